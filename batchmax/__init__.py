@@ -1,0 +1,45 @@
+"""Softmax probabilities and cross-entropy losses of large Parquet files of logits.
+
+The names below are imported when they are first used, so that ``batchmax --help`` loads neither Numba nor Arrow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "softmax": "arrays",
+    "log_softmax": "arrays",
+    "logsumexp": "arrays",
+    "cross_entropy": "arrays",
+    "softmax_cross_entropy": "arrays",
+    "score": "pipeline",
+    "scan": "pipeline",
+    "score_batch": "scoring",
+    "score_options": "options",
+    "ScoreOptions": "options",
+    "BatchmaxError": "errors",
+    "UsageError": "errors",
+    "DataError": "errors",
+    "BadRowError": "errors",
+    "OutputError": "errors",
+    "GateError": "errors",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are text
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module it lives in."""
+    if name not in _HOMES:
+        message = f"module 'batchmax' has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"batchmax.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted(__all__)

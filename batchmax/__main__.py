@@ -1,0 +1,10 @@
+"""``python -m batchmax`` is the command ``batchmax``."""
+
+from __future__ import annotations
+
+import sys
+
+from batchmax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,450 @@
+"""The NumPy API: checks what it is given, allocates what is missing, calls the kernels.
+
+Functions take any shape, axis and strides, and hand the kernels what they want: a read-only, C-contiguous (n, K) matrix of
+float32 or float64. Nothing here knows about Arrow or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from batchmax import kernels
+from batchmax.outputs import Status
+
+Array = NDArray[Any]
+Take = Callable[[tuple[int, ...], DTypeLike], Array]
+"""Where uninitialised memory comes from: ``numpy.empty``, or something that hands out the same buffers again."""
+
+Reduction = Literal["none", "mean", "sum"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the softmax kernels leave of n rows; see :func:`batchmax.kernels.softmax.softmax_wide`."""
+
+    maxima: Array
+    rests: Array
+    nll: Array
+    hits: Array
+    status: Array
+
+    @property
+    def log_sums(self) -> Array:
+        """The logs of the sums of exponentials over the maxima, (n,) float64."""
+        return np.log1p(self.rests)
+
+
+def softmax_rows(
+    matrix: Array,
+    beta: float,
+    *,
+    labels: Array | None = None,
+    ignore_index: int = -100,
+    probs: Array | None = None,
+    log_probs: Array | None = None,
+    status: Array | None = None,
+    take: Take = np.empty,
+) -> Rows:
+    """Run the softmax kernel over a read-only (n, K) matrix, K >= 1, and return what it leaves of each row.
+
+    ``probs`` and ``log_probs`` are filled where given. ``labels`` are int64. ``status`` holds what is known of the rows
+    before, and is lowered in place.
+    """
+    n, k = matrix.shape
+    unwanted = np.empty((0, k), matrix.dtype)
+    if status is None:
+        status = take((n,), np.uint8)
+        status.fill(Status.OK)
+    rows = Rows(
+        maxima=take((n,), np.float64),
+        rests=take((n,), np.float64),
+        nll=take((0 if labels is None else n,), np.float64),
+        hits=take((0 if labels is None else n,), np.bool_),
+        status=status,
+    )
+    kernels.softmax_rows(
+        matrix,
+        np.empty(0, np.int64) if labels is None else labels,
+        beta,
+        ignore_index,
+        unwanted if probs is None else probs,
+        unwanted if log_probs is None else log_probs,
+        rows.maxima,
+        rows.rests,
+        rows.nll,
+        rows.hits,
+        rows.status,
+    )
+    return rows
+
+
+def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None) -> Array:
+    """Return exp(z / T) / sum(exp(z / T)) along an axis, within 3 ULP at any number of classes.
+
+    Parameters
+    ----------
+    logits
+        Any shape with at least one axis; float32 and float64 keep their type, float16 becomes float32, integers become
+        float64.
+    axis
+        The axis of the classes.
+    temperature
+        T, above 0. What is computed is exact for beta = 1 / T rounded to float64 once.
+    out
+        Memory for the result, of its shape and type; may be ``logits`` itself.
+
+    Returns
+    -------
+    probabilities of the shape of ``logits``; NaN for a row (a line along ``axis``) with a NaN or +inf or of nothing but
+    -inf.
+
+    Raises
+    ------
+    TypeError
+        Logits that are not real numbers, or ``out`` of another type.
+    ValueError
+        A bad axis, temperature, or shape of ``out``.
+
+    Notes
+    -----
+    Unlike ``scipy.special.softmax``, ``axis`` is one axis and -1 by default. Unlike PyTorch, float16 gives float32.
+
+    See Also
+    --------
+    torch.nn.functional.softmax, scipy.special.softmax
+    """
+    view = _Lines(logits, axis, temperature)
+    result = _result(out, view.logits.shape, view.dtype, "out")
+    target = view.target(result)
+    if view.matrix.size:
+        softmax_rows(view.matrix_apart_from(result), view.beta, probs=target)
+    view.store(target, result)
+    return result
+
+
+def log_softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None) -> Array:
+    """Return the logarithm of :func:`softmax`, computed from the logits: z / T - max - log(sum).
+
+    Parameters, errors and notes are those of :func:`softmax`; a class with logit -inf gives -inf.
+
+    See Also
+    --------
+    torch.nn.functional.log_softmax, scipy.special.log_softmax
+    """
+    view = _Lines(logits, axis, temperature)
+    result = _result(out, view.logits.shape, view.dtype, "out")
+    target = view.target(result)
+    if view.matrix.size:
+        softmax_rows(view.matrix_apart_from(result), view.beta, log_probs=target)
+    view.store(target, result)
+    return result
+
+
+def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
+    """Return log(sum(exp(z))) along an axis, without overflow.
+
+    Parameters
+    ----------
+    logits, axis
+        As in :func:`softmax`.
+
+    Returns
+    -------
+    an array of the shape of ``logits`` without ``axis`` (a scalar for one row): +inf for a row with a +inf, -inf for a row
+    of nothing but -inf or of no classes, NaN for a row with a NaN.
+
+    See Also
+    --------
+    torch.logsumexp, scipy.special.logsumexp
+    """
+    view = _Lines(logits, axis, 1.0)
+    if not view.matrix.shape[1]:
+        return np.full(view.row_shape, -np.inf, view.dtype)[()]
+    rows = softmax_rows(view.matrix, view.beta)
+    with np.errstate(invalid="ignore"):
+        values = np.where(np.isnan(rows.rests), rows.maxima, rows.maxima + rows.log_sums)
+    return values.astype(view.dtype).reshape(view.row_shape)[()]
+
+
+def cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int = -1,
+    class_weights: ArrayLike | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "none",
+    temperature: float = 1.0,
+) -> Any:
+    """Return the cross-entropy of each row in nats: log(sum(exp(x - max))) - (x_label - max), with x = z / T.
+
+    Parameters
+    ----------
+    logits, axis, temperature
+        As in :func:`softmax`.
+    labels
+        Class indices of any integer type, of the shape of ``logits`` without ``axis``; or floats of the shape of
+        ``logits``: a target distribution for each row.
+    class_weights
+        (K,), finite and not negative: the factor on each class's loss.
+    ignore_index
+        The index whose rows have loss 0 and do not count in a mean.
+    label_smoothing
+        The share, between 0 and 1, of the uniform distribution that is mixed into the target.
+    reduction
+        ``none``; ``sum``; or ``mean``, which divides by the summed weights of the labels (for distributions: by the number
+        of rows) and is NaN over nothing.
+
+    Returns
+    -------
+    losses of the shape of ``logits`` without ``axis``, or a scalar; float64 for float64 and integer logits, else float32.
+    NaN for a row without probabilities; +inf where the label's logit is -inf.
+
+    Raises
+    ------
+    IndexError
+        A label that is neither a class nor ``ignore_index``.
+    TypeError, ValueError
+        Arguments of the wrong type or shape; no classes.
+
+    Notes
+    -----
+    As ``torch.nn.functional.cross_entropy``, except: the classes are on the last axis unless ``axis`` says otherwise;
+    ``reduction`` is ``none`` by default; a target or weight of 0 on a class with logit -inf adds 0, not NaN; float16 gives
+    float32; negative or infinite weights are refused.
+    """
+    return _cross_entropy(
+        _Lines(logits, axis, temperature), labels, class_weights, ignore_index, label_smoothing, reduction, None
+    )
+
+
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int = -1,
+    class_weights: ArrayLike | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    out: tuple[Array, Array] | None = None,
+) -> tuple[Array, Any]:
+    """Return what :func:`softmax` and :func:`cross_entropy` return, from one pass over the logits.
+
+    Parameters
+    ----------
+    out
+        Memory for (probabilities, losses), each of its result's shape and type. The rest is as in
+        :func:`cross_entropy`.
+    """
+    view = _Lines(logits, axis, temperature)
+    result = _result(None if out is None else out[0], view.logits.shape, view.dtype, "out[0]")
+    losses = None if out is None else _result(out[1], view.row_shape, view.dtype, "out[1]")
+    target = view.target(result)
+    computed = _cross_entropy(
+        view, labels, class_weights, ignore_index, label_smoothing, "none", (target, result, losses)
+    )
+    view.store(target, result)
+    if losses is None:
+        return result, computed
+    losses[...] = computed
+    return result, losses
+
+
+class _Lines:
+    """An array of any shape as the (n, K) matrix of its lines along one axis."""
+
+    def __init__(self, logits: ArrayLike, axis: int, temperature: float) -> None:
+        self.logits = np.asarray(logits)
+        self.dtype = _compute_dtype(self.logits.dtype)
+        if not (np.isfinite(temperature) and temperature > 0 and np.isfinite(1.0 / temperature)):
+            message = f"temperature must be a positive finite number, not {temperature!r}"
+            raise ValueError(message)
+        self.beta = 1.0 / float(temperature)
+        self.axis = normalize_axis_index(axis, self.logits.ndim)
+        moved = np.moveaxis(self.logits, self.axis, -1)
+        self.row_shape = moved.shape[:-1]
+        self.matrix = np.ascontiguousarray(
+            moved.reshape(int(np.prod(self.row_shape, dtype=np.int64)), moved.shape[-1]), self.dtype
+        ).view()
+        self.matrix.flags.writeable = False
+
+    def matrix_apart_from(self, *results: Array | None) -> Array:
+        """Return the matrix, copied if one of the results lies in its memory."""
+        if any(result is not None and np.may_share_memory(self.matrix, result) for result in results):
+            copy = self.matrix.copy()
+            copy.flags.writeable = False
+            return copy
+        return self.matrix
+
+    def target(self, result: Array) -> Array:
+        """Return the (n, K) matrix to fill: the result itself where its memory is laid out like that."""
+        if self.axis == self.logits.ndim - 1 and result.flags.c_contiguous and result.flags.aligned:
+            return result.reshape(self.matrix.shape)
+        return np.empty(self.matrix.shape, self.dtype)
+
+    def store(self, target: Array, result: Array) -> None:
+        """Put a filled target where it belongs, unless it is there."""
+        if not np.may_share_memory(target, result):
+            np.moveaxis(result, self.axis, -1)[...] = target.reshape((*self.row_shape, self.matrix.shape[1]))
+
+
+def _cross_entropy(
+    view: _Lines,
+    labels: ArrayLike,
+    class_weights: ArrayLike | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: Reduction,
+    out: tuple[Array, Array, Array | None] | None,
+) -> Any:
+    n, k = view.matrix.shape
+    if k == 0:
+        message = "cross-entropy needs at least one class"
+        raise ValueError(message)
+    if reduction not in ("none", "mean", "sum"):
+        message = f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}"
+        raise ValueError(message)
+    if not 0.0 <= label_smoothing <= 1.0:
+        message = f"label_smoothing must be between 0 and 1, not {label_smoothing!r}"
+        raise ValueError(message)
+    weights = _class_weights(class_weights, k)
+    given = np.asarray(labels)
+    matrix = view.matrix if out is None else view.matrix_apart_from(out[1], out[2])
+    probs = None if out is None else out[0]
+    if given.shape == view.logits.shape and given.dtype.kind == "f":
+        targets = np.ascontiguousarray(np.moveaxis(given, view.axis, -1).reshape(n, k), view.dtype)
+        rows = softmax_rows(matrix, view.beta, probs=probs)
+        losses = dense_losses(matrix, rows, view.beta, targets, weights, label_smoothing)
+        total = float(n)
+    else:
+        indices = _indices(given, view, ignore_index)
+        rows = softmax_rows(matrix, view.beta, labels=indices, ignore_index=ignore_index, probs=probs)
+        losses = index_losses(matrix, rows, view.beta, indices, weights, label_smoothing, ignore_index)
+        counted = indices != ignore_index
+        total = float(np.count_nonzero(counted) if weights is None else weights[indices[counted]].sum())
+    if reduction == "none":
+        return losses.astype(view.dtype).reshape(view.row_shape)[()]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return view.dtype.type(losses.sum() if reduction == "sum" else np.float64(losses.sum()) / total)
+
+
+def index_losses(
+    matrix: Array,
+    rows: Rows,
+    beta: float,
+    labels: Array,
+    weights: Array | None,
+    label_smoothing: float,
+    ignore_index: int,
+    take: Take = np.empty,
+) -> Array:
+    """Return the (n,) float64 losses against class indices, given what the softmax kernel left.
+
+    A label that is no class has loss NaN; an ignored one, 0. Without weights and smoothing this is ``rows.nll`` itself.
+    """
+    if weights is None and label_smoothing == 0.0:
+        return rows.nll
+    n, k = matrix.shape
+    classes = np.where((labels >= 0) & (labels < k) & (labels != ignore_index), labels, 0)
+    factors = 1.0 if weights is None else weights[classes]
+    with np.errstate(invalid="ignore"):
+        # An infinite loss of weight 0 counts nothing, as in a target distribution.
+        losses = np.where(factors == 0.0, np.where(np.isnan(rows.nll), np.nan, 0.0), rows.nll * factors)
+    if label_smoothing != 0.0:
+        uniform = dense_losses(matrix, rows, beta, None, weights, label_smoothing, take)
+        share = 1.0 - label_smoothing
+        losses = (losses * share if share else np.where(np.isnan(losses), np.nan, 0.0)) + uniform
+        losses[labels == ignore_index] = 0.0
+    return losses
+
+
+def dense_losses(
+    matrix: Array,
+    rows: Rows,
+    beta: float,
+    targets: Array | None,
+    weights: Array | None,
+    label_smoothing: float,
+    take: Take = np.empty,
+) -> Array:
+    """Return the (n,) float64 losses against distributions; without ``targets``, only the uniform part of smoothing."""
+    n, k = matrix.shape
+    losses = take((n,), np.float64)
+    if targets is None:
+        targets = np.empty((0, k), matrix.dtype)
+    kernels.dense_cross_entropy(
+        matrix,
+        targets,
+        np.ones(k) if weights is None else weights,
+        label_smoothing,
+        beta,
+        rows.maxima,
+        rows.rests,
+        losses,
+    )
+    return losses
+
+
+def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.kind in "iub":
+        return np.dtype(np.float64)
+    if dtype.kind == "f" and dtype.itemsize <= np.dtype(np.float64).itemsize:
+        return np.dtype(np.float32 if dtype.itemsize <= np.dtype(np.float32).itemsize else np.float64)
+    message = f"logits must be float16, float32, float64 or integers, not {dtype}"
+    raise TypeError(message)
+
+
+def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+        message = f"{name} must be an array of {dtype}, not {getattr(out, 'dtype', type(out).__name__)}"
+        raise TypeError(message)
+    if out.shape != shape:
+        message = f"{name} has shape {out.shape}, the result {shape}"
+        raise ValueError(message)
+    if not out.flags.writeable:
+        message = f"{name} is read-only"
+        raise ValueError(message)
+    return out
+
+
+def _class_weights(class_weights: ArrayLike | None, k: int) -> Array | None:
+    if class_weights is None:
+        return None
+    weights = np.ascontiguousarray(class_weights, np.float64)
+    if weights.shape != (k,):
+        message = f"class_weights has shape {weights.shape}, but there are {k} classes"
+        raise ValueError(message)
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        message = "class_weights must be finite and not negative"
+        raise ValueError(message)
+    return weights
+
+
+def _indices(given: Array, view: _Lines, ignore_index: int) -> Array:
+    k = view.matrix.shape[1]
+    if given.dtype.kind not in "iu" and given.size:
+        message = (
+            f"labels must be integers of shape {view.row_shape} or floats of shape {view.logits.shape}, "
+            f"not {given.dtype} of shape {given.shape}"
+        )
+        raise TypeError(message)
+    if given.shape != view.row_shape:
+        message = f"labels have shape {given.shape}, but the rows have shape {view.row_shape}"
+        raise ValueError(message)
+    bad = ((given < 0) | (given >= k)) & (given != ignore_index)
+    if bad.any():
+        where = np.unravel_index(int(np.argmax(bad)), given.shape)
+        at = tuple(int(index) for index in where)
+        message = f"label {given[where]} at {at} is not a class: there are {k} classes, from 0"
+        raise IndexError(message)
+    return np.ascontiguousarray(given, np.int64).reshape(-1)

@@ -1,0 +1,158 @@
+"""Arrow columns by name, and what is inside of what they are wrapped in.
+
+Names are dotted where nested; extension types, dictionaries, runs and views are taken off, for types and for
+arrays alike. What the columns mean is for others to know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchmax.errors import UsageError
+
+_SPARK_FIELDS = {"type", "size", "indices", "values"}
+_LIST_KINDS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+_BINARY_KINDS = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_binary_view,
+)
+
+
+def column_types(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """Return the type of every column by its name, fields of structs by their dotted names."""
+    types: dict[str, pa.DataType] = {}
+
+    def enter(prefix: str, fields: Iterable[pa.Field]) -> None:
+        for field in fields:
+            name = prefix + field.name
+            types.setdefault(name, field.type)
+            plain = plain_type(field.type)
+            if pa.types.is_struct(plain) and not is_spark_vector(plain):
+                enter(f"{name}.", plain)
+
+    # Top-level names come first: a dot in one of them is a dot, not a level.
+    for field in schema:
+        types.setdefault(field.name, field.type)
+    enter("", schema)
+    return types
+
+
+def plain_type(arrow_type: pa.DataType) -> pa.DataType:
+    """Return the type of the values: an extension's storage, a dictionary's or a run's values."""
+    if isinstance(arrow_type, pa.BaseExtensionType):
+        return plain_type(arrow_type.storage_type)
+    if pa.types.is_dictionary(arrow_type) or pa.types.is_run_end_encoded(arrow_type):
+        return plain_type(arrow_type.value_type)
+    return arrow_type
+
+
+def is_list(arrow_type: pa.DataType) -> bool:
+    """Tell whether a value of this (plain) type is a list of any kind."""
+    return any(is_kind(arrow_type) for is_kind in _LIST_KINDS)
+
+
+def is_binary(arrow_type: pa.DataType) -> bool:
+    """Tell whether a value of this (plain) type is bytes of any kind."""
+    return any(is_kind(arrow_type) for is_kind in _BINARY_KINDS)
+
+
+def type_text(arrow_type: pa.DataType) -> str:
+    """Return a type as people write it: ``list<float>`` instead of ``list<element: float>``."""
+    return re.sub(r"(list(?:_view)?<)\w+: ", r"\1", str(arrow_type))
+
+
+def is_spark_vector(plain: pa.DataType) -> bool:
+    """Tell whether a (plain) type is what Spark ML stores vectors as."""
+    return bool(pa.types.is_struct(plain)) and {field.name for field in plain} == _SPARK_FIELDS
+
+
+def column_array(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """Return a column by its name, dotted where nested; nulls of the structs around it apply to it.
+
+    Raises
+    ------
+    UsageError
+        There is no such column.
+    """
+    index = batch.schema.get_field_index(name)
+    if index >= 0:
+        return batch.column(index)
+    for position, top in enumerate(batch.schema.names):
+        if name.startswith(f"{top}."):
+            array = _field(plain_array(batch.column(position)), name[len(top) + 1 :])
+            if array is not None:
+                return array
+    raise UsageError(f"there is no column {name!r}", remedy="batchmax inspect FILE shows the columns")
+
+
+def plain_array(array: pa.Array) -> pa.Array:
+    """Return the values themselves: without extension type, dictionary, runs or views."""
+    if isinstance(array, pa.ExtensionArray):
+        return plain_array(array.storage)
+    if isinstance(array, pa.DictionaryArray):
+        return plain_array(array.dictionary.take(array.indices))
+    if isinstance(array, pa.RunEndEncodedArray):
+        return plain_array(pc.run_end_decode(array))
+    if pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type):
+        # Not a cast: pyarrow 26 makes offsets of it that go backwards.
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return pa.LargeListArray.from_arrays(offsets, array.flatten(), mask=array.is_null())
+    if pa.types.is_binary_view(array.type):
+        return array.cast(pa.large_binary())
+    return array
+
+
+def number_values(array: pa.Array) -> NDArray[Any]:
+    """Return the numbers of a plain array as a view; what stands where the array is null is undefined."""
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    return buffer_view(array.buffers()[1], dtype, array.offset, len(array))
+
+
+def buffer_view(buffer: pa.Buffer | None, dtype: np.dtype[Any], offset: int, length: int) -> NDArray[Any]:
+    """Return ``length`` numbers of a buffer, from the number ``offset`` on, as a read-only view."""
+    # Arrow may leave out the buffer of an empty array, and NumPy refuses an empty one.
+    if length == 0 or buffer is None:
+        return read_only(np.zeros(length, dtype))
+    return read_only(np.frombuffer(buffer, dtype, count=length, offset=offset * dtype.itemsize))
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that cannot be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def valid_rows(array: pa.Array) -> NDArray[np.bool_]:
+    """Return for each row whether it is not null."""
+    valid: NDArray[np.bool_] = array.is_valid().to_numpy(zero_copy_only=False)
+    return valid
+
+
+def _field(array: pa.Array, name: str) -> pa.Array | None:
+    if not pa.types.is_struct(array.type):
+        return None
+    for position, field in enumerate(array.type):
+        if field.name == name:
+            return pc.struct_field(array, [position])
+        if name.startswith(f"{field.name}."):
+            found = _field(plain_array(pc.struct_field(array, [position])), name[len(field.name) + 1 :])
+            if found is not None:
+                return found
+    return None

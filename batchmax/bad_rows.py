@@ -1,0 +1,66 @@
+"""What is said about a row that has no answer: where it is, what is wrong with it, and how to go on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from batchmax.columns import close_match
+from batchmax.errors import BadRowError
+from batchmax.job import Job
+from batchmax.matrices import first_row_length, read_matrix
+from batchmax.outputs import Status
+from typing import Any
+
+
+def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> tuple[str, str]:
+    """Return what is wrong with a bad row, and a hint for its kind of trouble (empty where there is none)."""
+    if status == Status.BAD_LENGTH:
+        length = first_row_length(batch.slice(row, 1), job.logits) or 0
+        return f"{length:,} logits, where rows have {job.n_classes:,}", ""
+    if status in {Status.NAN_LOGIT, Status.INF_LOGIT}:
+        matrix, _ = read_matrix(batch.slice(row, 1), job.logits, job.n_classes)
+        odd = np.isnan(matrix[0]) if status == Status.NAN_LOGIT else matrix[0] == np.inf
+        what = "NaN" if status == Status.NAN_LOGIT else "+inf"
+        if job.options.input == "probs":
+            odd = matrix[0] < 0 if (matrix[0] < 0).any() else ~np.isfinite(matrix[0])
+            what = f"{matrix[0][np.argmax(odd)]:g} is no probability"
+        return f"{what} at class {int(np.argmax(odd))}", ""
+    if status == Status.ALL_MASKED:
+        return "every logit is -inf", ""
+    if status == Status.BAD_LABEL and job.label is not None:
+        value = batch.slice(row, 1)
+        given = _plain_value(value, job.label.name)
+        if job.label.kind == "distribution":
+            return f"the labels are no distribution over {job.n_classes:,} classes", ""
+        if given == job.n_classes and job.label.kind == "index":
+            return (
+                f"label {given} is not a class: there are {job.n_classes:,}, from 0",
+                f"if labels count from 1, name them: --classes {_names_from_1(job.n_classes)}",
+            )
+        if job.label.kind == "name":
+            close = close_match(str(given), job.classes or ())
+            return f"label {given!r} is no class name", close.rstrip("; ")
+        return f"label {given} is not a class: there are {job.n_classes:,}, from 0", ""
+    return "the logits are null", ""
+
+
+def bad_row(where: str, what: str, hint: str = "", look: str = "") -> BadRowError:
+    """Return the error for a bad row."""
+    return BadRowError(
+        what, where=where, remedy="; ".join(part for part in (hint, look, "go on: --on-bad-row null") if part)
+    )
+
+
+def _names_from_1(n_classes: int) -> str:
+    if n_classes <= 10:  # noqa: PLR2004 - about what fits on the line
+        return ",".join(str(number) for number in range(1, n_classes + 1))
+    return f"FILE, with the lines 1 to {n_classes}"
+
+
+def _plain_value(batch: pa.RecordBatch, name: str) -> Any:
+    head, *inner = name.split(".") if name not in batch.schema.names else [name]
+    value = batch.column(head)[0].as_py()
+    for part in inner:
+        value = None if value is None else value[part]
+    return value

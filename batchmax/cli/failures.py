@@ -1,0 +1,141 @@
+"""What a failure says and the exit code it has: the one place where that is decided.
+
+Turns every exception that can leave a command into where, what and remedy. Knows the exceptions of batchmax,
+Click and Python; knows nothing about commands.
+
+==================  ====================================================================
+1                   the data, the disk or the program failed
+2                   an option, an argument or a column that cannot be
+4                   a ``--fail-if`` condition is true
+130, 143            interrupted (SIGINT), terminated (SIGTERM)
+==================  ====================================================================
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import dataclass
+
+import click
+from click.core import ParameterSource
+
+from batchmax.cli.text import printable
+from batchmax.errors import BatchmaxError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+_AS_IT_WAS = "the output path is as it was; run the command again"
+
+_OS_REMEDIES = {
+    errno.ENOENT: "check the path, and the folder it is in",
+    errno.EACCES: "check its permissions: ls -l",
+    errno.EPERM: "check its permissions: ls -l",
+    errno.EROFS: "choose another place",
+    errno.ENOSPC: "make room (df -h) or choose another place",
+    errno.EDQUOT: "make room (quota -s) or choose another place",
+    errno.EMFILE: "allow more open files: ulimit -n 4096",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "check the path",
+    errno.EIO: "check the disk, then run the command again",
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception: like KeyboardInterrupt, no ordinary handler may swallow it."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong, for people and programs."""
+
+    exit_code: int
+    what: str
+    where: str = ""
+    remedy: str = ""
+    is_bug: bool = False
+
+    def line(self) -> str:
+        """Return the one line for stderr."""
+        return printable(f"batchmax: error: {BatchmaxError(self.what, where=self.where, remedy=self.remedy)}")
+
+    def json(self) -> str:
+        """Return the one line for ``--json``."""
+        return json.dumps({"error": {"where": self.where, "what": self.what, "remedy": self.remedy}})
+
+
+def explain(error: BaseException, *, command: str = "", reading: str = "") -> Failure:
+    """Say what an exception means.
+
+    Parameters
+    ----------
+    error
+        What left the command.
+    command
+        The subcommand that ran, for the help page to point to.
+    reading
+        The input it was given; named where the exception names no file.
+    """
+    help_page = f"try: {f'batchmax {command}'.rstrip()} -h"
+    match error:
+        case BatchmaxError():
+            remedy = error.remedy or (help_page if error.exit_code == EXIT_USAGE else "")
+            return Failure(error.exit_code, error.what, error.where, remedy)
+        case click.ClickException():
+            return _explain_click(error, help_page)
+        case KeyboardInterrupt() | click.Abort():
+            return Failure(EXIT_INTERRUPTED, "interrupted", remedy=_AS_IT_WAS)
+        case Terminated():
+            return Failure(EXIT_TERMINATED, "terminated", remedy=_AS_IT_WAS)
+        case MemoryError():
+            remedy = "give batchmax less with --memory-limit, or the machine more"
+            return Failure(EXIT_FAILED, _one_line(f"out of memory: {error}"), reading, remedy)
+        case OSError():
+            return _explain_os(error, reading)
+        case _:
+            what = f"unexpected {type(error).__name__}: {error}"
+            remedy = "this is a bug in batchmax; to see where: add --debug"
+            return Failure(EXIT_FAILED, _one_line(what), reading, remedy, is_bug=True)
+
+
+def _explain_click(error: click.ClickException, help_page: str) -> Failure:
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        help_page = f"try: {context.command_path} -h"
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        what = f"{_name(error.param)} is missing"
+        return Failure(error.exit_code, what, remedy=help_page)
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        where = _name(error.param)
+        source = context.get_parameter_source(error.param.name or "") if context else None
+        if source is ParameterSource.ENVIRONMENT and context is not None:
+            where += f" (from {context.auto_envvar_prefix}_{(error.param.name or '').upper()})"
+        return Failure(error.exit_code, _sentence(error.message), where, help_page)
+    return Failure(error.exit_code, _sentence(error.format_message()), remedy=help_page)
+
+
+def _explain_os(error: OSError, reading: str) -> Failure:
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    what = _sentence(error.strerror or str(error) or type(error).__name__)
+    number = error.errno or (errno.ENOENT if isinstance(error, FileNotFoundError) else 0)
+    remedy = _OS_REMEDIES.get(number, "to see where: add --debug")
+    return Failure(EXIT_FAILED, what, " -> ".join(names) or reading, remedy)
+
+
+def _name(param: click.Parameter) -> str:
+    if isinstance(param, click.Argument):
+        return param.make_metavar(click.Context(click.Command(None))).strip("[].")
+    return max(param.opts, key=len)
+
+
+def _sentence(text: str) -> str:
+    """Return Click's sentence as a clause: on one line, no capital, no full stop."""
+    text = _one_line(text).replace(" Did you mean", "; did you mean").replace(".;", ";").removesuffix(".")
+    return text[:1].lower() + text[1:]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(": ")

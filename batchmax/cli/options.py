@@ -1,0 +1,255 @@
+"""How commands declare themselves: options under headings, a help page that ends in an example.
+
+Options that several commands share are decorators here, so that they mean and say the same everywhere. The
+defaults stand in :mod:`batchmax.options`: an option that is not given is passed on as None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
+
+import click
+
+from batchmax import options as domain
+
+READ = "What to read"
+COMPUTE = "What to compute"
+WRITE = "What to write"
+BAD_ROWS = "When rows are bad"
+RUNNING = "Running"
+HEADINGS = (READ, COMPUTE, WRITE, BAD_ROWS, RUNNING)
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+READING = "batchmax.cli.reading"
+"""Key of the inputs in Click's ``meta``, which outlives a command that failed."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Option(click.Option):
+    """An option that knows the heading it stands under."""
+
+    def __init__(self, *args: Any, group: str = RUNNING, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+class Command(click.Command):
+    """A command whose help groups the options and ends in an example."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings = {**CONTEXT, **self.context_settings}
+        self.example = example
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each heading with its options, all in one pair of columns."""
+        records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and not isinstance(param, click.Argument):
+                records[getattr(param, "group", RUNNING)].append(record)
+        width = max(len(term) for terms in records.values() for term, _ in terms)
+        for heading, terms in records.items():
+            if terms:
+                with formatter.section(heading):
+                    formatter.write_dl([(f"{term:<{width}}", meaning) for term, meaning in terms])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  Click's
+        """Write the example, unwrapped: it is there to be copied."""
+        with formatter.section("Example"):
+            for line in self.example.splitlines():
+                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, remembering what it reads in case it fails without saying so."""
+        ctx.meta[READING] = ", ".join(map(str, ctx.params.get("inputs") or ()))
+        return super().invoke(ctx)
+
+
+def command(example: str) -> Callable[[Callable[..., Any]], Command]:
+    """Make a function a command with this example."""
+    return click.command(cls=Command, example=example)
+
+
+def option(*names: str, group: str, help: str, **attributes: Any) -> Callable[[F], F]:  # noqa: A002  Click's word
+    """Declare one option under its heading."""
+    return click.option(*names, cls=Option, group=group, help=help, **attributes)
+
+
+def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return decorators as one; help shows the options in this order."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def meta_key(name: str) -> str:
+    """Return where Click's ``meta`` holds ``json``, ``debug`` or ``quiet`` for whoever reports a failure."""
+    return f"batchmax.cli.{name}"
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    ctx.meta[meta_key(str(param.name))] = value
+    return value
+
+
+inputs = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+
+find_logits = stack(
+    option(
+        "--logits",
+        metavar="NAME",
+        group=READ,
+        help="Column of logits (nested: outputs.logits), or a pattern for one column per class: 'logit_*'."
+        "  [default: logits, else logit_*, else the only list of floats]",
+    ),
+    option(
+        "--n-classes",
+        metavar="K",
+        type=int,
+        group=READ,
+        help="Length every row must have.  [default: the fixed width, else the first row's length]",
+    ),
+    option(
+        "--logits-dtype",
+        metavar="TYPE",
+        type=click.Choice(get_args(domain.BinaryName)),
+        group=READ,
+        help="What binary rows or uint16 lists hold: float32, float16 or bfloat16.",
+    ),
+)
+
+find_labels = stack(
+    option(
+        "--label",
+        metavar="NAME",
+        group=READ,
+        help="Column of class indices, names or distributions; none for no label."
+        "  [default: label, labels, target, else none]",
+    ),
+    option(
+        "--classes",
+        metavar="NAMES|FILE",
+        group=READ,
+        help="Class names: a,b,c, a file with one a line, or a Hugging Face config.json."
+        "  [default: the names in the file's metadata]",
+    ),
+    option(
+        "--ignore-index",
+        metavar="I",
+        type=int,
+        group=READ,
+        help="Label of rows to leave out of the loss.  [default: -100]",
+    ),
+)
+
+scale = stack(
+    option(
+        "--temperature",
+        metavar="T",
+        type=float,
+        group=COMPUTE,
+        help="Divide the logits by T.  [default: 1]",
+    ),
+    option(
+        "--input",
+        metavar="KIND",
+        type=click.Choice(get_args(domain.InputKind)),
+        group=READ,
+        help="What the column holds: logits, log_probs or probs.  [default: logits]",
+    ),
+)
+
+beta = option("--beta", metavar="B", type=float, group=COMPUTE, help="Multiply the logits by B = 1/T.")
+
+limit = option("--limit", metavar="N", type=int, group=READ, help="Read only the first N rows.")
+
+out = option(
+    "-o",
+    "--out",
+    metavar="OUT",
+    required=True,
+    group=WRITE,
+    help="A file (.parquet, .pq, .parq) or a folder.",
+)
+
+if_exists = option(
+    "--if-exists",
+    metavar="ACTION",
+    type=click.Choice(get_args(domain.IfExists)),
+    group=WRITE,
+    help="What to do if OUT is there: error or overwrite.  [default: error]",
+)
+
+compression = option(
+    "--compression",
+    metavar="CODEC",
+    type=click.Choice(get_args(domain.Compression)),
+    group=WRITE,
+    help=f"Of computed columns; given, of carried ones too: {', '.join(get_args(domain.Compression))}."
+    "  [default: as the input's logits]",
+)
+
+row_group_size = option(
+    "--row-group-size",
+    metavar="ROWS",
+    type=int,
+    group=WRITE,
+    help="Rows a row group.  [default: as the input, at most 64 MiB of computed numbers]",
+)
+
+resources = stack(
+    option(
+        "--threads",
+        metavar="N",
+        type=int,
+        group=RUNNING,
+        help="Threads to compute with.  [default: all allowed]",
+    ),
+    option(
+        "--memory-limit",
+        metavar="SIZE",
+        group=RUNNING,
+        help="Memory of the whole process, such as 512MiB.  [default: 1GiB]",
+    ),
+)
+
+loudness = stack(
+    option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        is_eager=True,
+        callback=_remember,
+        group=RUNNING,
+        help="Say nothing but errors.",
+    ),
+    option("-v", "--verbose", is_flag=True, group=RUNNING, help="Explain what is done, and why."),
+)
+
+reporting = stack(
+    option(
+        "--json",
+        is_flag=True,
+        is_eager=True,
+        callback=_remember,
+        group=RUNNING,
+        help="Print one line of JSON on stdout, also when failing.",
+    ),
+    option(
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_remember,
+        group=RUNNING,
+        help="Show the traceback of a failure.",
+    ),
+)

@@ -1,0 +1,144 @@
+"""What is said while a job runs: a bar on a terminal, a plain line a minute elsewhere.
+
+Everything goes to stderr, and nothing said here can fail a job: a stderr that went away is ignored. Knows
+rows, bytes and text; not what they belong to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import click
+
+from batchmax.cli.text import duration, printable, size
+
+LINE_EVERY = 60.0
+"""Seconds between two plain lines."""
+
+
+class Progress:
+    """Progress, notes and warnings of one job; a context manager.
+
+    Parameters
+    ----------
+    quiet
+        Say nothing at all.
+    verbose
+        Say notes and details too.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self._quiet = quiet
+        self._verbose = verbose and not quiet
+        self._said: set[str] = set()
+        self._rows = 0
+        self._bytes = 0
+        self._total_rows: int | None = None
+        self._total_bytes: int | None = None
+        self._started = self._last_line = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        """Return the progress itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar off the terminal."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.stop()
+            self._bar = None
+
+    def start(self, total_rows: int | None, total_bytes: int | None) -> None:
+        """Begin to count; None is a total that is not known."""
+        self._total_rows, self._total_bytes = total_rows, total_bytes
+        self._started = self._last_line = time.monotonic()
+        if not self._quiet and self._bar is None and sys.stderr.isatty():
+            self._bar, self._task = _make_bar()
+            self._bar.start()
+        self.advance(0, 0)
+
+    def advance(self, rows: int, n_bytes: int) -> None:
+        """Count what has been done since the last call."""
+        self._rows += rows
+        self._bytes += n_bytes
+        if self._bar is not None:
+            self._bar.update(
+                self._task,
+                completed=self._rows,
+                total=self._total_rows,
+                done=self._done(),
+                speed=f"{size(self._speed())}/s" if self._bytes else "",
+            )
+        elif not self._quiet and time.monotonic() - self._last_line >= LINE_EVERY:
+            self._last_line = time.monotonic()
+            self._say(self._line())
+
+    def warn(self, text: str) -> None:
+        """Say what may be wrong, once."""
+        self._tell(f"warning: {text}", yellow=True)
+
+    def note(self, text: str) -> None:
+        """Say what was decided, to those who asked; the summary at the end says it to all."""
+        if self._verbose:
+            self._tell(f"note: {text}")
+
+    def detail(self, text: str) -> None:
+        """Say how it is done, to those who asked."""
+        if self._verbose:
+            self._tell(text)
+
+    def _tell(self, text: str, *, yellow: bool = False) -> None:
+        if not self._quiet and text not in self._said:
+            self._said.add(text)
+            self._say(text, yellow=yellow)
+
+    def _say(self, text: str, *, yellow: bool = False) -> None:
+        line = printable(f"batchmax: {text}")
+        with contextlib.suppress(OSError, ValueError):
+            if self._bar is not None:  # above the bar
+                self._bar.console.print(line, style="yellow" if yellow else None, soft_wrap=True)
+            else:
+                click.secho(line, fg="yellow" if yellow else None, err=True)
+
+    def _speed(self) -> float:
+        return self._bytes / max(time.monotonic() - self._started, 1e-9)
+
+    def _done(self) -> str:
+        total = "" if self._total_rows is None else f" of {self._total_rows:,}"
+        return f"{self._rows:,}{total} rows"
+
+    def _line(self) -> str:
+        parts = [self._done(), f"{size(self._speed())}/s"]
+        if self._total_rows and self._rows:
+            parts[0] += f" ({self._rows / self._total_rows:.0%})"
+            elapsed = time.monotonic() - self._started
+            parts.append(f"{duration(elapsed * (self._total_rows - self._rows) / self._rows)} left")
+        return ", ".join(parts)
+
+
+def _make_bar() -> tuple[Any, Any]:
+    """Return a bar of rich, and its one task."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[done]}", markup=False),
+        TextColumn("{task.fields[speed]}", markup=False),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+        transient=True,
+        expand=True,
+    )
+    return bar, bar.add_task("", total=None, done="", speed="")

@@ -1,0 +1,131 @@
+"""One row of logits and what is computed from it, once for each β.
+
+Nothing is computed here: the row goes through :func:`batchmax.scoring.score_batch`, as the rows of a file do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.cli.text import printable
+from batchmax.job import plan_scoring
+from batchmax.options import ScoreOptions, score_options
+from batchmax.outputs import Status
+from batchmax.scoring import read_rows, score_batch
+from batchmax.source import open_source
+
+Vector = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one β makes of the row; None where the row has no such value."""
+
+    beta: float
+    probs: Vector | None
+    log_probs: Vector | None
+    logsumexp: float | None
+    loss: float | None
+    status: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of logits, its label and its scores."""
+
+    origin: str
+    logits: Vector | None
+    classes: tuple[str, ...]
+    label: int | None
+    scores: tuple[Scores, ...]
+
+    def class_name(self, index: int) -> str:
+        """Return the name of a class, empty where classes are only numbered."""
+        return self.classes[index] if index < len(self.classes) else ""
+
+
+def from_values(values: Sequence[float], betas: Sequence[float | None], **given: Any) -> Row:
+    """Return the row that was typed; ``given["label"]`` is a class of it, not a column."""
+    label = given.pop("label", None)
+    given["logits"] = "logits"
+    given["label"] = "none" if label in {None, "none"} else "label"
+    columns = {"logits": pa.array([list(values)], pa.list_(pa.float64()))}
+    if given["label"] == "label":
+        is_index = label.removeprefix("-").isdecimal() and given.get("classes") is None
+        columns["label"] = pa.array([int(label) if is_index else label])
+    return _row("", pa.record_batch(columns), _options(betas, given | {"n_classes": len(values)}))
+
+
+def from_files(inputs: list[str], number: int, betas: Sequence[float | None], **given: Any) -> Row:
+    """Return a row of files, counted from 0 over all of them."""
+    options = _options(betas, given)
+    source = open_source(inputs, options[0])
+    file, batch = source.row(number)
+    options = [replace(one, n_classes=source.job.n_classes, classes=source.job.classes) for one in options]
+    return _row(f"{printable(file)}: row {number:,}", batch, options)
+
+
+def as_record(row: Row) -> dict[str, Any]:
+    """Return the row for ``--json``."""
+    return {
+        "row": row.origin or None,
+        "logits": _listed(row.logits),
+        "classes": list(row.classes) or None,
+        "label": row.label,
+        "scores": [
+            {
+                "beta": scores.beta,
+                "probs": _listed(scores.probs),
+                "log_probs": _listed(scores.log_probs),
+                "logsumexp": scores.logsumexp,
+                "loss": scores.loss,
+                "status": scores.status,
+            }
+            for scores in row.scores
+        ],
+    }
+
+
+def _options(betas: Sequence[float | None], given: dict[str, Any]) -> list[ScoreOptions]:
+    # Nothing is carried, so a column of the file that is called probs is not in the way.
+    fixed = {"layout": "list", "columns": (), "outputs": ("status",), "on_bad_row": "null"}
+    return [score_options(**given, **fixed, beta=beta) for beta in betas]
+
+
+def _row(origin: str, batch: pa.RecordBatch, options: Sequence[ScoreOptions]) -> Row:
+    job = plan_scoring(batch.schema, options[0])
+    matrix, labels, known = read_rows(batch, job)
+    is_read = known is None or known[0] > Status.BAD_LENGTH
+    label = None
+    if labels.indices is not None and (labels.status is None or labels.status[0] == Status.OK):
+        label = int(labels.indices[0]) if 0 <= labels.indices[0] < job.n_classes else None
+    wanted = ("probs", "log_probs", "logsumexp", *(("loss",) if job.label else ()), "status")
+    scores = []
+    for one in options:
+        result = score_batch(batch, replace(one, outputs=wanted))
+        found = {name: result.column(name)[0].as_py() for name in wanted}
+        scores.append(
+            Scores(
+                one.beta,
+                _vector(found["probs"], matrix.dtype),
+                _vector(found["log_probs"], matrix.dtype),
+                found["logsumexp"],
+                found.get("loss"),
+                found["status"],
+            )
+        )
+    return Row(origin, matrix[0] if is_read else None, job.classes or (), label, tuple(scores))
+
+
+def _vector(values: Sequence[float] | None, dtype: np.dtype[Any]) -> Vector | None:
+    return None if values is None else np.asarray(values, dtype)
+
+
+def _listed(vector: Vector | None) -> list[float] | None:
+    return None if vector is None else [float(value) for value in vector]

@@ -1,0 +1,119 @@
+"""``batchmax score``: every option of a scoring job, and the summary of what was done."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import click
+
+from batchmax import options as domain
+from batchmax.cli import options as shared
+from batchmax.cli.options import BAD_ROWS, COMPUTE, RUNNING, WRITE, option
+from batchmax.outputs import OUTPUTS
+
+EXAMPLE = """\
+batchmax score logits.parquet -o scored.parquet
+batchmax score run/ -o scored/ --outputs loss,pred,correct --on-bad-row null
+batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 100'
+"""
+
+
+@shared.command(example=EXAMPLE)
+@shared.inputs
+@shared.find_logits
+@shared.find_labels
+@shared.scale
+@shared.beta
+@shared.limit
+@option(
+    "--outputs",
+    metavar="LIST",
+    group=COMPUTE,
+    help=f"Columns to compute, of {', '.join(OUTPUTS)}.  [default: probs,loss; probs without a label]",
+)
+@option("--top-k", metavar="K", type=int, group=COMPUTE, help="Add top_k_classes and top_k_probs.")
+@option(
+    "--class-weights",
+    metavar="FILE",
+    group=COMPUTE,
+    help="Weights of the loss: one number a line, or name,number.",
+)
+@option(
+    "--label-smoothing",
+    metavar="E",
+    type=float,
+    group=COMPUTE,
+    help="Mix the label with the uniform distribution.  [default: 0]",
+)
+@shared.out
+@option(
+    "--layout",
+    metavar="LAYOUT",
+    type=click.Choice(get_args(domain.Layout)),
+    group=WRITE,
+    help="Of probs and log_probs: list, fixed, or wide, one column per class.  [default: as the input]",
+)
+@option(
+    "--dtype",
+    metavar="TYPE",
+    type=click.Choice(get_args(domain.FloatName)),
+    group=WRITE,
+    help="Of probabilities: float32, float64 or float16; losses are never below float32."
+    "  [default: float32; float64 for float64 logits]",
+)
+@option(
+    "--columns",
+    metavar="A,B",
+    group=WRITE,
+    help="Input columns to carry through; '*' is all, the logits too.  [default: all but the logits]",
+)
+@option("--exclude", metavar="A,B", group=WRITE, help="Input columns to leave out.")
+@option("--prefix", metavar="P", group=WRITE, help="Put before the names of new columns.")
+@shared.if_exists
+@shared.compression
+@shared.row_group_size
+@option(
+    "--on-bad-row",
+    metavar="POLICY",
+    type=click.Choice(get_args(domain.BadRowPolicy)),
+    group=BAD_ROWS,
+    help="error: stop at the first; null: write null, and count; drop: leave the row out.  [default: error]",
+)
+@option("--rejects", metavar="PATH", group=BAD_ROWS, help="Keep dropped rows here: file, row, status.")
+@option(
+    "--fail-if",
+    metavar="CONDITION",
+    group=BAD_ROWS,
+    help="Names of the summary against numbers, with and, or. If true: exit 4, and OUT is kept as OUT.held.",
+)
+@shared.resources
+@option("--dry-run", is_flag=True, group=RUNNING, help="Say what would be done; do nothing.")
+@shared.loudness
+@shared.reporting
+def command(
+    inputs: tuple[str, ...], out: str, dry_run: bool, quiet: bool, verbose: bool, json: bool, **given: Any
+) -> None:
+    """Turn logits into probabilities and losses.
+
+    Reads the logits and labels of INPUT (files, folders, quoted globs), computes a stable softmax and the
+    cross-entropy of every row, and writes the rows to OUT with the results beside them, in their order.
+
+    A value in brackets is what holds without the option. Each option is also read from the environment:
+    --top-k from BATCHMAX_SCORE_TOP_K.
+    """
+    from batchmax import pipeline
+    from batchmax.cli import tables
+    from batchmax.cli.progress import Progress
+    from batchmax.options import score_options
+
+    options = score_options(**given)
+    if dry_run:
+        plan = pipeline.dry_run(list(inputs), out, options)
+        click.echo(tables.json_line(plan)) if json else tables.show_plan(plan)
+        return
+    with Progress(quiet=quiet, verbose=verbose) as progress:
+        summary = pipeline.score(list(inputs), out, options, progress=progress)
+    if json:
+        click.echo(summary.to_json())
+    elif not quiet:
+        tables.show_summary(summary, out)

@@ -1,0 +1,108 @@
+"""Summaries and plans as small tables on stdout, for a terminal and for a pipe.
+
+Knows the names of a summary's figures, not how they come about.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+
+from batchmax.cli.text import ABSENT, duration, number, printable, size
+
+GAP = 2
+"""Spaces between two columns of a table."""
+
+PIPED_WIDTH = 160
+"""Columns of a table that no terminal limits."""
+
+
+def console() -> Console:
+    """Return a console on stdout that prints text as it is: no markup, no emoji, no guessing at numbers."""
+    limited = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(file=sys.stdout, width=None if limited else PIPED_WIDTH, markup=False, emoji=False, highlight=False)
+
+
+def json_line(value: Any) -> str:
+    """Return JSON on one line, where a number that is not finite is null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values, a pair a line; not wrapped, for commands among them are there to be copied."""
+    listed = list(pairs)
+    width = max((cell_len(name) for name, _ in listed), default=0)
+    for name, value in listed:
+        lines = iter(value.split("\n"))
+        click.echo(f"{click.style(name, bold=True)}{'':{width - cell_len(name) + GAP}}{next(lines)}")
+        for line in lines:
+            click.echo(f"{'':{width + GAP}}{line}")
+
+
+def new_table() -> Table:
+    """Return an empty table in the style of all tables."""
+    return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
+
+
+def show_summary(summary: Any, out: str) -> None:
+    """Print what a job did: a :class:`batchmax.summary.ScoreSummary`."""
+    odd = {name: count for name, count in (summary.status_counts or {}).items() if name != "ok" and count}
+    pairs = [("rows", number(summary.n_rows)), ("classes", number(summary.n_classes))]
+    pairs += [
+        ("mean loss", number(summary.mean_loss)),
+        ("accuracy", number(summary.accuracy)),
+        ("perplexity", number(summary.perplexity)),
+    ]
+    pairs.append(("odd rows", ", ".join(f"{number(count)} {name}" for name, count in odd.items()) or "none"))
+    if summary.infinite_losses:
+        pairs.append(("infinite losses", number(summary.infinite_losses)))
+    pairs.append(("time", _time(summary)))
+    pairs.append(("output", printable(summary.held or out)))
+    pairs += [("note", printable(note)) for note in summary.notes]
+    show_pairs(pairs)
+
+
+def _time(summary: Any) -> str:
+    if not summary.seconds:
+        return duration(summary.seconds)
+    rate = f"{number(round(summary.n_rows / summary.seconds))} rows/s"
+    read = f"{size((summary.bytes_read or 0) / summary.seconds)}/s read"
+    return f"{duration(summary.seconds)}  ({rate}, {read})"
+
+
+def show_plan(plan: Mapping[str, Any]) -> None:
+    """Print what a job would do."""
+    show_pairs((name.replace("_", " "), line) for name, value in plan.items() for line in _lines(name, value))
+
+
+def _lines(name: str, value: Any) -> list[str]:
+    """Return a value of a plan as text; a list or a mapping as one item a line."""
+    if isinstance(value, Mapping):
+        items = [f"{printable(key)}: {_lines('', item)[0]}" for key, item in value.items()]
+        return ["\n".join(items) or ABSENT]
+    if isinstance(value, list | tuple):
+        return ["\n".join(_lines("", item)[0] for item in value) or ABSENT]
+    is_size = any(word in name for word in ("bytes", "memory", "size", "space"))
+    if is_size and isinstance(value, int) and not isinstance(value, bool):
+        return [size(value)]
+    return [number(value)]

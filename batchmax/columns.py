@@ -1,0 +1,355 @@
+"""Which columns hold the logits: a question to the schema alone.
+
+:func:`find_logits` resolves what was asked for, or looks where people keep logits, and answers with a
+:class:`LogitsColumn`: what to read, how it is laid out, and in which type to compute. Reading the numbers
+is the business of ``matrices``, labels and class names that of ``labels``. Knows no file and no row.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+
+from batchmax.arrow import column_types, is_binary, is_list, is_spark_vector, plain_type, type_text
+from batchmax.errors import UsageError
+from batchmax.options import BinaryName, ScoreOptions
+
+LogitsLayout = Literal["list", "large_list", "fixed", "tensor", "wide", "binary", "uint16", "spark"]
+OutputLayout = Literal["list", "large_list", "fixed", "wide"]
+
+LABEL_NAMES = ("label", "labels", "target")
+"""Where a label is looked for when none is named."""
+
+BITS_WIDTH: dict[BinaryName, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of a number in rows that are stored as bits."""
+
+_MOST_CANDIDATES = 10
+
+
+@dataclass(frozen=True)
+class LogitsColumn:
+    """Where the logits are and what they are.
+
+    Attributes
+    ----------
+    names
+        Columns to read, dotted where nested; one a class, in class order, for the layout ``wide``.
+    layout
+        How a row is stored.
+    n_classes
+        The number of classes where the schema or ``--n-classes`` says it, otherwise None.
+    dtype
+        What is computed in: float32, or float64 for float64 and integers.
+    why
+        What was chosen and why, for the summary.
+    class_names
+        The classes, where the columns of a wide layout are named for them; otherwise empty.
+    suffixes
+        What follows the common part of the names of wide columns; otherwise empty.
+    output_layout
+        How probabilities are written unless asked otherwise.
+    bits
+        What the bits are, for the layouts ``binary`` and ``uint16``.
+    """
+
+    names: tuple[str, ...]
+    layout: LogitsLayout
+    n_classes: int | None
+    dtype: np.dtype[Any]
+    why: str = ""
+    class_names: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    output_layout: OutputLayout = "list"
+    bits: BinaryName | None = None
+
+
+def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
+    """Find the logits: the column or pattern asked for, or the one that stands out.
+
+    Unasked, that is a column named ``logits``, else columns ``logit_*``, else the only list of floats.
+
+    Raises
+    ------
+    UsageError
+        No such column, several that could be meant, one that cannot hold logits, a gap between the columns
+        of a wide layout, or a number of classes other than the one asked for.
+    """
+    types = column_types(schema)
+    name = options.logits
+    if name is not None:
+        if name in types:
+            found = _one_column(schema, name, options, "named with --logits")
+        elif any(wildcard in name for wildcard in "*?["):
+            found = _by_pattern(schema, name, options)
+        else:
+            raise _unknown(name, types, options)
+    elif "logits" in types:
+        found = _one_column(schema, "logits", options, "by its name")
+    elif _matches("logit_*", types):
+        found = _by_pattern(schema, "logit_*", options)
+    else:
+        found = _only_list(schema, options)
+    if found.n_classes == 0:
+        raise UsageError(f"the rows of column {found.names[0]!r} hold no classes", remedy=_NAME_ANOTHER)
+    if options.n_classes is not None:
+        if found.n_classes not in {None, options.n_classes}:
+            raise UsageError(
+                f"{found.n_classes:,} classes in {found.why}, {options.n_classes:,} asked for",
+                where="--n-classes",
+                remedy=f"leave it out, or give {found.n_classes}",
+            )
+        found = replace(found, n_classes=options.n_classes)
+    return found
+
+
+def close_match(name: str, names: Iterable[str]) -> str:
+    """Return a hint at the name that was probably meant, or nothing."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def list_form(name: str, arrow_type: pa.DataType, bits: BinaryName | None = None) -> LogitsColumn:
+    """Return how a row of numbers in one column of this type is to be read.
+
+    Raises
+    ------
+    UsageError
+        The type cannot hold one row of numbers.
+    """
+    plain = plain_type(arrow_type)
+    what = f"column {name!r} ({type_text(arrow_type)})"
+    if isinstance(arrow_type, pa.FixedShapeTensorType) and len(arrow_type.shape) != 1:
+        raise _sequences(f"{what} holds tensors of shape {tuple(arrow_type.shape)}")
+    if is_spark_vector(plain):
+        return _without_bits(LogitsColumn((name,), "spark", None, np.dtype("f8")), what, bits)
+    if is_binary(plain):
+        if bits is None:
+            raise UsageError(
+                f"{what} holds bytes that could be anything",
+                where="--logits",
+                remedy="say what they are: --logits-dtype float32, float16 or bfloat16",
+            )
+        width = getattr(plain, "byte_width", 0) if pa.types.is_fixed_size_binary(plain) else 0
+        if width % BITS_WIDTH[bits]:
+            raise UsageError(
+                f"{what} has rows of {width} bytes, which is no whole number of {bits}",
+                where="--logits-dtype",
+                remedy="name the type they were written in",
+            )
+        n_classes = width // BITS_WIDTH[bits] if pa.types.is_fixed_size_binary(plain) else None
+        return LogitsColumn((name,), "binary", n_classes, np.dtype("f4"), bits=bits)
+    if not is_list(plain):
+        raise UsageError(f"{what} cannot hold logits", where="--logits", remedy=_NAME_ANOTHER)
+    item = plain.value_type
+    if is_list(plain_type(item)) or isinstance(item, pa.BaseExtensionType):
+        raise _sequences(f"{what} holds sequences, several rows of numbers in one")
+    dtype = computed_in(item)
+    if dtype is None:
+        raise UsageError(f"{what} does not hold numbers", where="--logits", remedy=_NAME_ANOTHER)
+    layout, n_classes = _list_layout(arrow_type, plain)
+    if bits is not None and pa.types.is_uint16(item):
+        if BITS_WIDTH[bits] != 2:
+            raise UsageError(
+                f"{what} holds numbers of 2 bytes, {bits} has {BITS_WIDTH[bits]}",
+                where="--logits-dtype",
+                remedy="give float16 or bfloat16",
+            )
+        return LogitsColumn((name,), "uint16", n_classes, np.dtype("f4"), bits=bits)
+    output: OutputLayout = "fixed" if layout == "tensor" else cast("OutputLayout", layout)
+    return _without_bits(LogitsColumn((name,), layout, n_classes, dtype, output_layout=output), what, bits)
+
+
+def computed_in(arrow_type: pa.DataType) -> np.dtype[Any] | None:
+    """Return the type that numbers of an Arrow type are computed in, None for what is no number."""
+    if pa.types.is_float16(arrow_type) or pa.types.is_float32(arrow_type):
+        return np.dtype("f4")
+    if pa.types.is_float64(arrow_type) or pa.types.is_integer(arrow_type):
+        return np.dtype("f8")
+    return None
+
+
+_NAME_ANOTHER = "name another column: --logits NAME"
+
+
+def _one_column(schema: pa.Schema, name: str, options: ScoreOptions, reason: str) -> LogitsColumn:
+    _check_once(schema, name)
+    arrow_type = column_types(schema)[name]
+    if options.logits is not None and computed_in(plain_type(arrow_type)) is not None:
+        # A single column of numbers is the wide layout with one class.
+        return _wide(schema, [name], ["0"], options)
+    found = list_form(name, arrow_type, options.logits_dtype)
+    return replace(found, why=f"column {name!r} ({type_text(arrow_type)}), {reason}")
+
+
+def _only_list(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
+    labels = {*LABEL_NAMES, options.label}
+    fit = [name for name, type_ in column_types(schema).items() if _fits(name, type_, options)]
+    floats = [
+        field.name for field in schema if field.name in fit and field.name not in labels and _is_float_list(field.type)
+    ]
+    if len(floats) == 1:
+        return _one_column(schema, floats[0], options, "the only list of floats")
+    if floats:
+        raise UsageError(
+            f"{len(floats)} columns could be the logits: {_listed(floats)}",
+            remedy="choose one: --logits NAME",
+        )
+    if fit:
+        raise UsageError(
+            f"no column is called 'logits' and none is a list of floats; possible are {_listed(fit)}",
+            remedy="name one: --logits NAME",
+        )
+    raise UsageError(
+        f"no column can hold logits; the columns are {_listed(schema.names)}",
+        remedy="name lists of numbers, or one column a class: --logits 'score_*'",
+    )
+
+
+def _by_pattern(schema: pa.Schema, pattern: str, options: ScoreOptions) -> LogitsColumn:
+    types = column_types(schema)
+    names = _matches(pattern, types)
+    if not names:
+        raise UsageError(
+            f"no column matches {pattern!r}; the columns are {_listed(types)}",
+            where="--logits",
+            remedy="quote the pattern, as in --logits 'logit_*'",
+        )
+    if len(names) == 1 and computed_in(plain_type(types[names[0]])) is None:
+        return _one_column(schema, names[0], options, f"the only match of {pattern!r}")
+    opening, closing = re.split(r"[*?\[]", pattern)[0], re.split(r"[*?\]]", pattern)[-1]
+    suffixes = [name[len(opening) : len(name) - len(closing)] for name in names]
+    return _wide(schema, names, suffixes, options)
+
+
+def _wide(schema: pa.Schema, names: Sequence[str], suffixes: Sequence[str], options: ScoreOptions) -> LogitsColumn:
+    types = column_types(schema)
+    computed = []
+    for name in names:
+        _check_once(schema, name)
+        dtype = computed_in(plain_type(types[name]))
+        if dtype is None:
+            raise UsageError(
+                f"column {name!r} ({type_text(types[name])}) is no number, so it cannot hold a class",
+                where="--logits",
+                remedy="give a narrower pattern, as in --logits 'logit_[0-9]*'",
+            )
+        computed.append(dtype)
+    numbered = [suffix.isascii() and suffix.isdigit() for suffix in suffixes]
+    order = list(range(len(names)))
+    if all(numbered):
+        order.sort(key=lambda position: int(suffixes[position]))
+    elif any(numbered):
+        odd = [name for name, is_number in zip(names, numbered, strict=True) if not is_number]
+        raise UsageError(
+            f"some columns end in a number, {_listed(odd)} not: are they classes?",
+            where="--logits",
+            remedy="give a narrower pattern, as in --logits 'logit_[0-9]*'",
+        )
+    names = tuple(names[position] for position in order)
+    suffixes = tuple(suffixes[position] for position in order)
+    if all(numbered):
+        _check_no_gap(names, [int(suffix) for suffix in suffixes])
+    found = LogitsColumn(
+        names,
+        "wide",
+        len(names),
+        max(computed, key=lambda dtype: dtype.itemsize),
+        f"{len(names)} column{'s' * (len(names) > 1)} {names[0]!r}"
+        + (f" … {names[-1]!r}" if len(names) > 1 else "")
+        + f" ({type_text(types[names[0]])}), one a class",
+        () if all(numbered) else suffixes,
+        suffixes,
+        "wide",
+    )
+    return _without_bits(found, found.why, options.logits_dtype)
+
+
+def _check_no_gap(names: Sequence[str], numbers: Sequence[int]) -> None:
+    for position in range(1, len(numbers)):
+        before, after = numbers[position - 1], numbers[position]
+        pair = f"{names[position - 1]!r} and {names[position]!r}"
+        if after == before:
+            raise UsageError(f"{pair} are both class {after}", where="--logits", remedy="rename or drop one")
+        if after > before + 1:
+            missing = f"{before + 1}" if after == before + 2 else f"{before + 1} to {after - 1}"
+            raise UsageError(
+                f"class {missing} is missing between {pair}",
+                where="--logits",
+                remedy="add what is missing, or give a pattern that leaves out the rest",
+            )
+
+
+def _check_once(schema: pa.Schema, name: str) -> None:
+    if len(schema.get_all_field_indices(name)) > 1:
+        raise UsageError(f"column {name!r} is there twice", where="--logits", remedy="rename one of the two")
+
+
+def _matches(pattern: str, types: dict[str, pa.DataType]) -> list[str]:
+    # Structs are matched by their fields: a pattern for the fields often matches the struct as well.
+    return [
+        name
+        for name, kind in types.items()
+        if fnmatchcase(name, pattern) and (is_spark_vector(plain_type(kind)) or not pa.types.is_struct(kind))
+    ]
+
+
+def _fits(name: str, arrow_type: pa.DataType, options: ScoreOptions) -> bool:
+    try:
+        list_form(name, arrow_type, options.logits_dtype)
+    except UsageError:
+        return False
+    return True
+
+
+def _is_float_list(arrow_type: pa.DataType) -> bool:
+    plain = plain_type(arrow_type)
+    return is_list(plain) and bool(pa.types.is_floating(plain.value_type))
+
+
+def _list_layout(arrow_type: pa.DataType, plain: pa.DataType) -> tuple[LogitsLayout, int | None]:
+    if pa.types.is_fixed_size_list(plain):
+        is_tensor = isinstance(arrow_type, pa.FixedShapeTensorType)
+        return "tensor" if is_tensor else "fixed", int(plain.list_size)
+    is_large = pa.types.is_large_list(plain) or pa.types.is_large_list_view(plain)
+    return "large_list" if is_large else "list", None
+
+
+def _without_bits(found: LogitsColumn, what: str, bits: BinaryName | None) -> LogitsColumn:
+    if bits is not None:
+        raise UsageError(
+            f"{what} has a type of its own",
+            where="--logits-dtype",
+            remedy="leave it out: it is for binary and uint16 columns",
+        )
+    return found
+
+
+def _sequences(what: str) -> UsageError:
+    return UsageError(
+        f"{what}, and sequences are not supported",
+        where="--logits",
+        remedy="explode the column to one list of logits a row, or flatten it",
+    )
+
+
+def _unknown(name: str, types: dict[str, pa.DataType], options: ScoreOptions) -> UsageError:
+    fit = [column for column, type_ in types.items() if _fits(column, type_, options)]
+    there = f"possible are {_listed(fit)}" if fit else f"the columns are {_listed(types)}"
+    return UsageError(
+        f"there is no column {name!r}; {there}",
+        where="--logits",
+        remedy=close_match(name, types) + "batchmax inspect FILE shows the columns",
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = [repr(name) for name in names]
+    more = f" and {len(listed) - _MOST_CANDIDATES} more" if len(listed) > _MOST_CANDIDATES else ""
+    return ", ".join(listed[:_MOST_CANDIDATES]) + more if listed else "none"

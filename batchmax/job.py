@@ -1,0 +1,222 @@
+"""A scoring job with every choice made: what is read, computed and written.
+
+:func:`plan_scoring` puts a schema and options together and settles once what the data decide, so that nothing further on
+has to look at an option twice. Knows schemas, not data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.columns import LogitsColumn, OutputLayout, close_match, find_logits
+from batchmax.columns_out import STATUS_TYPE, matrix_fields
+from batchmax.errors import DataError, UsageError
+from batchmax.labels import LabelColumn, check_classes, find_classes, find_label
+from batchmax.options import ScoreOptions
+from batchmax.outputs import OUTPUTS, TOP_K_OUTPUTS
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A scoring job whose every choice is made."""
+
+    options: ScoreOptions
+    logits: LogitsColumn
+    label: LabelColumn | None
+    classes: tuple[str, ...] | None
+    n_classes: int
+    outputs: tuple[str, ...]
+    layout: OutputLayout
+    dtype: np.dtype[Any]
+    loss_dtype: np.dtype[Any]
+    class_weights: NDArray[np.float64] | None
+    carried: pa.Schema
+    computed: pa.Schema
+    notes: tuple[str, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The fields of the output: the carried ones, then the computed ones."""
+        return pa.schema([*self.carried, *self.computed])
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of one row of logits as it is computed on."""
+        return self.n_classes * self.logits.dtype.itemsize
+
+    @property
+    def columns_read(self) -> tuple[str, ...]:
+        """The names of the columns that are needed, nested ones dotted."""
+        names = [*self.logits.names, *([self.label.name] if self.label else []), *self.carried.names]
+        return tuple(dict.fromkeys(names))
+
+
+def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | None = None) -> Job:
+    """Settle what the schema decides.
+
+    Parameters
+    ----------
+    schema
+        Of the input.
+    first_length
+        The length of the first row that has one; used where neither the schema nor the options say how many classes
+        there are.
+
+    Raises
+    ------
+    UsageError
+        A column or an option that cannot be with this schema.
+    DataError
+        The number of classes cannot be known, because no row has logits.
+    """
+    logits = find_logits(schema, options)
+    dtype = np.dtype(options.dtype or logits.dtype)
+    if options.dtype == "float64" or options.input == "probs":
+        # The logarithm of a probability needs more digits than the probability has.
+        logits = replace(logits, dtype=np.dtype(np.float64))
+    n_classes = logits.n_classes or first_length
+    if not n_classes:
+        raise DataError("no row has logits, so the number of classes is not known", remedy="give it with --n-classes")
+    classes, classes_from = find_classes(schema, options, logits)
+    check_classes(classes, n_classes)
+    label = find_label(schema, options, classes)
+    notes = [f"logits: {logits.why}, {n_classes:,} classes"]
+    if label is not None:
+        notes.append(f"labels: {label.why}")
+    if classes is not None:
+        notes.append(f"class names: {classes_from}")
+    outputs = _choose_outputs(options, label)
+    if options.outputs is None and label is None and options.label != "none":
+        notes.append("no label column, so probs alone are written; name one with --label to get losses")
+    if not any(OUTPUTS[name].needs_label or OUTPUTS[name].kind == "status" for name in outputs):
+        label = None
+    if options.top_k is not None and options.top_k > n_classes:
+        raise UsageError(
+            f"{options.top_k} is more than the {n_classes} classes", where="--top-k", remedy=f"give at most {n_classes}"
+        )
+    job = Job(
+        options=options,
+        logits=logits,
+        label=label,
+        classes=classes,
+        n_classes=n_classes,
+        outputs=outputs,
+        layout=options.layout or logits.output_layout,
+        dtype=dtype,
+        loss_dtype=np.dtype(np.promote_types(dtype, np.float32)),
+        class_weights=_class_weights(options, classes, n_classes),
+        carried=_carried(schema, options, logits),
+        computed=pa.schema([]),
+        notes=tuple(notes),
+    )
+    computed = [
+        field for name in (*outputs, *(TOP_K_OUTPUTS if options.top_k else ())) for field in computed_fields(name, job)
+    ]
+    for field in computed:
+        if field.name in job.carried.names:
+            raise UsageError(
+                f"the input has a column {field.name!r} already",
+                where="--outputs",
+                remedy=f"rename the new ones with --prefix batchmax_, or leave the old one out with --exclude {field.name}",
+            )
+    return replace(job, computed=pa.schema(computed))
+
+
+def computed_fields(name: str, job: Job) -> list[pa.Field]:
+    """Return the fields of one output, many for a wide matrix."""
+    prefix = job.options.prefix
+    label_type = pa.int32() if job.classes is None else pa.string()
+    if name in TOP_K_OUTPUTS:
+        item = label_type if name == "top_k_classes" else pa.from_numpy_dtype(job.dtype)
+        return [pa.field(prefix + name, pa.list_(item))]
+    kind = OUTPUTS[name].kind
+    if kind == "matrix":
+        return matrix_fields(name, job.n_classes, job.layout, job.dtype, job.logits.suffixes, prefix)
+    types = {
+        "float": pa.from_numpy_dtype(job.loss_dtype),
+        "int32": label_type if name == "pred" else pa.int32(),
+        "bool": pa.bool_(),
+        "status": STATUS_TYPE,
+    }
+    return [pa.field(prefix + name, types[kind])]
+
+
+def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[str, ...]:
+    if options.outputs is None:
+        return ("probs", "loss") if label is not None else ("probs",)
+    for name in options.outputs:
+        if OUTPUTS[name].needs_label and label is None:
+            raise UsageError(
+                f"{name} needs a label, and no column is called label, labels or target",
+                where="--outputs",
+                remedy="name the column with --label",
+            )
+        if OUTPUTS[name].needs_label and name != "loss" and label is not None and label.kind == "distribution":
+            raise UsageError(
+                f"{name} needs class labels, and column {label.name!r} holds distributions",
+                where="--outputs",
+                remedy=f"leave {name} out, or name another column with --label",
+            )
+    return options.outputs
+
+
+def _carried(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> pa.Schema:
+    wanted = options.columns
+    for option, names in (("--columns", wanted or ()), ("--exclude", options.exclude)):
+        for name in names:
+            if name not in schema.names and not (name == "*" and option == "--columns"):
+                raise UsageError(
+                    f"there is no column {name!r}",
+                    where=option,
+                    remedy=f"{close_match(name, schema.names)}the columns are {', '.join(schema.names[:20])}",
+                )
+    fields = []
+    for field in schema:
+        if field.name in options.exclude:
+            continue
+        if wanted is None:
+            kept = _without(field, logits.names)
+            if kept is not None:
+                fields.append(kept)
+        elif "*" in wanted or field.name in wanted:
+            fields.append(field)
+    return pa.schema(fields)
+
+
+def _without(field: pa.Field, names: tuple[str, ...]) -> pa.Field | None:
+    """Return a field without the logits in it, or None if nothing is left."""
+    if field.name in names:
+        return None
+    if not any(name.startswith(f"{field.name}.") for name in names):
+        return field
+    inner = [name.removeprefix(f"{field.name}.") for name in names if name.startswith(f"{field.name}.")]
+    children = [kept for child in field.type if (kept := _without(child, tuple(inner))) is not None]
+    return field.with_type(pa.struct(children)) if children else None
+
+
+def _class_weights(
+    options: ScoreOptions, classes: tuple[str, ...] | None, n_classes: int
+) -> NDArray[np.float64] | None:
+    given = options.class_weights
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        names = classes or tuple(str(index) for index in range(n_classes))
+        unknown = sorted(set(given) - set(names))
+        lacking = [name for name in names if name not in given]
+        if unknown or lacking:
+            what = f"no class is called {unknown[0]!r}" if unknown else f"class {lacking[0]!r} has no weight"
+            raise UsageError(what, where="--class-weights", remedy="give one line name,number for each class")
+        given = tuple(given[name] for name in names)
+    if len(given) != n_classes:
+        raise UsageError(
+            f"{len(given):,} weights for {n_classes:,} classes",
+            where="--class-weights",
+            remedy="give one for each class",
+        )
+    return np.asarray(given, np.float64)

@@ -1,0 +1,110 @@
+"""Where compiled kernels are kept between runs, and what happens when that place is no good.
+
+Numba's cache is made of pickles, which run code when they are loaded, so the folder must belong to the user alone. It is
+keyed by the text of all kernel sources rather than by one file's time stamp, because the inner functions of a kernel live in
+other files than the kernel. A cache that cannot be read or written costs a compilation and a warning, never the job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled kernels: ``$BATCHMAX_CACHE_DIR``, or ``batchmax`` in the user's cache folder."""
+    chosen = os.environ.get("BATCHMAX_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "batchmax"
+
+
+@cache
+def source_fingerprint() -> str:
+    """Return a digest of every source that compiled code depends on."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in [*sorted(here.glob("*.py")), here.parent / "outputs.py"]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _Locator(_CacheLocator):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self._folder = cache_folder() / source_fingerprint()[:16]
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return source_fingerprint()
+
+    def get_disambiguator(self) -> str:
+        return ""
+
+    def ensure_cache_path(self) -> None:
+        for folder in (cache_folder(), self._folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_private(cache_folder())
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
+        return cls()
+
+
+class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_Locator,)
+
+
+class KernelCache(FunctionCache):  # type: ignore[misc]
+    """Numba's function cache in a private folder, in which damage is survivable."""
+
+    _impl_class = _CacheImpl
+
+    def __init__(self, function: Callable[..., None], *, parallel: bool) -> None:
+        self._parallel = parallel
+        super().__init__(function)
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        # Numba's own key does not tell the threaded compilation of a function from the other one.
+        return (*super()._index_key(sig, codegen), self._parallel)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the compiled function, or None if there is none that can be used."""
+        try:
+            if Path(self.cache_path).exists():
+                _require_private(cache_folder())
+                return super().load_overload(sig, target_context)
+        except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
+            self._warn("read", error)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function, if that is possible."""
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:  # noqa: BLE001 - a full disk must not fail the job that was computed
+            self._warn("written", error)
+
+    def _warn(self, verb: str, error: Exception) -> None:
+        warnings.warn(
+            f"compiled kernels in {self.cache_path} cannot be {verb} ({type(error).__name__}: {error}); compiling again; "
+            "delete that folder, or name another with BATCHMAX_CACHE_DIR",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _require_private(folder: Path) -> None:
+    info = folder.stat()
+    if hasattr(os, "getuid") and (info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        message = "others can write to it"
+        raise PermissionError(message)

@@ -1,0 +1,83 @@
+"""How kernels are compiled, kept and started.
+
+A kernel is compiled when it is first called. Numba's ``workqueue`` layer aborts the process when two threads enter a parallel
+kernel, so one lock covers all kernels under every layer; each kernel uses all cores by itself, so nothing is lost. GNU OpenMP
+kills a forked child that starts a parallel kernel; a child of a process that has started threads therefore runs the same
+functions compiled without threads. They give the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numba
+
+from batchmax.kernels.cache import KernelCache
+
+
+class _State:
+    """What all kernels share. A forked child starts with a lock of its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.threads: int | None = None
+        self.serial = False
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+        try:
+            numba.threading_layer()
+        except ValueError:  # no parallel kernel has run, so there is nothing a fork could have broken
+            return
+        self.serial = True
+
+
+_STATE = _State()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_STATE.after_fork)
+
+
+def limit_threads(threads: int | None) -> None:
+    """Let every kernel use at most this many threads; None for as many as Numba has."""
+    _STATE.threads = threads
+
+
+class Kernel:
+    """A function of arrays, compiled on first use, that may be called from any thread and after a fork."""
+
+    def __init__(self, function: Callable[..., None], *, parallel: bool = True) -> None:
+        self._function = function
+        self._threaded = parallel
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run the kernel on these arrays; they are filled in place."""
+        with _STATE.lock:
+            if _STATE.serial or not self._threaded:
+                self._serial(*arguments)
+                return
+            available = numba.config.NUMBA_NUM_THREADS
+            before = numba.get_num_threads()
+            numba.set_num_threads(min(_STATE.threads or before, available))
+            try:
+                self._parallel(*arguments)
+            finally:
+                numba.set_num_threads(before)
+
+    @cached_property
+    def _parallel(self) -> Any:
+        return _compile(self._function, parallel=True)
+
+    @cached_property
+    def _serial(self) -> Any:
+        return _compile(self._function, parallel=False)
+
+
+def _compile(function: Callable[..., None], *, parallel: bool) -> Any:
+    dispatcher = numba.njit(function, parallel=parallel, nogil=True)
+    dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba offers no other way to name the folder
+    return dispatcher

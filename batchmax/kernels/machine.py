@@ -1,0 +1,66 @@
+"""Five instructions that Numba has no name for.
+
+Each is one LLVM instruction, so each vectorises with the loop around it. Numba's ``fastmath`` would apply to a whole
+function; here the one operation whose order may be chosen freely says so itself, and everything else keeps IEEE
+meaning: no contraction, no reordering, NaN and infinity intact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+
+@intrinsic  # type: ignore[misc]
+def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a * b + c, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return a(a, a, a), generate
+
+
+@intrinsic  # type: ignore[misc]
+def add_any_order(typing_context: Any, a: Any, b: Any) -> Any:
+    """Return a + b, in a sum whose order the compiler may choose (and then keeps for every row)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fadd(*arguments, flags=("reassoc", "nsz"))
+
+    return a(a, a), generate
+
+
+@intrinsic  # type: ignore[misc]
+def maximum(typing_context: Any, a: Any, b: Any) -> Any:
+    """Return the larger of a and b, NaN if either is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        function = builder.module.declare_intrinsic("llvm.maximum", [kind], ir.FunctionType(kind, [kind, kind]))
+        return builder.call(function, arguments)
+
+    return a(a, a), generate
+
+
+@intrinsic  # type: ignore[misc]
+def bits_of(typing_context: Any, a: Any) -> Any:
+    """Return the bits of a float64 as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return types.int64(types.float64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def float_of(typing_context: Any, a: Any) -> Any:
+    """Return the float64 that has these bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate

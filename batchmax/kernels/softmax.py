@@ -1,0 +1,312 @@
+"""Softmax, log-softmax and cross-entropy of rows of logits: the pass every job makes.
+
+Two kernels compute the same things. ``softmax_wide`` takes rows of more than 32 classes, one after another, and fills the
+vector registers with classes. ``softmax_tall`` takes rows of at most 32 classes, 64 at a time, transposed into a
+small tile, and fills the registers with rows. Which one is used depends on the number of classes alone, so a row's result
+never depends on its neighbours.
+
+For each row the kernels also leave the largest logit and ``rest``, the sum of the exponentials without one maximum:
+softmax = exp(beta * (z - max)) / (1 + rest), and log(1 + rest) keeps its digits when rest is tiny. Everything the other
+kernels need of a row is in these two numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange, types
+from numba.extending import overload
+
+from batchmax.kernels.exponential import log1p, shifted_exp, shifted_logit
+from batchmax.kernels.machine import add_any_order, fma, maximum
+from batchmax.outputs import Status
+
+MOST_TALL_CLASSES = 32
+"""Rows of up to this many classes are worked on across rows."""
+
+LANES = 64
+BLOCK_BYTES = 1 << 17
+
+NAN_LOGIT = int(Status.NAN_LOGIT)
+INF_LOGIT = int(Status.INF_LOGIT)
+ALL_MASKED = int(Status.ALL_MASKED)
+BAD_LABEL = int(Status.BAD_LABEL)
+IGNORED = int(Status.IGNORED)
+MASKED_LABEL = int(Status.MASKED_LABEL)
+OK = int(Status.OK)
+
+
+def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
+    """Fill probs, log_probs, maxima, rests, nll and status for rows of more than 32 classes.
+
+    Parameters
+    ----------
+    z : (n, K) float32 or float64, C-contiguous, read-only
+    labels : (n,) int64, or (0,) for none
+    beta
+        The inverse temperature.
+    ignore_index
+        The label whose rows have no loss.
+    probs, log_probs : (n, K) of z's type, or (0, K) where not wanted
+    maxima : (n,) float64
+        The largest logit; NaN if one is NaN.
+    rests : (n,) float64
+        The sum of exp(beta * (z - max)) without one maximum; NaN for a row with a NaN or +inf, or of nothing but -inf.
+        Such a row's probabilities are NaN.
+    nll : (n,) float64, or (0,) when labels is
+        The cross-entropy in nats: +inf where the label's logit is -inf, 0 where the label is ignored, NaN where it is not
+        a class or the row has no probabilities.
+    hits : (n,) bool, or (0,) when labels is
+        Whether the label is the predicted class: the largest logit, ties to the lower index.
+    status : (n,) uint8
+        Statuses known before; lowered to what the kernel finds.
+    """
+    n, k = z.shape
+    rows_per_block = max(1, BLOCK_BYTES // (k * z.itemsize))
+    for block in prange((n + rows_per_block - 1) // rows_per_block):
+        spare = np.empty(k if probs.shape[0] == 0 else 0, z.dtype)
+        lanes = np.empty((2, LANES), np.float64)
+        for i in range(block * rows_per_block, min(n, (block + 1) * rows_per_block)):
+            row = z[i]
+            out = spare if probs.shape[0] == 0 else probs[i]
+            m = _row_maximum(row)
+            rest = _row_exp(row, m, beta, out, lanes)
+            if probs.shape[0] != 0:
+                _row_scale(out, rest)
+            if log_probs.shape[0] != 0:
+                _row_log(row, m, beta, rest, log_probs[i])
+            maxima[i] = m
+            rests[i] = rest
+            if rest != rest:
+                status[i] = min(status[i], _why_nan(row))
+            if labels.shape[0] != 0:
+                y = labels[i]
+                hits[i] = 0 <= y < k and _is_predicted(row, y, m, rest)
+                if y == ignore_index:
+                    nll[i] = 0.0
+                    status[i] = min(status[i], IGNORED)
+                elif y < 0 or y >= k:
+                    nll[i] = np.nan
+                    status[i] = min(status[i], BAD_LABEL)
+                else:
+                    nll[i] = _row_nll(row[y], m, beta, rest)
+                    if nll[i] == np.inf:
+                        status[i] = min(status[i], MASKED_LABEL)
+
+
+def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
+    """Do what :func:`softmax_wide` does, for rows of at most 32 classes."""
+    n, k = z.shape
+    tiles_per_block = max(1, BLOCK_BYTES // (LANES * k * z.itemsize))
+    tiles = (n + LANES - 1) // LANES
+    for block in prange((tiles + tiles_per_block - 1) // tiles_per_block):
+        zs = np.zeros((k, LANES), z.dtype)
+        es = np.empty((k, LANES), np.float64)
+        ms = np.empty(LANES, z.dtype)
+        sums = np.empty(LANES, np.float64)
+        losts = np.empty(LANES, np.float64)
+        picked = np.empty(LANES, z.dtype)
+        for tile in range(block * tiles_per_block, min(tiles, (block + 1) * tiles_per_block)):
+            first = tile * LANES
+            rows = min(LANES, n - first)
+            for r in range(rows):
+                for j in range(k):
+                    zs[j, r] = z[first + r, j]
+            _tile_exp(zs, beta, ms, es, sums, losts)
+            for r in range(rows):
+                maxima[first + r] = ms[r]
+                rests[first + r] = sums[r]
+                if sums[r] != sums[r]:
+                    status[first + r] = min(status[first + r], _why_nan(z[first + r]))
+            if log_probs.shape[0] != 0:
+                _tile_log(zs, beta, ms, sums, losts, log_probs, first, rows)
+            if labels.shape[0] != 0:
+                for r in range(rows):
+                    y = labels[first + r]
+                    picked[r] = zs[y, r] if 0 <= y < k else ms[r]
+                _tile_nll(picked, ms, beta, sums, losts)
+                for r in range(rows):
+                    y = labels[first + r]
+                    loss = losts[r]
+                    hits[first + r] = 0 <= y < k and _is_predicted(z[first + r], y, ms[r], sums[r])
+                    if y == ignore_index:
+                        loss = 0.0
+                        status[first + r] = min(status[first + r], IGNORED)
+                    elif y < 0 or y >= k:
+                        loss = np.nan
+                        status[first + r] = min(status[first + r], BAD_LABEL)
+                    elif loss == np.inf:
+                        status[first + r] = min(status[first + r], MASKED_LABEL)
+                    nll[first + r] = loss
+            if probs.shape[0] != 0:
+                _tile_scale(es, sums, zs)
+                for r in range(rows):
+                    for j in range(k):
+                        probs[first + r, j] = zs[j, r]
+
+
+@njit
+def _row_maximum(row):
+    m = row[0]
+    for j in range(1, row.shape[0]):
+        m = maximum(m, row[j])
+    return m
+
+
+def _row_exp(row, m, beta, out, lanes):
+    """Store exp(beta * (row - m)) in out and return its sum without one maximum."""
+    raise NotImplementedError  # pragma: no cover - the overloads below are what Numba compiles
+
+
+@overload(_row_exp)
+def _row_exp_by_type(row, m, beta, out, lanes):
+    if row.dtype == types.float32:
+        return lambda row, m, beta, out, lanes: _row_exp_single(row, m, beta, out)
+    return lambda row, m, beta, out, lanes: _row_exp_double(row, m, beta, out, lanes)
+
+
+@njit
+def _row_exp_single(row, m, beta, out):
+    # A float64 sum of a million terms below 1 is good to 2**-33, whatever its order.
+    rest = 0.0
+    ties = 0
+    for j in range(row.shape[0]):
+        e = shifted_exp(row[j], m, beta)
+        out[j] = e
+        rest = add_any_order(rest, 0.0 if row[j] == m else e)
+        ties += row[j] == m
+    # A row without a maximum that equals anything has a NaN; the sum says so already.
+    return rest + (ties - 1) if m - m == 0.0 else np.nan
+
+
+@njit
+def _row_exp_double(row, m, beta, out, lanes):
+    # Lane l sums the classes l, l + 64, l + 128, ... and keeps what each addition rounds away, so the sum is as good as
+    # its terms and its order is a matter of the number of classes alone.
+    k = row.shape[0]
+    lanes[:] = 0.0
+    ties = 0
+    for start in range(0, k, LANES):
+        for lane in range(min(LANES, k - start)):
+            e = shifted_exp(row[start + lane], m, beta)
+            out[start + lane] = e
+            ties += row[start + lane] == m
+            lanes[0, lane], lanes[1, lane] = add_exactly(
+                lanes[0, lane], lanes[1, lane], 0.0 if row[start + lane] == m else e
+            )
+    rest, lost = np.float64(ties - 1), 0.0
+    for lane in range(LANES):
+        rest, lost = add_exactly(rest, lost + lanes[1, lane], lanes[0, lane])
+    return rest + lost if m - m == 0.0 else np.nan
+
+
+@njit
+def add_exactly(total, lost, term):
+    """Return total + term, and lost plus what that addition rounds away (Knuth's two-sum)."""
+    new = total + term
+    back = new - total
+    return new, lost + ((total - (new - back)) + (term - back))
+
+
+@njit
+def _row_scale(out, rest):
+    # 1 / sum in two parts of out's type: the product is then rounded once.
+    inverse = 1.0 / (1.0 + rest)
+    high = out.dtype.type(inverse)
+    low = out.dtype.type(_inverse_error(inverse, high, rest))
+    for j in range(out.shape[0]):
+        out[j] = fma(out[j], high, out[j] * low)
+
+
+@njit
+def _inverse_error(inverse, high, rest):
+    """Return 1 / (1 + rest) - high, to first order; 1 + rest is carried with its rounding error."""
+    total = 1.0 + rest
+    back = total - 1.0
+    lost = (1.0 - (total - back)) + (rest - back)
+    residue = fma(-np.float64(high), total, 1.0) - np.float64(high) * lost
+    return residue * inverse
+
+
+@njit
+def _row_log(row, m, beta, rest, out):
+    log_sum = log1p(rest)
+    for j in range(out.shape[0]):
+        high, low = shifted_logit(row[j], m, beta)
+        out[j] = high + (low - log_sum)
+
+
+@njit
+def _row_nll(z, m, beta, rest):
+    high, low = shifted_logit(z, m, beta)
+    return (log1p(rest) - low) - high
+
+
+@njit
+def _is_predicted(row, y, m, rest):
+    if row[y] != m or rest != rest:
+        return False
+    if rest >= 1.0:  # only then may another logit be as large
+        for j in range(y):
+            if row[j] == m:
+                return False
+    return True
+
+
+@njit
+def _why_nan(row):
+    status = ALL_MASKED
+    for j in range(row.shape[0]):
+        if row[j] != row[j]:
+            return NAN_LOGIT
+        if row[j] == np.inf:
+            status = INF_LOGIT
+    return status
+
+
+@njit
+def _tile_exp(zs, beta, ms, es, sums, losts):
+    """Fill ms, es = exp(beta * (zs - ms)), and sums, their sums without one maximum."""
+    for r in range(LANES):
+        ms[r] = zs[0, r]
+    for j in range(1, zs.shape[0]):
+        for r in range(LANES):
+            ms[r] = maximum(ms[r], zs[j, r])
+    for r in range(LANES):
+        sums[r] = -1.0
+        losts[r] = 0.0
+    for j in range(zs.shape[0]):
+        for r in range(LANES):
+            tie = zs[j, r] == ms[r]
+            sums[r] += 1.0 if tie else 0.0
+    for j in range(zs.shape[0]):
+        for r in range(LANES):
+            e = shifted_exp(zs[j, r], ms[r], beta)
+            es[j, r] = e
+            sums[r], losts[r] = add_exactly(sums[r], losts[r], 0.0 if zs[j, r] == ms[r] else e)
+    for r in range(LANES):
+        sums[r] = sums[r] + losts[r] if ms[r] - ms[r] == 0.0 else np.nan
+
+
+@njit
+def _tile_scale(es, sums, out):
+    for r in range(LANES):
+        inverse = 1.0 / (1.0 + sums[r])
+        low = _inverse_error(inverse, inverse, sums[r])
+        for j in range(es.shape[0]):
+            out[j, r] = fma(es[j, r], inverse, es[j, r] * low)
+
+
+@njit
+def _tile_log(zs, beta, ms, sums, log_sums, out, first, rows):
+    for r in range(LANES):
+        log_sums[r] = log1p(sums[r])
+    for r in range(rows):
+        for j in range(zs.shape[0]):
+            high, low = shifted_logit(zs[j, r], ms[r], beta)
+            out[first + r, j] = high + (low - log_sums[r])
+
+
+@njit
+def _tile_nll(picked, ms, beta, sums, out):
+    for r in range(LANES):
+        out[r] = _row_nll(picked[r], ms[r], beta, sums[r])

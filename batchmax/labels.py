@@ -1,0 +1,346 @@
+"""Labels and the names of classes: which column, which names, and what index each row means.
+
+:func:`find_classes` and :func:`find_label` ask the schema, :func:`read_labels` a batch of rows. A label is an
+index, a name that is looked up, or a distribution over the classes. Whether an index is within range is left
+to the kernels, which see every label anyway. Knows no files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchmax.arrow import (
+    column_array,
+    column_types,
+    is_binary,
+    is_list,
+    number_values,
+    plain_array,
+    plain_type,
+    type_text,
+    valid_rows,
+)
+from batchmax.columns import LABEL_NAMES, LogitsColumn, close_match, list_form
+from batchmax.errors import UsageError
+from batchmax.matrices import Matrix, Statuses, Take, read_matrix
+from batchmax.options import ScoreOptions
+from batchmax.outputs import Status
+
+LabelKind = Literal["index", "name", "distribution"]
+
+SUM_TOLERANCE = 1e-3
+"""How far the sum of a target distribution may be from 1."""
+
+IGNORED_INDEX = int(np.iinfo(np.int64).min)
+"""An index that no row has: it stands for ``--ignore-index`` where labels are numbers but no indices."""
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The label column: what a label of it is, and where names are looked up (text to index)."""
+
+    name: str
+    kind: LabelKind
+    lookup: dict[str, int] | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a batch: either indices or target distributions.
+
+    Attributes
+    ----------
+    indices
+        Shape (n_rows,), int64, read-only; 0 where the status is not ``OK``. Not checked against the range.
+    targets
+        Shape (n_rows, n_classes), read-only; anything where the status is not ``OK``.
+    status
+        Shape (n_rows,), ``BAD_LABEL``, ``UNLABELLED`` or ``OK``; None if all are ``OK``.
+    ignore_index
+        The index that means "ignored" in ``indices``: the one asked for, except where labels are looked up
+        as names that are numbers. There the one asked for is a label, not an index.
+    """
+
+    indices: NDArray[np.int64] | None
+    targets: Matrix | None
+    status: Statuses | None
+    ignore_index: int
+
+
+def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> tuple[tuple[str, ...] | None, str]:
+    """Return the names of the classes, or None, and where they are from.
+
+    Asked for, or what the columns of a wide layout are named for, or the Hugging Face ``ClassLabel`` names of
+    the label column in the schema's metadata.
+
+    Raises
+    ------
+    UsageError
+        A name twice in the metadata.
+    """
+    if options.classes is not None:
+        return options.classes, "--classes"
+    if logits.class_names:
+        return logits.class_names, "the names of the logits columns"
+    label = _label_name(column_types(schema), options)
+    names = None if label is None else _class_label_names(schema, label)
+    if names is None:
+        return None, ""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(
+            f"the file's metadata names class {twice!r} twice",
+            where="classes",
+            remedy="give the names with --classes",
+        )
+    return names, f"the Hugging Face ClassLabel of column {label!r}"
+
+
+def check_classes(classes: tuple[str, ...] | None, n_classes: int) -> None:
+    """Check that there is one name for each class.
+
+    Raises
+    ------
+    UsageError
+        There is another number of names.
+    """
+    if classes is not None and len(classes) != n_classes:
+        raise UsageError(
+            f"{len(classes):,} class name{'s' * (len(classes) != 1)}, but the logits have {n_classes:,}"
+            f" class{'es' * (n_classes != 1)}",
+            where="--classes",
+            remedy="give one name for each class, in the order of the logits",
+        )
+
+
+def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...] | None) -> LabelColumn | None:
+    """Find the label column: the one asked for, or one named ``label``, ``labels`` or ``target``.
+
+    Raises
+    ------
+    UsageError
+        No such column, a type that is no label, or text without class names.
+    """
+    types = column_types(schema)
+    name = _label_name(types, options)
+    if name is None:
+        return None
+    if name not in types:
+        raise UsageError(
+            f"there is no column {name!r}",
+            where="--label",
+            remedy=close_match(name, types) + "batchmax inspect FILE shows the columns",
+        )
+    if len(schema.get_all_field_indices(name)) > 1:
+        raise UsageError(f"column {name!r} is there twice", where="--label", remedy="rename one of the two")
+    what = f"column {name!r} ({type_text(types[name])})"
+    why = f"{what}, {'named with --label' if options.label else 'by its name'}"
+    plain = plain_type(types[name])
+    if _is_text(plain):
+        if classes is None:
+            raise UsageError(
+                f"{what} holds text, which means nothing without the names of the classes",
+                where="--label",
+                remedy="give them in the order of the logits: --classes A,B,C, or do without: --label none",
+            )
+        return LabelColumn(name, "name", {class_: index for index, class_ in enumerate(classes)}, why)
+    if pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_boolean(plain):
+        # What Hugging Face calls a ClassLabel is an index, whatever its names look like.
+        if classes is None or not _are_integers(classes) or _class_label_names(schema, name) == classes:
+            return LabelColumn(name, "index", None, why)
+        lookup = {str(int(class_)): index for index, class_ in enumerate(classes)}
+        if len(lookup) < len(classes):
+            raise UsageError(
+                "two class names are the same number",
+                where="--classes",
+                remedy="write each number in one way",
+            )
+        return LabelColumn(name, "name", lookup, why)
+    if pa.types.is_null(plain):
+        return LabelColumn(name, "index", None, why)
+    if is_list(plain):
+        try:
+            list_form(name, types[name])
+        except UsageError as error:
+            raise UsageError(
+                error.what, where="--label", remedy="name another column: --label NAME, or none: --label none"
+            ) from error
+        return LabelColumn(name, "distribution", None, why)
+    raise UsageError(
+        f"{what} cannot hold labels",
+        where="--label",
+        remedy="name another column: --label NAME, or none: --label none",
+    )
+
+
+def read_labels(
+    batch: pa.RecordBatch,
+    label: LabelColumn,
+    n_classes: int,
+    dtype: np.dtype[Any],
+    ignore_index: int,
+    take: Take = np.empty,
+) -> Labels:
+    """Return the labels of a batch.
+
+    Parameters
+    ----------
+    batch
+        Rows that hold the column ``label.name``.
+    label
+        What :func:`find_label` found.
+    n_classes
+        The length of a target distribution.
+    dtype
+        The type of target distributions: that of the logits.
+    ignore_index
+        The label of rows to ignore. It is an index, or one of the numbers where class names are numbers.
+    take
+        Where memory for target distributions comes from if they must be copied.
+    """
+    if label.kind == "distribution":
+        targets, status = _read_targets(batch, label.name, n_classes, dtype, take)
+        return Labels(None, targets, status, ignore_index)
+    array = column_array(batch, label.name)
+    lookup = label.lookup or {}
+    if label.kind == "name" and _is_text(plain_type(array.type)):
+        indices, status = _look_up_text(array, lookup)
+        return Labels(indices, None, status, ignore_index)
+    indices, status = _whole_numbers(plain_array(array))
+    if label.kind == "name":
+        return _look_up_numbers(indices, status, lookup, ignore_index)
+    return Labels(indices, None, status, ignore_index)
+
+
+def _label_name(types: dict[str, pa.DataType], options: ScoreOptions) -> str | None:
+    if options.label is not None:
+        return None if options.label == "none" else options.label
+    return next((name for name in LABEL_NAMES if name in types and name != options.logits), None)
+
+
+def _class_label_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
+    try:
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
+        names = feature["names"] if feature["_type"] == "ClassLabel" else None
+    except (KeyError, TypeError, ValueError):
+        # No such feature, or metadata of another make: nobody asked for it, so nobody is told.
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)
+
+
+def _are_integers(classes: tuple[str, ...]) -> bool:
+    return all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes)
+
+
+def _is_text(plain: pa.DataType) -> bool:
+    # Old writers of Parquet leave out that bytes are text.
+    return bool(
+        pa.types.is_string(plain)
+        or pa.types.is_large_string(plain)
+        or pa.types.is_string_view(plain)
+        or (is_binary(plain) and not pa.types.is_fixed_size_binary(plain))
+    )
+
+
+def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]:
+    """Return labels as int64, zero where they are null or no whole number that fits."""
+    if pa.types.is_null(array.type):
+        return np.zeros(len(array), np.int64), np.full(len(array), Status.UNLABELLED, np.uint8)
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    values = number_values(array)
+    missing = None if array.null_count == 0 else ~valid_rows(array)
+    unfit = None
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64, copy=False)
+        absent = np.isnan(values)
+        missing = absent if missing is None else missing | absent
+        # 2**63 itself is a float, and the first that does not fit; a null may stand on anything.
+        unfit = ~missing & ~((np.abs(values) < 2.0**63) & (np.trunc(values) == values))
+        values = np.where(missing | unfit, 0, values).astype(np.int64)
+    elif values.dtype == np.uint64:
+        unfit = values > np.uint64(np.iinfo(np.int64).max)
+        values = np.where(unfit, 0, values).astype(np.int64)
+    indices = values if values.dtype == np.int64 else values.astype(np.int64)
+    if not ((missing is not None and missing.any()) or (unfit is not None and unfit.any())):
+        return indices if indices.flags.aligned else indices.copy(), None
+    status = np.full(len(array), Status.OK, np.uint8)
+    if unfit is not None:
+        status[unfit] = Status.BAD_LABEL
+    if missing is not None:
+        status[missing] = Status.UNLABELLED
+    return np.where(status == Status.OK, indices, 0), status
+
+
+def _look_up_text(array: pa.Array, lookup: dict[str, int]) -> tuple[NDArray[np.int64], Statuses | None]:
+    """Return the index of each name. A dictionary's codes say nothing: its names are looked up, once each."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if isinstance(array, pa.DictionaryArray):
+        codes, names = array.indices, plain_array(array.dictionary)
+        found = _index_of(names, lookup).take(codes)
+        valid = valid_rows(codes if names.null_count == 0 else names.take(codes))
+    else:
+        names = plain_array(array)
+        found, valid = _index_of(names, lookup), valid_rows(names)
+    indices = found.fill_null(0).cast(pa.int64()).to_numpy()
+    if found.null_count == 0:
+        return indices, None
+    status = np.full(len(array), Status.OK, np.uint8)
+    status[~valid_rows(found)] = Status.BAD_LABEL
+    status[~valid] = Status.UNLABELLED
+    return indices, status
+
+
+def _index_of(names: pa.Array, lookup: dict[str, int]) -> pa.Array:
+    # As bytes, so that text, large text and bytes that should be text are looked up in the same way.
+    known = pa.array([name.encode() for name in lookup], pa.large_binary())
+    return pc.index_in(names.cast(pa.large_binary()), value_set=known)
+
+
+def _look_up_numbers(
+    numbers: NDArray[np.int64], status: Statuses | None, lookup: dict[str, int], ignore_index: int
+) -> Labels:
+    names = np.array([int(name) for name in lookup], np.int64)
+    order = np.argsort(names)
+    place = np.minimum(np.searchsorted(names, numbers, sorter=order), len(names) - 1)
+    indices = order[place].astype(np.int64)
+    ignored = numbers == ignore_index
+    unknown = (names[indices] != numbers) & ~ignored
+    indices[unknown] = 0
+    indices[ignored] = IGNORED_INDEX
+    statuses = np.full(len(numbers), Status.OK, np.uint8)
+    statuses[unknown] = Status.BAD_LABEL
+    if status is not None:
+        statuses = np.where(status == Status.OK, statuses, status)
+        indices[status != Status.OK] = 0
+    return Labels(indices, None, statuses if (statuses != Status.OK).any() else None, IGNORED_INDEX)
+
+
+def _read_targets(
+    batch: pa.RecordBatch, name: str, n_classes: int, dtype: np.dtype[Any], take: Take
+) -> tuple[Matrix, Statuses | None]:
+    form = LogitsColumn((name,), "list", None, dtype)
+    targets, found = read_matrix(batch, form, n_classes, take)
+    # A NaN makes both comparisons false, an infinity the second.
+    with np.errstate(invalid="ignore"):
+        sums = targets.sum(axis=1, dtype=np.float64)
+    good = (targets.min(axis=1, initial=np.inf) >= 0) & (np.abs(sums - 1) <= SUM_TOLERANCE)
+    if found is None and good.all():
+        return targets, None
+    status = np.where(good, Status.OK, Status.BAD_LABEL).astype(np.uint8)
+    if found is not None:
+        status[found != Status.OK] = Status.BAD_LABEL
+        status[column_array(batch, name).is_null().to_numpy(zero_copy_only=False)] = Status.UNLABELLED
+    return targets, status

@@ -1,0 +1,415 @@
+"""The one loop: read, compute, write, each of the three at the same time as the others.
+
+A chunk is read ahead by one thread while the kernels (which use every core) work on the one before, and a third thread
+encodes and writes the one before that. A few :class:`Buffers` go round, so memory is as large as the chunks in flight and
+never grows. Everything a person asks for here is a function with keyword arguments named as the command line's options.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from batchmax import __version__, kernels
+from batchmax.bad_rows import bad_row, describe_bad_row
+from batchmax.commit import Output
+from batchmax.errors import GateError, UsageError
+from batchmax.job import Job
+from batchmax.memory import Buffers, usable_cores
+from batchmax.options import ScoreOptions, score_options
+from batchmax.outputs import LAST_BAD, STATUS_NAMES
+from batchmax.plan import Part, plan_parts
+from batchmax.provenance import output_codecs, output_schema, rejects_schema
+from batchmax.scoring import looks_like_probabilities, read_rows, score_rows, score_table
+from batchmax.sink import ParquetSink
+from batchmax.source import Chunk, ParquetSource, StreamSource, open_source
+from batchmax.storage import refuse_inputs_as_output
+from batchmax.summary import Gate, ScoreSummary, Tally
+
+CHUNKS_IN_FLIGHT = 2
+"""Chunks whose results are kept at once: one being computed, one being written."""
+
+ROWS_LOOKED_AT = 1024
+"""Rows of the first chunk that are checked for being probabilities already."""
+
+
+class Progress(Protocol):
+    """Who is told how far a job is."""
+
+    def start(self, total_rows: int | None, total_bytes: int | None) -> None:
+        """Say how much there is to do."""
+
+    def advance(self, rows: int, n_bytes: int) -> None:
+        """Say what was done since the last time."""
+
+    def note(self, text: str) -> None:
+        """Say what was chosen."""
+
+    def detail(self, text: str) -> None:
+        """Say what only the curious want to know."""
+
+    def warn(self, text: str) -> None:
+        """Say what looks wrong."""
+
+
+class _Nobody:
+    def start(self, total_rows: int | None, total_bytes: int | None) -> None:
+        pass
+
+    def advance(self, rows: int, n_bytes: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def detail(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a chunk became: a row group, the rows that were rejected, and what to add to the counts."""
+
+    batch: pa.RecordBatch
+    rejects: pa.RecordBatch | None = None
+
+
+Work = Callable[[Chunk, Buffers], Result]
+
+
+def score(
+    src: Any,
+    out: str,
+    options: ScoreOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    **given: Any,
+) -> ScoreSummary:
+    """Score logits and write the rows with their probabilities and losses.
+
+    Parameters
+    ----------
+    src
+        Paths of files and folders and globs, one or several; or anything with ``__arrow_c_stream__``.
+    out
+        A path that ends in ``.parquet``, ``.pq`` or ``.parq``, or a folder.
+    options
+        As made by :func:`batchmax.score_options`; or give its keyword arguments directly.
+    progress
+        Who is told how far the job is.
+
+    Raises
+    ------
+    UsageError
+        An option or a column that cannot be.
+    DataError
+        An input that cannot be read; a bad row under the policy ``error``.
+    OutputError
+        An output that is there already, or cannot be written.
+    GateError
+        The condition ``fail_if`` is true. The finished output is at ``OUT.held``.
+    """
+    options = options or score_options(**given)
+    return _ScoreRun(src, out, options, progress or _Nobody()).run()
+
+
+def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.RecordBatchReader:
+    """Return the scored rows as a reader that computes as it is pulled.
+
+    Parameters and errors are those of :func:`score`; errors that depend on rows come when the rows are pulled.
+    """
+    options = options or score_options(**given)
+    source = open_source(src, options)
+    counter = _ScoreWork(source.job, _Nobody())
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        # Each batch has memory of its own, since nobody knows how long the reader's user keeps it.
+        for chunk in _limited(_chunks(source, options), options.limit):
+            yield counter(chunk, Buffers()).batch
+
+    return pa.RecordBatchReader.from_batches(source.job.schema, batches())
+
+
+def dry_run(src: Any, out: str, options: ScoreOptions) -> dict[str, Any]:
+    """Return what :func:`score` would do: the parts, the columns, memory, size and free space."""
+    source = open_source(src, options)
+    job = source.job
+    output = Output(out, options.if_exists)
+    parts = _parts(source)
+    rows = source.n_rows if options.limit is None or source.n_rows is None else min(source.n_rows, options.limit)
+    new_bytes = sum(_width(field.type, job) for field in job.computed)
+    return {
+        "inputs": [file.path for file in source.files],
+        "output": out,
+        "n_rows": rows,
+        "n_classes": job.n_classes,
+        "notes": list(job.notes),
+        "parts": [{"name": part.name, "rows": part.rows} for part in parts] if not output.is_file else [],
+        "schema": {field.name: str(field.type) for field in job.schema},
+        "bytes_read": source.size,
+        "bytes_written": None if rows is None else rows * new_bytes,
+        "bytes_free": shutil.disk_usage(output.path.parent).free,
+        "memory_limit": options.memory_limit,
+        "threads": options.threads or usable_cores(),
+    }
+
+
+class _ScoreWork:
+    """The work on one chunk, and what is counted over all of them."""
+
+    def __init__(self, job: Job, progress: Progress) -> None:
+        self.job = job
+        self.tally = Tally()
+        self.warnings: list[str] = []
+        self._progress = progress
+        self._looked = False
+
+    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
+        job, policy = self.job, self.job.options.on_bad_row
+        matrix, labels, known = read_rows(chunk.batch, job, buffers.take)
+        if not self._looked and len(matrix):
+            self._look(matrix)
+        scores = score_rows(matrix, labels, known, job, buffers.take)
+        bad = scores.status <= LAST_BAD
+        any_bad = bool(bad.any())
+        if any_bad and policy == "error":
+            raise self._describe(chunk, int(np.argmax(bad)), scores.status)
+        self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
+        batch = score_table(chunk.batch, scores, job, buffers.take)
+        if not any_bad or policy == "null":
+            return Result(batch)
+        rejects = None
+        if job.options.rejects is not None:
+            rejects = _rejects(chunk, np.flatnonzero(bad), scores.status)
+        return Result(batch.filter(pa.array(~bad)), rejects)
+
+    def warn(self, text: str) -> None:
+        """Keep a warning for the summary, and say it."""
+        self.warnings.append(text)
+        self._progress.warn(text)
+
+    def _look(self, matrix: np.ndarray[Any, Any]) -> None:
+        self._looked = True
+        if self.job.n_classes == 1:
+            self.warn("there is one class, so every probability is 1 and every loss 0; is this the right column?")
+        if self.job.options.input == "logits" and looks_like_probabilities(matrix[:ROWS_LOOKED_AT]):
+            self.warn("the rows look like probabilities already; if they are: --input probs")
+
+    def _describe(self, chunk: Chunk, row: int, status: np.ndarray[Any, Any]) -> Exception:
+        file, at, group = chunk.locate(row)
+        what, hint = describe_bad_row(chunk.batch, row, int(status[row]), self.job)
+        where = f"{file}: row {at:,}" + ("" if group is None else f" (row group {group})")
+        look = "" if group is None else f"look: batchmax show {file} --row {at}"
+        return bad_row(where, what, hint, look)
+
+
+class _ScoreRun:
+    """One scoring job from files to files."""
+
+    def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
+        self._started = time.monotonic()
+        self._options = options
+        self._progress = progress
+        self._gate = None if options.fail_if is None else Gate(options.fail_if)
+        self._out = Output(out, options.if_exists)
+        self._rejects = _rejects_output(options, self._out)
+        self._source = open_source(src, options)
+        self._job = self._source.job
+        refuse_inputs_as_output([file.path for file in self._source.files], self._out.path)
+        self._work = _ScoreWork(self._job, progress)
+        self._written = 0
+        for text in self._job.notes:
+            progress.note(text)
+
+    def run(self) -> ScoreSummary:
+        """Do it."""
+        job, source = self._job, self._source
+        schema = output_schema(job, source)
+        codecs = output_codecs(job, source)
+        plain = [*job.computed.names, *(job.carried.names if "*" in (self._options.columns or ()) else ())]
+        parts = _parts(source)
+        self._progress.start(source.n_rows, source.size)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_threads(self._options))
+            stack.enter_context(self._out.building())
+            rejects = None
+            if self._rejects is not None:
+                stack.enter_context(self._rejects.building())
+                wanted = rejects_schema(source.schema)
+                rejects = stack.enter_context(
+                    ParquetSink(self._rejects.file_of(parts[0].name), wanted, dict.fromkeys(wanted.names, "SNAPPY"), [])
+                )
+            left = self._options.limit
+            for group in [parts] if self._out.is_file else [[part] for part in parts]:
+                path = self._out.file_of(group[0].name)
+                with ParquetSink(path, schema, codecs, plain) as sink:
+                    rows = self._stream(source.chunks(group, _columns(job)), sink, rejects, left)
+                    self._written += sink.close()
+                if left is not None:
+                    left -= rows
+                    if left <= 0:
+                        break
+            if rejects is not None:
+                self._written += rejects.close()
+            return self._finish()
+
+    def _stream(
+        self, chunks: Iterator[Chunk], sink: ParquetSink, rejects: ParquetSink | None, limit: int | None
+    ) -> int:
+        """Send chunks through the three stages and return how many rows went in."""
+        rows = 0
+        free = deque(Buffers() for _ in range(CHUNKS_IN_FLIGHT))
+        busy: deque[tuple[Future[None], Buffers]] = deque()
+
+        def write(result: Result) -> None:
+            sink.write(result.batch)
+            if rejects is not None and result.rejects is not None:
+                rejects.write(result.rejects)
+
+        with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+            limited = _limited(chunks, limit)
+            ahead = reader.submit(next, limited, None)
+            while (chunk := ahead.result()) is not None:
+                ahead = reader.submit(next, limited, None)
+                if not free:
+                    written, buffers = busy.popleft()
+                    written.result()
+                    free.append(buffers)
+                buffers = free.popleft()
+                buffers.reset()
+                result = self._work(chunk, buffers)
+                busy.append((writer.submit(write, result), buffers))
+                rows += chunk.batch.num_rows
+                self._progress.advance(chunk.batch.num_rows, chunk.batch.num_rows * self._job.row_bytes)
+                self._stop_if_decided()
+            for written, _ in busy:
+                written.result()
+        return rows
+
+    def _stop_if_decided(self) -> None:
+        tally = self._work.tally
+        if self._gate and self._gate.is_decided({"bad_rows": tally.bad_rows, "infinite_losses": tally.infinite_losses}):
+            raise GateError(
+                f"--fail-if {self._gate.condition!r} is true after {tally.rows:,} rows",
+                where=str(self._out.path),
+                remedy="the run was stopped and nothing is written; mend the input, or change the condition",
+            )
+
+    def _finish(self) -> ScoreSummary:
+        work = self._work
+        if work.tally.infinite_losses:
+            work.warn(
+                f"{work.tally.infinite_losses:,} rows have an infinite loss, because their label is masked; "
+                "the mean loss does not exist"
+            )
+        summary = ScoreSummary(
+            n_classes=self._job.n_classes,
+            files=[file.path for file in self._source.files],
+            bytes_read=self._source.size or 0,
+            bytes_written=self._written,
+            seconds=round(time.monotonic() - self._started, 3),
+            warnings=work.warnings,
+            notes=list(self._job.notes),
+            version=__version__,
+        )
+        summary.count(work.tally, has_hits=self._job.label is not None and self._job.label.kind != "distribution")
+        if self._rejects is not None:
+            self._rejects.publish(summary.as_dict())
+        if self._gate and self._gate.is_true(summary.as_dict()):
+            summary.held = str(self._out.hold())
+            raise GateError(
+                f"--fail-if {self._gate.condition!r} is true ({self._values(summary)})",
+                where=str(self._out.path),
+                remedy=f"the finished output is {summary.held}; to keep it: mv {summary.held} {self._out.path}",
+            )
+        self._out.publish(summary.as_dict())
+        return summary
+
+    def _values(self, summary: ScoreSummary) -> str:
+        assert self._gate is not None  # noqa: S101 - only asked then
+        values = summary.as_dict()
+        return ", ".join(f"{name} is {values[name]}" for name in self._gate.names)
+
+
+def _rejects(chunk: Chunk, rows: np.ndarray[Any, Any], status: np.ndarray[Any, Any]) -> pa.RecordBatch:
+    """Return whole rows with the file, the row in the file and the status."""
+    places = [chunk.locate(int(row)) for row in rows]
+    columns = [*chunk.batch.take(pa.array(rows)).columns]
+    columns.append(pa.array([file for file, _, _ in places], pa.string()))
+    columns.append(pa.array([row for _, row, _ in places], pa.int64()))
+    columns.append(pa.array([STATUS_NAMES[status[row]] for row in rows], pa.string()))
+    return pa.RecordBatch.from_arrays(columns, schema=rejects_schema(chunk.batch.schema))
+
+
+def _rejects_output(options: ScoreOptions, out: Output) -> Output | None:
+    if options.rejects is None:
+        return None
+    rejects = Output(options.rejects, options.if_exists)
+    if rejects.is_file != out.is_file:
+        raise UsageError(
+            "rejects of a file go to a file, and of a folder to a folder",
+            where="--rejects",
+            remedy="name rejects.parquet" if out.is_file else "name a folder",
+        )
+    if rejects.path.resolve() == out.path.resolve():
+        raise UsageError("rejects and output are the same path", where="--rejects", remedy="name another")
+    return rejects
+
+
+def _columns(job: Job) -> Sequence[str] | None:
+    return None if job.options.rejects is not None else job.columns_read
+
+
+def _parts(source: ParquetSource | StreamSource) -> list[Part]:
+    return plan_parts(source.group_rows(), source.job.row_bytes)
+
+
+def _chunks(source: ParquetSource | StreamSource, options: ScoreOptions) -> Iterator[Chunk]:
+    del options
+    return source.chunks(_parts(source), _columns(source.job))
+
+
+def _limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
+    for chunk in chunks:
+        if limit is None:
+            yield chunk
+            continue
+        if limit <= 0:
+            return
+        yield chunk.slice(limit) if chunk.batch.num_rows > limit else chunk
+        limit -= chunk.batch.num_rows
+
+
+def _width(kind: pa.DataType, job: Job) -> int:
+    """Return about how many bytes a value of a computed column has."""
+    if pa.types.is_fixed_size_list(kind):
+        return kind.list_size * kind.value_type.bit_width // 8
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        count = job.options.top_k if kind.value_type in {pa.int32(), pa.string()} else job.n_classes
+        return (count or job.n_classes) * 4
+    return getattr(kind, "bit_width", 32) // 8 if not pa.types.is_dictionary(kind) else 1
+
+
+@contextlib.contextmanager
+def _threads(options: ScoreOptions) -> Iterator[None]:
+    threads = options.threads or usable_cores()
+    before = pa.cpu_count()
+    kernels.limit_threads(threads)
+    pa.set_cpu_count(threads)
+    try:
+        yield
+    finally:
+        kernels.limit_threads(None)
+        pa.set_cpu_count(before)

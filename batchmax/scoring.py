@@ -1,0 +1,269 @@
+"""From logits to the columns that were asked for: one batch in, one batch out, no files.
+
+:func:`score_rows` is the arithmetic of a batch on matrices; :func:`score_table` wraps it in Arrow columns;
+:func:`score_batch` is both for people who have a batch in their hands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.arrays import Rows, Take, dense_losses, index_losses, softmax_rows
+from batchmax.bad_rows import bad_row, describe_bad_row
+from batchmax.columns import find_logits
+from batchmax.columns_out import matrix_columns, pred_column, status_column, vector_column
+from batchmax.job import Job, computed_fields, plan_scoring
+from batchmax.labels import Labels, read_labels
+from batchmax.matrices import first_row_length, read_matrix
+from batchmax.options import ScoreOptions, score_options
+from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, TOP_K_OUTPUTS, Status
+
+Array = NDArray[Any]
+
+PROBABILITY_SLACK = 1e-3
+"""How far a row of probabilities may be from summing to 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What was computed of n rows: (n,) or (n, K) arrays by output name, and what a summary counts."""
+
+    values: dict[str, Array]
+    status: NDArray[np.uint8]
+    losses: NDArray[np.float64] | None
+    nll: NDArray[np.float64] | None
+    hits: NDArray[np.bool_] | None
+    weights: NDArray[np.float64] | None
+
+
+def score_batch(batch: pa.RecordBatch, options: ScoreOptions | None = None, **given: Any) -> pa.RecordBatch:
+    """Return a batch with the columns that were asked for added: a pure function.
+
+    Parameters
+    ----------
+    batch
+        Any number of rows with a logits column.
+    options
+        As made by :func:`batchmax.score_options`; or give its keyword arguments directly.
+
+    Raises
+    ------
+    UsageError
+        An option or column that cannot be.
+    BadRowError
+        A bad row, unless ``on_bad_row`` says otherwise.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> batch = pa.record_batch({"logits": [[1.0, 2.0]], "label": [1]})
+    >>> score_batch(batch, outputs="loss").column("loss").to_pylist()
+    [0.31326168751822286]
+    """
+    options = options or score_options(**given)
+    job = plan_scoring(batch.schema, options, first_row_length(batch, find_logits(batch.schema, options)))
+    if options.limit is not None:
+        batch = batch.slice(0, options.limit)
+    scores = score_rows(*read_rows(batch, job), job)
+    bad = scores.status <= LAST_BAD
+    if options.on_bad_row == "error" and bad.any():
+        row = int(np.argmax(bad))
+        raise bad_row(f"row {row:,} of the batch", *describe_bad_row(batch, row, scores.status[row], job))
+    table = score_table(batch, scores, job)
+    return table.filter(pa.array(~bad)) if options.on_bad_row == "drop" else table
+
+
+def read_rows(batch: pa.RecordBatch, job: Job, take: Take = np.empty) -> tuple[Array, Labels, Array | None]:
+    """Return a batch's logits as a read-only matrix, its labels, and what is known of its rows' statuses."""
+    matrix, status = read_matrix(batch, job.logits, job.n_classes, take)
+    if job.options.input == "probs":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            matrix = np.log(matrix, out=take(matrix.shape, matrix.dtype))
+        matrix.flags.writeable = False
+    if job.label is None:
+        labels = Labels(None, None, None, job.options.ignore_index)
+    else:
+        labels = read_labels(batch, job.label, job.n_classes, job.logits.dtype, job.options.ignore_index, take)
+    return matrix, labels, status
+
+
+def score_rows(matrix: Array, labels: Labels, row_status: Array | None, job: Job, take: Take = np.empty) -> Scores:
+    """Compute every output of a job for an (n, K) matrix of logits.
+
+    The results are in memory from ``take``. Rows that are bad hold NaN or -1; their status says why.
+    """
+    n = len(matrix)
+    options = job.options
+    status = take((n,), np.uint8)
+    status.fill(Status.OK)
+    for known in (row_status, labels.status):
+        if known is not None:
+            np.minimum(status, known, out=status)
+    values: dict[str, Array] = {
+        name: take(matrix.shape, matrix.dtype) for name in ("probs", "log_probs") if name in job.outputs
+    }
+    rows = softmax_rows(
+        matrix,
+        options.beta,
+        labels=labels.indices,
+        ignore_index=labels.ignore_index,
+        probs=values.get("probs"),
+        log_probs=values.get("log_probs"),
+        status=status,
+        take=take,
+    )
+    nll = losses = hits = weights = None
+    if labels.indices is not None:
+        nll, hits, weights = rows.nll, rows.hits, job.class_weights
+        losses = index_losses(
+            matrix, rows, options.beta, labels.indices, weights, options.label_smoothing, labels.ignore_index, take
+        )
+        if weights is not None:
+            weights = weights[np.where(status >= Status.MASKED_LABEL, labels.indices, 0)]
+    elif labels.targets is not None:
+        nll = losses = dense_losses(matrix, rows, options.beta, labels.targets, None, 0.0, take)
+        if job.class_weights is not None or options.label_smoothing:
+            losses = dense_losses(
+                matrix, rows, options.beta, labels.targets, job.class_weights, options.label_smoothing, take
+            )
+        status[(losses == np.inf) & (status == Status.OK)] = Status.MASKED_LABEL
+    if losses is not None:
+        values["loss"] = losses
+    _add_order(values, matrix, labels.indices, rows, job, take)
+    _add_moments(values, matrix, labels.indices, rows, job, take)
+    if "confidence" in job.outputs:
+        values["confidence"] = 1.0 / (1.0 + rows.rests)
+    if "logsumexp" in job.outputs:
+        values["logsumexp"] = options.beta * rows.maxima + rows.log_sums
+    if hits is not None:
+        values["correct"] = hits
+    values["status"] = status
+    return Scores(values, status, losses, nll, hits, weights)
+
+
+def score_table(batch: pa.RecordBatch, scores: Scores, job: Job, take: Take = np.empty) -> pa.RecordBatch:
+    """Return the carried columns of a batch and the computed ones, null where a row has no value."""
+    missing = {
+        "probs": scores.status <= LAST_WITHOUT_PROBS,
+        "label": scores.status <= LAST_WITHOUT_LOSS,
+    }
+    columns = carried_columns(batch, job)
+    for name in job.outputs:
+        lacking = missing["label" if OUTPUTS[name].needs_label else "probs"]
+        columns += _wrap(name, scores.values[name], lacking if lacking.any() else None, job, take)
+    if job.options.top_k:
+        lacking = missing["probs"]
+        for name in TOP_K_OUTPUTS:
+            columns += _wrap(name, scores.values[name], lacking if lacking.any() else None, job, take)
+    return pa.RecordBatch.from_arrays([array for _, array in columns], schema=job.schema)
+
+
+def carried_columns(batch: pa.RecordBatch, job: Job) -> list[tuple[pa.Field, pa.Array]]:
+    """Return the columns of a batch that are carried through."""
+    return [(field, _narrow(batch.column(field.name), field.type)) for field in job.carried]
+
+
+def looks_like_probabilities(matrix: Array) -> bool:
+    """Return whether every row lies between 0 and 1 and sums to 1."""
+    if not matrix.size or matrix.shape[1] == 1:
+        return False
+    inside = bool(((matrix >= 0) & (matrix <= 1)).all())
+    return inside and bool((np.abs(matrix.sum(axis=1, dtype=np.float64) - 1.0) <= PROBABILITY_SLACK).all())
+
+
+def _narrow(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Return a struct array with just the children of another struct type."""
+    if array.type == wanted or not pa.types.is_struct(wanted):
+        return array
+    children = [_narrow(pc.struct_field(array, child.name), child.type) for child in wanted]
+    return pa.StructArray.from_arrays(children, fields=list(wanted), mask=array.is_null())
+
+
+def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take) -> list[tuple[pa.Field, pa.Array]]:
+    prefix = job.options.prefix
+    if name == "top_k_classes":
+        field = computed_fields(name, job)[0]
+        rows = matrix_columns(name, np.ascontiguousarray(values), "list", missing=missing, prefix=prefix)[0][1]
+        if job.classes is not None:
+            names = pa.array(job.classes, pa.string()).take(rows.values)
+            rows = pa.ListArray.from_arrays(rows.offsets, names, mask=rows.is_null() if missing is not None else None)
+        return [(field, rows)]
+    if name == "top_k_probs":
+        return matrix_columns(name, values.astype(job.dtype), "list", missing=missing, prefix=prefix)
+    field = computed_fields(name, job)
+    kind = OUTPUTS[name].kind
+    if kind == "matrix":
+        return matrix_columns(
+            name,
+            _cast(values, job.dtype, take),
+            job.layout,
+            missing=missing,
+            suffixes=job.logits.suffixes,
+            prefix=prefix,
+        )
+    if kind == "status":
+        return [(field[0], status_column(values))]
+    if name == "pred":
+        return [(field[0], pred_column(values, job.classes, missing))]
+    if kind == "float":
+        values = _cast(values, job.loss_dtype, take)
+    return [(field[0], vector_column(values, missing))]
+
+
+def _cast(values: Array, dtype: np.dtype[Any], take: Take) -> Array:
+    if values.dtype == dtype:
+        return values
+    target = take(values.shape, dtype)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        np.copyto(target, values, casting="same_kind")
+    return target
+
+
+def _add_order(values: dict[str, Array], matrix: Array, labels: Array | None, rows: Rows, job: Job, take: Take) -> None:
+    n = len(matrix)
+    if {"pred", "margin", "rank"} & set(job.outputs):
+        ranked = labels is not None and "rank" in job.outputs
+        values["pred"], values["margin"] = take((n,), np.int32), take((n,), np.float64)
+        values["rank"] = take((n if ranked else 0,), np.int32)
+        kernels.order_rows(
+            matrix,
+            labels if ranked else np.empty(0, np.int64),
+            job.options.beta,
+            rows.maxima,
+            rows.rests,
+            values["pred"],
+            values["margin"],
+            values["rank"],
+        )
+    if job.options.top_k:
+        shape = (n, job.options.top_k)
+        values["top_k_classes"], values["top_k_probs"] = take(shape, np.int32), take(shape, np.float64)
+        kernels.top_k_rows(
+            matrix, job.options.beta, rows.maxima, rows.rests, values["top_k_classes"], values["top_k_probs"]
+        )
+
+
+def _add_moments(
+    values: dict[str, Array], matrix: Array, labels: Array | None, rows: Rows, job: Job, take: Take
+) -> None:
+    wanted = [name for name in ("entropy", "el2n") if name in job.outputs]
+    if not wanted:
+        return
+    for name in ("entropy", "el2n"):
+        values[name] = take((len(matrix) if name in wanted else 0,), np.float64)
+    kernels.row_moments(
+        matrix,
+        np.empty(0, np.int64) if labels is None else labels,
+        job.options.beta,
+        rows.maxima,
+        rows.rests,
+        values["entropy"],
+        values["el2n"],
+    )

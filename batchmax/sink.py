@@ -1,0 +1,151 @@
+"""Record batches into a Parquet file in the making: one batch, one row group.
+
+Knows where the bytes go and how they are encoded; not what they mean, nor when the file is published.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchmax.errors import OutputError
+from batchmax.storage import open_exclusively
+
+STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax")
+"""Metadata that describe the input's columns, and would be wrong of the output's."""
+
+STALE_PREFIX = b"org.apache.spark."
+"""Spark believes this schema rather than the file's, and would not show new columns."""
+
+CODECS = {"SNAPPY", "ZSTD", "LZ4", "GZIP", "BROTLI", "NONE"}
+
+
+class ParquetSink:
+    """A Parquet file that is being written; a context manager that closes it.
+
+    Parameters
+    ----------
+    path
+        Where to write; nothing may be there.
+    schema
+        The fields, and the metadata of the file.
+    compression
+        The codec of each column, by its name.
+    plain
+        The columns whose values hardly repeat: written without dictionary and statistics.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, compression: Mapping[str, str], plain: Sequence[str]) -> None:
+        self.path = path
+        self.rows = 0
+        self._schema = schema
+        leaves = leaf_columns(schema)
+        with self._writing():
+            self._file = os.fdopen(open_exclusively(path), "wb", buffering=0)
+            self._writer = pq.ParquetWriter(
+                self._file,
+                schema,
+                compression={leaf: compression[name] for leaf, name in leaves.items()},
+                use_dictionary=[leaf for leaf, name in leaves.items() if name not in plain],
+                write_statistics=[leaf for leaf, name in leaves.items() if name not in plain],
+                write_page_checksum=True,
+            )
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append a row group; a batch without rows appends nothing."""
+        if not batch.num_rows:
+            return
+        with self._writing():
+            self._writer.write_batch(batch, row_group_size=batch.num_rows)
+        self.rows += batch.num_rows
+
+    def close(self) -> int:
+        """Finish the file, make it durable, look at it once more, and return its size.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written, or does not hold what was written to it.
+        """
+        with self._writing():
+            self._writer.close()
+            os.fsync(self._file.fileno())
+            size = os.fstat(self._file.fileno()).st_size
+            self._file.close()
+            written = pq.read_metadata(self.path)
+        if written.num_rows != self.rows or written.num_columns != len(leaf_columns(self._schema)):
+            raise OutputError("the file does not hold what was written", where=str(self.path), remedy="check the disk")
+        return size
+
+    def abandon(self) -> None:
+        """Let go of the file without finishing it."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """Return the sink itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of the file, whole or not."""
+        self.abandon()
+
+    def _writing(self) -> Any:
+        return _Writing(self.path)
+
+
+def leaf_columns(schema: pa.Schema) -> dict[str, str]:
+    """Return the path of every leaf that a schema has in Parquet, and the column it belongs to."""
+    buffer = io.BytesIO()
+    pq.write_table(schema.empty_table(), buffer)
+    leaves = pq.read_metadata(buffer).schema
+    return {leaves.column(index).path: leaves.column(index).path.split(".")[0] for index in range(len(leaves))}
+
+
+def input_codecs(metadata: pq.FileMetaData | None) -> dict[str, str]:
+    """Return the codec of each column of a file, by the column's name."""
+    codecs: dict[str, str] = {}
+    if metadata is None or not metadata.num_row_groups:
+        return codecs
+    group = metadata.row_group(0)
+    for index in range(group.num_columns):
+        column = group.column(index)
+        codec = "NONE" if column.compression == "UNCOMPRESSED" else column.compression.replace("LZ4_RAW", "LZ4")
+        codecs.setdefault(column.path_in_schema.split(".")[0], codec if codec in CODECS else "SNAPPY")
+    return codecs
+
+
+def kept_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
+    """Return the metadata of an input that are still true of an output."""
+    return {
+        key: value
+        for key, value in (metadata or {}).items()
+        if key not in STALE_KEYS and not key.startswith(STALE_PREFIX)
+    }
+
+
+class _Writing:
+    """Turn what goes wrong while a file is written into errors that name it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError | pa.ArrowException):
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise OutputError(
+                f"cannot be written: {reason}",
+                where=str(self._path),
+                remedy="make room there, or name another place: -o",
+            ) from error

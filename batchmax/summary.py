@@ -1,0 +1,247 @@
+"""What a job counts while it runs, and the condition that is put to it.
+
+:class:`Tally` adds up over batches and merges, so that a job cut into parts counts the same as one that was not. Sums are
+kept with what their roundings lost. :class:`Gate` is a ``--fail-if`` condition over the names of the summary.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.errors import UsageError
+from batchmax.outputs import LAST_BAD, STATUS_NAMES, Status
+
+COUNTS = ("bad_rows", "infinite_losses")
+"""Names of the summary that can only grow: a limit that is passed stops the run at once."""
+
+
+@dataclass(eq=False)
+class Tally:
+    """Counts and sums over rows."""
+
+    statuses: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
+    loss: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    nll: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    weight: float = 0.0
+    judged: int = 0
+    hits: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows were counted."""
+        return int(self.statuses.sum())
+
+    @property
+    def bad_rows(self) -> int:
+        """How many of them were bad."""
+        return int(self.statuses[: LAST_BAD + 1].sum())
+
+    @property
+    def infinite_losses(self) -> int:
+        """How many of them had a loss of +inf."""
+        return int(self.loss[2])
+
+    def add(
+        self,
+        status: NDArray[np.uint8],
+        losses: NDArray[np.float64] | None = None,
+        nll: NDArray[np.float64] | None = None,
+        hits: NDArray[np.bool_] | None = None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Count a batch: its statuses, and where there are labels the losses, their plain form, and who was right."""
+        self.statuses += np.bincount(status, minlength=len(Status))
+        if losses is None or nll is None:
+            return
+        counted = status >= Status.MASKED_LABEL
+        kernels.sum_counted(losses, counted, self.loss)
+        kernels.sum_counted(nll, counted, self.nll)
+        self.judged += int(np.count_nonzero(counted))
+        self.weight += float(np.count_nonzero(counted) if weights is None else math.fsum(weights[counted]))
+        if hits is not None:
+            self.hits += int(np.count_nonzero(hits & counted))
+
+
+@dataclass(kw_only=True)
+class ScoreSummary:
+    """What a scoring job did. A value that does not exist or is not finite is None.
+
+    ``log_likelihood`` and ``perplexity`` are the plain ones, without class weights and smoothing; ``mean_loss`` is the mean
+    of the loss column, over the summed weights of the labels if there are class weights.
+    """
+
+    n_rows: int = 0
+    n_classes: int | None = None
+    mean_loss: float | None = None
+    log_likelihood: float | None = None
+    accuracy: float | None = None
+    perplexity: float | None = None
+    bad_rows: int = 0
+    bad_rate: float | None = None
+    infinite_losses: int = 0
+    status_counts: dict[str, int] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    bytes_read: int = 0
+    bytes_written: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    version: str = ""
+    held: str | None = None
+
+    def count(self, tally: Tally, *, has_hits: bool) -> None:
+        """Take over what was counted."""
+        self.n_rows = tally.rows
+        self.bad_rows = tally.bad_rows
+        self.bad_rate = tally.bad_rows / tally.rows if tally.rows else None
+        self.infinite_losses = tally.infinite_losses
+        self.status_counts = {
+            name: int(number) for name, number in zip(STATUS_NAMES, tally.statuses, strict=True) if number
+        }
+        if not tally.judged:
+            return
+        if not tally.infinite_losses and tally.weight:
+            self.mean_loss = _finite((tally.loss[0] + tally.loss[1]) / tally.weight)
+        if not tally.nll[2]:
+            total = tally.nll[0] + tally.nll[1]
+            self.log_likelihood = _finite(-total)
+            mean = total / tally.judged
+            self.perplexity = _finite(math.exp(mean) if mean < math.log(1e308) else math.inf)
+        if has_hits:
+            self.accuracy = tally.hits / tally.judged
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary under the names that it has in JSON."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return the summary as one line of JSON."""
+        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+            for name, value in self.as_dict().items()
+        )
+        return f"<table>{rows}</table>"
+
+
+class Gate:
+    """A condition such as ``mean_loss > 1.2 or bad_rows > 100``: true means that the job failed.
+
+    Names of the summary are compared with numbers; a name without a value makes its comparison true.
+
+    Raises
+    ------
+    UsageError
+        Anything else in the condition.
+    """
+
+    _COMPARE = {  # noqa: RUF012 - a constant
+        ast.Lt: lambda a, b: a < b,
+        ast.LtE: lambda a, b: a <= b,
+        ast.Gt: lambda a, b: a > b,
+        ast.GtE: lambda a, b: a >= b,
+        ast.Eq: lambda a, b: a == b,
+        ast.NotEq: lambda a, b: a != b,
+    }
+
+    def __init__(self, condition: str) -> None:
+        self.condition = condition
+        try:
+            self._tree = ast.parse(condition.strip(), mode="eval").body
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            raise self._refuse("is not a condition") from None
+        self._check(self._tree)
+
+    @property
+    def names(self) -> list[str]:
+        """The names that the condition compares, each once."""
+        found = (node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name))
+        return list(dict.fromkeys(found))
+
+    def is_true(self, values: dict[str, Any]) -> bool:
+        """Return whether the condition holds for a finished summary."""
+        return self._holds(self._tree, values, early=False)
+
+    def is_decided(self, values: dict[str, Any]) -> bool:
+        """Return whether the condition is true already, whatever the remaining rows are."""
+        return self._holds(self._tree, values, early=True)
+
+    def _holds(self, node: ast.expr, values: dict[str, Any], *, early: bool) -> bool:
+        if isinstance(node, ast.BoolOp):
+            combine = any if isinstance(node.op, ast.Or) else all
+            return combine(self._holds(part, values, early=early) for part in node.values)
+        assert isinstance(node, ast.Compare)  # noqa: S101 - checked when it was built
+        operator = type(node.ops[0])
+        left, right = node.left, node.comparators[0]
+        if early:
+            name, grows = (
+                (left, operator in {ast.Gt, ast.GtE})
+                if isinstance(left, ast.Name)
+                else (right, operator in {ast.Lt, ast.LtE})
+            )
+            if not (isinstance(name, ast.Name) and name.id in COUNTS and grows):
+                return False
+        a, b = self._value(left, values), self._value(right, values)
+        return a is None or b is None or bool(self._COMPARE[operator](a, b))
+
+    @staticmethod
+    def _value(node: ast.expr, values: dict[str, Any]) -> Any:
+        return values.get(node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+    def _check(self, node: ast.expr) -> None:
+        if isinstance(node, ast.BoolOp):
+            for part in node.values:
+                self._check(part)
+            return
+        if not isinstance(node, ast.Compare) or len(node.ops) != 1 or type(node.ops[0]) not in self._COMPARE:
+            raise self._refuse("compares no name with a number")
+        sides = (node.left, node.comparators[0])
+        names = [side.id for side in sides if isinstance(side, ast.Name)]
+        numbers = [side for side in sides if not isinstance(side, ast.Name)]
+        if len(names) != 1 or not all(_is_number(side) for side in numbers):
+            raise self._refuse("compares no name with a number")
+        if names[0] not in GATE_NAMES:
+            raise self._refuse(f"has no name {names[0]!r} to compare", f"choose of {', '.join(GATE_NAMES)}")
+
+    def _refuse(self, what: str, remedy: str = "write it like: mean_loss > 1.2 or bad_rows > 100") -> UsageError:
+        return UsageError(f"{self.condition!r} {what}", where="--fail-if", remedy=remedy)
+
+
+GATE_NAMES = (
+    "n_rows",
+    "n_classes",
+    "mean_loss",
+    "log_likelihood",
+    "accuracy",
+    "perplexity",
+    "bad_rows",
+    "bad_rate",
+    "infinite_losses",
+    "bytes_read",
+    "bytes_written",
+    "seconds",
+)
+"""What a condition may name."""
+
+
+def _is_number(node: ast.expr) -> bool:
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError):
+        return False
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

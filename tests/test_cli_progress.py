@@ -1,0 +1,120 @@
+"""What is said while a job runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchmax.cli import progress as module
+from batchmax.cli.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a clock that tests turn by hand."""
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_plain_line_a_minute(capsys, clock):
+    """Where nobody watches, a minute of silence passes between two lines, which say how far and how long."""
+    with Progress() as progress:
+        progress.start(1000, 4000)
+        for _ in range(3):
+            clock[0] += 25
+            progress.advance(100, 2**20)
+        clock[0] += 40
+        progress.advance(100, 2**20)
+        clock[0] += 30
+        progress.advance(100, 2**20)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "batchmax: 300 of 1,000 rows (30%), 41 KiB/s, 2 min 55 s left",
+        "batchmax: 500 of 1,000 rows (50%), 35.3 KiB/s, 2 min 25 s left",
+    ]
+
+
+def test_unknown_totals(capsys, clock):
+    """Without totals the line says what is known."""
+    with Progress() as progress:
+        progress.start(None, None)
+        clock[0] += 60
+        progress.advance(60, 0)
+    assert capsys.readouterr().err == "batchmax: 60 rows, 0 B/s\n"
+
+
+def test_quiet_says_nothing(capsys, clock):
+    """-q silences lines, notes and warnings, whatever else is asked for."""
+    with Progress(quiet=True, verbose=True) as progress:
+        progress.start(10, 10)
+        clock[0] += 1000
+        progress.advance(1, 1)
+        progress.warn("w")
+        progress.note("n")
+        progress.detail("d")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("verbose", "lines"),
+    [
+        (False, ["batchmax: warning: w\\x1b"]),
+        (True, ["batchmax: warning: w\\x1b", "batchmax: note: n", "batchmax: d"]),
+    ],
+)
+def test_warnings_always_notes_and_details_when_asked(capsys, verbose, lines):
+    """Warnings are said, notes and details only with -v; each once, on stderr, harmless."""
+    with Progress(verbose=verbose) as progress:
+        for _ in range(2):
+            progress.warn("w\x1b")
+            progress.note("n")
+            progress.detail("d")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == lines
+
+
+def test_a_closed_stderr_fails_no_job(monkeypatch):
+    """A stderr that went away is no reason to stop."""
+
+    class Gone:
+        encoding = "utf-8"
+
+        def write(self, _):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+        def isatty(self):
+            return False
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    with Progress() as progress:
+        progress.start(1, 1)
+        progress.warn("lost")
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    """On a terminal rows, speed and time left are drawn, warnings stand above, and nothing stays behind."""
+    import io
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with Progress() as progress:
+        progress.start(1000, 4000)
+        progress.advance(500, 2**30)
+        progress.warn("look out")
+    text = terminal.getvalue()
+    assert "500 of 1,000 rows" in text
+    assert "iB/s" in text
+    assert "50%" in text
+    assert "batchmax: warning: look out" in text
+    assert text.endswith("\x1b[2K")

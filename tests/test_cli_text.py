@@ -1,0 +1,91 @@
+"""Values and names as people read them."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchmax.cli.text import duration, number, printable, shell_word, size
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_printable_text_is_one_harmless_line(text):
+    """No control character, line break or direction mark is left, and nothing readable is lost."""
+    shown = printable(text)
+    assert shown.isprintable()
+    assert shown == text or not text.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (1234567, "1,234,567"),
+        (0, "0"),
+        (True, "yes"),
+        (0.00669285092, "0.00669285"),
+        (2.0473586e-9, "2.04736e-09"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (-0.0, "-0"),
+        ("a\tb", "a\\tb"),
+    ],
+)
+def test_number(value, text):
+    """Six significant digits for floats, separators for counts, – for nothing."""
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (None, "–"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (1023 * 1024, "1023 KiB"),
+        (1024**2 - 1, "1 MiB"),
+        (5 * 10**9, "4.66 GiB"),
+        (2**60, "1024 PiB"),
+    ],
+)
+def test_size(n_bytes, text):
+    """Sizes come in the unit that suits them."""
+    assert size(n_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (float("inf"), "–"),
+        (0.01234, "0.0123 s"),
+        (3.0123, "3.01 s"),
+        (99.94, "99.9 s"),
+        (99.96, "1 min 40 s"),
+        (3599.6, "1 h 00 min"),
+        (7384, "2 h 03 min"),
+    ],
+)
+def test_duration(seconds, text):
+    """Durations are as precise as people care for."""
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("name", ["plain.parquet", "with space", "it's", "$(rm)", "a\nb", "tab\tand'quote", "ü\x1b["])
+def test_shell_word_is_the_name_again_in_a_shell(name):
+    """What is printed for pasting is one word that bash reads as the name itself, and that is harmless to print."""
+    word = shell_word(name)
+    assert word.isprintable()
+    done = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, text=True, check=True)
+    assert done.stdout == name
+
+
+def test_shell_word_leaves_plain_names_alone():
+    """Names that need no quotes get none."""
+    assert shell_word("a/b-c.parquet") == shlex.quote("a/b-c.parquet") == "a/b-c.parquet"

@@ -1,0 +1,354 @@
+"""The house rules hold: layers, versions, scripts, and the commands that the documents show."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "batchmax"
+SCRIPTS = ROOT / "scripts"
+
+# From the top. A room imports from lower floors only; one on the same floor is a stranger.
+FLOORS = [
+    {"__main__"},
+    {"cli"},
+    {"__init__"},
+    {"engines", "ray", "spark"},
+    {"pipeline"},
+    {"source", "sink", "plan", "commit"},
+    {"scoring"},
+    {"labels", "columns_out"},
+    {"matrices"},
+    {"columns", "arrays", "summary", "parquet"},
+    {"arrow"},
+    {"kernels"},
+    {"options"},
+    {"outputs", "errors"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(path):
+    """Return the top-level module or package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    """Yield the rooms of batchmax that a module imports from, anywhere in it."""
+    package = ("batchmax", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules = [(alias.name, []) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
+            modules = [(".".join(filter(None, (base, node.module))), [alias.name for alias in node.names])]
+        else:
+            continue
+        for module, names in modules:
+            first, *rest = module.split(".")
+            if first != "batchmax":
+                continue
+            if rest:
+                yield rest[0]
+                continue
+            for name in names or [""]:
+                is_room = (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
+                if name != "__version__":  # the one thing that everybody may know of the whole
+                    yield name if name and is_room else "__init__"
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path):
+    """Every module has a floor, and imports from its own package or from floors below."""
+    room = room_of(path)
+    assert room in FLOOR_OF, f"give {room} a floor in FLOORS"
+    for other in imported_rooms(path):
+        assert other in FLOOR_OF, f"give {other} a floor in FLOORS"
+        assert other == room or FLOOR_OF[other] > FLOOR_OF[room], f"{room} imports {other}"
+
+
+def test_the_layer_test_sees_every_form_of_import(tmp_path, monkeypatch):
+    """Plain, from, relative and nested imports are all found."""
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "kernels").mkdir()
+    for name in ("errors", "sink", "plan", "source"):
+        (tmp_path / f"{name}.py").touch()
+    module = tmp_path / "kernels" / "x.py"
+    module.write_text(
+        textwrap.dedent("""
+        import numpy, batchmax.errors as e
+        from batchmax import sink, score, __version__
+        from ..plan import thing
+        from . import neighbour
+        def f():
+            from .. import source
+        """)
+    )
+    assert sorted(imported_rooms(module)) == ["__init__", "errors", "kernels", "plan", "sink", "source"]
+
+
+def test_version_is_one():
+    """The package and its metadata name the same version."""
+    import batchmax
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert batchmax.__version__ == declared
+
+
+def test_no_kernel_gives_up_nan_and_infinity():
+    """No kernel is compiled with every fast-math flag: `nnan` and `ninf` would void the table of statuses."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "fastmath":
+                flags = ast.unparse(node.value)
+                assert flags != "True", f"{path}:{node.value.lineno}"
+                assert not re.search(r"\b(fast|nnan|ninf)\b", flags), f"{path}:{node.value.lineno}"
+
+
+def test_every_test_says_what_is_true():
+    """Each test has a docstring."""
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"
+
+
+def test_help_loads_neither_numba_nor_pyarrow():
+    """`batchmax --help` answers without the two imports that take long."""
+    code = """
+    import sys
+    from batchmax.cli import main
+    sys.argv = ["batchmax", "--help"]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end.code
+    print("LOADED", sorted({"numba", "llvmlite", "pyarrow", "pandas"} & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "score" in done.stdout
+    assert done.stdout.rstrip().endswith("LOADED []")
+
+
+# The scripts
+
+
+def test_scripts_are_executable_and_parse():
+    """Whatever in scripts/ is run is executable and valid; what is sourced is not executable."""
+    for path in SCRIPTS.iterdir():
+        if path.is_dir():
+            continue
+        assert os.access(path, os.X_OK) == (path.suffix != ".sh"), path
+        if "python" in path.read_text().split("\n", 1)[0]:
+            ast.parse(path.read_text())
+        else:
+            subprocess.run(["bash", "-n", path], check=True)
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.name)
+def test_python_scripts_have_help(path):
+    """Every Python script explains itself, without being installed anywhere."""
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.lower().startswith("usage")
+
+
+FAKE_PYTHON = r"""#!/usr/bin/env bash
+# Stands in for Python: makes a .venv that holds this very file, and writes down each call of pip.
+if [[ ${FAKE_OLD:-} && $1 == -c && $2 == *version_info* ]]; then exit 1; fi
+case "$1 ${2:-} ${3:-}" in
+    "-V "*) echo "Python 3.9.2" ;;
+    "-m venv "*)
+        venv=${!#}
+        rm -rf "$venv"
+        mkdir -p "$venv/bin"
+        cp "$0" "$venv/bin/python" ;;
+    "-m pip --version") ;;
+    "-m pip install")
+        echo "${!#}" >>"$FAKE_LOG"
+        if [[ ${FAKE_BROKEN:-} ]]; then exit 1; fi
+        sleep 0.3
+        printf '#!/usr/bin/env bash\nprintf "[%%s]" ran "$@"\n' >.venv/bin/batchmax
+        chmod +x .venv/bin/batchmax ;;
+    "-m pytest "*) printf "[%s]" "$@" ;;
+    "-m ruff "* | "-m mypy "*) echo "$2" ;;
+    *) exec "$REAL_PYTHON" "$@" ;;
+esac
+"""
+
+
+class Clone:
+    """A copy of the scripts in a folder whose name has a space, with a Python that installs nothing."""
+
+    def __init__(self, folder):
+        self.root = folder / "my clone"
+        self.log = folder / "pip.log"
+        self.log.touch()
+        shutil.copytree(SCRIPTS, self.root / "scripts")
+        shutil.copy(ROOT / "pyproject.toml", self.root)
+        python = folder / "python"
+        python.write_text(FAKE_PYTHON)
+        python.chmod(0o755)
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHON": str(python),
+            "REAL_PYTHON": sys.executable,
+            "FAKE_LOG": str(self.log),
+        }
+
+    def start(self, *command, cwd=None, **environment):
+        return subprocess.Popen(
+            [str(self.root / "scripts" / command[0]), *command[1:]],
+            cwd=cwd or self.root,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *command, **how):
+        process = self.start(*command, **how)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def installed(self):
+        return self.log.read_text().split()
+
+
+@pytest.fixture
+def clone(tmp_path):
+    return Clone(tmp_path)
+
+
+def test_the_first_call_sets_up_and_the_next_only_runs(clone, tmp_path):
+    """One line on stderr and one installation; arguments and stdout are the command's, from any folder."""
+    code, out, err = clone.run("batchmax", "score", "a b", "")
+    assert (code, out) == (0, "[ran][score][a b][]")
+    assert err.count("\n") == 1
+    assert "setting up" in err
+    link = tmp_path / "link"
+    link.symlink_to(clone.root / "scripts" / "batchmax")
+    again = subprocess.run([link, "x"], cwd=tmp_path, env=clone.environment, capture_output=True, text=True, check=True)
+    assert (again.stdout, again.stderr) == ("[ran][x]", "")
+    assert clone.installed() == ["."]
+
+
+def test_each_script_installs_its_extra(clone):
+    """The tests' and the checks' tools are installed when they are first asked for, not before."""
+    assert clone.run("test", "-k", "a b")[1] == "[-m][pytest][-k][a b]"
+    assert clone.run("check")[1].split() == ["ruff", "ruff", "mypy"]
+    clone.run("test")
+    clone.run("check")
+    assert clone.installed() == [".[test]", ".[check]"]
+
+
+def test_a_changed_pyproject_is_installed_again(clone):
+    """What pyproject.toml says now is what runs."""
+    clone.run("batchmax")
+    with (clone.root / "pyproject.toml").open("a") as file:
+        file.write("# changed\n")
+    assert "setting up" in clone.run("batchmax")[2]
+    assert clone.run("batchmax")[2] == ""
+    assert clone.installed() == [".", "."]
+
+
+def test_a_failed_or_interrupted_installation_starts_afresh(clone):
+    """A .venv left half made is thrown away, and the failure is one line that says what to do."""
+    code, out, err = clone.run("batchmax", FAKE_BROKEN="yes")
+    assert (code, out) == (1, "")
+    assert "run" in err.splitlines()[-1]
+    leftover = clone.root / ".venv" / "leftover"
+    leftover.touch()
+    assert clone.run("batchmax")[:2] == (0, "[ran]")
+    assert not leftover.exists()
+
+
+def test_a_moved_folder_is_set_up_again(clone):
+    """A .venv knows its own path; after a move it is installed anew."""
+    clone.run("batchmax")
+    clone.root = clone.root.rename(clone.root.with_name("moved"))
+    assert clone.run("batchmax")[:2] == (0, "[ran]")
+    assert clone.installed() == [".", "."]
+
+
+def test_two_first_calls_at_once_install_once(clone):
+    """The second waits for the first."""
+    both = [clone.start("batchmax", str(number)) for number in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in both] == ["[ran][0]", "[ran][1]"]
+    assert clone.installed() == ["."]
+
+
+def test_an_old_python_is_refused_in_one_line(clone):
+    """The message names the version found and the one needed, and nothing is made."""
+    code, out, err = clone.run("batchmax", FAKE_OLD="yes")
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "3.11 or later" in err
+    assert "Python 3.9.2" in err
+    code, _, err = clone.run("batchmax", PYTHON="no-such-python")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "no-such-python" in err
+    assert not (clone.root / ".venv").exists()
+
+
+# The documents
+
+
+def shown_commands(text):
+    """Yield the commands of `sh` and `console` blocks, continued lines joined."""
+    for kind, block in re.findall(r"^```(sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = line.removeprefix("$ ") if kind == "console" else line
+            if (kind == "sh" or line.startswith("$ ")) and re.match(r"(\./scripts/)?batchmax ", command):
+                yield command
+
+
+def test_shown_commands_are_found():
+    """Continuations are joined; output, other tools and other blocks are left alone."""
+    text = (
+        "```sh\nbatchmax score a \\\n  -o b\npython x.py\n```\n"
+        "```console\n$ ./scripts/batchmax show\nbatchmax says\n```\n```text\nbatchmax no\n```\n"
+    )
+    assert list(shown_commands(text)) == ["batchmax score a    -o b", "./scripts/batchmax show"]
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="README.md is not written yet")
+def test_the_readmes_commands_run(tmp_path):
+    """Every batchmax command in the README's `sh` and `console` blocks runs, in order, in one folder.
+
+    A command ends in `# exit N` where another exit code than 0 is meant.
+    """
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "scripts").mkdir()
+    command = tmp_path / "scripts" / "batchmax"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batchmax "$@"\n')
+    command.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    commands = list(shown_commands((ROOT / "README.md").read_text()))
+    assert "./scripts/batchmax score data/digits.parquet -o scored.parquet" in commands
+    for line in commands:
+        expected = re.search(r"# exit (\d+)", line)
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == int(expected[1] if expected else 0), f"{line}\n{done.stderr}"

@@ -1,0 +1,356 @@
+"""Labels of every type, and where class names come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchmax.columns import find_logits
+from batchmax.errors import UsageError
+from batchmax.labels import check_classes, find_classes, find_label, read_labels
+from batchmax.options import ScoreOptions
+from batchmax.outputs import Status
+
+DATA = Path(__file__).parent.parent / "data"
+OK, BAD, NONE = Status.OK, Status.BAD_LABEL, Status.UNLABELLED
+NAMES = ("cat", "dog", "emu")
+INTEGERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
+FLOATS = [pa.float16(), pa.float32(), pa.float64()]
+TEXTS = [
+    pa.string(),
+    pa.large_string(),
+    pa.string_view(),
+    pa.binary(),
+    pa.large_binary(),
+    pa.binary_view(),
+    pa.dictionary(pa.int8(), pa.string()),
+    pa.dictionary(pa.uint32(), pa.large_string()),
+]
+
+
+def read(array, classes=None, n_classes=3, dtype="f4", ignore_index=-100, **options):
+    batch = pa.record_batch({"label": array})
+    label = find_label(batch.schema, ScoreOptions(**options), classes)
+    labels = read_labels(batch, label, n_classes, np.dtype(dtype), ignore_index)
+    if labels.indices is not None:
+        assert labels.targets is None
+        assert labels.indices.dtype == np.int64
+        assert labels.indices.shape == (len(array),)
+        assert labels.indices.flags.aligned
+        if labels.status is not None:
+            assert not labels.indices[labels.status != OK].any()
+    if labels.status is not None:
+        assert labels.status.dtype == np.uint8
+        assert (labels.status != OK).any()
+    return labels
+
+
+def refusal(fields, classes=None, **options):
+    with pytest.raises(UsageError) as caught:
+        find_label(pa.schema(list(fields.items())), ScoreOptions(**options), classes)
+    assert caught.value.remedy
+    return str(caught.value)
+
+
+def halves(values, arrow_type):
+    """Return an array; float16 is made of NumPy's numbers only."""
+    if arrow_type == pa.float16():
+        values = [None if value is None else np.float16(value) for value in values]
+    return pa.array(values, arrow_type)
+
+
+@pytest.mark.parametrize("arrow_type", [*INTEGERS, *FLOATS, pa.dictionary(pa.int8(), pa.int64())], ids=str)
+@pytest.mark.parametrize("start", [0, 1])
+def test_indices(arrow_type, start):
+    """Every type of number gives indices; null is unlabelled; the range is not looked at."""
+    labels = read(halves([2, 0, 1, 99], arrow_type).slice(start))
+    assert labels.status is None
+    np.testing.assert_array_equal(labels.indices, [2, 0, 1, 99][start:])
+    labels = read(halves([2, None, 1, None], arrow_type).slice(start))
+    np.testing.assert_array_equal(labels.status, [OK, NONE, OK, NONE][start:])
+    np.testing.assert_array_equal(labels.indices, [2, 0, 1, 0][start:])
+    assert read(halves([], arrow_type)).indices.shape == (0,)
+
+
+def test_dictionary_codes_are_no_indices():
+    """The codes of a dictionary say nothing: neither of numbers nor of text."""
+    codes = pa.array([0, 1, 0, None], pa.int8())
+    labels = read(pa.DictionaryArray.from_arrays(codes, pa.array([2, 1])))
+    np.testing.assert_array_equal(labels.indices, [2, 1, 2, 0])
+    np.testing.assert_array_equal(labels.status, [OK, OK, OK, NONE])
+    labels = read(pa.DictionaryArray.from_arrays(codes, pa.array(["emu", "cat"])), NAMES)
+    np.testing.assert_array_equal(labels.indices, [2, 0, 2, 0])
+    labels = read(pa.DictionaryArray.from_arrays(codes, pa.array(["yak", None])), NAMES)
+    np.testing.assert_array_equal(labels.status, [BAD, NONE, BAD, NONE])
+
+
+def test_int64_is_a_view():
+    """Plain int64 labels are not copied."""
+    array = pa.array([2, 0, 1])
+    assert read(array).indices.ctypes.data == array.buffers()[1].address
+
+
+def test_odd_floats():
+    """NaN is no label; what is no whole number or fits no int64 is a bad one."""
+    labels = read(pa.array([1.0, np.nan, 0.5, np.inf, -np.inf, 2.0**63, -100.0, -0.0, None]))
+    np.testing.assert_array_equal(labels.status, [OK, NONE, BAD, BAD, BAD, BAD, OK, OK, NONE])
+    np.testing.assert_array_equal(labels.indices, [1, 0, 0, 0, 0, 0, -100, 0, 0])
+
+
+def test_large_unsigned():
+    """A uint64 above int64 is bad; it does not wrap around to the ignored label."""
+    labels = read(pa.array([2**64 - 100, 2**63, 2**63 - 1, 1, None], pa.uint64()))
+    np.testing.assert_array_equal(labels.status, [BAD, BAD, OK, OK, NONE])
+    np.testing.assert_array_equal(labels.indices, [0, 0, 2**63 - 1, 1, 0])
+
+
+def test_booleans_and_nulls():
+    """True and false are 1 and 0; a column of nothing but nulls has no labels."""
+    labels = read(pa.array([True, False, None, True]).slice(1))
+    np.testing.assert_array_equal(labels.indices, [0, 0, 1])
+    np.testing.assert_array_equal(labels.status, [OK, NONE, OK])
+    np.testing.assert_array_equal(read(pa.nulls(2)).status, [NONE, NONE])
+
+
+@pytest.mark.parametrize("arrow_type", TEXTS, ids=str)
+@pytest.mark.parametrize("start", [0, 2])
+def test_names(arrow_type, start):
+    """Names are looked up; an unknown one is bad, a missing one no label."""
+    rows = ["dog", "cat", "emu", None, "yak", "dog", ""]
+    if "binary" in str(arrow_type):
+        rows = [None if row is None else row.encode() for row in rows]
+    labels = read(pa.array(rows, arrow_type).slice(start), NAMES)
+    np.testing.assert_array_equal(labels.indices, [1, 0, 2, 0, 0, 1, 0][start:])
+    np.testing.assert_array_equal(labels.status, [OK, OK, OK, NONE, BAD, OK, BAD][start:])
+    labels = read(pa.array(rows[:3], arrow_type), NAMES)
+    assert labels.status is None
+    np.testing.assert_array_equal(labels.indices, [1, 0, 2])
+    assert labels.ignore_index == -100
+    assert read(pa.array([], arrow_type), NAMES).indices.shape == (0,)
+
+
+@pytest.mark.parametrize("arrow_type", [pa.int64(), pa.uint8(), pa.float32(), pa.string()], ids=str)
+def test_names_that_are_numbers(arrow_type):
+    """Where all class names are integers, integer labels are looked up as names, as text is."""
+    classes = ("3", "07", "1")
+    rows = [7, 3, 1, None, 2, 0]
+    if arrow_type == pa.string():
+        rows = ["07", "3", "1", None, "2", "0"]
+    labels = read(pa.array(rows, arrow_type), classes)
+    np.testing.assert_array_equal(labels.indices, [1, 0, 2, 0, 0, 0])
+    np.testing.assert_array_equal(labels.status, [OK, OK, OK, NONE, BAD, BAD])
+
+
+def test_ignored_number_among_names():
+    """With names that are numbers, the label to ignore is such a number, not the index of a class."""
+    labels = read(pa.array([1, 0, 2, 9, None]), ("1", "2", "3"), ignore_index=0)
+    np.testing.assert_array_equal(labels.status, [OK, OK, OK, BAD, NONE])
+    np.testing.assert_array_equal(labels.indices == labels.ignore_index, [False, True, False, False, False])
+    np.testing.assert_array_equal(labels.indices[[0, 2]], [0, 1])
+
+
+def test_names_that_are_not_all_numbers():
+    """One name that is no integer, and integer labels are indices."""
+    np.testing.assert_array_equal(read(pa.array([1, 0]), ("3", "7", "none")).indices, [1, 0])
+
+
+@pytest.mark.parametrize(
+    "arrow_type",
+    [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float32(), 3), pa.list_(pa.int64())],
+    ids=str,
+)
+def test_distributions(arrow_type):
+    """Lists are distributions over the classes, in the type of the logits."""
+    rows = [[0, 1, 0], [1, 0, 0]] if arrow_type == pa.list_(pa.int64()) else [[0.25, 0.5, 0.25], [0, 1, 0]]
+    for dtype in ("f4", "f8"):
+        labels = read(pa.array(rows, arrow_type), dtype=dtype)
+        assert labels.indices is None
+        assert labels.status is None
+        assert labels.targets.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(labels.targets, rows)
+    labels = read(pa.array([None, *rows, None], arrow_type))
+    np.testing.assert_array_equal(labels.status, [NONE, OK, OK, NONE])
+    assert read(pa.array([], arrow_type)).targets.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("row", "status"),
+    [
+        ([0.5, 0.5, 0.0009], OK),
+        ([0.5, 0.4991, 0], OK),
+        ([0.5, 0.5, 0.0011], BAD),
+        ([0.5, 0.4989, 0], BAD),
+        ([1.5, -0.5, 0], BAD),
+        ([0, 0, 0], BAD),
+        ([np.nan, 0.5, 0.5], BAD),
+        ([np.inf, 0, 0], BAD),
+        ([-np.inf, np.inf, 1], BAD),
+        ([1e300, 0, 0], BAD),
+        ([0.5, 0.5], BAD),
+        ([0.25] * 4, BAD),
+        ([0.5, None, 0.5], BAD),
+        ([], BAD),
+        (None, NONE),
+    ],
+)
+def test_bad_distributions(row, status):
+    """A distribution is finite, not negative, of the right length, and sums to 1 within a thousandth."""
+    good = [0.5, 0.25, 0.25]
+    labels = read(pa.array([good, row, good], pa.list_(pa.float64())))
+    if status == OK:
+        assert labels.status is None
+    else:
+        np.testing.assert_array_equal(labels.status, [OK, status, OK])
+    np.testing.assert_array_equal(labels.targets[[0, 2]], [good, good])
+
+
+def test_which_column():
+    """Unasked it is 'label', 'labels' or 'target', in this order, unless that is the logits."""
+    every = {"target": pa.int8(), "labels": pa.int8(), "label": pa.int8(), "y": pa.int8()}
+
+    def name(fields, **options):
+        label = find_label(pa.schema(list(fields.items())), ScoreOptions(**options), None)
+        return label and label.name
+
+    assert name(every) == "label"
+    del every["label"]
+    assert name(every) == "labels"
+    assert name({"target": pa.int8()}) == "target"
+    assert name({"y": pa.int8()}) is None
+    assert name(every, label="y") == "y"
+    assert name(every, label="none") is None
+    assert name(every, logits="labels") == "target"
+    assert name({"m": pa.struct([("y", pa.int8())])}, label="m.y") == "m.y"
+
+
+def test_nested_labels():
+    """A label may be a field of a struct; where the struct is null, there is none."""
+    batch = pa.record_batch({"m": pa.array([{"y": 2}, None, {"y": None}])})
+    label = find_label(batch.schema, ScoreOptions(label="m.y"), None)
+    labels = read_labels(batch, label, 3, np.dtype("f4"), -100)
+    np.testing.assert_array_equal(labels.status, [OK, NONE, NONE])
+
+
+def test_why():
+    """The summary can say which label was taken, and why."""
+    schema = pa.schema([("label", pa.int64())])
+    assert find_label(schema, ScoreOptions(), None).why == "column 'label' (int64), by its name"
+    assert find_label(schema, ScoreOptions(label="label"), None).why == ("column 'label' (int64), named with --label")
+
+
+@pytest.mark.parametrize(
+    ("fields", "classes", "options", "words"),
+    [
+        (
+            {"labels": pa.int8()},
+            None,
+            {"label": "lables"},
+            ["--label: there is no column 'lables'", "'labels'?"],
+        ),
+        (
+            {"label": pa.string()},
+            None,
+            {},
+            ["column 'label' (string) holds text", "--classes A,B,C", "--label none"],
+        ),
+        ({"label": pa.dictionary(pa.int8(), pa.string())}, None, {}, ["holds text"]),
+        (
+            {"label": pa.timestamp("us")},
+            None,
+            {},
+            ["'label' (timestamp[us]) cannot hold labels", "--label none"],
+        ),
+        ({"label": pa.list_(pa.list_(pa.int8()))}, None, {}, ["--label: column 'label'", "sequences"]),
+        ({"label": pa.list_(pa.string())}, None, {}, ["does not hold numbers", "--label NAME"]),
+        ({"label": pa.int8()}, ("3", "03"), {}, ["two class names are the same number"]),
+    ],
+)
+def test_refusals(fields, classes, options, words):
+    """What cannot be says what was found, and what to do."""
+    message = refusal(fields, classes, **options)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def hugging_face(names, column="label", **fields):
+    feature = {"names": names, "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {column: feature}}})}
+    fields = {"logits": pa.list_(pa.float32()), "label": pa.int64(), **fields}
+    return pa.schema(list(fields.items()), metadata=metadata)
+
+
+def classes_of(schema, **options):
+    options = ScoreOptions(**options)
+    return find_classes(schema, options, find_logits(schema, options))
+
+
+def test_where_classes_come_from():
+    """What was asked for goes before the names of columns, those before the metadata of the label column."""
+    schema = hugging_face(["a", "b"])
+    assert classes_of(schema) == (("a", "b"), "the Hugging Face ClassLabel of column 'label'")
+    assert classes_of(schema, classes=("x", "y")) == (("x", "y"), "--classes")
+    assert classes_of(schema, label="none") == (None, "")
+    assert classes_of(hugging_face(["a", "b"], "other")) == (None, "")
+    wide = hugging_face(["a", "b"], p_u=pa.float32(), p_v=pa.float32())
+    assert classes_of(wide, logits="p_*") == (("u", "v"), "the names of the logits columns")
+    assert classes_of(schema.remove_metadata()) == (None, "")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [b"", b"{", b"[]", b"null", b'{"info": {"features": {"label": {"_type": "Value", "names": ["a"]}}}}'],
+)
+def test_metadata_of_another_make(metadata):
+    """Metadata that are not as expected are passed over: nobody asked for them."""
+    assert classes_of(hugging_face([]).with_metadata({b"huggingface": metadata})) == (None, "")
+    assert classes_of(hugging_face([1, 2])) == (None, "")
+
+
+def test_names_twice_in_the_metadata():
+    """A name twice is refused, wherever it is from."""
+    with pytest.raises(UsageError, match=r"class 'a' twice.*--classes"):
+        classes_of(hugging_face(["a", "b", "a"]))
+
+
+def test_class_labels_are_indices():
+    """Hugging Face stores the index of a name, also if the names look like numbers."""
+    schema = hugging_face(["1990", "1991"])
+    classes, _ = classes_of(schema)
+    assert find_label(schema, ScoreOptions(), classes).kind == "index"
+    assert find_label(schema, ScoreOptions(), ("1991", "1990")).kind == "name"
+
+
+def test_check_classes():
+    """Another number of names than of classes is refused, with both numbers."""
+    check_classes(None, 3)
+    check_classes(NAMES, 3)
+    with pytest.raises(UsageError, match="--classes: 3 class names, but the logits have 1,000 classes; "):
+        check_classes(NAMES, 1000)
+    with pytest.raises(UsageError, match="1 class name, but the logits have 2 classes; "):
+        check_classes(("a",), 2)
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "string", "distribution"])
+def test_files(kind):
+    """Real labels stored as text, as a dictionary and as distributions mean the same as the integers."""
+    path = DATA / "labels" / f"digits_{kind}.parquet"
+    if not path.exists():
+        pytest.skip("data not made")
+    classes = tuple((DATA / "labels" / "classes.txt").read_text().split())
+    plain = pq.read_table(DATA / "layouts" / "digits_list.parquet")["label"].to_numpy()
+    table = pq.read_table(path).combine_chunks()
+    label = find_label(table.schema, ScoreOptions(), classes)
+    labels = read_labels(table.to_batches()[0], label, 10, np.dtype("f4"), -100)
+    if kind == "distribution":
+        found = None if labels.status is None else np.unique(labels.status)
+        assert found is None
+        assert (labels.targets.argmax(axis=1) == plain[: len(labels.targets)]).mean() > 0.9
+    else:
+        assert labels.status is None
+        np.testing.assert_array_equal(labels.indices, plain[: len(labels.indices)])

@@ -1,0 +1,219 @@
+"""The sample data are what ``data/README.md`` says, and ``scripts/make_data.py`` remakes them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+
+
+def load_script():
+    """Import ``scripts/make_data.py``, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location("make_data", ROOT / "scripts" / "make_data.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+make_data = load_script()
+
+
+@pytest.fixture(autouse=True)
+def _no_block_of_another_size():
+    make_data.block.cache_clear()
+
+
+def read_logits(path, layout):
+    """Read the logits of any layout as float64 (n_rows, n_classes), value by value."""
+    table = pq.read_table(path)
+    if layout == "wide":
+        names = [name for name in table.column_names if name.startswith("logit_")]
+        assert names == [f"logit_{k}" for k in range(len(names))]
+        return np.array([table[name].to_pylist() for name in names], dtype=np.float64).T
+    if layout == "nested":
+        return np.array([row["logits"] for row in table["outputs"].to_pylist()], dtype=np.float64)
+    rows = table["logits"].to_pylist()
+    if layout == "binary":
+        return np.array([struct.unpack(f"<{len(row) // 4}f", row) for row in rows], dtype=np.float64)
+    if layout == "bfloat16":
+        return np.array([[struct.unpack("<f", struct.pack("<I", bits << 16))[0] for bits in row] for row in rows])
+    if layout == "spark":
+        assert all((row["type"], row["size"], row["indices"]) == (1, None, None) for row in rows)
+        return np.array([row["values"] for row in rows])
+    return np.array([list(row) for row in rows], dtype=np.float64)
+
+
+def as_stored(logits, layout):
+    """Say what a layout's element type makes of float32 logits, but for bfloat16, where it is a bound."""
+    if layout == "list_int":
+        return np.rint(logits)
+    return logits.astype(np.float16).astype(np.float64) if layout == "list_float16" else logits
+
+
+def assert_holds(path, layout, logits):
+    got = read_logits(path, layout)
+    if layout == "bfloat16":
+        np.testing.assert_allclose(got, logits, rtol=2**-8, atol=0)
+    else:
+        np.testing.assert_array_equal(got, as_stored(logits, layout))
+
+
+def test_remaking_changes_nothing(tmp_path):
+    """Two remakes are equal byte for byte, and agree with the files in ``data/``."""
+    for name in ("one", "two"):
+        make_data.make_data(tmp_path / name)
+    made = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    kept = sorted(path.relative_to(DATA) for path in DATA.rglob("*.*") if path.name != "README.md")
+    assert made == kept
+    for path in made:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes(), path
+    remade, digits = (
+        pq.read_table(tmp_path / "one" / "digits.parquet"),
+        pq.read_table(DATA / "digits.parquet"),
+    )
+    assert remade.drop(["logits"]).equals(digits.drop(["logits"]))
+    # Not to the bit: another BLAS adds in another order, and training carries that on.
+    np.testing.assert_allclose(
+        read_logits(tmp_path / "one" / "digits.parquet", "list"),
+        read_logits(DATA / "digits.parquet", "list"),
+        atol=0.05,
+    )
+
+
+def test_digits_are_a_real_model_on_images_it_has_not_seen():
+    """The logits' softmax is what scikit-learn's own network says of the images the ids name."""
+    from sklearn.datasets import load_digits
+    from sklearn.neural_network import MLPClassifier
+
+    images, labels = load_digits(return_X_y=True)
+    table = pq.read_table(DATA / "digits.parquet")
+    ids = table["id"].to_numpy()
+    np.testing.assert_array_equal(table["label"].to_numpy(), labels[ids])
+    seen = np.setdiff1d(np.arange(len(labels)), ids)
+    assert (len(ids), len(seen)) == (899, 898)
+    logits = read_logits(DATA / "digits.parquet", "list")
+    probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probs /= probs.sum(axis=1, keepdims=True)
+    accuracy = np.mean(logits.argmax(axis=1) == labels[ids])
+    assert 0.9 < accuracy < 1.0
+    # A network trained here, on the images that are not in the file, is of the same kind.
+    network = MLPClassifier(hidden_layer_sizes=(32,), max_iter=1000, random_state=1)
+    network.fit(images[seen] / 16.0, labels[seen])
+    assert np.mean(network.predict(images[ids] / 16.0) == logits.argmax(axis=1)) > 0.9
+    assert np.abs(network.predict_proba(images[ids] / 16.0) - probs).mean() < 0.03
+
+
+@pytest.mark.parametrize("layout", make_data.LAYOUTS)
+def test_each_layout_holds_the_same_digits(layout):
+    """A file in ``data/layouts`` holds the first rows of ``digits.parquet``, to its element type."""
+    path = DATA / "layouts" / f"digits_{layout}.parquet"
+    whole = pq.read_table(DATA / "digits.parquet")
+    few = pq.read_table(path)
+    assert few["id"].to_pylist() == whole["id"].to_pylist()[: len(few)]
+    assert few["label"].to_pylist() == whole["label"].to_pylist()[: len(few)]
+    assert_holds(path, layout, read_logits(DATA / "digits.parquet", "list")[: len(few)])
+
+
+def test_labels_come_in_every_form():
+    """Strings and dictionaries name the class of the integer label; distributions sum to one."""
+    names = (DATA / "labels" / "classes.txt").read_text().split()
+    expected = [names[label] for label in pq.read_table(DATA / "layouts/digits_list.parquet")["label"].to_pylist()]
+    assert pq.read_table(DATA / "labels/digits_string.parquet")["label"].to_pylist() == expected
+    assert pq.read_table(DATA / "labels/digits_dictionary.parquet")["label"].to_pylist() == expected
+    soft = np.array(pq.read_table(DATA / "labels/digits_distribution.parquet")["label"].to_pylist())
+    assert soft.min() >= 0
+    np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-6)
+    config = json.loads((DATA / "labels/config.json").read_text())
+    assert [config["id2label"][str(k)] for k in range(10)] == names
+
+
+def test_class_names_lie_in_the_metadata():
+    """``digits.parquet`` names its classes where Hugging Face datasets does."""
+    metadata = json.loads(pq.read_schema(DATA / "digits.parquet").metadata[b"huggingface"])
+    label = metadata["info"]["features"]["label"]
+    assert label["_type"] == "ClassLabel"
+    assert label["names"] == (DATA / "labels" / "classes.txt").read_text().split()
+
+
+def test_spark_metadata_are_what_spark_writes():
+    """The footer key of the imitation reads as the schema pyspark would have written."""
+    sql = pytest.importorskip("pyspark.sql.types", exc_type=ImportError)
+    from pyspark.ml.linalg import VectorUDT
+
+    schema = sql.StructType(
+        [
+            sql.StructField("id", sql.LongType()),
+            sql.StructField("logits", VectorUDT(), True, {"ml_attr": {"num_attrs": 10}}),
+            sql.StructField("label", sql.LongType()),
+        ]
+    )
+    footer = pq.read_metadata(DATA / "layouts" / "digits_spark.parquet").metadata
+    assert b"ARROW:schema" not in footer
+    assert json.loads(footer[b"org.apache.spark.sql.parquet.row.metadata"]) == json.loads(schema.json())
+
+
+def test_data_stay_small():
+    """All data together take less than a megabyte."""
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 1_000_000
+
+
+@pytest.mark.parametrize("layout", make_data.LAYOUTS)
+def test_large_files_hold_the_same_logits_in_every_layout(tmp_path, layout, monkeypatch):
+    """Rows depend on the seed alone: not on the layout, the row groups, or the number of rows."""
+    monkeypatch.setattr(make_data, "BLOCK_VALUES", 100)
+    reference, path = tmp_path / "reference.parquet", tmp_path / "layout.parquet"
+    make_data.make_large(reference, 300, 7)
+    make_data.make_large(path, 250, 7, layout=layout, row_group_size=33)
+    footer = pq.read_metadata(path)
+    assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [33] * 7 + [19]
+    assert_holds(path, layout, read_logits(reference, "list")[:250])
+    for name in ("id", "label"):
+        assert pq.read_table(path)[name].to_pylist() == pq.read_table(reference)[name].to_pylist()[:250]
+    assert pq.read_table(path)["id"].to_pylist() == list(range(250))
+
+
+def test_one_large_row_group_is_spooled(tmp_path, monkeypatch):
+    """A row group past the limit is one row group all the same, and leaves nothing beside the file."""
+    plain, spooled = tmp_path / "plain.parquet", tmp_path / "spooled.parquet"
+    make_data.make_large(plain, 500, 100, row_group_size=500)
+    monkeypatch.setattr(make_data, "SPOOLED_BYTES", 0)
+    make_data.make_large(spooled, 500, 100, row_group_size=500)
+    assert pq.read_metadata(spooled).num_row_groups == 1
+    assert pq.read_metadata(spooled).num_rows == 500
+    assert pq.read_table(spooled).equals(pq.read_table(plain))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain.parquet", "spooled.parquet"]
+
+
+@pytest.mark.parametrize("n_classes", [2, 10, 1000])
+def test_labels_go_with_the_logits(tmp_path, n_classes):
+    """Accuracy is far from chance and far from perfect, whatever the number of classes."""
+    make_data.make_large(tmp_path / "x.parquet", 2000, n_classes, seed=3)
+    labels = pq.read_table(tmp_path / "x.parquet")["label"].to_numpy()
+    accuracy = np.mean(read_logits(tmp_path / "x.parquet", "list").argmax(axis=1) == labels)
+    assert max(0.3, 1.2 / n_classes) < accuracy < 0.95
+
+
+def test_edges(tmp_path):
+    """No rows and one class are files too."""
+    make_data.main([str(tmp_path / "none.parquet"), "--rows", "0", "--classes", "3"])
+    assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
+    make_data.main([str(tmp_path / "one.parquet"), "--rows", "5", "--classes", "1", "--dtype", "float64"])
+    assert pq.read_table(tmp_path / "one.parquet")["label"].to_pylist() == [0] * 5
+    assert read_logits(tmp_path / "one.parquet", "list").shape == (5, 1)
+
+
+def test_a_dtype_that_cannot_be_is_refused(capsys):
+    """A layout with its own element type takes no other."""
+    with pytest.raises(SystemExit):
+        make_data.main(["x.parquet", "--layout", "spark", "--dtype", "float16"])
+    assert "--dtype cannot be chosen for the layout spark" in capsys.readouterr().err
