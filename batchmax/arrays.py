@@ -1,7 +1,7 @@
 """The NumPy API: checks what it is given, allocates what is missing, calls the kernels.
 
-Functions take any shape, axis and strides, and hand the kernels what they want: a read-only, C-contiguous (n, K) matrix of
-float32 or float64. Nothing here knows about Arrow or files.
+Functions take any shape, axis and strides, and hand the kernels what they want: a read-only, C-contiguous (n, K) matrix
+of float32 or float64. Nothing here knows about Arrow or files.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
 
     Returns
     -------
-    an array of the shape of ``logits`` without ``axis`` (a scalar for one row): +inf for a row with a +inf, -inf for a row
-    of nothing but -inf or of no classes, NaN for a row with a NaN.
+    an array of the shape of ``logits`` without ``axis`` (a scalar for one row): +inf for a row with a +inf, -inf for a
+    row of nothing but -inf or of no classes, NaN for a row with a NaN.
 
     See Also
     --------
@@ -167,9 +167,9 @@ def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
     if not view.matrix.shape[1]:
         return np.full(view.row_shape, -np.inf, view.dtype)[()]
     rows = softmax_rows(view.matrix, view.beta)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         values = np.where(np.isnan(rows.rests), rows.maxima, rows.maxima + rows.log_sums)
-    return values.astype(view.dtype).reshape(view.row_shape)[()]
+        return values.astype(view.dtype).reshape(view.row_shape)[()]
 
 
 def cross_entropy(
@@ -199,13 +199,13 @@ def cross_entropy(
     label_smoothing
         The share, between 0 and 1, of the uniform distribution that is mixed into the target.
     reduction
-        ``none``; ``sum``; or ``mean``, which divides by the summed weights of the labels (for distributions: by the number
-        of rows) and is NaN over nothing.
+        ``none``; ``sum``; or ``mean``, which divides by the summed weights of the labels (for distributions: by the
+        number of rows) and is NaN over nothing.
 
     Returns
     -------
-    losses of the shape of ``logits`` without ``axis``, or a scalar; float64 for float64 and integer logits, else float32.
-    NaN for a row without probabilities; +inf where the label's logit is -inf.
+    losses of the shape of ``logits`` without ``axis``, or a scalar; float64 for float64 and integer logits, else
+    float32. NaN for a row without probabilities; +inf where the label's logit is -inf.
 
     Raises
     ------
@@ -217,8 +217,8 @@ def cross_entropy(
     Notes
     -----
     As ``torch.nn.functional.cross_entropy``, except: the classes are on the last axis unless ``axis`` says otherwise;
-    ``reduction`` is ``none`` by default; a target or weight of 0 on a class with logit -inf adds 0, not NaN; float16 gives
-    float32; negative or infinite weights are refused.
+    ``reduction`` is ``none`` by default; a target or weight of 0 on a class with logit -inf adds 0, not NaN; float16
+    gives float32; negative or infinite weights are refused.
     """
     return _cross_entropy(
         _Lines(logits, axis, temperature), labels, class_weights, ignore_index, label_smoothing, reduction, None
@@ -330,9 +330,10 @@ def _cross_entropy(
         losses = index_losses(matrix, rows, view.beta, indices, weights, label_smoothing, ignore_index)
         counted = indices != ignore_index
         total = float(np.count_nonzero(counted) if weights is None else weights[indices[counted]].sum())
-    if reduction == "none":
-        return losses.astype(view.dtype).reshape(view.row_shape)[()]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # A float32 has no room for a loss above 3.4e38: it is +inf there.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+        if reduction == "none":
+            return losses.astype(view.dtype).reshape(view.row_shape)[()]
         return view.dtype.type(losses.sum() if reduction == "sum" else np.float64(losses.sum()) / total)
 
 
@@ -352,7 +353,7 @@ def index_losses(
     """
     if weights is None and label_smoothing == 0.0:
         return rows.nll
-    n, k = matrix.shape
+    k = matrix.shape[1]
     classes = np.where((labels >= 0) & (labels < k) & (labels != ignore_index), labels, 0)
     factors = 1.0 if weights is None else weights[classes]
     with np.errstate(invalid="ignore"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -10,7 +12,6 @@ from batchmax.errors import BadRowError
 from batchmax.job import Job
 from batchmax.matrices import first_row_length, read_matrix
 from batchmax.outputs import Status
-from typing import Any
 
 
 def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> tuple[str, str]:
@@ -53,7 +54,7 @@ def bad_row(where: str, what: str, hint: str = "", look: str = "") -> BadRowErro
 
 
 def _names_from_1(n_classes: int) -> str:
-    if n_classes <= 10:  # noqa: PLR2004 - about what fits on the line
+    if n_classes <= 10:
         return ",".join(str(number) for number in range(1, n_classes + 1))
     return f"FILE, with the lines 1 to {n_classes}"
 

@@ -1,7 +1,7 @@
 """A scoring job with every choice made: what is read, computed and written.
 
-:func:`plan_scoring` puts a schema and options together and settles once what the data decide, so that nothing further on
-has to look at an option twice. Knows schemas, not data.
+:func:`plan_scoring` puts a schema and options together and settles once what the data decide, so that nothing further
+on has to look at an option twice. Knows schemas, not data.
 """
 
 from __future__ import annotations

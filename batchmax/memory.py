@@ -1,7 +1,7 @@
 """Buffers that are used again, and how much of the machine there is to use.
 
-Fresh memory is slow: on a large array the page faults of its first use cost several times the arithmetic. A job therefore
-works in a few :class:`Buffers` that go round between the stages of the pipeline.
+Fresh memory is slow: on a large array the page faults of its first use cost several times the arithmetic. A job
+therefore works in a few :class:`Buffers` that go round between the stages of the pipeline.
 """
 
 from __future__ import annotations

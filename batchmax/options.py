@@ -7,10 +7,13 @@ column exists, how many classes there are) is not known here and is decided in `
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from batchmax.errors import UsageError
@@ -107,8 +110,6 @@ class ScoreOptions:
                 )
             if OUTPUTS[name].needs_label and self.label == "none":
                 raise UsageError(f"{name} needs a label", where="--outputs", remedy="name its column with --label")
-        if self.outputs is not None and not self.outputs and self.top_k is None:
-            raise UsageError("nothing is asked for", where="--outputs", remedy="try probs,loss")
         _check_unique("--outputs", self.outputs or ())
         _check_unique("--classes", self.classes or ())
         if self.rejects is not None and self.on_bad_row != "drop":
@@ -148,14 +149,91 @@ def score_options(**given: Any) -> ScoreOptions:
     unknown = sorted(set(values) - known)
     if unknown:
         raise UsageError(f"no option is called {unknown[0]!r}", remedy=f"choose of {', '.join(sorted(known))}")
-    for name in ("outputs", "columns", "exclude", "classes"):
+    for name in ("outputs", "columns", "exclude"):
         if name in values:
             values[name] = _split(values[name])
+    if "classes" in values:
+        values["classes"] = read_classes(values["classes"])
     if "memory_limit" in values:
         values["memory_limit"] = parse_bytes(values["memory_limit"])
-    if "class_weights" in values and not isinstance(values["class_weights"], dict):
-        values["class_weights"] = tuple(float(weight) for weight in values["class_weights"])
+    if "class_weights" in values:
+        values["class_weights"] = read_class_weights(values["class_weights"])
+    if "outputs" in values and not values["outputs"] and "top_k" not in values:
+        raise UsageError("nothing is asked for", where="--outputs", remedy="try probs,loss")
     return ScoreOptions(**values)
+
+
+def read_classes(given: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ...]:
+    """Return class names from text with commas, a file with a name a line, or a Hugging Face ``config.json``.
+
+    Raises
+    ------
+    UsageError
+        A file that holds no names.
+    """
+    if not isinstance(given, str | os.PathLike):
+        return tuple(str(name) for name in given)
+    text = _file_text(given, "--classes")
+    if text is None:
+        return _split(os.fspath(given))
+    if not text.lstrip().startswith("{"):
+        names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    else:
+        try:
+            by_id = {int(key): str(name) for key, name in json.loads(text)["id2label"].items()}
+            names = tuple(by_id[index] for index in range(len(by_id)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"{given} has no id2label with the names of classes 0, 1, 2, …",
+                where="--classes",
+                remedy="give a config.json of Hugging Face, or a file with one name a line",
+            ) from error
+    if not names:
+        raise UsageError(f"{given} holds no names", where="--classes", remedy="write one name a line")
+    return names
+
+
+def read_class_weights(given: Any) -> tuple[float, ...] | dict[str, float]:
+    """Return class weights from numbers, a dictionary by name, or a file of lines ``number`` or ``name,number``.
+
+    Raises
+    ------
+    UsageError
+        A file that is not there, or a line that is neither.
+    """
+    if isinstance(given, Mapping):
+        return {str(name): float(weight) for name, weight in given.items()}
+    if not isinstance(given, str | os.PathLike):
+        return tuple(float(weight) for weight in given)
+    text = _file_text(given, "--class-weights")
+    if text is None:
+        raise UsageError(
+            f"there is no file {given}", where="--class-weights", remedy="write one number a line into a file"
+        )
+    named: dict[str, float] = {}
+    plain: list[float] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        name, comma, weight = line.rpartition(",")
+        try:
+            value = float(weight)
+        except ValueError:
+            raise UsageError(
+                f"line {number} of {given} is {line.strip()!r}",
+                where="--class-weights",
+                remedy="write one number a line, or name,number",
+            ) from None
+        if comma and name.strip() in named:
+            raise UsageError(f"{given} names {name.strip()!r} twice", where="--class-weights", remedy="name it once")
+        if comma:
+            named[name.strip()] = value
+        else:
+            plain.append(value)
+    if bool(named) == bool(plain):
+        what = "mixes numbers with and without names" if named else "holds no numbers"
+        raise UsageError(f"{given} {what}", where="--class-weights", remedy="write one number a line, or name,number")
+    return named or tuple(plain)
 
 
 def parse_bytes(text: str | int) -> int:
@@ -173,6 +251,16 @@ def parse_bytes(text: str | int) -> int:
         raise UsageError(f"{text!r} is not a size", remedy="write it like 512MiB or 2GB")
     base = 1024 if match[3] else 1000
     return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
+
+
+def _file_text(path: str | os.PathLike[str], option: str) -> str | None:
+    """Return the text of a file, or None if nothing has that name."""
+    try:
+        if not Path(path).is_file():
+            return None
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as text", where=option, remedy="give a text file in UTF-8") from error
 
 
 def _split(value: str | Iterable[str]) -> tuple[str, ...]:

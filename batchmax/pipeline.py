@@ -1,8 +1,9 @@
 """The one loop: read, compute, write, each of the three at the same time as the others.
 
 A chunk is read ahead by one thread while the kernels (which use every core) work on the one before, and a third thread
-encodes and writes the one before that. A few :class:`Buffers` go round, so memory is as large as the chunks in flight and
-never grows. Everything a person asks for here is a function with keyword arguments named as the command line's options.
+encodes and writes the one before that. A few :class:`Buffers` go round, so memory is as large as the chunks in flight
+and never grows. Everything a person asks for here is a function with keyword arguments named as the command line's
+options.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import contextlib
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from batchmax.job import Job
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions, score_options
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
-from batchmax.plan import Part, plan_parts
+from batchmax.plan import plan_parts
 from batchmax.provenance import output_codecs, output_schema, rejects_schema
 from batchmax.scoring import looks_like_probabilities, read_rows, score_rows, score_table
 from batchmax.sink import ParquetSink
@@ -42,8 +43,8 @@ ROWS_LOOKED_AT = 1024
 """Rows of the first chunk that are checked for being probabilities already."""
 
 
-class Progress(Protocol):
-    """Who is told how far a job is."""
+class Progress:
+    """Who is told how far a job is. This one does not listen."""
 
     def start(self, total_rows: int | None, total_bytes: int | None) -> None:
         """Say how much there is to do."""
@@ -59,23 +60,6 @@ class Progress(Protocol):
 
     def warn(self, text: str) -> None:
         """Say what looks wrong."""
-
-
-class _Nobody:
-    def start(self, total_rows: int | None, total_bytes: int | None) -> None:
-        pass
-
-    def advance(self, rows: int, n_bytes: int) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def detail(self, text: str) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +106,7 @@ def score(
         The condition ``fail_if`` is true. The finished output is at ``OUT.held``.
     """
     options = options or score_options(**given)
-    return _ScoreRun(src, out, options, progress or _Nobody()).run()
+    return _ScoreJob(src, out, options, progress or Progress()).run()
 
 
 def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.RecordBatchReader:
@@ -132,12 +116,13 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
     """
     options = options or score_options(**given)
     source = open_source(src, options)
-    counter = _ScoreWork(source.job, _Nobody())
+    parts = plan_parts(source.group_rows(), source.job.row_bytes)
+    work = _ScoreWork(source.job, Progress())
 
     def batches() -> Iterator[pa.RecordBatch]:
         # Each batch has memory of its own, since nobody knows how long the reader's user keeps it.
-        for chunk in _limited(_chunks(source, options), options.limit):
-            yield counter(chunk, Buffers()).batch
+        for chunk in limited(source.chunks(parts, source.job.columns_read), options.limit):
+            yield work(chunk, Buffers()).batch
 
     return pa.RecordBatchReader.from_batches(source.job.schema, batches())
 
@@ -147,7 +132,7 @@ def dry_run(src: Any, out: str, options: ScoreOptions) -> dict[str, Any]:
     source = open_source(src, options)
     job = source.job
     output = Output(out, options.if_exists)
-    parts = _parts(source)
+    parts = plan_parts(source.group_rows(), job.row_bytes)
     rows = source.n_rows if options.limit is None or source.n_rows is None else min(source.n_rows, options.limit)
     new_bytes = sum(_width(field.type, job) for field in job.computed)
     return {
@@ -215,99 +200,52 @@ class _ScoreWork:
         return bad_row(where, what, hint, look)
 
 
-class _ScoreRun:
+class _ScoreJob:
     """One scoring job from files to files."""
 
     def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
         self._started = time.monotonic()
-        self._options = options
-        self._progress = progress
         self._gate = None if options.fail_if is None else Gate(options.fail_if)
         self._out = Output(out, options.if_exists)
         self._rejects = _rejects_output(options, self._out)
         self._source = open_source(src, options)
         self._job = self._source.job
-        refuse_inputs_as_output([file.path for file in self._source.files], self._out.path)
         self._work = _ScoreWork(self._job, progress)
-        self._written = 0
+        self._progress = progress
         for text in self._job.notes:
             progress.note(text)
 
     def run(self) -> ScoreSummary:
         """Do it."""
         job, source = self._job, self._source
-        schema = output_schema(job, source)
-        codecs = output_codecs(job, source)
-        plain = [*job.computed.names, *(job.carried.names if "*" in (self._options.columns or ()) else ())]
-        parts = _parts(source)
-        self._progress.start(source.n_rows, source.size)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_threads(self._options))
-            stack.enter_context(self._out.building())
-            rejects = None
-            if self._rejects is not None:
-                stack.enter_context(self._rejects.building())
-                wanted = rejects_schema(source.schema)
-                rejects = stack.enter_context(
-                    ParquetSink(self._rejects.file_of(parts[0].name), wanted, dict.fromkeys(wanted.names, "SNAPPY"), [])
-                )
-            left = self._options.limit
-            for group in [parts] if self._out.is_file else [[part] for part in parts]:
-                path = self._out.file_of(group[0].name)
-                with ParquetSink(path, schema, codecs, plain) as sink:
-                    rows = self._stream(source.chunks(group, _columns(job)), sink, rejects, left)
-                    self._written += sink.close()
-                if left is not None:
-                    left -= rows
-                    if left <= 0:
-                        break
-            if rejects is not None:
-                self._written += rejects.close()
-            return self._finish()
+        everything = "*" in (job.options.columns or ())
+        run = Run(
+            source=source,
+            out=self._out,
+            rejects=self._rejects,
+            schema=output_schema(job, source),
+            codecs=output_codecs(job, source),
+            plain=(*job.computed.names, *(job.logits.names if everything else ())),
+            columns=None if job.options.rejects is not None else job.columns_read,
+            progress=self._progress,
+        )
+        with run.building():
+            run.stream(self._work_on)
+            return self._finish(run.written)
 
-    def _stream(
-        self, chunks: Iterator[Chunk], sink: ParquetSink, rejects: ParquetSink | None, limit: int | None
-    ) -> int:
-        """Send chunks through the three stages and return how many rows went in."""
-        rows = 0
-        free = deque(Buffers() for _ in range(CHUNKS_IN_FLIGHT))
-        busy: deque[tuple[Future[None], Buffers]] = deque()
-
-        def write(result: Result) -> None:
-            sink.write(result.batch)
-            if rejects is not None and result.rejects is not None:
-                rejects.write(result.rejects)
-
-        with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-            limited = _limited(chunks, limit)
-            ahead = reader.submit(next, limited, None)
-            while (chunk := ahead.result()) is not None:
-                ahead = reader.submit(next, limited, None)
-                if not free:
-                    written, buffers = busy.popleft()
-                    written.result()
-                    free.append(buffers)
-                buffers = free.popleft()
-                buffers.reset()
-                result = self._work(chunk, buffers)
-                busy.append((writer.submit(write, result), buffers))
-                rows += chunk.batch.num_rows
-                self._progress.advance(chunk.batch.num_rows, chunk.batch.num_rows * self._job.row_bytes)
-                self._stop_if_decided()
-            for written, _ in busy:
-                written.result()
-        return rows
-
-    def _stop_if_decided(self) -> None:
+    def _work_on(self, chunk: Chunk, buffers: Buffers) -> Result:
+        result = self._work(chunk, buffers)
         tally = self._work.tally
-        if self._gate and self._gate.is_decided({"bad_rows": tally.bad_rows, "infinite_losses": tally.infinite_losses}):
+        known = {"bad_rows": tally.bad_rows, "infinite_losses": tally.infinite_losses}
+        if self._gate and self._gate.is_decided(known):
             raise GateError(
                 f"--fail-if {self._gate.condition!r} is true after {tally.rows:,} rows",
                 where=str(self._out.path),
                 remedy="the run was stopped and nothing is written; mend the input, or change the condition",
             )
+        return result
 
-    def _finish(self) -> ScoreSummary:
+    def _finish(self, written: int) -> ScoreSummary:
         work = self._work
         if work.tally.infinite_losses:
             work.warn(
@@ -318,29 +256,122 @@ class _ScoreRun:
             n_classes=self._job.n_classes,
             files=[file.path for file in self._source.files],
             bytes_read=self._source.size or 0,
-            bytes_written=self._written,
+            bytes_written=written,
             seconds=round(time.monotonic() - self._started, 3),
             warnings=work.warnings,
             notes=list(self._job.notes),
             version=__version__,
         )
         summary.count(work.tally, has_hits=self._job.label is not None and self._job.label.kind != "distribution")
+        values = summary.as_dict()
+        if self._gate and self._gate.is_true(values):
+            self._hold(summary, ", ".join(f"{name} is {values[name]}" for name in self._gate.names))
         if self._rejects is not None:
-            self._rejects.publish(summary.as_dict())
-        if self._gate and self._gate.is_true(summary.as_dict()):
-            summary.held = str(self._out.hold())
-            raise GateError(
-                f"--fail-if {self._gate.condition!r} is true ({self._values(summary)})",
-                where=str(self._out.path),
-                remedy=f"the finished output is {summary.held}; to keep it: mv {summary.held} {self._out.path}",
-            )
-        self._out.publish(summary.as_dict())
+            self._rejects.publish(values)
+        self._out.publish(values)
         return summary
 
-    def _values(self, summary: ScoreSummary) -> str:
-        assert self._gate is not None  # noqa: S101 - only asked then
-        values = summary.as_dict()
-        return ", ".join(f"{name} is {values[name]}" for name in self._gate.names)
+    def _hold(self, summary: ScoreSummary, values: str) -> None:
+        summary.held = str(self._out.hold())
+        if self._rejects is not None:
+            self._rejects.hold()
+        raise GateError(
+            f"--fail-if {self._gate.condition!r} is true: {values}" if self._gate else values,
+            where=str(self._out.path),
+            remedy=f"the finished output is {summary.held}; to keep it: mv {summary.held} {self._out.path}",
+        )
+
+
+@dataclass(eq=False)
+class Run:
+    """The loop over one source: chunks in, row groups out.
+
+    ``columns`` are the names that are read (None for all); ``plain`` the output columns that are written without
+    dictionary and statistics; ``written`` is how many bytes were.
+    """
+
+    source: ParquetSource | StreamSource
+    out: Output
+    rejects: Output | None
+    schema: pa.Schema
+    codecs: Mapping[str, str]
+    plain: Sequence[str]
+    columns: Sequence[str] | None
+    progress: Progress
+    written: int = 0
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """Make room for the output, with as many threads as were asked for; clean up what was not published."""
+        refuse_inputs_as_output([file.path for file in self.source.files], self.out.path)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_threads(self.source.job.options))
+            stack.enter_context(self.out.building())
+            if self.rejects is not None:
+                stack.enter_context(self.rejects.building())
+            yield
+
+    def stream(self, work: Work) -> None:
+        """Send every chunk through the work and write what it becomes."""
+        parts = plan_parts(self.source.group_rows(), self.source.job.row_bytes)
+        self.progress.start(self.source.n_rows, self.source.size)
+        limit = self.source.job.options.limit
+        with contextlib.ExitStack() as stack:
+            rejects = None
+            if self.rejects is not None:
+                schema = rejects_schema(self.source.schema)
+                path = self.rejects.file_of(parts[0].name)
+                rejects = stack.enter_context(ParquetSink(path, schema, dict.fromkeys(schema.names, "SNAPPY"), ()))
+            for group in [parts] if self.out.is_file else [[part] for part in parts]:
+                with ParquetSink(self.out.file_of(group[0].name), self.schema, self.codecs, self.plain) as sink:
+                    rows = self._overlap(limited(self.source.chunks(group, self.columns), limit), work, sink, rejects)
+                    self.written += sink.close()
+                if limit is not None:
+                    limit -= rows
+                    if limit <= 0:
+                        break
+            if rejects is not None:
+                self.written += rejects.close()
+
+    def _overlap(self, chunks: Iterator[Chunk], work: Work, sink: ParquetSink, rejects: ParquetSink | None) -> int:
+        """Read, work and write at the same time, and return how many rows went in."""
+        rows = 0
+        free = deque(Buffers() for _ in range(CHUNKS_IN_FLIGHT))
+        busy: deque[tuple[Future[None], Buffers]] = deque()
+
+        def write(result: Result) -> None:
+            sink.write(result.batch)
+            if rejects is not None and result.rejects is not None:
+                rejects.write(result.rejects)
+
+        with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+            ahead = reader.submit(next, chunks, None)
+            while (chunk := ahead.result()) is not None:
+                ahead = reader.submit(next, chunks, None)
+                if not free:
+                    written, buffers = busy.popleft()
+                    written.result()
+                    free.append(buffers)
+                buffers = free.popleft()
+                buffers.reset()
+                busy.append((writer.submit(write, work(chunk, buffers)), buffers))
+                rows += chunk.batch.num_rows
+                self.progress.advance(chunk.batch.num_rows, chunk.batch.num_rows * self.source.job.row_bytes)
+            for written, _ in busy:
+                written.result()
+        return rows
+
+
+def limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
+    """Return the chunks of the first ``limit`` rows; of all for None."""
+    for chunk in chunks:
+        if limit is None:
+            yield chunk
+            continue
+        if limit <= 0:
+            return
+        yield chunk.slice(limit) if chunk.batch.num_rows > limit else chunk
+        limit -= chunk.batch.num_rows
 
 
 def _rejects(chunk: Chunk, rows: np.ndarray[Any, Any], status: np.ndarray[Any, Any]) -> pa.RecordBatch:
@@ -368,38 +399,14 @@ def _rejects_output(options: ScoreOptions, out: Output) -> Output | None:
     return rejects
 
 
-def _columns(job: Job) -> Sequence[str] | None:
-    return None if job.options.rejects is not None else job.columns_read
-
-
-def _parts(source: ParquetSource | StreamSource) -> list[Part]:
-    return plan_parts(source.group_rows(), source.job.row_bytes)
-
-
-def _chunks(source: ParquetSource | StreamSource, options: ScoreOptions) -> Iterator[Chunk]:
-    del options
-    return source.chunks(_parts(source), _columns(source.job))
-
-
-def _limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
-    for chunk in chunks:
-        if limit is None:
-            yield chunk
-            continue
-        if limit <= 0:
-            return
-        yield chunk.slice(limit) if chunk.batch.num_rows > limit else chunk
-        limit -= chunk.batch.num_rows
-
-
-def _width(kind: pa.DataType, job: Job) -> int:
+def _width(kind: Any, job: Job) -> int:
     """Return about how many bytes a value of a computed column has."""
     if pa.types.is_fixed_size_list(kind):
-        return kind.list_size * kind.value_type.bit_width // 8
+        return int(kind.list_size * kind.value_type.bit_width // 8)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         count = job.options.top_k if kind.value_type in {pa.int32(), pa.string()} else job.n_classes
         return (count or job.n_classes) * 4
-    return getattr(kind, "bit_width", 32) // 8 if not pa.types.is_dictionary(kind) else 1
+    return 1 if pa.types.is_dictionary(kind) else int(getattr(kind, "bit_width", 32)) // 8
 
 
 @contextlib.contextmanager

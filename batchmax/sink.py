@@ -141,7 +141,7 @@ class _Writing:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError | pa.ArrowException):
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise OutputError(

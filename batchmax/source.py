@@ -7,6 +7,7 @@ files another way gives chunks too; nothing after this module knows what a file 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.errors import BatchmaxError, DataError, UsageError
-from batchmax.job import Job, plan_scoring
+from batchmax.job import plan_scoring
 from batchmax.labels import LabelColumn
 from batchmax.matrices import first_row_length
 from batchmax.options import ScoreOptions
@@ -289,8 +290,7 @@ class StreamSource:
 
     def _batches(self) -> Iterator[Chunk]:
         first_row = 0
-        while self._read or (batch := next(self._reader, None)) is not None:
-            batch = self._read.pop(0) if self._read else batch
+        for batch in itertools.chain(self._read, self._reader):
             yield Chunk(batch, (Origin(batch.num_rows, "the stream", first_row, None),))
             first_row += batch.num_rows
 
@@ -333,8 +333,8 @@ def _schema(file: InputFile) -> pa.Schema:
 
 
 def _parquet_file(path: str, metadata: pq.FileMetaData) -> pq.ParquetFile:
-    # A small buffer without read-ahead is what keeps a row group of gigabytes out of memory; a map is never used, because
-    # a file cut short under a map is a signal, not an error.
+    # A small buffer without read-ahead is what keeps a row group of gigabytes out of memory; a map is never used,
+    # because a file cut short under a map is a signal, not an error.
     return pq.ParquetFile(
         path,
         metadata=metadata,
@@ -354,7 +354,7 @@ class _reading:  # noqa: N801 - reads as a phrase
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, BatchmaxError | GeneratorExit) or not isinstance(error, Exception):
             return
         if isinstance(error, FileNotFoundError):

@@ -40,7 +40,7 @@ def find_files(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
             found.append(text)
         elif glob.has_magic(text):
             files = []
-            for match in sorted(glob.glob(text, recursive=True), key=os.fsencode):
+            for match in sorted(glob.glob(text, recursive=True), key=os.fsencode):  # noqa: PTH207 - absolute patterns too
                 files += _files_below(Path(match)) if Path(match).is_dir() else [match]
             if not files:
                 raise DataError("nothing matches this pattern", where=text, remedy=f"look: ls {path.parent}")
@@ -89,7 +89,7 @@ def refuse_inputs_as_output(inputs: Sequence[str], *outputs: Path) -> None:
         resolved = out.resolve()
         for text in inputs:
             path = Path(text)
-            same = path.resolve() == resolved or (out.exists() and path.exists() and os.path.samefile(path, out))
+            same = path.resolve() == resolved or (out.exists() and path.exists() and path.samefile(out))
             if same or resolved in path.resolve().parents:
                 raise OutputError(
                     f"the output is also an input ({text})", where=str(out), remedy="name another output: -o"

@@ -1,7 +1,7 @@
 """What a job counts while it runs, and the condition that is put to it.
 
-:class:`Tally` adds up over batches and merges, so that a job cut into parts counts the same as one that was not. Sums are
-kept with what their roundings lost. :class:`Gate` is a ``--fail-if`` condition over the names of the summary.
+:class:`Tally` adds up over batches and merges, so that a job cut into parts counts the same as one that was not. Sums
+are kept with what their roundings lost. :class:`Gate` is a ``--fail-if`` condition over the names of the summary.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import ast
 import html
 import json
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +77,8 @@ class Tally:
 class ScoreSummary:
     """What a scoring job did. A value that does not exist or is not finite is None.
 
-    ``log_likelihood`` and ``perplexity`` are the plain ones, without class weights and smoothing; ``mean_loss`` is the mean
-    of the loss column, over the summed weights of the labels if there are class weights.
+    ``log_likelihood`` and ``perplexity`` are the plain ones, without class weights and smoothing; ``mean_loss`` is the
+    mean of the loss column, over the summed weights of the labels if there are class weights.
     """
 
     n_rows: int = 0
@@ -146,13 +148,13 @@ class Gate:
         Anything else in the condition.
     """
 
-    _COMPARE = {  # noqa: RUF012 - a constant
-        ast.Lt: lambda a, b: a < b,
-        ast.LtE: lambda a, b: a <= b,
-        ast.Gt: lambda a, b: a > b,
-        ast.GtE: lambda a, b: a >= b,
-        ast.Eq: lambda a, b: a == b,
-        ast.NotEq: lambda a, b: a != b,
+    _COMPARE: ClassVar[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
+        ast.Lt: operator.lt,
+        ast.LtE: operator.le,
+        ast.Gt: operator.gt,
+        ast.GtE: operator.ge,
+        ast.Eq: operator.eq,
+        ast.NotEq: operator.ne,
     }
 
     def __init__(self, condition: str) -> None:
@@ -182,18 +184,16 @@ class Gate:
             combine = any if isinstance(node.op, ast.Or) else all
             return combine(self._holds(part, values, early=early) for part in node.values)
         assert isinstance(node, ast.Compare)  # noqa: S101 - checked when it was built
-        operator = type(node.ops[0])
+        kind = type(node.ops[0])
         left, right = node.left, node.comparators[0]
         if early:
             name, grows = (
-                (left, operator in {ast.Gt, ast.GtE})
-                if isinstance(left, ast.Name)
-                else (right, operator in {ast.Lt, ast.LtE})
+                (left, kind in {ast.Gt, ast.GtE}) if isinstance(left, ast.Name) else (right, kind in {ast.Lt, ast.LtE})
             )
             if not (isinstance(name, ast.Name) and name.id in COUNTS and grows):
                 return False
         a, b = self._value(left, values), self._value(right, values)
-        return a is None or b is None or bool(self._COMPARE[operator](a, b))
+        return a is None or b is None or bool(self._COMPARE[kind](a, b))
 
     @staticmethod
     def _value(node: ast.expr, values: dict[str, Any]) -> Any:

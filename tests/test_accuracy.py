@@ -103,7 +103,7 @@ def largest_errors(logits: Matrix, temperature: float) -> dict[str, float]:
     }
     for got, _ in compared.values():
         assert got.dtype == dtype
-    # A loss near 0 is a sum of exponentials, and where those are float64's subnormals it is no better than they.
+    # A loss near 0 is a sum of exponentials; where those are float64's subnormals, it is no better than they.
     least = n_classes * float(np.finfo(np.float64).tiny)
     errors = {}
     for name, (got, exact) in compared.items():

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -45,8 +46,8 @@ def failing(monkeypatch):
     return fail_with
 
 
-def python(*words, **options):
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=120, **options)
+def python(*words, env=None):
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=120, env=env)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["score", "-h"], ["--version"], ["score"], ["nonsense"]])
@@ -179,8 +180,8 @@ FAILURES = [
     (BadRowError("NaN", where="row 3"), 1, "row 3: NaN"),
     (OutputError("is there", where="b"), 1, "b: is there"),
     (GateError("mean_loss is 2", where="--fail-if"), 4, "--fail-if: mean_loss is 2"),
-    (KeyboardInterrupt(), 130, "interrupted; the output path is as it was; run the command again"),
-    (Terminated(), 143, "terminated; the output path is as it was; run the command again"),
+    (KeyboardInterrupt(), 130, "interrupted, the output path is as it was; run the command again"),
+    (Terminated(), 143, "terminated, the output path is as it was; run the command again"),
     (
         FileNotFoundError(2, "No such file or directory", "x/y"),
         1,
@@ -238,7 +239,7 @@ def test_environment_sets_options(run, monkeypatch):
     """Each option reads BATCHMAX_<COMMAND>_<OPTION>; a bad value is blamed on the variable."""
     given = {}
 
-    def score(src, out, options, *, progress):
+    def score(_src, _out, options, **_):
         given.update(outputs=options.outputs, top_k=options.top_k)
         raise DataError("stop")
 
@@ -285,7 +286,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path):
     assert done.stdout.splitlines()[-1] == "0"
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_stdout_is_a_failure():
     """Results that could not be written are not called a success."""
     done = subprocess.run(
@@ -317,23 +318,23 @@ sys.exit(main(["score", "a", "-o", "b"]))
 )
 def test_signals_end_in_one_line(number, code, word):
     """SIGINT and SIGTERM unwind the job and say so, with exit codes 130 and 143."""
-    process = subprocess.Popen([sys.executable, "-c", SLEEPER], stderr=subprocess.PIPE, text=True)
-    assert process.stderr.readline() == "ready\n"
-    time.sleep(0.1)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    with subprocess.Popen([sys.executable, "-c", SLEEPER], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline() == "ready\n"
+        time.sleep(0.1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert err == f"batchmax: error: {word}; the output path is as it was; run the command again\n"
+    assert err == f"batchmax: error: {word}, the output path is as it was; run the command again\n"
 
 
 def test_signal_handlers_are_given_back(run):
-    """main leaves SIGTERM as it found it."""
+    """Main leaves SIGTERM as it found it."""
     before = signal.getsignal(signal.SIGTERM)
     run("-h")
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_main_runs_outside_the_main_thread(run):
+def test_main_runs_outside_the_main_thread():
     """Where signals cannot be handled, the command line works all the same."""
     from concurrent.futures import ThreadPoolExecutor
 

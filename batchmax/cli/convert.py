@@ -28,29 +28,31 @@ batchmax convert wide.parquet -o lists.parquet --layout list
     group=WRITE,
     help="list: rows of any length; fixed: rows of one length; wide: one column per class.",
 )
+@shared.carried
 @shared.if_exists
 @shared.compression
 @shared.row_group_size
+@shared.bad_rows
 @shared.resources
 @shared.loudness
 @shared.reporting
 def command(
-    inputs: tuple[str, ...], out: str, layout: str, quiet: bool, verbose: bool, json: bool, **given: Any
+    inputs: tuple[str, ...], out: str, layout: domain.Layout, quiet: bool, verbose: bool, json: bool, **given: Any
 ) -> None:
     """Write logits in another layout.
 
     Reads INPUT (files, folders, quoted globs) and writes every column as it is to OUT, but the logits in the
     layout asked for. Rows keep their order.
     """
-    from batchmax import pipeline
+    from batchmax import conversion
     from batchmax.cli import tables
     from batchmax.cli.progress import Progress
     from batchmax.options import score_options
 
     options = score_options(**given)
     with Progress(quiet=quiet, verbose=verbose) as progress:
-        summary = pipeline.convert(list(inputs), out, layout, options, progress=progress)
+        summary = conversion.convert(list(inputs), out, layout, options, progress=progress)
     if json:
         click.echo(summary.to_json())
     elif not quiet:
-        tables.show_summary(summary, out)
+        tables.show_summary(summary, out, scored=False)

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.text import Text
 
+from batchmax.arrow import type_text
 from batchmax.cli import tables
 from batchmax.cli.text import ABSENT, number, printable, shell_word, size
-from batchmax.arrow import type_text
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.options import score_options
-from batchmax.source import open_source
+from batchmax.source import ParquetSource
 
 Facts = dict[str, Any]
 
@@ -36,13 +36,11 @@ def gather(file: str, given: dict[str, Any]) -> Facts:
         The file is not there, or an option cannot be.
     """
     options = score_options(**given)
+    if Path(file).is_dir():
+        raise UsageError("is a folder", where=file, remedy=f"name one of its files: ls {shell_word(file)}")
     job, problem = None, None
     try:
-        source = open_source([file], options)
-        job = source.job
-        if Path(file).is_dir():
-            first = shell_word(source.files[0].path)
-            raise UsageError("is a folder", where=file, remedy=f"try one of its files: batchmax inspect {first}")
+        job = ParquetSource([file], options).job
     except (UsageError, DataError) as error:
         problem = error
     footer, schema = _footer(file, problem)

@@ -28,7 +28,8 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
-_AS_IT_WAS = "the output path is as it was; run the command again"
+_AGAIN = "run the command again"
+_WRITING = {"score", "convert"}
 
 _OS_REMEDIES = {
     errno.ENOENT: "check the path, and the folder it is in",
@@ -87,9 +88,9 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
         case click.ClickException():
             return _explain_click(error, help_page)
         case KeyboardInterrupt() | click.Abort():
-            return Failure(EXIT_INTERRUPTED, "interrupted", remedy=_AS_IT_WAS)
+            return Failure(EXIT_INTERRUPTED, _as_it_was("interrupted", command), remedy=_AGAIN)
         case Terminated():
-            return Failure(EXIT_TERMINATED, "terminated", remedy=_AS_IT_WAS)
+            return Failure(EXIT_TERMINATED, _as_it_was("terminated", command), remedy=_AGAIN)
         case MemoryError():
             remedy = "give batchmax less with --memory-limit, or the machine more"
             return Failure(EXIT_FAILED, _one_line(f"out of memory: {error}"), reading, remedy)
@@ -99,6 +100,10 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
             what = f"unexpected {type(error).__name__}: {error}"
             remedy = "this is a bug in batchmax; to see where: add --debug"
             return Failure(EXIT_FAILED, _one_line(what), reading, remedy, is_bug=True)
+
+
+def _as_it_was(what: str, command: str) -> str:
+    return f"{what}, the output path is as it was" if command in _WRITING else what
 
 
 def _explain_click(error: click.ClickException, help_page: str) -> Failure:

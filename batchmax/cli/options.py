@@ -180,6 +180,16 @@ out = option(
     help="A file (.parquet, .pq, .parq) or a folder.",
 )
 
+carried = stack(
+    option(
+        "--columns",
+        metavar="A,B",
+        group=WRITE,
+        help="Input columns to carry through; '*' is all, the logits too.  [default: all but the logits]",
+    ),
+    option("--exclude", metavar="A,B", group=WRITE, help="Input columns to leave out."),
+)
+
 if_exists = option(
     "--if-exists",
     metavar="ACTION",
@@ -203,6 +213,17 @@ row_group_size = option(
     type=int,
     group=WRITE,
     help="Rows a row group.  [default: as the input, at most 64 MiB of computed numbers]",
+)
+
+bad_rows = stack(
+    option(
+        "--on-bad-row",
+        metavar="POLICY",
+        type=click.Choice(get_args(domain.BadRowPolicy)),
+        group=BAD_ROWS,
+        help="error: stop at the first; null: write null, and count; drop: leave the row out.  [default: error]",
+    ),
+    option("--rejects", metavar="PATH", group=BAD_ROWS, help="Keep dropped rows here: file, row, status."),
 )
 
 resources = stack(

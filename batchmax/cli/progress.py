@@ -15,12 +15,13 @@ from typing import Any, Self
 import click
 
 from batchmax.cli.text import duration, printable, size
+from batchmax.pipeline import Progress as Listener
 
 LINE_EVERY = 60.0
 """Seconds between two plain lines."""
 
 
-class Progress:
+class Progress(Listener):
     """Progress, notes and warnings of one job; a context manager.
 
     Parameters
@@ -130,6 +131,10 @@ def _make_bar() -> tuple[Any, Any]:
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
+    class StderrConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """Carry on: nobody looks any more, but the job is wanted."""
+
     bar = Bar(
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
@@ -137,7 +142,7 @@ def _make_bar() -> tuple[Any, Any]:
         TextColumn("{task.fields[speed]}", markup=False),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
-        console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+        console=StderrConsole(stderr=True, highlight=False, markup=False, emoji=False),
         transient=True,
         expand=True,
     )

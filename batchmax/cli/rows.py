@@ -18,7 +18,7 @@ from batchmax.job import plan_scoring
 from batchmax.options import ScoreOptions, score_options
 from batchmax.outputs import Status
 from batchmax.scoring import read_rows, score_batch
-from batchmax.source import open_source
+from batchmax.source import ParquetSource
 
 Vector = NDArray[np.floating[Any]]
 
@@ -65,7 +65,7 @@ def from_values(values: Sequence[float], betas: Sequence[float | None], **given:
 def from_files(inputs: list[str], number: int, betas: Sequence[float | None], **given: Any) -> Row:
     """Return a row of files, counted from 0 over all of them."""
     options = _options(betas, given)
-    source = open_source(inputs, options[0])
+    source = ParquetSource(inputs, options[0])
     file, batch = source.row(number)
     options = [replace(one, n_classes=source.job.n_classes, classes=source.job.classes) for one in options]
     return _row(f"{printable(file)}: row {number:,}", batch, options)

@@ -61,25 +61,12 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
     help="Of probabilities: float32, float64 or float16; losses are never below float32."
     "  [default: float32; float64 for float64 logits]",
 )
-@option(
-    "--columns",
-    metavar="A,B",
-    group=WRITE,
-    help="Input columns to carry through; '*' is all, the logits too.  [default: all but the logits]",
-)
-@option("--exclude", metavar="A,B", group=WRITE, help="Input columns to leave out.")
+@shared.carried
 @option("--prefix", metavar="P", group=WRITE, help="Put before the names of new columns.")
 @shared.if_exists
 @shared.compression
 @shared.row_group_size
-@option(
-    "--on-bad-row",
-    metavar="POLICY",
-    type=click.Choice(get_args(domain.BadRowPolicy)),
-    group=BAD_ROWS,
-    help="error: stop at the first; null: write null, and count; drop: leave the row out.  [default: error]",
-)
-@option("--rejects", metavar="PATH", group=BAD_ROWS, help="Keep dropped rows here: file, row, status.")
+@shared.bad_rows
 @option(
     "--fail-if",
     metavar="CONDITION",

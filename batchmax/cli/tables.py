@@ -18,19 +18,30 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from batchmax.cli.text import ABSENT, duration, number, printable, size
+from batchmax.cli.text import duration, number, printable, size
 
 GAP = 2
 """Spaces between two columns of a table."""
+
+MOST_LINES = 20
+"""Items of a list that are printed; JSON has them all."""
 
 PIPED_WIDTH = 160
 """Columns of a table that no terminal limits."""
 
 
+class StdoutConsole(Console):
+    """A console that leaves it to ``main`` what a closed pipe means; rich would exit."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass on the error that is being handled."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Return a console on stdout that prints text as it is: no markup, no emoji, no guessing at numbers."""
-    limited = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(file=sys.stdout, width=None if limited else PIPED_WIDTH, markup=False, emoji=False, highlight=False)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    return StdoutConsole(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
 
 
 def json_line(value: Any) -> str:
@@ -64,15 +75,16 @@ def new_table() -> Table:
     return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
 
 
-def show_summary(summary: Any, out: str) -> None:
+def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:
     """Print what a job did: a :class:`batchmax.summary.ScoreSummary`."""
     odd = {name: count for name, count in (summary.status_counts or {}).items() if name != "ok" and count}
     pairs = [("rows", number(summary.n_rows)), ("classes", number(summary.n_classes))]
-    pairs += [
-        ("mean loss", number(summary.mean_loss)),
-        ("accuracy", number(summary.accuracy)),
-        ("perplexity", number(summary.perplexity)),
-    ]
+    if scored:
+        pairs += [
+            ("mean loss", number(summary.mean_loss)),
+            ("accuracy", number(summary.accuracy)),
+            ("perplexity", number(summary.perplexity)),
+        ]
     pairs.append(("odd rows", ", ".join(f"{number(count)} {name}" for name, count in odd.items()) or "none"))
     if summary.infinite_losses:
         pairs.append(("infinite losses", number(summary.infinite_losses)))
@@ -92,17 +104,23 @@ def _time(summary: Any) -> str:
 
 def show_plan(plan: Mapping[str, Any]) -> None:
     """Print what a job would do."""
-    show_pairs((name.replace("_", " "), line) for name, value in plan.items() for line in _lines(name, value))
+    show_pairs((name.replace("_", " "), "\n".join(_lines(name, value))) for name, value in plan.items() if value != [])
 
 
 def _lines(name: str, value: Any) -> list[str]:
-    """Return a value of a plan as text; a list or a mapping as one item a line."""
+    """Return a value of a plan as lines: an item of a list or of a mapping each."""
     if isinstance(value, Mapping):
-        items = [f"{printable(key)}: {_lines('', item)[0]}" for key, item in value.items()]
-        return ["\n".join(items) or ABSENT]
-    if isinstance(value, list | tuple):
-        return ["\n".join(_lines("", item)[0] for item in value) or ABSENT]
-    is_size = any(word in name for word in ("bytes", "memory", "size", "space"))
-    if is_size and isinstance(value, int) and not isinstance(value, bool):
-        return [size(value)]
-    return [number(value)]
+        lines = [f"{printable(key)}: {_line(key, item)}" for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        lines = [_line(name, item) for item in value]
+    else:
+        return [_line(name, value)]
+    more = [f"and {len(lines) - MOST_LINES:,} more"] if len(lines) > MOST_LINES else []
+    return [*lines[:MOST_LINES], *more] or ["none"]
+
+
+def _line(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{printable(key)}: {_line(key, item)}" for key, item in value.items())
+    is_size = "bytes" in name or "memory" in name
+    return size(value) if is_size and isinstance(value, int) else number(value)

@@ -23,8 +23,8 @@ def command(quiet: bool, verbose: bool, json: bool) -> None:
     them now: for images, or before a benchmark.
     """
     from batchmax import kernels
-    from batchmax.cli import tables
     from batchmax.cli.progress import Progress
+    from batchmax.cli.tables import json_line
     from batchmax.cli.text import duration, printable
 
     started = time.perf_counter()
@@ -32,6 +32,6 @@ def command(quiet: bool, verbose: bool, json: bool) -> None:
         folder = str(kernels.warmup(progress))
     seconds = time.perf_counter() - started
     if json:
-        click.echo(tables.json_line({"seconds": seconds, "cache": folder}))
+        click.echo(json_line({"seconds": seconds, "cache": folder}))
     elif not quiet:
         click.echo(f"Kernels ready after {duration(seconds)}, in {printable(folder)}")

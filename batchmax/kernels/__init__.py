@@ -5,10 +5,14 @@ Importing this package imports Numba; nothing is compiled until a kernel is call
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from batchmax.kernels import dense, moments, order, sums
 from batchmax.kernels import softmax as _softmax
+from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
 
 __all__ = [
@@ -19,6 +23,7 @@ __all__ = [
     "softmax_rows",
     "sum_counted",
     "top_k_rows",
+    "warmup",
 ]
 
 _wide = Kernel(_softmax.softmax_wide)
@@ -34,3 +39,24 @@ sum_counted = Kernel(sums.sum_counted, parallel=False)
 def softmax_rows(logits: Any, *arguments: Any) -> None:
     """Run the softmax kernel that suits the number of classes; see :func:`batchmax.kernels.softmax.softmax_wide`."""
     (_tall if logits.shape[1] <= _softmax.MOST_TALL_CLASSES else _wide)(logits, *arguments)
+
+
+def warmup(progress: Any = None) -> Path:
+    """Compile every kernel, for float32 and float64, and return the folder in which they are kept."""
+    for dtype in (np.float32, np.float64):
+        for k in (2, _softmax.MOST_TALL_CLASSES + 1):
+            if progress is not None:
+                progress.note(f"compiling for {np.dtype(dtype)}, {'many' if k > 2 else 'few'} classes")
+            z = np.zeros((1, k), dtype)
+            z.flags.writeable = False
+            none, label, ints = np.empty((0, k), dtype), np.zeros(1, np.int64), np.zeros((2, 1), np.int32)
+            maxima, rests, one, two = np.zeros((4, 1))
+            softmax_rows(
+                z, label, 1.0, -100, none, none, maxima, rests, one, np.zeros(1, np.bool_), np.zeros(1, np.uint8)
+            )
+            order_rows(z, label, 1.0, maxima, rests, ints[0], one, ints[1])
+            top_k_rows(z, 1.0, maxima, rests, np.zeros((1, 1), np.int32), np.zeros((1, 1)))
+            row_moments(z, label, 1.0, maxima, rests, one, two)
+            dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
+    sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
+    return cache_folder()

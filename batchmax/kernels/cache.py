@@ -1,8 +1,9 @@
 """Where compiled kernels are kept between runs, and what happens when that place is no good.
 
-Numba's cache is made of pickles, which run code when they are loaded, so the folder must belong to the user alone. It is
-keyed by the text of all kernel sources rather than by one file's time stamp, because the inner functions of a kernel live in
-other files than the kernel. A cache that cannot be read or written costs a compilation and a warning, never the job.
+Numba's cache is made of pickles, which run code when they are loaded, so the folder must belong to the user alone. It
+is keyed by the text of all kernel sources rather than by one file's time stamp, because the inner functions of a kernel
+live in other files than the kernel. A cache that cannot be read or written costs a compilation and a warning, never the
+job.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ def dense_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rest
     maxima, rests : (n,) float64
         As left by the softmax kernels.
     losses : (n,) float64
-        In nats. A class of weight 0 adds 0 even where its logit is -inf; any other adds +inf there. NaN where the row has
-        no probabilities.
+        In nats. A class of weight 0 adds 0 even where its logit is -inf; any other adds +inf there. NaN where the row
+        has no probabilities.
     """
     n = z.shape[0]
     for i in prange(n):
@@ -32,6 +32,8 @@ def dense_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rest
 
 @njit
 def _row_dense(row, target, class_weights, smoothing, beta, m, rest):
+    if rest != rest:
+        return np.nan
     k = row.shape[0]
     log_sum = log1p(rest)
     lanes = np.zeros((2, LANES), np.float64)

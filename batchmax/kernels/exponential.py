@@ -33,6 +33,7 @@ ROUNDER_BITS = 0x4338000000000000
 LOWEST_EXP2 = -1000.0
 # exp of this is below half the smallest subnormal float64.
 LOWEST_EXP = -746.0
+HUGE = 2.0**1021
 
 
 def shifted_logit(z, m, beta):
@@ -57,6 +58,11 @@ def _shifted_logit(z, m, beta):
 
 @njit
 def _shifted_logit_double(z, m, beta):
+    # A difference of two numbers near the largest float64 overflows; of their quarters, which are exact, it does not.
+    huge = abs(z) > HUGE or abs(m) > HUGE
+    z = 0.25 * z if huge else z
+    m = 0.25 * m if huge else m
+    beta = 4.0 * beta if huge else beta
     difference = z - m
     back = difference - z
     lost = (z - (difference - back)) - (m + back)
@@ -85,8 +91,8 @@ def _shifted_exp(z, m, beta):
 
 @njit
 def _exp2_single(x):
-    # 2**x = 2**n * 2**r with |r| <= 1/2. The polynomial is the Chebyshev fit of (2**r - 1) / r, degree 5, so that 2**0 is
-    # exactly 1; its relative error is 2**-27.5. Written so that a NaN passes the comparison.
+    # 2**x = 2**n * 2**r with |r| <= 1/2. The polynomial is the Chebyshev fit of (2**r - 1) / r, degree 5, so that 2**0
+    # is exactly 1; its relative error is 2**-27.5. Written so that a NaN passes the comparison.
     x = LOWEST_EXP2 if x < LOWEST_EXP2 else x
     rounded = x + ROUNDER
     r = x - (rounded - ROUNDER)

@@ -1,9 +1,9 @@
 """How kernels are compiled, kept and started.
 
-A kernel is compiled when it is first called. Numba's ``workqueue`` layer aborts the process when two threads enter a parallel
-kernel, so one lock covers all kernels under every layer; each kernel uses all cores by itself, so nothing is lost. GNU OpenMP
-kills a forked child that starts a parallel kernel; a child of a process that has started threads therefore runs the same
-functions compiled without threads. They give the same bits.
+A kernel is compiled when it is first called. Numba's ``workqueue`` layer aborts the process when two threads enter a
+parallel kernel, so one lock covers all kernels under every layer; each kernel uses all cores by itself, so nothing is
+lost. GNU OpenMP kills a forked child that starts a parallel kernel; a child of a process that has started threads
+therefore runs the same functions compiled without threads. They give the same bits.
 """
 
 from __future__ import annotations

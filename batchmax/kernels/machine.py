@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a * b + c, rounded once."""
 
@@ -24,7 +24,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, a, a), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def add_any_order(typing_context: Any, a: Any, b: Any) -> Any:
     """Return a + b, in a sum whose order the compiler may choose (and then keeps for every row)."""
 
@@ -34,7 +34,7 @@ def add_any_order(typing_context: Any, a: Any, b: Any) -> Any:
     return a(a, a), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def maximum(typing_context: Any, a: Any, b: Any) -> Any:
     """Return the larger of a and b, NaN if either is NaN."""
 
@@ -46,7 +46,7 @@ def maximum(typing_context: Any, a: Any, b: Any) -> Any:
     return a(a, a), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def bits_of(typing_context: Any, a: Any) -> Any:
     """Return the bits of a float64 as an int64."""
 
@@ -56,7 +56,7 @@ def bits_of(typing_context: Any, a: Any) -> Any:
     return types.int64(types.float64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def float_of(typing_context: Any, a: Any) -> Any:
     """Return the float64 that has these bits."""
 

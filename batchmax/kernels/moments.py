@@ -1,7 +1,7 @@
 """Sums over a row's probabilities: entropy, and the distance to the one-hot label.
 
-The exponentials are computed again instead of read from the probabilities, which may not be wanted, may be narrower, and
-have lost the digits of classes near zero.
+The exponentials are computed again instead of read from the probabilities, which may not be wanted, may be narrower,
+and have lost the digits of classes near zero.
 """
 
 import math
@@ -48,7 +48,7 @@ def _mean_shift(row, m, beta):
     """Return the sum of -x exp(x) over the row's shifted logits x."""
     total = 0.0
     for j in range(row.shape[0]):
-        high, low = shifted_logit(row[j], m, beta)
+        high, _ = shifted_logit(row[j], m, beta)
         total = add_any_order(total, 0.0 if high < NEGLIGIBLE else -high * shifted_exp(row[j], m, beta))
     return total
 

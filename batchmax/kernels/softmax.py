@@ -1,9 +1,9 @@
 """Softmax, log-softmax and cross-entropy of rows of logits: the pass every job makes.
 
-Two kernels compute the same things. ``softmax_wide`` takes rows of more than 32 classes, one after another, and fills the
-vector registers with classes. ``softmax_tall`` takes rows of at most 32 classes, 64 at a time, transposed into a
-small tile, and fills the registers with rows. Which one is used depends on the number of classes alone, so a row's result
-never depends on its neighbours.
+Two kernels compute the same things. ``softmax_wide`` takes rows of more than 32 classes, one after another, and fills
+the vector registers with classes. ``softmax_tall`` takes rows of at most 32 classes, 64 at a time, transposed into a
+small tile, and fills the registers with rows. Which one is used depends on the number of classes alone, so a row's
+result never depends on its neighbours.
 
 For each row the kernels also leave the largest logit and ``rest``, the sum of the exponentials without one maximum:
 softmax = exp(beta * (z - max)) / (1 + rest), and log(1 + rest) keeps its digits when rest is tiny. Everything the other
@@ -53,8 +53,8 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
         The sum of exp(beta * (z - max)) without one maximum; NaN for a row with a NaN or +inf, or of nothing but -inf.
         Such a row's probabilities are NaN.
     nll : (n,) float64, or (0,) when labels is
-        The cross-entropy in nats: +inf where the label's logit is -inf, 0 where the label is ignored, NaN where it is not
-        a class or the row has no probabilities.
+        The cross-entropy in nats: +inf where the label's logit is -inf, 0 where the label is ignored, NaN where it is
+        not a class or the row has no probabilities.
     hits : (n,) bool, or (0,) when labels is
         Whether the label is the predicted class: the largest logit, ties to the lower index.
     status : (n,) uint8
@@ -89,7 +89,7 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
                     status[i] = min(status[i], BAD_LABEL)
                 else:
                     nll[i] = _row_nll(row[y], m, beta, rest)
-                    if nll[i] == np.inf:
+                    if row[y] == -np.inf:
                         status[i] = min(status[i], MASKED_LABEL)
 
 
@@ -134,7 +134,7 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
                     elif y < 0 or y >= k:
                         loss = np.nan
                         status[first + r] = min(status[first + r], BAD_LABEL)
-                    elif loss == np.inf:
+                    elif picked[r] == -np.inf:
                         status[first + r] = min(status[first + r], MASKED_LABEL)
                     nll[first + r] = loss
             if probs.shape[0] != 0:

@@ -1,0 +1,116 @@
+"""Logits from one layout to another, everything else as it is: the same loop as scoring, with other work in it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from batchmax import __version__
+from batchmax.bad_rows import bad_row, describe_bad_row
+from batchmax.columns import OutputLayout
+from batchmax.columns_out import matrix_columns, matrix_fields
+from batchmax.commit import Output
+from batchmax.errors import UsageError
+from batchmax.job import Job
+from batchmax.matrices import read_matrix
+from batchmax.memory import Buffers
+from batchmax.options import Layout, ScoreOptions
+from batchmax.outputs import LAST_BAD, Status
+from batchmax.pipeline import Progress, Result, Run
+from batchmax.provenance import output_codecs
+from batchmax.scoring import carried_columns
+from batchmax.sink import kept_metadata
+from batchmax.source import Chunk, open_source
+from batchmax.summary import ScoreSummary, Tally
+
+
+def convert(
+    src: Any, out: str, layout: Layout, options: ScoreOptions | None = None, *, progress: Progress | None = None
+) -> ScoreSummary:
+    """Write inputs again with the logits in another layout.
+
+    Parameters
+    ----------
+    src, out, options, progress
+        As in :func:`batchmax.score`; of the options, those on reading, on the output file and on bad rows count.
+    layout
+        ``list``, ``fixed``, or ``wide``: one column a class, ``logit_0`` and so on.
+
+    Raises
+    ------
+    UsageError, DataError, OutputError
+        As :func:`batchmax.score`.
+    """
+    started = time.monotonic()
+    options = replace(options or ScoreOptions(), outputs=(), label="none")
+    output = Output(out, options.if_exists)
+    source = open_source(src, options)
+    name = source.job.logits.names[0].split(".")[-1] if len(source.job.logits.names) == 1 else "logits"
+    if layout == "wide":
+        name = "logits"
+    fields = matrix_fields(name, source.job.n_classes, layout, source.job.logits.dtype, source.job.logits.suffixes)
+    taken = sorted({field.name for field in fields} & set(source.job.carried.names))
+    if taken:
+        raise UsageError(
+            f"the input has a column {taken[0]!r} already", where="--layout", remedy=f"--exclude {taken[0]}"
+        )
+    job = replace(source.job, computed=pa.schema(fields), layout=cast("OutputLayout", layout))
+    work = _Conversion(job, name)
+    progress = progress or Progress()
+    for text in job.notes:
+        progress.note(text)
+    schema = job.schema.with_metadata(kept_metadata(source.schema.metadata))
+    run = Run(
+        source=source,
+        out=output,
+        rejects=None,
+        schema=schema,
+        codecs=output_codecs(job, source),
+        plain=job.computed.names,
+        columns=job.columns_read,
+        progress=progress,
+    )
+    with run.building():
+        run.stream(work)
+        summary = ScoreSummary(
+            n_classes=job.n_classes,
+            files=[file.path for file in source.files],
+            bytes_read=source.size or 0,
+            bytes_written=run.written,
+            seconds=round(time.monotonic() - started, 3),
+            notes=list(job.notes),
+            version=__version__,
+        )
+        summary.count(work.tally, has_hits=False)
+        output.publish(summary.as_dict())
+    return summary
+
+
+class _Conversion:
+    """The work on one chunk: the same numbers in other columns."""
+
+    def __init__(self, job: Job, name: str) -> None:
+        self.tally = Tally()
+        self._job = job
+        self._name = name
+
+    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
+        job = self._job
+        matrix, known = read_matrix(chunk.batch, job.logits, job.n_classes, buffers.take)
+        status = np.full(len(matrix), Status.OK, np.uint8) if known is None else known
+        bad = status <= LAST_BAD
+        if bad.any() and job.options.on_bad_row == "error":
+            row = int(np.argmax(bad))
+            file, at, _ = chunk.locate(row)
+            raise bad_row(f"{file}: row {at:,}", *describe_bad_row(chunk.batch, row, int(status[row]), job))
+        self.tally.add(status)
+        columns = carried_columns(chunk.batch, job)
+        columns += matrix_columns(
+            self._name, matrix, job.layout, missing=bad if bad.any() else None, suffixes=job.logits.suffixes
+        )
+        batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=job.schema)
+        return Result(batch.filter(pa.array(~bad)) if job.options.on_bad_row == "drop" else batch)

@@ -1,0 +1,135 @@
+"""``batchmax inspect``: what is in a file, and the command that scores it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchmax.cli import main
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Return a function that runs ``inspect`` and returns exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run_words(*words):
+        code = main(["inspect", *map(str, words)])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write 100 rows of 5 classes in row groups of 40, under a name that a shell would take apart."""
+    logits = np.random.default_rng(1).normal(size=(100, 5)).astype(np.float32)
+    table = pa.table({"id": range(100), "logits": list(logits), "label": [0] * 100})
+    path = tmp_path / "it's a file.parquet"
+    pq.write_table(table.replace_schema_metadata({"model": "m"}), path, row_group_size=40, compression="zstd")
+    return path
+
+
+def test_the_facts_for_programs(run, file):
+    """JSON holds rows, row groups, columns with codec and encodings, logits, label, classes and the command."""
+    code, out, err = run(file, "--json")
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    facts = json.loads(out)
+    assert facts["n_rows"] == 100
+    assert facts["row_groups"]["count"] == 3
+    assert facts["row_groups"]["rows"] == {"smallest": 20, "largest": 40}
+    assert [column["name"] for column in facts["columns"]] == ["id", "logits", "label"]
+    logits = facts["columns"][1]
+    assert logits["codecs"] == ["ZSTD"]
+    assert "PLAIN" in logits["encodings"]
+    assert facts["bytes"] == sum(column["bytes"] for column in facts["columns"])
+    assert "model" in facts["metadata_keys"]
+    assert facts["logits"]["columns"] == ["logits"]
+    assert facts["label"]["column"] == "label"
+    assert (facts["n_classes"], facts["classes"], facts["problem"]) == (5, None, None)
+
+
+def test_the_command_scores_the_file(run, file):
+    """The command can be pasted: its words are the file and the options that inspect was given."""
+    command = json.loads(run(file, "--json", "--label", "none", "--n-classes", "5")[1])["command"]
+    assert shlex.split(command) == [
+        *("batchmax", "score", str(file), "-o", "scored.parquet"),
+        *("--label", "none", "--n-classes", "5"),
+    ]
+
+
+def test_the_facts_for_people(run, file):
+    """The same, as tables; the command stands unbroken on one line."""
+    code, out, err = run(file)
+    assert (code, err) == (0, "")
+    assert "3 of 20 to 40 rows" in out
+    assert "zstd" in out
+    assert "by its name" in out
+    command = json.loads(run(file, "--json")[1])["command"]
+    assert command in out
+
+
+def test_classes_are_named(run, file):
+    """Class names that are known are shown."""
+    out = run(file, "--classes", "a,b,c,d,e")[1]
+    assert "5: a, b, c, d, e" in out
+
+
+def test_a_file_without_logits_is_described(run, tmp_path):
+    """Where no logits are found, the columns are shown all the same, with what stands in the way."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": [[1.0, 2.0]], "b": [[1.0, 2.0]], "c\x1b": ["t"]}), path)
+    code, out, err = run(path)
+    assert (code, err) == (0, "")
+    assert "\x1b" not in out
+    assert "not as it is" in out
+    assert "--logits NAME" in out
+    facts = json.loads(run(path, "--json")[1])
+    assert facts["logits"] is None
+    assert facts["command"] is None
+    assert "--logits NAME" in facts["problem"]
+
+
+def test_an_empty_file_is_described(run, tmp_path):
+    """No rows and no row groups are no reason to fail."""
+    path = tmp_path / "x.parquet"
+    schema = pa.schema({"logits": pa.list_(pa.float32())})
+    with pq.ParquetWriter(path, schema):
+        pass
+    code, out, _ = run(path)
+    assert code == 0
+    assert "logits" in out
+
+
+def test_many_columns_are_cut_short(run, tmp_path):
+    """One column per class makes many; the table stops, JSON does not."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({f"logit_{number}": [1.0] for number in range(100)}), path)
+    assert "and 60 more columns: --json" in run(path)[1]
+    assert len(json.loads(run(path, "--json")[1])["columns"]) == 100
+
+
+def test_what_is_no_parquet_file_fails(run, tmp_path):
+    """A missing file, another kind of file and a folder end in one line."""
+    (tmp_path / "text").write_text("no Parquet")
+    for path in (tmp_path / "nothing.parquet", tmp_path / "text", tmp_path):
+        code, out, err = run(path)
+        assert code in {1, 2}
+        assert out == ""
+        assert err.startswith("batchmax: error: ")
+        assert err.count("\n") == 1
+
+
+def test_a_folder_is_no_file(run, tmp_path):
+    """A folder is answered with how to see its files."""
+    assert run(tmp_path) == (
+        2,
+        "",
+        f"batchmax: error: {tmp_path}: is a folder; name one of its files: ls {tmp_path}\n",
+    )

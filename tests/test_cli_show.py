@@ -1,0 +1,237 @@
+"""``batchmax show``: the arithmetic of one row."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchmax.cli import main, row_table
+from batchmax.cli.rows import from_values
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Return a function that runs ``show`` at a width and returns exit code, stdout and stderr."""
+
+    def run_words(*words, columns=120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code = main(["show", *map(str, words)])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run_words
+
+
+def table(out, heading):
+    """Return the cells under a heading of a printed table, and the first column for the rows' names."""
+    lines = out.splitlines()
+    top = next(number for number, line in enumerate(lines) if heading in line)
+    end = lines[top].index(heading) + len(heading)
+    cells = []
+    for line in lines[top + 2 :]:
+        if not line.strip() or line.startswith("and "):
+            break
+        cells.append(line[:end].split("  ")[-1].strip())
+    return cells
+
+
+HAND_WORKED = [
+    ("0.95,0.99,0.98", 500, ["2.05e-9", "0.993307", "0.00669285"]),
+    ("0.95,0.99,0.98", 1, ["0.3256", "0.3389", "0.3355"]),
+    ("1.5,0.8,-0.2", 1, ["0.5955", "0.2957", "0.1088"]),
+    ("-1,1,2,3", 1, ["0.0120", "0.0889", "0.2418", "0.6572"]),
+    ("1,2", 1, ["0.26894142", "0.73105858"]),
+    ("10,20", 1, ["4.53978687e-05", "0.999954602"]),
+    ("3.2,1.3,0.2,0.8", 1, ["0.775"]),
+    ("2,1,0.5", 1, ["0.6285", "0.2312", "0.1402"]),
+]
+
+
+@pytest.mark.parametrize(("values", "beta", "expected"), HAND_WORKED)
+def test_hand_worked_cases(run, values, beta, expected):
+    """The printed probabilities are those worked by hand, to every digit that was worked out."""
+    code, out, err = run("--values", values, "--beta", beta)
+    assert (code, err) == (0, "")
+    shown = table(out, "softmax")
+    for text, by_hand in zip(shown, expected, strict=False):
+        mantissa = by_hand.split("e")[0].replace(".", "").lstrip("0")
+        assert f"{float(text):.{len(mantissa) - 1}e}" == f"{float(by_hand):.{len(mantissa) - 1}e}"
+
+
+def test_all_columns_of_the_arithmetic(run):
+    """z, e^(βz), βz − max, softmax, log-softmax and the one-hot argmax are those of plain float arithmetic."""
+    z, beta, label = [1.5, 0.8, -0.2], 2.0, 1
+    out = run("--values", "1.5,0.8,-0.2", "--beta", beta, "--label", label)[1]
+    total = sum(math.exp(beta * value) for value in z)
+    wanted = {
+        "z": z,
+        "e^(βz)": [math.exp(beta * value) for value in z],
+        "βz − max": [beta * (value - max(z)) for value in z],
+        "softmax": [math.exp(beta * value) / total for value in z],
+        "log-softmax": [beta * value - math.log(total) for value in z],
+        "argmax": [1, 0, 0],
+    }
+    for heading, values in wanted.items():
+        place = re.compile(rf"(?<!\S){re.escape(heading)}(?!\S)").search(out).group()
+        assert [float(cell) for cell in table(out, place)] == pytest.approx(values, rel=1e-5), heading
+    facts = dict(re.split(r"\s{2,}", line.strip()) for line in out.split("\n\n")[1].splitlines())
+    assert float(facts["loss"]) == pytest.approx(math.log(total) - beta * z[label], rel=1e-8)
+    assert float(facts["log Σ e^(βz)"]) == pytest.approx(math.log(total), rel=1e-5)
+    assert float(facts["Σ e^(βz − max)"]) == pytest.approx(total / math.exp(beta * max(z)), rel=1e-5)
+    assert (facts["β"], facts["max z"], facts["status"]) == ("2", "1.5", "ok")
+
+
+def test_betas_side_by_side(run):
+    """Several β share one table, at 80 columns too; each has its own probabilities and figures."""
+    for columns in (80, 120):
+        code, out, _ = run("--values", "0.95,0.99,0.98", "--beta", "1,500", columns=columns)
+        assert code == 0
+        assert "β = 1" in out
+        assert "β = 500" in out
+        line = next(line for line in out.splitlines() if "0.95" in line)
+        assert "0.325598703" in line
+        assert "2.04735862e-09" in line
+        assert max(map(len, out.splitlines())) <= columns
+
+
+def test_an_overflowing_power_is_shown_by_its_exponent(run):
+    """e^800 is no float64, so it is written as e^800, and the probabilities are right all the same."""
+    out = run("--values", "800,799,-800")[1]
+    assert table(out, "e^(βz)") == ["e^800", "e^799", "e^-800"]
+    assert table(out, "softmax")[0].startswith("0.7310585")
+
+
+@pytest.mark.parametrize(
+    ("values", "label", "status"),
+    [
+        ("1,nan", None, "nan_logit"),
+        ("1,inf", None, "inf_logit"),
+        ("-inf,-inf", None, "all_masked"),
+        ("1,-inf", "1", "masked_label"),
+        ("1,2", "2", "bad_label"),
+        ("1,2", "-100", "ignored"),
+        ("1,-inf", "0", "ok"),
+    ],
+)
+def test_odd_rows_are_shown_with_their_status(run, values, label, status):
+    """NaN, infinities and labels that cannot be are shown, not refused."""
+    words = ["--values", values, *(["--label", label] if label else [])]
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].split() == ["status", status]
+    record = json.loads(run(*words, "--json")[1])
+    assert record["scores"][0]["status"] == status
+
+
+def test_names_for_values(run):
+    """With --classes the label is a name, and names stand beside the numbers."""
+    out = run("--values", "1,2", "--classes", "cat,dog", "--label", "cat")[1]
+    assert "0 cat" in out
+    assert "1 dog" in out
+    assert table(out, "label") == ["1", "0"]
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write a file of 30 rows and 100 classes in row groups of 8, a NaN in row 20."""
+    logits = np.random.default_rng(1).normal(0, 3, (30, 100)).astype(np.float32)
+    logits[20, 7] = np.nan
+    path = tmp_path / "x.parquet"
+    labels = logits.argmin(axis=1)
+    pq.write_table(pa.table({"logits": list(logits), "label": labels, "probs": labels}), path, row_group_size=8)
+    return path, logits, labels
+
+
+def test_a_row_of_a_file(run, file):
+    """The ten largest classes come in order, then the label's; --all shows every class in its own order."""
+    path, logits, labels = file
+    code, out, err = run(path, "--row", 17)
+    assert (code, err) == (0, "")
+    assert f"{path}: row 17" in out
+    order = [int(index) for index in np.argsort(-logits[17])[:10]] + [int(labels[17])]
+    assert [int(cell) for cell in table(out, "class")] == order
+    assert [float(cell) for cell in table(out, "z")] == pytest.approx(logits[17][order].tolist(), rel=1e-5)
+    assert "and 89 more classes: --all" in out
+    everything = run(path, "--row", 17, "--all")[1]
+    assert [int(cell) for cell in table(everything, "class")] == list(range(100))
+
+
+def test_what_is_shown_is_what_is_scored(run, file):
+    """The JSON holds the row's logits as they are, and float32 probabilities that sum to one."""
+    path, logits, labels = file
+    record = json.loads(run(path, "--row", 3, "--json")[1])
+    assert record["logits"] == logits[3].tolist()
+    assert record["label"] == labels[3]
+    (scores,) = record["scores"]
+    z = logits[3].astype(np.float64)
+    exact = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    assert scores["probs"] == pytest.approx(exact.tolist(), rel=5e-7)
+    assert scores["probs"] == np.array(scores["probs"], np.float32).tolist()
+    assert scores["loss"] == pytest.approx(-math.log(exact[labels[3]]), rel=1e-6)
+
+
+def test_a_bad_row_is_shown(run, file):
+    """A row that stops a job can be looked at."""
+    code, out, _ = run(file[0], "--row", 20)
+    assert code == 0
+    assert "nan_logit" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to show; try: batchmax show --values 1,2,3"),
+        (["x.parquet"], "--row: which row?; the first is --row 0"),
+        (["x.parquet", "--row", "-1"], "--row: there is no row -1; the first is --row 0"),
+        (["x.parquet", "--values", "1"], "--values and a file are both given; give one of them"),
+        (["--values", "1,,2"], "--values: '' is not a number; write it like 0.5,1,-inf"),
+        (["--values", "1", "--beta", "x"], "--beta: 'x' is not a number; write it like 0.5,1,-inf"),
+        (
+            ["--values", "1", "--beta", "1,0"],
+            "--beta: beta is 0; it must be above 0 and at most 1e+300",
+        ),
+        (
+            ["--values", "1", "--beta", "1", "--temperature", "1"],
+            "both --temperature and --beta are given; give one",
+        ),
+    ],
+)
+def test_usage(run, words, message):
+    """What cannot be shown is said in one line, with exit code 2."""
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"batchmax: error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_a_row_that_is_not_there(run, file):
+    """A row after the last is exit code 2 and says how many there are."""
+    code, out, err = run(file[0], "--row", 30)
+    assert (code, out) == (2, "")
+    assert "30" in err
+
+
+@pytest.mark.parametrize("room", range(20, 140, 5))
+def test_the_table_fits_the_room(room):
+    """As long as the probabilities alone fit, the table is never wider than the room."""
+    row = from_values([1.5, -2.25, 3.125], [None], label="1")
+    columns = row_table.fitting(row, row.logits, [0, 1, 2], room)
+    assert [column.heading for column in columns][:2] == ["class", "z"]
+    assert "softmax" in [column.heading for column in columns]
+    width = sum(column.width for column in columns) + 2 * (len(columns) - 1)
+    assert width <= max(room, 39)
+
+
+@pytest.mark.parametrize(
+    ("share", "width", "text"),
+    [(0, 8, ""), (1, 8, "████████"), (0.5, 8, "████"), (1 / 16, 8, "▌"), (float("nan"), 8, ""), (1e-9, 8, "")],
+)
+def test_bars(share, width, text):
+    """A bar is as long as the share, to an eighth of a character."""
+    assert row_table.bar(share, width) == text
