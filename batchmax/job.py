@@ -50,6 +50,13 @@ class Job:
         return self.n_classes * self.logits.dtype.itemsize
 
     @property
+    def result_bytes(self) -> int:
+        """The bytes of one row of results: matrices as they are computed, and as they are written if that differs."""
+        matrices = sum(OUTPUTS[name].kind == "matrix" for name in self.outputs)
+        written = 0 if self.dtype == self.logits.dtype else self.dtype.itemsize
+        return matrices * self.n_classes * (self.logits.dtype.itemsize + written) + 8 * len(OUTPUTS)
+
+    @property
     def columns_read(self) -> tuple[str, ...]:
         """The names of the columns that are needed, nested ones dotted."""
         names = [*self.logits.names, *([self.label.name] if self.label else []), *self.carried.names]
@@ -122,7 +129,7 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
             raise UsageError(
                 f"the input has a column {field.name!r} already",
                 where="--outputs",
-                remedy=f"rename the new ones with --prefix batchmax_, or leave the old one out with --exclude {field.name}",
+                remedy=f"put --prefix batchmax_ before the new ones, or leave the old one out: --exclude {field.name}",
             )
     return replace(job, computed=pa.schema(computed))
 
@@ -185,6 +192,14 @@ def _carried(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> 
                 fields.append(kept)
         elif "*" in wanted or field.name in wanted:
             fields.append(field)
+    kept_names = [field.name for field in fields]
+    twice = next((name for name in kept_names if kept_names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"the input has two columns {twice!r}",
+            where="--columns",
+            remedy=f"rename one, or leave both out: --exclude {twice}",
+        )
     return pa.schema(fields)
 
 

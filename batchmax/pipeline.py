@@ -1,19 +1,19 @@
 """The one loop: read, compute, write, each of the three at the same time as the others.
 
 A chunk is read ahead by one thread while the kernels (which use every core) work on the one before, and a third thread
-encodes and writes the one before that. A few :class:`Buffers` go round, so memory is as large as the chunks in flight
-and never grows. Everything a person asks for here is a function with keyword arguments named as the command line's
-options.
+encodes and writes the row group before that. A few :class:`Buffers` go round, so memory is as large as the chunks in
+flight and never grows. Everything a person asks for here is a function with keyword arguments named as the command
+line's options.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,9 @@ import pyarrow as pa
 from batchmax import __version__, kernels
 from batchmax.bad_rows import bad_row, describe_bad_row
 from batchmax.commit import Output
-from batchmax.errors import GateError, UsageError
+from batchmax.errors import DataError, GateError, UsageError
 from batchmax.job import Job
+from batchmax.matrices import SparseVectorError
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions, score_options
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
@@ -36,8 +37,8 @@ from batchmax.source import Chunk, ParquetSource, StreamSource, open_source
 from batchmax.storage import refuse_inputs_as_output
 from batchmax.summary import Gate, ScoreSummary, Tally
 
-CHUNKS_IN_FLIGHT = 2
-"""Chunks whose results are kept at once: one being computed, one being written."""
+PROGRAM_BYTES = 250 << 20
+"""Memory of the program itself: the interpreter, Numba, Arrow and the compiled kernels."""
 
 ROWS_LOOKED_AT = 1024
 """Rows of the first chunk that are checked for being probabilities already."""
@@ -112,12 +113,16 @@ def score(
 def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.RecordBatchReader:
     """Return the scored rows as a reader that computes as it is pulled.
 
-    Parameters and errors are those of :func:`score`; errors that depend on rows come when the rows are pulled.
+    Parameters and errors are those of :func:`score`; errors that depend on rows come when the rows are pulled. A reader
+    has no place for rejected rows and no end at which to judge, so ``rejects`` and ``fail_if`` are refused.
     """
     options = options or score_options(**given)
+    for option, value in (("--rejects", options.rejects), ("--fail-if", options.fail_if)):
+        if value is not None:
+            raise UsageError("a reader cannot do that", where=option, remedy="leave it out, or use score")
     source = open_source(src, options)
     parts = plan_parts(source.group_rows(), source.job.row_bytes)
-    work = _ScoreWork(source.job, Progress())
+    work = _ScoreWork(source.job, Progress(), source.schema)
 
     def batches() -> Iterator[pa.RecordBatch]:
         # Each batch has memory of its own, since nobody knows how long the reader's user keeps it.
@@ -154,8 +159,9 @@ def dry_run(src: Any, out: str, options: ScoreOptions) -> dict[str, Any]:
 class _ScoreWork:
     """The work on one chunk, and what is counted over all of them."""
 
-    def __init__(self, job: Job, progress: Progress) -> None:
+    def __init__(self, job: Job, progress: Progress, schema: pa.Schema) -> None:
         self.job = job
+        self._schema = schema
         self.tally = Tally()
         self.warnings: list[str] = []
         self._progress = progress
@@ -163,7 +169,10 @@ class _ScoreWork:
 
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
         job, policy = self.job, self.job.options.on_bad_row
-        matrix, labels, known = read_rows(chunk.batch, job, buffers.take)
+        try:
+            matrix, labels, known = read_rows(chunk.batch, job, buffers.take)
+        except SparseVectorError as error:
+            raise DataError(error.what, where=_place(chunk, error.row), remedy=error.remedy) from error
         if not self._looked and len(matrix):
             self._look(matrix)
         scores = score_rows(matrix, labels, known, job, buffers.take)
@@ -177,7 +186,7 @@ class _ScoreWork:
             return Result(batch)
         rejects = None
         if job.options.rejects is not None:
-            rejects = _rejects(chunk, np.flatnonzero(bad), scores.status)
+            rejects = _rejects(chunk, np.flatnonzero(bad), scores.status, self._schema)
         return Result(batch.filter(pa.array(~bad)), rejects)
 
     def warn(self, text: str) -> None:
@@ -195,9 +204,8 @@ class _ScoreWork:
     def _describe(self, chunk: Chunk, row: int, status: np.ndarray[Any, Any]) -> Exception:
         file, at, group = chunk.locate(row)
         what, hint = describe_bad_row(chunk.batch, row, int(status[row]), self.job)
-        where = f"{file}: row {at:,}" + ("" if group is None else f" (row group {group})")
         look = "" if group is None else f"look: batchmax show {file} --row {at}"
-        return bad_row(where, what, hint, look)
+        return bad_row(_place(chunk, row), what, hint, look)
 
 
 class _ScoreJob:
@@ -210,7 +218,7 @@ class _ScoreJob:
         self._rejects = _rejects_output(options, self._out)
         self._source = open_source(src, options)
         self._job = self._source.job
-        self._work = _ScoreWork(self._job, progress)
+        self._work = _ScoreWork(self._job, progress, self._source.schema)
         self._progress = progress
         for text in self._job.notes:
             progress.note(text)
@@ -303,7 +311,8 @@ class Run:
     @contextlib.contextmanager
     def building(self) -> Iterator[None]:
         """Make room for the output, with as many threads as were asked for; clean up what was not published."""
-        refuse_inputs_as_output([file.path for file in self.source.files], self.out.path)
+        outputs = [output.path for output in (self.out, self.rejects) if output is not None]
+        refuse_inputs_as_output([file.path for file in self.source.files], *outputs)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_threads(self.source.job.options))
             stack.enter_context(self.out.building())
@@ -336,52 +345,78 @@ class Run:
     def _overlap(self, chunks: Iterator[Chunk], work: Work, sink: ParquetSink, rejects: ParquetSink | None) -> int:
         """Read, work and write at the same time, and return how many rows went in."""
         rows = 0
-        free = deque(Buffers() for _ in range(CHUNKS_IN_FLIGHT))
-        busy: deque[tuple[Future[None], Buffers]] = deque()
+        free: list[Buffers] = []
+        group: list[tuple[Result, Buffers]] = []
 
-        def write(result: Result) -> None:
-            sink.write(result.batch)
-            if rejects is not None and result.rejects is not None:
-                rejects.write(result.rejects)
+        def write(group: list[tuple[Result, Buffers]]) -> list[Buffers]:
+            sink.write([result.batch for result, _ in group])
+            if rejects is not None:
+                rejects.write([result.rejects for result, _ in group if result.rejects is not None])
+            return [buffers for _, buffers in group]
 
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
             ahead = reader.submit(next, chunks, None)
+            writing = writer.submit(write, [])
             while (chunk := ahead.result()) is not None:
                 ahead = reader.submit(next, chunks, None)
-                if not free:
-                    written, buffers = busy.popleft()
-                    written.result()
-                    free.append(buffers)
-                buffers = free.popleft()
+                buffers = free.pop() if free else Buffers()
                 buffers.reset()
-                busy.append((writer.submit(write, work(chunk, buffers)), buffers))
+                group.append((work(chunk, buffers), buffers))
                 rows += chunk.batch.num_rows
                 self.progress.advance(chunk.batch.num_rows, chunk.batch.num_rows * self.source.job.row_bytes)
-            for written, _ in busy:
-                written.result()
+                if chunk.ends_group:
+                    free += writing.result()
+                    writing = writer.submit(write, group)
+                    group = []
+            writing.result()
+            write(group)
         return rows
+
+
+def check_memory(source: ParquetSource | StreamSource) -> None:
+    """Refuse a job that will not fit into the memory it may use, before anything is allocated.
+
+    Raises
+    ------
+    UsageError
+        Naming the memory it would take.
+    """
+    needed = PROGRAM_BYTES + source.memory_needed()
+    limit = source.job.options.memory_limit
+    if needed > limit:
+        raise UsageError(
+            f"the job takes about {needed / 2**20:,.0f} MiB, and may use {limit / 2**20:,.0f}",
+            where="--memory-limit",
+            remedy=f"allow {math.ceil(needed / 2**20)}MiB, or make row groups smaller: --row-group-size ROWS",
+        )
 
 
 def limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
     """Return the chunks of the first ``limit`` rows; of all for None."""
-    for chunk in chunks:
-        if limit is None:
-            yield chunk
-            continue
-        if limit <= 0:
-            return
-        yield chunk.slice(limit) if chunk.batch.num_rows > limit else chunk
+    if limit is None:
+        yield from chunks
+        return
+    # Asked before the next chunk is read: what lies after the limit may be large, or damaged.
+    while limit > 0 and (chunk := next(chunks, None)) is not None:
+        yield chunk.slice(0, limit, ends_group=True) if chunk.batch.num_rows > limit else chunk
         limit -= chunk.batch.num_rows
 
 
-def _rejects(chunk: Chunk, rows: np.ndarray[Any, Any], status: np.ndarray[Any, Any]) -> pa.RecordBatch:
-    """Return whole rows with the file, the row in the file and the status."""
+def _place(chunk: Chunk, row: int) -> str:
+    file, at, group = chunk.locate(row)
+    return f"{file}: row {at:,}" + ("" if group is None else f" (row group {group})")
+
+
+def _rejects(
+    chunk: Chunk, rows: np.ndarray[Any, Any], status: np.ndarray[Any, Any], schema: pa.Schema
+) -> pa.RecordBatch:
+    """Return whole rows, in the columns of the schema, with the file, the row in the file and the status."""
     places = [chunk.locate(int(row)) for row in rows]
-    columns = [*chunk.batch.take(pa.array(rows)).columns]
+    columns = [*chunk.batch.select(schema.names).take(pa.array(rows)).columns]
     columns.append(pa.array([file for file, _, _ in places], pa.string()))
     columns.append(pa.array([row for _, row, _ in places], pa.int64()))
     columns.append(pa.array([STATUS_NAMES[status[row]] for row in rows], pa.string()))
-    return pa.RecordBatch.from_arrays(columns, schema=rejects_schema(chunk.batch.schema))
+    return pa.RecordBatch.from_arrays(columns, schema=rejects_schema(schema))
 
 
 def _rejects_output(options: ScoreOptions, out: Output) -> Output | None:
@@ -405,8 +440,10 @@ def _width(kind: Any, job: Job) -> int:
         return int(kind.list_size * kind.value_type.bit_width // 8)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         count = job.options.top_k if kind.value_type in {pa.int32(), pa.string()} else job.n_classes
-        return (count or job.n_classes) * 4
-    return 1 if pa.types.is_dictionary(kind) else int(getattr(kind, "bit_width", 32)) // 8
+        return (count or job.n_classes) * _width(kind.value_type, job)
+    if pa.types.is_dictionary(kind) or pa.types.is_boolean(kind):
+        return 1
+    return 4 if pa.types.is_string(kind) else int(kind.bit_width) // 8
 
 
 @contextlib.contextmanager

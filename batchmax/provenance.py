@@ -42,7 +42,8 @@ def output_schema(job: Job, source: ParquetSource | StreamSource) -> pa.Schema:
 def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, str]:
     """Return the codec of each column of the output, by the column's name."""
     chosen = None if job.options.compression is None else job.options.compression.upper()
-    theirs = input_codecs(source.files[0].metadata if source.files else None)
+    filled = (file.metadata for file in source.files if file.metadata.num_row_groups)
+    theirs = input_codecs(next(filled, None))
     logits = theirs.get(job.logits.names[0].split(".")[0], "SNAPPY")
     codecs = {name: chosen or theirs.get(name, "SNAPPY") for name in job.carried.names}
     return codecs | dict.fromkeys(job.computed.names, chosen or logits)

@@ -121,6 +121,9 @@ def score_rows(matrix: Array, labels: Labels, row_status: Array | None, job: Job
     )
     nll = losses = hits = weights = None
     if labels.indices is not None:
+        if labels.status is not None and labels.ignore_index == 0:
+            # Rows without a label stand at index 0, which the kernel took for the ignored one.
+            status[(status == Status.IGNORED) & (labels.status == Status.UNLABELLED)] = Status.UNLABELLED
         nll, hits, weights = rows.nll, rows.hits, job.class_weights
         losses = index_losses(
             matrix, rows, options.beta, labels.indices, weights, options.label_smoothing, labels.ignore_index, take
@@ -133,7 +136,8 @@ def score_rows(matrix: Array, labels: Labels, row_status: Array | None, job: Job
             losses = dense_losses(
                 matrix, rows, options.beta, labels.targets, job.class_weights, options.label_smoothing, take
             )
-        status[(losses == np.inf) & (status == Status.OK)] = Status.MASKED_LABEL
+        # The plain loss: smoothing puts weight on classes that the target leaves out.
+        status[(nll == np.inf) & (status == Status.OK)] = Status.MASKED_LABEL
     if losses is not None:
         values["loss"] = losses
     _add_order(values, matrix, labels.indices, rows, job, take)
@@ -141,7 +145,8 @@ def score_rows(matrix: Array, labels: Labels, row_status: Array | None, job: Job
     if "confidence" in job.outputs:
         values["confidence"] = 1.0 / (1.0 + rows.rests)
     if "logsumexp" in job.outputs:
-        values["logsumexp"] = options.beta * rows.maxima + rows.log_sums
+        with np.errstate(over="ignore"):
+            values["logsumexp"] = options.beta * rows.maxima + rows.log_sums
     if hits is not None:
         values["correct"] = hits
     values["status"] = status

@@ -1,10 +1,11 @@
-"""Record batches into a Parquet file in the making: one batch, one row group.
+"""Record batches into a Parquet file in the making, a row group at a time.
 
 Knows where the bytes go and how they are encoded; not what they mean, nor when the file is published.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -58,13 +59,14 @@ class ParquetSink:
                 write_page_checksum=True,
             )
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Append a row group; a batch without rows appends nothing."""
-        if not batch.num_rows:
+    def write(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Append a row group made of some batches; without rows, append nothing."""
+        rows = sum(batch.num_rows for batch in batches)
+        if not rows:
             return
         with self._writing():
-            self._writer.write_batch(batch, row_group_size=batch.num_rows)
-        self.rows += batch.num_rows
+            self._writer.write_table(pa.Table.from_batches(batches), row_group_size=rows)
+        self.rows += rows
 
     def close(self) -> int:
         """Finish the file, make it durable, look at it once more, and return its size.
@@ -85,7 +87,10 @@ class ParquetSink:
         return size
 
     def abandon(self) -> None:
-        """Let go of the file without finishing it."""
+        """Let go of the file, whole or not."""
+        # A writer that is still open would try to finish the file when it is collected, and complain that it cannot.
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+            self._writer.close()
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Inputs as batches: Parquet files, or anything that gives an Arrow stream, one row group of the output at a time.
+"""Inputs as batches of bounded bytes: Parquet files, or anything that gives an Arrow stream.
 
 A :class:`Chunk` is a record batch that becomes one row group, and knows where each of its rows came from. Whoever reads
 files another way gives chunks too; nothing after this module knows what a file is.
@@ -11,22 +11,26 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchmax.arrow import schema_without_views, without_views
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.job import plan_scoring
 from batchmax.labels import LabelColumn
-from batchmax.matrices import first_row_length
+from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
 from batchmax.storage import find_files
 
 MOST_ROW_GROUP_BYTES = 64 << 20
 """Logits of an output row group, unless its rows are asked for."""
+
+MOST_CHUNK_BYTES = 16 << 20
+"""Logits that are read, and computed on, at a time."""
 
 READ_BUFFER = 1 << 20
 FOOTER_TAIL = 8
@@ -34,9 +38,8 @@ FOOTER_TAIL = 8
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run of rows is from."""
+    """Where a run of rows is from: its file, and the row of the file that it begins with."""
 
-    rows: int
     file: str
     first_row: int
     row_group: int | None
@@ -44,22 +47,20 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Rows that become one row group of the output."""
+    """A batch of rows: where they are from, and whether a row group of the output ends with them."""
 
     batch: pa.RecordBatch
-    origins: tuple[Origin, ...]
+    origin: Origin
+    ends_group: bool = False
 
     def locate(self, row: int) -> tuple[str, int, int | None]:
         """Return the file, the row in the file, and the row group of a row of this chunk."""
-        for origin in self.origins:
-            if row < origin.rows:
-                return origin.file, origin.first_row + row, origin.row_group
-            row -= origin.rows
-        raise IndexError(row)
+        return self.origin.file, self.origin.first_row + row, self.origin.row_group
 
-    def slice(self, rows: int) -> Chunk:
-        """Return the first rows of the chunk."""
-        return Chunk(self.batch.slice(0, rows), self.origins)
+    def slice(self, start: int, rows: int, *, ends_group: bool) -> Chunk:
+        """Return some rows of the chunk."""
+        origin = replace(self.origin, first_row=self.origin.first_row + start)
+        return Chunk(self.batch.slice(start, rows), origin, ends_group)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,11 @@ def open_source(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource
             f"{type(src).__name__} is no input",
             remedy="give paths, or an object with __arrow_c_stream__ such as a table",
         )
-    return ParquetSource([os.fspath(path) for path in src], options)
+    paths = list(src)
+    for path in paths:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"{type(path).__name__} is no path", remedy="give paths as text, or a table")
+    return ParquetSource([os.fspath(path) for path in paths], options)
 
 
 class ParquetSource:
@@ -181,41 +186,67 @@ class ParquetSource:
 
         ``columns`` are the names that are needed, nested ones dotted; None for all.
         """
-        wanted = self._options.row_group_size
         chunks = (chunk for part in parts for chunk in self._part_chunks(part, columns))
-        yield from chunks if wanted is None else _regroup(chunks, wanted)
+        wanted = self._options.row_group_size
+        return chunks if wanted is None else _regroup(chunks, wanted, wanted)
+
+    def memory_needed(self) -> int:
+        """Return about how many bytes of memory a job on these files takes besides what the program itself does."""
+        groups = [
+            self._pieces(file.metadata.row_group(group))
+            for file in self.files
+            for group in range(file.metadata.num_row_groups)
+        ]
+        wanted = self._options.row_group_size
+        if wanted is not None:
+            groups = [(wanted, min(piece, wanted), n_bytes) for _, piece, n_bytes in groups]
+        return max((_memory_of(*group, self.job.result_bytes) for group in groups), default=0)
 
     def _part_chunks(self, part: Part, columns: Sequence[str] | None) -> Iterator[Chunk]:
         file = self.files[part.file]
         with _reading(file.path), _parquet_file(file.path, file.metadata) as parquet:
-            first_row = part.first_row
+            row = part.first_row
             for group in range(part.first_group, part.end_group):
-                left = rows = parquet.metadata.row_group(group).num_rows
-                for batch in parquet.iter_batches(self._chunk_rows(parquet, group), [group], columns):
-                    left -= batch.num_rows
-                    origin = Origin(batch.num_rows, file.path, first_row, group)
-                    first_row += batch.num_rows
-                    yield Chunk(batch, (origin,))
+                metadata = parquet.metadata.row_group(group)
+                whole, piece, _ = self._pieces(metadata)
+                left = metadata.num_rows
+                batches = parquet.iter_batches(piece, [group], columns)
+                chunks = (Chunk(without_views(batch), Origin(file.path, row, group)) for batch in batches)
+                for chunk in _regroup(chunks, whole, piece):
+                    left -= chunk.batch.num_rows
+                    yield replace(chunk, origin=replace(chunk.origin, first_row=row))
+                    row += chunk.batch.num_rows
                 if left:
                     raise DataError(
-                        f"row group {group} holds {rows - left:,} rows, not {rows:,} as the footer says",
+                        f"row group {group} holds {metadata.num_rows - left:,} rows, not {metadata.num_rows:,} as the "
+                        "footer says",
                         where=file.path,
                         remedy="the file is damaged: make it again",
                     )
 
-    def _chunk_rows(self, parquet: pq.ParquetFile, group: int) -> int:
-        """Return how many rows to read at a time: the whole group, or equal pieces of it that are not too large."""
-        metadata = parquet.metadata.row_group(group)
-        n_bytes = max(metadata.num_rows * self.job.row_bytes, metadata.total_byte_size // 2)
-        pieces = min(max(1, math.ceil(n_bytes / MOST_ROW_GROUP_BYTES)), metadata.num_rows or 1)
-        return math.ceil(metadata.num_rows / pieces) or 1
+    def _pieces(self, metadata: pq.RowGroupMetaData) -> tuple[int, int, int]:
+        """Return the rows of a row group of the output, the rows of a chunk, and the bytes of a row.
+
+        The first is the whole group, or equal pieces of it that are not too large.
+        """
+        rows = metadata.num_rows or 1
+        row_bytes = max(self.job.row_bytes, metadata.total_byte_size // rows // 2, 1)
+        group = math.ceil(rows / min(math.ceil(rows * row_bytes / MOST_ROW_GROUP_BYTES), rows))
+        piece = math.ceil(group / min(math.ceil(group * row_bytes / MOST_CHUNK_BYTES), group))
+        return group, piece, row_bytes
 
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
         with _reading(file.path), _parquet_file(file.path, file.metadata) as parquet:
+            first_row = 0
             for batch in parquet.iter_batches(64, columns=list(column.names), use_threads=False):
-                length = first_row_length(batch, column)
+                try:
+                    length = first_row_length(batch, column)
+                except SparseVectorError as error:
+                    where = f"{file.path}: row {first_row + error.row:,}"
+                    raise DataError(error.what, where=where, remedy=error.remedy) from error
                 if length:
                     return length
+                first_row += batch.num_rows
         return None
 
     def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:
@@ -233,7 +264,8 @@ class ParquetSource:
 
     def _check_agreement(self) -> None:
         """Check that the files after the first have its columns, and as many classes."""
-        needed = {name.split(".")[0] for name in self.job.columns_read}
+        read = self.schema.names if self._options.rejects is not None else self.job.columns_read
+        needed = dict.fromkeys(name if name in self.schema.names else name.split(".")[0] for name in read)
         for file in self.files[1:]:
             schema = _schema(file)
             for name in needed:
@@ -266,7 +298,7 @@ class StreamSource:
     def __init__(self, stream: Any, options: ScoreOptions) -> None:
         self._reader = pa.RecordBatchReader.from_stream(stream)
         self.files = []
-        self.schema = self._reader.schema
+        self.schema = schema_without_views(self._reader.schema)
         self.n_rows: int | None = getattr(stream, "num_rows", None)
         self.size: int | None = None
         self._options = options
@@ -286,40 +318,42 @@ class StreamSource:
         """Read the rows in order. A stream is one part, and gives all of its columns."""
         del parts, columns
         rows = self._options.row_group_size or max(1, MOST_ROW_GROUP_BYTES // self.job.row_bytes)
-        yield from _regroup(self._batches(), rows)
+        return _regroup(self._batches(), rows, max(1, min(rows, MOST_CHUNK_BYTES // self.job.row_bytes)))
+
+    def memory_needed(self) -> int:
+        """Return about how many bytes of memory a job on this stream takes besides what the program itself does."""
+        rows = self._options.row_group_size or max(1, MOST_ROW_GROUP_BYTES // self.job.row_bytes)
+        piece = min(rows, max(1, MOST_CHUNK_BYTES // self.job.row_bytes))
+        return _memory_of(rows, piece, self.job.row_bytes, self.job.result_bytes)
 
     def _batches(self) -> Iterator[Chunk]:
         first_row = 0
         for batch in itertools.chain(self._read, self._reader):
-            yield Chunk(batch, (Origin(batch.num_rows, "the stream", first_row, None),))
+            yield Chunk(without_views(batch), Origin("the stream", first_row, None))
             first_row += batch.num_rows
 
 
-def _regroup(chunks: Iterable[Chunk], rows: int) -> Iterator[Chunk]:
-    """Cut and join chunks so that each has this many rows, except the last."""
-    waiting: list[tuple[pa.RecordBatch, Origin]] = []
+def _regroup(chunks: Iterable[Chunk], group: int, piece: int) -> Iterator[Chunk]:
+    """Cut chunks so that none has more rows than a piece, and that a group ends after so many rows and at the end."""
     have = 0
+    last: Chunk | None = None
     for chunk in chunks:
-        done = 0
-        for origin in chunk.origins:
-            while origin.rows:
-                take = min(origin.rows, rows - have)
-                waiting.append(
-                    (chunk.batch.slice(done, take), Origin(take, origin.file, origin.first_row, origin.row_group))
-                )
-                origin = Origin(origin.rows - take, origin.file, origin.first_row + take, origin.row_group)  # noqa: PLW2901
-                done, have = done + take, have + take
-                if have == rows:
-                    yield _join(waiting)
-                    waiting, have = [], 0
-    if waiting:
-        yield _join(waiting)
+        start = 0
+        while start < chunk.batch.num_rows:
+            if last is not None:
+                yield last
+            rows = min(piece, group - have, chunk.batch.num_rows - start)
+            have = (have + rows) % group
+            last = chunk.slice(start, rows, ends_group=have == 0)
+            start += rows
+    if last is not None:
+        yield replace(last, ends_group=True)
 
 
-def _join(parts: list[tuple[pa.RecordBatch, Origin]]) -> Chunk:
-    batches = [batch for batch, _ in parts]
-    batch = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-    return Chunk(batch, tuple(origin for _, origin in parts))
+def _memory_of(group: int, piece: int, row_bytes: int, result_bytes: int) -> int:
+    # Measured: the results of a row group that is filled and of one that is written, and per chunk what reading,
+    # converting and encoding take.
+    return 2 * group * result_bytes + piece * (3 * result_bytes + 14 * row_bytes)
 
 
 def _open_file(path: str) -> InputFile:
@@ -329,7 +363,7 @@ def _open_file(path: str) -> InputFile:
 
 def _schema(file: InputFile) -> pa.Schema:
     with _reading(file.path):
-        return file.metadata.schema.to_arrow_schema()
+        return schema_without_views(file.metadata.schema.to_arrow_schema())
 
 
 def _parquet_file(path: str, metadata: pq.FileMetaData) -> pq.ParquetFile:

@@ -221,10 +221,10 @@ def test_a_row_that_is_not_there(run, file):
 def test_the_table_fits_the_room(room):
     """As long as the probabilities alone fit, the table is never wider than the room."""
     row = from_values([1.5, -2.25, 3.125], [None], label="1")
-    columns = row_table.fitting(row, row.logits, [0, 1, 2], room)
+    columns, gap = row_table.fitting(row, row.logits, [0, 1, 2], room)
     assert [column.heading for column in columns][:2] == ["class", "z"]
     assert "softmax" in [column.heading for column in columns]
-    width = sum(column.width for column in columns) + 2 * (len(columns) - 1)
+    width = sum(column.width for column in columns) + gap * (len(columns) - 1)
     assert width <= max(room, 39)
 
 

@@ -87,7 +87,7 @@ def show(facts: Facts) -> None:
     )
     console.print()
     table = tables.new_table()
-    for heading in ("column", "type", "size", "ratio", "codec", "encodings", "def/rep"):
+    for heading in ("column", "type", "size", "ratio", "codec", "encodings", "levels"):
         is_number = heading in {"size", "ratio"}
         table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
     for column in facts["columns"][:MOST_COLUMNS]:

@@ -25,14 +25,17 @@ PROBABILITY_DIGITS = 9
 """Enough to tell any two float32 apart."""
 
 FULL = ("e^(βz)", "βz − max", "softmax", "bar", "log-softmax", "argmax")
+NO_BAR = ("e^(βz)", "βz − max", "softmax", "log-softmax", "argmax")
 CHOICES = (
-    FULL,
-    ("e^(βz)", "βz − max", "softmax", "log-softmax", "argmax"),
-    ("e^(βz)", "softmax", "bar", "log-softmax"),
-    ("softmax", "bar"),
-    ("softmax",),
+    (FULL, 2),
+    (FULL, 1),
+    (NO_BAR, 2),
+    (NO_BAR, 1),
+    (("e^(βz)", "softmax", "bar", "log-softmax"), 2),
+    (("softmax", "bar"), 2),
+    (("softmax",), 2),
 )
-"""What is shown of each β, from much room to little."""
+"""What is shown of each β and the spaces between columns, from much room to little."""
 
 BAR_WIDTHS = (24, 16, 8)
 LONGEST_NAME = 24
@@ -59,8 +62,8 @@ def show(row: Row, *, everything: bool) -> None:
         console.print(Text(row.origin, style="bold"))
     if row.logits is not None:
         shown = classes_shown(row.logits, row.label, everything=everything)
-        columns = fitting(row, row.logits, shown, console.width)
-        table = tables.new_table()
+        columns, gap = fitting(row, row.logits, shown, console.width)
+        table = tables.new_table(gap)
         for column in columns:
             table.add_column(Text(column.heading), justify=column.justify, no_wrap=True)
         for position, index in enumerate(shown):
@@ -107,10 +110,11 @@ def bar(share: float, width: int) -> str:
     return "█" * (eighths // 8) + tip
 
 
-def fitting(row: Row, logits: Vector, shown: Sequence[int], room: int) -> list[Column]:
-    """Return the columns of the fullest table that there is room for."""
+def fitting(row: Row, logits: Vector, shown: Sequence[int], room: int) -> tuple[list[Column], int]:
+    """Return the columns of the fullest table that there is room for, and the spaces between them."""
     columns: list[Column] = []
-    for names, bar_width in product(CHOICES, BAR_WIDTHS):
+    gap = 2
+    for (names, gap), bar_width in product(CHOICES, BAR_WIDTHS):
         columns = [
             Column("class", [_class_text(row, index) for index in shown], "left" if row.classes else "right"),
             Column("z", [number(float(logits[index])) for index in shown]),
@@ -123,9 +127,9 @@ def fitting(row: Row, logits: Vector, shown: Sequence[int], room: int) -> list[C
             columns += [of_beta[name] for name in names]
         if row.label is not None:
             columns.append(Column("label", ["1" if index == row.label else "0" for index in shown]))
-        if sum(column.width + tables.GAP for column in columns) - tables.GAP <= room:
+        if sum(column.width + gap for column in columns) - gap <= room:
             break
-    return columns
+    return columns, gap
 
 
 def _columns(scores: Scores, logits: Vector, shown: Sequence[int], bar_width: int) -> dict[str, Column]:

@@ -70,9 +70,10 @@ def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
             click.echo(f"{'':{width + GAP}}{line}")
 
 
-def new_table() -> Table:
-    """Return an empty table in the style of all tables."""
-    return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
+def new_table(gap: int = GAP) -> Table:
+    """Return an empty table in the style of all tables, with so many spaces between columns."""
+    # The box has one space of its own between columns.
+    return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0))
 
 
 def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:

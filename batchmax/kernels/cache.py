@@ -97,8 +97,8 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
 
     def _warn(self, verb: str, error: Exception) -> None:
         warnings.warn(
-            f"compiled kernels in {self.cache_path} cannot be {verb} ({type(error).__name__}: {error}); compiling again; "
-            "delete that folder, or name another with BATCHMAX_CACHE_DIR",
+            f"compiled kernels in {self.cache_path} cannot be {verb} ({type(error).__name__}: {error}); "
+            "compiling again; delete that folder, or name another with BATCHMAX_CACHE_DIR",
             RuntimeWarning,
             stacklevel=2,
         )

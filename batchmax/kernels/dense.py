@@ -1,9 +1,10 @@
 """Cross-entropy against a weight for every class: target distributions, and the uniform part of label smoothing."""
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from batchmax.kernels.exponential import log1p, shifted_logit
+from batchmax.kernels.machine import compiled
 from batchmax.kernels.softmax import LANES, add_exactly
 
 
@@ -30,7 +31,7 @@ def dense_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rest
         losses[i] = _row_dense(z[i], target, class_weights, smoothing, beta, z.dtype.type(maxima[i]), rests[i])
 
 
-@njit
+@compiled
 def _row_dense(row, target, class_weights, smoothing, beta, m, rest):
     if rest != rest:
         return np.nan

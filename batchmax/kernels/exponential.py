@@ -17,10 +17,10 @@ Muller et al., Handbook of Floating-Point Arithmetic, 2nd ed., chapters 4 (two-s
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
-from batchmax.kernels.machine import bits_of, float_of, fma
+from batchmax.kernels.machine import bits_of, compiled, float_of, fma
 
 LOG2_E = 1.4426950408889634
 # ln 2 in two parts: the first has 33 significant bits, so that its product with an exponent of 11 bits is exact.
@@ -56,7 +56,7 @@ def _shifted_logit(z, m, beta):
     return lambda z, m, beta: _shifted_logit_double(z, m, beta)
 
 
-@njit
+@compiled
 def _shifted_logit_double(z, m, beta):
     # A difference of two numbers near the largest float64 overflows; of their quarters, which are exact, it does not.
     huge = abs(z) > HUGE or abs(m) > HUGE
@@ -89,7 +89,7 @@ def _shifted_exp(z, m, beta):
     return lambda z, m, beta: _exp_double(*_shifted_logit_double(z, m, beta))
 
 
-@njit
+@compiled
 def _exp2_single(x):
     # 2**x = 2**n * 2**r with |r| <= 1/2. The polynomial is the Chebyshev fit of (2**r - 1) / r, degree 5, so that 2**0
     # is exactly 1; its relative error is 2**-27.5. Written so that a NaN passes the comparison.
@@ -105,7 +105,7 @@ def _exp2_single(x):
     return float_of(bits_of(p) + (bits_of(rounded) << 52))
 
 
-@njit
+@compiled
 def _exp_double(high, low):
     # exp(x) = 2**n * exp(r) with |r| <= ln(2)/2, r itself in two parts. Taylor's series to r**13 / 13! leaves 2**-57.
     low = 0.0 if high < LOWEST_EXP else low
@@ -134,7 +134,7 @@ def _exp_double(high, low):
     return e * float_of((half + 1023) << 52) * float_of((whole - half + 1023) << 52)
 
 
-@njit
+@compiled
 def log1p(x):
     """Return log(1 + x) of a float64 x >= 0 to about one ULP; NaN of NaN.
 

@@ -78,6 +78,6 @@ class Kernel:
 
 
 def _compile(function: Callable[..., None], *, parallel: bool) -> Any:
-    dispatcher = numba.njit(function, parallel=parallel, nogil=True)
+    dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy")
     dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba offers no other way to name the folder
     return dispatcher

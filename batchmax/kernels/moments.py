@@ -7,10 +7,10 @@ and have lost the digits of classes near zero.
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from batchmax.kernels.exponential import log1p, shifted_exp, shifted_logit
-from batchmax.kernels.machine import add_any_order
+from batchmax.kernels.machine import add_any_order, compiled
 
 NEGLIGIBLE = -745.0
 
@@ -43,7 +43,7 @@ def moments(z, labels, beta, maxima, rests, entropy, el2n):
             el2n[i] = _distance(z[i], m, beta, y) / (1.0 + rest) if 0 <= y < k else np.nan
 
 
-@njit
+@compiled
 def _mean_shift(row, m, beta):
     """Return the sum of -x exp(x) over the row's shifted logits x."""
     total = 0.0
@@ -53,7 +53,7 @@ def _mean_shift(row, m, beta):
     return total
 
 
-@njit
+@compiled
 def _distance(row, m, beta, y):
     # 1 - p_y is the sum of the others' probabilities: no cancellation when p_y is near 1.
     others = 0.0

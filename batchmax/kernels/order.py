@@ -7,10 +7,10 @@ lower index everywhere. Rows without probabilities (their ``rests`` is NaN) get 
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from batchmax.kernels.exponential import shifted_exp, shifted_logit
-from batchmax.kernels.machine import maximum
+from batchmax.kernels.machine import compiled, maximum
 
 MOST_INSERTED = 64
 """Up to this many top classes are found by insertion, more by a stable sort."""
@@ -68,7 +68,7 @@ def top_k(z, beta, maxima, rests, classes, probs):
             probs[i, place] = shifted_exp(row[classes[i, place]], m, beta) / (1.0 + rests[i])
 
 
-@njit
+@compiled
 def _first_index(row, value):
     best = row.shape[0]
     for j in range(row.shape[0]):
@@ -76,7 +76,7 @@ def _first_index(row, value):
     return best
 
 
-@njit
+@compiled
 def _runner_up(row, best):
     second = row.dtype.type(-np.inf)
     for j in range(row.shape[0]):
@@ -84,7 +84,7 @@ def _runner_up(row, best):
     return second
 
 
-@njit
+@compiled
 def _rank(row, y):
     above = 1
     for j in range(row.shape[0]):
@@ -92,7 +92,7 @@ def _rank(row, y):
     return above
 
 
-@njit
+@compiled
 def _largest(row, classes):
     k = classes.shape[0]
     if k > MOST_INSERTED:

@@ -13,11 +13,11 @@ kernels need of a row is in these two numbers.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange, types
+from numba import prange, types
 from numba.extending import overload
 
 from batchmax.kernels.exponential import log1p, shifted_exp, shifted_logit
-from batchmax.kernels.machine import add_any_order, fma, maximum
+from batchmax.kernels.machine import add_any_order, compiled, fma, maximum
 from batchmax.outputs import Status
 
 MOST_TALL_CLASSES = 32
@@ -104,6 +104,7 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
         ms = np.empty(LANES, z.dtype)
         sums = np.empty(LANES, np.float64)
         losts = np.empty(LANES, np.float64)
+        spare = np.empty(LANES, np.float64)
         picked = np.empty(LANES, z.dtype)
         for tile in range(block * tiles_per_block, min(tiles, (block + 1) * tiles_per_block)):
             first = tile * LANES
@@ -138,13 +139,13 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
                         status[first + r] = min(status[first + r], MASKED_LABEL)
                     nll[first + r] = loss
             if probs.shape[0] != 0:
-                _tile_scale(es, sums, zs)
+                _tile_scale(es, sums, losts, spare, zs)
                 for r in range(rows):
                     for j in range(k):
                         probs[first + r, j] = zs[j, r]
 
 
-@njit
+@compiled
 def _row_maximum(row):
     m = row[0]
     for j in range(1, row.shape[0]):
@@ -164,7 +165,7 @@ def _row_exp_by_type(row, m, beta, out, lanes):
     return lambda row, m, beta, out, lanes: _row_exp_double(row, m, beta, out, lanes)
 
 
-@njit
+@compiled
 def _row_exp_single(row, m, beta, out):
     # A float64 sum of a million terms below 1 is good to 2**-33, whatever its order.
     rest = 0.0
@@ -178,7 +179,7 @@ def _row_exp_single(row, m, beta, out):
     return rest + (ties - 1) if m - m == 0.0 else np.nan
 
 
-@njit
+@compiled
 def _row_exp_double(row, m, beta, out, lanes):
     # Lane l sums the classes l, l + 64, l + 128, ... and keeps what each addition rounds away, so the sum is as good as
     # its terms and its order is a matter of the number of classes alone.
@@ -199,7 +200,7 @@ def _row_exp_double(row, m, beta, out, lanes):
     return rest + lost if m - m == 0.0 else np.nan
 
 
-@njit
+@compiled
 def add_exactly(total, lost, term):
     """Return total + term, and lost plus what that addition rounds away (Knuth's two-sum)."""
     new = total + term
@@ -207,7 +208,7 @@ def add_exactly(total, lost, term):
     return new, lost + ((total - (new - back)) + (term - back))
 
 
-@njit
+@compiled
 def _row_scale(out, rest):
     # 1 / sum in two parts of out's type: the product is then rounded once.
     inverse = 1.0 / (1.0 + rest)
@@ -217,7 +218,7 @@ def _row_scale(out, rest):
         out[j] = fma(out[j], high, out[j] * low)
 
 
-@njit
+@compiled
 def _inverse_error(inverse, high, rest):
     """Return 1 / (1 + rest) - high, to first order; 1 + rest is carried with its rounding error."""
     total = 1.0 + rest
@@ -227,7 +228,7 @@ def _inverse_error(inverse, high, rest):
     return residue * inverse
 
 
-@njit
+@compiled
 def _row_log(row, m, beta, rest, out):
     log_sum = log1p(rest)
     for j in range(out.shape[0]):
@@ -235,13 +236,13 @@ def _row_log(row, m, beta, rest, out):
         out[j] = high + (low - log_sum)
 
 
-@njit
+@compiled
 def _row_nll(z, m, beta, rest):
     high, low = shifted_logit(z, m, beta)
     return (log1p(rest) - low) - high
 
 
-@njit
+@compiled
 def _is_predicted(row, y, m, rest):
     if row[y] != m or rest != rest:
         return False
@@ -252,7 +253,7 @@ def _is_predicted(row, y, m, rest):
     return True
 
 
-@njit
+@compiled
 def _why_nan(row):
     status = ALL_MASKED
     for j in range(row.shape[0]):
@@ -263,7 +264,7 @@ def _why_nan(row):
     return status
 
 
-@njit
+@compiled
 def _tile_exp(zs, beta, ms, es, sums, losts):
     """Fill ms, es = exp(beta * (zs - ms)), and sums, their sums without one maximum."""
     for r in range(LANES):
@@ -287,16 +288,17 @@ def _tile_exp(zs, beta, ms, es, sums, losts):
         sums[r] = sums[r] + losts[r] if ms[r] - ms[r] == 0.0 else np.nan
 
 
-@njit
-def _tile_scale(es, sums, out):
+@compiled
+def _tile_scale(es, sums, highs, lows, out):
     for r in range(LANES):
-        inverse = 1.0 / (1.0 + sums[r])
-        low = _inverse_error(inverse, inverse, sums[r])
-        for j in range(es.shape[0]):
-            out[j, r] = fma(es[j, r], inverse, es[j, r] * low)
+        highs[r] = 1.0 / (1.0 + sums[r])
+        lows[r] = _inverse_error(highs[r], highs[r], sums[r])
+    for j in range(es.shape[0]):
+        for r in range(LANES):
+            out[j, r] = fma(es[j, r], highs[r], es[j, r] * lows[r])
 
 
-@njit
+@compiled
 def _tile_log(zs, beta, ms, sums, log_sums, out, first, rows):
     for r in range(LANES):
         log_sums[r] = log1p(sums[r])
@@ -306,7 +308,7 @@ def _tile_log(zs, beta, ms, sums, log_sums, out, first, rows):
             out[first + r, j] = high + (low - log_sums[r])
 
 
-@njit
+@compiled
 def _tile_nll(picked, ms, beta, sums, out):
     for r in range(LANES):
         out[r] = _row_nll(picked[r], ms[r], beta, sums[r])

@@ -1,0 +1,185 @@
+"""What README.md and ARCHITECTURE.md show is so: their blocks run, print what is shown, and name everything there is."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+UNSTEADY = ("time ",)
+"""What lines of output begin with that differ from run to run."""
+
+
+def blocks(text):
+    """Return kind, body, and the output shown below, of each block that is meant to run."""
+    found = FENCED.findall(text)
+    after = [*found[1:], ("", "")]
+    return [
+        (kind, body, then if kind != "console" and following == "text" else None)
+        for (kind, body), (following, then) in zip(found, after, strict=True)
+        if kind in {"console", "python", "sh", "sql"}
+    ]
+
+
+def commands(kind, body, shown):
+    """Return the commands of a block of the shell, each with the output shown below it (in `sh`: below the block)."""
+    found = []
+    for line in body.replace("\\\n", " ").splitlines():
+        if kind == "sh":
+            found.append((line, "" if found else shown))
+        elif line.startswith("$ "):
+            found.append((line.removeprefix("$ "), ""))
+        else:
+            command, shown = found[-1]
+            found[-1] = (command, f"{shown}{line}\n")
+    return found
+
+
+def assert_shows(shown, real):
+    """Every word and number shown is in the real output, in this order; numbers may differ in their last digits."""
+    wanted = [line for line in shown.splitlines() if not line.startswith(UNSTEADY)]
+    words = iter(re.findall(r"[\w.+/-]+", real))
+    for word in re.findall(r"[\w.+/-]+", "\n".join(wanted)):
+        assert any(is_like(word, other) for other in words), f"{word!r} is not in\n{real}"
+
+
+def is_like(word, other):
+    if word == other:
+        return True
+    try:
+        return math.isclose(float(word), float(other), rel_tol=1e-5)
+    except ValueError:
+        return False
+
+
+def test_output_is_compared_word_by_word():
+    """A wrong word, a wrong number and a wrong order are seen; a time and a last digit are not."""
+    assert_shows("a 1.000001\ntime 5 s", "b │ a │ 1.000002\ntime 6 s")
+    for wrong in ("a 1.1", "1.000002 a", "c"):
+        with pytest.raises(AssertionError):
+            assert_shows(wrong, "a 1.000002")
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """Run the README from top to bottom in one folder; return (block, shown, code expected, code, output) of each."""
+    duckdb = pytest.importorskip("duckdb")
+    pytest.importorskip("polars")
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "data").symlink_to(ROOT / "data")
+    (folder / "scripts").mkdir()
+    command = folder / "scripts" / "batchmax"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batchmax "$@"\n')
+    command.chmod(0o755)
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+    def run(*arguments):
+        done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    found = []
+    for kind, body, shown in blocks(README):
+        if kind == "sql":
+            with contextlib.chdir(folder):
+                found.append((body, shown, 0, 0, str(duckdb.sql(body))))
+        elif kind == "python":
+            found.append((body, shown, 0, *run(sys.executable, "-W", "error", "-c", body)))
+        else:
+            for line, printed in commands(kind, body, shown):
+                if re.match(r"(\./scripts/)?batchmax ", line):
+                    expected = re.search(r"# exit (\d+)", line)
+                    found.append((line, printed, int(expected[1] if expected else 0), *run("bash", "-c", line)))
+    return found
+
+
+def test_the_readme_opens_with_the_two_commands():
+    """The first block scores the sample and runs the tests."""
+    assert blocks(README)[0][1].splitlines() == [
+        "./scripts/batchmax score data/digits.parquet -o scored.parquet",
+        "./scripts/test",
+    ]
+
+
+def test_every_block_of_the_readme_runs(outputs):
+    """Commands, Python and SQL run from top to bottom, with the exit codes that are said."""
+    assert len(outputs) >= 10
+    for block, _, expected, code, output in outputs:
+        assert code == expected, f"{block}\n{output}"
+
+
+def test_the_readme_shows_real_output(outputs):
+    """What stands below a command or a query is what it prints, but for times and last digits."""
+    shown = [(text, output) for _, text, _, _, output in outputs if text]
+    assert len(shown) >= 5
+    for text, output in shown:
+        assert_shows(text, output)
+
+
+def test_the_readme_names_every_option_output_and_status():
+    """Nothing that `score` has is left out, and no option is named that no command has."""
+    import click
+
+    from batchmax.cli.convert import command as convert
+    from batchmax.cli.score import command as score
+    from batchmax.cli.show import command as show
+    from batchmax.outputs import OUTPUTS, STATUS_NAMES
+    from batchmax.summary import GATE_NAMES
+
+    def options(command):
+        parameters = command.get_params(click.Context(command))
+        return {name for parameter in parameters for name in parameter.opts if name.startswith("--")}
+
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README))
+    assert options(score) <= named
+    assert named <= options(score) | options(show) | options(convert)
+    for name in (*OUTPUTS, *STATUS_NAMES, *GATE_NAMES):
+        assert re.search(rf"`[^`\n]*\b{name}\b", README), name
+
+
+def test_architecture_names_every_room_and_no_other():
+    """The list of rooms is the list of modules."""
+    rooms = {
+        path.stem if path.suffix else f"{path.name}/"
+        for path in (ROOT / "batchmax").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    } - {"__init__", "__main__"}
+    table = ARCHITECTURE.split("## The rooms", 1)[1].split("\n## ", 1)[0]
+    first_cells = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`([a-z_]+/?)`", first_cells)) == rooms
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the block is for a POSIX shell")
+def test_the_command_that_shows_registers_runs():
+    """It prints, for both kernels, how many packed operations use registers of each width."""
+    (block,) = [body for kind, body in FENCED.findall(ARCHITECTURE) if kind == "sh"]
+    script = block.replace(".venv/bin/python", f'"{sys.executable}"')
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=environment)
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["10", "1000"]
+    if os.uname().machine in {"x86_64", "AMD64"}:
+        assert all("mm'" in line for line in lines), done.stdout
+
+
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"])
+def test_links_between_documents_lead_somewhere(name):
+    """Relative links name files, and links within a page name its headings."""
+    text = (ROOT / name).read_text()
+    headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif not target.startswith("http"):
+            assert (ROOT / target).exists(), target
