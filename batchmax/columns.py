@@ -345,7 +345,7 @@ def _unknown(name: str, types: dict[str, pa.DataType], options: ScoreOptions) ->
     return UsageError(
         f"there is no column {name!r}; {there}",
         where="--logits",
-        remedy=close_match(name, types) + "batchmax inspect FILE shows the columns",
+        remedy=close_match(name, fit or types) + "batchmax inspect FILE shows the columns",
     )
 
 

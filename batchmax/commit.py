@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,10 @@ class Output:
 
     def __init__(self, out: str | os.PathLike[str], if_exists: IfExists) -> None:
         self.path = Path(out)
+        if self.path.name in {"", ".."}:
+            raise OutputError(
+                "no file or folder can be made under this name", where=str(out), remedy="name a file or a folder: -o"
+            )
         self.is_file = is_file_path(os.fspath(out))
         self._replace = if_exists == "overwrite"
         self._work = hidden_sibling(self.path)
@@ -86,7 +91,9 @@ class Output:
         where = str(self.path)
         if not self.path.parent.is_dir():
             raise OutputError(
-                f"there is no folder {self.path.parent}", where=where, remedy=f"make it: mkdir -p {self.path.parent}"
+                f"there is no folder {self.path.parent}",
+                where=where,
+                remedy=f"make it: mkdir -p {shlex.quote(str(self.path.parent))}",
             )
         if not os.path.lexists(self.path):
             return

@@ -226,12 +226,15 @@ def _class_weights(
         lacking = [name for name in names if name not in given]
         if unknown or lacking:
             what = f"no class is called {unknown[0]!r}" if unknown else f"class {lacking[0]!r} has no weight"
-            raise UsageError(what, where="--class-weights", remedy="give one line name,number for each class")
+            remedy = "give one line name,number for each class"
+            if classes is None:
+                remedy += ", and the names in the order of the logits: --classes A,B,C"
+            raise UsageError(what, where="--class-weights", remedy=remedy)
         given = tuple(given[name] for name in names)
     if len(given) != n_classes:
         raise UsageError(
             f"{len(given):,} weights for {n_classes:,} classes",
             where="--class-weights",
-            remedy="give one for each class",
+            remedy="give one for each class, in the order of the logits",
         )
     return np.asarray(given, np.float64)

@@ -87,11 +87,11 @@ class ScoreOptions:
         _check_at_least("--limit", self.limit, 0)
         _check_at_least("--row-group-size", self.row_group_size, 1)
         _check_at_least("--threads", self.threads, 1)
-        if not (math.isfinite(self.beta) and 0 < self.beta <= MAX_BETA):
+        if not 1 / MAX_BETA <= self.beta <= MAX_BETA:
             raise UsageError(
                 f"beta is {self.beta:g}",
                 where="--beta",
-                remedy=f"it must be above 0 and at most {MAX_BETA:g} (temperature is 1/beta)",
+                remedy=f"it must be above 0 and at most {MAX_BETA:g}, and so must the temperature, 1/beta",
             )
         if not 0.0 <= self.label_smoothing <= 1.0:
             raise UsageError(
@@ -144,7 +144,7 @@ def score_options(**given: Any) -> ScoreOptions:
         if "beta" in values:
             raise UsageError("both --temperature and --beta are given", remedy="give one: beta is 1/temperature")
         if not (math.isfinite(temperature) and temperature > 0):
-            raise UsageError(f"temperature is {temperature:g}", where="--temperature", remedy="it must be above 0")
+            raise UsageError(f"temperature is {temperature:g}", where="--temperature", remedy="give a number above 0")
         values["beta"] = 1.0 / float(temperature)
     unknown = sorted(set(values) - known)
     if unknown:
@@ -246,9 +246,9 @@ def parse_bytes(text: str | int) -> int:
     """
     if isinstance(text, int):
         return text
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*([0-9.]{1,20})\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if match is None or match[1].count(".") > 1 or match[1] == ".":
-        raise UsageError(f"{text!r} is not a size", remedy="write it like 512MiB or 2GB")
+        raise UsageError(f"{text!r} is not a size", where="--memory-limit", remedy="write it like 512MiB or 2GB")
     base = 1024 if match[3] else 1000
     return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
 
@@ -258,7 +258,7 @@ def _file_text(path: str | os.PathLike[str], option: str) -> str | None:
     try:
         if not Path(path).is_file():
             return None
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as text", where=option, remedy="give a text file in UTF-8") from error
 

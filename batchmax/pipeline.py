@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -204,7 +205,7 @@ class _ScoreWork:
     def _describe(self, chunk: Chunk, row: int, status: np.ndarray[Any, Any]) -> Exception:
         file, at, group = chunk.locate(row)
         what, hint = describe_bad_row(chunk.batch, row, int(status[row]), self.job)
-        look = "" if group is None else f"look: batchmax show {file} --row {at}"
+        look = "" if group is None else f"look: batchmax show {shlex.quote(file)} --row {at}"
         return bad_row(_place(chunk, row), what, hint, look)
 
 
@@ -286,7 +287,8 @@ class _ScoreJob:
         raise GateError(
             f"--fail-if {self._gate.condition!r} is true: {values}" if self._gate else values,
             where=str(self._out.path),
-            remedy=f"the finished output is {summary.held}; to keep it: mv {summary.held} {self._out.path}",
+            remedy=f"the finished output is {summary.held}; to keep it: mv "
+            + shlex.join([summary.held, str(self._out.path)]),
         )
 
 
@@ -313,6 +315,7 @@ class Run:
         """Make room for the output, with as many threads as were asked for; clean up what was not published."""
         outputs = [output.path for output in (self.out, self.rejects) if output is not None]
         refuse_inputs_as_output([file.path for file in self.source.files], *outputs)
+        check_memory(self.source)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_threads(self.source.job.options))
             stack.enter_context(self.out.building())

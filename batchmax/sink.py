@@ -91,6 +91,7 @@ class ParquetSink:
         # A writer that is still open would try to finish the file when it is collected, and complain that it cannot.
         with contextlib.suppress(OSError, ValueError, pa.ArrowException):
             self._writer.close()
+        self._writer.is_open = False
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -112,7 +113,7 @@ def leaf_columns(schema: pa.Schema) -> dict[str, str]:
     buffer = io.BytesIO()
     pq.write_table(schema.empty_table(), buffer)
     leaves = pq.read_metadata(buffer).schema
-    return {leaves.column(index).path: leaves.column(index).path.split(".")[0] for index in range(len(leaves))}
+    return {leaves.column(index).path: name for index, name in enumerate(_leaf_names(schema))}
 
 
 def input_codecs(metadata: pq.FileMetaData | None) -> dict[str, str]:
@@ -121,10 +122,10 @@ def input_codecs(metadata: pq.FileMetaData | None) -> dict[str, str]:
     if metadata is None or not metadata.num_row_groups:
         return codecs
     group = metadata.row_group(0)
-    for index in range(group.num_columns):
+    for index, name in enumerate(_leaf_names(metadata.schema.to_arrow_schema())):
         column = group.column(index)
         codec = "NONE" if column.compression == "UNCOMPRESSED" else column.compression.replace("LZ4_RAW", "LZ4")
-        codecs.setdefault(column.path_in_schema.split(".")[0], codec if codec in CODECS else "SNAPPY")
+        codecs.setdefault(name, codec if codec in CODECS else "SNAPPY")
     return codecs
 
 
@@ -135,6 +136,19 @@ def kept_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
         for key, value in (metadata or {}).items()
         if key not in STALE_KEYS and not key.startswith(STALE_PREFIX)
     }
+
+
+def _leaf_names(schema: pa.Schema) -> list[str]:
+    """Return the column of each leaf. A path does not tell: a name may have a dot in it."""
+    return [field.name for field in schema for _ in range(_count_leaves(field.type))]
+
+
+def _count_leaves(arrow_type: pa.DataType) -> int:
+    if isinstance(arrow_type, pa.BaseExtensionType):
+        return _count_leaves(arrow_type.storage_type)
+    if not pa.types.is_nested(arrow_type):
+        return 1
+    return sum(_count_leaves(arrow_type.field(index).type) for index in range(arrow_type.num_fields))
 
 
 class _Writing:

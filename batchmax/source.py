@@ -1,15 +1,18 @@
 """Inputs as batches of bounded bytes: Parquet files, or anything that gives an Arrow stream.
 
-A :class:`Chunk` is a record batch that becomes one row group, and knows where each of its rows came from. Whoever reads
-files another way gives chunks too; nothing after this module knows what a file is.
+A :class:`Chunk` knows where its rows came from, and whether a row group of the output ends with it. Whoever reads files
+another way gives chunks too; nothing after this module knows how a file is read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import math
 import os
+import shlex
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -34,6 +37,7 @@ MOST_CHUNK_BYTES = 16 << 20
 
 READ_BUFFER = 1 << 20
 FOOTER_TAIL = 8
+MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True)
@@ -135,12 +139,13 @@ class ParquetSource:
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
         self._options = options
-        column = find_logits(self.schema, options)
-        length = None
-        if column.n_classes is None:
-            lengths = (self._first_length(file, column) for file in self.files)
-            length = next((found for found in lengths if found), None)
-        self.job = plan_scoring(self.schema, options, length)
+        with _about(self.files[0].path):
+            column = find_logits(self.schema, options)
+            length = None
+            if column.n_classes is None:
+                lengths = (self._first_length(file, column) for file in self.files)
+                length = next((found for found in lengths if found), None)
+            self.job = plan_scoring(self.schema, options, length)
         self._check_agreement()
 
     @property
@@ -269,6 +274,8 @@ class ParquetSource:
         for file in self.files[1:]:
             schema = _schema(file)
             for name in needed:
+                if schema.names.count(name) > 1:
+                    raise DataError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
                 here = schema.field(name).type if name in schema.names else None
                 there = self.schema.field(name).type if name in self.schema.names else None
                 if here == there:
@@ -279,7 +286,8 @@ class ParquetSource:
                     where=file.path,
                     remedy="score the files one by one, or leave the column out with --exclude",
                 )
-            column = find_logits(schema, self._options)
+            with _about(file.path):
+                column = find_logits(schema, self._options)
             length = column.n_classes or self._first_length(file, column)
             if column.names != self.job.logits.names or length not in {None, self.job.n_classes}:
                 count = f"{length:,}" if length else "an unknown number of"
@@ -358,7 +366,11 @@ def _memory_of(group: int, piece: int, row_bytes: int, result_bytes: int) -> int
 
 def _open_file(path: str) -> InputFile:
     with _reading(path):
-        return InputFile(path, pq.read_metadata(path), os.stat(path).st_size)  # noqa: PTH116 - a URI one day
+        info = os.stat(path)  # noqa: PTH116 - a URI one day
+        if not stat.S_ISREG(info.st_mode):
+            # Opening a pipe that nobody writes to would wait for ever.
+            raise DataError("not a regular file", where=path, remedy="write it into a file first: cat INPUT > FILE")
+        return InputFile(path, pq.read_metadata(path), info.st_size)
 
 
 def _schema(file: InputFile) -> pa.Schema:
@@ -379,6 +391,18 @@ def _parquet_file(path: str, metadata: pq.FileMetaData) -> pq.ParquetFile:
     )
 
 
+@contextlib.contextmanager
+def _about(path: str) -> Iterator[None]:
+    """Name the file in errors about its schema, which know columns and options only."""
+    try:
+        yield
+    except BatchmaxError as error:
+        if not error.where.startswith(path):
+            error.where = f"{path}: {error.where}" if error.where else path
+        error.remedy = error.remedy.replace("batchmax inspect FILE", f"batchmax inspect {shlex.quote(path)}")
+        raise
+
+
 class _reading:  # noqa: N801 - reads as a phrase
     """Turn what goes wrong while a file is read into errors that name it."""
 
@@ -391,16 +415,23 @@ class _reading:  # noqa: N801 - reads as a phrase
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, BatchmaxError | GeneratorExit) or not isinstance(error, Exception):
             return
+        name = shlex.quote(self._path)
         if isinstance(error, FileNotFoundError):
-            raise DataError("the file is gone", where=self._path, remedy=f"look: ls {self._path}") from error
+            raise DataError("the file is gone", where=self._path, remedy=f"look: ls -l {name}") from error
         if isinstance(error, PermissionError):
-            raise DataError("may not be read", where=self._path, remedy=f"look: ls -l {self._path}") from error
-        text = " ".join(str(error).split())
-        what = (
-            "no Parquet file"
-            if "magic bytes" in text or "too small" in text.lower() or "file size is" in text
-            else f"cannot be read: {text}"
-        )
-        raise DataError(
-            what, where=self._path, remedy=f"look: batchmax inspect {self._path}, or make the file again"
-        ) from error
+            raise DataError("may not be read", where=self._path, remedy=f"look: ls -l {name}") from error
+        text = "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
+        what, remedy = f"cannot be read: {text}", f"the file is damaged: make it again; look: batchmax inspect {name}"
+        if "magic bytes" in text or "too small" in text.lower() or "file size is" in text:
+            what, remedy = _unlike_parquet(self._path)
+        raise DataError(what, where=self._path, remedy=remedy) from error
+
+
+def _unlike_parquet(path: str) -> tuple[str, str]:
+    """Return what a file is that does not end as Parquet does, and what to do about it."""
+    with open(path, "rb") as stream:  # noqa: PTH123 - a URI one day
+        head = stream.read(len(MAGIC))
+    if head == MAGIC:
+        return "the file is cut short: it begins as Parquet but does not end as such", "copy it, or make it, again"
+    what = "no Parquet file" if head else "the file is empty"
+    return what, f"look: file {shlex.quote(path)}; among other files, choose with a quoted glob: '*.parquet'"

@@ -8,7 +8,9 @@ from __future__ import annotations
 import glob
 import os
 import secrets
+import shlex
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from batchmax.errors import DataError, OutputError, UsageError
@@ -20,34 +22,36 @@ FILE_ENDINGS = (".parquet", ".pq", ".parq")
 def find_files(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Return the files that paths, folders and globs name, each folder and glob in bytewise order of paths.
 
-    Folders are entered; what begins with ``_`` or ``.`` in them is skipped.
+    Folders are entered; what begins with ``_`` or ``.`` in them is skipped, as it is where a wildcard matches it.
+    A file that a glob matches in several ways counts once.
 
     Raises
     ------
     DataError
-        Nothing is there, or a folder without files.
+        Nothing is there, a folder without files, or one that cannot be listed.
     """
     found: list[str] = []
     for given in inputs:
         text = os.fspath(given)
         path = Path(text)
         if path.is_dir():
-            files = _files_below(path)
+            files = _files_below(text)
             if not files:
-                raise DataError("the folder holds no Parquet files", where=text, remedy=f"look: ls -a {text}")
+                raise DataError(
+                    "the folder holds no Parquet files", where=text, remedy=f"look: ls -a {shlex.quote(text)}"
+                )
             found += files
         elif path.exists():
             found.append(text)
         elif glob.has_magic(text):
-            files = []
-            for match in sorted(glob.glob(text, recursive=True), key=os.fsencode):  # noqa: PTH207 - absolute patterns too
-                files += _files_below(Path(match)) if Path(match).is_dir() else [match]
+            files = _matching_files(text)
             if not files:
-                raise DataError("nothing matches this pattern", where=text, remedy=f"look: ls {path.parent}")
+                remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
+                raise DataError("nothing matches this pattern", where=text, remedy=remedy)
             found += files
         else:
-            near = _nearest_folder(path)
-            raise DataError("no such file or folder", where=text, remedy=f"look: ls {near}")
+            remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
+            raise DataError("no such file or folder", where=text, remedy=remedy)
     if not found:
         raise UsageError("no input is given", remedy="name a file, a folder or a quoted glob")
     return found
@@ -78,7 +82,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def refuse_inputs_as_output(inputs: Sequence[str], *outputs: Path) -> None:
-    """Refuse an output that is one of the inputs, by whatever name or link, or that lies around or inside of them.
+    """Refuse an output that is one of the inputs, by whatever name or link, or a folder around one.
 
     Raises
     ------
@@ -96,9 +100,25 @@ def refuse_inputs_as_output(inputs: Sequence[str], *outputs: Path) -> None:
                 )
 
 
-def _files_below(folder: Path) -> list[str]:
+def _matching_files(pattern: str) -> list[str]:
+    """Return the files that a glob means, each once: ``**`` matches a folder and what is in it."""
+    spelled = [part for part in Path(pattern).parts if part.startswith("_")]
+    files: set[str] = set()
+    for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - absolute patterns too
+        hidden = [part for part in Path(match).parts if part.startswith("_")]
+        if all(any(fnmatchcase(part, wanted) for wanted in spelled) for part in hidden):
+            files.update(_files_below(match) if os.path.isdir(match) else [match])  # noqa: PTH112 - spelled as matched
+    return sorted(files, key=os.fsencode)
+
+
+def _files_below(folder: str) -> list[str]:
+    def stop(error: OSError) -> None:
+        where = str(error.filename or folder)
+        remedy = f"look: ls -la {shlex.quote(where)}"
+        raise DataError(f"the folder cannot be listed: {error.strerror}", where=where, remedy=remedy) from error
+
     files = []
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith(("_", "."))]
         files += [os.path.join(root, name) for name in names if not name.startswith(("_", "."))]  # noqa: PTH118
     return sorted(files, key=os.fsencode)

@@ -33,7 +33,7 @@ class Tally:
     statuses: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
     loss: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     nll: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    weight: float = 0.0
+    weight: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     judged: int = 0
     hits: int = 0
 
@@ -68,7 +68,7 @@ class Tally:
         kernels.sum_counted(losses, counted, self.loss)
         kernels.sum_counted(nll, counted, self.nll)
         self.judged += int(np.count_nonzero(counted))
-        self.weight += float(np.count_nonzero(counted) if weights is None else math.fsum(weights[counted]))
+        kernels.sum_counted(np.ones(len(counted)) if weights is None else weights, counted, self.weight)
         if hits is not None:
             self.hits += int(np.count_nonzero(hits & counted))
 
@@ -111,8 +111,9 @@ class ScoreSummary:
         }
         if not tally.judged:
             return
-        if not tally.infinite_losses and tally.weight:
-            self.mean_loss = _finite((tally.loss[0] + tally.loss[1]) / tally.weight)
+        weight = tally.weight[0] + tally.weight[1]
+        if not tally.infinite_losses and weight:
+            self.mean_loss = _finite((tally.loss[0] + tally.loss[1]) / weight)
         if not tally.nll[2]:
             total = tally.nll[0] + tally.nll[1]
             self.log_likelihood = _finite(-total)

@@ -1,4 +1,4 @@
-"""What README.md and ARCHITECTURE.md show is so: their blocks run, print what is shown, and name everything there is."""
+"""What the documents show is so: their blocks run, print what is shown, and name everything there is."""
 
 from __future__ import annotations
 
@@ -177,7 +177,8 @@ def test_the_command_that_shows_registers_runs():
 def test_links_between_documents_lead_somewhere(name):
     """Relative links name files, and links within a page name its headings."""
     text = (ROOT / name).read_text()
-    headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)}
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if target.startswith("#"):
             assert target[1:] in headings, target

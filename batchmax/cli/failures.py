@@ -138,7 +138,13 @@ def _name(param: click.Parameter) -> str:
 
 def _sentence(text: str) -> str:
     """Return Click's sentence as a clause: on one line, no capital, no full stop."""
-    text = _one_line(text).replace(" Did you mean", "; did you mean").replace(".;", ";").removesuffix(".")
+    text = (
+        _one_line(text)
+        .replace(". (Did you mean", " (did you mean")
+        .replace(" Did you mean", "; did you mean")
+        .replace(".;", ";")
+        .removesuffix(".")
+    )
     return text[:1].lower() + text[1:]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import stat
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from numba.core import serialize
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
 
@@ -63,6 +65,19 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
 
 class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_Locator,)
+
+    def reduce(self, cres: Any) -> tuple[bytes, bytes]:
+        """Return the compiled function as bytes, with their digest: a flipped bit in machine code would run."""
+        payload = serialize.dumps(super().reduce(cres))
+        return hashlib.sha256(payload).digest(), payload
+
+    def rebuild(self, target_context: Any, payload: tuple[bytes, bytes]) -> Any:
+        """Return the compiled function."""
+        digest, kept = payload
+        if hashlib.sha256(kept).digest() != digest:
+            message = "the file is damaged"
+            raise ValueError(message)
+        return super().rebuild(target_context, pickle.loads(kept))  # noqa: S301 - from the user's own folder
 
 
 class KernelCache(FunctionCache):  # type: ignore[misc]

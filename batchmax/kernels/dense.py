@@ -25,25 +25,24 @@ def dense_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rest
         In nats. A class of weight 0 adds 0 even where its logit is -inf; any other adds +inf there. NaN where the row
         has no probabilities.
     """
-    n = z.shape[0]
-    for i in prange(n):
-        target = targets[i if targets.shape[0] != 0 else 0 : i + 1 if targets.shape[0] != 0 else 0]
-        losses[i] = _row_dense(z[i], target, class_weights, smoothing, beta, z.dtype.type(maxima[i]), rests[i])
+    for i in prange(z.shape[0]):
+        m = z.dtype.type(maxima[i])
+        losses[i] = _row_dense(z, targets, i, class_weights, smoothing, beta, m, rests[i])
 
 
 @compiled
-def _row_dense(row, target, class_weights, smoothing, beta, m, rest):
+def _row_dense(z, targets, i, class_weights, smoothing, beta, m, rest):
     if rest != rest:
         return np.nan
-    k = row.shape[0]
+    k = z.shape[1]
     log_sum = log1p(rest)
     lanes = np.zeros((2, LANES), np.float64)
     for start in range(0, k, LANES):
         for lane in range(min(LANES, k - start)):
             j = start + lane
-            y = np.float64(target[0, j]) if target.shape[0] != 0 else 0.0
+            y = np.float64(targets[i, j]) if targets.shape[0] != 0 else 0.0
             t = class_weights[j] * ((1.0 - smoothing) * y + smoothing / k)
-            high, low = shifted_logit(row[j], m, beta)
+            high, low = shifted_logit(z[i, j], m, beta)
             term = 0.0 if t == 0.0 else t * ((log_sum - low) - high)
             lanes[0, lane], lanes[1, lane] = add_exactly(lanes[0, lane], lanes[1, lane], term)
     total = 0.0

@@ -40,12 +40,12 @@ def add_any_order(typing_context: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def maximum(typing_context: Any, a: Any, b: Any) -> Any:
-    """Return the larger of a and b, NaN if either is NaN."""
+    """Return the larger of a and b, NaN if either is NaN; of two zeros, either. In any order, as a sum."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = arguments[0].type
         function = builder.module.declare_intrinsic("llvm.maximum", [kind], ir.FunctionType(kind, [kind, kind]))
-        return builder.call(function, arguments)
+        return builder.call(function, arguments, fastmath=("nsz", "reassoc"))
 
     return a(a, a), generate
 

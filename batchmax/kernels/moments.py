@@ -37,29 +37,29 @@ def moments(z, labels, beta, maxima, rests, entropy, el2n):
         m = z.dtype.type(maxima[i])
         rest = rests[i]
         if entropy.shape[0] != 0:
-            entropy[i] = log1p(rest) + _mean_shift(z[i], m, beta) / (1.0 + rest)
+            entropy[i] = log1p(rest) + _mean_shift(z, i, m, beta) / (1.0 + rest)
         if el2n.shape[0] != 0:
             y = labels[i]
-            el2n[i] = _distance(z[i], m, beta, y) / (1.0 + rest) if 0 <= y < k else np.nan
+            el2n[i] = _distance(z, i, m, beta, y) / (1.0 + rest) if 0 <= y < k else np.nan
 
 
 @compiled
-def _mean_shift(row, m, beta):
+def _mean_shift(z, i, m, beta):
     """Return the sum of -x exp(x) over the row's shifted logits x."""
     total = 0.0
-    for j in range(row.shape[0]):
-        high, _ = shifted_logit(row[j], m, beta)
-        total = add_any_order(total, 0.0 if high < NEGLIGIBLE else -high * shifted_exp(row[j], m, beta))
+    for j in range(z.shape[1]):
+        high, _ = shifted_logit(z[i, j], m, beta)
+        total = add_any_order(total, 0.0 if high < NEGLIGIBLE else -high * shifted_exp(z[i, j], m, beta))
     return total
 
 
 @compiled
-def _distance(row, m, beta, y):
+def _distance(z, i, m, beta, y):
     # 1 - p_y is the sum of the others' probabilities: no cancellation when p_y is near 1.
     others = 0.0
     squares = 0.0
-    for j in range(row.shape[0]):
-        e = 0.0 if j == y else shifted_exp(row[j], m, beta)
+    for j in range(z.shape[1]):
+        e = 0.0 if j == y else shifted_exp(z[i, j], m, beta)
         others = add_any_order(others, e)
         squares = add_any_order(squares, e * e)
     return math.sqrt(others * others + squares)

@@ -36,7 +36,6 @@ def order(z, labels, beta, maxima, rests, pred, margin, rank):
     """
     n, k = z.shape
     for i in prange(n):
-        row = z[i]
         if rests[i] != rests[i]:
             pred[i] = -1
             margin[i] = np.nan
@@ -44,13 +43,13 @@ def order(z, labels, beta, maxima, rests, pred, margin, rank):
                 rank[i] = 0
             continue
         m = z.dtype.type(maxima[i])
-        best = _first_index(row, m)
-        high, low = shifted_logit(_runner_up(row, best), m, beta)
+        best = _first_index(z, i, m)
+        high, low = shifted_logit(_runner_up(z, i, best), m, beta)
         pred[i] = best
         margin[i] = -math.expm1(high + low) / (1.0 + rests[i])
         if rank.shape[0] != 0:
             y = labels[i]
-            rank[i] = _rank(row, y) if 0 <= y < k else 0
+            rank[i] = _rank(z, i, y) if 0 <= y < k else 0
 
 
 def top_k(z, beta, maxima, rests, classes, probs):
@@ -61,50 +60,50 @@ def top_k(z, beta, maxima, rests, classes, probs):
             classes[i] = -1
             probs[i] = np.nan
             continue
-        row = z[i]
         m = z.dtype.type(maxima[i])
-        _largest(row, classes[i])
+        _largest(z, i, classes)
         for place in range(classes.shape[1]):
-            probs[i, place] = shifted_exp(row[classes[i, place]], m, beta) / (1.0 + rests[i])
+            probs[i, place] = shifted_exp(z[i, classes[i, place]], m, beta) / (1.0 + rests[i])
 
 
 @compiled
-def _first_index(row, value):
-    best = row.shape[0]
-    for j in range(row.shape[0]):
-        best = min(best, j if row[j] == value else row.shape[0])
+def _first_index(z, i, value):
+    k = z.shape[1]
+    best = k
+    for j in range(k):
+        best = min(best, j if z[i, j] == value else k)
     return best
 
 
 @compiled
-def _runner_up(row, best):
-    second = row.dtype.type(-np.inf)
-    for j in range(row.shape[0]):
-        second = maximum(second, row.dtype.type(-np.inf) if j == best else row[j])
+def _runner_up(z, i, best):
+    second = z.dtype.type(-np.inf)
+    for j in range(z.shape[1]):
+        second = maximum(second, z.dtype.type(-np.inf) if j == best else z[i, j])
     return second
 
 
 @compiled
-def _rank(row, y):
+def _rank(z, i, y):
     above = 1
-    for j in range(row.shape[0]):
-        above += (row[j] > row[y]) | ((row[j] == row[y]) & (j < y))
+    for j in range(z.shape[1]):
+        above += (z[i, j] > z[i, y]) | ((z[i, j] == z[i, y]) & (j < y))
     return above
 
 
 @compiled
-def _largest(row, classes):
-    k = classes.shape[0]
+def _largest(z, i, classes):
+    k = classes.shape[1]
     if k > MOST_INSERTED:
-        classes[:] = np.argsort(-row, kind="mergesort")[:k]
+        classes[i] = np.argsort(-z[i], kind="mergesort")[:k]
         return
     found = 0
-    for j in range(row.shape[0]):
-        if found == k and not row[j] > row[classes[k - 1]]:
+    for j in range(z.shape[1]):
+        if found == k and not z[i, j] > z[i, classes[i, k - 1]]:
             continue
         place = min(found, k - 1)
         found = min(found + 1, k)
-        while place > 0 and row[j] > row[classes[place - 1]]:
-            classes[place] = classes[place - 1]
+        while place > 0 and z[i, j] > z[i, classes[i, place - 1]]:
+            classes[i, place] = classes[i, place - 1]
             place -= 1
-        classes[place] = j
+        classes[i, place] = j

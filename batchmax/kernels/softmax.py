@@ -63,24 +63,24 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
     n, k = z.shape
     rows_per_block = max(1, BLOCK_BYTES // (k * z.itemsize))
     for block in prange((n + rows_per_block - 1) // rows_per_block):
-        spare = np.empty(k if probs.shape[0] == 0 else 0, z.dtype)
+        spare = np.empty((1 if probs.shape[0] == 0 else 0, k), z.dtype)
         lanes = np.empty((2, LANES), np.float64)
         for i in range(block * rows_per_block, min(n, (block + 1) * rows_per_block)):
-            row = z[i]
-            out = spare if probs.shape[0] == 0 else probs[i]
-            m = _row_maximum(row)
-            rest = _row_exp(row, m, beta, out, lanes)
+            m = _row_maximum(z, i)
             if probs.shape[0] != 0:
-                _row_scale(out, rest)
+                rest = _row_exp(z, i, m, beta, probs, i, lanes)
+                _row_scale(probs, i, rest)
+            else:
+                rest = _row_exp(z, i, m, beta, spare, 0, lanes)
             if log_probs.shape[0] != 0:
-                _row_log(row, m, beta, rest, log_probs[i])
+                _row_log(z, i, m, beta, rest, log_probs)
             maxima[i] = m
             rests[i] = rest
             if rest != rest:
-                status[i] = min(status[i], _why_nan(row))
+                status[i] = min(status[i], _why_nan(z, i))
             if labels.shape[0] != 0:
                 y = labels[i]
-                hits[i] = 0 <= y < k and _is_predicted(row, y, m, rest)
+                hits[i] = 0 <= y < k and _is_predicted(z, i, y, m, rest)
                 if y == ignore_index:
                     nll[i] = 0.0
                     status[i] = min(status[i], IGNORED)
@@ -88,8 +88,8 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
                     nll[i] = np.nan
                     status[i] = min(status[i], BAD_LABEL)
                 else:
-                    nll[i] = _row_nll(row[y], m, beta, rest)
-                    if row[y] == -np.inf:
+                    nll[i] = _row_nll(z[i, y], m, beta, rest)
+                    if z[i, y] == -np.inf:
                         status[i] = min(status[i], MASKED_LABEL)
 
 
@@ -117,7 +117,7 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
                 maxima[first + r] = ms[r]
                 rests[first + r] = sums[r]
                 if sums[r] != sums[r]:
-                    status[first + r] = min(status[first + r], _why_nan(z[first + r]))
+                    status[first + r] = min(status[first + r], _why_nan(z, first + r))
             if log_probs.shape[0] != 0:
                 _tile_log(zs, beta, ms, sums, losts, log_probs, first, rows)
             if labels.shape[0] != 0:
@@ -128,7 +128,7 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
                 for r in range(rows):
                     y = labels[first + r]
                     loss = losts[r]
-                    hits[first + r] = 0 <= y < k and _is_predicted(z[first + r], y, ms[r], sums[r])
+                    hits[first + r] = 0 <= y < k and _is_predicted(z, first + r, y, ms[r], sums[r])
                     if y == ignore_index:
                         loss = 0.0
                         status[first + r] = min(status[first + r], IGNORED)
@@ -145,55 +145,58 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
                         probs[first + r, j] = zs[j, r]
 
 
+# A row is handed on as its matrix and its number: a slice of the matrix is an object, and counting references to
+# objects is atomic, which costs a short row as much as its exponentials.
+
+
 @compiled
-def _row_maximum(row):
-    m = row[0]
-    for j in range(1, row.shape[0]):
-        m = maximum(m, row[j])
+def _row_maximum(z, i):
+    m = z[i, 0]
+    for j in range(z.shape[1]):
+        m = maximum(m, z[i, j])
     return m
 
 
-def _row_exp(row, m, beta, out, lanes):
-    """Store exp(beta * (row - m)) in out and return its sum without one maximum."""
+def _row_exp(z, i, m, beta, out, o, lanes):
+    """Store exp(beta * (row i of z - m)) in row o of out and return its sum without one maximum."""
     raise NotImplementedError  # pragma: no cover - the overloads below are what Numba compiles
 
 
 @overload(_row_exp)
-def _row_exp_by_type(row, m, beta, out, lanes):
-    if row.dtype == types.float32:
-        return lambda row, m, beta, out, lanes: _row_exp_single(row, m, beta, out)
-    return lambda row, m, beta, out, lanes: _row_exp_double(row, m, beta, out, lanes)
+def _row_exp_by_type(z, i, m, beta, out, o, lanes):
+    if z.dtype == types.float32:
+        return lambda z, i, m, beta, out, o, lanes: _row_exp_single(z, i, m, beta, out, o)
+    return lambda z, i, m, beta, out, o, lanes: _row_exp_double(z, i, m, beta, out, o, lanes)
 
 
 @compiled
-def _row_exp_single(row, m, beta, out):
+def _row_exp_single(z, i, m, beta, out, o):
     # A float64 sum of a million terms below 1 is good to 2**-33, whatever its order.
     rest = 0.0
     ties = 0
-    for j in range(row.shape[0]):
-        e = shifted_exp(row[j], m, beta)
-        out[j] = e
-        rest = add_any_order(rest, 0.0 if row[j] == m else e)
-        ties += row[j] == m
-    # A row without a maximum that equals anything has a NaN; the sum says so already.
+    for j in range(z.shape[1]):
+        e = shifted_exp(z[i, j], m, beta)
+        out[o, j] = e
+        rest = add_any_order(rest, 0.0 if z[i, j] == m else e)
+        ties += z[i, j] == m
+    # Only a maximum that is a number has probabilities; a NaN in the row shows in its maximum.
     return rest + (ties - 1) if m - m == 0.0 else np.nan
 
 
 @compiled
-def _row_exp_double(row, m, beta, out, lanes):
+def _row_exp_double(z, i, m, beta, out, o, lanes):
     # Lane l sums the classes l, l + 64, l + 128, ... and keeps what each addition rounds away, so the sum is as good as
     # its terms and its order is a matter of the number of classes alone.
-    k = row.shape[0]
+    k = z.shape[1]
     lanes[:] = 0.0
     ties = 0
     for start in range(0, k, LANES):
         for lane in range(min(LANES, k - start)):
-            e = shifted_exp(row[start + lane], m, beta)
-            out[start + lane] = e
-            ties += row[start + lane] == m
-            lanes[0, lane], lanes[1, lane] = add_exactly(
-                lanes[0, lane], lanes[1, lane], 0.0 if row[start + lane] == m else e
-            )
+            x = z[i, start + lane]
+            e = shifted_exp(x, m, beta)
+            out[o, start + lane] = e
+            ties += x == m
+            lanes[0, lane], lanes[1, lane] = add_exactly(lanes[0, lane], lanes[1, lane], 0.0 if x == m else e)
     rest, lost = np.float64(ties - 1), 0.0
     for lane in range(LANES):
         rest, lost = add_exactly(rest, lost + lanes[1, lane], lanes[0, lane])
@@ -209,13 +212,13 @@ def add_exactly(total, lost, term):
 
 
 @compiled
-def _row_scale(out, rest):
+def _row_scale(out, i, rest):
     # 1 / sum in two parts of out's type: the product is then rounded once.
     inverse = 1.0 / (1.0 + rest)
     high = out.dtype.type(inverse)
     low = out.dtype.type(_inverse_error(inverse, high, rest))
-    for j in range(out.shape[0]):
-        out[j] = fma(out[j], high, out[j] * low)
+    for j in range(out.shape[1]):
+        out[i, j] = fma(out[i, j], high, out[i, j] * low)
 
 
 @compiled
@@ -229,11 +232,11 @@ def _inverse_error(inverse, high, rest):
 
 
 @compiled
-def _row_log(row, m, beta, rest, out):
+def _row_log(z, i, m, beta, rest, out):
     log_sum = log1p(rest)
-    for j in range(out.shape[0]):
-        high, low = shifted_logit(row[j], m, beta)
-        out[j] = high + (low - log_sum)
+    for j in range(out.shape[1]):
+        high, low = shifted_logit(z[i, j], m, beta)
+        out[i, j] = high + (low - log_sum)
 
 
 @compiled
@@ -243,23 +246,23 @@ def _row_nll(z, m, beta, rest):
 
 
 @compiled
-def _is_predicted(row, y, m, rest):
-    if row[y] != m or rest != rest:
+def _is_predicted(z, i, y, m, rest):
+    if z[i, y] != m or rest != rest:
         return False
     if rest >= 1.0:  # only then may another logit be as large
         for j in range(y):
-            if row[j] == m:
+            if z[i, j] == m:
                 return False
     return True
 
 
 @compiled
-def _why_nan(row):
+def _why_nan(z, i):
     status = ALL_MASKED
-    for j in range(row.shape[0]):
-        if row[j] != row[j]:
+    for j in range(z.shape[1]):
+        if z[i, j] != z[i, j]:
             return NAN_LOGIT
-        if row[j] == np.inf:
+        if z[i, j] == np.inf:
             status = INF_LOGIT
     return status
 

@@ -1,0 +1,161 @@
+"""Compiled kernels are kept in a folder of the user's own, and damage to it costs a compilation, never the job."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batchmax.kernels import cache, sums
+from batchmax.kernels.launch import Kernel
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Return a folder that kernels of this test are kept in; it is made when the first is."""
+    chosen = tmp_path / "kernels"
+    monkeypatch.setenv("BATCHMAX_CACHE_DIR", str(chosen))
+    return chosen
+
+
+def total():
+    """Compile or load a kernel anew, and return what it gives for 1 + 2 + 4, of which one does not count."""
+    found = np.zeros(3)
+    Kernel(sums.sum_counted, parallel=False)(np.array([1.0, 2.0, 4.0]), np.array([True, False, True]), found)
+    return found[0]
+
+
+def compiled(folder):
+    """Return the files of compiled code."""
+    return sorted(folder.rglob("*.nbc"))
+
+
+def test_a_second_process_compiles_nothing(folder):
+    """What one process compiles, the next one loads."""
+    code = """
+    import numpy as np
+    from batchmax.kernels import sums
+    from batchmax.kernels.launch import Kernel
+    kernel = Kernel(sums.sum_counted, parallel=False)
+    kernel(np.ones(3), np.ones(3, bool), np.zeros(3))
+    stats = kernel._serial.stats
+    print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+    """
+    lines = "\n".join(line.strip() for line in code.strip().splitlines())
+    for expected in ("0 1", "1 0"):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", lines], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        assert done.stdout.strip() == expected
+    assert len(compiled(folder)) == 1
+
+
+def test_the_folder_is_the_users_own(folder):
+    """Pickles run code when they are loaded: nobody else may write where they lie."""
+    assert total() == 5.0
+    for made in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def test_where_the_folder_is(monkeypatch, tmp_path):
+    """$BATCHMAX_CACHE_DIR, else in $XDG_CACHE_HOME, else in ~/.cache."""
+    monkeypatch.setenv("BATCHMAX_CACHE_DIR", str(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.cache_folder() == tmp_path / "own"
+    monkeypatch.setenv("BATCHMAX_CACHE_DIR", "")
+    assert cache.cache_folder() == tmp_path / "xdg" / "batchmax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.cache_folder() == tmp_path / ".cache" / "batchmax"
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+def flip(content):
+    middle = len(content) * 2 // 3
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("kind", ["*.nbc", "*.nbi"])
+@pytest.mark.parametrize("damage", [cut, lambda _: b"", lambda _: b"garbage" * 100], ids=["cut", "empty", "garbage"])
+def test_a_damaged_file_is_a_warning(folder, kind, damage):
+    """A file that cannot be loaded is said, with what to do; the kernel is compiled again and gives what it should."""
+    assert total() == 5.0
+    (path,) = folder.rglob(kind)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(RuntimeWarning, match="cannot be read .* compiling again; delete that folder, or name another"):
+        assert total() == 5.0
+
+
+def test_a_flipped_bit_in_compiled_code_is_a_warning(folder):
+    """Machine code that is not what was written is never run: its digest does not fit."""
+    assert total() == 5.0
+    (path,) = compiled(folder)
+    path.write_bytes(flip(path.read_bytes()))
+    with pytest.warns(RuntimeWarning, match="cannot be read .*the file is damaged"):
+        assert total() == 5.0
+
+
+def test_damaged_code_is_replaced(folder):
+    """The compilation that damage costs is kept, and the next one loads it without a warning."""
+    assert total() == 5.0
+    compiled(folder)[0].write_bytes(b"garbage")
+    with pytest.warns(RuntimeWarning, match="cannot be read"):
+        total()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert total() == 5.0
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_folder_that_others_can_write_to_is_not_used(folder, mode):
+    """Nothing is loaded from it and nothing is written to it, and a warning says why."""
+    assert total() == 5.0
+    before = {path: path.stat().st_mtime_ns for path in compiled(folder)}
+    folder.chmod(mode)
+    with pytest.warns(RuntimeWarning, match="others can write to it") as said:
+        assert total() == 5.0
+    assert len(said) == 2  # not read, not written
+    assert {path: path.stat().st_mtime_ns for path in compiled(folder)} == before
+
+
+def test_a_folder_that_cannot_be_made_is_a_warning(folder):
+    """A file where the folder should be costs the cache, not the result."""
+    folder.write_text("in the way")
+    with pytest.warns(RuntimeWarning, match="cannot be written"):
+        assert total() == 5.0
+    assert folder.read_text() == "in the way"
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_a_warning(folder):
+    """A read-only folder costs the cache, not the result."""
+    folder.mkdir(mode=0o500)
+    with pytest.warns(RuntimeWarning, match="cannot be written"):
+        assert total() == 5.0
+
+
+def test_the_stamp_is_that_of_all_sources(tmp_path, monkeypatch):
+    """A change of any kernel, also of one that others only call, and of the statuses, makes another stamp."""
+    package = tmp_path / "batchmax"
+    shutil.copytree(ROOT / "batchmax" / "kernels", package / "kernels")
+    shutil.copy(ROOT / "batchmax" / "outputs.py", package)
+    monkeypatch.setattr(cache, "__file__", str(package / "kernels" / "cache.py"))
+    stamp = cache.source_fingerprint.__wrapped__
+    seen = {stamp()}
+    assert stamp() in seen
+    for path in [*sorted((package / "kernels").glob("*.py")), package / "outputs.py"]:
+        path.write_text(path.read_text() + "\n# changed\n")
+        assert stamp() not in seen, path
+        seen.add(stamp())

@@ -1,0 +1,114 @@
+"""Memory stays flat however large the file is; what buffers hand out is theirs to hand out again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from batchmax.memory import Buffers, usable_cores
+
+ROOT = Path(__file__).resolve().parent.parent
+MIB = 2**20
+# Not ru_maxrss: a child starts with its parent's, and a test run that has loaded PyTorch has a large one.
+PEAK = "peak = next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM:')) * 1024"
+SCORE = f"""
+import sys
+from batchmax import score
+summary = score(sys.argv[1], sys.argv[2])
+{PEAK}
+print(summary.n_rows, peak)
+"""
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def make(path, n_rows, n_classes, *more):
+    command = [sys.executable, "scripts/make_data.py", path, "--rows", n_rows, "--classes", n_classes, *more]
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
+
+
+def peak_of_scoring(path, n_rows):
+    """Score a file in a process of its own and return the most memory that it had resident, in bytes."""
+    out = path.with_name("out.parquet")
+    done = subprocess.run(
+        [sys.executable, "-c", SCORE, str(path), str(out)], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    rows, peak = map(int, done.stdout.split())
+    assert rows == n_rows == pq.read_metadata(out).num_rows
+    out.unlink()
+    return peak
+
+
+@LINUX
+@pytest.mark.parametrize("one_group", [False, True], ids=["row groups", "one row group"])
+def test_four_times_the_rows_take_the_same_memory(one_group, tmp_path):
+    """From 70 to 280 MB the peak hardly moves, in ordinary row groups and in a single one."""
+    peaks = []
+    for n_rows in (70_000, 280_000):
+        path = tmp_path / "in.parquet"
+        make(path, n_rows, 250, *(["--row-group-size", n_rows] if one_group else []))
+        peaks.append(peak_of_scoring(path, n_rows))
+        path.unlink()
+    assert peaks[1] - peaks[0] < 100 * MIB
+    assert peaks[1] < 900 * MIB
+
+
+@pytest.mark.slow
+@LINUX
+@pytest.mark.parametrize("one_group", [False, True], ids=["row groups", "one row group"])
+def test_a_gigabyte_is_scored_in_little_memory(one_group, tmp_path):
+    """A GiB of logits is scored within 1.2 GB of resident memory, in ordinary row groups and in a single one."""
+    n_rows = 268_000
+    make(tmp_path / "in.parquet", n_rows, 1000, *(["--row-group-size", n_rows] if one_group else []))
+    assert peak_of_scoring(tmp_path / "in.parquet", n_rows) < 1.2e9
+
+
+def test_buffers_hand_out_the_same_memory_again():
+    """After a reset the same requests give the same memory; within a round no two arrays share any."""
+    buffers = Buffers()
+    requests = [((5, 3), np.float32), ((7,), np.uint8), ((0, 4), np.float64), ((2, 2), np.float64)]
+    first = [buffers.take(*request) for request in requests]
+    for array, (shape, dtype) in zip(first, requests, strict=True):
+        assert array.shape == shape
+        assert array.dtype == dtype
+        assert array.flags.c_contiguous
+        assert array.flags.aligned
+        assert array.flags.writeable
+    for number, array in enumerate(first):
+        array.fill(number)
+    assert [np.unique(array).tolist() for array in first] == [[0], [1], [], [3]]
+    buffers.reset()
+    again = [buffers.take(*request) for request in requests]
+    assert [a.ctypes.data for a in again if a.size] == [a.ctypes.data for a in first if a.size]
+
+
+def test_buffers_grow_and_serve_smaller_requests():
+    """A larger request gets larger memory, a smaller one the beginning of what is there, of any type."""
+    buffers = Buffers()
+    buffers.take((4,), np.float32)
+    buffers.reset()
+    large = buffers.take((1000,), np.float64)
+    large.fill(1.0)
+    buffers.reset()
+    assert buffers.take((3, 5), np.float32).ctypes.data == large.ctypes.data
+    assert large.size == 1000
+
+
+@LINUX
+def test_usable_cores_are_within_the_machine():
+    """There is at least one core, and no more than the affinity allows."""
+    assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
+
+
+@LINUX
+def test_the_measure_of_memory_measures():
+    """A process that fills 300 MiB says that it did, and not what its parent did."""
+    ours = bytearray(os.urandom(1)) * (600 * MIB)
+    code = f"x = b'1' * (300 * 2**20)\n{PEAK}\nprint(peak)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert 300 * MIB <= int(done.stdout) < 400 * MIB < len(ours)

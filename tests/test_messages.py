@@ -1,0 +1,398 @@
+"""What people read when something is wrong: one line that says what, where, and what to run or change."""
+
+# ruff: noqa: E501 - a message is one line, here as where it is read
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROWS, K = 20, 4
+
+
+def table(k=K, rows=ROWS, **columns):
+    """Return a table of ids, logits and labels in which columns are replaced or added."""
+    logits = np.random.default_rng(7).normal(size=(rows, k)).astype(np.float32)
+    base = {"id": np.arange(rows), "logits": pa.array(list(logits)), "label": np.arange(rows) % k}
+    return pa.table(base | columns)
+
+
+def changed(row, value):
+    """Return the logits of the table with one row replaced."""
+    rows = table()["logits"].to_pylist()
+    rows[row] = value
+    return pa.array(rows, pa.list_(pa.float32()))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    """Return a folder with every input that the cases name."""
+    folder = tmp_path_factory.mktemp("stage")
+    logits = table()["logits"]
+    labels = [row % K for row in range(ROWS)]
+    for name, content in {
+        "x": table(),
+        "my file": table(logits=changed(5, [0, 0, float("nan"), 0])),
+        "three": table(k=3),
+        "two": table(a=logits, b=logits).drop_columns(["logits"]),
+        "gap": pa.table({f"logit_{number}": [1.0, 2.0] for number in (0, 1, 3)}),
+        "ragged": table(logits=changed(7, [1.0, 2.0])),
+        "nan": table(logits=changed(5, [0, 0, float("nan"), 0])),
+        "bad_label": table(label=[17 if row == 3 else label for row, label in enumerate(labels)]),
+        "from_one": table(label=[label + 1 for label in labels]),
+        "text": table(label=["cat", "dog"] * 10),
+        "no_logits": table().drop_columns(["logits"]),
+        "null_logits": table(logits=pa.nulls(ROWS, pa.list_(pa.float32()))),
+        "sequences": table(logits=[[[1.0, 2.0]]] * ROWS),
+        "clash": table(loss=[0.5] * ROWS),
+    }.items():
+        pq.write_table(content, folder / f"{name}.parquet")
+    whole = (folder / "x.parquet").read_bytes()
+    (folder / "cut.parquet").write_bytes(whole[: len(whole) // 2])
+    (folder / "hollow.parquet").write_bytes(b"")
+    (folder / "notes.parquet").write_text("these are notes, and no table at all\n")
+    (folder / "old.parquet").write_text("old")
+    (folder / "bad.txt").write_text("1\n2\nthree\n4\n")
+    (folder / "few.txt").write_text("1\n2\n3\n")
+    (folder / "named.txt").write_text("a,1\nb,2\nc,3\nd,4\n")
+    (folder / "empty").mkdir()
+    (folder / "sub").mkdir()
+    (folder / "theirs").mkdir()
+    (folder / "theirs" / "thesis.tex").write_text("years of work")
+    (folder / "link.parquet").symlink_to("x.parquet")
+    (folder / "hard.parquet").hardlink_to(folder / "x.parquet")
+    os.mkfifo(folder / "pipe.parquet")
+    return folder
+
+
+def snapshot(folder):
+    """Return every path below a folder, with the content of files."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+BAD_LOGITS = "go on: --on-bad-row null"
+OVER = ["--if-exists", "overwrite"]
+
+CASES = {
+    # words after `batchmax score`, exit code, the line after `batchmax: error: `
+    "a wrong column": (
+        ["x.parquet", "--logits", "logitz"],
+        2,
+        (
+            "x.parquet: --logits: there is no column 'logitz'; possible are 'logits'; did you mean 'logits'? "
+            "batchmax inspect x.parquet shows the columns"
+        ),
+    ),
+    "a wrong column like one that is no list": (
+        ["x.parquet", "--logits", "idd"],
+        2,
+        (
+            "x.parquet: --logits: there is no column 'idd'; possible are 'logits'; "
+            "batchmax inspect x.parquet shows the columns"
+        ),
+    ),
+    "a wrong label column": (
+        ["x.parquet", "--label", "labl"],
+        2,
+        (
+            "x.parquet: --label: there is no column 'labl'; did you mean 'label'? "
+            "batchmax inspect x.parquet shows the columns"
+        ),
+    ),
+    "a wrong column to carry": (
+        ["x.parquet", "--columns", "idd"],
+        2,
+        "x.parquet: --columns: there is no column 'idd'; did you mean 'id'? the columns are id, logits, label",
+    ),
+    "two candidates": (
+        ["two.parquet"],
+        2,
+        "two.parquet: 2 columns could be the logits: 'a', 'b'; choose one: --logits NAME",
+    ),
+    "a gap": (
+        ["gap.parquet"],
+        2,
+        (
+            "gap.parquet: --logits: class 2 is missing between 'logit_1' and 'logit_3'; "
+            "add what is missing, or give a pattern that leaves out the rest"
+        ),
+    ),
+    "a ragged list": (
+        ["ragged.parquet"],
+        1,
+        "ragged.parquet: row 7 (row group 0): 2 logits, where rows have 4; "
+        "look: batchmax show ragged.parquet --row 7; " + BAD_LOGITS,
+    ),
+    "a NaN": (
+        ["nan.parquet"],
+        1,
+        "nan.parquet: row 5 (row group 0): NaN at class 2; look: batchmax show nan.parquet --row 5; " + BAD_LOGITS,
+    ),
+    "a name with a space": (
+        ["my file.parquet"],
+        1,
+        "my file.parquet: row 5 (row group 0): NaN at class 2; "
+        "look: batchmax show 'my file.parquet' --row 5; " + BAD_LOGITS,
+    ),
+    "a bad label": (
+        ["bad_label.parquet"],
+        1,
+        "bad_label.parquet: row 3 (row group 0): label 17 is not a class: there are 4, from 0; "
+        "look: batchmax show bad_label.parquet --row 3; " + BAD_LOGITS,
+    ),
+    "labels from 1": (
+        ["from_one.parquet"],
+        1,
+        "from_one.parquet: row 3 (row group 0): label 4 is not a class: there are 4, from 0; "
+        "if labels count from 1, name them: --classes 1,2,3,4; "
+        "look: batchmax show from_one.parquet --row 3; " + BAD_LOGITS,
+    ),
+    "text labels without names": (
+        ["text.parquet"],
+        2,
+        (
+            "text.parquet: --label: column 'label' (string) holds text, which means nothing without the names of the "
+            "classes; give them in the order of the logits: --classes A,B,C, or do without: --label none"
+        ),
+    ),
+    "an unknown name": (
+        ["text.parquet", "--classes", "cat,cow,dogs,ant"],
+        1,
+        "text.parquet: row 1 (row group 0): label 'dog' is no class name; did you mean 'dogs'?; "
+        "look: batchmax show text.parquet --row 1; " + BAD_LOGITS,
+    ),
+    "a missing file": (["nothing.parquet"], 1, "nothing.parquet: no such file or folder; look: ls ."),
+    "a missing folder": (["far/x.parquet"], 1, "far/x.parquet: no such file or folder; look: ls ."),
+    "a glob for nothing": (["sub/*.pq"], 1, "sub/*.pq: nothing matches this pattern; look: ls sub"),
+    "an empty folder": (["empty"], 1, "empty: the folder holds no Parquet files; look: ls -a empty"),
+    "an existing output": (
+        ["x.parquet", "-o", "old.parquet"],
+        1,
+        "old.parquet: the output exists; replace it: --if-exists overwrite, or name another: -o",
+    ),
+    "a folder of somebody's": (
+        ["x.parquet", "-o", "theirs", *OVER],
+        1,
+        (
+            "theirs: what is there is not a folder that batchmax wrote, so it is not replaced; "
+            "delete it yourself, or name another output: -o"
+        ),
+    ),
+    "an output in a missing folder": (
+        ["x.parquet", "-o", "far away/out.parquet"],
+        1,
+        "far away/out.parquet: there is no folder far away; make it: mkdir -p 'far away'",
+    ),
+    "an output without a name": (
+        ["x.parquet", "-o", "."],
+        1,
+        ".: no file or folder can be made under this name; name a file or a folder: -o",
+    ),
+    **{
+        f"output = input, {how}": (
+            ["x.parquet", "-o", out, *OVER],
+            1,
+            f"{out}: the output is also an input (x.parquet); name another output: -o",
+        )
+        for how, out in {
+            "by path": "x.parquet",
+            "by ..": "sub/../x.parquet",
+            "by symlink": "link.parquet",
+            "by hard link": "hard.parquet",
+        }.items()
+    },
+    "rejects = input": (
+        ["x.parquet", "--on-bad-row", "drop", "--rejects", "hard.parquet", *OVER],
+        1,
+        "hard.parquet: the output is also an input (x.parquet); name another output: -o",
+    ),
+    "inputs that differ": (
+        ["x.parquet", "three.parquet"],
+        1,
+        "three.parquet: 3 classes, but 4 in x.parquet; score the files one by one",
+    ),
+    "too few names": (
+        ["x.parquet", "--classes", "a,b,c"],
+        2,
+        (
+            "x.parquet: --classes: 3 class names, but the logits have 4 classes; "
+            "give one name for each class, in the order of the logits"
+        ),
+    ),
+    "no logits": (
+        ["no_logits.parquet"],
+        2,
+        (
+            "no_logits.parquet: no column can hold logits; the columns are 'id', 'label'; "
+            "name lists of numbers, or one column a class: --logits 'score_*'"
+        ),
+    ),
+    "only null logits": (
+        ["null_logits.parquet"],
+        1,
+        "null_logits.parquet: no row has logits, so the number of classes is not known; give it with --n-classes",
+    ),
+    "sequences": (
+        ["sequences.parquet"],
+        2,
+        (
+            "sequences.parquet: --logits: column 'logits' (list<list<double>>) holds sequences, several rows of numbers in "
+            "one, and sequences are not supported; explode the column to one list of logits a row, or flatten it"
+        ),
+    ),
+    "a file cut short": (
+        ["cut.parquet"],
+        1,
+        "cut.parquet: the file is cut short: it begins as Parquet but does not end as such; copy it, or make it, again",
+    ),
+    "an empty file": (
+        ["hollow.parquet"],
+        1,
+        (
+            "hollow.parquet: the file is empty; look: file hollow.parquet; "
+            "among other files, choose with a quoted glob: '*.parquet'"
+        ),
+    ),
+    "a text file": (
+        ["notes.parquet"],
+        1,
+        (
+            "notes.parquet: no Parquet file; look: file notes.parquet; "
+            "among other files, choose with a quoted glob: '*.parquet'"
+        ),
+    ),
+    "a pipe": (
+        ["pipe.parquet"],
+        1,
+        "pipe.parquet: not a regular file; write it into a file first: cat INPUT > FILE",
+    ),
+    "an unknown option": (
+        ["x.parquet", "--outptus", "probs"],
+        2,
+        "no such option '--outptus' (did you mean one of: '--out', '--outputs'?); try: batchmax score -h",
+    ),
+    "an unknown output": (
+        ["x.parquet", "--outputs", "prob"],
+        2,
+        (
+            "--outputs: no output is called 'prob'; choose of probs, log_probs, loss, pred, confidence, margin, entropy, "
+            "logsumexp, rank, correct, el2n, status"
+        ),
+    ),
+    "a top K of too many": (
+        ["x.parquet", "--top-k", "5"],
+        2,
+        "x.parquet: --top-k: 5 is more than the 4 classes; give at most 4",
+    ),
+    "a condition on no name": (
+        ["x.parquet", "--fail-if", "mean_los > 1"],
+        2,
+        (
+            "--fail-if: 'mean_los > 1' has no name 'mean_los' to compare; choose of n_rows, n_classes, mean_loss, "
+            "log_likelihood, accuracy, perplexity, bad_rows, bad_rate, infinite_losses, bytes_read, bytes_written, seconds"
+        ),
+    ),
+    "half a condition": (
+        ["x.parquet", "--fail-if", "mean_loss >"],
+        2,
+        "--fail-if: 'mean_loss >' is not a condition; write it like: mean_loss > 1.2 or bad_rows > 100",
+    ),
+    "a condition that is decided early": (
+        ["bad_label.parquet", "--on-bad-row", "null", "--fail-if", "bad_rows > 0"],
+        4,
+        (
+            "out.parquet: --fail-if 'bad_rows > 0' is true after 20 rows; "
+            "the run was stopped and nothing is written; mend the input, or change the condition"
+        ),
+    ),
+    "weights with a bad line": (
+        ["x.parquet", "--class-weights", "bad.txt"],
+        2,
+        "--class-weights: line 3 of bad.txt is 'three'; write one number a line, or name,number",
+    ),
+    "too few weights": (
+        ["x.parquet", "--class-weights", "few.txt"],
+        2,
+        "x.parquet: --class-weights: 3 weights for 4 classes; give one for each class, in the order of the logits",
+    ),
+    "weights for names that nobody gave": (
+        ["x.parquet", "--class-weights", "named.txt"],
+        2,
+        (
+            "x.parquet: --class-weights: no class is called 'a'; give one line name,number for each class, "
+            "and the names in the order of the logits: --classes A,B,C"
+        ),
+    ),
+    "rejects of nothing": (
+        ["x.parquet", "--rejects", "rejects.parquet"],
+        2,
+        "--rejects: rejected rows are kept only when bad rows are dropped; add --on-bad-row drop",
+    ),
+    "a name that is taken": (
+        ["clash.parquet"],
+        2,
+        (
+            "clash.parquet: --outputs: the input has a column 'loss' already; put --prefix batchmax_ before the new ones, "
+            "or leave the old one out: --exclude loss"
+        ),
+    ),
+    "no size": (
+        ["x.parquet", "--memory-limit", "lots"],
+        2,
+        "--memory-limit: 'lots' is not a size; write it like 512MiB or 2GB",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "code", "line"), CASES.values(), ids=list(CASES))
+def test_a_failure_is_one_line(stage, words, code, line):
+    """One line on stderr, the same in JSON on stdout, the exit code of the table, and nothing is left behind."""
+    before = snapshot(stage)
+    out = [] if "-o" in words else ["-o", "out.parquet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "batchmax", "score", *words, *out, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=stage,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "COLUMNS": "80"},
+    )
+    assert done.stderr == f"batchmax: error: {line}\n"
+    assert done.returncode == code
+    (said,) = done.stdout.splitlines()
+    error = json.loads(said)["error"]
+    assert "; ".join(filter(None, [": ".join(filter(None, [error["where"], error["what"]])), error["remedy"]])) == line
+    assert error["what"]
+    assert error["remedy"]
+    assert snapshot(stage) == before
+
+
+def test_a_held_output_is_one_line(stage, tmp_path):
+    """A condition that is true at the end holds the whole output back, and says how to keep it all the same."""
+    shutil.copy(stage / "x.parquet", tmp_path / "x.parquet")
+    done = subprocess.run(
+        [sys.executable, "-m", "batchmax", "score", "x.parquet", "-o", "my out.parquet", "--fail-if", "n_rows > 19"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+    )
+    assert done.stderr == (
+        "batchmax: error: my out.parquet: --fail-if 'n_rows > 19' is true: n_rows is 20; the finished output is "
+        "my out.parquet.held; to keep it: mv 'my out.parquet.held' 'my out.parquet'\n"
+    )
+    assert done.returncode == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my out.parquet.held", "x.parquet"]
+    assert pq.read_metadata(tmp_path / "my out.parquet.held").num_rows == ROWS

@@ -1,0 +1,229 @@
+"""Options: every domain has its edges, and what people type becomes what was meant."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from batchmax.errors import UsageError
+from batchmax.options import MIN_MEMORY, ScoreOptions, parse_bytes, read_class_weights, read_classes, score_options
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("n_classes", 1, 0),
+        ("top_k", 1, 0),
+        ("limit", 0, -1),
+        ("row_group_size", 1, 0),
+        ("threads", 1, 0),
+        ("beta", 1e300, 1.1e300),
+        ("beta", 1e-300, 1e-301),
+        ("beta", 5.0, 0.0),
+        ("beta", 5.0, -1.0),
+        ("beta", 5.0, math.nan),
+        ("beta", 5.0, math.inf),
+        ("label_smoothing", 0.0, -1e-9),
+        ("label_smoothing", 1.0, 1 + 1e-9),
+        ("label_smoothing", 0.5, math.nan),
+        ("memory_limit", MIN_MEMORY, MIN_MEMORY - 1),
+        ("input", "probs", "prob"),
+        ("logits_dtype", "bfloat16", "float64"),
+        ("layout", "wide", "large_list"),
+        ("dtype", "float16", "bfloat16"),
+        ("compression", "none", "lzo"),
+        ("on_bad_row", "null", "skip"),
+        ("if_exists", "overwrite", "append"),
+        ("outputs", ("probs", "loss"), ("prob",)),
+        ("outputs", ("probs",), ("probs", "probs")),
+        ("classes", ("a", "b"), ("a", "a")),
+        ("class_weights", (0.0, 1.0), (1.0, -1e-9)),
+        ("class_weights", {"a": 0.0}, {"a": math.inf}),
+        ("class_weights", {"a": 2.0}, {"a": math.nan}),
+    ],
+)
+def test_each_domain_ends_where_it_should(name, good, bad):
+    """The last good value is taken; the first bad one is refused, naming the option and what to do."""
+    assert getattr(ScoreOptions(**{name: good}), name) == good
+    with pytest.raises(UsageError) as caught:
+        ScoreOptions(**{name: bad})
+    assert caught.value.where == "--" + name.replace("_", "-")
+    assert caught.value.remedy or "is less than" in caught.value.what  # the command line adds where help is
+
+
+def test_options_that_contradict_each_other():
+    """Rejects need dropped rows, a label's output needs a label, and the temperature is given once."""
+    with pytest.raises(UsageError, match="only when bad rows are dropped; add --on-bad-row drop"):
+        ScoreOptions(rejects="r.parquet", on_bad_row="null")
+    with pytest.raises(UsageError, match="loss needs a label"):
+        ScoreOptions(outputs=("probs", "loss"), label="none")
+    with pytest.raises(UsageError, match="both --temperature and --beta"):
+        score_options(temperature=2.0, beta=0.5)
+    assert ScoreOptions(rejects="r.parquet", on_bad_row="drop").rejects == "r.parquet"
+    assert ScoreOptions(outputs=("probs",), label="none").label == "none"
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, 1e-301, 1e301, 5e-324])
+def test_temperatures_that_cannot_be(temperature):
+    """A temperature is finite and above 0, and so is its inverse."""
+    with pytest.raises(UsageError):
+        score_options(temperature=temperature)
+
+
+def test_temperature_is_one_over_beta():
+    """The temperature is inverted once, in float64."""
+    assert score_options(temperature=3.0).beta == 1.0 / 3.0
+    assert score_options(temperature=2).beta == 0.5
+
+
+def test_none_is_the_default():
+    """What is None was not given."""
+    assert score_options(beta=None, outputs=None, classes=None, memory_limit=None) == ScoreOptions()
+
+
+def test_lists_are_text_with_commas_or_iterables():
+    """Spaces and empty items between commas do not count; an empty list of columns carries nothing."""
+    assert score_options(outputs=" probs, loss,,").outputs == ("probs", "loss")
+    assert score_options(outputs=iter(["probs", "loss"])).outputs == ("probs", "loss")
+    assert score_options(columns="").columns == ()
+    assert score_options(exclude="a,b").exclude == ("a", "b")
+
+
+def test_nothing_asked_for_is_refused():
+    """An empty list of outputs is an error, except beside the top K."""
+    with pytest.raises(UsageError, match="nothing is asked for"):
+        score_options(outputs=",")
+    assert score_options(outputs=",", top_k=2).outputs == ()
+
+
+def test_unknown_options_are_refused():
+    """A misspelt keyword argument is named, with those that there are."""
+    with pytest.raises(UsageError, match=r"no option is called 'temprature'; choose of .*beta.*top_k"):
+        score_options(temprature=2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1073741824", 2**30),
+        ("512MiB", 512 * 2**20),
+        ("512 mib", 512 * 2**20),
+        (" 2 GB ", 2 * 10**9),
+        ("2g", 2 * 10**9),
+        ("1.5KiB", 1536),
+        (".5k", 500),
+        ("3TiB", 3 * 2**40),
+        ("7B", 7),
+        (12, 12),
+    ],
+)
+def test_sizes(text, size):
+    """Decimal units are powers of 1000, those with an i powers of 1024, in either case."""
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "1..5M", "1.2.3", ".", "-1", "1e9", "5PB", "GB", "1 2", "٣", "9" * 400])
+def test_what_is_no_size(text):
+    """Anything else is refused, with an example; digits without end do not overflow."""
+    with pytest.raises(UsageError, match=r"^--memory-limit: .* is not a size; write it like 512MiB"):
+        parse_bytes(text)
+
+
+def test_classes_from_text_and_iterables():
+    """Names are text with commas, or anything that gives text."""
+    assert read_classes("cat, dog") == ("cat", "dog")
+    assert read_classes(["cat", 3]) == ("cat", "3")
+
+
+def test_classes_from_a_file(tmp_path):
+    """A file has a name a line, in UTF-8 with or without byte order mark; blank lines do not count."""
+    path = tmp_path / "names"
+    path.write_bytes("\ufeffcat\r\n\r\nchien égaré, noir \r\n".encode())
+    assert read_classes(path) == read_classes(str(path)) == ("cat", "chien égaré, noir")
+
+
+def test_classes_from_a_config(tmp_path):
+    """A config.json's id2label is put in the order of its numbers, not of its lines."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model": 1, "id2label": {str(i): f"c{i}" for i in (10, 2, 0, 1, *range(3, 10))}}))
+    assert read_classes(path) == tuple(f"c{i}" for i in range(11))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id2label": {"0": "a", "2": "b"}}',
+        '{"id2label": {"1": "a", "2": "b"}}',
+        '{"id2label": {"zero": "a"}}',
+        '{"id2label": ["a"]}',
+        '{"label2id": {"a": 0}}',
+        '{"id2label": ',
+    ],
+)
+def test_configs_without_names(tmp_path, text):
+    """A config that does not name classes 0, 1, 2, … is refused, naming the file."""
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"^--classes: .*config\.json has no id2label"):
+        read_classes(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"{}", b"\xff\xfe\x00"])
+@pytest.mark.parametrize(("read", "option"), [(read_classes, "--classes"), (read_class_weights, "--class-weights")])
+def test_files_without_content(tmp_path, content, read, option):
+    """A file that holds nothing, or no text, is refused, naming option and file."""
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        read(path)
+    assert caught.value.where == option
+    assert str(path) in caught.value.what
+    assert caught.value.remedy
+
+
+def test_class_weights_from_numbers_and_names():
+    """Numbers in order, or a dictionary by name."""
+    assert read_class_weights([1, 2.5]) == (1.0, 2.5)
+    assert read_class_weights({"a": 1, 2: 3}) == {"a": 1.0, "2": 3.0}
+
+
+def test_class_weights_from_files(tmp_path):
+    """A line is a number, or a name and a number; the last comma divides them."""
+    path = tmp_path / "weights"
+    path.write_text("1\n\n 2.5 \n1e-3\n")
+    assert read_class_weights(path) == (1.0, 2.5, 1e-3)
+    path.write_text("cat, 1\nwolf, grey,2\n")
+    assert read_class_weights(str(path)) == {"cat": 1.0, "wolf, grey": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1\n2\nthree\n", "line 3 of .* is 'three'"),
+        ("a,1\na,2\n", "names 'a' twice"),
+        ("a,1\n2\n", "mixes numbers with and without names"),
+        ("a,\n", "line 1 of .* is 'a,'"),
+    ],
+)
+def test_class_weights_that_cannot_be_read(tmp_path, text, message):
+    """A line that is neither a number nor name,number is named."""
+    path = tmp_path / "weights"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_class_weights(path)
+
+
+def test_class_weights_need_a_file(tmp_path):
+    """Text is the name of a file, and a file that is not there is an error."""
+    with pytest.raises(UsageError, match="there is no file"):
+        read_class_weights(str(tmp_path / "nothing"))
+
+
+def test_bad_weights_in_a_file_are_refused(tmp_path):
+    """A weight that no loss can be computed with is refused wherever it is from."""
+    path = tmp_path / "weights"
+    path.write_text("1\nnan\n")
+    with pytest.raises(UsageError, match="weights are finite and not negative"):
+        score_options(class_weights=path)

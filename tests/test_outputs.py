@@ -1,0 +1,75 @@
+"""The two tables: every output column, and every status."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchmax.outputs import (
+    LAST_BAD,
+    LAST_WITHOUT_LOSS,
+    LAST_WITHOUT_PROBS,
+    OUTPUTS,
+    STATUS_NAMES,
+    TOP_K_OUTPUTS,
+    Status,
+)
+
+
+def test_the_outputs_are_those_of_the_documents():
+    """The columns and their order, which is the order in the output."""
+    assert list(OUTPUTS) == (
+        [
+            "probs",
+            "log_probs",
+            "loss",
+            "pred",
+            "confidence",
+            "margin",
+            "entropy",
+            "logsumexp",
+            "rank",
+            "correct",
+            "el2n",
+            "status",
+        ]
+    )
+    assert TOP_K_OUTPUTS == ("top_k_classes", "top_k_probs")
+
+
+def test_which_outputs_need_a_label():
+    """A label is needed by what compares with it, and by nothing else."""
+    assert [name for name, output in OUTPUTS.items() if output.needs_label] == ["loss", "rank", "correct", "el2n"]
+
+
+def test_every_output_says_what_it_means():
+    """Each has a meaning of a few words for help and tables."""
+    assert all(0 < len(output.meaning) < 80 for output in OUTPUTS.values())
+
+
+@pytest.mark.parametrize(
+    ("status", "has_probs", "has_loss", "is_bad"),
+    [
+        ("null_logits", False, False, True),
+        ("bad_length", False, False, True),
+        ("nan_logit", False, False, True),
+        ("inf_logit", False, False, True),
+        ("all_masked", False, False, True),
+        ("bad_label", True, False, True),
+        ("ignored", True, False, False),
+        ("unlabelled", True, False, False),
+        ("masked_label", True, True, False),
+        ("ok", True, True, False),
+    ],
+)
+def test_what_a_status_means(status, has_probs, has_loss, is_bad):
+    """The three limits cut the statuses as the table of odd rows does."""
+    number = Status[status.upper()]
+    assert STATUS_NAMES[number] == status
+    assert (number > LAST_WITHOUT_PROBS) == has_probs
+    assert (number > LAST_WITHOUT_LOSS) == has_loss
+    assert (number <= LAST_BAD) == is_bad
+
+
+def test_statuses_count_from_zero():
+    """The numbers index the names, so that a column of numbers is a dictionary's codes."""
+    assert [int(status) for status in Status] == list(range(len(STATUS_NAMES)))

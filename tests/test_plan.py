@@ -1,0 +1,58 @@
+"""Parts: whole row groups, each once and in order, of bounded size."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchmax.plan import PART_BYTES, Part, plan_parts
+
+FILES = st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=1, max_size=6)
+
+
+@given(FILES, st.integers(1, 16), st.integers(1, 600))
+def test_parts_hold_every_row_group_once_and_in_order(files, row_bytes, part_bytes):
+    """Laid end to end, the parts are the row groups; their numbers, first rows and counts agree with them."""
+    parts = plan_parts(files, row_bytes, part_bytes)
+    groups = [(part.file, group) for part in parts for group in range(part.first_group, part.end_group)]
+    assert groups == [(file, group) for file, rows in enumerate(files) for group in range(len(rows))]
+    assert [part.number for part in parts] == list(range(len(parts)))
+    for part in parts:
+        assert part.rows == sum(files[part.file][part.first_group : part.end_group])
+        assert part.first_row == sum(files[part.file][: part.first_group])
+
+
+@given(FILES, st.integers(1, 16), st.integers(1, 600))
+def test_parts_are_as_large_as_allowed_and_no_larger(files, row_bytes, part_bytes):
+    """A part above the limit is one row group that has rows; two neighbours of a file would not fit into one part."""
+    parts = plan_parts(files, row_bytes, part_bytes)
+    for part in parts:
+        if part.rows * row_bytes > part_bytes:
+            held = files[part.file][part.first_group : part.end_group]
+            assert sum(rows > 0 for rows in held) == 1
+    for before, after in pairwise(parts):
+        if before.file == after.file:
+            assert (before.rows + files[after.file][after.first_group]) * row_bytes > part_bytes
+
+
+@given(FILES)
+def test_there_is_always_a_part(files):
+    """Inputs without row groups have one part without rows, so that there is an output to read the columns from."""
+    parts = plan_parts(files, 4)
+    assert parts
+    if not any(files):
+        assert parts == [Part(0, len(files) - 1, 0, 0, 0, 0)]
+
+
+def test_the_limit_is_a_gibibyte_of_logits():
+    """Row groups are put together up to 1 GiB, to the byte."""
+    rows = PART_BYTES // 4096 // 2
+    assert [part.rows for part in plan_parts([[rows, rows, 1]], 4096)] == [2 * rows, 1]
+    assert PART_BYTES == 2**30
+
+
+def test_the_names_of_parts_sort_as_their_numbers():
+    """Five digits, as other writers of folders have."""
+    assert Part(12, 0, 0, 0, 0, 0).name == "part-00012.parquet"

@@ -1,0 +1,533 @@
+"""``score_batch`` gives every output what its definition says, for whole rows and for odd ones."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from batchmax import BadRowError, DataError, UsageError, score_batch
+from batchmax.outputs import OUTPUTS
+from tests import oracle
+from tests.rows import (
+    BAD,
+    INF,
+    NAN,
+    ODD_LABELS,
+    PRECEDENCE,
+    WITHOUT_LOSS,
+    WITHOUT_PROBS,
+    columns_of,
+    expected,
+    lists,
+    odd_rows,
+    some_logits,
+)
+
+ALL = tuple(OUTPUTS)
+NEED_LABEL = ("loss", "rank", "correct", "el2n")
+EXACT = ("pred", "rank", "correct", "status", "top_k_classes")
+TO_ULPS = ("probs", "log_probs", "loss", "confidence", "top_k_probs")
+CLOSE = ("margin", "entropy", "el2n")
+
+
+def batch_of(logits, labels=None, **more):
+    columns = {"logits": lists(logits) if isinstance(logits, np.ndarray) else logits}
+    if labels is not None:
+        columns["label"] = labels
+    return pa.record_batch({**columns, **more})
+
+
+def odd_batch():
+    logits, labels, statuses = odd_rows()
+    return batch_of(pa.array(logits, pa.list_(pa.float32())), pa.array(labels, pa.int64())), statuses
+
+
+def check_outputs(got, want, dtype, logits, temperature=1.0):
+    """Compare every output that is there with what is expected of it."""
+    loss_dtype = np.promote_types(dtype, np.float32)
+    for name in (name for name in got.schema.names if name in want):
+        values = columns_of(got, name)
+        if name in EXACT:
+            assert_array_equal(values, want[name], err_msg=name)
+            continue
+        kind = dtype if name in {"probs", "log_probs", "top_k_probs"} else loss_dtype
+        assert values.dtype == kind, name
+        if name in TO_ULPS:
+            assert oracle.ulp_error(values, want[name], kind).max() <= 3, name
+        elif name in CLOSE:
+            assert_allclose(values, want[name].astype(kind), rtol=32 * np.finfo(kind).eps, atol=1e-18, err_msg=name)
+        else:
+            assert name == "logsumexp"
+            scale = np.abs(logits.max(axis=1)) / temperature + np.log(logits.shape[1])
+            assert (np.abs(values - want[name]) <= 2 * np.finfo(kind).eps * scale).all()
+
+
+# What each output is
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_classes", [1, 2, 10, 32, 33, 200])
+def test_every_output_is_what_it_is_defined_as(n_classes, dtype, temperature):
+    """All outputs and the top classes agree with exact arithmetic, on either side of the kernels' border at 32."""
+    logits = some_logits(150, n_classes, dtype)
+    labels = np.random.default_rng(1).integers(0, n_classes, len(logits))
+    top_k = min(5, n_classes)
+    got = score_batch(batch_of(logits, labels), outputs=ALL, top_k=top_k, temperature=temperature)
+    assert got.schema.names == ["label", *ALL, "top_k_classes", "top_k_probs"]
+    check_outputs(got, expected(logits, labels, temperature, top_k), dtype, logits, temperature)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "written", "losses"),
+    [
+        (np.float32, None, np.float32, np.float32),
+        (np.float32, "float64", np.float64, np.float64),
+        (np.float32, "float16", np.float16, np.float32),
+        (np.float64, None, np.float64, np.float64),
+        (np.float64, "float32", np.float32, np.float32),
+        (np.float16, None, np.float32, np.float32),
+        (np.int32, None, np.float64, np.float64),
+    ],
+)
+@pytest.mark.parametrize("n_classes", [7, 70])
+def test_types_are_as_asked(given, asked, written, losses, n_classes):
+    """--dtype decides the probabilities' type; losses are never below float32, and are as good as their type allows."""
+    logits = np.clip(some_logits(40, n_classes, np.float64), -100, 100).astype(given)
+    labels = np.arange(40) % n_classes
+    got = score_batch(batch_of(logits, labels), outputs=ALL, top_k=3, dtype=asked)
+    assert columns_of(got, "probs").dtype == written
+    assert columns_of(got, "loss").dtype == losses
+    check_outputs(got, expected(logits, labels, top_k=3), np.dtype(written), logits.astype(np.float64))
+
+
+@pytest.mark.parametrize("top_k", [1, 64, 65, 200])
+def test_top_k_is_a_stable_sort(top_k):
+    """The top classes are those of a stable sort, largest first, however many are asked for."""
+    logits = np.rint(some_logits(30, 200))
+    got = score_batch(batch_of(logits), outputs="pred", top_k=top_k)
+    check_outputs(got, expected(logits, np.zeros(30, int), top_k=top_k), np.float32, logits)
+
+
+@pytest.mark.parametrize("n_classes", [5, 50])
+def test_ties_go_to_the_lower_index(n_classes):
+    """Equal logits: pred is the first of them, rank counts the earlier ones, only the first is correct."""
+    logits = np.zeros((n_classes, n_classes), np.float32)
+    got = score_batch(batch_of(logits, np.arange(n_classes)), outputs="pred,rank,correct,margin", top_k=n_classes)
+    assert got["pred"].to_pylist() == [0] * n_classes
+    assert got["rank"].to_pylist() == list(range(1, n_classes + 1))
+    assert got["correct"].to_pylist() == [True] + [False] * (n_classes - 1)
+    assert got["margin"].to_pylist() == [0.0] * n_classes
+    assert got["top_k_classes"].to_pylist() == [list(range(n_classes))] * n_classes
+
+
+def test_order_is_that_of_logits_not_of_probabilities():
+    """Two logits whose probabilities round to the same number still have an order."""
+    logits = np.array([[100.0, np.nextafter(np.float32(100.0), np.float32(101.0), dtype=np.float32)]], np.float32)
+    got = score_batch(batch_of(logits, [0]), outputs="pred,rank", temperature=1e6, top_k=2)
+    assert got.to_pylist() == [{"label": 0, "pred": 1, "rank": 2, "top_k_classes": [1, 0], "top_k_probs": [0.5, 0.5]}]
+
+
+def test_one_class_is_certain():
+    """With one class every probability is 1 and every loss 0."""
+    got = score_batch(batch_of(np.array([[3.0], [-1e30]], np.float32), [0, 0]), outputs=ALL, top_k=1)
+    for name in ("probs", "top_k_probs"):
+        assert got[name].to_pylist() == [[1.0], [1.0]]
+    assert [got[name].to_pylist() for name in ("loss", "entropy", "el2n")] == [[0.0, 0.0]] * 3
+    assert [got[name].to_pylist() for name in ("margin", "confidence", "rank")] == [[1.0, 1.0]] * 3
+    assert got["logsumexp"].to_pylist() == [3.0, float(np.float32(-1e30))]
+
+
+def test_extreme_beta_overflows_without_a_warning():
+    """Where beta times a logit is beyond float64, logsumexp is infinite and the rest is as always."""
+    got = score_batch(batch_of(np.array([[1e20, 2.0]], np.float32), [0]), outputs=ALL, beta=1e300)
+    row = got.to_pylist()[0]
+    assert (row["logsumexp"], row["probs"], row["loss"], row["entropy"]) == (INF, [1.0, 0.0], 0.0, 0.0)
+
+
+# Labels, weights, names
+
+
+def torch_losses(logits, labels, **options):
+    weights = options.pop("weight", None)
+    weight = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    return torch.nn.functional.cross_entropy(
+        torch.tensor(np.asarray(logits, np.float64)), torch.tensor(labels), weight=weight, reduction="none", **options
+    ).numpy()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["index", "distribution"])
+@pytest.mark.parametrize("n_classes", [6, 60])
+def test_losses_are_those_of_pytorch(n_classes, kind, weighted, smoothing):
+    """Weights, smoothing and target distributions mean what they mean in torch.nn.functional.cross_entropy."""
+    rng = np.random.default_rng(3)
+    logits = rng.standard_normal((50, n_classes)).astype(np.float32)
+    weights = tuple(rng.random(n_classes)) if weighted else None
+    if kind == "index":
+        labels = column = rng.integers(0, n_classes, 50)
+    else:
+        labels = rng.dirichlet(np.ones(n_classes), 50)
+        column = lists(labels)
+    got = score_batch(
+        batch_of(logits, column), outputs="loss", class_weights=weights, label_smoothing=smoothing, dtype="float64"
+    )
+    want = torch_losses(logits, labels, weight=weights, label_smoothing=smoothing)
+    assert_allclose(columns_of(got, "loss"), want, rtol=1e-13)
+
+
+def test_weights_by_name_are_weights_by_class():
+    """A dictionary of weights is put in the order of the class names, or of the class numbers without names."""
+    logits, labels = some_logits(20, 3), np.arange(20) % 3
+    plain = score_batch(batch_of(logits, labels), outputs="loss", class_weights=(1.0, 2.0, 0.5))
+    named = score_batch(
+        batch_of(logits, labels), outputs="loss", classes="a,b,c", class_weights={"c": 0.5, "a": 1.0, "b": 2.0}
+    )
+    numbered = score_batch(batch_of(logits, labels), outputs="loss", class_weights={"2": 0.5, "0": 1.0, "1": 2.0})
+    assert plain["loss"].equals(named["loss"])
+    assert plain["loss"].equals(numbered["loss"])
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [((1.0,), "1 weights for 3"), ({"a": 1.0, "b": 1.0}, "'c' has no"), ({"x": 1.0}, "called 'x'")],
+)
+def test_weights_that_do_not_fit_are_refused(weights, says):
+    """There is one weight for each class, no fewer and no others."""
+    with pytest.raises(UsageError, match=says):
+        score_batch(batch_of(some_logits(2, 3), [0, 1]), classes="a,b,c", class_weights=weights)
+
+
+def test_class_names_are_what_is_predicted():
+    """With class names pred and top_k_classes are names, labels are looked up, unknown names are bad labels."""
+    logits = np.array([[1.0, 2.0, 0.0], [3.0, 2.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, NAN]], np.float32)
+    got = score_batch(
+        batch_of(logits, ["dog", "fish", None, "cat"]),
+        classes="cat,dog,cow",
+        outputs="pred,rank,correct,status",
+        top_k=2,
+        on_bad_row="null",
+    )
+    assert got["pred"].to_pylist() == ["dog", "cat", "cow", None]
+    assert got["rank"].to_pylist() == [1, None, None, None]
+    assert got["correct"].to_pylist() == [True, None, None, None]
+    assert got["top_k_classes"].to_pylist() == [["dog", "cat"], ["cat", "dog"], ["cow", "cat"], None]
+    assert got["status"].to_pylist() == ["ok", "bad_label", "unlabelled", "nan_logit"]
+    assert got.schema.field("pred").type == pa.string()
+
+
+@pytest.mark.parametrize("ignored", [-100, 0, 2, 255])
+def test_ignored_rows_have_probabilities_and_no_loss(ignored):
+    """A label that is --ignore-index is no loss and not bad, even beyond the classes; a null is not one of them."""
+    batch = batch_of(some_logits(4, 3), pa.array([ignored, 1, None, 1]))
+    got = score_batch(batch, outputs="probs,loss,status", ignore_index=ignored)
+    assert got["status"].to_pylist() == ["ignored", "ok", "unlabelled", "ok"]
+    assert got["loss"].is_valid().to_pylist() == [False, True, False, True]
+    assert got["probs"].null_count == 0
+
+
+def test_bad_distributions_are_bad_labels():
+    """A target that is negative, does not sum to 1, is too short or has holes is a bad label; a null one is none."""
+    targets = [[0.5, 0.5], [0.7, 0.5], [1.5, -0.5], [1.0], [None, 1.0], [NAN, 1.0], None, [0.5004, 0.5]]
+    batch = batch_of(np.zeros((8, 2), np.float32), pa.array(targets, pa.list_(pa.float64())))
+    got = score_batch(batch, outputs="probs,loss,status", on_bad_row="null")
+    assert got["status"].to_pylist() == ["ok", *["bad_label"] * 5, "unlabelled", "ok"]
+    assert [loss is None for loss in got["loss"].to_pylist()] == [False, *[True] * 6, False]
+    assert got["probs"].to_pylist() == [[0.5, 0.5]] * 8
+
+
+def test_a_distribution_over_masked_classes_is_a_masked_label():
+    """Weight on a masked class is an infinite loss; no weight there is none, and smoothing leaves the status be."""
+    logits = np.array([[1.0, 1.0, -INF]] * 2, np.float32)
+    batch = batch_of(logits, pa.array([[0.5, 0.5, 0.0], [0.5, 0.0, 0.5]]))
+    got = score_batch(batch, outputs="loss,status")
+    assert_allclose(got["loss"].to_pylist(), [math.log(2), INF], rtol=1e-7)
+    assert got["status"].to_pylist() == ["ok", "masked_label"]
+    smooth = score_batch(batch, outputs="loss,status", label_smoothing=0.1)
+    assert smooth["loss"].to_pylist() == [INF, INF]
+    assert smooth["status"].to_pylist() == ["ok", "masked_label"]
+
+
+@pytest.mark.parametrize("name", ["rank", "correct", "el2n"])
+def test_outputs_of_class_labels_refuse_distributions(name):
+    """What needs one label cannot be had from a distribution, and says so."""
+    with pytest.raises(UsageError, match=f"{name} needs class labels"):
+        score_batch(batch_of(np.zeros((1, 2), np.float32), [[0.5, 0.5]]), outputs=name)
+
+
+@pytest.mark.parametrize("name", NEED_LABEL)
+def test_outputs_of_labels_need_labels(name):
+    """What needs a label cannot be had without one; left alone, the outputs are probs, and loss with labels."""
+    with pytest.raises(UsageError, match=f"{name} needs a label"):
+        score_batch(batch_of(np.zeros((1, 2), np.float32)), outputs=name)
+    assert score_batch(batch_of(np.zeros((1, 2), np.float32))).schema.names == ["probs"]
+    assert score_batch(batch_of(np.zeros((1, 2), np.float32), [0])).schema.names == ["label", "probs", "loss"]
+
+
+# Probabilities as input
+
+
+@pytest.mark.parametrize("kind", ["probs", "log_probs"])
+def test_probabilities_come_out_as_they_went_in(kind):
+    """Probabilities, or their logarithms, are their own softmax; losses are minus the logarithm."""
+    probs = np.random.default_rng(0).dirichlet(np.ones(12), 30)
+    probs[0] = np.eye(12)[3]
+    with np.errstate(divide="ignore"):
+        given_as = probs if kind == "probs" else np.log(probs)
+    labels = probs.argmax(axis=1)
+    got = score_batch(batch_of(given_as, labels), input=kind, outputs="probs,loss,status")
+    assert_allclose(columns_of(got, "probs"), probs, rtol=1e-14)
+    assert_allclose(columns_of(got, "loss"), -np.log(probs.max(axis=1)), rtol=1e-13, atol=2e-16)
+    assert set(got["status"].to_pylist()) == {"ok"}
+
+
+def test_what_is_no_probability_is_bad():
+    """Under --input probs a negative number is NaN as a logit, zeros alone are masked, and the message says which."""
+    logits = pa.array([[0.5, 0.5], [-0.5, 1.5], [0.0, 0.0], None], pa.list_(pa.float32()))
+    got = score_batch(batch_of(logits), input="probs", outputs="probs,status", on_bad_row="null")
+    assert got["status"].to_pylist() == ["ok", "nan_logit", "all_masked", "null_logits"]
+    with pytest.raises(BadRowError, match=r"row 1 of the batch: -0\.5 is no probability at class 0"):
+        score_batch(batch_of(logits), input="probs")
+
+
+# Odd rows
+
+
+def test_statuses_take_precedence_as_listed():
+    """Of all that is odd about a row, the status names what comes first in the list."""
+    batch, statuses = odd_batch()
+    got = score_batch(batch, outputs="status", on_bad_row="null")
+    assert got["status"].to_pylist() == statuses
+    assert set(statuses) == set(PRECEDENCE)
+
+
+@pytest.mark.parametrize("options", [{}, {"layout": "fixed"}, {"layout": "wide"}, {"dtype": "float64"}])
+def test_policy_null_nulls_what_has_no_value(options):
+    """Under null, a row without probabilities is null in all but its status; without a loss, in what needs a label."""
+    batch, statuses = odd_batch()
+    got = score_batch(batch, outputs=ALL, top_k=2, on_bad_row="null", **options)
+    assert got.num_rows == batch.num_rows
+    assert got["label"].equals(batch["label"])
+    for name in got.schema.names[1:]:
+        if name == "status":
+            assert got[name].null_count == 0
+            continue
+        without = WITHOUT_LOSS if name in NEED_LABEL else WITHOUT_PROBS
+        assert got[name].is_null().to_pylist() == [status in without for status in statuses], name
+
+
+def test_rows_that_are_not_bad_are_scored_beside_bad_ones():
+    """Bad rows change no bit of the others."""
+    batch, statuses = odd_batch()
+    got = score_batch(batch, outputs=ALL, top_k=2, on_bad_row="null")
+    for row, status in enumerate(statuses):
+        if status not in BAD:
+            alone = score_batch(batch.slice(row, 1), outputs=ALL, top_k=2)
+            assert alone.to_pylist() == got.slice(row, 1).to_pylist()
+
+
+def test_masked_labels_have_an_infinite_loss():
+    """A masked label's loss is +inf, its rank is the last, its probability 0."""
+    got = score_batch(batch_of(np.array([[-INF, 0.0, 1.0]], np.float32), [0]), outputs=ALL)
+    row = got.to_pylist()[0]
+    assert (row["loss"], row["rank"], row["probs"][0], row["log_probs"][0]) == (INF, 3, 0.0, -INF)
+    assert (row["status"], row["correct"]) == ("masked_label", False)
+
+
+def test_policy_drop_leaves_out_bad_rows_alone():
+    """Under drop the bad rows are gone, the others as they are under null, in their order."""
+    batch, statuses = odd_batch()
+    kept = [row for row, status in enumerate(statuses) if status not in BAD]
+    for layout in ("list", "fixed", "wide"):
+        options = {"outputs": ALL, "top_k": 2, "layout": layout}
+        nulled = score_batch(batch, on_bad_row="null", **options).to_pylist()
+        dropped = score_batch(batch, on_bad_row="drop", **options)
+        assert dropped.to_pylist() == [nulled[row] for row in kept]
+
+
+@pytest.mark.parametrize(
+    ("logits", "label", "says"),
+    [
+        (None, 0, "the logits are null"),
+        ([1.0, None, 2.0], 0, "the logits are null"),
+        ([1.0, 2.0], 0, "2 logits, where rows have 3"),
+        ([], 0, "0 logits, where rows have 3"),
+        ([1.0, NAN, 2.0], 0, "NaN at class 1"),
+        ([1.0, 2.0, INF], 0, "+inf at class 2"),
+        ([-INF, -INF, -INF], 0, "every logit is -inf"),
+        ([1.0, 2.0, 3.0], 4, "label 4 is not a class: there are 3, from 0"),
+        ([1.0, 2.0, 3.0], -1, "label -1 is not a class: there are 3, from 0"),
+        ([1.0, 2.0, 3.0], 3, "if labels count from 1, name them: --classes 1,2,3"),
+    ],
+)
+def test_policy_error_names_the_first_bad_row(logits, label, says):
+    """Under error the first bad row is named, with what is wrong and how to go on."""
+    good = [0.0, 1.0, 2.0]
+    batch = batch_of(pa.array([good, good, logits, None], pa.list_(pa.float32())), pa.array([0, 1, label, 0]))
+    with pytest.raises(BadRowError) as caught:
+        score_batch(batch)
+    assert str(caught.value).startswith("row 2 of the batch: ")
+    assert says in str(caught.value)
+    assert str(caught.value).endswith("go on: --on-bad-row null")
+
+
+@pytest.mark.parametrize("odd", [name for name in ODD_LABELS if name != "bad_label"])
+def test_policy_error_lets_pass_what_is_not_bad(odd):
+    """Ignored, unlabelled and masked labels stop nobody."""
+    batch = batch_of(pa.array([[-INF, 1.0], [0.0, 1.0]]), pa.array([ODD_LABELS[odd], 1]))
+    assert score_batch(batch).num_rows == 2
+
+
+def test_labels_do_not_matter_where_nobody_asks():
+    """A bad label is no trouble for outputs that need none."""
+    batch = batch_of(np.zeros((2, 2), np.float32), [7, -3])
+    assert score_batch(batch, outputs="probs,entropy").num_rows == 2
+    with pytest.raises(BadRowError, match="label 7"):
+        score_batch(batch, outputs="status")
+
+
+# Columns
+
+
+@pytest.mark.parametrize("layout", ["list", "fixed", "wide"])
+@pytest.mark.parametrize("kind", ["list", "large_list", "fixed", "wide"])
+def test_layouts_hold_the_same_numbers(kind, layout):
+    """Whatever the layout of logits and probabilities, the numbers are the same to the bit."""
+    logits, labels = some_logits(20, 4), np.arange(20) % 4
+    kinds = {"large_list": pa.large_list(pa.float32()), "fixed": pa.list_(pa.float32(), 4)}
+    if kind == "wide":
+        batch = pa.record_batch({f"logit_{j}": logits[:, j].copy() for j in range(4)} | {"label": labels})
+    else:
+        batch = batch_of(lists(logits, kinds.get(kind)), labels)
+    plain = score_batch(batch_of(logits, labels), outputs="probs,log_probs,loss")
+    got = score_batch(batch, outputs="probs,log_probs,loss", layout=layout)
+    for name in ("probs", "log_probs"):
+        if layout == "wide":
+            values = np.column_stack([columns_of(got, f"{name[:-1]}_{j}") for j in range(4)])
+        else:
+            values = columns_of(got, name)
+            assert pa.types.is_fixed_size_list(got.schema.field(name).type) == (layout == "fixed")
+        assert_array_equal(values, columns_of(plain, name))
+    assert got["loss"].equals(plain["loss"])
+
+
+def test_the_layout_is_the_inputs_unless_asked():
+    """Unasked, probabilities lie as the logits do, wide columns keep their suffixes and name the classes."""
+    wide = pa.record_batch({"logit_cat": [1.0, 0.0], "logit_dog": [0.0, 1.0], "label": ["dog", "dog"]})
+    got = score_batch(wide, outputs="probs,pred,loss")
+    assert got.schema.names == ["label", "prob_cat", "prob_dog", "pred", "loss"]
+    assert got["pred"].to_pylist() == ["cat", "dog"]
+    large = score_batch(batch_of(lists(np.zeros((1, 2), np.float32), pa.large_list(pa.float32()))))
+    assert large.schema.field("probs").type == pa.large_list(pa.float32())
+
+
+def test_carried_columns_are_chosen_by_name():
+    """All but the logits are carried; --columns and --exclude say otherwise; '*' keeps the logits too."""
+    batch = pa.record_batch({"id": [1], "logits": [[1.0, 2.0]], "label": [0], "x": ["a"]})
+    names = lambda **options: score_batch(batch, outputs="loss", **options).schema.names
+    assert names() == ["id", "label", "x", "loss"]
+    assert names(columns="x,id") == ["id", "x", "loss"]
+    assert names(exclude="label,x") == ["id", "loss"]
+    assert names(columns="*") == ["id", "logits", "label", "x", "loss"]
+    assert names(columns="*", exclude="id") == ["logits", "label", "x", "loss"]
+    assert names(columns=("logits",), prefix="new_") == ["logits", "new_loss"]
+    for option in ("columns", "exclude"):
+        with pytest.raises(UsageError, match=r"no column 'labl'.*did you mean 'label'"):
+            names(**{option: "labl"})
+
+
+def test_a_taken_name_is_refused_and_a_prefix_helps():
+    """A new column never replaces one that is carried."""
+    batch = pa.record_batch({"logits": [[1.0, 2.0]], "probs": [0.5]})
+    with pytest.raises(UsageError, match=r"a column 'probs' already.*--prefix.*--exclude probs"):
+        score_batch(batch)
+    assert score_batch(batch, prefix="my_").schema.names == ["probs", "my_probs"]
+    assert score_batch(batch, exclude="probs").schema.names == ["probs"]
+    wide = pa.record_batch({"logit_0": [1.0], "logit_1": [2.0], "prob_1": [0.5]})
+    with pytest.raises(UsageError, match="a column 'prob_1' already"):
+        score_batch(wide)
+
+
+def test_two_columns_of_one_name_are_refused():
+    """A name that is there twice cannot be carried, and can be left out."""
+    batch = pa.RecordBatch.from_arrays([lists(np.zeros((1, 2))), pa.array([1]), pa.array([2])], ["logits", "x", "x"])
+    with pytest.raises(UsageError, match="two columns 'x'"):
+        score_batch(batch)
+    assert score_batch(batch, exclude="x").schema.names == ["probs"]
+
+
+def test_nested_logits_leave_their_struct():
+    """Logits inside a struct are taken out of it; what else is in it stays, nulls of the struct included."""
+    inner = pa.StructArray.from_arrays(
+        [lists(np.zeros((3, 2), np.float32)), pa.array([1, 2, 3])], ["z", "n"], mask=pa.array([False, True, False])
+    )
+    batch = pa.record_batch({"out": inner, "label": [0, 1, 1]})
+    got = score_batch(batch, logits="out.z", outputs="probs,status", on_bad_row="null")
+    assert got["out"].to_pylist() == [{"n": 1}, None, {"n": 3}]
+    assert got["status"].to_pylist() == ["ok", "null_logits", "ok"]
+    alone = pa.record_batch({"out": pa.StructArray.from_arrays([lists(np.zeros((1, 2)))], ["z"])})
+    assert score_batch(alone, logits="out.z").schema.names == ["probs"]
+
+
+def test_top_k_above_the_classes_is_refused():
+    """There are no more top classes than classes."""
+    with pytest.raises(UsageError, match="3 is more than the 2 classes"):
+        score_batch(batch_of(np.zeros((1, 2))), top_k=3)
+
+
+# A function
+
+
+def test_scoring_is_pure():
+    """The same batch gives the same columns again, to the bit, and is itself unchanged."""
+    batch, _ = odd_batch()
+    before = batch.serialize().to_pybytes()
+    for options in ({"on_bad_row": "null"}, {"on_bad_row": "drop"}, {"input": "probs", "on_bad_row": "null"}):
+        first = score_batch(batch, outputs=ALL, top_k=2, **options)
+        kept = first.serialize().to_pybytes()
+        assert score_batch(batch, outputs=ALL, top_k=2, **options).equals(first)
+        assert first.serialize().to_pybytes() == kept
+    assert batch.serialize().to_pybytes() == before
+
+
+@pytest.mark.parametrize("policy", ["error", "null", "drop"])
+def test_an_empty_batch_keeps_its_schema(policy):
+    """Zero rows give zero rows of the same columns, if the number of classes is known."""
+    batch = batch_of(some_logits(5, 4), np.zeros(5, np.int64))
+    full = score_batch(batch, outputs=ALL, top_k=2, on_bad_row=policy)
+    empty = score_batch(batch.slice(0, 0), outputs=ALL, top_k=2, on_bad_row=policy, n_classes=4)
+    assert empty.num_rows == 0
+    assert empty.schema.equals(full.schema)
+    with pytest.raises(DataError, match="--n-classes"):
+        score_batch(batch.slice(0, 0))
+
+
+SLICED, _ = odd_batch()
+SLICED = pa.concat_batches([SLICED, batch_of(lists(some_logits(200, 3)), np.arange(200) % 3)])
+WHOLE = {
+    (policy, layout): score_batch(SLICED, outputs=ALL, top_k=2, on_bad_row=policy, layout=layout)
+    for policy, layout in itertools.product(["null"], ["list", "fixed", "wide"])
+}
+
+
+@given(st.integers(0, SLICED.num_rows), st.integers(1, SLICED.num_rows), st.sampled_from(["list", "fixed", "wide"]))
+def test_a_slice_is_scored_as_in_the_whole(start, length, layout):
+    """Where a row stands in a batch changes no bit of what is computed of it."""
+    rows = SLICED.slice(start, length)
+    got = score_batch(rows, outputs=ALL, top_k=2, on_bad_row="null", layout=layout, n_classes=3)
+    assert got.to_pylist() == WHOLE["null", layout].slice(start, length).to_pylist()
+
+
+def test_limit_takes_the_first_rows():
+    """--limit N is the first N rows."""
+    batch = batch_of(some_logits(9, 3))
+    assert score_batch(batch, limit=4).equals(score_batch(batch.slice(0, 4)))

@@ -1,0 +1,238 @@
+"""What is counted, what the summary says of it, and the conditions that are put to it."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchmax.errors import UsageError
+from batchmax.outputs import Status
+from batchmax.summary import GATE_NAMES, Gate, ScoreSummary, Tally
+
+OK = int(Status.OK)
+
+
+def summary_of(tally, *, has_hits=True):
+    summary = ScoreSummary()
+    summary.count(tally, has_hits=has_hits)
+    return summary
+
+
+def counted(losses, *, status=None, nll=None, hits=None, weights=None, cuts=()):
+    """Return the tally of some rows that come in batches."""
+    losses = np.asarray(losses, np.float64)
+    columns = [
+        np.full(len(losses), OK, np.uint8) if status is None else np.asarray(status, np.uint8),
+        losses,
+        losses if nll is None else np.asarray(nll, np.float64),
+        None if hits is None else np.asarray(hits, bool),
+        None if weights is None else np.asarray(weights, np.float64),
+    ]
+    tally = Tally()
+    edges = [0, *cuts, len(losses)]
+    for start, end in pairwise(edges):
+        tally.add(*(None if column is None else column[start:end] for column in columns))
+    return tally
+
+
+VALUES = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
+
+
+@given(VALUES, st.lists(st.integers(0, 60), max_size=5), st.randoms(use_true_random=False))
+def test_batches_do_not_change_the_summary(losses, cuts, random):
+    """However rows are cut into batches, every number of the summary is the same to the last digit."""
+    cuts = sorted(min(cut, len(losses)) for cut in cuts)
+    rows = {
+        "hits": [random.random() < 0.5 for _ in losses],
+        "weights": [random.uniform(0.1, 3) for _ in losses],
+        "status": [random.choice([OK, Status.MASKED_LABEL, Status.IGNORED, Status.NAN_LOGIT]) for _ in losses],
+    }
+    assert summary_of(counted(losses, **rows, cuts=cuts)) == summary_of(counted(losses, **rows))
+
+
+@given(VALUES)
+def test_the_mean_is_that_of_exact_sums(losses):
+    """The mean loss and the log-likelihood agree with math.fsum to a last digit or two."""
+    summary = summary_of(counted(losses))
+    assert summary.mean_loss == pytest.approx(math.fsum(losses) / len(losses), rel=4e-16, abs=1e-300)
+    assert summary.log_likelihood == pytest.approx(-math.fsum(losses), rel=4e-16, abs=1e-300)
+
+
+def test_small_values_are_not_lost_beside_a_large_one():
+    """What a rounding of the sum drops is kept: a plain sum of these is 1e16."""
+    summary = summary_of(counted([1e16, *[0.5] * 100_000]))
+    assert summary.log_likelihood == -(1e16 + 50_000)
+
+
+def test_only_labelled_rows_are_counted():
+    """Bad, ignored and unlabelled rows have no part in the means, whatever stands in their place."""
+    status = [OK, Status.NAN_LOGIT, Status.BAD_LABEL, Status.IGNORED, Status.UNLABELLED, Status.MASKED_LABEL, OK]
+    losses = [1.0, math.nan, math.nan, 0.0, math.nan, 7.0, 4.0]
+    summary = summary_of(counted(losses, status=status, hits=[1, 1, 1, 1, 1, 0, 0], nll=[0.5, *losses[1:]]))
+    assert summary.mean_loss == 4.0
+    assert summary.log_likelihood == -11.5
+    assert summary.perplexity == pytest.approx(math.exp(11.5 / 3))
+    assert summary.accuracy == 1 / 3
+    assert (summary.n_rows, summary.bad_rows, summary.bad_rate) == (7, 2, 2 / 7)
+    assert summary.status_counts == {
+        "nan_logit": 1, "bad_label": 1, "ignored": 1, "unlabelled": 1, "masked_label": 1, "ok": 2,
+    }  # fmt: skip
+
+
+def test_weights_divide_the_mean():
+    """With class weights the mean is over their sum, as in PyTorch; the likelihood stays the plain one."""
+    summary = summary_of(counted([2.0, 6.0], nll=[1.0, 2.0], weights=[2.0, 3.0]))
+    assert summary.mean_loss == 8.0 / 5.0
+    assert summary.log_likelihood == -3.0
+
+
+def test_infinite_losses_are_counted_apart():
+    """One infinite loss leaves no mean, no likelihood and no perplexity, and the accuracy as it is."""
+    summary = summary_of(counted([1.0, math.inf, math.inf], hits=[1, 0, 0]))
+    assert summary.infinite_losses == 2
+    assert (summary.mean_loss, summary.log_likelihood, summary.perplexity) == (None, None, None)
+    assert summary.accuracy == 1 / 3
+
+
+@pytest.mark.parametrize(
+    "tally",
+    [
+        Tally(),
+        counted([]),
+        counted([math.inf]),
+        counted([1e308, 1e308]),
+        counted([800.0]),
+        counted([5e-324]),
+        counted([0.0], weights=[0.0]),
+        counted([math.nan], status=[Status.NAN_LOGIT]),
+    ],
+    ids=["nothing", "no rows", "infinite", "beyond float64", "perplexity beyond float64", "tiny", "no weight", "bad"],
+)
+def test_json_never_holds_nan_or_infinity(tally):
+    """The summary is one line of strict JSON whatever was counted; what does not exist is null."""
+
+    def refuse(constant):
+        pytest.fail(f"{constant} in JSON")
+
+    line = summary_of(tally).to_json()
+    assert "\n" not in line
+    values = json.loads(line, parse_constant=refuse)
+    assert all(value is None or math.isfinite(value) for value in values.values() if isinstance(value, float | None))
+
+
+def test_the_summary_has_the_names_of_the_documents():
+    """JSON keys are what people compare runs by."""
+    assert set(json.loads(ScoreSummary().to_json())) >= {
+        "n_rows", "n_classes", "mean_loss", "log_likelihood", "accuracy", "perplexity", "bad_rows", "bad_rate",
+        "infinite_losses", "status_counts", "files", "bytes_read", "bytes_written", "seconds", "warnings", "version",
+    }  # fmt: skip
+    assert set(GATE_NAMES) <= set(ScoreSummary().as_dict())
+
+
+def test_html_is_escaped():
+    """A file may be called anything, also a piece of HTML."""
+    assert "<b>" not in ScoreSummary(files=["<b>&"])._repr_html_()
+    assert "&lt;b&gt;&amp;" in ScoreSummary(files=["<b>&"])._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "is_true"),
+    [
+        ("mean_loss > 1.2", {"mean_loss": 1.3}, True),
+        ("mean_loss > 1.2", {"mean_loss": 1.2}, False),
+        ("mean_loss >= 1.2", {"mean_loss": 1.2}, True),
+        ("mean_loss < -1e-3", {"mean_loss": -0.5}, True),
+        (" n_rows != 10 ", {"n_rows": 10}, False),
+        ("n_rows == 10", {"n_rows": 10}, True),
+        ("0.9 > accuracy", {"accuracy": 0.8}, True),
+        ("0.9 <= accuracy", {"accuracy": 0.8}, False),
+        ("mean_loss > 1 or bad_rows > 5", {"mean_loss": 0.5, "bad_rows": 6}, True),
+        ("mean_loss > 1 and bad_rows > 5", {"mean_loss": 0.5, "bad_rows": 6}, False),
+        ("mean_loss > 1 and (bad_rows > 5 or n_rows < 3)", {"mean_loss": 2, "bad_rows": 0, "n_rows": 2}, True),
+        ("mean_loss > 9", {"mean_loss": None}, True),
+        ("mean_loss > 9", {}, True),
+        ("mean_loss < 9 or accuracy > 2", {"mean_loss": 10.0, "accuracy": None}, True),
+    ],
+)
+def test_conditions(condition, values, is_true):
+    """Names against numbers on either side, with and, or and brackets; what has no value is true."""
+    assert Gate(condition).is_true(values) is is_true
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "",
+        " ",
+        "mean_loss",
+        "1.2",
+        "mean_loss >",
+        "mean_loss > 1.2 or",
+        "mean_loss > x",
+        "mean_loss > bad_rows",
+        "1 > 2",
+        "0 < mean_loss < 1",
+        "not mean_loss > 1",
+        "mean_loss > True",
+        "mean_loss > 'a'",
+        "mean_loss > 1j",
+        "mean_loss > 1+1",
+        "mean_loss is 1",
+        "mean_loss in 1",
+        "mean_loss = 1",
+        "mean_loss > None",
+        "len(mean_loss) > 1",
+        "mean_loss.real > 1",
+        "__import__('os').system('true') > 0",
+        "mean_loss > (lambda: 1)()",
+        "mean_loss > 1\nbad_rows > 1",
+        "a\0b",
+        "(" * 500,
+        "mean_loss > " + "9" * 10_000,
+        "files > 1",
+        "mean_los > 1",
+    ],
+)
+def test_what_is_no_condition(condition):
+    """Anything else is refused before the job starts, and nothing of it is run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # Python's remarks on "1 is", "1in"
+        with pytest.raises(UsageError) as caught:
+            Gate(condition)
+    assert caught.value.where == "--fail-if"
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("condition", "bad_rows", "is_decided"),
+    [
+        ("bad_rows > 5", 6, True),
+        ("bad_rows > 5", 5, False),
+        ("bad_rows >= 5", 5, True),
+        ("5 < bad_rows", 6, True),
+        ("5 <= bad_rows", 5, True),
+        ("bad_rows < 5", 0, False),
+        ("5 > bad_rows", 0, False),
+        ("bad_rows == 5", 5, False),
+        ("bad_rows != 5", 6, False),
+        ("mean_loss > 1", 9, False),
+        ("bad_rows > 5 or mean_loss > 1", 6, True),
+        ("bad_rows > 5 and mean_loss > 1", 6, False),
+        ("bad_rows > 5 and infinite_losses >= 0", 6, True),
+    ],
+)
+def test_early_decisions(condition, bad_rows, is_decided):
+    """A run stops early only for a count that is over already: no later row can make the condition false again."""
+    assert Gate(condition).is_decided({"bad_rows": bad_rows, "infinite_losses": 0}) is is_decided
+
+
+def test_a_condition_knows_its_names():
+    """Each name once, in order, to be shown with its value."""
+    assert Gate("mean_loss > 1 or 2 < bad_rows or mean_loss < 0").names == ["mean_loss", "bad_rows"]
