@@ -91,7 +91,6 @@ class ParquetSink:
         # A writer that is still open would try to finish the file when it is collected, and complain that it cannot.
         with contextlib.suppress(OSError, ValueError, pa.ArrowException):
             self._writer.close()
-        self._writer.is_open = False
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ job.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -99,8 +100,13 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
             if Path(self.cache_path).exists():
                 _require_private(cache_folder())
                 return super().load_overload(sig, target_context)
+        except PermissionError as error:
+            self._warn("read", error)
         except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
             self._warn("read", error)
+            with contextlib.suppress(OSError):
+                # An index that cannot be read could not be added to either, and would be warned of for ever.
+                self._cache_file.flush()
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
