@@ -10,21 +10,20 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax import __version__
-from batchmax.bad_rows import bad_row, describe_bad_row
+from batchmax.chunks import Chunk
 from batchmax.columns import OutputLayout
 from batchmax.columns_out import matrix_columns, matrix_fields
-from batchmax.commit import Output
 from batchmax.errors import UsageError
 from batchmax.job import Job
+from batchmax.loop import BadRows, Progress, Result, Run, open_outputs
 from batchmax.matrices import read_matrix
 from batchmax.memory import Buffers
 from batchmax.options import Layout, ScoreOptions
 from batchmax.outputs import LAST_BAD, Status
-from batchmax.pipeline import Progress, Result, Run
 from batchmax.provenance import output_codecs
 from batchmax.scoring import carried_columns
 from batchmax.sink import kept_metadata
-from batchmax.source import Chunk, open_source
+from batchmax.source import ParquetSource, StreamSource, open_source
 from batchmax.summary import ScoreSummary, Tally
 
 
@@ -47,8 +46,8 @@ def convert(
     """
     started = time.monotonic()
     options = replace(options or ScoreOptions(), outputs=(), label="none")
-    output = Output(out, options.if_exists)
     source = open_source(src, options)
+    output, rejects = open_outputs(source, out, options)
     name = source.job.logits.names[0].split(".")[-1] if len(source.job.logits.names) == 1 else "logits"
     if layout == "wide":
         name = "logits"
@@ -59,7 +58,7 @@ def convert(
             f"the input has a column {taken[0]!r} already", where="--layout", remedy=f"--exclude {taken[0]}"
         )
     job = replace(source.job, computed=pa.schema(fields), layout=cast("OutputLayout", layout))
-    work = _Conversion(job, name)
+    work = _Conversion(source, job, name)
     progress = progress or Progress()
     for text in job.notes:
         progress.note(text)
@@ -67,11 +66,11 @@ def convert(
     run = Run(
         source=source,
         out=output,
-        rejects=None,
+        rejects=rejects,
         schema=schema,
         codecs=output_codecs(job, source),
         plain=job.computed.names,
-        columns=job.columns_read,
+        columns=None if rejects is not None else job.columns_read,
         progress=progress,
     )
     with run.building():
@@ -86,6 +85,8 @@ def convert(
             version=__version__,
         )
         summary.count(work.tally, has_hits=False)
+        if rejects is not None:
+            rejects.publish(summary.as_dict())
         output.publish(summary.as_dict())
     return summary
 
@@ -93,24 +94,22 @@ def convert(
 class _Conversion:
     """The work on one chunk: the same numbers in other columns."""
 
-    def __init__(self, job: Job, name: str) -> None:
+    def __init__(self, source: ParquetSource | StreamSource, job: Job, name: str) -> None:
         self.tally = Tally()
         self._job = job
         self._name = name
+        self._bad_rows = BadRows(source, job)
 
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
         job = self._job
         matrix, known = read_matrix(chunk.batch, job.logits, job.n_classes, buffers.take)
         status = np.full(len(matrix), Status.OK, np.uint8) if known is None else known
-        bad = status <= LAST_BAD
-        if bad.any() and job.options.on_bad_row == "error":
-            row = int(np.argmax(bad))
-            file, at, _ = chunk.locate(row)
-            raise bad_row(f"{file}: row {at:,}", *describe_bad_row(chunk.batch, row, int(status[row]), job))
+        self._bad_rows.refuse(chunk, status)
         self.tally.add(status)
+        bad = status <= LAST_BAD
         columns = carried_columns(chunk.batch, job)
         columns += matrix_columns(
             self._name, matrix, job.layout, missing=bad if bad.any() else None, suffixes=job.logits.suffixes
         )
         batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=job.schema)
-        return Result(batch.filter(pa.array(~bad)) if job.options.on_bad_row == "drop" else batch)
+        return self._bad_rows.settle(chunk, batch, status)

@@ -54,7 +54,8 @@ class Job:
         """The bytes of one row of results: matrices as they are computed, and as they are written if that differs."""
         matrices = sum(OUTPUTS[name].kind == "matrix" for name in self.outputs)
         written = 0 if self.dtype == self.logits.dtype else self.dtype.itemsize
-        return matrices * self.n_classes * (self.logits.dtype.itemsize + written) + 8 * len(OUTPUTS)
+        top_k = 12 * (self.options.top_k or 0)
+        return matrices * self.n_classes * (self.logits.dtype.itemsize + written) + 8 * len(self.outputs) + top_k
 
     @property
     def columns_read(self) -> tuple[str, ...]:

@@ -6,82 +6,25 @@ another way gives chunks too; nothing after this module knows how a file is read
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import itertools
-import math
 import os
-import shlex
-import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.arrow import schema_without_views, without_views
+from batchmax.chunks import Chunk, Cut, Origin, plan_cut, regroup
 from batchmax.columns import LogitsColumn, find_logits
-from batchmax.errors import BatchmaxError, DataError, UsageError
+from batchmax.errors import DataError, UsageError
 from batchmax.job import plan_scoring
 from batchmax.labels import LabelColumn
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
+from batchmax.parquet_files import InputFile, about, arrow_schema, open_file, parquet_file, reading
 from batchmax.storage import find_files
-
-MOST_ROW_GROUP_BYTES = 64 << 20
-"""Logits of an output row group, unless its rows are asked for."""
-
-MOST_CHUNK_BYTES = 16 << 20
-"""Logits that are read, and computed on, at a time."""
-
-READ_BUFFER = 1 << 20
-FOOTER_TAIL = 8
-MAGIC = b"PAR1"
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a run of rows is from: its file, and the row of the file that it begins with."""
-
-    file: str
-    first_row: int
-    row_group: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """A batch of rows: where they are from, and whether a row group of the output ends with them."""
-
-    batch: pa.RecordBatch
-    origin: Origin
-    ends_group: bool = False
-
-    def locate(self, row: int) -> tuple[str, int, int | None]:
-        """Return the file, the row in the file, and the row group of a row of this chunk."""
-        return self.origin.file, self.origin.first_row + row, self.origin.row_group
-
-    def slice(self, start: int, rows: int, *, ends_group: bool) -> Chunk:
-        """Return some rows of the chunk."""
-        origin = replace(self.origin, first_row=self.origin.first_row + start)
-        return Chunk(self.batch.slice(start, rows), origin, ends_group)
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """One Parquet file of an input."""
-
-    path: str
-    metadata: pq.FileMetaData
-    size: int
-
-    def footer_digest(self) -> str:
-        """Return a digest of the footer, which changes whenever the data do."""
-        with open(self.path, "rb") as stream:  # noqa: PTH123 - a URI one day
-            stream.seek(-FOOTER_TAIL, os.SEEK_END)
-            length = int.from_bytes(stream.read(4), "little")
-            stream.seek(-FOOTER_TAIL - length, os.SEEK_END)
-            return hashlib.sha256(stream.read(length)).hexdigest()
 
 
 class Part(Protocol):
@@ -134,12 +77,12 @@ class ParquetSource:
     """Parquet files, one after another, as if they were one."""
 
     def __init__(self, inputs: Sequence[str], options: ScoreOptions) -> None:
-        self.files = [_open_file(path) for path in find_files(inputs)]
-        self.schema = _schema(self.files[0])
+        self.files = [open_file(path) for path in find_files(inputs)]
+        self.schema = arrow_schema(self.files[0])
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
         self._options = options
-        with _about(self.files[0].path):
+        with about(self.files[0].path):
             column = find_logits(self.schema, options)
             length = None
             if column.n_classes is None:
@@ -193,31 +136,28 @@ class ParquetSource:
         """
         chunks = (chunk for part in parts for chunk in self._part_chunks(part, columns))
         wanted = self._options.row_group_size
-        return chunks if wanted is None else _regroup(chunks, wanted, wanted)
+        return chunks if wanted is None else regroup(chunks, wanted, wanted)
 
     def memory_needed(self) -> int:
         """Return about how many bytes of memory a job on these files takes besides what the program itself does."""
-        groups = [
-            self._pieces(file.metadata.row_group(group))
+        cuts = (
+            self._cut(file.metadata.row_group(group))
             for file in self.files
             for group in range(file.metadata.num_row_groups)
-        ]
-        wanted = self._options.row_group_size
-        if wanted is not None:
-            groups = [(wanted, min(piece, wanted), n_bytes) for _, piece, n_bytes in groups]
-        return max((_memory_of(*group, self.job.result_bytes) for group in groups), default=0)
+        )
+        return max((cut.memory() for cut in cuts), default=0)
 
     def _part_chunks(self, part: Part, columns: Sequence[str] | None) -> Iterator[Chunk]:
         file = self.files[part.file]
-        with _reading(file.path), _parquet_file(file.path, file.metadata) as parquet:
+        with reading(file.path), parquet_file(file) as parquet:
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 metadata = parquet.metadata.row_group(group)
-                whole, piece, _ = self._pieces(metadata)
+                cut = self._cut(metadata)
                 left = metadata.num_rows
-                batches = parquet.iter_batches(piece, [group], columns)
+                batches = parquet.iter_batches(cut.piece, [group], columns)
                 chunks = (Chunk(without_views(batch), Origin(file.path, row, group)) for batch in batches)
-                for chunk in _regroup(chunks, whole, piece):
+                for chunk in regroup(chunks, cut.group, cut.piece):
                     left -= chunk.batch.num_rows
                     yield replace(chunk, origin=replace(chunk.origin, first_row=row))
                     row += chunk.batch.num_rows
@@ -229,19 +169,11 @@ class ParquetSource:
                         remedy="the file is damaged: make it again",
                     )
 
-    def _pieces(self, metadata: pq.RowGroupMetaData) -> tuple[int, int, int]:
-        """Return the rows of a row group of the output, the rows of a chunk, and the bytes of a row.
-
-        The first is the whole group, or equal pieces of it that are not too large.
-        """
-        rows = metadata.num_rows or 1
-        row_bytes = max(self.job.row_bytes, metadata.total_byte_size // rows // 2, 1)
-        group = math.ceil(rows / min(math.ceil(rows * row_bytes / MOST_ROW_GROUP_BYTES), rows))
-        piece = math.ceil(group / min(math.ceil(group * row_bytes / MOST_CHUNK_BYTES), group))
-        return group, piece, row_bytes
+    def _cut(self, metadata: pq.RowGroupMetaData) -> Cut:
+        return plan_cut(self.job, metadata.num_rows, metadata.total_byte_size // max(metadata.num_rows, 1))
 
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
-        with _reading(file.path), _parquet_file(file.path, file.metadata) as parquet:
+        with reading(file.path), parquet_file(file) as parquet:
             first_row = 0
             for batch in parquet.iter_batches(64, columns=list(column.names), use_threads=False):
                 try:
@@ -255,7 +187,7 @@ class ParquetSource:
         return None
 
     def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:
-        with _reading(file.path), _parquet_file(file.path, file.metadata) as parquet:
+        with reading(file.path), parquet_file(file) as parquet:
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if row >= rows:
@@ -272,7 +204,7 @@ class ParquetSource:
         read = self.schema.names if self._options.rejects is not None else self.job.columns_read
         needed = dict.fromkeys(name if name in self.schema.names else name.split(".")[0] for name in read)
         for file in self.files[1:]:
-            schema = _schema(file)
+            schema = arrow_schema(file)
             for name in needed:
                 if schema.names.count(name) > 1:
                     raise DataError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
@@ -286,7 +218,7 @@ class ParquetSource:
                     where=file.path,
                     remedy="score the files one by one, or leave the column out with --exclude",
                 )
-            with _about(file.path):
+            with about(file.path):
                 column = find_logits(schema, self._options)
             length = column.n_classes or self._first_length(file, column)
             if column.names != self.job.logits.names or length not in {None, self.job.n_classes}:
@@ -325,113 +257,15 @@ class StreamSource:
     def chunks(self, parts: Iterable[Part], columns: Sequence[str] | None) -> Iterator[Chunk]:
         """Read the rows in order. A stream is one part, and gives all of its columns."""
         del parts, columns
-        rows = self._options.row_group_size or max(1, MOST_ROW_GROUP_BYTES // self.job.row_bytes)
-        return _regroup(self._batches(), rows, max(1, min(rows, MOST_CHUNK_BYTES // self.job.row_bytes)))
+        cut = plan_cut(self.job)
+        return regroup(self._batches(), cut.group, cut.piece)
 
     def memory_needed(self) -> int:
         """Return about how many bytes of memory a job on this stream takes besides what the program itself does."""
-        rows = self._options.row_group_size or max(1, MOST_ROW_GROUP_BYTES // self.job.row_bytes)
-        piece = min(rows, max(1, MOST_CHUNK_BYTES // self.job.row_bytes))
-        return _memory_of(rows, piece, self.job.row_bytes, self.job.result_bytes)
+        return plan_cut(self.job).memory(self.n_rows)
 
     def _batches(self) -> Iterator[Chunk]:
         first_row = 0
         for batch in itertools.chain(self._read, self._reader):
             yield Chunk(without_views(batch), Origin("the stream", first_row, None))
             first_row += batch.num_rows
-
-
-def _regroup(chunks: Iterable[Chunk], group: int, piece: int) -> Iterator[Chunk]:
-    """Cut chunks so that none has more rows than a piece, and that a group ends after so many rows and at the end."""
-    have = 0
-    last: Chunk | None = None
-    for chunk in chunks:
-        start = 0
-        while start < chunk.batch.num_rows:
-            if last is not None:
-                yield last
-            rows = min(piece, group - have, chunk.batch.num_rows - start)
-            have = (have + rows) % group
-            last = chunk.slice(start, rows, ends_group=have == 0)
-            start += rows
-    if last is not None:
-        yield replace(last, ends_group=True)
-
-
-def _memory_of(group: int, piece: int, row_bytes: int, result_bytes: int) -> int:
-    # Measured: the results of a row group that is filled and of one that is written, and per chunk what reading,
-    # converting and encoding take.
-    return 2 * group * result_bytes + piece * (3 * result_bytes + 14 * row_bytes)
-
-
-def _open_file(path: str) -> InputFile:
-    with _reading(path):
-        info = os.stat(path)  # noqa: PTH116 - a URI one day
-        if not stat.S_ISREG(info.st_mode):
-            # Opening a pipe that nobody writes to would wait for ever.
-            raise DataError("not a regular file", where=path, remedy="write it into a file first: cat INPUT > FILE")
-        return InputFile(path, pq.read_metadata(path), info.st_size)
-
-
-def _schema(file: InputFile) -> pa.Schema:
-    with _reading(file.path):
-        return schema_without_views(file.metadata.schema.to_arrow_schema())
-
-
-def _parquet_file(path: str, metadata: pq.FileMetaData) -> pq.ParquetFile:
-    # A small buffer without read-ahead is what keeps a row group of gigabytes out of memory; a map is never used,
-    # because a file cut short under a map is a signal, not an error.
-    return pq.ParquetFile(
-        path,
-        metadata=metadata,
-        memory_map=False,
-        pre_buffer=False,
-        buffer_size=READ_BUFFER,
-        page_checksum_verification=True,
-    )
-
-
-@contextlib.contextmanager
-def _about(path: str) -> Iterator[None]:
-    """Name the file in errors about its schema, which know columns and options only."""
-    try:
-        yield
-    except BatchmaxError as error:
-        if not error.where.startswith(path):
-            error.where = f"{path}: {error.where}" if error.where else path
-        error.remedy = error.remedy.replace("batchmax inspect FILE", f"batchmax inspect {shlex.quote(path)}")
-        raise
-
-
-class _reading:  # noqa: N801 - reads as a phrase
-    """Turn what goes wrong while a file is read into errors that name it."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, BatchmaxError | GeneratorExit) or not isinstance(error, Exception):
-            return
-        name = shlex.quote(self._path)
-        if isinstance(error, FileNotFoundError):
-            raise DataError("the file is gone", where=self._path, remedy=f"look: ls -l {name}") from error
-        if isinstance(error, PermissionError):
-            raise DataError("may not be read", where=self._path, remedy=f"look: ls -l {name}") from error
-        text = "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
-        what, remedy = f"cannot be read: {text}", f"the file is damaged: make it again; look: batchmax inspect {name}"
-        if "magic bytes" in text or "too small" in text.lower() or "file size is" in text:
-            what, remedy = _unlike_parquet(self._path)
-        raise DataError(what, where=self._path, remedy=remedy) from error
-
-
-def _unlike_parquet(path: str) -> tuple[str, str]:
-    """Return what a file is that does not end as Parquet does, and what to do about it."""
-    with open(path, "rb") as stream:  # noqa: PTH123 - a URI one day
-        head = stream.read(len(MAGIC))
-    if head == MAGIC:
-        return "the file is cut short: it begins as Parquet but does not end as such", "copy it, or make it, again"
-    what = "no Parquet file" if head else "the file is empty"
-    return what, f"look: file {shlex.quote(path)}; among other files, choose with a quoted glob: '*.parquet'"

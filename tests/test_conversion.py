@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
-from batchmax import BadRowError, OutputError, UsageError, source
+from batchmax import BadRowError, OutputError, UsageError, chunks
 from batchmax.conversion import convert
 from batchmax.options import score_options
 from batchmax.pipeline import score
@@ -67,7 +67,7 @@ def test_rows_that_cannot_be_laid_out_follow_the_policy(layout, tmp_path):
     table = pa.table({"id": [0, 1, 2, 3], "logits": pa.array(rows, pa.list_(pa.float32()))})
     path, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
     pq.write_table(table, path, row_group_size=2)
-    with pytest.raises(BadRowError, match=r"in\.parquet: row 1: the logits are null"):
+    with pytest.raises(BadRowError, match=r"in\.parquet: row 1 \(row group 0\): the logits are null"):
         convert(path, out, layout)
     assert not out.exists()
     summary = convert(path, out, layout, score_options(on_bad_row="null"))
@@ -98,7 +98,7 @@ def test_a_taken_name_is_refused(tmp_path):
 
 def test_files_row_groups_and_order_are_kept(tmp_path, monkeypatch):
     """Several files with several row groups, read in small chunks, become one file with the same row groups."""
-    monkeypatch.setattr(source, "MOST_CHUNK_BYTES", 256)
+    monkeypatch.setattr(chunks, "MOST_CHUNK_BYTES", 256)
     logits = some_logits(50, 6)
     for number in range(2):
         rows = logits[number * 25 : (number + 1) * 25]

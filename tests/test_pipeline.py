@@ -26,10 +26,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import batchmax
-from batchmax import BadRowError, BatchmaxError, DataError, GateError, OutputError, UsageError, pipeline, source
+from batchmax import BadRowError, BatchmaxError, DataError, GateError, OutputError, UsageError, chunks, loop
+from batchmax.loop import Progress
 from batchmax.options import score_options
 from batchmax.outputs import OUTPUTS
-from batchmax.pipeline import Progress, dry_run, scan, score
+from batchmax.pipeline import dry_run, scan, score
 from batchmax.plan import plan_parts
 from tests import oracle
 from tests.rows import BAD, INF, NAN, columns_of, lists, odd_rows, some_logits
@@ -94,14 +95,14 @@ class Listener(Progress):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Row groups of the output are cut at 4 KiB of logits and computed on 1 KiB at a time."""
-    monkeypatch.setattr(source, "MOST_ROW_GROUP_BYTES", 4096)
-    monkeypatch.setattr(source, "MOST_CHUNK_BYTES", 1024)
+    monkeypatch.setattr(chunks, "MOST_ROW_GROUP_BYTES", 4096)
+    monkeypatch.setattr(chunks, "MOST_CHUNK_BYTES", 1024)
 
 
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts end at 100 bytes of logits."""
-    monkeypatch.setattr(pipeline, "plan_parts", functools.partial(plan_parts, part_bytes=100))
+    monkeypatch.setattr(loop, "plan_parts", functools.partial(plan_parts, part_bytes=100))
 
 
 # The numbers
@@ -757,6 +758,8 @@ def test_streams_have_row_groups_of_their_own(tmp_path):
     pieces = lambda: pa.Table.from_batches(table.to_batches(max_chunksize=7))
     score(pieces(), tmp_path / "a.parquet")
     assert group_sizes(tmp_path / "a.parquet") == [102] * 9 + [82]
+    score(pieces().to_reader(), tmp_path / "c.parquet")
+    assert group_sizes(tmp_path / "c.parquet") == [102] * 9 + [82]
     score(pieces(), tmp_path / "b.parquet", row_group_size=300)
     assert group_sizes(tmp_path / "b.parquet") == [300, 300, 300, 100]
 

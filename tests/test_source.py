@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchmax import source as module
+from batchmax import chunks as module
 from batchmax.errors import DataError, UsageError
 from batchmax.options import score_options
 from batchmax.plan import plan_parts

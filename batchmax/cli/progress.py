@@ -15,7 +15,7 @@ from typing import Any, Self
 import click
 
 from batchmax.cli.text import duration, printable, size
-from batchmax.pipeline import Progress as Listener
+from batchmax.loop import Progress as Listener
 
 LINE_EVERY = 60.0
 """Seconds between two plain lines."""

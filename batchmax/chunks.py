@@ -1,0 +1,118 @@
+"""Rows on their way: how many go together, and where they are from.
+
+How rows are cut into chunks and row groups is decided by the inputs and the options alone, never by the machine,
+because it shows in the bytes of the output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from batchmax.job import Job
+
+MOST_ROW_GROUP_BYTES = 64 << 20
+"""Probabilities of a row group of the output, unless its rows are asked for."""
+
+MOST_CHUNK_BYTES = 16 << 20
+"""Logits that are read, and computed on, at a time."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run of rows is from: its file, and the row of the file that it begins with."""
+
+    file: str
+    first_row: int
+    row_group: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """A batch of rows: where they are from, and whether a row group of the output ends with them."""
+
+    batch: pa.RecordBatch
+    origin: Origin
+    ends_group: bool = False
+
+    def locate(self, row: int) -> tuple[str, int, int | None]:
+        """Return the file, the row in the file, and the row group of a row of this chunk."""
+        return self.origin.file, self.origin.first_row + row, self.origin.row_group
+
+    def place(self, row: int) -> str:
+        """Return where a row of this chunk is, in words."""
+        file, at, group = self.locate(row)
+        return f"{file}: row {at:,}" + ("" if group is None else f" (row group {group})")
+
+    def slice(self, start: int, rows: int, *, ends_group: bool) -> Chunk:
+        """Return some rows of the chunk."""
+        origin = replace(self.origin, first_row=self.origin.first_row + start)
+        return Chunk(self.batch.slice(start, rows), origin, ends_group)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How many rows make a row group of the output, and how many a chunk."""
+
+    job: Job
+    group: int
+    piece: int
+
+    def memory(self, rows: int | None = None) -> int:
+        """Return about how many bytes the work on rows that are cut like this takes; on any number of them for None."""
+        # Measured: the results of a row group that is filled and of one that is written, and per chunk what reading,
+        # converting and encoding take.
+        group, piece = (size if rows is None else min(size, rows) for size in (self.group, self.piece))
+        job = self.job
+        return 2 * group * job.result_bytes + piece * (3 * job.result_bytes + 14 * job.row_bytes)
+
+
+def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
+    """Return how to cut a row group of the input of this many rows, or a stream of nobody knows how many.
+
+    ``stored_bytes`` is what a row takes in the input, all columns together. Unless its rows are asked for, a row group is
+    as large as the input's, or an equal piece of it.
+    """
+    per_row = max(job.row_bytes, job.result_bytes // 2, stored_bytes // 2, 1)
+    group = max(1, MOST_ROW_GROUP_BYTES // per_row)
+    if job.options.row_group_size is not None:
+        group = job.options.row_group_size
+    elif rows is not None:
+        group = _equal_pieces(max(rows, 1), group)
+    piece = max(1, MOST_CHUNK_BYTES // max(per_row, job.result_bytes))
+    return Cut(job, group, _equal_pieces(group, piece))
+
+
+def regroup(chunks: Iterable[Chunk], group: int, piece: int) -> Iterator[Chunk]:
+    """Cut chunks so that none has more rows than a piece, and that a group ends after so many rows and at the end."""
+    have = 0
+    last: Chunk | None = None
+    for chunk in chunks:
+        start = 0
+        while start < chunk.batch.num_rows:
+            if last is not None:
+                yield last
+            rows = min(piece, group - have, chunk.batch.num_rows - start)
+            have = (have + rows) % group
+            last = chunk.slice(start, rows, ends_group=have == 0)
+            start += rows
+    if last is not None:
+        yield replace(last, ends_group=True)
+
+
+def limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
+    """Return the chunks of the first ``limit`` rows; of all for None."""
+    if limit is None:
+        yield from chunks
+        return
+    # Asked before the next chunk is read: what lies after the limit may be large, or damaged.
+    while limit > 0 and (chunk := next(chunks, None)) is not None:
+        yield chunk.slice(0, limit, ends_group=True) if chunk.batch.num_rows > limit else chunk
+        limit -= chunk.batch.num_rows
+
+
+def _equal_pieces(rows: int, most: int) -> int:
+    return math.ceil(rows / math.ceil(rows / most))

@@ -1,0 +1,257 @@
+"""The one loop: read, compute, write, each of the three at the same time as the others.
+
+A chunk is read ahead by one thread while the kernels (which use every core) work on the one before, and a third thread
+encodes and writes the row group before that. A few :class:`Buffers` go round, so memory is as large as the chunks in
+flight and never grows. What the work on a chunk is, the loop does not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchmax import kernels
+from batchmax.bad_rows import bad_row, describe_bad_row
+from batchmax.chunks import Chunk, limited
+from batchmax.commit import Output
+from batchmax.errors import UsageError
+from batchmax.job import Job
+from batchmax.memory import Buffers, usable_cores
+from batchmax.options import ScoreOptions
+from batchmax.outputs import LAST_BAD, STATUS_NAMES
+from batchmax.plan import plan_parts
+from batchmax.provenance import rejects_schema
+from batchmax.sink import ParquetSink
+from batchmax.source import ParquetSource, StreamSource
+from batchmax.storage import refuse_inputs_as_output
+
+PROGRAM_BYTES = 250 << 20
+"""Memory of the program itself: the interpreter, Numba, Arrow and the compiled kernels."""
+
+
+class Progress:
+    """Who is told how far a job is. This one does not listen."""
+
+    def start(self, total_rows: int | None, total_bytes: int | None) -> None:
+        """Say how much there is to do."""
+
+    def advance(self, rows: int, n_bytes: int) -> None:
+        """Say what was done since the last time."""
+
+    def note(self, text: str) -> None:
+        """Say what was chosen."""
+
+    def detail(self, text: str) -> None:
+        """Say what only the curious want to know."""
+
+    def warn(self, text: str) -> None:
+        """Say what looks wrong."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a chunk became: a row group, the rows that were rejected, and what to add to the counts."""
+
+    batch: pa.RecordBatch
+    rejects: pa.RecordBatch | None = None
+
+
+Work = Callable[[Chunk, Buffers], Result]
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(eq=False)
+class Run:
+    """The loop over one source: chunks in, row groups out.
+
+    ``columns`` are the names that are read (None for all); ``plain`` the output columns that are written without
+    dictionary and statistics; ``written`` is how many bytes were.
+    """
+
+    source: ParquetSource | StreamSource
+    out: Output
+    rejects: Output | None
+    schema: pa.Schema
+    codecs: Mapping[str, str]
+    plain: Sequence[str]
+    columns: Sequence[str] | None
+    progress: Progress
+    written: int = 0
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """Make room for the output, with as many threads as were asked for; clean up what was not published."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(use_threads(self.source.job.options))
+            stack.enter_context(self.out.building())
+            if self.rejects is not None:
+                stack.enter_context(self.rejects.building())
+            yield
+
+    def stream(self, work: Work) -> None:
+        """Send every chunk through the work and write what it becomes."""
+        parts = plan_parts(self.source.group_rows(), self.source.job.row_bytes)
+        limit = self.source.job.options.limit
+        total = self.source.n_rows
+        if total is not None and limit is not None:
+            total = min(total, limit)
+        self.progress.start(total, None if total is None else total * self.source.job.row_bytes)
+        with contextlib.ExitStack() as stack:
+            rejects = None
+            if self.rejects is not None:
+                schema = rejects_schema(self.source.schema)
+                path = self.rejects.file_of(parts[0].name)
+                rejects = stack.enter_context(ParquetSink(path, schema, dict.fromkeys(schema.names, "SNAPPY"), ()))
+            for group in [parts] if self.out.is_file else [[part] for part in parts]:
+                with ParquetSink(self.out.file_of(group[0].name), self.schema, self.codecs, self.plain) as sink:
+                    rows = self._overlap(limited(self.source.chunks(group, self.columns), limit), work, sink, rejects)
+                    self.written += sink.close()
+                if limit is not None:
+                    limit -= rows
+                    if limit <= 0:
+                        break
+            if rejects is not None:
+                self.written += rejects.close()
+
+    def _overlap(self, chunks: Iterator[Chunk], work: Work, sink: ParquetSink, rejects: ParquetSink | None) -> int:
+        """Read, work and write at the same time, and return how many rows went in."""
+        rows = 0
+        free: list[Buffers] = []
+        group: list[tuple[Result, Buffers]] = []
+
+        def write(group: list[tuple[Result, Buffers]]) -> list[Buffers]:
+            sink.write([result.batch for result, _ in group])
+            if rejects is not None:
+                rejects.write([result.rejects for result, _ in group if result.rejects is not None])
+            return [buffers for _, buffers in group]
+
+        with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+            ahead = reader.submit(next, chunks, None)
+            writing = writer.submit(write, [])
+            while (chunk := ahead.result()) is not None:
+                ahead = reader.submit(next, chunks, None)
+                buffers = free.pop() if free else Buffers()
+                buffers.reset()
+                group.append((work(chunk, buffers), buffers))
+                rows += chunk.batch.num_rows
+                self.progress.advance(chunk.batch.num_rows, chunk.batch.num_rows * self.source.job.row_bytes)
+                if chunk.ends_group:
+                    free += writing.result()
+                    writing = writer.submit(write, group)
+                    group = []
+            writing.result()
+            write(group)
+        return rows
+
+
+def check_memory(source: ParquetSource | StreamSource) -> None:
+    """Refuse a job that will not fit into the memory it may use, before anything is allocated.
+
+    Raises
+    ------
+    UsageError
+        Naming the memory it would take.
+    """
+    needed = PROGRAM_BYTES + source.memory_needed()
+    limit = source.job.options.memory_limit
+    if needed > limit:
+        raise UsageError(
+            f"the job takes about {needed / 2**20:,.0f} MiB, and may use {limit / 2**20:,.0f}",
+            where="--memory-limit",
+            remedy=f"allow {math.ceil(needed / 2**20)}MiB, or make row groups smaller: --row-group-size ROWS",
+        )
+
+
+class BadRows:
+    """What becomes of the bad rows of a chunk, as ``--on-bad-row`` and ``--rejects`` say."""
+
+    def __init__(self, source: ParquetSource | StreamSource, job: Job) -> None:
+        self._job = job
+        self._schema = source.schema
+
+    def refuse(self, chunk: Chunk, status: Array) -> None:
+        """Raise for the first bad row under the policy ``error``.
+
+        Raises
+        ------
+        BadRowError
+            Naming the file, the row, what is wrong, and how to look at it.
+        """
+        bad = status <= LAST_BAD
+        if self._job.options.on_bad_row != "error" or not bad.any():
+            return
+        row = int(np.argmax(bad))
+        file, at, group = chunk.locate(row)
+        what, hint = describe_bad_row(chunk.batch, row, int(status[row]), self._job)
+        look = "" if group is None else f"look: batchmax show {shlex.quote(file)} --row {at}"
+        raise bad_row(chunk.place(row), what, hint, look)
+
+    def settle(self, chunk: Chunk, batch: pa.RecordBatch, status: Array) -> Result:
+        """Return what is written of a chunk's results, and of the chunk itself."""
+        bad = status <= LAST_BAD
+        options = self._job.options
+        if options.on_bad_row != "drop" or not bad.any():
+            return Result(batch)
+        rejects = None if options.rejects is None else self._rejected(chunk, np.flatnonzero(bad), status)
+        return Result(batch.filter(pa.array(~bad)), rejects)
+
+    def _rejected(self, chunk: Chunk, rows: Array, status: Array) -> pa.RecordBatch:
+        """Return whole rows with the file, the row in the file and the status."""
+        places = [chunk.locate(int(row)) for row in rows]
+        columns = [*chunk.batch.select(self._schema.names).take(pa.array(rows)).columns]
+        columns.append(pa.array([file for file, _, _ in places], pa.string()))
+        columns.append(pa.array([row for _, row, _ in places], pa.int64()))
+        columns.append(pa.array([STATUS_NAMES[status[row]] for row in rows], pa.string()))
+        return pa.RecordBatch.from_arrays(columns, schema=rejects_schema(self._schema))
+
+
+def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreOptions) -> tuple[Output, Output | None]:
+    """Return the output and that of the rejected rows, if there is one; nothing is written yet.
+
+    Raises
+    ------
+    OutputError
+        One of them is an input, or there already and may not be replaced.
+    UsageError
+        They are not of a kind, or one path, or the job will not fit into the memory it may use.
+    """
+    inputs = [file.path for file in source.files]
+    named = [Path(path) for path in (out, options.rejects) if path]
+    refuse_inputs_as_output(inputs, *(path for path in named if path.name not in {"", ".."}))
+    check_memory(source)
+    output = Output(out, options.if_exists)
+    if options.rejects is None:
+        return output, None
+    rejects = Output(options.rejects, options.if_exists)
+    if rejects.is_file != output.is_file:
+        raise UsageError(
+            "rejects of a file go to a file, and of a folder to a folder",
+            where="--rejects",
+            remedy="name rejects.parquet" if output.is_file else "name a folder",
+        )
+    if rejects.path.resolve() == output.path.resolve():
+        raise UsageError("rejects and output are the same path", where="--rejects", remedy="name another")
+    return output, rejects
+
+
+@contextlib.contextmanager
+def use_threads(options: ScoreOptions) -> Iterator[None]:
+    """Let kernels and Arrow use as many threads as were asked for, or as the process may."""
+    threads = options.threads or usable_cores()
+    before = pa.cpu_count()
+    kernels.limit_threads(threads)
+    pa.set_cpu_count(threads)
+    try:
+        yield
+    finally:
+        kernels.limit_threads(None)
+        pa.set_cpu_count(before)
