@@ -73,8 +73,8 @@ class Cut:
 def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
     """Return how to cut a row group of the input of this many rows, or a stream of nobody knows how many.
 
-    ``stored_bytes`` is what a row takes in the input, all columns together. Unless its rows are asked for, a row group is
-    as large as the input's, or an equal piece of it.
+    ``stored_bytes`` is what a row takes in the input, all columns together. Unless its rows are asked for, a row group
+    is as large as the input's, or an equal piece of it.
     """
     per_row = max(job.row_bytes, job.result_bytes // 2, stored_bytes // 2, 1)
     group = max(1, MOST_ROW_GROUP_BYTES // per_row)
