@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from batchmax.job import Job
 
@@ -32,11 +34,16 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """A batch of rows: where they are from, and whether a row group of the output ends with them."""
+    """A batch of rows: where they are from, and whether a row group of the output ends with them.
+
+    ``logits`` is a read-only (n_rows, n_classes) matrix where the logits were read as one; then they are not in the
+    batch.
+    """
 
     batch: pa.RecordBatch
     origin: Origin
     ends_group: bool = False
+    logits: NDArray[Any] | None = None
 
     def locate(self, row: int) -> tuple[str, int, int | None]:
         """Return the file, the row in the file, and the row group of a row of this chunk."""
@@ -50,7 +57,16 @@ class Chunk:
     def slice(self, start: int, rows: int, *, ends_group: bool) -> Chunk:
         """Return some rows of the chunk."""
         origin = replace(self.origin, first_row=self.origin.first_row + start)
-        return Chunk(self.batch.slice(start, rows), origin, ends_group)
+        logits = None if self.logits is None else self.logits[start : start + rows]
+        return Chunk(self.batch.slice(start, rows), origin, ends_group, logits)
+
+    def row(self, row: int, job: Job) -> pa.RecordBatch:
+        """Return one row, its logits in a column whichever way they were read."""
+        batch = self.batch.slice(row, 1)
+        if self.logits is None:
+            return batch
+        logits = pa.array([self.logits[row]], pa.list_(pa.from_numpy_dtype(self.logits.dtype)))
+        return batch.append_column(job.logits.names[0], logits)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,9 @@ class _Conversion:
 
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
         job = self._job
-        matrix, known = read_matrix(chunk.batch, job.logits, job.n_classes, buffers.take)
+        matrix, known = chunk.logits, None
+        if matrix is None:
+            matrix, known = read_matrix(chunk.batch, job.logits, job.n_classes, buffers.take)
         status = np.full(len(matrix), Status.OK, np.uint8) if known is None else known
         self._bad_rows.refuse(chunk, status)
         self.tally.add(status)

@@ -191,7 +191,7 @@ class BadRows:
             return
         row = int(np.argmax(bad))
         file, at, group = chunk.locate(row)
-        what, hint = describe_bad_row(chunk.batch, row, int(status[row]), self._job)
+        what, hint = describe_bad_row(chunk.row(row, self._job), 0, int(status[row]), self._job)
         look = "" if group is None else f"look: batchmax show {shlex.quote(file)} --row {at}"
         raise bad_row(chunk.place(row), what, hint, look)
 

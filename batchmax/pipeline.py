@@ -131,7 +131,7 @@ class _ScoreWork:
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
         job = self._job
         try:
-            matrix, labels, known = read_rows(chunk.batch, job, buffers.take)
+            matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits)
         except SparseVectorError as error:
             raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
         if not self._looked and len(matrix):
@@ -184,6 +184,7 @@ class _ScoreJob:
         )
         with run.building():
             run.stream(self._work_on)
+            self._progress.detail(source.ways.text())
             return self._finish(run.written)
 
     def _work_on(self, chunk: Chunk, buffers: Buffers) -> Result:

@@ -6,14 +6,18 @@ another way gives chunks too; nothing after this module knows how a file is read
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from batchmax.arrow import schema_without_views, without_views
 from batchmax.chunks import Chunk, Cut, Origin, plan_cut, regroup
@@ -23,8 +27,35 @@ from batchmax.job import plan_scoring
 from batchmax.labels import LabelColumn
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
+from batchmax.parquet import MatrixReader, NotAMatrix
 from batchmax.parquet_files import InputFile, about, arrow_schema, open_file, parquet_file, reading
 from batchmax.storage import find_files
+
+MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
+"""Layouts whose column may be read as a matrix."""
+
+NOWHERE = Origin("", 0, None)
+"""Stands for the origin of rows until it is known."""
+
+
+@dataclass
+class Ways:
+    """How many column chunks of logits were read as matrices, how many by pyarrow, and why the latter."""
+
+    fast: int = 0
+    slow: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def refused(self, reason: str) -> None:
+        """Count a column chunk that could not be read as a matrix."""
+        self.reasons[reason] += 1
+
+    def text(self) -> str:
+        """Return the counts in words."""
+        why = ", ".join(f"{count:,} because {reason}" for reason, count in self.reasons.most_common(5))
+        return f"column chunks of logits read as matrices: {self.fast:,}, by pyarrow: {self.slow:,}" + (
+            f" ({why})" if why else ""
+        )
 
 
 class Part(Protocol):
@@ -81,6 +112,7 @@ class ParquetSource:
         self.schema = arrow_schema(self.files[0])
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
+        self.ways = Ways()
         self._options = options
         with about(self.files[0].path):
             column = find_logits(self.schema, options)
@@ -149,14 +181,14 @@ class ParquetSource:
 
     def _part_chunks(self, part: Part, columns: Sequence[str] | None) -> Iterator[Chunk]:
         file = self.files[part.file]
-        with reading(file.path), parquet_file(file) as parquet:
+        with reading(file.path), parquet_file(file) as parquet, open_descriptor(file.path) as descriptor:
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 metadata = parquet.metadata.row_group(group)
                 cut = self._cut(metadata)
                 left = metadata.num_rows
-                batches = parquet.iter_batches(cut.piece, [group], columns)
-                chunks = (Chunk(without_views(batch), Origin(file.path, row, group)) for batch in batches)
+                batches = self._batches(parquet, descriptor, group, cut.piece, columns)
+                chunks = (replace(chunk, origin=Origin(file.path, row, group)) for chunk in batches)
                 for chunk in regroup(chunks, cut.group, cut.piece):
                     left -= chunk.batch.num_rows
                     yield replace(chunk, origin=replace(chunk.origin, first_row=row))
@@ -168,6 +200,53 @@ class ParquetSource:
                         where=file.path,
                         remedy="the file is damaged: make it again",
                     )
+
+    def _batches(
+        self, parquet: pq.ParquetFile, descriptor: int, group: int, rows: int, columns: Sequence[str] | None
+    ) -> Iterator[Chunk]:
+        """Read a row group, the logits as a matrix if they are one as far as the pages show it."""
+        done = 0
+        reader = self._matrix_reader(parquet, descriptor, group, columns)
+        if reader is not None:
+            others = [name for name in columns or () if name not in self.job.logits.names]
+            try:
+                for batch in parquet.iter_batches(rows, [group], others):
+                    logits = _matrix(batch.num_rows, self.job.n_classes, reader.dtype)
+                    reader.read_into(logits)
+                    logits.flags.writeable = False
+                    yield Chunk(without_views(batch), NOWHERE, logits=logits)
+                    done += 1
+            except NotAMatrix as error:
+                self.ways.refused(str(error))
+            else:
+                self.ways.fast += 1
+                return
+        self.ways.slow += 1
+        # Batches before the one that could not be read as a matrix are read again, but not given again.
+        for batch in itertools.islice(parquet.iter_batches(rows, [group], columns), done, None):
+            yield Chunk(without_views(batch), NOWHERE)
+
+    def _matrix_reader(
+        self, parquet: pq.ParquetFile, descriptor: int, group: int, columns: Sequence[str] | None
+    ) -> MatrixReader | None:
+        """Return a reader of the logits of a row group as a matrix, or None if they must be read as a column."""
+        job = self.job
+        carried = columns is None or job.logits.names[0].split(".")[0] in job.carried.names
+        if carried or os.environ.get("BATCHMAX_PARQUET") == "pyarrow" or job.logits.layout not in MATRIX_LAYOUTS:
+            return None
+        name = job.logits.names[0]
+        metadata = parquet.metadata.row_group(group)
+        leaves = [metadata.column(index).path_in_schema for index in range(metadata.num_columns)]
+        found = [index for index, leaf in enumerate(leaves) if leaf == name or leaf.startswith(f"{name}.")]
+        if len(found) != 1:
+            return None
+        column = parquet.metadata.schema.column(found[0])
+        try:
+            reader = MatrixReader(descriptor, metadata.column(found[0]), column, metadata.num_rows, job.n_classes)
+        except NotAMatrix as error:
+            self.ways.refused(str(error))
+            return None
+        return reader if reader.dtype == job.logits.dtype else None
 
     def _cut(self, metadata: pq.RowGroupMetaData) -> Cut:
         return plan_cut(self.job, metadata.num_rows, metadata.total_byte_size // max(metadata.num_rows, 1))
@@ -241,6 +320,7 @@ class StreamSource:
         self.schema = schema_without_views(self._reader.schema)
         self.n_rows: int | None = getattr(stream, "num_rows", None)
         self.size: int | None = None
+        self.ways = Ways()
         self._options = options
         self._read: list[pa.RecordBatch] = []
         column = find_logits(self.schema, options)
@@ -269,3 +349,19 @@ class StreamSource:
         for batch in itertools.chain(self._read, self._reader):
             yield Chunk(without_views(batch), Origin("the stream", first_row, None))
             first_row += batch.num_rows
+
+
+@contextlib.contextmanager
+def open_descriptor(path: str) -> Iterator[int]:
+    """Open a file for positioned reads."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _matrix(rows: int, n_classes: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    # Arrow's pool gives memory out again that was used before; NumPy's would be new, and new memory is slow.
+    buffer = pa.allocate_buffer(rows * n_classes * dtype.itemsize)
+    return np.frombuffer(buffer, dtype).reshape(rows, n_classes)

@@ -106,8 +106,9 @@ def test_the_number_of_classes_is_looked_for(tmp_path):
 def test_only_the_columns_asked_for_are_read(tmp_path):
     """What is not needed is not read."""
     pq.write_table(table(4), tmp_path / "x.parquet")
-    (chunk,) = read(ParquetSource([str(tmp_path)], OPTIONS), ["logits"])
-    assert chunk.batch.schema.names == ["logits"]
+    (chunk,) = read(ParquetSource([str(tmp_path)], OPTIONS), ["id", "logits"])
+    assert chunk.batch.schema.names == ["id"]
+    assert chunk.logits is not None
 
 
 def test_one_row_over_all_files(tmp_path):

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import dense, moments, order, sums
+from batchmax.kernels import dense, moments, order, pages, sums
 from batchmax.kernels import softmax as _softmax
 from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
 
 __all__ = [
+    "check_definition",
+    "check_repetition",
     "dense_cross_entropy",
     "limit_threads",
+    "look_up",
     "order_rows",
     "row_moments",
     "softmax_rows",
@@ -33,6 +36,9 @@ order_rows = Kernel(order.order)
 top_k_rows = Kernel(order.top_k)
 row_moments = Kernel(moments.moments)
 dense_cross_entropy = Kernel(dense.dense_cross_entropy)
+check_repetition = Kernel(pages.check_repetition, parallel=False)
+check_definition = Kernel(pages.check_definition, parallel=False)
+look_up = Kernel(pages.look_up, parallel=False)
 sum_counted = Kernel(sums.sum_counted, parallel=False)
 
 

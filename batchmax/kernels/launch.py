@@ -49,22 +49,23 @@ def limit_threads(threads: int | None) -> None:
 class Kernel:
     """A function of arrays, compiled on first use, that may be called from any thread and after a fork."""
 
-    def __init__(self, function: Callable[..., None], *, parallel: bool = True) -> None:
+    def __init__(self, function: Callable[..., Any], *, parallel: bool = True) -> None:
         self._function = function
         self._threaded = parallel
         self.__doc__ = function.__doc__
 
-    def __call__(self, *arguments: Any) -> None:
-        """Run the kernel on these arrays; they are filled in place."""
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the kernel on these arrays; what it is to fill is filled in place."""
+        if not self._threaded:
+            return self._serial(*arguments)
         with _STATE.lock:
-            if _STATE.serial or not self._threaded:
-                self._serial(*arguments)
-                return
+            if _STATE.serial:
+                return self._serial(*arguments)
             available = numba.config.NUMBA_NUM_THREADS
             before = numba.get_num_threads()
             numba.set_num_threads(min(_STATE.threads or before, available))
             try:
-                self._parallel(*arguments)
+                return self._parallel(*arguments)
             finally:
                 numba.set_num_threads(before)
 
@@ -77,7 +78,7 @@ class Kernel:
         return _compile(self._function, parallel=False)
 
 
-def _compile(function: Callable[..., None], *, parallel: bool) -> Any:
+def _compile(function: Callable[..., Any], *, parallel: bool) -> Any:
     dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy")
     dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba offers no other way to name the folder
     return dispatcher

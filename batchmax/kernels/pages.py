@@ -1,0 +1,167 @@
+"""Loops over the levels and the dictionary indices of a Parquet page: bytes in, every length checked before it is used.
+
+Both come as runs of one value and as bit-packed groups of eight, one after the other as the writer liked.
+
+See Also
+--------
+https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-packing hybrid)
+"""
+
+import numpy as np
+
+from batchmax.kernels.machine import compiled
+
+MOST_SHIFT = 35
+"""A header of more than five bytes would be a run of more than 2**34 values."""
+
+MOST_WIDTH = 32
+
+
+@compiled
+def run_header(data, at, end):
+    """Return the header of a run and the position after it; a position of -1 if there is none."""
+    header = 0
+    shift = 0
+    while at < end and shift <= MOST_SHIFT:
+        byte = np.int64(data[at])
+        at += 1
+        header |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return header, at
+    return 0, -1
+
+
+def check_repetition(data, n_values, n_classes, place, packed):
+    """Check repetition levels of one bit.
+
+    Parameters
+    ----------
+    data : (n_bytes,) uint8
+        The levels, and nothing else.
+    n_values
+        How many there are.
+    n_classes
+        K, the length of each row.
+    place
+        The place in its row of the first of them.
+    packed : (K,) uint8
+        From :func:`packed_pattern`.
+
+    Returns
+    -------
+    the place in its row of the value after them; -1 if they are not those of rows of K values.
+    """
+    at = 0
+    done = 0
+    while done < n_values:
+        header, at = run_header(data, at, data.shape[0])
+        if at < 0:
+            return -1
+        count = header >> 1
+        if header & 1:
+            if count > data.shape[0] - at:
+                return -1
+            for _ in range(count):
+                # Only the last group may hold fewer levels than eight; what fills it up means nothing.
+                have = min(8, n_values - done)
+                if have <= 0 or ((data[at] ^ packed[place]) & ((1 << have) - 1)) != 0:
+                    return -1
+                place = (place + have) % n_classes
+                done += have
+                at += 1
+        else:
+            if at >= data.shape[0] or count == 0 or count > n_values - done:
+                return -1
+            level = data[at]
+            at += 1
+            if level == 1:
+                if place == 0 or place + count > n_classes:
+                    return -1
+            elif level != 0 or place != 0 or (count > 1 and n_classes > 1):
+                return -1
+            place = (place + count) % n_classes
+            done += count
+    return place if at == data.shape[0] else -1
+
+
+def check_definition(data, n_values, level, width):
+    """Return whether n_values definition levels of ``width`` bits are there and all equal ``level``."""
+    at = 0
+    done = 0
+    while done < n_values:
+        header, at = run_header(data, at, data.shape[0])
+        if at < 0:
+            return False
+        count = header >> 1
+        if header & 1:
+            if count * width > data.shape[0] - at:
+                return False
+            have = min(count * 8, n_values - done)
+            for bit in range(have * width):
+                if (data[at + (bit >> 3)] >> (bit & 7)) & 1 != (level >> (bit % width)) & 1:
+                    return False
+            at += count * width
+            done += have
+        else:
+            if at >= data.shape[0] or count == 0 or count > n_values - done or data[at] != level:
+                return False
+            at += 1
+            done += count
+    return at == data.shape[0]
+
+
+def look_up(data, n_values, dictionary, out):
+    """Fill out (n_values,) with entries of a dictionary; return whether the indices were what they must be.
+
+    Parameters
+    ----------
+    data : (n_bytes,) uint8
+        A byte that says how many bits an index has, then indices in runs and bit-packed groups.
+    dictionary : (size,)
+    """
+    if data.shape[0] == 0 or data[0] > MOST_WIDTH:
+        return n_values == 0
+    width = np.int64(data[0])
+    size = dictionary.shape[0]
+    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
+    at = 1
+    done = 0
+    while done < n_values:
+        header, at = run_header(data, at, data.shape[0])
+        if at < 0:
+            return False
+        count = header >> 1
+        if header & 1:
+            if count * width > data.shape[0] - at:
+                return False
+            have = min(count * 8, n_values - done)
+            held = np.uint64(0)
+            bits = 0
+            source = at
+            for i in range(done, done + have):
+                while bits < width:
+                    held |= np.uint64(data[source]) << np.uint64(bits)
+                    source += 1
+                    bits += 8
+                index = np.int64(held & mask)
+                held >>= np.uint64(width)
+                bits -= width
+                if index >= size:
+                    return False
+                out[i] = dictionary[index]
+            at += count * width
+            done += have
+        else:
+            n_bytes = (width + 7) // 8
+            if n_bytes > data.shape[0] - at or count == 0 or count > n_values - done:
+                return False
+            index = 0
+            for byte in range(n_bytes):
+                index |= np.int64(data[at + byte]) << (8 * byte)
+            at += n_bytes
+            if index >= size:
+                return False
+            out[done : done + count] = dictionary[index]
+            done += count
+    return True

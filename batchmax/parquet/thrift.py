@@ -1,0 +1,245 @@
+"""Thrift's compact protocol, without a schema: what is read is written again byte for byte.
+
+A struct is a dictionary from field numbers to :class:`Field`; a list is a :class:`List`. Parquet's footers and page
+headers are such structs, and what this package does not know in them survives.
+
+See Also
+--------
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+STOP: Final = 0
+TRUE: Final = 1
+FALSE: Final = 2
+BYTE: Final = 3
+I16: Final = 4
+I32: Final = 5
+I64: Final = 6
+DOUBLE: Final = 7
+BINARY: Final = 8
+LIST: Final = 9
+SET: Final = 10
+MAP: Final = 11
+STRUCT: Final = 12
+
+MOST_DEPTH = 64
+LONG_LIST = 15
+
+
+class ThriftError(ValueError):
+    """Bytes that are no Thrift struct."""
+
+
+@dataclass
+class Field:
+    """A value and its type on the wire."""
+
+    kind: int
+    value: Any
+
+
+@dataclass
+class List:
+    """Values of one type."""
+
+    kind: int
+    values: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Map:
+    """Pairs of two types."""
+
+    key_kind: int
+    value_kind: int
+    pairs: list[tuple[Any, Any]] = field(default_factory=list)
+
+
+Struct = dict[int, Field]
+
+
+def read_struct(data: Any, start: int = 0) -> tuple[Struct, int]:
+    """Read a struct from bytes and return it with the position after it.
+
+    Raises
+    ------
+    ThriftError
+        The bytes end early, or are no struct.
+    """
+    reader = _Reader(data, start)
+    try:
+        return reader.struct(0), reader.at
+    except (IndexError, struct.error) as error:
+        raise ThriftError("the bytes end early") from error
+
+
+def write_struct(value: Struct) -> bytes:
+    """Return the bytes of a struct."""
+    out = bytearray()
+    _write_struct(out, value)
+    return bytes(out)
+
+
+class _Reader:
+    def __init__(self, data: Any, at: int) -> None:
+        self._data = data
+        self.at = at
+
+    def _varint(self) -> int:
+        data, at = self._data, self.at
+        byte = data[at]
+        at += 1
+        if byte < 0x80:
+            self.at = at
+            return int(byte)
+        value, shift = byte & 0x7F, 7
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                self.at = at
+                return int(value)
+            shift += 7
+            if shift > 63:
+                raise ThriftError("an integer is too long")
+
+    def _zigzag(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)
+
+    def struct(self, depth: int) -> Struct:
+        if depth > MOST_DEPTH:
+            raise ThriftError("structs are nested too deeply")
+        fields: Struct = {}
+        number = 0
+        while True:
+            head = self._data[self.at]
+            self.at += 1
+            if head == STOP:
+                return fields
+            kind = head & 0x0F
+            number = number + (head >> 4) if head >> 4 else self._zigzag()
+            fields[number] = Field(kind, self._value(kind, depth))
+
+    def _value(self, kind: int, depth: int, *, in_list: bool = False) -> Any:
+        if kind in {TRUE, FALSE}:
+            if not in_list:
+                return kind == TRUE
+            self.at += 1
+            return self._data[self.at - 1] == TRUE
+        if kind in {I16, I32, I64}:
+            return self._zigzag()
+        if kind == BINARY:
+            size = self._varint()
+            start, self.at = self.at, self.at + size
+            if self.at > len(self._data):
+                raise ThriftError("a string is longer than the bytes")
+            return bytes(self._data[start : self.at])
+        if kind == STRUCT:
+            return self.struct(depth + 1)
+        if kind in {LIST, SET}:
+            return self._list(depth + 1)
+        if kind == MAP:
+            return self._map(depth + 1)
+        if kind == BYTE:
+            self.at += 1
+            return self._data[self.at - 1]
+        if kind == DOUBLE:
+            (value,) = struct.unpack_from("<d", self._data, self.at)
+            self.at += 8
+            return value
+        raise ThriftError(f"there is no type {kind}")
+
+    def _list(self, depth: int) -> List:
+        if depth > MOST_DEPTH:
+            raise ThriftError("lists are nested too deeply")
+        head = self._data[self.at]
+        self.at += 1
+        kind, size = head & 0x0F, head >> 4
+        if size == LONG_LIST:
+            size = self._varint()
+        if size > len(self._data) - self.at:
+            raise ThriftError("a list is longer than the bytes")
+        return List(kind, [self._value(kind, depth, in_list=True) for _ in range(size)])
+
+    def _map(self, depth: int) -> Map:
+        size = self._varint()
+        if not size:
+            return Map(0, 0)
+        if size > len(self._data) - self.at:
+            raise ThriftError("a map is longer than the bytes")
+        kinds = self._data[self.at]
+        self.at += 1
+        pairs = Map(kinds >> 4, kinds & 0x0F)
+        for _ in range(size):
+            key = self._value(pairs.key_kind, depth, in_list=True)
+            pairs.pairs.append((key, self._value(pairs.value_kind, depth, in_list=True)))
+        return pairs
+
+
+def _write_varint(out: bytearray, value: int) -> None:
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+
+
+def _write_zigzag(out: bytearray, value: int) -> None:
+    _write_varint(out, value << 1 if value >= 0 else (-value << 1) - 1)
+
+
+def _write_struct(out: bytearray, fields: Struct) -> None:
+    before = 0
+    for number, item in sorted(fields.items()):
+        kind = item.kind
+        if kind in {TRUE, FALSE}:
+            kind = TRUE if item.value else FALSE
+        if 0 < number - before <= 15:
+            out.append((number - before) << 4 | kind)
+        else:
+            out.append(kind)
+            _write_zigzag(out, number)
+        before = number
+        if kind not in {TRUE, FALSE}:
+            _write_value(out, kind, item.value)
+    out.append(STOP)
+
+
+def _write_value(out: bytearray, kind: int, value: Any) -> None:
+    if kind in {TRUE, FALSE}:
+        out.append(TRUE if value else FALSE)
+    elif kind in {I16, I32, I64}:
+        _write_zigzag(out, value)
+    elif kind == BINARY:
+        _write_varint(out, len(value))
+        out += value
+    elif kind == STRUCT:
+        _write_struct(out, value)
+    elif kind in {LIST, SET}:
+        if len(value.values) < LONG_LIST:
+            out.append(len(value.values) << 4 | value.kind)
+        else:
+            out.append(LONG_LIST << 4 | value.kind)
+            _write_varint(out, len(value.values))
+        for one in value.values:
+            _write_value(out, value.kind, one)
+    elif kind == MAP:
+        _write_varint(out, len(value.pairs))
+        if value.pairs:
+            out.append(value.key_kind << 4 | value.value_kind)
+        for key, one in value.pairs:
+            _write_value(out, value.key_kind, key)
+            _write_value(out, value.value_kind, one)
+    elif kind == BYTE:
+        out.append(value)
+    elif kind == DOUBLE:
+        out += struct.pack("<d", value)
+    else:
+        raise ThriftError(f"there is no type {kind}")

@@ -1,0 +1,258 @@
+"""The reader of matrices gives what pyarrow gives, or refuses; it never gives anything else and never crashes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import batchmax
+import batchmax.chunks
+import batchmax.loop
+from batchmax.parquet import MatrixReader, NotAMatrix
+from batchmax.parquet.thrift import ThriftError, read_struct, write_struct
+
+
+def lists(matrix, *, nullable=True):
+    item = pa.field("element", pa.from_numpy_dtype(matrix.dtype), nullable=nullable)
+    offsets = pa.array(np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1])
+    return pa.ListArray.from_arrays(offsets, pa.array(matrix.ravel()), type=pa.list_(item))
+
+
+def write(path, array, *, nullable=True, **options):
+    schema = pa.schema([pa.field("logits", array.type, nullable=nullable)])
+    pq.write_table(pa.table([array], schema=schema), path, write_page_checksum=True, **options)
+
+
+def read(path, n_classes, dtype, pieces=(1,)):
+    """Read a file's only column as a matrix, each row group in some pieces."""
+    metadata = pq.read_metadata(path)
+    parts = []
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            chunk, column = metadata.row_group(group).column(0), metadata.schema.column(0)
+            reader = MatrixReader(descriptor, chunk, column, rows, n_classes)
+            assert reader.dtype == dtype
+            out = np.empty((rows, n_classes), dtype)
+            edges = [0, *sorted({rows * piece // sum(pieces) for piece in itertools.accumulate(pieces)})]
+            for start, end in itertools.pairwise(edges):
+                reader.read_into(out[start:end])
+            parts.append(out)
+    finally:
+        os.close(descriptor)
+    return np.concatenate(parts)
+
+
+GRID = list(
+    itertools.product(
+        (1, 2, 3, 7, 8, 9, 10, 33, 1000),
+        ("1.0", "2.0"),
+        ("NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4"),
+        ("dictionary", "plain", "split"),
+    )
+)
+
+
+@pytest.mark.parametrize("nullable", [True, False], ids=["nullable", "required"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_pyarrow_writes_is_read(tmp_path, dtype, nullable):
+    """Every class count, page version, codec and encoding; pages of 100 bytes and of 1 MiB; rows across pages."""
+    random = np.random.default_rng(0)
+    for n_classes, version, codec, encoding in GRID:
+        matrix = random.integers(0, 50, (max(3, 2000 // n_classes), n_classes)).astype(dtype)
+        for page in (100, 1 << 20):
+            write(
+                tmp_path / "x.parquet",
+                lists(matrix, nullable=nullable),
+                nullable=nullable,
+                data_page_version=version,
+                compression=codec,
+                use_dictionary=encoding == "dictionary",
+                use_byte_stream_split=encoding == "split",
+                data_page_size=page,
+                write_batch_size=64,
+                row_group_size=len(matrix) // 2 + 1,
+            )
+            found = read(tmp_path / "x.parquet", n_classes, dtype, (1, 2))
+            assert np.array_equal(found, matrix), (n_classes, version, codec, encoding, page)
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 200),
+    st.integers(1, 60),
+    st.integers(1, 3000),
+    st.lists(st.integers(1, 5), min_size=1, max_size=5),
+    st.booleans(),
+)
+def test_any_pages_any_pieces(tmp_path_factory, n_classes, n_rows, group, page, pieces, dictionary):
+    """However pages, row groups and reads cut the rows, the numbers are the same."""
+    matrix = np.arange(n_rows * n_classes, dtype=np.float32).reshape(n_rows, n_classes) % 97
+    path = tmp_path_factory.mktemp("any") / "x.parquet"
+    write(path, lists(matrix), row_group_size=group, data_page_size=page, write_batch_size=3, use_dictionary=dictionary)
+    assert np.array_equal(read(path, n_classes, np.float32, pieces), matrix)
+
+
+def test_a_dictionary_that_is_given_up(tmp_path):
+    """Many values: the dictionary ends in the middle of the column, which goes on plain."""
+    matrix = np.random.default_rng(1).standard_normal((3000, 300)).astype(np.float32)
+    write(tmp_path / "x.parquet", lists(matrix))
+    assert "PLAIN" in pq.read_metadata(tmp_path / "x.parquet").row_group(0).column(0).encodings
+    assert np.array_equal(read(tmp_path / "x.parquet", 300, np.float32), matrix)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[1.0, 2.0], None, [3.0, 4.0]],
+        [[1.0, 2.0], [None, 1.0], [3.0, 4.0]],
+        [[1.0, 2.0, 3.0], [1.0], [3.0, 4.0]],
+        [[1.0], [2.0, 3.0, 4.0], [5.0, 6.0]],
+        [[1.0, 2.0], [], [3.0, 4.0, 5.0, 6.0]],
+    ],
+    ids=["null row", "null value", "ragged", "ragged, as many values", "empty row"],
+)
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_what_is_no_matrix_is_refused(tmp_path, rows, version):
+    """A null, an empty row, or rows of several lengths: refused, also when the number of values would fit."""
+    write(tmp_path / "x.parquet", pa.array(rows, pa.list_(pa.float32())), data_page_version=version)
+    with pytest.raises(NotAMatrix):
+        read(tmp_path / "x.parquet", 2, np.float32)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("checksum", [True, False])
+def test_no_flipped_byte_crashes(tmp_path, version, checksum):
+    """Every byte of the pages flipped in turn: refused; or read, if there are no checksums. With them, never wrong."""
+    matrix = np.arange(60, dtype=np.float32).reshape(20, 3) % 7
+    path = tmp_path / "x.parquet"
+    schema = pa.schema([pa.field("logits", pa.list_(pa.float32()))])
+    pq.write_table(
+        pa.table([lists(matrix).cast(schema.field(0).type)], schema=schema),
+        path,
+        write_page_checksum=checksum,
+        data_page_version=version,
+        data_page_size=60,
+        write_batch_size=4,
+    )
+    metadata = pq.read_metadata(path)
+    chunk = metadata.row_group(0).column(0)
+    whole = path.read_bytes()
+    end = chunk.dictionary_page_offset + chunk.total_compressed_size
+    refused = 0
+    for at in range(chunk.dictionary_page_offset, end):
+        for bit in (0, 7):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << bit
+            path.write_bytes(flipped)
+            descriptor = os.open(path, os.O_RDONLY)
+            out = np.empty((20, 3), np.float32)
+            try:
+                MatrixReader(descriptor, chunk, metadata.schema.column(0), 20, 3).read_into(out)
+                assert not checksum or np.array_equal(out, matrix), (at, bit)
+            except NotAMatrix:
+                refused += 1
+            finally:
+                os.close(descriptor)
+    assert refused > (end - chunk.dictionary_page_offset) // 2
+
+
+def test_cut_off_anywhere(tmp_path):
+    """A file that ends in the middle of the column is refused."""
+    matrix = np.arange(60, dtype=np.float32).reshape(20, 3)
+    path = tmp_path / "x.parquet"
+    write(path, lists(matrix))
+    metadata = pq.read_metadata(path)
+    whole = path.read_bytes()
+    chunk = metadata.row_group(0).column(0)
+    for length in range(4, chunk.dictionary_page_offset + chunk.total_compressed_size):
+        path.write_bytes(whole[:length])
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            with pytest.raises(NotAMatrix):
+                MatrixReader(descriptor, chunk, metadata.schema.column(0), 20, 3).read_into(
+                    np.empty((20, 3), np.float32)
+                )
+        finally:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("name", ["digits", "layouts/digits_list", "layouts/digits_tensor", "layouts/digits_nested"])
+def test_footers_survive_a_round_trip(name):
+    """A footer that is read and written again has the same bytes."""
+    whole = (Path(__file__).resolve().parent.parent / "data" / f"{name}.parquet").read_bytes()
+    size = int.from_bytes(whole[-8:-4], "little")
+    footer = whole[-8 - size : -8]
+    value, end = read_struct(footer)
+    assert end == size
+    assert write_struct(value) == footer
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_struct_or_refused(data):
+    """Reading bytes that are no struct raises one error."""
+    try:
+        value, end = read_struct(data)
+    except ThriftError:
+        return
+    assert end <= len(data)
+    assert isinstance(value, dict)
+
+
+def test_both_ways_give_the_same_file(tmp_path, monkeypatch):
+    """Scoring with the reader of matrices and without writes the same bytes, and the counts tell which way it went."""
+    matrix = np.random.default_rng(2).standard_normal((500, 10)).astype(np.float32)
+    table = pa.table({"id": range(500), "logits": lists(matrix), "label": np.arange(500) % 10})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=120)
+    said = []
+
+    class Listener(batchmax.loop.Progress):
+        def detail(self, text):
+            said.append(text)
+
+    for way in ("fast", "pyarrow"):
+        monkeypatch.setenv("BATCHMAX_PARQUET", "pyarrow" if way == "pyarrow" else "")
+        batchmax.score(tmp_path / "in.parquet", str(tmp_path / f"{way}.parquet"), progress=Listener())
+    assert (tmp_path / "fast.parquet").read_bytes() == (tmp_path / "pyarrow.parquet").read_bytes()
+    assert "read as matrices: 5, by pyarrow: 0" in said[0]
+    assert "read as matrices: 0, by pyarrow: 5" in said[1]
+
+
+def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, monkeypatch):
+    """A null in the middle of a row group: what was given before is not given twice, what follows is not lost."""
+    monkeypatch.setattr(batchmax.chunks, "MOST_CHUNK_BYTES", 400)
+    rows = np.random.default_rng(3).standard_normal((300, 10)).astype(np.float32).tolist()
+    # As many values as a matrix would have, so that only the pages show that it is none.
+    rows[171], rows[172] = None, [0.0] * 19
+    table = pa.table({"id": range(300), "logits": pa.array(rows, pa.list_(pa.float32()))})
+    pq.write_table(table, tmp_path / "in.parquet", data_page_size=200, write_batch_size=10)
+    said = []
+
+    class Listener(batchmax.loop.Progress):
+        def detail(self, text):
+            said.append(text)
+
+    summary = batchmax.score(
+        tmp_path / "in.parquet",
+        str(tmp_path / "out.parquet"),
+        on_bad_row="null",
+        outputs="probs,status",
+        progress=Listener(),
+    )
+    assert said == [
+        "column chunks of logits read as matrices: 0, by pyarrow: 1 (1 because rows are not all of one length)"
+    ]
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert out["id"].to_pylist() == list(range(300))
+    assert summary.status_counts == {"null_logits": 1, "bad_length": 1, "ok": 298}
+    want = batchmax.softmax(np.array(rows[:171] + rows[173:], np.float32))
+    assert out["probs"].drop_null().to_pylist() == want.tolist()
