@@ -18,6 +18,7 @@ _HOMES = {
     "softmax_cross_entropy": "arrays",
     "score": "pipeline",
     "scan": "pipeline",
+    "convert": "conversion",
     "score_batch": "scoring",
     "score_options": "options",
     "ScoreOptions": "options",

@@ -6,82 +6,15 @@ of float32 or float64. Nothing here knows about Arrow or files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike
 
-from batchmax import kernels
-from batchmax.outputs import Status
-
-Array = NDArray[Any]
-Take = Callable[[tuple[int, ...], DTypeLike], Array]
-"""Where uninitialised memory comes from: ``numpy.empty``, or something that hands out the same buffers again."""
+from batchmax.losses import Array, dense_losses, index_losses, softmax_rows
 
 Reduction = Literal["none", "mean", "sum"]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What the softmax kernels leave of n rows; see :func:`batchmax.kernels.softmax.softmax_wide`."""
-
-    maxima: Array
-    rests: Array
-    nll: Array
-    hits: Array
-    status: Array
-
-    @property
-    def log_sums(self) -> Array:
-        """The logs of the sums of exponentials over the maxima, (n,) float64."""
-        return np.log1p(self.rests)
-
-
-def softmax_rows(
-    matrix: Array,
-    beta: float,
-    *,
-    labels: Array | None = None,
-    ignore_index: int = -100,
-    probs: Array | None = None,
-    log_probs: Array | None = None,
-    status: Array | None = None,
-    take: Take = np.empty,
-) -> Rows:
-    """Run the softmax kernel over a read-only (n, K) matrix, K >= 1, and return what it leaves of each row.
-
-    ``probs`` and ``log_probs`` are filled where given. ``labels`` are int64. ``status`` holds what is known of the rows
-    before, and is lowered in place.
-    """
-    n, k = matrix.shape
-    unwanted = np.empty((0, k), matrix.dtype)
-    if status is None:
-        status = take((n,), np.uint8)
-        status.fill(Status.OK)
-    rows = Rows(
-        maxima=take((n,), np.float64),
-        rests=take((n,), np.float64),
-        nll=take((0 if labels is None else n,), np.float64),
-        hits=take((0 if labels is None else n,), np.bool_),
-        status=status,
-    )
-    kernels.softmax_rows(
-        matrix,
-        np.empty(0, np.int64) if labels is None else labels,
-        beta,
-        ignore_index,
-        unwanted if probs is None else probs,
-        unwanted if log_probs is None else log_probs,
-        rows.maxima,
-        rows.rests,
-        rows.nll,
-        rows.hits,
-        rows.status,
-    )
-    return rows
 
 
 def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None) -> Array:
@@ -91,13 +24,13 @@ def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out:
     ----------
     logits
         Any shape with at least one axis; float32 and float64 keep their type, float16 becomes float32, integers become
-        float64.
+        float64, which rounds those above 2**53.
     axis
         The axis of the classes.
     temperature
         T, above 0. What is computed is exact for beta = 1 / T rounded to float64 once.
     out
-        Memory for the result, of its shape and type; may be ``logits`` itself.
+        Memory for the result, of its shape and type; it may lie anywhere in that of ``logits``.
 
     Returns
     -------
@@ -241,16 +174,15 @@ def softmax_cross_entropy(
     Parameters
     ----------
     out
-        Memory for (probabilities, losses), each of its result's shape and type. The rest is as in
+        Memory for (probabilities, losses), each of its result's shape and type. Either may lie anywhere in that of
+        ``logits``, ``labels`` or ``class_weights``, but not in that of the other. The rest is as in
         :func:`cross_entropy`.
     """
     view = _Lines(logits, axis, temperature)
     result = _result(None if out is None else out[0], view.logits.shape, view.dtype, "out[0]")
     losses = None if out is None else _result(out[1], view.row_shape, view.dtype, "out[1]")
     target = view.target(result)
-    computed = _cross_entropy(
-        view, labels, class_weights, ignore_index, label_smoothing, "none", (target, result, losses)
-    )
+    computed = _cross_entropy(view, labels, class_weights, ignore_index, label_smoothing, "none", (target, result))
     view.store(target, result)
     if losses is None:
         return result, computed
@@ -276,13 +208,11 @@ class _Lines:
         ).view()
         self.matrix.flags.writeable = False
 
-    def matrix_apart_from(self, *results: Array | None) -> Array:
-        """Return the matrix, copied if one of the results lies in its memory."""
-        if any(result is not None and np.may_share_memory(self.matrix, result) for result in results):
-            copy = self.matrix.copy()
-            copy.flags.writeable = False
-            return copy
-        return self.matrix
+    def matrix_apart_from(self, result: Array) -> Array:
+        """Return the matrix, copied if the result lies in its memory."""
+        matrix = _apart_from(self.matrix, result)
+        matrix.flags.writeable = False
+        return matrix
 
     def target(self, result: Array) -> Array:
         """Return the (n, K) matrix to fill: the result itself where its memory is laid out like that."""
@@ -303,8 +233,13 @@ def _cross_entropy(
     ignore_index: int,
     label_smoothing: float,
     reduction: Reduction,
-    out: tuple[Array, Array, Array | None] | None,
+    out: tuple[Array, Array] | None,
 ) -> Any:
+    """Return the losses, in memory of their own.
+
+    ``out`` is where the probabilities are written, and the caller's memory that this may be a view of: what is read
+    after them is copied if it lies there.
+    """
     n, k = view.matrix.shape
     if k == 0:
         message = "cross-entropy needs at least one class"
@@ -317,8 +252,12 @@ def _cross_entropy(
         raise ValueError(message)
     weights = _class_weights(class_weights, k)
     given = np.asarray(labels)
-    matrix = view.matrix if out is None else view.matrix_apart_from(out[1], out[2])
-    probs = None if out is None else out[0]
+    matrix, probs = view.matrix, None
+    if out is not None:
+        probs, result = out
+        matrix = view.matrix_apart_from(result)
+        given = _apart_from(given, result)
+        weights = None if weights is None else _apart_from(weights, result)
     if given.shape == view.logits.shape and given.dtype.kind == "f":
         targets = np.ascontiguousarray(np.moveaxis(given, view.axis, -1).reshape(n, k), view.dtype)
         rows = softmax_rows(matrix, view.beta, probs=probs)
@@ -331,67 +270,18 @@ def _cross_entropy(
         counted = indices != ignore_index
         total = float(np.count_nonzero(counted) if weights is None else weights[indices[counted]].sum())
     # A float32 has no room for a loss above 3.4e38: it is +inf there.
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         if reduction == "none":
             return losses.astype(view.dtype).reshape(view.row_shape)[()]
-        return view.dtype.type(losses.sum() if reduction == "sum" else np.float64(losses.sum()) / total)
+        if reduction == "sum":
+            return view.dtype.type(losses.sum())
+        # Over nothing there is no mean, not even where smoothing left a loss to labels without weight.
+        return view.dtype.type(losses.sum() / total if total else np.nan)
 
 
-def index_losses(
-    matrix: Array,
-    rows: Rows,
-    beta: float,
-    labels: Array,
-    weights: Array | None,
-    label_smoothing: float,
-    ignore_index: int,
-    take: Take = np.empty,
-) -> Array:
-    """Return the (n,) float64 losses against class indices, given what the softmax kernel left.
-
-    A label that is no class has loss NaN; an ignored one, 0. Without weights and smoothing this is ``rows.nll`` itself.
-    """
-    if weights is None and label_smoothing == 0.0:
-        return rows.nll
-    k = matrix.shape[1]
-    classes = np.where((labels >= 0) & (labels < k) & (labels != ignore_index), labels, 0)
-    factors = 1.0 if weights is None else weights[classes]
-    with np.errstate(invalid="ignore"):
-        # An infinite loss of weight 0 counts nothing, as in a target distribution.
-        losses = np.where(factors == 0.0, np.where(np.isnan(rows.nll), np.nan, 0.0), rows.nll * factors)
-    if label_smoothing != 0.0:
-        uniform = dense_losses(matrix, rows, beta, None, weights, label_smoothing, take)
-        share = 1.0 - label_smoothing
-        losses = (losses * share if share else np.where(np.isnan(losses), np.nan, 0.0)) + uniform
-        losses[labels == ignore_index] = 0.0
-    return losses
-
-
-def dense_losses(
-    matrix: Array,
-    rows: Rows,
-    beta: float,
-    targets: Array | None,
-    weights: Array | None,
-    label_smoothing: float,
-    take: Take = np.empty,
-) -> Array:
-    """Return the (n,) float64 losses against distributions; without ``targets``, only the uniform part of smoothing."""
-    n, k = matrix.shape
-    losses = take((n,), np.float64)
-    if targets is None:
-        targets = np.empty((0, k), matrix.dtype)
-    kernels.dense_cross_entropy(
-        matrix,
-        targets,
-        np.ones(k) if weights is None else weights,
-        label_smoothing,
-        beta,
-        rows.maxima,
-        rows.rests,
-        losses,
-    )
-    return losses
+def _apart_from(array: Array, result: Array) -> Array:
+    """Return an array, copied if a result lies in its memory."""
+    return array.copy() if np.may_share_memory(array, result) else array
 
 
 def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -76,6 +76,7 @@ class Cut:
     job: Job
     group: int
     piece: int
+    stored_bytes: int = 0
 
     def memory(self, rows: int | None = None) -> int:
         """Return about how many bytes the work on rows that are cut like this takes; on any number of them for None."""
@@ -83,7 +84,8 @@ class Cut:
         # converting and encoding take.
         group, piece = (size if rows is None else min(size, rows) for size in (self.group, self.piece))
         job = self.job
-        return 2 * group * job.result_bytes + piece * (3 * job.result_bytes + 14 * job.row_bytes)
+        carried = self.stored_bytes * (2 * group + 2 * piece)
+        return carried + 2 * group * job.result_bytes + piece * (3 * job.result_bytes + 14 * job.row_bytes)
 
 
 def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
@@ -99,7 +101,7 @@ def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
     elif rows is not None:
         group = _equal_pieces(max(rows, 1), group)
     piece = max(1, MOST_CHUNK_BYTES // max(per_row, job.result_bytes))
-    return Cut(job, group, _equal_pieces(group, piece))
+    return Cut(job, group, _equal_pieces(group, piece), max(0, stored_bytes - job.row_bytes))
 
 
 def regroup(chunks: Iterable[Chunk], group: int, piece: int) -> Iterator[Chunk]:

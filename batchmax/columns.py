@@ -50,7 +50,8 @@ class LogitsColumn:
     why
         What was chosen and why, for the summary.
     class_names
-        The classes, where the columns of a wide layout are named for them; otherwise empty.
+        The classes, where the columns of a wide layout are named for them, be it by numbers that do not start at 0;
+        otherwise empty.
     suffixes
         What follows the common part of the names of wide columns; otherwise empty.
     output_layout
@@ -185,7 +186,14 @@ def _one_column(schema: pa.Schema, name: str, options: ScoreOptions, reason: str
         # A single column of numbers is the wide layout with one class.
         return _wide(schema, [name], ["0"], options)
     found = list_form(name, arrow_type, options.logits_dtype)
-    return replace(found, why=f"column {name!r} ({type_text(arrow_type)}), {reason}")
+    what = f"column {name!r} ({type_text(arrow_type)})"
+    if found.bits is None and is_list(plain_type(arrow_type)) and pa.types.is_uint16(plain_type(arrow_type).value_type):
+        raise UsageError(
+            f"{what} holds numbers of 16 bits that are usually the bits of floats",
+            where="--logits",
+            remedy="say what they are: --logits-dtype bfloat16 or float16; if they are integers, cast them to int32",
+        )
+    return replace(found, why=f"{what}, {reason}")
 
 
 def _only_list(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
@@ -254,17 +262,26 @@ def _wide(schema: pa.Schema, names: Sequence[str], suffixes: Sequence[str], opti
         )
     names = tuple(names[position] for position in order)
     suffixes = tuple(suffixes[position] for position in order)
-    if all(numbered):
-        _check_no_gap(names, [int(suffix) for suffix in suffixes])
+    why = (
+        f"{len(names)} column{'s' * (len(names) > 1)} {names[0]!r}"
+        + (f" … {names[-1]!r}" if len(names) > 1 else "")
+        + f" ({type_text(types[names[0]])}), one a class"
+    )
+    named = not all(numbered)
+    if not named:
+        numbers = [int(suffix) for suffix in suffixes]
+        _check_no_gap(names, numbers)
+        if numbers[0] != 0:
+            # As indices, labels counted from the same number would all be one off, and most would pass.
+            named = True
+            why += f"; the numbers start at {numbers[0]}, so they are taken for class names"
     found = LogitsColumn(
         names,
         "wide",
         len(names),
         max(computed, key=lambda dtype: dtype.itemsize),
-        f"{len(names)} column{'s' * (len(names) > 1)} {names[0]!r}"
-        + (f" … {names[-1]!r}" if len(names) > 1 else "")
-        + f" ({type_text(types[names[0]])}), one a class",
-        () if all(numbered) else suffixes,
+        why,
+        suffixes if named else (),
         suffixes,
         "wide",
     )

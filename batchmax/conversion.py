@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax import __version__
+from batchmax.arrow import column_types, is_list, plain_type
 from batchmax.chunks import Chunk
-from batchmax.columns import OutputLayout
+from batchmax.columns import LogitsColumn, OutputLayout
 from batchmax.columns_out import matrix_columns, matrix_fields
-from batchmax.errors import UsageError
+from batchmax.errors import DataError, UsageError
 from batchmax.job import Job
 from batchmax.loop import BadRows, Progress, Result, Run, open_outputs
 from batchmax.matrices import read_matrix
@@ -25,6 +26,9 @@ from batchmax.scoring import carried_columns
 from batchmax.sink import kept_metadata
 from batchmax.source import ParquetSource, StreamSource, open_source
 from batchmax.summary import ScoreSummary, Tally
+
+Array = np.ndarray[Any, Any]
+LARGEST_EXACT = 2.0**53
 
 
 def convert(
@@ -51,13 +55,14 @@ def convert(
     name = source.job.logits.names[0].split(".")[-1] if len(source.job.logits.names) == 1 else "logits"
     if layout == "wide":
         name = "logits"
-    fields = matrix_fields(name, source.job.n_classes, layout, source.job.logits.dtype, source.job.logits.suffixes)
+    dtype = _stored_type(source.schema, source.job.logits)
+    fields = matrix_fields(name, source.job.n_classes, layout, dtype, source.job.logits.suffixes)
     taken = sorted({field.name for field in fields} & set(source.job.carried.names))
     if taken:
         raise UsageError(
             f"the input has a column {taken[0]!r} already", where="--layout", remedy=f"--exclude {taken[0]}"
         )
-    job = replace(source.job, computed=pa.schema(fields), layout=cast("OutputLayout", layout))
+    job = replace(source.job, computed=pa.schema(fields), dtype=dtype, layout=cast("OutputLayout", layout))
     work = _Conversion(source, job, name)
     progress = progress or Progress()
     for text in job.notes:
@@ -111,7 +116,35 @@ class _Conversion:
         bad = status <= LAST_BAD
         columns = carried_columns(chunk.batch, job)
         columns += matrix_columns(
-            self._name, matrix, job.layout, missing=bad if bad.any() else None, suffixes=job.logits.suffixes
+            self._name,
+            _as_stored(matrix, job.dtype, chunk),
+            job.layout,
+            missing=bad if bad.any() else None,
+            suffixes=job.logits.suffixes,
         )
         batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=job.schema)
         return self._bad_rows.settle(chunk, batch, status)
+
+
+def _stored_type(schema: pa.Schema, logits: LogitsColumn) -> np.dtype[Any]:
+    """Return the type that the numbers have in the input; bits that stand for numbers become the numbers."""
+    types = {_innermost(column_types(schema)[name]) for name in logits.names}
+    if logits.bits is not None or len(types) > 1:
+        return logits.dtype
+    kind = types.pop()
+    return np.dtype(kind.to_pandas_dtype()) if pa.types.is_integer(kind) or pa.types.is_float16(kind) else logits.dtype
+
+
+def _innermost(kind: pa.DataType) -> pa.DataType:
+    kind = plain_type(kind)
+    return _innermost(kind.value_type) if is_list(kind) else kind
+
+
+def _as_stored(matrix: Array, dtype: np.dtype[Any], chunk: Chunk) -> Array:
+    if matrix.dtype == dtype:
+        return matrix
+    if dtype.kind in "iu" and dtype.itemsize == 8 and (np.abs(matrix) >= LARGEST_EXACT).any():
+        raise DataError(
+            "integers above 2**53 cannot be carried over", where=chunk.place(0), remedy="cast them to float64"
+        )
+    return matrix.astype(dtype)

@@ -5,8 +5,9 @@
     BatchmaxError            failed: the output path is as it was            exit 1
     ├── UsageError           an option or a column that cannot be            exit 2
     ├── DataError            the data are not what they must be              exit 1
-    │   └── BadRowError      one row, under the policy ``error``             exit 1
-    ├── OutputError          the output exists, is the input, or is locked   exit 1
+    │   ├── BadRowError      one row, under the policy ``error``             exit 1
+    │   └── SparseVectorError    a Spark vector of few values (`matrices`)   exit 1
+    ├── OutputError          the output exists, is the input, cannot be      exit 1
     └── GateError            a ``--fail-if`` condition is true               exit 4
 
 Every message says where, what, and what to do about it. The three parts are kept apart, so that a

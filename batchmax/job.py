@@ -6,7 +6,9 @@ on has to look at an option twice. Knows schemas, not data.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from batchmax.errors import DataError, UsageError
 from batchmax.labels import LabelColumn, check_classes, find_classes, find_label
 from batchmax.options import ScoreOptions
 from batchmax.outputs import OUTPUTS, TOP_K_OUTPUTS
+from batchmax.summary import LABEL_FIGURES, Gate
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class Job:
     computed: pa.Schema
     notes: tuple[str, ...]
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """The fields of the output: the carried ones, then the computed ones."""
         return pa.schema([*self.carried, *self.computed])
@@ -54,7 +57,8 @@ class Job:
         """The bytes of one row of results: matrices as they are computed, and as they are written if that differs."""
         matrices = sum(OUTPUTS[name].kind == "matrix" for name in self.outputs)
         written = 0 if self.dtype == self.logits.dtype else self.dtype.itemsize
-        top_k = 12 * (self.options.top_k or 0)
+        name = 4 if self.classes is None else sum(map(len, self.classes)) // len(self.classes) + 4
+        top_k = (name + 8 + self.dtype.itemsize) * (self.options.top_k or 0) + name
         return matrices * self.n_classes * (self.logits.dtype.itemsize + written) + 8 * len(self.outputs) + top_k
 
     @property
@@ -94,15 +98,17 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     check_classes(classes, n_classes)
     label = find_label(schema, options, classes)
     notes = [f"logits: {logits.why}, {n_classes:,} classes"]
+    outputs = _choose_outputs(options, label)
+    if options.outputs is None and label is None and options.label != "none":
+        notes.append("no label column, so probs alone are written; name one with --label to get losses")
+    gate = Gate(options.fail_if) if options.fail_if is not None else None
+    judged = gate is not None and not LABEL_FIGURES.isdisjoint(gate.names)
+    if not judged and not any(OUTPUTS[name].needs_label or OUTPUTS[name].kind == "status" for name in outputs):
+        label = None
     if label is not None:
         notes.append(f"labels: {label.why}")
     if classes is not None:
         notes.append(f"class names: {classes_from}")
-    outputs = _choose_outputs(options, label)
-    if options.outputs is None and label is None and options.label != "none":
-        notes.append("no label column, so probs alone are written; name one with --label to get losses")
-    if not any(OUTPUTS[name].needs_label or OUTPUTS[name].kind == "status" for name in outputs):
-        label = None
     if options.top_k is not None and options.top_k > n_classes:
         raise UsageError(
             f"{options.top_k} is more than the {n_classes} classes", where="--top-k", remedy=f"give at most {n_classes}"
@@ -125,8 +131,9 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     computed = [
         field for name in (*outputs, *(TOP_K_OUTPUTS if options.top_k else ())) for field in computed_fields(name, job)
     ]
+    taken = set(job.carried.names)
     for field in computed:
-        if field.name in job.carried.names:
+        if field.name in taken:
             raise UsageError(
                 f"the input has a column {field.name!r} already",
                 where="--outputs",
@@ -175,9 +182,10 @@ def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[s
 
 def _carried(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> pa.Schema:
     wanted = options.columns
+    known = set(schema.names)
     for option, names in (("--columns", wanted or ()), ("--exclude", options.exclude)):
         for name in names:
-            if name not in schema.names and not (name == "*" and option == "--columns"):
+            if name not in known and not (name == "*" and option == "--columns"):
                 raise UsageError(
                     f"there is no column {name!r}",
                     where=option,
@@ -188,13 +196,12 @@ def _carried(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> 
         if field.name in options.exclude:
             continue
         if wanted is None:
-            kept = _without(field, logits.names)
+            kept = _without(field, frozenset(logits.names))
             if kept is not None:
                 fields.append(kept)
         elif "*" in wanted or field.name in wanted:
             fields.append(field)
-    kept_names = [field.name for field in fields]
-    twice = next((name for name in kept_names if kept_names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(field.name for field in fields).items() if count > 1), None)
     if twice is not None:
         raise UsageError(
             f"the input has two columns {twice!r}",
@@ -204,14 +211,16 @@ def _carried(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> 
     return pa.schema(fields)
 
 
-def _without(field: pa.Field, names: tuple[str, ...]) -> pa.Field | None:
+def _without(field: pa.Field, names: frozenset[str]) -> pa.Field | None:
     """Return a field without the logits in it, or None if nothing is left."""
     if field.name in names:
         return None
-    if not any(name.startswith(f"{field.name}.") for name in names):
+    if not pa.types.is_struct(field.type):
         return field
-    inner = [name.removeprefix(f"{field.name}.") for name in names if name.startswith(f"{field.name}.")]
-    children = [kept for child in field.type if (kept := _without(child, tuple(inner))) is not None]
+    inner = frozenset(name.removeprefix(f"{field.name}.") for name in names if name.startswith(f"{field.name}."))
+    children = [kept for child in field.type if (kept := _without(child, inner)) is not None]
+    if len(children) == field.type.num_fields:
+        return field
     return field.with_type(pa.struct(children)) if children else None
 
 

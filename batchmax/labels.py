@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,7 +31,8 @@ from batchmax.arrow import (
 )
 from batchmax.columns import LABEL_NAMES, LogitsColumn, close_match, list_form
 from batchmax.errors import UsageError
-from batchmax.matrices import Matrix, Statuses, Take, read_matrix
+from batchmax.matrices import Matrix, Statuses, read_matrix
+from batchmax.memory import Take
 from batchmax.options import ScoreOptions
 from batchmax.outputs import Status
 
@@ -85,24 +87,16 @@ def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
     Raises
     ------
     UsageError
-        A name twice in the metadata.
+        A name twice in the metadata, or another number of names than ``--n-classes``.
     """
-    if options.classes is not None:
-        return options.classes, "--classes"
-    if logits.class_names:
-        return logits.class_names, "the names of the logits columns"
-    label = _label_name(column_types(schema), options)
-    names = None if label is None else _class_label_names(schema, label)
-    if names is None:
-        return None, ""
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    names, where = _class_names(schema, options, logits)
+    if options.n_classes is not None and names is not None and len(names) != options.n_classes:
         raise UsageError(
-            f"the file's metadata names class {twice!r} twice",
-            where="classes",
-            remedy="give the names with --classes",
+            f"{options.n_classes:,} asked for, but there are {len(names):,} names, from {where}",
+            where="--n-classes",
+            remedy="give the number of the logits in a row, or leave it out",
         )
-    return names, f"the Hugging Face ClassLabel of column {label!r}"
+    return names, where
 
 
 def check_classes(classes: tuple[str, ...] | None, n_classes: int) -> None:
@@ -225,6 +219,26 @@ def _label_name(types: dict[str, pa.DataType], options: ScoreOptions) -> str | N
     if options.label is not None:
         return None if options.label == "none" else options.label
     return next((name for name in LABEL_NAMES if name in types and name != options.logits), None)
+
+
+def _class_names(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> tuple[tuple[str, ...] | None, str]:
+    if options.classes is not None:
+        return options.classes, "--classes"
+    label = _label_name(column_types(schema), options)
+    names = None if label is None else _class_label_names(schema, label)
+    # Numbers are names only as long as nobody says what the labels count from.
+    if logits.class_names and (names is None or not _are_integers(logits.class_names)):
+        return logits.class_names, "the names of the logits columns"
+    if names is None:
+        return None, ""
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise UsageError(
+            f"the file's metadata names class {twice!r} twice",
+            where="classes",
+            remedy="give the names with --classes",
+        )
+    return names, f"the Hugging Face ClassLabel of column {label!r}"
 
 
 def _class_label_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ import pyarrow as pa
 from batchmax import kernels
 from batchmax.bad_rows import bad_row, describe_bad_row
 from batchmax.chunks import Chunk, limited
-from batchmax.commit import Output
+from batchmax.commit import Output, places
 from batchmax.errors import UsageError
 from batchmax.job import Job
 from batchmax.memory import Buffers, usable_cores
@@ -33,6 +33,9 @@ from batchmax.provenance import rejects_schema
 from batchmax.sink import ParquetSink
 from batchmax.source import ParquetSource, StreamSource
 from batchmax.storage import refuse_inputs_as_output
+
+MOST_CLASSES_SHOWN = 80
+"""Characters of class names that a suggested command repeats."""
 
 PROGRAM_BYTES = 250 << 20
 """Memory of the program itself: the interpreter, Numba, Arrow and the compiled kernels."""
@@ -192,7 +195,9 @@ class BadRows:
         row = int(np.argmax(bad))
         file, at, group = chunk.locate(row)
         what, hint = describe_bad_row(chunk.row(row, self._job), 0, int(status[row]), self._job)
-        look = "" if group is None else f"look: batchmax show {shlex.quote(file)} --row {at}"
+        look = ""
+        if group is not None:
+            look = "look: " + shlex.join(["batchmax", "show", file, "--row", str(at), *_reading(self._job.options)])
         raise bad_row(chunk.place(row), what, hint, look)
 
     def settle(self, chunk: Chunk, batch: pa.RecordBatch, status: Array) -> Result:
@@ -207,7 +212,8 @@ class BadRows:
     def _rejected(self, chunk: Chunk, rows: Array, status: Array) -> pa.RecordBatch:
         """Return whole rows with the file, the row in the file and the status."""
         places = [chunk.locate(int(row)) for row in rows]
-        columns = [*chunk.batch.select(self._schema.names).take(pa.array(rows)).columns]
+        whole = chunk.batch.select(self._schema.names).take(pa.array(rows))
+        columns = [column.cast(field.type) for column, field in zip(whole.columns, self._schema, strict=True)]
         columns.append(pa.array([file for file, _, _ in places], pa.string()))
         columns.append(pa.array([row for _, row, _ in places], pa.int64()))
         columns.append(pa.array([STATUS_NAMES[status[row]] for row in rows], pa.string()))
@@ -224,34 +230,73 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
     UsageError
         They are not of a kind, or one path, or the job will not fit into the memory it may use.
     """
-    inputs = [file.path for file in source.files]
-    named = [Path(path) for path in (out, options.rejects) if path]
-    refuse_inputs_as_output(inputs, *(path for path in named if path.name not in {"", ".."}))
     check_memory(source)
-    output = Output(out, options.if_exists)
+    gated = options.fail_if is not None
+    inputs = [file.path for file in source.files]
+    written = places(out, gated=gated)
+    rejected = [] if options.rejects is None else places(options.rejects, gated=gated)
+    refuse_inputs_as_output(inputs, *written, *rejected)
+    output = Output(out, options.if_exists, gated=gated)
     if options.rejects is None:
         return output, None
-    rejects = Output(options.rejects, options.if_exists)
+    rejects = Output(options.rejects, options.if_exists, gated=gated)
     if rejects.is_file != output.is_file:
         raise UsageError(
             "rejects of a file go to a file, and of a folder to a folder",
             where="--rejects",
             remedy="name rejects.parquet" if output.is_file else "name a folder",
         )
-    if rejects.path.resolve() == output.path.resolve():
+    if {path.resolve() for path in written} & {path.resolve() for path in rejected}:
         raise UsageError("rejects and output are the same path", where="--rejects", remedy="name another")
     return output, rejects
 
 
+def _reading(options: ScoreOptions) -> list[str]:
+    """Return the words of a command that make it read rows as a job does, class names aside if they are long."""
+    defaults = ScoreOptions()
+    names = ("logits", "label", "n_classes", "ignore_index", "logits_dtype", "input")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(defaults, name)}
+    classes = ",".join(options.classes or ())
+    if classes and len(classes) <= MOST_CLASSES_SHOWN:
+        given["classes"] = classes
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
 @contextlib.contextmanager
 def use_threads(options: ScoreOptions) -> Iterator[None]:
-    """Let kernels and Arrow use as many threads as were asked for, or as the process may."""
-    threads = options.threads or usable_cores()
-    before = pa.cpu_count()
-    kernels.limit_threads(threads)
-    pa.set_cpu_count(threads)
+    """Let the kernels that this thread calls use as many threads as were asked for, or as the process may.
+
+    Arrow's threads belong to the process: they are limited where it was asked for, until the last job that did is over.
+    """
+    kernels.limit_threads(options.threads or usable_cores())
+    if options.threads is not None:
+        _ARROW_THREADS.limit(options.threads)
     try:
         yield
     finally:
         kernels.limit_threads(None)
-        pa.set_cpu_count(before)
+        if options.threads is not None:
+            _ARROW_THREADS.release()
+
+
+class _ArrowThreads:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs = 0
+        self._before = 0
+
+    def limit(self, threads: int) -> None:
+        with self._lock:
+            if not self._jobs:
+                self._before = pa.cpu_count()
+            self._jobs += 1
+            pa.set_cpu_count(threads)
+
+    def release(self) -> None:
+        with self._lock:
+            self._jobs -= 1
+            if not self._jobs:
+                pa.set_cpu_count(self._before)
+
+
+_ARROW_THREADS = _ArrowThreads()

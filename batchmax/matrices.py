@@ -7,7 +7,6 @@ what the numbers mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,12 +25,11 @@ from batchmax.arrow import (
 )
 from batchmax.columns import BITS_WIDTH, LogitsColumn
 from batchmax.errors import DataError, UsageError
+from batchmax.memory import Take
 from batchmax.outputs import Status
 
 Matrix: TypeAlias = NDArray[Any]
 Statuses: TypeAlias = NDArray[np.uint8]
-Take: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Matrix]
-"""Gives memory of a shape and type, like ``np.empty``; what it gives may have been used before."""
 
 _TILE_BYTES = 2**20
 
@@ -67,7 +65,7 @@ def read_matrix(
         memory if the type is the one computed in and every row is whole, else memory from ``take``.
     statuses
         Shape (n_rows,), ``NULL_LOGITS``, ``BAD_LENGTH`` or ``OK`` for each row; None if all are fine. Rows
-        that are not hold zeros.
+        that are not hold zeros. Integers become float64, which rounds those above 2**53.
 
     Raises
     ------

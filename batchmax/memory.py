@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+Take: TypeAlias = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
+"""Gives uninitialised memory of a shape and type: ``numpy.empty``, or something that hands out buffers again."""
 
 
 class Buffers:

@@ -7,16 +7,16 @@ column exists, how many classes there are) is not known here and is decided in `
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from numbers import Integral, Real
+from typing import Any, Literal, get_type_hints
 
 from batchmax.errors import UsageError
+from batchmax.option_values import check_type, names_of, parse_bytes, read_class_weights, read_classes
 from batchmax.outputs import OUTPUTS
 
 InputKind = Literal["logits", "log_probs", "probs"]
@@ -35,10 +35,69 @@ MIN_MEMORY = 256 * 2**20
 class ScoreOptions:
     """Options of a scoring job; the field names are the command line's long options.
 
+    Attributes
+    ----------
+    logits
+        The column of logits, dotted where nested, or a pattern with ``*``, ``?`` or ``[…]`` for one column a class.
+        None: ``logits``, else ``logit_*``, else the only list of floats.
+    label
+        The column of class indices, names or distributions; ``"none"`` for no label. None: ``label``, ``labels`` or
+        ``target``, if there is one.
+    classes
+        The names of the classes in the order of the logits. None: those in the file's metadata, if any.
+    n_classes
+        The length every row must have, at least 1. None: what the schema says, else that of the first row.
+    ignore_index
+        The label of rows to leave out of the loss; -100 unless given.
+    logits_dtype
+        What binary rows and lists of uint16 hold: ``float32``, ``float16`` or ``bfloat16``. None: no bits.
+    input
+        What the numbers are: ``logits``, the default, ``log_probs`` or ``probs``.
+    limit
+        How many rows to read at most. None: all.
+    beta
+        The inverse temperature, from 1e-300 to 1e300; 1 unless given.
+    outputs
+        The columns to compute, names of :data:`batchmax.outputs.OUTPUTS`, in the order to write them. None: ``probs``,
+        and ``loss`` where there is a label.
+    top_k
+        How many of the most probable classes to add to each row, at least 1. None: none.
+    class_weights
+        The factor on each class's loss, finite and not negative: in the order of the logits, or by name. None: 1 each.
+    label_smoothing
+        The share, from 0 to 1, of the uniform distribution in the target of the loss; 0 unless given.
+    layout
+        How matrices are written: ``list``, ``fixed`` or ``wide``. None: as the logits are.
+    dtype
+        The type of the numbers written: ``float32``, ``float64`` or ``float16``; a loss is at least float32. None: what
+        was computed in.
+    columns
+        The input's columns to carry, ``"*"`` for all. None: all but the logits.
+    exclude
+        Columns not to carry; none unless given.
+    prefix
+        Text before the names of new columns; empty unless given.
+    compression
+        The codec to write with: ``snappy``, ``zstd``, ``lz4``, ``gzip``, ``brotli`` or ``none``. None: the input's.
+    row_group_size
+        Rows of a row group of the output, at least 1. None: as in the input.
+    if_exists
+        What to do where the output is there already: ``error``, the default, or ``overwrite``.
+    on_bad_row
+        What to do with a bad row: ``error``, the default, ``null`` or ``drop``.
+    rejects
+        Where dropped rows are written, with the reason. None: nowhere.
+    fail_if
+        A condition on the summary under which the job fails at its end. None: never.
+    threads
+        How many threads compute, at least 1. None: as many as there are cores to use.
+    memory_limit
+        The memory to stay within, in bytes, at least 256 MiB; 1 GiB unless given.
+
     Raises
     ------
     UsageError
-        A value outside its domain, or two options that contradict each other.
+        A value of the wrong type or outside its domain, or two options that contradict each other.
     """
 
     # What to read
@@ -75,13 +134,8 @@ class ScoreOptions:
 
     def __post_init__(self) -> None:
         """Check each value and each pair of values."""
-        _check_choice("--input", self.input, InputKind)
-        _check_choice("--logits-dtype", self.logits_dtype, BinaryName)
-        _check_choice("--layout", self.layout, Layout)
-        _check_choice("--dtype", self.dtype, FloatName)
-        _check_choice("--compression", self.compression, Compression)
-        _check_choice("--on-bad-row", self.on_bad_row, BadRowPolicy)
-        _check_choice("--if-exists", self.if_exists, IfExists)
+        for name, hint in _hints().items():
+            check_type(name, getattr(self, name), hint)
         _check_at_least("--n-classes", self.n_classes, 1)
         _check_at_least("--top-k", self.top_k, 1)
         _check_at_least("--limit", self.limit, 0)
@@ -132,28 +186,37 @@ def score_options(**given: Any) -> ScoreOptions:
     Comma-separated text and iterables of text are both taken for lists; ``temperature`` stands for
     ``1 / beta``; ``memory_limit`` may be text such as ``"512MiB"``; ``None`` means the default.
 
+    Parameters
+    ----------
+    given
+        ``temperature``, and the attributes of :class:`ScoreOptions` by their names. ``classes`` and ``class_weights``
+        may also be as :func:`read_classes` and :func:`read_class_weights` take them.
+
     Raises
     ------
     UsageError
-        An unknown name, or a value outside its domain.
+        An unknown name, or a value of the wrong type or outside its domain.
     """
-    known = {field.name for field in fields(ScoreOptions)}
-    values = {name: value for name, value in given.items() if value is not None}
+    known = set(_hints())
+    values = {name: _plain(value) for name, value in given.items() if value is not None}
     temperature = values.pop("temperature", None)
     if temperature is not None:
         if "beta" in values:
             raise UsageError("both --temperature and --beta are given", remedy="give one: beta is 1/temperature")
+        check_type("temperature", temperature, float)
         if not (math.isfinite(temperature) and temperature > 0):
             raise UsageError(f"temperature is {temperature:g}", where="--temperature", remedy="give a number above 0")
         values["beta"] = 1.0 / float(temperature)
     unknown = sorted(set(values) - known)
     if unknown:
-        raise UsageError(f"no option is called {unknown[0]!r}", remedy=f"choose of {', '.join(sorted(known))}")
+        raise UsageError(
+            f"no option is called {unknown[0]!r}", remedy=f"choose of {', '.join(sorted({*known, 'temperature'}))}"
+        )
     for name in ("outputs", "columns", "exclude"):
         if name in values:
-            values[name] = _split(values[name])
+            values[name] = names_of(name, values[name])
     if "classes" in values:
-        values["classes"] = read_classes(values["classes"])
+        values["classes"] = read_classes(given["classes"])
     if "memory_limit" in values:
         values["memory_limit"] = parse_bytes(values["memory_limit"])
     if "class_weights" in values:
@@ -163,114 +226,40 @@ def score_options(**given: Any) -> ScoreOptions:
     return ScoreOptions(**values)
 
 
-def read_classes(given: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ...]:
-    """Return class names from text with commas, a file with a name a line, or a Hugging Face ``config.json``.
+def resolve_options(options: ScoreOptions | None, given: Mapping[str, Any]) -> ScoreOptions:
+    """Return the options a function was called with: made already, or as keyword arguments.
 
     Raises
     ------
     UsageError
-        A file that holds no names.
+        Both are given, ``options`` is something else, or what :func:`score_options` raises.
     """
-    if not isinstance(given, str | os.PathLike):
-        return tuple(str(name) for name in given)
-    text = _file_text(given, "--classes")
-    if text is None:
-        return _split(os.fspath(given))
-    if not text.lstrip().startswith("{"):
-        names = tuple(line.strip() for line in text.splitlines() if line.strip())
-    else:
-        try:
-            by_id = {int(key): str(name) for key, name in json.loads(text)["id2label"].items()}
-            names = tuple(by_id[index] for index in range(len(by_id)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(
-                f"{given} has no id2label with the names of classes 0, 1, 2, …",
-                where="--classes",
-                remedy="give a config.json of Hugging Face, or a file with one name a line",
-            ) from error
-    if not names:
-        raise UsageError(f"{given} holds no names", where="--classes", remedy="write one name a line")
-    return names
-
-
-def read_class_weights(given: Any) -> tuple[float, ...] | dict[str, float]:
-    """Return class weights from numbers, a dictionary by name, or a file of lines ``number`` or ``name,number``.
-
-    Raises
-    ------
-    UsageError
-        A file that is not there, or a line that is neither.
-    """
-    if isinstance(given, Mapping):
-        return {str(name): float(weight) for name, weight in given.items()}
-    if not isinstance(given, str | os.PathLike):
-        return tuple(float(weight) for weight in given)
-    text = _file_text(given, "--class-weights")
-    if text is None:
+    if options is None:
+        return score_options(**given)
+    if not isinstance(options, ScoreOptions):
         raise UsageError(
-            f"there is no file {given}", where="--class-weights", remedy="write one number a line into a file"
+            f"options is of type {type(options).__name__}", remedy="make it with batchmax.score_options(...)"
         )
-    named: dict[str, float] = {}
-    plain: list[float] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        name, comma, weight = line.rpartition(",")
-        try:
-            value = float(weight)
-        except ValueError:
-            raise UsageError(
-                f"line {number} of {given} is {line.strip()!r}",
-                where="--class-weights",
-                remedy="write one number a line, or name,number",
-            ) from None
-        if comma and name.strip() in named:
-            raise UsageError(f"{given} names {name.strip()!r} twice", where="--class-weights", remedy="name it once")
-        if comma:
-            named[name.strip()] = value
-        else:
-            plain.append(value)
-    if bool(named) == bool(plain):
-        what = "mixes numbers with and without names" if named else "holds no numbers"
-        raise UsageError(f"{given} {what}", where="--class-weights", remedy="write one number a line, or name,number")
-    return named or tuple(plain)
+    if given:
+        raise UsageError(
+            f"both options and {next(iter(given))!r} are given",
+            remedy="give one: put the rest into score_options(...)",
+        )
+    return options
 
 
-def parse_bytes(text: str | int) -> int:
-    """Read a size: ``1073741824``, ``"512MiB"``, ``"2 GB"``.
-
-    Raises
-    ------
-    UsageError
-        Text that is not a size.
-    """
-    if isinstance(text, int):
-        return text
-    match = re.fullmatch(r"\s*([0-9.]{1,20})\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
-    if match is None or match[1].count(".") > 1 or match[1] == ".":
-        raise UsageError(f"{text!r} is not a size", where="--memory-limit", remedy="write it like 512MiB or 2GB")
-    base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
+def _plain(value: Any) -> Any:
+    """Return NumPy's numbers as Python's, and paths as text: both end up in JSON."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _file_text(path: str | os.PathLike[str], option: str) -> str | None:
-    """Return the text of a file, or None if nothing has that name."""
-    try:
-        if not Path(path).is_file():
-            return None
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as text", where=option, remedy="give a text file in UTF-8") from error
-
-
-def _split(value: str | Iterable[str]) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
-    return tuple(item.strip() for item in items if item.strip())
-
-
-def _check_choice(option: str, value: str | None, choices: Any) -> None:
-    if value is not None and value not in get_args(choices):
-        raise UsageError(f"{value!r} is not a choice", where=option, remedy=f"choose of {', '.join(get_args(choices))}")
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(ScoreOptions)
 
 
 def _check_at_least(option: str, value: int | None, smallest: int) -> None:
@@ -279,6 +268,8 @@ def _check_at_least(option: str, value: int | None, smallest: int) -> None:
 
 
 def _check_unique(option: str, names: tuple[str, ...]) -> None:
-    for position, name in enumerate(names):
-        if name in names[:position]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
             raise UsageError(f"{name!r} is named twice", where=option, remedy="name it once")
+        seen.add(name)

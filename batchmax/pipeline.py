@@ -19,10 +19,10 @@ from batchmax import __version__
 from batchmax.chunks import Chunk, limited
 from batchmax.errors import DataError, GateError, UsageError
 from batchmax.job import Job
-from batchmax.loop import BadRows, Progress, Result, Run, open_outputs, use_threads
+from batchmax.loop import PROGRAM_BYTES, BadRows, Progress, Result, Run, open_outputs, use_threads
 from batchmax.matrices import SparseVectorError
 from batchmax.memory import Buffers, usable_cores
-from batchmax.options import ScoreOptions, score_options
+from batchmax.options import ScoreOptions, resolve_options
 from batchmax.plan import plan_parts
 from batchmax.provenance import output_codecs, output_schema
 from batchmax.scoring import looks_like_probabilities, read_rows, score_rows, score_table
@@ -65,7 +65,7 @@ def score(
     GateError
         The condition ``fail_if`` is true. The finished output is at ``OUT.held``.
     """
-    options = options or score_options(**given)
+    options = resolve_options(options, given)
     return _ScoreJob(src, out, options, progress or Progress()).run()
 
 
@@ -75,7 +75,7 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
     Parameters and errors are those of :func:`score`; errors that depend on rows come when the rows are pulled. A reader
     has no place for rejected rows and no end at which to judge, so ``rejects`` and ``fail_if`` are refused.
     """
-    options = options or score_options(**given)
+    options = resolve_options(options, given)
     for option, value in (("--rejects", options.rejects), ("--fail-if", options.fail_if)):
         if value is not None:
             raise UsageError("a reader cannot do that", where=option, remedy="leave it out, or use score")
@@ -112,6 +112,7 @@ def dry_run(src: Any, out: str, options: ScoreOptions) -> dict[str, Any]:
         "bytes_read": source.size,
         "bytes_written": None if rows is None else rows * new_bytes,
         "bytes_free": shutil.disk_usage(output.path.parent).free,
+        "memory_needed": PROGRAM_BYTES + source.memory_needed(),
         "memory_limit": options.memory_limit,
         "threads": options.threads or usable_cores(),
     }
@@ -152,6 +153,12 @@ class _ScoreWork:
             self.warn("there is one class, so every probability is 1 and every loss 0; is this the right column?")
         if self._job.options.input == "logits" and looks_like_probabilities(matrix[:ROWS_LOOKED_AT]):
             self.warn("the rows look like probabilities already; if they are: --input probs")
+        if (
+            self._job.options.input == "probs"
+            and self._job.n_classes > 1
+            and not looks_like_probabilities(np.exp(matrix[:ROWS_LOOKED_AT]))
+        ):
+            self.warn("not all rows sum to 1 as probabilities do; they are divided by their sums")
 
 
 class _ScoreJob:
@@ -203,8 +210,8 @@ class _ScoreJob:
         work = self._work
         if work.tally.infinite_losses:
             work.warn(
-                f"{work.tally.infinite_losses:,} rows have an infinite loss, because their label is masked; "
-                "the mean loss does not exist"
+                f"{work.tally.infinite_losses:,} rows have an infinite loss: a class that counts in it has logit -inf; "
+                "so there is no mean loss"
             )
         summary = ScoreSummary(
             n_classes=self._job.n_classes,
@@ -220,20 +227,23 @@ class _ScoreJob:
         values = summary.as_dict()
         if self._gate and self._gate.is_true(values):
             self._hold(summary, ", ".join(f"{name} is {values[name]}" for name in self._gate.names))
+        if not self._out.is_file:
+            rows = [part.rows for part in plan_parts(self._source.group_rows(), self._job.row_bytes)]
+            self._progress.detail(f"parts: {len(rows):,}, of at most {max(rows, default=0):,} rows")
         if self._rejects is not None:
             self._rejects.publish(values)
         self._out.publish(values)
         return summary
 
     def _hold(self, summary: ScoreSummary, values: str) -> None:
-        summary.held = str(self._out.hold())
-        if self._rejects is not None:
-            self._rejects.hold()
+        outputs = [self._out] if self._rejects is None else [self._out, self._rejects]
+        held = [(str(output.hold()), str(output.path)) for output in outputs]
+        summary.held = held[0][0]
         raise GateError(
             f"--fail-if {self._gate.condition!r} is true: {values}" if self._gate else values,
             where=str(self._out.path),
-            remedy=f"the finished output is {summary.held}; to keep it: mv "
-            + shlex.join([summary.held, str(self._out.path)]),
+            remedy=f"the finished output is {summary.held}; to keep it: "
+            + " && ".join(shlex.join(["mv", *names]) for names in held),
         )
 
 

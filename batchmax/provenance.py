@@ -15,6 +15,9 @@ from batchmax.source import ParquetSource, StreamSource
 OPTIONS_THAT_CHANGE_BYTES = (
     "beta",
     "input",
+    "logits_dtype",
+    "columns",
+    "exclude",
     "ignore_index",
     "label_smoothing",
     "limit",
@@ -50,11 +53,14 @@ def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, s
 
 
 def rejects_schema(schema: pa.Schema) -> pa.Schema:
-    """Return the schema of rejected rows: everything of the input, then file, row and status."""
-    added = [
-        field.with_name(f"batchmax_{field.name}") if field.name in schema.names else field for field in REJECT_FIELDS
-    ]
-    return pa.schema([*schema, *added])
+    """Return the schema of rejected rows: everything of the input, then file, row and status; it is marked as ours."""
+    added: list[pa.Field] = []
+    for field in REJECT_FIELDS:
+        name = field.name
+        while name in schema.names:
+            name = f"batchmax_{name}"
+        added.append(field.with_name(name))
+    return pa.schema([*schema, *added], metadata={b"batchmax": json.dumps({"version": __version__}).encode()})
 
 
 def _provenance(job: Job, source: ParquetSource | StreamSource) -> dict[str, Any]:

@@ -15,14 +15,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.arrays import Rows, Take, dense_losses, index_losses, softmax_rows
 from batchmax.bad_rows import bad_row, describe_bad_row
 from batchmax.columns import find_logits
 from batchmax.columns_out import matrix_columns, pred_column, status_column, vector_column
+from batchmax.errors import UsageError
 from batchmax.job import Job, computed_fields, plan_scoring
 from batchmax.labels import Labels, read_labels
+from batchmax.losses import Rows, dense_losses, index_losses, softmax_rows
 from batchmax.matrices import first_row_length, read_matrix
-from batchmax.options import ScoreOptions, score_options
+from batchmax.memory import Take
+from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, TOP_K_OUTPUTS, Status
 
 Array = NDArray[Any]
@@ -51,12 +53,13 @@ def score_batch(batch: pa.RecordBatch, options: ScoreOptions | None = None, **gi
     batch
         Any number of rows with a logits column.
     options
-        As made by :func:`batchmax.score_options`; or give its keyword arguments directly.
+        As made by :func:`batchmax.score_options`; or give its keyword arguments directly. A batch has no place for
+        rejected rows and is no whole to judge, so ``rejects`` and ``fail_if`` are refused.
 
     Raises
     ------
     UsageError
-        An option or column that cannot be.
+        An option or column that cannot be, or something else than a batch.
     BadRowError
         A bad row, unless ``on_bad_row`` says otherwise.
 
@@ -67,7 +70,15 @@ def score_batch(batch: pa.RecordBatch, options: ScoreOptions | None = None, **gi
     >>> score_batch(batch, outputs="loss").column("loss").to_pylist()
     [0.31326168751822286]
     """
-    options = options or score_options(**given)
+    options = resolve_options(options, given)
+    if not isinstance(batch, pa.RecordBatch):
+        raise UsageError(
+            f"score_batch takes a pyarrow.RecordBatch, not a {type(batch).__name__}",
+            remedy="give one of table.to_batches(), or use batchmax.scan",
+        )
+    for option, value in (("--rejects", options.rejects), ("--fail-if", options.fail_if)):
+        if value is not None:
+            raise UsageError("one batch cannot do that", where=option, remedy="leave it out, or use score")
     job = plan_scoring(batch.schema, options, first_row_length(batch, find_logits(batch.schema, options)))
     if options.limit is not None:
         batch = batch.slice(0, options.limit)
@@ -80,9 +91,14 @@ def score_batch(batch: pa.RecordBatch, options: ScoreOptions | None = None, **gi
     return table.filter(pa.array(~bad)) if options.on_bad_row == "drop" else table
 
 
-def read_rows(batch: pa.RecordBatch, job: Job, take: Take = np.empty) -> tuple[Array, Labels, Array | None]:
-    """Return a batch's logits as a read-only matrix, its labels, and what is known of its rows' statuses."""
-    matrix, status = read_matrix(batch, job.logits, job.n_classes, take)
+def read_rows(
+    batch: pa.RecordBatch, job: Job, take: Take = np.empty, logits: Array | None = None
+) -> tuple[Array, Labels, Array | None]:
+    """Return a batch's logits as a read-only matrix, its labels, and what is known of its rows' statuses.
+
+    ``logits`` is that matrix where it was read already; then the batch need not hold it.
+    """
+    matrix, status = read_matrix(batch, job.logits, job.n_classes, take) if logits is None else (logits, None)
     if job.options.input == "probs":
         with np.errstate(divide="ignore", invalid="ignore"):
             matrix = np.log(matrix, out=take(matrix.shape, matrix.dtype))
@@ -185,8 +201,10 @@ def looks_like_probabilities(matrix: Array) -> bool:
 
 def _narrow(array: pa.Array, wanted: pa.DataType) -> pa.Array:
     """Return a struct array with just the children of another struct type."""
-    if array.type == wanted or not pa.types.is_struct(wanted):
+    if array.type == wanted:
         return array
+    if not pa.types.is_struct(wanted):
+        return array.cast(wanted)
     children = [_narrow(pc.struct_field(array, child.name), child.type) for child in wanted]
     return pa.StructArray.from_arrays(children, fields=list(wanted), mask=array.is_null())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,10 +43,11 @@ class ParquetSink:
         The columns whose values hardly repeat: written without dictionary and statistics.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, compression: Mapping[str, str], plain: Sequence[str]) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, compression: Mapping[str, str], plain: Iterable[str]) -> None:
         self.path = path
         self.rows = 0
         self._schema = schema
+        plain = frozenset(plain)
         leaves = leaf_columns(schema)
         with self._writing():
             self._file = os.fdopen(open_exclusively(path), "wb", buffering=0)

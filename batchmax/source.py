@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +26,7 @@ from batchmax.chunks import Chunk, Cut, Origin, plan_cut, regroup
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.errors import DataError, UsageError
 from batchmax.job import plan_scoring
-from batchmax.labels import LabelColumn
+from batchmax.labels import LabelColumn, find_classes
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
 from batchmax.parquet import MatrixReader, NotAMatrix
@@ -33,6 +35,9 @@ from batchmax.storage import find_files
 
 MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
 """Layouts whose column may be read as a matrix."""
+
+ROWS_JUDGED = 1024
+"""Rows by which the size of text in memory is judged."""
 
 NOWHERE = Origin("", 0, None)
 """Stands for the origin of rows until it is known."""
@@ -113,6 +118,7 @@ class ParquetSource:
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
         self.ways = Ways()
+        self._unpacked: dict[str, int] = {}
         self._options = options
         with about(self.files[0].path):
             column = find_logits(self.schema, options)
@@ -173,7 +179,7 @@ class ParquetSource:
     def memory_needed(self) -> int:
         """Return about how many bytes of memory a job on these files takes besides what the program itself does."""
         cuts = (
-            self._cut(file.metadata.row_group(group))
+            self._cut(file, file.metadata.row_group(group))
             for file in self.files
             for group in range(file.metadata.num_row_groups)
         )
@@ -185,7 +191,7 @@ class ParquetSource:
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 metadata = parquet.metadata.row_group(group)
-                cut = self._cut(metadata)
+                cut = self._cut(file, metadata)
                 left = metadata.num_rows
                 batches = self._batches(parquet, descriptor, group, cut.piece, columns)
                 chunks = (replace(chunk, origin=Origin(file.path, row, group)) for chunk in batches)
@@ -248,8 +254,24 @@ class ParquetSource:
             return None
         return reader if reader.dtype == job.logits.dtype else None
 
-    def _cut(self, metadata: pq.RowGroupMetaData) -> Cut:
-        return plan_cut(self.job, metadata.num_rows, metadata.total_byte_size // max(metadata.num_rows, 1))
+    def _cut(self, file: InputFile, metadata: pq.RowGroupMetaData) -> Cut:
+        stored = metadata.total_byte_size // max(metadata.num_rows, 1)
+        return plan_cut(self.job, metadata.num_rows, max(stored, self._unpacked_bytes(file)))
+
+    def _unpacked_bytes(self, file: InputFile) -> int:
+        """Return what the carried columns take in memory per row, judged by the first rows of a file.
+
+        The footer knows how large they are as they are stored, and text that repeats is stored once.
+        """
+        if file.path not in self._unpacked:
+            variable = [field.name for field in self.job.carried if not _has_fixed_width(field.type)]
+            n_bytes = 0
+            if variable:
+                with reading(file.path), parquet_file(file) as parquet:
+                    batch = next(parquet.iter_batches(ROWS_JUDGED, columns=variable), None)
+                    n_bytes = 0 if batch is None else 2 * batch.nbytes // max(batch.num_rows, 1)
+            self._unpacked[file.path] = n_bytes
+        return self._unpacked[file.path]
 
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
         with reading(file.path), parquet_file(file) as parquet:
@@ -281,32 +303,53 @@ class ParquetSource:
     def _check_agreement(self) -> None:
         """Check that the files after the first have its columns, and as many classes."""
         read = self.schema.names if self._options.rejects is not None else self.job.columns_read
-        needed = dict.fromkeys(name if name in self.schema.names else name.split(".")[0] for name in read)
+        first = {field.name: field.type for field in self.schema}
+        needed = dict.fromkeys(name if name in first else name.split(".")[0] for name in read)
         for file in self.files[1:]:
             schema = arrow_schema(file)
+            counts = Counter(schema.names)
+            types = {field.name: field.type for field in schema}
             for name in needed:
-                if schema.names.count(name) > 1:
+                if counts[name] > 1:
                     raise DataError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
-                here = schema.field(name).type if name in schema.names else None
-                there = self.schema.field(name).type if name in self.schema.names else None
-                if here == there:
+                here, there = types.get(name), first.get(name)
+                if here is not None and there is not None and _reads_as(here, there):
                     continue
                 what = f"column {name!r} is {here}" if here is not None else f"there is no column {name!r}"
                 raise DataError(
                     f"{what}, but it is {there} in {self.files[0].path}",
                     where=file.path,
-                    remedy="score the files one by one, or leave the column out with --exclude",
+                    remedy=f"score the files one by one, or leave the column out: --exclude {shlex.quote(name)}"
+                    if name in self.job.carried.names and (self.label is None or name != self.label.name)
+                    else "score the files one by one",
                 )
-            with about(file.path):
-                column = find_logits(schema, self._options)
-            length = column.n_classes or self._first_length(file, column)
-            if column.names != self.job.logits.names or length not in {None, self.job.n_classes}:
-                count = f"{length:,}" if length else "an unknown number of"
-                raise DataError(
-                    f"{count} classes, but {self.job.n_classes:,} in {self.files[0].path}",
-                    where=file.path,
-                    remedy="score the files one by one",
-                )
+            self._check_classes(file, schema)
+
+    def _check_classes(self, file: InputFile, schema: pa.Schema) -> None:
+        """Check that a file after the first has as many classes, under the same names."""
+        first = self.files[0].path
+        with about(file.path):
+            column = find_logits(schema, self._options)
+            classes, _ = find_classes(schema, self._options, column)
+        if column.names != self.job.logits.names:
+            raise DataError(
+                f"the logits are {column.why}, but {self.job.logits.why} in {first}",
+                where=file.path,
+                remedy="score the files one by one",
+            )
+        length = column.n_classes or self._first_length(file, column)
+        if length not in {None, self.job.n_classes}:
+            raise DataError(
+                f"{length:,} classes, but {self.job.n_classes:,} in {first}",
+                where=file.path,
+                remedy="score the files one by one",
+            )
+        if classes is not None and classes != self.classes:
+            raise DataError(
+                f"the classes have other names than in {first}",
+                where=file.path,
+                remedy="score the files one by one, or give the names with --classes",
+            )
 
 
 class StreamSource:
@@ -349,6 +392,21 @@ class StreamSource:
         for batch in itertools.chain(self._read, self._reader):
             yield Chunk(without_views(batch), Origin("the stream", first_row, None))
             first_row += batch.num_rows
+
+
+def _has_fixed_width(kind: pa.DataType) -> bool:
+    if pa.types.is_fixed_size_list(kind):
+        return _has_fixed_width(kind.value_type)
+    return bool(pa.types.is_primitive(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _reads_as(here: pa.DataType, there: pa.DataType) -> bool:
+    """Return whether two types differ in nothing but what their children are called, or whether those may be null."""
+    return _plain_text(here) == _plain_text(there)
+
+
+def _plain_text(kind: pa.DataType) -> str:
+    return re.sub(r"<(?:element|item|array_element|array): ", "<", str(kind).replace(" not null", ""))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,25 @@ FILE_ENDINGS = (".parquet", ".pq", ".parq")
 """What the path of a single output file ends in; any other path is a folder."""
 
 
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def refuse_streams_and_stores(path: str) -> None:
+    """Refuse what is no path of a file system: ``-``, a stream, and URIs.
+
+    Raises
+    ------
+    UsageError
+        Saying what to give instead.
+    """
+    if path == "-":
+        raise UsageError("streams are not supported yet", where=path, remedy="name a path; a file of this name is ./-")
+    if URI.match(path):
+        raise UsageError(
+            "object stores and other URIs are not supported yet", where=path, remedy="name a path on this machine"
+        )
+
+
 def find_files(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Return the files that paths, folders and globs name, each folder and glob in bytewise order of paths.
 
@@ -29,10 +49,13 @@ def find_files(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
     ------
     DataError
         Nothing is there, a folder without files, or one that cannot be listed.
+    UsageError
+        No input is given, or one that is no path but a stream or a URI.
     """
     found: list[str] = []
     for given in inputs:
         text = os.fspath(given)
+        refuse_streams_and_stores(text)
         path = Path(text)
         if path.is_dir():
             files = _files_below(text)

@@ -22,6 +22,9 @@ from batchmax import kernels
 from batchmax.errors import UsageError
 from batchmax.outputs import LAST_BAD, STATUS_NAMES, Status
 
+LABEL_FIGURES = frozenset({"mean_loss", "log_likelihood", "accuracy", "perplexity", "infinite_losses"})
+"""Names of the summary that have no value without labels."""
+
 COUNTS = ("bad_rows", "infinite_losses")
 """Names of the summary that can only grow: a limit that is passed stops the run at once."""
 

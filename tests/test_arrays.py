@@ -543,3 +543,39 @@ def test_deviation_a_loss_near_zero_keeps_its_digits() -> None:
     logits = np.array([[46.0, 0.0]])
     assert batchmax.cross_entropy(logits, np.array([0]))[0] == pytest.approx(np.exp(-46.0), rel=1e-12, abs=0)
     assert torch_cross_entropy(logits, np.array([0]))[0] != pytest.approx(np.exp(-46.0), rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("place", [0, 1])
+def test_out_may_lie_in_any_argument(rng, dtype, place):
+    """Target distributions, indices and class weights are read as given, wherever the results are written."""
+    logits = rng.normal(size=(6, 6)).astype(dtype)
+    targets = rng.dirichlet(np.ones(6), 6).astype(dtype)
+    expected = batchmax.softmax_cross_entropy(logits, targets)
+    memory = targets.copy()
+    buffer = memory if place == 0 else memory[2]
+    out = [np.empty_like(logits), np.empty(6, dtype)]
+    out[place] = buffer
+    got = batchmax.softmax_cross_entropy(logits, memory, out=tuple(out))
+    assert got[place] is buffer
+    assert [array.tobytes() for array in got] == [array.tobytes() for array in expected]
+
+    for name in ("labels", "class_weights"):
+        memory = np.zeros((6, 6), np.float64)
+        shared = memory[0].view(np.int64) if name == "labels" else memory[0]
+        shared[:] = [4, 0, 1, 5, 2, 3]
+        given = {"labels": np.arange(6), "class_weights": np.arange(1.0, 7.0), name: shared}
+        expected = batchmax.softmax_cross_entropy(logits, **{key: value.copy() for key, value in given.items()})
+        out = [np.empty_like(logits), np.empty(6, dtype)]
+        out[place] = memory.view(dtype).ravel()[:36].reshape(6, 6) if place == 0 else memory[0].view(dtype)[:6]
+        got = batchmax.softmax_cross_entropy(logits, **given, out=tuple(out))
+        assert [array.tobytes() for array in got] == [array.tobytes() for array in expected]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_a_mean_over_labels_without_weight_is_nan(rng, smoothing):
+    """As in PyTorch, even where smoothing leaves a loss to divide by nothing."""
+    logits = rng.normal(size=(2, 3))
+    options = {"class_weights": [0.0, 0.0, 1.0], "label_smoothing": smoothing, "reduction": "mean"}
+    assert np.isnan(torch_cross_entropy(logits, [0, 1], **options))
+    assert np.isnan(batchmax.cross_entropy(logits, [0, 1], **options))

@@ -64,6 +64,23 @@ def test_the_command_scores_the_file(run, file):
     ]
 
 
+def test_reading_options_are_those_of_score(run, file):
+    """What says how to read and scale goes into the command; contradictions are refused as there."""
+    words = ["--input", "log_probs", "--temperature", "2.5", "--ignore-index", "-1"]
+    command = json.loads(run(file, "--json", *words)[1])["command"]
+    given = shlex.split(command)[5:]
+    assert sorted(zip(given[::2], given[1::2], strict=True)) == sorted(zip(words[::2], words[1::2], strict=True))
+    code, _, err = run(file, "--temperature", "2", "--beta", "3")
+    assert code == 2
+    assert "--beta" in err
+
+
+@pytest.mark.parametrize("flag", ["-q", "--quiet"])
+def test_quiet_leaves_the_answer(run, file, flag):
+    """The facts are what was asked for, so being quiet does not take them away."""
+    assert run(file, flag) == run(file)
+
+
 def test_the_facts_for_people(run, file):
     """The same, as tables; the command stands unbroken on one line."""
     code, out, err = run(file)

@@ -327,11 +327,109 @@ def test_signals_end_in_one_line(number, code, word):
     assert err == f"batchmax: error: {word}, the output path is as it was; run the command again\n"
 
 
-def test_signal_handlers_are_given_back(run):
-    """Main leaves SIGTERM as it found it."""
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Write a file that takes a good part of a second to score, and return a folder for outputs beside it."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("large")
+    logits = np.random.default_rng(1).normal(size=20_000 * 1000).astype(np.float32)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(logits), 1000)
+    pq.write_table(pa.table({"logits": rows}), folder / "in.parquet", row_group_size=4000, compression="none")
+    (folder / "work").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+@pytest.mark.parametrize("gap", [0.01, 0.03, 0.15])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_further_signals_do_not_disturb_the_end(large, out, gap, first):
+    """However often and soon somebody insists, the job ends in one line, with its exit code and nothing left."""
+    other = signal.SIGTERM if first == signal.SIGINT else signal.SIGINT
+    command = [sys.executable, "-m", "batchmax", "score", *["../in.parquet"] * 12, "-o", out]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=large / "work"
+    ) as process:
+        while not any((large / "work").iterdir()) and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(0.1)
+        turn = 0
+        while process.poll() is None:
+            process.send_signal(other if turn % 3 == 1 else first)
+            turn += 1
+            time.sleep(gap)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode in {130, 143}, err
+    word = "interrupted" if process.returncode == 130 else "terminated"
+    assert err == f"batchmax: error: {word}, the output path is as it was; run the command again\n"
+    assert list((large / "work").iterdir()) == []
+
+
+def test_a_signal_that_was_swallowed_is_not_the_last(monkeypatch):
+    """Where some library swallowed the first interruption, the next one is heard."""
+
+    def score(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            signal.raise_signal(signal.SIGTERM)  # not heard: an interruption is being handled
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("batchmax.pipeline.score", score)
+    assert main(["score", "a", "-o", "b"]) == 143
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_finalizer_is_not_lost(monkeypatch, run, number, code):
+    """Python cannot raise in a finalizer and would print a traceback; the interruption comes a moment later."""
+
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def score(*_, **__):
+        Finalized()
+        time.sleep(30)
+
+    monkeypatch.setattr("batchmax.pipeline.score", score)
+    got, _, err = run("score", "a", "-o", "b")
+    assert (got, err.count("\n")) == (code, 1)
+
+
+def test_a_failure_that_unwinds_is_not_interrupted(monkeypatch, run):
+    """What cleans up after an error of ours is not cut short: the error is what is reported."""
+
+    def score(*_, **__):
+        try:
+            raise DataError("torn")
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("batchmax.pipeline.score", score)
+    assert run("score", "a", "-o", "b") == (1, "", "batchmax: error: torn\n")
+
+
+def test_signals_that_are_ignored_stay_ignored(monkeypatch, run):
+    """A job that a shell has put into the background is not ended by what is typed at the terminal."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr("batchmax.pipeline.score", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        code, _, err = run("score", "a", "-o", "b", "-q")
+        assert (code, err) == (0, "")
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_signal_handlers_are_given_back(run, failing):
+    """Main leaves SIGINT and SIGTERM as it found them, whatever happened."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run("-h")
-    assert signal.getsignal(signal.SIGTERM) is before
+    failing(KeyboardInterrupt())
+    assert run("score", "a", "-o", "b")[0] == 130
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_main_runs_outside_the_main_thread():

@@ -288,3 +288,13 @@ def test_convert_for_real(run, tmp_path, layout):
         out = run("score", path, "-o", tmp_path / f"{number}.parquet", "--json")[1]
         losses.append(json.loads(out)["mean_loss"])
     assert losses[0] == losses[1]
+
+
+def test_verbose_explains_for_real(run, tmp_path):
+    """With -v stderr has the choice of columns, the parts of a folder, and how the logits were read."""
+    quiet = run("score", DIGITS, "-o", tmp_path / "a")[2]
+    assert quiet == ""
+    said = run("score", DIGITS, "-o", tmp_path / "b", "-v")[2]
+    assert "logits: " in said
+    assert "batchmax: parts: 1, of at most 899 rows\n" in said
+    assert "column chunks of logits read as matrices: " in said

@@ -51,7 +51,6 @@ def refusal(fields, **options):
         (pa.list_(pa.uint16()), {"logits_dtype": "bfloat16"}, "uint16", None, "f4", "list"),
         (pa.large_list(pa.uint16()), {"logits_dtype": "float16"}, "uint16", None, "f4", "list"),
         (pa.list_(pa.uint16(), 3), {"logits_dtype": "float16"}, "uint16", 3, "f4", "list"),
-        (pa.list_(pa.uint16()), {}, "list", None, "f8", "list"),
         (SPARK, {}, "spark", None, "f8", "list"),
         (pa.dictionary(pa.int32(), F4), {}, "list", None, "f4", "list"),
     ],
@@ -101,13 +100,24 @@ def test_nested():
 
 
 def test_wide_is_sorted_by_number():
-    """Columns of a wide layout are in the order of their numbers, from any first number, padded or not."""
-    found = find({f"logit_{i}": pa.float32() for i in (10, 2, 1, 3, 4, 5, 6, 7, 8, 9)})
-    assert found.names == tuple(f"logit_{i}" for i in range(1, 11))
-    assert found.suffixes == tuple(str(i) for i in range(1, 11))
-    assert (found.class_names, found.n_classes, found.output_layout) == ((), 10, "wide")
-    assert found.why == "10 columns 'logit_1' … 'logit_10' (float), one a class"
+    """Columns of a wide layout are in the order of their numbers, padded or not."""
+    found = find({f"logit_{i}": pa.float32() for i in (10, 2, 1, 0, 3, 4, 5, 6, 7, 8, 9)})
+    assert found.names == tuple(f"logit_{i}" for i in range(11))
+    assert found.suffixes == tuple(str(i) for i in range(11))
+    assert (found.class_names, found.n_classes, found.output_layout) == ((), 11, "wide")
+    assert found.why == "11 columns 'logit_0' … 'logit_10' (float), one a class"
     assert find({f"z{i:02}": pa.float64() for i in range(3)}, logits="z*").suffixes == ("00", "01", "02")
+
+
+def test_wide_numbers_from_one_are_names():
+    """Numbers that do not start at 0 are in order too, but name the classes, and it is said so."""
+    found = find({f"logit_{i}": pa.float32() for i in (10, 9, 8)})
+    assert found.names == ("logit_8", "logit_9", "logit_10")
+    assert found.class_names == found.suffixes == ("8", "9", "10")
+    assert found.why == (
+        "3 columns 'logit_8' … 'logit_10' (float), one a class; the numbers start at 8, "
+        "so they are taken for class names"
+    )
 
 
 def test_wide_named():
@@ -167,6 +177,17 @@ def test_n_classes_asked_for():
         ({"logits": SPARK}, {"logits_dtype": "float16"}, ["--logits-dtype", "leave it out"]),
         ({"logit_0": pa.float32()}, {"logits_dtype": "float16"}, ["--logits-dtype", "leave it out"]),
         ({"logits": pa.list_(pa.uint16())}, {"logits_dtype": "float32"}, ["2 bytes", "float16 or bfloat16"]),
+        (
+            {"logits": pa.list_(pa.uint16())},
+            {},
+            [
+                "column 'logits' (list<uint16>)",
+                "--logits-dtype bfloat16 or float16",
+                "if they are integers, cast them to int32",
+            ],
+        ),
+        ({"z": pa.large_list(pa.uint16())}, {"logits": "z"}, ["--logits-dtype bfloat16 or float16"]),
+        ({"z": pa.list_(pa.uint16(), 3)}, {"logits": "z*"}, ["--logits-dtype bfloat16 or float16"]),
         ({"a": F4}, {"logits": "z_*"}, ["no column matches 'z_*'", "'a'", "--logits 'logit_*'"]),
         (
             {"logit_0": pa.float32(), "logit_2": pa.float32()},

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from batchmax.commit import Output
-from batchmax.errors import OutputError
+from batchmax.errors import OutputError, UsageError
+
+MANIFEST = {"n_rows": 1, "status_counts": {"ok": 1}, "version": "1"}
 
 
 def names(folder):
@@ -20,7 +25,7 @@ def build(output, text="new", *, manifest=None, before=lambda: None):
         for name in ["part-00000.parquet"] if output.is_file else ["part-00000.parquet", "part-00001.parquet"]:
             output.file_of(name).write_text(text)
         before()
-        output.publish(manifest or {"n_rows": 1})
+        output.publish(MANIFEST | (manifest or {}))
 
 
 def test_a_file_is_published_whole(tmp_path):
@@ -39,7 +44,7 @@ def test_a_folder_is_published_whole(tmp_path):
         "out", "out.batchmax.json", "out/_SUCCESS", "out/part-00000.parquet", "out/part-00001.parquet",
     ]  # fmt: skip
     assert (path / "_SUCCESS").stat().st_size == 0
-    assert json.loads((tmp_path / "out.batchmax.json").read_text()) == {"n_rows": 3, "name": "é"}
+    assert json.loads((tmp_path / "out.batchmax.json").read_text()) == MANIFEST | {"n_rows": 3, "name": "é"}
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
@@ -99,7 +104,7 @@ def test_overwriting_a_folder(tmp_path):
     assert names(path) == ["_SUCCESS", "part-00000.parquet", "part-00001.parquet"]
     assert (path / "part-00000.parquet").read_text() == "new"
     assert names(tmp_path)[:2] == ["out", "out.batchmax.json"]
-    assert json.loads((tmp_path / "out.batchmax.json").read_text()) == {"n_rows": 2}
+    assert json.loads((tmp_path / "out.batchmax.json").read_text()) == MANIFEST | {"n_rows": 2}
 
 
 @pytest.mark.parametrize("missing", ["out.batchmax.json", "out/_SUCCESS"])
@@ -138,21 +143,200 @@ def test_a_failure_leaves_nothing(tmp_path, name, error):
     assert names(tmp_path) == before
 
 
+def write(path, number, *, ours=True):
+    """Write a Parquet file of one number, with or without our mark."""
+    table = pa.table({"n": [number]})
+    pq.write_table(table.replace_schema_metadata({"batchmax": "{}"}) if ours else table, path)
+
+
+def hold(path, number, if_exists="overwrite"):
+    output = Output(path, if_exists, gated=True)
+    with output.building():
+        write(output.file_of("part-00000.parquet"), number)
+        return output.hold()
+
+
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
 def test_holding_back(tmp_path, name):
-    """A held output lies beside the path, whole; the next one that is held takes its place."""
+    """A held output lies beside the path, whole; where overwriting was asked for, the next one takes its place."""
     build(Output(tmp_path / name, "error"), "old")
     before = set(names(tmp_path))
-    for text in ("first", "second"):
-        output = Output(tmp_path / name, "overwrite")
-        with output.building():
-            output.file_of("part-00000.parquet").write_text(text)
-            held = output.hold()
+    for number in (1, 2):
+        held = hold(tmp_path / name, number)
         assert held == tmp_path / f"{name}.held"
-        part = held if output.is_file else held / "part-00000.parquet"
-        assert part.read_text() == text
+        assert pq.read_table(held)["n"].to_pylist() == [number]
     parts = set() if name == "out.parquet" else {"out.held/_SUCCESS", "out.held/part-00000.parquet"}
     assert set(names(tmp_path)) == before | {f"{name}.held"} | parts
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out"])
+def test_a_held_output_is_not_replaced_unasked(tmp_path, name):
+    """One that lies there already is named before the job begins, with what takes it away."""
+    hold(tmp_path / name, 1, "error")
+    before = names(tmp_path)
+    with pytest.raises(OutputError, match=r"held back lies here; delete it: rm -r .*held, or replace it: --if-exists"):
+        Output(tmp_path / name, "error", gated=True)
+    assert names(tmp_path) == before
+    Output(tmp_path / name, "error")
+
+
+def theirs(held, kind):
+    """Put something of somebody's where a held output would go."""
+    if kind == "text":
+        held.write_text("years of work")
+    elif kind == "table":
+        write(held, 1, ours=False)
+    elif kind == "link":
+        held.symlink_to("nothing")
+    else:
+        held.mkdir()
+        write(held / "part-00000.parquet", 1, ours=kind != "tables")
+        if kind != "no mark":
+            (held / "_SUCCESS").touch()
+        if kind == "notes":
+            (held / "notes.txt").write_text("years of work")
+
+
+@pytest.mark.parametrize("kind", ["text", "table", "link", "tables", "no mark", "notes"])
+@pytest.mark.parametrize("name", ["out.parquet", "out"])
+def test_what_somebody_called_held_is_never_replaced(tmp_path, name, kind):
+    """A file or folder that batchmax did not write stays, also where overwriting was asked for."""
+    theirs(tmp_path / f"{name}.held", kind)
+    before = names(tmp_path)
+    with pytest.raises(OutputError, match=r"is not one that batchmax wrote; move it: mv .*held .*held\.old, or name"):
+        Output(tmp_path / name, "overwrite", gated=True)
+    Output(tmp_path / name, "overwrite")
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ["years of work", '{"n_rows": 1}', "[1]", "[" * 100_000, "folder"])
+@pytest.mark.parametrize("if_exists", ["error", "overwrite"])
+def test_what_somebody_called_a_manifest_is_never_replaced(tmp_path, content, if_exists):
+    """Where the manifest of a folder goes, only a manifest is replaced; beside a file there is none."""
+    path = tmp_path / "out.batchmax.json"
+    if content == "folder":
+        path.mkdir()
+    else:
+        path.write_text(content)
+    with pytest.raises(OutputError, match="the manifest goes here, and what is there is not one that batchmax wrote"):
+        Output(tmp_path / "out", if_exists)
+    assert content == "folder" or path.read_text() == content
+    (tmp_path / "out.batchmax.json").rename(tmp_path / "out.parquet.batchmax.json")
+    Output(tmp_path / "out.parquet", if_exists)
+
+
+def test_a_manifest_without_its_folder_is_replaced(tmp_path):
+    """Of an output that was deleted the manifest may be left, and is in nobody's way."""
+    (tmp_path / "out.batchmax.json").write_text(json.dumps(MANIFEST))
+    build(Output(tmp_path / "out", "error"), manifest={"n_rows": 7})
+    assert json.loads((tmp_path / "out.batchmax.json").read_text())["n_rows"] == 7
+
+
+def content(folder):
+    return {name: (folder / name).read_text() for name in names(folder) if (folder / name).is_file()}
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out"])
+@pytest.mark.parametrize("was_there", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_what_was_published_is_taken_back(tmp_path, name, was_there, error):
+    """If the job fails after all, what was there before is there again, with its manifest."""
+    if was_there:
+        build(Output(tmp_path / name, "error"), "old", manifest={"n_rows": 5})
+    before = content(tmp_path)
+    output = Output(tmp_path / name, "overwrite")
+    with pytest.raises(error), output.building():  # noqa: PT012 - it is the block that fails
+        output.file_of("part-00000.parquet").write_text("new")
+        output.publish(MANIFEST)
+        assert content(tmp_path) != before
+        raise error
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ""])
+@pytest.mark.parametrize("was_there", [False, True])
+def test_rejects_go_with_the_output(tmp_path, suffix, was_there):
+    """If the second of two outputs cannot be published, the first is taken back."""
+    paths = [tmp_path / f"{stem}{suffix}" for stem in ("out", "rejects")]
+    if was_there:
+        build(Output(paths[1], "error"), "old")
+    out, rejects = Output(paths[0], "error"), Output(paths[1], "overwrite")
+    before = content(tmp_path)
+    with pytest.raises(OutputError, match="another run"), out.building(), rejects.building():  # noqa: PT012
+        for output in (out, rejects):
+            output.file_of("part-00000.parquet").write_text("new")
+        rejects.publish(MANIFEST)
+        build(Output(paths[0], "error"), "theirs")
+        before |= {name: text for name, text in content(tmp_path).items() if name.startswith("out")}
+        out.publish(MANIFEST)
+    assert content(tmp_path) == before
+
+
+def test_what_others_published_since_is_not_taken_back(tmp_path):
+    """What somebody else has put at the path since is not ours to take away."""
+    path = tmp_path / "out.parquet"
+    output = Output(path, "error")
+    with pytest.raises(RuntimeError), output.building():  # noqa: PT012 - it is the block that fails
+        output.file_of("part-00000.parquet").write_text("new")
+        output.publish(MANIFEST)
+        build(Output(path, "overwrite"), "theirs")
+        raise RuntimeError
+    assert content(tmp_path) == {"out.parquet": "theirs"}
+
+
+def test_a_manifest_that_cannot_be_written_takes_the_folder_back(tmp_path, monkeypatch):
+    """A folder without its manifest would be half an output."""
+    build(Output(tmp_path / "out", "error"), "old")
+    before = content(tmp_path)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("json.dump", full)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        build(Output(tmp_path / "out", "overwrite"))
+    assert content(tmp_path) == before
+
+
+def test_racing_runs_leave_one_whole_output(tmp_path):
+    """Of runs that replace one folder at once, each wins or says that another run did; nothing else is left."""
+    path = tmp_path / "out"
+    build(Output(path, "error"), "old")
+    said = []
+    barrier = threading.Barrier(8)
+
+    def run(number):
+        try:
+            build(Output(path, "overwrite"), str(number), before=barrier.wait)
+        except OutputError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({(path / f"part-0000{part}.parquet").read_text() for part in (0, 1)} - {"old"}) == 1
+    assert all("another run has published here in the meantime" in line for line in said)
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["out", "out.batchmax.json"]
+
+
+def test_a_folder_that_was_published_meanwhile_is_named_so(tmp_path):
+    """Who comes second is told that another run was first, not that a directory is not empty."""
+    path = tmp_path / "out"
+    with pytest.raises(OutputError, match=r"another run has published here in the meantime, and its output stays"):
+        build(Output(path, "error"), before=lambda: build(Output(path, "error"), "theirs"))
+    assert {(path / name).read_text() for name in names(path)} == {"", "theirs"}
+    assert len(names(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("out", ["-", "s3://bucket/out", "gs://b/x.parquet", "file:///tmp/x"])
+def test_what_is_no_path_is_refused(tmp_path, monkeypatch, out):
+    """No folder called - or s3: is made where a stream or an object store was meant."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="not supported yet; name a path"):
+        Output(out, "error")
+    assert names(tmp_path) == []
 
 
 def test_the_folder_must_be_there(tmp_path):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
-from batchmax import BadRowError, OutputError, UsageError, chunks
+from batchmax import BadRowError, DataError, OutputError, UsageError, chunks
 from batchmax.conversion import convert
 from batchmax.options import score_options
 from batchmax.pipeline import score
@@ -122,3 +122,34 @@ def test_an_output_that_exists_is_refused(tmp_path):
         convert(tmp_path / "in.parquet", tmp_path / "in.parquet", "fixed", score_options(if_exists="overwrite"))
     assert (tmp_path / "out.parquet").read_bytes() == b"mine"
     assert pq.read_table(tmp_path / "in.parquet").num_rows == 60
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.int64()], ids=str)
+@pytest.mark.parametrize("layout", ["list", "fixed", "wide"])
+def test_numbers_keep_their_type(kind, layout, tmp_path):
+    """Only the layout changes: float16 stays float16, and integers stay integers."""
+    rows = pa.array([[1, 2], [3, 4]], pa.list_(pa.int8())).cast(pa.list_(kind))
+    pq.write_table(pa.table({"logits": rows}), tmp_path / "in.parquet")
+    convert(tmp_path / "in.parquet", str(tmp_path / "out.parquet"), layout)
+    field = pq.read_schema(tmp_path / "out.parquet").field(0)
+    assert (field.type if layout == "wide" else field.type.value_type) == kind
+
+
+def test_integers_that_floats_cannot_hold_are_refused(tmp_path):
+    """Beyond 2**53 a conversion would change them."""
+    rows = pa.array([[2**60 + 1, 2]], pa.list_(pa.int64()))
+    pq.write_table(pa.table({"logits": rows}), tmp_path / "in.parquet")
+    with pytest.raises(DataError, match=r"2\*\*53"):
+        convert(tmp_path / "in.parquet", str(tmp_path / "out.parquet"), "fixed")
+
+
+def test_rejects_of_a_conversion(tmp_path):
+    """Rows that are dropped are kept in the rejects."""
+    rows = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"id": [1, 2, 3], "logits": rows}), tmp_path / "in.parquet")
+    options = score_options(on_bad_row="drop", rejects=str(tmp_path / "r.parquet"))
+    convert(tmp_path / "in.parquet", str(tmp_path / "out.parquet"), "fixed", options)
+    assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == [1, 3]
+    assert pq.read_table(tmp_path / "r.parquet").select(["id", "status"]).to_pylist() == [
+        {"id": 2, "status": "null_logits"}
+    ]

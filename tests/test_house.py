@@ -36,9 +36,11 @@ FLOORS = [
     {"labels", "columns_out"},
     {"matrices"},
     {"columns", "arrays", "summary", "parquet"},
+    {"losses"},
     {"arrow", "memory"},
     {"kernels"},
     {"options"},
+    {"option_values"},
     {"outputs", "errors"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
 def total():
     """Compile or load a kernel anew, and return what it gives for 1 + 2 + 4, of which one does not count."""
     found = np.zeros(3)
-    Kernel(sums.sum_counted, parallel=False)(np.array([1.0, 2.0, 4.0]), np.array([True, False, True]), found)
+    Kernel(sums.sum_counted, 2, parallel=False)(np.array([1.0, 2.0, 4.0]), np.array([True, False, True]), found)
     return found[0]
 
 
@@ -45,7 +45,7 @@ def test_a_second_process_compiles_nothing(folder):
     import numpy as np
     from batchmax.kernels import sums
     from batchmax.kernels.launch import Kernel
-    kernel = Kernel(sums.sum_counted, parallel=False)
+    kernel = Kernel(sums.sum_counted, 2, parallel=False)
     kernel(np.ones(3), np.ones(3, bool), np.zeros(3))
     stats = kernel._serial.stats
     print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
@@ -159,3 +159,24 @@ def test_the_stamp_is_that_of_all_sources(tmp_path, monkeypatch):
         path.write_text(path.read_text() + "\n# changed\n")
         assert stamp() not in seen, path
         seen.add(stamp())
+
+
+def test_after_warming_up_a_job_compiles_nothing(tmp_path):
+    """Every kernel that a job may call is in the cache then, for whichever labels and weights it has."""
+    environment = os.environ | {"BATCHMAX_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+
+    def run(code):
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=ROOT)
+
+    run("from batchmax import kernels; kernels.warmup()")
+    before = compiled(tmp_path / "cache")
+    outputs = "probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,status"
+    run(
+        "import batchmax, numpy as np\n"
+        f"for dtype in ('float32', 'float64'):\n"
+        f"    batchmax.score('data/digits.parquet', r'{tmp_path}/' + dtype + '.parquet', outputs={outputs!r}, top_k=2,"
+        " dtype=dtype, label_smoothing=0.1, class_weights=[1.0] * 10)\n"
+        f"    batchmax.softmax_cross_entropy(np.ones((3, 50), dtype), np.zeros(3, np.int16))\n"
+        f"batchmax.score('data/labels/digits_distribution.parquet', r'{tmp_path}/d.parquet')\n"
+    )
+    assert compiled(tmp_path / "cache") == before

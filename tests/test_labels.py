@@ -354,3 +354,25 @@ def test_files(kind):
     else:
         assert labels.status is None
         np.testing.assert_array_equal(labels.indices, plain[: len(labels.indices)])
+
+
+def test_another_number_of_names_than_classes_asked_for():
+    """The message is about the number, and says where the names are from."""
+    schema = pa.schema([("logits", pa.list_(pa.float32()))])
+    options = ScoreOptions(classes=tuple("abcdefghij"), n_classes=9)
+    with pytest.raises(UsageError, match=r"^--n-classes: 9 asked for, but there are 10 names, from --classes; give"):
+        find_classes(schema, options, find_logits(schema, options))
+    options = ScoreOptions(classes=tuple("abcdefghij"), n_classes=10)
+    assert find_classes(schema, options, find_logits(schema, options)) == (options.classes, "--classes")
+
+
+def test_class_label_names_go_before_numbers_of_columns():
+    """A ClassLabel counts from 0, whatever number the columns start at; names that are words go before it."""
+    feature = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}}}
+    metadata = {b"huggingface": json.dumps(feature).encode()}
+    for suffixes, names in ((("1", "2"), ("a", "b")), (("x", "y"), ("x", "y"))):
+        fields = [*((f"logit_{suffix}", pa.float32()) for suffix in suffixes), ("label", pa.int64())]
+        schema = pa.schema(fields, metadata)
+        classes, _ = find_classes(schema, ScoreOptions(), find_logits(schema, ScoreOptions()))
+        assert classes == names
+        assert find_label(schema, ScoreOptions(), classes).kind == "index"

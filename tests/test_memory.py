@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -66,6 +67,21 @@ def test_a_gigabyte_is_scored_in_little_memory(one_group, tmp_path):
     n_rows = 268_000
     make(tmp_path / "in.parquet", n_rows, 1000, *(["--row-group-size", n_rows] if one_group else []))
     assert peak_of_scoring(tmp_path / "in.parquet", n_rows) < 1.2e9
+
+
+@LINUX
+def test_text_that_is_stored_once_is_counted_as_often_as_it_is_there(tmp_path):
+    """A small file of one long text, 60,000 times: 1.2 GB in memory at once, were rows read without regard to it."""
+    n_rows = 60_000
+    logits = pa.FixedSizeListArray.from_arrays(np.zeros(n_rows * 10, np.float32), 10)
+    indices = pa.array(np.zeros(n_rows, np.int32))
+    text = pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 20_000]))
+    table = pa.table({"text": text, "logits": logits, "label": np.zeros(n_rows, np.int64)})
+    schema = pa.schema([pa.field("text", pa.large_string()), *list(table.schema)[1:]])
+    with pq.ParquetWriter(tmp_path / "in.parquet", schema) as writer:
+        writer.write_table(table.cast(schema), row_group_size=n_rows)
+    assert (tmp_path / "in.parquet").stat().st_size < 5 * MIB
+    assert peak_of_scoring(tmp_path / "in.parquet", n_rows) < 2**30
 
 
 def test_buffers_hand_out_the_same_memory_again():

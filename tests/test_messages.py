@@ -68,6 +68,9 @@ def stage(tmp_path_factory):
     (folder / "sub").mkdir()
     (folder / "theirs").mkdir()
     (folder / "theirs" / "thesis.tex").write_text("years of work")
+    (folder / "mine.parquet.held").write_text("years of work")
+    (folder / "run.batchmax.json").write_text('{"years": "of work"}')
+    shutil.copy(folder / "x.parquet", folder / "again.parquet.held")
     (folder / "link.parquet").symlink_to("x.parquet")
     (folder / "hard.parquet").hardlink_to(folder / "x.parquet")
     os.mkfifo(folder / "pipe.parquet")
@@ -168,7 +171,7 @@ CASES = {
         ["text.parquet", "--classes", "cat,cow,dogs,ant"],
         1,
         "text.parquet: row 1 (row group 0): label 'dog' is no class name; did you mean 'dogs'?; "
-        "look: batchmax show text.parquet --row 1; " + BAD_LOGITS,
+        "look: batchmax show text.parquet --row 1 --classes cat,cow,dogs,ant; " + BAD_LOGITS,
     ),
     "a missing file": (["nothing.parquet"], 1, "nothing.parquet: no such file or folder; look: ls ."),
     "a missing folder": (["far/x.parquet"], 1, "far/x.parquet: no such file or folder; look: ls ."),
@@ -345,6 +348,47 @@ CASES = {
             "or leave the old one out: --exclude loss"
         ),
     ),
+    "a file where the output would be held": (
+        ["x.parquet", "-o", "mine.parquet", "--fail-if", "n_rows > 0", *OVER],
+        1,
+        (
+            "mine.parquet.held: an output that is held back goes here, and what is there is not one that batchmax wrote; "
+            "move it: mv mine.parquet.held mine.parquet.held.old, or name another output: -o"
+        ),
+    ),
+    "an input where the output would be held": (
+        ["again.parquet.held", "-o", "again.parquet", "--fail-if", "n_rows > 0", *OVER],
+        1,
+        ("again.parquet.held: the output is also an input (again.parquet.held); name another output: -o"),
+    ),
+    "a file where the manifest goes": (
+        ["x.parquet", "-o", "run"],
+        1,
+        (
+            "run.batchmax.json: the manifest goes here, and what is there is not one that batchmax wrote; "
+            "move it: mv run.batchmax.json run.batchmax.json.old, or name another output: -o"
+        ),
+    ),
+    "a stream as output": (
+        ["x.parquet", "-o", "-"],
+        2,
+        "-: streams are not supported yet; name a path; a file of this name is ./-",
+    ),
+    "a stream as input": (
+        ["-"],
+        2,
+        "-: streams are not supported yet; name a path; a file of this name is ./-",
+    ),
+    "an object store as output": (
+        ["x.parquet", "-o", "s3://b/x"],
+        2,
+        "s3://b/x: object stores and other URIs are not supported yet; name a path on this machine",
+    ),
+    "an object store as input": (
+        ["s3://b/x.parquet"],
+        2,
+        "s3://b/x.parquet: object stores and other URIs are not supported yet; name a path on this machine",
+    ),
     "no size": (
         ["x.parquet", "--memory-limit", "lots"],
         2,
@@ -396,3 +440,22 @@ def test_a_held_output_is_one_line(stage, tmp_path):
     assert done.returncode == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my out.parquet.held", "x.parquet"]
     assert pq.read_metadata(tmp_path / "my out.parquet.held").num_rows == ROWS
+
+
+def test_held_rejects_are_named_too(stage, tmp_path):
+    """What keeps a held output keeps its rejects as well, in one command."""
+    shutil.copy(stage / "nan.parquet", tmp_path / "x.parquet")
+    words = ["-o", "y.pq", "--fail-if", "bad_rate > 0", "--on-bad-row", "drop", "--rejects", "r.pq"]
+    done = subprocess.run(
+        [sys.executable, "-m", "batchmax", "score", "x.parquet", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+    )
+    assert done.returncode == 4
+    remedy = "the finished output is y.pq.held; to keep it: mv y.pq.held y.pq && mv r.pq.held r.pq\n"
+    assert done.stderr.endswith(f"; {remedy}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.pq.held", "x.parquet", "y.pq.held"]

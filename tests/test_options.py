@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from batchmax.errors import UsageError
-from batchmax.options import MIN_MEMORY, ScoreOptions, parse_bytes, read_class_weights, read_classes, score_options
+from batchmax.options import (
+    MIN_MEMORY,
+    ScoreOptions,
+    parse_bytes,
+    read_class_weights,
+    read_classes,
+    resolve_options,
+    score_options,
+)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,7 @@ def test_nothing_asked_for_is_refused():
 
 def test_unknown_options_are_refused():
     """A misspelt keyword argument is named, with those that there are."""
-    with pytest.raises(UsageError, match=r"no option is called 'temprature'; choose of .*beta.*top_k"):
+    with pytest.raises(UsageError, match=r"no option is called 'temprature'; choose of .*beta.*temperature.*top_k"):
         score_options(temprature=2.0)
 
 
@@ -227,3 +238,100 @@ def test_bad_weights_in_a_file_are_refused(tmp_path):
     path.write_text("1\nnan\n")
     with pytest.raises(UsageError, match="weights are finite and not negative"):
         score_options(class_weights=path)
+
+
+def wrong_types():
+    """Yield a name and a value of the wrong type for each option, and some more."""
+    for field in fields(ScoreOptions):
+        if field.name != "memory_limit":
+            yield field.name, object()
+    yield from {
+        "threads": "2",
+        "temperature": "1",
+        "beta": "1",
+        "top_k": 2.0,
+        "limit": True,
+        "classes": 5,
+        "outputs": 5,
+        "columns": [5],
+        "exclude": b"id",
+        "fail_if": 5,
+        "logits": 5,
+        "layout": 5,
+        "class_weights": 5,
+        "memory_limit": 2.0**30,
+        "label_smoothing": [0.1],
+    }.items()
+    yield "class_weights", ["1", "2"]
+    yield "class_weights", {"a": None}
+
+
+@pytest.mark.parametrize(("name", "value"), list(wrong_types()))
+def test_wrong_types_are_refused(name, value):
+    """A value of the wrong type is refused in one line, naming the option, its type and what to give."""
+    with pytest.raises(UsageError) as caught:
+        score_options(**{name: value})
+    assert caught.value.where == "--" + name.replace("_", "-")
+    assert caught.value.what.startswith("its type is ")
+    assert caught.value.remedy.startswith(("give ", "choose "))
+
+
+def test_made_directly_types_count_too():
+    """The class checks types as well: text is no list of names there."""
+    with pytest.raises(UsageError, match="--outputs: its type is str; give tuple"):
+        ScoreOptions(outputs="probs")
+    with pytest.raises(UsageError, match="--class-weights: its type is dict"):
+        ScoreOptions(class_weights={"a": "1"})
+
+
+def test_numbers_of_numpy_and_paths_become_plain():
+    """What is written out as JSON later is made of Python's own types."""
+    options = score_options(n_classes=np.int64(3), beta=np.float32(0.5), temperature=None, threads=np.uint8(1))
+    assert json.dumps([options.n_classes, options.beta, options.threads]) == "[3, 0.5, 1]"
+    assert score_options(class_weights=np.ones(2)).class_weights == (1.0, 1.0)
+
+
+def test_options_or_keyword_arguments():
+    """Options are given as such or as keyword arguments, never both; and they are options."""
+    made = ScoreOptions(beta=2.0)
+    assert resolve_options(made, {}) is made
+    assert resolve_options(None, {"beta": 2.0}) == made
+    with pytest.raises(UsageError, match="both options and 'temperature' are given; give one"):
+        resolve_options(made, {"temperature": 100, "typo": 3})
+    with pytest.raises(UsageError, match="options is of type dict; make it with"):
+        resolve_options({"beta": 2.0}, {})
+
+
+def test_many_names_are_checked_in_a_moment():
+    """Looking for a name that is there twice asks for each name once."""
+
+    class Counted(str):
+        __slots__ = ()
+        compared = 0
+
+        def __eq__(self, other):
+            Counted.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    names = tuple(Counted(f"class {i}") for i in range(1000))
+    ScoreOptions(classes=names)
+    assert Counted.compared < 5000
+    with pytest.raises(UsageError, match="'class 999' is named twice"):
+        ScoreOptions(classes=(*names, "class 999"))
+
+
+@pytest.mark.parametrize("given", ["zzz.txt", "names.json", "some/where", "n.csv", "./names"])
+def test_a_file_of_classes_that_is_not_there(given, tmp_path, monkeypatch):
+    """One name that looks like a path is not taken for the name of a class; several names may look like anything."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"^--classes: there is no file {given}"):
+        read_classes(given)
+    assert read_classes(f"{given},other") == (given, "other")
+    assert read_classes([given]) == (given,)
+    with pytest.raises(UsageError, match="there is no file"):
+        read_classes(tmp_path / "names")
+    with pytest.raises(UsageError, match="there is no file"):
+        score_options(classes=Path("names"))
+    assert read_classes("names") == ("names",)

@@ -992,3 +992,94 @@ def test_spark_sees_what_was_added_to_its_own_files(tmp_path):
         dtype = np.float32 if single else np.float64
         assert oracle.ulp_error(seen["probs"], oracle.softmax(logits), dtype).max() <= 3
         assert oracle.ulp_error(seen["loss"], oracle.cross_entropy(logits, labels), dtype).max() <= 3
+
+
+def named(path, names):
+    """Write digits' first rows with other ClassLabel names."""
+    features = {"label": {"names": list(names), "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table_of(6, 3).replace_schema_metadata(metadata), path)
+
+
+def test_class_names_must_agree(tmp_path):
+    """Names of classes that differ between files are refused, unless they are given."""
+    named(tmp_path / "a.parquet", ["cat", "dog", "fox"])
+    named(tmp_path / "b.parquet", ["fox", "dog", "cat"])
+    with pytest.raises(DataError, match=r"b\.parquet: the classes have other names than in .*a\.parquet"):
+        score(tmp_path / "*.parquet", tmp_path / "out", outputs="pred")
+    score(tmp_path / "*.parquet", tmp_path / "out", outputs="pred", classes="x,y,z")
+    assert set(pq.read_table(tmp_path / "out")["pred"].to_pylist()) <= {"x", "y", "z"}
+
+
+def test_files_may_differ_in_what_is_beside_the_point(tmp_path):
+    """Whether values may be null, and what a list's child is called, differ between writers; the data do not."""
+    table = table_of(8)
+    pq.write_table(table, tmp_path / "a.parquet")
+    kind = pa.list_(pa.field("item", pa.float32(), nullable=False))
+    position = table.schema.get_field_index("logits")
+    other = table.set_column(position, pa.field("logits", kind), table["logits"].cast(kind))
+    pq.write_table(other, tmp_path / "b.parquet", use_compliant_nested_type=False)
+    score(tmp_path / "*.parquet", tmp_path / "out.parquet", columns="*")
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert out["logits"].to_pylist() == table["logits"].to_pylist() * 2
+
+
+def test_the_command_to_look_reads_as_the_job_does(tmp_path):
+    """What a message suggests names the columns and the classes that the job was told."""
+    table = table_of(5).append_column("other", pa.array([0, 1, 9, 0, 0]))
+    pq.write_table(table, tmp_path / "a b.parquet")
+    with pytest.raises(BadRowError) as caught:
+        score(tmp_path / "a b.parquet", tmp_path / "o.parquet", label="other", ignore_index=7, classes="k,l,m,n")
+    file = str(tmp_path / "a b.parquet")
+    assert f"look: batchmax show '{file}' --row 2 --label other --ignore-index 7 --classes k,l,m,n" in str(caught.value)
+
+
+def test_a_gate_on_labels_reads_them(tmp_path):
+    """A condition on the accuracy needs no output with labels, but a label."""
+    pq.write_table(table_of(20), tmp_path / "in.parquet")
+    summary = score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="probs", fail_if="accuracy < 0")
+    assert summary.accuracy is not None
+    quiet = score(tmp_path / "in.parquet", tmp_path / "q.parquet", outputs="probs")
+    assert quiet.accuracy is None
+    assert not any("label" in note for note in quiet.notes)
+
+
+def test_a_plan_says_what_memory_it_takes_and_checks_the_gate(tmp_path):
+    """A dry run refuses what the run would refuse, and says what memory the run takes."""
+    pq.write_table(table_of(20), tmp_path / "in.parquet")
+    plan = dry_run(tmp_path / "in.parquet", str(tmp_path / "o.parquet"), score_options())
+    assert loop.PROGRAM_BYTES < plan["memory_needed"] < plan["memory_limit"]
+    with pytest.raises(UsageError, match="--fail-if"):
+        dry_run(tmp_path / "in.parquet", str(tmp_path / "o.parquet"), score_options(fail_if="garbage (("))
+
+
+def test_threads_of_arrow_are_given_back():
+    """Jobs that limit Arrow's threads at the same time leave them as they were when the last is over."""
+    before = pa.cpu_count()
+    with loop.use_threads(score_options(threads=1)):
+        with loop.use_threads(score_options(threads=3)):
+            assert pa.cpu_count() == 3
+        assert pa.cpu_count() == 3
+    assert pa.cpu_count() == before
+
+
+def test_rejects_find_names_of_their_own(tmp_path):
+    """Columns called file and batchmax_file in the input do not hide where a row was from."""
+    table = (
+        table_of(4).append_column("file", pa.array(list("abcd"))).append_column("batchmax_file", pa.array(list("efgh")))
+    )
+    table = table.set_column(table.schema.get_field_index("label"), "label", pa.array([0, 99, 1, 2]))
+    pq.write_table(table, tmp_path / "in.parquet")
+    score(tmp_path / "in.parquet", tmp_path / "o.parquet", on_bad_row="drop", rejects=str(tmp_path / "r.parquet"))
+    rejected = pq.read_table(tmp_path / "r.parquet")
+    assert rejected["file"].to_pylist() == ["b"]
+    assert rejected["batchmax_batchmax_file"].to_pylist() == [str(tmp_path / "in.parquet")]
+
+
+def test_rows_that_are_no_probabilities_are_said(tmp_path):
+    """With --input probs, rows that do not sum to 1 are warned of."""
+    table = table_of(4, 2)
+    rows = lists(np.array([[20, 80]] * 4, np.float32))
+    pq.write_table(table.set_column(table.schema.get_field_index("logits"), "logits", rows), tmp_path / "in.parquet")
+    summary = score(tmp_path / "in.parquet", tmp_path / "o.parquet", input="probs")
+    assert any("sum to 1" in text for text in summary.warnings)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from batchmax import BadRowError, DataError, UsageError, score_batch
+from batchmax.options import ScoreOptions
 from batchmax.outputs import OUTPUTS
 from tests import oracle
 from tests.rows import (
@@ -531,3 +532,40 @@ def test_limit_takes_the_first_rows():
     """--limit N is the first N rows."""
     batch = batch_of(some_logits(9, 3))
     assert score_batch(batch, limit=4).equals(score_batch(batch.slice(0, 4)))
+
+
+def test_wide_columns_counted_from_one():
+    """Where columns are numbered from 1, labels are those numbers, and so are predictions and new columns."""
+    logits = np.array([[3, 1, 0], [0, 1, 2], [1, 3, 0]], np.float32)
+    columns = {f"logit_{i + 1}": logits[:, i] for i in range(3)}
+    batch = pa.record_batch({**columns, "label": pa.array([1, 3, 1])})
+    got = score_batch(batch, outputs="probs,loss,pred,correct")
+    assert got.schema.names == ["label", "prob_1", "prob_2", "prob_3", "loss", "pred", "correct"]
+    assert got["pred"].to_pylist() == ["1", "3", "2"]
+    assert got["correct"].to_pylist() == [True, True, False]
+    expected = np.log(np.exp(logits).sum(axis=1)) - logits[[0, 1, 2], [0, 2, 0]]
+    np.testing.assert_allclose(got["loss"].to_numpy(), expected, rtol=1e-6)
+    with pytest.raises(BadRowError, match="row 0 of the batch: label 0"):
+        score_batch(pa.record_batch({**columns, "label": pa.array([0, 1, 2])}))
+
+
+@pytest.mark.parametrize("given", [{"fail_if": "bad_rows > 0"}, {"on_bad_row": "drop", "rejects": "r.parquet"}])
+def test_what_a_batch_cannot_do(given):
+    """What needs files or an end is refused, not ignored."""
+    with pytest.raises(UsageError, match="one batch cannot do that; leave it out, or use score"):
+        score_batch(pa.record_batch({"logits": [[1.0, 2.0]]}), **given)
+
+
+def test_a_batch_is_a_batch():
+    """A table is refused with what to do; options beside keyword arguments as well."""
+    table = pa.table({"logits": [[1.0, 2.0]]})
+    with pytest.raises(UsageError, match=r"not a Table; give one of table.to_batches\(\)"):
+        score_batch(table)
+    with pytest.raises(UsageError, match="both options and 'temperature'"):
+        score_batch(table.to_batches()[0], ScoreOptions(), temperature=100, typo=3)
+
+
+def test_the_margin_of_a_tie_has_no_sign():
+    """Two largest logits that are equal are 0.0 apart, not -0.0."""
+    got = score_batch(pa.record_batch({"logits": [[1.0, 1.0, 0.0]]}), outputs="margin")
+    assert str(got["margin"][0].as_py()) == "0.0"

@@ -99,6 +99,19 @@ def test_a_folder_without_files(tree):
         find_files(["my own"])
 
 
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [("-", "streams are"), ("s3://b/x.parquet", "object stores"), ("gs://b/*", "URIs"), ("https://h/x", "URIs")],
+)
+@pytest.mark.usefixtures("tree")
+def test_streams_and_stores_are_not_read(given, what):
+    """What is no path is a usage error that says what to name; a file called so can be named as ./-."""
+    with pytest.raises(UsageError, match=rf"{what}.* not supported yet; name a path"):
+        find_files(["d", given])
+    Path("-").touch()
+    assert find_files(["./-"]) == ["./-"]
+
+
 @pytest.mark.usefixtures("tree")
 def test_no_input():
     """No paths at all is a usage error."""

@@ -12,17 +12,20 @@ import io
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import FrameType
+from typing import Any
 
 import click
 from click.shell_completion import shell_complete
 
 from batchmax.cli.options import CONTEXT, READING, meta_key
 from batchmax.cli.text import printable
+from batchmax.errors import BatchmaxError
 
 COMMANDS = {
     "Score": {
@@ -118,19 +121,20 @@ def main(args: Sequence[str] | None = None) -> int:
     if completion := os.environ.get("_BATCHMAX_COMPLETE"):
         return shell_complete(group, {}, "batchmax", "_BATCHMAX_COMPLETE", completion)
     context = click.Context(group, info_name="batchmax", auto_envvar_prefix="BATCHMAX", **CONTEXT)
-    try:
-        with _termination_raises(), _warnings_on_one_line(context):
-            with context.scope():
-                group.parse_args(context, words.copy())
-                group.invoke(context)
-            sys.stdout.flush()
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except BrokenPipeError:  # whoever read our output has seen enough
-        _forget_stdout()
-        return 0
-    except BaseException as error:  # noqa: BLE001  here every failure becomes a line and an exit code
-        return _report(error, words, context)
+    with _signals_raise(to_the_end=args is None) as signals:
+        try:
+            with _warnings_on_one_line(context):
+                with context.scope():
+                    group.parse_args(context, words.copy())
+                    group.invoke(context)
+                sys.stdout.flush()
+        except click.exceptions.Exit as done:
+            return done.exit_code
+        except BrokenPipeError:  # whoever read our output has seen enough
+            _forget_stdout()
+        except BaseException as error:  # noqa: BLE001  here every failure becomes a line and an exit code
+            signals.are_heard = False
+            return _report(error, words, context)
     return 0
 
 
@@ -158,24 +162,66 @@ def _forget_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _Signals:
+    """SIGINT and SIGTERM as exceptions that unwind the stack, so that unfinished output is cleaned up.
+
+    A second signal would break into the cleaning up, while threads still use what it lets go of. So none is heard while
+    a failure unwinds; if something swallowed the first one's exception, the next is heard again.
+    """
+
+    def __init__(self) -> None:
+        self.are_heard = True
+
+    def hear(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  signal's signature
+        """Raise, unless the program is about to end anyway."""
+        failing = sys.exception()
+        while failing is not None:
+            if isinstance(failing, BatchmaxError) or _signal_of(failing):
+                return
+            failing = failing.__context__
+        if self.are_heard:
+            from batchmax.cli.failures import Terminated
+
+            raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+
+    def hear_again(self, unraisable: Any) -> None:
+        """Send a signal again that came where Python cannot raise, such as in a finalizer."""
+        signum = _signal_of(unraisable.exc_value)
+        if signum is None:
+            sys.__unraisablehook__(unraisable)
+        elif self.are_heard:
+            threading.Timer(0.01, os.kill, (os.getpid(), signum)).start()
+
+
+def _signal_of(error: BaseException | None) -> signal.Signals | None:
+    from batchmax.cli.failures import Terminated
+
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    return signal.SIGTERM if isinstance(error, Terminated) else None
+
+
 @contextlib.contextmanager
-def _termination_raises() -> Iterator[None]:
-    """Make SIGTERM unwind the stack as SIGINT does, so that unfinished output is cleaned up."""
+def _signals_raise(*, to_the_end: bool) -> Iterator[_Signals]:
+    """Hear SIGINT and SIGTERM, but those that whoever started the process wants to be ignored.
 
-    def terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001  signal's signature
-        from batchmax.cli.failures import Terminated
-
-        raise Terminated
-
+    ``to_the_end`` says that the process ends with the block: signals are then ignored while the interpreter exits.
+    """
+    signals = _Signals()
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
     try:
-        before = signal.signal(signal.SIGTERM, terminate)
+        before = {number: signal.signal(number, signals.hear) for number in heard}
     except ValueError:  # not the main thread: signals are the caller's
-        yield
+        yield signals
         return
+    hook, sys.unraisablehook = sys.unraisablehook, signals.hear_again
     try:
-        yield
+        yield signals
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signals.are_heard = False
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if to_the_end else handler)
 
 
 @contextlib.contextmanager

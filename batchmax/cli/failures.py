@@ -57,7 +57,6 @@ class Failure:
     what: str
     where: str = ""
     remedy: str = ""
-    is_bug: bool = False
 
     def line(self) -> str:
         """Return the one line for stderr."""
@@ -99,7 +98,7 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
         case _:
             what = f"unexpected {type(error).__name__}: {error}"
             remedy = "this is a bug in batchmax; to see where: add --debug"
-            return Failure(EXIT_FAILED, _one_line(what), reading, remedy, is_bug=True)
+            return Failure(EXIT_FAILED, _one_line(what), reading, remedy)
 
 
 def _as_it_was(what: str, command: str) -> str:

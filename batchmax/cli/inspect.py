@@ -18,6 +18,9 @@ batchmax inspect logits.parquet --json
 @click.argument("file", metavar="FILE")
 @shared.find_logits
 @shared.find_labels
+@shared.scale
+@shared.beta
+@shared.quiet
 @shared.reporting
 def command(file: str, json: bool, **given: Any) -> None:
     """Say what is in a file, and how to score it.

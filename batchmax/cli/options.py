@@ -255,6 +255,17 @@ loudness = stack(
     option("-v", "--verbose", is_flag=True, group=RUNNING, help="Explain what is done, and why."),
 )
 
+quiet = option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_remember,
+    group=RUNNING,
+    help="Say nothing but the answer, and errors.",
+)
+
 reporting = stack(
     option(
         "--json",

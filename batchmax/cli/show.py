@@ -29,6 +29,7 @@ batchmax show --values 2,-inf,0.5 --label 2
 @shared.scale
 @option("--beta", metavar="B,B,...", group=COMPUTE, help="Multiply the logits by B; several: side by side.")
 @option("--all", is_flag=True, group=WRITE, help="Every class.  [default: the top 10 and the label]")
+@shared.quiet
 @shared.reporting
 def command(
     inputs: tuple[str, ...],

@@ -29,17 +29,17 @@ __all__ = [
     "warmup",
 ]
 
-_wide = Kernel(_softmax.softmax_wide)
-_tall = Kernel(_softmax.softmax_tall)
+_wide = Kernel(_softmax.softmax_wide, 4)
+_tall = Kernel(_softmax.softmax_tall, 4)
 
-order_rows = Kernel(order.order)
-top_k_rows = Kernel(order.top_k)
-row_moments = Kernel(moments.moments)
-dense_cross_entropy = Kernel(dense.dense_cross_entropy)
-check_repetition = Kernel(pages.check_repetition, parallel=False)
-check_definition = Kernel(pages.check_definition, parallel=False)
-look_up = Kernel(pages.look_up, parallel=False)
-sum_counted = Kernel(sums.sum_counted, parallel=False)
+order_rows = Kernel(order.order, 5)
+top_k_rows = Kernel(order.top_k, 4)
+row_moments = Kernel(moments.moments, 5)
+dense_cross_entropy = Kernel(dense.dense_cross_entropy, 7)
+check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
+check_definition = Kernel(pages.check_definition, 4, parallel=False)
+look_up = Kernel(pages.look_up, 3, parallel=False)
+sum_counted = Kernel(sums.sum_counted, 2, parallel=False)
 
 
 def softmax_rows(logits: Any, *arguments: Any) -> None:
@@ -54,7 +54,6 @@ def warmup(progress: Any = None) -> Path:
             if progress is not None:
                 progress.note(f"compiling for {np.dtype(dtype)}, {'many' if k > 2 else 'few'} classes")
             z = np.zeros((1, k), dtype)
-            z.flags.writeable = False
             none, label, ints = np.empty((0, k), dtype), np.zeros(1, np.int64), np.zeros((2, 1), np.int32)
             maxima, rests, one, two = np.zeros((4, 1))
             softmax_rows(
@@ -64,5 +63,9 @@ def warmup(progress: Any = None) -> Path:
             top_k_rows(z, 1.0, maxima, rests, np.zeros((1, 1), np.int32), np.zeros((1, 1)))
             row_moments(z, label, 1.0, maxima, rests, one, two)
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
+        look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
+    packed = np.zeros(1, np.uint8)
+    check_repetition(packed, 0, 1, 0, packed)
+    check_definition(packed, 0, 1, 1)
     return cache_folder()

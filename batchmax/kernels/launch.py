@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numba
+import numpy as np
 
 from batchmax.kernels.cache import KernelCache
 
@@ -24,8 +25,8 @@ class _State:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.threads: int | None = None
         self.serial = False
+        self.limits = threading.local()
 
     def after_fork(self) -> None:
         self.lock = threading.Lock()
@@ -42,20 +43,26 @@ if hasattr(os, "register_at_fork"):
 
 
 def limit_threads(threads: int | None) -> None:
-    """Let every kernel use at most this many threads; None for as many as Numba has."""
-    _STATE.threads = threads
+    """Let kernels that this thread calls use at most this many threads; None for as many as Numba has."""
+    _STATE.limits.threads = threads
 
 
 class Kernel:
-    """A function of arrays, compiled on first use, that may be called from any thread and after a fork."""
+    """A function of arrays, compiled on first use, that may be called from any thread and after a fork.
 
-    def __init__(self, function: Callable[..., Any], *, parallel: bool = True) -> None:
+    The first ``inputs`` arguments are handed on as read-only arrays, whatever they are: Numba compiles anew for an
+    array that may be written to, and inputs come as both.
+    """
+
+    def __init__(self, function: Callable[..., Any], inputs: int, *, parallel: bool = True) -> None:
         self._function = function
+        self._inputs = inputs
         self._threaded = parallel
         self.__doc__ = function.__doc__
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the kernel on these arrays; what it is to fill is filled in place."""
+        arguments = (*map(_read_only, arguments[: self._inputs]), *arguments[self._inputs :])
         if not self._threaded:
             return self._serial(*arguments)
         with _STATE.lock:
@@ -63,7 +70,8 @@ class Kernel:
                 return self._serial(*arguments)
             available = numba.config.NUMBA_NUM_THREADS
             before = numba.get_num_threads()
-            numba.set_num_threads(min(_STATE.threads or before, available))
+            limit = getattr(_STATE.limits, "threads", None)
+            numba.set_num_threads(min(limit or before, available))
             try:
                 return self._parallel(*arguments)
             finally:
@@ -76,6 +84,14 @@ class Kernel:
     @cached_property
     def _serial(self) -> Any:
         return _compile(self._function, parallel=False)
+
+
+def _read_only(argument: Any) -> Any:
+    if not isinstance(argument, np.ndarray) or not argument.flags.writeable:
+        return argument
+    view = argument.view()
+    view.flags.writeable = False
+    return view
 
 
 def _compile(function: Callable[..., Any], *, parallel: bool) -> Any:

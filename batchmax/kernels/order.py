@@ -46,7 +46,8 @@ def order(z, labels, beta, maxima, rests, pred, margin, rank):
         best = _first_index(z, i, m)
         high, low = shifted_logit(_runner_up(z, i, best), m, beta)
         pred[i] = best
-        margin[i] = -math.expm1(high + low) / (1.0 + rests[i])
+        # Subtracted from zero, since the negative of a tie's zero is -0.0.
+        margin[i] = (0.0 - math.expm1(high + low)) / (1.0 + rests[i])
         if rank.shape[0] != 0:
             y = labels[i]
             rank[i] = _rank(z, i, y) if 0 <= y < k else 0
