@@ -41,8 +41,9 @@ def command(
 ) -> None:
     """Write logits in another layout.
 
-    Reads INPUT (files, folders, quoted globs) and writes every column as it is to OUT, but the logits in the
-    layout asked for. Rows keep their order.
+    Reads INPUT (files, folders, quoted globs) and writes its columns to OUT as they are, but the logits in the layout
+    asked for. Rows keep their order. Class names in the metadata of Hugging Face describe the old columns and are left
+    behind: give them to score with --classes.
     """
     from batchmax import conversion
     from batchmax.cli import tables
