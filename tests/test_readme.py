@@ -138,7 +138,7 @@ def test_the_readme_names_every_option_output_and_status():
     from batchmax.summary import GATE_NAMES
 
     def options(command):
-        parameters = command.get_params(click.Context(command))
+        parameters = command.get_params(click.Context(command, **command.context_settings))
         return {name for parameter in parameters for name in parameter.opts if name.startswith("--")}
 
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README))
