@@ -7,9 +7,10 @@ because it shows in the bytes of the output.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -67,6 +68,46 @@ class Chunk:
             return batch
         logits = pa.array([self.logits[row]], pa.list_(pa.from_numpy_dtype(self.logits.dtype)))
         return batch.append_column(job.logits.names[0], logits)
+
+
+class Part(Protocol):
+    """Whole row groups of one file: the unit of work."""
+
+    @property
+    def file(self) -> int:
+        """The number of the file."""
+
+    @property
+    def first_group(self) -> int:
+        """The first row group."""
+
+    @property
+    def end_group(self) -> int:
+        """The row group after the last."""
+
+    @property
+    def first_row(self) -> int:
+        """The row of the file that the part begins with."""
+
+
+@dataclass
+class Ways:
+    """How many column chunks of logits were read as matrices, how many by pyarrow, and why the latter."""
+
+    fast: int = 0
+    slow: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def refused(self, reason: str) -> None:
+        """Count a column chunk that could not be read as a matrix."""
+        self.reasons[reason] += 1
+
+    def text(self) -> str:
+        """Return the counts in words."""
+        why = ", ".join(f"{count:,} because {reason}" for reason, count in self.reasons.most_common(5))
+        return f"column chunks of logits read as matrices: {self.fast:,}, by pyarrow: {self.slow:,}" + (
+            f" ({why})" if why else ""
+        )
 
 
 @dataclass(frozen=True)

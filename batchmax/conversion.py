@@ -24,7 +24,8 @@ from batchmax.outputs import LAST_BAD, Status
 from batchmax.provenance import output_codecs
 from batchmax.scoring import carried_columns
 from batchmax.sink import kept_metadata
-from batchmax.source import ParquetSource, StreamSource, open_source
+from batchmax.source import ParquetSource, open_source
+from batchmax.stream_source import StreamSource
 from batchmax.summary import ScoreSummary, Tally
 
 Array = np.ndarray[Any, Any]

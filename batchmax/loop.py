@@ -31,8 +31,9 @@ from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.plan import plan_parts
 from batchmax.provenance import rejects_schema
 from batchmax.sink import ParquetSink
-from batchmax.source import ParquetSource, StreamSource
+from batchmax.source import ParquetSource
 from batchmax.storage import refuse_inputs_as_output
+from batchmax.stream_source import StreamSource
 
 MOST_CLASSES_SHOWN = 80
 """Characters of class names that a suggested command repeats."""

@@ -26,7 +26,8 @@ from batchmax.options import ScoreOptions, resolve_options
 from batchmax.plan import plan_parts
 from batchmax.provenance import output_codecs, output_schema
 from batchmax.scoring import looks_like_probabilities, read_rows, score_rows, score_table
-from batchmax.source import ParquetSource, StreamSource, open_source
+from batchmax.source import ParquetSource, open_source
+from batchmax.stream_source import StreamSource
 from batchmax.summary import Gate, ScoreSummary, Tally
 
 ROWS_LOOKED_AT = 1024

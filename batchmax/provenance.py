@@ -10,7 +10,8 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.job import Job
 from batchmax.sink import input_codecs, kept_metadata
-from batchmax.source import ParquetSource, StreamSource
+from batchmax.source import ParquetSource
+from batchmax.stream_source import StreamSource
 
 OPTIONS_THAT_CHANGE_BYTES = (
     "beta",

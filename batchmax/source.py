@@ -13,16 +13,16 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from batchmax.arrow import schema_without_views, without_views
-from batchmax.chunks import Chunk, Cut, Origin, plan_cut, regroup
+from batchmax.arrow import without_views
+from batchmax.chunks import Chunk, Cut, Origin, Part, Ways, plan_cut, regroup
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.errors import DataError, UsageError
 from batchmax.job import plan_scoring
@@ -32,6 +32,7 @@ from batchmax.options import ScoreOptions
 from batchmax.parquet import MatrixReader, NotAMatrix
 from batchmax.parquet_files import InputFile, about, arrow_schema, open_file, parquet_file, reading
 from batchmax.storage import find_files
+from batchmax.stream_source import StreamSource
 
 MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
 """Layouts whose column may be read as a matrix."""
@@ -41,46 +42,6 @@ ROWS_JUDGED = 1024
 
 NOWHERE = Origin("", 0, None)
 """Stands for the origin of rows until it is known."""
-
-
-@dataclass
-class Ways:
-    """How many column chunks of logits were read as matrices, how many by pyarrow, and why the latter."""
-
-    fast: int = 0
-    slow: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    def refused(self, reason: str) -> None:
-        """Count a column chunk that could not be read as a matrix."""
-        self.reasons[reason] += 1
-
-    def text(self) -> str:
-        """Return the counts in words."""
-        why = ", ".join(f"{count:,} because {reason}" for reason, count in self.reasons.most_common(5))
-        return f"column chunks of logits read as matrices: {self.fast:,}, by pyarrow: {self.slow:,}" + (
-            f" ({why})" if why else ""
-        )
-
-
-class Part(Protocol):
-    """Whole row groups of one file: the unit of work."""
-
-    @property
-    def file(self) -> int:
-        """The number of the file."""
-
-    @property
-    def first_group(self) -> int:
-        """The first row group."""
-
-    @property
-    def end_group(self) -> int:
-        """The row group after the last."""
-
-    @property
-    def first_row(self) -> int:
-        """The row of the file that the part begins with."""
 
 
 def open_source(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
@@ -350,48 +311,6 @@ class ParquetSource:
                 where=file.path,
                 remedy="score the files one by one, or give the names with --classes",
             )
-
-
-class StreamSource:
-    """An Arrow stream: a table, a data frame, a query's result, a reader."""
-
-    files: list[InputFile]
-
-    def __init__(self, stream: Any, options: ScoreOptions) -> None:
-        self._reader = pa.RecordBatchReader.from_stream(stream)
-        self.files = []
-        self.schema = schema_without_views(self._reader.schema)
-        self.n_rows: int | None = getattr(stream, "num_rows", None)
-        self.size: int | None = None
-        self.ways = Ways()
-        self._options = options
-        self._read: list[pa.RecordBatch] = []
-        column = find_logits(self.schema, options)
-        length = column.n_classes
-        while length is None and (batch := next(self._reader, None)) is not None:
-            self._read.append(batch)
-            length = first_row_length(batch, column)
-        self.job = plan_scoring(self.schema, options, length)
-
-    def group_rows(self) -> list[list[int]]:
-        """Return that a stream is one file of one row group, whose length nobody knows."""
-        return [[0]]
-
-    def chunks(self, parts: Iterable[Part], columns: Sequence[str] | None) -> Iterator[Chunk]:
-        """Read the rows in order. A stream is one part, and gives all of its columns."""
-        del parts, columns
-        cut = plan_cut(self.job)
-        return regroup(self._batches(), cut.group, cut.piece)
-
-    def memory_needed(self) -> int:
-        """Return about how many bytes of memory a job on this stream takes besides what the program itself does."""
-        return plan_cut(self.job).memory(self.n_rows)
-
-    def _batches(self) -> Iterator[Chunk]:
-        first_row = 0
-        for batch in itertools.chain(self._read, self._reader):
-            yield Chunk(without_views(batch), Origin("the stream", first_row, None))
-            first_row += batch.num_rows
 
 
 def _has_fixed_width(kind: pa.DataType) -> bool:

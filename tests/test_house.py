@@ -28,6 +28,7 @@ FLOORS = [
     {"loop"},
     {"provenance"},
     {"source", "sink", "plan", "commit"},
+    {"stream_source"},
     {"chunks", "parquet_files"},
     {"storage"},
     {"scoring"},

@@ -16,7 +16,8 @@ from batchmax import chunks as module
 from batchmax.errors import DataError, UsageError
 from batchmax.options import score_options
 from batchmax.plan import plan_parts
-from batchmax.source import ParquetSource, StreamSource, open_source
+from batchmax.source import ParquetSource, open_source
+from batchmax.stream_source import StreamSource
 
 OPTIONS = score_options()
 

@@ -166,11 +166,11 @@ def test_files_are_made_not_opened(tmp_path):
 
 @pytest.mark.parametrize(
     "out",
-    ["in.parquet", "sub/../in.parquet", "soft.parquet", "hard.parquet", "../work/in.parquet", "linked/in.parquet"],
+    ["in.parquet", "sub/../in.parquet", "soft.parquet", "hard.parquet", "../place/in.parquet", "linked/in.parquet"],
 )
 def test_an_output_that_is_an_input_is_refused(tmp_path, monkeypatch, out):
     """By whatever way the same file is named, it is not overwritten."""
-    work = tmp_path / "work"
+    work = tmp_path / "place"
     (work / "sub").mkdir(parents=True)
     (work / "in.parquet").write_text("rows")
     (work / "soft.parquet").symlink_to("in.parquet")

@@ -1,0 +1,59 @@
+"""An Arrow stream as a source: a table, a data frame, the result of a query, a reader."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from batchmax.arrow import schema_without_views, without_views
+from batchmax.chunks import Chunk, Origin, Part, Ways, plan_cut, regroup
+from batchmax.columns import find_logits
+from batchmax.job import plan_scoring
+from batchmax.matrices import first_row_length
+from batchmax.options import ScoreOptions
+from batchmax.parquet_files import InputFile
+
+
+class StreamSource:
+    """An Arrow stream: a table, a data frame, a query's result, a reader."""
+
+    files: list[InputFile]
+
+    def __init__(self, stream: Any, options: ScoreOptions) -> None:
+        self._reader = pa.RecordBatchReader.from_stream(stream)
+        self.files = []
+        self.schema = schema_without_views(self._reader.schema)
+        self.n_rows: int | None = getattr(stream, "num_rows", None)
+        self.size: int | None = None
+        self.ways = Ways()
+        self._options = options
+        self._read: list[pa.RecordBatch] = []
+        column = find_logits(self.schema, options)
+        length = column.n_classes
+        while length is None and (batch := next(self._reader, None)) is not None:
+            self._read.append(batch)
+            length = first_row_length(batch, column)
+        self.job = plan_scoring(self.schema, options, length)
+
+    def group_rows(self) -> list[list[int]]:
+        """Return that a stream is one file of one row group, whose length nobody knows."""
+        return [[0]]
+
+    def chunks(self, parts: Iterable[Part], columns: Sequence[str] | None) -> Iterator[Chunk]:
+        """Read the rows in order. A stream is one part, and gives all of its columns."""
+        del parts, columns
+        cut = plan_cut(self.job)
+        return regroup(self._batches(), cut.group, cut.piece)
+
+    def memory_needed(self) -> int:
+        """Return about how many bytes of memory a job on this stream takes besides what the program itself does."""
+        return plan_cut(self.job).memory(self.n_rows)
+
+    def _batches(self) -> Iterator[Chunk]:
+        first_row = 0
+        for batch in itertools.chain(self._read, self._reader):
+            yield Chunk(without_views(batch), Origin("the stream", first_row, None))
+            first_row += batch.num_rows
