@@ -124,7 +124,7 @@ def test_odd_rows_are_shown_with_their_status(run, values, label, status):
     words = ["--values", values, *(["--label", label] if label else [])]
     code, out, err = run(*words)
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1].split() == ["status", status]
+    assert [line.split() for line in out.splitlines() if "status" in line] == [["status", status]]
     record = json.loads(run(*words, "--json")[1])
     assert record["scores"][0]["status"] == status
 
@@ -235,3 +235,11 @@ def test_the_table_fits_the_room(room):
 def test_bars(share, width, text):
     """A bar is as long as the share, to an eighth of a character."""
     assert row_table.bar(share, width) == text
+
+
+def test_a_bad_row_says_what_is_wrong_with_it(run):
+    """The value of a label that is no class is shown, in the table and in JSON."""
+    words = ["--values", "1,2", "--label", "10"]
+    assert "bad row: label 10 is not a class: there are 2, from 0" in run(*words)[1]
+    assert json.loads(run(*words, "--json")[1])["trouble"] == "label 10 is not a class: there are 2, from 0"
+    assert json.loads(run("--values", "1,2", "--label", "1", "--json")[1])["trouble"] is None

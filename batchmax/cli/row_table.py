@@ -81,6 +81,8 @@ def show(row: Row, *, everything: bool) -> None:
         summary.add_row(*map(Text, line))
     summary.show_header = False
     console.print(summary)
+    if row.trouble:
+        console.print(Text(f"bad row: {printable(row.trouble)}", style="bold"))
 
 
 def classes_shown(logits: Vector, label: int | None, *, everything: bool) -> list[int]:

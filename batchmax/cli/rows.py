@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.bad_rows import describe_bad_row
 from batchmax.cli.text import printable
 from batchmax.job import plan_scoring
 from batchmax.options import ScoreOptions, score_options
-from batchmax.outputs import Status
+from batchmax.outputs import LAST_BAD, Status
 from batchmax.scoring import read_rows, score_batch
 from batchmax.source import ParquetSource
 
@@ -37,13 +38,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of logits, its label and its scores."""
+    """A row of logits, its label and its scores; what is wrong with it, if it is bad."""
 
     origin: str
     logits: Vector | None
     classes: tuple[str, ...]
     label: int | None
     scores: tuple[Scores, ...]
+    trouble: str | None = None
 
     def class_name(self, index: int) -> str:
         """Return the name of a class, empty where classes are only numbered."""
@@ -78,6 +80,7 @@ def as_record(row: Row) -> dict[str, Any]:
         "logits": _listed(row.logits),
         "classes": list(row.classes) or None,
         "label": row.label,
+        "trouble": row.trouble,
         "scores": [
             {
                 "beta": scores.beta,
@@ -120,7 +123,9 @@ def _row(origin: str, batch: pa.RecordBatch, options: Sequence[ScoreOptions]) ->
                 found["status"],
             )
         )
-    return Row(origin, matrix[0] if is_read else None, job.classes or (), label, tuple(scores))
+    status = Status[scores[0].status.upper()]
+    trouble = describe_bad_row(batch, 0, status, job)[0] if status <= LAST_BAD else None
+    return Row(origin, matrix[0] if is_read else None, job.classes or (), label, tuple(scores), trouble)
 
 
 def _vector(values: Sequence[float] | None, dtype: np.dtype[Any]) -> Vector | None:
