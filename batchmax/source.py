@@ -26,7 +26,7 @@ from batchmax.chunks import Chunk, Cut, Origin, Part, Ways, plan_cut, regroup
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.errors import DataError, UsageError
 from batchmax.job import plan_scoring
-from batchmax.labels import LabelColumn, find_classes
+from batchmax.labels import find_classes
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
 from batchmax.parquet import MatrixReader, NotAMatrix
@@ -89,26 +89,6 @@ class ParquetSource:
                 length = next((found for found in lengths if found), None)
             self.job = plan_scoring(self.schema, options, length)
         self._check_agreement()
-
-    @property
-    def logits(self) -> LogitsColumn:
-        """The logits column that was chosen."""
-        return self.job.logits
-
-    @property
-    def label(self) -> LabelColumn | None:
-        """The label column that was chosen."""
-        return self.job.label
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """The class names, where they are known."""
-        return self.job.classes
-
-    @property
-    def n_classes(self) -> int:
-        """The number of classes."""
-        return self.job.n_classes
 
     def row(self, number: int) -> tuple[str, pa.RecordBatch]:
         """Return the file and the batch of one row, counted from 0 over all files."""
@@ -281,7 +261,7 @@ class ParquetSource:
                     f"{what}, but it is {there} in {self.files[0].path}",
                     where=file.path,
                     remedy=f"score the files one by one, or leave the column out: --exclude {shlex.quote(name)}"
-                    if name in self.job.carried.names and (self.label is None or name != self.label.name)
+                    if name in self.job.carried.names and (self.job.label is None or name != self.job.label.name)
                     else "score the files one by one",
                 )
             self._check_classes(file, schema)
@@ -305,7 +285,7 @@ class ParquetSource:
                 where=file.path,
                 remedy="score the files one by one",
             )
-        if classes is not None and classes != self.classes:
+        if classes is not None and classes != self.job.classes:
             raise DataError(
                 f"the classes have other names than in {first}",
                 where=file.path,

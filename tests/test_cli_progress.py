@@ -77,11 +77,13 @@ def test_warnings_always_notes_and_details_when_asked(capsys, verbose, lines):
 
 def test_a_closed_stderr_fails_no_job(monkeypatch):
     """A stderr that went away is no reason to stop."""
+    lost = []
 
     class Gone:
         encoding = "utf-8"
 
-        def write(self, _):
+        def write(self, text):
+            lost.append(text)
             raise BrokenPipeError
 
         def flush(self):
@@ -94,6 +96,7 @@ def test_a_closed_stderr_fails_no_job(monkeypatch):
     with Progress() as progress:
         progress.start(1, 1)
         progress.warn("lost")
+    assert "lost" in lost[-1]
 
 
 def test_a_bar_on_a_terminal(monkeypatch):

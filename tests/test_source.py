@@ -97,11 +97,11 @@ def test_the_number_of_classes_is_looked_for(tmp_path):
     none = pa.table({"logits": pa.array([None, []], pa.list_(pa.float32()))})
     pq.write_table(none, tmp_path / "a.parquet")
     pq.write_table(table(2, k=5).select(["logits"]), tmp_path / "b.parquet")
-    assert ParquetSource([str(tmp_path)], OPTIONS).n_classes == 5
+    assert ParquetSource([str(tmp_path)], OPTIONS).job.n_classes == 5
     assert StreamSource(pa.concat_tables([none, table(2, k=4).select(["logits"])]), OPTIONS).job.n_classes == 4
     with pytest.raises(DataError, match=r"^.*a\.parquet: no row has logits.*; give it with --n-classes$"):
         ParquetSource([str(tmp_path / "a.parquet")], OPTIONS)
-    assert ParquetSource([str(tmp_path / "a.parquet")], score_options(n_classes=2)).n_classes == 2
+    assert ParquetSource([str(tmp_path / "a.parquet")], score_options(n_classes=2)).job.n_classes == 2
 
 
 def test_only_the_columns_asked_for_are_read(tmp_path):
