@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shlex
@@ -90,7 +91,7 @@ class Output:
 
     def publish(self, manifest: dict[str, Any]) -> None:
         """Put the finished output at its path."""
-        with self._renaming():
+        with self._renaming(), _alone_in(self.path.parent):
             self._finish()
             self._rename(self._work, self.path).do(replace=self._replace)
             if not self.is_file:
@@ -103,7 +104,7 @@ class Output:
     def hold(self) -> Path:
         """Put the finished output beside its path, under the name of a held one, and return that."""
         self._check_held()
-        with self._renaming():
+        with self._renaming(), _alone_in(self.path.parent):
             self._finish()
             self._rename(self._work, self.held).do(replace=self._replace)
             sync_folder(self.path.parent)
@@ -120,8 +121,9 @@ class Output:
         except GateError:
             raise
         except BaseException:
-            for rename in reversed(self._renames):
-                rename.undo()
+            with _alone_in(self.path.parent):
+                for rename in reversed(self._renames):
+                    rename.undo()
             raise
         finally:
             for rename in self._renames:
@@ -249,6 +251,18 @@ class _Rename:
             raise
         except OSError:
             self._new.rename(self._path)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let other runs wait before they rename anything in the folder, where the file system has locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
