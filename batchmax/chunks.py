@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.job import Job
+from batchmax.parquet import CopiedColumns
 
 MOST_ROW_GROUP_BYTES = 64 << 20
 """Probabilities of a row group of the output, unless its rows are asked for."""
@@ -38,13 +39,15 @@ class Chunk:
     """A batch of rows: where they are from, and whether a row group of the output ends with them.
 
     ``logits`` is a read-only (n_rows, n_classes) matrix where the logits were read as one; then they are not in the
-    batch.
+    batch. ``copied`` is what the output may have from the input's row group as it is; columns in it need not be in the
+    batch either.
     """
 
     batch: pa.RecordBatch
     origin: Origin
     ends_group: bool = False
     logits: NDArray[Any] | None = None
+    copied: CopiedColumns | None = None
 
     def locate(self, row: int) -> tuple[str, int, int | None]:
         """Return the file, the row in the file, and the row group of a row of this chunk."""
@@ -59,7 +62,7 @@ class Chunk:
         """Return some rows of the chunk."""
         origin = replace(self.origin, first_row=self.origin.first_row + start)
         logits = None if self.logits is None else self.logits[start : start + rows]
-        return Chunk(self.batch.slice(start, rows), origin, ends_group, logits)
+        return Chunk(self.batch.slice(start, rows), origin, ends_group, logits, self.copied)
 
     def row(self, row: int, job: Job) -> pa.RecordBatch:
         """Return one row, its logits in a column whichever way they were read."""
@@ -92,21 +95,23 @@ class Part(Protocol):
 
 @dataclass
 class Ways:
-    """How many column chunks of logits were read as matrices, how many by pyarrow, and why the latter."""
+    """How column chunks were read: logits as matrices or by pyarrow, carried columns copied or not, and why not."""
 
     fast: int = 0
     slow: int = 0
+    copied: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     def refused(self, reason: str) -> None:
-        """Count a column chunk that could not be read as a matrix."""
+        """Count a column chunk that could not be read as a matrix, or not be copied."""
         self.reasons[reason] += 1
 
     def text(self) -> str:
         """Return the counts in words."""
         why = ", ".join(f"{count:,} because {reason}" for reason, count in self.reasons.most_common(5))
-        return f"column chunks of logits read as matrices: {self.fast:,}, by pyarrow: {self.slow:,}" + (
-            f" ({why})" if why else ""
+        return (
+            f"column chunks of logits read as matrices: {self.fast:,}, by pyarrow: {self.slow:,}; "
+            f"of other columns copied as they are: {self.copied:,}" + (f" (not {why})" if why else "")
         )
 
 

@@ -123,7 +123,8 @@ class _Conversion:
             missing=bad if bad.any() else None,
             suffixes=job.logits.suffixes,
         )
-        batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=job.schema)
+        present = pa.schema([field for field, _ in columns])
+        batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=present)
         return self._bad_rows.settle(chunk, batch, status)
 
 

@@ -356,5 +356,5 @@ def _read_targets(
     status = np.where(good, Status.OK, Status.BAD_LABEL).astype(np.uint8)
     if found is not None:
         status[found != Status.OK] = Status.BAD_LABEL
-        status[column_array(batch, name).is_null().to_numpy(zero_copy_only=False)] = Status.UNLABELLED
+        status[~valid_rows(column_array(batch, name))] = Status.UNLABELLED
     return targets, status

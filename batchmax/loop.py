@@ -23,13 +23,17 @@ from batchmax import kernels
 from batchmax.bad_rows import bad_row, describe_bad_row
 from batchmax.chunks import Chunk, limited
 from batchmax.commit import Output, places
+from batchmax.copying import Copying, Reading, footer_of
 from batchmax.errors import UsageError
 from batchmax.job import Job
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
+from batchmax.parquet import CopiedColumns, FileSchema
+from batchmax.parquet_files import pyarrow_only
 from batchmax.plan import plan_parts
 from batchmax.provenance import rejects_schema
+from batchmax.row_groups import RowGroupEncoder
 from batchmax.sink import ParquetSink
 from batchmax.source import ParquetSource
 from batchmax.storage import refuse_inputs_as_output
@@ -78,7 +82,8 @@ class Run:
     """The loop over one source: chunks in, row groups out.
 
     ``columns`` are the names that are read (None for all); ``plain`` the output columns that are written without
-    dictionary and statistics; ``written`` is how many bytes were.
+    dictionary and statistics, and ``split`` whether with the bytes of their numbers split; ``written`` is how many
+    bytes were.
     """
 
     source: ParquetSource | StreamSource
@@ -89,6 +94,7 @@ class Run:
     plain: Sequence[str]
     columns: Sequence[str] | None
     progress: Progress
+    split: bool = False
     written: int = 0
 
     @contextlib.contextmanager
@@ -115,9 +121,14 @@ class Run:
                 schema = rejects_schema(self.source.schema)
                 path = self.rejects.file_of(parts[0].name)
                 rejects = stack.enter_context(ParquetSink(path, schema, dict.fromkeys(schema.names, "SNAPPY"), ()))
+            workers = stack.enter_context(
+                ThreadPoolExecutor(self.source.job.options.threads or usable_cores(), "pages")
+            )
+            encoder, reading = self._ways(workers)
             for group in [parts] if self.out.is_file else [[part] for part in parts]:
-                with ParquetSink(self.out.file_of(group[0].name), self.schema, self.codecs, self.plain) as sink:
-                    rows = self._overlap(limited(self.source.chunks(group, self.columns), limit), work, sink, rejects)
+                path = self.out.file_of(group[0].name)
+                with ParquetSink(path, self.schema, self.codecs, self.plain, encoder) as sink:
+                    rows = self._overlap(limited(self.source.chunks(group, reading), limit), work, sink, rejects)
                     self.written += sink.close()
                 if limit is not None:
                     limit -= rows
@@ -132,15 +143,15 @@ class Run:
         free: list[Buffers] = []
         group: list[tuple[Result, Buffers]] = []
 
-        def write(group: list[tuple[Result, Buffers]]) -> list[Buffers]:
-            sink.write([result.batch for result, _ in group])
+        def write(group: list[tuple[Result, Buffers]], copied: CopiedColumns | None) -> list[Buffers]:
+            sink.write([result.batch for result, _ in group], copied)
             if rejects is not None:
                 rejects.write([result.rejects for result, _ in group if result.rejects is not None])
             return [buffers for _, buffers in group]
 
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
             ahead = reader.submit(next, chunks, None)
-            writing = writer.submit(write, [])
+            writing = writer.submit(write, [], None)
             while (chunk := ahead.result()) is not None:
                 ahead = reader.submit(next, chunks, None)
                 buffers = free.pop() if free else Buffers()
@@ -150,11 +161,25 @@ class Run:
                 self.progress.advance(chunk.batch.num_rows, chunk.batch.num_rows * self.source.job.row_bytes)
                 if chunk.ends_group:
                     free += writing.result()
-                    writing = writer.submit(write, group)
+                    writing = writer.submit(write, group, chunk.copied)
                     group = []
             writing.result()
-            write(group)
+            write(group, None)
         return rows
+
+    def _ways(self, workers: ThreadPoolExecutor) -> tuple[RowGroupEncoder | None, Reading]:
+        """Return how row groups are encoded (None for pyarrow's way), and how the source is read."""
+        if pyarrow_only():
+            return None, Reading(self.columns)
+        options, files = self.source.job.options, self.source.files
+        like = footer_of(files[0].path) if files else None
+        names = self.source.job.carried.names
+        schema = FileSchema(self.schema, like, names)
+        encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)
+        # Rows that are cut anew, or another codec, are encoded anew.
+        copies = options.compression is None and options.row_group_size is None
+        everything = options.limit is None and options.on_bad_row != "drop"
+        return encoder, Reading(self.columns, workers, Copying(schema, names, everything) if copies else None)
 
 
 def check_memory(source: ParquetSource | StreamSource) -> None:

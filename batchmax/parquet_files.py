@@ -74,6 +74,11 @@ def parquet_file(file: InputFile) -> pq.ParquetFile:
     )
 
 
+def pyarrow_only() -> bool:
+    """Return whether pyarrow is to read and write everything, for doubt and for bug reports."""
+    return os.environ.get("BATCHMAX_PARQUET") == "pyarrow"
+
+
 @contextlib.contextmanager
 def about(path: str) -> Iterator[None]:
     """Name the file in errors about its schema, which know columns and options only."""

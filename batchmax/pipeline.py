@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from batchmax import __version__
 from batchmax.chunks import Chunk, limited
+from batchmax.copying import Reading
 from batchmax.errors import DataError, GateError, UsageError
 from batchmax.job import Job
 from batchmax.loop import PROGRAM_BYTES, BadRows, Progress, Result, Run, open_outputs, use_threads
@@ -86,7 +87,7 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
 
     def batches() -> Iterator[pa.RecordBatch]:
         # Each batch has memory of its own, since nobody knows how long the reader's user keeps it.
-        for chunk in limited(source.chunks(parts, source.job.columns_read), options.limit):
+        for chunk in limited(source.chunks(parts, Reading(source.job.columns_read)), options.limit):
             with use_threads(options):
                 result = work(chunk, Buffers())
             yield result.batch

@@ -183,12 +183,14 @@ def score_table(batch: pa.RecordBatch, scores: Scores, job: Job, take: Take = np
         lacking = missing["probs"]
         for name in TOP_K_OUTPUTS:
             columns += _wrap(name, scores.values[name], lacking if lacking.any() else None, job, take)
-    return pa.RecordBatch.from_arrays([array for _, array in columns], schema=job.schema)
+    present = pa.schema([field for field, _ in columns])
+    return pa.RecordBatch.from_arrays([array for _, array in columns], schema=present)
 
 
 def carried_columns(batch: pa.RecordBatch, job: Job) -> list[tuple[pa.Field, pa.Array]]:
-    """Return the columns of a batch that are carried through."""
-    return [(field, _narrow(batch.column(field.name), field.type)) for field in job.carried]
+    """Return the columns of a batch that are carried through, but those that were not read."""
+    names = set(batch.schema.names)
+    return [(field, _narrow(batch.column(field.name), field.type)) for field in job.carried if field.name in names]
 
 
 def looks_like_probabilities(matrix: Array) -> bool:

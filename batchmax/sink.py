@@ -6,7 +6,6 @@ Knows where the bytes go and how they are encoded; not what they mean, nor when 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,10 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchmax import __version__
 from batchmax.errors import OutputError
+from batchmax.parquet import CopiedColumns, FileWriter
+from batchmax.row_groups import RowGroupEncoder, leaf_columns, leaf_names, writer_options
 from batchmax.storage import open_exclusively
 
 STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax")
@@ -24,6 +26,8 @@ STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax")
 
 STALE_PREFIX = b"org.apache.spark."
 """Spark believes this schema rather than the file's, and would not show new columns."""
+
+CREATED_BY = f"batchmax version {__version__}"
 
 CODECS = {"SNAPPY", "ZSTD", "LZ4", "GZIP", "BROTLI", "NONE"}
 
@@ -41,32 +45,45 @@ class ParquetSink:
         The codec of each column, by its name.
     plain
         The columns whose values hardly repeat: written without dictionary and statistics.
+    encoder
+        What makes row groups, if pyarrow is not to write the file by itself.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, compression: Mapping[str, str], plain: Iterable[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        compression: Mapping[str, str],
+        plain: Iterable[str],
+        encoder: RowGroupEncoder | None = None,
+    ) -> None:
         self.path = path
         self.rows = 0
-        self._schema = schema
-        plain = frozenset(plain)
-        leaves = leaf_columns(schema)
+        self._n_leaves = len(leaf_columns(schema))
+        self._encoder = encoder
         with self._writing():
             self._file = os.fdopen(open_exclusively(path), "wb", buffering=0)
-            self._writer = pq.ParquetWriter(
-                self._file,
-                schema,
-                compression={leaf: compression[name] for leaf, name in leaves.items()},
-                use_dictionary=[leaf for leaf, name in leaves.items() if name not in plain],
-                write_statistics=[leaf for leaf, name in leaves.items() if name not in plain],
-                write_page_checksum=True,
-            )
+            if encoder is not None:
+                self._ours = FileWriter(self._file.fileno(), encoder.schema, CREATED_BY)
+            else:
+                options = writer_options(schema, compression, frozenset(plain))
+                self._arrow = pq.ParquetWriter(self._file, schema, **options)
 
-    def write(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """Append a row group made of some batches; without rows, append nothing."""
+    def write(self, batches: Sequence[pa.RecordBatch], copied: CopiedColumns | None = None) -> None:
+        """Append a row group made of some batches; without rows, append nothing.
+
+        ``copied`` are columns that the batches need not have, if their rows are as many.
+        """
         rows = sum(batch.num_rows for batch in batches)
         if not rows:
             return
         with self._writing():
-            self._writer.write_table(pa.Table.from_batches(batches), row_group_size=rows)
+            if self._encoder is None:
+                self._arrow.write_table(pa.Table.from_batches(batches), row_group_size=rows)
+            else:
+                whole = copied if copied is not None and copied.n_rows == rows else None
+                columns = self._encoder.encode(batches, whole)
+                self._ours.append(rows, columns, copied.sorting if copied is not None else ())
         self.rows += rows
 
     def close(self) -> int:
@@ -78,20 +95,24 @@ class ParquetSink:
             The file cannot be written, or does not hold what was written to it.
         """
         with self._writing():
-            self._writer.close()
+            if self._encoder is None:
+                self._arrow.close()
+            else:
+                self._ours.finish()
             os.fsync(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
             self._file.close()
             written = pq.read_metadata(self.path)
-        if written.num_rows != self.rows or written.num_columns != len(leaf_columns(self._schema)):
+        if written.num_rows != self.rows or written.num_columns != self._n_leaves:
             raise OutputError("the file does not hold what was written", where=str(self.path), remedy="check the disk")
         return size
 
     def abandon(self) -> None:
         """Let go of the file, whole or not."""
         # A writer that is still open would try to finish the file when it is collected, and complain that it cannot.
-        with contextlib.suppress(OSError, ValueError, pa.ArrowException):
-            self._writer.close()
+        if self._encoder is None:
+            with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+                self._arrow.close()
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -108,21 +129,13 @@ class ParquetSink:
         return _Writing(self.path)
 
 
-def leaf_columns(schema: pa.Schema) -> dict[str, str]:
-    """Return the path of every leaf that a schema has in Parquet, and the column it belongs to."""
-    buffer = io.BytesIO()
-    pq.write_table(schema.empty_table(), buffer)
-    leaves = pq.read_metadata(buffer).schema
-    return {leaves.column(index).path: name for index, name in enumerate(_leaf_names(schema))}
-
-
 def input_codecs(metadata: pq.FileMetaData | None) -> dict[str, str]:
     """Return the codec of each column of a file, by the column's name."""
     codecs: dict[str, str] = {}
     if metadata is None or not metadata.num_row_groups:
         return codecs
     group = metadata.row_group(0)
-    for index, name in enumerate(_leaf_names(metadata.schema.to_arrow_schema())):
+    for index, name in enumerate(leaf_names(metadata.schema.to_arrow_schema())):
         column = group.column(index)
         codec = "NONE" if column.compression == "UNCOMPRESSED" else column.compression.replace("LZ4_RAW", "LZ4")
         codecs.setdefault(name, codec if codec in CODECS else "SNAPPY")
@@ -136,19 +149,6 @@ def kept_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
         for key, value in (metadata or {}).items()
         if key not in STALE_KEYS and not key.startswith(STALE_PREFIX)
     }
-
-
-def _leaf_names(schema: pa.Schema) -> list[str]:
-    """Return the column of each leaf. A path does not tell: a name may have a dot in it."""
-    return [field.name for field in schema for _ in range(_count_leaves(field.type))]
-
-
-def _count_leaves(arrow_type: pa.DataType) -> int:
-    if isinstance(arrow_type, pa.BaseExtensionType):
-        return _count_leaves(arrow_type.storage_type)
-    if not pa.types.is_nested(arrow_type):
-        return 1
-    return sum(_count_leaves(arrow_type.field(index).type) for index in range(arrow_type.num_fields))
 
 
 class _Writing:

@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from batchmax.arrow import without_views
 from batchmax.chunks import Chunk, Cut, Origin, Part, Ways, plan_cut, regroup
 from batchmax.columns import LogitsColumn, find_logits
+from batchmax.copying import Copier, Reading
 from batchmax.errors import DataError, UsageError
 from batchmax.job import plan_scoring
 from batchmax.labels import find_classes
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
-from batchmax.parquet import MatrixReader, NotAMatrix
-from batchmax.parquet_files import InputFile, about, arrow_schema, open_file, parquet_file, reading
+from batchmax.parquet import CopiedColumns, MatrixReader, NotAMatrix
+from batchmax.parquet_files import InputFile, about, arrow_schema, open_file, parquet_file, pyarrow_only, reading
 from batchmax.storage import find_files
 from batchmax.stream_source import StreamSource
 
@@ -108,12 +109,9 @@ class ParquetSource:
             for file in self.files
         ]
 
-    def chunks(self, parts: Iterable[Part], columns: Sequence[str] | None) -> Iterator[Chunk]:
-        """Read the rows of some parts in order, in chunks that the inputs and options decide, never the machine.
-
-        ``columns`` are the names that are needed, nested ones dotted; None for all.
-        """
-        chunks = (chunk for part in parts for chunk in self._part_chunks(part, columns))
+    def chunks(self, parts: Iterable[Part], how: Reading) -> Iterator[Chunk]:
+        """Read the rows of some parts in order, in chunks that the inputs and options decide, never the machine."""
+        chunks = (chunk for part in parts for chunk in self._part_chunks(part, how))
         wanted = self._options.row_group_size
         return chunks if wanted is None else regroup(chunks, wanted, wanted)
 
@@ -126,16 +124,19 @@ class ParquetSource:
         )
         return max((cut.memory() for cut in cuts), default=0)
 
-    def _part_chunks(self, part: Part, columns: Sequence[str] | None) -> Iterator[Chunk]:
+    def _part_chunks(self, part: Part, how: Reading) -> Iterator[Chunk]:
         file = self.files[part.file]
         with reading(file.path), parquet_file(file) as parquet, open_descriptor(file.path) as descriptor:
+            copier = None if how.copying is None else Copier(descriptor, how.copying, self.ways)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 metadata = parquet.metadata.row_group(group)
                 cut = self._cut(file, metadata)
                 left = metadata.num_rows
-                batches = self._batches(parquet, descriptor, group, cut.piece, columns)
-                chunks = (replace(chunk, origin=Origin(file.path, row, group)) for chunk in batches)
+                copied = copier.copy(group, left, whole=cut.group >= left) if copier is not None else None
+                batches = self._batches(parquet, descriptor, group, cut.piece, self._still_read(how, copied))
+                origin = Origin(file.path, row, group)
+                chunks = (replace(chunk, origin=origin, copied=copied) for chunk in batches)
                 for chunk in regroup(chunks, cut.group, cut.piece):
                     left -= chunk.batch.num_rows
                     yield replace(chunk, origin=replace(chunk.origin, first_row=row))
@@ -148,14 +149,23 @@ class ParquetSource:
                         remedy="the file is damaged: make it again",
                     )
 
+    def _still_read(self, how: Reading, copied: CopiedColumns | None) -> Reading:
+        """Return how to read a row group of which some columns are copied."""
+        if how.columns is None or copied is None or how.copying is None or not how.copying.instead:
+            return how
+        needed = {*self.job.logits.names, *([self.job.label.name] if self.job.label else [])}
+        # A column with logits or labels somewhere in it is read whole, as it always is.
+        needed |= {name.split(".")[0] for name in needed}
+        return replace(how, columns=[name for name in how.columns if name not in copied.chunks or name in needed])
+
     def _batches(
-        self, parquet: pq.ParquetFile, descriptor: int, group: int, rows: int, columns: Sequence[str] | None
+        self, parquet: pq.ParquetFile, descriptor: int, group: int, rows: int, how: Reading
     ) -> Iterator[Chunk]:
         """Read a row group, the logits as a matrix if they are one as far as the pages show it."""
         done = 0
-        reader = self._matrix_reader(parquet, descriptor, group, columns)
+        reader = self._matrix_reader(parquet, descriptor, group, how)
         if reader is not None:
-            others = [name for name in columns or () if name not in self.job.logits.names]
+            others = [name for name in how.columns or () if name not in self.job.logits.names]
             try:
                 for batch in parquet.iter_batches(rows, [group], others):
                     logits = _matrix(batch.num_rows, self.job.n_classes, reader.dtype)
@@ -170,16 +180,14 @@ class ParquetSource:
                 return
         self.ways.slow += 1
         # Batches before the one that could not be read as a matrix are read again, but not given again.
-        for batch in itertools.islice(parquet.iter_batches(rows, [group], columns), done, None):
+        for batch in itertools.islice(parquet.iter_batches(rows, [group], how.columns), done, None):
             yield Chunk(without_views(batch), NOWHERE)
 
-    def _matrix_reader(
-        self, parquet: pq.ParquetFile, descriptor: int, group: int, columns: Sequence[str] | None
-    ) -> MatrixReader | None:
+    def _matrix_reader(self, parquet: pq.ParquetFile, descriptor: int, group: int, how: Reading) -> MatrixReader | None:
         """Return a reader of the logits of a row group as a matrix, or None if they must be read as a column."""
         job = self.job
-        carried = columns is None or job.logits.names[0].split(".")[0] in job.carried.names
-        if carried or os.environ.get("BATCHMAX_PARQUET") == "pyarrow" or job.logits.layout not in MATRIX_LAYOUTS:
+        carried = how.columns is None or job.logits.names[0].split(".")[0] in job.carried.names
+        if carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
             return None
         name = job.logits.names[0]
         metadata = parquet.metadata.row_group(group)
@@ -189,7 +197,9 @@ class ParquetSource:
             return None
         column = parquet.metadata.schema.column(found[0])
         try:
-            reader = MatrixReader(descriptor, metadata.column(found[0]), column, metadata.num_rows, job.n_classes)
+            reader = MatrixReader(
+                descriptor, metadata.column(found[0]), column, metadata.num_rows, job.n_classes, how.workers
+            )
         except NotAMatrix as error:
             self.ways.refused(str(error))
             return None

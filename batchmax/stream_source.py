@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow as pa
 from batchmax.arrow import schema_without_views, without_views
 from batchmax.chunks import Chunk, Origin, Part, Ways, plan_cut, regroup
 from batchmax.columns import find_logits
+from batchmax.copying import Reading
 from batchmax.job import plan_scoring
 from batchmax.matrices import first_row_length
 from batchmax.options import ScoreOptions
@@ -42,9 +43,9 @@ class StreamSource:
         """Return that a stream is one file of one row group, whose length nobody knows."""
         return [[0]]
 
-    def chunks(self, parts: Iterable[Part], columns: Sequence[str] | None) -> Iterator[Chunk]:
+    def chunks(self, parts: Iterable[Part], how: Reading) -> Iterator[Chunk]:
         """Read the rows in order. A stream is one part, and gives all of its columns."""
-        del parts, columns
+        del parts, how
         cut = plan_cut(self.job)
         return regroup(self._batches(), cut.group, cut.piece)
 

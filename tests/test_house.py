@@ -29,6 +29,7 @@ FLOORS = [
     {"provenance"},
     {"source", "sink", "plan", "commit"},
     {"stream_source"},
+    {"copying", "row_groups"},
     {"chunks", "parquet_files"},
     {"storage"},
     {"scoring"},

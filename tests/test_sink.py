@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax.errors import OutputError
-from batchmax.sink import ParquetSink, input_codecs, kept_metadata, leaf_columns
+from batchmax.row_groups import leaf_columns
+from batchmax.sink import ParquetSink, input_codecs, kept_metadata
 
 ROWS = 500
 PROBS = np.random.default_rng(3).random((ROWS, 8), np.float32)
@@ -164,7 +165,7 @@ def test_a_full_disk_is_an_output_error(tmp_path):
         def full(_):
             raise OSError(28, "No space left on device")
 
-        sink._writer.write_table = lambda *_, **__: full(None)
+        sink._arrow.write_table = lambda *_, **__: full(None)
         with pytest.raises(OutputError, match=r"x\.parquet: cannot be written: No space left on device; make room"):
             sink.write([BATCH])
 

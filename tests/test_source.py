@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchmax import chunks as module
+from batchmax.copying import Reading
 from batchmax.errors import DataError, UsageError
 from batchmax.options import score_options
 from batchmax.plan import plan_parts
@@ -35,7 +36,7 @@ def table(rows, k=3, start=0):
 
 def read(source, columns=None):
     parts = plan_parts(source.group_rows(), source.job.row_bytes)
-    return list(source.chunks(parts, columns))
+    return list(source.chunks(parts, Reading(columns)))
 
 
 def groups(chunks):

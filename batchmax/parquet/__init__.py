@@ -6,7 +6,28 @@ nothing. General readers handle them one by one all the same. Here they are comp
 
 from __future__ import annotations
 
+from batchmax.parquet.copies import CopiedColumns, NotCopyable, copy_column, sorting_of
+from batchmax.parquet.encoded import EncodedChunk
+from batchmax.parquet.file_writer import FileSchema, FileWriter, Sorting
+from batchmax.parquet.footer import Footer, FooterError
+from batchmax.parquet.matrix_pages import MatrixFormat, MatrixRows, encode_matrix
 from batchmax.parquet.pages import NotAMatrix
 from batchmax.parquet.reader import MatrixReader
 
-__all__ = ["MatrixReader", "NotAMatrix"]
+__all__ = [
+    "CopiedColumns",
+    "EncodedChunk",
+    "FileSchema",
+    "FileWriter",
+    "Footer",
+    "FooterError",
+    "MatrixFormat",
+    "MatrixReader",
+    "MatrixRows",
+    "NotAMatrix",
+    "NotCopyable",
+    "Sorting",
+    "copy_column",
+    "encode_matrix",
+    "sorting_of",
+]

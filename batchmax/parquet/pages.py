@@ -1,7 +1,7 @@
-"""Pages of a column chunk: found, checked and unpacked, one after another, through a window that is used again.
+"""Pages of a column chunk: found, checked and unpacked, several at once, and given in order.
 
-What is read are positioned reads into that window; a file is never mapped, because one that is cut short under a map is
-a signal rather than an error. Knows pages, not what is in them.
+What is read are positioned reads into windows of memory that Arrow's pool gives out again and again; a file is never
+mapped, because one that is cut short under a map is a signal rather than an error. Knows pages, not what is in them.
 
 See Also
 --------
@@ -11,13 +11,15 @@ https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader and wha
 from __future__ import annotations
 
 import os
-import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from batchmax.parquet.thrift import Struct, ThriftError, read_struct
@@ -34,9 +36,12 @@ CODECS = {
     "LZ4": "lz4_raw",
     "LZ4_RAW": "lz4_raw",
 }
+SLOW_CODECS = {"GZIP", "BROTLI", "ZSTD"}
 WINDOW = 4 << 20
 HEADER = 1 << 16
 MOST_PAGE_BYTES = 1 << 30
+PAGES_AHEAD = 4
+"""Pages that are unpacked while the one before them is looked at."""
 
 
 class NotAMatrix(ValueError):  # noqa: N818 - says what a column is, and nothing went wrong
@@ -66,6 +71,8 @@ class PageReader:
         Where in the file the chunk lies.
     codec
         Its compression, as pyarrow's metadata names it.
+    workers
+        Who checks and unpacks pages while those before them are looked at; None for nobody else.
 
     Raises
     ------
@@ -73,15 +80,13 @@ class PageReader:
         A codec that is not read here.
     """
 
-    def __init__(self, descriptor: int, start: int, end: int, codec: str) -> None:
+    def __init__(self, descriptor: int, start: int, end: int, codec: str, workers: Executor | None = None) -> None:
         if codec != "UNCOMPRESSED" and codec not in CODECS:
             raise NotAMatrix(f"codec {codec}")
-        self._descriptor = descriptor
-        self._at = start
-        self._end = end
-        self._codec = None if codec == "UNCOMPRESSED" else pa.Codec(CODECS[codec])
-        self._window = np.empty(0, np.uint8)
-        self._low = self._high = start
+        self._packed = packed_pages(Window(descriptor, start, end))
+        self._codec = None if codec == "UNCOMPRESSED" else CODECS[codec]
+        # Handing a page to somebody else takes longer than unpacking it does with the quick codecs.
+        self._workers = workers if codec in SLOW_CODECS else None
 
     def __iter__(self) -> Iterator[Page]:
         """Read the pages in order.
@@ -93,40 +98,43 @@ class PageReader:
         OSError
             The file cannot be read.
         """
-        while self._at < self._end:
-            header = self._header()
-            packed = self._number(header, 3)
-            unpacked = self._number(header, 2)
-            body = self._bytes(self._at, packed)
-            self._at += packed
-            if 4 in header and zlib.crc32(body.data) != header[4].value & 0xFFFFFFFF:
-                raise NotAMatrix("a page's checksum is wrong")
-            kind = header[1].value
-            if kind == INDEX_PAGE:
-                continue
-            if kind == DATA_PAGE:
-                yield self._page_v1(_inner(header, 5), self._unpack(body, unpacked))
-            elif kind == DATA_PAGE_V2:
-                yield self._page_v2(_inner(header, 8), body, unpacked)
-            elif kind == DICTIONARY_PAGE:
-                inner = _inner(header, 7)
-                none = np.empty(0, np.uint8)
-                values = self._unpack(body, unpacked)
-                yield Page(kind, self._number(inner, 1), self._number(inner, 2), none, none, values)
-            else:
-                raise NotAMatrix(f"page type {kind}")
+        if self._workers is None:
+            yield from map(self._page, self._packed)
+            return
+        ahead: deque[Future[Page]] = deque()
+        for page in self._packed:
+            ahead.append(self._workers.submit(self._page, page))
+            if len(ahead) > PAGES_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def _page(self, page: PackedPage) -> Page:
+        page.check()
+        header, body = page.header, page.body
+        kind = header[1].value
+        unpacked = number(header, 2)
+        if kind == DATA_PAGE:
+            return self._page_v1(_inner(header, 5), self._unpack(body, unpacked))
+        if kind == DATA_PAGE_V2:
+            return self._page_v2(_inner(header, 8), body, unpacked)
+        if kind == DICTIONARY_PAGE:
+            inner = _inner(header, 7)
+            none = np.empty(0, np.uint8)
+            return Page(kind, number(inner, 1), number(inner, 2), none, none, self._unpack(body, unpacked))
+        raise NotAMatrix(f"page type {kind}")
 
     def _page_v1(self, header: Struct, body: Bytes) -> Page:
-        if self._number(header, 3) != RLE or self._number(header, 4) != RLE:
+        if number(header, 3) != RLE or number(header, 4) != RLE:
             raise NotAMatrix("levels in another encoding than RLE")
         repetition, body = _prefixed(body)
         definition, body = _prefixed(body)
-        return Page(DATA_PAGE, self._number(header, 1), self._number(header, 2), repetition, definition, body)
+        return Page(DATA_PAGE, number(header, 1), number(header, 2), repetition, definition, body)
 
     def _page_v2(self, header: Struct, body: Bytes, unpacked: int) -> Page:
-        if self._number(header, 2):
+        if number(header, 2):
             raise NotAMatrix("a page with nulls")
-        definition, repetition = self._number(header, 5), self._number(header, 6)
+        definition, repetition = number(header, 5), number(header, 6)
         levels = definition + repetition
         if levels > len(body) or levels > unpacked:
             raise NotAMatrix("levels are longer than their page")
@@ -137,38 +145,12 @@ class PageReader:
             raise NotAMatrix("a page is not as long as it says")
         return Page(
             DATA_PAGE_V2,
-            self._number(header, 1),
-            self._number(header, 4),
+            number(header, 1),
+            number(header, 4),
             body[:repetition],
             body[repetition:levels],
             values,
         )
-
-    def _header(self) -> Struct:
-        size = min(HEADER, self._end - self._at)
-        try:
-            header, length = read_struct(self._bytes(self._at, size).data)
-        except ThriftError as error:
-            raise NotAMatrix(f"a page header is damaged: {error}") from error
-        self._at += length
-        return header
-
-    def _bytes(self, at: int, size: int) -> Bytes:
-        """Return bytes of the file, from the window where they are in it."""
-        if size > self._end - at:
-            raise NotAMatrix("a page reaches beyond its column")
-        if not self._low <= at <= at + size <= self._high:
-            if size > len(self._window):
-                self._window = np.empty(max(size, min(WINDOW, self._end - at)), np.uint8)
-            self._low = self._high = at
-            most = at + min(len(self._window), self._end - at)
-            while self._high < most:
-                room = self._window.data[self._high - at : most - at]
-                got = os.preadv(self._descriptor, [room], self._high)
-                if not got:
-                    raise NotAMatrix("the file ends in the middle of a column")
-                self._high += got
-        return self._window[at - self._low : at - self._low + size]
 
     def _unpack(self, body: Bytes, size: int) -> Bytes:
         if self._codec is None:
@@ -178,16 +160,107 @@ class PageReader:
         if not size:
             return np.empty(0, np.uint8)
         try:
-            return np.frombuffer(self._codec.decompress(pa.py_buffer(body), size), np.uint8)
+            return np.frombuffer(pa.Codec(self._codec).decompress(pa.py_buffer(body), size), np.uint8)
         except (OSError, pa.ArrowException) as error:
             raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
 
-    @staticmethod
-    def _number(header: Struct, field: int) -> int:
-        value: Any = header[field].value if field in header else None
-        if not isinstance(value, int) or not 0 <= value <= MOST_PAGE_BYTES:
-            raise NotAMatrix("a page header lacks a number, or has an impossible one")
-        return value
+
+@dataclass(frozen=True, eq=False)
+class PackedPage:
+    """A page as it lies in the file."""
+
+    header: Struct
+    body: Bytes
+
+    def check(self) -> None:
+        """Compare the page with its checksum, if it has one.
+
+        Raises
+        ------
+        NotAMatrix
+            They differ.
+        """
+        if 4 in self.header and crc32(self.body.data) != self.header[4].value & 0xFFFFFFFF:
+            raise NotAMatrix("a page's checksum is wrong")
+
+
+class Window:
+    """Some bytes of a file, from ``start`` to ``end``, of which a few are in memory.
+
+    The memory is not used again while somebody still looks at it. With ``n_bytes`` at least ``end - start`` all bytes
+    are read at once.
+    """
+
+    def __init__(self, descriptor: int, start: int, end: int, n_bytes: int = WINDOW) -> None:
+        self.start = start
+        self.end = end
+        self._descriptor = descriptor
+        self._n_bytes = n_bytes
+        self._window = np.empty(0, np.uint8)
+        self._low = start
+
+    def bytes(self, at: int, size: int) -> Bytes:
+        """Return bytes of the file.
+
+        Raises
+        ------
+        NotAMatrix
+            They are not all there.
+        OSError
+            The file cannot be read.
+        """
+        if size > self.end - at:
+            raise NotAMatrix("a page reaches beyond its column")
+        if not self._low <= at <= at + size <= self._low + len(self._window):
+            window = np.frombuffer(pa.allocate_buffer(min(max(size, self._n_bytes), self.end - at)), np.uint8)
+            have = 0
+            while have < len(window):
+                got = os.preadv(self._descriptor, [window.data[have:]], at + have)
+                if not got:
+                    raise NotAMatrix("the file ends in the middle of a column")
+                have += got
+            self._window, self._low = window, at
+        return self._window[at - self._low : at - self._low + size]
+
+
+def packed_pages(window: Window) -> Iterator[PackedPage]:
+    """Find the pages of a column chunk.
+
+    Raises
+    ------
+    NotAMatrix
+        A header that is damaged, or a page that is not all there.
+    OSError
+        The file cannot be read.
+    """
+    at = window.start
+    while at < window.end:
+        try:
+            header, length = read_struct(window.bytes(at, min(HEADER, window.end - at)).data)
+        except ThriftError as error:
+            raise NotAMatrix(f"a page header is damaged: {error}") from error
+        at += length
+        size = number(header, 3)
+        body = window.bytes(at, size)
+        at += size
+        if 1 not in header:
+            raise NotAMatrix("a page header lacks its type")
+        if header[1].value != INDEX_PAGE:
+            yield PackedPage(header, body)
+
+
+def number(header: Struct, field: int) -> int:
+    """Return a count or a size of a page header.
+
+    Raises
+    ------
+    NotAMatrix
+        It is not there, or impossible.
+    """
+    value: Any = header[field].value if field in header else None
+    if not isinstance(value, int) or not 0 <= value <= MOST_PAGE_BYTES:
+        raise NotAMatrix("a page header lacks a number, or has an impossible one")
+    return value
 
 
 def _inner(header: Struct, field: int) -> Struct:

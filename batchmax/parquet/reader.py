@@ -9,6 +9,7 @@ and again, and the definition levels are all the largest one. They are compared 
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ class MatrixReader:
         What the schema says of the column.
     n_rows, n_classes
         The shape the whole chunk must have.
+    workers
+        Who unpacks pages ahead, as for :class:`~batchmax.parquet.pages.PageReader`.
 
     Attributes
     ----------
@@ -55,6 +58,7 @@ class MatrixReader:
         column: pq.ColumnSchema,
         n_rows: int,
         n_classes: int,
+        workers: Executor | None = None,
     ) -> None:
         if chunk.physical_type not in TYPES:
             raise NotAMatrix(f"type {chunk.physical_type}")
@@ -70,7 +74,7 @@ class MatrixReader:
         start = chunk.data_page_offset
         if chunk.has_dictionary_page and chunk.dictionary_page_offset:
             start = min(start, chunk.dictionary_page_offset)
-        pages = PageReader(descriptor, start, start + chunk.total_compressed_size, chunk.compression)
+        pages = PageReader(descriptor, start, start + chunk.total_compressed_size, chunk.compression, workers)
         self._pages = iter(pages)
         self._packed = _packed_pattern(n_classes)
         self._place = 0

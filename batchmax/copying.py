@@ -1,0 +1,108 @@
+"""Carried columns as the bytes they are: which of them a row group of the output may have from the input undecoded.
+
+It may where the output's row group is one of the input's, the column is stored as it would be written, and its pages
+are what the footer says. Everything else is decoded and encoded again by pyarrow, which gives the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from batchmax.chunks import Ways
+from batchmax.parquet import (
+    CopiedColumns,
+    EncodedChunk,
+    FileSchema,
+    Footer,
+    FooterError,
+    NotCopyable,
+    copy_column,
+    sorting_of,
+)
+
+MOST_FOOTER_BYTES = 4 << 20
+"""Larger footers, of thousands of column chunks, take longer to read in Python than copying saves."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """How a source is to be read.
+
+    Attributes
+    ----------
+    columns
+        The names that are needed, nested ones dotted; None for all.
+    workers
+        Who unpacks pages ahead of the reader; None for nobody.
+    copying
+        What may be copied; None for nothing.
+    """
+
+    columns: Sequence[str] | None = None
+    workers: Executor | None = None
+    copying: Copying | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Copying:
+    """What is asked of a reader.
+
+    Attributes
+    ----------
+    schema
+        Of the output.
+    names
+        The columns that are carried through.
+    instead
+        Whether a column that is copied need not be read as well, because every row will be written.
+    """
+
+    schema: FileSchema
+    names: Sequence[str]
+    instead: bool
+
+
+class Copier:
+    """Copies columns of one open file."""
+
+    def __init__(self, descriptor: int, copying: Copying, ways: Ways) -> None:
+        self._descriptor = descriptor
+        self._copying = copying
+        self._ways = ways
+        try:
+            self._footer: Footer | None = Footer.read(descriptor, MOST_FOOTER_BYTES)
+        except FooterError:
+            self._footer = None
+
+    def copy(self, group: int, rows: int, *, whole: bool) -> CopiedColumns | None:
+        """Return what an output may have from a row group of so many rows.
+
+        ``whole`` is whether all of them become one row group; if not, only how they are sorted stays true.
+        """
+        if self._footer is None:
+            return None
+        chunks: dict[str, list[EncodedChunk]] = {}
+        for name in self._copying.names:
+            try:
+                column = self._footer.column(name) if whole else None
+                if column is not None and self._copying.schema.takes(column):
+                    chunks[name] = copy_column(self._descriptor, self._footer, group, column)
+            except NotCopyable as error:
+                self._ways.refused(str(error))
+        self._ways.copied += len(chunks)
+        try:
+            sorting = sorting_of(self._footer, group, self._copying.schema)
+        except NotCopyable:
+            sorting = []
+        return CopiedColumns(rows, chunks, sorting)
+
+
+def footer_of(path: str) -> Footer | None:
+    """Return the footer of a file, or None if it is too long to be worth reading."""
+    with open(path, "rb") as stream:  # noqa: PTH123 - a URI one day
+        try:
+            return Footer.read(stream.fileno(), MOST_FOOTER_BYTES)
+        except FooterError:
+            return None

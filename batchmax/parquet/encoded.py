@@ -1,0 +1,79 @@
+"""A column chunk as bytes: what it says of itself does not depend on where in a file it comes to lie.
+
+It was encoded here (``matrix_pages``), by pyarrow in memory, or by whoever wrote the file it was copied from. Whatever
+the origin, what refers to places outside of the chunk, or may be wrong in another file, has been left out.
+
+See Also
+--------
+https://github.com/apache/parquet-format (``parquet.thrift``: ColumnChunk and ColumnMetaData)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchmax.parquet.thrift import I64, Field, Struct
+
+# Fields of ColumnMetaData.
+TYPE, ENCODINGS, PATH, CODEC, N_VALUES, UNPACKED_BYTES, PACKED_BYTES = 1, 2, 3, 4, 5, 6, 7
+DATA_PAGE_AT, INDEX_PAGE_AT, DICTIONARY_AT, STATISTICS = 9, 10, 11, 12
+BLOOM_FILTER = (14, 15)
+OLD_STATISTICS = (1, 2)
+"""The smallest and largest value as old readers wanted them, in an order that depends on the type and the writer."""
+MIN_MAX_STATISTICS = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedChunk:
+    """A column chunk of one leaf: its bytes, in pieces, and its ColumnMetaData with positions from its own start."""
+
+    pieces: Sequence[Any]
+    metadata: Struct
+
+    @property
+    def n_bytes(self) -> int:
+        """The number of bytes in all pieces."""
+        return int(self.metadata[PACKED_BYTES].value)
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """The number of bytes that its pages have when they are unpacked."""
+        return int(self.metadata[UNPACKED_BYTES].value)
+
+    def placed(self, at: int, path: Sequence[bytes]) -> Struct:
+        """Return the ColumnMetaData of the chunk as it lies at a position of a file, under a path of its schema."""
+        metadata = dict(self.metadata)
+        for field in (DATA_PAGE_AT, DICTIONARY_AT):
+            if field in metadata:
+                metadata[field] = Field(I64, metadata[field].value + at)
+        metadata[PATH] = Field(metadata[PATH].kind, type(metadata[PATH].value)(metadata[PATH].value.kind, list(path)))
+        return metadata
+
+
+def place_of(metadata: Struct) -> tuple[int, int]:
+    """Return where a column chunk begins and how many bytes it has, as its ColumnMetaData say."""
+    start = metadata[DATA_PAGE_AT].value
+    if DICTIONARY_AT in metadata and metadata[DICTIONARY_AT].value > 0:
+        start = min(start, metadata[DICTIONARY_AT].value)
+    return start, metadata[PACKED_BYTES].value
+
+
+def movable(metadata: Struct, *, ordered: bool = True) -> Struct:
+    """Return ColumnMetaData with positions from the chunk's own start, and without what is not true elsewhere.
+
+    ``ordered`` is whether the column has the order that its type defines; without, what is smallest is not known.
+    """
+    start, _ = place_of(metadata)
+    kept = {number: field for number, field in metadata.items() if number not in {INDEX_PAGE_AT, *BLOOM_FILTER}}
+    for field in (DATA_PAGE_AT, DICTIONARY_AT):
+        if field in kept:
+            kept[field] = Field(I64, kept[field].value - start)
+    if DICTIONARY_AT in kept and metadata[DICTIONARY_AT].value <= 0:
+        del kept[DICTIONARY_AT]
+    if STATISTICS in kept:
+        left_out = {*OLD_STATISTICS, *(() if ordered else MIN_MAX_STATISTICS)}
+        known = {number: field for number, field in kept[STATISTICS].value.items() if number not in left_out}
+        kept[STATISTICS] = Field(kept[STATISTICS].kind, known)
+    return kept

@@ -1,0 +1,161 @@
+"""A Parquet file out of encoded column chunks: row groups appended one after another, the footer at the end.
+
+The schema is pyarrow's for the output's Arrow schema, except that a column which is carried through keeps the elements
+it has in the input, where the two are stored in the same way: so logical types, field ids and names survive that Arrow
+has no word for.
+
+See Also
+--------
+https://github.com/apache/parquet-format (``parquet.thrift``: FileMetaData and RowGroup)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from batchmax.parquet.encoded import EncodedChunk
+from batchmax.parquet.footer import (
+    COLUMNS,
+    CREATED_BY,
+    MAGIC,
+    N_ROWS,
+    ROW_GROUPS,
+    SCHEMA,
+    SORTING,
+    Footer,
+    SchemaColumn,
+    footer_of_schema,
+)
+from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
+
+MOST_PIECES = 512
+"""Pieces that are handed to the system at once; it takes no more than 1,024."""
+
+
+class FileSchema:
+    """The schema of a file that will be written.
+
+    Parameters
+    ----------
+    schema
+        The Arrow schema, with the metadata of the file.
+    like
+        The footer of the input, if there is one.
+    carried
+        The columns that are the input's.
+    """
+
+    def __init__(self, schema: pa.Schema, like: Footer | None = None, carried: Iterable[str] = ()) -> None:
+        self.footer = footer_of_schema(schema)
+        self._carried: dict[str, SchemaColumn] = {}
+        theirs = {name: like.column(name) for name in carried} if like is not None else {}
+        self.columns: list[SchemaColumn] = []
+        for ours in self.footer.columns:
+            column = theirs.get(ours.name)
+            if column is not None and column.stored_as(ours):
+                self._carried[ours.name] = column
+                self.columns.append(column)
+            else:
+                self.columns.append(ours)
+
+    def takes(self, column: SchemaColumn) -> bool:
+        """Return whether chunks of a column of another file may be copied into this one's."""
+        ours = self._carried.get(column.name)
+        return ours is not None and ours.means(column)
+
+    @property
+    def elements(self) -> list[Struct]:
+        """The elements of the whole tree, the root first."""
+        root = self.footer.fields[SCHEMA].value.values[0]
+        return [root, *(element for column in self.columns for element in column.elements)]
+
+
+@dataclass(frozen=True)
+class Sorting:
+    """That rows are sorted by a leaf: its column, its number among that column's leaves, and what the footer says."""
+
+    column: str
+    leaf: int
+    element: Struct
+
+
+class FileWriter:
+    """A file that is written row group by row group.
+
+    Parameters
+    ----------
+    descriptor
+        Of a new file, open for writing. Whoever opened it closes it.
+    schema
+        Of the file.
+    created_by
+        The program's name and version, as the format wants it: ``name version 1.2.3``.
+
+    Raises
+    ------
+    OSError
+        From every method: the file cannot be written.
+    """
+
+    def __init__(self, descriptor: int, schema: FileSchema, created_by: str) -> None:
+        self._descriptor = descriptor
+        self._schema = schema
+        self._created_by = created_by
+        self._at = 0
+        self._groups: list[Struct] = []
+        self._n_rows = 0
+        self._write([MAGIC])
+
+    def append(self, n_rows: int, columns: Mapping[str, Sequence[EncodedChunk]], sorting: Sequence[Sorting]) -> None:
+        """Append a row group: for each column of the schema, a chunk for each of its leaves."""
+        start, unpacked = self._at, 0
+        entries: list[Struct] = []
+        first_leaf: dict[str, int] = {}
+        for column in self._schema.columns:
+            first_leaf[column.name] = len(entries)
+            for chunk, path in zip(columns[column.name], column.leaves, strict=True):
+                metadata = chunk.placed(self._at, path)
+                entries.append({2: Field(I64, 0), 3: Field(STRUCT, metadata)})
+                unpacked += chunk.unpacked_bytes
+                before = self._at
+                self._write(chunk.pieces)
+                if self._at - before != chunk.n_bytes:
+                    raise ValueError(f"a chunk has {self._at - before} bytes, not {chunk.n_bytes}")
+        group: Struct = {
+            COLUMNS: Field(LIST, List(STRUCT, entries)),
+            2: Field(I64, unpacked),
+            3: Field(I64, n_rows),
+            5: Field(I64, start),
+            6: Field(I64, self._at - start),
+        }
+        if sorting:
+            keys = [{**key.element, 1: Field(I32, first_leaf[key.column] + key.leaf)} for key in sorting]
+            group[SORTING] = Field(LIST, List(STRUCT, keys))
+        self._groups.append(group)
+        self._n_rows += n_rows
+
+    def finish(self) -> None:
+        """Write the footer."""
+        fields = dict(self._schema.footer.fields)
+        fields[SCHEMA] = Field(LIST, List(STRUCT, self._schema.elements))
+        fields[N_ROWS] = Field(I64, self._n_rows)
+        fields[ROW_GROUPS] = Field(LIST, List(STRUCT, self._groups))
+        fields[CREATED_BY] = Field(BINARY, self._created_by.encode())
+        footer = write_struct(fields)
+        self._write([footer, len(footer).to_bytes(4, "little"), MAGIC])
+
+    def _write(self, pieces: Sequence[object]) -> None:
+        for first in range(0, len(pieces), MOST_PIECES):
+            views = [memoryview(piece).cast("B") for piece in pieces[first : first + MOST_PIECES]]  # type: ignore[arg-type]
+            views = [view for view in views if len(view)]
+            while views:
+                written = os.writev(self._descriptor, views)
+                self._at += written
+                while views and written >= len(views[0]):
+                    written -= len(views.pop(0))
+                if written:
+                    views[0] = views[0][written:]

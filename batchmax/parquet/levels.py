@@ -1,0 +1,81 @@
+"""The levels of a page of equally long lists: made once for a shape and used for every page of it.
+
+A level is how deep a value repeats (0 begins a row, 1 goes on with it) or how much of its path is there (the largest
+level for a number, 0 for a row that is null). Both are written as runs of one value or as groups of eight packed bits,
+whichever is shorter.
+
+See Also
+--------
+https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-packing hybrid)
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LONG_ROW = 64
+"""From this many values on, a row's repetition levels are shorter as two runs than as bits."""
+
+
+@lru_cache(maxsize=64)
+def full_levels(n_rows: int, n_classes: int, definition: int) -> bytes:
+    """Return what a page of rows without a null begins with: repetition levels, then definition levels.
+
+    Each of the two follows its own length in four bytes, as in data pages of version 1.
+    """
+    if n_classes == 1:
+        repetition = _run(n_rows, 0)
+    elif n_classes >= LONG_ROW:
+        repetition = (_run(1, 0) + _run(n_classes - 1, 1)) * n_rows
+    else:
+        goes_on = np.ones((n_rows, n_classes), np.bool_)
+        goes_on[:, 0] = False
+        repetition = _packed(goes_on.reshape(-1))
+    return _sized(repetition) + _sized(_run(n_rows * n_classes, definition))
+
+
+def levels_with_nulls(missing: NDArray[np.bool_], n_classes: int, definition: int) -> bytes:
+    """Return the same where some rows are null.
+
+    Parameters
+    ----------
+    missing : (n_rows,) bool
+        The rows that are null: one level each, and no value.
+    """
+    lengths = np.where(missing, 1, n_classes)
+    starts = np.cumsum(lengths) - lengths
+    goes_on = np.ones(int(lengths.sum()), np.bool_)
+    goes_on[starts] = False
+    borders = np.flatnonzero(np.diff(missing)) + 1
+    runs = [
+        _run(len(rows) if rows[0] else len(rows) * n_classes, 0 if rows[0] else definition)
+        for rows in np.split(missing, borders)
+    ]
+    return _sized(_packed(goes_on)) + _sized(b"".join(runs))
+
+
+def _run(count: int, level: int) -> bytes:
+    return varint(count << 1) + bytes([level])
+
+
+def _packed(bits: NDArray[Any]) -> bytes:
+    packed = np.packbits(bits, bitorder="little").tobytes()
+    return varint(len(packed) << 1 | 1) + packed
+
+
+def _sized(levels: bytes) -> bytes:
+    return len(levels).to_bytes(4, "little") + levels
+
+
+def varint(value: int) -> bytes:
+    """Return a number seven bits a byte, the lowest first."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,160 @@
+"""Record batches as a row group: each column encoded by who does it best, none by who needs it decoded.
+
+Columns of computed matrices become pages here (``parquet.encode_matrix``), columns that are carried through stay the
+bytes they are in the input where the row groups line up, and pyarrow encodes all others in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchmax.arrow import is_list, valid_rows
+from batchmax.parquet import CopiedColumns, EncodedChunk, FileSchema, Footer, MatrixFormat, MatrixRows, encode_matrix
+from batchmax.parquet.encoded import movable, place_of
+from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn
+
+LIST_ELEMENTS = 3
+"""A list column is three elements: the list, its entries, what an entry is."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroupEncoder:
+    """How the row groups of a file are encoded.
+
+    Attributes
+    ----------
+    schema
+        Of the file as Parquet has it.
+    codecs
+        By the column's name.
+    plain
+        The columns whose values hardly repeat: without dictionary and statistics, and as pages of a matrix where they
+        are one.
+    split
+        Whether the bytes of the numbers of such a matrix are split (BYTE_STREAM_SPLIT).
+    workers
+        Who encodes pages at the same time.
+    """
+
+    schema: FileSchema
+    codecs: Mapping[str, str]
+    plain: frozenset[str]
+    split: bool
+    workers: Executor
+    _options: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
+
+    def encode(self, batches: Sequence[pa.RecordBatch], copied: CopiedColumns | None) -> dict[str, list[EncodedChunk]]:
+        """Return the chunks of every column.
+
+        Parameters
+        ----------
+        batches
+            The rows, at least one. They need not have the columns that are copied.
+        copied
+            What comes from the input, if these rows are all of a row group of it.
+        """
+        columns = {name: list(chunks) for name, chunks in copied.chunks.items()} if copied is not None else {}
+        others: list[str] = []
+        for column in self.schema.columns:
+            if column.name in columns:
+                continue
+            rows = [matrix_rows(batch.column(column.name)) for batch in batches] if column.name in self.plain else []
+            form = self._matrix_format(column)
+            if form is None or not rows or None in rows:
+                others.append(column.name)
+            else:
+                known = [run for run in rows if run is not None]
+                columns[column.name] = [encode_matrix(known, form, self.workers.map)]
+        if others:
+            columns |= self._encode_with_pyarrow(pa.Table.from_batches([batch.select(others) for batch in batches]))
+        return columns
+
+    def _matrix_format(self, column: SchemaColumn) -> MatrixFormat | None:
+        """Return how a list column is written as a matrix, None if it is no list of lists' usual three elements."""
+        if len(column.elements) != LIST_ELEMENTS or len(column.leaves) != 1:
+            return None
+        outer, middle, inner = (element[REPETITION].value for element in column.elements)
+        if outer != OPTIONAL or middle != REPEATED or inner == REPEATED:
+            return None
+        return MatrixFormat(self.codecs[column.name], 2 + (inner == OPTIONAL), self.split)
+
+    def _encode_with_pyarrow(self, table: pa.Table) -> dict[str, list[EncodedChunk]]:
+        names = tuple(table.column_names)
+        if names not in self._options:
+            self._options[names] = writer_options(table.schema, self.codecs, self.plain)
+        stream = pa.BufferOutputStream()
+        with pq.ParquetWriter(stream, table.schema, store_schema=False, **self._options[names]) as writer:
+            writer.write_table(table, row_group_size=table.num_rows)
+        data = stream.getvalue()
+        footer = Footer.parse(data)
+        entries = footer.row_groups[0][1].value.values
+        return {
+            column.name: [
+                _cut_out(data, entries[leaf][3].value)
+                for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves))
+            ]
+            for column in footer.columns
+        }
+
+
+def matrix_rows(array: pa.Array) -> MatrixRows | None:
+    """Return a column's rows as a matrix, or None if they are not lists of one length of float32 or float64."""
+    if not is_list(array.type):
+        return None
+    values = array.flatten()
+    if values.type not in {pa.float32(), pa.float64()} or values.null_count:
+        return None
+    missing = ~valid_rows(array) if array.null_count else None
+    filled = len(array) - array.null_count
+    n_classes = len(values) // max(filled, 1) or 1
+    if filled * n_classes != len(values):
+        return None
+    if not pa.types.is_fixed_size_list(array.type):
+        lengths = np.diff(array.offsets.to_numpy())
+        if ((lengths if missing is None else lengths[~missing]) != n_classes).any():
+            return None
+    return MatrixRows(values.to_numpy().reshape(filled, n_classes), missing)
+
+
+def writer_options(schema: pa.Schema, codecs: Mapping[str, str], plain: frozenset[str]) -> dict[str, Any]:
+    """Return pyarrow's options for writing columns, by their leaves."""
+    leaves = leaf_columns(schema)
+    return {
+        "compression": {leaf: codecs[name] for leaf, name in leaves.items()},
+        "use_dictionary": [leaf for leaf, name in leaves.items() if name not in plain],
+        "write_statistics": [leaf for leaf, name in leaves.items() if name not in plain],
+        "write_page_checksum": True,
+    }
+
+
+def leaf_columns(schema: pa.Schema) -> dict[str, str]:
+    """Return the path of every leaf that a schema has in Parquet, and the column it belongs to."""
+    stream = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), stream)
+    leaves = pq.read_metadata(pa.BufferReader(stream.getvalue())).schema
+    return {leaves.column(index).path: name for index, name in enumerate(leaf_names(schema))}
+
+
+def leaf_names(schema: pa.Schema) -> list[str]:
+    """Return the column of each leaf. A path does not tell: a name may have a dot in it."""
+    return [field.name for field in schema for _ in range(_count_leaves(field.type))]
+
+
+def _count_leaves(arrow_type: pa.DataType) -> int:
+    if isinstance(arrow_type, pa.BaseExtensionType):
+        return _count_leaves(arrow_type.storage_type)
+    if not pa.types.is_nested(arrow_type):
+        return 1
+    return sum(_count_leaves(arrow_type.field(index).type) for index in range(arrow_type.num_fields))
+
+
+def _cut_out(data: pa.Buffer, metadata: dict[int, Any]) -> EncodedChunk:
+    start, size = place_of(metadata)
+    return EncodedChunk([data.slice(start, size)], movable(metadata))
