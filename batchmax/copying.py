@@ -16,14 +16,10 @@ from batchmax.parquet import (
     EncodedChunk,
     FileSchema,
     Footer,
-    FooterError,
     NotCopyable,
     copy_column,
     sorting_of,
 )
-
-MOST_FOOTER_BYTES = 4 << 20
-"""Larger footers, of thousands of column chunks, take longer to read in Python than copying saves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,28 +63,24 @@ class Copying:
 class Copier:
     """Copies columns of one open file."""
 
-    def __init__(self, descriptor: int, copying: Copying, ways: Ways) -> None:
+    def __init__(self, descriptor: int, footer: Footer, copying: Copying, ways: Ways) -> None:
         self._descriptor = descriptor
+        self._footer = footer
         self._copying = copying
         self._ways = ways
-        try:
-            self._footer: Footer | None = Footer.read(descriptor, MOST_FOOTER_BYTES)
-        except FooterError:
-            self._footer = None
 
-    def copy(self, group: int, rows: int, *, whole: bool) -> CopiedColumns | None:
+    def copy(self, group: int, rows: int, *, whole: bool) -> CopiedColumns:
         """Return what an output may have from a row group of so many rows.
 
         ``whole`` is whether all of them become one row group; if not, only how they are sorted stays true.
         """
-        if self._footer is None:
-            return None
         chunks: dict[str, list[EncodedChunk]] = {}
         for name in self._copying.names:
+            column = self._footer.column(name) if whole else None
+            if column is None or not self._copying.schema.takes(column):
+                continue
             try:
-                column = self._footer.column(name) if whole else None
-                if column is not None and self._copying.schema.takes(column):
-                    chunks[name] = copy_column(self._descriptor, self._footer, group, column)
+                chunks[name] = copy_column(self._descriptor, self._footer, group, column)
             except NotCopyable as error:
                 self._ways.refused(str(error))
         self._ways.copied += len(chunks)
@@ -97,12 +89,3 @@ class Copier:
         except NotCopyable:
             sorting = []
         return CopiedColumns(rows, chunks, sorting)
-
-
-def footer_of(path: str) -> Footer | None:
-    """Return the footer of a file, or None if it is too long to be worth reading."""
-    with open(path, "rb") as stream:  # noqa: PTH123 - a URI one day
-        try:
-            return Footer.read(stream.fileno(), MOST_FOOTER_BYTES)
-        except FooterError:
-            return None

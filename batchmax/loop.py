@@ -23,7 +23,7 @@ from batchmax import kernels
 from batchmax.bad_rows import bad_row, describe_bad_row
 from batchmax.chunks import Chunk, limited
 from batchmax.commit import Output, places
-from batchmax.copying import Copying, Reading, footer_of
+from batchmax.copying import Copying, Reading
 from batchmax.errors import UsageError
 from batchmax.job import Job
 from batchmax.memory import Buffers, usable_cores
@@ -172,7 +172,7 @@ class Run:
         if pyarrow_only():
             return None, Reading(self.columns)
         options, files = self.source.job.options, self.source.files
-        like = footer_of(files[0].path) if files else None
+        like = files[0].footer if files else None
         names = self.source.job.carried.names
         schema = FileSchema(self.schema, like, names)
         encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)

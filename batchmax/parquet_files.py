@@ -9,12 +9,14 @@ import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.arrow import schema_without_views
 from batchmax.errors import BatchmaxError, DataError
+from batchmax.parquet import Footer, FooterError
 
 READ_BUFFER = 1 << 20
 FOOTER_TAIL = 8
@@ -28,6 +30,15 @@ class InputFile:
     path: str
     metadata: pq.FileMetaData
     size: int
+
+    @cached_property
+    def footer(self) -> Footer | None:
+        """The footer as it is stored; None if it is not understood, and then the file is left to pyarrow alone."""
+        with open(self.path, "rb") as stream:  # noqa: PTH123 - a URI one day
+            try:
+                return Footer.read(stream.fileno())
+            except FooterError:
+                return None
 
     def footer_digest(self) -> str:
         """Return a digest of the footer, which changes whenever the data do."""
@@ -51,7 +62,15 @@ def open_file(path: str) -> InputFile:
         if not stat.S_ISREG(info.st_mode):
             # Opening a pipe that nobody writes to would wait for ever.
             raise DataError("not a regular file", where=path, remedy="write it into a file first: cat INPUT > FILE")
-        return InputFile(path, pq.read_metadata(path), info.st_size)
+        metadata = pq.read_metadata(path)
+        rows = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+        if rows != metadata.num_rows:
+            raise DataError(
+                f"the row groups have {rows:,} rows, not {metadata.num_rows:,} as the footer says",
+                where=path,
+                remedy="the file is damaged: make it again",
+            )
+        return InputFile(path, metadata, info.st_size)
 
 
 def arrow_schema(file: InputFile) -> pa.Schema:

@@ -46,7 +46,7 @@ def output_schema(job: Job, source: ParquetSource | StreamSource) -> pa.Schema:
 def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, str]:
     """Return the codec of each column of the output, by the column's name."""
     chosen = None if job.options.compression is None else job.options.compression.upper()
-    filled = (file.metadata for file in source.files if file.metadata.num_rows)
+    filled = (file.footer for file in source.files if file.metadata.num_rows)
     theirs = input_codecs(next(filled, None))
     logits = theirs.get(job.logits.names[0].split(".")[0], "SNAPPY")
     codecs = {name: chosen or theirs.get(name, "SNAPPY") for name in job.carried.names}

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from batchmax.arrow import is_list, valid_rows
 from batchmax.parquet import CopiedColumns, EncodedChunk, FileSchema, Footer, MatrixFormat, MatrixRows, encode_matrix
-from batchmax.parquet.encoded import movable, place_of
+from batchmax.parquet.encoded import METADATA, movable, place_of
 from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn
 
 LIST_ELEMENTS = 3
@@ -72,8 +72,11 @@ class RowGroupEncoder:
             else:
                 known = [run for run in rows if run is not None]
                 columns[column.name] = [encode_matrix(known, form, self.workers.map)]
-        if others:
-            columns |= self._encode_with_pyarrow(pa.Table.from_batches([batch.select(others) for batch in batches]))
+        for int96 in (False, True):
+            names = [name for name in others if (name in self.schema.int96) == int96]
+            if names:
+                table = pa.Table.from_batches([batch.select(names) for batch in batches])
+                columns |= self._encode_with_pyarrow(table, int96=int96)
         return columns
 
     def _matrix_format(self, column: SchemaColumn) -> MatrixFormat | None:
@@ -85,19 +88,22 @@ class RowGroupEncoder:
             return None
         return MatrixFormat(self.codecs[column.name], 2 + (inner == OPTIONAL), self.split)
 
-    def _encode_with_pyarrow(self, table: pa.Table) -> dict[str, list[EncodedChunk]]:
+    def _encode_with_pyarrow(self, table: pa.Table, *, int96: bool) -> dict[str, list[EncodedChunk]]:
         names = tuple(table.column_names)
         if names not in self._options:
-            self._options[names] = writer_options(table.schema, self.codecs, self.plain)
+            self._options[names] = writer_options(table.schema, self.codecs, self.plain) | {
+                "use_deprecated_int96_timestamps": int96,
+                "store_schema": False,
+            }
         stream = pa.BufferOutputStream()
-        with pq.ParquetWriter(stream, table.schema, store_schema=False, **self._options[names]) as writer:
+        with pq.ParquetWriter(stream, table.schema, **self._options[names]) as writer:
             writer.write_table(table, row_group_size=table.num_rows)
         data = stream.getvalue()
         footer = Footer.parse(data)
-        entries = footer.row_groups[0][1].value.values
+        group = footer.row_group(0)
         return {
             column.name: [
-                _cut_out(data, entries[leaf][3].value)
+                _cut_out(data, group.chunk(leaf)[METADATA].value)
                 for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves))
             ]
             for column in footer.columns

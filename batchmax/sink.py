@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 
 from batchmax import __version__
 from batchmax.errors import OutputError
-from batchmax.parquet import CopiedColumns, FileWriter
-from batchmax.row_groups import RowGroupEncoder, leaf_columns, leaf_names, writer_options
+from batchmax.parquet import CopiedColumns, FileWriter, Footer, FooterError, ThriftError
+from batchmax.parquet.encoded import CODEC, METADATA
+from batchmax.parquet.matrix_pages import CODEC_NUMBERS
+from batchmax.row_groups import RowGroupEncoder, leaf_columns, writer_options
 from batchmax.storage import open_exclusively
 
 STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax")
@@ -29,7 +31,7 @@ STALE_PREFIX = b"org.apache.spark."
 
 CREATED_BY = f"batchmax version {__version__}"
 
-CODECS = {"SNAPPY", "ZSTD", "LZ4", "GZIP", "BROTLI", "NONE"}
+CODEC_NAMES = {number: name for name, number in CODEC_NUMBERS.items()}
 
 
 class ParquetSink:
@@ -129,16 +131,17 @@ class ParquetSink:
         return _Writing(self.path)
 
 
-def input_codecs(metadata: pq.FileMetaData | None) -> dict[str, str]:
-    """Return the codec of each column of a file, by the column's name."""
+def input_codecs(footer: Footer | None) -> dict[str, str]:
+    """Return the codec of each column of a file, by the column's name, as its first row group has it."""
     codecs: dict[str, str] = {}
-    if metadata is None or not metadata.num_row_groups:
+    if footer is None or not footer.n_row_groups:
         return codecs
-    group = metadata.row_group(0)
-    for index, name in enumerate(leaf_names(metadata.schema.to_arrow_schema())):
-        column = group.column(index)
-        codec = "NONE" if column.compression == "UNCOMPRESSED" else column.compression.replace("LZ4_RAW", "LZ4")
-        codecs.setdefault(name, codec if codec in CODECS else "SNAPPY")
+    # Not by pyarrow's metadata: where a damaged footer has other levels than the schema, asking it ends the process.
+    with contextlib.suppress(FooterError, ThriftError, KeyError, AttributeError, TypeError):
+        group = footer.row_group(0)
+        for column in footer.columns:
+            number = group.chunk(column.first_leaf)[METADATA].value[CODEC].value
+            codecs[column.name] = CODEC_NAMES.get(number, "SNAPPY")
     return codecs
 
 

@@ -30,7 +30,7 @@ from batchmax.job import plan_scoring
 from batchmax.labels import find_classes
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
-from batchmax.parquet import CopiedColumns, MatrixReader, NotAMatrix
+from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, NotAMatrix, ThriftError
 from batchmax.parquet_files import InputFile, about, arrow_schema, open_file, parquet_file, pyarrow_only, reading
 from batchmax.storage import find_files
 from batchmax.stream_source import StreamSource
@@ -127,14 +127,19 @@ class ParquetSource:
     def _part_chunks(self, part: Part, how: Reading) -> Iterator[Chunk]:
         file = self.files[part.file]
         with reading(file.path), parquet_file(file) as parquet, open_descriptor(file.path) as descriptor:
-            copier = None if how.copying is None else Copier(descriptor, how.copying, self.ways)
+            copier = None
+            if how.copying is not None and file.footer is not None:
+                copier = Copier(descriptor, file.footer, how.copying, self.ways)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 metadata = parquet.metadata.row_group(group)
                 cut = self._cut(file, metadata)
                 left = metadata.num_rows
                 copied = copier.copy(group, left, whole=cut.group >= left) if copier is not None else None
-                batches = self._batches(parquet, descriptor, group, cut.piece, self._still_read(how, copied))
+                # What is copied is not decoded; the first row group is all the same, so that a footer which is wrong
+                # about a whole column does not go unnoticed.
+                still = how if group == part.first_group else self._still_read(how, copied)
+                batches = self._batches(file, parquet, descriptor, group, cut.piece, still)
                 origin = Origin(file.path, row, group)
                 chunks = (replace(chunk, origin=origin, copied=copied) for chunk in batches)
                 for chunk in regroup(chunks, cut.group, cut.piece):
@@ -159,11 +164,11 @@ class ParquetSource:
         return replace(how, columns=[name for name in how.columns if name not in copied.chunks or name in needed])
 
     def _batches(
-        self, parquet: pq.ParquetFile, descriptor: int, group: int, rows: int, how: Reading
+        self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, group: int, rows: int, how: Reading
     ) -> Iterator[Chunk]:
         """Read a row group, the logits as a matrix if they are one as far as the pages show it."""
         done = 0
-        reader = self._matrix_reader(parquet, descriptor, group, how)
+        reader = self._matrix_reader(file, descriptor, group, how)
         if reader is not None:
             others = [name for name in how.columns or () if name not in self.job.logits.names]
             try:
@@ -183,24 +188,26 @@ class ParquetSource:
         for batch in itertools.islice(parquet.iter_batches(rows, [group], how.columns), done, None):
             yield Chunk(without_views(batch), NOWHERE)
 
-    def _matrix_reader(self, parquet: pq.ParquetFile, descriptor: int, group: int, how: Reading) -> MatrixReader | None:
+    def _matrix_reader(self, file: InputFile, descriptor: int, group: int, how: Reading) -> MatrixReader | None:
         """Return a reader of the logits of a row group as a matrix, or None if they must be read as a column."""
         job = self.job
         carried = how.columns is None or job.logits.names[0].split(".")[0] in job.carried.names
-        if carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
+        if file.footer is None or carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
             return None
         name = job.logits.names[0]
-        metadata = parquet.metadata.row_group(group)
-        leaves = [metadata.column(index).path_in_schema for index in range(metadata.num_columns)]
-        found = [index for index, leaf in enumerate(leaves) if leaf == name or leaf.startswith(f"{name}.")]
+        found = [
+            (number, leaf)
+            for number, leaf in enumerate(file.footer.leaves)
+            if leaf.name == name or leaf.name.startswith(f"{name}.")
+        ]
         if len(found) != 1:
             return None
-        column = parquet.metadata.schema.column(found[0])
+        number, leaf = found[0]
         try:
-            reader = MatrixReader(
-                descriptor, metadata.column(found[0]), column, metadata.num_rows, job.n_classes, how.workers
-            )
-        except NotAMatrix as error:
+            row_group = file.footer.row_group(group)
+            chunk = row_group.chunk(number)
+            reader = MatrixReader(descriptor, chunk, leaf, row_group.n_rows, job.n_classes, how.workers)
+        except (NotAMatrix, FooterError, ThriftError) as error:
             self.ways.refused(str(error))
             return None
         return reader if reader.dtype == job.logits.dtype else None

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import batchmax
 import batchmax.chunks
 import batchmax.loop
-from batchmax.parquet import MatrixReader, NotAMatrix
+from batchmax.parquet import Footer, MatrixReader, NotAMatrix
+from batchmax.parquet.encoded import METADATA, place_of
 from batchmax.parquet.thrift import ThriftError, read_struct, write_struct
 
 
@@ -39,8 +40,8 @@ def read(path, n_classes, dtype, pieces=(1,)):
     try:
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group).num_rows
-            chunk, column = metadata.row_group(group).column(0), metadata.schema.column(0)
-            reader = MatrixReader(descriptor, chunk, column, rows, n_classes)
+            footer = Footer.read(descriptor)
+            reader = MatrixReader(descriptor, footer.row_group(group).chunk(0), footer.leaves[0], rows, n_classes)
             assert reader.dtype == dtype
             out = np.empty((rows, n_classes), dtype)
             edges = [0, *sorted({rows * piece // sum(pieces) for piece in itertools.accumulate(pieces)})]
@@ -147,6 +148,7 @@ def test_no_flipped_byte_crashes(tmp_path, version, checksum):
     metadata = pq.read_metadata(path)
     chunk = metadata.row_group(0).column(0)
     whole = path.read_bytes()
+    footer = Footer.parse(whole)
     end = chunk.dictionary_page_offset + chunk.total_compressed_size
     refused = 0
     for at in range(chunk.dictionary_page_offset, end):
@@ -157,7 +159,7 @@ def test_no_flipped_byte_crashes(tmp_path, version, checksum):
             descriptor = os.open(path, os.O_RDONLY)
             out = np.empty((20, 3), np.float32)
             try:
-                MatrixReader(descriptor, chunk, metadata.schema.column(0), 20, 3).read_into(out)
+                MatrixReader(descriptor, footer.row_group(0).chunk(0), footer.leaves[0], 20, 3).read_into(out)
                 assert not checksum or np.array_equal(out, matrix), (at, bit)
             except NotAMatrix:
                 refused += 1
@@ -171,17 +173,16 @@ def test_cut_off_anywhere(tmp_path):
     matrix = np.arange(60, dtype=np.float32).reshape(20, 3)
     path = tmp_path / "x.parquet"
     write(path, lists(matrix))
-    metadata = pq.read_metadata(path)
     whole = path.read_bytes()
-    chunk = metadata.row_group(0).column(0)
-    for length in range(4, chunk.dictionary_page_offset + chunk.total_compressed_size):
+    footer = Footer.parse(whole)
+    chunk = footer.row_group(0).chunk(0)
+    end = sum(place_of(chunk[METADATA].value))
+    for length in range(4, end):
         path.write_bytes(whole[:length])
         descriptor = os.open(path, os.O_RDONLY)
         try:
             with pytest.raises(NotAMatrix):
-                MatrixReader(descriptor, chunk, metadata.schema.column(0), 20, 3).read_into(
-                    np.empty((20, 3), np.float32)
-                )
+                MatrixReader(descriptor, chunk, footer.leaves[0], 20, 3).read_into(np.empty((20, 3), np.float32))
         finally:
             os.close(descriptor)
 

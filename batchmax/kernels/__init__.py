@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import dense, moments, order, pages, sums
+from batchmax.kernels import dense, moments, order, pages, single, structs, sums
 from batchmax.kernels import softmax as _softmax
 from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
@@ -18,7 +18,9 @@ from batchmax.kernels.launch import Kernel, limit_threads
 __all__ = [
     "check_definition",
     "check_repetition",
+    "count_texts",
     "dense_cross_entropy",
+    "find_structs",
     "limit_threads",
     "look_up",
     "order_rows",
@@ -29,6 +31,7 @@ __all__ = [
     "warmup",
 ]
 
+_single = Kernel(single.softmax_single, 4)
 _wide = Kernel(_softmax.softmax_wide, 4)
 _tall = Kernel(_softmax.softmax_tall, 4)
 
@@ -39,18 +42,21 @@ dense_cross_entropy = Kernel(dense.dense_cross_entropy, 7)
 check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
 check_definition = Kernel(pages.check_definition, 4, parallel=False)
 look_up = Kernel(pages.look_up, 3, parallel=False)
+count_texts = Kernel(pages.count_texts, 1, parallel=False)
+find_structs = Kernel(structs.find_structs, 2, parallel=False)
 sum_counted = Kernel(sums.sum_counted, 2, parallel=False)
 
 
 def softmax_rows(logits: Any, *arguments: Any) -> None:
-    """Run the softmax kernel that suits the number of classes; see :func:`batchmax.kernels.softmax.softmax_wide`."""
-    (_tall if logits.shape[1] <= _softmax.MOST_TALL_CLASSES else _wide)(logits, *arguments)
+    """Run the softmax kernel for these logits; see :func:`batchmax.kernels.softmax.softmax_wide`."""
+    by_row = _single if logits.dtype == np.float32 else _wide
+    (_tall if logits.shape[1] <= _softmax.MOST_TALL_CLASSES[logits.dtype.name] else by_row)(logits, *arguments)
 
 
 def warmup(progress: Any = None) -> Path:
     """Compile every kernel, for float32 and float64, and return the folder in which they are kept."""
     for dtype in (np.float32, np.float64):
-        for k in (2, _softmax.MOST_TALL_CLASSES + 1):
+        for k in (2, 1 + max(_softmax.MOST_TALL_CLASSES.values())):
             if progress is not None:
                 progress.note(f"compiling for {np.dtype(dtype)}, {'many' if k > 2 else 'few'} classes")
             z = np.zeros((1, k), dtype)
@@ -66,6 +72,8 @@ def warmup(progress: Any = None) -> Path:
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
     packed = np.zeros(1, np.uint8)
+    count_texts(packed[:0])
+    find_structs(packed, 0, np.zeros(2, np.int64))
     check_repetition(packed, 0, 1, 0, packed)
     check_definition(packed, 0, 1, 1)
     return cache_folder()

@@ -83,12 +83,13 @@ def shifted_exp(z, m, beta):
 @overload(shifted_exp, inline="never")
 def _shifted_exp(z, m, beta):
     if z == types.float32:
-        return lambda z, m, beta: _exp2_single((beta * LOG2_E) * (np.float64(z) - np.float64(m)))
+        return lambda z, m, beta: exp2_single((beta * LOG2_E) * (np.float64(z) - np.float64(m)))
     return lambda z, m, beta: _exp_double(*_shifted_logit_double(z, m, beta))
 
 
 @compiled
-def _exp2_single(x):
+def exp2_single(x):
+    """Return 2**x of a float64 x < 1000, good enough for float32; NaN of NaN."""
     # 2**x = 2**n * 2**r with |r| <= 1/2. The polynomial is the Chebyshev fit of (2**r - 1) / r, degree 5, so that 2**0
     # is exactly 1; its relative error is 2**-27.5. Written so that a NaN passes the comparison.
     x = LOWEST_EXP2 if x < LOWEST_EXP2 else x

@@ -15,6 +15,7 @@ MOST_SHIFT = 35
 """A header of more than five bytes would be a run of more than 2**34 values."""
 
 MOST_WIDTH = 32
+LENGTH_BYTES = 4
 
 
 @compiled
@@ -63,9 +64,9 @@ def check_repetition(data, n_values, n_classes, place, packed):
             if count > data.shape[0] - at:
                 return -1
             for _ in range(count):
-                # Only the last group may hold fewer levels than eight; what fills it up means nothing.
-                have = min(8, n_values - done)
-                if have <= 0 or ((data[at] ^ packed[place]) & ((1 << have) - 1)) != 0:
+                # After the last level, in its group of eight and in groups that follow, bits mean nothing.
+                have = max(0, min(8, n_values - done))
+                if ((data[at] ^ packed[place]) & ((1 << have) - 1)) != 0:
                     return -1
                 place = (place + have) % n_classes
                 done += have
@@ -165,3 +166,21 @@ def look_up(data, n_values, dictionary, out):
             out[done : done + count] = dictionary[index]
             done += count
     return True
+
+
+def count_texts(data):
+    """Return how many texts, each after its own length in four bytes, fill some bytes; -1 if they do not."""
+    at = 0
+    count = 0
+    while at < data.shape[0]:
+        if data.shape[0] - at < LENGTH_BYTES:
+            return -1
+        size = np.int64(0)
+        for byte in range(LENGTH_BYTES):
+            size |= np.int64(data[at + byte]) << (8 * byte)
+        at += LENGTH_BYTES
+        if size > data.shape[0] - at:
+            return -1
+        at += size
+        count += 1
+    return count

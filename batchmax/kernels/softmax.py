@@ -1,9 +1,9 @@
 """Softmax, log-softmax and cross-entropy of rows of logits: the pass every job makes.
 
-Two kernels compute the same things. ``softmax_wide`` takes rows of more than 32 classes, one after another, and fills
-the vector registers with classes. ``softmax_tall`` takes rows of at most 32 classes, 64 at a time, transposed into a
-small tile, and fills the registers with rows. Which one is used depends on the number of classes alone, so a row's
-result never depends on its neighbours.
+Three kernels compute the same things. ``softmax_tall`` takes rows of few classes, 64 at a time, transposed into a small
+tile, and fills the vector registers with rows. ``softmax_wide`` for float64, and ``single.softmax_single`` for float32,
+take rows one after another and fill the registers with classes. Which one is used depends on the type and the number of
+classes alone, so a row's result never depends on its neighbours.
 
 For each row the kernels also leave the largest logit and ``rest``, the sum of the exponentials without one maximum:
 softmax = exp(beta * (z - max)) / (1 + rest), and log(1 + rest) keeps its digits when rest is tiny. Everything the other
@@ -13,15 +13,14 @@ kernels need of a row is in these two numbers.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange, types
-from numba.extending import overload
+from numba import prange
 
 from batchmax.kernels.exponential import log1p, shifted_exp, shifted_logit
-from batchmax.kernels.machine import add_any_order, compiled, fma, maximum
+from batchmax.kernels.machine import compiled, fma, maximum
 from batchmax.outputs import Status
 
-MOST_TALL_CLASSES = 32
-"""Rows of up to this many classes are worked on across rows."""
+MOST_TALL_CLASSES = {"float32": 12, "float64": 32}
+"""Rows of up to this many classes are worked on across rows: where that was measured to be faster."""
 
 LANES = 64
 BLOCK_BYTES = 1 << 17
@@ -36,11 +35,11 @@ OK = int(Status.OK)
 
 
 def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
-    """Fill probs, log_probs, maxima, rests, nll and status for rows of more than 32 classes.
+    """Fill probs, log_probs, maxima, rests, nll, hits and status.
 
     Parameters
     ----------
-    z : (n, K) float32 or float64, C-contiguous, read-only
+    z : (n, K) float64, C-contiguous, read-only
     labels : (n,) int64, or (0,) for none
     beta
         The inverse temperature.
@@ -65,36 +64,27 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
     for block in prange((n + rows_per_block - 1) // rows_per_block):
         spare = np.empty((1 if probs.shape[0] == 0 else 0, k), z.dtype)
         lanes = np.empty((2, LANES), np.float64)
-        for i in range(block * rows_per_block, min(n, (block + 1) * rows_per_block)):
+        first = block * rows_per_block
+        end = min(n, first + rows_per_block)
+        for i in range(first, end):
             m = _row_maximum(z, i)
             if probs.shape[0] != 0:
                 rest = _row_exp(z, i, m, beta, probs, i, lanes)
-                _row_scale(probs, i, rest)
+                row_scale(probs, i, rest)
             else:
                 rest = _row_exp(z, i, m, beta, spare, 0, lanes)
             if log_probs.shape[0] != 0:
-                _row_log(z, i, m, beta, rest, log_probs)
+                row_log(z, i, m, beta, rest, log_probs)
             maxima[i] = m
             rests[i] = rest
             if rest != rest:
-                status[i] = min(status[i], _why_nan(z, i))
-            if labels.shape[0] != 0:
-                y = labels[i]
-                hits[i] = 0 <= y < k and _is_predicted(z, i, y, m, rest)
-                if y == ignore_index:
-                    nll[i] = 0.0
-                    status[i] = min(status[i], IGNORED)
-                elif y < 0 or y >= k:
-                    nll[i] = np.nan
-                    status[i] = min(status[i], BAD_LABEL)
-                else:
-                    nll[i] = _row_nll(z[i, y], m, beta, rest)
-                    if z[i, y] == -np.inf:
-                        status[i] = min(status[i], MASKED_LABEL)
+                status[i] = min(status[i], why_nan(z, i))
+        if labels.shape[0] != 0:
+            block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, hits, status)
 
 
 def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
-    """Do what :func:`softmax_wide` does, for rows of at most 32 classes."""
+    """Do what :func:`softmax_wide` does, for float32 as well, and fast for rows of few classes."""
     n, k = z.shape
     tiles_per_block = max(1, BLOCK_BYTES // (LANES * k * z.itemsize))
     tiles = (n + LANES - 1) // LANES
@@ -105,7 +95,6 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
         sums = np.empty(LANES, np.float64)
         losts = np.empty(LANES, np.float64)
         spare = np.empty(LANES, np.float64)
-        picked = np.empty(LANES, z.dtype)
         for tile in range(block * tiles_per_block, min(tiles, (block + 1) * tiles_per_block)):
             first = tile * LANES
             rows = min(LANES, n - first)
@@ -117,32 +106,18 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
                 maxima[first + r] = ms[r]
                 rests[first + r] = sums[r]
                 if sums[r] != sums[r]:
-                    status[first + r] = min(status[first + r], _why_nan(z, first + r))
+                    status[first + r] = min(status[first + r], why_nan(z, first + r))
             if log_probs.shape[0] != 0:
                 _tile_log(zs, beta, ms, sums, losts, log_probs, first, rows)
-            if labels.shape[0] != 0:
-                for r in range(rows):
-                    y = labels[first + r]
-                    picked[r] = zs[y, r] if 0 <= y < k else ms[r]
-                _tile_nll(picked, ms, beta, sums, losts)
-                for r in range(rows):
-                    y = labels[first + r]
-                    loss = losts[r]
-                    hits[first + r] = 0 <= y < k and _is_predicted(z, first + r, y, ms[r], sums[r])
-                    if y == ignore_index:
-                        loss = 0.0
-                        status[first + r] = min(status[first + r], IGNORED)
-                    elif y < 0 or y >= k:
-                        loss = np.nan
-                        status[first + r] = min(status[first + r], BAD_LABEL)
-                    elif picked[r] == -np.inf:
-                        status[first + r] = min(status[first + r], MASKED_LABEL)
-                    nll[first + r] = loss
             if probs.shape[0] != 0:
                 _tile_scale(es, sums, losts, spare, zs)
                 for r in range(rows):
                     for j in range(k):
                         probs[first + r, j] = zs[j, r]
+        if labels.shape[0] != 0:
+            first = block * tiles_per_block * LANES
+            end = min(n, first + tiles_per_block * LANES)
+            block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, hits, status)
 
 
 # A row is handed on as its matrix and its number: a slice of the matrix is an object, and counting references to
@@ -157,33 +132,9 @@ def _row_maximum(z, i):
     return m
 
 
+@compiled
 def _row_exp(z, i, m, beta, out, o, lanes):
     """Store exp(beta * (row i of z - m)) in row o of out and return its sum without one maximum."""
-
-
-@overload(_row_exp)
-def _row_exp_by_type(z, i, m, beta, out, o, lanes):
-    if z.dtype == types.float32:
-        return lambda z, i, m, beta, out, o, lanes: _row_exp_single(z, i, m, beta, out, o)
-    return lambda z, i, m, beta, out, o, lanes: _row_exp_double(z, i, m, beta, out, o, lanes)
-
-
-@compiled
-def _row_exp_single(z, i, m, beta, out, o):
-    # A float64 sum of a million terms below 1 is good to 2**-33, whatever its order.
-    rest = 0.0
-    ties = 0
-    for j in range(z.shape[1]):
-        e = shifted_exp(z[i, j], m, beta)
-        out[o, j] = e
-        rest = add_any_order(rest, 0.0 if z[i, j] == m else e)
-        ties += z[i, j] == m
-    # Only a maximum that is a number has probabilities; a NaN in the row shows in its maximum.
-    return rest + (ties - 1) if m - m == 0.0 else np.nan
-
-
-@compiled
-def _row_exp_double(z, i, m, beta, out, o, lanes):
     # Lane l sums the classes l, l + 64, l + 128, ... and keeps what each addition rounds away, so the sum is as good as
     # its terms and its order is a matter of the number of classes alone.
     k = z.shape[1]
@@ -211,7 +162,8 @@ def add_exactly(total, lost, term):
 
 
 @compiled
-def _row_scale(out, i, rest):
+def row_scale(out, i, rest):
+    """Divide row i of out by 1 + rest."""
     # 1 / sum in two parts of out's type: the product is then rounded once.
     inverse = 1.0 / (1.0 + rest)
     high = out.dtype.type(inverse)
@@ -231,7 +183,8 @@ def _inverse_error(inverse, high, rest):
 
 
 @compiled
-def _row_log(z, i, m, beta, rest, out):
+def row_log(z, i, m, beta, rest, out):
+    """Fill row i of out with the log-softmax of row i of z."""
     log_sum = log1p(rest)
     for j in range(out.shape[1]):
         high, low = shifted_logit(z[i, j], m, beta)
@@ -239,16 +192,35 @@ def _row_log(z, i, m, beta, rest, out):
 
 
 @compiled
-def _row_nll(z, m, beta, rest):
-    high, low = shifted_logit(z, m, beta)
-    return (log1p(rest) - low) - high
+def block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, hits, status):
+    """Fill nll and hits, and lower status, for the rows from first to before end."""
+    k = z.shape[1]
+    for i in range(first, end):
+        y = labels[i]
+        nll[i] = z[i, y] if 0 <= y < k else maxima[i]
+    # A loop of its own, and over slices, which begin at 0: indices that might be negative would not let it vectorise.
+    losses, ms, sums = nll[first:end], maxima[first:end], rests[first:end]
+    for r in range(losses.shape[0]):
+        high, low = shifted_logit(z.dtype.type(losses[r]), z.dtype.type(ms[r]), beta)
+        losses[r] = (log1p(sums[r]) - low) - high
+    for i in range(first, end):
+        y = labels[i]
+        hits[i] = 0 <= y < k and _is_predicted(z, i, y, maxima[i], rests[i])
+        if y == ignore_index:
+            nll[i] = 0.0
+            status[i] = min(status[i], IGNORED)
+        elif y < 0 or y >= k:
+            nll[i] = np.nan
+            status[i] = min(status[i], BAD_LABEL)
+        elif z[i, y] == -np.inf:
+            status[i] = min(status[i], MASKED_LABEL)
 
 
 @compiled
 def _is_predicted(z, i, y, m, rest):
     if z[i, y] != m or rest != rest:
         return False
-    if rest >= 1.0:  # only then may another logit be as large
+    if rest > 0.5:  # another logit that is as large adds 1, or nearly
         for j in range(y):
             if z[i, j] == m:
                 return False
@@ -256,7 +228,8 @@ def _is_predicted(z, i, y, m, rest):
 
 
 @compiled
-def _why_nan(z, i):
+def why_nan(z, i):
+    """Return the status of a row that has no probabilities."""
     status = ALL_MASKED
     for j in range(z.shape[1]):
         if z[i, j] != z[i, j]:
@@ -308,9 +281,3 @@ def _tile_log(zs, beta, ms, sums, log_sums, out, first, rows):
         for j in range(zs.shape[0]):
             high, low = shifted_logit(zs[j, r], ms[r], beta)
             out[first + r, j] = high + (low - log_sums[r])
-
-
-@compiled
-def _tile_nll(picked, ms, beta, sums, out):
-    for r in range(LANES):
-        out[r] = _row_nll(picked[r], ms[r], beta, sums[r])

@@ -13,6 +13,7 @@ from batchmax.parquet.footer import Footer, FooterError
 from batchmax.parquet.matrix_pages import MatrixFormat, MatrixRows, encode_matrix
 from batchmax.parquet.pages import NotAMatrix
 from batchmax.parquet.reader import MatrixReader
+from batchmax.parquet.thrift import ThriftError
 
 __all__ = [
     "CopiedColumns",
@@ -27,6 +28,7 @@ __all__ = [
     "NotAMatrix",
     "NotCopyable",
     "Sorting",
+    "ThriftError",
     "copy_column",
     "encode_matrix",
     "sorting_of",

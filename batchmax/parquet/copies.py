@@ -9,18 +9,57 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from batchmax.parquet.encoded import CODEC, N_VALUES, PATH, TYPE, EncodedChunk, movable, place_of
+import numpy as np
+import pyarrow as pa
+
+from batchmax import kernels
+from batchmax.parquet.encoded import (
+    CODEC,
+    DATA_PAGE_AT,
+    DICTIONARY_AT,
+    ENCODING_COUNTS,
+    ENCODINGS,
+    ENCRYPTION,
+    FILE_PATH,
+    METADATA,
+    N_VALUES,
+    PATH,
+    STATISTICS,
+    TYPE,
+    UNPACKED_BYTES,
+    EncodedChunk,
+    movable,
+    place_of,
+)
 from batchmax.parquet.file_writer import FileSchema, Sorting
-from batchmax.parquet.footer import COLUMNS, GROUP_ROWS, SORTING, TAIL, Footer, SchemaColumn
-from batchmax.parquet.pages import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, NotAMatrix, Window, number, packed_pages
-from batchmax.parquet.thrift import Struct
+from batchmax.parquet.footer import SORTING, TAIL, TYPE_LENGTH, Footer, FooterError, Leaf, SchemaColumn
+from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
+from batchmax.parquet.page_rules import page_header
+from batchmax.parquet.pages import (
+    CODECS,
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DICTIONARY_PAGE,
+    Bytes,
+    NotAMatrix,
+    PackedPage,
+    Window,
+    number,
+    packed_pages,
+)
+from batchmax.parquet.thrift import Struct, ThriftError
 
-FILE_PATH, METADATA, ENCRYPTION = 1, 3, (8, 9)
 MAGIC_BYTES = 4
+NULL_COUNT = 3
+BYTE_ARRAY, FIXED_BYTES = 6, 7
+WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+"""Bytes of a value, by the physical type."""
+PAGES_TRIED = 2
+"""Pages that are unpacked to see whether the footer names the right codec: a dictionary and what follows."""
 
 
 class NotCopyable(ValueError):  # noqa: N818 - says what a chunk is, and nothing went wrong
@@ -57,17 +96,12 @@ def copy_column(descriptor: int, footer: Footer, group: int, column: SchemaColum
         The file cannot be read.
     """
     with _doubtful():
-        row_group = footer.row_groups[group]
-        entries: Sequence[Struct] = row_group[COLUMNS].value.values
-        if len(entries) != len(footer.ordered):
-            raise NotCopyable("the row group has another number of columns than the schema")
-        chunks = [
-            _copy(descriptor, entries[leaf], path, ordered=footer.ordered[leaf])
-            for leaf, path in enumerate(column.leaves, start=column.first_leaf)
+        row_group = footer.row_group(group)
+        rows = row_group.n_rows if len(column.elements) == 1 else None
+        return [
+            _copy(descriptor, row_group.chunk(number), leaf, rows, ordered=footer.ordered[number])
+            for number, leaf in enumerate(column.leaves, start=column.first_leaf)
         ]
-        if len(column.elements) == 1 and chunks[0].metadata[N_VALUES].value != row_group[GROUP_ROWS].value:
-            raise NotCopyable("a column has another number of values than there are rows")
-        return chunks
 
 
 def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
@@ -80,7 +114,7 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
     """
     keys: list[Sorting] = []
     with _doubtful():
-        found = footer.row_groups[group].get(SORTING)
+        found = footer.row_group(group).fields.get(SORTING)
         for element in found.value.values if found else ():
             leaf = element[1].value
             column = next(one for one in footer.columns if 0 <= leaf - one.first_leaf < len(one.leaves))
@@ -94,34 +128,106 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
 def _doubtful() -> Iterator[None]:
     try:
         yield
-    except (KeyError, IndexError, AttributeError, TypeError, StopIteration) as error:
+    except (FooterError, ThriftError, KeyError, IndexError, AttributeError, TypeError, StopIteration) as error:
         raise NotCopyable(f"the footer is damaged: {error}") from error
     except NotAMatrix as error:
         raise NotCopyable(str(error)) from error
 
 
-def _copy(descriptor: int, entry: Struct, path: tuple[bytes, ...], *, ordered: bool) -> EncodedChunk:
+def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int | None, *, ordered: bool) -> EncodedChunk:
     if FILE_PATH in entry:
         raise NotCopyable("the column lies in another file")
     if any(field in entry for field in ENCRYPTION):
         raise NotCopyable("the column is encrypted")
     metadata: Struct = entry[METADATA].value
-    if tuple(metadata[PATH].value.values) != path or not all(field in metadata for field in (TYPE, CODEC)):
-        raise NotCopyable("the column has another name than in the schema")
+    if tuple(metadata[PATH].value.values) != leaf.path or metadata[TYPE].value != leaf.element[ELEMENT_TYPE].value:
+        raise NotCopyable("the column is another one than in the schema")
     start, size = place_of(metadata)
     if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
         raise NotCopyable("the column reaches beyond the file")
     window = Window(descriptor, start, start + size, size)
     whole = window.bytes(start, size)
-    values = 0
-    for page in packed_pages(window):
-        page.check()
-        kind = page.header[1].value
-        if kind in {DATA_PAGE, DATA_PAGE_V2}:
-            header: Any = page.header[5 if kind == DATA_PAGE else 8].value
-            values += number(header, 1)
-        elif kind != DICTIONARY_PAGE:
-            raise NotCopyable(f"page type {kind}")
-    if values != metadata[N_VALUES].value:
-        raise NotCopyable("the pages hold another number of values than the footer says")
+    _check_pages(list(packed_pages(window)), metadata, leaf, rows)
     return EncodedChunk([whole], movable(metadata, ordered=ordered))
+
+
+def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows: int | None) -> None:
+    """Compare pages with what the footer says of them; ``rows`` is None where a row may have several values."""
+    counts: Counter[tuple[bool, int]] = Counter()
+    versions: set[int] = set()
+    values = nulls = unpacked = 0
+    for index, page in enumerate(pages):
+        found = page_header(page.header)
+        if found is None or (index and found[0] == DICTIONARY_PAGE):
+            raise NotCopyable("a page header is not as it must be")
+        page.check()
+        kind, own = found
+        unpacked += number(page.header, 2) + page.header_bytes
+        if kind == DICTIONARY_PAGE:
+            counts[True, own[2]] += 1
+            _check_dictionary(unpack(page, metadata[CODEC].value), own[1], leaf.element)
+        else:
+            counts[False, own[4 if kind == DATA_PAGE_V2 else 2]] += 1
+            versions.add(kind)
+            values += own[1]
+            nulls += own[2] if kind == DATA_PAGE_V2 else 0
+            if kind == DATA_PAGE and index < PAGES_TRIED:
+                unpack(page, metadata[CODEC].value)
+    if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
+        raise NotCopyable("the pages have other encodings than the footer says, or it does not say")
+    has_dictionary = bool(pages) and pages[0].header[1].value == DICTIONARY_PAGE
+    places = [page.at for page in pages[:2]] if has_dictionary else [0, *(page.at for page in pages[:1])]
+    if [metadata[field].value if field in metadata else 0 for field in (DICTIONARY_AT, DATA_PAGE_AT)] != places:
+        raise NotCopyable("pages are not where the footer says")
+    if values != metadata[N_VALUES].value or (rows is not None and values != rows):
+        raise NotCopyable("the pages hold another number of values than the footer says")
+    if unpacked != metadata[UNPACKED_BYTES].value:
+        raise NotCopyable("the pages have another size than the footer says")
+    if DATA_PAGE_V2 in versions:
+        known = metadata[STATISTICS].value.get(NULL_COUNT) if STATISTICS in metadata else None
+        if known is None or known.value != nulls:
+            raise NotCopyable("the number of nulls is not known")
+
+
+def _encodings(metadata: Struct) -> Counter[tuple[bool, int]]:
+    """Return how many pages there are of each encoding, dictionaries and others, as the footer says."""
+    # Writers do not agree on whether a data page of version 2 counts as one of version 1.
+    counts: Counter[tuple[bool, int]] = Counter()
+    for entry in metadata[ENCODING_COUNTS].value.values if ENCODING_COUNTS in metadata else ():
+        counts[entry[1].value == DICTIONARY_PAGE, entry[2].value] += entry[3].value
+    return counts
+
+
+def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
+    """Refuse a dictionary page that does not hold just so many values of the schema's type."""
+    kind = element[ELEMENT_TYPE].value
+    if kind == BYTE_ARRAY:
+        right = kernels.count_texts(entries) == count
+    else:
+        width = element[TYPE_LENGTH].value if kind == FIXED_BYTES else WIDTHS.get(kind, 0)
+        right = len(entries) == count * width
+    if not right:
+        raise NotCopyable("a dictionary holds another number of values than it says")
+
+
+def unpack(page: PackedPage, codec: int) -> Bytes:
+    """Return the body of a page, unpacked as a whole.
+
+    Raises
+    ------
+    NotCopyable
+        The codec is not known, or does not make the body as long as the header says.
+    """
+    size = number(page.header, 2)
+    if codec not in CODECS:
+        raise NotCopyable(f"codec {codec}")
+    if not size:
+        return np.empty(0, np.uint8)
+    if CODECS[codec] is None:
+        if len(page.body) != size:
+            raise NotCopyable("a page is not as long as it says")
+        return page.body
+    try:
+        return np.frombuffer(pa.Codec(CODECS[codec]).decompress(pa.py_buffer(page.body), size), np.uint8)
+    except (OSError, pa.ArrowException) as error:
+        raise NotCopyable("a page cannot be unpacked") from error

@@ -16,10 +16,13 @@ from typing import Any
 
 from batchmax.parquet.thrift import I64, Field, Struct
 
+# Fields of ColumnChunk.
+FILE_PATH, METADATA, ENCRYPTION = 1, 3, (8, 9)
 # Fields of ColumnMetaData.
 TYPE, ENCODINGS, PATH, CODEC, N_VALUES, UNPACKED_BYTES, PACKED_BYTES = 1, 2, 3, 4, 5, 6, 7
-DATA_PAGE_AT, INDEX_PAGE_AT, DICTIONARY_AT, STATISTICS = 9, 10, 11, 12
-BLOOM_FILTER = (14, 15)
+DATA_PAGE_AT, DICTIONARY_AT, STATISTICS, ENCODING_COUNTS = 9, 11, 12, 13
+KEPT = {TYPE, *range(ENCODINGS, DATA_PAGE_AT + 1), DICTIONARY_AT, STATISTICS, ENCODING_COUNTS}
+"""What is true of a chunk wherever it lies. Not so its index pages and bloom filter; what may come is not known."""
 OLD_STATISTICS = (1, 2)
 """The smallest and largest value as old readers wanted them, in an order that depends on the type and the writer."""
 MIN_MAX_STATISTICS = (5, 6, 7, 8)
@@ -66,7 +69,7 @@ def movable(metadata: Struct, *, ordered: bool = True) -> Struct:
     ``ordered`` is whether the column has the order that its type defines; without, what is smallest is not known.
     """
     start, _ = place_of(metadata)
-    kept = {number: field for number, field in metadata.items() if number not in {INDEX_PAGE_AT, *BLOOM_FILTER}}
+    kept = {number: field for number, field in metadata.items() if number in KEPT}
     for field in (DATA_PAGE_AT, DICTIONARY_AT):
         if field in kept:
             kept[field] = Field(I64, kept[field].value - start)

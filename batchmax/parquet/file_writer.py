@@ -47,20 +47,30 @@ class FileSchema:
         The footer of the input, if there is one.
     carried
         The columns that are the input's.
+
+    Attributes
+    ----------
+    int96
+        The columns with timestamps of 96 bits. Spark still writes them, and does not read what pyarrow would make of
+        them.
     """
 
     def __init__(self, schema: pa.Schema, like: Footer | None = None, carried: Iterable[str] = ()) -> None:
         self.footer = footer_of_schema(schema)
+        self.int96: set[str] = set()
         self._carried: dict[str, SchemaColumn] = {}
-        theirs = {name: like.column(name) for name in carried} if like is not None else {}
         self.columns: list[SchemaColumn] = []
-        for ours in self.footer.columns:
+        theirs = {name: like.column(name) for name in carried} if like is not None else {}
+        old = footer_of_schema(schema, use_deprecated_int96_timestamps=True).columns
+        for ours, int96 in zip(self.footer.columns, old, strict=True):
             column = theirs.get(ours.name)
-            if column is not None and column.stored_as(ours):
-                self._carried[ours.name] = column
-                self.columns.append(column)
-            else:
+            if column is None or not (column.stored_as(ours) or column.stored_as(int96)):
                 self.columns.append(ours)
+                continue
+            self._carried[ours.name] = column
+            self.columns.append(column)
+            if not column.stored_as(ours):
+                self.int96.add(ours.name)
 
     def takes(self, column: SchemaColumn) -> bool:
         """Return whether chunks of a column of another file may be copied into this one's."""
@@ -117,8 +127,8 @@ class FileWriter:
         first_leaf: dict[str, int] = {}
         for column in self._schema.columns:
             first_leaf[column.name] = len(entries)
-            for chunk, path in zip(columns[column.name], column.leaves, strict=True):
-                metadata = chunk.placed(self._at, path)
+            for chunk, leaf in zip(columns[column.name], column.leaves, strict=True):
+                metadata = chunk.placed(self._at, leaf.path)
                 entries.append({2: Field(I64, 0), 3: Field(STRUCT, metadata)})
                 unpacked += chunk.unpacked_bytes
                 before = self._at

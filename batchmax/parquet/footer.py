@@ -10,15 +10,14 @@ https://github.com/apache/parquet-format (``parquet.thrift``: FileMetaData, Sche
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchmax.parquet.thrift import Struct, ThriftError, read_struct
+from batchmax.parquet.thrift import Struct, ThriftError, Unread, read_struct
 
 MAGIC = b"PAR1"
 TAIL = 8
@@ -39,11 +38,26 @@ class FooterError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
+class Leaf:
+    """A leaf of the schema: its path, its element, and the largest levels a value of it can have."""
+
+    path: tuple[bytes, ...]
+    element: Struct
+    repetition: int
+    definition: int
+
+    @property
+    def name(self) -> str:
+        """The path with dots between its parts."""
+        return str(b".".join(self.path), "utf-8", "replace")
+
+
+@dataclass(frozen=True, eq=False)
 class SchemaColumn:
-    """A top-level column: its elements in the footer's order, and the paths of its leaves."""
+    """A top-level column: its elements in the footer's order, its leaves, and the number of the first of them."""
 
     elements: Sequence[Struct]
-    leaves: Sequence[tuple[bytes, ...]]
+    leaves: Sequence[Leaf]
     first_leaf: int
 
     @property
@@ -65,78 +79,107 @@ class SchemaColumn:
         ]
 
 
-class Footer:
-    """What a file says of itself at its end."""
+class RowGroup:
+    """What a footer says of a row group. The structs of its column chunks are read when they are asked for."""
 
-    def __init__(self, fields: Struct) -> None:
-        self.fields = fields
+    def __init__(self, data: Any, start: int) -> None:
+        self._data = data
+        self.fields, _ = read_struct(data, start, {COLUMNS})
+        columns: Unread = self.fields[COLUMNS].value
+        self._starts = columns.starts
+        self.n_rows: int = self.fields[GROUP_ROWS].value
+        self.n_columns = len(self._starts) - 1
 
-    @classmethod
-    def parse(cls, data: Any) -> Self:
-        """Read the footer of a whole file in memory.
+    def chunk(self, leaf: int) -> Struct:
+        """Return what is said of a leaf's column chunk.
 
         Raises
         ------
-        FooterError
-            It is not one.
+        ThriftError, IndexError
+            The footer is damaged, or has no such leaf.
         """
-        tail = bytes(data[-TAIL:])
-        size = int.from_bytes(tail[:4], "little")
-        if tail[4:] != MAGIC or size > len(data) - TAIL:
-            raise FooterError("there is no footer at the end")
-        return cls._of(data[len(data) - TAIL - size : len(data) - TAIL])
+        return read_struct(self._data, int(self._starts[:-1][leaf]))[0]
+
+
+class Footer:
+    """What a file says of itself at its end.
+
+    Parameters
+    ----------
+    data
+        Its bytes, without the file's last eight.
+
+    Raises
+    ------
+    FooterError
+        From every way to make one: it is none.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        try:
+            self.fields, _ = read_struct(data, unread={ROW_GROUPS})
+            self._groups = self.fields[ROW_GROUPS].value.starts
+            self.columns = list(_columns(self.fields[SCHEMA].value.values))
+        except (ThriftError, KeyError, IndexError, AttributeError, TypeError, RecursionError) as error:
+            raise FooterError(f"the footer is damaged: {error}") from error
 
     @classmethod
-    def read(cls, descriptor: int, most_bytes: int) -> Self:
-        """Read the footer of an open file, if it has at most so many bytes.
+    def parse(cls, whole: Any) -> Self:
+        """Read the footer of a whole file in memory."""
+        tail = bytes(whole[-TAIL:])
+        size = int.from_bytes(tail[:4], "little")
+        if tail[4:] != MAGIC or size > len(whole) - TAIL:
+            raise FooterError("there is no footer at the end")
+        return cls(whole[len(whole) - TAIL - size : len(whole) - TAIL])
+
+    @classmethod
+    def read(cls, descriptor: int) -> Self:
+        """Read the footer of an open file.
 
         Raises
         ------
-        FooterError
-            It is longer, or cannot be read.
         OSError
             The file cannot be read.
         """
         end = os.fstat(descriptor).st_size - TAIL
         tail = os.pread(descriptor, TAIL, max(end, 0))
         size = int.from_bytes(tail[:4], "little")
-        if tail[4:] != MAGIC or size > min(end, most_bytes):
-            raise FooterError("there is no footer at the end, or a very long one")
-        return cls._of(os.pread(descriptor, size, end - size))
-
-    @classmethod
-    def _of(cls, data: Any) -> Self:
-        try:
-            footer = cls(read_struct(data)[0])
-            if footer.columns and footer.row_groups is not None:
-                return footer
-        except (ThriftError, KeyError, IndexError, AttributeError, TypeError) as error:
-            raise FooterError(f"the footer is damaged: {error}") from error
-        raise FooterError("the footer has no columns")
-
-    @cached_property
-    def columns(self) -> list[SchemaColumn]:
-        """The top-level columns."""
-        elements: list[Struct] = self.fields[SCHEMA].value.values
-        columns: list[SchemaColumn] = []
-        at, leaf = 1, 0
-        for _ in range(elements[0][N_CHILDREN].value):
-            end, leaves = _subtree(elements, at, ())
-            columns.append(SchemaColumn(elements[at:end], leaves, leaf))
-            at, leaf = end, leaf + len(leaves)
-        return columns
+        if tail[4:] != MAGIC or size > end:
+            raise FooterError("there is no footer at the end")
+        return cls(os.pread(descriptor, size, end - size))
 
     @property
-    def row_groups(self) -> list[Struct]:
-        """The row groups, as structs."""
-        groups: list[Struct] = self.fields[ROW_GROUPS].value.values
-        return groups
+    def leaves(self) -> list[Leaf]:
+        """The leaves of all columns, in the order of a row group's chunks."""
+        return [leaf for column in self.columns for leaf in column.leaves]
+
+    @property
+    def n_row_groups(self) -> int:
+        """The number of row groups."""
+        return len(self._groups) - 1
+
+    def row_group(self, group: int) -> RowGroup:
+        """Return what is said of a row group.
+
+        Raises
+        ------
+        FooterError
+            There is none of this number, or it has another number of columns than the schema.
+        """
+        try:
+            found = RowGroup(self._data, int(self._groups[:-1][group]))
+        except (ThriftError, KeyError, IndexError, AttributeError, TypeError) as error:
+            raise FooterError(f"row group {group} is damaged: {error}") from error
+        if found.n_columns != len(self.leaves):
+            raise FooterError(f"row group {group} has another number of columns than the schema")
+        return found
 
     @property
     def ordered(self) -> list[bool]:
         """For each leaf, whether its values have the order that their type defines."""
         if COLUMN_ORDERS not in self.fields:
-            return [False] * sum(len(column.leaves) for column in self.columns)
+            return [False] * len(self.leaves)
         return [1 in order for order in self.fields[COLUMN_ORDERS].value.values]
 
     def column(self, name: str) -> SchemaColumn | None:
@@ -145,23 +188,35 @@ class Footer:
         return found[0] if len(found) == 1 else None
 
 
-def footer_of_schema(schema: pa.Schema) -> Footer:
+def _columns(elements: Sequence[Struct]) -> Iterator[SchemaColumn]:
+    at, leaf = 1, 0
+    for _ in range(elements[0][N_CHILDREN].value):
+        end, leaves = _subtree(elements, at, (), 0, 0)
+        yield SchemaColumn(elements[at:end], leaves, leaf)
+        at, leaf = end, leaf + len(leaves)
+
+
+def footer_of_schema(schema: pa.Schema, **options: Any) -> Footer:
     """Return the footer that pyarrow gives a file of this schema without rows."""
     stream = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), stream)
+    pq.write_table(schema.empty_table(), stream, **options)
     return Footer.parse(stream.getvalue())
 
 
-def _subtree(elements: Sequence[Struct], at: int, path: tuple[bytes, ...]) -> tuple[int, list[tuple[bytes, ...]]]:
-    """Return where a subtree ends, and the paths of its leaves."""
+def _subtree(
+    elements: Sequence[Struct], at: int, path: tuple[bytes, ...], repetition: int, definition: int
+) -> tuple[int, list[Leaf]]:
+    """Return where a subtree ends, and its leaves."""
     element = elements[at]
     path = (*path, element[NAME].value)
+    repetition += element[REPETITION].value == REPEATED
+    definition += element[REPETITION].value != REQUIRED
     count = element[N_CHILDREN].value if N_CHILDREN in element else 0
     at += 1
     if not count:
-        return at, [path]
-    leaves: list[tuple[bytes, ...]] = []
+        return at, [Leaf(path, element, repetition, definition)]
+    leaves: list[Leaf] = []
     for _ in range(count):
-        at, found = _subtree(elements, at, path)
+        at, found = _subtree(elements, at, path, repetition, definition)
         leaves += found
     return at, leaves

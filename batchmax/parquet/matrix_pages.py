@@ -31,13 +31,13 @@ from batchmax.parquet.encoded import (
     EncodedChunk,
 )
 from batchmax.parquet.levels import full_levels, levels_with_nulls, varint
+from batchmax.parquet.pages import CODECS
 from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
 
 PAGE_BYTES = 1 << 20
 """Values of a page, unless one row has more."""
 
 CODEC_NUMBERS = {"NONE": 0, "SNAPPY": 1, "GZIP": 2, "BROTLI": 4, "ZSTD": 6, "LZ4": 7}
-ARROW_CODECS = {"SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
 TYPE_NUMBERS = {np.dtype(np.float32): 4, np.dtype(np.float64): 5}
 DATA_PAGE, PLAIN, RLE, BYTE_STREAM_SPLIT = 0, 0, 3, 9
 SIGN = 1 << 31
@@ -196,7 +196,7 @@ def _pack(levels: bytes, values: NDArray[np.uint8], codec: str) -> list[Any]:
     bytes_of = np.frombuffer(whole, np.uint8)
     bytes_of[: len(levels)] = np.frombuffer(levels, np.uint8)
     bytes_of[len(levels) :] = values
-    return [pa.Codec(ARROW_CODECS[codec]).compress(whole)]
+    return [pa.Codec(CODECS[CODEC_NUMBERS[codec]]).compress(whole)]
 
 
 def _shrinks(values: NDArray[np.uint8]) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
@@ -28,17 +28,14 @@ Bytes = NDArray[np.uint8]
 
 DATA_PAGE, INDEX_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 1, 2, 3
 RLE = 3
-CODECS = {
-    "SNAPPY": "snappy",
-    "GZIP": "gzip",
-    "BROTLI": "brotli",
-    "ZSTD": "zstd",
-    "LZ4": "lz4_raw",
-    "LZ4_RAW": "lz4_raw",
-}
-SLOW_CODECS = {"GZIP", "BROTLI", "ZSTD"}
+CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+"""Arrow's names of the codecs, by the format's numbers."""
+SLOW_CODECS = {"gzip", "brotli", "zstd"}
 WINDOW = 4 << 20
-HEADER = 1 << 16
+HEADER = 1 << 12
+"""Bytes of a page header: statistics of numbers are short."""
+MOST_VARINT = 5
+LONG_LITERAL = 60
 MOST_PAGE_BYTES = 1 << 30
 PAGES_AHEAD = 4
 """Pages that are unpacked while the one before them is looked at."""
@@ -48,16 +45,21 @@ class NotAMatrix(ValueError):  # noqa: N818 - says what a column is, and nothing
     """A column chunk that is not, or is not known to be, K values in every row in an encoding that is read here."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Page:
-    """An unpacked page. Its bytes are good until the next one is asked for."""
+    """An unpacked page, its values in one piece or several."""
 
     kind: int
     n_values: int
     encoding: int
     repetition: Bytes
     definition: Bytes
-    values: Bytes
+    values: Sequence[Bytes]
+
+    @property
+    def n_bytes(self) -> int:
+        """The number of bytes of the values."""
+        return sum(map(len, self.values))
 
 
 class PageReader:
@@ -70,7 +72,7 @@ class PageReader:
     start, end
         Where in the file the chunk lies.
     codec
-        Its compression, as pyarrow's metadata names it.
+        Its compression, by the format's number.
     workers
         Who checks and unpacks pages while those before them are looked at; None for nobody else.
 
@@ -80,13 +82,13 @@ class PageReader:
         A codec that is not read here.
     """
 
-    def __init__(self, descriptor: int, start: int, end: int, codec: str, workers: Executor | None = None) -> None:
-        if codec != "UNCOMPRESSED" and codec not in CODECS:
+    def __init__(self, descriptor: int, start: int, end: int, codec: int, workers: Executor | None = None) -> None:
+        if codec not in CODECS:
             raise NotAMatrix(f"codec {codec}")
         self._packed = packed_pages(Window(descriptor, start, end))
-        self._codec = None if codec == "UNCOMPRESSED" else CODECS[codec]
+        self._codec = CODECS[codec]
         # Handing a page to somebody else takes longer than unpacking it does with the quick codecs.
-        self._workers = workers if codec in SLOW_CODECS else None
+        self._workers = workers if self._codec in SLOW_CODECS else None
 
     def __iter__(self) -> Iterator[Page]:
         """Read the pages in order.
@@ -124,12 +126,17 @@ class PageReader:
             return Page(kind, number(inner, 1), number(inner, 2), none, none, self._unpack(body, unpacked))
         raise NotAMatrix(f"page type {kind}")
 
-    def _page_v1(self, header: Struct, body: Bytes) -> Page:
+    def _page_v1(self, header: Struct, body: Sequence[Bytes]) -> Page:
         if number(header, 3) != RLE or number(header, 4) != RLE:
             raise NotAMatrix("levels in another encoding than RLE")
-        repetition, body = _prefixed(body)
-        definition, body = _prefixed(body)
-        return Page(DATA_PAGE, number(header, 1), number(header, 2), repetition, definition, body)
+        try:
+            repetition, first = _prefixed(body[0])
+            definition, first = _prefixed(first)
+        except NotAMatrix:
+            if len(body) == 1:
+                raise
+            return self._page_v1(header, [joined(body)])
+        return Page(DATA_PAGE, number(header, 1), number(header, 2), repetition, definition, [first, *body[1:]])
 
     def _page_v2(self, header: Struct, body: Bytes, unpacked: int) -> Page:
         if number(header, 2):
@@ -138,10 +145,10 @@ class PageReader:
         levels = definition + repetition
         if levels > len(body) or levels > unpacked:
             raise NotAMatrix("levels are longer than their page")
-        values = body[levels:]
+        values: Sequence[Bytes] = [body[levels:]]
         if 7 not in header or header[7].value:
-            values = self._unpack(values, unpacked - levels)
-        elif len(values) != unpacked - levels:
+            values = self._unpack(values[0], unpacked - levels)
+        elif len(values[0]) != unpacked - levels:
             raise NotAMatrix("a page is not as long as it says")
         return Page(
             DATA_PAGE_V2,
@@ -152,24 +159,58 @@ class PageReader:
             values,
         )
 
-    def _unpack(self, body: Bytes, size: int) -> Bytes:
+    def _unpack(self, body: Bytes, size: int) -> Sequence[Bytes]:
         if self._codec is None:
             if len(body) != size:
                 raise NotAMatrix("a page is not as long as it says")
-            return body
+            return [body]
         if not size:
-            return np.empty(0, np.uint8)
+            return [np.empty(0, np.uint8)]
+        if self._codec == "snappy" and (pieces := literals(body, size)):
+            return pieces
         try:
-            return np.frombuffer(pa.Codec(self._codec).decompress(pa.py_buffer(body), size), np.uint8)
+            return [np.frombuffer(pa.Codec(self._codec).decompress(pa.py_buffer(body), size), np.uint8)]
         except (OSError, pa.ArrowException) as error:
             raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
 
 
+def literals(body: Bytes, size: int) -> list[Bytes] | None:
+    """Return the bytes that snappy packed, where they lie, if it only put them behind tags; else None.
+
+    So it does with numbers that it cannot make smaller, which is what logits are: 64 KiB, a tag, and so on.
+
+    See Also
+    --------
+    https://github.com/google/snappy/blob/main/format_description.txt
+    """
+    view = body.data
+    at = next((at + 1 for at in range(min(len(body), MOST_VARINT)) if view[at] < 0x80), len(body))
+    pieces: list[Bytes] = []
+    while at < len(body):
+        tag = view[at]
+        if tag & 3:
+            return None
+        length, at = tag >> 2, at + 1
+        if length >= LONG_LITERAL:
+            n_bytes = length - LONG_LITERAL + 1
+            length, at = int.from_bytes(view[at : at + n_bytes], "little"), at + n_bytes
+        at += length + 1
+        pieces.append(body[at - length - 1 : at])
+    return pieces if at == len(body) and sum(map(len, pieces)) == size else None
+
+
+def joined(pieces: Sequence[Bytes]) -> Bytes:
+    """Return bytes in one piece."""
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
 @dataclass(frozen=True, eq=False)
 class PackedPage:
-    """A page as it lies in the file."""
+    """A page as it lies in the file: where it begins, its header and how long that is, and its body."""
 
+    at: int
     header: Struct
+    header_bytes: int
     body: Bytes
 
     def check(self) -> None:
@@ -198,6 +239,11 @@ class Window:
         self._n_bytes = n_bytes
         self._window = np.empty(0, np.uint8)
         self._low = start
+
+    def head(self, at: int) -> Bytes:
+        """Return what is in memory from a place on, which is at least as much as a page header has."""
+        self.bytes(at, min(HEADER, self.end - at))
+        return self._window[at - self._low :]
 
     def bytes(self, at: int, size: int) -> Bytes:
         """Return bytes of the file.
@@ -236,17 +282,16 @@ def packed_pages(window: Window) -> Iterator[PackedPage]:
     at = window.start
     while at < window.end:
         try:
-            header, length = read_struct(window.bytes(at, min(HEADER, window.end - at)).data)
+            header, length = read_struct(window.head(at).data)
         except ThriftError as error:
             raise NotAMatrix(f"a page header is damaged: {error}") from error
-        at += length
         size = number(header, 3)
-        body = window.bytes(at, size)
-        at += size
+        page = PackedPage(at, header, length, window.bytes(at + length, size))
+        at += length + size
         if 1 not in header:
             raise NotAMatrix("a page header lacks its type")
         if header[1].value != INDEX_PAGE:
-            yield PackedPage(header, body)
+            yield page
 
 
 def number(header: Struct, field: int) -> int:

@@ -9,17 +9,21 @@ and again, and the definition levels are all the largest one. They are compared 
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.parquet.pages import DICTIONARY_PAGE, NotAMatrix, Page, PageReader
+from batchmax.parquet.encoded import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, place_of
+from batchmax.parquet.footer import Leaf
+from batchmax.parquet.pages import DICTIONARY_PAGE, NotAMatrix, Page, PageReader, joined
+from batchmax.parquet.thrift import Struct
 
-TYPES: dict[str, np.dtype[Any]] = {"FLOAT": np.dtype(np.float32), "DOUBLE": np.dtype(np.float64)}
+TYPES: dict[int, np.dtype[Any]] = {4: np.dtype(np.float32), 5: np.dtype(np.float64)}
 PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY, BYTE_STREAM_SPLIT = 0, 2, 8, 9
 MOST_DEFINITION = 3
 
@@ -33,7 +37,7 @@ class MatrixReader:
         Of the open file; read at positions, so that it can be shared.
     chunk
         What the footer says of the column chunk.
-    column
+    leaf
         What the schema says of the column.
     n_rows, n_classes
         The shape the whole chunk must have.
@@ -54,32 +58,37 @@ class MatrixReader:
     def __init__(
         self,
         descriptor: int,
-        chunk: pq.ColumnChunkMetaData,
-        column: pq.ColumnSchema,
+        chunk: Struct,
+        leaf: Leaf,
         n_rows: int,
         n_classes: int,
         workers: Executor | None = None,
     ) -> None:
-        if chunk.physical_type not in TYPES:
-            raise NotAMatrix(f"type {chunk.physical_type}")
-        if column.max_repetition_level != 1 or not 1 <= column.max_definition_level <= MOST_DEFINITION:
+        if FILE_PATH in chunk or METADATA not in chunk:
+            raise NotAMatrix("the column lies in another file, or is encrypted")
+        metadata: Struct = chunk[METADATA].value
+        try:
+            kind, codec, n_values = (metadata[field].value for field in (TYPE, CODEC, N_VALUES))
+            start, size = place_of(metadata)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise NotAMatrix("the footer is damaged") from error
+        if kind not in TYPES:
+            raise NotAMatrix(f"type {kind}")
+        if leaf.repetition != 1 or not 1 <= leaf.definition <= MOST_DEFINITION:
             raise NotAMatrix("no list of numbers")
-        if chunk.num_values != n_rows * n_classes:
+        if n_values != n_rows * n_classes:
             raise NotAMatrix("rows are not all of one length")
-        if chunk.file_path:
-            raise NotAMatrix("the column lies in another file")
-        self.dtype = TYPES[chunk.physical_type]
+        if start < 0 or size < 0 or start + size > os.fstat(descriptor).st_size:
+            raise NotAMatrix("the column reaches beyond the file")
+        self.dtype = TYPES[kind]
         self._n_classes = n_classes
-        self._level = column.max_definition_level
-        start = chunk.data_page_offset
-        if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-            start = min(start, chunk.dictionary_page_offset)
-        pages = PageReader(descriptor, start, start + chunk.total_compressed_size, chunk.compression, workers)
+        self._level = leaf.definition
+        pages = PageReader(descriptor, start, start + size, codec, workers)
         self._pages = iter(pages)
         self._packed = _packed_pattern(n_classes)
         self._place = 0
         self._dictionary: NDArray[Any] | None = None
-        self._left: NDArray[Any] = np.empty(0, self.dtype)
+        self._left: deque[NDArray[np.uint8]] = deque()
 
     def read_into(self, out: NDArray[Any]) -> None:
         """Fill (n, K) C-contiguous memory of the column's type with the next n rows.
@@ -91,37 +100,42 @@ class MatrixReader:
         OSError
             The file cannot be read.
         """
-        flat = out.reshape(-1)
+        target = out.reshape(-1).view(np.uint8)
         done = 0
-        while done < len(flat):
-            if not len(self._left):
-                done += self._next_page(flat[done:])
+        while done < len(target):
+            if not self._left:
+                done += self._next_page(target[done:])
                 continue
-            count = min(len(self._left), len(flat) - done)
-            flat[done : done + count] = self._left[:count]
-            self._left = self._left[count:]
+            piece = self._left.popleft()
+            count = min(len(piece), len(target) - done)
+            target[done : done + count] = piece[:count]
+            if count < len(piece):
+                self._left.appendleft(piece[count:])
             done += count
 
-    def _next_page(self, out: NDArray[Any]) -> int:
-        """Read a page: into ``out`` if all of it fits there, otherwise put it by. Return how many values went out."""
+    def _next_page(self, out: NDArray[np.uint8]) -> int:
+        """Read a page: into ``out`` if all of it fits there, otherwise put it by. Return how many bytes went out."""
         page = next(self._pages, None)
         if page is None:
             raise NotAMatrix("there are fewer values than the footer says")
         if page.kind == DICTIONARY_PAGE:
-            if page.encoding not in {PLAIN, PLAIN_DICTIONARY} or len(page.values) % self.dtype.itemsize:
+            if page.encoding not in {PLAIN, PLAIN_DICTIONARY} or page.n_bytes % self.dtype.itemsize:
                 raise NotAMatrix("a dictionary that is not plain")
-            self._dictionary = page.values.view(self.dtype).copy()
+            self._dictionary = joined(page.values).copy().view(self.dtype)
             return 0
         self._check_levels(page)
+        n_bytes = page.n_values * self.dtype.itemsize
         if page.encoding == PLAIN:
-            self._left = self._plain(page)
+            if page.n_bytes != n_bytes:
+                raise NotAMatrix("a page holds another number of values than it says")
+            self._left.extend(piece for piece in page.values if len(piece))
             return 0
-        fits = page.n_values <= len(out)
-        target = out[: page.n_values] if fits else np.empty(page.n_values, self.dtype)
+        fits = n_bytes <= len(out)
+        target = out[:n_bytes] if fits else np.empty(n_bytes, np.uint8)
         self._decode(page, target)
         if fits:
-            return page.n_values
-        self._left = target
+            return n_bytes
+        self._left.append(target)
         return 0
 
     def _check_levels(self, page: Page) -> None:
@@ -132,21 +146,18 @@ class MatrixReader:
         if not kernels.check_definition(page.definition, n_values, level, level.bit_length()):
             raise NotAMatrix("a row or a value is null")
 
-    def _plain(self, page: Page) -> NDArray[Any]:
-        if len(page.values) != page.n_values * self.dtype.itemsize:
-            raise NotAMatrix("a page holds another number of values than it says")
-        return np.frombuffer(page.values, self.dtype)
-
-    def _decode(self, page: Page, out: NDArray[Any]) -> None:
+    def _decode(self, page: Page, out: NDArray[np.uint8]) -> None:
+        values = joined(page.values)
         if page.encoding in {PLAIN_DICTIONARY, RLE_DICTIONARY}:
-            if self._dictionary is None or not kernels.look_up(page.values, page.n_values, self._dictionary, out):
+            numbers = out.view(self.dtype)
+            if self._dictionary is None or not kernels.look_up(values, page.n_values, self._dictionary, numbers):
                 raise NotAMatrix("indices that the dictionary does not have")
         elif page.encoding == BYTE_STREAM_SPLIT:
-            if len(page.values) != out.nbytes:
+            if len(values) != len(out):
                 raise NotAMatrix("a page holds another number of values than it says")
             # All first bytes, then all second bytes, and so on.
             size = self.dtype.itemsize
-            out.view(np.uint8).reshape(-1, size)[:] = page.values.reshape(size, -1).T
+            out.reshape(-1, size)[:] = values.reshape(size, -1).T
         else:
             raise NotAMatrix(f"encoding {page.encoding}")
 

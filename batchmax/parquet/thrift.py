@@ -11,8 +11,14 @@ https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.m
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchmax import kernels
 
 STOP: Final = 0
 TRUE: Final = 1
@@ -64,8 +70,17 @@ class Map:
 Struct = dict[int, Field]
 
 
-def read_struct(data: Any, start: int = 0) -> tuple[Struct, int]:
+@dataclass
+class Unread:
+    """The positions of structs in a list that was not read: where each begins, and where the last ends."""
+
+    starts: NDArray[np.int64]
+
+
+def read_struct(data: Any, start: int = 0, unread: Collection[int] = ()) -> tuple[Struct, int]:
     """Read a struct from bytes and return it with the position after it.
+
+    ``unread`` are the fields with lists of structs that stay :class:`Unread`.
 
     Raises
     ------
@@ -74,7 +89,7 @@ def read_struct(data: Any, start: int = 0) -> tuple[Struct, int]:
     """
     reader = _Reader(data, start)
     try:
-        return reader.struct(0), reader.at
+        return reader.struct(0, unread), reader.at
     except (IndexError, struct.error) as error:
         raise ThriftError("the bytes end early") from error
 
@@ -114,7 +129,7 @@ class _Reader:
         value = self._varint()
         return (value >> 1) ^ -(value & 1)
 
-    def struct(self, depth: int) -> Struct:
+    def struct(self, depth: int, unread: Collection[int] = ()) -> Struct:
         if depth > MOST_DEPTH:
             raise ThriftError("structs are nested too deeply")
         fields: Struct = {}
@@ -126,7 +141,19 @@ class _Reader:
                 return fields
             kind = head & 0x0F
             number = number + (head >> 4) if head >> 4 else self._zigzag()
-            fields[number] = Field(kind, self._value(kind, depth))
+            if number in unread and kind == LIST:
+                fields[number] = Field(kind, self._skip_structs())
+            else:
+                fields[number] = Field(kind, self._value(kind, depth))
+
+    def _skip_structs(self) -> Unread:
+        kind, size = self._list_head()
+        starts = np.zeros(size + 1, np.int64)
+        whole = np.frombuffer(self._data, np.uint8)
+        if kind != STRUCT or not kernels.find_structs(whole, self.at, starts):
+            raise ThriftError("a list of structs ends early, or is none")
+        self.at = int(starts[-1])
+        return Unread(starts)
 
     def _value(self, kind: int, depth: int, *, in_list: bool = False) -> Any:
         if kind in {TRUE, FALSE}:
@@ -160,6 +187,10 @@ class _Reader:
     def _list(self, depth: int) -> List:
         if depth > MOST_DEPTH:
             raise ThriftError("lists are nested too deeply")
+        kind, size = self._list_head()
+        return List(kind, [self._value(kind, depth, in_list=True) for _ in range(size)])
+
+    def _list_head(self) -> tuple[int, int]:
         head = self._data[self.at]
         self.at += 1
         kind, size = head & 0x0F, head >> 4
@@ -167,7 +198,7 @@ class _Reader:
             size = self._varint()
         if size > len(self._data) - self.at:
             raise ThriftError("a list is longer than the bytes")
-        return List(kind, [self._value(kind, depth, in_list=True) for _ in range(size)])
+        return kind, size
 
     def _map(self, depth: int) -> Map:
         size = self._varint()

@@ -1,0 +1,137 @@
+"""Skipping over Thrift structs: where each item of a long list begins, without looking at what is in it.
+
+A footer has one struct for each column of each row group, tens of thousands in a wide file. Few of them are needed.
+
+See Also
+--------
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
+"""
+
+import numpy as np
+
+from batchmax.kernels.machine import compiled
+
+BYTE, DOUBLE, BINARY, LIST, MAP, STRUCT = 3, 7, 8, 9, 11, 12
+IN_STRUCT = -1
+"""What is on the stack for a struct; for a list, the type of its items; for a map, both types."""
+MOST_DEPTH = 64
+MOST_VARINT = 10
+
+
+def find_structs(data, at, starts):
+    """Find structs that follow each other.
+
+    Parameters
+    ----------
+    data : (n_bytes,) uint8
+    at
+        Where the first begins.
+    starts : (n_structs + 1,) int64
+        Filled with where each begins, and where the last ends.
+
+    Returns
+    -------
+    whether so many structs are there.
+    """
+    kinds = np.empty(MOST_DEPTH, np.int64)
+    left = np.empty(MOST_DEPTH, np.int64)
+    for i in range(starts.shape[0] - 1):
+        starts[i] = at
+        at = _skip_struct(data, at, kinds, left)
+        if at < 0:
+            return False
+    starts[-1] = at
+    return True
+
+
+@compiled
+def _skip_struct(data, at, kinds, left):
+    """Return the position after a struct; -1 if the bytes end early or are none. ``kinds`` and ``left`` are a stack."""
+    end = data.shape[0]
+    depth = 0
+    kinds[0] = IN_STRUCT
+    while depth >= 0:
+        in_list = kinds[depth] != IN_STRUCT
+        if in_list:
+            # A list counts its items down; a map's kinds take turns.
+            if left[depth] == 0:
+                depth -= 1
+                continue
+            left[depth] -= 1
+            kind = kinds[depth] & 15
+            if kinds[depth] >> 4:
+                kinds[depth] = (kinds[depth] >> 4) | (kind << 4)
+        else:
+            if at >= end:
+                return -1
+            head = np.int64(data[at])
+            at += 1
+            if head == 0:
+                depth -= 1
+                continue
+            kind = head & 15
+            if head >> 4 == 0:
+                _, at = _varint(data, at)
+                if at < 0:
+                    return -1
+        size = np.int64(0)
+        if 1 <= kind <= 2:  # a boolean, which is its type in a struct and a byte in a list
+            size = np.int64(in_list)
+        elif kind == BYTE:
+            size = np.int64(1)
+        elif kind == DOUBLE:
+            size = np.int64(8)
+        elif kind == BINARY:
+            size, at = _varint(data, at)
+        elif LIST <= kind <= STRUCT:
+            depth += 1
+            if depth >= MOST_DEPTH:
+                return -1
+            kinds[depth] = IN_STRUCT
+            left[depth] = 0
+            if kind == MAP:
+                pairs, at = _varint(data, at)
+                left[depth] = 2 * pairs
+                kinds[depth] = 0
+                if at >= 0 and pairs:
+                    if at >= end:
+                        return -1
+                    types = np.int64(data[at])
+                    at += 1
+                    if types >> 4 == 0 or types & 15 == 0:
+                        return -1
+                    kinds[depth] = (types >> 4) | ((types & 15) << 4)
+            elif kind != STRUCT:
+                if at >= end:
+                    return -1
+                head = np.int64(data[at])
+                at += 1
+                left[depth] = head >> 4
+                kinds[depth] = head & 15
+                if head >> 4 == 15:
+                    left[depth], at = _varint(data, at)
+            if at < 0 or left[depth] < 0 or left[depth] > 2 * (end - at):
+                return -1
+        elif 4 <= kind <= 6:
+            _, at = _varint(data, at)
+        else:
+            return -1
+        if at < 0 or size < 0 or size > end - at:
+            return -1
+        at += size
+    return at
+
+
+@compiled
+def _varint(data, at):
+    """Return an integer and the position after it; a position of -1 if there is none."""
+    value = np.int64(0)
+    for i in range(MOST_VARINT):
+        if at >= data.shape[0]:
+            return value, -1
+        byte = np.int64(data[at])
+        at += 1
+        value |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            return value, at
+    return value, -1

@@ -1,0 +1,233 @@
+"""The same job by other means, as a careful user of each library would write it; run as a script, a process each.
+
+::
+
+    peers.py NAME SOURCE TARGET CODEC CLASSES    # read SOURCE, write id, label, probs and loss to TARGET
+    peers.py check OURS THEIRS                   # exit 1, saying what differs, unless both hold the same
+
+Nothing here knows batchmax or how a process is measured, and a peer imports what it needs only. Row groups hold about
+16 MiB of logits, in and out; statistics and dictionaries, which say nothing about floats, are left out wherever a
+library lets them be; buffers are used again wherever a library takes them.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import Any
+
+ROW_GROUP_BYTES = 16 * 2**20
+
+
+def polars(source: str, target: str, codec: str, n_classes: int) -> None:
+    """Polars, streaming: arrays of fixed width, for which arithmetic is flat; lists take up to eight times as long."""
+    import polars as pl
+
+    compression: Any = "uncompressed" if codec == "none" else codec
+
+    z, e, total = pl.col("z"), pl.col("e"), pl.col("total")
+    (
+        pl.scan_parquet(source)
+        .with_columns(z=pl.col("logits").list.to_array(n_classes))
+        .with_columns(top=z.arr.max(), of_label=z.arr.get(pl.col("label")))
+        .with_columns(e=(z - pl.col("top")).arr.eval(pl.element().exp(), as_list=False))
+        .with_columns(total=e.arr.sum())
+        .select(
+            "id",
+            "label",
+            probs=(e / total).arr.to_list(),
+            loss=total.log() + pl.col("top") - pl.col("of_label"),
+        )
+        .sink_parquet(
+            target,
+            compression=compression,
+            statistics=False,
+            row_group_size=rows_a_group(n_classes),
+        )
+    )
+
+
+def duckdb(source: str, target: str, codec: str, n_classes: int) -> None:
+    """DuckDB, list functions in SQL, in the order of the input."""
+    import duckdb as duck
+
+    duck.execute(f"""
+        COPY (
+            WITH tops AS (SELECT id, label, logits, list_max(logits) AS top FROM '{source}'),
+            exponentials AS (
+                SELECT id, label, top - logits[label + 1] AS below, list_transform(logits, lambda z: exp(z - top)) AS e
+                FROM tops
+            ),
+            sums AS (SELECT *, list_sum(e) AS total FROM exponentials)
+            SELECT id, label, list_transform(e, lambda x: (x / total)::FLOAT) AS probs,
+                (ln(total) + below)::FLOAT AS loss
+            FROM sums
+        ) TO '{target}' (
+            FORMAT parquet, COMPRESSION {"uncompressed" if codec == "none" else codec},
+            ROW_GROUP_SIZE {max(2048, rows_a_group(n_classes))}
+        )
+    """)  # noqa: S608 - the paths are the benchmark's own
+
+
+def torch(source: str, target: str, codec: str, _: int, *, ahead: bool = False) -> None:
+    """PyTorch, a row group at a time, into kept buffers; the loss from the log-softmax, as in ``cross_entropy``."""
+    import torch as th
+
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
+    probs = scratch = th.empty(0)
+
+    def score(logits: Any, labels: Any) -> tuple[Any, Any]:
+        nonlocal probs, scratch
+        if len(logits) > len(probs):
+            probs, scratch = th.empty(logits.shape), th.empty(logits.shape)
+        z, out, logs = th.from_numpy(logits), probs[: len(logits)], scratch[: len(logits)]
+        th.softmax(z, -1, out=out)
+        th.log_softmax(z, -1, out=logs)
+        losses = logs.gather(1, th.from_numpy(labels)[:, None]).neg_()
+        return out.numpy(), losses[:, 0].numpy()
+
+    by_row_groups(source, target, codec, score, ahead=ahead)
+
+
+def torch_ahead(source: str, target: str, codec: str, n_classes: int) -> None:
+    """As ``torch``, with the next row group read by a second thread in the meantime."""
+    torch(source, target, codec, n_classes, ahead=True)
+
+
+def scipy(source: str, target: str, codec: str, _: int) -> None:
+    """SciPy, a row group at a time."""
+    import numpy as np
+    from scipy.special import log_softmax, softmax
+
+    def score(logits: Any, labels: Any) -> tuple[Any, Any]:
+        losses = -np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1)[:, 0]
+        return softmax(logits, axis=1), losses
+
+    by_row_groups(source, target, codec, score)
+
+
+def pyarrow_copy(source: str, target: str, codec: str, _: int) -> None:
+    """No arithmetic at all: the logits stand for the probabilities, the first of each row for its loss."""
+    by_row_groups(source, target, codec, lambda logits, _: (logits, logits[:, 0].copy()))
+
+
+def pyarrow_read(source: str, *_: Any) -> None:
+    """Only reads the logits, a row group at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source) as file:
+        for group in range(file.num_row_groups):
+            file.read_row_group(group, columns=["logits"])
+
+
+def pyarrow_scan(source: str, *_: Any) -> None:
+    """Only reads the logits, row groups in parallel, as a dataset does."""
+    import pyarrow.dataset as ds
+
+    for _batch in ds.dataset(source).scanner(columns=["logits"]).to_batches():
+        pass
+
+
+PEERS: dict[str, Callable[[str, str, str, int], None]] = {
+    "polars": polars,
+    "duckdb": duckdb,
+    "torch": torch,
+    "torch-ahead": torch_ahead,
+    "scipy": scipy,
+    "pyarrow-copy": pyarrow_copy,
+    "pyarrow-read": pyarrow_read,
+    "pyarrow-scan": pyarrow_scan,
+}
+
+
+def rows_a_group(n_classes: int) -> int:
+    """Return the rows that hold 16 MiB of float32."""
+    return max(1, ROW_GROUP_BYTES // (4 * n_classes))
+
+
+def by_row_groups(
+    source: str, target: str, codec: str, score: Callable[[Any, Any], tuple[Any, Any]], *, ahead: bool = False
+) -> None:
+    """Read each row group with pyarrow, without a copy; ``score`` it; write it with pyarrow.
+
+    ``score`` takes logits (n_rows, K) float32 and labels (n_rows,) int64 and returns probabilities and losses. They are
+    written before it is called again, so it may use its memory again.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    plain = ["id", "label", "loss"]
+    schema = pa.schema({"id": pa.int64(), "label": pa.int64(), "probs": pa.list_(pa.float32()), "loss": pa.float32()})
+    with (
+        pq.ParquetFile(source) as file,
+        pq.ParquetWriter(target, schema, compression=codec, use_dictionary=False, write_statistics=plain) as writer,
+    ):
+        for table in tables(file, ahead=ahead):
+            logits = table["logits"].combine_chunks()
+            n_rows = len(logits)
+            matrix = logits.flatten().to_numpy().reshape(n_rows, -1)
+            probs, losses = score(matrix, table["label"].to_numpy())
+            offsets = np.arange(0, probs.size + 1, probs.shape[1], dtype=np.int32)
+            rows = pa.ListArray.from_arrays(pa.array(offsets), pa.array(probs.ravel()))
+            columns = [table["id"], table["label"], rows, pa.array(losses)]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=n_rows)
+
+
+def tables(file: Any, *, ahead: bool) -> Iterator[Any]:
+    """Yield the row groups of ``file``; ``ahead``: the next one is read in a thread in the meantime."""
+    if not ahead:
+        yield from map(file.read_row_group, range(file.num_row_groups))
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = (pool.submit(file.read_row_group, group) for group in range(file.num_row_groups))
+        now = next(coming, None)
+        for following in chain(coming, [None]):
+            if now is not None:
+                yield now.result()
+            now = following
+
+
+def check(ours: str, theirs: str) -> None:
+    """Exit unless both files hold the same ids, labels and losses, and the same probabilities in a sample of rows.
+
+    To see a wrong peer, not the rounding of a right one: a plain float32 sum over 32,000 classes is off by 1e-4.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    a, b = pq.ParquetFile(ours), pq.ParquetFile(theirs)
+
+    def first_rows(file: Any) -> Any:
+        batch = next(file.iter_batches(64, columns=["probs"]), None)
+        return np.zeros(0) if batch is None else batch["probs"].flatten().to_numpy()
+
+    def last_rows(file: Any) -> Any:
+        return file.read_row_group(file.num_row_groups - 1, columns=["probs"])["probs"][-1].as_py()
+
+    flat = [file.read(columns=["id", "label", "loss"]) for file in (a, b)]
+    wrong = [name for name in ("id", "label") if not flat[0][name].equals(flat[1][name])]
+    if flat[0].num_rows == flat[1].num_rows:
+        losses = [table["loss"].to_numpy() for table in flat]
+        wrong += [] if np.allclose(losses[0], losses[1], rtol=1e-3, atol=1e-3) else ["loss"]
+        same = all(np.allclose(rows(a), rows(b), rtol=1e-3, atol=1e-8) for rows in (first_rows, last_rows))
+        wrong += [] if same else ["probs"]
+    if wrong:
+        sys.exit(f"{theirs} differs from {ours} in: {', '.join(wrong)}")
+
+
+def main(arguments: list[str]) -> None:
+    """Run the peer, or the check, that the arguments name."""
+    name, *rest = arguments
+    if name == "check":
+        check(*rest)
+    else:
+        source, target, codec, n_classes = rest
+        PEERS[name](source, target, codec, int(n_classes))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

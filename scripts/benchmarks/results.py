@@ -1,0 +1,120 @@
+"""What was measured, kept in ``results.json``: medians beside every single figure, the machine, the versions.
+
+A run of some suites adds to what is there, so that a long benchmark can be done piece by piece. Knows neither how a
+figure came about nor how it is shown or judged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import Contender
+
+LIBRARIES = ["batchmax", "numba", "numpy", "pyarrow", "polars", "duckdb", "torch", "scipy"]
+
+STARTS = {
+    "python": "`python -c pass`",
+    "help": "`batchmax --help`",
+    "import": "`import batchmax`",
+    "digits-warm": "scoring `data/digits.parquet`, kernels compiled before",
+    "digits-cold": "scoring `data/digits.parquet`, nothing compiled",
+}
+"""What each measurement of the start-up is of."""
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Return median, smallest and largest of the values, and all of them."""
+    digits = [float(f"{value:.5g}") for value in values]
+    return {"median": statistics.median(digits), "min": min(digits), "max": max(digits), "all": digits}
+
+
+def measurement(contender: Contender | None, **where: Any) -> dict[str, Any]:
+    """Return an entry of ``results.json``: where it belongs, when it was made, what runs took or why they failed."""
+    entry = {**where, "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    if contender is None:
+        return entry
+    entry["who"] = contender.name
+    if contender.runs:
+        entry["seconds"] = spread([run.seconds for run in contender.runs])
+        entry["cpu"] = spread([run.cpu for run in contender.runs])
+        entry["peak"] = spread([run.peak for run in contender.runs])
+    if contender.failure:
+        entry["failure"] = contender.failure
+    if contender.output_bytes is not None:
+        entry["output_bytes"] = contender.output_bytes
+    return entry
+
+
+def this_machine() -> dict[str, Any]:
+    """Return the processor, the number of cores this process may use, memory in bytes, and the system."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": cores,
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def these_versions() -> dict[str, str]:
+    """Return the versions of Python and of every library that takes part."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass
+class Results:
+    """All measurements so far, by keys such as ``jobs/k1000/4/snappy/polars``."""
+
+    machine: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    measurements: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Return what the file holds, or nothing if there is none."""
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
+
+    def write(self, path: Path) -> None:
+        """Replace the file, a line a measurement; a reader sees the old one or the new one."""
+        self.measurements = dict(sorted(self.measurements.items()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}")
+        lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(one)}" for key, one in self.measurements.items())
+        head = f'"machine": {json.dumps(self.machine)},\n"versions": {json.dumps(self.versions)}'
+        text = f'{{{head},\n"measurements": {{\n{lines}\n}}}}\n'
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+
+    def median(self, key: str, what: str = "seconds") -> float | None:
+        """Return a median, or None where nothing was measured or a run failed."""
+        entry = self.measurements.get(key, {})
+        return None if "failure" in entry or what not in entry else float(entry[what]["median"])
+
+    def of_suite(self, suite: str) -> list[dict[str, Any]]:
+        """Return the measurements of one suite."""
+        return [entry for entry in self.measurements.values() if entry["suite"] == suite]
+
+    def speed(self, threads: int, n_classes: int, who: str) -> float | None:
+        """Return GB/s of logits of a kernel."""
+        key = f"kernels/{threads}/{n_classes}/{who}"
+        seconds = self.median(key)
+        return None if seconds is None else float(self.measurements[key]["bytes"]) / seconds / 1e9

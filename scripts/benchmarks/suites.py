@@ -1,0 +1,243 @@
+"""What is measured: jobs, start-up, a series of sizes, and the kernels alone.
+
+Each suite is a function from a `Setting` to measurements: dictionaries for ``results.json``, by keys such as
+``jobs/k1000/4/snappy/polars``. Knows commands and files; `processes` knows how they are measured, `results` how figures
+are kept, and `bars` what they are to show.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import Contender, Failed, measure, remove, run_rounds, settle
+from benchmarks.results import measurement, spread
+
+SCRIPTS = Path(__file__).resolve().parent.parent
+DIGITS = SCRIPTS.parent / "data" / "digits.parquet"
+PEERS, KERNELS = str(SCRIPTS / "benchmarks" / "peers.py"), str(SCRIPTS / "benchmarks" / "kernels.py")
+CASES = {"k10": (10_000_000, 10), "k1000": (400_000, 1000), "k32k": (12_000, 32_000)}
+"""Rows and classes of each input at scale 1: 0.4, 1.6 and 1.5 GB of logits. Beside them there is ``digits``."""
+WRITERS = ["polars", "duckdb", "torch", "torch-ahead", "scipy", "pyarrow-copy"]
+READERS = ["pyarrow-read", "pyarrow-scan"]
+OUTPUTS = ["snappy", "none", "loss"]
+"""Groups of jobs: probabilities and losses in a codec, or the loss alone."""
+SIZES = [0.1, 0.3, 1.0, 3.0, 10.0]
+"""Gigabytes of logits, 1000 classes."""
+WIDTHS = [10, 100, 1000, 32_000, 131_072]
+KERNEL_BYTES = 200_000_000
+KERNEL_TIMEOUT = 3600.0
+QUICK_ROWS = 20_000
+"""What the rows of a case are divided by for a quick look."""
+
+Measurements = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was asked for; ``peers`` are the others that take part, batchmax always does."""
+
+    folder: Path
+    rounds: int
+    timeout: float
+    cases: list[str]
+    scales: list[int]
+    outputs: list[str]
+    peers: list[str]
+    threads: list[int]
+    sizes: list[float]
+    quick: bool
+    keep: bool
+
+    def say(self, line: str) -> None:
+        """Tell how far the benchmark is."""
+        print(line, file=sys.stderr, flush=True)
+
+    def race(self, contenders: list[Contender]) -> None:
+        """Run them in rounds."""
+        for one in contenders:
+            one.write_back = not self.quick
+        run_rounds(contenders, self.rounds, self.timeout, self.say)
+
+
+def batchmax(*arguments: str | Path) -> list[str]:
+    """Return a command line of batchmax, as its users start it."""
+    script = Path(sys.executable).with_name("batchmax")
+    start = [str(script)] if script.exists() else [sys.executable, "-m", "batchmax"]
+    return [*start, *map(str, arguments)]
+
+
+def installed(peers: Iterable[str], say: Any) -> list[str]:
+    """Return the peers whose library is there."""
+    found = []
+    for peer in peers:
+        module = peer.partition("-")[0]
+        if module == "cp" or find_spec(module):
+            found.append(peer)
+        else:
+            say(f"{peer} is left out: no {module} here")
+    return found
+
+
+def make_input(path: Path, n_rows: int, n_classes: int, say: Any) -> None:
+    """Make a file of logits with ``make_data.py``, unless it is there."""
+    if path.exists():
+        return
+    say(f"making {path}: {n_rows:,} rows of {n_classes:,} classes")
+    unfinished = path.with_name(f".{path.name}")
+    made = [sys.executable, str(SCRIPTS / "make_data.py"), str(unfinished)]
+    subprocess.run([*made, "--rows", str(n_rows), "--classes", str(n_classes)], check=True)
+    unfinished.rename(path)
+
+
+# Whole jobs
+
+
+def jobs(setting: Setting) -> Iterator[Measurements]:
+    """Score the same files with batchmax and with everybody else; yield one group of measurements after another."""
+    for case in setting.cases:
+        for scale in setting.scales if case in CASES else [1]:
+            if case in CASES:
+                n_rows, n_classes = CASES[case]
+                source = setting.folder / (f"{case}.parquet" if scale == 1 else f"{case}x{scale}.parquet")
+                n_rows = max(2, n_rows // QUICK_ROWS) if setting.quick else n_rows
+                make_input(source, scale * n_rows, n_classes, setting.say)
+            else:
+                source, n_classes = DIGITS, 10
+            for output in setting.outputs:
+                setting.say(f"{case}, {scale} x the rows, {output}")
+                group = f"jobs/{case}/{scale}/{output}"
+                where = {"suite": "jobs", "case": case, "scale": scale, "output": output}
+                found = race_jobs(setting, source, n_classes, output)
+                input_bytes = source.stat().st_size
+                yield {f"{group}/{one.name}": measurement(one, **where, input_bytes=input_bytes) for one in found}
+
+
+def race_jobs(setting: Setting, source: Path, n_classes: int, output: str) -> list[Contender]:
+    """Run one group of jobs in rounds."""
+    ours, target = setting.folder / "ours.parquet", setting.folder / "out.parquet"
+    options = {"snappy": [], "none": ["--compression", "none"], "loss": ["--outputs", "loss"]}
+    score = batchmax("score", source, "--quiet", *options[output])
+    add = partial(Contender, source=source, target=target)
+    found = [add("batchmax", [*score, "-o", str(target)])]
+    if output != "none":
+        found += [add(f"batchmax-{n}", [*score, "--threads", str(n), "-o", str(target)]) for n in setting.threads]
+
+    # Not measured: it compiles the kernels, shows what others are held against, and is what `cp` copies.
+    settle(source, ours, write_back=not setting.quick)
+    try:
+        measure([*score, "-o", str(ours)], setting.timeout)
+    except Failed as failure:
+        setting.say(f"  batchmax: {failure}")
+        remove(ours)
+
+    def agrees() -> None:
+        if ours.exists():
+            measure([sys.executable, PEERS, "check", str(ours), str(target)], setting.timeout)
+
+    try:
+        if "cp" in setting.peers and output != "loss":
+            found.append(add("cp", ["cp", str(source), str(target)]))
+            if ours.exists():
+                found.append(add("cp-out", ["cp", str(ours), str(target)], source=ours))
+        for peer in setting.peers:
+            if peer not in (READERS if output == "loss" else WRITERS):
+                continue
+            command = [sys.executable, PEERS, peer, str(source), str(target), output, str(n_classes)]
+            if output == "loss":
+                found.append(add(peer, command, target=None))
+            else:
+                found.append(add(peer, command, inspect=None if peer == "pyarrow-copy" else agrees))
+        setting.race(found)
+    finally:
+        remove(ours)
+        remove(target)
+    return found
+
+
+# Start-up
+
+
+def startup(setting: Setting) -> Iterator[Measurements]:
+    """Time what happens before the first row: Python, the import, the help, a small job with and without kernels."""
+    setting.say("start-up")
+    target = setting.folder / "out.parquet"
+    with tempfile.TemporaryDirectory(prefix="batchmax-bench-") as scratch:
+        cold, warm = Path(scratch, "cold"), Path(scratch, "warm")
+        score = batchmax("score", DIGITS, "-o", target, "--quiet")
+        add = partial(Contender, source=DIGITS, target=target)
+        found = [
+            Contender("python", [sys.executable, "-c", "pass"]),
+            Contender("help", batchmax("--help")),
+            Contender("import", [sys.executable, "-c", "import batchmax"]),
+            add("digits-warm", score, environment={"BATCHMAX_CACHE_DIR": str(warm)}),
+            add("digits-cold", score, environment={"BATCHMAX_CACHE_DIR": str(cold)}, prepare=partial(remove, cold)),
+        ]
+        try:
+            settle(DIGITS, target, write_back=not setting.quick)
+            measure(score, setting.timeout, {"BATCHMAX_CACHE_DIR": str(warm)})
+        except Failed as failure:
+            setting.say(f"  batchmax: {failure}")
+        setting.race(found)
+    remove(target)
+    yield {f"startup/{one.name}": measurement(one, suite="startup") for one in found}
+
+
+# Sizes
+
+
+def sizes(setting: Setting) -> Iterator[Measurements]:
+    """Score files from 0.1 to 10 GB, one size after another: a round over all would need them all at once."""
+    target = setting.folder / "out.parquet"
+    for size in [0.001] if setting.quick else setting.sizes:
+        source = setting.folder / f"size-{size:g}.parquet"
+        make_input(source, round(size * 1e9 / 4000), 1000, setting.say)
+        setting.say(f"{size:g} GB")
+        one = Contender("batchmax", batchmax("score", source, "-o", target, "--quiet"), source=source, target=target)
+        try:
+            setting.race([one])
+            input_bytes = source.stat().st_size
+        finally:
+            if not setting.keep:
+                remove(source)
+        yield {f"sizes/{size:g}": measurement(one, suite="sizes", gigabytes=size, input_bytes=input_bytes)}
+
+
+# Kernels
+
+
+def kernels(setting: Setting) -> Iterator[Measurements]:
+    """Time the arithmetic alone, one process a width and number of threads."""
+    for threads in setting.threads:
+        for width in [1000] if setting.quick else WIDTHS:
+            setting.say(f"kernels, {width:,} classes, threads: {threads}")
+            size = 400_000 if setting.quick else KERNEL_BYTES
+            numbers = (threads, setting.rounds, size, width)
+            command = [sys.executable, KERNELS, *map(str, numbers)]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=KERNEL_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                setting.say(f"  not done after {KERNEL_TIMEOUT:g} s")
+                continue
+            except subprocess.CalledProcessError as failure:
+                setting.say(f"  failed: {failure.stderr}")
+                continue
+            found = {}
+            for line in json.loads(done.stdout):
+                seconds = spread(line.pop("seconds"))
+                setting.say(f"  {line['who']}: {line['bytes'] / seconds['median'] / 1e9:.2f} GB/s")
+                found[f"kernels/{threads}/{width}/{line['who']}"] = measurement(
+                    None, suite="kernels", threads=threads, seconds=seconds, **line
+                )
+            yield found
+
+
+SUITES = {"jobs": jobs, "kernels": kernels, "startup": startup, "sizes": sizes}

@@ -1,0 +1,211 @@
+"""The results as Markdown: all of them, and the README's section between its two marks.
+
+A figure that was not measured is a dash, so that a section can be made from any results.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import STARTS, Results
+
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+PLOTS = {
+    "jobs.png": "Seconds for the whole job, by tool and input",
+    "kernels.png": "Speed of the kernels over the number of classes",
+    "sizes.png": "Time and peak memory over the size of the file",
+}
+WHO = {
+    "batchmax": "**batchmax**",
+    "batchmax-2": "batchmax, 2 threads",
+    "batchmax-1": "batchmax, 1 thread",
+    "polars": "Polars, streaming",
+    "duckdb": "DuckDB, SQL",
+    "torch": "PyTorch and pyarrow",
+    "torch-ahead": "PyTorch and pyarrow, reading ahead",
+    "scipy": "SciPy and pyarrow",
+    "pyarrow-copy": "pyarrow, no arithmetic",
+    "cp": "`cp` of the input",
+    "cp-out": "`cp` of the output",
+    "pyarrow-read": "pyarrow, only reading the logits",
+    "pyarrow-scan": "pyarrow dataset, only reading the logits",
+}
+CASES = {"k10": "10 classes", "k1000": "1000 classes", "k32k": "32,000 classes", "digits": "digits"}
+WRITES = {"snappy": "snappy in and out", "none": "snappy in, no compression out", "loss": "only the loss written"}
+KERNELS = {
+    "copy": "`np.copyto`, one thread",
+    "batchmax": "**batchmax**, softmax and loss, `out=`",
+    "batchmax-softmax": "batchmax, softmax, `out=`",
+    "torch-out": "PyTorch, softmax, `out=`",
+    "torch": "PyTorch, softmax and cross_entropy",
+    "scipy": "SciPy, softmax",
+}
+Rows = list[list[str]]
+
+
+def table(head: list[str], rows: Rows) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number(value: float | None) -> str:
+    """Return a figure as people read it: three digits, never an exponent."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def failed(entry: dict[str, Any]) -> str | None:
+    """Return in a word why there is no figure, if a run failed."""
+    if "failure" not in entry:
+        return None
+    return "too long" if entry["failure"].startswith("not done") else "failed"
+
+
+def job_cell(results: Results, key: str) -> str:
+    """Return seconds and peak memory of a job."""
+    entry = results.measurements.get(key, {})
+    seconds, peak = results.median(key), results.median(key, "peak")
+    return failed(entry) or ("–" if seconds is None or peak is None else f"{number(seconds)} s, {peak / 1e9:.2f} GB")
+
+
+def jobs(results: Results, scale: int, output: str, cases: list[str]) -> str:
+    """Return the table of one group of jobs; peers nobody measured are left out."""
+    measured = {one["who"] for one in results.of_suite("jobs") if (one["scale"], one["output"]) == (scale, output)}
+    rows = [
+        [words, *(job_cell(results, f"jobs/{case}/{scale}/{output}/{who}") for case in cases)]
+        for who, words in WHO.items()
+        if who in measured or who == "batchmax"
+    ]
+    return table(["", *(CASES[case] for case in cases)], rows)
+
+
+def kernels(results: Results, threads: int) -> str:
+    """Return the table of the kernels, GB/s of logits."""
+    measured = [one for one in results.of_suite("kernels") if one["threads"] == threads]
+    widths = sorted({one["n_classes"] for one in measured})
+    rows = [
+        [words, *(number(results.speed(threads, width, who)) for width in widths)] for who, words in KERNELS.items()
+    ]
+    return table(["K", *(f"{width:,}" for width in widths)], rows)
+
+
+def thread_counts(results: Results) -> list[int]:
+    """Return the numbers of threads that the kernels were measured with, the largest first."""
+    return sorted({one["threads"] for one in results.of_suite("kernels")}, reverse=True)
+
+
+def sizes(results: Results) -> str:
+    """Return the table of the size series."""
+    found = sorted(results.of_suite("sizes"), key=lambda one: float(one["gigabytes"]))
+    keys = [f"sizes/{one['gigabytes']:g}" for one in found]
+    return table(
+        ["logits, GB", *(f"{one['gigabytes']:g}" for one in found)],
+        [
+            ["seconds", *(number(results.median(key)) for key in keys)],
+            ["peak memory, GB", *(number(ratio_of(results.median(key, "peak"))) for key in keys)],
+        ],
+    )
+
+
+def ratio_of(value: float | None) -> float | None:
+    """Return bytes as gigabytes."""
+    return None if value is None else value / 1e9
+
+
+def startup(results: Results) -> str:
+    """Return the table of the start-up."""
+    return table(["", "seconds"], [[words, number(results.median(f"startup/{key}"))] for key, words in STARTS.items()])
+
+
+def where(results: Results) -> str:
+    """Return the machine and the versions in a sentence."""
+    if not results.machine:
+        return "Not measured yet."
+    machine = results.machine
+    names = ["Python", *(name for name in results.versions if name != "python")]
+    versions = [results.versions[name.lower()] for name in names]
+    libraries = ", ".join(f"{name} {version}" for name, version in zip(names, versions, strict=True))
+    memory = machine["memory"] / 2**30
+    return f"Measured on {machine['cores']} cores of {machine['cpu']}, {memory:.0f} GiB, with {libraries}."
+
+
+def section(results: Results, plots: list[str]) -> str:
+    """Return the README's section, from its heading on; ``plots`` are those that there are."""
+    large = ["k10", "k1000", "k32k"]
+    images = {name: f"\n\n![{PLOTS[name]}](data/bench/{name})" if name in plots else "" for name in PLOTS}
+    series, arithmetic = "", ""
+    if results.of_suite("sizes"):
+        series = f"\nTime grows with the file, and memory does not:\n\n{sizes(results)}{images['sizes.png']}\n"
+    for threads in thread_counts(results)[:1]:
+        figures = kernels(results, threads)
+        arithmetic = f"\nThe arithmetic alone, from memory to memory, GB/s of float32 logits (threads: {threads}):\n\n"
+        arithmetic += f"{figures}{images['kernels.png']}\n"
+    return f"""## Speed
+
+{where(results)}
+
+Everybody reads the same files (a list of float32 logits, an id and a label beside; snappy; row groups of 16 MiB) and
+writes id, label, probabilities and losses. Seconds of whole processes, start-up included, and peak resident memory:
+medians of interleaved runs, the input in the page cache. `.venv/bin/python -m pip install -e '.[bench]'` and
+`.venv/bin/python scripts/bench.py` measure it again; all figures, with their spread and CPU seconds, are in
+[data/bench](data/bench/README.md).
+
+6.4 GB of logits (1.6 GB with 10 classes), {WRITES["snappy"]}:
+
+{jobs(results, 4, "snappy", large)}{images["jobs.png"]}
+
+The same, {WRITES["none"]}:
+
+{jobs(results, 4, "none", large)}
+
+The same, {WRITES["loss"]}:
+
+{jobs(results, 4, "loss", large)}
+
+A quarter of those rows, and `data/digits.parquet`, where start-up is all there is ({WRITES["snappy"]}):
+
+{jobs(results, 1, "snappy", [*large, "digits"])}
+
+Start-up told apart:
+
+{startup(results)}
+{series}{arithmetic}"""
+
+
+def everything(results: Results) -> str:
+    """Return all figures as a Markdown page: median (smallest – largest)."""
+
+    def cell(entry: dict[str, Any], what: str, unit: float) -> str:
+        if what not in entry:
+            return failed(entry) or "–"
+        low, middle, high = (number(entry[what][name] / unit) for name in ("min", "median", "max"))
+        return f"{middle} ({low} – {high})"
+
+    parts = [f"# All figures\n\n{where(results)} Median (smallest – largest)."]
+    for suite in ("jobs", "startup", "sizes"):
+        found = {key: entry for key, entry in results.measurements.items() if entry["suite"] == suite}
+        rows = [
+            [
+                key.removeprefix(f"{suite}/"),
+                *(cell(entry, what, unit) for what, unit in (("seconds", 1), ("cpu", 1), ("peak", 1e9))),
+                str(len(entry.get("seconds", {}).get("all", []))),
+            ]
+            for key, entry in found.items()
+        ]
+        parts.append(f"## {suite}\n\n" + table(["", "seconds", "CPU seconds", "peak, GB", "runs"], rows))
+    parts += [f"## kernels, threads: {n}, GB/s\n\n{kernels(results, n)}" for n in thread_counts(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def replace_section(readme: Path, text: str) -> None:
+    """Put ``text`` between the marks in the README."""
+    whole = readme.read_text(encoding="utf-8")
+    before, begin, rest = whole.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        message = f"{readme} has no {BEGIN} … {END}"
+        raise ValueError(message)
+    readme.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")

@@ -1,0 +1,357 @@
+"""The benchmark measures what it says, its peers do the same job, and the README shows what was measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "scripts"))
+
+from benchmarks import bars, peers, suites, tables  # noqa: E402
+from benchmarks.processes import Contender, Failed, measure, run_rounds  # noqa: E402
+from benchmarks.results import Results, measurement, spread, these_versions, this_machine  # noqa: E402
+
+BENCH = ROOT / "scripts" / "bench.py"
+PYTHON = sys.executable
+
+
+def some_results():
+    """Return results in which every kind of figure is there, and one run failed."""
+    found = Results({"cpu": "a processor", "cores": 2, "memory": 2**34, "system": "x"}, {"python": "3", "numba": "1"})
+    for scale in (1, 4):
+        for case in ("k10", "k1000", "k32k"):
+            for output in ("snappy", "none"):
+                for who, seconds in {"batchmax": 2.0, "polars": 9.0, "torch": 11.0, "torch-ahead": 10.0}.items():
+                    one = Contender(who, [])
+                    entry = measurement(one, suite="jobs", case=case, scale=scale, output=output)
+                    entry |= {"seconds": spread([seconds, seconds + 1, seconds]), "peak": spread([3e8])}
+                    found.measurements[f"jobs/{case}/{scale}/{output}/{who}"] = entry
+    late = Contender("duckdb", [], failure="not done after 300 s")
+    entry = measurement(late, suite="jobs", case="k32k", scale=4, output="snappy")
+    found.measurements["jobs/k32k/4/snappy/duckdb"] = entry
+    for threads in (1, 2):
+        for width in suites.WIDTHS:
+            for who, seconds in {"batchmax": 0.1, "torch-out": 0.3, "copy": 0.01}.items():
+                where = {"suite": "kernels", "threads": threads, "n_classes": width, "bytes": 10**9, "who": who}
+                entry = measurement(None, **where, seconds=spread([seconds / threads]))
+                found.measurements[f"kernels/{threads}/{width}/{who}"] = entry
+    for size in suites.SIZES:
+        entry = measurement(Contender("batchmax", []), suite="sizes", gigabytes=size)
+        entry |= {"seconds": spread([size]), "peak": spread([5e8 + 1e7 * size])}
+        found.measurements[f"sizes/{size:g}"] = entry
+    return found
+
+
+# The README
+
+
+def test_the_readme_shows_the_results():
+    """The section between the marks is what ``bench.py --readme`` makes of the results and plots that are there."""
+    folder = ROOT / "data" / "bench"
+    section = tables.section(
+        Results.read(folder / "results.json"), [name for name in tables.PLOTS if (folder / name).exists()]
+    )
+    readme = (ROOT / "README.md").read_text()
+    assert readme.partition(tables.BEGIN + "\n")[2].partition(tables.END)[0] == section
+
+
+def test_a_section_replaces_the_one_before(tmp_path):
+    """Only what lies between the marks changes, however often; without marks it is an error."""
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    for _ in range(2):
+        tables.replace_section(readme, "new\n")
+        assert readme.read_text() == f"before\n{tables.BEGIN}\nnew\n{tables.END}\nafter\n"
+    readme.write_text("no marks")
+    with pytest.raises(ValueError, match="has no"):
+        tables.replace_section(readme, "new\n")
+
+
+def test_tables_show_medians_and_failures():
+    """A cell holds the median and the peak; a dash where nothing was measured, a word where a run failed."""
+    table = tables.jobs(some_results(), 4, "snappy", ["k10", "k32k", "digits"]).splitlines()
+    cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table}
+    assert cells["**batchmax**"] == ["2.00 s, 0.30 GB", "2.00 s, 0.30 GB", "–"]
+    assert cells["DuckDB, SQL"] == ["–", "too long", "–"]
+    assert "SciPy and pyarrow" not in cells
+
+
+def test_the_page_of_all_figures_holds_every_measurement():
+    """Each job, size and kernel has its line; the spread stands beside the median."""
+    results = some_results()
+    page = tables.everything(results)
+    for key in results.measurements:
+        suite, _, rest = key.partition("/")
+        assert suite == "kernels" or f"| {rest} |" in page
+    assert "| k10/4/snappy/polars | 9.00 (9.00 – 10.0) |" in page
+    assert "| **batchmax**, softmax and loss, `out=` | 20.0 | 20.0 | 20.0 | 20.0 | 20.0 |" in page
+
+
+def test_figures_are_read_without_effort():
+    """Three digits, no exponent, a dash for nothing."""
+    assert [tables.number(value) for value in (None, 0.0, 0.01234, 1.2, 12.34, 123.4, 12345.0)] == [
+        "–",
+        "0.00",
+        "0.0123",
+        "1.20",
+        "12.3",
+        "123",
+        "12345",
+    ]
+
+
+def test_plots_are_small_and_steady(tmp_path):
+    """Every plot is drawn from full results, none from no results; the same results give the same bytes."""
+    pytest.importorskip("matplotlib")
+    from benchmarks import plots
+
+    assert plots.draw(Results(), tmp_path) == []
+    assert plots.draw(some_results(), tmp_path) == list(tables.PLOTS)
+    first = {name: (tmp_path / name).read_bytes() for name in tables.PLOTS}
+    assert all(3_000 < len(content) < 60_000 for content in first.values())
+    plots.draw(some_results(), tmp_path)
+    assert all((tmp_path / name).read_bytes() == content for name, content in first.items())
+
+
+# What must be shown
+
+
+def test_bars_compare_the_right_figures():
+    """Ratios are of medians at four times the rows, against the best script; peaks and speeds are in their units."""
+    results = some_results()
+    lines = {what: (value, verdict) for what, value, _, verdict in (bar.line(results) for bar in bars.bars())}
+    assert lines["k1000, 4 × rows: Polars' time / ours"] == ("4.50", "holds")
+    assert lines["k32k, 4 × rows: Polars' time / ours"] == ("4.50", "MISSED")
+    assert lines["k1000, 1 × rows: Polars' time / ours"] == ("4.50", "")
+    assert lines["k1000, 4 × rows: the best PyTorch script's time / ours"] == ("5.00", "holds")
+    assert lines["kernel, K = 10: GB/s of ours / PyTorch softmax with out="] == ("3.00", "MISSED")
+    assert lines["peak memory on 10 GB, in GB"] == ("0.600", "holds")
+    assert lines["peak memory, on 10 GB / on 1 GB"] == ("1.18", "MISSED")
+    assert lines["`batchmax --help`, seconds"] == ("–", "not measured")
+
+
+def test_a_failed_run_is_no_figure():
+    """A median of rounds before a failure is not compared with anybody."""
+    results = some_results()
+    results.measurements["jobs/k1000/4/snappy/batchmax"]["failure"] = "exit 1: x"
+    assert results.median("jobs/k1000/4/snappy/batchmax") is None
+    assert bars.bars()[0].line(results)[3] == "not measured"
+
+
+def test_results_survive_a_round_trip(tmp_path):
+    """What is written is read; a file that is not there is empty results."""
+    path = tmp_path / "new" / "results.json"
+    assert Results.read(path) == Results()
+    some_results().write(path)
+    assert Results.read(path) == some_results()
+
+
+# Processes
+
+
+def test_a_process_is_measured():
+    """Memory and CPU time are those of the process, and of no other."""
+    busy = (
+        "import time; b = bytearray(b'x') * 200_000_000; t = time.process_time()\nwhile time.process_time() < t + .3: 0"
+    )
+    run = measure([PYTHON, "-c", busy], 60)
+    assert 200e6 < run.peak < 300e6
+    assert run.cpu >= 0.3
+    assert run.seconds >= 0.3
+    idle = measure([PYTHON, "-c", "pass"], 60)
+    assert idle.peak < run.peak
+    assert idle.cpu < run.cpu
+
+
+def test_a_failure_says_why():
+    """The exit code and the last line of stderr, or that it took too long."""
+    with pytest.raises(Failed, match="exit 3: two"):
+        measure(["sh", "-c", "echo one >&2; echo two >&2; exit 3"], 60)
+    with pytest.raises(Failed, match=r"not done after 0\.2 s"):
+        measure(["sh", "-c", "sleep 60 & sleep 60"], 0.2)
+
+
+def test_rounds_are_interleaved_and_failures_left_out(tmp_path):
+    """Contenders take turns; one that fails or is wrong is not run again, and the others go on."""
+    log = tmp_path / "log"
+
+    def contender(name, then="true", **how):
+        return Contender(name, ["sh", "-c", f"echo {name} >>'{log}'; {then}"], **how)
+
+    def wrong():
+        message = "differs"
+        raise Failed(message)
+
+    target = tmp_path / "out"
+    said = []
+    a, b, c = (
+        contender("a"),
+        contender("b", "exit 1"),
+        contender("c", f"touch '{target}'", target=target, inspect=wrong),
+    )
+    run_rounds([a, b, c], 3, 60, said.append)
+    assert log.read_text().split() == ["a", "b", "c", "a", "a"]
+    assert len(a.runs) == 3
+    assert (b.runs, b.failure) == ([], "exit 1: ")
+    assert (c.runs, c.failure) == ([], "differs")
+    assert len(said) == 5
+    assert measurement(b, suite="x")["failure"] == "exit 1: "
+
+
+def test_an_output_is_gone_before_the_next_run(tmp_path):
+    """A run starts without the target, and the source is as it was; an output that is not there is a failure."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("x" * 1000)
+    fresh = Contender("copy", ["sh", "-c", f"test ! -e '{target}' && cp '{source}' '{target}'"], source, target)
+    run_rounds([fresh], 3, 60, lambda _: None)
+    assert len(fresh.runs) == 3
+    assert fresh.output_bytes == 1000
+    assert not target.exists()
+    assert source.read_text() == "x" * 1000
+    empty = Contender("nothing", ["true"], source, target)
+    run_rounds([empty], 1, 60, lambda _: None)
+    assert "No such file" in empty.failure
+
+
+# The peers
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Return a file of logits in three row groups, and its probabilities and losses in float64."""
+    rng = np.random.default_rng(5)
+    n_rows, n_classes = 301, 7
+    logits = (5 * rng.standard_normal((n_rows, n_classes))).astype(np.float32)
+    labels = rng.integers(0, n_classes, n_rows)
+    offsets = pa.array(np.arange(0, logits.size + 1, n_classes, dtype=np.int32))
+    rows = pa.ListArray.from_arrays(offsets, pa.array(logits.ravel()))
+    path = tmp_path / "small.parquet"
+    table = pa.table({"id": pa.array(np.arange(n_rows)), "logits": rows, "label": pa.array(labels)})
+    pq.write_table(table, path, row_group_size=120)
+    exponentials = np.exp(logits.astype(np.float64))
+    probs = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return path, labels, probs, -np.log(probs[np.arange(n_rows), labels])
+
+
+@pytest.mark.parametrize("codec", ["snappy", "none"])
+@pytest.mark.parametrize("name", [name for name in suites.WRITERS if name != "pyarrow-copy"])
+def test_a_peer_does_the_same_job(name, codec, small, tmp_path):
+    """Ids, labels, float32 probabilities and losses, in the order of the input and in the codec asked for."""
+    pytest.importorskip(name.partition("-")[0])
+    source, labels, probs, losses = small
+    target = tmp_path / "out.parquet"
+    peers.main([name, str(source), str(target), codec, "7"])
+    table = pq.read_table(target)
+    assert table.column_names == ["id", "label", "probs", "loss"]
+    assert table["id"].to_pylist() == list(range(len(labels)))
+    assert table["label"].to_pylist() == labels.tolist()
+    assert table.schema.field("probs").type.value_type == pa.float32()
+    assert table.schema.field("loss").type == pa.float32()
+    np.testing.assert_allclose(np.array(table["probs"].to_pylist()), probs, rtol=1e-4)
+    np.testing.assert_allclose(table["loss"].to_numpy(), losses, rtol=1e-4, atol=1e-5)
+    chunk = pq.ParquetFile(target).metadata.row_group(0).column(2)
+    assert chunk.compression == {"snappy": "SNAPPY", "none": "UNCOMPRESSED"}[codec]
+
+
+@pytest.mark.parametrize("name", ["pyarrow-copy", *suites.READERS])
+def test_the_peers_without_arithmetic_run(name, small, tmp_path):
+    """The copy holds the logits where the others have probabilities; readers write nothing."""
+    source, *_ = small
+    target = tmp_path / "out.parquet"
+    peers.main([name, str(source), str(target), "snappy", "7"])
+    assert target.exists() == (name == "pyarrow-copy")
+    if target.exists():
+        assert pq.read_table(target)["probs"].to_pylist() == pq.read_table(source)["logits"].to_pylist()
+
+
+@pytest.mark.parametrize("column", ["id", "label", "probs", "loss", None])
+def test_a_wrong_result_is_seen(column, tmp_path):
+    """The check names the column in which two outputs differ, and is silent where they agree."""
+    table = {"id": [1, 2], "label": [0, 1], "probs": [[0.5, 0.5], [0.1, 0.9]], "loss": [0.7, 0.1]}
+    wrong = table | ({column: [[0.5, 0.5], [0.2, 0.8]] if column == "probs" else [1, 3]} if column else {})
+    paths = [tmp_path / "ours.parquet", tmp_path / "theirs.parquet"]
+    for path, columns in zip(paths, (table, wrong), strict=True):
+        pq.write_table(pa.table(columns), path)
+    if column is None:
+        peers.main(["check", *map(str, paths)])
+        return
+    with pytest.raises(SystemExit, match=f"in: .*{column}"):
+        peers.main(["check", *map(str, paths)])
+
+
+def test_missing_rows_are_seen(tmp_path):
+    """An output with fewer rows, or none, is not taken for ours."""
+    table = pa.table({"id": [1, 2], "label": [0, 1], "probs": [[0.5, 0.5], [0.1, 0.9]], "loss": [0.7, 0.1]})
+    ours = tmp_path / "ours.parquet"
+    pq.write_table(table, ours)
+    for n_rows in (0, 1):
+        theirs = tmp_path / f"{n_rows}.parquet"
+        pq.write_table(table.slice(0, n_rows), theirs)
+        with pytest.raises(SystemExit, match="id"):
+            peers.main(["check", str(ours), str(theirs)])
+
+
+# The whole
+
+
+def bench(*arguments):
+    """Run the script; return what it printed."""
+    return subprocess.run([PYTHON, BENCH, *arguments], capture_output=True, text=True, check=True)
+
+
+def test_a_quick_run_measures_everything(tmp_path):
+    """Every suite leaves its figures, nobody fails, the next run adds to them, and the repository is untouched."""
+    kept = ROOT / "data" / "bench" / "results.json"
+    before = kept.read_bytes() if kept.exists() else None
+    quick = ["--quick", "--folder", str(tmp_path), "--outputs", "snappy,loss"]
+    done = bench(*quick, "--peers", "cp,polars,duckdb,pyarrow-read")
+    path = tmp_path / "quick" / "quick-results" / "results.json"
+    found = json.loads(path.read_text())["measurements"]
+    assert not [key for key, entry in found.items() if "failure" in entry], done.stderr
+    wanted = ["jobs/k1000/1/snappy/batchmax", "jobs/k1000/1/snappy/cp", "jobs/k1000/1/snappy/cp-out"]
+    wanted += [f"jobs/k1000/1/snappy/{peer}" for peer in suites.installed(["polars", "duckdb"], print)]
+    wanted += ["jobs/k1000/1/loss/batchmax", "jobs/k1000/1/loss/pyarrow-read"]
+    wanted += ["kernels/1/1000/batchmax", "kernels/1/1000/copy", "sizes/0.001"]
+    wanted += [f"startup/{name}" for name in tables.STARTS]
+    assert set(wanted) <= set(found)
+    assert "jobs/k1000/1/snappy/scipy" not in found
+    assert "Polars' time / ours" in done.stdout
+    assert [one.name for one in (tmp_path / "quick").iterdir() if one.name != "quick-results"] == ["k1000.parquet"]
+
+    bench(*quick, "--only", "jobs", "--cases", "digits", "--peers", "cp")
+    more = json.loads(path.read_text())["measurements"]
+    assert {key: more[key] for key in found} == found
+    assert {key.split("/")[1] for key in set(more) - set(found)} == {"digits"}
+    assert (kept.read_bytes() if kept.exists() else None) == before
+
+
+@pytest.mark.parametrize("what", ["machine", "versions"])
+def test_figures_of_two_machines_are_not_mixed(what, tmp_path):
+    """Results of another processor or of other versions are neither added to nor lost."""
+    path = tmp_path / "results.json"
+    results = some_results()
+    results.machine, results.versions = this_machine(), these_versions()
+    getattr(results, what)["numba"] = "another"
+    results.write(path)
+    before = path.read_bytes()
+    command = [PYTHON, BENCH, "--quick", "--folder", tmp_path, "--results", tmp_path, "--only", "startup"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"figures of other {what}" in done.stderr
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", [["--only", "nothing"], ["--rounds", "0"], ["--scale", "0"], ["--quick", "--readme"]])
+def test_wrong_arguments_are_refused(wrong):
+    """One line that says what can be, and nothing is measured."""
+    done = subprocess.run([PYTHON, BENCH, *wrong], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error" in done.stderr.splitlines()[-1]
