@@ -1,7 +1,7 @@
 """The one loop: read, compute, write, each of the three at the same time as the others.
 
-A chunk is read ahead by one thread while the kernels (which use every core) work on the one before, and a third thread
-encodes and writes the row group before that. A few :class:`Buffers` go round, so memory is as large as the chunks in
+Chunks are read ahead by one thread while the kernels (which use every core) work on the one before, and a third thread
+encodes and writes the row groups before that. A few :class:`Buffers` go round, so memory is as large as the chunks in
 flight and never grows. What the work on a chunk is, the loop does not know.
 """
 
@@ -11,8 +11,9 @@ import contextlib
 import math
 import shlex
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,10 @@ from batchmax.stream_source import StreamSource
 
 MOST_CLASSES_SHOWN = 80
 """Characters of class names that a suggested command repeats."""
+
+IN_FLIGHT = 2
+"""Chunks that are read ahead, and row groups that wait to be written: enough that no stage waits for a slow moment of
+another."""
 
 PROGRAM_BYTES = 250 << 20
 """Memory of the program itself: the interpreter, Numba, Arrow and the compiled kernels."""
@@ -150,20 +155,22 @@ class Run:
             return [buffers for _, buffers in group]
 
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-            ahead = reader.submit(next, chunks, None)
-            writing = writer.submit(write, [], None)
-            while (chunk := ahead.result()) is not None:
-                ahead = reader.submit(next, chunks, None)
+            ahead = deque(reader.submit(next, chunks, None) for _ in range(IN_FLIGHT))
+            writing: deque[Future[list[Buffers]]] = deque()
+            while (chunk := ahead.popleft().result()) is not None:
+                ahead.append(reader.submit(next, chunks, None))
                 buffers = free.pop() if free else Buffers()
                 buffers.reset()
                 group.append((work(chunk, buffers), buffers))
                 rows += chunk.batch.num_rows
                 self.progress.advance(chunk.batch.num_rows, chunk.batch.num_rows * self.source.job.row_bytes)
                 if chunk.ends_group:
-                    free += writing.result()
-                    writing = writer.submit(write, group, chunk.copied)
+                    if len(writing) == IN_FLIGHT:
+                        free += writing.popleft().result()
+                    writing.append(writer.submit(write, group, chunk.copied))
                     group = []
-            writing.result()
+            for written in writing:
+                written.result()
             write(group, None)
         return rows
 

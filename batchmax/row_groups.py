@@ -20,9 +20,6 @@ from batchmax.parquet import CopiedColumns, EncodedChunk, FileSchema, Footer, Ma
 from batchmax.parquet.encoded import METADATA, movable, place_of
 from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn
 
-LIST_ELEMENTS = 3
-"""A list column is three elements: the list, its entries, what an entry is."""
-
 
 @dataclass(frozen=True, eq=False)
 class RowGroupEncoder:
@@ -67,10 +64,10 @@ class RowGroupEncoder:
                 continue
             rows = [matrix_rows(batch.column(column.name)) for batch in batches] if column.name in self.plain else []
             form = self._matrix_format(column)
-            if form is None or not rows or None in rows:
+            known = [run for run in rows if run is not None]
+            if form is None or not rows or len(known) < len(rows):
                 others.append(column.name)
             else:
-                known = [run for run in rows if run is not None]
                 columns[column.name] = [encode_matrix(known, form, self.workers.map)]
         for int96 in (False, True):
             names = [name for name in others if (name in self.schema.int96) == int96]
@@ -80,13 +77,14 @@ class RowGroupEncoder:
         return columns
 
     def _matrix_format(self, column: SchemaColumn) -> MatrixFormat | None:
-        """Return how a list column is written as a matrix, None if it is no list of lists' usual three elements."""
-        if len(column.elements) != LIST_ELEMENTS or len(column.leaves) != 1:
+        """Return how a column of numbers or of lists of them is written here; None if pyarrow must."""
+        levels = [element[REPETITION].value for element in column.elements]
+        codec, optional = self.codecs[column.name], levels[-1] == OPTIONAL
+        if len(levels) == 1:
+            return MatrixFormat(codec, 1, self.split, repeated=False) if optional else None
+        if levels[:-1] != [OPTIONAL, REPEATED] or len(column.leaves) != 1 or levels[-1] == REPEATED:
             return None
-        outer, middle, inner = (element[REPETITION].value for element in column.elements)
-        if outer != OPTIONAL or middle != REPEATED or inner == REPEATED:
-            return None
-        return MatrixFormat(self.codecs[column.name], 2 + (inner == OPTIONAL), self.split)
+        return MatrixFormat(codec, 2 + optional, self.split)
 
     def _encode_with_pyarrow(self, table: pa.Table, *, int96: bool) -> dict[str, list[EncodedChunk]]:
         names = tuple(table.column_names)
@@ -111,18 +109,16 @@ class RowGroupEncoder:
 
 
 def matrix_rows(array: pa.Array) -> MatrixRows | None:
-    """Return a column's rows as a matrix, or None if they are not lists of one length of float32 or float64."""
-    if not is_list(array.type):
-        return None
-    values = array.flatten()
-    if values.type not in {pa.float32(), pa.float64()} or values.null_count:
-        return None
+    """Return a column's rows as a matrix, or None if they are not floats, or lists of them of one length."""
     missing = ~valid_rows(array) if array.null_count else None
     filled = len(array) - array.null_count
+    values = array.flatten() if is_list(array.type) else array.drop_null()
+    if values.type not in {pa.float32(), pa.float64()} or values.null_count:
+        return None
     n_classes = len(values) // max(filled, 1) or 1
     if filled * n_classes != len(values):
         return None
-    if not pa.types.is_fixed_size_list(array.type):
+    if is_list(array.type) and not pa.types.is_fixed_size_list(array.type):
         lengths = np.diff(array.offsets.to_numpy())
         if ((lengths if missing is None else lengths[~missing]) != n_classes).any():
             return None

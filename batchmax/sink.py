@@ -101,6 +101,7 @@ class ParquetSink:
                 self._arrow.close()
             else:
                 self._ours.finish()
+                self._ours.close()
             os.fsync(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
             self._file.close()
@@ -112,7 +113,9 @@ class ParquetSink:
     def abandon(self) -> None:
         """Let go of the file, whole or not."""
         # A writer that is still open would try to finish the file when it is collected, and complain that it cannot.
-        if self._encoder is None:
+        if self._encoder is not None:
+            self._ours.close()
+        else:
             with contextlib.suppress(OSError, ValueError, pa.ArrowException):
                 self._arrow.close()
         self._file.close()

@@ -148,7 +148,7 @@ def _settle_in() -> None:
     # NumPy's BLAS starts a thread for every core, and nothing here multiplies matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Importing makes hundreds of thousands of objects, and looking through them for garbage takes a tenth of the time.
-    gc.set_threshold(100_000)
+    gc.set_threshold(1_000_000)
 
 
 def _report(error: BaseException, words: list[str], context: click.Context) -> int:

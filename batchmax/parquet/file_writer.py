@@ -11,12 +11,12 @@ https://github.com/apache/parquet-format (``parquet.thrift``: FileMetaData and R
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from batchmax.parquet.appender import Appender
 from batchmax.parquet.encoded import EncodedChunk
 from batchmax.parquet.footer import (
     COLUMNS,
@@ -31,9 +31,6 @@ from batchmax.parquet.footer import (
     footer_of_schema,
 )
 from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
-
-MOST_PIECES = 512
-"""Pieces that are handed to the system at once; it takes no more than 1,024."""
 
 
 class FileSchema:
@@ -112,35 +109,34 @@ class FileWriter:
     """
 
     def __init__(self, descriptor: int, schema: FileSchema, created_by: str) -> None:
-        self._descriptor = descriptor
+        self._file = Appender(descriptor)
         self._schema = schema
         self._created_by = created_by
-        self._at = 0
         self._groups: list[Struct] = []
         self._n_rows = 0
-        self._write([MAGIC])
+        self._file.write([MAGIC])
 
     def append(self, n_rows: int, columns: Mapping[str, Sequence[EncodedChunk]], sorting: Sequence[Sorting]) -> None:
         """Append a row group: for each column of the schema, a chunk for each of its leaves."""
-        start, unpacked = self._at, 0
+        start, unpacked = self._file.size, 0
         entries: list[Struct] = []
         first_leaf: dict[str, int] = {}
         for column in self._schema.columns:
             first_leaf[column.name] = len(entries)
             for chunk, leaf in zip(columns[column.name], column.leaves, strict=True):
-                metadata = chunk.placed(self._at, leaf.path)
+                metadata = chunk.placed(self._file.size, leaf.path)
                 entries.append({2: Field(I64, 0), 3: Field(STRUCT, metadata)})
                 unpacked += chunk.unpacked_bytes
-                before = self._at
-                self._write(chunk.pieces)
-                if self._at - before != chunk.n_bytes:
-                    raise ValueError(f"a chunk has {self._at - before} bytes, not {chunk.n_bytes}")
+                before = self._file.size
+                self._file.write(chunk.pieces)
+                if self._file.size - before != chunk.n_bytes:
+                    raise ValueError(f"a chunk has {self._file.size - before} bytes, not {chunk.n_bytes}")
         group: Struct = {
             COLUMNS: Field(LIST, List(STRUCT, entries)),
             2: Field(I64, unpacked),
             3: Field(I64, n_rows),
             5: Field(I64, start),
-            6: Field(I64, self._at - start),
+            6: Field(I64, self._file.size - start),
         }
         if sorting:
             keys = [{**key.element, 1: Field(I32, first_leaf[key.column] + key.leaf)} for key in sorting]
@@ -156,16 +152,9 @@ class FileWriter:
         fields[ROW_GROUPS] = Field(LIST, List(STRUCT, self._groups))
         fields[CREATED_BY] = Field(BINARY, self._created_by.encode())
         footer = write_struct(fields)
-        self._write([footer, len(footer).to_bytes(4, "little"), MAGIC])
+        self._file.write([footer, len(footer).to_bytes(4, "little"), MAGIC])
+        self._file.finish()
 
-    def _write(self, pieces: Sequence[object]) -> None:
-        for first in range(0, len(pieces), MOST_PIECES):
-            views = [memoryview(piece).cast("B") for piece in pieces[first : first + MOST_PIECES]]  # type: ignore[arg-type]
-            views = [view for view in views if len(view)]
-            while views:
-                written = os.writev(self._descriptor, views)
-                self._at += written
-                while views and written >= len(views[0]):
-                    written -= len(views.pop(0))
-                if written:
-                    views[0] = views[0][written:]
+    def close(self) -> None:
+        """Let go of the file, finished or not."""
+        self._file.close()

@@ -22,11 +22,15 @@ LONG_ROW = 64
 
 
 @lru_cache(maxsize=64)
-def full_levels(n_rows: int, n_classes: int, definition: int) -> bytes:
+def full_levels(n_rows: int, n_classes: int, definition: int, *, repeated: bool = True) -> bytes:
     """Return what a page of rows without a null begins with: repetition levels, then definition levels.
 
-    Each of the two follows its own length in four bytes, as in data pages of version 1.
+    Each of the two follows its own length in four bytes, as in data pages of version 1; it is not there at all if the
+    column has no such levels.
     """
+    definitions = _sized(_run(n_rows * n_classes, definition)) if definition else b""
+    if not repeated:
+        return definitions
     if n_classes == 1:
         repetition = _run(n_rows, 0)
     elif n_classes >= LONG_ROW:
@@ -35,10 +39,10 @@ def full_levels(n_rows: int, n_classes: int, definition: int) -> bytes:
         goes_on = np.ones((n_rows, n_classes), np.bool_)
         goes_on[:, 0] = False
         repetition = _packed(goes_on.reshape(-1))
-    return _sized(repetition) + _sized(_run(n_rows * n_classes, definition))
+    return _sized(repetition) + definitions
 
 
-def levels_with_nulls(missing: NDArray[np.bool_], n_classes: int, definition: int) -> bytes:
+def levels_with_nulls(missing: NDArray[np.bool_], n_classes: int, definition: int, *, repeated: bool = True) -> bytes:
     """Return the same where some rows are null.
 
     Parameters
@@ -55,7 +59,7 @@ def levels_with_nulls(missing: NDArray[np.bool_], n_classes: int, definition: in
         _run(len(rows) if rows[0] else len(rows) * n_classes, 0 if rows[0] else definition)
         for rows in np.split(missing, borders)
     ]
-    return _sized(_packed(goes_on)) + _sized(b"".join(runs))
+    return (_sized(_packed(goes_on)) if repeated else b"") + _sized(b"".join(runs))
 
 
 def _run(count: int, level: int) -> bytes:

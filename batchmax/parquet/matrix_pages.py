@@ -32,7 +32,7 @@ from batchmax.parquet.encoded import (
 )
 from batchmax.parquet.levels import full_levels, levels_with_nulls, varint
 from batchmax.parquet.pages import CODECS
-from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
+from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STOP, STRUCT, Field, List, Struct
 
 PAGE_BYTES = 1 << 20
 """Values of a page, unless one row has more."""
@@ -85,11 +85,14 @@ class MatrixFormat:
         The definition level of a number: how many of the list, its entries and the number may be null or absent.
     byte_stream_split
         Whether all first bytes of a page's numbers come first, then all second bytes, and so on.
+    repeated
+        Whether a row is a list. Without, it is one number, and K is 1.
     """
 
     codec: str
     definition: int = 3
     byte_stream_split: bool = False
+    repeated: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,10 +150,10 @@ def _encode_page(rows: MatrixRows, form: MatrixFormat) -> _Page:
     n_classes = rows.values.shape[1]
     if rows.missing is None:
         n_values = rows.values.size
-        levels = full_levels(rows.n_rows, n_classes, form.definition)
+        levels = full_levels(rows.n_rows, n_classes, form.definition, repeated=form.repeated)
     else:
         n_values = rows.values.size + rows.n_rows - len(rows.values)
-        levels = levels_with_nulls(rows.missing, n_classes, form.definition)
+        levels = levels_with_nulls(rows.missing, n_classes, form.definition, repeated=form.repeated)
     values = _bytes_of(rows.values)
     if form.byte_stream_split:
         values = np.ascontiguousarray(values.reshape(-1, rows.values.itemsize).T).reshape(-1)
@@ -160,22 +163,19 @@ def _encode_page(rows: MatrixRows, form: MatrixFormat) -> _Page:
     for piece in body:
         checksum = crc32(piece, checksum)
     packed = sum(len(piece) for piece in body)
-    data_page: Struct = {
-        1: Field(I32, n_values),
-        2: Field(I32, BYTE_STREAM_SPLIT if form.byte_stream_split else PLAIN),
-        3: Field(I32, RLE),
-        4: Field(I32, RLE),
-    }
-    header = write_struct(
-        {
-            1: Field(I32, DATA_PAGE),
-            2: Field(I32, size),
-            3: Field(I32, packed),
-            4: Field(I32, checksum - 2 * SIGN if checksum >= SIGN else checksum),
-            5: Field(STRUCT, data_page),
-        }
-    )
+    header = _header(size, packed, checksum, n_values, BYTE_STREAM_SPLIT if form.byte_stream_split else PLAIN)
     return _Page([header, *body], n_values, len(header) + size)
+
+
+def _header(size: int, packed: int, checksum: int, n_values: int, encoding: int) -> bytes:
+    """Return a PageHeader: what :func:`write_struct` would make of it, in a tenth of the time."""
+    number = bytes([1 << 4 | I32])  # the next field, an integer
+    common = b"".join(
+        number + varint((value << 1) ^ (value >> 31))
+        for value in (DATA_PAGE, size, packed, checksum - 2 * SIGN if checksum >= SIGN else checksum)
+    )
+    own = b"".join(number + varint(value << 1) for value in (n_values, encoding, RLE, RLE))
+    return common + bytes([1 << 4 | STRUCT]) + own + bytes([STOP, STOP])
 
 
 def _bytes_of(values: NDArray[Any]) -> NDArray[np.uint8]:

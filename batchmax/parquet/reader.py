@@ -86,7 +86,8 @@ class MatrixReader:
         pages = PageReader(descriptor, start, start + size, codec, workers)
         self._pages = iter(pages)
         self._packed = _packed_pattern(n_classes)
-        self._place = 0
+        self._place = self._place_after = 0
+        self._checked: tuple[int, int, bytes, bytes] | None = None
         self._dictionary: NDArray[Any] | None = None
         self._left: deque[NDArray[np.uint8]] = deque()
 
@@ -140,11 +141,17 @@ class MatrixReader:
 
     def _check_levels(self, page: Page) -> None:
         n_values, level = page.n_values, self._level
+        # Most pages have the levels of the one before.
+        levels = (self._place, n_values, page.repetition.tobytes(), page.definition.tobytes())
+        if levels == self._checked:
+            self._place = self._place_after
+            return
         self._place = kernels.check_repetition(page.repetition, n_values, self._n_classes, self._place, self._packed)
         if self._place < 0:
             raise NotAMatrix("rows are not all of one length")
         if not kernels.check_definition(page.definition, n_values, level, level.bit_length()):
             raise NotAMatrix("a row or a value is null")
+        self._checked, self._place_after = levels, self._place
 
     def _decode(self, page: Page, out: NDArray[np.uint8]) -> None:
         values = joined(page.values)

@@ -42,7 +42,7 @@ class ThriftError(ValueError):
     """Bytes that are no Thrift struct."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Field:
     """A value and its type on the wire."""
 
@@ -141,7 +141,10 @@ class _Reader:
                 return fields
             kind = head & 0x0F
             number = number + (head >> 4) if head >> 4 else self._zigzag()
-            if number in unread and kind == LIST:
+            if I16 <= kind <= I64:  # most fields are, so without a call
+                value = self._varint()
+                fields[number] = Field(kind, (value >> 1) ^ -(value & 1))
+            elif number in unread and kind == LIST:
                 fields[number] = Field(kind, self._skip_structs())
             else:
                 fields[number] = Field(kind, self._value(kind, depth))

@@ -1,0 +1,106 @@
+"""Bytes to the end of a file, past the page cache where the system allows it.
+
+A file that is written through the page cache is copied there page by page, by the core that writes, and that takes
+longer than computing what is in it. Since an output has to be on the disk before it is published, the cache would not
+save the wait either. So bytes are gathered in two blocks of memory, used in turn, from which the disk takes them itself
+(``O_DIRECT``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+STAGE_BYTES = 4 << 20
+"""Bytes that are written at once: a multiple of every block size."""
+
+DIRECT = getattr(os, "O_DIRECT", 0)
+
+
+class Appender:
+    """The end of a file: bytes are taken while those before them are written.
+
+    Parameters
+    ----------
+    descriptor
+        Of a new file, open for writing. Whoever opened it closes it, after :meth:`close`.
+
+    Raises
+    ------
+    OSError
+        From :meth:`write` and :meth:`finish`: the file cannot be written.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.size = 0
+        self._descriptor = descriptor
+        # Memory of whole pages, as the disk wants it, and shared, so that a fork in the middle copies nothing.
+        self._stages = [np.frombuffer(mmap.mmap(-1, STAGE_BYTES), np.uint8) for _ in range(2)]
+        self._filled = 0
+        self._direct = bool(DIRECT) and self._switch(DIRECT)
+        self._writer = ThreadPoolExecutor(1, "append")
+        self._writing: Future[None] | None = None
+
+    def write(self, pieces: Sequence[Any]) -> None:
+        """Append pieces of bytes."""
+        for piece in pieces:
+            rest = np.frombuffer(memoryview(piece).cast("B"), np.uint8)
+            self.size += len(rest)
+            while len(rest):
+                count = min(len(rest), STAGE_BYTES - self._filled)
+                self._stages[0][self._filled : self._filled + count] = rest[:count]
+                self._filled += count
+                rest = rest[count:]
+                if self._filled == STAGE_BYTES:
+                    self._wait()
+                    self._writing = self._writer.submit(self._flush, self._stages[0])
+                    self._stages.reverse()
+                    self._filled = 0
+
+    def finish(self) -> None:
+        """Write what is left, which need not fill a block."""
+        self._wait()
+        self._buffered()
+        self._flush(self._stages[0][: self._filled])
+        self._filled = 0
+
+    def close(self) -> None:
+        """Wait for what is being written, whether it can be or not."""
+        self._writer.shutdown()
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _flush(self, block: NDArray[np.uint8]) -> None:
+        done = 0
+        while done < len(block):
+            try:
+                done += os.write(self._descriptor, block[done:].data)
+            except OSError:
+                if not self._direct:
+                    raise
+                self._buffered()
+            # What is left of a block that was not taken as a whole cannot be written past the cache.
+            if done < len(block):
+                self._buffered()
+
+    def _buffered(self) -> None:
+        if self._direct:
+            self._switch(0)
+            self._direct = False
+
+    def _switch(self, flag: int) -> bool:
+        with contextlib.suppress(OSError):
+            flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, (flags & ~DIRECT) | flag)
+            return True
+        return False
