@@ -125,13 +125,13 @@ class Cut:
     stored_bytes: int = 0
 
     def memory(self, rows: int | None = None) -> int:
-        """Return about how many bytes the work on rows that are cut like this takes; on any number of them for None."""
-        # Measured: the results of three row groups (one is filled, one waits, one is written), and per chunk what reading,
+        """Return about how many bytes the work on rows cut like this takes; on any number of them for None."""
+        # Measured: the results of a row group that is filled and of one that is written, and per chunk what reading,
         # converting and encoding take.
         group, piece = (size if rows is None else min(size, rows) for size in (self.group, self.piece))
         job = self.job
-        carried = self.stored_bytes * (3 * group + 3 * piece)
-        return carried + 3 * group * job.result_bytes + piece * (3 * job.result_bytes + 15 * job.row_bytes)
+        carried = self.stored_bytes * (2 * group + 3 * piece)
+        return carried + 2 * group * job.result_bytes + piece * (3 * job.result_bytes + 15 * job.row_bytes)
 
 
 def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:

@@ -21,7 +21,7 @@ from batchmax.matrices import read_matrix
 from batchmax.memory import Buffers
 from batchmax.options import Layout, ScoreOptions
 from batchmax.outputs import LAST_BAD, Status
-from batchmax.provenance import output_codecs
+from batchmax.provenance import output_codecs, output_split
 from batchmax.scoring import carried_columns
 from batchmax.sink import kept_metadata
 from batchmax.source import ParquetSource, open_source
@@ -75,6 +75,7 @@ def convert(
         rejects=rejects,
         schema=schema,
         codecs=output_codecs(job, source),
+        split=output_split(job, source),
         plain=job.computed.names,
         columns=None if rejects is not None else job.columns_read,
         progress=progress,

@@ -13,7 +13,7 @@ import shlex
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,8 @@ from batchmax.stream_source import StreamSource
 MOST_CLASSES_SHOWN = 80
 """Characters of class names that a suggested command repeats."""
 
-IN_FLIGHT = 2
-"""Chunks that are read ahead, and row groups that wait to be written: enough that no stage waits for a slow moment of
-another."""
+READ_AHEAD = 2
+"""Chunks that are read ahead: enough that a slow moment of the disk is not waited for."""
 
 PROGRAM_BYTES = 250 << 20
 """Memory of the program itself: the interpreter, Numba, Arrow and the compiled kernels."""
@@ -155,8 +154,8 @@ class Run:
             return [buffers for _, buffers in group]
 
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-            ahead = deque(reader.submit(next, chunks, None) for _ in range(IN_FLIGHT))
-            writing: deque[Future[list[Buffers]]] = deque()
+            ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
+            writing = writer.submit(write, [], None)
             while (chunk := ahead.popleft().result()) is not None:
                 ahead.append(reader.submit(next, chunks, None))
                 buffers = free.pop() if free else Buffers()
@@ -165,12 +164,10 @@ class Run:
                 rows += chunk.batch.num_rows
                 self.progress.advance(chunk.batch.num_rows, chunk.batch.num_rows * self.source.job.row_bytes)
                 if chunk.ends_group:
-                    if len(writing) == IN_FLIGHT:
-                        free += writing.popleft().result()
-                    writing.append(writer.submit(write, group, chunk.copied))
+                    free += writing.result()
+                    writing = writer.submit(write, group, chunk.copied)
                     group = []
-            for written in writing:
-                written.result()
+            writing.result()
             write(group, None)
         return rows
 

@@ -25,7 +25,7 @@ from batchmax.matrices import SparseVectorError
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.plan import plan_parts
-from batchmax.provenance import output_codecs, output_schema
+from batchmax.provenance import output_codecs, output_schema, output_split
 from batchmax.scoring import looks_like_probabilities, read_rows, score_rows, score_table
 from batchmax.source import ParquetSource, open_source
 from batchmax.stream_source import StreamSource
@@ -187,6 +187,7 @@ class _ScoreJob:
             rejects=self._rejects,
             schema=output_schema(job, source),
             codecs=output_codecs(job, source),
+            split=output_split(job, source),
             plain=(*job.computed.names, *(job.logits.names if everything else ())),
             columns=None if job.options.rejects is not None else job.columns_read,
             progress=self._progress,

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchmax import __version__
 from batchmax.job import Job
-from batchmax.sink import input_codecs, kept_metadata
+from batchmax.sink import input_codecs, kept_metadata, splits_bytes
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
 
@@ -51,6 +51,12 @@ def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, s
     logits = theirs.get(job.logits.names[0].split(".")[0], "SNAPPY")
     codecs = {name: chosen or theirs.get(name, "SNAPPY") for name in job.carried.names}
     return codecs | dict.fromkeys(job.computed.names, chosen or logits)
+
+
+def output_split(job: Job, source: ParquetSource | StreamSource) -> bool:
+    """Return whether matrices of the output have their bytes split: where the logits have."""
+    filled = (file.footer for file in source.files if file.metadata.num_rows)
+    return splits_bytes(next(filled, None), job.logits.names[0].split(".")[0])
 
 
 def rejects_schema(schema: pa.Schema) -> pa.Schema:

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from batchmax import __version__
 from batchmax.errors import OutputError
 from batchmax.parquet import CopiedColumns, FileWriter, Footer, FooterError, ThriftError
-from batchmax.parquet.encoded import CODEC, METADATA
-from batchmax.parquet.matrix_pages import CODEC_NUMBERS
+from batchmax.parquet.encoded import CODEC, ENCODINGS, METADATA
+from batchmax.parquet.matrix_pages import BYTE_STREAM_SPLIT, CODEC_NUMBERS
 from batchmax.row_groups import RowGroupEncoder, leaf_columns, writer_options
 from batchmax.storage import open_exclusively
 
@@ -146,6 +146,17 @@ def input_codecs(footer: Footer | None) -> dict[str, str]:
             number = group.chunk(column.first_leaf)[METADATA].value[CODEC].value
             codecs[column.name] = CODEC_NAMES.get(number, "SNAPPY")
     return codecs
+
+
+def splits_bytes(footer: Footer | None, name: str) -> bool:
+    """Return whether a file has the numbers of a column with all their first bytes first (BYTE_STREAM_SPLIT)."""
+    column = None if footer is None or not footer.n_row_groups else footer.column(name)
+    if footer is None or column is None:
+        return False
+    with contextlib.suppress(FooterError, ThriftError, KeyError, AttributeError, TypeError):
+        encodings = footer.row_group(0).chunk(column.first_leaf)[METADATA].value[ENCODINGS].value.values
+        return BYTE_STREAM_SPLIT in encodings
+    return False
 
 
 def kept_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:

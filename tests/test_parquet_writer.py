@@ -255,6 +255,20 @@ def test_nothing_is_stale(tmp_path):
             assert 12 not in metadata or not {1, 2} & set(metadata[12].value)
 
 
+def test_matrices_are_encoded_as_the_logits_are(tmp_path):
+    """Bytes are split in the output where they are in the input, and the codec is the same."""
+    for split in (False, True):
+        options = {"use_byte_stream_split": ["logits.list.element"] if split else False, "compression": "zstd"}
+        options["use_dictionary"] = False
+        out, said = counts(f"{split}", tmp_path, rows().select(["id", "logits", "label"]), options)
+        assert "read as matrices: 3" in said
+        probs = out.metadata.row_group(0).column(2)
+        assert ("BYTE_STREAM_SPLIT" in probs.encodings) == split
+        assert probs.compression == "ZSTD"
+        want = batchmax.softmax(np.array(rows()["logits"].to_pylist(), np.float32))
+        assert np.array_equal(np.array(out.read()["probs"].to_pylist(), np.float32), want)
+
+
 def test_what_arrow_has_no_word_for_survives(tmp_path):
     """Field ids, and logical types that Arrow reads as something simpler, are the input's."""
     schema = pa.schema(
