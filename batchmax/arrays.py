@@ -13,6 +13,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from numpy.typing import ArrayLike
 
 from batchmax.losses import Array, dense_losses, index_losses, softmax_rows
+from batchmax.memory import Buffers
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -190,6 +191,10 @@ def softmax_cross_entropy(
     return result, losses
 
 
+BLOCK_ROWS = 1 << 16
+"""Rows that the losses of an array are computed of at a time."""
+
+
 class _Lines:
     """An array of any shape as the (n, K) matrix of its lines along one axis."""
 
@@ -258,17 +263,38 @@ def _cross_entropy(
         matrix = view.matrix_apart_from(result)
         given = _apart_from(given, result)
         weights = None if weights is None else _apart_from(weights, result)
-    if given.shape == view.logits.shape and given.dtype.kind == "f":
+    dense = given.shape == view.logits.shape and given.dtype.kind == "f"
+    if dense:
         targets = np.ascontiguousarray(np.moveaxis(given, view.axis, -1).reshape(n, k), view.dtype)
-        rows = softmax_rows(matrix, view.beta, probs=probs)
-        losses = dense_losses(matrix, rows, view.beta, targets, weights, label_smoothing)
         total = float(n)
     else:
-        indices = _indices(given, view, ignore_index)
-        rows = softmax_rows(matrix, view.beta, labels=indices, ignore_index=ignore_index, probs=probs)
-        losses = index_losses(matrix, rows, view.beta, indices, weights, label_smoothing, ignore_index)
-        counted = indices != ignore_index
-        total = float(np.count_nonzero(counted) if weights is None else weights[indices[counted]].sum())
+        targets = _indices(given, view, ignore_index)
+        counted = targets != ignore_index
+        total = float(np.count_nonzero(counted) if weights is None else weights[targets[counted]].sum())
+    losses = np.empty(n, np.float64)
+    buffers = Buffers()
+    for start in range(0, n, BLOCK_ROWS):
+        # A block at a time, because what is kept of each row would be fresh memory otherwise, which is slow.
+        block = slice(start, start + BLOCK_ROWS)
+        buffers.reset()
+        probs_block = None if probs is None else probs[block]
+        if dense:
+            rows = softmax_rows(matrix[block], view.beta, probs=probs_block, take=buffers.take)
+            losses[block] = dense_losses(
+                matrix[block], rows, view.beta, targets[block], weights, label_smoothing, buffers.take
+            )
+        else:
+            rows = softmax_rows(
+                matrix[block],
+                view.beta,
+                labels=targets[block],
+                ignore_index=ignore_index,
+                probs=probs_block,
+                take=buffers.take,
+            )
+            losses[block] = index_losses(
+                matrix[block], rows, view.beta, targets[block], weights, label_smoothing, ignore_index, buffers.take
+            )
     # A float32 has no room for a loss above 3.4e38: it is +inf there.
     with np.errstate(over="ignore", under="ignore"):
         if reduction == "none":

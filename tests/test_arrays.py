@@ -13,6 +13,7 @@ import scipy.special
 from numpy.typing import NDArray
 
 import batchmax
+from batchmax import arrays
 from tests import oracle
 
 torch = pytest.importorskip("torch")
@@ -579,3 +580,20 @@ def test_a_mean_over_labels_without_weight_is_nan(rng, smoothing):
     options = {"class_weights": [0.0, 0.0, 1.0], "label_smoothing": smoothing, "reduction": "mean"}
     assert np.isnan(torch_cross_entropy(logits, [0, 1], **options))
     assert np.isnan(batchmax.cross_entropy(logits, [0, 1], **options))
+
+
+def test_more_rows_than_are_worked_on_at_a_time() -> None:
+    """What comes after the first block of rows is as what comes in it, for labels and for distributions."""
+    random = np.random.default_rng(5)
+    n = arrays.BLOCK_ROWS + 3
+    logits = random.standard_normal((n, 4)).astype(np.float32)
+    labels = random.integers(0, 4, n)
+    probs, losses = batchmax.softmax_cross_entropy(logits, labels)
+    assert np.array_equal(probs, batchmax.softmax(logits))
+    assert np.array_equal(losses[-10:], batchmax.cross_entropy(logits[-10:], labels[-10:]))
+    targets = np.eye(4, dtype=np.float32)[labels]
+    assert np.array_equal(
+        batchmax.cross_entropy(logits, targets)[-10:], batchmax.cross_entropy(logits[-10:], targets[-10:])
+    )
+    mean = batchmax.cross_entropy(logits, labels, reduction="mean")
+    assert mean == pytest.approx(batchmax.cross_entropy(logits.astype(np.float64), labels).mean(), rel=1e-6)
