@@ -21,6 +21,9 @@ from batchmax.parquet import CopiedColumns
 MOST_ROW_GROUP_BYTES = 64 << 20
 """Probabilities of a row group of the output, unless its rows are asked for."""
 
+MOST_ROW_GROUP_ROWS = 1 << 26
+"""pyarrow encodes no more rows as one row group."""
+
 MOST_CHUNK_BYTES = 16 << 20
 """Logits that are read, and computed on, at a time."""
 
@@ -146,6 +149,7 @@ def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
         group = job.options.row_group_size
     elif rows is not None:
         group = _equal_pieces(max(rows, 1), group)
+    group = min(group, MOST_ROW_GROUP_ROWS)
     piece = max(1, MOST_CHUNK_BYTES // max(per_row, job.result_bytes))
     return Cut(job, group, _equal_pieces(group, piece), max(0, stored_bytes - job.row_bytes))
 
@@ -174,7 +178,7 @@ def limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
         return
     # Asked before the next chunk is read: what lies after the limit may be large, or damaged.
     while limit > 0 and (chunk := next(chunks, None)) is not None:
-        yield chunk.slice(0, limit, ends_group=True) if chunk.batch.num_rows > limit else chunk
+        yield chunk.slice(0, limit, ends_group=True) if chunk.batch.num_rows >= limit else chunk
         limit -= chunk.batch.num_rows
 
 

@@ -20,7 +20,7 @@ from batchmax.errors import OutputError
 from batchmax.parquet import CopiedColumns, FileWriter, Footer, FooterError, ThriftError
 from batchmax.parquet.encoded import CODEC, ENCODINGS, METADATA
 from batchmax.parquet.matrix_pages import BYTE_STREAM_SPLIT, CODEC_NUMBERS
-from batchmax.row_groups import RowGroupEncoder, leaf_columns, writer_options
+from batchmax.row_groups import RowGroupEncoder, leaf_names, writer_options
 from batchmax.storage import open_exclusively
 
 STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax")
@@ -61,7 +61,7 @@ class ParquetSink:
     ) -> None:
         self.path = path
         self.rows = 0
-        self._n_leaves = len(leaf_columns(schema))
+        self._n_leaves = len(leaf_names(schema))
         self._encoder = encoder
         with self._writing():
             self._file = os.fdopen(open_exclusively(path), "wb", buffering=0)
@@ -140,7 +140,7 @@ def input_codecs(footer: Footer | None) -> dict[str, str]:
     if footer is None or not footer.n_row_groups:
         return codecs
     # Not by pyarrow's metadata: where a damaged footer has other levels than the schema, asking it ends the process.
-    with contextlib.suppress(FooterError, ThriftError, KeyError, AttributeError, TypeError):
+    with contextlib.suppress(FooterError, ThriftError, KeyError, IndexError, AttributeError, TypeError):
         group = footer.row_group(0)
         for column in footer.columns:
             number = group.chunk(column.first_leaf)[METADATA].value[CODEC].value
@@ -153,7 +153,7 @@ def splits_bytes(footer: Footer | None, name: str) -> bool:
     column = None if footer is None or not footer.n_row_groups else footer.column(name)
     if footer is None or column is None:
         return False
-    with contextlib.suppress(FooterError, ThriftError, KeyError, AttributeError, TypeError):
+    with contextlib.suppress(FooterError, ThriftError, KeyError, IndexError, AttributeError, TypeError):
         encodings = footer.row_group(0).chunk(column.first_leaf)[METADATA].value[ENCODINGS].value.values
         return BYTE_STREAM_SPLIT in encodings
     return False

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchmax.arrow import without_views
-from batchmax.chunks import Chunk, Cut, Origin, Part, Ways, plan_cut, regroup
+from batchmax.chunks import MOST_ROW_GROUP_ROWS, Chunk, Cut, Origin, Part, Ways, plan_cut, regroup
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.copying import Copier, Reading
 from batchmax.errors import DataError, UsageError
@@ -113,7 +113,10 @@ class ParquetSource:
         """Read the rows of some parts in order, in chunks that the inputs and options decide, never the machine."""
         chunks = (chunk for part in parts for chunk in self._part_chunks(part, how))
         wanted = self._options.row_group_size
-        return chunks if wanted is None else regroup(chunks, wanted, wanted)
+        if wanted is None:
+            return chunks
+        wanted = min(wanted, MOST_ROW_GROUP_ROWS)
+        return regroup(chunks, wanted, wanted)
 
     def memory_needed(self) -> int:
         """Return about how many bytes of memory a job on these files takes besides what the program itself does."""

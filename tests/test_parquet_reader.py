@@ -198,6 +198,39 @@ def test_footers_survive_a_round_trip(name):
     assert write_struct(value) == footer
 
 
+def test_a_field_that_is_there_twice_is_refused():
+    """Readers would not agree on which of the two counts."""
+    assert read_struct(b"\x15\x02\x00")[0][1].value == 1
+    with pytest.raises(ThriftError, match="twice"):
+        read_struct(b"\x15\x02\x05\x02\x04\x00")
+
+
+@pytest.mark.parametrize("depth", [10, 10_000])
+def test_nesting_has_an_end(depth):
+    """Structs, lists and maps in each other, too many of them: refused, with no other error."""
+    for nested in (b"\x1c" * depth + b"\x00" * (depth + 1), b"\x19" + b"\x19" * depth, b"\x1b" + b"\x01\xbb" * depth):
+        try:
+            read_struct(nested)
+        except ThriftError:
+            continue
+        assert depth == 10
+
+
+def test_a_page_that_claims_too_much_is_refused(tmp_path):
+    """A page of more values than the column has is refused before there is memory for them."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"x": lists(np.ones((1000, 1), np.float32))}), path)
+    footer = Footer.parse(path.read_bytes())
+    chunk = footer.row_group(0).chunk(0)
+    chunk[METADATA].value[5].value = 100
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with pytest.raises(NotAMatrix, match="more values"):
+            MatrixReader(descriptor, chunk, footer.leaves[0], 100, 1).read_into(np.empty((100, 1), np.float32))
+    finally:
+        os.close(descriptor)
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_struct_or_refused(data):
     """Reading bytes that are no struct raises one error."""

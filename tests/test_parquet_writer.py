@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchmax
+import batchmax.chunks
 from batchmax.errors import BatchmaxError
 from batchmax.loop import Progress
 from batchmax.parquet import (
@@ -267,6 +268,44 @@ def test_matrices_are_encoded_as_the_logits_are(tmp_path):
         assert probs.compression == "ZSTD"
         want = batchmax.softmax(np.array(rows()["logits"].to_pylist(), np.float32))
         assert np.array_equal(np.array(out.read()["probs"].to_pylist(), np.float32), want)
+
+
+def test_our_own_outputs_are_copied_from(tmp_path):
+    """What was computed once is carried through the next time, as it is."""
+    table = rows().select(["id", "logits", "label"])
+    counts("first", tmp_path, table, columns="*")
+    said = []
+
+    class Listener(Progress):
+        def detail(self, text):
+            said.append(text)
+
+    batchmax.score(tmp_path / "first.parquet", str(tmp_path / "second.parquet"), prefix="new_", progress=Listener())
+    assert "copied as they are: 12" in said[0]
+    found = pq.read_table(tmp_path / "second.parquet")
+    assert found["new_probs"].equals(found["probs"])
+    assert found["new_loss"].equals(found["loss"])
+
+
+def test_names_that_look_alike(tmp_path):
+    """A column called a.b beside a struct a with a field b."""
+    table = rows().select(["id", "logits", "label"])
+    number = pa.array(range(300))
+    table = table.append_column("a.b", number).append_column("a", pa.StructArray.from_arrays([number], ["b"]))
+    out, said = counts("out", tmp_path, table)
+    assert "copied as they are: 12" in said
+    assert out.read(["id", "label", "a.b"]).num_rows == 300
+
+
+@pytest.mark.parametrize("limit", [99, 100, 101, 150])
+def test_a_limit_leaves_what_is_sorted_sorted(tmp_path, monkeypatch, limit):
+    """Wherever the limit falls among chunks and row groups, each row group says how it is sorted."""
+    monkeypatch.setattr(batchmax.chunks, "MOST_CHUNK_BYTES", 5 * 50 * 4)
+    options = {"sorting_columns": [pq.SortingColumn(0)]}
+    out, _ = counts("out", tmp_path, rows().select(["id", "logits", "label"]), options, limit=limit)
+    assert out.metadata.num_rows == limit
+    for group in range(out.num_row_groups):
+        assert out.metadata.row_group(group).sorting_columns == (pq.SortingColumn(0),)
 
 
 def test_what_arrow_has_no_word_for_survives(tmp_path):

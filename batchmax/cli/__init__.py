@@ -147,6 +147,8 @@ def _settle_in() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # NumPy's BLAS starts a thread for every core, and nothing here multiplies matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Numba imports SciPy, if it is there, for products of matrices: a sixth of a second.
+    sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
     # Importing makes hundreds of thousands of objects, and looking through them for garbage takes a tenth of the time.
     gc.set_threshold(1_000_000)
 

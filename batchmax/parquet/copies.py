@@ -58,8 +58,6 @@ NULL_COUNT = 3
 BYTE_ARRAY, FIXED_BYTES = 6, 7
 WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 """Bytes of a value, by the physical type."""
-PAGES_TRIED = 2
-"""Pages that are unpacked to see whether the footer names the right codec: a dictionary and what follows."""
 
 
 class NotCopyable(ValueError):  # noqa: N818 - says what a chunk is, and nothing went wrong
@@ -97,9 +95,8 @@ def copy_column(descriptor: int, footer: Footer, group: int, column: SchemaColum
     """
     with _doubtful():
         row_group = footer.row_group(group)
-        rows = row_group.n_rows if len(column.elements) == 1 else None
         return [
-            _copy(descriptor, row_group.chunk(number), leaf, rows, ordered=footer.ordered[number])
+            _copy(descriptor, row_group.chunk(number), leaf, row_group.n_rows, ordered=footer.ordered[number])
             for number, leaf in enumerate(column.leaves, start=column.first_leaf)
         ]
 
@@ -134,7 +131,7 @@ def _doubtful() -> Iterator[None]:
         raise NotCopyable(str(error)) from error
 
 
-def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int | None, *, ordered: bool) -> EncodedChunk:
+def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, *, ordered: bool) -> EncodedChunk:
     if FILE_PATH in entry:
         raise NotCopyable("the column lies in another file")
     if any(field in entry for field in ENCRYPTION):
@@ -151,8 +148,8 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int | None, *, order
     return EncodedChunk([whole], movable(metadata, ordered=ordered))
 
 
-def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows: int | None) -> None:
-    """Compare pages with what the footer says of them; ``rows`` is None where a row may have several values."""
+def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows: int) -> None:
+    """Compare pages with what the footer says of them."""
     counts: Counter[tuple[bool, int]] = Counter()
     versions: set[int] = set()
     values = nulls = unpacked = 0
@@ -171,7 +168,7 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
             versions.add(kind)
             values += own[1]
             nulls += own[2] if kind == DATA_PAGE_V2 else 0
-            if kind == DATA_PAGE and index < PAGES_TRIED:
+            if kind == DATA_PAGE:
                 unpack(page, metadata[CODEC].value)
     if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
         raise NotCopyable("the pages have other encodings than the footer says, or it does not say")
@@ -179,7 +176,7 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
     places = [page.at for page in pages[:2]] if has_dictionary else [0, *(page.at for page in pages[:1])]
     if [metadata[field].value if field in metadata else 0 for field in (DICTIONARY_AT, DATA_PAGE_AT)] != places:
         raise NotCopyable("pages are not where the footer says")
-    if values != metadata[N_VALUES].value or (rows is not None and values != rows):
+    if values != metadata[N_VALUES].value or (not leaf.repetition and values != rows):
         raise NotCopyable("the pages hold another number of values than the footer says")
     if unpacked != metadata[UNPACKED_BYTES].value:
         raise NotCopyable("the pages have another size than the footer says")

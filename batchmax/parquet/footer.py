@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import pyarrow as pa
@@ -60,7 +61,7 @@ class SchemaColumn:
     leaves: Sequence[Leaf]
     first_leaf: int
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The column's name."""
         return str(self.elements[0][NAME].value, "utf-8", "replace")
@@ -75,7 +76,8 @@ class SchemaColumn:
 
     def _fields(self, numbers: Sequence[int]) -> list[list[Any]]:
         return [
-            [element[number].value if number in element else None for number in numbers] for element in self.elements
+            [(element[number].kind, element[number].value) if number in element else None for number in numbers]
+            for element in self.elements
         ]
 
 
@@ -117,6 +119,7 @@ class Footer:
 
     def __init__(self, data: Any) -> None:
         self._data = data
+        self._last: tuple[int, RowGroup] | None = None
         try:
             self.fields, _ = read_struct(data, unread={ROW_GROUPS})
             self._groups = self.fields[ROW_GROUPS].value.starts
@@ -149,7 +152,7 @@ class Footer:
             raise FooterError("there is no footer at the end")
         return cls(os.pread(descriptor, size, end - size))
 
-    @property
+    @cached_property
     def leaves(self) -> list[Leaf]:
         """The leaves of all columns, in the order of a row group's chunks."""
         return [leaf for column in self.columns for leaf in column.leaves]
@@ -167,15 +170,18 @@ class Footer:
         FooterError
             There is none of this number, or it has another number of columns than the schema.
         """
+        if self._last is not None and self._last[0] == group:
+            return self._last[1]
         try:
             found = RowGroup(self._data, int(self._groups[:-1][group]))
         except (ThriftError, KeyError, IndexError, AttributeError, TypeError) as error:
             raise FooterError(f"row group {group} is damaged: {error}") from error
         if found.n_columns != len(self.leaves):
             raise FooterError(f"row group {group} has another number of columns than the schema")
+        self._last = (group, found)
         return found
 
-    @property
+    @cached_property
     def ordered(self) -> list[bool]:
         """For each leaf, whether its values have the order that their type defines."""
         if COLUMN_ORDERS not in self.fields:
@@ -184,8 +190,15 @@ class Footer:
 
     def column(self, name: str) -> SchemaColumn | None:
         """Return the only column of a name, or None."""
-        found = [column for column in self.columns if column.name == name]
+        found = self._by_name.get(name, [])
         return found[0] if len(found) == 1 else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[SchemaColumn]]:
+        names: dict[str, list[SchemaColumn]] = {}
+        for column in self.columns:
+            names.setdefault(column.name, []).append(column)
+        return names
 
 
 def _columns(elements: Sequence[Struct]) -> Iterator[SchemaColumn]:

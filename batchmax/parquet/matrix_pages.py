@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from batchmax.parquet.encoded import (
     CODEC,
     DATA_PAGE_AT,
+    ENCODING_COUNTS,
     ENCODINGS,
     N_VALUES,
     PACKED_BYTES,
@@ -116,16 +117,20 @@ def encode_matrix(rows: Sequence[MatrixRows], form: MatrixFormat, map_pages: Map
     # A page that only gets a header is made sooner than it is handed to somebody else.
     idle = form.codec == "NONE" or (form.codec == "SNAPPY" and not _shrinks(_bytes_of(pieces[0].values)))
     pages = list((map if idle else map_pages)(lambda piece: _encode_page(piece, form), pieces))
+    encoding = BYTE_STREAM_SPLIT if form.byte_stream_split else PLAIN
     packed = sum(len(memoryview(piece).cast("B")) for page in pages for piece in page.pieces)
     metadata: Struct = {
         TYPE: Field(I32, TYPE_NUMBERS[rows[0].values.dtype]),
-        ENCODINGS: Field(LIST, List(I32, [RLE, BYTE_STREAM_SPLIT if form.byte_stream_split else PLAIN])),
+        ENCODINGS: Field(LIST, List(I32, [RLE, encoding])),
         PATH: Field(LIST, List(BINARY)),
         CODEC: Field(I32, CODEC_NUMBERS[form.codec]),
         N_VALUES: Field(I64, sum(page.n_values for page in pages)),
         UNPACKED_BYTES: Field(I64, sum(page.unpacked_bytes for page in pages)),
         PACKED_BYTES: Field(I64, packed),
         DATA_PAGE_AT: Field(I64, 0),
+        ENCODING_COUNTS: Field(
+            LIST, List(STRUCT, [{1: Field(I32, DATA_PAGE), 2: Field(I32, encoding), 3: Field(I32, len(pages))}])
+        ),
     }
     return EncodedChunk([piece for page in pages for piece in page.pieces], metadata)
 

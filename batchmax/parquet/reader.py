@@ -82,6 +82,7 @@ class MatrixReader:
             raise NotAMatrix("the column reaches beyond the file")
         self.dtype = TYPES[kind]
         self._n_classes = n_classes
+        self._values_left = n_values
         self._level = leaf.definition
         pages = PageReader(descriptor, start, start + size, codec, workers)
         self._pages = iter(pages)
@@ -124,6 +125,9 @@ class MatrixReader:
                 raise NotAMatrix("a dictionary that is not plain")
             self._dictionary = joined(page.values).copy().view(self.dtype)
             return 0
+        self._values_left -= page.n_values
+        if self._values_left < 0:
+            raise NotAMatrix("there are more values than the footer says")
         self._check_levels(page)
         n_bytes = page.n_values * self.dtype.itemsize
         if page.encoding == PLAIN:

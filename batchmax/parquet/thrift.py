@@ -141,6 +141,9 @@ class _Reader:
                 return fields
             kind = head & 0x0F
             number = number + (head >> 4) if head >> 4 else self._zigzag()
+            if number in fields:
+                # Readers differ on which of the two counts.
+                raise ThriftError("a field is there twice")
             if I16 <= kind <= I64:  # most fields are, so without a call
                 value = self._varint()
                 fields[number] = Field(kind, (value >> 1) ^ -(value & 1))
@@ -204,6 +207,8 @@ class _Reader:
         return kind, size
 
     def _map(self, depth: int) -> Map:
+        if depth > MOST_DEPTH:
+            raise ThriftError("maps are nested too deeply")
         size = self._varint()
         if not size:
             return Map(0, 0)
