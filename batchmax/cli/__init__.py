@@ -166,6 +166,8 @@ def _report(error: BaseException, words: list[str], context: click.Context) -> i
         if asked("json"):
             click.echo(failure.json())
         click.echo(failure.line(), err=True)
+        # What could not be written is still in a buffer, and the interpreter would try again when it exits.
+        sys.stdout.flush()
         return failure.exit_code
     _forget_stdout()
     return failure.exit_code
