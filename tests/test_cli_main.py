@@ -381,21 +381,27 @@ def test_a_signal_that_was_swallowed_is_not_the_last(monkeypatch):
     assert main(["score", "a", "-o", "b"]) == 143
 
 
+FINALIZED = """
+import signal, sys, time
+import batchmax.pipeline
+class Finalized:
+    def __del__(self):
+        signal.raise_signal(int(sys.argv[1]))
+def score(*_, **__):
+    Finalized()
+    time.sleep(30)
+batchmax.pipeline.score = score
+from batchmax.cli import main
+sys.exit(main(["score", "a", "-o", "b"]))
+"""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_in_a_finalizer_is_not_lost(monkeypatch, run, number, code):
+def test_a_signal_in_a_finalizer_is_not_lost(number, code):
     """Python cannot raise in a finalizer and would print a traceback; the interruption comes a moment later."""
-
-    class Finalized:
-        def __del__(self):
-            signal.raise_signal(number)
-
-    def score(*_, **__):
-        Finalized()
-        time.sleep(30)
-
-    monkeypatch.setattr("batchmax.pipeline.score", score)
-    got, _, err = run("score", "a", "-o", "b")
-    assert (got, err.count("\n")) == (code, 1)
+    command = [sys.executable, "-c", FINALIZED, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
 
 
 def test_a_failure_that_unwinds_is_not_interrupted(monkeypatch, run):
