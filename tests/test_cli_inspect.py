@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -150,3 +152,40 @@ def test_a_folder_is_no_file(run, tmp_path):
         "",
         f"batchmax: error: {tmp_path}: is a folder; name one of its files: ls {tmp_path}\n",
     )
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "zstd", "lz4"])
+@pytest.mark.parametrize(
+    "options", [{}, {"use_dictionary": False, "write_statistics": False}, {"write_page_index": True}]
+)
+def test_what_is_said_of_chunks_is_what_pyarrow_says(run, tmp_path, codec, options):
+    """Sizes, codecs, encodings, dictionaries, page indexes and nulls, over all row groups."""
+    path = tmp_path / "x.parquet"
+    table = pa.table({"logits": [[1.0, 2.0]] * 9, "label": [0, None, 1] * 3, "text": ["a", "b", None] * 3})
+    pq.write_table(table, path, compression=codec, row_group_size=4, **options)
+    metadata = pq.read_metadata(path)
+    said = json.loads(run(path, "--json")[1])["columns"]
+    assert len(said) == metadata.num_columns
+    for position, column in enumerate(said):
+        chunks = [metadata.row_group(group).column(position) for group in range(3)]
+        assert column["bytes"] == sum(chunk.total_compressed_size for chunk in chunks)
+        assert column["codecs"] == sorted({chunk.compression for chunk in chunks})
+        assert column["encodings"] == sorted({encoding for chunk in chunks for encoding in chunk.encodings})
+        assert column["has_dictionary"] == any(chunk.has_dictionary_page for chunk in chunks)
+        assert column["has_page_index"] == any(chunk.has_offset_index for chunk in chunks)
+        counted = all(chunk.is_stats_set for chunk in chunks)
+        assert column["nulls"] == (sum(chunk.statistics.null_count for chunk in chunks) if counted else None)
+
+
+def test_a_footer_that_contradicts_itself_is_described(tmp_path):
+    """Statistics for levels that the schema does not have: pyarrow's metadata would end the process."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"id": [1, 2], "logits": [[1.0, 2.0]] * 2}), path, store_schema=False)
+    whole = bytearray(path.read_bytes())
+    optional = whole.index(b"%\x02\x18\x02id")
+    whole[optional + 1] = 0  # now required
+    path.write_bytes(whole)
+    command = [sys.executable, "-m", "batchmax", "inspect", str(path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [column["name"] for column in json.loads(done.stdout)["columns"]] == ["id", "logits"]

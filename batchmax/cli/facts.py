@@ -17,9 +17,36 @@ from batchmax.cli import tables
 from batchmax.cli.text import ABSENT, number, printable, shell_word, size
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.options import score_options
+from batchmax.parquet import Footer, FooterError, ThriftError
+from batchmax.parquet.encoded import (
+    CODEC,
+    DICTIONARY_AT,
+    METADATA,
+    NULL_COUNT,
+    OFFSET_INDEX,
+    PACKED_BYTES,
+    STATISTICS,
+    UNPACKED_BYTES,
+)
+from batchmax.parquet.encoded import ENCODINGS as ENCODING_LIST
+from batchmax.parquet.thrift import Struct
 from batchmax.source import ParquetSource
 
 Facts = dict[str, Any]
+
+CODECS = {0: "UNCOMPRESSED", 1: "SNAPPY", 2: "GZIP", 3: "LZO", 4: "BROTLI", 6: "ZSTD", 7: "LZ4"}
+ENCODINGS = {
+    0: "PLAIN",
+    2: "PLAIN_DICTIONARY",
+    3: "RLE",
+    4: "BIT_PACKED",
+    5: "DELTA_BINARY_PACKED",
+    6: "DELTA_LENGTH_BYTE_ARRAY",
+    7: "DELTA_BYTE_ARRAY",
+    8: "RLE_DICTIONARY",
+    9: "BYTE_STREAM_SPLIT",
+}
+"""The names of both by the format's numbers, as pyarrow has them."""
 
 MOST_COLUMNS = 40
 MOST_CLASSES = 20
@@ -43,8 +70,8 @@ def gather(file: str, given: dict[str, Any]) -> Facts:
         job = ParquetSource([file], options).job
     except (UsageError, DataError) as error:
         problem = error
-    footer, schema = _footer(file, problem)
-    columns = _columns(footer, schema)
+    footer, schema, chunks = _footer(file, problem)
+    columns = _columns(footer, schema, chunks)
     facts: Facts = {
         "file": file,
         "bytes": sum(column["bytes"] for column in columns),
@@ -123,11 +150,17 @@ def _found(facts: Facts) -> list[tuple[str, str]]:
     ]
 
 
-def _footer(file: str, problem: BatchmaxError | None) -> tuple[pq.FileMetaData, pa.Schema]:
+def _footer(file: str, problem: BatchmaxError | None) -> tuple[pq.FileMetaData, pa.Schema, list[list[Struct]]]:
+    """Return the footer, the schema, and for each row group what is said of each column chunk."""
     try:
         footer = pq.read_metadata(file)
-        return footer, footer.schema.to_arrow_schema()
-    except (OSError, pa.ArrowException) as error:
+        with Path(file).open("rb") as stream:
+            stored = Footer.read(stream.fileno())
+        # Not by pyarrow's metadata, which end the process where a damaged footer does not agree with itself.
+        groups = map(stored.row_group, range(stored.n_row_groups))
+        chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
+        return footer, footer.schema.to_arrow_schema(), chunks
+    except (OSError, pa.ArrowException, FooterError, ThriftError) as error:
         if problem is not None:
             raise problem from error
         raise DataError(
@@ -159,14 +192,17 @@ def _span(smallest: str, largest: str) -> str:
     return smallest if smallest == largest else f"{smallest} to {largest}"
 
 
-def _columns(footer: pq.FileMetaData, schema: pa.Schema) -> list[Facts]:
+def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struct]]) -> list[Facts]:
     """Return the facts of each leaf column, summed over the row groups."""
     columns = []
     for position in range(footer.num_columns):
         leaf = footer.schema.column(position)
-        chunks = [footer.row_group(group).column(position) for group in range(footer.num_row_groups)]
-        packed = sum(chunk.total_compressed_size for chunk in chunks)
-        unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
+        chunks = [group[position] for group in groups]
+        # An encrypted column has none.
+        known: list[Struct] = [chunk[METADATA].value for chunk in chunks if METADATA in chunk]
+        encodings = {number for chunk in known for number in chunk[ENCODING_LIST].value.values}
+        packed = sum(chunk[PACKED_BYTES].value for chunk in known)
+        unpacked = sum(chunk[UNPACKED_BYTES].value for chunk in known)
         top = leaf.path.split(".")[0]
         is_top = top in schema.names and schema.names.count(top) == 1
         columns.append(
@@ -176,20 +212,21 @@ def _columns(footer: pq.FileMetaData, schema: pa.Schema) -> list[Facts]:
                 "type": type_text(schema.field(top).type) if is_top else leaf.physical_type.lower(),
                 "bytes": packed,
                 "ratio": unpacked / packed if packed else None,
-                "codecs": sorted({chunk.compression for chunk in chunks}),
-                "encodings": sorted({encoding for chunk in chunks for encoding in chunk.encodings}),
-                "has_dictionary": any(chunk.has_dictionary_page for chunk in chunks),
-                "has_page_index": any(chunk.has_offset_index for chunk in chunks),
+                "codecs": sorted({CODECS.get(chunk[CODEC].value, "UNKNOWN") for chunk in known}),
+                "encodings": sorted(ENCODINGS.get(number, "UNKNOWN") for number in encodings),
+                "has_dictionary": any(DICTIONARY_AT in chunk for chunk in known),
+                "has_page_index": any(OFFSET_INDEX in chunk for chunk in chunks),
                 "levels": f"{leaf.max_definition_level}/{leaf.max_repetition_level}",
-                "nulls": _nulls(chunks),
+                "nulls": _nulls(known),
             }
         )
     return columns
 
 
-def _nulls(chunks: list[Any]) -> int | None:
+def _nulls(chunks: list[Struct]) -> int | None:
     """Return the number of nulls, None where the writer did not count."""
-    counts: list[Any] = [chunk.statistics.null_count if chunk.is_stats_set else None for chunk in chunks]
+    statistics = [chunk[STATISTICS].value if STATISTICS in chunk else {} for chunk in chunks]
+    counts: list[Any] = [found[NULL_COUNT].value if NULL_COUNT in found else None for found in statistics]
     return None if None in counts else sum(counts)
 
 

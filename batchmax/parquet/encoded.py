@@ -14,15 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchmax.parquet.thrift import I64, Field, Struct
+from batchmax.parquet.thrift import BINARY, I64, LIST, Field, List, Struct
 
 # Fields of ColumnChunk.
-FILE_PATH, METADATA, ENCRYPTION = 1, 3, (8, 9)
+FILE_PATH, METADATA, OFFSET_INDEX, ENCRYPTION = 1, 3, 4, (8, 9)
 # Fields of ColumnMetaData.
 TYPE, ENCODINGS, PATH, CODEC, N_VALUES, UNPACKED_BYTES, PACKED_BYTES = 1, 2, 3, 4, 5, 6, 7
 DATA_PAGE_AT, DICTIONARY_AT, STATISTICS, ENCODING_COUNTS = 9, 11, 12, 13
 KEPT = {TYPE, *range(ENCODINGS, DATA_PAGE_AT + 1), DICTIONARY_AT, STATISTICS, ENCODING_COUNTS}
 """What is true of a chunk wherever it lies. Not so its index pages and bloom filter; what may come is not known."""
+# Fields of Statistics.
+NULL_COUNT = 3
 OLD_STATISTICS = (1, 2)
 """The smallest and largest value as old readers wanted them, in an order that depends on the type and the writer."""
 MIN_MAX_STATISTICS = (5, 6, 7, 8)
@@ -51,7 +53,7 @@ class EncodedChunk:
         for field in (DATA_PAGE_AT, DICTIONARY_AT):
             if field in metadata:
                 metadata[field] = Field(I64, metadata[field].value + at)
-        metadata[PATH] = Field(metadata[PATH].kind, type(metadata[PATH].value)(metadata[PATH].value.kind, list(path)))
+        metadata[PATH] = Field(LIST, List(BINARY, list(path)))
         return metadata
 
 
@@ -70,11 +72,11 @@ def movable(metadata: Struct, *, ordered: bool = True) -> Struct:
     """
     start, _ = place_of(metadata)
     kept = {number: field for number, field in metadata.items() if number in KEPT}
+    if DICTIONARY_AT in kept and kept[DICTIONARY_AT].value <= 0:
+        del kept[DICTIONARY_AT]
     for field in (DATA_PAGE_AT, DICTIONARY_AT):
         if field in kept:
             kept[field] = Field(I64, kept[field].value - start)
-    if DICTIONARY_AT in kept and metadata[DICTIONARY_AT].value <= 0:
-        del kept[DICTIONARY_AT]
     if STATISTICS in kept:
         left_out = {*OLD_STATISTICS, *(() if ordered else MIN_MAX_STATISTICS)}
         known = {number: field for number, field in kept[STATISTICS].value.items() if number not in left_out}
