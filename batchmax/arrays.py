@@ -277,23 +277,20 @@ def _cross_entropy(
         # A block at a time, because what is kept of each row would be fresh memory otherwise, which is slow.
         block = slice(start, start + BLOCK_ROWS)
         buffers.reset()
-        probs_block = None if probs is None else probs[block]
+        z, target = matrix[block], targets[block]
+        rows = softmax_rows(
+            z,
+            view.beta,
+            labels=None if dense else target,
+            ignore_index=ignore_index,
+            probs=None if probs is None else probs[block],
+            take=buffers.take,
+        )
         if dense:
-            rows = softmax_rows(matrix[block], view.beta, probs=probs_block, take=buffers.take)
-            losses[block] = dense_losses(
-                matrix[block], rows, view.beta, targets[block], weights, label_smoothing, buffers.take
-            )
+            losses[block] = dense_losses(z, rows, view.beta, target, weights, label_smoothing, buffers.take)
         else:
-            rows = softmax_rows(
-                matrix[block],
-                view.beta,
-                labels=targets[block],
-                ignore_index=ignore_index,
-                probs=probs_block,
-                take=buffers.take,
-            )
             losses[block] = index_losses(
-                matrix[block], rows, view.beta, targets[block], weights, label_smoothing, ignore_index, buffers.take
+                z, rows, view.beta, target, weights, label_smoothing, ignore_index, buffers.take
             )
     # A float32 has no room for a loss above 3.4e38: it is +inf there.
     with np.errstate(over="ignore", under="ignore"):

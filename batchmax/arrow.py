@@ -142,7 +142,7 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 def valid_rows(array: pa.Array) -> NDArray[np.bool_]:
     """Return for each row whether it is not null."""
     bits = array.is_valid()
-    # Not to_numpy, which imports pandas where it is installed: a fifth of a second.
+    # Not to_numpy, which imports pandas where it is installed: a sixth of a second.
     packed = np.frombuffer(bits.buffers()[1], np.uint8)
     return np.unpackbits(packed, count=bits.offset + len(bits), bitorder="little")[bits.offset :].view(np.bool_)
 

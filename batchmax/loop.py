@@ -168,7 +168,6 @@ class Run:
                     writing = writer.submit(write, group, chunk.copied)
                     group = []
             writing.result()
-            write(group, None)
         return rows
 
     def _ways(self, workers: ThreadPoolExecutor) -> tuple[RowGroupEncoder | None, Reading]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from batchmax import __version__
 from batchmax.job import Job
+from batchmax.parquet import Footer
 from batchmax.sink import input_codecs, kept_metadata, splits_bytes
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
@@ -46,8 +47,7 @@ def output_schema(job: Job, source: ParquetSource | StreamSource) -> pa.Schema:
 def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, str]:
     """Return the codec of each column of the output, by the column's name."""
     chosen = None if job.options.compression is None else job.options.compression.upper()
-    filled = (file.footer for file in source.files if file.metadata.num_rows)
-    theirs = input_codecs(next(filled, None))
+    theirs = input_codecs(_first_filled(source))
     logits = theirs.get(job.logits.names[0].split(".")[0], "SNAPPY")
     codecs = {name: chosen or theirs.get(name, "SNAPPY") for name in job.carried.names}
     return codecs | dict.fromkeys(job.computed.names, chosen or logits)
@@ -55,8 +55,12 @@ def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, s
 
 def output_split(job: Job, source: ParquetSource | StreamSource) -> bool:
     """Return whether matrices of the output have their bytes split: where the logits have."""
-    filled = (file.footer for file in source.files if file.metadata.num_rows)
-    return splits_bytes(next(filled, None), job.logits.names[0].split(".")[0])
+    return splits_bytes(_first_filled(source), job.logits.names[0].split(".")[0])
+
+
+def _first_filled(source: ParquetSource | StreamSource) -> Footer | None:
+    """Return the footer of the first file with rows in it."""
+    return next((file.footer for file in source.files if file.metadata.num_rows), None)
 
 
 def rejects_schema(schema: pa.Schema) -> pa.Schema:

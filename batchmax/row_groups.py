@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from batchmax.arrow import is_list, valid_rows
 from batchmax.parquet import CopiedColumns, EncodedChunk, FileSchema, Footer, MatrixFormat, MatrixRows, encode_matrix
 from batchmax.parquet.encoded import METADATA, movable, place_of
-from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn
+from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn, footer_of_schema
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,24 +137,11 @@ def writer_options(schema: pa.Schema, codecs: Mapping[str, str], plain: frozense
 
 
 def leaf_columns(schema: pa.Schema) -> dict[str, str]:
-    """Return the path of every leaf that a schema has in Parquet, and the column it belongs to."""
-    stream = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), stream)
-    leaves = pq.read_metadata(pa.BufferReader(stream.getvalue())).schema
-    return {leaves.column(index).path: name for index, name in enumerate(leaf_names(schema))}
+    """Return the path of every leaf that a schema has in Parquet, and the column it belongs to.
 
-
-def leaf_names(schema: pa.Schema) -> list[str]:
-    """Return the column of each leaf. A path does not tell: a name may have a dot in it."""
-    return [field.name for field in schema for _ in range(_count_leaves(field.type))]
-
-
-def _count_leaves(arrow_type: pa.DataType) -> int:
-    if isinstance(arrow_type, pa.BaseExtensionType):
-        return _count_leaves(arrow_type.storage_type)
-    if not pa.types.is_nested(arrow_type):
-        return 1
-    return sum(_count_leaves(arrow_type.field(index).type) for index in range(arrow_type.num_fields))
+    A path does not tell: a name may have a dot in it.
+    """
+    return {leaf.name: column.name for column in footer_of_schema(schema).columns for leaf in column.leaves}
 
 
 def _cut_out(data: pa.Buffer, metadata: dict[int, Any]) -> EncodedChunk:

@@ -19,8 +19,10 @@ from batchmax import __version__
 from batchmax.errors import OutputError
 from batchmax.parquet import CopiedColumns, FileWriter, Footer, FooterError, ThriftError
 from batchmax.parquet.encoded import CODEC, ENCODINGS, METADATA
-from batchmax.parquet.matrix_pages import BYTE_STREAM_SPLIT, CODEC_NUMBERS
-from batchmax.row_groups import RowGroupEncoder, leaf_names, writer_options
+from batchmax.parquet.footer import footer_of_schema
+from batchmax.parquet.matrix_pages import CODEC_NUMBERS
+from batchmax.parquet.pages import BYTE_STREAM_SPLIT
+from batchmax.row_groups import RowGroupEncoder, writer_options
 from batchmax.storage import open_exclusively
 
 STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax")
@@ -61,7 +63,7 @@ class ParquetSink:
     ) -> None:
         self.path = path
         self.rows = 0
-        self._n_leaves = len(leaf_names(schema))
+        self._n_leaves = len((footer_of_schema(schema) if encoder is None else encoder.schema.footer).leaves)
         self._encoder = encoder
         with self._writing():
             self._file = os.fdopen(open_exclusively(path), "wb", buffering=0)

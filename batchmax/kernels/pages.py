@@ -19,18 +19,18 @@ LENGTH_BYTES = 4
 
 
 @compiled
-def run_header(data, at, end):
-    """Return the header of a run and the position after it; a position of -1 if there is none."""
-    header = 0
+def varint(data, at, most_shift):
+    """Return an integer of seven bits a byte and the position after it; a position of -1 if there is none."""
+    value = np.int64(0)
     shift = 0
-    while at < end and shift <= MOST_SHIFT:
+    while at < data.shape[0] and shift <= most_shift:
         byte = np.int64(data[at])
         at += 1
-        header |= (byte & 0x7F) << shift
+        value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            return header, at
-    return 0, -1
+            return value, at
+    return np.int64(0), -1
 
 
 def check_repetition(data, n_values, n_classes, place, packed):
@@ -47,7 +47,7 @@ def check_repetition(data, n_values, n_classes, place, packed):
     place
         The place in its row of the first of them.
     packed : (K,) uint8
-        From :func:`packed_pattern`.
+        The eight levels that begin at each place in a row.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def check_repetition(data, n_values, n_classes, place, packed):
     at = 0
     done = 0
     while done < n_values:
-        header, at = run_header(data, at, data.shape[0])
+        header, at = varint(data, at, MOST_SHIFT)
         if at < 0:
             return -1
         count = header >> 1
@@ -91,7 +91,7 @@ def check_definition(data, n_values, level, width):
     at = 0
     done = 0
     while done < n_values:
-        header, at = run_header(data, at, data.shape[0])
+        header, at = varint(data, at, MOST_SHIFT)
         if at < 0:
             return False
         count = header >> 1
@@ -129,7 +129,7 @@ def look_up(data, n_values, dictionary, out):
     at = 1
     done = 0
     while done < n_values:
-        header, at = run_header(data, at, data.shape[0])
+        header, at = varint(data, at, MOST_SHIFT)
         if at < 0:
             return False
         count = header >> 1

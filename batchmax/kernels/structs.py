@@ -10,12 +10,14 @@ https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.m
 import numpy as np
 
 from batchmax.kernels.machine import compiled
+from batchmax.kernels.pages import varint
 
 BYTE, DOUBLE, BINARY, LIST, MAP, STRUCT = 3, 7, 8, 9, 11, 12
 IN_STRUCT = -1
 """What is on the stack for a struct; for a list, the type of its items; for a map, both types."""
 MOST_DEPTH = 64
-MOST_VARINT = 10
+MOST_SHIFT = 63
+"""An integer has ten bytes at most."""
 
 
 def find_structs(data, at, starts):
@@ -71,7 +73,7 @@ def _skip_struct(data, at, kinds, left):
                 continue
             kind = head & 15
             if head >> 4 == 0:
-                _, at = _varint(data, at)
+                _, at = varint(data, at, MOST_SHIFT)
                 if at < 0:
                     return -1
         size = np.int64(0)
@@ -82,7 +84,7 @@ def _skip_struct(data, at, kinds, left):
         elif kind == DOUBLE:
             size = np.int64(8)
         elif kind == BINARY:
-            size, at = _varint(data, at)
+            size, at = varint(data, at, MOST_SHIFT)
         elif LIST <= kind <= STRUCT:
             depth += 1
             if depth >= MOST_DEPTH:
@@ -90,7 +92,7 @@ def _skip_struct(data, at, kinds, left):
             kinds[depth] = IN_STRUCT
             left[depth] = 0
             if kind == MAP:
-                pairs, at = _varint(data, at)
+                pairs, at = varint(data, at, MOST_SHIFT)
                 left[depth] = 2 * pairs
                 kinds[depth] = 0
                 if at >= 0 and pairs:
@@ -109,29 +111,14 @@ def _skip_struct(data, at, kinds, left):
                 left[depth] = head >> 4
                 kinds[depth] = head & 15
                 if head >> 4 == 15:
-                    left[depth], at = _varint(data, at)
+                    left[depth], at = varint(data, at, MOST_SHIFT)
             if at < 0 or left[depth] < 0 or left[depth] > 2 * (end - at):
                 return -1
         elif 4 <= kind <= 6:
-            _, at = _varint(data, at)
+            _, at = varint(data, at, MOST_SHIFT)
         else:
             return -1
         if at < 0 or size < 0 or size > end - at:
             return -1
         at += size
     return at
-
-
-@compiled
-def _varint(data, at):
-    """Return an integer and the position after it; a position of -1 if there is none."""
-    value = np.int64(0)
-    for i in range(MOST_VARINT):
-        if at >= data.shape[0]:
-            return value, -1
-        byte = np.int64(data[at])
-        at += 1
-        value |= (byte & 0x7F) << (7 * i)
-        if byte < 0x80:
-            return value, at
-    return value, -1

@@ -13,9 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
-
 from batchmax import kernels
 from batchmax.parquet.encoded import (
     CODEC,
@@ -27,6 +24,7 @@ from batchmax.parquet.encoded import (
     FILE_PATH,
     METADATA,
     N_VALUES,
+    NULL_COUNT,
     PATH,
     STATISTICS,
     TYPE,
@@ -40,21 +38,20 @@ from batchmax.parquet.footer import SORTING, TAIL, TYPE_LENGTH, Footer, FooterEr
 from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
 from batchmax.parquet.page_rules import page_header
 from batchmax.parquet.pages import (
-    CODECS,
-    DATA_PAGE,
     DATA_PAGE_V2,
     DICTIONARY_PAGE,
     Bytes,
     NotAMatrix,
     PackedPage,
     Window,
+    joined,
     number,
     packed_pages,
+    unpack,
 )
 from batchmax.parquet.thrift import Struct, ThriftError
 
 MAGIC_BYTES = 4
-NULL_COUNT = 3
 BYTE_ARRAY, FIXED_BYTES = 6, 7
 WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 """Bytes of a value, by the physical type."""
@@ -160,16 +157,16 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
         page.check()
         kind, own = found
         unpacked += number(page.header, 2) + page.header_bytes
+        if kind != DATA_PAGE_V2:
+            body = unpack(page.body, number(page.header, 2), metadata[CODEC].value)
         if kind == DICTIONARY_PAGE:
             counts[True, own[2]] += 1
-            _check_dictionary(unpack(page, metadata[CODEC].value), own[1], leaf.element)
+            _check_dictionary(joined(body), own[1], leaf.element)
         else:
             counts[False, own[4 if kind == DATA_PAGE_V2 else 2]] += 1
             versions.add(kind)
             values += own[1]
             nulls += own[2] if kind == DATA_PAGE_V2 else 0
-            if kind == DATA_PAGE:
-                unpack(page, metadata[CODEC].value)
     if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
         raise NotCopyable("the pages have other encodings than the footer says, or it does not say")
     has_dictionary = bool(pages) and pages[0].header[1].value == DICTIONARY_PAGE
@@ -205,26 +202,3 @@ def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
         right = len(entries) == count * width
     if not right:
         raise NotCopyable("a dictionary holds another number of values than it says")
-
-
-def unpack(page: PackedPage, codec: int) -> Bytes:
-    """Return the body of a page, unpacked as a whole.
-
-    Raises
-    ------
-    NotCopyable
-        The codec is not known, or does not make the body as long as the header says.
-    """
-    size = number(page.header, 2)
-    if codec not in CODECS:
-        raise NotCopyable(f"codec {codec}")
-    if not size:
-        return np.empty(0, np.uint8)
-    if CODECS[codec] is None:
-        if len(page.body) != size:
-            raise NotCopyable("a page is not as long as it says")
-        return page.body
-    try:
-        return np.frombuffer(pa.Codec(CODECS[codec]).decompress(pa.py_buffer(page.body), size), np.uint8)
-    except (OSError, pa.ArrowException) as error:
-        raise NotCopyable("a page cannot be unpacked") from error

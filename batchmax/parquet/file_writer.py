@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from batchmax.parquet.appender import Appender
-from batchmax.parquet.encoded import EncodedChunk
+from batchmax.parquet.encoded import METADATA, EncodedChunk
 from batchmax.parquet.footer import (
     COLUMNS,
     CREATED_BY,
+    GROUP_ROWS,
     MAGIC,
     N_ROWS,
     ROW_GROUPS,
@@ -125,7 +126,7 @@ class FileWriter:
             first_leaf[column.name] = len(entries)
             for chunk, leaf in zip(columns[column.name], column.leaves, strict=True):
                 metadata = chunk.placed(self._file.size, leaf.path)
-                entries.append({2: Field(I64, 0), 3: Field(STRUCT, metadata)})
+                entries.append({2: Field(I64, 0), METADATA: Field(STRUCT, metadata)})
                 unpacked += chunk.unpacked_bytes
                 before = self._file.size
                 self._file.write(chunk.pieces)
@@ -134,7 +135,7 @@ class FileWriter:
         group: Struct = {
             COLUMNS: Field(LIST, List(STRUCT, entries)),
             2: Field(I64, unpacked),
-            3: Field(I64, n_rows),
+            GROUP_ROWS: Field(I64, n_rows),
             5: Field(I64, start),
             6: Field(I64, self._file.size - start),
         }

@@ -32,15 +32,13 @@ from batchmax.parquet.encoded import (
     EncodedChunk,
 )
 from batchmax.parquet.levels import full_levels, levels_with_nulls, varint
-from batchmax.parquet.pages import CODECS
-from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STOP, STRUCT, Field, List, Struct
+from batchmax.parquet.pages import BYTE_STREAM_SPLIT, CODECS, DATA_PAGE, FLOATS, PLAIN, RLE
+from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
 
 PAGE_BYTES = 1 << 20
 """Values of a page, unless one row has more."""
 
 CODEC_NUMBERS = {"NONE": 0, "SNAPPY": 1, "GZIP": 2, "BROTLI": 4, "ZSTD": 6, "LZ4": 7}
-TYPE_NUMBERS = {np.dtype(np.float32): 4, np.dtype(np.float64): 5}
-DATA_PAGE, PLAIN, RLE, BYTE_STREAM_SPLIT = 0, 0, 3, 9
 SIGN = 1 << 31
 LITERAL = b"\xfc"
 """Snappy's tag of bytes as they are, whose number less one follows in four bytes."""
@@ -49,6 +47,9 @@ SAMPLE_BYTES = 1 << 12
 SAMPLES = 16
 WORTH_PACKING = 0.95
 """A sample that snappy shrinks to less than this says that the page is worth its time."""
+
+PACKED_PIECES = 2
+"""A page that was packed is a header and a body."""
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
@@ -95,12 +96,22 @@ class MatrixFormat:
     byte_stream_split: bool = False
     repeated: bool = True
 
+    @property
+    def encoding(self) -> int:
+        """The encoding by the format's number."""
+        return BYTE_STREAM_SPLIT if self.byte_stream_split else PLAIN
+
 
 @dataclass(frozen=True, eq=False)
 class _Page:
     pieces: Sequence[Any]
     n_values: int
     unpacked_bytes: int
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the values lie where they lay, after a header and the levels."""
+        return len(self.pieces) > PACKED_PIECES
 
 
 def encode_matrix(rows: Sequence[MatrixRows], form: MatrixFormat, map_pages: Map = map) -> EncodedChunk:
@@ -113,15 +124,14 @@ def encode_matrix(rows: Sequence[MatrixRows], form: MatrixFormat, map_pages: Map
     map_pages
         Applies a function to each of many arguments and gives the results in order; an executor's does it in parallel.
     """
-    pieces = [page for run in rows for page in _pages(run)]
+    first, *others = (page for run in rows for page in _pages(run))
+    pages = [_encode_page(first, form)]
     # A page that only gets a header is made sooner than it is handed to somebody else.
-    idle = form.codec == "NONE" or (form.codec == "SNAPPY" and not _shrinks(_bytes_of(pieces[0].values)))
-    pages = list((map if idle else map_pages)(lambda piece: _encode_page(piece, form), pieces))
-    encoding = BYTE_STREAM_SPLIT if form.byte_stream_split else PLAIN
+    pages += (map if pages[0].is_stored else map_pages)(lambda rows: _encode_page(rows, form), others)
     packed = sum(len(memoryview(piece).cast("B")) for page in pages for piece in page.pieces)
     metadata: Struct = {
-        TYPE: Field(I32, TYPE_NUMBERS[rows[0].values.dtype]),
-        ENCODINGS: Field(LIST, List(I32, [RLE, encoding])),
+        TYPE: Field(I32, FLOATS[rows[0].values.dtype]),
+        ENCODINGS: Field(LIST, List(I32, [RLE, form.encoding])),
         PATH: Field(LIST, List(BINARY)),
         CODEC: Field(I32, CODEC_NUMBERS[form.codec]),
         N_VALUES: Field(I64, sum(page.n_values for page in pages)),
@@ -129,7 +139,7 @@ def encode_matrix(rows: Sequence[MatrixRows], form: MatrixFormat, map_pages: Map
         PACKED_BYTES: Field(I64, packed),
         DATA_PAGE_AT: Field(I64, 0),
         ENCODING_COUNTS: Field(
-            LIST, List(STRUCT, [{1: Field(I32, DATA_PAGE), 2: Field(I32, encoding), 3: Field(I32, len(pages))}])
+            LIST, List(STRUCT, [{1: Field(I32, DATA_PAGE), 2: Field(I32, form.encoding), 3: Field(I32, len(pages))}])
         ),
     }
     return EncodedChunk([piece for page in pages for piece in page.pieces], metadata)
@@ -168,19 +178,22 @@ def _encode_page(rows: MatrixRows, form: MatrixFormat) -> _Page:
     for piece in body:
         checksum = crc32(piece, checksum)
     packed = sum(len(piece) for piece in body)
-    header = _header(size, packed, checksum, n_values, BYTE_STREAM_SPLIT if form.byte_stream_split else PLAIN)
-    return _Page([header, *body], n_values, len(header) + size)
-
-
-def _header(size: int, packed: int, checksum: int, n_values: int, encoding: int) -> bytes:
-    """Return a PageHeader: what :func:`write_struct` would make of it, in a tenth of the time."""
-    number = bytes([1 << 4 | I32])  # the next field, an integer
-    common = b"".join(
-        number + varint((value << 1) ^ (value >> 31))
-        for value in (DATA_PAGE, size, packed, checksum - 2 * SIGN if checksum >= SIGN else checksum)
+    data_page: Struct = {
+        1: Field(I32, n_values),
+        2: Field(I32, form.encoding),
+        3: Field(I32, RLE),
+        4: Field(I32, RLE),
+    }
+    header = write_struct(
+        {
+            1: Field(I32, DATA_PAGE),
+            2: Field(I32, size),
+            3: Field(I32, packed),
+            4: Field(I32, checksum - 2 * SIGN if checksum >= SIGN else checksum),
+            5: Field(STRUCT, data_page),
+        }
     )
-    own = b"".join(number + varint(value << 1) for value in (n_values, encoding, RLE, RLE))
-    return common + bytes([1 << 4 | STRUCT]) + own + bytes([STOP, STOP])
+    return _Page([header, *body], n_values, len(header) + size)
 
 
 def _bytes_of(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -27,7 +27,9 @@ from batchmax.parquet.thrift import Struct, ThriftError, read_struct
 Bytes = NDArray[np.uint8]
 
 DATA_PAGE, INDEX_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 1, 2, 3
-RLE = 3
+PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY, BYTE_STREAM_SPLIT = 0, 2, 3, 8, 9
+FLOATS: dict[np.dtype[Any], int] = {np.dtype(np.float32): 4, np.dtype(np.float64): 5}
+"""The format's numbers of the types that a matrix may have."""
 CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 """Arrow's names of the codecs, by the format's numbers."""
 SLOW_CODECS = {"gzip", "brotli", "zstd"}
@@ -86,9 +88,9 @@ class PageReader:
         if codec not in CODECS:
             raise NotAMatrix(f"codec {codec}")
         self._packed = packed_pages(Window(descriptor, start, end))
-        self._codec = CODECS[codec]
+        self._codec = codec
         # Handing a page to somebody else takes longer than unpacking it does with the quick codecs.
-        self._workers = workers if self._codec in SLOW_CODECS else None
+        self._workers = workers if CODECS[codec] in SLOW_CODECS else None
 
     def __iter__(self) -> Iterator[Page]:
         """Read the pages in order.
@@ -117,13 +119,13 @@ class PageReader:
         kind = header[1].value
         unpacked = number(header, 2)
         if kind == DATA_PAGE:
-            return self._page_v1(_inner(header, 5), self._unpack(body, unpacked))
+            return self._page_v1(_inner(header, 5), unpack(body, unpacked, self._codec))
         if kind == DATA_PAGE_V2:
             return self._page_v2(_inner(header, 8), body, unpacked)
         if kind == DICTIONARY_PAGE:
             inner = _inner(header, 7)
             none = np.empty(0, np.uint8)
-            return Page(kind, number(inner, 1), number(inner, 2), none, none, self._unpack(body, unpacked))
+            return Page(kind, number(inner, 1), number(inner, 2), none, none, unpack(body, unpacked, self._codec))
         raise NotAMatrix(f"page type {kind}")
 
     def _page_v1(self, header: Struct, body: Sequence[Bytes]) -> Page:
@@ -147,7 +149,7 @@ class PageReader:
             raise NotAMatrix("levels are longer than their page")
         values: Sequence[Bytes] = [body[levels:]]
         if 7 not in header or header[7].value:
-            values = self._unpack(values[0], unpacked - levels)
+            values = unpack(values[0], unpacked - levels, self._codec)
         elif len(values[0]) != unpacked - levels:
             raise NotAMatrix("a page is not as long as it says")
         return Page(
@@ -159,19 +161,30 @@ class PageReader:
             values,
         )
 
-    def _unpack(self, body: Bytes, size: int) -> Sequence[Bytes]:
-        if self._codec is None:
-            if len(body) != size:
-                raise NotAMatrix("a page is not as long as it says")
-            return [body]
-        if not size:
-            return [np.empty(0, np.uint8)]
-        if self._codec == "snappy" and (pieces := literals(body, size)):
-            return pieces
-        try:
-            return [np.frombuffer(pa.Codec(self._codec).decompress(pa.py_buffer(body), size), np.uint8)]
-        except (OSError, pa.ArrowException) as error:
-            raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
+
+def unpack(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
+    """Return what a codec packed, in one piece or several.
+
+    Raises
+    ------
+    NotAMatrix
+        The codec is not read here, or does not make it as long as it should be.
+    """
+    if codec not in CODECS:
+        raise NotAMatrix(f"codec {codec}")
+    name = CODECS[codec]
+    if name is None:
+        if len(body) != size:
+            raise NotAMatrix("a page is not as long as it says")
+        return [body]
+    if not size:
+        return [np.empty(0, np.uint8)]
+    if name == "snappy" and (pieces := literals(body, size)):
+        return pieces
+    try:
+        return [np.frombuffer(pa.Codec(name).decompress(pa.py_buffer(body), size), np.uint8)]
+    except (OSError, pa.ArrowException) as error:
+        raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
 
 
 def literals(body: Bytes, size: int) -> list[Bytes] | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import Executor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,21 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.parquet.encoded import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, place_of
 from batchmax.parquet.footer import Leaf
-from batchmax.parquet.pages import DICTIONARY_PAGE, NotAMatrix, Page, PageReader, joined
+from batchmax.parquet.pages import (
+    BYTE_STREAM_SPLIT,
+    DICTIONARY_PAGE,
+    FLOATS,
+    PLAIN,
+    PLAIN_DICTIONARY,
+    RLE_DICTIONARY,
+    NotAMatrix,
+    Page,
+    PageReader,
+    joined,
+)
 from batchmax.parquet.thrift import Struct
 
-TYPES: dict[int, np.dtype[Any]] = {4: np.dtype(np.float32), 5: np.dtype(np.float64)}
-PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY, BYTE_STREAM_SPLIT = 0, 2, 8, 9
+TYPES: dict[int, np.dtype[Any]] = {number: dtype for dtype, number in FLOATS.items()}
 MOST_DEFINITION = 3
 
 
@@ -173,6 +184,7 @@ class MatrixReader:
             raise NotAMatrix(f"encoding {page.encoding}")
 
 
+@lru_cache(maxsize=4)
 def _packed_pattern(n_classes: int) -> NDArray[np.uint8]:
     """Return (K,) the eight repetition levels that begin at each place in a row, packed into a byte."""
     places = np.arange(n_classes)
