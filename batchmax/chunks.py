@@ -24,8 +24,8 @@ MOST_ROW_GROUP_BYTES = 64 << 20
 MOST_ROW_GROUP_ROWS = 1 << 26
 """pyarrow encodes no more rows as one row group."""
 
-MOST_CHUNK_BYTES = 16 << 20
-"""Logits that are read, and computed on, at a time."""
+MOST_CHUNK_BYTES = 24 << 20
+"""Logits that are read, and computed on, at a time: a usual row group of 16 MiB, with what is beside them."""
 
 
 @dataclass(frozen=True)

@@ -174,8 +174,9 @@ class ParquetSource:
         reader = self._matrix_reader(file, descriptor, group, how)
         if reader is not None:
             others = [name for name in how.columns or () if name not in self.job.logits.names]
+            # Handing one column to another thread takes longer than decoding it.
             try:
-                for batch in parquet.iter_batches(rows, [group], others):
+                for batch in parquet.iter_batches(rows, [group], others, use_threads=len(others) > 1):
                     logits = _matrix(batch.num_rows, self.job.n_classes, reader.dtype)
                     reader.read_into(logits)
                     logits.flags.writeable = False

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import dense, moments, order, pages, single, structs, sums
+from batchmax.kernels import dense, moments, order, pages, single, snappy, structs, sums
 from batchmax.kernels import softmax as _softmax
 from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
@@ -26,6 +26,7 @@ __all__ = [
     "order_rows",
     "row_moments",
     "softmax_rows",
+    "stored",
     "sum_counted",
     "top_k_rows",
     "warmup",
@@ -43,6 +44,7 @@ check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
 check_definition = Kernel(pages.check_definition, 4, parallel=False)
 look_up = Kernel(pages.look_up, 3, parallel=False)
 count_texts = Kernel(pages.count_texts, 1, parallel=False)
+stored = Kernel(snappy.stored, 2, parallel=False)
 find_structs = Kernel(structs.find_structs, 2, parallel=False)
 sum_counted = Kernel(sums.sum_counted, 2, parallel=False)
 
@@ -73,6 +75,7 @@ def warmup(progress: Any = None) -> Path:
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
     packed = np.zeros(1, np.uint8)
     count_texts(packed[:0])
+    stored(packed, 0, packed, np.zeros((1, 2), np.int64))
     find_structs(packed, 0, np.zeros(2, np.int64))
     check_repetition(packed, 0, 1, 0, packed)
     check_definition(packed, 0, 1, 1)

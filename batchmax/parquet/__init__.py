@@ -11,7 +11,7 @@ from batchmax.parquet.encoded import EncodedChunk
 from batchmax.parquet.file_writer import FileSchema, FileWriter, Sorting
 from batchmax.parquet.footer import Footer, FooterError
 from batchmax.parquet.matrix_pages import MatrixFormat, MatrixRows, encode_matrix
-from batchmax.parquet.pages import NotAMatrix
+from batchmax.parquet.packed import NotAMatrix
 from batchmax.parquet.reader import MatrixReader
 from batchmax.parquet.thrift import ThriftError
 

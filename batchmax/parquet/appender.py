@@ -2,8 +2,8 @@
 
 A file that is written through the page cache is copied there page by page, by the core that writes, and that takes
 longer than computing what is in it. Since an output has to be on the disk before it is published, the cache would not
-save the wait either. So bytes are gathered in two blocks of memory, used in turn, from which the disk takes them itself
-(``O_DIRECT``).
+save the wait either. So bytes are gathered in a few blocks of memory, used in turn, from which the disk takes them
+itself (``O_DIRECT``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 
 STAGE_BYTES = 4 << 20
 """Bytes that are written at once: a multiple of every block size."""
+
+STAGES = 6
+"""Enough that the disk goes on while the next row group is encoded."""
 
 DIRECT = getattr(os, "O_DIRECT", 0)
 
@@ -43,11 +47,11 @@ class Appender:
         self.size = 0
         self._descriptor = descriptor
         # Memory of whole pages, as the disk wants it, and shared, so that a fork in the middle copies nothing.
-        self._stages = [np.frombuffer(mmap.mmap(-1, STAGE_BYTES), np.uint8) for _ in range(2)]
+        self._stages = deque(np.frombuffer(mmap.mmap(-1, STAGE_BYTES), np.uint8) for _ in range(STAGES))
+        self._writing: deque[Future[None]] = deque()
         self._filled = 0
         self._direct = bool(DIRECT) and self._switch(DIRECT)
         self._writer = ThreadPoolExecutor(1, "append")
-        self._writing: Future[None] | None = None
 
     def write(self, pieces: Sequence[Any]) -> None:
         """Append pieces of bytes."""
@@ -60,14 +64,14 @@ class Appender:
                 self._filled += count
                 rest = rest[count:]
                 if self._filled == STAGE_BYTES:
-                    self._wait()
-                    self._writing = self._writer.submit(self._flush, self._stages[0])
-                    self._stages.reverse()
+                    self._writing.append(self._writer.submit(self._flush, self._stages[0]))
+                    self._stages.rotate(-1)
                     self._filled = 0
+                    self._wait(STAGES - 1)
 
     def finish(self) -> None:
         """Write what is left, which need not fill a block."""
-        self._wait()
+        self._wait(0)
         self._buffered()
         self._flush(self._stages[0][: self._filled])
         self._filled = 0
@@ -76,9 +80,10 @@ class Appender:
         """Wait for what is being written, whether it can be or not."""
         self._writer.shutdown()
 
-    def _wait(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
+    def _wait(self, most: int) -> None:
+        """Wait until no more than so many blocks are still to be written."""
+        while len(self._writing) > most:
+            self._writing.popleft().result()
 
     def _flush(self, block: NDArray[np.uint8]) -> None:
         done = 0

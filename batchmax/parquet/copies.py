@@ -36,19 +36,19 @@ from batchmax.parquet.encoded import (
 from batchmax.parquet.file_writer import FileSchema, Sorting
 from batchmax.parquet.footer import SORTING, TAIL, TYPE_LENGTH, Footer, FooterError, Leaf, SchemaColumn
 from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
-from batchmax.parquet.page_rules import page_header
-from batchmax.parquet.pages import (
+from batchmax.parquet.packed import (
     DATA_PAGE_V2,
     DICTIONARY_PAGE,
     Bytes,
     NotAMatrix,
     PackedPage,
+    PackedPages,
     Window,
     joined,
     number,
-    packed_pages,
     unpack,
 )
+from batchmax.parquet.page_rules import page_header
 from batchmax.parquet.thrift import Struct, ThriftError
 
 MAGIC_BYTES = 4
@@ -141,7 +141,7 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, *, ordered: boo
         raise NotCopyable("the column reaches beyond the file")
     window = Window(descriptor, start, start + size, size)
     whole = window.bytes(start, size)
-    _check_pages(list(packed_pages(window)), metadata, leaf, rows)
+    _check_pages(list(PackedPages(window)), metadata, leaf, rows)
     return EncodedChunk([whole], movable(metadata, ordered=ordered))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ from batchmax.parquet.encoded import (
     EncodedChunk,
 )
 from batchmax.parquet.levels import full_levels, levels_with_nulls, varint
-from batchmax.parquet.pages import BYTE_STREAM_SPLIT, CODECS, DATA_PAGE, FLOATS, PLAIN, RLE
+from batchmax.parquet.packed import CODECS, DATA_PAGE, copied
+from batchmax.parquet.pages import BYTE_STREAM_SPLIT, FLOATS, PLAIN, RLE
 from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
 
 PAGE_BYTES = 1 << 20
@@ -44,7 +46,7 @@ LITERAL = b"\xfc"
 """Snappy's tag of bytes as they are, whose number less one follows in four bytes."""
 
 SAMPLE_BYTES = 1 << 12
-SAMPLES = 16
+SAMPLES = 4
 WORTH_PACKING = 0.95
 """A sample that snappy shrinks to less than this says that the page is worth its time."""
 
@@ -178,22 +180,21 @@ def _encode_page(rows: MatrixRows, form: MatrixFormat) -> _Page:
     for piece in body:
         checksum = crc32(piece, checksum)
     packed = sum(len(piece) for piece in body)
-    data_page: Struct = {
-        1: Field(I32, n_values),
-        2: Field(I32, form.encoding),
-        3: Field(I32, RLE),
-        4: Field(I32, RLE),
-    }
-    header = write_struct(
-        {
-            1: Field(I32, DATA_PAGE),
-            2: Field(I32, size),
-            3: Field(I32, packed),
-            4: Field(I32, checksum - 2 * SIGN if checksum >= SIGN else checksum),
-            5: Field(STRUCT, data_page),
-        }
-    )
+    before, after = _page_header(n_values, form.encoding, size, packed)
+    # The number is signed there, and the sign its lowest bit.
+    signed = checksum << 1 if checksum < SIGN else 4 * SIGN - 2 * checksum - 1
+    header = before + varint(signed) + after
     return _Page([header, *body], n_values, len(header) + size)
+
+
+@lru_cache(maxsize=64)
+def _page_header(n_values: int, encoding: int, size: int, packed: int) -> tuple[bytes, bytes]:
+    """Return the header of a data page: what is before its checksum, in which most pages differ, and what is after."""
+    page: Struct = {1: Field(I32, n_values), 2: Field(I32, encoding), 3: Field(I32, RLE), 4: Field(I32, RLE)}
+    sizes: Struct = {1: Field(I32, DATA_PAGE), 2: Field(I32, size), 3: Field(I32, packed), 4: Field(I32, 0)}
+    header = write_struct({**sizes, 5: Field(STRUCT, page)})
+    at = len(write_struct(sizes)) - 2
+    return header[:at], header[at + 1 :]
 
 
 def _bytes_of(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -209,12 +210,8 @@ def _pack(levels: bytes, values: NDArray[np.uint8], codec: str) -> list[Any]:
         # the same of the whole page, and its values stay where they are.
         size = len(levels) + len(values)
         return [varint(size) + LITERAL + (size - 1).to_bytes(4, "little") + levels, values]
-    # Out of Arrow's pool, which gives out again what was used before: new memory is slow.
-    whole = pa.allocate_buffer(len(levels) + len(values))
-    bytes_of = np.frombuffer(whole, np.uint8)
-    bytes_of[: len(levels)] = np.frombuffer(levels, np.uint8)
-    bytes_of[len(levels) :] = values
-    return [pa.Codec(CODECS[CODEC_NUMBERS[codec]]).compress(whole)]
+    whole = copied([np.frombuffer(levels, np.uint8), values])
+    return [pa.Codec(CODECS[CODEC_NUMBERS[codec]]).compress(pa.py_buffer(whole))]
 
 
 def _shrinks(values: NDArray[np.uint8]) -> bool:

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batchmax.parquet.pages import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, RLE
+from batchmax.parquet.packed import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE
+from batchmax.parquet.pages import RLE
 from batchmax.parquet.thrift import BINARY, FALSE, I32, I64, STRUCT, TRUE, Struct
 
 

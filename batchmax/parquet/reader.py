@@ -21,17 +21,15 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.parquet.encoded import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, place_of
 from batchmax.parquet.footer import Leaf
+from batchmax.parquet.packed import DICTIONARY_PAGE, NotAMatrix, copied, joined, pooled
 from batchmax.parquet.pages import (
     BYTE_STREAM_SPLIT,
-    DICTIONARY_PAGE,
     FLOATS,
     PLAIN,
     PLAIN_DICTIONARY,
     RLE_DICTIONARY,
-    NotAMatrix,
     Page,
     PageReader,
-    joined,
 )
 from batchmax.parquet.thrift import Struct
 
@@ -95,8 +93,8 @@ class MatrixReader:
         self._n_classes = n_classes
         self._values_left = n_values
         self._level = leaf.definition
-        pages = PageReader(descriptor, start, start + size, codec, workers)
-        self._pages = iter(pages)
+        self._reader = PageReader(descriptor, start, start + size, codec, workers)
+        self._pages = iter(self._reader)
         self._packed = _packed_pattern(n_classes)
         self._place = self._place_after = 0
         self._checked: tuple[int, int, bytes, bytes] | None = None
@@ -128,18 +126,21 @@ class MatrixReader:
 
     def _next_page(self, out: NDArray[np.uint8]) -> int:
         """Read a page: into ``out`` if all of it fits there, otherwise put it by. Return how many bytes went out."""
+        again = self._reader.repeat(out)
+        if again is not None:
+            last, count = again
+            for _ in range(count):
+                self._count(last)
+            return count * last.n_bytes
         page = next(self._pages, None)
         if page is None:
             raise NotAMatrix("there are fewer values than the footer says")
         if page.kind == DICTIONARY_PAGE:
             if page.encoding not in {PLAIN, PLAIN_DICTIONARY} or page.n_bytes % self.dtype.itemsize:
                 raise NotAMatrix("a dictionary that is not plain")
-            self._dictionary = joined(page.values).copy().view(self.dtype)
+            self._dictionary = copied(page.values).view(self.dtype)
             return 0
-        self._values_left -= page.n_values
-        if self._values_left < 0:
-            raise NotAMatrix("there are more values than the footer says")
-        self._check_levels(page)
+        self._count(page)
         n_bytes = page.n_values * self.dtype.itemsize
         if page.encoding == PLAIN:
             if page.n_bytes != n_bytes:
@@ -147,14 +148,18 @@ class MatrixReader:
             self._left.extend(piece for piece in page.values if len(piece))
             return 0
         fits = n_bytes <= len(out)
-        target = out[:n_bytes] if fits else np.empty(n_bytes, np.uint8)
+        target = out[:n_bytes] if fits else pooled(n_bytes)
         self._decode(page, target)
         if fits:
             return n_bytes
         self._left.append(target)
         return 0
 
-    def _check_levels(self, page: Page) -> None:
+    def _count(self, page: Page) -> None:
+        """Take a page's values from those that are to come, and check its levels."""
+        self._values_left -= page.n_values
+        if self._values_left < 0:
+            raise NotAMatrix("there are more values than the footer says")
         n_values, level = page.n_values, self._level
         # Most pages have the levels of the one before.
         levels = (self._place, n_values, page.repetition.tobytes(), page.definition.tobytes())
