@@ -266,12 +266,9 @@ def _cross_entropy(
     dense = given.shape == view.logits.shape and given.dtype.kind == "f"
     if dense:
         targets = np.ascontiguousarray(np.moveaxis(given, view.axis, -1).reshape(n, k), view.dtype)
-        total = float(n)
     else:
         targets = _indices(given, view, ignore_index)
-        counted = targets != ignore_index
-        total = float(np.count_nonzero(counted) if weights is None else weights[targets[counted]].sum())
-    losses = np.empty(n, np.float64)
+    losses = np.empty(n, view.dtype if reduction == "none" else np.float64)
     buffers = Buffers()
     for start in range(0, n, BLOCK_ROWS):
         # A block at a time, because what is kept of each row would be fresh memory otherwise, which is slow.
@@ -287,17 +284,21 @@ def _cross_entropy(
             take=buffers.take,
         )
         if dense:
-            losses[block] = dense_losses(z, rows, view.beta, target, weights, label_smoothing, buffers.take)
+            found = dense_losses(z, rows, view.beta, target, weights, label_smoothing, buffers.take)
         else:
-            losses[block] = index_losses(
-                z, rows, view.beta, target, weights, label_smoothing, ignore_index, buffers.take
-            )
-    # A float32 has no room for a loss above 3.4e38: it is +inf there.
+            found = index_losses(z, rows, view.beta, target, weights, label_smoothing, ignore_index, buffers.take)
+        # A float32 has no room for a loss above 3.4e38: it is +inf there.
+        with np.errstate(over="ignore", under="ignore"):
+            losses[block] = found
+    if reduction == "none":
+        return losses.reshape(view.row_shape)[()]
+    total = 1.0
+    if reduction == "mean" and dense:
+        total = n
+    elif reduction == "mean":
+        counted = targets != ignore_index
+        total = float(np.count_nonzero(counted) if weights is None else weights[targets[counted]].sum())
     with np.errstate(over="ignore", under="ignore"):
-        if reduction == "none":
-            return losses.astype(view.dtype).reshape(view.row_shape)[()]
-        if reduction == "sum":
-            return view.dtype.type(losses.sum())
         # Over nothing there is no mean, not even where smoothing left a loss to labels without weight.
         return view.dtype.type(losses.sum() / total if total else np.nan)
 
@@ -355,10 +356,11 @@ def _indices(given: Array, view: _Lines, ignore_index: int) -> Array:
     if given.shape != view.row_shape:
         message = f"labels have shape {given.shape}, but the rows have shape {view.row_shape}"
         raise ValueError(message)
-    bad = ((given < 0) | (given >= k)) & (given != ignore_index)
-    if bad.any():
-        where = np.unravel_index(int(np.argmax(bad)), given.shape)
-        at = tuple(int(index) for index in where)
-        message = f"label {given[where]} at {at} is not a class: there are {k} classes, from 0"
-        raise IndexError(message)
+    if given.size and (given.min() < 0 or given.max() >= k):
+        bad = ((given < 0) | (given >= k)) & (given != ignore_index)
+        if bad.any():
+            where = np.unravel_index(int(np.argmax(bad)), given.shape)
+            at = tuple(int(index) for index in where)
+            message = f"label {given[where]} at {at} is not a class: there are {k} classes, from 0"
+            raise IndexError(message)
     return np.ascontiguousarray(given, np.int64).reshape(-1)

@@ -78,11 +78,15 @@ def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rest
     rows_per_block = max(1, BLOCK_BYTES // (k * z.itemsize))
     for block in prange((n + rows_per_block - 1) // rows_per_block):
         first = block * rows_per_block
-        end = min(n, first + rows_per_block)
+        after = min(n, first + rows_per_block)
         spare = np.empty((0 if wanted else 1, k), z.dtype)
         known = np.zeros((4, WIDTH), z.dtype)
-        for tile in range(first, end, rows_per_tile):
-            rows = min(rows_per_tile, end - tile)
+        added = np.zeros(WIDTH)
+        ends = np.zeros((WIDTH, WIDTH), z.dtype)
+        # What is fetched while something else is computed: the rows to come. Or the CPU would wait for them.
+        ahead = rows_per_tile * k
+        for tile in range(first, after, rows_per_tile):
+            rows = min(rows_per_tile, after - tile)
             for r in range(rows):
                 known[0, r] = _maximum(address(z, tile + r), k)
             _prepare(known, high, low)
@@ -93,20 +97,25 @@ def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rest
                 if _is_ordinary(m, c):
                     out = address(probs, i) if wanted else address(spare, 0)
                     row = address(z, i)
-                    rests[i] = _row(row, k, rows_per_tile * k, m, high, low, lowest, rounder, top, out, wanted)
+                    end = address(ends, r)
+                    added[r], rests[i] = _exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end)
                 elif wanted:
                     rests[i] = _odd_row(z, i, m, beta, probs, i)
                     row_scale(probs, i, rests[i])
                 else:
                     rests[i] = _odd_row(z, i, m, beta, spare, 0)
-        _divide_by_maxima(rests[first:end], maxima[first:end], c, high)
-        for i in range(first, end):
+            if wanted:
+                for r in range(rows):
+                    if _is_ordinary(known[0, r], c):
+                        _scale(address(probs, tile + r), k, added[r], address(ends, r))
+        _divide_by_maxima(rests[first:after], maxima[first:after], c, high)
+        for i in range(first, after):
             if rests[i] != rests[i]:
                 status[i] = min(status[i], why_nan(z, i))
             if log_probs.shape[0] != 0:
                 row_log(z, i, np.float32(maxima[i]), beta, rests[i], log_probs)
         if labels.shape[0] != 0:
-            block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, hits, status)
+            block_losses(z, labels, beta, ignore_index, first, after, maxima, rests, nll, hits, status)
 
 
 @compiled
@@ -136,14 +145,17 @@ def _prepare(known, high, low):
 
 
 @compiled
-def _row(row, k, ahead, m, high, low, lowest, rounder, top, out, wanted):
-    """Fill out with a row's softmax, if it is wanted, and return the sum of its exponentials without one maximum."""
+def _exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end):
+    """Fill out with a row's exponentials, and return their sum, and that without one maximum.
+
+    The last 1 to 16 of them go to ``end``, where there is room for a whole vector.
+    """
     last = (k - 1) // WIDTH * WIDTH
     z = load_some(row, last, k - last, NO_LOGIT)
     e = _scaled_exp(z, high, low, lowest, rounder)
+    store(end, 0, e)
     sums = widened(e)
     for j in range(0, last, WIDTH):
-        # The rows to come are fetched while this one is computed. Or the CPU would wait for them, with nothing to do.
         prefetch(row, j + ahead)
         part = _scaled_exp(load(row, j), high, low, lowest, rounder)
         store(out, j, part)
@@ -155,17 +167,24 @@ def _row(row, k, ahead, m, high, low, lowest, rounder, top, out, wanted):
         for j in range(0, last, WIDTH):
             sums = sums + widened(where_less(load(row, j), m, load(out, j)))
         rest = total(sums)
-    if wanted:
-        # 1 / sum in two float32: the product is then rounded once. It stays 2**64 times too large, and so its smaller
-        # part is not subnormal where the probability is not.
-        inverse = SCALE / added
-        factor = np.float32(inverse)
-        correction = np.float32(fma(-np.float64(factor), added, SCALE) * (inverse / SCALE))
-        for j in range(0, last, WIDTH):
-            part = load(out, j)
-            store(out, j, fma_lanes(part, factor, part * correction) * UNSHIFT)
-        store_some(out, last, k - last, fma_lanes(e, factor, e * correction) * UNSHIFT)
-    return rest
+    return added, rest
+
+
+@compiled
+def _scale(out, k, added, end):
+    """Divide a row's exponentials by their sum; it begins with those in ``out`` and ends with those in ``end``."""
+    # 1 / sum in two float32: the product is then rounded once. It stays 2**64 times too large, and so its smaller part
+    # is not subnormal where the probability is not.
+    inverse = SCALE / added
+    factor = np.float32(inverse)
+    correction = np.float32(fma(-np.float64(factor), added, SCALE) * (inverse / SCALE))
+    last = (k - 1) // WIDTH * WIDTH
+    e = load(end, 0)
+    store_some(out, last, k - last, fma_lanes(e, factor, e * correction) * UNSHIFT)
+    # From the end, which was written last and is still in the cache.
+    for j in range(last - WIDTH, -1, -WIDTH):
+        e = load(out, j)
+        store(out, j, fma_lanes(e, factor, e * correction) * UNSHIFT)
 
 
 @compiled
