@@ -31,6 +31,8 @@ CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 """Arrow's names of the codecs, by the format's numbers."""
 HEADER = 1 << 12
 """Bytes of a page header: statistics of numbers are short."""
+MOSTLY_STORED = 0.75
+"""Snappy hardly made smaller what is still this part of its size."""
 MOST_HEAD = 1 << 16
 """Bytes of a page's levels that snappy made smaller."""
 MOST_PIECES = 500
@@ -171,7 +173,7 @@ def unpack(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
         return [body]
     if not size:
         return [np.empty(0, np.uint8)]
-    if name == "snappy" and (pieces := _stored(body, size)):
+    if name == "snappy" and len(body) >= MOSTLY_STORED * size and (pieces := _stored(body, size)):
         return pieces
     try:
         return [np.frombuffer(pa.Codec(name).decompress(pa.py_buffer(body), size), np.uint8)]
