@@ -14,8 +14,9 @@ import click
 import pytest
 
 from batchmax.cli import COMMANDS, group, main
-from batchmax.cli.failures import Terminated, explain
+from batchmax.cli.failures import explain
 from batchmax.cli.options import HEADINGS
+from batchmax.cli.signals import Terminated
 from batchmax.errors import BadRowError, DataError, GateError, OutputError, UsageError
 
 NAMES = [name for names in COMMANDS.values() for name in names]
@@ -338,21 +339,18 @@ def large(tmp_path_factory):
     logits = np.random.default_rng(1).normal(size=20_000 * 1000).astype(np.float32)
     rows = pa.FixedSizeListArray.from_arrays(pa.array(logits), 1000)
     pq.write_table(pa.table({"logits": rows}), folder / "in.parquet", row_group_size=4000, compression="none")
-    (folder / "work").mkdir()
     return folder
 
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 @pytest.mark.parametrize("gap", [0.01, 0.03, 0.15])
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_further_signals_do_not_disturb_the_end(large, out, gap, first):
+def test_further_signals_do_not_disturb_the_end(large, tmp_path, out, gap, first):
     """However often and soon somebody insists, the job ends in one line, with its exit code and nothing left."""
     other = signal.SIGTERM if first == signal.SIGINT else signal.SIGINT
-    command = [sys.executable, "-m", "batchmax", "score", *["../in.parquet"] * 12, "-o", out]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=large / "work"
-    ) as process:
-        while not any((large / "work").iterdir()) and process.poll() is None:
+    command = [sys.executable, "-m", "batchmax", "score", *[str(large / "in.parquet")] * 12, "-o", out]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        while not any(tmp_path.iterdir()) and process.poll() is None:
             time.sleep(0.005)
         time.sleep(0.1)
         turn = 0
@@ -364,7 +362,7 @@ def test_further_signals_do_not_disturb_the_end(large, out, gap, first):
     assert process.returncode in {130, 143}, err
     word = "interrupted" if process.returncode == 130 else "terminated"
     assert err == f"batchmax: error: {word}, the output path is as it was; run the command again\n"
-    assert list((large / "work").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_signal_that_was_swallowed_is_not_the_last(monkeypatch):

@@ -210,3 +210,28 @@ def test_a_forked_child(layer: str, program: str) -> None:
 def test_every_number_of_threads_gives_the_same_bytes(layer: str) -> None:
     """One, two or five Numba threads: the same bytes under one threading layer."""
     assert len({run_program(HASH, layer, n_threads=n)[-1] for n in (1, 2, 5)}) == 1
+
+
+INTERRUPTED = """
+import signal, sys, threading, time
+import numpy as np
+import batchmax
+batchmax.softmax(np.zeros((2, 3)))  # so that the threads run
+main = threading.get_ident()
+threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+start = time.monotonic()
+try:
+    batchmax.softmax(np.zeros((2, 1024), np.float32))
+except KeyboardInterrupt:
+    compiling = [thread.name for thread in threading.enumerate() if thread.name.startswith("compile")]
+    print(len(compiling), flush=True)
+print(batchmax.softmax(np.zeros((2, 1024), np.float32)).sum())
+"""
+
+
+def test_an_interruption_does_not_disturb_compiling(tmp_path: Path) -> None:
+    """Whoever waits for a kernel is interrupted at once; the kernel is compiled to its end, and can be used."""
+    environment = {**os.environ, "BATCHMAX_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n2.0\n", "")

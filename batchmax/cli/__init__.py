@@ -12,22 +12,18 @@ import contextlib
 import gc
 import io
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from types import FrameType
-from typing import Any
 
 import click
 from click.shell_completion import shell_complete
 
 from batchmax.cli.options import CONTEXT, READING, meta_key
+from batchmax.cli.signals import end_at_once, signals_raise
 from batchmax.cli.text import printable
-from batchmax.errors import BatchmaxError
 
 COMMANDS = {
     "Score": {
@@ -41,6 +37,9 @@ COMMANDS = {
     },
 }
 """The commands by group, in the order of help; a name is also that of its module."""
+
+INTERRUPTED = {130, 143}
+"""Exit codes after a signal."""
 
 
 class LazyGroup(click.Group):
@@ -116,16 +115,22 @@ def main(args: Sequence[str] | None = None) -> int:
     args
         The words after ``batchmax``; those of the process if None.
     """
-    words = list(sys.argv[1:] if args is None else args)
-    if args is None:
-        _settle_in()
+    if args is not None:
+        return _run(list(args), ends=False)
+    _settle_in()
+    exit_code = _run(sys.argv[1:], ends=True)
+    return end_at_once(exit_code) if exit_code in INTERRUPTED else exit_code
+
+
+def _run(words: list[str], *, ends: bool) -> int:
+    """Run a command line; ``ends`` says that the process does so with it."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal cannot write must not end the program.
         sys.stdout.reconfigure(errors="backslashreplace")
     if completion := os.environ.get("_BATCHMAX_COMPLETE"):
         return shell_complete(group, {}, "batchmax", "_BATCHMAX_COMPLETE", completion)
     context = click.Context(group, info_name="batchmax", auto_envvar_prefix="BATCHMAX", **CONTEXT)
-    with _signals_raise(to_the_end=args is None) as signals:
+    with signals_raise(to_the_end=ends) as signals:
         try:
             with _warnings_on_one_line(context):
                 with context.scope():
@@ -194,68 +199,6 @@ def _forget_stdout() -> None:
     """Send what is still buffered nowhere, so that the interpreter does not fail on it when it exits."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-class _Signals:
-    """SIGINT and SIGTERM as exceptions that unwind the stack, so that unfinished output is cleaned up.
-
-    A second signal would break into the cleaning up, while threads still use what it lets go of. So none is heard while
-    a failure unwinds; if something swallowed the first one's exception, the next is heard again.
-    """
-
-    def __init__(self) -> None:
-        self.are_heard = True
-
-    def hear(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  signal's signature
-        """Raise, unless the program is about to end anyway."""
-        failing = sys.exception()
-        while failing is not None:
-            if isinstance(failing, BatchmaxError) or _signal_of(failing):
-                return
-            failing = failing.__context__
-        if self.are_heard:
-            from batchmax.cli.failures import Terminated
-
-            raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
-
-    def hear_again(self, unraisable: Any) -> None:
-        """Send a signal again that came where Python cannot raise, such as in a finalizer."""
-        signum = _signal_of(unraisable.exc_value)
-        if signum is None:
-            sys.__unraisablehook__(unraisable)
-        elif self.are_heard:
-            threading.Timer(0.01, os.kill, (os.getpid(), signum)).start()
-
-
-def _signal_of(error: BaseException | None) -> signal.Signals | None:
-    from batchmax.cli.failures import Terminated
-
-    if isinstance(error, KeyboardInterrupt):
-        return signal.SIGINT
-    return signal.SIGTERM if isinstance(error, Terminated) else None
-
-
-@contextlib.contextmanager
-def _signals_raise(*, to_the_end: bool) -> Iterator[_Signals]:
-    """Hear SIGINT and SIGTERM, but those that whoever started the process wants to be ignored.
-
-    ``to_the_end`` says that the process ends with the block: signals are then ignored while the interpreter exits.
-    """
-    signals = _Signals()
-    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
-    try:
-        before = {number: signal.signal(number, signals.hear) for number in heard}
-    except ValueError:  # not the main thread: signals are the caller's
-        yield signals
-        return
-    hook, sys.unraisablehook = sys.unraisablehook, signals.hear_again
-    try:
-        yield signals
-    finally:
-        signals.are_heard = False
-        sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if to_the_end else handler)
 
 
 @contextlib.contextmanager

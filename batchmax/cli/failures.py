@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import click
 from click.core import ParameterSource
 
+from batchmax.cli.signals import Terminated
 from batchmax.cli.text import printable
 from batchmax.errors import BatchmaxError
 
@@ -43,10 +44,6 @@ _OS_REMEDIES = {
     errno.ENOTDIR: "check the path",
     errno.EIO: "check the disk, then run the command again",
 }
-
-
-class Terminated(BaseException):
-    """SIGTERM, as an exception: like KeyboardInterrupt, no ordinary handler may swallow it."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from typing import Any
 
 import numba
@@ -97,4 +98,16 @@ def _read_only(argument: Any) -> Any:
 def _compile(function: Callable[..., Any], *, parallel: bool) -> Any:
     dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy")
     dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba offers no other way to name the folder
+    dispatcher.compile = partial(_undisturbed, dispatcher.compile)
     return dispatcher
+
+
+def _undisturbed(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do work in a thread of its own, which signals do not reach: an exception in the middle of LLVM ends the process.
+
+    Whoever waits for it is interrupted at once, and the work goes on.
+    """
+    thread = ThreadPoolExecutor(1, "compile")
+    done = thread.submit(work, *arguments)
+    thread.shutdown(wait=False)
+    return done.result()

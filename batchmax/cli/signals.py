@@ -1,0 +1,86 @@
+"""SIGINT and SIGTERM as exceptions that unwind the stack, so that unfinished output is cleaned up.
+
+A second signal would break into the cleaning up, while threads still use what it lets go of. So none is heard while a
+failure unwinds; if something swallowed the first one's exception, the next is heard again. What commands do, this
+module does not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+from batchmax.errors import BatchmaxError
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception: like KeyboardInterrupt, no ordinary handler may swallow it."""
+
+
+class Signals:
+    """What is done when a signal comes."""
+
+    def __init__(self) -> None:
+        self.are_heard = True
+
+    def hear(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  signal's signature
+        """Raise, unless the program is about to end anyway."""
+        # Nothing is imported here: the next signal would find the module half imported.
+        failing = sys.exception()
+        while failing is not None:
+            if isinstance(failing, BatchmaxError) or _signal_of(failing):
+                return
+            failing = failing.__context__
+        if self.are_heard:
+            raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+
+    def hear_again(self, unraisable: Any) -> None:
+        """Send a signal again that came where Python cannot raise, such as in a finalizer."""
+        signum = _signal_of(unraisable.exc_value)
+        if signum is None:
+            sys.__unraisablehook__(unraisable)
+        elif self.are_heard:
+            threading.Timer(0.01, os.kill, (os.getpid(), signum)).start()
+
+
+@contextlib.contextmanager
+def signals_raise(*, to_the_end: bool) -> Iterator[Signals]:
+    """Hear SIGINT and SIGTERM, but those that whoever started the process wants to be ignored.
+
+    ``to_the_end`` says that the process ends with the block: signals are then ignored while the interpreter exits.
+    """
+    signals = Signals()
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    try:
+        before = {number: signal.signal(number, signals.hear) for number in heard}
+    except ValueError:  # not the main thread: signals are the caller's
+        yield signals
+        return
+    hook, sys.unraisablehook = sys.unraisablehook, signals.hear_again
+    try:
+        yield signals
+    finally:
+        signals.are_heard = False
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if to_the_end else handler)
+
+
+def end_at_once(exit_code: int) -> NoReturn:
+    """End the process without waiting for what no longer matters, such as a kernel that is still being compiled."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(exit_code)
+
+
+def _signal_of(error: BaseException | None) -> signal.Signals | None:
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    return signal.SIGTERM if isinstance(error, Terminated) else None
