@@ -217,6 +217,7 @@ import signal, sys, threading, time
 import numpy as np
 import batchmax
 batchmax.softmax(np.zeros((2, 3)))  # so that the threads run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it
 main = threading.get_ident()
 threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
 start = time.monotonic()
