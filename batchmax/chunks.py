@@ -182,5 +182,18 @@ def limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
         limit -= chunk.batch.num_rows
 
 
+def skipped(runs: Iterable[tuple[int, Iterator[Chunk]]], skip: int) -> Iterator[Chunk]:
+    """Return the chunks of runs of rows without the first ``skip`` rows; a run that is left out is not read at all."""
+    for rows, chunks in runs:
+        if skip >= rows > 0:
+            skip -= rows
+            continue
+        for chunk in chunks:
+            have = chunk.batch.num_rows
+            if skip < have:
+                yield chunk if not skip else chunk.slice(skip, have - skip, ends_group=chunk.ends_group)
+            skip = max(0, skip - have)
+
+
 def _equal_pieces(rows: int, most: int) -> int:
     return math.ceil(rows / math.ceil(rows / most))

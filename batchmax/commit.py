@@ -1,36 +1,44 @@
 """Publishing: the output path holds what it held before, or the whole new output, and nothing in between.
 
-An output is built under a hidden name beside its path and renamed when it is whole. What is renamed is one file, or a
-folder of parts with an empty ``_SUCCESS``; beside a folder lies a manifest, ``OUT.batchmax.json``. What was there waits
-under a hidden name until the job has ended, and comes back if the job fails after all.
+An output is made in a hidden folder beside its path (:mod:`batchmax.unfinished`) and renamed when it is whole. What is
+renamed is one file, or a folder of parts with an empty ``_SUCCESS``; beside a folder lies a manifest,
+``OUT.batchmax.json``. What was there waits in the hidden folder until the job has ended, and comes back if the job
+fails after all. What a run leaves that could not end, another goes on with.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shlex
-import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from batchmax.errors import GateError, OutputError
+from batchmax.errors import BatchmaxError, GateError, OutputError
+from batchmax.finished import (
+    SUCCESS,
+    differences,
+    is_manifest,
+    is_ours,
+    job_of,
+    newest,
+    summary_of,
+)
+from batchmax.interrupts import uninterrupted
+from batchmax.journal import Done, FileState, Journal, read_journal
 from batchmax.options import IfExists
-from batchmax.storage import hidden_sibling, is_file_path, open_exclusively, refuse_streams_and_stores, sync_folder
-
-SUCCESS = "_SUCCESS"
-
-MANIFEST_KEYS = {"n_rows", "status_counts", "version"}
-"""What every manifest says, whatever else: JSON without them is somebody else's."""
+from batchmax.renames import Rename
+from batchmax.storage import is_file_path, open_exclusively, refuse_streams_and_stores, sync_folder
+from batchmax.unfinished import Workshop, identity
 
 REPLACE = "replace it: --if-exists overwrite, or name another: -o"
+
+RESUMABLE = "what is done is kept; go on: --if-exists resume"
+"""The note of an exception after which a run left something to go on with."""
 
 
 def places(out: str | os.PathLike[str], *, gated: bool) -> list[Path]:
@@ -38,7 +46,8 @@ def places(out: str | os.PathLike[str], *, gated: bool) -> list[Path]:
     path = Path(out)
     if path.name in {"", ".."}:
         return []
-    return [path, *([] if is_file_path(os.fspath(out)) else [_manifest(path)]), *([_held(path)] if gated else [])]
+    paths = [path, *([_held(path)] if gated else [])]
+    return paths if is_file_path(os.fspath(out)) else [*paths, *map(_manifest, paths)]
 
 
 def _manifest(path: Path) -> Path:
@@ -57,9 +66,16 @@ class Output:
     out
         The path. One that ends as Parquet files do is a file, any other a folder.
     if_exists
-        Whether what batchmax wrote there before may be replaced.
+        Whether what batchmax wrote there before may be replaced, or what a run left there be gone on with.
     gated
         Whether the output may be held back, so that the place of a held one must be free too.
+
+    Attributes
+    ----------
+    journal
+        What is said of the progress while the output is built, if it is built of a job that can be gone on with.
+    was
+        What tells the file or folder, that a run which was killed had come to publish, from all others.
 
     Raises
     ------
@@ -77,58 +93,244 @@ class Output:
                 "no file or folder can be made under this name", where=str(out), remedy="name a file or a folder: -o"
             )
         self.is_file = is_file_path(os.fspath(out))
-        self._replace = if_exists == "overwrite"
         self.manifest = _manifest(self.path)
         self.held = _held(self.path)
+        self.journal: Journal | None = None
+        self.was: tuple[int, int] | None = None
+        self._if_exists = if_exists
         self._gated = gated
-        self._work = hidden_sibling(self.path)
-        self._renames: list[_Rename] = []
+        self._shop = Workshop(self.path)
+        self._renames: list[Rename] = []
+        self._leave = False
         self._check()
 
     def file_of(self, name: str) -> Path:
         """Return where to write the part of this name."""
-        return self._work if self.is_file else self._work / name
+        return self._shop.output if self.is_file else self._shop.output / name
 
-    def publish(self, manifest: dict[str, Any]) -> None:
-        """Put the finished output at its path."""
-        with self._renaming(), _alone_in(self.path.parent):
-            self._finish()
-            self._rename(self._work, self.path).do(replace=self._replace)
+    def settled(self, job: Mapping[str, Any], inputs: list[str]) -> dict[str, Any] | None:
+        """Return the summary of this job's output if that is complete already, or held back; None if it is not.
+
+        Parameters
+        ----------
+        job
+            As it was given to :meth:`building`.
+        inputs
+            The paths of the input's files.
+
+        Raises
+        ------
+        OutputError
+            What is complete is of another job.
+        """
+        self._finish_publishing(job)
+        for path in (self.path, self.held):
+            found = job_of(path, is_file=self.is_file) if os.path.lexists(path) else None
+            summary = None if found is None else summary_of(path, None if self.is_file else _manifest(path))
+            if found is None or summary is None:
+                continue
+            others = list(differences(job["output"], found))
+            if newest(inputs) > newest([str(path if self.is_file else path / SUCCESS)]):
+                others.append("an input has changed since")
+            if others:
+                what = f"this is the output of another job, and complete: {'; '.join(others[:3])}"
+                raise OutputError(what, where=str(path), remedy=REPLACE)
+            return {**summary, "held": str(path) if path == self.held else None}
+        return None
+
+    def release(self) -> None:
+        """Put an output that was held back at its path."""
+        with self._working(), self._renaming(), uninterrupted():
+            self._rename(self.held, self.path).do(replace=False)
             if not self.is_file:
-                temporary = hidden_sibling(self.manifest)
-                rename = self._rename(temporary, self.manifest)
-                _write_json(temporary, manifest)
-                rename.do(replace=True)
+                self._rename(_manifest(self.held), self.manifest).do(replace=True)
             sync_folder(self.path.parent)
 
-    def hold(self) -> Path:
+    def identity(self) -> tuple[int, int] | None:
+        """Return what tells the finished output from all others, whether or not it is at its place already."""
+        return identity(self._shop.output) or self.was
+
+    def announce(self, summary: Mapping[str, Any], beside: Output | None) -> None:
+        """Say in the journal what will be published, so that a run after this one can end it."""
+        if self.journal is not None:
+            outputs = [self] if beside is None else [self, beside]
+            self.journal.publishing(summary, [output.identity() for output in outputs])
+
+    def publish(self, summary: Mapping[str, Any]) -> None:
+        """Put the finished output at its path."""
+        self._publish(summary, self.path, replace=self._if_exists == "overwrite")
+
+    def hold(self, summary: Mapping[str, Any]) -> Path:
         """Put the finished output beside its path, under the name of a held one, and return that."""
         self._check_held()
-        with self._renaming(), _alone_in(self.path.parent):
-            self._finish()
-            self._rename(self._work, self.held).do(replace=self._replace)
-            sync_folder(self.path.parent)
+        self._publish(summary, self.held, replace=self._if_exists == "overwrite")
         return self.held
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[None]:
-        """Make room for the parts; whatever ends the block but a true gate, take back what was published in it."""
+    def building(self, job: Mapping[str, Any] | None = None, beside: Output | None = None) -> Iterator[Done]:
+        """Make room for the parts; whatever ends the block but a true gate, take back what was published in it.
+
+        Parameters
+        ----------
+        job
+            What makes the job this job, as JSON has it, so that another run can go on with what this one leaves; None
+            if none can.
+        beside
+            The output of the rejected rows, which goes with this one.
+
+        Returns
+        -------
+        what is done already.
+
+        Raises
+        ------
+        OutputError
+            Another run is at it, or has left something that may not be thrown away.
+        """
+        with self._working():
+            with self._renaming():
+                done = self._begin(job, beside)
+            yield done
+
+    @contextlib.contextmanager
+    def beside(self, main: Output, done: FileState) -> Iterator[None]:
+        """Make room for what goes with another output and fails with it, and of which so much is done."""
+        with self._working(main):
+            with self._renaming():
+                if not done.size:
+                    self._shop.clear()
+                    self._make_room()
+            yield
+
+    @contextlib.contextmanager
+    def _working(self, main: Output | None = None) -> Iterator[None]:
+        """Have the workshop; leave it only with what can be gone on with, as the main output says."""
+        keep = False
         try:
             with self._renaming():
-                if not self.is_file:
-                    self._work.mkdir()
+                self._shop.open()
+                self._restore()
             yield
         except GateError:
             raise
-        except BaseException:
-            with _alone_in(self.path.parent):
+        except BaseException as error:
+            with uninterrupted():
+                keep = True  # unless all that follows goes well
                 for rename in reversed(self._renames):
                     rename.undo()
+                keep = (main or self).can_go_on_after(error)
             raise
         finally:
-            for rename in self._renames:
-                rename.forget()
-            _remove(self._work)
+            with uninterrupted():
+                if self.journal is not None:
+                    self.journal.close()
+                if not keep:
+                    for rename in self._renames:
+                        rename.forget()
+                self._shop.close(keep=keep)
+
+    def can_go_on_after(self, error: BaseException) -> bool:
+        """Return whether there is something to go on with, and say so in a note of the error."""
+        if self._leave:
+            return True
+        if self.journal is None or not _may_pass(error):
+            return False
+        with contextlib.suppress(OSError):
+            self.journal.settle()
+        found = read_journal(self._shop.journal)
+        if found is None or not found[1].position:
+            return False
+        if RESUMABLE not in getattr(error, "__notes__", ()):
+            error.add_note(RESUMABLE)
+        return True
+
+    def _restore(self) -> None:
+        """Put back what a run that was killed had put aside."""
+        if os.path.lexists(self._shop.old) and not os.path.lexists(self.path):
+            self._shop.old.rename(self.path)
+            self._check()
+
+    def _begin(self, job: Mapping[str, Any] | None, beside: Output | None) -> Done:
+        """Go on with what is there, or clear it away and begin."""
+        found = read_journal(self._shop.journal)
+        if found is not None and (found[1].position or found[1].published):
+            theirs, done = found
+            same = job is not None and not list(differences(job, theirs))
+            if same and self._if_exists == "resume":
+                for output, of in zip((self, beside), (done.published or {}).get("of", ()), strict=False):
+                    if output is not None and of is not None:
+                        output.was = tuple(of)
+            if same and self._if_exists == "resume" and self._is_there(done, beside):
+                self.journal = Journal(self._shop.journal, None)
+                return done
+            if same and self._if_exists == "error":
+                self._leave = True
+                raise OutputError(
+                    f"an unfinished run of this job lies here, with {done.position:,} rows done",
+                    where=str(self._shop.folder),
+                    remedy="go on with it: --if-exists resume, or begin anew: --if-exists overwrite",
+                )
+            why = "" if self._if_exists == "overwrite" else ": it was of another job" if not same else ": it is damaged"
+            what = f"{self.path}: an unfinished run that lay here is thrown away{why}"
+            warnings.warn(what, RuntimeWarning, stacklevel=2)
+        self._shop.clear()
+        self._make_room()
+        if job is not None:
+            self.journal = Journal(self._shop.journal, job)
+        return Done()
+
+    def _make_room(self) -> None:
+        if not self.is_file:
+            self._shop.output.mkdir()
+
+    def _is_there(self, done: Done, beside: Output | None) -> bool:
+        """Return whether the files hold what a journal says, and take away what it does not speak of."""
+        if beside is not None and not beside.holds([], done.rejects):
+            return False
+        return self.holds(done.finished, done.file)
+
+    def holds(self, finished: list[int], file: FileState) -> bool:
+        """Return whether finished files, and one that is not, are as large as a journal says; take others away."""
+        if self.was is not None and identity(self.path) == self.was:
+            return True
+        output = self._shop.output
+        paths = sorted(output.iterdir()) if output.is_dir() else [output] if output.is_file() else []
+        wanted = [*finished, *([file.size] if file.size else [])]
+        sizes = [path.stat().st_size for path in paths[: len(wanted)]]
+        if len(sizes) < len(wanted) or sizes[: len(finished)] != finished or sizes[-1:] < wanted[-1:]:
+            return False
+        for path in paths[len(wanted) :]:
+            path.unlink()
+        return self.is_file or output.is_dir()
+
+    def _finish_publishing(self, job: Mapping[str, Any]) -> None:
+        """Do what is left where a run was killed after its output came to the path, but before its manifest did."""
+        found = read_journal(self._shop.journal)
+        if found is None or not found[1].published or list(differences(job, found[0])):
+            return
+        published = found[1].published
+        at = [path for path in (self.path, self.held) if identity(path) == tuple(published["of"][0])]
+        if at:
+            with self._working(), self._renaming():
+                self._put_manifest(published["summary"], at[0])
+
+    def _publish(self, summary: Mapping[str, Any], path: Path, *, replace: bool) -> None:
+        with self._renaming(), uninterrupted():
+            output = self._shop.output
+            if self.was is not None and identity(path) == self.was:
+                return
+            if not self.is_file:
+                with contextlib.suppress(FileExistsError):
+                    os.close(open_exclusively(output / SUCCESS))
+                sync_folder(output)
+            self._rename(output, path).do(replace=replace)
+            self._put_manifest(summary, path)
+
+    def _put_manifest(self, summary: Mapping[str, Any], path: Path) -> None:
+        if not self.is_file:
+            _write_json(self._shop.manifest, summary)
+            self._rename(self._shop.manifest, _manifest(path)).do(replace=True)
+        sync_folder(self.path.parent)
 
     def _check(self) -> None:
         where = str(self.path)
@@ -140,7 +342,7 @@ class Output:
             )
         if self._gated:
             self._check_held()
-        if not self.is_file and os.path.lexists(self.manifest) and not _is_manifest(self.manifest):
+        if not self.is_file and os.path.lexists(self.manifest) and not is_manifest(self.manifest):
             raise OutputError(
                 "the manifest goes here, and what is there is not one that batchmax wrote",
                 where=str(self.manifest),
@@ -148,11 +350,15 @@ class Output:
             )
         if not os.path.lexists(self.path):
             return
-        if not self._replace:
+        if self._if_exists == "error":
             raise OutputError("the output exists", where=where, remedy=REPLACE)
+        if self._if_exists == "resume" and not is_ours(self.path, is_file=self.is_file):
+            what = "what is there is not an output of batchmax"
+            raise OutputError(what, where=where, remedy="name another output: -o")
         if self.is_file and self.path.is_dir():
             raise OutputError("a folder is in the way of the file", where=where, remedy="name another output: -o")
-        if not self.is_file and not (self.manifest.exists() and (self.path / SUCCESS).exists()):
+        ours = (self.path / SUCCESS).exists() and (self.manifest.exists() or self._if_exists == "resume")
+        if not self.is_file and not ours:
             raise OutputError(
                 "what is there is not a folder that batchmax wrote, so it is not replaced",
                 where=where,
@@ -163,27 +369,24 @@ class Output:
         """Refuse to hold an output back over what may not be replaced."""
         if not os.path.lexists(self.held):
             return
-        if not _is_ours(self.held, is_file=self.is_file):
+        if not is_ours(self.held, is_file=self.is_file):
             raise OutputError(
                 "an output that is held back goes here, and what is there is not one that batchmax wrote",
                 where=str(self.held),
                 remedy=f"move it: {_move_away(self.held)}, or name another output: -o",
             )
-        if not self._replace:
+        if self._if_exists == "error":
             raise OutputError(
                 "an output that was held back lies here",
                 where=str(self.held),
-                remedy=f"delete it: rm -r {shlex.quote(str(self.held))}, or replace it: --if-exists overwrite",
+                remedy="judge it anew: --if-exists resume; or replace it: --if-exists overwrite; or delete it: "
+                f"rm -r {shlex.quote(str(self.held))}",
             )
 
-    def _finish(self) -> None:
-        if not self.is_file:
-            os.close(open_exclusively(self._work / SUCCESS))
-            sync_folder(self._work)
-
-    def _rename(self, new: Path, path: Path) -> _Rename:
-        """Return a rename that is undone, and whose leftovers are taken away, when the building ends."""
-        self._renames.append(_Rename(new, path))
+    def _rename(self, new: Path, path: Path) -> Rename:
+        """Return a rename that is undone if the job fails after all."""
+        old = self._shop.old if path == self.path else self._shop.old.with_name(f"old-{len(self._renames)}")
+        self._renames.append(Rename(new, path, old))
         return self._renames[-1]
 
     @contextlib.contextmanager
@@ -200,119 +403,19 @@ class Output:
             ) from error
 
 
-class _Rename:
-    """A file or folder that takes its place, and can give it back.
-
-    Nothing is replaced that came to be there while it is renamed, unless it may be.
-    """
-
-    def __init__(self, new: Path, path: Path) -> None:
-        self._new = new
-        self._path = path
-        self._old = hidden_sibling(path)
-        self._identity: tuple[int, int] | None = None
-
-    def do(self, *, replace: bool) -> None:
-        """Rename, with what is replaced kept under a hidden name."""
-        self._identity = _identity(self._new)
-        if self._new.is_dir():
-            if replace:
-                with contextlib.suppress(FileNotFoundError):
-                    self._path.rename(self._old)
-            self._new.rename(self._path)
-        elif replace:
-            # Where the file system has no links, a file is replaced all the same, and does not come back.
-            with contextlib.suppress(OSError, NotImplementedError):
-                os.link(self._path, self._old, follow_symlinks=False)
-            self._new.replace(self._path)
-        else:
-            self._link_or_rename()
-
-    def undo(self) -> None:
-        """Put back what was there, unless somebody else has put something there since."""
-        is_ours = self._identity is not None and _identity(self._path) == self._identity
-        if is_ours and self._path.is_dir():
-            self._path.rename(self._new)
-        if os.path.lexists(self._old) and (is_ours or not os.path.lexists(self._path)):
-            self._old.replace(self._path)
-        elif is_ours:
-            _remove(self._path)
-
-    def forget(self) -> None:
-        """Take away what is left under hidden names."""
-        _remove(self._old)
-        _remove(self._new)
-
-    def _link_or_rename(self) -> None:
-        try:
-            # A link, unlike a rename, never replaces a file that came to be in the meantime.
-            self._path.hardlink_to(self._new)
-        except FileExistsError:
-            raise
-        except OSError:
-            self._new.rename(self._path)
+def _may_pass(error: BaseException) -> bool:
+    """Return whether a run after this one may not meet the same error: the machine's, not the data's or a mistake."""
+    if not isinstance(error, BatchmaxError) or isinstance(error, OutputError):
+        return True
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
 
 
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Let other runs wait before they rename anything in the folder, where the file system has locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     with os.fdopen(open_exclusively(path), "w", encoding="utf-8") as stream:
         json.dump(content, stream, ensure_ascii=False, indent=1)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file or folder from all others, None if nothing is there."""
-    try:
-        info = path.lstat()
-    except OSError:
-        return None
-    return info.st_dev, info.st_ino
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
-
-
 def _move_away(path: Path) -> str:
     return f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.old')}"
-
-
-def _is_ours(path: Path, *, is_file: bool) -> bool:
-    """Return whether batchmax wrote the file, or the folder and every file in it, as their footers say."""
-    if is_file:
-        return _is_our_file(path)
-    if not path.is_dir() or not (path / SUCCESS).is_file():
-        return False
-    parts = [part for part in path.iterdir() if part.name != SUCCESS]
-    return bool(parts) and all(map(_is_our_file, parts))
-
-
-def _is_our_file(path: Path) -> bool:
-    try:
-        return path.is_file() and b"batchmax" in (pq.read_metadata(path).metadata or {})
-    except (OSError, pa.ArrowException):
-        return False
-
-
-def _is_manifest(path: Path) -> bool:
-    try:
-        found = json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and found.keys() >= MANIFEST_KEYS

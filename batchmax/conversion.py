@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -21,9 +22,9 @@ from batchmax.matrices import read_matrix
 from batchmax.memory import Buffers
 from batchmax.options import Layout, ScoreOptions
 from batchmax.outputs import LAST_BAD, Status
-from batchmax.provenance import output_codecs, output_split
+from batchmax.provenance import job_identity, output_codecs, output_schema, output_split
 from batchmax.scoring import carried_columns
-from batchmax.sink import kept_metadata
+from batchmax.sink import SUMMARY_KEY
 from batchmax.source import ParquetSource, open_source
 from batchmax.stream_source import StreamSource
 from batchmax.summary import ScoreSummary, Tally
@@ -68,7 +69,12 @@ def convert(
     progress = progress or Progress()
     for text in job.notes:
         progress.note(text)
-    schema = job.schema.with_metadata(kept_metadata(source.schema.metadata))
+    schema = output_schema(job, source, "convert")
+    identity = job_identity(source, schema, options)
+    if options.if_exists == "resume" and identity is not None:
+        stored = output.settled(identity, [file.path for file in source.files])
+        if stored is not None:
+            return ScoreSummary.stored(stored, [file.path for file in source.files])
     run = Run(
         source=source,
         out=output,
@@ -79,10 +85,11 @@ def convert(
         plain=job.computed.names,
         columns=None if rejects is not None else job.columns_read,
         progress=progress,
+        job=identity,
     )
-    with run.building():
-        run.stream(work)
-        summary = ScoreSummary(
+
+    def summary() -> ScoreSummary:
+        found = ScoreSummary(
             n_classes=job.n_classes,
             files=[file.path for file in source.files],
             bytes_read=source.size or 0,
@@ -91,11 +98,17 @@ def convert(
             notes=list(job.notes),
             version=__version__,
         )
-        summary.count(work.tally, has_hits=False)
-        if rejects is not None:
-            rejects.publish(summary.as_dict())
-        output.publish(summary.as_dict())
-    return summary
+        found.count(work.tally, has_hits=False)
+        return found
+
+    with run.building() as done:
+        if done.published is None:
+            run.stream(work, lambda: {SUMMARY_KEY: summary().lasting()})
+            result = summary()
+        else:
+            result = ScoreSummary.stored(done.published["summary"], [file.path for file in source.files])
+        run.publish(result.as_dict())
+    return result
 
 
 class _Conversion:
@@ -127,6 +140,14 @@ class _Conversion:
         present = pa.schema([field for field, _ in columns])
         batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=present)
         return self._bad_rows.settle(chunk, batch, status)
+
+    def state(self) -> dict[str, Any]:
+        """Return what was counted until now, as JSON has it."""
+        return self.tally.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from there."""
+        self.tally = Tally.restored(state)
 
 
 def _stored_type(schema: pa.Schema, logits: LogitsColumn) -> np.dtype[Any]:

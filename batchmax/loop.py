@@ -13,9 +13,10 @@ import shlex
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,9 @@ from batchmax.chunks import Chunk, limited
 from batchmax.commit import Output, places
 from batchmax.copying import Copying, Reading
 from batchmax.errors import UsageError
+from batchmax.interrupts import uninterrupted
 from batchmax.job import Job
+from batchmax.journal import Done, FileState
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
@@ -56,6 +59,12 @@ class Progress:
     def start(self, total_rows: int | None, total_bytes: int | None) -> None:
         """Say how much there is to do."""
 
+    def skip(self, rows: int) -> None:
+        """Say how much an earlier run has done."""
+
+    def published(self) -> None:
+        """Say that the output is in its place, and nothing can fail any more."""
+
     def advance(self, rows: int, n_bytes: int) -> None:
         """Say what was done since the last time."""
 
@@ -77,7 +86,19 @@ class Result:
     rejects: pa.RecordBatch | None = None
 
 
-Work = Callable[[Chunk, Buffers], Result]
+class Work(Protocol):
+    """What is done with chunks, and what it counts."""
+
+    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
+        """Do it to the next chunk."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what was counted until now, as JSON has it."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from there."""
+
+
 Array = np.ndarray[Any, Any]
 
 
@@ -85,7 +106,8 @@ Array = np.ndarray[Any, Any]
 class Run:
     """The loop over one source: chunks in, row groups out.
 
-    ``columns`` are the names that are read (None for all); ``plain`` the output columns that are written without
+    ``columns`` are the names that are read (None for all); ``job`` is what makes the job this job, where another run
+    could go on with what this one leaves; ``plain`` the output columns that are written without
     dictionary and statistics, and ``split`` whether with the bytes of their numbers split; ``written`` is how many
     bytes were.
     """
@@ -98,77 +120,126 @@ class Run:
     plain: Sequence[str]
     columns: Sequence[str] | None
     progress: Progress
+    job: Mapping[str, Any] | None = None
     split: bool = False
     written: int = 0
+    _done: Done = field(default_factory=Done)
+    _position: int = 0
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[None]:
-        """Make room for the output, with as many threads as were asked for; clean up what was not published."""
+    def building(self) -> Iterator[Done]:
+        """Make room for the output, with as many threads as were asked for; say what is done of it already.
+
+        What was not published is cleaned up, or kept for who goes on with it.
+        """
         with contextlib.ExitStack() as stack:
             stack.enter_context(use_threads(self.source.job.options))
-            stack.enter_context(self.out.building())
+            self._done = stack.enter_context(self.out.building(self.job, self.rejects))
             if self.rejects is not None:
-                stack.enter_context(self.rejects.building())
-            yield
+                stack.enter_context(self.rejects.beside(self.out, self._done.rejects))
+            yield self._done
 
-    def stream(self, work: Work) -> None:
-        """Send every chunk through the work and write what it becomes."""
+    def stream(self, work: Work, describe: Callable[[], Mapping[str, str]]) -> None:
+        """Send every chunk through the work and write what it becomes; ``describe`` is for a file that holds it all."""
+        done = self._done
         parts = plan_parts(self.source.group_rows(), self.source.job.row_bytes)
         limit = self.source.job.options.limit
         total = self.source.n_rows
         if total is not None and limit is not None:
             total = min(total, limit)
         self.progress.start(total, None if total is None else total * self.source.job.row_bytes)
+        if done.position:
+            work.restore(done.state)
+            self.progress.skip(done.position)
+        self.written += sum(done.finished)
+        self._position = 0
         with contextlib.ExitStack() as stack:
-            rejects = None
-            if self.rejects is not None:
-                schema = rejects_schema(self.source.schema)
-                path = self.rejects.file_of(parts[0].name)
-                rejects = stack.enter_context(ParquetSink(path, schema, dict.fromkeys(schema.names, "SNAPPY"), ()))
             workers = stack.enter_context(
                 ThreadPoolExecutor(self.source.job.options.threads or usable_cores(), "pages")
             )
             encoder, reading = self._ways(workers)
-            for group in [parts] if self.out.is_file else [[part] for part in parts]:
+            rejects = None
+            if self.rejects is not None:
+                rejects = stack.enter_context(self._rejects_sink(self.rejects.file_of(parts[0].name), workers))
+            groups = [parts] if self.out.is_file else [[part] for part in parts]
+            for number, group in enumerate(groups):
+                rows = sum(part.rows for part in group)
+                if number < len(done.finished):
+                    self._position += rows
+                    continue
+                if limit is not None and number and self._position >= limit:
+                    break
+                begun = done.file if number == len(done.finished) else FileState()
+                skip = done.position - self._position if begun.size else 0
+                self._position += skip
                 path = self.out.file_of(group[0].name)
-                with ParquetSink(path, self.schema, self.codecs, self.plain, encoder) as sink:
-                    rows = self._overlap(limited(self.source.chunks(group, reading), limit), work, sink, rejects)
-                    self.written += sink.close()
-                if limit is not None:
-                    limit -= rows
-                    if limit <= 0:
-                        break
+                with ParquetSink(path, self.schema, self.codecs, self.plain, encoder, begun) as sink:
+                    chunks = self.source.chunks(group, reading, skip)
+                    left = None if limit is None else limit - self._position
+                    self._overlap(limited(chunks, left), work, sink, rejects)
+                    size = sink.close(describe() if self.out.is_file else {})
+                if self.out.journal is not None:
+                    others = [] if rejects is None else [rejects]
+                    self.out.journal.finished(size, others, self._position, work.state())
+                self.written += size
             if rejects is not None:
                 self.written += rejects.close()
 
-    def _overlap(self, chunks: Iterator[Chunk], work: Work, sink: ParquetSink, rejects: ParquetSink | None) -> int:
-        """Read, work and write at the same time, and return how many rows went in."""
-        rows = 0
+    def publish(self, summary: Mapping[str, Any]) -> None:
+        """Put the output in its place, and that of the rejected rows."""
+        with uninterrupted():
+            self.out.announce(summary, self.rejects)
+            if self.rejects is not None:
+                self.rejects.publish(summary)
+            self.out.publish(summary)
+            self.progress.published()
+
+    def _rejects_sink(self, path: Path, workers: ThreadPoolExecutor) -> ParquetSink:
+        schema = rejects_schema(self.source.schema, self.schema)
+        codecs = dict.fromkeys(schema.names, "SNAPPY")
+        encoder = None
+        if not pyarrow_only():
+            encoder = RowGroupEncoder(FileSchema(schema), codecs, frozenset(), split=False, workers=workers)
+        return ParquetSink(path, schema, codecs, (), encoder, self._done.rejects)
+
+    def _overlap(self, chunks: Iterator[Chunk], work: Work, sink: ParquetSink, rejects: ParquetSink | None) -> None:
+        """Read, work and write at the same time."""
         free: list[Buffers] = []
         group: list[tuple[Result, Buffers]] = []
 
-        def write(group: list[tuple[Result, Buffers]], copied: CopiedColumns | None) -> list[Buffers]:
+        def write(
+            group: list[tuple[Result, Buffers]],
+            copied: CopiedColumns | None,
+            position: int,
+            state: Mapping[str, Any],
+        ) -> list[Buffers]:
             sink.write([result.batch for result, _ in group], copied)
             if rejects is not None:
                 rejects.write([result.rejects for result, _ in group if result.rejects is not None])
+            if journal is not None:
+                if rejects is not None:
+                    rejects.push()
+                journal.group([sink] if rejects is None else [sink, rejects], position, state)
             return [buffers for _, buffers in group]
 
+        journal = None if pyarrow_only() else self.out.journal
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
             ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
-            writing = writer.submit(write, [], None)
+            writing: Future[list[Buffers]] = Future()
+            writing.set_result([])
             while (chunk := ahead.popleft().result()) is not None:
                 ahead.append(reader.submit(next, chunks, None))
                 buffers = free.pop() if free else Buffers()
                 buffers.reset()
                 group.append((work(chunk, buffers), buffers))
-                rows += chunk.batch.num_rows
-                self.progress.advance(chunk.batch.num_rows, chunk.batch.num_rows * self.source.job.row_bytes)
+                rows = chunk.batch.num_rows
+                self._position += rows
+                self.progress.advance(rows, rows * self.source.job.row_bytes)
                 if chunk.ends_group:
                     free += writing.result()
-                    writing = writer.submit(write, group, chunk.copied)
+                    writing = writer.submit(write, group, chunk.copied, self._position, work.state())
                     group = []
             writing.result()
-        return rows
 
     def _ways(self, workers: ThreadPoolExecutor) -> tuple[RowGroupEncoder | None, Reading]:
         """Return how row groups are encoded (None for pyarrow's way), and how the source is read."""
@@ -209,6 +280,7 @@ class BadRows:
     def __init__(self, source: ParquetSource | StreamSource, job: Job) -> None:
         self._job = job
         self._schema = source.schema
+        self._fields = rejects_schema(source.schema)
 
     def refuse(self, chunk: Chunk, status: Array) -> None:
         """Raise for the first bad row under the policy ``error``.
@@ -246,7 +318,7 @@ class BadRows:
         columns.append(pa.array([file for file, _, _ in places], pa.string()))
         columns.append(pa.array([row for _, row, _ in places], pa.int64()))
         columns.append(pa.array([STATUS_NAMES[status[row]] for row in rows], pa.string()))
-        return pa.RecordBatch.from_arrays(columns, schema=rejects_schema(self._schema))
+        return pa.RecordBatch.from_arrays(columns, schema=self._fields)
 
 
 def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreOptions) -> tuple[Output, Output | None]:

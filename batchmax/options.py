@@ -24,7 +24,7 @@ Layout = Literal["list", "fixed", "wide"]
 FloatName = Literal["float32", "float64", "float16"]
 BinaryName = Literal["float32", "float16", "bfloat16"]
 BadRowPolicy = Literal["error", "null", "drop"]
-IfExists = Literal["error", "overwrite"]
+IfExists = Literal["error", "overwrite", "resume"]
 Compression = Literal["snappy", "zstd", "lz4", "gzip", "brotli", "none"]
 
 MAX_BETA = 1e300
@@ -82,7 +82,8 @@ class ScoreOptions:
     row_group_size
         Rows of a row group of the output, at least 1. None: as in the input.
     if_exists
-        What to do where the output is there already: ``error``, the default, or ``overwrite``.
+        What to do where the output is there already, or an unfinished run of this job: ``error``, the default,
+        ``overwrite``, or ``resume``, which goes on with it.
     on_bad_row
         What to do with a bad row: ``error``, the default, ``null`` or ``drop``.
     rejects

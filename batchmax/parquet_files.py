@@ -23,6 +23,10 @@ FOOTER_TAIL = 8
 MAGIC = b"PAR1"
 
 
+Stamp = tuple[int, int, int, int]
+"""What changes when a file is replaced or written to: its device, number, size, and when it was written last."""
+
+
 @dataclass(frozen=True)
 class InputFile:
     """One Parquet file of an input."""
@@ -30,6 +34,7 @@ class InputFile:
     path: str
     metadata: pq.FileMetaData
     size: int
+    stamp: Stamp
 
     @cached_property
     def footer(self) -> Footer | None:
@@ -39,6 +44,31 @@ class InputFile:
                 return Footer.read(stream.fileno())
             except FooterError:
                 return None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """Open the file for positioned reads."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            self.check_unchanged(descriptor)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def check_unchanged(self, descriptor: int) -> None:
+        """Refuse to go on with a file that is not what it was when its footer was read.
+
+        Raises
+        ------
+        DataError
+            It was replaced, or written to.
+        """
+        if not _stamp(os.fstat(descriptor)) == _stamp(os.stat(self.path)) == self.stamp:  # noqa: PTH116 - a URI one day
+            raise DataError(
+                "the file has changed while it was read",
+                where=self.path,
+                remedy="let whoever writes it finish, then run the command again",
+            )
 
     def footer_digest(self) -> str:
         """Return a digest of the footer, which changes whenever the data do."""
@@ -70,7 +100,11 @@ def open_file(path: str) -> InputFile:
                 where=path,
                 remedy="the file is damaged: make it again",
             )
-        return InputFile(path, metadata, info.st_size)
+        return InputFile(path, metadata, info.st_size, _stamp(info))
+
+
+def _stamp(info: os.stat_result) -> Stamp:
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def arrow_schema(file: InputFile) -> pa.Schema:

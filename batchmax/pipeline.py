@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,9 @@ from batchmax.matrices import SparseVectorError
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.plan import plan_parts
-from batchmax.provenance import output_codecs, output_schema, output_split
+from batchmax.provenance import job_identity, output_codecs, output_schema, output_split
 from batchmax.scoring import looks_like_probabilities, read_rows, score_rows, score_table
+from batchmax.sink import SUMMARY_KEY
 from batchmax.source import ParquetSource, open_source
 from batchmax.stream_source import StreamSource
 from batchmax.summary import Gate, ScoreSummary, Tally
@@ -68,7 +69,8 @@ def score(
         The condition ``fail_if`` is true. The finished output is at ``OUT.held``.
     """
     options = resolve_options(options, given)
-    return _ScoreJob(src, out, options, progress or Progress()).run()
+    job = _ScoreJob(src, out, options, progress or Progress())
+    return job.settled() or job.run()
 
 
 def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.RecordBatchReader:
@@ -144,6 +146,23 @@ class _ScoreWork:
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
         return self._bad_rows.settle(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)
 
+    def state(self) -> dict[str, Any]:
+        """Return what was counted until now, as JSON has it."""
+        return {"tally": self.tally.state(), "warnings": list(self.warnings)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from there."""
+        self.tally = Tally.restored(state["tally"])
+        self.warnings = list(state["warnings"])
+        self._looked = self.tally.rows > 0
+
+    def late_warnings(self) -> list[str]:
+        """Return what there is to warn of at the end."""
+        if not self.tally.infinite_losses:
+            return []
+        rows = f"{self.tally.infinite_losses:,} rows have an infinite loss"
+        return [f"{rows}: a class that counts in it has logit -inf; so there is no mean loss"]
+
     def warn(self, text: str) -> None:
         """Keep a warning for the summary, and say it."""
         self.warnings.append(text)
@@ -172,10 +191,32 @@ class _ScoreJob:
         self._source = open_source(src, options)
         self._out, self._rejects = open_outputs(self._source, out, options)
         self._job = self._source.job
+        self._schema = output_schema(self._job, self._source)
         self._work = _ScoreWork(self._source, progress)
         self._progress = progress
         for text in self._job.notes:
             progress.note(text)
+
+    def settled(self) -> ScoreSummary | None:
+        """Return the summary that is there already, if the job was to be gone on with and is done."""
+        if self._job.options.if_exists != "resume":
+            return None
+        identity = self._identity()
+        if identity is None:
+            raise UsageError(
+                "a run over a stream cannot be gone on with", where="--if-exists", remedy="write it into a file first"
+            )
+        stored = self._out.settled(identity, [file.path for file in self._source.files])
+        if stored is None:
+            return None
+        summary = ScoreSummary.stored(stored, [file.path for file in self._source.files])
+        if reason := self._failed(summary):
+            what = f"the output is complete already, and stays as it is; {reason}"
+            raise GateError(what, where=summary.held or str(self._out.path))
+        if summary.held:
+            self._out.release()
+            summary.held = None
+        return summary
 
     def run(self) -> ScoreSummary:
         """Do it."""
@@ -185,19 +226,45 @@ class _ScoreJob:
             source=source,
             out=self._out,
             rejects=self._rejects,
-            schema=output_schema(job, source),
+            schema=self._schema,
             codecs=output_codecs(job, source),
             split=output_split(job, source),
             plain=(*job.computed.names, *(job.logits.names if everything else ())),
             columns=None if job.options.rejects is not None else job.columns_read,
             progress=self._progress,
+            job=self._identity(),
         )
-        with run.building():
-            run.stream(self._work_on)
-            self._progress.detail(source.ways.text())
-            return self._finish(run.written)
+        with run.building() as done:
+            if done.published is None:
+                run.stream(self, lambda: {SUMMARY_KEY: self._summary().lasting()})
+                self._progress.detail(source.ways.text())
+                summary = self._summary()
+                summary.bytes_written = run.written
+                for text in self._work.late_warnings():
+                    self._progress.warn(text)
+            else:
+                summary = ScoreSummary.stored(done.published["summary"], [file.path for file in source.files])
+            if reason := self._failed(summary):
+                self._hold(summary, reason)
+            if not self._out.is_file:
+                rows = [part.rows for part in plan_parts(source.group_rows(), job.row_bytes)]
+                self._progress.detail(f"parts: {len(rows):,}, of at most {max(rows, default=0):,} rows")
+            run.publish(summary.as_dict())
+        return summary
 
-    def _work_on(self, chunk: Chunk, buffers: Buffers) -> Result:
+    def state(self) -> dict[str, Any]:
+        """Return what was counted until now, as JSON has it."""
+        return self._work.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from there."""
+        self._work.restore(state)
+
+    def _identity(self) -> dict[str, Any] | None:
+        return job_identity(self._source, self._schema, self._job.options)
+
+    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
+        """Do the work on a chunk, unless the condition is true whatever comes."""
         result = self._work(chunk, buffers)
         tally = self._work.tally
         known = {"bad_rows": tally.bad_rows, "infinite_losses": tally.infinite_losses}
@@ -209,41 +276,36 @@ class _ScoreJob:
             )
         return result
 
-    def _finish(self, written: int) -> ScoreSummary:
+    def _summary(self) -> ScoreSummary:
+        """Return what was counted."""
         work = self._work
-        if work.tally.infinite_losses:
-            work.warn(
-                f"{work.tally.infinite_losses:,} rows have an infinite loss: a class that counts in it has logit -inf; "
-                "so there is no mean loss"
-            )
         summary = ScoreSummary(
             n_classes=self._job.n_classes,
             files=[file.path for file in self._source.files],
             bytes_read=self._source.size or 0,
-            bytes_written=written,
             seconds=round(time.monotonic() - self._started, 3),
-            warnings=work.warnings,
+            warnings=[*work.warnings, *work.late_warnings()],
             notes=list(self._job.notes),
             version=__version__,
         )
         summary.count(work.tally, has_hits=self._job.label is not None and self._job.label.kind != "distribution")
-        values = summary.as_dict()
-        if self._gate and self._gate.is_true(values):
-            self._hold(summary, ", ".join(f"{name} is {values[name]}" for name in self._gate.names))
-        if not self._out.is_file:
-            rows = [part.rows for part in plan_parts(self._source.group_rows(), self._job.row_bytes)]
-            self._progress.detail(f"parts: {len(rows):,}, of at most {max(rows, default=0):,} rows")
-        if self._rejects is not None:
-            self._rejects.publish(values)
-        self._out.publish(values)
         return summary
 
-    def _hold(self, summary: ScoreSummary, values: str) -> None:
+    def _failed(self, summary: ScoreSummary) -> str:
+        """Return why the condition is true, in words; nothing if it is not, or there is none."""
+        values = summary.as_dict()
+        if self._gate is None or not self._gate.is_true(values):
+            return ""
+        figures = ", ".join(f"{name} is {values[name]}" for name in self._gate.names)
+        return f"--fail-if {self._gate.condition!r} is true: {figures}"
+
+    def _hold(self, summary: ScoreSummary, reason: str) -> None:
         outputs = [self._out] if self._rejects is None else [self._out, self._rejects]
-        held = [(str(output.hold()), str(output.path)) for output in outputs]
+        values = summary.as_dict()
+        held = [(str(output.hold(values)), str(output.path)) for output in outputs]
         summary.held = held[0][0]
         raise GateError(
-            f"--fail-if {self._gate.condition!r} is true: {values}" if self._gate else values,
+            reason,
             where=str(self._out.path),
             remedy=f"the finished output is {summary.held}; to keep it: "
             + " && ".join(shlex.join(["mv", *names]) for names in held),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from batchmax import __version__
+from batchmax import __version__, kernels
 from batchmax.job import Job
+from batchmax.options import ScoreOptions
 from batchmax.parquet import Footer
+from batchmax.parquet_files import pyarrow_only
 from batchmax.sink import input_codecs, kept_metadata, splits_bytes
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
@@ -33,15 +36,33 @@ REJECT_FIELDS = (pa.field("file", pa.string()), pa.field("row", pa.int64()), pa.
 """What is added to a row that was rejected; prefixed with ``batchmax_`` where the row has such a column."""
 
 
-def output_schema(job: Job, source: ParquetSource | StreamSource) -> pa.Schema:
+def output_schema(job: Job, source: ParquetSource | StreamSource, command: str = "score") -> pa.Schema:
     """Return a job's output schema with the metadata of the file: what is still true of the input's, and our own."""
     metadata: dict[bytes, bytes] = {}
     for file in reversed(source.files):
         metadata.update(kept_metadata(file.metadata.metadata))
     if not source.files:
         metadata = kept_metadata(source.schema.metadata)
-    metadata[b"batchmax"] = json.dumps(_provenance(job, source), ensure_ascii=False).encode()
+    metadata[b"batchmax"] = json.dumps(_provenance(job, source, command), ensure_ascii=False).encode()
     return job.schema.with_metadata(metadata)
+
+
+def job_identity(
+    source: ParquetSource | StreamSource, schema: pa.Schema, options: ScoreOptions
+) -> dict[str, Any] | None:
+    """Return what must be the same for a run to go on with what another left, as JSON has it; None if none can.
+
+    ``output`` is what the finished output says of itself too.
+    """
+    if not source.files or (pyarrow_only() and options.rejects is not None):
+        return None
+    return {
+        "output": json.loads(schema.metadata[b"batchmax"]),
+        "inputs": [[file.path, *file.stamp[2:]] for file in source.files],
+        "rejects": options.rejects is not None,
+        "versions": {"numpy": np.__version__, "pyarrow": pa.__version__, "kernels": kernels.compiled_by()},
+        "parquet": "pyarrow" if pyarrow_only() else "batchmax",
+    }
 
 
 def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, str]:
@@ -63,23 +84,28 @@ def _first_filled(source: ParquetSource | StreamSource) -> Footer | None:
     return next((file.footer for file in source.files if file.metadata.num_rows), None)
 
 
-def rejects_schema(schema: pa.Schema) -> pa.Schema:
-    """Return the schema of rejected rows: everything of the input, then file, row and status; it is marked as ours."""
+def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None) -> pa.Schema:
+    """Return the schema of rejected rows: everything of the input, then file, row and status.
+
+    Of a file, which says the job that the output is of.
+    """
     added: list[pa.Field] = []
     for field in REJECT_FIELDS:
         name = field.name
         while name in schema.names:
             name = f"batchmax_{name}"
         added.append(field.with_name(name))
-    return pa.schema([*schema, *added], metadata={b"batchmax": json.dumps({"version": __version__}).encode()})
+    kept = output.metadata if output is not None else {}
+    return pa.schema([*schema, *added], metadata={key: value for key, value in kept.items() if key == b"batchmax"})
 
 
-def _provenance(job: Job, source: ParquetSource | StreamSource) -> dict[str, Any]:
+def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) -> dict[str, Any]:
     """Return what determines the bytes, and nothing else: no time, host or number of threads."""
     options = {name: getattr(job.options, name) for name in OPTIONS_THAT_CHANGE_BYTES}
     weights = None if job.class_weights is None else job.class_weights.tolist()
     return {
         "version": __version__,
+        "command": command,
         "logits": list(job.logits.names) if len(job.logits.names) == 1 else job.logits.why,
         "label": job.label.name if job.label else None,
         "n_classes": job.n_classes,

@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
@@ -17,15 +17,19 @@ import pyarrow.parquet as pq
 
 from batchmax import __version__
 from batchmax.errors import OutputError
+from batchmax.journal import FileState
 from batchmax.parquet import CopiedColumns, FileWriter, Footer, FooterError, ThriftError
 from batchmax.parquet.encoded import CODEC, ENCODINGS, METADATA
 from batchmax.parquet.footer import footer_of_schema
 from batchmax.parquet.matrix_pages import CODEC_NUMBERS
 from batchmax.parquet.pages import BYTE_STREAM_SPLIT
 from batchmax.row_groups import RowGroupEncoder, writer_options
-from batchmax.storage import open_exclusively
+from batchmax.storage import open_again, open_exclusively
 
-STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax")
+SUMMARY_KEY = "batchmax.summary"
+"""The metadata that say what came out, in JSON."""
+
+STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax", SUMMARY_KEY.encode())
 """Metadata that describe the input's columns, and would be wrong of the output's."""
 
 STALE_PREFIX = b"org.apache.spark."
@@ -51,6 +55,8 @@ class ParquetSink:
         The columns whose values hardly repeat: written without dictionary and statistics.
     encoder
         What makes row groups, if pyarrow is not to write the file by itself.
+    done
+        How far the file is already, if an encoder goes on with one that was left unfinished.
     """
 
     def __init__(
@@ -60,15 +66,18 @@ class ParquetSink:
         compression: Mapping[str, str],
         plain: Iterable[str],
         encoder: RowGroupEncoder | None = None,
+        done: FileState | None = None,
     ) -> None:
         self.path = path
-        self.rows = 0
+        self.rows = done.rows if done is not None else 0
         self._n_leaves = len((footer_of_schema(schema) if encoder is None else encoder.schema.footer).leaves)
         self._encoder = encoder
         with self._writing():
-            self._file = os.fdopen(open_exclusively(path), "wb", buffering=0)
+            descriptor = open_exclusively(path) if done is None or not done.size else open_again(path)
+            self._file = os.fdopen(descriptor, "wb", buffering=0)
             if encoder is not None:
-                self._ours = FileWriter(self._file.fileno(), encoder.schema, CREATED_BY)
+                begun = ((), 0) if done is None else (done.groups, done.size)
+                self._ours = FileWriter(descriptor, encoder.schema, CREATED_BY, begun)
             else:
                 options = writer_options(schema, compression, frozenset(plain))
                 self._arrow = pq.ParquetWriter(self._file, schema, **options)
@@ -90,8 +99,44 @@ class ParquetSink:
                 self._ours.append(rows, columns, copied.sorting if copied is not None else ())
         self.rows += rows
 
-    def close(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many bytes were handed over. This and what follows need an encoder."""
+        return self._ours.size
+
+    @property
+    def written(self) -> int:
+        """How many bytes the system has got."""
+        return self._ours.written
+
+    @property
+    def synced(self) -> int:
+        """How many bytes are durable."""
+        return self._ours.synced
+
+    def new_groups(self) -> list[bytes]:
+        """Return the row groups since this was asked last, as the footer will have them."""
+        return self._ours.new_groups()
+
+    def sync(self) -> None:
+        """Make durable what is written."""
+        with self._writing():
+            self._ours.sync()
+
+    def push(self) -> None:
+        """Write what waits; this is for small files."""
+        with self._writing():
+            self._ours.push()
+
+    def pause(self) -> None:
+        """Write what waits, and leave the file unfinished."""
+        with self._writing():
+            self._ours.pause()
+
+    def close(self, metadata: Mapping[str, str] = MappingProxyType({})) -> int:
         """Finish the file, make it durable, look at it once more, and return its size.
+
+        ``metadata`` go into the footer, beside those of the schema.
 
         Raises
         ------
@@ -100,9 +145,10 @@ class ParquetSink:
         """
         with self._writing():
             if self._encoder is None:
+                self._arrow.add_key_value_metadata(metadata)
                 self._arrow.close()
             else:
-                self._ours.finish()
+                self._ours.finish(metadata)
                 self._ours.close()
             os.fsync(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
@@ -129,7 +175,10 @@ class ParquetSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the file, whole or not."""
+        """Let go of the file, whole or not; after a failure with what was handed over, for who goes on with it."""
+        if error is not None and self._encoder is not None and not self._file.closed:
+            with contextlib.suppress(OSError, OutputError):
+                self.pause()
         self.abandon()
 
     def _writing(self) -> Any:

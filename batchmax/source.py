@@ -6,7 +6,6 @@ another way gives chunks too; nothing after this module knows how a file is read
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import re
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchmax.arrow import without_views
-from batchmax.chunks import MOST_ROW_GROUP_ROWS, Chunk, Cut, Origin, Part, Ways, plan_cut, regroup
+from batchmax.chunks import MOST_ROW_GROUP_ROWS, Chunk, Cut, Origin, Part, Ways, plan_cut, regroup, skipped
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.copying import Copier, Reading
 from batchmax.errors import DataError, UsageError
@@ -109,9 +108,12 @@ class ParquetSource:
             for file in self.files
         ]
 
-    def chunks(self, parts: Iterable[Part], how: Reading) -> Iterator[Chunk]:
-        """Read the rows of some parts in order, in chunks that the inputs and options decide, never the machine."""
-        chunks = (chunk for part in parts for chunk in self._part_chunks(part, how))
+    def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
+        """Read the rows of some parts in order, in chunks that the inputs and options decide, never the machine.
+
+        The first ``skip`` rows are left out, which must end where a row group of the output does.
+        """
+        chunks = skipped((run for part in parts for run in self._part_runs(part, how)), skip)
         wanted = self._options.row_group_size
         if wanted is None:
             return chunks
@@ -127,35 +129,53 @@ class ParquetSource:
         )
         return max((cut.memory() for cut in cuts), default=0)
 
-    def _part_chunks(self, part: Part, how: Reading) -> Iterator[Chunk]:
+    def _part_runs(self, part: Part, how: Reading) -> Iterator[tuple[int, Iterator[Chunk]]]:
+        """Yield the rows of each row group of a part, and the chunks that they are read in if they are."""
         file = self.files[part.file]
-        with reading(file.path), parquet_file(file) as parquet, open_descriptor(file.path) as descriptor:
+        with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
             copier = None
             if how.copying is not None and file.footer is not None:
                 copier = Copier(descriptor, file.footer, how.copying, self.ways)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
-                metadata = parquet.metadata.row_group(group)
-                cut = self._cut(file, metadata)
-                left = metadata.num_rows
-                copied = copier.copy(group, left, whole=cut.group >= left) if copier is not None else None
-                # What is copied is not decoded; the first row group is all the same, so that a footer which is wrong
-                # about a whole column does not go unnoticed.
-                still = how if group == part.first_group else self._still_read(how, copied)
-                batches = self._batches(file, parquet, descriptor, group, cut.piece, still)
-                origin = Origin(file.path, row, group)
-                chunks = (replace(chunk, origin=origin, copied=copied) for chunk in batches)
-                for chunk in regroup(chunks, cut.group, cut.piece):
-                    left -= chunk.batch.num_rows
-                    yield replace(chunk, origin=replace(chunk.origin, first_row=row))
-                    row += chunk.batch.num_rows
-                if left:
-                    raise DataError(
-                        f"row group {group} holds {metadata.num_rows - left:,} rows, not {metadata.num_rows:,} as the "
-                        "footer says",
-                        where=file.path,
-                        remedy="the file is damaged: make it again",
-                    )
+                rows = parquet.metadata.row_group(group).num_rows
+                yield rows, self._group_chunks(file, parquet, descriptor, copier, group, row, how)
+                row += rows
+            file.check_unchanged(descriptor)
+
+    def _group_chunks(
+        self,
+        file: InputFile,
+        parquet: pq.ParquetFile,
+        descriptor: int,
+        copier: Copier | None,
+        group: int,
+        row: int,
+        how: Reading,
+    ) -> Iterator[Chunk]:
+        """Read a row group, whose first row is this one of the file."""
+        with reading(file.path):
+            metadata = parquet.metadata.row_group(group)
+            cut = self._cut(file, metadata)
+            left = metadata.num_rows
+            copied = copier.copy(group, left, whole=cut.group >= left) if copier is not None else None
+            # What is copied is not decoded; the first row group is all the same, so that a footer which is wrong
+            # about a whole column does not go unnoticed.
+            still = how if group == 0 else self._still_read(how, copied)
+            batches = self._batches(file, parquet, descriptor, group, cut.piece, still)
+            origin = Origin(file.path, row, group)
+            chunks = (replace(chunk, origin=origin, copied=copied) for chunk in batches)
+            for chunk in regroup(chunks, cut.group, cut.piece):
+                left -= chunk.batch.num_rows
+                yield replace(chunk, origin=replace(chunk.origin, first_row=row))
+                row += chunk.batch.num_rows
+            if left:
+                rows = metadata.num_rows
+                raise DataError(
+                    f"row group {group} holds {rows - left:,} rows, not {rows:,} as the footer says",
+                    where=file.path,
+                    remedy="the file is damaged: make it again",
+                )
 
     def _still_read(self, how: Reading, copied: CopiedColumns | None) -> Reading:
         """Return how to read a row group of which some columns are copied."""
@@ -327,16 +347,6 @@ def _reads_as(here: pa.DataType, there: pa.DataType) -> bool:
 
 def _plain_text(kind: pa.DataType) -> str:
     return re.sub(r"<(?:element|item|array_element|array): ", "<", str(kind).replace(" not null", ""))
-
-
-@contextlib.contextmanager
-def open_descriptor(path: str) -> Iterator[int]:
-    """Open a file for positioned reads."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _matrix(rows: int, n_classes: int, dtype: np.dtype[Any]) -> NDArray[Any]:

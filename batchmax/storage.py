@@ -95,6 +95,11 @@ def open_exclusively(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
+def open_again(path: Path) -> int:
+    """Open a file to write on, and return its descriptor; a link is never followed."""
+    return os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -43,9 +43,9 @@ class StreamSource:
         """Return that a stream is one file of one row group, whose length nobody knows."""
         return [[0]]
 
-    def chunks(self, parts: Iterable[Part], how: Reading) -> Iterator[Chunk]:
-        """Read the rows in order. A stream is one part, and gives all of its columns."""
-        del parts, how
+    def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
+        """Read the rows in order. A stream is one part, gives all of its columns, and cannot begin later."""
+        del parts, how, skip
         cut = plan_cut(self.job)
         return regroup(self._batches(), cut.group, cut.piece)
 

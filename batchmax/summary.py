@@ -11,8 +11,8 @@ import html
 import json
 import math
 import operator
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,6 +54,19 @@ class Tally:
     def infinite_losses(self) -> int:
         """How many of them had a loss of +inf."""
         return int(self.loss[2])
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as JSON has it; numbers keep all their digits."""
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Tally:
+        """Return what was counted when :meth:`state` was asked."""
+        tally = cls()
+        for name, value in vars(tally).items():
+            kept = state[name]
+            setattr(tally, name, np.array(kept, value.dtype) if isinstance(value, np.ndarray) else kept)
+        return tally
 
     def add(
         self,
@@ -124,6 +137,18 @@ class ScoreSummary:
             self.perplexity = _finite(math.exp(mean) if mean < math.log(1e308) else math.inf)
         if has_hits:
             self.accuracy = tally.hits / tally.judged
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any], files: list[str]) -> ScoreSummary:
+        """Return a summary that was stored with an output."""
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known} | {"files": files})
+
+    def lasting(self) -> str:
+        """Return what the data alone decide, as JSON, to be kept in the output itself."""
+        passing = {"files", "seconds", "bytes_written", "held"}
+        values = {name: value for name, value in self.as_dict().items() if name not in passing}
+        return json.dumps(values, allow_nan=False, ensure_ascii=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary under the names that it has in JSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import pyarrow as pa
@@ -26,6 +27,16 @@ def build(output, text="new", *, manifest=None, before=lambda: None):
             output.file_of(name).write_text(text)
         before()
         output.publish(MANIFEST | (manifest or {}))
+
+
+def put(path, text):
+    """Put there what another program might."""
+    if path.suffix:
+        path.write_text(text)
+        return
+    path.mkdir()
+    for name in ("_SUCCESS", "part-00000.parquet", "part-00001.parquet"):
+        (path / name).write_text(text)
 
 
 def test_a_file_is_published_whole(tmp_path):
@@ -153,7 +164,7 @@ def hold(path, number, if_exists="overwrite"):
     output = Output(path, if_exists, gated=True)
     with output.building():
         write(output.file_of("part-00000.parquet"), number)
-        return output.hold()
+        return output.hold(MANIFEST)
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
@@ -166,7 +177,8 @@ def test_holding_back(tmp_path, name):
         assert held == tmp_path / f"{name}.held"
         assert pq.read_table(held)["n"].to_pylist() == [number]
     parts = set() if name == "out.parquet" else {"out.held/_SUCCESS", "out.held/part-00000.parquet"}
-    assert set(names(tmp_path)) == before | {f"{name}.held"} | parts
+    beside = set() if name == "out.parquet" else {"out.held.batchmax.json"}
+    assert set(names(tmp_path)) == before | {f"{name}.held"} | parts | beside
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
@@ -174,7 +186,7 @@ def test_a_held_output_is_not_replaced_unasked(tmp_path, name):
     """One that lies there already is named before the job begins, with what takes it away."""
     hold(tmp_path / name, 1, "error")
     before = names(tmp_path)
-    with pytest.raises(OutputError, match=r"held back lies here; delete it: rm -r .*held, or replace it: --if-exists"):
+    with pytest.raises(OutputError, match=r"held back lies here; judge it anew: .*; or delete it: rm -r .*held$"):
         Output(tmp_path / name, "error", gated=True)
     assert names(tmp_path) == before
     Output(tmp_path / name, "error")
@@ -266,7 +278,7 @@ def test_rejects_go_with_the_output(tmp_path, suffix, was_there):
         for output in (out, rejects):
             output.file_of("part-00000.parquet").write_text("new")
         rejects.publish(MANIFEST)
-        build(Output(paths[0], "error"), "theirs")
+        put(paths[0], "theirs")
         before |= {name: text for name, text in content(tmp_path).items() if name.startswith("out")}
         out.publish(MANIFEST)
     assert content(tmp_path) == before
@@ -279,7 +291,8 @@ def test_what_others_published_since_is_not_taken_back(tmp_path):
     with pytest.raises(RuntimeError), output.building():  # noqa: PT012 - it is the block that fails
         output.file_of("part-00000.parquet").write_text("new")
         output.publish(MANIFEST)
-        build(Output(path, "overwrite"), "theirs")
+        path.unlink()
+        put(path, "theirs")
         raise RuntimeError
     assert content(tmp_path) == {"out.parquet": "theirs"}
 
@@ -299,35 +312,70 @@ def test_a_manifest_that_cannot_be_written_takes_the_folder_back(tmp_path, monke
 
 
 def test_racing_runs_leave_one_whole_output(tmp_path):
-    """Of runs that replace one folder at once, each wins or says that another run did; nothing else is left."""
+    """Of runs that replace one folder at once, each wins or says that another run is at it; nothing else is left."""
     path = tmp_path / "out"
     build(Output(path, "error"), "old")
     said = []
-    barrier = threading.Barrier(8)
 
     def run(number):
-        try:
-            build(Output(path, "overwrite"), str(number), before=barrier.wait)
-        except OutputError as error:
-            said.append(str(error))
+        for turn in range(20):
+            try:
+                build(Output(path, "overwrite"), f"{number} {turn}")
+            except OutputError as error:
+                said.append(str(error))
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert len({(path / f"part-0000{part}.parquet").read_text() for part in (0, 1)} - {"old"}) == 1
-    assert all("another run has published here in the meantime" in line for line in said)
+    assert said
+    assert all("another run is making this output" in line for line in said)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["out", "out.batchmax.json"]
 
 
-def test_a_folder_that_was_published_meanwhile_is_named_so(tmp_path):
-    """Who comes second is told that another run was first, not that a directory is not empty."""
-    path = tmp_path / "out"
+@pytest.mark.parametrize("name", ["out.parquet", "out"])
+def test_two_runs_on_one_output(tmp_path, name):
+    """The second says that there is a first, and disturbs neither it nor what it has done."""
+    with Output(tmp_path / name, "error").building():
+        before = names(tmp_path)
+        for if_exists in ("error", "overwrite", "resume"):
+            with pytest.raises(OutputError, match="another run is making this output; wait for it"):
+                build(Output(tmp_path / name, if_exists))
+        assert names(tmp_path) == before
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out"])
+def test_what_was_published_meanwhile_is_named_so(tmp_path, name):
+    """Who comes second is told that another was first, not that a directory is not empty."""
+    path = tmp_path / name
     with pytest.raises(OutputError, match=r"another run has published here in the meantime, and its output stays"):
-        build(Output(path, "error"), before=lambda: build(Output(path, "error"), "theirs"))
-    assert {(path / name).read_text() for name in names(path)} == {"", "theirs"}
-    assert len(names(tmp_path)) == 5
+        build(Output(path, "error"), before=lambda: put(path, "theirs"))
+    assert {(tmp_path / name).read_text() for name in names(tmp_path) if (tmp_path / name).is_file()} == {"theirs"}
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "others"])
+def test_a_hidden_folder_that_is_not_ours(tmp_path, kind):
+    """Where the output would be made, nothing of anybody else is used or taken away."""
+    hidden = tmp_path / ".out.parquet.batchmax"
+    if kind == "file":
+        hidden.write_text("years of work")
+    elif kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        hidden.symlink_to(tmp_path / "elsewhere")
+    else:
+        hidden.mkdir()
+        try:
+            os.chown(hidden, 12345, 12345)
+        except PermissionError:
+            pytest.skip("only root gives folders away")
+    before = names(tmp_path)
+    with pytest.raises(OutputError, match=r"what is there is not a folder of yours; move it: mv "):
+        build(Output(tmp_path / "out.parquet", "overwrite"))
+    assert names(tmp_path) == before
 
 
 @pytest.mark.parametrize("out", ["-", "s3://bucket/out", "gs://b/x.parquet", "file:///tmp/x"])

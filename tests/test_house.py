@@ -27,7 +27,10 @@ FLOORS = [
     {"pipeline", "conversion"},
     {"loop"},
     {"provenance"},
-    {"source", "sink", "plan", "commit"},
+    {"commit"},
+    {"finished", "renames"},
+    {"source", "sink", "plan"},
+    {"journal", "unfinished"},
     {"stream_source"},
     {"copying", "row_groups"},
     {"chunks", "parquet_files"},
@@ -43,7 +46,7 @@ FLOORS = [
     {"kernels"},
     {"options"},
     {"option_values"},
-    {"outputs", "errors"},
+    {"outputs", "errors", "interrupts"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -619,15 +619,17 @@ def test_the_mean_loss_is_weighted_as_in_pytorch(tmp_path):
 
 def test_metadata_is_rebuilt(tmp_path):
     """What describes the input's columns is gone; other keys stay, the first file's where they differ."""
-    theirs = {"pandas": "{}", "huggingface": "{}", "org.apache.spark.sql.parquet.row.metadata": "{}", "batchmax": "old"}
+    theirs = dict.fromkeys(("pandas", "huggingface", "org.apache.spark.sql.parquet.row.metadata"), "{}")
+    theirs |= {"batchmax": "old", "batchmax.summary": "old"}
     first = table_of(5).replace_schema_metadata({**theirs, "owner": "first", "a": "1"})
     second = table_of(5).replace_schema_metadata({**theirs, "owner": "second", "b": "2"})
     pq.write_table(first, tmp_path / "1.parquet")
     pq.write_table(second, tmp_path / "2.parquet")
     score(str(tmp_path / "?.parquet"), tmp_path / "out.pq")
     metadata = pq.read_metadata(tmp_path / "out.pq").metadata
-    assert set(metadata) == {b"ARROW:schema", b"batchmax", b"owner", b"a", b"b"}
+    assert set(metadata) == {b"ARROW:schema", b"batchmax", b"batchmax.summary", b"owner", b"a", b"b"}
     assert metadata[b"owner"] == b"first"
+    assert json.loads(metadata[b"batchmax.summary"])["n_rows"] == 10
     assert pq.read_schema(tmp_path / "out.pq").names == ["id", "label", "probs", "loss"]
 
 
@@ -960,7 +962,7 @@ def test_what_spark_says_of_the_input_is_dropped(tmp_path):
     assert any(key.startswith(b"org.apache.spark") for key in before)
     score(digits("spark"), tmp_path / "out.parquet")
     after = pq.read_metadata(tmp_path / "out.parquet").metadata
-    assert set(after) == {b"ARROW:schema", b"batchmax"}
+    assert set(after) == {b"ARROW:schema", b"batchmax", b"batchmax.summary"}
     assert pq.read_schema(tmp_path / "out.parquet").names == ["id", "label", "probs", "loss"]
 
 

@@ -131,6 +131,7 @@ def _run(words: list[str], *, ends: bool) -> int:
         return shell_complete(group, {}, "batchmax", "_BATCHMAX_COMPLETE", completion)
     context = click.Context(group, info_name="batchmax", auto_envvar_prefix="BATCHMAX", **CONTEXT)
     with signals_raise(to_the_end=ends) as signals:
+        context.meta[meta_key("signals")] = signals
         try:
             with _warnings_on_one_line(context):
                 with context.scope():

@@ -80,13 +80,13 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
     match error:
         case BatchmaxError():
             remedy = error.remedy or (help_page if error.exit_code == EXIT_USAGE else "")
-            return Failure(error.exit_code, error.what, error.where, remedy)
+            return Failure(error.exit_code, error.what, error.where, _and_go_on(remedy, error))
         case click.ClickException():
             return _explain_click(error, help_page)
         case KeyboardInterrupt() | click.Abort():
-            return Failure(EXIT_INTERRUPTED, _as_it_was("interrupted", command), remedy=_AGAIN)
+            return Failure(EXIT_INTERRUPTED, _as_it_was("interrupted", command), remedy=_go_on(error))
         case Terminated():
-            return Failure(EXIT_TERMINATED, _as_it_was("terminated", command), remedy=_AGAIN)
+            return Failure(EXIT_TERMINATED, _as_it_was("terminated", command), remedy=_go_on(error))
         case MemoryError():
             remedy = "give batchmax less with --memory-limit, or the machine more"
             return Failure(EXIT_FAILED, _one_line(f"out of memory: {error}"), reading, remedy)
@@ -96,6 +96,15 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
             what = f"unexpected {type(error).__name__}: {error}"
             remedy = "this is a bug in batchmax; to see where: add --debug"
             return Failure(EXIT_FAILED, _one_line(what), reading, remedy)
+
+
+def _go_on(error: BaseException) -> str:
+    """Return how to go on after an interruption: notes say whether anything is kept."""
+    return "; ".join(getattr(error, "__notes__", ())) or _AGAIN
+
+
+def _and_go_on(remedy: str, error: BaseException) -> str:
+    return "; ".join([remedy, *getattr(error, "__notes__", ())] if remedy else getattr(error, "__notes__", ()))
 
 
 def _as_it_was(what: str, command: str) -> str:

@@ -195,7 +195,7 @@ if_exists = option(
     metavar="ACTION",
     type=click.Choice(get_args(domain.IfExists)),
     group=WRITE,
-    help="What to do if OUT is there: error or overwrite.  [default: error]",
+    help="What to do if OUT, or an unfinished run of it, is there: error, overwrite, or resume.  [default: error]",
 )
 
 compression = option(

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import click
 
+from batchmax.cli.options import meta_key
 from batchmax.cli.text import duration, printable, size
 from batchmax.loop import Progress as Listener
 
@@ -37,6 +38,7 @@ class Progress(Listener):
         self._verbose = verbose and not quiet
         self._said: set[str] = set()
         self._rows = 0
+        self._skipped = 0
         self._bytes = 0
         self._total_rows: int | None = None
         self._total_bytes: int | None = None
@@ -82,6 +84,19 @@ class Progress(Listener):
             self._last_line = time.monotonic()
             self._say(self._line())
 
+    def skip(self, rows: int) -> None:
+        """Count what an earlier run has done, and say so."""
+        self._rows += rows
+        self._skipped += rows
+        self._tell(f"going on after {rows:,} rows that are done")
+
+    def published(self) -> None:
+        """Stop listening to signals: what is in its place would be called unfinished."""
+        context = click.get_current_context(silent=True)
+        signals = None if context is None else context.meta.get(meta_key("signals"))
+        if signals is not None:
+            signals.are_heard = False
+
     def warn(self, text: str) -> None:
         """Say what may be wrong, once."""
         self._tell(f"warning: {text}", yellow=True)
@@ -118,10 +133,11 @@ class Progress(Listener):
 
     def _line(self) -> str:
         parts = [self._done(), f"{size(self._speed())}/s"]
-        if self._total_rows and self._rows:
+        done = self._rows - self._skipped
+        if self._total_rows and done:
             parts[0] += f" ({self._rows / self._total_rows:.0%})"
             elapsed = time.monotonic() - self._started
-            parts.append(f"{duration(elapsed * (self._total_rows - self._rows) / self._rows)} left")
+            parts.append(f"{duration(elapsed * (self._total_rows - self._rows) / done)} left")
         return ", ".join(parts)
 
 

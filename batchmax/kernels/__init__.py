@@ -14,10 +14,12 @@ from batchmax.kernels import dense, moments, order, pages, single, snappy, struc
 from batchmax.kernels import softmax as _softmax
 from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
+from batchmax.kernels.machine import compiled_by
 
 __all__ = [
     "check_definition",
     "check_repetition",
+    "compiled_by",
     "count_texts",
     "dense_cross_entropy",
     "find_structs",

@@ -10,8 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from llvmlite.binding import get_host_cpu_name
+from numba import __version__, config, njit, types
 from numba.extending import intrinsic
+
+
+def compiled_by() -> str:
+    """Return which compiler makes the machine code, and for which processor: what results depend on."""
+    return f"Numba {__version__} for {config.CPU_NAME or get_host_cpu_name()}"
+
 
 compiled = njit(error_model="numpy")
 """Compiles a function that kernels call. Numba's own default raises on a division by 0, a branch that stops any loop

@@ -9,6 +9,7 @@ itself (``O_DIRECT``).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -26,6 +27,9 @@ STAGE_BYTES = 4 << 20
 STAGES = 6
 """Enough that the disk goes on while the next row group is encoded."""
 
+SYNC_BYTES = 1 << 30
+"""Bytes after which the file is made durable: so much is lost at most when the machine goes down."""
+
 DIRECT = getattr(os, "O_DIRECT", 0)
 
 
@@ -35,7 +39,18 @@ class Appender:
     Parameters
     ----------
     descriptor
-        Of a new file, open for writing. Whoever opened it closes it, after :meth:`close`.
+        Of a file, open for reading and writing. Whoever opened it closes it, after :meth:`close`.
+    size
+        The bytes of the file that stay; what follows them is written over.
+
+    Attributes
+    ----------
+    size
+        How many bytes the file has, those included that wait to be written.
+    written
+        How many bytes the system has got.
+    synced
+        How many bytes are durable.
 
     Raises
     ------
@@ -43,13 +58,17 @@ class Appender:
         From :meth:`write` and :meth:`finish`: the file cannot be written.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self.size = 0
+    def __init__(self, descriptor: int, size: int = 0) -> None:
+        self.size = self.written = size
+        self.synced = 0
         self._descriptor = descriptor
         # Memory of whole pages, as the disk wants it, and shared, so that a fork in the middle copies nothing.
         self._stages = deque(np.frombuffer(mmap.mmap(-1, STAGE_BYTES), np.uint8) for _ in range(STAGES))
         self._writing: deque[Future[None]] = deque()
-        self._filled = 0
+        self._filled = size % STAGE_BYTES
+        self._at = os.lseek(descriptor, size - self._filled, os.SEEK_SET)
+        if os.preadv(descriptor, [self._stages[0][: self._filled].data], self._at) != self._filled:
+            raise OSError(errno.EIO, "the file is shorter than it was")
         self._direct = bool(DIRECT) and self._switch(DIRECT)
         self._writer = ThreadPoolExecutor(1, "append")
 
@@ -69,12 +88,29 @@ class Appender:
                     self._filled = 0
                     self._wait(STAGES - 1)
 
+    def push(self) -> None:
+        """Write what waits, at the price of writing it again with what follows it."""
+        self._wait(0)
+        self._buffered()
+        waiting = self._stages[0][: self._filled]
+        done = 0
+        while done < len(waiting):
+            done += os.pwrite(self._descriptor, waiting[done:].data, self._at + done)
+        self.written = self.size
+
     def finish(self) -> None:
-        """Write what is left, which need not fill a block."""
+        """Write what is left, which need not fill a block; nothing follows it."""
         self._wait(0)
         self._buffered()
         self._flush(self._stages[0][: self._filled])
         self._filled = 0
+        os.ftruncate(self._descriptor, self.size)
+
+    def sync(self) -> None:
+        """Make durable what is written."""
+        written = self.written
+        os.fdatasync(self._descriptor)
+        self.synced = written
 
     def close(self) -> None:
         """Wait for what is being written, whether it can be or not."""
@@ -97,6 +133,10 @@ class Appender:
             # What is left of a block that was not taken as a whole cannot be written past the cache.
             if done < len(block):
                 self._buffered()
+        self._at += done
+        self.written = self._at
+        if self.written - self.synced >= SYNC_BYTES:
+            self.sync()
 
     def _buffered(self) -> None:
         if self._direct:

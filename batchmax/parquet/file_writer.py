@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -22,6 +23,7 @@ from batchmax.parquet.footer import (
     COLUMNS,
     CREATED_BY,
     GROUP_ROWS,
+    KEY_VALUES,
     MAGIC,
     N_ROWS,
     ROW_GROUPS,
@@ -31,7 +33,7 @@ from batchmax.parquet.footer import (
     SchemaColumn,
     footer_of_schema,
 )
-from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
+from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, read_struct, write_struct
 
 
 class FileSchema:
@@ -97,11 +99,14 @@ class FileWriter:
     Parameters
     ----------
     descriptor
-        Of a new file, open for writing. Whoever opened it closes it.
+        Of a file, open for reading and writing. Whoever opened it closes it.
     schema
         Of the file.
     created_by
         The program's name and version, as the format wants it: ``name version 1.2.3``.
+    done
+        The row groups that a file which was left unfinished has already, as :meth:`new_groups` gave them; and how many
+        bytes it had with them.
 
     Raises
     ------
@@ -109,13 +114,33 @@ class FileWriter:
         From every method: the file cannot be written.
     """
 
-    def __init__(self, descriptor: int, schema: FileSchema, created_by: str) -> None:
-        self._file = Appender(descriptor)
+    def __init__(
+        self, descriptor: int, schema: FileSchema, created_by: str, done: tuple[Sequence[bytes], int] = ((), 0)
+    ) -> None:
+        groups, size = done
+        self._file = Appender(descriptor, size)
         self._schema = schema
         self._created_by = created_by
-        self._groups: list[Struct] = []
-        self._n_rows = 0
-        self._file.write([MAGIC])
+        self._groups: list[Struct] = [read_struct(group)[0] for group in groups]
+        self._told = len(self._groups)
+        self._n_rows = sum(group[GROUP_ROWS].value for group in self._groups)
+        if not size:
+            self._file.write([MAGIC])
+
+    @property
+    def size(self) -> int:
+        """How many bytes the file has, those included that wait to be written."""
+        return self._file.size
+
+    @property
+    def written(self) -> int:
+        """How many bytes the system has got."""
+        return self._file.written
+
+    @property
+    def synced(self) -> int:
+        """How many bytes are durable."""
+        return self._file.synced
 
     def append(self, n_rows: int, columns: Mapping[str, Sequence[EncodedChunk]], sorting: Sequence[Sorting]) -> None:
         """Append a row group: for each column of the schema, a chunk for each of its leaves."""
@@ -145,12 +170,35 @@ class FileWriter:
         self._groups.append(group)
         self._n_rows += n_rows
 
-    def finish(self) -> None:
-        """Write the footer."""
+    def new_groups(self) -> list[bytes]:
+        """Return the row groups that were appended since this was asked last, as the footer will have them."""
+        groups = [write_struct(group) for group in self._groups[self._told :]]
+        self._told = len(self._groups)
+        return groups
+
+    def sync(self) -> None:
+        """Make durable what is written."""
+        self._file.sync()
+
+    def push(self) -> None:
+        """Write what waits; this is for small files, which are written slowly so."""
+        self._file.push()
+
+    def pause(self) -> None:
+        """Write what waits, without a footer: the file is left unfinished."""
+        self._file.finish()
+
+    def finish(self, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write the footer, with more metadata than the schema has."""
         fields = dict(self._schema.footer.fields)
         fields[SCHEMA] = Field(LIST, List(STRUCT, self._schema.elements))
         fields[N_ROWS] = Field(I64, self._n_rows)
         fields[ROW_GROUPS] = Field(LIST, List(STRUCT, self._groups))
+        if metadata:
+            texts = ((key.encode(), value.encode()) for key, value in metadata.items())
+            pairs = [{1: Field(BINARY, key), 2: Field(BINARY, value)} for key, value in texts]
+            known = fields[KEY_VALUES].value.values if KEY_VALUES in fields else []
+            fields[KEY_VALUES] = Field(LIST, List(STRUCT, [*known, *pairs]))
         fields[CREATED_BY] = Field(BINARY, self._created_by.encode())
         footer = write_struct(fields)
         self._file.write([footer, len(footer).to_bytes(4, "little"), MAGIC])

@@ -1,0 +1,41 @@
+"""Signals that wait: what must be done as a whole is not broken into by SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let SIGINT and SIGTERM be heard only when the block has ended, as they would have been in it.
+
+    Python handles signals in the main thread, so a block in any other is undisturbed anyway.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
+
+    def wait(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  signal's signature
+        came.append(number)
+
+    try:
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                before[number] = handler
+                signal.signal(number, wait)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for came_number in came:
+            signal.raise_signal(came_number)

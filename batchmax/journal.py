@@ -1,0 +1,239 @@
+"""What a run has done, line by line, so that another run can go on after it was killed.
+
+A line is JSON and its checksum, appended in one write. A line that is torn, and whatever follows it, did not happen.
+The first line says which job it is and on which boot of the machine it ran; the others say how far each file is
+whole: after which row group, with what the footer will say of it, and what was counted until then. While the machine
+runs, what a killed process has written is there. After a crash of the machine only what was synced is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+import zlib
+from base64 import b64decode, b64encode
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from batchmax.storage import open_exclusively
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass
+class FileState:
+    """How far a file is whole: bytes, rows, and its row groups as the footer will have them."""
+
+    size: int = 0
+    rows: int = 0
+    groups: list[bytes] = field(default_factory=list)
+
+
+@dataclass
+class Done:
+    """What is done of a job.
+
+    Attributes
+    ----------
+    position
+        How many rows of the inputs.
+    state
+        What was counted until there.
+    finished
+        The sizes of the files that are finished, in their order.
+    file
+        How far the file after those is.
+    rejects
+        How far the file of rejected rows is.
+    published
+        What the summary says and which file or folder it is of, where the job came to publishing.
+    """
+
+    position: int = 0
+    state: dict[str, Any] = field(default_factory=dict)
+    finished: list[int] = field(default_factory=list)
+    file: FileState = field(default_factory=FileState)
+    rejects: FileState = field(default_factory=FileState)
+    published: dict[str, Any] | None = None
+
+
+class Growing(Protocol):
+    """A file that is being written, row group by row group."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows were handed over."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes they take."""
+
+    @property
+    def written(self) -> int:
+        """How many bytes the system has got."""
+
+    @property
+    def synced(self) -> int:
+        """How many bytes outlast the machine."""
+
+    def new_groups(self) -> list[bytes]:
+        """Return the row groups that came since this was asked last."""
+
+    def sync(self) -> None:
+        """Make durable what is written."""
+
+
+class Journal:
+    """The journal of a run that is under way.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    job
+        What makes the job this job, as JSON has it; None to go on with the journal that is there.
+    """
+
+    def __init__(self, path: Path, job: Mapping[str, Any] | None) -> None:
+        self._path = path
+        if job is None:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+            os.ftruncate(self._descriptor, sum(size for _, size in _lines(path.read_bytes())))
+            self._write({"boot": _boot()})
+        else:
+            self._descriptor = open_exclusively(path)
+            self._write({"job": job, "boot": _boot()})
+        self._waiting: deque[tuple[list[tuple[Growing, int]], dict[str, Any]]] = deque()
+        self._synced = 0
+
+    def group(self, files: Sequence[Growing], position: int, state: Mapping[str, Any]) -> None:
+        """Say that row groups were handed over to the file, and perhaps to that of rejected rows.
+
+        ``position`` is how many rows of the inputs were read until then, ``state`` what was counted.
+        """
+        entry = {
+            "position": position,
+            "state": state,
+            "files": [
+                [file.size, file.rows, [b64encode(group).decode() for group in file.new_groups()]] for file in files
+            ],
+        }
+        self._waiting.append(([(file, file.size) for file in files], entry))
+        self.settle()
+
+    def settle(self) -> None:
+        """Write down what has reached the files."""
+        while self._waiting:
+            files, entry = self._waiting[0]
+            if any(file.written < size for file, size in files):
+                return
+            self._waiting.popleft()
+            self._write(entry)
+            file = files[0][0]
+            if file.synced != self._synced:
+                for other, _ in files[1:]:
+                    other.sync()
+                self._synced = file.synced
+                self._write({"synced": [file.synced for file, _ in files]})
+                self.sync()
+
+    def finished(self, size: int, others: Sequence[Growing], position: int, state: Mapping[str, Any]) -> None:
+        """Say that a file is finished and durable, so that the next begins."""
+        self.settle()
+        for other in others:
+            other.sync()
+        self._synced = 0
+        self._write({"finished": size, "after": position, "state": state})
+        self.sync()
+
+    def publishing(self, summary: Mapping[str, Any], of: Sequence[tuple[int, int] | None]) -> None:
+        """Say what the summary is, and which files or folders will be published."""
+        self._write({"published": {"summary": summary, "of": of}})
+        self.sync()
+
+    def sync(self) -> None:
+        """Make the journal durable."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        text = json.dumps(entry, separators=(",", ":")).encode()
+        line = b"%08x %s\n" % (zlib.crc32(text), text)
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any], Done] | None:
+    """Return the job that a journal is of and what is done of it; None if that cannot be told."""
+    try:
+        lines = [line for line, _ in _lines(path.read_bytes())]
+        if not lines or "job" not in lines[0]:
+            return None
+        return lines[0]["job"], _replay(lines)
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def _lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the lines that are whole, and how many bytes each has."""
+    for line in data.split(b"\n")[:-1]:
+        checksum, _, text = line.partition(b" ")
+        if checksum != b"%08x" % zlib.crc32(text):
+            return
+        yield json.loads(text), len(line) + 1
+
+
+def _replay(lines: Sequence[Mapping[str, Any]]) -> Done:
+    done = Done()
+    waiting: list[Mapping[str, Any]] = []
+
+    def take(count: int) -> None:
+        for entry in waiting[:count]:
+            done.position, done.state = entry["position"], entry["state"]
+            for state, (size, rows, groups) in zip((done.file, done.rejects), entry["files"], strict=False):
+                state.size, state.rows = size, rows
+                state.groups += [b64decode(group) for group in groups]
+        del waiting[:count]
+
+    boot = lines[0]["boot"]
+    for line in lines:
+        if line.get("boot", boot) != boot:
+            # What was not synced when the machine went down is gone.
+            waiting.clear()
+            boot = line["boot"]
+        if "position" in line:
+            waiting.append(line)
+        elif "synced" in line:
+            take(sum(all(map(_reaches, line["synced"], entry["files"])) for entry in waiting))
+        elif "finished" in line:
+            take(len(waiting))
+            done.finished.append(line["finished"])
+            done.position, done.state = line["after"], line["state"]
+            done.file = FileState()
+        elif "published" in line:
+            done.published = line["published"]
+    if boot == _boot():
+        take(len(waiting))
+    return done
+
+
+def _reaches(synced: int, file: Sequence[Any]) -> bool:
+    return bool(file[0] <= synced)
+
+
+def _boot() -> str:
+    """Return what tells this boot of this machine from all others; where it cannot be known, something new."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return str(uuid.uuid4())

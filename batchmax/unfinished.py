@@ -1,0 +1,147 @@
+"""Where an output is made before it is published, and who may make it: a hidden folder beside the output's path.
+
+The folder holds what will be published, the journal of what is done, and a file that is locked as long as a run works
+on the output. The lock dies with the process. The folder goes when the output is published or the run gives up; after
+a run that was killed it stays, and another run goes on from it, or throws it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shlex
+import shutil
+import stat
+import warnings
+from pathlib import Path
+
+from batchmax.errors import OutputError
+
+ENDING = ".batchmax"
+LOCK = "lock"
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+
+
+class Workshop:
+    """The hidden folder of one output.
+
+    Attributes
+    ----------
+    output
+        What is being made: a file, or a folder of parts.
+    old
+        What was at the output's path while it is replaced.
+    manifest
+        The manifest of a folder, before it is at its place.
+    journal
+        What is done.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.folder = path.with_name(f".{path.name}{ENDING}")
+        self.output = self.folder / "output"
+        self.old = self.folder / "old"
+        self.manifest = self.folder / "manifest"
+        self.journal = self.folder / "journal"
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Make the folder, or take over one that nobody uses.
+
+        Raises
+        ------
+        OutputError
+            Another run is making this output, or the folder is not what it should be.
+        OSError
+            It cannot be made.
+        """
+        while self._lock is None:
+            with contextlib.suppress(FileExistsError):
+                self.folder.mkdir(mode=0o700)
+            # Whoever finishes takes the folder away, and then this must begin anew.
+            with contextlib.suppress(FileNotFoundError):
+                self._check()
+                self._lock = self._locked(self.folder / LOCK)
+
+    def clear(self) -> None:
+        """Throw away what was made, but neither the folder nor the lock."""
+        for item in self.folder.iterdir():
+            if item.name != LOCK:
+                remove(item)
+
+    def close(self, *, keep: bool = False) -> None:
+        """Let go of the folder, which goes too unless it is to be kept."""
+        if self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        try:
+            if not keep:
+                with contextlib.suppress(OSError):
+                    # The journal goes first: what it speaks of is gone a moment later.
+                    remove(self.journal)
+                    self.clear()
+                    remove(self.folder / LOCK)
+                    self.folder.rmdir()
+        finally:
+            os.close(lock)
+
+    def _check(self) -> None:
+        info = self.folder.lstat()
+        if not stat.S_ISDIR(info.st_mode) or (hasattr(os, "getuid") and info.st_uid != os.getuid()):
+            raise OutputError(
+                "here the output would be made, and what is there is not a folder of yours",
+                where=str(self.folder),
+                remedy=f"move it: mv {shlex.quote(str(self.folder))} {shlex.quote(f'{self.folder}.old')}",
+            )
+
+    def _locked(self, path: Path) -> int | None:
+        """Open and lock a file; None if somebody has taken it away in the meantime."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            self._take(descriptor)
+            if identity(path) != identity(descriptor):
+                os.close(descriptor)
+                return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _take(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                "another run is making this output",
+                where=str(self._path),
+                remedy="wait for it, or name another output: -o",
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{self._path.parent}: the file system has no locks; make sure that no other run has this output",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def identity(path: Path | int) -> tuple[int, int] | None:
+    """Return what tells a file or folder from all others, None if nothing is there."""
+    try:
+        info = os.fstat(path) if isinstance(path, int) else path.lstat()
+    except FileNotFoundError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def remove(path: Path) -> None:
+    """Take a file, a link or a folder away, if it can be."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()

@@ -1,0 +1,334 @@
+"""Going on with what an earlier run has left: the same bytes and the same summary as if it had not ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchmax
+from batchmax import journal as journals
+from batchmax import loop, pipeline
+from batchmax.errors import BadRowError, GateError, OutputError, UsageError
+from batchmax.journal import Journal, read_journal
+
+N_FILES, N_ROWS, N_GROUPS = 3, 600, 5
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch):
+    """Write three files of five row groups, some rows odd, and go to their folder."""
+    generator = np.random.default_rng(3)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(N_FILES):
+        logits = generator.normal(size=(N_ROWS, 20)).astype(np.float32)
+        logits[generator.integers(0, N_ROWS, 9), 3] = np.nan
+        logits[17, 4:] = -np.inf
+        table = pa.table(
+            {
+                "id": pa.array(np.arange(N_ROWS)),
+                "logits": pa.array(list(logits), pa.list_(pa.float32())),
+                "label": pa.array(np.minimum(generator.integers(0, 22, N_ROWS), 19)),
+                "text": pa.array([f"text {row % 7}" for row in range(N_ROWS)]),
+            }
+        )
+        pq.write_table(table, folder / f"{number}.parquet", row_group_size=N_ROWS // N_GROUPS)
+    monkeypatch.chdir(tmp_path)
+    return "in"
+
+
+class Killed(BaseException):
+    """What the end of a process is to a test: nothing is cleaned up."""
+
+
+def nothing_is_cleaned_up(patch):
+    """Have what would be cleaned up stay, as it does where a process is killed."""
+    patch.setattr("batchmax.unfinished.Workshop.clear", lambda *_: None)
+    patch.setattr("batchmax.commit.Output.can_go_on_after", lambda *_: True)
+    patch.setattr("batchmax.renames.Rename.undo", lambda *_: None)
+
+
+def contents(folder):
+    """Return every file below a folder that is not an input, hidden ones included."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and "in" not in path.relative_to(folder).parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def published(folder):
+    """Return what was published, without what the manifests say of time."""
+    found = contents(folder)
+    return {name: data for name, data in found.items() if not name.endswith(".json")}
+
+
+def lasting(summary):
+    """Return what a summary says but for the time it took."""
+    return {name: value for name, value in summary.as_dict().items() if name != "seconds"}
+
+
+@pytest.fixture
+def killed_after(monkeypatch):
+    """Return a function that runs a job whose journal ends after so many lines, as that of a killed process does."""
+
+    def run(n_lines, *arguments, **options):
+        lines = 0
+
+        def write(self, entry, real=Journal._write):
+            nonlocal lines
+            if lines >= n_lines:
+                raise Killed
+            lines += 1
+            real(self, entry)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "_write", write)
+            nothing_is_cleaned_up(patch)
+            try:
+                batchmax.score(*arguments, **options)
+            except Killed:
+                return True
+        return False
+
+    return run
+
+
+OPTIONS = [
+    {},
+    {"on_bad_row": "drop", "rejects": True},
+    {"on_bad_row": "drop", "row_group_size": 77, "layout": "wide"},
+    {"limit": 1300, "compression": "zstd"},
+    {"outputs": "loss,status", "columns": "*"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+def test_after_every_line_of_the_journal(inputs, tmp_path, killed_after, out, options):
+    """Wherever a run ended, the next one makes the bytes and the summary of a run that did not end."""
+    options = {"on_bad_row": "null"} | options
+    if options.get("rejects"):
+        options["rejects"] = f"rejects{out[3:]}"
+    whole = lasting(batchmax.score(inputs, out, **options))
+    want = published(tmp_path)
+    clear(tmp_path)
+    went_on = n_lines = 0
+    while killed_after(n_lines, inputs, out, **options):
+        said = Said()
+        summary = pipeline.score(inputs, out, **options, if_exists="resume", progress=said)
+        assert published(tmp_path) == want, n_lines
+        assert lasting(summary) == whole, n_lines
+        went_on += said.skipped > 0
+        clear(tmp_path)
+        n_lines += 1
+    assert went_on >= 2
+    assert n_lines >= 4
+
+
+class Said(loop.Progress):
+    """Remembers what was skipped."""
+
+    skipped = 0
+
+    def skip(self, rows):
+        self.skipped += rows
+
+
+def clear(folder):
+    for path in folder.iterdir():
+        if path.name != "in":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+def test_a_torn_journal(inputs, tmp_path, killed_after, out):
+    """Of a journal that is cut anywhere, or has a flipped bit, what is whole counts; the bytes come out the same."""
+    batchmax.score(inputs, out, on_bad_row="null")
+    want = published(tmp_path)
+    clear(tmp_path)
+    assert killed_after(9, inputs, out, on_bad_row="null")
+    kept = tmp_path / "kept"
+    left = tmp_path / f".{out}.batchmax"
+    shutil.copytree(left, kept)
+    data = (kept / "journal").read_bytes()
+    cuts = [data[:cut] for cut in range(0, len(data), len(data) // 12)]
+    flips = [data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :] for at in range(5, len(data), len(data) // 12)]
+    for damaged in [*cuts, *flips]:
+        clear(tmp_path) if not kept.exists() else None
+        shutil.rmtree(left, ignore_errors=True)
+        shutil.copytree(kept, left)
+        (left / "journal").write_bytes(damaged)
+        batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
+        got = {name: data for name, data in published(tmp_path).items() if not name.startswith("kept")}
+        assert got == want
+        for path in (tmp_path / out, tmp_path / f"{out}.batchmax.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def test_an_unfinished_run_of_this_job_is_not_thrown_away_unasked(inputs, tmp_path, killed_after):
+    """Without being told what to do with it, the next run says that it is there."""
+    assert killed_after(9, inputs, "out.parquet", on_bad_row="null")
+    before = contents(tmp_path)
+    with pytest.raises(
+        OutputError, match=r"an unfinished run of this job lies here, with [\d,]+ rows done; go on with"
+    ):
+        batchmax.score(inputs, "out.parquet", on_bad_row="null")
+    assert contents(tmp_path) == before
+    with pytest.warns(RuntimeWarning, match="an unfinished run that lay here is thrown away$"):
+        batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="overwrite")
+    assert set(contents(tmp_path)) == {"out.parquet"}
+
+
+@pytest.mark.parametrize("if_exists", ["error", "resume"])
+@pytest.mark.parametrize("change", ["option", "input", "version"])
+def test_an_unfinished_run_of_another_job_is_thrown_away(
+    inputs, tmp_path, killed_after, monkeypatch, if_exists, change
+):
+    """Other options, inputs that were written to, or other arithmetic make it another job, and that is said."""
+    assert killed_after(9, inputs, "out.parquet", on_bad_row="null")
+    options = {"on_bad_row": "null", "if_exists": if_exists}
+    if change == "option":
+        options["temperature"] = 2.0
+    elif change == "input":
+        os.utime(tmp_path / "in" / "1.parquet")
+    else:
+        monkeypatch.setattr("batchmax.kernels.compiled_by", lambda: "another compiler")
+    with pytest.warns(RuntimeWarning, match="an unfinished run that lay here is thrown away: it was of another job"):
+        batchmax.score(inputs, "out.parquet", **options)
+    assert set(contents(tmp_path)) == {"out.parquet"}
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+def test_a_complete_output_says_its_summary(inputs, tmp_path, out):
+    """Going on with a job that is done touches nothing, says what it said, and judges anew."""
+    summary = batchmax.score(inputs, out, on_bad_row="null")
+    before = contents(tmp_path)
+    again = batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
+    assert lasting(again) | {"bytes_written": 0} == lasting(summary) | {"bytes_written": 0}
+    with pytest.raises(GateError, match=r"the output is complete already, and stays as it is; .*bad_rows is 25"):
+        batchmax.score(inputs, out, on_bad_row="null", if_exists="resume", fail_if="bad_rows > 3")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+def test_a_complete_output_of_another_job_is_refused(inputs, tmp_path, out):
+    """What differs is said, and nothing is replaced."""
+    batchmax.score(inputs, out, on_bad_row="null")
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match=r"the output of another job, and complete: .*temperature is 2.0, was 1.0"):
+        batchmax.score(inputs, out, on_bad_row="null", temperature=2.0, if_exists="resume")
+    os.utime(tmp_path / "in" / "1.parquet", ns=(2**62, 2**62))
+    with pytest.raises(OutputError, match=r"complete: an input has changed since; replace it"):
+        batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+def test_a_held_output_is_released_by_another_condition(inputs, tmp_path, out):
+    """It is judged anew: as bad as before it stays where it is, good enough it takes its place."""
+    with pytest.raises(GateError):
+        batchmax.score(inputs, out, on_bad_row="null", fail_if="mean_loss > 0")
+    before = contents(tmp_path)
+    with pytest.raises(GateError, match="mean_loss > 1' is true"):
+        batchmax.score(inputs, out, on_bad_row="null", fail_if="mean_loss > 1", if_exists="resume")
+    assert contents(tmp_path) == before
+    summary = batchmax.score(inputs, out, on_bad_row="null", fail_if="bad_rows > 100", if_exists="resume")
+    assert (summary.n_rows, summary.held) == (N_FILES * N_ROWS, None)
+    assert contents(tmp_path) == {name.replace("out.held", "out").replace("parquet.held", "parquet"): data
+                                  for name, data in before.items()}  # fmt: skip
+
+
+def test_nothing_there_runs(inputs, tmp_path):
+    """To go on with nothing is to begin."""
+    assert batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="resume").n_rows == N_FILES * N_ROWS
+    assert set(contents(tmp_path)) == {"out.parquet"}
+
+
+def test_an_error_of_the_data_leaves_nothing(inputs, tmp_path):
+    """The next run would meet it again."""
+    with pytest.raises(BadRowError):
+        batchmax.score(inputs, "out.parquet")
+    assert contents(tmp_path) == {}
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_stream_cannot_be_gone_on_with(inputs):
+    """Nothing tells whether it is the same."""
+    with pytest.raises(UsageError, match="a run over a stream cannot be gone on with"):
+        batchmax.score(pq.read_table(f"{inputs}/0.parquet"), "out.parquet", if_exists="resume", on_bad_row="null")
+
+
+def test_what_lies_there_and_is_not_ours_is_refused(inputs, tmp_path):
+    """A file of somebody else's at the path is neither judged nor replaced."""
+    (tmp_path / "out.parquet").write_text("years of work")
+    with pytest.raises(OutputError, match="what is there is not an output of batchmax"):
+        batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="resume")
+    assert (tmp_path / "out.parquet").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+def test_after_a_crash_of_the_machine_what_was_synced_counts(inputs, tmp_path, killed_after, monkeypatch, out):
+    """On another boot, row groups that were not made durable are made again."""
+    batchmax.score(inputs, out, on_bad_row="null")
+    want = published(tmp_path)
+    clear(tmp_path)
+    assert killed_after(9, inputs, out, on_bad_row="null")
+    journal = tmp_path / f".{out}.batchmax" / "journal"
+    there = read_journal(journal)[1]
+    monkeypatch.setattr(journals, "_boot", lambda: "another")
+    synced = read_journal(journal)[1]
+    assert synced.position < there.position
+    assert synced.position == len(synced.finished) * N_ROWS
+    batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
+    assert published(tmp_path) == want
+
+
+def test_what_was_synced_in_the_middle_of_a_file_counts(tmp_path, monkeypatch):
+    """Marks in the journal say how far a file is durable."""
+
+    class File:
+        size = rows = written = synced = 0
+
+        def new_groups(self):
+            return [bytes([self.rows])]
+
+        def sync(self):
+            self.synced = self.written
+
+    file = File()
+    journal = Journal(tmp_path / "journal", {"a": 1})
+    for rows, synced in [(1, 0), (2, 0), (3, 200), (4, 200)]:
+        file.rows, file.size, file.written, file.synced = rows, rows * 100, rows * 100, synced
+        journal.group([file], rows * 10, {"rows": rows})
+    journal.close()
+    _, done = read_journal(tmp_path / "journal")
+    assert (done.position, done.state, done.file.size, done.file.groups) == (
+        40, {"rows": 4}, 400, [b"\1", b"\2", b"\3", b"\4"],
+    )  # fmt: skip
+    monkeypatch.setattr(journals, "_boot", lambda: "another")
+    _, done = read_journal(tmp_path / "journal")
+    assert (done.position, done.file.size, done.file.groups) == (20, 200, [b"\1", b"\2"])
+
+
+def test_the_manifest_comes_after_all(inputs, tmp_path, monkeypatch):
+    """A run that was killed between its folder and the manifest has the manifest made by the next."""
+    whole = lasting(batchmax.score(inputs, "out", on_bad_row="null"))
+    clear(tmp_path)
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("batchmax.commit._write_json", killed)
+        nothing_is_cleaned_up(patch)
+        with pytest.raises(Killed):
+            batchmax.score(inputs, "out", on_bad_row="null")
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    assert not (tmp_path / "out.batchmax.json").exists()
+    assert lasting(batchmax.score(inputs, "out", on_bad_row="null", if_exists="resume")) == whole
+    assert json.loads((tmp_path / "out.batchmax.json").read_text())["n_rows"] == N_FILES * N_ROWS
+    assert list(tmp_path.glob(".*")) == []
