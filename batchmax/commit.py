@@ -12,7 +12,6 @@ import contextlib
 import errno
 import json
 import os
-import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,8 +21,6 @@ from batchmax.errors import BatchmaxError, GateError, OutputError
 from batchmax.finished import (
     SUCCESS,
     differences,
-    is_manifest,
-    is_ours,
     job_of,
     newest,
     summary_of,
@@ -31,31 +28,13 @@ from batchmax.finished import (
 from batchmax.interrupts import uninterrupted
 from batchmax.journal import Done, FileState, Journal, read_journal
 from batchmax.options import IfExists
+from batchmax.places import REPLACE, Place, manifest_of
 from batchmax.renames import Rename
-from batchmax.storage import is_file_path, open_exclusively, refuse_streams_and_stores, sync_folder
-from batchmax.unfinished import Workshop, identity
-
-REPLACE = "replace it: --if-exists overwrite, or name another: -o"
+from batchmax.storage import open_exclusively, sync_folder
+from batchmax.unfinished import Workshop, identity, remove
 
 RESUMABLE = "what is done is kept; go on: --if-exists resume"
 """The note of an exception after which a run left something to go on with."""
-
-
-def places(out: str | os.PathLike[str], *, gated: bool) -> list[Path]:
-    """Return everything that publishing may write to: the path, a folder's manifest, the place of a held output."""
-    path = Path(out)
-    if path.name in {"", ".."}:
-        return []
-    paths = [path, *([_held(path)] if gated else [])]
-    return paths if is_file_path(os.fspath(out)) else [*paths, *map(_manifest, paths)]
-
-
-def _manifest(path: Path) -> Path:
-    return path.with_name(f"{path.name}.batchmax.json")
-
-
-def _held(path: Path) -> Path:
-    return path.with_name(f"{path.name}.held")
 
 
 class Output:
@@ -72,6 +51,8 @@ class Output:
 
     Attributes
     ----------
+    place
+        Where it goes.
     journal
         What is said of the progress while the output is built, if it is built of a job that can be gone on with.
     was
@@ -86,23 +67,16 @@ class Output:
     """
 
     def __init__(self, out: str | os.PathLike[str], if_exists: IfExists, *, gated: bool = False) -> None:
-        refuse_streams_and_stores(os.fspath(out))
-        self.path = Path(out)
-        if self.path.name in {"", ".."}:
-            raise OutputError(
-                "no file or folder can be made under this name", where=str(out), remedy="name a file or a folder: -o"
-            )
-        self.is_file = is_file_path(os.fspath(out))
-        self.manifest = _manifest(self.path)
-        self.held = _held(self.path)
+        self.place = Place(out, if_exists, gated=gated)
+        self.path = self.place.path
+        self.is_file = self.place.is_file
         self.journal: Journal | None = None
         self.was: tuple[int, int] | None = None
         self._if_exists = if_exists
-        self._gated = gated
+        self._replaces = if_exists == "overwrite"
         self._shop = Workshop(self.path)
         self._renames: list[Rename] = []
         self._leave = False
-        self._check()
 
     def file_of(self, name: str) -> Path:
         """Return where to write the part of this name."""
@@ -123,10 +97,15 @@ class Output:
         OutputError
             What is complete is of another job.
         """
-        self._finish_publishing(job)
-        for path in (self.path, self.held):
+        left = read_journal(self._shop.journal)
+        same = left is not None and not list(differences(job, left[0]))
+        if left is not None and same and left[1].published:
+            self._end_publishing(left[1].published)
+        elif left is not None and same and left[1].replaces:
+            return None
+        for path in (self.path, self.place.held):
             found = job_of(path, is_file=self.is_file) if os.path.lexists(path) else None
-            summary = None if found is None else summary_of(path, None if self.is_file else _manifest(path))
+            summary = None if found is None else summary_of(path, None if self.is_file else manifest_of(path))
             if found is None or summary is None:
                 continue
             others = list(differences(job["output"], found))
@@ -135,15 +114,25 @@ class Output:
             if others:
                 what = f"this is the output of another job, and complete: {'; '.join(others[:3])}"
                 raise OutputError(what, where=str(path), remedy=REPLACE)
-            return {**summary, "held": str(path) if path == self.held else None}
+            if self._shop.folder.is_dir() and (left is None or same):
+                with self._working():
+                    """Clear away what a run that was killed at its very end has left."""
+            return {**summary, "held": str(path) if path == self.place.held else None}
         return None
+
+    def rows_done(self, job: Mapping[str, Any], rows: int) -> int:
+        """Return how many of so many rows a run with ``resume`` would skip; looks only."""
+        if any(job_of(path, is_file=self.is_file) == job["output"] for path in (self.path, self.place.held)):
+            return rows
+        left = read_journal(self._shop.journal)
+        return 0 if left is None or list(differences(job, left[0])) else left[1].position
 
     def release(self) -> None:
         """Put an output that was held back at its path."""
         with self._working(), self._renaming(), uninterrupted():
-            self._rename(self.held, self.path).do(replace=False)
+            self._rename(self.place.held, self.path).do(replace=False)
             if not self.is_file:
-                self._rename(_manifest(self.held), self.manifest).do(replace=True)
+                self._rename(manifest_of(self.place.held), self.place.manifest).do(replace=True)
             sync_folder(self.path.parent)
 
     def identity(self) -> tuple[int, int] | None:
@@ -158,13 +147,13 @@ class Output:
 
     def publish(self, summary: Mapping[str, Any]) -> None:
         """Put the finished output at its path."""
-        self._publish(summary, self.path, replace=self._if_exists == "overwrite")
+        self._publish(summary, self.path, replace=self._replaces)
 
     def hold(self, summary: Mapping[str, Any]) -> Path:
         """Put the finished output beside its path, under the name of a held one, and return that."""
-        self._check_held()
-        self._publish(summary, self.held, replace=self._if_exists == "overwrite")
-        return self.held
+        self.place.check_held()
+        self._publish(summary, self.place.held, replace=self._replaces)
+        return self.place.held
 
     @contextlib.contextmanager
     def building(self, job: Mapping[str, Any] | None = None, beside: Output | None = None) -> Iterator[Done]:
@@ -210,6 +199,8 @@ class Output:
             with self._renaming():
                 self._shop.open()
                 self._restore()
+                # Another run may have ended since this one looked.
+                self.place.check()
             yield
         except GateError:
             raise
@@ -248,12 +239,11 @@ class Output:
         """Put back what a run that was killed had put aside."""
         if os.path.lexists(self._shop.old) and not os.path.lexists(self.path):
             self._shop.old.rename(self.path)
-            self._check()
 
     def _begin(self, job: Mapping[str, Any] | None, beside: Output | None) -> Done:
         """Go on with what is there, or clear it away and begin."""
         found = read_journal(self._shop.journal)
-        if found is not None and (found[1].position or found[1].published):
+        if found is not None:
             theirs, done = found
             same = job is not None and not list(differences(job, theirs))
             if same and self._if_exists == "resume":
@@ -262,8 +252,9 @@ class Output:
                         output.was = tuple(of)
             if same and self._if_exists == "resume" and self._is_there(done, beside):
                 self.journal = Journal(self._shop.journal, None)
+                self._replaces = done.replaces
                 return done
-            if same and self._if_exists == "error":
+            if same and self._if_exists == "error" and done.position:
                 self._leave = True
                 raise OutputError(
                     f"an unfinished run of this job lies here, with {done.position:,} rows done",
@@ -272,11 +263,12 @@ class Output:
                 )
             why = "" if self._if_exists == "overwrite" else ": it was of another job" if not same else ": it is damaged"
             what = f"{self.path}: an unfinished run that lay here is thrown away{why}"
-            warnings.warn(what, RuntimeWarning, stacklevel=2)
+            if done.position:
+                warnings.warn(what, RuntimeWarning, stacklevel=2)
         self._shop.clear()
         self._make_room()
         if job is not None:
-            self.journal = Journal(self._shop.journal, job)
+            self.journal = Journal(self._shop.journal, job, replaces=self._replaces)
         return Done()
 
     def _make_room(self) -> None:
@@ -303,13 +295,9 @@ class Output:
             path.unlink()
         return self.is_file or output.is_dir()
 
-    def _finish_publishing(self, job: Mapping[str, Any]) -> None:
+    def _end_publishing(self, published: Mapping[str, Any]) -> None:
         """Do what is left where a run was killed after its output came to the path, but before its manifest did."""
-        found = read_journal(self._shop.journal)
-        if found is None or not found[1].published or list(differences(job, found[0])):
-            return
-        published = found[1].published
-        at = [path for path in (self.path, self.held) if identity(path) == tuple(published["of"][0])]
+        at = [path for path in (self.path, self.place.held) if identity(path) == tuple(published["of"][0])]
         if at:
             with self._working(), self._renaming():
                 self._put_manifest(published["summary"], at[0])
@@ -328,60 +316,10 @@ class Output:
 
     def _put_manifest(self, summary: Mapping[str, Any], path: Path) -> None:
         if not self.is_file:
+            remove(self._shop.manifest)
             _write_json(self._shop.manifest, summary)
-            self._rename(self._shop.manifest, _manifest(path)).do(replace=True)
+            self._rename(self._shop.manifest, manifest_of(path)).do(replace=True)
         sync_folder(self.path.parent)
-
-    def _check(self) -> None:
-        where = str(self.path)
-        if not self.path.parent.is_dir():
-            raise OutputError(
-                f"there is no folder {self.path.parent}",
-                where=where,
-                remedy=f"make it: mkdir -p {shlex.quote(str(self.path.parent))}",
-            )
-        if self._gated:
-            self._check_held()
-        if not self.is_file and os.path.lexists(self.manifest) and not is_manifest(self.manifest):
-            raise OutputError(
-                "the manifest goes here, and what is there is not one that batchmax wrote",
-                where=str(self.manifest),
-                remedy=f"move it: {_move_away(self.manifest)}, or name another output: -o",
-            )
-        if not os.path.lexists(self.path):
-            return
-        if self._if_exists == "error":
-            raise OutputError("the output exists", where=where, remedy=REPLACE)
-        if self._if_exists == "resume" and not is_ours(self.path, is_file=self.is_file):
-            what = "what is there is not an output of batchmax"
-            raise OutputError(what, where=where, remedy="name another output: -o")
-        if self.is_file and self.path.is_dir():
-            raise OutputError("a folder is in the way of the file", where=where, remedy="name another output: -o")
-        ours = (self.path / SUCCESS).exists() and (self.manifest.exists() or self._if_exists == "resume")
-        if not self.is_file and not ours:
-            raise OutputError(
-                "what is there is not a folder that batchmax wrote, so it is not replaced",
-                where=where,
-                remedy="delete it yourself, or name another output: -o",
-            )
-
-    def _check_held(self) -> None:
-        """Refuse to hold an output back over what may not be replaced."""
-        if not os.path.lexists(self.held):
-            return
-        if not is_ours(self.held, is_file=self.is_file):
-            raise OutputError(
-                "an output that is held back goes here, and what is there is not one that batchmax wrote",
-                where=str(self.held),
-                remedy=f"move it: {_move_away(self.held)}, or name another output: -o",
-            )
-        if self._if_exists == "error":
-            raise OutputError(
-                "an output that was held back lies here",
-                where=str(self.held),
-                remedy="judge it anew: --if-exists resume; or replace it: --if-exists overwrite; or delete it: "
-                f"rm -r {shlex.quote(str(self.held))}",
-            )
 
     def _rename(self, new: Path, path: Path) -> Rename:
         """Return a rename that is undone if the job fails after all."""
@@ -415,7 +353,3 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
         json.dump(content, stream, ensure_ascii=False, indent=1)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _move_away(path: Path) -> str:
-    return f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.old')}"

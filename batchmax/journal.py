@@ -50,7 +50,9 @@ class Done:
     rejects
         How far the file of rejected rows is.
     published
-        What the summary says and which file or folder it is of, where the job came to publishing.
+        What the summary says and which files or folders will be published, where the job came to that.
+    replaces
+        Whether what lies at the output's path may be replaced.
     """
 
     position: int = 0
@@ -59,6 +61,7 @@ class Done:
     file: FileState = field(default_factory=FileState)
     rejects: FileState = field(default_factory=FileState)
     published: dict[str, Any] | None = None
+    replaces: bool = False
 
 
 class Growing(Protocol):
@@ -96,9 +99,11 @@ class Journal:
         Of the file.
     job
         What makes the job this job, as JSON has it; None to go on with the journal that is there.
+    replaces
+        Whether what lies at the output's path may be replaced.
     """
 
-    def __init__(self, path: Path, job: Mapping[str, Any] | None) -> None:
+    def __init__(self, path: Path, job: Mapping[str, Any] | None, *, replaces: bool = False) -> None:
         self._path = path
         if job is None:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
@@ -106,7 +111,7 @@ class Journal:
             self._write({"boot": _boot()})
         else:
             self._descriptor = open_exclusively(path)
-            self._write({"job": job, "boot": _boot()})
+            self._write({"job": job, "boot": _boot(), "replaces": replaces})
         self._waiting: deque[tuple[list[tuple[Growing, int]], dict[str, Any]]] = deque()
         self._synced = 0
 
@@ -194,7 +199,7 @@ def _lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _replay(lines: Sequence[Mapping[str, Any]]) -> Done:
-    done = Done()
+    done = Done(replaces=lines[0]["replaces"])
     waiting: list[Mapping[str, Any]] = []
 
     def take(count: int) -> None:

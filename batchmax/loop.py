@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,10 +20,9 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from batchmax import kernels
 from batchmax.bad_rows import bad_row, describe_bad_row
 from batchmax.chunks import Chunk, limited
-from batchmax.commit import Output, places
+from batchmax.commit import Output
 from batchmax.copying import Copying, Reading
 from batchmax.errors import UsageError
 from batchmax.interrupts import uninterrupted
@@ -35,6 +33,7 @@ from batchmax.options import ScoreOptions
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import CopiedColumns, FileSchema
 from batchmax.parquet_files import pyarrow_only
+from batchmax.places import places
 from batchmax.plan import plan_parts
 from batchmax.provenance import rejects_schema
 from batchmax.row_groups import RowGroupEncoder
@@ -42,6 +41,7 @@ from batchmax.sink import ParquetSink
 from batchmax.source import ParquetSource
 from batchmax.storage import refuse_inputs_as_output
 from batchmax.stream_source import StreamSource
+from batchmax.threads import use_threads
 
 MOST_CLASSES_SHOWN = 80
 """Characters of class names that a suggested command repeats."""
@@ -361,43 +361,3 @@ def _reading(options: ScoreOptions) -> list[str]:
     if classes and len(classes) <= MOST_CLASSES_SHOWN:
         given["classes"] = classes
     return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-
-
-@contextlib.contextmanager
-def use_threads(options: ScoreOptions) -> Iterator[None]:
-    """Let the kernels that this thread calls use as many threads as were asked for, or as the process may.
-
-    Arrow's threads belong to the process: they are limited where it was asked for, until the last job that did is over.
-    """
-    kernels.limit_threads(options.threads or usable_cores())
-    if options.threads is not None:
-        _ARROW_THREADS.limit(options.threads)
-    try:
-        yield
-    finally:
-        kernels.limit_threads(None)
-        if options.threads is not None:
-            _ARROW_THREADS.release()
-
-
-class _ArrowThreads:
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._jobs = 0
-        self._before = 0
-
-    def limit(self, threads: int) -> None:
-        with self._lock:
-            if not self._jobs:
-                self._before = pa.cpu_count()
-            self._jobs += 1
-            pa.set_cpu_count(threads)
-
-    def release(self) -> None:
-        with self._lock:
-            self._jobs -= 1
-            if not self._jobs:
-                pa.set_cpu_count(self._before)
-
-
-_ARROW_THREADS = _ArrowThreads()

@@ -20,7 +20,7 @@ from batchmax.chunks import Chunk, limited
 from batchmax.copying import Reading
 from batchmax.errors import DataError, GateError, UsageError
 from batchmax.job import Job
-from batchmax.loop import PROGRAM_BYTES, BadRows, Progress, Result, Run, open_outputs, use_threads
+from batchmax.loop import PROGRAM_BYTES, BadRows, Progress, Result, Run, open_outputs
 from batchmax.matrices import SparseVectorError
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions, resolve_options
@@ -31,6 +31,7 @@ from batchmax.sink import SUMMARY_KEY
 from batchmax.source import ParquetSource, open_source
 from batchmax.stream_source import StreamSource
 from batchmax.summary import Gate, ScoreSummary, Tally
+from batchmax.threads import use_threads
 
 ROWS_LOOKED_AT = 1024
 """Rows of the first chunk that are checked for being probabilities already."""
@@ -104,11 +105,14 @@ def dry_run(src: Any, out: str, options: ScoreOptions) -> dict[str, Any]:
     output, _ = open_outputs(source, out, options)
     parts = plan_parts(source.group_rows(), job.row_bytes)
     rows = source.n_rows if options.limit is None or source.n_rows is None else min(source.n_rows, options.limit)
+    identity = job_identity(source, output_schema(job, source), options)
+    resumes = options.if_exists == "resume" and identity is not None
     new_bytes = sum(_width(field.type, job) for field in job.computed)
     return {
         "inputs": [file.path for file in source.files],
         "output": out,
         "n_rows": rows,
+        "rows_done": output.rows_done(identity, rows or 0) if resumes else 0,
         "n_classes": job.n_classes,
         "notes": list(job.notes),
         "parts": [{"name": part.name, "rows": part.rows} for part in parts] if not output.is_file else [],

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import batchmax
-from batchmax import BadRowError, BatchmaxError, DataError, GateError, OutputError, UsageError, chunks, loop
+from batchmax import BadRowError, BatchmaxError, DataError, GateError, OutputError, UsageError, chunks, loop, threads
 from batchmax.loop import Progress
 from batchmax.options import score_options
 from batchmax.outputs import OUTPUTS
@@ -1058,8 +1058,8 @@ def test_a_plan_says_what_memory_it_takes_and_checks_the_gate(tmp_path):
 def test_threads_of_arrow_are_given_back():
     """Jobs that limit Arrow's threads at the same time leave them as they were when the last is over."""
     before = pa.cpu_count()
-    with loop.use_threads(score_options(threads=1)):
-        with loop.use_threads(score_options(threads=3)):
+    with threads.use_threads(score_options(threads=1)):
+        with threads.use_threads(score_options(threads=3)):
             assert pa.cpu_count() == 3
         assert pa.cpu_count() == 3
     assert pa.cpu_count() == before

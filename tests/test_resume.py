@@ -14,8 +14,9 @@ import pytest
 import batchmax
 from batchmax import journal as journals
 from batchmax import loop, pipeline
-from batchmax.errors import BadRowError, GateError, OutputError, UsageError
+from batchmax.errors import BadRowError, DataError, GateError, OutputError, UsageError
 from batchmax.journal import Journal, read_journal
+from batchmax.options import score_options
 
 N_FILES, N_ROWS, N_GROUPS = 3, 600, 5
 
@@ -332,3 +333,40 @@ def test_the_manifest_comes_after_all(inputs, tmp_path, monkeypatch):
     assert lasting(batchmax.score(inputs, "out", on_bad_row="null", if_exists="resume")) == whole
     assert json.loads((tmp_path / "out.batchmax.json").read_text())["n_rows"] == N_FILES * N_ROWS
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_dry_run_says_what_would_be_skipped(inputs, tmp_path, killed_after):
+    """It looks at what is there, and changes nothing."""
+    options = score_options(on_bad_row="null", if_exists="resume")
+    assert pipeline.dry_run(inputs, "out.parquet", options)["rows_done"] == 0
+    assert killed_after(9, inputs, "out.parquet", on_bad_row="null")
+    before = contents(tmp_path)
+    assert 0 < pipeline.dry_run(inputs, "out.parquet", options)["rows_done"] < N_FILES * N_ROWS
+    assert contents(tmp_path) == before
+    batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="resume")
+    assert pipeline.dry_run(inputs, "out.parquet", options)["rows_done"] == N_FILES * N_ROWS
+
+
+def test_a_run_that_was_to_replace_goes_on_to_replace(inputs, tmp_path, killed_after):
+    """What was allowed at the beginning is allowed to the end: an older output of another job gives way."""
+    batchmax.score(inputs, "out", on_bad_row="null", temperature=2.0)
+    assert killed_after(9, inputs, "out", on_bad_row="null", if_exists="overwrite")
+    batchmax.score(inputs, "out", on_bad_row="null", if_exists="resume")
+    replaced = published(tmp_path)
+    clear(tmp_path)
+    batchmax.score(inputs, "out", on_bad_row="null")
+    assert published(tmp_path) == replaced
+
+
+def test_an_input_that_changes_is_noticed(inputs, tmp_path):
+    """A file that is written to, or replaced, while it is read is an error, and nothing is published."""
+
+    class Writer(loop.Progress):
+        def advance(self, rows, n_bytes):
+            del n_bytes
+            if rows:
+                os.utime(tmp_path / "in" / "2.parquet")
+
+    with pytest.raises(DataError, match=r"in/2\.parquet: the file has changed while it was read"):
+        pipeline.score(inputs, "out.parquet", on_bad_row="null", progress=Writer())
+    assert contents(tmp_path) == {}

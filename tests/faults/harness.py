@@ -1,0 +1,166 @@
+"""A small job, run as the real command in a process of its own, with a fault injected; and what may come of it.
+
+Whatever happens, the output path holds what it held, or the whole new output. Then the job is gone on with, and must
+end with the bytes of a run that nothing happened to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+N_ROWS, N_CLASSES, N_GROUPS = 1500, 2000, 6
+SECONDS = 120
+
+
+@dataclass
+class Outcomes:
+    """What came of one kind of fault, over all its injections."""
+
+    times: int = 0
+    exits: Counter[str] = field(default_factory=Counter)
+    found: Counter[str] = field(default_factory=Counter)
+    resumed: int = 0
+
+
+class Table:
+    """The outcomes of all faults, by kind."""
+
+    def __init__(self) -> None:
+        self.rows: defaultdict[tuple[str, str], Outcomes] = defaultdict(Outcomes)
+
+    def text(self) -> str:
+        """Return a table in Markdown."""
+        lines = [
+            "| fault | injected | times | exit codes | at the output path afterwards | gone on with, same bytes |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        for (fault, how), row in self.rows.items():
+            exits, found = (", ".join(f"{name}: {n}" for name, n in sorted(c.items())) for c in (row.exits, row.found))
+            lines.append(f"| {fault} | {how} | {row.times} | {exits} | {found} | {row.resumed} of {row.times} |")
+        return "\n".join(lines) + "\n"
+
+
+class Job:
+    """A job in a folder: from ``in.parquet`` to a file or a folder, over nothing or over an older output."""
+
+    def __init__(self, folder: Path, out: str, *, replacing: bool) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.out = folder / out
+        self.workshop = folder / f".{out}.batchmax"
+        self.replacing = replacing
+        self._write_input()
+        self.old = self._made("--temperature", "2")
+        self.new = self._made()
+        self.restart()
+
+    @property
+    def name(self) -> str:
+        """What kind of job it is, in words."""
+        return f"{'file' if self.out.suffix else 'folder'}, {'over an older one' if self.replacing else 'new'}"
+
+    def command(self, *more: str) -> list[str]:
+        """Return the words of the command."""
+        words = [sys.executable, "-m", "batchmax", "score", str(self.folder / "in.parquet"), "-o", str(self.out)]
+        return [*words, "--quiet", *(["--if-exists", "overwrite"] if self.replacing else []), *more]
+
+    def run(self, *more: str, wrap: tuple[str, ...] = (), **how: Any) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end."""
+        return subprocess.run(
+            [*wrap, *self.command(*more)], capture_output=True, text=True, timeout=SECONDS, check=False, **how
+        )
+
+    def restart(self) -> None:
+        """Have everything as it is before the job."""
+        for path in self.folder.iterdir():
+            if path.name != "in.parquet":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name, data in (self.old if self.replacing else {}).items():
+            path = self.folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+
+    def found(self) -> str:
+        """Return which output is at the path: none, the old one, the new one, or neither."""
+        data = self._data()
+        before = self._only_data(self.old) if self.replacing else {}
+        if data == before:
+            return "old" if self.replacing else "none"
+        return "new" if data == self._only_data(self.new) else "NEITHER"
+
+    def judge(self, done: subprocess.CompletedProcess[str], fault: str, how: str, table: Table) -> None:
+        """Check what a fault has left, go on with the job, and check what comes of that."""
+        row = table.rows[fault, how]
+        row.times += 1
+        row.exits[str(done.returncode)] += 1
+        found = self.found()
+        row.found[found] += 1
+        assert found != "NEITHER", (done.returncode, done.stderr, sorted(self._data()))
+        assert "Traceback" not in done.stderr, done.stderr
+        if done.returncode > 0:
+            assert done.stderr.count("\n") == done.stderr.count("batchmax: "), done.stderr
+            assert done.stderr.strip().splitlines()[-1].startswith("batchmax: error: "), done.stderr
+            assert found != "new", done.stderr
+        if done.returncode == 0:
+            assert found == "new", done.stderr
+        again = self.run("--if-exists", "resume")
+        if found == "old" and "the output of another job, and complete" in again.stderr:
+            # Killed before it had said what it was going to do.
+            again = self.run()
+        assert again.returncode == 0, again.stderr
+        assert self.found() == "new"
+        left = sorted(path.name for path in self.folder.iterdir())
+        assert left == sorted({"in.parquet", *(Path(name).parts[0] for name in self.new)})
+        row.resumed += 1
+
+    def _write_input(self) -> None:
+        logits = np.random.default_rng(0).normal(size=N_ROWS * N_CLASSES).astype(np.float32)
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(logits), N_CLASSES).cast(pa.list_(pa.float32()))
+        table = pa.table({"id": np.arange(N_ROWS), "logits": lists, "label": np.arange(N_ROWS) % N_CLASSES})
+        pq.write_table(table, self.folder / "in.parquet", row_group_size=N_ROWS // N_GROUPS, compression="none")
+
+    def _made(self, *more: str) -> dict[str, bytes]:
+        """Return what the job makes when nothing happens."""
+        done = subprocess.run(
+            [*self.command(*more), "--if-exists", "overwrite"], capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.name != "in.parquet"
+        }
+
+    def _data(self) -> dict[str, bytes]:
+        paths = [self.out] if self.out.is_file() else sorted(self.out.rglob("*")) if self.out.is_dir() else []
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
+
+    def _only_data(self, files: dict[str, bytes]) -> dict[str, bytes]:
+        # A manifest says how long the job took.
+        return {name: data for name, data in files.items() if not name.endswith(".json")}
+
+
+def strace(call: str, action: str, number: int, *paths: Path) -> tuple[str, ...]:
+    """Return the words that inject a fault into the nth such system call of a thread on these paths."""
+    chosen = [word for path in paths for word in ("-P", str(path))]
+    inject = f"inject={call}:{action}:when={number}"
+    return ("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject, *chosen)
+
+
+def strace_works() -> bool:
+    """Return whether system calls can be traced here."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], check=False, timeout=30).returncode == 0
+    return False

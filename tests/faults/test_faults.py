@@ -1,0 +1,273 @@
+"""Faults of the machine: the output path holds what it held or the whole new output, and the job can go on."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from itertools import count
+
+import pytest
+
+from tests.faults.harness import N_GROUPS, strace, strace_works
+
+needs_strace = pytest.mark.skipif(not strace_works(), reason="strace is missing, or may not trace here")
+KINDS = [("out.parquet", False), ("out.parquet", True), ("out", False), ("out", True)]
+IDS = ["file", "file over another", "folder", "folder over another"]
+WRITES = ("write", "pwrite64", "fsync", "fdatasync", "ftruncate")
+NAMES = ("mkdir", "link", "rename", "renameat2", "unlink", "unlinkat", "rmdir")
+
+
+@pytest.fixture(params=KINDS, ids=IDS)
+def job(request, jobs, everything):
+    """Return a job of each kind; two kinds stand for all where not everything is injected."""
+    out, replacing = request.param
+    if not everything and (out == "out") != replacing:
+        pytest.skip("only with --fault-table")
+    return jobs(out, replacing=replacing)
+
+
+def ours(job):
+    """Return every path that the job writes to, as strace wants them: by the names at the time of the call."""
+    inside = ("output", "output/part-00000.parquet", "output/_SUCCESS", "journal", "lock", "old", "manifest")
+    beside = (
+        job.out,
+        job.out / "_SUCCESS",
+        job.out / "part-00000.parquet",
+        job.folder / f"{job.out.name}.batchmax.json",
+    )
+    return [job.workshop, *(job.workshop / name for name in inside), *beside, job.folder]
+
+
+@needs_strace
+@pytest.mark.parametrize("call", [*WRITES, *NAMES])
+def test_killed_at_the_nth_call(job, table, everything, call):
+    """A process that is killed at a write, at a sync, at a change of names leaves nothing half done."""
+    if not everything and call not in {"write", "fsync", "link", "rename", "renameat2"}:
+        pytest.skip("only with --fault-table")
+    for number in count(1) if everything else (2,) if call == "write" else (1,):
+        job.restart()
+        done = job.run(wrap=strace(call, "signal=SIGKILL", number, *ours(job)))
+        if done.returncode == 0:
+            assert job.found() == "new"
+            break
+        job.judge(done, f"SIGKILL at `{call}` number 1, 2, … of each thread", job.name, table)
+
+
+@needs_strace
+@pytest.mark.parametrize("call", ["write", "fsync", "ftruncate", "link", "rename", "renameat2", "mkdir"])
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+def test_the_nth_call_fails(job, table, everything, call, error):
+    """A disk that fails, or is full, ends the job in one line that says so."""
+    if not everything and (call not in {"write", "fsync"} or job.replacing):
+        pytest.skip("only with --fault-table")
+    for number in count(1) if everything else (2,):
+        job.restart()
+        done = job.run(wrap=strace(call, f"error={error}", number, *ours(job)))
+        if done.returncode == 0:
+            # A file system without links or exchanges is done without them.
+            assert job.found() == "new"
+            if number > 4:
+                break
+            continue
+        job.judge(done, f"{error} from `{call}` number 1, 2, … of each thread", job.name, table)
+
+
+@needs_strace
+@pytest.mark.parametrize("call", ["read", "pread64", "preadv", "preadv2"])
+def test_reading_fails(job, table, everything, call):
+    """An input that cannot be read any more ends the job in one line; it is gone on with when it can."""
+    if not everything and job.replacing:
+        pytest.skip("only with --fault-table")
+    for number in count(1) if everything else (3,):
+        job.restart()
+        done = job.run(wrap=strace(call, "error=EIO", number, job.folder / "in.parquet"))
+        if done.returncode == 0:
+            break
+        assert "in.parquet" in done.stderr
+        job.judge(done, f"EIO from `{call}` of the input, number 1, 2, … of each thread", job.name, table)
+
+
+def test_killed_at_random(job, table, everything):
+    """A process that is killed at any moment leaves nothing half done."""
+    randomly = random.Random(7)
+    start = time.monotonic()
+    assert job.run().returncode == 0
+    whole = time.monotonic() - start
+    for _ in range(50 if everything else 5):
+        job.restart()
+        with subprocess.Popen(job.command(), stderr=subprocess.PIPE, text=True) as process:
+            try:
+                process.wait(randomly.uniform(0.4, 1.0) * whole)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            _, err = process.communicate()
+        done = subprocess.CompletedProcess([], process.returncode, "", err)
+        job.judge(done, "SIGKILL at a random moment", job.name, table)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_at_random(job, table, everything, number):
+    """A signal ends the job in one line with its exit code, unless the job was done before."""
+    randomly = random.Random(8)
+    for _ in range(20 if everything else 2):
+        job.restart()
+        # A shell may have its background jobs ignore SIGINT.
+        command = ["env", "--default-signal=INT", *job.command()]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            while not job.workshop.exists() and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(randomly.uniform(0, 0.4))
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode in {0, 128 + number}, err
+        done = subprocess.CompletedProcess([], process.returncode, "", err)
+        job.judge(done, f"{number.name} at a random moment", job.name, table)
+
+
+@pytest.mark.parametrize("limit", [0, 100_000, 1 << 20, 5 << 20, 11 << 20])
+def test_a_limit_on_the_size_of_files(job, table, everything, limit):
+    """A file that may not grow is an error with its path, not a signal."""
+    if not everything and (job.replacing or limit not in {0, 5 << 20}):
+        pytest.skip("only with --fault-table")
+    done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    job.judge(done, "RLIMIT_FSIZE, from nothing to nearly enough", job.name, table)
+
+
+@pytest.mark.parametrize("megabytes", [600, 800, 1000, 1300, 1600, 2000])
+def test_a_limit_on_memory(job, table, everything, megabytes):
+    """Where the system gives no more memory, the output path is as it was."""
+    if not everything and megabytes != 1300:
+        pytest.skip("only with --fault-table")
+    limit = megabytes << 20
+    done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    table.rows["RLIMIT_AS, 600 to 2000 MB", job.name].exits[str(done.returncode)] += 0
+    assert job.found() != "NEITHER"
+    done = subprocess.CompletedProcess([], done.returncode if done.returncode <= 0 else -1, "", "")
+    job.judge(done, "RLIMIT_AS, 600 to 2000 MB", job.name, table)
+
+
+def test_a_full_disk(jobs, table, tmp_path):
+    """A disk that runs full is named as such, with the path; with room again the job goes on."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", mount], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        job = jobs("out.parquet", replacing=False)
+        done = subprocess.run(
+            [*job.command()[:-3], "-o", str(mount / "out.parquet"), "--quiet"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith(
+            f"batchmax: error: {mount}/.out.parquet.batchmax/output: cannot be written: No space"
+        )
+        assert list(mount.iterdir()) in ([], [mount / ".out.parquet.batchmax"])
+        subprocess.run(["mount", "-o", "remount,size=40m", mount], check=True)
+        again = subprocess.run(
+            [*job.command()[:-3], "-o", str(mount / "out.parquet"), "--quiet", "--if-exists", "resume"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert again.returncode == 0, again.stderr
+        assert (mount / "out.parquet").read_bytes() == job.new["out.parquet"]
+        row = table.rows["a tmpfs of 8 MB", job.name]
+        row.times, row.resumed = row.times + 1, row.resumed + 1
+        row.exits["1"] += 1
+        row.found["none"] += 1
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_a_folder_that_may_not_be_written_to(job, table):
+    """Permissions are said to be what is wrong."""
+    wrap = ()
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may write everywhere")
+        wrap = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
+    job.folder.chmod(0o555)
+    try:
+        done = job.run(wrap=wrap)
+    finally:
+        job.folder.chmod(0o755)
+    assert done.returncode == 1
+    assert "Permission denied" in done.stderr
+    job.judge(done, "a folder that is read-only", job.name, table)
+
+
+def test_two_runs_at_once(job, table, everything):
+    """One wins; the other says that there is one."""
+    for _ in range(10 if everything else 1):
+        job.restart()
+        runs = [subprocess.Popen(job.command(), stderr=subprocess.PIPE, text=True) for _ in range(3)]
+        errors = [run.communicate(timeout=60)[1] for run in runs]
+        codes = [run.returncode for run in runs]
+        assert 0 in codes
+        for code, error in zip(codes, errors, strict=True):
+            said = "another run is making this output" in error or "the output exists" in error
+            assert code == 0 or (code == 1 and said), error
+        assert job.found() == "new"
+        job.judge(subprocess.CompletedProcess([], 0, "", ""), "three runs at once", job.name, table)
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+def test_threading_layers(job, table, everything, layer):
+    """Numba's threading layers make the same bytes."""
+    if not everything and job.replacing:
+        pytest.skip("only with --fault-table")
+    done = job.run(env={**os.environ, "NUMBA_THREADING_LAYER": layer})
+    assert done.returncode == 0, done.stderr
+    job.judge(done, f"Numba's {layer} layer", job.name, table)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "may not be written to"])
+def test_a_kernel_cache_that_is_no_good(job, table, everything, tmp_path, damage):
+    """A damaged cache of kernels costs a warning and a compilation, never the job."""
+    if not everything or job.replacing or job.out.suffix == "":
+        pytest.skip("only with --fault-table, and one kind of job is enough")
+    environment = {**os.environ, "BATCHMAX_CACHE_DIR": str(tmp_path / "cache")}
+    assert job.run(env=environment).returncode == 0
+    job.restart()
+    for path in (tmp_path / "cache").rglob("*.nb*"):
+        data = path.read_bytes()
+        half = len(data) // 2
+        if damage == "cut short":
+            path.write_bytes(data[:half])
+        elif damage == "a flipped bit":
+            path.write_bytes(data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :])
+        else:
+            path.unlink()
+            path.mkdir()
+    words = [word for word in job.command() if word != "--quiet"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    # A flipped bit in the index may mean that there is no such kernel.
+    assert "compiling again" in done.stderr or damage == "a flipped bit"
+    done = subprocess.CompletedProcess([], 0, "", "")
+    job.judge(done, f"a kernel cache: {damage}", job.name, table)
+
+
+def test_there_is_something_to_go_on_with(jobs, table):
+    """The kills above come in the middle: one at the last write before the footer leaves nearly all row groups."""
+    del table
+    job = jobs("out.parquet", replacing=False)
+    with subprocess.Popen(job.command(), stderr=subprocess.DEVNULL) as process:
+        journal = job.workshop / "journal"
+        while not journal.exists() or b'"position":1000' not in journal.read_bytes():
+            assert process.poll() is None
+        process.kill()
+    again = job.run("--if-exists", "resume", "--debug")
+    assert again.returncode == 0
+    assert N_GROUPS == 6
+    assert job.found() == "new"
