@@ -106,13 +106,12 @@ def dry_run(src: Any, out: str, options: ScoreOptions) -> dict[str, Any]:
     parts = plan_parts(source.group_rows(), job.row_bytes)
     rows = source.n_rows if options.limit is None or source.n_rows is None else min(source.n_rows, options.limit)
     identity = job_identity(source, output_schema(job, source), options)
-    resumes = options.if_exists == "resume" and identity is not None
     new_bytes = sum(_width(field.type, job) for field in job.computed)
     return {
         "inputs": [file.path for file in source.files],
         "output": out,
         "n_rows": rows,
-        "rows_done": output.rows_done(identity, rows or 0) if resumes else 0,
+        "rows_done": 0 if identity is None or options.if_exists != "resume" else output.rows_done(identity, rows or 0),
         "n_classes": job.n_classes,
         "notes": list(job.notes),
         "parts": [{"name": part.name, "rows": part.rows} for part in parts] if not output.is_file else [],
