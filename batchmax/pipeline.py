@@ -6,7 +6,6 @@ judged over all of them, is here; how chunks get here and away is the loop's bus
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -217,7 +216,9 @@ class _ScoreJob:
             what = f"the output is complete already, and stays as it is; {reason}"
             raise GateError(what, where=summary.held or str(self._out.path))
         if summary.held:
-            self._out.release()
+            for output in (self._rejects, self._out):
+                if output is not None and output.place.held.exists():
+                    output.release()
             summary.held = None
         return summary
 
@@ -303,15 +304,15 @@ class _ScoreJob:
         return f"--fail-if {self._gate.condition!r} is true: {figures}"
 
     def _hold(self, summary: ScoreSummary, reason: str) -> None:
-        outputs = [self._out] if self._rejects is None else [self._out, self._rejects]
         values = summary.as_dict()
-        held = [(str(output.hold(values)), str(output.path)) for output in outputs]
-        summary.held = held[0][0]
+        summary.held = str(self._out.hold(values))
+        if self._rejects is not None:
+            self._rejects.hold(values)
         raise GateError(
             reason,
             where=str(self._out.path),
-            remedy=f"the finished output is {summary.held}; to keep it: "
-            + " && ".join(shlex.join(["mv", *names]) for names in held),
+            remedy=f"the finished output is {summary.held}; to keep it: --if-exists resume with another --fail-if, or "
+            "with none",
         )
 
 

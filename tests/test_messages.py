@@ -435,7 +435,7 @@ def test_a_held_output_is_one_line(stage, tmp_path):
     )
     assert done.stderr == (
         "batchmax: error: my out.parquet: --fail-if 'n_rows > 19' is true: n_rows is 20; the finished output is "
-        "my out.parquet.held; to keep it: mv 'my out.parquet.held' 'my out.parquet'\n"
+        "my out.parquet.held; to keep it: --if-exists resume with another --fail-if, or with none\n"
     )
     assert done.returncode == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my out.parquet.held", "x.parquet"]
@@ -456,6 +456,6 @@ def test_held_rejects_are_named_too(stage, tmp_path):
         env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
     )
     assert done.returncode == 4
-    remedy = "the finished output is y.pq.held; to keep it: mv y.pq.held y.pq && mv r.pq.held r.pq\n"
+    remedy = "the finished output is y.pq.held; to keep it: --if-exists resume with another --fail-if, or with none\n"
     assert done.stderr.endswith(f"; {remedy}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.pq.held", "x.parquet", "y.pq.held"]

@@ -243,6 +243,16 @@ def test_a_held_output_is_released_by_another_condition(inputs, tmp_path, out):
                                   for name, data in before.items()}  # fmt: skip
 
 
+def test_rejects_are_released_with_their_output(inputs, tmp_path):
+    """Both were held back, and both take their places."""
+    options = {"on_bad_row": "drop", "rejects": "bad.parquet"}
+    with pytest.raises(GateError):
+        batchmax.score(inputs, "out.parquet", **options, fail_if="mean_loss > 0")
+    assert set(contents(tmp_path)) == {"out.parquet.held", "bad.parquet.held"}
+    batchmax.score(inputs, "out.parquet", **options, if_exists="resume")
+    assert set(contents(tmp_path)) == {"out.parquet", "bad.parquet"}
+
+
 def test_nothing_there_runs(inputs, tmp_path):
     """To go on with nothing is to begin."""
     assert batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="resume").n_rows == N_FILES * N_ROWS
