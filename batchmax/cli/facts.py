@@ -71,7 +71,10 @@ def gather(file: str, given: dict[str, Any]) -> Facts:
     except (UsageError, DataError) as error:
         problem = error
     footer, schema, chunks = _footer(file, problem)
-    columns = _columns(footer, schema, chunks)
+    try:
+        columns = _columns(footer, schema, chunks)
+    except (KeyError, IndexError, AttributeError, TypeError) as error:  # a field is missing, or of another type
+        raise problem or _unreadable(file) from error
     facts: Facts = {
         "file": file,
         "bytes": sum(column["bytes"] for column in columns),
@@ -161,11 +164,11 @@ def _footer(file: str, problem: BatchmaxError | None) -> tuple[pq.FileMetaData, 
         chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
         return footer, footer.schema.to_arrow_schema(), chunks
     except (OSError, pa.ArrowException, FooterError, ThriftError) as error:
-        if problem is not None:
-            raise problem from error
-        raise DataError(
-            "its footer cannot be read", where=file, remedy="write it again; it must be one Parquet file"
-        ) from error
+        raise problem or _unreadable(file) from error
+
+
+def _unreadable(file: str) -> DataError:
+    return DataError("its footer cannot be read", where=file, remedy="write it again; it must be one Parquet file")
 
 
 def _row_groups(footer: pq.FileMetaData) -> Facts:

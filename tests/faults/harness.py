@@ -39,6 +39,7 @@ class Table:
 
     def __init__(self) -> None:
         self.rows: defaultdict[tuple[str, str], Outcomes] = defaultdict(Outcomes)
+        self.damages: dict[str, Counter[str]] = {}
 
     def text(self) -> str:
         """Return a table in Markdown."""
@@ -49,6 +50,9 @@ class Table:
         for (fault, how), row in self.rows.items():
             exits, found = (", ".join(f"{name}: {n}" for name, n in sorted(c.items())) for c in (row.exits, row.found))
             lines.append(f"| {fault} | {how} | {row.times} | {exits} | {found} | {row.resumed} of {row.times} |")
+        lines += ["", "## Damaged inputs", "", "| damage | what came of it, times |", "| --- | --- |"]
+        for what, counts in self.damages.items():
+            lines.append(f"| {what} | {', '.join(f'{kind}: {n:,}' for kind, n in counts.most_common())} |")
         return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,176 @@
+"""Files with any byte changed, or cut anywhere: the right values, or one line that says what is wrong.
+
+Never a signal, a traceback or a hang; and where pages have checksums, never a wrong value.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchmax
+
+ROOT = Path(__file__).parent.parent.parent
+SECONDS = 10
+
+VARIANTS = {
+    "pyarrow, snappy, checksums": {"write_page_checksum": True},
+    "pyarrow, V2 pages, zstd, checksums": {
+        "write_page_checksum": True, "data_page_version": "2.0", "compression": "zstd",
+    },
+    "pyarrow, no codec, no dictionary, checksums": {
+        "write_page_checksum": True, "compression": "none", "use_dictionary": False, "store_schema": False,
+    },
+    "pyarrow, snappy": {},
+    "pyarrow, no codec": {"compression": "none"},
+    "batchmax": None,
+}  # fmt: skip
+
+
+class Worker:
+    """A process that is fed damages; it is replaced when it dies or takes too long."""
+
+    def __init__(self, folder: Path, file: Path) -> None:
+        self._folder, self._file = folder, file
+        self._start()
+
+    def ask(self, damage: dict[str, object]) -> dict[str, object]:
+        """Return what came of a damage."""
+        self._process.stdin.write(json.dumps(damage) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _start(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("worker.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        setup = {"folder": str(self._folder), "file": str(self._file)}
+        self._process.stdin.write(json.dumps(setup) + "\n")
+        self._process.stdin.flush()
+        assert self._answer(300)["code"] == 0
+
+    def _answer(self, seconds: float = SECONDS) -> dict[str, object]:
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        line = self._process.stdout.readline() if ready else ""
+        if line:
+            return json.loads(line)
+        self._process.kill()
+        _, err = self._process.communicate()
+        self._start()
+        return {"died": self._process.returncode if ready else "took too long", "err": err[-500:]}
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request, tmp_path):
+    """Return the name of a variant, its file, and a worker on it."""
+    rows = 24
+    logits = np.random.default_rng(1).normal(size=(rows, 6)).astype(np.float32)
+    table = pa.table(
+        {
+            "id": pa.array(range(rows), pa.int64()),
+            "logits": pa.array(list(logits), pa.list_(pa.float32())),
+            "label": pa.array([row % 6 for row in range(rows)], pa.int32()),
+            "text": pa.array([f"text {row % 3}" for row in range(rows)]),
+        }
+    )
+    path = tmp_path / "original.parquet"
+    options = VARIANTS[request.param]
+    pq.write_table(table, path, row_group_size=12, **({"write_page_checksum": True} if options is None else options))
+    if options is None:
+        path.rename(tmp_path / "in.parquet")
+        batchmax.convert(str(tmp_path / "in.parquet"), str(path), "list")
+    (tmp_path / "work").mkdir()
+    worker = Worker(tmp_path / "work", path)
+    yield request.param, path, worker
+    worker.stop()
+
+
+def judge(answer, checked):
+    """Return what kind of answer it is; fail where it may not be."""
+    assert "died" not in answer, answer
+    assert answer["inspect"] in {0, 1}, answer
+    assert answer["code"] in {0, 1, 2}, answer
+    err = str(answer["err"])
+    assert "Traceback" not in err, answer
+    assert "unexpected" not in err, answer
+    assert answer["left"] == [], answer
+    if answer["code"]:
+        assert err.count("batchmax: error: ") in {1, 2}, answer
+        assert err.count("\n") <= 2, answer
+        return "refused"
+    differs = str(answer["differs"])
+    assert not (checked and differs.startswith(("values of probs", "values of loss", "rows"))), answer
+    return differs or "the same"
+
+
+def test_every_byte_changed(variant, everything, table):
+    """Whatever byte is changed, pages with checksums give the same values or an error; footers may only rename."""
+    name, path, worker = variant
+    data = path.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    checked = "checksums" in name or name == "batchmax"
+    masks = (0x01, 0x80, 0x10, 0xFF) if everything else (0x01,)
+    counts: Counter[str] = Counter()
+    for mask in masks:
+        for at in range(0, len(data), 1 if everything else 7):
+            kind = judge(worker.ask({"flips": [[at, mask]]}), checked)
+            counts[kind] += 1
+            assert not checked or at >= footer or kind in {"refused", "the same"}, (at, mask, kind)
+    note(table, f"a byte of {len(data):,} changed: {name}", counts)
+
+
+def test_every_length(variant, everything, table):
+    """However much of a file is there, less than all is refused."""
+    name, path, worker = variant
+    size = path.stat().st_size
+    counts: Counter[str] = Counter()
+    for cut in range(0, size, 1 if everything else 31):
+        counts[judge(worker.ask({"cut": cut}), checked=False)] += 1
+    assert set(counts) == {"refused"}
+    note(table, f"cut to every length below {size:,} bytes: {name}", counts)
+
+
+def note(table, what, counts):
+    """Add to the second table what came of damages."""
+    table.damages[what] = counts
+
+
+def test_the_real_command(variant, tmp_path, everything):
+    """A process of its own does the same."""
+    name, path, _ = variant
+    data = path.read_bytes()
+    for at in range(11, len(data), len(data) // (20 if everything else 3)):
+        damaged = tmp_path / "damaged.parquet"
+        damaged.write_bytes(data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :])
+        command = [
+            sys.executable,
+            "-m",
+            "batchmax",
+            "score",
+            str(damaged),
+            "-o",
+            str(tmp_path / "o.parquet"),
+            "--quiet",
+        ]
+        done = subprocess.run(
+            [*command, "--if-exists", "overwrite"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode in {0, 1, 2}, (name, at, done.stderr)
+        assert done.stderr.count("\n") == (done.returncode != 0), (name, at, done.stderr)

@@ -1,0 +1,84 @@
+"""A process that scores damaged copies of a file, one a line, and says what came of each.
+
+Its first line of input is JSON with the folder to work in, and the path of the file. Every other one is a damage: bytes
+to change, and where to cut. Each answer is a line of JSON. Whoever gives the lines watches the clock, and the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchmax.cli import main
+
+
+def run(*words: str) -> tuple[int, str]:
+    """Run a command line; return its exit code and what it wrote to stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(list(words))
+    return code, err.getvalue()
+
+
+def difference(got: pa.Table, wanted: pa.Table) -> str:
+    """Return in words how two tables differ; nothing if they do not."""
+    if got.num_rows != wanted.num_rows:
+        return "rows"
+    if got.schema.names != wanted.schema.names:
+        return "names"
+    for name in wanted.schema.names:
+        here, there = got[name].combine_chunks(), wanted[name].combine_chunks()
+        if here.type != there.type:
+            return f"type of {name}: {here.type}"
+        # NaN is nobody's equal, so bits are compared.
+        if here.to_pylist() != there.to_pylist() and str(here.to_pylist()) != str(there.to_pylist()):
+            return f"values of {name}"
+    return ""
+
+
+def attempt(folder: Path, data: bytes, wanted: pa.Table | None) -> dict[str, object]:
+    """Inspect and score a file of these bytes."""
+    path, out = folder / "x.parquet", folder / "out.parquet"
+    path.write_bytes(data)
+    inspected = run("inspect", str(path))
+    code, err = run("score", str(path), "-o", str(out), "--quiet", "--if-exists", "overwrite", "--on-bad-row", "null")
+    answer: dict[str, object] = {"inspect": inspected[0], "code": code, "err": inspected[1] or err}
+    if code == 0 and wanted is not None:
+        try:
+            answer["differs"] = difference(pq.read_table(out), wanted)
+        except (OSError, pa.ArrowException):
+            # A carried column whose pages have no checksums is copied as it is.
+            answer["differs"] = "copied with its damage"
+    answer["left"] = [item.name for item in folder.iterdir() if item.name not in {"x.parquet", "out.parquet"}]
+    return answer
+
+
+def serve() -> None:
+    """Answer until there are no more lines."""
+    warnings.simplefilter("ignore")
+    setup = json.loads(sys.stdin.readline())
+    folder, original = Path(setup["folder"]), Path(setup["file"]).read_bytes()
+    first = attempt(folder, original, None)
+    assert first["code"] == 0, first
+    wanted = pq.read_table(folder / "out.parquet")
+    sys.stdout.write(json.dumps(first) + "\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        damage = json.loads(line)
+        data = bytearray(original)
+        for at, mask in damage.get("flips", ()):
+            data[at] ^= mask
+        answer = attempt(folder, bytes(data[: damage.get("cut", len(data))]), wanted)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()
