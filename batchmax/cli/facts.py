@@ -73,13 +73,14 @@ def gather(file: str, given: dict[str, Any]) -> Facts:
     footer, schema, chunks = _footer(file, problem)
     try:
         columns = _columns(footer, schema, chunks)
-    except (KeyError, IndexError, AttributeError, TypeError) as error:  # a field is missing, or of another type
+    # A field is missing, or of another type, or a name is no text.
+    except (KeyError, IndexError, AttributeError, TypeError, UnicodeDecodeError) as error:
         raise problem or _unreadable(file) from error
     facts: Facts = {
         "file": file,
         "bytes": sum(column["bytes"] for column in columns),
         "n_rows": footer.num_rows,
-        "created_by": footer.created_by,
+        "created_by": _created_by(footer),
         "format_version": footer.format_version,
         "row_groups": _row_groups(footer),
         "columns": columns,
@@ -163,8 +164,15 @@ def _footer(file: str, problem: BatchmaxError | None) -> tuple[pq.FileMetaData, 
         groups = map(stored.row_group, range(stored.n_row_groups))
         chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
         return footer, footer.schema.to_arrow_schema(), chunks
-    except (OSError, pa.ArrowException, FooterError, ThriftError) as error:
+    except (OSError, pa.ArrowException, FooterError, ThriftError, UnicodeDecodeError) as error:
         raise problem or _unreadable(file) from error
+
+
+def _created_by(footer: pq.FileMetaData) -> str | None:
+    try:
+        return str(footer.created_by)
+    except UnicodeDecodeError:
+        return None
 
 
 def _unreadable(file: str) -> DataError:
