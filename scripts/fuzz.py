@@ -159,10 +159,10 @@ class Worker:
 
     def ask(self, path: Path) -> tuple[str, str]:
         """Return what kind of end a file had, and what was said."""
-        self._process.stdin.write(f"{path}\n".encode())
-        self._process.stdin.flush()
-        ready, _, _ = select.select([self._process.stdout], [], [], SECONDS)
-        line = self._process.stdout.readline() if ready else b""
+        self._in.write(f"{path}\n".encode())
+        self._in.flush()
+        ready, _, _ = select.select([self._out], [], [], SECONDS)
+        line = self._out.readline() if ready else b""
         if not line:
             self._process.kill()
             _, said = self._process.communicate()
@@ -185,8 +185,10 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
-        self._process.stdin.write(f"{self._folder}\n".encode())
-        self._process.stdin.flush()
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 - pipes
+        self._in, self._out = self._process.stdin, self._process.stdout
+        self._in.write(f"{self._folder}\n".encode())
+        self._in.flush()
 
 
 def main() -> int:
