@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -207,8 +208,7 @@ class Output:
         except BaseException as error:
             with uninterrupted():
                 keep = True  # unless all that follows goes well
-                for rename in reversed(self._renames):
-                    rename.undo()
+                self._undo(error)
                 keep = (main or self).can_go_on_after(error)
             raise
         finally:
@@ -219,6 +219,17 @@ class Output:
                     for rename in self._renames:
                         rename.forget()
                 self._shop.close(keep=keep)
+
+    def _undo(self, error: BaseException) -> None:
+        try:
+            for rename in reversed(self._renames):
+                rename.undo()
+        except OSError as trouble:
+            raise OutputError(
+                f"failed ({error}), and what was there could not be put back: {trouble.strerror}",
+                where=str(self.path),
+                remedy=f"look: ls -la {shlex.quote(str(self.path))} {shlex.quote(str(self._shop.folder))}",
+            ) from error
 
     def can_go_on_after(self, error: BaseException) -> bool:
         """Return whether there is something to go on with, and say so in a note of the error."""

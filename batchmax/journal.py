@@ -105,6 +105,7 @@ class Journal:
 
     def __init__(self, path: Path, job: Mapping[str, Any] | None, *, replaces: bool = False) -> None:
         self._path = path
+        self._failed = False
         if job is None:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
             os.ftruncate(self._descriptor, sum(size for _, size in _lines(path.read_bytes())))
@@ -136,8 +137,9 @@ class Journal:
             files, entry = self._waiting[0]
             if any(file.written < size for file, size in files):
                 return
-            self._waiting.popleft()
+            # An entry that cannot be written stays, and none comes after it: each goes on where the one before ends.
             self._write(entry)
+            self._waiting.popleft()
             file = files[0][0]
             if file.synced != self._synced:
                 for other, _ in files[1:]:
@@ -169,12 +171,15 @@ class Journal:
         os.close(self._descriptor)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
+        if self._failed:
+            return
         text = json.dumps(entry, separators=(",", ":")).encode()
         line = b"%08x %s\n" % (zlib.crc32(text), text)
         try:
             while line:
                 line = line[os.write(self._descriptor, line) :]
         except OSError as error:
+            self._failed = True
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 

@@ -57,8 +57,8 @@ class Rename:
         """Put back what was there, unless somebody else has put something there since."""
         is_ours = self._identity is not None and identity(self._path) == self._identity
         if is_ours and self._path.is_dir():
-            if os.path.lexists(self._old) and exchange(self._old, self._path):
-                self._old.rename(self._new)
+            if self._old == self._new:
+                exchange(self._old, self._path)
                 return
             self._path.rename(self._new)
         if os.path.lexists(self._old) and (is_ours or not os.path.lexists(self._path)):
@@ -73,7 +73,7 @@ class Rename:
 
     def _replace_folder(self) -> None:
         if exchange(self._new, self._path):
-            self._new.rename(self._old)
+            self._old = self._new
             return
         self._path.rename(self._old)
         self._new.rename(self._path)
