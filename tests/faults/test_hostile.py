@@ -1,0 +1,242 @@
+"""Files made to do harm: each ends in one line, in bounded memory, and nothing that they bring is run."""
+
+from __future__ import annotations
+
+import base64
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchmax.parquet.encoded import METADATA, PACKED_BYTES, UNPACKED_BYTES
+from batchmax.parquet.footer import COLUMNS, GROUP_ROWS, N_ROWS, ROW_GROUPS
+from batchmax.parquet.thrift import Field, read_struct, write_struct
+
+PAGE_AT = 9
+"""Where the column's metadata say that its first data page is."""
+
+LIMIT = 256 << 20
+SECONDS = 60
+ESCAPES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def table(rows=64, **more):
+    """Return a table that could be scored."""
+    logits = np.random.default_rng(0).normal(size=(rows, 5)).astype(np.float32)
+    columns = {
+        "logits": pa.array(list(logits), pa.list_(pa.float32())),
+        "label": pa.array([r % 5 for r in range(rows)]),
+    }
+    return pa.table(columns | more)
+
+
+def with_footer(path, change):
+    """Change the footer of a file."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    fields, _ = read_struct(data[len(data) - 8 - length : -8])
+    change(fields)
+    footer = write_struct(fields)
+    path.write_bytes(data[: len(data) - 8 - length] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+
+
+COMMAND = """
+import re, sys
+from batchmax.cli import main
+code = main(sys.argv[1:])
+open("peak", "w").write(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+sys.exit(code)
+"""
+
+
+def run(folder, *words):
+    """Run a command; return its exit code, output, errors and peak memory in bytes."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *map(str, words)],
+        capture_output=True, text=True, cwd=folder, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    peak = folder / "peak"
+    assert peak.exists(), (done.returncode, done.stderr)
+    return done.returncode, done.stdout, done.stderr, int(peak.read_text()) * 1024
+
+
+def judged(folder, path, *, codes=(1, 2), most=LIMIT + (300 << 20)):
+    """Score and inspect a file; return what was said of the scoring."""
+    for words in (["inspect", path], ["score", path, "-o", "out.parquet", "--memory-limit", "256MiB", "--quiet"]):
+        code, out, err, peak = run(folder, *words)
+        assert code in {*codes, 0} if words[0] == "inspect" else code in codes, (words[0], code, err)
+        assert "Traceback" not in err, err
+        assert "unexpected" not in err, err
+        assert not ESCAPES.search(out + err), out + err
+        lines = [line for line in err.splitlines() if not line.startswith("batchmax: warning: ")]
+        assert len(lines) == (code != 0), err
+        assert peak < most, f"{words[0]}: {peak >> 20} MiB"
+    return err
+
+
+def chunk_metadata(fields, column=0, group=0):
+    """Return what a footer says of a column chunk."""
+    chunk = fields[ROW_GROUPS].value.values[group][COLUMNS].value.values[column]
+    return chunk[METADATA].value
+
+
+def set_number(where, key, value):
+    """Set a field of a struct to a number."""
+    where[key] = Field(where[key].kind, value)
+
+
+@pytest.mark.parametrize("rows", [1 << 60, (1 << 31) + 1, -1])
+def test_rows_that_are_not_there(tmp_path, rows):
+    """A footer that claims any number of rows is refused before memory is asked for."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(table(), path)
+
+    def change(fields):
+        set_number(fields, N_ROWS, rows)
+        set_number(fields[ROW_GROUPS].value.values[0], GROUP_ROWS, rows)
+
+    with_footer(path, change)
+    judged(tmp_path, path)
+
+
+@pytest.mark.parametrize("key", [PAGE_AT, PACKED_BYTES, UNPACKED_BYTES, 5])
+@pytest.mark.parametrize("value", [-1, 0, 1 << 40, (1 << 63) - 1])
+@pytest.mark.parametrize("column", [0, 1])
+def test_places_and_sizes_that_cannot_be(tmp_path, key, value, column):
+    """Offsets past the end, negative and enormous sizes, counts of values that are wrong."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(table(), path, use_dictionary=False)
+    with_footer(path, lambda fields: set_number(chunk_metadata(fields, column), key, value))
+    judged(tmp_path, path, codes=(0, 1, 2))
+
+
+@pytest.mark.parametrize("codec", ["snappy", "zstd", "gzip", "brotli", "lz4"])
+@pytest.mark.parametrize("column", ["logits", "text"])
+def test_pages_that_grow(tmp_path, everything, codec, column):
+    """A few kilobytes that unpack to hundreds of megabytes are refused, or read in bounded memory."""
+    if not everything and codec not in {"snappy", "zstd"}:
+        pytest.skip("only with --fault-table")
+    path = tmp_path / "x.parquet"
+    rows = 1000
+    grown = table(rows)
+    if column == "logits":
+        zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(rows * 60_000, np.float32)), 60_000)
+        grown = grown.set_column(0, "logits", zeros.cast(pa.list_(pa.float32())))
+    else:
+        grown = grown.append_column("text", pa.array(["x" * 300_000] * rows))
+    pq.write_table(grown, path, compression=codec, use_dictionary=False, data_page_size=1 << 30)
+    assert path.stat().st_size < 25 << 20
+
+    def change(fields):
+        # What the footer says is small.
+        set_number(chunk_metadata(fields, {"logits": 0, "text": 2}[column]), UNPACKED_BYTES, 1000)
+        fields[ROW_GROUPS].value.values[0][2] = Field(fields[ROW_GROUPS].value.values[0][2].kind, 3000)
+
+    judged(tmp_path, path, codes=(0, 1, 2), most=1300 << 20)
+    with_footer(path, change)
+    judged(tmp_path, path, codes=(0, 1, 2), most=1300 << 20)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\x1b[2J\x1b]0;owned\x07", "a\nbatchmax: error: b", "a\u202egnp", "a\x9b31m", "a\x00b"]
+)
+def test_names_do_nothing_to_a_terminal(tmp_path, name):
+    """Names of columns and files are shown, never obeyed."""
+    path = tmp_path / f"x{name.replace('/', '').replace(chr(0), '')}.parquet"
+    pq.write_table(table(**{name: pa.array([1.5] * 64)}).drop_columns("logits"), path)
+    judged(tmp_path, path)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    """An extension type that Arrow would once have unpickled is a column like any other."""
+    proof = tmp_path / "proof"
+
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(proof),)
+
+    payload = pickle.dumps(Payload())
+    metadata = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": payload}
+    fields = [field.with_metadata(metadata) for field in table().schema]
+    path = tmp_path / "x.parquet"
+    pq.write_table(table().cast(pa.schema(fields)), path)
+    judged(tmp_path, path, codes=(0,))
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("schema", [b"", b"garbage", b"////", base64.b64encode(b"\xff" * 300), "another"])
+def test_an_arrow_schema_that_lies(tmp_path, schema):
+    """Metadata that are no schema, or that of another table, make an error or no difference."""
+    path = tmp_path / "x.parquet"
+    if schema == "another":
+        other = pa.schema([("logits", pa.list_(pa.int8())), ("label", pa.list_(pa.string()))])
+        schema = base64.b64encode(other.serialize().to_pybytes())
+    pq.write_table(table().replace_schema_metadata({"ARROW:schema": schema}), path, store_schema=False)
+    judged(tmp_path, path, codes=(0, 1, 2))
+
+
+@pytest.mark.parametrize("depth", [10, 60, 200])
+@pytest.mark.parametrize("kind", ["list", "struct"])
+def test_columns_in_columns(tmp_path, depth, kind):
+    """Types nested deeply are carried, or refused."""
+    array = pa.array([1] * 64)
+    for _ in range(depth):
+        array = (
+            pa.ListArray.from_arrays(pa.array(range(65), pa.int32()), array)
+            if kind == "list"
+            else pa.StructArray.from_arrays([array], ["a"])
+        )
+    path = tmp_path / "x.parquet"
+    try:
+        pq.write_table(table(deep=array), path)
+    except pa.ArrowException as error:
+        pytest.skip(f"pyarrow writes none: {error}")
+    judged(tmp_path, path, codes=(0, 1, 2))
+
+
+def test_footers_in_footers(tmp_path):
+    """Thrift structs nested without end are refused, not followed until the stack is full."""
+    footer = b"\x1c" * 200_000 + b"\x00" * 200_001
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    judged(tmp_path, path)
+
+
+def test_many_columns(tmp_path):
+    """Three thousand columns take time, not a stack or much memory."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(table(**{f"c{number}": pa.array([number] * 64) for number in range(3000)}), path)
+    judged(tmp_path, path, codes=(0, 2), most=900 << 20)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"PAR1", b"PAR1PAR1", b"PAR1\0\0\0\0PAR1", b"PAR1\xff\xff\xff\xffPAR1", b"PARE" * 9]
+)
+def test_hardly_a_file(tmp_path, data):
+    """The least that may be called a Parquet file is none."""
+    path = tmp_path / "x.parquet"
+    path.write_bytes(data)
+    judged(tmp_path, path)
+
+
+def test_a_folder_with_a_stranger_in_it(tmp_path):
+    """Other files are named; those that are hidden are left alone."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pq.write_table(table(), folder / "1.parquet")
+    (folder / "_SUCCESS").touch()
+    (folder / ".notes").write_text("hidden")
+    code, _, err, _ = run(tmp_path, "score", folder, "-o", "out.parquet", "--quiet")
+    assert (code, err) == (0, "")
+    (folder / "notes.txt").write_text("a stranger")
+    code, _, err, _ = run(tmp_path, "score", folder, "-o", "other.parquet", "--quiet")
+    assert code == 1
+    assert "in/notes.txt: no Parquet file" in err
+    assert not Path(tmp_path / "other.parquet").exists()
