@@ -170,7 +170,7 @@ class Worker:
             self._start()
             return ended, said.decode(errors="replace")[-2000:]
         answer = json.loads(line)
-        if "Traceback" in answer["said"] or "unexpected" in answer["said"]:
+        if "Traceback" in answer["said"] or "is a bug in batchmax" in answer["said"]:
             return "called a bug", answer["said"]
         return f"exits {answer['codes']}", ""
 
