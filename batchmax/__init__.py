@@ -19,6 +19,7 @@ _HOMES = {
     "score": "pipeline",
     "scan": "pipeline",
     "convert": "conversion",
+    "verify": "verification",
     "score_batch": "scoring",
     "score_options": "options",
     "ScoreOptions": "options",

@@ -6,7 +6,8 @@
     ├── UsageError           an option or a column that cannot be            exit 2
     ├── DataError            the data are not what they must be              exit 1
     │   ├── BadRowError      one row, under the policy ``error``             exit 1
-    │   └── SparseVectorError    a Spark vector of few values (`matrices`)   exit 1
+    │   ├── SparseVectorError    a Spark vector of few values (`matrices`)   exit 1
+    │   └── WrongRowError    a scored row that cannot be (`row_values`)      exit 1
     ├── OutputError          the output exists, is the input, cannot be      exit 1
     └── GateError            a ``--fail-if`` condition is true               exit 4
 

@@ -32,6 +32,7 @@ COMMANDS = {
         "show": "Show the arithmetic of one row, step by step.",
     },
     "Keep": {
+        "verify": "Check a scored file or folder.",
         "convert": "Write logits in another layout.",
         "warmup": "Compile the kernels ahead of time.",
     },

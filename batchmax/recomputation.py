@@ -1,0 +1,353 @@
+"""An output held against its inputs: the same files, as many rows, and some rows worked out again exactly.
+
+A row's status follows from its logits and label by definition, its numbers from ``exact``: no kernel takes part.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.arrow import plain_array
+from batchmax.copying import Reading
+from batchmax.errors import BatchmaxError, DataError, UsageError
+from batchmax.exact import MOST_ULPS, ExactRow, loss_ulps, ulps
+from batchmax.job import Job
+from batchmax.labels import LabelColumn, Labels
+from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES, Status
+from batchmax.picked_rows import PickedRow, pick_rows
+from batchmax.plan import plan_parts
+from batchmax.row_values import RowReader, RowValues
+from batchmax.scored import AGAIN, Scored
+from batchmax.scoring import carried_columns, read_rows
+from batchmax.source import ParquetSource
+
+Array = NDArray[Any]
+
+SAME_INPUTS = "name the files that were scored, in their order"
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The largest error that was found in an output: in ULP, and in which row."""
+
+    ulp: float
+    row: int
+
+
+class Recomputation:
+    """What is worked out again of one output.
+
+    Parameters
+    ----------
+    scored
+        The output.
+    inputs
+        What it was made of: files, folders, globs.
+    logits
+        The column or columns of logits, where the output does not know: they had one column a class.
+
+    Attributes
+    ----------
+    errors
+        The largest error of each output that has one, over the rows so far.
+
+    Raises
+    ------
+    UsageError
+        A column that is not there.
+    DataError
+        They are other inputs than those that were scored.
+    """
+
+    def __init__(self, scored: Scored, inputs: Sequence[str | os.PathLike[str]], logits: str | None = None) -> None:
+        self.errors: dict[str, Worst] = {}
+        self._scored = scored
+        self._source = _open(scored, [os.fspath(path) for path in inputs], logits)
+        self._job = self._source.job
+        self._reader = RowReader(scored)
+        self._reader.use_label(self._job.label)
+        self._check_inputs()
+        self._check_counts()
+
+    @property
+    def label(self) -> LabelColumn | None:
+        """What the labels are."""
+        return self._job.label
+
+    @property
+    def files(self) -> int:
+        """The number of input files."""
+        return len(self._source.files)
+
+    @property
+    def n_rows(self) -> int:
+        """The number of input rows that were scored."""
+        limit = self._job.options.limit
+        rows: int = self._source.n_rows
+        return rows if limit is None else min(rows, limit)
+
+    def check(self, numbers: Sequence[int]) -> None:
+        """Work rows of the output out again.
+
+        Raises
+        ------
+        DataError
+            The first row that is not what its input makes of it.
+        """
+        kept = self._input_rows(numbers)
+        theirs = pick_rows(self._source.files, kept)
+        for ours, its_input in zip(pick_rows(self._scored.files, numbers), theirs, strict=True):
+            self._check_row(ours, its_input)
+
+    def _check_inputs(self) -> None:
+        """Compare the inputs with what the output says of them."""
+        files, known = self._source.files, self._scored.claims.inputs
+        where = self._scored.path
+        if not known:
+            return
+        if len(files) != len(known):
+            raise DataError(f"was made of {len(known):,} files, not {len(files):,}", where=where, remedy=SAME_INPUTS)
+        for file, (size, digest) in zip(files, known, strict=True):
+            if file.size != size:
+                what = f"has {file.size:,} bytes, but had {size:,} when {where} was made of it"
+                raise DataError(what, where=file.path, remedy=f"{SAME_INPUTS}, or {AGAIN}")
+            if file.footer_digest() != digest:
+                what = f"has another footer than when {where} was made of it"
+                raise DataError(what, where=file.path, remedy=f"{SAME_INPUTS}, or {AGAIN}")
+
+    def _check_counts(self) -> None:
+        """Compare the columns and the numbers of rows and parts."""
+        scored, job = self._scored, self._job
+        if job.schema.names != scored.schema.names:
+            raise DataError("has other columns than these inputs make", where=scored.path, remedy=SAME_INPUTS)
+        dropped = self.n_rows - scored.n_rows
+        if dropped and (dropped < 0 or job.options.on_bad_row != "drop"):
+            what = f"has {scored.n_rows:,} rows, and its inputs {self.n_rows:,}"
+            raise DataError(what, where=scored.path, remedy=AGAIN)
+        if not scored.is_folder or job.options.limit is not None:
+            return
+        parts = plan_parts(self._source.group_rows(), job.row_bytes)
+        if len(parts) != len(scored.files):
+            what = f"has {len(scored.files):,} parts, and its inputs make {len(parts):,}"
+            raise DataError(what, where=scored.path, remedy=AGAIN)
+
+    def _input_rows(self, numbers: Sequence[int]) -> list[int]:
+        """Return which rows of the inputs the rows of the output are; those that were dropped are not counted."""
+        if self._scored.n_rows == self.n_rows:
+            return list(numbers)
+        found: list[int] = []
+        wanted = sorted(numbers)
+        first = kept = 0
+        for status in self._statuses():
+            rows = np.flatnonzero(status > LAST_BAD)
+            while len(found) < len(wanted) and wanted[len(found)] < kept + len(rows):
+                found.append(first + int(rows[wanted[len(found)] - kept]))
+            first += len(status)
+            kept += len(rows)
+        if kept != self._scored.n_rows:
+            what = f"has {self._scored.n_rows:,} rows, and {kept:,} rows of its inputs are not bad"
+            raise DataError(what, where=self._scored.path, remedy=AGAIN)
+        return found
+
+    def _statuses(self) -> Iterator[Array]:
+        """Yield the statuses of all rows of the inputs that were scored."""
+        parts = plan_parts(self._source.group_rows(), self._job.row_bytes)
+        label = () if self._job.label is None else (self._job.label.name,)
+        left = self.n_rows
+        for chunk in self._source.chunks(parts, Reading((*self._job.logits.names, *label))):
+            matrix, labels, known = read_rows(chunk.batch, self._job, logits=chunk.logits)
+            status = row_statuses(matrix, labels, known)[:left]
+            left -= len(status)
+            yield status
+            if not left:
+                return
+
+    def _check_row(self, ours: PickedRow, its_input: PickedRow) -> None:
+        """Hold one row of the output against the row it was made of."""
+        where = f"{ours.place}, from {its_input.place}"
+        try:
+            matrix, labels, known = read_rows(its_input.batch, self._job)
+            given = self._reader.read(ours.batch)
+        except BatchmaxError as error:
+            raise DataError(error.what, where=where, remedy=AGAIN) from error
+        for field, array in carried_columns(its_input.batch, self._job):
+            if not _same(array, ours.batch.column(field.name)):
+                raise DataError(f"{field.name} is not that of the input", where=where, remedy=AGAIN)
+        status = int(row_statuses(matrix, labels, known)[0])
+        self._check_presence(given, status, where)
+        if status <= LAST_WITHOUT_PROBS:
+            return
+        row = _Row(matrix[0], labels if status > LAST_WITHOUT_LOSS else None, self._job)
+        for name, values in given.values.items():
+            if name in OUTPUTS and OUTPUTS[name].needs_label and status <= LAST_WITHOUT_LOSS:
+                continue
+            off, text = row.compare(name, values[0])
+            if not off <= MOST_ULPS:
+                raise DataError(f"{name} {text}", where=where, remedy=AGAIN)
+            if not row.is_measured(name):
+                continue
+            if name not in self.errors or off > self.errors[name].ulp:
+                self.errors[name] = Worst(off, ours.number)
+
+    def _check_presence(self, given: RowValues, status: int, where: str) -> None:
+        """Hold the status, and what is null, against the status that the row should have."""
+        name = STATUS_NAMES[status]
+        if given.status is not None and given.status[0] != status:
+            raise DataError(f"status is {STATUS_NAMES[given.status[0]]}, not {name}", where=where, remedy=AGAIN)
+        for output in given.values:
+            with_label = output in OUTPUTS and OUTPUTS[output].needs_label
+            present = bool((given.has_loss if with_label else given.has_probs)[0])
+            if present != (status > (LAST_WITHOUT_LOSS if with_label else LAST_WITHOUT_PROBS)):
+                what = f"{output} is {'there' if present else 'null'}, but the row is {name}"
+                raise DataError(what, where=where, remedy=AGAIN)
+
+
+class _Row:
+    """One row of logits worked out exactly, to hold outputs against."""
+
+    def __init__(self, logits: Array, labels: Labels | None, job: Job) -> None:
+        self._logits = logits
+        self._label = None if labels is None or labels.indices is None else int(labels.indices[0])
+        self._target = None if labels is None or labels.targets is None else labels.targets[0].tolist()
+        self._job = job
+        self._exact = ExactRow(logits.tolist(), job.options.beta)
+        self._order = np.argsort(-logits.astype(np.float64), kind="stable")
+
+    @staticmethod
+    def is_measured(name: str) -> bool:
+        """Return whether an output has an error in ULP, and is not just right or wrong."""
+        return name in {"probs", "log_probs", "loss", "confidence", "logsumexp", "top_k_probs"}
+
+    def compare(self, name: str, value: Any) -> tuple[float, str]:
+        """Return how far a value is from the exact one, in ULP, and what to say if that is too far."""
+        exact, job = self._exact, self._job
+        match name:
+            case "probs" | "log_probs":
+                return self._most(value, exact.probs if name == "probs" else exact.log_probs)
+            case "top_k_probs":
+                return self._most(value, [exact.probs[index] for index in self._order[: job.options.top_k]])
+            case "loss":
+                target = self._label if self._label is not None else self._target or ()
+                weights = None if job.class_weights is None else job.class_weights.tolist()
+                wanted = exact.loss(target, weights, job.options.label_smoothing)
+                return _told(loss_ulps(float(value), wanted, job.loss_dtype, job.n_classes), value, wanted)
+            case "confidence":
+                wanted = exact.probs[self._order[0]]
+                return _told(ulps(float(value), wanted, job.loss_dtype), value, wanted)
+            case "logsumexp":
+                at = max(exact.logsumexp.copy_abs(), exact.largest.copy_abs())
+                return _told(ulps(float(value), exact.logsumexp, job.loss_dtype, at), value, exact.logsumexp)
+            case _:
+                return self._compare_order(name, value)
+
+    def _compare_order(self, name: str, value: Any) -> tuple[float, str]:
+        """Compare what is either right or wrong; what the probabilities were held against already counts as right."""
+        order = self._order
+        wanted: dict[str, Any] = {"pred": int(order[0]), "top_k_classes": order[: self._job.options.top_k].tolist()}
+        if self._label is not None:
+            wanted |= {
+                "rank": int(np.flatnonzero(order == self._label)[0]) + 1,
+                "correct": bool(order[0] == self._label),
+            }
+        if name not in wanted:
+            return 0.0, ""
+        found = np.asarray(value).tolist()
+        right = found == wanted[name]
+        return (0.0 if right else math.inf), f"is {found}, and by the logits {wanted[name]}"
+
+    def _most(self, values: Array, wanted: Sequence[Any]) -> tuple[float, str]:
+        errors = [ulps(value, exact, self._job.dtype) for value, exact in zip(values.tolist(), wanted, strict=True)]
+        worst = max(range(len(errors)), key=errors.__getitem__)
+        error, text = _told(errors[worst], values[worst], wanted[worst])
+        return error, f"at {worst} {text}"
+
+
+def row_statuses(matrix: Array, labels: Labels, known: Array | None) -> NDArray[np.uint8]:
+    """Return the statuses of rows by their definition, (n,): what is masked alone is left to whoever knows the loss."""
+    n, k = matrix.shape
+    status = np.full(n, Status.OK, np.uint8)
+    if labels.indices is not None:
+        indices, ok = labels.indices, np.ones(n, np.bool_) if labels.status is None else labels.status == Status.OK
+        ignored = indices == labels.ignore_index
+        inside = (indices >= 0) & (indices < k)
+        masked = matrix[np.arange(n), np.where(inside, indices, 0)] == -np.inf
+        status[ok & inside & masked] = Status.MASKED_LABEL
+        status[ok & ~inside] = Status.BAD_LABEL
+        status[ok & ignored] = Status.IGNORED
+    elif labels.targets is not None:
+        with np.errstate(invalid="ignore"):
+            status[((matrix == -np.inf) & (labels.targets > 0)).any(axis=1)] = Status.MASKED_LABEL
+    odd = {
+        Status.ALL_MASKED: (matrix == -np.inf).all(axis=1),
+        Status.INF_LOGIT: (matrix == np.inf).any(axis=1),
+        Status.NAN_LOGIT: np.isnan(matrix).any(axis=1),
+    }
+    if labels.status is not None:
+        np.minimum(status, labels.status, out=status)
+    for number, rows in odd.items():
+        status[rows] = number
+    return status if known is None else np.minimum(status, known)
+
+
+def _open(scored: Scored, inputs: list[str], logits: str | None) -> ParquetSource:
+    """Open the inputs as the job did."""
+    options = scored.claims.options
+    if logits is not None or options.logits is not None:
+        return ParquetSource(inputs, replace(options, logits=logits or options.logits))
+    # One column a class: the output knows the first and the last name, and what the pattern made of them.
+    for pattern in (None, *_patterns(scored.claims.logits)):
+        try:
+            source = ParquetSource(inputs, replace(options, logits=pattern))
+        except UsageError:
+            continue
+        if source.job.logits.why == scored.claims.logits:
+            return source
+    raise UsageError(
+        f"which columns hold the logits is not known: they were {scored.claims.logits}",
+        where="--logits",
+        remedy="give the pattern that they were scored with, such as --logits 'score_*'",
+    )
+
+
+def _patterns(why: str) -> Iterator[str]:
+    """Yield patterns for columns of which the first and the last are known, from the narrowest to the widest."""
+    names = re.findall(r"'(.*?)'(?= |$)", why)
+    if len(names) != 2:
+        return
+    opening = _common_start(*names)
+    closing = _common_start(*(name[len(opening) :][::-1] for name in names))[::-1]
+    for length in range(len(opening), -1, -1):
+        yield f"{_literal(opening[:length])}*{_literal(closing)}"
+
+
+def _common_start(first: str, second: str) -> str:
+    same = [a == b for a, b in zip(first, second, strict=False)]
+    return first[: same.index(False)] if False in same else first[: len(same)]
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
+def _same(ours: pa.Array, theirs: pa.Array) -> bool:
+    """Return whether two arrays of one value hold the same, NaN being the same as NaN."""
+    ours, theirs = plain_array(ours), plain_array(theirs)
+    if ours.equals(theirs):
+        return True
+    try:
+        return repr(ours[0].as_py()) == repr(theirs[0].as_py())
+    except (ValueError, ImportError, pa.ArrowException):
+        return False
+
+
+def _told(error: float, value: Any, exact: Any) -> tuple[float, str]:
+    return error, f"is {float(value):.17g}, {error:.3g} ULP from the exact {exact:.17g}"

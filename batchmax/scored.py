@@ -1,0 +1,320 @@
+"""A scored output as it lies on the disk: its files, and what they say of how they were made.
+
+Every file of an output has the key ``batchmax`` in its metadata, JSON that ``provenance`` wrote: the options, the new
+columns, the inputs. A folder has a manifest beside it. Whether the numbers agree with all that is for others to find
+out; what cannot be read as such a thing is refused here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchmax.arrow import plain_type
+from batchmax.columns import OutputLayout
+from batchmax.errors import DataError
+from batchmax.finished import JOB_KEY, SUCCESS, read_manifest
+from batchmax.option_values import check_type
+from batchmax.options import FloatName, ScoreOptions
+from batchmax.outputs import OUTPUTS, TOP_K_OUTPUTS
+from batchmax.parquet_files import InputFile, arrow_schema, open_file
+from batchmax.places import manifest_of
+from batchmax.sink import SUMMARY_KEY
+from batchmax.storage import refuse_streams_and_stores
+
+PART = re.compile(r"part-(\d{5,})\.parquet")
+REJECTED = ("row", "status")
+"""The last columns of a file with rejected rows."""
+AGAIN = "score it again: --if-exists overwrite"
+"""What helps where an output is not what it was."""
+
+TAKEN_OVER = (
+    "beta",
+    "input",
+    "logits_dtype",
+    "ignore_index",
+    "label_smoothing",
+    "limit",
+    "on_bad_row",
+    "top_k",
+    "prefix",
+)
+"""Options that are kept in the metadata as they are."""
+
+Said = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """What an output says of how it was made.
+
+    Attributes
+    ----------
+    options
+        Those that made it, but ``logits``, which is None for one column a class.
+    logits
+        The name of the column of logits, or a text about the columns.
+    outputs
+        The new columns by what they are, in their order, with those of ``top_k``.
+    inputs
+        The size and the footer's digest of each input.
+    """
+
+    options: ScoreOptions
+    logits: str
+    n_classes: int
+    outputs: tuple[str, ...]
+    layout: OutputLayout
+    dtype: FloatName
+    inputs: tuple[tuple[int, str], ...]
+
+    @property
+    def loss_dtype(self) -> np.dtype[Any]:
+        """The type of the columns that hold one float a row."""
+        return np.dtype(np.promote_types(self.dtype, np.float32))
+
+    def width(self, output: str) -> int:
+        """Return how many columns an output has."""
+        is_wide = self.layout == "wide" and output not in TOP_K_OUTPUTS and OUTPUTS[output].kind == "matrix"
+        return self.n_classes if is_wide else 1
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A scored output: a file, or the parts of a folder in their order.
+
+    Attributes
+    ----------
+    columns
+        The names of each output's columns.
+    summary
+        What the job said when it ended: of a folder its manifest, of a file the summary in its footer; None without.
+    """
+
+    path: str
+    files: list[InputFile]
+    is_folder: bool
+    schema: pa.Schema
+    claims: Claims
+    columns: dict[str, tuple[str, ...]]
+    summary: Said | None
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows in all files, as their footers say."""
+        return sum(file.metadata.num_rows for file in self.files)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+def open_scored(path: str) -> Scored:
+    """Open what ``score`` wrote, a file or a folder, and compare what its files say with each other.
+
+    Raises
+    ------
+    DataError
+        Nothing is there, it is nothing that ``score`` wrote, or it is not whole.
+    UsageError
+        It is no path but a stream or a URI.
+    """
+    refuse_streams_and_stores(path)
+    is_folder = Path(path).is_dir()
+    if not is_folder and not Path(path).exists():
+        raise DataError("no such file or folder", where=path, remedy=f"look: ls {shlex.quote(str(Path(path).parent))}")
+    manifest = _manifest(Path(path)) if is_folder else None
+    files = [open_file(name) for name in (_parts(Path(path)) if is_folder else [path])]
+    first = files[0]
+    said = [_own_metadata(file) for file in files]
+    claims = _claims(first.path, said[0])
+    schema = arrow_schema(first)
+    for file, theirs in zip(files, said, strict=True):
+        if theirs != said[0] or not arrow_schema(file).equals(schema):
+            what = f"is from another job than {first.path}: their metadata or columns differ"
+            raise DataError(what, where=file.path, remedy=AGAIN)
+    summaries = [_summary(file) for file in files]
+    for file, summary in zip(files, summaries, strict=True):
+        _check_rows(file.path, file.metadata.num_rows, summary, "the summary in its footer", claims)
+    scored = Scored(
+        path,
+        files,
+        is_folder,
+        schema,
+        claims,
+        _new_columns(first.path, schema, claims),
+        manifest if is_folder else summaries[0],
+    )
+    _check_rows(path, scored.n_rows, manifest, "the manifest beside it", claims)
+    return scored
+
+
+def _check_rows(path: str, rows: int, summary: Said | None, who: str, claims: Claims) -> None:
+    """Compare a number of rows with what a summary says of the rows that were read."""
+    if summary is None:
+        return
+    read, bad = summary.get("n_rows"), summary.get("bad_rows")
+    if not isinstance(read, int) or not isinstance(bad, int):
+        raise DataError(f"{who} does not say how many rows there are", where=path, remedy=AGAIN)
+    left = read - bad if claims.options.on_bad_row == "drop" else read
+    if left != rows:
+        raise DataError(f"{rows:,} rows are there, but {who} says {left:,}", where=path, remedy=AGAIN)
+
+
+def _manifest(folder: Path) -> Said:
+    path = manifest_of(folder)
+    if not path.is_file():
+        raise DataError(
+            "there is no manifest beside this folder",
+            where=str(path),
+            remedy=f"name a folder that score wrote, or one of the files: ls {shlex.quote(str(folder))}",
+        )
+    found = read_manifest(path)
+    if found is None:
+        raise DataError("this is no manifest that batchmax wrote", where=str(path), remedy=AGAIN)
+    return found
+
+
+def _parts(folder: Path) -> list[str]:
+    """Return the parts of a folder, none missing between them and nothing else beside them."""
+    names = {path.name for path in folder.iterdir()}
+    if SUCCESS not in names:
+        raise DataError(f"there is no {SUCCESS} in it, so it is not whole", where=str(folder), remedy=AGAIN)
+    names.discard(SUCCESS)
+    strange = sorted(name for name in names if not PART.fullmatch(name))
+    if strange:
+        raise DataError(
+            "batchmax did not write this file", where=str(folder / strange[0]), remedy="move it to another folder"
+        )
+    numbers = {int(match[1]) for match in map(PART.fullmatch, names) if match}
+    missing = next(number for number in range(len(names) + 1) if number not in numbers)
+    if missing < len(names) or not names:
+        raise DataError(f"part-{missing:05d}.parquet is missing", where=str(folder), remedy=AGAIN)
+    return [str(folder / name) for name in sorted(names, key=lambda name: int(name[5:-8]))]
+
+
+def _own_metadata(file: InputFile) -> bytes:
+    said = (file.metadata.metadata or {}).get(JOB_KEY.encode())
+    if said is None:
+        raise DataError(
+            "batchmax score did not write this file, or its footer has lost the key 'batchmax'",
+            where=file.path,
+            remedy=f"to see what is in it: batchmax inspect {shlex.quote(file.path)}",
+        )
+    return bytes(said)
+
+
+def _summary(file: InputFile) -> Said | None:
+    said = (file.metadata.metadata or {}).get(SUMMARY_KEY.encode())
+    if said is None:
+        return None
+    try:
+        found = json.loads(said)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DataError("the summary in its footer cannot be read", where=file.path, remedy=AGAIN)
+    return found
+
+
+def _claims(path: str, raw: bytes) -> Claims:
+    """Read the metadata of an output, every value checked."""
+    try:
+        said = json.loads(raw)
+        if said.get("command", "score") != "score":
+            what = f"batchmax {said['command']} wrote this, which computes nothing to verify"
+            raise DataError(what, where=path, remedy="name what score wrote")
+        classes, weights, given = said["classes"], said["class_weights"], said["options"]
+        is_name = isinstance(said["logits"], list)
+        options = ScoreOptions(
+            logits=said["logits"][0] if is_name else None,
+            label=said["label"] or "none",
+            classes=None if classes is None else tuple(classes),
+            n_classes=said["n_classes"],
+            outputs=tuple(said["outputs"]),
+            class_weights=None if weights is None else tuple(weights),
+            layout=None if said["layout"] == "large_list" else said["layout"],
+            dtype=said["dtype"],
+            columns=None if given["columns"] is None else tuple(given["columns"]),
+            exclude=tuple(given["exclude"]),
+            **{name: given[name] for name in TAKEN_OVER},
+        )
+        inputs = tuple((file["size"], file["footer_sha256"]) for file in said["inputs"])
+        outputs = tuple(said["outputs"])
+        for name, value, hint in (
+            ("n_classes", said["n_classes"], int),
+            ("dtype", said["dtype"], FloatName),
+            ("layout", said["layout"], OutputLayout),
+        ):
+            check_type(name, value, hint)
+        return Claims(
+            options=options,
+            logits=str(options.logits if is_name else said["logits"]),
+            n_classes=said["n_classes"],
+            outputs=(*outputs, *(TOP_K_OUTPUTS if options.top_k else ())),
+            layout=said["layout"],
+            dtype=said["dtype"],
+            inputs=inputs,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise DataError("its metadata 'batchmax' make no sense", where=path, remedy=AGAIN) from error
+
+
+def _new_columns(path: str, schema: pa.Schema, claims: Claims) -> dict[str, tuple[str, ...]]:
+    """Return the columns of each output: they come last, in the order that they were asked for."""
+    widths = {name: claims.width(name) for name in claims.outputs}
+    first = len(schema) - sum(widths.values())
+    columns: dict[str, tuple[str, ...]] = {}
+    for output, width in widths.items():
+        wanted = claims.options.prefix + output
+        for at in range(first, first + width):
+            name = schema.names[at] if at >= 0 else None
+            if name is None or not _is_called(name, output, wanted, claims) or not _is_kind(schema, at, output, claims):
+                what = f"column {wanted!r} is not where the metadata say, or of another type"
+                if schema.names[-1].endswith(REJECTED[-1]) and schema.names[-2].endswith(REJECTED[-2]):
+                    what = "this file holds rejected rows, no scores"
+                raise DataError(what, where=path, remedy=f"name the output itself, or {AGAIN}")
+        columns[output] = tuple(schema.names[first : first + width])
+        first += width
+    return columns
+
+
+def _is_called(name: str, output: str, wanted: str, claims: Claims) -> bool:
+    if claims.layout == "wide" and output in OUTPUTS and OUTPUTS[output].kind == "matrix":
+        return bool(name.startswith(f"{wanted.removesuffix('s')}_"))
+    return bool(name == wanted)
+
+
+def _is_kind(schema: pa.Schema, at: int, output: str, claims: Claims) -> bool:
+    """Return whether a column has the type of an output."""
+    kind = schema.field(at).type
+    number, label = pa.from_numpy_dtype(np.dtype(claims.dtype)), pa.string() if claims.options.classes else pa.int32()
+    if output in TOP_K_OUTPUTS:
+        return bool(pa.types.is_list(kind)) and bool(
+            kind.value_type == (label if output == "top_k_classes" else number)
+        )
+    if OUTPUTS[output].kind == "matrix":
+        if claims.layout == "wide":
+            return bool(kind == number)
+        is_kind = {
+            "list": pa.types.is_list,
+            "large_list": pa.types.is_large_list,
+            "fixed": pa.types.is_fixed_size_list,
+        }[claims.layout]
+        return bool(is_kind(kind)) and bool(kind.value_type == number)
+    types = {
+        "float": pa.from_numpy_dtype(claims.loss_dtype),
+        "int32": label if output == "pred" else pa.int32(),
+        "bool": pa.bool_(),
+        "status": pa.string(),
+    }
+    return bool(plain_type(kind) == types[OUTPUTS[output].kind])

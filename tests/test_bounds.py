@@ -1,0 +1,78 @@
+"""What is right lies between the bounds, and what is wrong by more than rounding does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import batchmax
+from batchmax.bounds import Accuracy, Evidence, log_sum_bound, off_one, outside, sum_bound
+from tests import oracle
+
+DTYPES = [np.float16, np.float32, np.float64]
+
+
+def scored(dtype, n_classes, spread, n=300):
+    """Return logits, and probabilities and log-probabilities as they are written in a type."""
+    rng = np.random.default_rng([n_classes, int(spread)])
+    logits = rng.standard_normal((n, n_classes)).astype(np.float64 if dtype == np.float64 else np.float32)
+    logits *= logits.dtype.type(spread)
+    with np.errstate(over="ignore"):
+        written = [batchmax.softmax(logits).astype(dtype), batchmax.log_softmax(logits).astype(dtype)]
+    return logits, *(values.astype(np.float64) for values in written)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_classes", [1, 2, 10, 1000])
+@pytest.mark.parametrize("spread", [0.1, 5, 300])
+def test_sums_and_intervals_hold_for_what_is_right(dtype, n_classes, spread):
+    """Rows that were computed rightly sum to 1 within the bound, and the exact values lie in the intervals."""
+    logits, probs, log_probs = scored(dtype, n_classes, spread)
+    assert off_one(probs, sum_bound(dtype, n_classes)).max() <= sum_bound(dtype, n_classes)
+    assert off_one(np.exp(log_probs), log_sum_bound(dtype, n_classes)).max() <= log_sum_bound(dtype, n_classes)
+    exact = oracle.softmax(logits)
+    costs = -oracle.log_softmax(logits)
+    for evidence in (Evidence(probs, dtype), Evidence(log_probs, dtype, logs=True)):
+        for values, (low, high) in ((exact, evidence.probs), (costs, evidence.costs)):
+            assert (low <= values).all()
+            assert (values <= high).all()
+        labels = logits.argmin(axis=1)
+        low, high = evidence.label_losses(labels)
+        rows = np.arange(len(labels))
+        assert ((low <= costs[rows, labels]) & (costs[rows, labels] <= high)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_changed_probability_is_more_than_rounding(dtype):
+    """The sum bound is a few units: a probability that is off by sixteen of those at 1 is seen."""
+    _, probs, _ = scored(dtype, 10, 2)
+    probs[7, 3] += 16 * float(np.finfo(dtype).eps)
+    away = off_one(probs, sum_bound(dtype, 10))
+    assert np.flatnonzero(away > sum_bound(dtype, 10)).tolist() == [7]
+
+
+def test_a_sum_beyond_the_bound_is_summed_exactly():
+    """What plain float64 makes of a sum is not held against the row."""
+    row = np.full((1, 3 * 10**5), 1 / (3 * 10**5))
+    assert off_one(row, 0.0)[0] == pytest.approx(abs(float(np.longdouble(row[0, 0]) * row.size - 1)), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_zero_says_that_a_loss_is_large(dtype):
+    """A probability of 0 stands for all that round to it: its loss may be infinite, but not small."""
+    low, high = Evidence(np.array([[0.0, 1.0]]), dtype).label_losses(np.array([0]))
+    info = np.finfo(dtype)
+    # Of float64's subnormal numbers nothing is promised.
+    smallest = float(info.tiny if dtype == np.float64 else info.smallest_subnormal)
+    assert high[0] == np.inf
+    assert -np.log(3 * smallest) - 1 < low[0] < -np.log(smallest) + 1
+
+
+def test_outside_knows_nan_and_both_sides():
+    """NaN is outside of everything; a unit more or less at a limit is not."""
+    one = np.array([1.0])
+    accuracy = Accuracy.of(np.float32)
+    eps = float(np.finfo(np.float32).eps)
+    assert outside(np.array([np.nan]), one - 1, one, accuracy).all()
+    for value, wrong in ((1 + 2 * eps, False), (1 - 2 * eps, False), (1 + 4 * eps, True), (1 - 4 * eps, True)):
+        assert outside(np.array([value]), one, one, accuracy)[0] == wrong
