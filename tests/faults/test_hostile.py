@@ -109,8 +109,10 @@ def test_rows_that_are_not_there(tmp_path, rows):
 @pytest.mark.parametrize("key", [PAGE_AT, PACKED_BYTES, UNPACKED_BYTES, 5])
 @pytest.mark.parametrize("value", [-1, 0, 1 << 40, (1 << 63) - 1])
 @pytest.mark.parametrize("column", [0, 1])
-def test_places_and_sizes_that_cannot_be(tmp_path, key, value, column):
+def test_places_and_sizes_that_cannot_be(tmp_path, everything, key, value, column):
     """Offsets past the end, negative and enormous sizes, counts of values that are wrong."""
+    if not everything and (column, value) not in {(0, -1), (0, 1 << 40), (1, 1 << 40)}:
+        pytest.skip("only with --fault-table")
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path, use_dictionary=False)
     with_footer(path, lambda fields: set_number(chunk_metadata(fields, column), key, value))
@@ -121,7 +123,7 @@ def test_places_and_sizes_that_cannot_be(tmp_path, key, value, column):
 @pytest.mark.parametrize("column", ["logits", "text"])
 def test_pages_that_grow(tmp_path, everything, codec, column):
     """A few kilobytes that unpack to hundreds of megabytes are refused, or read in bounded memory."""
-    if not everything and codec not in {"snappy", "zstd"}:
+    if not everything and codec != "zstd":
         pytest.skip("only with --fault-table")
     path = tmp_path / "x.parquet"
     rows = 1000
@@ -184,8 +186,10 @@ def test_an_arrow_schema_that_lies(tmp_path, schema):
 
 @pytest.mark.parametrize("depth", [10, 60, 200])
 @pytest.mark.parametrize("kind", ["list", "struct"])
-def test_columns_in_columns(tmp_path, depth, kind):
+def test_columns_in_columns(tmp_path, everything, depth, kind):
     """Types nested deeply are carried, or refused."""
+    if not everything and depth == 10:
+        pytest.skip("only with --fault-table")
     array = pa.array([1] * 64)
     for _ in range(depth):
         array = (
