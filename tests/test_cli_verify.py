@@ -131,6 +131,7 @@ def test_names_cannot_act_on_the_terminal(run, tmp_path):
     code, out, err = run(scored, logits)
     assert (code, err) == (0, "")
     assert "\x1b" not in out
+    assert "\u202e" not in out  # unlike escape sequences, nobody else takes it out on the way
     assert "\\x1b[2J" in out
     whole = bytearray(scored.read_bytes())
     whole[200] ^= 1

@@ -312,6 +312,13 @@ def test_a_page_that_lost_its_checksum_is_found(logits, out):
     assert "lost its checksum" in refused(out)
 
 
+def test_the_first_bytes_are_looked_at(logits, out):
+    """A file whose magic bytes are others is damaged, though everything else can be read."""
+    batchmax.score(logits, out)
+    flipped(out, 2)
+    assert "does not begin as Parquet" in refused(out)
+
+
 @pytest.mark.parametrize("cut", [1, 100, 5000])
 def test_a_file_that_was_cut_short_is_found(logits, out, cut):
     """Whatever is missing at the end."""
@@ -380,6 +387,23 @@ def test_a_changed_number_is_found(with_everything, out, what):
     assert f"{out}: row 31 (row group 1)" in said
     assert says in said
     assert says not in {"", "row"}
+
+
+def test_a_class_twice_is_found_by_itself(with_everything, out):
+    """A class that is named twice in the top, with its own probability both times, is no top."""
+    shutil.copy(with_everything[1], out)
+    twice = put(31, lambda row: [row[0], row[0], row[2]])
+    change(out, top_k_classes=twice, top_k_probs=twice)
+    assert "top_k_classes are not the most probable ones" in refused(out)
+
+
+@pytest.mark.parametrize("size", [1, 700, 1 << 20])
+def test_rows_are_the_same_in_batches_of_any_size(with_everything, monkeypatch, size):
+    """However few rows are decoded at once, each is compared with its own input, and the row that is wrong is named."""
+    monkeypatch.setattr("batchmax.picked_rows.BATCH_BYTES", size)
+    logits, scored = with_everything
+    for number in range(3):
+        assert batchmax.verify(scored, logits, sample=9, seed=number).sampled_rows == 9
 
 
 def test_writing_again_changes_nothing(with_everything, out):
@@ -579,10 +603,16 @@ def test_other_inputs_are_found(tmp_path, logits, out):
     other = written(tmp_path / "other.parquet", 61)
     assert "bytes" in refused(out, other)
     assert "made of 1 files, not 2" in refused(out, logits, logits)
-    same_size = tmp_path / "same.parquet"
-    shutil.copy(logits, same_size)
-    flipped(same_size, Path(logits).stat().st_size - 20, 0x01)
-    assert "footer" in refused(out, same_size) or "read" in refused(out, same_size)
+    table = pq.read_table(logits)
+    sizes = set()
+    for model in ("one", "two"):
+        source = tmp_path / f"{model}.parquet"
+        pq.write_table(table.replace_schema_metadata({"model": model}), source)
+        sizes.add(source.stat().st_size)
+    assert len(sizes) == 1
+    batchmax.score(tmp_path / "one.parquet", out, if_exists="overwrite")
+    batchmax.verify(out, tmp_path / "one.parquet")
+    assert "has another footer" in refused(out, tmp_path / "two.parquet")
     with pytest.raises(UsageError):
         batchmax.verify(out, DATA / "labels/digits_string.parquet", logits="nothing")
 
