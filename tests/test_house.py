@@ -268,7 +268,7 @@ def test_the_first_call_sets_up_and_the_next_only_runs(clone, tmp_path):
 def test_each_script_installs_its_extra(clone):
     """The tests' and the checks' tools are installed when they are first asked for, not before."""
     assert clone.run("test", "-k", "a b")[1] == "[-m][pytest][-k][a b]"
-    assert clone.run("check")[1].split() == ["ruff", "ruff", "mypy"]
+    assert clone.run("check")[1].split()[:3] == ["ruff", "ruff", "mypy"]
     clone.run("test")
     clone.run("check")
     assert clone.installed() == [".[test]", ".[check]"]

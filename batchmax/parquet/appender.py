@@ -67,7 +67,7 @@ class Appender:
         self._writing: deque[Future[None]] = deque()
         self._filled = size % STAGE_BYTES
         self._at = os.lseek(descriptor, size - self._filled, os.SEEK_SET)
-        if os.preadv(descriptor, [self._stages[0][: self._filled].data], self._at) != self._filled:
+        if self._filled and os.preadv(descriptor, [self._stages[0][: self._filled].data], self._at) != self._filled:
             raise OSError(errno.EIO, "the file is shorter than it was")
         self._direct = bool(DIRECT) and self._switch(DIRECT)
         self._writer = ThreadPoolExecutor(1, "append")

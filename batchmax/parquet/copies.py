@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from batchmax import kernels
 from batchmax.parquet.encoded import (
@@ -149,7 +150,7 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
     """Compare pages with what the footer says of them."""
     counts: Counter[tuple[bool, int]] = Counter()
     versions: set[int] = set()
-    values = nulls = unpacked = 0
+    values = nulls = unpacked = pages_rows = 0
     for index, page in enumerate(pages):
         found = page_header(page.header)
         if found is None or (index and found[0] == DICTIONARY_PAGE):
@@ -166,7 +167,10 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
             counts[False, own[4 if kind == DATA_PAGE_V2 else 2]] += 1
             versions.add(kind)
             values += own[1]
-            nulls += own[2] if kind == DATA_PAGE_V2 else 0
+            if kind == DATA_PAGE_V2:
+                _check_second_version(page, own, metadata[CODEC].value, leaf)
+                nulls += own[2]
+                pages_rows += own[3]
     if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
         raise NotCopyable("the pages have other encodings than the footer says, or it does not say")
     has_dictionary = bool(pages) and pages[0].header[1].value == DICTIONARY_PAGE
@@ -178,9 +182,26 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
     if unpacked != metadata[UNPACKED_BYTES].value:
         raise NotCopyable("the pages have another size than the footer says")
     if DATA_PAGE_V2 in versions:
+        if versions == {DATA_PAGE_V2} and pages_rows != rows:
+            raise NotCopyable("the pages hold another number of rows than the footer says")
         known = metadata[STATISTICS].value.get(NULL_COUNT) if STATISTICS in metadata else None
         if known is None or known.value != nulls:
             raise NotCopyable("the number of nulls is not known")
+
+
+def _check_second_version(page: PackedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> None:
+    """Refuse a data page of version 2 whose levels, which are not packed, or values are not as its header says."""
+    size, levels = number(page.header, 2), own[5] + own[6]
+    lengths = ((own[5], leaf.definition), (own[6], leaf.repetition))
+    if any(length < 0 or bool(length) != bool(most) for length, most in lengths) or levels > min(size, len(page.body)):
+        raise NotCopyable("the levels of a page are not as its header says")
+    if min(own[1], own[2], own[3]) < 0:
+        raise NotCopyable("a page says that it has less than nothing")
+    values = page.body[levels:]
+    if own.get(7, True) and (len(values) or size != levels):
+        unpack(values, size - levels, codec)
+    elif len(values) != size - levels:
+        raise NotCopyable("a page has another size than it says")
 
 
 def _encodings(metadata: Struct) -> Counter[tuple[bool, int]]:
