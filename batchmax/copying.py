@@ -61,13 +61,14 @@ class Copying:
 
 
 class Copier:
-    """Copies columns of one open file."""
+    """Copies columns of one open file, chunks and pages of at most so many bytes."""
 
-    def __init__(self, descriptor: int, footer: Footer, copying: Copying, ways: Ways) -> None:
+    def __init__(self, descriptor: int, footer: Footer, copying: Copying, ways: Ways, most: int) -> None:
         self._descriptor = descriptor
         self._footer = footer
         self._copying = copying
         self._ways = ways
+        self._most = most
 
     def copy(self, group: int, rows: int, *, whole: bool) -> CopiedColumns:
         """Return what an output may have from a row group of so many rows.
@@ -80,7 +81,7 @@ class Copier:
             if column is None or not self._copying.schema.takes(column):
                 continue
             try:
-                chunks[name] = copy_column(self._descriptor, self._footer, group, column)
+                chunks[name] = copy_column(self._descriptor, self._footer, group, column, self._most)
             except NotCopyable as error:
                 self._ways.refused(str(error))
         self._ways.copied += len(chunks)

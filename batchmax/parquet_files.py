@@ -154,7 +154,8 @@ class reading:  # noqa: N801 - reads as a phrase
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, BatchmaxError | GeneratorExit) or not isinstance(error, Exception):
+        passing = BatchmaxError | GeneratorExit | MemoryError
+        if error is None or isinstance(error, passing) or not isinstance(error, Exception):
             return
         name = shlex.quote(self._path)
         if isinstance(error, FileNotFoundError):
@@ -163,7 +164,7 @@ class reading:  # noqa: N801 - reads as a phrase
             raise DataError("may not be read", where=self._path, remedy=f"look: ls -l {name}") from error
         text = "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
         what, remedy = f"cannot be read: {text}", f"the file is damaged: make it again; look: batchmax inspect {name}"
-        if "magic bytes" in text or "too small" in text.lower() or "file size is" in text:
+        if "magic bytes" in text or "file size is" in text:
             what, remedy = _unlike_parquet(self._path)
         raise DataError(what, where=self._path, remedy=remedy) from error
 

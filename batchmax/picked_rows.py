@@ -10,6 +10,7 @@ from itertools import accumulate
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchmax.allowance import whole_batches
 from batchmax.arrow import without_views
 from batchmax.errors import DataError
 from batchmax.parquet_files import InputFile, parquet_file, reading
@@ -68,7 +69,7 @@ def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.Record
             end = first + group.num_rows
             at = first
             if left and left[0] < end:
-                for batch in parquet.iter_batches(batch_rows(group), [number]):
+                for batch in whole_batches(file, parquet, number, batch_rows(group)):
                     while left and left[0] < at + batch.num_rows:
                         row = left.pop(0)
                         yield row, without_views(batch.slice(row - at, 1))

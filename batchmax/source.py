@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from batchmax.allowance import Allowance
 from batchmax.arrow import without_views
 from batchmax.chunks import MOST_ROW_GROUP_ROWS, Chunk, Cut, Origin, Part, Ways, plan_cut, regroup, skipped
 from batchmax.columns import LogitsColumn, find_logits
@@ -39,6 +40,9 @@ MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
 
 ROWS_JUDGED = 1024
 """Rows by which the size of text in memory is judged."""
+
+BYTES_JUDGED = 64 << 20
+"""Bytes that these may have; otherwise fewer rows are judged."""
 
 NOWHERE = Origin("", 0, None)
 """Stands for the origin of rows until it is known."""
@@ -135,7 +139,7 @@ class ParquetSource:
         with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
             copier = None
             if how.copying is not None and file.footer is not None:
-                copier = Copier(descriptor, file.footer, how.copying, self.ways)
+                copier = Copier(descriptor, file.footer, how.copying, self.ways, self._options.memory_limit // 4)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = parquet.metadata.row_group(group).num_rows
@@ -162,7 +166,7 @@ class ParquetSource:
             # What is copied is not decoded; the first row group is all the same, so that a footer which is wrong
             # about a whole column does not go unnoticed.
             still = how if group == 0 else self._still_read(how, copied)
-            batches = self._batches(file, parquet, descriptor, group, cut.piece, still)
+            batches = self._batches(file, parquet, descriptor, group, cut, still)
             origin = Origin(file.path, row, group)
             chunks = (replace(chunk, origin=origin, copied=copied) for chunk in batches)
             for chunk in regroup(chunks, cut.group, cut.piece):
@@ -187,7 +191,7 @@ class ParquetSource:
         return replace(how, columns=[name for name in how.columns if name not in copied.chunks or name in needed])
 
     def _batches(
-        self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, group: int, rows: int, how: Reading
+        self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, group: int, cut: Cut, how: Reading
     ) -> Iterator[Chunk]:
         """Read a row group, the logits as a matrix if they are one as far as the pages show it."""
         done = 0
@@ -196,7 +200,8 @@ class ParquetSource:
             others = [name for name in how.columns or () if name not in self.job.logits.names]
             # Handing one column to another thread takes longer than decoding it.
             try:
-                for batch in parquet.iter_batches(rows, [group], others, use_threads=len(others) > 1):
+                allowance = self._allowance(file, descriptor, group, others, cut.group)
+                for batch in allowance.batches(parquet, cut.piece, others, use_threads=len(others) > 1):
                     logits = _matrix(batch.num_rows, self.job.n_classes, reader.dtype)
                     reader.read_into(logits)
                     logits.flags.writeable = False
@@ -209,7 +214,8 @@ class ParquetSource:
                 return
         self.ways.slow += 1
         # Batches before the one that could not be read as a matrix are read again, but not given again.
-        for batch in itertools.islice(parquet.iter_batches(rows, [group], how.columns), done, None):
+        allowance = self._allowance(file, descriptor, group, how.columns, cut.group)
+        for batch in itertools.islice(allowance.batches(parquet, cut.piece, how.columns), done, None):
             yield Chunk(without_views(batch), NOWHERE)
 
     def _matrix_reader(self, file: InputFile, descriptor: int, group: int, how: Reading) -> MatrixReader | None:
@@ -230,11 +236,17 @@ class ParquetSource:
         try:
             row_group = file.footer.row_group(group)
             chunk = row_group.chunk(number)
-            reader = MatrixReader(descriptor, chunk, leaf, row_group.n_rows, job.n_classes, how.workers)
+            most = self._options.memory_limit // 8
+            reader = MatrixReader(descriptor, chunk, leaf, row_group.n_rows, job.n_classes, how.workers, most)
         except (NotAMatrix, FooterError, ThriftError) as error:
             self.ways.refused(str(error))
             return None
         return reader if reader.dtype == job.logits.dtype else None
+
+    def _allowance(
+        self, file: InputFile, descriptor: int, group: int, names: Sequence[str] | None, kept_rows: int | None = None
+    ) -> Allowance:
+        return Allowance(file, descriptor, group, self.schema, names, self._options.memory_limit, kept_rows)
 
     def _cut(self, file: InputFile, metadata: pq.RowGroupMetaData) -> Cut:
         stored = metadata.total_byte_size // max(metadata.num_rows, 1)
@@ -249,16 +261,33 @@ class ParquetSource:
             variable = [field.name for field in self.job.carried if not _has_fixed_width(field.type)]
             n_bytes = 0
             if variable:
-                with reading(file.path), parquet_file(file) as parquet:
-                    batch = next(parquet.iter_batches(ROWS_JUDGED, columns=variable), None)
+                with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
+                    batch = self._first_rows(file, parquet, descriptor, variable)
                     n_bytes = 0 if batch is None else 2 * batch.nbytes // max(batch.num_rows, 1)
             self._unpacked[file.path] = n_bytes
         return self._unpacked[file.path]
 
+    def _first_rows(
+        self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, names: Sequence[str]
+    ) -> pa.RecordBatch | None:
+        """Return some columns of the first rows: fewer where these are large."""
+        for group in range(parquet.num_row_groups):
+            rows = min(ROWS_JUDGED, parquet.metadata.row_group(group).num_rows)
+            while rows > 1 and self._allowance(file, descriptor, group, names).needed(rows) > BYTES_JUDGED:
+                rows //= 4
+            allowance = self._allowance(file, descriptor, group, names)
+            batch = next(allowance.batches(parquet, max(rows, 1), names), None)
+            if batch is not None:
+                return batch
+        return None
+
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
-        with reading(file.path), parquet_file(file) as parquet:
+        with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
             first_row = 0
-            for batch in parquet.iter_batches(64, columns=list(column.names), use_threads=False):
+            groups = range(parquet.num_row_groups)
+            allowances = (self._allowance(file, descriptor, group, column.names) for group in groups)
+            batches = (one.batches(parquet, 64, list(column.names), use_threads=False) for one in allowances)
+            for batch in itertools.chain.from_iterable(batches):
                 try:
                     length = first_row_length(batch, column)
                 except SparseVectorError as error:
@@ -270,13 +299,14 @@ class ParquetSource:
         return None
 
     def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:
-        with reading(file.path), parquet_file(file) as parquet:
+        with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if row >= rows:
                     row -= rows
                     continue
-                for batch in parquet.iter_batches(min(rows, 1024), [group]):
+                allowance = self._allowance(file, descriptor, group, None)
+                for batch in allowance.batches(parquet, min(rows, 1024), None):
                     if row < batch.num_rows:
                         return batch.slice(row, 1)
                     row -= batch.num_rows

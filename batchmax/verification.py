@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from batchmax import __version__
+from batchmax.allowance import whole_batches
 from batchmax.errors import DataError, UsageError
 from batchmax.loop import Progress
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
@@ -217,7 +218,7 @@ def _check_rows(file: InputFile, parquet: pq.ParquetFile, group: int, first: int
     """Decode a row group and check its rows; return how many they are."""
     metadata = parquet.metadata.row_group(group)
     rows = 0
-    for batch in parquet.iter_batches(batch_rows(metadata), [group]):
+    for batch in whole_batches(file, parquet, group, batch_rows(metadata)):
         try:
             checks.add(batch)
         except WrongRowError as error:

@@ -6,8 +6,10 @@
     .venv/bin/python scripts/fuzz.py --minutes 60
     .venv/bin/python scripts/fuzz.py --minutes 1 --seed 7 --finds /tmp/finds
 
-Bytes are changed, cut, doubled and taken from other files; and the footer, taken apart and put together again, gets
-fields that are missing, of another type, or far too large. The work is done in a process of its own, which is watched:
+Bytes are changed, cut, doubled and taken from other files; and the footer and page headers, taken apart and put
+together again, get fields that are missing, of another type, or far too large, with checksums that are right. Files are
+numbered, and each depends on the seed and its number alone; with the same seed and folder, the next run goes on where
+the last one ended. The work is done in a process of its own, which is watched:
 a signal, ten seconds without an answer, a traceback, and more memory than allowed are finds. Each is written down as
 the file, and why. Exits with 1 if there are any.
 """
@@ -26,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -67,9 +70,9 @@ def seeds(folder: Path) -> list[bytes]:
 
 def damage(data: bytes, others: list[bytes], choose: random.Random) -> bytes:
     """Return a damaged copy."""
-    if choose.random() < 0.4:
+    if choose.random() < 0.6:
         with contextlib.suppress(Exception):  # what was damaged before cannot be taken apart
-            return damage_footer(data, choose)
+            return choose.choice([damage_footer, damage_footer, damage_page])(data, choose)
     changed = bytearray(data)
     for _ in range(choose.choice([1, 1, 1, 2, 4, 8])):
         at = choose.randrange(len(changed)) if changed else 0
@@ -98,6 +101,56 @@ def damage_footer(data: bytes, choose: random.Random) -> bytes:
 
     length = int.from_bytes(data[-8:-4], "little")
     fields, _ = read_struct(data[len(data) - 8 - length : -8])
+    damage_fields(fields, choose)
+    footer = write_struct(fields)
+    return data[: len(data) - 8 - length] + footer + len(footer).to_bytes(4, "little") + data[-4:]
+
+
+def damage_page(data: bytes, choose: random.Random) -> bytes:
+    """Return a copy with a column chunk at another place, where one page has another header or body, and checksum."""
+    from batchmax.parquet.encoded import DATA_PAGE_AT, DICTIONARY_AT, METADATA, PACKED_BYTES, place_of
+    from batchmax.parquet.footer import COLUMNS, ROW_GROUPS
+    from batchmax.parquet.thrift import I32, Field, read_struct, write_struct
+
+    length = int.from_bytes(data[-8:-4], "little")
+    end = len(data) - 8 - length
+    fields, _ = read_struct(data[end:-8])
+    metadata = choose.choice(choose.choice(fields[ROW_GROUPS].value.values)[COLUMNS].value.values)[METADATA].value
+    at, size = place_of(metadata)
+    pages: list[tuple[Any, bytes]] = []
+    stop = at + size
+    while at < stop:
+        header, after = read_struct(data, at)
+        at = after + header[3].value
+        pages.append((header, data[after:at]))
+    number = choose.randrange(len(pages))
+    header, body = pages[number]
+    if choose.random() < 0.5:
+        changed = bytearray(body)
+        for _ in range(choose.choice([1, 1, 2, 8])):
+            place = choose.randrange(min(len(changed), choose.choice([16, 64, len(changed)])))
+            changed[place] = choose.choice([0, 1, 0x7F, 0x80, 0xFF, changed[place] ^ (1 << choose.randrange(8))])
+        body = bytes(changed)
+    else:
+        damage_fields(header, choose)
+    if 4 in header and choose.random() < 0.9:
+        crc = zlib.crc32(body)
+        header[4] = Field(I32, crc - (1 << 32) if crc >> 31 else crc)
+    pages[number] = header, body
+    chunk = b"".join(write_struct(header) + body for header, body in pages)
+    moved = end - place_of(metadata)[0]
+    for field in (DATA_PAGE_AT, DICTIONARY_AT):
+        if field in metadata:
+            metadata[field].value += moved
+    if number == 0 and DICTIONARY_AT in metadata:
+        metadata[DATA_PAGE_AT].value += len(chunk) - size
+    metadata[PACKED_BYTES].value = len(chunk)
+    footer = write_struct(fields)
+    return data[:end] + chunk + footer + len(footer).to_bytes(4, "little") + data[-4:]
+
+
+def damage_fields(fields: Any, choose: random.Random) -> None:
+    """Take fields out of a struct and what is in it, or make them something else."""
     for _ in range(choose.choice([1, 1, 2, 3])):
         at: Any = fields
         while True:
@@ -125,8 +178,6 @@ def damage_footer(data: bytes, choose: random.Random) -> bytes:
                     field.kind, choose.choice([b"", b"\xff\xfe", inner[::-1], inner * 50, b"\x1b[2J"])
                 )
             break
-    footer = write_struct(fields)
-    return data[: len(data) - 8 - length] + footer + len(footer).to_bytes(4, "little") + data[-4:]
 
 
 def work() -> None:
@@ -172,7 +223,8 @@ class Worker:
         answer = json.loads(line)
         if "Traceback" in answer["said"] or "is a bug in batchmax" in answer["said"]:
             return "called a bug", answer["said"]
-        return f"exits {answer['codes']}", ""
+        memory = " for want of memory" if "out of memory" in answer["said"] else ""
+        return f"exits {answer['codes']}{memory}", ""
 
     def stop(self) -> None:
         """End the process."""
@@ -203,8 +255,10 @@ def main() -> int:
         work()
         return 0
     sys.path.insert(0, str(ROOT))
-    choose = random.Random(given.seed)  # noqa: S311 - nothing is to be kept secret
-    counts: Counter[str] = Counter()
+    given.finds.mkdir(parents=True, exist_ok=True)
+    record = given.finds / f"{given.seed}.json"
+    counts: Counter[str] = Counter(json.loads(record.read_text()) if record.exists() else {})
+    number = sum(counts.values())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "seeds").mkdir()
@@ -213,22 +267,25 @@ def main() -> int:
         end = time.monotonic() + 60 * given.minutes
         said = time.monotonic()
         while time.monotonic() < end:
+            number += 1
+            choose = random.Random(f"{given.seed} {number}")  # noqa: S311 - nothing is to be kept secret
             data = damage(choose.choice(files), files, choose)
             path = folder / "damaged.parquet"
             path.write_bytes(data)
             kind, text = worker.ask(path)
             counts[kind] += 1
             if not kind.startswith("exits"):
-                given.finds.mkdir(exist_ok=True)
-                find = given.finds / f"{given.seed}-{sum(counts.values())}"
+                find = given.finds / f"{given.seed}-{number}"
                 find.with_suffix(".parquet").write_bytes(data)
                 find.with_suffix(".txt").write_text(f"{kind}\n{text}")
                 print(f"{find}.parquet: {kind}: {text.strip().splitlines()[-1:]}", flush=True)
             if time.monotonic() - said > 60:
                 said = time.monotonic()
-                print(f"{sum(counts.values()):,} files: {dict(counts)}", flush=True)
+                print(f"{number:,} files: {dict(counts)}", flush=True)
+                record.write_text(json.dumps(counts))
         worker.stop()
-    print(f"{sum(counts.values()):,} files: {dict(counts)}")
+    record.write_text(json.dumps(counts))
+    print(f"{number:,} files: {dict(counts)}")
     return int(any(not kind.startswith("exits") for kind in counts))
 
 

@@ -19,6 +19,7 @@ from batchmax.kernels.machine import compiled_by
 __all__ = [
     "check_definition",
     "check_repetition",
+    "chunk_sizes",
     "compiled_by",
     "count_texts",
     "dense_cross_entropy",
@@ -30,6 +31,7 @@ __all__ = [
     "softmax_rows",
     "stored",
     "sum_counted",
+    "text_lengths",
     "top_k_rows",
     "warmup",
 ]
@@ -46,8 +48,10 @@ check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
 check_definition = Kernel(pages.check_definition, 4, parallel=False)
 look_up = Kernel(pages.look_up, 3, parallel=False)
 count_texts = Kernel(pages.count_texts, 1, parallel=False)
+text_lengths = Kernel(pages.text_lengths, 1, parallel=False)
 stored = Kernel(snappy.stored, 2, parallel=False)
 find_structs = Kernel(structs.find_structs, 2, parallel=False)
+chunk_sizes = Kernel(structs.chunk_sizes, 2, parallel=False)
 sum_counted = Kernel(sums.sum_counted, 2, parallel=False)
 
 
@@ -77,8 +81,10 @@ def warmup(progress: Any = None) -> Path:
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
     packed = np.zeros(1, np.uint8)
     count_texts(packed[:0])
+    text_lengths(packed[:0], np.zeros(0))
     stored(packed, 0, packed, np.zeros((1, 2), np.int64))
     find_structs(packed, 0, np.zeros(2, np.int64))
+    chunk_sizes(packed, np.zeros(1, np.int64), np.zeros((1, 2), np.int64))
     check_repetition(packed, 0, 1, 0, packed)
     check_definition(packed, 0, 1, 1)
     return cache_folder()

@@ -184,3 +184,15 @@ def count_texts(data):
         at += size
         count += 1
     return count
+
+
+def text_lengths(data, lengths):
+    """Fill lengths (n_texts,) with how long each text is, as :func:`count_texts` finds them; with 0 where none is."""
+    at = 0
+    for i in range(lengths.shape[0]):
+        size = np.int64(0)
+        if data.shape[0] - at >= LENGTH_BYTES:
+            for byte in range(LENGTH_BYTES):
+                size |= np.int64(data[at + byte]) << (8 * byte)
+            at += LENGTH_BYTES + size
+        lengths[i] = size

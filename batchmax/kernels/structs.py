@@ -15,6 +15,8 @@ from batchmax.kernels.pages import varint
 BYTE, DOUBLE, BINARY, LIST, MAP, STRUCT = 3, 7, 8, 9, 11, 12
 IN_STRUCT = -1
 """What is on the stack for a struct; for a list, the type of its items; for a map, both types."""
+CHUNK_METADATA, CODEC, PACKED_BYTES = 3, 4, 7
+"""Fields of ColumnChunk and ColumnMetaData."""
 MOST_DEPTH = 64
 MOST_SHIFT = 63
 """An integer has ten bytes at most."""
@@ -122,3 +124,49 @@ def _skip_struct(data, at, kinds, left):
             return -1
         at += size
     return at
+
+
+def chunk_sizes(data, starts, sizes):
+    """Read the codec and the packed size of column chunks, of which thousands are in a wide row group.
+
+    Parameters
+    ----------
+    data : (n_bytes,) uint8
+    starts : (n_chunks,) int64
+        Where the struct of each begins.
+    sizes : (n_chunks, 2) int64
+        Filled with both; with -1 where something else comes before them than writers put there.
+    """
+    for i in range(starts.shape[0]):
+        sizes[i] = -1
+        at = starts[i]
+        number = np.int64(0)
+        is_metadata = False
+        while 0 <= at < data.shape[0]:
+            head = np.int64(data[at])
+            at += 1
+            kind = head & 15
+            if head == 0 or head >> 4 == 0:
+                break
+            number += head >> 4
+            if kind == STRUCT and not is_metadata and number == CHUNK_METADATA:
+                is_metadata, number = True, np.int64(0)
+            elif 4 <= kind <= 6:
+                value, at = varint(data, at, MOST_SHIFT)
+                if is_metadata and number == CODEC:
+                    sizes[i, 0] = value >> 1 if value & 1 == 0 and value >= 0 else -1
+                elif is_metadata and number == PACKED_BYTES:
+                    sizes[i, 1] = value >> 1 if value & 1 == 0 and value >= 0 and at >= 0 else -1
+                    break
+            elif kind == LIST and at < data.shape[0] and (data[at] >> 4) < 15:
+                count, kind = np.int64(data[at] >> 4), np.int64(data[at] & 15)
+                at += 1
+                for _ in range(count):
+                    if not (4 <= kind <= 6 or kind == BINARY) or at < 0:
+                        at = -1
+                        break
+                    value, at = varint(data, at, MOST_SHIFT)
+                    if kind == BINARY and at >= 0:
+                        at = at + value if 0 <= value <= data.shape[0] - at else -1
+            else:
+                break

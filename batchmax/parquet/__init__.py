@@ -7,6 +7,7 @@ nothing. General readers handle them one by one all the same. Here they are comp
 from __future__ import annotations
 
 from batchmax.parquet.copies import CopiedColumns, NotCopyable, copy_column, sorting_of
+from batchmax.parquet.demands import Demand, TooLarge, even_bytes
 from batchmax.parquet.encoded import EncodedChunk
 from batchmax.parquet.file_writer import FileSchema, FileWriter, Sorting
 from batchmax.parquet.footer import Footer, FooterError
@@ -17,6 +18,7 @@ from batchmax.parquet.thrift import ThriftError
 
 __all__ = [
     "CopiedColumns",
+    "Demand",
     "EncodedChunk",
     "FileSchema",
     "FileWriter",
@@ -29,7 +31,9 @@ __all__ = [
     "NotCopyable",
     "Sorting",
     "ThriftError",
+    "TooLarge",
     "copy_column",
     "encode_matrix",
+    "even_bytes",
     "sorting_of",
 ]

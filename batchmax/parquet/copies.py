@@ -40,6 +40,7 @@ from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
 from batchmax.parquet.packed import (
     DATA_PAGE_V2,
     DICTIONARY_PAGE,
+    MOST_PAGE_BYTES,
     Bytes,
     NotAMatrix,
     PackedPage,
@@ -81,8 +82,10 @@ class CopiedColumns:
     sorting: Sequence[Sorting]
 
 
-def copy_column(descriptor: int, footer: Footer, group: int, column: SchemaColumn) -> list[EncodedChunk]:
-    """Return the chunks of a top-level column in a row group, one for each leaf.
+def copy_column(
+    descriptor: int, footer: Footer, group: int, column: SchemaColumn, most: int = MOST_PAGE_BYTES
+) -> list[EncodedChunk]:
+    """Return the chunks of a top-level column in a row group, one for each leaf; each has at most so many bytes.
 
     Raises
     ------
@@ -94,7 +97,7 @@ def copy_column(descriptor: int, footer: Footer, group: int, column: SchemaColum
     with _doubtful():
         row_group = footer.row_group(group)
         return [
-            _copy(descriptor, row_group.chunk(number), leaf, row_group.n_rows, ordered=footer.ordered[number])
+            _copy(descriptor, row_group.chunk(number), leaf, row_group.n_rows, most, ordered=footer.ordered[number])
             for number, leaf in enumerate(column.leaves, start=column.first_leaf)
         ]
 
@@ -129,7 +132,7 @@ def _doubtful() -> Iterator[None]:
         raise NotCopyable(str(error)) from error
 
 
-def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, *, ordered: bool) -> EncodedChunk:
+def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, ordered: bool) -> EncodedChunk:
     if FILE_PATH in entry:
         raise NotCopyable("the column lies in another file")
     if any(field in entry for field in ENCRYPTION):
@@ -140,9 +143,11 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, *, ordered: boo
     start, size = place_of(metadata)
     if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
         raise NotCopyable("the column reaches beyond the file")
+    if size > most:
+        raise NotCopyable("the column is too large to be held whole")
     window = Window(descriptor, start, start + size, size)
     whole = window.bytes(start, size)
-    _check_pages(list(PackedPages(window)), metadata, leaf, rows)
+    _check_pages(list(PackedPages(window, most)), metadata, leaf, rows)
     return EncodedChunk([whole], movable(metadata, ordered=ordered))
 
 

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from batchmax import kernels
 from batchmax.parquet.thrift import Struct, ThriftError, Unread, read_struct
 
 MAGIC = b"PAR1"
@@ -91,6 +94,12 @@ class RowGroup:
         self._starts = columns.starts
         self.n_rows: int = self.fields[GROUP_ROWS].value
         self.n_columns = len(self._starts) - 1
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Return (n_columns, 2) the codec and the packed bytes of each column chunk; -1 where they are not known."""
+        sizes = np.empty((self.n_columns, 2), np.int64)
+        kernels.chunk_sizes(np.frombuffer(self._data, np.uint8), self._starts[:-1], sizes)
+        return sizes
 
     def chunk(self, leaf: int) -> Struct:
         """Return what is said of a leaf's column chunk.

@@ -116,15 +116,23 @@ class Window:
 class PackedPages:
     """The pages of a column chunk as they lie in the file, one after another.
 
+    Parameters
+    ----------
+    window
+        Of the chunk.
+    most
+        Bytes that a page may have, packed and unpacked.
+
     Attributes
     ----------
     at
         Where in the file the next page begins. Whoever read it in another way may set it to what comes after.
     """
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, most: int = MOST_PAGE_BYTES) -> None:
         self.at = window.start
         self._window = window
+        self._most = most
 
     def __iter__(self) -> Iterator[PackedPage]:
         """Return itself."""
@@ -136,7 +144,7 @@ class PackedPages:
         Raises
         ------
         NotAMatrix
-            A header that is damaged, or a page that is not all there.
+            A header that is damaged, or a page that is not all there, or too large.
         OSError
             The file cannot be read.
         """
@@ -147,6 +155,8 @@ class PackedPages:
             except ThriftError as error:
                 raise NotAMatrix(f"a page header is damaged: {error}") from error
             size = number(header, 3)
+            if size + number(header, 2) > self._most:
+                raise NotAMatrix("a page is too large")
             page = PackedPage(at, header, length, self._window.bytes(at + length, size))
             self.at += length + size
             if 1 not in header:

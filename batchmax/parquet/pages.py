@@ -22,6 +22,7 @@ from batchmax.parquet.packed import (
     DATA_PAGE,
     DATA_PAGE_V2,
     DICTIONARY_PAGE,
+    MOST_PAGE_BYTES,
     Bytes,
     NotAMatrix,
     PackedPage,
@@ -74,6 +75,8 @@ class PageReader:
         Its compression, by the format's number.
     workers
         Who checks and unpacks pages while those before them are looked at; None for nobody else.
+    most
+        Bytes that a page may have, packed and unpacked: several are in memory at a time.
 
     Raises
     ------
@@ -81,11 +84,19 @@ class PageReader:
         A codec that is not read here.
     """
 
-    def __init__(self, descriptor: int, start: int, end: int, codec: int, workers: Executor | None = None) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        start: int,
+        end: int,
+        codec: int,
+        workers: Executor | None = None,
+        most: int = MOST_PAGE_BYTES,
+    ) -> None:
         if codec not in CODECS:
             raise NotAMatrix(f"codec {codec}")
         self._descriptor, self._window = descriptor, Window(descriptor, start, end, WINDOW)
-        self._packed = PackedPages(self._window)
+        self._packed = PackedPages(self._window, most)
         self._codec = codec
         # Handing a page to somebody else takes longer than unpacking it does with the quick codecs.
         self._workers = workers if CODECS[codec] in SLOW_CODECS else None

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.parquet.encoded import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, place_of
 from batchmax.parquet.footer import Leaf
-from batchmax.parquet.packed import DICTIONARY_PAGE, NotAMatrix, copied, joined, pooled
+from batchmax.parquet.packed import DICTIONARY_PAGE, MOST_PAGE_BYTES, NotAMatrix, copied, joined, pooled
 from batchmax.parquet.pages import (
     BYTE_STREAM_SPLIT,
     FLOATS,
@@ -50,8 +50,8 @@ class MatrixReader:
         What the schema says of the column.
     n_rows, n_classes
         The shape the whole chunk must have.
-    workers
-        Who unpacks pages ahead, as for :class:`~batchmax.parquet.pages.PageReader`.
+    workers, most_page_bytes
+        Who unpacks pages ahead, and how large they may be, as for :class:`~batchmax.parquet.pages.PageReader`.
 
     Attributes
     ----------
@@ -72,6 +72,7 @@ class MatrixReader:
         n_rows: int,
         n_classes: int,
         workers: Executor | None = None,
+        most_page_bytes: int = MOST_PAGE_BYTES,
     ) -> None:
         if FILE_PATH in chunk or METADATA not in chunk:
             raise NotAMatrix("the column lies in another file, or is encrypted")
@@ -93,7 +94,7 @@ class MatrixReader:
         self._n_classes = n_classes
         self._values_left = n_values
         self._level = leaf.definition
-        self._reader = PageReader(descriptor, start, start + size, codec, workers)
+        self._reader = PageReader(descriptor, start, start + size, codec, workers, most_page_bytes)
         self._pages = iter(self._reader)
         self._packed = _packed_pattern(n_classes)
         self._place = self._place_after = 0

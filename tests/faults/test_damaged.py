@@ -5,13 +5,9 @@ Never a signal, a traceback or a hang; and where pages have checksums, never a w
 
 from __future__ import annotations
 
-import json
-import os
-import select
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-
-ROOT = Path(__file__).parent.parent.parent
-SECONDS = 10
+from tests.faults.watched import Watched
 
 VARIANTS = {
     "pyarrow, snappy, checksums": {"write_page_checksum": True},
@@ -35,46 +29,6 @@ VARIANTS = {
     "pyarrow, no codec": {"compression": "none"},
     "batchmax": None,
 }  # fmt: skip
-
-
-class Worker:
-    """A process that is fed damages; it is replaced when it dies or takes too long."""
-
-    def __init__(self, folder: Path, file: Path) -> None:
-        self._folder, self._file = folder, file
-        self._start()
-
-    def ask(self, damage: dict[str, object]) -> dict[str, object]:
-        """Return what came of a damage."""
-        self._process.stdin.write(json.dumps(damage) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def stop(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        setup = {"folder": str(self._folder), "file": str(self._file)}
-        self._process.stdin.write(json.dumps(setup) + "\n")
-        self._process.stdin.flush()
-        assert self._answer(300)["code"] == 0
-
-    def _answer(self, seconds: float = SECONDS) -> dict[str, object]:
-        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
-        line = self._process.stdout.readline() if ready else ""
-        if line:
-            return json.loads(line)
-        self._process.kill()
-        _, err = self._process.communicate()
-        self._start()
-        return {"died": self._process.returncode if ready else "took too long", "err": err[-500:]}
 
 
 @pytest.fixture(params=VARIANTS)
@@ -97,7 +51,7 @@ def variant(request, tmp_path):
         path.rename(tmp_path / "in.parquet")
         batchmax.convert(str(tmp_path / "in.parquet"), str(path), "list")
     (tmp_path / "work").mkdir()
-    worker = Worker(tmp_path / "work", path)
+    worker = Watched("worker.py", {"folder": str(tmp_path / "work"), "file": str(path)})
     yield request.param, path, worker
     worker.stop()
 

@@ -1,0 +1,345 @@
+"""What decoding a column chunk will take, known before it is decoded: from its page headers, not from its footer.
+
+A few bytes of a file may stand for gigabytes: a page that was packed well, a text that a dictionary has once and a
+million rows point to, a run of two thousand million nulls. A general reader takes the memory as it goes.
+:class:`Demand` says what a whole chunk may take, or goes before the reader, as many rows at a time.
+
+Page headers are always read; pages are unpacked only where their headers leave open too much. Not known here is how
+long texts are that share prefixes with the one before (DELTA_BYTE_ARRAY).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from batchmax import kernels
+from batchmax.parquet.encoded import CODEC, METADATA, N_VALUES, place_of
+from batchmax.parquet.footer import TYPE, TYPE_LENGTH, Leaf
+from batchmax.parquet.packed import (
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DICTIONARY_PAGE,
+    Bytes,
+    NotAMatrix,
+    Window,
+    joined,
+    unpack,
+)
+from batchmax.parquet.thrift import Struct, ThriftError, read_struct
+
+WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+"""Bytes of a value in memory, by the physical type; texts and bytes are not among them."""
+FIXED_BYTES = 7
+LEVEL_BYTES = 4
+"""Of the two levels of a value."""
+OFFSET_BYTES = 8
+MOST_RATIO = {0: 1, 1: 64, 7: 256}
+"""How much smaller a codec can make pages; of the others none is known that is small."""
+SMALL, LITTLE = 16 << 20, 1 << 16
+"""Bytes of a chunk, and of a page, that nobody looks at more closely."""
+MOST_SHIFT = 35
+HEAD, MOST_HEAD = 1 << 12, 1 << 24
+"""Bytes of a page header: statistics of texts may be long."""
+DICTIONARY_ENCODINGS = {2, 8}
+
+
+class TooLarge(ValueError):  # noqa: N818 - says what a column chunk is
+    """A column chunk that takes more memory than may be taken; ``n_bytes`` is how much, as far as it was counted."""
+
+    def __init__(self, n_bytes: int) -> None:
+        super().__init__(f"{n_bytes:,} bytes")
+        self.n_bytes = n_bytes
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A data page: where its body lies, what it says of itself, and how many rows begin in it, if it says that."""
+
+    at: int
+    header: Struct
+    inner: Struct
+    kind: int
+
+    @property
+    def packed(self) -> int:
+        return number(self.header, 3)
+
+    @property
+    def unpacked(self) -> int:
+        return number(self.header, 2)
+
+    @property
+    def n_values(self) -> int:
+        return number(self.inner, 1)
+
+
+def even_bytes(leaf: Leaf, codec: int, packed: int) -> int | None:
+    """Return how many bytes each row takes of a column chunk that hides nothing; None if it must be looked at."""
+    width = _width(leaf)
+    if width is None or leaf.repetition or codec not in MOST_RATIO or not 0 <= packed <= SMALL // MOST_RATIO[codec]:
+        return None
+    return width + LEVEL_BYTES
+
+
+class Demand:
+    """What the rows of a column chunk take.
+
+    Parameters
+    ----------
+    descriptor
+        Of the open file.
+    chunk
+        What the footer says of the column chunk.
+    leaf
+        What the schema says of the column.
+    n_rows
+        The rows of the row group.
+    most
+        Bytes that a page may have, packed and unpacked.
+    texts_once
+        Whether texts that a dictionary has are held once, and rows point to them.
+
+    Attributes
+    ----------
+    page
+        Bytes of the largest page, packed and unpacked, and of the dictionary.
+    whole
+        At most how many bytes all rows take.
+    added
+        How many of the bytes of the last rows taken were not among those of the rows before.
+
+    Raises
+    ------
+    TooLarge
+        A page takes more than may be taken.
+    NotAMatrix
+        The pages are damaged.
+    OSError
+        The file cannot be read.
+    """
+
+    def __init__(self, descriptor: int, chunk: Struct, leaf: Leaf, n_rows: int, most: int, *, texts_once: bool) -> None:
+        self.page = self.whole = self.added = 0
+        self._most, self._leaf, self._texts_once = most, leaf, texts_once
+        self._pages: list[_Page] = []
+        self._next = self._rows_left = self._bytes_here = self._row_bytes = 0
+        self._lengths = np.zeros(0)
+        self._longest = 0
+        self._width = _width(leaf)
+        self._is_even = self._width is not None and not leaf.repetition
+        if METADATA not in chunk:
+            return  # encrypted, or in another file: whoever decodes it will say so
+        metadata = chunk[METADATA].value
+        self._codec = metadata[CODEC].value
+        if self._width is not None and self._is_even:
+            self.whole = n_rows * (self._width + LEVEL_BYTES)
+        if metadata[N_VALUES].value <= 0:
+            return  # then there may be no page, and no place
+        start, size = place_of(metadata)
+        if start < 0 or size < 0:
+            raise NotAMatrix("the column lies outside of the file")
+        self._window = Window(descriptor, start, os.fstat(descriptor).st_size, HEAD)
+        dictionary = 0
+        seen = 0
+        for page in _pages(self._window, start + size):
+            self.page = max(self.page, page.packed + page.unpacked + dictionary)
+            if self.page > most:
+                raise TooLarge(self.page)
+            if page.kind == DICTIONARY_PAGE:
+                dictionary = page.unpacked
+                if self._width is None:
+                    self._lengths = np.zeros(min(page.n_values, dictionary))
+                    kernels.text_lengths(self._unpacked(page), self._lengths)
+            else:
+                self._pages.append(page)
+                seen += page.n_values
+                if seen >= metadata[N_VALUES].value:
+                    break  # as every reader does
+        self._longest = int(self._lengths.max(initial=0))
+        if not self._is_even:
+            self.whole = sum(self._bytes_of(page) for page in self._pages)
+
+    def take(self, rows: int) -> int:
+        """Return at most how many bytes the next rows take.
+
+        Raises
+        ------
+        NotAMatrix, OSError
+            As on opening.
+        """
+        if self._width is not None and self._is_even:
+            self.added = rows * (self._width + LEVEL_BYTES)
+            return self.added
+        self.added = 0
+        if not self._leaf.repetition:
+            return self._take_texts(rows)
+        taken = self._bytes_here if self._rows_left else 0
+        # A page in which no row begins belongs to the last one.
+        while (rows > self._rows_left or not self._rows_left) and self._next < len(self._pages):
+            rows -= min(rows, self._rows_left)
+            self._turn()
+            taken += self._bytes_here
+        self._rows_left = max(0, self._rows_left - rows)
+        return taken
+
+    def _take_texts(self, rows: int) -> int:
+        taken = 0
+        while rows and (self._rows_left or self._next < len(self._pages)):
+            if not self._rows_left:
+                self._turn()
+            count = min(rows, self._rows_left)
+            rows, self._rows_left = rows - count, self._rows_left - count
+            taken += min(self._bytes_here, count * self._row_bytes)
+        return taken
+
+    def _turn(self) -> None:
+        """Go on to the next page."""
+        page = self._pages[self._next]
+        self._next += 1
+        self._rows_left = self._rows_of(page)
+        self._bytes_here = self._row_bytes = self._bytes_of(page)
+        if self._width is None and self._is_indices(page) and not self._texts_once:
+            own = LEVEL_BYTES + OFFSET_BYTES
+            n_bytes, longest = self._texts(page)
+            self._bytes_here = page.n_values * own + n_bytes
+            self._row_bytes = self._bytes_here if self._leaf.repetition else longest + own
+        self.added += self._bytes_here
+
+    def _bytes_of(self, page: _Page) -> int:
+        """Return at most how many bytes the values of a page become, by its header alone."""
+        n_values = page.n_values
+        if self._width is not None:
+            return n_values * (self._width + LEVEL_BYTES)
+        own = n_values * (LEVEL_BYTES + OFFSET_BYTES)
+        if not self._is_indices(page):
+            return own + page.unpacked
+        return own if self._texts_once else own + n_values * self._longest
+
+    def _is_indices(self, page: _Page) -> bool:
+        return number(page.inner, 4 if page.kind == DATA_PAGE_V2 else 2) in DICTIONARY_ENCODINGS
+
+    def _texts(self, page: _Page) -> tuple[int, int]:
+        """Return how many bytes the texts are that a page has as indices, and the longest; bounds if unknown."""
+        n_values = page.n_values
+        bounds = n_values * self._longest, self._longest
+        if bounds[0] <= LITTLE or n_values * OFFSET_BYTES > self._most:
+            return bounds
+        have = n_values - (number(page.inner, 2) if page.kind == DATA_PAGE_V2 else self._nulls(page))
+        out = np.zeros(max(0, have))
+        known = kernels.look_up(self._levels(page)[1], len(out), self._lengths, out)
+        return (int(out.sum()), int(out.max(initial=0))) if known else bounds
+
+    def _nulls(self, page: _Page) -> int:
+        definition = self._levels(page)[2]
+        top = self._leaf.definition
+        return page.n_values - _count(definition, page.n_values, top.bit_length(), top) if top else 0
+
+    def _rows_of(self, page: _Page) -> int:
+        """Return how many rows begin in a page."""
+        if not self._leaf.repetition:
+            return page.n_values
+        if page.kind == DATA_PAGE_V2:
+            return number(page.inner, 3)
+        return _count(self._levels(page)[0], page.n_values, self._leaf.repetition.bit_length(), 0)
+
+    def _levels(self, page: _Page) -> tuple[Bytes, Bytes, Bytes]:
+        """Return the repetition levels of a page, its values, and its definition levels."""
+        if page.kind == DATA_PAGE_V2:
+            body = self._window.bytes(page.at, page.packed)
+            definition, repetition = number(page.inner, 5), number(page.inner, 6)
+            values = body[definition + repetition :]
+            if 7 not in page.inner or page.inner[7].value:
+                values = joined(unpack(values, page.unpacked - definition - repetition, self._codec))
+            return body[:repetition], values, body[repetition : repetition + definition]
+        rest = self._unpacked(page)
+        found: list[Bytes] = []
+        for level in (self._leaf.repetition, self._leaf.definition):
+            size = int.from_bytes(rest[:4].tobytes(), "little") if level else -4
+            found.append(rest[4 : 4 + max(size, 0)])
+            rest = rest[4 + size :]
+        return found[0], rest, found[1]
+
+    def _unpacked(self, page: _Page) -> Bytes:
+        return joined(unpack(self._window.bytes(page.at, page.packed), page.unpacked, self._codec))
+
+
+def _width(leaf: Leaf) -> int | None:
+    kind = leaf.element[TYPE].value
+    return int(leaf.element[TYPE_LENGTH].value) if kind == FIXED_BYTES else WIDTHS.get(kind)
+
+
+def _pages(window: Window, end: int) -> Iterator[_Page]:
+    """Read the headers of the pages of a column chunk, and nothing else of them."""
+    at = window.start
+    while at < end:
+        header, length = _header(window, at)
+        kind = header[1].value if 1 in header else None
+        field = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind)  # type: ignore[arg-type]
+        at += length
+        if field is not None:
+            inner: Any = header[field].value if field in header else None
+            if not isinstance(inner, dict):
+                raise NotAMatrix("a page header lacks the part that its type needs")
+            yield _Page(at, header, inner, int(kind))  # type: ignore[arg-type]
+        at += number(header, 3)
+
+
+def _header(window: Window, at: int) -> tuple[Struct, int]:
+    size = HEAD
+    while True:
+        size = min(size, window.end - at)
+        try:
+            return read_struct(window.bytes(at, size).data)
+        except ThriftError as error:
+            if size in {MOST_HEAD, window.end - at}:
+                raise NotAMatrix(f"a page header is damaged: {error}") from error
+            size <<= 6
+
+
+def _count(levels: Bytes, n_values: int, width: int, wanted: int) -> int:
+    """Return how many of so many levels, in runs and in groups of eight, are the one that is wanted."""
+    data = levels.tobytes()
+    at = done = count = 0
+    while done < n_values and at < len(data):
+        header = shift = 0
+        while at < len(data) and shift <= MOST_SHIFT:
+            byte = data[at]
+            at += 1
+            header |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        run = header >> 1
+        if header & 1:
+            bits = np.unpackbits(levels[at : at + run * width], bitorder="little")
+            groups = bits[: len(bits) // width * width].reshape(-1, width)[: n_values - done]
+            count += int(((groups << np.arange(width, dtype=np.uint8)).sum(axis=1) == wanted).sum())
+            at += run * width
+            done += 8 * run
+        else:
+            run = min(run, n_values - done)
+            count += run * (at < len(data) and data[at] == wanted)
+            at += 1
+            done += run
+            if not run:
+                break
+    return count
+
+
+def number(struct: Struct, field: int) -> int:
+    """Return a count or a size, which has 31 bits.
+
+    Raises
+    ------
+    NotAMatrix
+        It is not there, or impossible.
+    """
+    value: Any = struct[field].value if field in struct else None
+    if not isinstance(value, int) or not 0 <= value < 1 << 31:
+        raise NotAMatrix("a page header lacks a number, or has an impossible one")
+    return value

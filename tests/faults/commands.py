@@ -1,0 +1,40 @@
+"""A process that runs command lines, one a line of JSON, and says what came of each, and what memory it took.
+
+The first line is a command line that must work: what it compiles and imports is not counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from batchmax.cli import main
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+FORGET_PEAK = "5"
+
+
+def run(words: list[str]) -> dict[str, object]:
+    """Run a command line; the peak is that of resident memory, in bytes, 0 where it is not known."""
+    # What the pool keeps of the command before is not what this one takes.
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError):
+        CLEAR.write_text(FORGET_PEAK, encoding="ascii")
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    peak = 0
+    with contextlib.suppress(OSError):
+        lines = STATUS.read_text(encoding="ascii").splitlines()
+        peak = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "peak": peak}
+
+
+for line in sys.stdin:
+    sys.stdout.write(json.dumps(run(json.loads(line)["words"])) + "\n")
+    sys.stdout.flush()

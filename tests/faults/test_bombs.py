@@ -1,0 +1,400 @@
+"""Small files that stand for enormous ones, and lies that nothing but a look at the pages shows.
+
+Each ends in one line that names the file, in bounded memory: ``--memory-limit``, and what the program itself takes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import pickle
+import re
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchmax.source
+from batchmax.errors import DataError
+from batchmax.options import score_options
+from batchmax.parquet.thrift import BINARY, LIST, Field, List
+from batchmax.source import ParquetSource
+from tests import oracle
+from tests.faults import forge
+from tests.faults.watched import ROOT, Watched
+
+MIB = 1 << 20
+LIMIT = 400 * MIB
+ALSO = 300 * MIB
+"""What the program itself takes."""
+INSPECTED = 1 << 30
+"""What ``inspect`` may take, which has no option for it."""
+ESCAPES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+PLAIN = {"compression": "none", "use_dictionary": False}
+ROWS, CLASSES = 24, 6
+ID, LOGITS, LABEL, TEXT = range(4)
+CODECS = ("snappy", "zstd", "gzip", "brotli", "lz4_raw")
+IDS = forge.levels((ROWS, 1)) + np.arange(ROWS).tobytes()
+LABELS = forge.levels((ROWS, 1)) + (np.arange(ROWS, dtype=np.int32) % CLASSES).tobytes()
+ROW_LEVELS = forge.levels(*[(1, 0), (CLASSES - 1, 1)] * ROWS) + forge.levels((ROWS * CLASSES, 3))
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """Return a process that runs commands, in which everything is compiled and imported."""
+    watched = Watched("commands.py")
+    path = tmp_path_factory.mktemp("warm") / "x.parquet"
+    path.write_bytes(plain())
+    for words in (["inspect", str(path)], ["score", str(path), "-o", str(path.with_name("o.parquet")), "--quiet"]):
+        assert watched.ask({"words": words}, 300)["code"] == 0
+    yield watched
+    watched.stop()
+
+
+@pytest.fixture
+def judge(commands, tmp_path):
+    """Return a function that inspects and scores a file; it returns the answer of ``score``."""
+
+    def judged(data, *, codes=(1, 2), name="x.parquet"):
+        path = tmp_path / name
+        if data is not None:
+            path.write_bytes(data)
+        out = ["-o", str(tmp_path / "out.parquet"), "--quiet", "--on-bad-row", "null"]
+        score = ["score", str(path), *out, "--memory-limit", f"{LIMIT // MIB}MiB"]
+        for words, most in ((["inspect", str(path)], INSPECTED), (score, LIMIT)):
+            answer = commands.ask({"words": words})
+            assert "died" not in answer, answer
+            assert answer["code"] in ({0, 1, 2} if words[0] == "inspect" else codes), answer
+            assert "Traceback" not in answer["err"], answer
+            assert "is a bug" not in answer["err"], answer
+            assert not ESCAPES.search(answer["out"] + answer["err"]), answer
+            assert answer["err"].count("\n") == (answer["code"] != 0), answer
+            assert answer["peak"] < most + ALSO, (words[0], answer["peak"] // MIB, answer["err"])
+        if answer["code"]:
+            assert not (tmp_path / "out.parquet").exists()
+        return {**answer, "output": str(tmp_path / "out.parquet")}
+
+    return judged
+
+
+def plain(rows=ROWS):
+    """Return a file without codec and dictionary."""
+    return forge.file_of(forge.table(rows), row_group_size=rows, **PLAIN)
+
+
+def bomb(leaf, codec, *, told, zeros=768 * MIB):
+    """Return a file of which one page has far more bytes than anybody needs, and says so or not."""
+    values = {ID: IDS, LABEL: LABELS, LOGITS: ROW_LEVELS}[leaf]
+    honest = len(values) + (4 * ROWS * CLASSES if leaf == LOGITS else 0)
+    count = ROWS * CLASSES if leaf == LOGITS else ROWS
+    page = forge.page(forge.packed(codec, values, zeros), len(values) + zeros if told else honest, count)
+    return forge.with_pages(plain(), leaf, page, count, codec=codec)
+
+
+@pytest.mark.parametrize("leaf", [ID, LABEL, LOGITS], ids=["carried", "label", "logits"])
+@pytest.mark.parametrize("told", [True, False], ids=["as it says", "more than it says"])
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_page_that_grows(judge, everything, codec, told, leaf):
+    """A page of 768 MiB in a few kilobytes is not unpacked, whether its header says so or not."""
+    if not everything and codec != "zstd" and (codec, leaf) != ("snappy", LOGITS):
+        pytest.skip("only with --fault-table")
+    answer = judge(bomb(leaf, codec, told=told))
+    assert "x.parquet" in answer["err"]
+    if told:
+        assert re.search(r"decoding column '\w+.*' takes up to [\d,]+ MiB, and the job may use 400", answer["err"])
+        assert "--memory-limit" in answer["err"]
+
+
+@pytest.mark.parametrize("leaf", [ID, LOGITS], ids=["carried", "logits"])
+def test_a_page_that_says_two_gigabytes(judge, leaf):
+    """Nothing is asked for because a header says so."""
+    count = ROWS * CLASSES if leaf == LOGITS else ROWS
+    page = forge.page(forge.packed("zstd", IDS), (1 << 31) - 1, count)
+    assert "up to 2,04" in judge(forge.with_pages(plain(), leaf, page, count, codec="zstd"))["err"]
+
+
+@pytest.mark.parametrize("first", [0, 2000], ids=["from the first row on", "after rows like any"])
+def test_a_text_that_a_dictionary_has_once(judge, first):
+    """16,000 rows that point to one text of a megabyte are not written out."""
+    rows, text = 1 << 14, b"a" * MIB
+    entries = b"".join(len(entry).to_bytes(4, "little") + entry for entry in (b"b", text))
+    dictionary = forge.page(entries, len(entries), 2, dictionary=True)
+    indices = forge.runs(*([(first, 0)] if first else []), (rows - first, 1))
+    body = forge.levels((rows, 1)) + bytes([1]) + indices
+    page = forge.page(body, len(body), rows, forge.RLE_DICTIONARY)
+    data = forge.with_pages(plain(rows), TEXT, dictionary + page, rows, codec="none", first=len(dictionary))
+    assert re.search("decoding column 'text' takes|--memory-limit: the job takes", judge(data)["err"])
+
+
+def test_a_long_text_that_few_rows_point_to(judge):
+    """What counts is how often it is pointed to: the same dictionary, and almost no row that needs it, is read."""
+    rows, text = 1 << 14, b"a" * MIB
+    entries = b"".join(len(entry).to_bytes(4, "little") + entry for entry in (b"b", text))
+    dictionary = forge.page(entries, len(entries), 2, dictionary=True)
+    body = forge.levels((rows, 1)) + bytes([1]) + forge.runs((rows - 2, 0), (2, 1))
+    page = forge.page(body, len(body), rows, forge.RLE_DICTIONARY)
+    data = forge.with_pages(plain(rows), TEXT, dictionary + page, rows, codec="none", first=len(dictionary))
+    judge(data, codes=(0,))
+
+
+@pytest.mark.parametrize("where", ["logits", "a carried column", "label"])
+@pytest.mark.parametrize("count", [1 << 28, (1 << 31) - 100])
+def test_a_row_of_two_thousand_million(judge, where, count):
+    """A list whose elements are all null, or all the same, takes a few bytes of a file and gigabytes of memory."""
+    rows, leaf = forge.table(), LOGITS
+    if where == "a carried column":
+        rows, leaf = rows.append_column("more", pa.array([[1.0]] * ROWS, pa.list_(pa.float64()))), 4
+    elif where == "label":
+        rows, leaf = rows.set_column(2, "label", pa.array([[1 / 6] * 6] * ROWS, pa.list_(pa.float32()))), LABEL
+    total = count + ROWS - 1
+    body = forge.levels((1, 0), (count - 1, 1), (ROWS - 1, 0)) + forge.levels((count, 2), (ROWS - 1, 2))
+    page = forge.page(body, len(body), total)
+    data = forge.with_pages(forge.file_of(rows, row_group_size=ROWS, **PLAIN), leaf, page, total, codec="none")
+    assert "takes up to" in judge(data)["err"]
+
+
+def test_a_row_of_one_number_again_and_again(judge):
+    """The same with a dictionary of one number."""
+    count = 1 << 29
+    total = count + ROWS - 1
+    dictionary = forge.page(struct.pack("<f", 1.0), 4, 1, dictionary=True)
+    levels = forge.levels((1, 0), (count - 1, 1), (ROWS - 1, 0)) + forge.levels((total, 3))
+    body = levels + bytes([1]) + forge.runs((total, 0))
+    page = forge.page(body, len(body), total, forge.RLE_DICTIONARY)
+    data = forge.with_pages(plain(), LOGITS, dictionary + page, total, codec="none", first=len(dictionary))
+    assert "takes up to" in judge(data)["err"]
+
+
+def test_a_list_type_of_two_thousand_million(judge):
+    """A schema that says how long rows are is not believed to the last byte of memory."""
+    rows = forge.table()
+    schema = rows.schema.set(LOGITS, pa.field("logits", pa.list_(pa.float32(), (1 << 31) - 1)))
+    data = forge.with_arrow_schema(forge.file_of(rows), schema)
+    assert pq.read_schema(io.BytesIO(data)).field(LOGITS).type.list_size == (1 << 31) - 1
+    judge(data)
+
+
+LYING_SCHEMAS = {
+    "nothing": b"",
+    "no base64": b"\xff\xfe",
+    "no flatbuffer": base64.b64encode(b"\xff" * 300),
+    "half of one": base64.b64encode(forge.table().schema.serialize().to_pybytes()[:-40]),
+    "other types": pa.schema(
+        [("id", pa.string()), ("logits", pa.int8()), ("label", pa.list_(pa.string())), ("text", pa.date32())]
+    ),
+    "other numbers": pa.schema(
+        [
+            ("id", pa.timestamp("ns", "Mars")),
+            ("logits", pa.large_list(pa.float64())),
+            ("label", pa.duration("s")),
+            ("text", pa.dictionary(pa.int8(), pa.string())),
+        ]
+    ),
+    "other columns": pa.schema([("logits", pa.list_(pa.float32()))]),
+    "views": pa.schema(
+        [("id", pa.int64()), ("logits", pa.list_view(pa.float32())), ("label", pa.int32()), ("text", pa.string_view())]
+    ),
+    "many columns": pa.schema([(f"c{number}", pa.int64()) for number in range(5000)]),
+}
+
+
+@pytest.mark.parametrize("kind", LYING_SCHEMAS)
+def test_an_arrow_schema_of_another_table(judge, kind):
+    """What ``ARROW:schema`` says may be wrong in any way: the right values come out, or one line."""
+    answer = judge(forge.with_arrow_schema(forge.file_of(forge.table()), LYING_SCHEMAS[kind]), codes=(0, 1, 2))
+    if answer["code"] == 0:
+        probs = pq.read_table(answer["output"], columns=["probs"])["probs"].to_pylist()
+        wanted = oracle.softmax(np.array(forge.table()["logits"].to_pylist(), np.float32))
+        np.testing.assert_allclose(np.array(probs), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1 << 31, 1 << 40, 1 << 60, -1])
+@pytest.mark.parametrize("values", [False, True], ids=["rows", "rows and values"])
+def test_rows_that_nobody_wrote(judge, rows, values):
+    """A footer that is consistent in itself and claims any number of rows is found out by the pages."""
+
+    def edit(fields):
+        fields[forge.N_ROWS].value = rows
+        fields[forge.GROUPS].value.values[0][forge.GROUP_ROWS].value = rows
+        if values:
+            for leaf, each in enumerate((1, CLASSES, 1, 1)):
+                forge.set_chunk(leaf, N_VALUES=min(rows * each, (1 << 63) - 1))(fields)
+
+    judge(forge.edited(forge.file_of(forge.table()), edit))
+
+
+def test_columns_that_lie_over_one_another(judge):
+    """A chunk at the place of another is an error or, where the bytes happen to be right, right."""
+
+    def edit(fields):
+        forge.chunk(fields, ID)[forge.CHUNK_METADATA] = forge.chunk(fields, LABEL)[forge.CHUNK_METADATA]
+
+    judge(forge.edited(forge.file_of(forge.table()), edit))
+
+
+@pytest.mark.parametrize("limited", [False, True], ids=["as it is", "with an address space of 3 GiB"])
+def test_the_real_command_on_a_bomb(tmp_path, limited):
+    """A process of its own, which the system may limit, says the same in one line."""
+    path = tmp_path / "x.parquet"
+    path.write_bytes(bomb(LOGITS, "zstd", told=True))
+    command = [sys.executable, "-m", "batchmax", "score", str(path), "-o", str(tmp_path / "o.parquet"), "--quiet"]
+    command += ["--memory-limit", "400MiB"]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -v 3145728; exec "$@"', "_", *command] if limited else command,
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "takes up to 769 MiB" in done.stderr
+
+
+# What files say in words
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe\x80", b"\x1b[2J", b"a\nb", "\u202egnp.".encode(), b"", b"a" * 70_000])
+@pytest.mark.parametrize("leaf", [ID, LOGITS, LABEL], ids=["carried", "logits", "label"])
+def test_names_that_are_no_text(judge, name, leaf):
+    """Names that are no UTF-8, do something to terminals, or are none, are refused or shown as escapes."""
+
+    def edit(fields):
+        elements = [e for e in fields[forge.SCHEMA].value.values[1:] if e[4].value not in {b"list", b"element"}]
+        old = elements[leaf][4].value
+        elements[leaf][4] = Field(BINARY, name)
+        metadata = forge.chunk(fields, leaf)[forge.CHUNK_METADATA].value
+        path = metadata[3].value.values
+        metadata[3] = Field(LIST, List(BINARY, [name if part == old else part for part in path]))
+
+    judge(forge.edited(forge.file_of(forge.table(), store_schema=False), edit), codes=(0, 1, 2))
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"\x1b]0;a\x07\n\n", "\u202e".encode()])
+def test_metadata_that_are_no_text(judge, text):
+    """Neither keys nor values, nor who wrote a file, reach a terminal as they are."""
+
+    def edit(fields):
+        fields[6] = Field(BINARY, text)
+        for pair in fields[forge.KEY_VALUES].value.values:
+            pair[1], pair[2] = Field(BINARY, text), Field(BINARY, text)
+
+    judge(forge.edited(forge.file_of(forge.table()), edit), codes=(0, 1))
+
+
+EXTENSIONS = {
+    "arrow.py_extension_type": None,
+    "arrow.fixed_shape_tensor": b'{"shape": [-1, 1180591620717411303424]}',
+    "arrow.variable_shape_tensor": b"{",
+    "arrow.json": b"\xff",
+    "arrow.opaque": b'{"type_name": "\x1b[2J"}',
+    "arrow.uuid": b"x" * 100_000,
+    "arrow.bool8": b"",
+    "foreign.\x1b[2J": b"\x80\x04.",
+}
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+@pytest.mark.parametrize("column", ["logits", "label", "text"])
+def test_nothing_that_a_type_brings_is_run(judge, tmp_path, name, column):
+    """Extension types with foreign metadata are read as what they store, or refused; a pickle is never opened."""
+    proof = tmp_path / "proof"
+
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(proof),)
+
+    payload = EXTENSIONS[name] if EXTENSIONS[name] is not None else pickle.dumps(Payload())
+    if name == "arrow.py_extension_type":
+        # It would do harm.
+        pickle.loads(payload)  # noqa: S301
+        proof.rmdir()
+    rows = forge.table()
+    at = rows.schema.get_field_index(column)
+    metadata = {"ARROW:extension:name": name, "ARROW:extension:metadata": payload}
+    schema = rows.schema.set(at, rows.schema.field(at).with_metadata(metadata))
+    judge(forge.with_arrow_schema(forge.file_of(rows), schema), codes=(0, 1, 2))
+    assert not proof.exists()
+
+
+# Files among files
+
+
+def test_schemas_that_drift(commands, tmp_path):
+    """A file whose columns are others than those of the first is named, before anything is scored."""
+    (tmp_path / "in").mkdir()
+    rows = forge.table()
+    drifted = {
+        "a type": rows.set_column(LABEL, "label", pa.array([[1.0]] * ROWS)),
+        "no logits": rows.drop_columns("logits"),
+        "other classes": forge.table(ROWS, CLASSES + 1),
+        "no text": rows.drop_columns("text"),
+        "twice": pa.Table.from_arrays([*rows.columns, rows["text"]], names=[*rows.schema.names, "text"]),
+    }
+    pq.write_table(rows, tmp_path / "in" / "0.parquet")
+    for kind, other in drifted.items():
+        pq.write_table(other, tmp_path / "in" / "1.parquet")
+        out = tmp_path / "out.parquet"
+        answer = commands.ask({"words": ["score", str(tmp_path / "in"), "-o", str(out), "--quiet"]})
+        assert answer["code"] in {1, 2}, (kind, answer)
+        assert answer["err"].count("\n") == 1, (kind, answer)
+        assert "1.parquet" in answer["err"], (kind, answer)
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("fate", ["vanishes", "shrinks", "becomes a folder", "becomes a pipe"])
+def test_a_file_that_was_there_when_it_was_listed(tmp_path, monkeypatch, fate):
+    """What happens to a file after the folder was listed is said of that file."""
+    for number in range(2):
+        pq.write_table(forge.table(), tmp_path / f"{number}.parquet")
+    victim = tmp_path / "1.parquet"
+    real = batchmax.source.find_files
+
+    def listed(inputs):
+        found = real(inputs)
+        data = victim.read_bytes()
+        victim.unlink()
+        {
+            "vanishes": lambda: None,
+            "shrinks": lambda: victim.write_bytes(data[:100]),
+            "becomes a folder": victim.mkdir,
+            "becomes a pipe": lambda: os.mkfifo(victim),
+        }[fate]()
+        return found
+
+    monkeypatch.setattr(batchmax.source, "find_files", listed)
+    with pytest.raises(DataError) as caught:
+        ParquetSource([str(tmp_path)], score_options())
+    assert caught.value.where == str(victim)
+
+
+def test_an_encrypted_footer(judge):
+    """The magic of an encrypted footer is known for what it is: no file that can be read."""
+    data = forge.file_of(forge.table())
+    judge(data[:-4] + b"PARE")
+    judge(b"PARE" + data[4:-4] + b"PARE")
+
+
+def test_structs_in_structs_without_end(judge):
+    """Neither structs, nor lists, nor maps nested a hundred thousand times fill the stack, in footer or page header."""
+    data = plain()
+    for head, tail in ((b"\x1c", b"\0"), (b"\x19\x19", b""), (b"\x1b\x01\x5b", b""), (b"\x1c\x19\x1c", b"")):
+        nested = head * 100_000 + tail * 100_001
+        judge(forge.with_footer(data[:100], nested))
+        for leaf in (ID, LOGITS):
+            judge(forge.with_pages(data, leaf, nested, ROWS, codec="none"))
+
+
+def test_json_says_it_too(commands, tmp_path):
+    """With ``--json`` the refusal is one object with its three parts."""
+    path = tmp_path / "x.parquet"
+    path.write_bytes(bomb(ID, "zstd", told=True))
+    words = ["score", str(path), "-o", str(tmp_path / "o.parquet"), "--memory-limit", "400MiB", "--json"]
+    answer = commands.ask({"words": words})
+    error = json.loads(answer["out"])["error"]
+    assert error["where"] == str(path)
+    assert error["what"].startswith("row group 0: decoding column 'id' takes up to 769 MiB")
+    assert error["remedy"].startswith("allow more: --memory-limit")

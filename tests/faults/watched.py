@@ -1,0 +1,61 @@
+"""A process that answers lines of JSON, and is watched: one that dies, or takes too long, is replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parent.parent
+SECONDS = 10
+
+
+class Watched:
+    """A script of this folder in a process of its own; ``setup`` is its first line, if there is one."""
+
+    def __init__(self, script: str, setup: dict[str, str] | None = None) -> None:
+        self._script, self._setup = script, setup
+        self._start()
+
+    def ask(self, question: dict[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
+        """Return the answer, or ``died``: the exit code, or that it took too long."""
+        self._send(question)
+        return self._answer(seconds)
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(FOLDER / self._script)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        if self._setup is not None:
+            self._send(self._setup)
+            # What compiles at first may take long.
+            assert self._answer(300)["code"] == 0
+
+    def _send(self, line: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(line) + "\n")
+        self._process.stdin.flush()
+
+    def _answer(self, seconds: float) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        line = self._process.stdout.readline() if ready else ""
+        if line:
+            return dict(json.loads(line))
+        self._process.kill()
+        _, err = self._process.communicate()
+        died = self._process.returncode if ready else "took too long"
+        self._start()
+        return {"died": died, "err": err[-500:]}

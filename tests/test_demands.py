@@ -1,0 +1,172 @@
+"""What decoding takes is never less than what pyarrow then makes of it, and not much more where pages are honest."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchmax.allowance import Allowance
+from batchmax.errors import DataError
+from batchmax.parquet import Demand, Footer, NotAMatrix, TooLarge
+from batchmax.parquet.demands import LEVEL_BYTES, even_bytes
+from batchmax.parquet_files import arrow_schema, open_file
+from tests.faults import forge
+
+ROWS = 5000
+GIB = 1 << 30
+
+
+def columns(seed=0):
+    """Return columns of every kind that is counted in a way of its own, with nulls, empty lists and long texts."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 40, ROWS)
+    lengths[7] = 20_000
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    numbers = pa.array(rng.normal(size=lengths.sum()), mask=rng.random(lengths.sum()) < 0.1)
+    texts = ["x" * 3000 if row % 1000 == 999 else f"text {row % 50}" for row in range(ROWS)]
+    return {
+        "ints": pa.array(rng.integers(0, 9, ROWS), mask=rng.random(ROWS) < 0.3),
+        "texts": pa.array(texts, mask=rng.random(ROWS) < 0.2),
+        "unlike": pa.array([f"{row} {'y' * (row % 90)}" for row in range(ROWS)]),
+        "lists": pa.ListArray.from_arrays(offsets, numbers),
+        "lists of lists": pa.array(
+            [[[row, None], []] if row % 3 else None for row in range(ROWS)], pa.list_(pa.list_(pa.int64()))
+        ),
+        "lists of texts": pa.array([[texts[row]] * (row % 4) for row in range(ROWS)]),
+    }
+
+
+OPTIONS = [
+    {"compression": codec, "data_page_version": version, "use_dictionary": dictionary, "data_page_size": size}
+    for codec, version, dictionary, size in [
+        ("snappy", "1.0", True, 4096),
+        ("zstd", "2.0", True, 4096),
+        ("gzip", "1.0", False, 1000),
+        ("none", "2.0", False, 1 << 20),
+        ("brotli", "1.0", True, 1 << 20),
+    ]
+]
+
+
+def demand(path, most=GIB, *, texts_once=False):
+    """Return the demand of a file's only column, and the descriptor it needs."""
+    descriptor = os.open(path, os.O_RDONLY)
+    footer = Footer.read(descriptor)
+    group = footer.row_group(0)
+    return Demand(descriptor, group.chunk(0), footer.leaves[0], group.n_rows, most, texts_once=texts_once), descriptor
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("name", columns())
+def test_no_batch_takes_more_than_was_said(tmp_path, name, options):
+    """Batch after batch, what pyarrow decodes has no more bytes; all together, little more was said than there is."""
+    column = columns()[name]
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({name: column}), path, row_group_size=ROWS, **options)
+    for rows in (ROWS, 700, 64):
+        said, descriptor = demand(path)
+        total = 0
+        for batch in pq.ParquetFile(path).iter_batches(rows):
+            taken = said.take(batch.num_rows)
+            # Bits that say what is null are not counted.
+            needed = batch.nbytes - batch.num_rows // 8 - sum(len(b) for b in batch.column(0).buffers()[:1] if b)
+            assert taken >= needed * 7 // 8, (name, rows)
+            total += taken
+        os.close(descriptor)
+        if rows == ROWS:
+            assert total < 6 * column.nbytes + (1 << 20)
+    assert said.whole >= column.nbytes * 7 // 8
+
+
+def test_rows_are_counted_where_they_begin(tmp_path):
+    """A row of many numbers among short ones is counted with the batch that it is in, not spread over all."""
+    lists = pa.array([[1.0]] * 1000 + [[1.0] * 1_000_000] + [[1.0]] * 1000)
+    path = tmp_path / "x.parquet"
+    for version in ("1.0", "2.0"):
+        pq.write_table(
+            pa.table({"lists": lists}),
+            path,
+            use_dictionary=False,
+            data_page_version=version,
+            data_page_size=1000,
+            write_batch_size=100,
+        )
+        said, descriptor = demand(path)
+        taken = [said.take(10) for _ in range(200)]
+        os.close(descriptor)
+        assert max(taken) > 8_000_000
+        assert sorted(taken)[190] < 10_000
+
+
+def test_texts_that_are_held_once(tmp_path):
+    """A column that stays a dictionary takes an index a row, however long its texts are."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"texts": pa.array(["x" * 10_000] * ROWS)}), path)
+    for once, least, most in ((False, 10_000 * ROWS, 11_000 * ROWS), (True, ROWS, 100 * ROWS)):
+        said, descriptor = demand(path, texts_once=once)
+        assert least <= said.take(ROWS) <= most
+        os.close(descriptor)
+
+
+def test_what_hides_nothing_is_not_looked_at(tmp_path):
+    """Small flat numbers under a codec that cannot make them much smaller need no look; everything else does."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table(columns()), path)
+    with path.open("rb") as stream:
+        footer = Footer.read(stream.fileno())
+    sizes = footer.row_group(0).sizes().tolist()
+    found = {leaf.name: even_bytes(leaf, *size) for leaf, size in zip(footer.leaves, sizes, strict=True)}
+    assert found.pop("ints") == 8 + LEVEL_BYTES
+    assert set(found.values()) == {None}
+    leaf = footer.leaves[0]
+    for codec, packed in ((6, 100), (2, 100), (4, 100), (-1, 100), (1, -1), (1, 1 << 20)):
+        assert even_bytes(leaf, codec, packed) is None
+    for group in range(footer.n_row_groups):
+        for number, size in enumerate(sizes):
+            metadata = footer.row_group(group).chunk(number)[3].value
+            assert size == [metadata[4].value, metadata[7].value]
+
+
+@pytest.mark.parametrize(("field", "value"), [("PACKED", -1), ("CODEC", -1), ("CODEC", 200), ("PACKED", 1 << 62)])
+def test_sizes_that_cannot_be_are_not_taken_for_others(field, value):
+    """A negative codec or size is not known, rather than another number."""
+    footer = Footer.parse(forge.edited(forge.file_of(forge.table()), forge.set_chunk(0, **{field: value})))
+    size = footer.row_group(0).sizes().tolist()[0]
+    assert size[0 if field == "CODEC" else 1] == (value if 0 <= value < 1 << 32 else -1)
+    assert even_bytes(footer.leaves[0], *size) is None
+
+
+def test_pages_that_are_too_large_or_none(tmp_path):
+    """A page beyond what may be taken, a place outside of the file and a header that is none are told apart."""
+    data = forge.file_of(forge.table(), compression="zstd")
+    path = tmp_path / "x.parquet"
+    path.write_bytes(data)
+    with pytest.raises(TooLarge) as caught:
+        demand(path, most=50)
+    assert caught.value.n_bytes > 50
+    for changes in ({"DATA_AT": -9, "DICTIONARY_AT": -9}, {"PACKED": -1}, {"DATA_AT": 5, "DICTIONARY_AT": 5}):
+        path.write_bytes(forge.edited(data, forge.set_chunk(0, **changes)))
+        with pytest.raises(NotAMatrix):
+            demand(path)
+
+
+def test_an_allowance_counts_what_is_kept(tmp_path):
+    """Batches that are small, but wait for a row group of the output to be full, are counted together."""
+    path = tmp_path / "x.parquet"
+    rows = forge.table(20_000).set_column(3, "text", pa.array(["x" * 1000] * 20_000))
+    pq.write_table(rows, path, use_dictionary=False, data_page_size=10_000, write_batch_size=10)
+    file = open_file(str(path))
+    with path.open("rb") as stream:
+        for kept_rows, refused in ((None, False), (1000, False), (20_000, True)):
+            allowance = Allowance(file, stream.fileno(), 0, arrow_schema(file), ["text"], 20 << 20, kept_rows=kept_rows)
+            if refused:
+                with pytest.raises(
+                    DataError, match=r"decoding column 'text' takes up to 2. MiB, and the job may use 20"
+                ):
+                    [allowance.take(500) for _ in range(40)]
+            else:
+                [allowance.take(500) for _ in range(40)]
