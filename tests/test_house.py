@@ -25,6 +25,7 @@ FLOORS = [
     {"__init__"},
     {"engines", "ray", "spark"},
     {"pipeline", "conversion", "verification"},
+    {"passes"},
     {"loop", "row_checks", "recomputation"},
     {"row_values"},
     {"provenance", "threads", "scored"},

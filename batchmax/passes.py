@@ -1,0 +1,150 @@
+"""One look at every row, for commands that count and compare: inputs read ahead, rows computed, nothing written.
+
+Inputs are logits, or files that ``score`` wrote: of these the probabilities are read, and what their metadata say of
+labels and classes holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from batchmax.chunks import Chunk, limited
+from batchmax.copying import Reading
+from batchmax.errors import DataError, UsageError
+from batchmax.labels import Labels
+from batchmax.loop import READ_AHEAD, BadRows, Progress, check_memory
+from batchmax.matrices import SparseVectorError
+from batchmax.memory import Buffers, usable_cores
+from batchmax.options import ScoreOptions
+from batchmax.parquet_files import InputFile, arrow_schema, open_file
+from batchmax.plan import plan_parts
+from batchmax.scoring import Scores, read_rows, score_rows
+from batchmax.source import ParquetSource, open_source
+from batchmax.storage import find_files
+from batchmax.stream_source import StreamSource
+from batchmax.threads import use_threads
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Some rows going by. The arrays are overwritten when the next rows come; copy what is to be kept.
+
+    Attributes
+    ----------
+    chunk
+        Where the rows are from, and the columns that were asked for.
+    matrix
+        The logits, (n_rows, n_classes), read-only.
+    labels, scores
+        Of the same rows; bad rows are among them, as their status says.
+    """
+
+    chunk: Chunk
+    matrix: Array
+    labels: Labels
+    scores: Scores
+
+
+def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
+    """Open logits, or what ``score`` wrote: one or several paths, or an object with ``__arrow_c_stream__``.
+
+    ``options.outputs`` are what :func:`rows_of` computes, and ``options.columns`` what it reads besides.
+
+    Raises
+    ------
+    DataError
+        Nothing is there, or it is no Parquet file, or files do not agree.
+    UsageError
+        Columns that cannot be what they are asked to be, or a job that does not fit into the memory it may use.
+    """
+    if options.logits is None and not hasattr(src, "__arrow_c_stream__"):
+        paths = [src] if not isinstance(src, Sequence) or isinstance(src, str) else list(src)
+        options = _as_written(open_file(find_files([str(path) for path in paths])[0]), options)
+    source = open_source(src, options)
+    check_memory(source)
+    return source
+
+
+def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = None) -> Iterator[Seen]:
+    """Compute every row, in order, with two chunks read ahead.
+
+    Raises
+    ------
+    DataError
+        An input that cannot be read.
+    BadRowError
+        A bad row under the policy ``error``. Under the others bad rows are handed on with their status.
+    """
+    job, options = source.job, source.job.options
+    progress = progress or Progress()
+    bad_rows = BadRows(source, job)
+    total = source.n_rows
+    if total is not None and options.limit is not None:
+        total = min(total, options.limit)
+    progress.start(total, None if total is None else total * job.row_bytes)
+    parts = plan_parts(source.group_rows(), job.row_bytes)
+    buffers = Buffers()
+    with (
+        use_threads(options),
+        ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers,
+        ThreadPoolExecutor(1, "read") as reader,
+    ):
+        chunks = limited(source.chunks(parts, Reading(job.columns_read, workers)), options.limit)
+        ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
+        while (chunk := ahead.popleft().result()) is not None:
+            ahead.append(reader.submit(next, chunks, None))
+            buffers.reset()
+            try:
+                matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits)
+            except SparseVectorError as error:
+                raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
+            scores = score_rows(matrix, labels, known, job, buffers.take)
+            bad_rows.refuse(chunk, scores.status)
+            yield Seen(chunk, matrix, labels, scores)
+            rows = chunk.batch.num_rows
+            progress.advance(rows, rows * job.row_bytes)
+
+
+def _as_written(file: InputFile, options: ScoreOptions) -> ScoreOptions:
+    """Return the options with which to read a file that ``score`` wrote; the same for any other file."""
+    try:
+        said = json.loads((file.metadata.metadata or {})[b"batchmax"])
+        if said["command"] != "score":
+            return options
+        prefix, outputs, layout = said["options"]["prefix"], said["outputs"], said["layout"]
+        label, classes = said["label"], said["classes"]
+        column = next((name for name in ("log_probs", "probs") if name in outputs), None)
+        names = set(arrow_schema(file).names)
+    except (KeyError, TypeError, ValueError):
+        return options  # metadata of another make
+    if "logits" in names:
+        return options
+    if column is None:
+        raise UsageError(
+            "score wrote neither probs nor log_probs into this file",
+            where=file.path,
+            remedy="give the logits themselves, or score with --outputs probs,loss",
+        )
+    if options.beta != 1.0:
+        raise UsageError(
+            "these are probabilities, whose temperature was chosen when they were scored",
+            where="--temperature",
+            remedy="leave it out, or give the logits",
+        )
+    pattern = f"{prefix}{column.removesuffix('s')}_*" if layout == "wide" else prefix + column
+    return replace(
+        options,
+        logits=pattern,
+        input="log_probs" if column == "log_probs" else "probs",
+        label=options.label or label,
+        classes=options.classes or (tuple(classes) if classes else None),
+    )
