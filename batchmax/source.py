@@ -79,7 +79,7 @@ class ParquetSource:
 
     def __init__(self, inputs: Sequence[str], options: ScoreOptions) -> None:
         self.files = [open_file(path) for path in find_files(inputs)]
-        self.schema = arrow_schema(self.files[0])
+        self.schema = _with_nulls(arrow_schema(self.files[0]), [arrow_schema(file) for file in self.files[1:]])
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
         self.ways = Ways()
@@ -362,6 +362,15 @@ class ParquetSource:
                 where=file.path,
                 remedy="score the files one by one, or give the names with --classes",
             )
+
+
+def _with_nulls(schema: pa.Schema, others: Iterable[pa.Schema]) -> pa.Schema:
+    """Return a schema in which a column that may have nulls in one of the others may have them."""
+    nullable = {field.name for other in others for field in other if field.nullable}
+    for number, field in enumerate(schema):
+        if not field.nullable and field.name in nullable:
+            schema = schema.set(number, field.with_nullable(True))
+    return schema
 
 
 def _has_fixed_width(kind: pa.DataType) -> bool:
