@@ -21,6 +21,7 @@ __all__ = [
     "check_repetition",
     "chunk_sizes",
     "compiled_by",
+    "count_levels",
     "count_texts",
     "dense_cross_entropy",
     "find_structs",
@@ -47,6 +48,7 @@ dense_cross_entropy = Kernel(dense.dense_cross_entropy, 7)
 check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
 check_definition = Kernel(pages.check_definition, 4, parallel=False)
 look_up = Kernel(pages.look_up, 3, parallel=False)
+count_levels = Kernel(pages.count_levels, 4, parallel=False)
 count_texts = Kernel(pages.count_texts, 1, parallel=False)
 text_lengths = Kernel(pages.text_lengths, 1, parallel=False)
 stored = Kernel(snappy.stored, 2, parallel=False)
@@ -87,4 +89,5 @@ def warmup(progress: Any = None) -> Path:
     chunk_sizes(packed, np.zeros(1, np.int64), np.zeros((1, 2), np.int64))
     check_repetition(packed, 0, 1, 0, packed)
     check_definition(packed, 0, 1, 1)
+    count_levels(packed, 0, 1, 1)
     return cache_folder()
