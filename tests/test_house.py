@@ -51,6 +51,7 @@ FLOORS = [
     {"kernels"},
     {"options"},
     {"option_values"},
+    {"ipc"},
     {"outputs", "errors", "interrupts", "exact", "bounds"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

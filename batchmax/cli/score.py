@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any, get_args
 
 import click
@@ -9,6 +11,7 @@ import click
 from batchmax import options as domain
 from batchmax.cli import options as shared
 from batchmax.cli.options import BAD_ROWS, COMPUTE, RUNNING, WRITE, option
+from batchmax.errors import UsageError
 from batchmax.outputs import OUTPUTS
 
 EXAMPLE = """\
@@ -93,6 +96,10 @@ def command(
     from batchmax.cli.progress import Progress
     from batchmax.options import score_options
 
+    if out == "-" and sys.stdout.isatty():
+        raise UsageError(
+            "stdout is a terminal, which shows no data", where="--out", remedy="pipe it, or name a file: -o"
+        )
     options = score_options(**given)
     if dry_run:
         plan = pipeline.dry_run(list(inputs), out, options)
@@ -100,6 +107,17 @@ def command(
         return
     with Progress(quiet=quiet, verbose=verbose) as progress:
         summary = pipeline.score(list(inputs), out, options, progress=progress)
+    if out == "-":  # stdout has the data
+        with contextlib.redirect_stdout(sys.stderr):
+            report(summary, out, json=json, quiet=quiet)
+    else:
+        report(summary, out, json=json, quiet=quiet)
+
+
+def report(summary: Any, out: str, *, json: bool, quiet: bool) -> None:
+    """Print what was done."""
+    from batchmax.cli import tables
+
     if json:
         click.echo(summary.to_json())
     elif not quiet:
