@@ -171,14 +171,11 @@ beta = option("--beta", metavar="B", type=float, group=COMPUTE, help="Multiply t
 
 limit = option("--limit", metavar="N", type=int, group=READ, help="Read only the first N rows.")
 
-out = option(
-    "-o",
-    "--out",
-    metavar="OUT",
-    required=True,
-    group=WRITE,
-    help="A file (.parquet, .pq, .parq) or a folder.",
-)
+
+def out(meaning: str = "A file (.parquet, .pq, .parq) or a folder.") -> Callable[[F], F]:
+    """Declare where results go."""
+    return option("-o", "--out", metavar="OUT", required=True, group=WRITE, help=meaning)
+
 
 carried = stack(
     option(

@@ -48,7 +48,7 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
     group=COMPUTE,
     help="Mix the label with the uniform distribution.  [default: 0]",
 )
-@shared.out
+@shared.out("A file (.parquet, .pq, .parq), a folder, or - for an Arrow stream on stdout.")
 @option(
     "--layout",
     metavar="LAYOUT",
@@ -85,8 +85,9 @@ def command(
 ) -> None:
     """Turn logits into probabilities and losses.
 
-    Reads the logits and labels of INPUT (files, folders, quoted globs), computes a stable softmax and the
-    cross-entropy of every row, and writes the rows to OUT with the results beside them, in their order.
+    Reads the logits and labels of INPUT (files, folders, quoted globs; - for an Arrow stream), computes a
+    stable softmax and the cross-entropy of every row, and writes the rows to OUT with the results beside
+    them, in their order.
 
     A value in brackets is what holds without the option. Each option is also read from the environment:
     --top-k from BATCHMAX_SCORE_TOP_K.
