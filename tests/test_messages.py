@@ -377,8 +377,10 @@ CASES = {
     "a stream among files": (
         ["-", "x.parquet"],
         2,
-        "-: a stream can only be all of the input, or all of the output, of score; name a path; "
-        "a file of this name is ./-",
+        (
+            "-: a stream can only be all of the input, or all of the output, of score; name a path; "
+            "a file of this name is ./-"
+        ),
     ),
     "an object store as output": (
         ["x.parquet", "-o", "s3://b/x"],
