@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import dense, moments, order, pages, single, snappy, structs, sums
+from batchmax.kernels import dense, judgement, moments, order, pages, single, snappy, structs, sums
 from batchmax.kernels import softmax as _softmax
 from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
@@ -25,6 +25,7 @@ __all__ = [
     "count_texts",
     "dense_cross_entropy",
     "find_structs",
+    "judge_rows",
     "limit_threads",
     "look_up",
     "order_rows",
@@ -40,6 +41,8 @@ __all__ = [
 _single = Kernel(single.softmax_single, 4)
 _wide = Kernel(_softmax.softmax_wide, 4)
 _tall = Kernel(_softmax.softmax_tall, 4)
+_judge_single = Kernel(judgement.judge_single, 5)
+_judge = Kernel(judgement.judge, 5)
 
 order_rows = Kernel(order.order, 5)
 top_k_rows = Kernel(order.top_k, 4)
@@ -63,6 +66,12 @@ def softmax_rows(logits: Any, *arguments: Any) -> None:
     (_tall if logits.shape[1] <= _softmax.MOST_TALL_CLASSES[logits.dtype.name] else by_row)(logits, *arguments)
 
 
+def judge_rows(logits: Any, *arguments: Any) -> None:
+    """Run the kernel that judges rows for these logits; see :func:`batchmax.kernels.judgement.judge`."""
+    is_wide = logits.dtype == np.float32 and logits.shape[1] > _softmax.MOST_TALL_CLASSES["float32"]
+    (_judge_single if is_wide else _judge)(logits, *arguments)
+
+
 def warmup(progress: Any = None) -> Path:
     """Compile every kernel, for float32 and float64, and return the folder in which they are kept."""
     for dtype in (np.float32, np.float64):
@@ -78,6 +87,7 @@ def warmup(progress: Any = None) -> Path:
             order_rows(z, label, 1.0, maxima, rests, ints[0], one, ints[1])
             top_k_rows(z, 1.0, maxima, rests, np.zeros((1, 1), np.int32), np.zeros((1, 1)))
             row_moments(z, label, 1.0, maxima, rests, one, two)
+            judge_rows(z, label, 1.0, maxima, rests, ints[0], ints[1], one)
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
