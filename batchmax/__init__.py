@@ -20,6 +20,7 @@ _HOMES = {
     "scan": "pipeline",
     "convert": "conversion",
     "verify": "verification",
+    "evaluate": "evaluation",
     "score_batch": "scoring",
     "score_options": "options",
     "ScoreOptions": "options",

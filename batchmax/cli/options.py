@@ -195,6 +195,15 @@ if_exists = option(
     help="What to do if OUT, or an unfinished run of it, is there: error, overwrite, or resume.  [default: error]",
 )
 
+replace = option(
+    "--if-exists",
+    metavar="ACTION",
+    type=click.Choice(["error", "overwrite"]),
+    default="error",
+    group=WRITE,
+    help="What to do if OUT is there: error, or overwrite.  [default: error]",
+)
+
 compression = option(
     "--compression",
     metavar="CODEC",
@@ -210,6 +219,14 @@ row_group_size = option(
     type=int,
     group=WRITE,
     help="Rows a row group.  [default: as the input, at most 64 MiB of computed numbers]",
+)
+
+policy = option(
+    "--on-bad-row",
+    metavar="POLICY",
+    type=click.Choice(get_args(domain.BadRowPolicy)),
+    group=BAD_ROWS,
+    help="error: stop at the first; null or drop: leave it out, and count.  [default: error]",
 )
 
 bad_rows = stack(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import dense, judgement, moments, order, pages, single, snappy, structs, sums
+from batchmax.kernels import dense, judgement, moments, order, pages, single, snappy, structs, sums, tallies
 from batchmax.kernels import softmax as _softmax
 from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
@@ -33,6 +33,8 @@ __all__ = [
     "softmax_rows",
     "stored",
     "sum_counted",
+    "tally_groups",
+    "tally_rows",
     "text_lengths",
     "top_k_rows",
     "warmup",
@@ -58,6 +60,8 @@ stored = Kernel(snappy.stored, 2, parallel=False)
 find_structs = Kernel(structs.find_structs, 2, parallel=False)
 chunk_sizes = Kernel(structs.chunk_sizes, 2, parallel=False)
 sum_counted = Kernel(sums.sum_counted, 2, parallel=False)
+tally_rows = Kernel(tallies.tally_rows, 9, parallel=False)
+tally_groups = Kernel(tallies.tally_groups, 7, parallel=False)
 
 
 def softmax_rows(logits: Any, *arguments: Any) -> None:
@@ -91,6 +95,13 @@ def warmup(progress: Any = None) -> Path:
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
+    empty, places, none = np.zeros(0), np.zeros(0, np.int32), np.zeros((0, 0))
+    labels, counted = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    tally_rows(
+        empty, empty, places, places, empty, labels, empty, counted, labels,
+        np.zeros((5, 2)), empty, none, none, none, labels, np.zeros((2, 0), np.int64),
+    )  # fmt: skip
+    tally_groups(empty, empty, places, empty, empty, counted, labels, none)
     packed = np.zeros(1, np.uint8)
     count_texts(packed[:0])
     text_lengths(packed[:0], np.zeros(0))

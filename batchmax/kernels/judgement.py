@@ -9,7 +9,8 @@ from numba import prange
 
 from batchmax.kernels.exponential import LOG2_E, exp2_single, shifted_exp
 from batchmax.kernels.machine import add_any_order, compiled, fma
-from batchmax.kernels.single import BLOCK_BYTES, SHIFT, SINGLE_ROUNDER, exponentials, is_ordinary, prepare
+from batchmax.kernels.single import SHIFT, SINGLE_ROUNDER, exponentials, is_ordinary, prepare
+from batchmax.kernels.softmax import BLOCK_BYTES
 from batchmax.kernels.vectors import WIDTH, address, largest, load, load_some, total, where_less, widened
 
 NO_LOGIT = np.float32(-np.inf)
@@ -39,7 +40,7 @@ def judge_single(z, labels, beta, maxima, rests, pred, rank, squares):
             if is_ordinary(m, c):
                 known[0, 0] = m
                 prepare(known, high, low)
-                added, rest = exponentials(
+                _, rest = exponentials(
                     row, k, 0, m, high, low, known[1, 0], known[2, 0], known[3, 0], address(spare, 0), address(end, 0)
                 )
                 unit = exp2_single(c * m - (fma(m, high, SINGLE_ROUNDER) - SINGLE_ROUNDER) + SHIFT)

@@ -198,6 +198,7 @@ def _divide_by_maxima(rests, maxima, c, high):
 
 @compiled
 def is_ordinary(m, c):
+    """Return whether a row of this maximum can be worked on in float32."""
     return abs(m) * c < FARTHEST and SMALLEST_SCALE < c < LARGEST_SCALE
 
 
