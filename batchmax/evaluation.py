@@ -187,6 +187,10 @@ class _Evaluating:
         self._progress = progress
         if not isinstance(bins, int) or not 1 <= bins <= MOST_BINS:
             raise UsageError(f"{bins} bins", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+        if options.label == "none":
+            raise UsageError(
+                "nothing can be judged without labels", where="--label", remedy="name the column of labels"
+            )
         columns = list(dict.fromkeys(names_of("by", by)))
         read = [*columns, *([sample_weight] if sample_weight is not None else [])]
         options = replace(options, outputs=("loss",), columns=tuple(dict.fromkeys(read)))
@@ -237,18 +241,19 @@ class _Evaluating:
 
     def _add(self, seen: Seen) -> None:
         scores, job = seen.scores, self._source.job
-        self._tally.add(scores.status, scores.losses, scores.nll, scores.hits, None)
         n = len(seen.matrix)
-        if self._is_dense or seen.labels.indices is None:
+        if seen.labels.indices is None:
+            self._tally.add(scores.status, scores.losses, scores.nll)
             return
+        self._tally.add(scores.status)
         weights = np.zeros(0) if self._weight is None else self._weights(seen)
-        pred, rank, squares = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
+        pred, rank, brier = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
         rows: Rows = scores.rows
         kernels.judge_rows(
-            seen.matrix, seen.labels.indices, job.options.beta, rows.maxima, rows.rests, pred, rank, squares
+            seen.matrix, seen.labels.indices, job.options.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier
         )
         counted = scores.status >= Status.MASKED_LABEL
-        some = Judged(rows, seen.labels.indices, pred, rank, squares, weights, counted)
+        some = Judged(rows, seen.labels.indices, pred, rank, brier, weights, counted)
         self._counts.add(some)
         for group in self._groups:
             group.add(seen.chunk.batch.column(group.field.name), some)
@@ -279,7 +284,7 @@ class _Evaluating:
             classes=None if job.classes is None else list(job.classes),
             bad_rows=tally.bad_rows,
             bad_rate=tally.bad_rows / tally.rows if tally.rows else None,
-            infinite_losses=tally.infinite_losses,
+            infinite_losses=tally.infinite_losses if self._is_dense else self._counts.infinite_losses,
             status_counts={name: int(count) for name, count in zip(STATUS_NAMES, tally.statuses, strict=True) if count},
             files=[file.path for file in source.files],
             bytes_read=source.size or 0,
@@ -302,8 +307,8 @@ class _Evaluating:
             widths = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
             found.confidences = {"edges": widths, "right": right, "wrong": wrong}
             found.slices = {group.field.name: group.figures() for group in self._groups}
-        if tally.infinite_losses:
-            rows = f"{tally.infinite_losses:,} rows have an infinite loss"
+        if found.infinite_losses:
+            rows = f"{found.infinite_losses:,} rows have an infinite loss"
             found.warnings.append(f"{rows}: their label's logit is -inf; so there is no mean loss")
         for warning in found.warnings:
             self._progress.warn(warning)

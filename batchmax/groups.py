@@ -96,7 +96,7 @@ class Groups:
         numbers = np.array([self._numbers[value] for value in values], np.int64)
         codes = numbers[encoded.indices.to_numpy()] if values else np.zeros(0, np.int64)
         kernels.tally_groups(
-            some.rows.nll, some.rows.rests, some.rank, some.squares, some.weights, some.counted, codes, self._sums
+            some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted, codes, self._sums
         )
         if len(self._numbers) > self._most and len(codes):
             self._make_room(int(codes[-1]))

@@ -49,7 +49,7 @@ class Judged:
     ----------
     rows
         What the softmax kernel left.
-    pred, rank, squares
+    pred, rank, brier
         What the judging kernel left.
     weights
         float64; empty for 1 each.
@@ -61,7 +61,7 @@ class Judged:
     labels: Array
     pred: Array
     rank: Array
-    squares: Array
+    brier: Array
     weights: Array
     counted: Array
 
@@ -97,11 +97,16 @@ class Counts:
         self.losses = np.zeros(LOSS_BINS, np.int64)
         self.confidences = np.zeros((2, CONFIDENCE_BINS), np.int64)
 
+    @property
+    def infinite_losses(self) -> int:
+        """How many rows had a loss of +inf."""
+        return int(self.sums[INFINITE, 0])
+
     def add(self, some: Judged) -> None:
         """Count some rows."""
         self.judged += int(np.count_nonzero(some.counted))
         kernels.tally_rows(
-            some.rows.nll, some.rows.rests, some.pred, some.rank, some.squares, some.labels, some.weights, some.counted,
+            some.rows.nll, some.rows.rests, some.pred, some.rank, some.brier, some.labels, some.weights, some.counted,
             np.array(self.top_k, np.int64), self.sums, self.tops, self.classes, self.confusion, self.bins, self.losses,
             self.confidences,
         )  # fmt: skip

@@ -1,8 +1,10 @@
-"""How good a row's probabilities are: the predicted class, the label's rank, and the sum of squares, in one pass.
+"""How good a row's probabilities are: the predicted class, the label's rank, and the Brier score, in one pass.
 
-Everything that accuracy, top-k accuracy and the Brier score need of a row besides its loss. The sum of the squares of
-softmax is that of softmax's numerators at twice beta: exp(2 beta (z - m)). Its relative error is below 1e-6.
+The squares of softmax's numerators are the numerators at twice beta: exp(2 beta (z - m)). Their sum has a relative
+error below 1e-6, and so has the score.
 """
+
+import math
 
 import numpy as np
 from numba import prange
@@ -16,7 +18,7 @@ from batchmax.kernels.vectors import WIDTH, address, largest, load, load_some, t
 NO_LOGIT = np.float32(-np.inf)
 
 
-def judge_single(z, labels, beta, maxima, rests, pred, rank, squares):
+def judge_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
     """Do what :func:`judge` does, for float32 and more than a few classes."""
     n, k = z.shape
     c = 2.0 * beta * LOG2_E
@@ -32,7 +34,7 @@ def judge_single(z, labels, beta, maxima, rests, pred, rank, squares):
             m = np.float32(maxima[i])
             y = labels[i]
             if rests[i] != rests[i]:
-                pred[i], rank[i], squares[i] = -1, 0, np.nan
+                pred[i], rank[i], brier[i] = -1, 0, np.nan
                 continue
             row = address(z, i)
             rank[i] = _rank(z, i, y, row, load(address(ones, 0), 0)) if 0 <= y < k else 0
@@ -44,13 +46,13 @@ def judge_single(z, labels, beta, maxima, rests, pred, rank, squares):
                     row, k, 0, m, high, low, known[1, 0], known[2, 0], known[3, 0], address(spare, 0), address(end, 0)
                 )
                 unit = exp2_single(c * m - (fma(m, high, SINGLE_ROUNDER) - SINGLE_ROUNDER) + SHIFT)
-                squares[i] = (1.0 + rest / unit) / ((1.0 + rests[i]) * (1.0 + rests[i]))
+                brier[i] = _brier(1.0 + rest / unit, rests[i], nll[i])
             else:
-                squares[i] = _squares(z, i, m, beta, rests[i])
+                brier[i] = _brier(_squares(z, i, m, beta), rests[i], nll[i])
 
 
-def judge(z, labels, beta, maxima, rests, pred, rank, squares):
-    """Fill pred, rank and squares.
+def judge(z, labels, beta, maxima, rests, nll, pred, rank, brier):
+    """Fill pred, rank and brier.
 
     Parameters
     ----------
@@ -58,19 +60,19 @@ def judge(z, labels, beta, maxima, rests, pred, rank, squares):
     labels : (n,) int64
     beta
         The inverse temperature.
-    maxima, rests : (n,) float64
+    maxima, rests, nll : (n,) float64
         As left by the softmax kernels.
     pred : (n,) int32
         The index of the largest logit, ties to the lower; -1 where the row has no probabilities.
     rank : (n,) int32
         The label's place by logit, from 1, ties to the lower index; 0 where it is not a class, or there is no answer.
-    squares : (n,) float64
-        The sum of the squares of the probabilities; NaN where the row has none.
+    brier : (n,) float64
+        The sum over classes of (p - y)**2; NaN where the row has no probabilities, or no label.
     """
     n, k = z.shape
     for i in prange(n):
         if rests[i] != rests[i]:
-            pred[i], rank[i], squares[i] = -1, 0, np.nan
+            pred[i], rank[i], brier[i] = -1, 0, np.nan
             continue
         m = z.dtype.type(maxima[i])
         y = labels[i]
@@ -83,15 +85,24 @@ def judge(z, labels, beta, maxima, rests, pred, rank, squares):
             above += (z[i, j] > threshold) | ((z[i, j] == threshold) & (j < y))
         pred[i] = best
         rank[i] = above if is_class else 0
-        squares[i] = _squares(z, i, m, beta, rests[i])
+        brier[i] = _brier(_squares(z, i, m, beta), rests[i], nll[i])
 
 
 @compiled
-def _squares(z, i, m, beta, rest):
+def _squares(z, i, m, beta):
+    """Return the sum of exp(2 beta (z - m))."""
     added = 0.0
     for j in range(z.shape[1]):
         added = add_any_order(added, shifted_exp(z[i, j], m, 2.0 * beta))
-    return added / ((1.0 + rest) * (1.0 + rest))
+    return added
+
+
+@compiled
+def _brier(squares, rest, nll):
+    # What the label's probability lacks keeps its digits where that is near 1.
+    lacking = -math.expm1(-nll)
+    others = squares / ((1.0 + rest) * (1.0 + rest)) - (1.0 - lacking) * (1.0 - lacking)
+    return max(others, 0.0) + lacking * lacking if nll == nll else np.nan
 
 
 @compiled

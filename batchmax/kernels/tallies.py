@@ -1,7 +1,5 @@
 """What an evaluation counts over rows: one row after another, so that sums do not depend on threads or batches."""
 
-import math
-
 import numpy as np
 
 from batchmax.kernels.machine import compiled
@@ -19,7 +17,7 @@ def tally_rows(
     rests,
     pred,
     rank,
-    squares,
+    brier,
     labels,
     weights,
     counted,
@@ -36,9 +34,9 @@ def tally_rows(
 
     Parameters
     ----------
-    nll, rests, squares : (n,) float64
-        Losses; and what the softmax and the judging kernel leave of rows.
+    nll, rests, brier : (n,) float64
     pred, rank : (n,) int32
+        What the softmax and the judging kernel leave of rows.
     labels : (n,) int64
     weights : (n,) float64, or (0,) for 1 each
     counted : (n,) bool
@@ -69,10 +67,8 @@ def tally_rows(
         p = pred[i]
         hit = rank[i] == 1
         confidence = 1.0 / (1.0 + rests[i])
-        missing = -math.expm1(-nll[i])
-        brier = max(squares[i] - (1.0 - missing) * (1.0 - missing), 0.0) + missing * missing
         _add(sums, WEIGHT, w)
-        _add(sums, BRIER, w * brier)
+        _add(sums, BRIER, w * brier[i])
         _add(sums, HITS, w if hit else 0.0)
         if nll[i] == np.inf:
             sums[INFINITE, 0] += 1.0
@@ -94,12 +90,12 @@ def tally_rows(
         confidences[1 if hit else 0, _bin(confidence, n_widths)] += 1
 
 
-def tally_groups(nll, rests, rank, squares, weights, counted, groups, sums):
+def tally_groups(nll, rests, rank, brier, weights, counted, groups, sums):
     """Add rows to the sums of their groups.
 
     Parameters
     ----------
-    nll, rests, rank, squares, weights, counted
+    nll, rests, rank, brier, weights, counted
         As for :func:`tally_rows`.
     groups : (n,) int64
         The number of each row's group.
@@ -112,10 +108,8 @@ def tally_groups(nll, rests, rank, squares, weights, counted, groups, sums):
         if not counted[i]:
             continue
         w = weights[i] if weights.shape[0] != 0 else 1.0
-        missing = -math.expm1(-nll[i])
-        brier = max(squares[i] - (1.0 - missing) * (1.0 - missing), 0.0) + missing * missing
         sums[g, WEIGHT] += w
-        sums[g, BRIER] += w * brier
+        sums[g, BRIER] += w * brier[i]
         sums[g, HITS] += w if rank[i] == 1 else 0.0
         if nll[i] == np.inf:
             sums[g, INFINITE] += 1.0
