@@ -6,6 +6,7 @@ import html
 import json
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -19,7 +20,6 @@ from batchmax.columns import close_match
 from batchmax.errors import DataError, GateError, UsageError
 from batchmax.groups import Groups
 from batchmax.loop import Progress
-from batchmax.losses import Rows
 from batchmax.metric_tables import SCHEMA, metric_rows
 from batchmax.metrics import CONFIDENCE_BINS, LOSS_BINS, Counts, Judged
 from batchmax.option_values import names_of
@@ -228,8 +228,16 @@ class _Evaluating:
             self._progress.note(note)
         if len(self._groups) == 1:
             self._groups[0].give = write
-        for seen in rows_of(self._source, self._progress):
-            self._add(seen)
+        # Counting takes one core, and the next rows' arithmetic all of them.
+        with ThreadPoolExecutor(1, "count") as counter:
+            counting: Future[None] | None = None
+            for seen in rows_of(self._source, self._progress):
+                some = self._judge(seen)
+                if counting is not None:
+                    counting.result()
+                counting = counter.submit(self._count, seen, some)
+            if counting is not None:
+                counting.result()
         found = self._found()
         if gate is not None:
             largest = max(found.top_k_accuracy, key=int, default=None)
@@ -239,21 +247,24 @@ class _Evaluating:
                 raise GateError(f"--fail-if {gate.condition!r} is true: {figures}", where=", ".join(found.files))
         return found
 
-    def _add(self, seen: Seen) -> None:
-        scores, job = seen.scores, self._source.job
+    def _judge(self, seen: Seen) -> Judged | None:
+        """Return what there is to count besides statuses."""
+        scores, labels = seen.scores, seen.labels.indices
+        if labels is None:
+            return None
         n = len(seen.matrix)
-        if seen.labels.indices is None:
+        weights = np.zeros(0) if self._weight is None else self._weights(seen)
+        pred, rank, brier = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
+        rows, beta = scores.rows, self._source.job.options.beta
+        kernels.judge_rows(seen.matrix, labels, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+        return Judged(rows, labels, pred, rank, brier, weights, scores.status >= Status.MASKED_LABEL)
+
+    def _count(self, seen: Seen, some: Judged | None) -> None:
+        scores = seen.scores
+        if some is None:
             self._tally.add(scores.status, scores.losses, scores.nll)
             return
         self._tally.add(scores.status)
-        weights = np.zeros(0) if self._weight is None else self._weights(seen)
-        pred, rank, brier = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
-        rows: Rows = scores.rows
-        kernels.judge_rows(
-            seen.matrix, seen.labels.indices, job.options.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier
-        )
-        counted = scores.status >= Status.MASKED_LABEL
-        some = Judged(rows, seen.labels.indices, pred, rank, brier, weights, counted)
         self._counts.add(some)
         for group in self._groups:
             group.add(seen.chunk.batch.column(group.field.name), some)
