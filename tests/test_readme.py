@@ -133,6 +133,7 @@ def test_the_readme_names_every_option_output_and_status():
     import click
 
     from batchmax.cli.convert import command as convert
+    from batchmax.cli.evaluate import command as evaluate
     from batchmax.cli.score import command as score
     from batchmax.cli.show import command as show
     from batchmax.cli.verify import command as verify
@@ -145,7 +146,8 @@ def test_the_readme_names_every_option_output_and_status():
 
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README))
     assert options(score) <= named
-    assert named <= options(score) | options(show) | options(convert) | options(verify)
+    others = (show, convert, verify, evaluate)
+    assert named <= options(score).union(*map(options, others))
     for name in (*OUTPUTS, *STATUS_NAMES, *GATE_NAMES):
         assert re.search(rf"`[^`\n]*\b{name}\b", README), name
 
