@@ -21,6 +21,7 @@ _HOMES = {
     "convert": "conversion",
     "verify": "verification",
     "evaluate": "evaluation",
+    "calibrate": "calibration",
     "score_batch": "scoring",
     "score_options": "options",
     "ScoreOptions": "options",

@@ -88,12 +88,18 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     """
     logits = find_logits(schema, options)
     dtype = np.dtype(options.dtype or logits.dtype)
-    if options.dtype == "float64" or options.input == "probs":
-        # The logarithm of a probability needs more digits than the probability has.
+    if options.dtype == "float64" or options.input == "probs" or options.scale is not None:
+        # The logarithm of a probability needs more digits than the probability has, and a scaled logit, too.
         logits = replace(logits, dtype=np.dtype(np.float64))
     n_classes = logits.n_classes or first_length
     if not n_classes:
         raise DataError("no row has logits, so the number of classes is not known", remedy="give it with --n-classes")
+    if options.scale is not None and len(options.scale) != n_classes:
+        raise UsageError(
+            f"it is for {len(options.scale):,} classes, and the logits have {n_classes:,}",
+            where="--calibration",
+            remedy="calibrate the logits that are to be scored",
+        )
     classes, classes_from = find_classes(schema, options, logits)
     check_classes(classes, n_classes)
     label = find_label(schema, options, classes)

@@ -15,6 +15,7 @@ from functools import cache
 from numbers import Integral, Real
 from typing import Any, Literal, get_type_hints
 
+from batchmax.calibrated import read_calibration
 from batchmax.errors import UsageError
 from batchmax.option_values import check_type, names_of, parse_bytes, read_class_weights, read_classes
 from batchmax.outputs import OUTPUTS
@@ -57,6 +58,11 @@ class ScoreOptions:
         How many rows to read at most. None: all.
     beta
         The inverse temperature, from 1e-300 to 1e300; 1 unless given.
+    calibration
+        A file that ``calibrate`` wrote. It sets ``beta``, or ``scale`` and ``bias``, and says how many classes there
+        are. None: none.
+    scale, bias
+        One number a class, by which the logits become ``scale * z + bias``, in float64. None: 1 and 0.
     outputs
         The columns to compute, names of :data:`batchmax.outputs.OUTPUTS`, in the order to write them. None: ``probs``,
         and ``loss`` where there is a label.
@@ -112,6 +118,9 @@ class ScoreOptions:
     limit: int | None = None
     # What to compute
     beta: float = 1.0
+    calibration: str | None = None
+    scale: tuple[float, ...] | None = None
+    bias: tuple[float, ...] | None = None
     outputs: tuple[str, ...] | None = None
     top_k: int | None = None
     class_weights: tuple[float, ...] | dict[str, float] | None = None
@@ -148,6 +157,15 @@ class ScoreOptions:
                 where="--beta",
                 remedy=f"it must be above 0 and at most {MAX_BETA:g}, and so must the temperature, 1/beta",
             )
+        if (self.scale is None) != (self.bias is None) or len(self.scale or ()) != len(self.bias or ()):
+            raise UsageError(
+                "scale and bias go together", where="--calibration", remedy="give one number a class of each"
+            )
+        if (
+            not all(math.isfinite(one) for one in (*(self.scale or ()), *(self.bias or ())))
+            or min(self.scale or (1,)) <= 0
+        ):
+            raise UsageError("a scale or a bias is no number", where="--calibration", remedy="calibrate again")
         if not 0.0 <= self.label_smoothing <= 1.0:
             raise UsageError(
                 f"{self.label_smoothing:g} is not between 0 and 1", where="--label-smoothing", remedy="try 0.1"
@@ -208,6 +226,8 @@ def score_options(**given: Any) -> ScoreOptions:
         if not (math.isfinite(temperature) and temperature > 0):
             raise UsageError(f"temperature is {temperature:g}", where="--temperature", remedy="give a number above 0")
         values["beta"] = 1.0 / float(temperature)
+    if values.get("calibration") is not None:
+        _apply(values, temperature)
     unknown = sorted(set(values) - known)
     if unknown:
         raise UsageError(
@@ -225,6 +245,24 @@ def score_options(**given: Any) -> ScoreOptions:
     if "outputs" in values and not values["outputs"] and "top_k" not in values:
         raise UsageError("nothing is asked for", where="--outputs", remedy="try probs,loss")
     return ScoreOptions(**values)
+
+
+def _apply(values: dict[str, Any], temperature: Any) -> None:
+    """Take over what a calibration says."""
+    if temperature is not None or "beta" in values:
+        raise UsageError(
+            "both --calibration and a temperature are given", remedy="give one: the calibration has a temperature"
+        )
+    check_type("calibration", values["calibration"], str)
+    found = read_calibration(values["calibration"])
+    if values.get("n_classes", found.n_classes) != found.n_classes:
+        raise UsageError(
+            f"it is for {found.n_classes:,} classes, and {values['n_classes']:,} are asked for",
+            where="--calibration",
+            remedy="calibrate the logits that are to be scored",
+        )
+    values |= {"n_classes": found.n_classes, "beta": 1.0 / found.temperature}
+    values |= {"scale": found.scale, "bias": found.bias} if found.scale is not None else {}
 
 
 def resolve_options(options: ScoreOptions | None, given: Mapping[str, Any]) -> ScoreOptions:

@@ -136,10 +136,10 @@ def _as_written(file: InputFile, options: ScoreOptions) -> ScoreOptions:
             where=file.path,
             remedy="give the logits themselves, or score with --outputs probs,loss",
         )
-    if options.beta != 1.0:
+    if options.beta != 1.0 or options.calibration is not None:
         raise UsageError(
             "these are probabilities, whose temperature was chosen when they were scored",
-            where="--temperature",
+            where="--temperature" if options.calibration is None else "--calibration",
             remedy="leave it out, or give the logits",
         )
     pattern = f"{prefix}{column.removesuffix('s')}_*" if layout == "wide" else prefix + column

@@ -107,6 +107,10 @@ def read_rows(
         with np.errstate(divide="ignore", invalid="ignore"):
             matrix = np.log(matrix, out=take(matrix.shape, matrix.dtype))
         matrix.flags.writeable = False
+    if job.options.scale is not None:
+        matrix = np.multiply(matrix, np.array(job.options.scale), out=take(matrix.shape, np.float64))
+        matrix += np.array(job.options.bias)
+        matrix.flags.writeable = False
     if job.label is None:
         labels = Labels(None, None, None, job.options.ignore_index)
     else:

@@ -24,7 +24,7 @@ FLOORS = [
     {"cli"},
     {"__init__"},
     {"engines", "ray", "spark"},
-    {"pipeline", "conversion", "verification", "evaluation"},
+    {"pipeline", "conversion", "verification", "evaluation", "calibration"},
     {"passes", "tables_out"},
     {"loop", "row_checks", "recomputation"},
     {"row_values"},
@@ -52,7 +52,7 @@ FLOORS = [
     {"arrow", "memory"},
     {"kernels"},
     {"options"},
-    {"option_values"},
+    {"option_values", "calibrated"},
     {"ipc"},
     {"outputs", "errors", "interrupts", "exact", "bounds"},
 ]

@@ -33,6 +33,7 @@ COMMANDS = {
     },
     "Decide": {
         "evaluate": "Say how good the model is: accuracy, calibration, classes.",
+        "calibrate": "Find the temperature under which probabilities can be believed.",
     },
     "Keep": {
         "verify": "Check a scored file or folder.",
@@ -77,7 +78,7 @@ class LazyGroup(click.Group):
         """Write the commands by group, from the table above: nothing is imported."""
         for group, names in COMMANDS.items():
             with formatter.section(group):
-                formatter.write_dl([(f"{name:<8}", short_help) for name, short_help in names.items()])
+                formatter.write_dl([(f"{name:<9}", short_help) for name, short_help in names.items()])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write an example."""
@@ -173,6 +174,8 @@ class _Unused:
     Numba imports SciPy for products of matrices, and pyarrow imports pandas to ask whether something is one of its
     objects. Each takes a sixth of a second.
     """
+
+    keeps_out = True
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002  the protocol
         """Raise for those packages; of all others know nothing."""

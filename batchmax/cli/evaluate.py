@@ -24,6 +24,7 @@ batchmax evaluate logits/ --fail-if 'ece > 0.05 or accuracy < 0.9'
 @option("--sample-weight", metavar="NAME", group=READ, help="Column of weights of the rows.  [default: 1 each]")
 @shared.scale
 @shared.beta
+@shared.calibration
 @shared.limit
 @option(
     "--bins", metavar="N", type=int, default=15, group=COMPUTE, help="Bins of the calibration errors.  [default: 15]"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from batchmax.cli.tables import console, new_table, show_pairs
-from batchmax.cli.text import duration, number, printable
+from batchmax.cli.text import duration, number, printable, shell_word
 
 MOST_ROWS = 20
 """Classes and groups that are printed; JSON has them all."""
@@ -45,6 +45,32 @@ def show_evaluation(found: Any) -> None:
         names = ("value", "n_rows", "accuracy", "mean_loss", "perplexity", "brier")
         more = f", the {MOST_ROWS} largest of {len(groups):,}" if len(groups) > MOST_ROWS else ""
         _show(f"by {printable(column)}{more}", names, groups[:MOST_ROWS])
+
+
+def show_calibration(found: Any, out: str) -> None:
+    """Print a calibration: a :class:`batchmax.calibration.Calibration`."""
+
+    def change(before: float | None, after: float | None) -> str:
+        return f"{number(before)} -> {number(after)}"
+
+    judged = f"{number(found.n_holdout)} held out" if found.n_holdout else "the same rows"
+    what = [("temperature", number(found.temperature))]
+    if found.scale is not None:
+        ends = (min(found.scale), max(found.scale), min(found.bias), max(found.bias))
+        what = [
+            ("scales", f"{number(ends[0])} to {number(ends[1])}"),
+            ("biases", f"{number(ends[2])} to {number(ends[3])}"),
+        ]
+    show_pairs(
+        [
+            *what,
+            ("NLL", f"{change(found.nll_before, found.nll_after)}  (of {judged})"),
+            ("ECE", change(found.ece_before, found.ece_after)),
+            ("rows", f"{number(found.n_rows)}, {number(found.n_fit)} fitted to"),
+            ("time", duration(found.seconds)),
+            ("next", f"batchmax score INPUT -o scored.parquet --calibration {shell_word(out)}"),
+        ]
+    )
 
 
 def _show(title: str, names: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:

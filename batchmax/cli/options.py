@@ -150,6 +150,14 @@ find_labels = stack(
     ),
 )
 
+kind = option(
+    "--input",
+    metavar="KIND",
+    type=click.Choice(get_args(domain.InputKind)),
+    group=READ,
+    help="What the column holds: logits, log_probs or probs.  [default: logits]",
+)
+
 scale = stack(
     option(
         "--temperature",
@@ -158,13 +166,14 @@ scale = stack(
         group=COMPUTE,
         help="Divide the logits by T.  [default: 1]",
     ),
-    option(
-        "--input",
-        metavar="KIND",
-        type=click.Choice(get_args(domain.InputKind)),
-        group=READ,
-        help="What the column holds: logits, log_probs or probs.  [default: logits]",
-    ),
+    kind,
+)
+
+calibration = option(
+    "--calibration",
+    metavar="FILE",
+    group=COMPUTE,
+    help="What batchmax calibrate wrote: a temperature, or a scale and a bias a class.",
 )
 
 beta = option("--beta", metavar="B", type=float, group=COMPUTE, help="Multiply the logits by B = 1/T.")

@@ -27,6 +27,7 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
 @shared.find_labels
 @shared.scale
 @shared.beta
+@shared.calibration
 @shared.limit
 @option(
     "--outputs",

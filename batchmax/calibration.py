@@ -1,0 +1,373 @@
+"""Calibration: the temperature, or a scale and a bias for each class, under which probabilities can be believed.
+
+With beta = 1/T the mean loss is convex in beta, and d loss / d log beta of a row is its loss minus the entropy of its
+probabilities. So the best temperature is where the mean loss equals the mean entropy: a root that is bracketed within
+fixed bounds and cannot run away. Each step is a pass over the rows; they are kept in memory where they fit.
+
+See Also
+--------
+Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchmax import __version__, kernels
+from batchmax.calibrated import LARGEST_T, SMALLEST_T, scipy_optimize
+from batchmax.errors import DataError, UsageError
+from batchmax.loop import Progress
+from batchmax.losses import Rows, softmax_rows
+from batchmax.metrics import Counts, Judged
+from batchmax.options import ScoreOptions, resolve_options
+from batchmax.outputs import Status
+from batchmax.passes import open_rows, rows_of
+from batchmax.storage import refuse_inputs_as_output, write_whole
+
+Array = NDArray[Any]
+
+SHARE = 4
+"""Rows are kept in memory if they take no more than one in so many parts of what the job may use."""
+STEP = 4.0
+"""The factor by which the bracket of the temperature grows."""
+PRECISION = 1e-7
+"""Of log T."""
+MOST_VECTOR_CLASSES = 10_000
+LARGEST_SCALE, LARGEST_BIAS = 1000.0, 1000.0
+NO_LOSS = 1e-12
+"""A mean loss below this leaves nothing to calibrate: every row is right, and certain."""
+
+
+@dataclass(kw_only=True)
+class Calibration:
+    """What a calibration found. A value that does not exist is None.
+
+    Attributes
+    ----------
+    temperature
+        Logits are divided by it.
+    scale, bias
+        By class, of the logits: then they become scale * z + bias, and the temperature is 1.
+    nll_before, nll_after, ece_before, ece_after
+        The mean loss in nats, and the expected calibration error, of the rows that were held out.
+    n_fit, n_holdout
+        Rows with a finite loss that were fitted to, and held out.
+    at_bound
+        Whether the temperature is a bound of the search: the data ask for an even more extreme one.
+    """
+
+    method: str = "temperature"
+    temperature: float = 1.0
+    scale: list[float] | None = None
+    bias: list[float] | None = None
+    nll_before: float | None = None
+    nll_after: float | None = None
+    ece_before: float | None = None
+    ece_after: float | None = None
+    n_rows: int = 0
+    n_classes: int = 0
+    n_fit: int = 0
+    n_holdout: int = 0
+    at_bound: bool = False
+    classes: list[str] | None = None
+    files: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    version: str = __version__
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything under the names that it has in JSON."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return everything as one line of JSON."""
+        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
+
+    def _repr_html_(self) -> str:
+        shown = ("method", "temperature", "nll_before", "nll_after", "ece_before", "ece_after")
+        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(str(getattr(self, name)))}</td></tr>" for name in shown)
+        return f"<table>{cells}</table>"
+
+
+def calibrate(
+    src: Any,
+    out: str | None = None,
+    options: ScoreOptions | None = None,
+    *,
+    method: Literal["temperature", "vector"] = "temperature",
+    holdout: float = 0.2,
+    seed: int = 0,
+    bins: int = 15,
+    if_exists: Literal["error", "overwrite"] = "error",
+    progress: Progress | None = None,
+    **given: Any,
+) -> Calibration:
+    """Find the calibration that makes the mean loss of the rows least.
+
+    Parameters
+    ----------
+    src
+        Paths of files and folders and globs, one or several.
+    out
+        A file for the calibration, JSON that ``score --calibration`` takes; None for none.
+    options, given
+        How rows are read: as for :func:`batchmax.score`.
+    method
+        ``temperature``, or ``vector``: a scale and a bias for each class, of up to ten thousand.
+    holdout
+        The share of the rows, from 0 to below 1, that is not fitted to but judged; by a hash of the row's number. With
+        0 all rows are both.
+    seed
+        Of that hash.
+    bins
+        Of the expected calibration error.
+    if_exists
+        What to do where ``out`` is there: ``error`` or ``overwrite``.
+    progress
+        Who is told how far it is.
+
+    Raises
+    ------
+    UsageError
+        An option or a column that cannot be, or no labels that are classes.
+    DataError
+        An input that cannot be read; a bad row under the policy ``error``; no row to fit to.
+    OutputError
+        The file cannot be written.
+    """
+    options = resolve_options(options, given)
+    progress = progress or Progress()
+    started = time.monotonic()
+    data = _Data(src, options, holdout, seed, progress)
+    if out is not None:
+        refuse_inputs_as_output(data.files, Path(out))
+    if method not in {"temperature", "vector"}:
+        raise UsageError(f"{method!r} is no method", where="--method", remedy="choose temperature or vector")
+    found = Calibration(
+        method=method, n_classes=data.n_classes, classes=data.classes, files=data.files, notes=data.notes
+    )
+    before = data.judged(bins)
+    found.n_rows, found.n_fit, found.n_holdout = data.n_rows, data.n_fit, data.n_holdout
+    if not data.n_fit:
+        raise DataError(
+            "no row has a label and a finite loss, so there is nothing to fit to",
+            where=", ".join(data.files),
+            remedy="look: batchmax evaluate",
+        )
+    found.temperature, found.at_bound = _temperature(data)
+    if found.at_bound:
+        found.warnings.append(
+            f"the best temperature is at the bound, {found.temperature:g}: the labels follow from the logits without "
+            "doubt, or not at all; more or other rows may help"
+        )
+    after = _Scaling(beta=1.0 / found.temperature)
+    if method == "vector":
+        after = _vector(data, after.beta)
+        found.temperature, found.at_bound = 1.0, False
+        assert after.scale is not None  # noqa: S101 - what it is for
+        assert after.bias is not None  # noqa: S101
+        found.scale, found.bias = after.scale.tolist(), after.bias.tolist()
+    if not holdout:
+        found.notes.append("no rows were held out: the figures are of the rows that were fitted to")
+    found.nll_before, found.ece_before = before
+    found.nll_after, found.ece_after = data.judged(bins, after)
+    found.seconds = round(time.monotonic() - started, 3)
+    for warning in found.warnings:
+        progress.warn(warning)
+    if out is not None:
+        write_whole(Path(out), json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n", if_exists)
+    return found
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    beta: float = 1.0
+    scale: Array | None = None
+    bias: Array | None = None
+
+
+class _Data:
+    """The rows of an input that have a label and a finite loss: looked at again and again."""
+
+    def __init__(self, src: Any, options: ScoreOptions, holdout: float, seed: int, progress: Progress) -> None:
+        if hasattr(src, "__arrow_c_stream__") and not hasattr(src, "num_rows"):
+            raise UsageError("a stream can be read only once", remedy="write it into a file first")
+        if not 0.0 <= holdout < 1.0:
+            raise UsageError(f"{holdout:g} of the rows", where="--holdout", remedy="give a share from 0 to below 1")
+        if options.label == "none":
+            raise UsageError("there is nothing to calibrate to without labels", where="--label", remedy="name them")
+        if options.beta != 1.0:
+            raise UsageError("the temperature is what is looked for", where="--temperature", remedy="leave it out")
+        self._options = replace(options, outputs=("loss",), columns=())
+        self._src = src
+        self._progress = progress
+        source = open_rows(src, self._options)
+        job = source.job
+        if job.label is None or job.label.kind == "distribution":
+            what = "there is no label column" if job.label is None else "labels that are distributions have no class"
+            raise UsageError(what, where="--label", remedy="name a column of classes: --label NAME")
+        for note in job.notes:
+            progress.note(note)
+        self.files = [file.path for file in source.files]
+        self.notes = list(job.notes)
+        self.n_classes = job.n_classes
+        self.classes = None if job.classes is None else list(job.classes)
+        self._first: Any = source
+        self._holdout, self._seed = holdout, seed
+        self.n_rows = self.n_fit = self.n_holdout = 0
+        fits = source.n_rows is not None and source.n_rows * (job.row_bytes + 16) <= options.memory_limit // SHARE
+        self._kept: list[tuple[Array, Array, Array, Array]] | None = [] if fits else None
+        self._is_kept = False
+
+    def judged(self, bins: int, how: _Scaling | None = None) -> tuple[float | None, float | None]:
+        """Return the mean loss and the calibration error of the rows held out; of all where none are."""
+        how = how or _Scaling()
+        counts = Counts(self.n_classes, (), bins)
+        for matrix, labels, is_held, is_fit in self._rows():
+            rows = _softmax(matrix, labels, how)
+            n = len(matrix)
+            pred, rank, brier = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
+            z = _scaled(matrix, how)
+            kernels.judge_rows(z, labels, how.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+            judged = is_held if self._holdout else is_fit
+            counts.add(Judged(rows, labels, pred, rank, brier, np.zeros(0), judged & (rows.nll < np.inf)))
+        figures = counts.figures()
+        return figures["mean_loss"], figures["ece"]
+
+    def mean(self, of: Callable[[Array, Array], Array]) -> float:
+        """Return the mean of something over the rows to fit to."""
+        sums = np.zeros(3)
+        for matrix, labels, _, is_fit in self._rows():
+            kernels.sum_counted(of(matrix, labels), is_fit, sums)
+        return float(sums[0] + sums[1]) / self.n_fit
+
+    def fitted(self) -> Iterator[tuple[Array, Array]]:
+        """Yield the rows to fit to."""
+        for matrix, labels, _, is_fit in self._rows():
+            yield matrix[is_fit], labels[is_fit]
+
+    def _rows(self) -> Iterator[tuple[Array, Array, Array, Array]]:
+        """Yield logits, labels, which rows are held out, and which are to be fitted to."""
+        if self._is_kept:
+            yield from self._kept or ()
+            return
+        source = self._first or open_rows(self._src, self._options)
+        self._first = None
+        first = 0
+        self.n_rows = self.n_fit = self.n_holdout = 0
+        for seen in rows_of(source, self._progress):
+            assert seen.labels.indices is not None  # noqa: S101 - the label is a class
+            n = len(seen.matrix)
+            good = (seen.scores.status == Status.OK) & np.isfinite(seen.scores.rows.nll)
+            held = good & _held_out(first, n, self._seed, self._holdout)
+            one = (seen.matrix, seen.labels.indices, held, good & ~held)
+            self.n_rows, self.n_fit, self.n_holdout = (
+                self.n_rows + n,
+                self.n_fit + int(one[3].sum()),
+                self.n_holdout + int(held.sum()),
+            )
+            first += n
+            if self._kept is not None:
+                one = tuple(array.copy() for array in one)  # type: ignore[assignment]
+                self._kept.append(one)
+            yield one
+        self._is_kept = self._kept is not None
+
+
+def _held_out(first: int, count: int, seed: int, share: float) -> Array:
+    """Return which of the rows from ``first`` on are held out: by splitmix64 of their numbers (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        x = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(seed % 2**64)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
+
+
+def _scaled(matrix: Array, how: _Scaling) -> Array:
+    if how.scale is None or how.bias is None:
+        return matrix
+    scaled = matrix * how.scale + how.bias
+    scaled.flags.writeable = False
+    return np.ascontiguousarray(scaled)
+
+
+def _softmax(matrix: Array, labels: Array, how: _Scaling) -> Rows:
+    return softmax_rows(_scaled(matrix, how), how.beta, labels=labels)
+
+
+def _temperature(data: _Data) -> tuple[float, bool]:
+    """Return the temperature of least mean loss, and whether that is a bound."""
+    known: dict[float, float] = {}
+
+    def slope(log_t: float) -> float:
+        """Return the derivative of the mean loss by log beta: negative where a smaller temperature is better."""
+        if log_t not in known:
+            known[log_t] = data.mean(lambda matrix, labels: _slopes(matrix, labels, math.exp(-log_t)))
+        return known[log_t]
+
+    before = slope(0.0)
+    if before == 0.0:
+        return 1.0, False
+    # A smaller temperature is better where the slope is negative.
+    way = -1.0 if before < 0 else 1.0
+    bound = math.log(SMALLEST_T if before < 0 else LARGEST_T)
+    at = 0.0
+    while at != bound:
+        after = at + way * math.log(STEP)
+        after = bound if way * (after - bound) > 0 else after
+        if way * slope(after) < -NO_LOSS:
+            root = scipy_optimize().root_scalar(slope, bracket=sorted((at, after)), method="brentq", xtol=PRECISION)
+            return math.exp(root.root), False
+        if abs(slope(after)) <= NO_LOSS:
+            break
+        at = after
+    return (SMALLEST_T if way < 0 else LARGEST_T), True
+
+
+def _slopes(matrix: Array, labels: Array, beta: float) -> Array:
+    rows = softmax_rows(matrix, beta, labels=labels)
+    entropy = np.empty(len(matrix))
+    kernels.row_moments(matrix, labels, beta, rows.maxima, rows.rests, entropy, np.empty(0))
+    return np.nan_to_num(rows.nll - entropy)
+
+
+def _vector(data: _Data, beta: float) -> _Scaling:
+    """Return the scale and bias of each class that make the mean loss least, from a temperature on."""
+    k = data.n_classes
+    if k > MOST_VECTOR_CLASSES:
+        raise UsageError(
+            f"{k:,} classes are more than the {MOST_VECTOR_CLASSES:,} that can have a scale each",
+            where="--method",
+            remedy="choose temperature",
+        )
+
+    def loss_and_gradient(x: Array) -> tuple[float, Array]:
+        how = _Scaling(1.0, x[:k], x[k:])
+        total, gradient = 0.0, np.zeros(2 * k)
+        for matrix, labels in data.fitted():
+            z = _scaled(matrix.astype(np.float64), how)
+            probs = np.empty_like(z)
+            rows = softmax_rows(z, 1.0, labels=labels, probs=probs)
+            total += float(rows.nll.sum())
+            probs[np.arange(len(labels)), labels] -= 1.0
+            gradient[k:] += probs.sum(axis=0)
+            # A masked class has no probability, and its logit is no number to multiply with.
+            gradient[:k] += np.einsum("ij,ij->j", probs, np.where(np.isfinite(matrix), matrix, 0.0))
+        return total / data.n_fit, gradient / data.n_fit
+
+    bounds = [(1.0 / LARGEST_SCALE, LARGEST_SCALE)] * k + [(-LARGEST_BIAS, LARGEST_BIAS)] * k
+    start = np.concatenate([np.full(k, min(max(beta, 1.0 / LARGEST_SCALE), LARGEST_SCALE)), np.zeros(k)])
+    found = scipy_optimize().minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return _Scaling(1.0, found.x[:k], found.x[k:])
