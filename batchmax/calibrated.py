@@ -46,7 +46,7 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibrated:
         raise UsageError(
             f"there is no file {name}", where=where, remedy="make it: batchmax calibrate INPUT -o FILE"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         text = " ".join(str(error).split())
         raise UsageError(
             f"{name} is no calibration: {text}", where=where, remedy="make one: batchmax calibrate INPUT -o FILE"

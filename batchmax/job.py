@@ -94,9 +94,10 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     n_classes = logits.n_classes or first_length
     if not n_classes:
         raise DataError("no row has logits, so the number of classes is not known", remedy="give it with --n-classes")
-    if options.scale is not None and len(options.scale) != n_classes:
+    fitted = options.calibrated_classes or (n_classes if options.scale is None else len(options.scale))
+    if fitted != n_classes:
         raise UsageError(
-            f"it is for {len(options.scale):,} classes, and the logits have {n_classes:,}",
+            f"it is for {fitted:,} classes, and the logits have {n_classes:,}",
             where="--calibration",
             remedy="calibrate the logits that are to be scored",
         )

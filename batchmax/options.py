@@ -59,8 +59,8 @@ class ScoreOptions:
     beta
         The inverse temperature, from 1e-300 to 1e300; 1 unless given.
     calibration
-        A file that ``calibrate`` wrote. It sets ``beta``, or ``scale`` and ``bias``, and says how many classes there
-        are. None: none.
+        A file that ``calibrate`` wrote. It sets ``beta``, or ``scale`` and ``bias``, and ``calibrated_classes``, which
+        the logits must have. None: none.
     scale, bias
         One number a class, by which the logits become ``scale * z + bias``, in float64. None: 1 and 0.
     outputs
@@ -119,6 +119,7 @@ class ScoreOptions:
     # What to compute
     beta: float = 1.0
     calibration: str | None = None
+    calibrated_classes: int | None = None
     scale: tuple[float, ...] | None = None
     bias: tuple[float, ...] | None = None
     outputs: tuple[str, ...] | None = None
@@ -255,13 +256,7 @@ def _apply(values: dict[str, Any], temperature: Any) -> None:
         )
     check_type("calibration", values["calibration"], str)
     found = read_calibration(values["calibration"])
-    if values.get("n_classes", found.n_classes) != found.n_classes:
-        raise UsageError(
-            f"it is for {found.n_classes:,} classes, and {values['n_classes']:,} are asked for",
-            where="--calibration",
-            remedy="calibrate the logits that are to be scored",
-        )
-    values |= {"n_classes": found.n_classes, "beta": 1.0 / found.temperature}
+    values |= {"calibrated_classes": found.n_classes, "beta": 1.0 / found.temperature}
     values |= {"scale": found.scale, "bias": found.bias} if found.scale is not None else {}
 
 

@@ -247,6 +247,8 @@ def _claims(path: str, raw: bytes) -> Claims:
             columns=None if given["columns"] is None else tuple(given["columns"]),
             exclude=tuple(given["exclude"]),
             **{name: given[name] for name in TAKEN_OVER},
+            scale=tuple(given["scale"]) if "scale" in given else None,
+            bias=tuple(given["bias"]) if "bias" in given else None,
         )
         inputs = tuple((file["size"], file["footer_sha256"]) for file in said["inputs"])
         outputs = tuple(said["outputs"])

@@ -37,7 +37,7 @@ install() { # EXTRA
         fi
         touch -- "$venv/.unfinished"
         (cd -- "$ROOT" && "$venv/bin/python" -m pip install -qq --disable-pip-version-check \
-            --editable ".$([[ $1 == base ]] || printf '[%s]' "$1")") >&2 ||
+            --editable ".[$1]") >&2 ||
             fail "the installation failed (see above); run $0 again, it starts afresh"
         wanted >"$venv/.installed-$1"
         rm -- "$venv/.unfinished"
@@ -45,6 +45,6 @@ install() { # EXTRA
     exec 9<&-
 }
 
-set_up() { # base|test|check
+set_up() { # insight|test|check
     is_installed "$1" || install "$1"
 }

@@ -267,7 +267,7 @@ def test_the_first_call_sets_up_and_the_next_only_runs(clone, tmp_path):
     link.symlink_to(clone.root / "scripts" / "batchmax")
     again = subprocess.run([link, "x"], cwd=tmp_path, env=clone.environment, capture_output=True, text=True, check=True)
     assert (again.stdout, again.stderr) == ("[ran][x]", "")
-    assert clone.installed() == ["."]
+    assert clone.installed() == [".[insight]"]
 
 
 def test_each_script_installs_its_extra(clone):
@@ -286,7 +286,7 @@ def test_a_changed_pyproject_is_installed_again(clone):
         file.write("# changed\n")
     assert "setting up" in clone.run("batchmax")[2]
     assert clone.run("batchmax")[2] == ""
-    assert clone.installed() == [".", "."]
+    assert clone.installed() == [".[insight]", ".[insight]"]
 
 
 def test_a_failed_or_interrupted_installation_starts_afresh(clone):
@@ -305,14 +305,14 @@ def test_a_moved_folder_is_set_up_again(clone):
     clone.run("batchmax")
     clone.root = clone.root.rename(clone.root.with_name("moved"))
     assert clone.run("batchmax")[:2] == (0, "[ran]")
-    assert clone.installed() == [".", "."]
+    assert clone.installed() == [".[insight]", ".[insight]"]
 
 
 def test_two_first_calls_at_once_install_once(clone):
     """The second waits for the first."""
     both = [clone.start("batchmax", str(number)) for number in range(2)]
     assert [process.communicate(timeout=60)[0] for process in both] == ["[ran][0]", "[ran][1]"]
-    assert clone.installed() == ["."]
+    assert clone.installed() == [".[insight]"]
 
 
 def test_an_old_python_is_refused_in_one_line(clone):

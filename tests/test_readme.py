@@ -132,6 +132,7 @@ def test_the_readme_names_every_option_output_and_status():
     """Nothing that `score` has is left out, and no option is named that no command has."""
     import click
 
+    from batchmax.cli.calibrate import command as calibrate
     from batchmax.cli.convert import command as convert
     from batchmax.cli.evaluate import command as evaluate
     from batchmax.cli.score import command as score
@@ -146,7 +147,7 @@ def test_the_readme_names_every_option_output_and_status():
 
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README))
     assert options(score) <= named
-    others = (show, convert, verify, evaluate)
+    others = (show, convert, verify, evaluate, calibrate)
     assert named <= options(score).union(*map(options, others))
     for name in (*OUTPUTS, *STATUS_NAMES, *GATE_NAMES):
         assert re.search(rf"`[^`\n]*\b{name}\b", README), name
