@@ -20,7 +20,7 @@ from batchmax.columns_out import STATUS_TYPE, matrix_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.labels import LabelColumn, check_classes, find_classes, find_label
 from batchmax.options import ScoreOptions
-from batchmax.outputs import OUTPUTS, TOP_K_OUTPUTS
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, TOP_K_OUTPUTS
 from batchmax.summary import LABEL_FIGURES, Gate
 
 
@@ -161,7 +161,7 @@ def computed_fields(name: str, job: Job) -> list[pa.Field]:
         return matrix_fields(name, job.n_classes, job.layout, job.dtype, job.logits.suffixes, prefix)
     types = {
         "float": pa.from_numpy_dtype(job.loss_dtype),
-        "int32": label_type if name == "pred" else pa.int32(),
+        "int32": label_type if name in CLASS_OUTPUTS else pa.int32(),
         "bool": pa.bool_(),
         "status": STATUS_TYPE,
     }

@@ -66,6 +66,8 @@ class ScoreOptions:
     outputs
         The columns to compute, names of :data:`batchmax.outputs.OUTPUTS`, in the order to write them. None: ``probs``,
         and ``loss`` where there is a label.
+    seed
+        Of the random draws of ``sample``, from 0 to 2**64 - 1; 0 unless given.
     top_k
         How many of the most probable classes to add to each row, at least 1. None: none.
     class_weights
@@ -123,6 +125,7 @@ class ScoreOptions:
     scale: tuple[float, ...] | None = None
     bias: tuple[float, ...] | None = None
     outputs: tuple[str, ...] | None = None
+    seed: int = 0
     top_k: int | None = None
     class_weights: tuple[float, ...] | dict[str, float] | None = None
     label_smoothing: float = 0.0
@@ -149,6 +152,9 @@ class ScoreOptions:
             check_type(name, getattr(self, name), hint)
         _check_at_least("--n-classes", self.n_classes, 1)
         _check_at_least("--top-k", self.top_k, 1)
+        _check_at_least("--seed", self.seed, 0)
+        if self.seed >= 2**64:
+            raise UsageError(f"{self.seed} is more than 64 bits hold", where="--seed", remedy="give a smaller number")
         _check_at_least("--limit", self.limit, 0)
         _check_at_least("--row-group-size", self.row_group_size, 1)
         _check_at_least("--threads", self.threads, 1)

@@ -36,9 +36,13 @@ OUTPUTS: dict[str, Output] = {
     "rank": Output("int32", True),
     "correct": Output("bool", True),
     "el2n": Output("float", True),
+    "sample": Output("int32", False),
     "status": Output("status", False),
 }
 """What ``--outputs`` may name. Columns are written in the order they are asked for, not in this one."""
+
+CLASS_OUTPUTS = ("pred", "sample")
+"""Columns that hold a class: its name where the classes have names."""
 
 TOP_K_OUTPUTS = ("top_k_classes", "top_k_probs")
 """The two columns ``--top-k`` adds."""

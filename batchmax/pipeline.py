@@ -151,7 +151,7 @@ class _ScoreWork:
             raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
         if not self._looked and len(matrix):
             self._look(matrix)
-        scores = score_rows(matrix, labels, known, job, buffers.take)
+        scores = score_rows(matrix, labels, known, job, buffers.take, self.tally.rows)
         self._bad_rows.refuse(chunk, scores.status)
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
         return self._bad_rows.settle(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)

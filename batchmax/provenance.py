@@ -102,6 +102,8 @@ def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None) -> pa.Sch
 def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) -> dict[str, Any]:
     """Return what determines the bytes, and nothing else: no time, host or number of threads."""
     options = {name: getattr(job.options, name) for name in OPTIONS_THAT_CHANGE_BYTES}
+    if "sample" in job.outputs:
+        options["seed"] = job.options.seed
     if job.options.scale is not None:
         options |= {"scale": job.options.scale, "bias": job.options.bias}
     weights = None if job.class_weights is None else job.class_weights.tolist()

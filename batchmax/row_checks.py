@@ -125,6 +125,7 @@ class RowChecks:
         ranges = {
             "loss": (0.0, math.inf),
             "pred": (0, k - 1),
+            "sample": (0, k - 1),
             "confidence": (1 / k, 1.0),
             "margin": (0.0, 1.0),
             "entropy": (0.0, math.log(k)),

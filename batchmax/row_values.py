@@ -20,7 +20,15 @@ from batchmax.columns import LogitsColumn
 from batchmax.errors import DataError, UsageError
 from batchmax.labels import IGNORED_INDEX, LabelColumn, Labels, find_label, read_labels
 from batchmax.matrices import read_matrix
-from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES, Status
+from batchmax.outputs import (
+    CLASS_OUTPUTS,
+    LAST_BAD,
+    LAST_WITHOUT_LOSS,
+    LAST_WITHOUT_PROBS,
+    OUTPUTS,
+    STATUS_NAMES,
+    Status,
+)
 from batchmax.scored import Scored
 
 Array = NDArray[Any]
@@ -171,7 +179,7 @@ class RowReader:
                 )
             return matrix
         array = column_array(batch, names[0])
-        if output == "pred" and self._options.classes is not None:
+        if output in CLASS_OUTPUTS and self._options.classes is not None:
             known = pa.array(self._options.classes, pa.string())
             found = pc.index_in(plain_array(array).cast(pa.string()), value_set=known)
             refuse(

@@ -24,7 +24,7 @@ from batchmax.errors import DataError
 from batchmax.finished import JOB_KEY, SUCCESS, read_manifest
 from batchmax.option_values import check_type
 from batchmax.options import FloatName, ScoreOptions
-from batchmax.outputs import OUTPUTS, TOP_K_OUTPUTS
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, TOP_K_OUTPUTS
 from batchmax.parquet_files import InputFile, arrow_schema, open_file
 from batchmax.places import manifest_of
 from batchmax.sink import SUMMARY_KEY
@@ -244,6 +244,7 @@ def _claims(path: str, raw: bytes) -> Claims:
             class_weights=None if weights is None else tuple(weights),
             layout=None if said["layout"] == "large_list" else said["layout"],
             dtype=said["dtype"],
+            seed=given.get("seed", 0),
             columns=None if given["columns"] is None else tuple(given["columns"]),
             exclude=tuple(given["exclude"]),
             **{name: given[name] for name in TAKEN_OVER},
@@ -315,7 +316,7 @@ def _is_kind(schema: pa.Schema, at: int, output: str, claims: Claims) -> bool:
         return bool(is_kind(kind)) and bool(kind.value_type == number)
     types = {
         "float": pa.from_numpy_dtype(claims.loss_dtype),
-        "int32": label if output == "pred" else pa.int32(),
+        "int32": label if output in CLASS_OUTPUTS else pa.int32(),
         "bool": pa.bool_(),
         "status": pa.string(),
     }

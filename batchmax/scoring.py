@@ -25,7 +25,15 @@ from batchmax.losses import Rows, dense_losses, index_losses, softmax_rows
 from batchmax.matrices import first_row_length, read_matrix
 from batchmax.memory import Take
 from batchmax.options import ScoreOptions, resolve_options
-from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, TOP_K_OUTPUTS, Status
+from batchmax.outputs import (
+    CLASS_OUTPUTS,
+    LAST_BAD,
+    LAST_WITHOUT_LOSS,
+    LAST_WITHOUT_PROBS,
+    OUTPUTS,
+    TOP_K_OUTPUTS,
+    Status,
+)
 
 Array = NDArray[Any]
 
@@ -118,8 +126,10 @@ def read_rows(
     return matrix, labels, status
 
 
-def score_rows(matrix: Array, labels: Labels, row_status: Array | None, job: Job, take: Take = np.empty) -> Scores:
-    """Compute every output of a job for an (n, K) matrix of logits.
+def score_rows(
+    matrix: Array, labels: Labels, row_status: Array | None, job: Job, take: Take = np.empty, first_row: int = 0
+) -> Scores:
+    """Compute every output of a job for an (n, K) matrix of logits, whose first row has a number among all of the job.
 
     The results are in memory from ``take``. Rows that are bad hold NaN or -1; their status says why.
     """
@@ -166,6 +176,10 @@ def score_rows(matrix: Array, labels: Labels, row_status: Array | None, job: Job
         values["loss"] = losses
     _add_order(values, matrix, labels.indices, rows, job, take)
     _add_moments(values, matrix, labels.indices, rows, job, take)
+    if "sample" in job.outputs:
+        values["sample"] = take((len(matrix),), np.int32)
+        numbers = np.uint64(options.seed), np.uint64(first_row)
+        kernels.sample_rows(matrix, options.beta, rows.maxima, rows.rests, *numbers, values["sample"])
     if "confidence" in job.outputs:
         values["confidence"] = 1.0 / (1.0 + rows.rests)
     if "logsumexp" in job.outputs:
@@ -243,7 +257,7 @@ def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take)
         )
     if kind == "status":
         return [(field[0], status_column(values))]
-    if name == "pred":
+    if name in CLASS_OUTPUTS:
         return [(field[0], pred_column(values, job.classes, missing))]
     if kind == "float":
         values = _cast(values, job.loss_dtype, take)

@@ -288,7 +288,7 @@ CASES = {
         2,
         (
             "--outputs: no output is called 'prob'; choose of probs, log_probs, loss, pred, confidence, margin, entropy, "
-            "logsumexp, rank, correct, el2n, status"
+            "logsumexp, rank, correct, el2n, sample, status"
         ),
     ),
     "a top K of too many": (

@@ -30,6 +30,7 @@ def test_the_outputs_are_those_of_the_documents():
             "rank",
             "correct",
             "el2n",
+            "sample",
             "status",
         ]
     )

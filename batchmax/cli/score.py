@@ -36,6 +36,7 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
     help=f"Columns to compute, of {', '.join(OUTPUTS)}.  [default: probs,loss; probs without a label]",
 )
 @option("--top-k", metavar="K", type=int, group=COMPUTE, help="Add top_k_classes and top_k_probs.")
+@option("--seed", metavar="S", type=int, group=COMPUTE, help="Of the draws of sample.  [default: 0]")
 @option(
     "--class-weights",
     metavar="FILE",

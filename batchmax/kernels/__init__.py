@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import dense, judgement, moments, order, pages, single, snappy, structs, sums, tallies
+from batchmax.kernels import dense, judgement, moments, order, pages, sampling, single, snappy, structs, sums, tallies
 from batchmax.kernels import softmax as _softmax
 from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
@@ -30,6 +30,7 @@ __all__ = [
     "look_up",
     "order_rows",
     "row_moments",
+    "sample_rows",
     "softmax_rows",
     "stored",
     "sum_counted",
@@ -49,6 +50,7 @@ _judge = Kernel(judgement.judge, 6)
 order_rows = Kernel(order.order, 5)
 top_k_rows = Kernel(order.top_k, 4)
 row_moments = Kernel(moments.moments, 5)
+sample_rows = Kernel(sampling.sample, 4)
 dense_cross_entropy = Kernel(dense.dense_cross_entropy, 7)
 check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
 check_definition = Kernel(pages.check_definition, 4, parallel=False)
@@ -91,6 +93,7 @@ def warmup(progress: Any = None) -> Path:
             order_rows(z, label, 1.0, maxima, rests, ints[0], one, ints[1])
             top_k_rows(z, 1.0, maxima, rests, np.zeros((1, 1), np.int32), np.zeros((1, 1)))
             row_moments(z, label, 1.0, maxima, rests, one, two)
+            sample_rows(z, 1.0, maxima, rests, np.uint64(0), np.uint64(0), ints[0])
             judge_rows(z, label, 1.0, maxima, rests, one, ints[0], ints[1], two)
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))

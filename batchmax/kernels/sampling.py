@@ -1,0 +1,61 @@
+"""A class for each row, drawn from its probabilities by a random number for each class that no thread shares.
+
+The Gumbel-max trick, in its form as a race: with E_j exponentially distributed, the class of the smallest E_j / p_j is
+j with probability p_j (Maddison et al. 2014, arXiv 1411.0030, for the maximum of log p_j - log E_j, which is the same).
+E_j = -log u_j, and u_j comes from a counter: SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
+number generators") begun at a mix of the seed and the row's number, at the place of the class. So a draw depends on the
+seed, the row's number, and its logits alone.
+"""
+
+import numpy as np
+from numba import prange
+
+from batchmax.kernels.exponential import log1p, shifted_exp
+from batchmax.kernels.machine import compiled
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+UNIT = 2.0**-53
+
+
+def sample(z, beta, maxima, rests, seed, first_row, classes):
+    """Fill classes.
+
+    Parameters
+    ----------
+    z : (n, K) float32 or float64, C-contiguous, read-only
+    beta
+        The inverse temperature.
+    maxima, rests : (n,) float64
+        As left by the softmax kernels.
+    seed, first_row : uint64
+        The number of the first of these rows among all.
+    classes : (n,) int32
+        The drawn class; -1 where the row has no probabilities.
+    """
+    for i in prange(z.shape[0]):
+        classes[i] = -1
+        if rests[i] == rests[i]:
+            start = _mix(_mix(seed) + (first_row + np.uint64(i)) * GOLDEN)
+            classes[i] = _first_of_race(z, i, z.dtype.type(maxima[i]), beta, start)
+
+
+@compiled
+def _first_of_race(z, i, m, beta, start):
+    k = z.shape[1]
+    times = np.empty(k)
+    for j in range(k):
+        bits = _mix(start + np.uint64(j) * GOLDEN)
+        # Above 0 and below 1, so that a time is neither 0 nor infinite.
+        u = (np.float64(np.int64(bits >> np.uint64(11))) + 0.5) * UNIT
+        times[j] = log1p(1.0 / u - 1.0) / shifted_exp(z[i, j], m, beta)
+    best = 0
+    for j in range(1, k):
+        best = j if times[j] < times[best] else best
+    return best
+
+
+@compiled
+def _mix(x):
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
