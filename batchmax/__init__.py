@@ -20,6 +20,7 @@ _HOMES = {
     "scan": "pipeline",
     "convert": "conversion",
     "verify": "verification",
+    "compare": "comparison",
     "worst_rows": "worst",
     "score_batch": "scoring",
     "score_options": "options",

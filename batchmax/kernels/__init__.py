@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import dense, moments, order, pages, single, snappy, structs, sums
+from batchmax.kernels import dense, divergence, moments, order, pages, single, snappy, structs, sums
 from batchmax.kernels import softmax as _softmax
 from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
@@ -23,6 +23,7 @@ __all__ = [
     "compiled_by",
     "count_texts",
     "dense_cross_entropy",
+    "divergence_rows",
     "find_structs",
     "limit_threads",
     "look_up",
@@ -44,6 +45,7 @@ order_rows = Kernel(order.order, 5)
 top_k_rows = Kernel(order.top_k, 4)
 row_moments = Kernel(moments.moments, 5)
 dense_cross_entropy = Kernel(dense.dense_cross_entropy, 7)
+divergence_rows = Kernel(divergence.divergence, 4)
 check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
 check_definition = Kernel(pages.check_definition, 4, parallel=False)
 look_up = Kernel(pages.look_up, 3, parallel=False)
@@ -77,6 +79,7 @@ def warmup(progress: Any = None) -> Path:
             top_k_rows(z, 1.0, maxima, rests, np.zeros((1, 1), np.int32), np.zeros((1, 1)))
             row_moments(z, label, 1.0, maxima, rests, one, two)
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
+            divergence_rows(z, z, 1.0, 1.0, one)
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
     packed = np.zeros(1, np.uint8)
