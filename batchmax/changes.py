@@ -82,7 +82,7 @@ class Changes:
 
     @property
     def moved(self) -> pa.Table:
-        """The rows that moved most, the farthest first: by the change of their loss, without labels by divergence."""
+        """The rows that moved, the farthest first: by the change of their loss, without labels by divergence."""
         return MOVED.empty_table() if self._largest is None else self._largest.table
 
     def add(self, a: Side, b: Side) -> None:
@@ -94,7 +94,7 @@ class Changes:
         kernels.sum_counted(kl, good, self.divergence)
         self.agreed += int(np.count_nonzero((a.pred == b.pred) & good))
         if not self.has_labels:
-            self._keep(a, b, np.where(good, kl, np.nan), None, None, kl)
+            self._keep(a, b, np.where(good, kl, 0.0), None, None, kl)
             return
         judged = good & (a.status > LAST_WITHOUT_LOSS) & (b.status > LAST_WITHOUT_LOSS)
         self.judged += int(np.count_nonzero(judged))
@@ -110,7 +110,7 @@ class Changes:
             self._count_hits(hits_a & judged, hits_b & judged)
         with np.errstate(invalid="ignore"):
             change = np.where(loss_a == loss_b, 0.0, np.abs(loss_b - loss_a))
-        self._keep(a, b, np.where(judged, change, np.nan), loss_a, loss_b, kl)
+        self._keep(a, b, np.where(judged, change, 0.0), loss_a, loss_b, kl)
 
     def _divergence(self, a: Side, b: Side) -> Array:
         matrices = a.matrix, b.matrix
@@ -153,7 +153,7 @@ class Changes:
                 for array, field in zip(arrays, MOVED, strict=True)
             ]
 
-        self._largest.add(moved, columns)
+        self._largest.add(np.where(moved > 0.0, moved, np.nan), columns)
 
 
 def _judge(side: Side, other: Side, beta: float) -> tuple[Array, Array | None]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from batchmax import __version__
 from batchmax.changes import Changes
-from batchmax.comparison_result import COMPARISON_NAMES, Comparison
+from batchmax.comparison_result import Comparison, gate_of
 from batchmax.errors import DataError, UsageError
 from batchmax.keys import check_key, comparable_type, values_at
 from batchmax.loop import PROGRAM_BYTES, Progress
@@ -23,8 +23,10 @@ from batchmax.option_values import check_type
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.pairing import Pairs, Source, name_of
 from batchmax.passes import open_rows
-from batchmax.summary import Gate
 from batchmax.worst import OWN_PREFIX
+
+READING_SHARE = 0.75
+"""What reading takes of what a job is judged to take that writes as well; two thirds at most were measured."""
 
 WhoseLabels = Literal["a", "b"]
 
@@ -88,7 +90,7 @@ def compare(
     (1, -0.5)
     """
     started = time.monotonic()
-    gate = None if fail_if is None else Gate(fail_if, COMPARISON_NAMES)
+    gate = None if fail_if is None else gate_of(fail_if)
     options = _reading(resolve_options(options, given), key)
     _check(worst, labels_from)
     of_a, of_b = _open(a, _side(options, labels_from, "a")), _open(b, _side(options, labels_from, "b"))
@@ -202,7 +204,7 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
                 where="--key",
                 remedy="make it the same in both",
             )
-    needed = PROGRAM_BYTES + a.memory_needed() + b.memory_needed()
+    needed = PROGRAM_BYTES + int((a.memory_needed() + b.memory_needed()) * READING_SHARE)
     limit = a.job.options.memory_limit
     if needed > limit:
         raise UsageError(

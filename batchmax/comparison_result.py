@@ -130,11 +130,12 @@ class Comparison:
         values = self.as_dict()
         if gate.is_true(values):
             figures = ", ".join(f"{name} is {values[name]}" for name in gate.names)
-            paths = shlex.join([(self.files_a or ["A"])[0], (self.files_b or ["B"])[0]])
+            words = [(self.files_a or ["A"])[0], (self.files_b or ["B"])[0]]
+            words += [] if self.key is None else ["--key", self.key]
             raise GateError(
                 f"--fail-if {gate.condition!r} is true: {figures}",
                 where=(self.files_b or ["the stream"])[0],
-                remedy=f"look: batchmax compare {paths} --worst 20",
+                remedy=f"look: batchmax compare {shlex.join(words)} --worst 20",
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -157,6 +158,17 @@ class Comparison:
 
 COMPARISON_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})
 """What a condition may name: the numbers."""
+
+
+def gate_of(condition: str) -> Gate:
+    """Return a condition over the numbers of a comparison.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    return Gate(condition, COMPARISON_NAMES)
 
 
 def _finite(value: Any) -> Any:

@@ -79,8 +79,8 @@ def comparable_type(kind: pa.DataType) -> pa.DataType:
     return comparable(pa.array([], kind)).type
 
 
-def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_limit: int) -> Keys:
-    """Read the keys of the first ``limit`` rows of files (of all for None); keep them if they fit into the memory.
+def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_limit: int, most: int) -> Keys:
+    """Read the keys of the first ``limit`` rows of files (of all for None); keep them if they take ``most`` bytes.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_l
         if kept is not None:
             kept.append(array)
             n_bytes += array.nbytes
-            if n_bytes > memory_limit:
+            if n_bytes > most:
                 kept = None
         if kept is None and not rise:
             break

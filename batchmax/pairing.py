@@ -184,7 +184,8 @@ class Pairs:
 
     def _keys(self, source: Source, key: str) -> Keys:
         options = source.job.options
-        return read_keys(source.files, key, options.limit, options.memory_limit // KEY_SHARE)
+        most = options.memory_limit // KEY_SHARE
+        return read_keys(source.files, key, options.limit, options.memory_limit, most)
 
     def _partner(self, keys: list[Keys]) -> Array:
         """Return the number of b's row for each row of a, -1 where there is none."""

@@ -336,6 +336,9 @@ def test_bytes_and_dates_are_text_in_json(run, tmp_path):
     dates = pa.array([0], pa.date32())
     columns = {"logits": [[0.0, 1.0]], "label": [0], "raw": [b"\xff"], "day": dates}
     columns["deep"] = [{"x": [b"a"], "y": math.nan}]
+    columns["at"] = pa.array([[1]], pa.list_(pa.timestamp("ns")))
     pq.write_table(pa.table(columns), path)
     (row,) = json.loads(run(path, "--worst", 1, "--json")[1])
     assert (row["raw"], row["day"], row["deep"]) == ("/w==", "1970-01-01", {"x": ["YQ=="], "y": None})
+    assert row["at"] == ["1970-01-01 00:00:00.000000001"]
+    assert "1970-01-01" in run(path, "--worst", 1)[1]

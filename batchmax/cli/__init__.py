@@ -31,6 +31,9 @@ COMMANDS = {
         "inspect": "Say what is in a file, and how to score it.",
         "show": "Show the arithmetic of one row, step by step, or the worst rows.",
     },
+    "Decide": {
+        "compare": "Say what changed from one file to another.",
+    },
     "Keep": {
         "verify": "Check a scored file or folder.",
         "convert": "Write logits in another layout.",

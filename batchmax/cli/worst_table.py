@@ -27,6 +27,7 @@ NARROWEST = 8
 
 def show(found: pa.Table) -> None:
     """Print the rows, the worst first."""
+    found = _readable(found)
     console = tables.console()
     if not found.num_rows:
         console.print("no row has a loss")
@@ -70,7 +71,22 @@ def fitting(widths: Sequence[int], room: int) -> int:
 
 def as_records(found: pa.Table) -> list[dict[str, Any]]:
     """Return the rows for ``--json``: what JSON has no word for is text, and bytes are base64."""
-    return [{name: _plain(value) for name, value in row.items()} for row in found.to_pylist()]
+    return [{name: _plain(value) for name, value in row.items()} for row in _readable(found).to_pylist()]
+
+
+def _readable(found: pa.Table) -> pa.Table:
+    """Return a table with times as text: Python has none in nanoseconds."""
+    return found.cast(pa.schema([field.with_type(_readable_type(field.type)) for field in found.schema]))
+
+
+def _readable_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_temporal(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_readable_type(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_readable_type(field.type)) for field in kind])
+    return kind
 
 
 def _cells(column: pa.ChunkedArray) -> tuple[list[str], bool]:
