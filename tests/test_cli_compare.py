@@ -83,7 +83,7 @@ def test_counts_of_what_was_left_out(run, files, tmp_path):
     logits[0] = None
     pq.write_table(pa.table({"name": names, "logits": logits}), other)
     out = run(other, files[0], "--on-bad-row", "null", "--label", "none")[1]
-    assert "rows          4 pairs, 2 left out, bad on either side" in out
+    assert "rows          4 pairs, 1 left out, bad on either side" in out
     assert "losses        none, for there are no labels" in out
 
 

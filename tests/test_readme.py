@@ -131,6 +131,7 @@ def test_the_readme_names_every_option_output_and_status():
     """Nothing that `score` has is left out, and no option is named that no command has."""
     import click
 
+    from batchmax.cli.compare import command as compare
     from batchmax.cli.convert import command as convert
     from batchmax.cli.score import command as score
     from batchmax.cli.show import command as show
@@ -144,7 +145,7 @@ def test_the_readme_names_every_option_output_and_status():
 
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README))
     assert options(score) <= named
-    assert named <= options(score) | options(show) | options(convert) | options(verify)
+    assert named <= options(score) | options(show) | options(compare) | options(convert) | options(verify)
     for name in (*OUTPUTS, *STATUS_NAMES, *GATE_NAMES):
         assert re.search(rf"`[^`\n]*\b{name}\b", README), name
 
