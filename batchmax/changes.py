@@ -96,7 +96,7 @@ class Changes:
         if not self.has_labels:
             self._keep(a, b, np.where(good, kl, 0.0), None, None, kl)
             return
-        judged = good & (a.status > LAST_WITHOUT_LOSS) & (b.status > LAST_WITHOUT_LOSS)
+        judged = (a.status > LAST_WITHOUT_LOSS) & (b.status > LAST_WITHOUT_LOSS)
         self.judged += int(np.count_nonzero(judged))
         if self._both_labelled:
             self._compare_labels(a, b, judged)

@@ -23,6 +23,7 @@ from batchmax.option_values import check_type
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.pairing import Pairs, Source, name_of
 from batchmax.passes import open_rows
+from batchmax.threads import use_threads
 from batchmax.worst import OWN_PREFIX
 
 READING_SHARE = 0.75
@@ -101,8 +102,9 @@ def compare(
         for text in source.job.notes:
             progress.note(f"{name}: {text}")
     pairs = Pairs(of_a, of_b, key, progress)
-    for rows_of_a, rows_of_b in pairs:
-        changes.add(rows_of_a, rows_of_b)
+    with use_threads(options):
+        for rows_of_a, rows_of_b in pairs:
+            changes.add(rows_of_a, rows_of_b)
     if changes.first_other is not None:
         raise _other_labels(changes, of_a, of_b)
     found = Comparison(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -181,6 +182,40 @@ def test_keys_that_pair_nothing(tmp_path):
     found = batchmax.compare(write(a, tmp_path / "a.parquet"), write(b, tmp_path / "b.parquet"), key="id")
     assert (found.n_rows, found.only_a, found.only_b, found.moved) == (0, 20, 20, [])
     assert (found.mean_loss_a, found.agreement, found.mean_kl, found.mcnemar_p) == (None,) * 4
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_lies_beyond_the_last_key_of_the_other_is_counted(tmp_path, sign):
+    """Whichever side ends first, the rows of the other that are left count as its own."""
+    a = write(rows_of(500, 1), tmp_path / "a.parquet", 100)
+    b = write(rows_of(500, 2).slice(20, 150), tmp_path / "b.parquet", 90)
+    found = batchmax.compare(*(a, b)[::sign], key="id", labels_from="ab"[::sign][0])
+    assert (found.n_rows, *(found.only_a, found.only_b)[::sign]) == (150, 350, 0)
+
+
+def test_threads_are_as_asked_for_until_both_have_ended(tmp_path, monkeypatch):
+    """The side that ends later keeps to the limit, and after the job there is none."""
+    limits = []
+    monkeypatch.setattr("batchmax.kernels.limit_threads", limits.append)
+    a = write(rows_of(50, 1).slice(0, 10), tmp_path / "a.parquet")
+    b = write(rows_of(50, 2), tmp_path / "b.parquet", 10)
+    batchmax.compare(a, b, key="id", labels_from="b", threads=1)
+    assert [after for before, after in itertools.pairwise(limits) if before is None] == [1, 1]
+    assert limits[-1] is None
+
+
+def test_keys_that_rise_in_each_row_group_alone(tmp_path):
+    """Keys that start again in the next row group do not rise: they are paired all the same, and found if doubled."""
+    ids = [4, 5, 6, 1, 2, 3]
+    a = write(rows_of(6, 1).set_column(0, "id", pa.array(ids)), tmp_path / "a.parquet", 3)
+    b = write(rows_of(6, 2).set_column(0, "id", pa.array(sorted(ids))), tmp_path / "b.parquet", 2)
+    found = batchmax.compare(a, b, key="id", labels_from="a")
+    assert (found.n_rows, found.only_a, found.only_b) == (6, 0, 0)
+    assert sorted(row["row_b"] for row in found.moved) == list(range(6))
+    assert all(ids[row["row"]] == row["key"] == row["row_b"] + 1 for row in found.moved)
+    write(rows_of(6).set_column(0, "id", pa.array([1, 2, 3, 3, 4, 5])), tmp_path / "b.parquet", 3)
+    with pytest.raises(batchmax.DataError, match="rows 2 and 3 have the same key, 3"):
+        batchmax.compare(a, b, key="id")
 
 
 def test_a_key_that_is_there_twice_is_an_error(tmp_path):
