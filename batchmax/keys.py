@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax.allowance import Allowance
-from batchmax.arrow import column_array, is_binary, plain_array, plain_type, type_text, without_views
+from batchmax.arrow import (
+    column_array,
+    is_binary,
+    number_values,
+    plain_array,
+    plain_type,
+    type_text,
+    valid_rows,
+    without_views,
+)
 from batchmax.columns import close_match
 from batchmax.errors import DataError, UsageError
 from batchmax.parquet_files import InputFile, arrow_schema, parquet_file, reading
@@ -125,27 +135,51 @@ def values_at(files: Sequence[InputFile], name: str, rows: Sequence[int], memory
     return found
 
 
-def partners(a: pa.ChunkedArray, b: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Return for each key of a the row of b that has it, -1 where none has; a null key has no partner."""
-    found = pc.index_in(a, value_set=b, skip_nulls=True)
-    return np.asarray(pc.fill_null(found.combine_chunks(), -1).cast(pa.int64()))
-
-
-def check_unique(keys: pa.ChunkedArray, where: str) -> None:
-    """Check that no key is there twice.
+def partners(a: pa.ChunkedArray, b: pa.ChunkedArray, names: tuple[str, str]) -> NDArray[np.int64]:
+    """Return for each key of a the row of b that has it, -1 where none has; a null key has no partner.
 
     Raises
     ------
     DataError
-        Naming the key and its first two rows.
+        A key is there twice: naming it, its first two rows, and by ``names`` the input.
     """
-    if pc.count_distinct(keys, mode="only_valid").as_py() == len(keys) - keys.null_count:
-        return
-    values, counts = pc.value_counts(keys.drop_null()).flatten()
-    key = values.filter(pc.greater(counts, 1))[0]
+    if not (pa.types.is_integer(a.type) or pa.types.is_temporal(a.type)):
+        for keys, name in zip((a, b), names, strict=True):
+            if pc.count_distinct(keys, mode="only_valid").as_py() < len(keys) - keys.null_count:
+                values, counts = pc.value_counts(keys.drop_null()).flatten()
+                raise _twice(keys, values.filter(pc.greater(counts, 1))[0], name)
+        return number_values(pc.index_in(a, value_set=b, skip_nulls=True).combine_chunks().fill_null(-1)).astype(int)
+    # Numbers are sorted, which takes a tenth of the memory of Arrow's hash tables.
+    ordered = []
+    for keys, name in zip((a, b), names, strict=True):
+        order, values = _ordered(keys)
+        same = np.flatnonzero(values[1:] == values[:-1])
+        if len(same):
+            raise _twice(keys, keys[int(order[same].min())], name)
+        ordered.append((order, values))
+    (order_a, values_a), (order_b, values_b) = ordered
+    partner = np.full(len(a), -1, np.int64)
+    if len(values_b):
+        place = np.minimum(np.searchsorted(values_b, values_a), len(values_b) - 1)
+        is_there = values_b[place] == values_a
+        partner[order_a[is_there]] = order_b[place[is_there]]
+    return partner
+
+
+def _ordered(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return the rows of keys that are not null in the order of their keys, and these as numbers."""
+    whole = keys.combine_chunks()
+    values = number_values(whole if pa.types.is_integer(keys.type) else whole.view(f"int{keys.type.bit_width}"))
+    rows = np.flatnonzero(valid_rows(whole)) if whole.null_count else None
+    order = np.argsort(values if rows is None else values[rows], kind="stable")
+    order = order if rows is None else rows[order]
+    return order, values[order]
+
+
+def _twice(keys: pa.ChunkedArray, key: pa.Scalar, where: str) -> DataError:
     first = pc.index(keys, key).as_py()
     second = first + 1 + pc.index(keys[first + 1 :], key).as_py()
-    raise DataError(
+    return DataError(
         f"rows {first:,} and {second:,} have the same key, {_said(key)!r}",
         where=where,
         remedy="name a column that tells rows apart: --key COLUMN",

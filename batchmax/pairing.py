@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.arrow import column_array, number_values, valid_rows
 from batchmax.errors import DataError, UsageError
-from batchmax.keys import Keys, check_unique, comparable, partners, read_keys
+from batchmax.keys import Keys, comparable, partners, read_keys
 from batchmax.loop import PROGRAM_BYTES, Progress
 from batchmax.memory import usable_cores
 from batchmax.passes import Seen, rows_of
@@ -30,8 +30,8 @@ from batchmax.stream_source import StreamSource
 Array = NDArray[Any]
 Source = ParquetSource | StreamSource
 
-KEY_SHARE = 8
-"""The keys of one side may take this part of the memory limit; finding partners takes as much again."""
+KEY_SHARE = 16
+"""The keys of one side may take this part of the memory limit; finding partners takes several times as much."""
 
 SMALL_COLUMNS_BYTES = 64
 """About what a row takes in memory besides its logits."""
@@ -199,9 +199,11 @@ class Pairs:
                     where="--key",
                     remedy=f"sort both inputs by {self._key}, or allow more: --memory-limit {2 * limit / 2**20:.0f}MiB",
                 )
-            check_unique(one.values, name_of(source))
             values.append(one.values)
-        return partners(*values)
+        found = partners(values[0], values[1], (name_of(self._sources[0]), name_of(self._sources[1])))
+        del values, keys[:]
+        pa.default_memory_pool().release_unused()
+        return found
 
     @contextmanager
     def _cursor(self, side: int, order: Order | None = None) -> Iterator[_Cursor]:

@@ -75,7 +75,8 @@ def _flips(found: Comparison) -> list[tuple[str, str]]:
     flips = f"{number(found.right_to_wrong)} right → wrong, {number(found.wrong_to_right)} wrong → right"
     return [
         ("accuracy", _change(found.accuracy_a, found.accuracy_b, found.accuracy_b - found.accuracy_a)),
-        ("flips", f"{flips} (McNemar p = {_short(found.mcnemar_p)}, {found.mcnemar_method})"),
+        ("flips", flips),
+        ("  McNemar", f"p = {_short(found.mcnemar_p)} ({found.mcnemar_method})"),
     ]
 
 
