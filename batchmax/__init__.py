@@ -22,6 +22,8 @@ _HOMES = {
     "verify": "verification",
     "evaluate": "evaluation",
     "calibrate": "calibration",
+    "compare": "comparison",
+    "worst_rows": "worst",
     "score_batch": "scoring",
     "score_options": "options",
     "ScoreOptions": "options",

@@ -109,7 +109,7 @@ def calibrate(
     holdout: float = 0.2,
     seed: int = 0,
     bins: int = 15,
-    if_exists: Literal["error", "overwrite"] = "error",
+    if_exists: Literal["error", "overwrite"] | None = None,
     progress: Progress | None = None,
     **given: Any,
 ) -> Calibration:
@@ -186,7 +186,7 @@ def calibrate(
     for warning in found.warnings:
         progress.warn(warning)
     if out is not None:
-        write_whole(Path(out), json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n", if_exists)
+        write_whole(Path(out), json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n", if_exists or "error")
     return found
 
 

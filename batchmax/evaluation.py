@@ -27,7 +27,7 @@ from batchmax.options import IfExists, ScoreOptions, resolve_options
 from batchmax.outputs import STATUS_NAMES, Status
 from batchmax.passes import Seen, open_rows, rows_of
 from batchmax.summary import GATE_NAMES, Gate, Tally
-from batchmax.tables_out import table_sink
+from batchmax.table_files import table_output, table_sink
 
 Array = NDArray[Any]
 
@@ -114,7 +114,7 @@ def evaluate(
     options: ScoreOptions | None = None,
     *,
     out: str | None = None,
-    if_exists: IfExists = "error",
+    if_exists: IfExists | None = None,
     bins: int = 15,
     top_k: int | Iterable[int] | None = None,
     sample_weight: str | None = None,
@@ -165,7 +165,8 @@ def evaluate(
     job = _Evaluating(src, options, bins, top_k, sample_weight, by, progress or Progress())
     if out is None:
         return job.run(gate)
-    with table_sink(out, job.schema, if_exists, job.inputs) as sink:
+    output = table_output(out, if_exists or "error", job.inputs)
+    with table_sink(output, job.schema) as sink:
         found = job.run(gate, sink.write)
         sink.write(job.table(found))
         sink.publish()

@@ -23,6 +23,7 @@ from batchmax.loop import READ_AHEAD, BadRows, Progress, check_memory
 from batchmax.matrices import SparseVectorError
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions
+from batchmax.outputs import OUTPUTS, TOP_K_OUTPUTS
 from batchmax.parquet_files import InputFile, arrow_schema, open_file
 from batchmax.plan import plan_parts
 from batchmax.scoring import Scores, read_rows, score_rows
@@ -67,8 +68,7 @@ def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
         Columns that cannot be what they are asked to be, or a job that does not fit into the memory it may use.
     """
     if options.logits is None and not hasattr(src, "__arrow_c_stream__"):
-        paths = [src] if not isinstance(src, Sequence) or isinstance(src, str) else list(src)
-        options = _as_written(open_file(find_files([str(path) for path in paths])[0]), options)
+        options = _as_written(open_file(find_files(_paths(src))[0]), options)
     source = open_source(src, options)
     check_memory(source)
     return source
@@ -114,6 +114,29 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
             yield Seen(chunk, matrix, labels, scores)
             rows = chunk.batch.num_rows
             progress.advance(rows, rows * job.row_bytes)
+
+
+def columns_of_score(src: Any) -> list[str]:
+    """Return the columns that ``score`` computed in the first file of an input; none if it did not write it."""
+    if hasattr(src, "__arrow_c_stream__"):
+        return []
+    file = open_file(find_files(_paths(src))[0])
+    try:
+        said = json.loads((file.metadata.metadata or {})[b"batchmax"])
+        if said["command"] != "score":
+            return []
+        prefix, outputs = said["options"]["prefix"], [*said["outputs"]]
+        outputs += TOP_K_OUTPUTS if said["options"]["top_k"] else ()
+        is_wide = said["layout"] == "wide"
+    except (KeyError, TypeError, ValueError):
+        return []  # metadata of another make
+    matrices = [f"{prefix}{name.removesuffix('s')}_" for name in outputs if is_wide and OUTPUTS[name].kind == "matrix"]
+    names = {prefix + name for name in outputs}
+    return [name for name in arrow_schema(file).names if name in names or name.startswith(tuple(matrices))]
+
+
+def _paths(src: Any) -> list[str]:
+    return [str(path) for path in ([src] if not isinstance(src, Sequence) or isinstance(src, str) else src)]
 
 
 def _as_written(file: InputFile, options: ScoreOptions) -> ScoreOptions:

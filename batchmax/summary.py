@@ -11,7 +11,7 @@ import html
 import json
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -173,8 +173,14 @@ class ScoreSummary:
 class Gate:
     """A condition such as ``mean_loss > 1.2 or bad_rows > 100``: true means that the job failed.
 
-    Names of the summary, or those that are given, are compared with numbers; a name without a value makes its
-    comparison true.
+    Names of figures are compared with numbers; a name without a value makes its comparison true.
+
+    Parameters
+    ----------
+    condition
+        As it was typed.
+    names
+        What it may name; the numbers of a :class:`ScoreSummary` unless given.
 
     Raises
     ------
@@ -191,9 +197,9 @@ class Gate:
         ast.NotEq: operator.ne,
     }
 
-    def __init__(self, condition: str, names: Sequence[str] | None = None) -> None:
+    def __init__(self, condition: str, names: Collection[str] | None = None) -> None:
         self.condition = condition
-        self._names = GATE_NAMES if names is None else names
+        self._known = GATE_NAMES if names is None else names
         try:
             self._tree = ast.parse(condition.strip(), mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -246,8 +252,8 @@ class Gate:
         numbers = [side for side in sides if not isinstance(side, ast.Name)]
         if len(names) != 1 or not all(_is_number(side) for side in numbers):
             raise self._refuse("compares no name with a number")
-        if names[0] not in self._names:
-            raise self._refuse(f"has no name {names[0]!r} to compare", f"choose of {', '.join(self._names)}")
+        if names[0] not in self._known:
+            raise self._refuse(f"has no name {names[0]!r} to compare", f"choose of {', '.join(self._known)}")
 
     def _refuse(self, what: str, remedy: str = "write it like: mean_loss > 1.2 or bad_rows > 100") -> UsageError:
         return UsageError(f"{self.condition!r} {what}", where="--fail-if", remedy=remedy)

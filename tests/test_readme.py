@@ -133,6 +133,7 @@ def test_the_readme_names_every_option_output_and_status():
     import click
 
     from batchmax.cli.calibrate import command as calibrate
+    from batchmax.cli.compare import command as compare
     from batchmax.cli.convert import command as convert
     from batchmax.cli.evaluate import command as evaluate
     from batchmax.cli.score import command as score
@@ -147,7 +148,7 @@ def test_the_readme_names_every_option_output_and_status():
 
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README))
     assert options(score) <= named
-    others = (show, convert, verify, evaluate, calibrate)
+    others = (show, compare, convert, verify, evaluate, calibrate)
     assert named <= options(score).union(*map(options, others))
     for name in (*OUTPUTS, *STATUS_NAMES, *GATE_NAMES):
         assert re.search(rf"`[^`\n]*\b{name}\b", README), name

@@ -29,11 +29,12 @@ COMMANDS = {
     "Score": {
         "score": "Turn logits into probabilities and losses.",
         "inspect": "Say what is in a file, and how to score it.",
-        "show": "Show the arithmetic of one row, step by step.",
+        "show": "Show the arithmetic of one row, step by step, or the worst rows.",
     },
     "Decide": {
         "evaluate": "Say how good the model is: accuracy, calibration, classes.",
         "calibrate": "Find the temperature under which probabilities can be believed.",
+        "compare": "Say what changed from one file to another.",
     },
     "Keep": {
         "verify": "Check a scored file or folder.",

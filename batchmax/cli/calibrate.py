@@ -41,7 +41,7 @@ batchmax score logits.parquet -o scored.parquet --calibration calibration.json
 @option("--bins", metavar="N", type=int, default=15, group=COMPUTE, help="Bins of the ECE.  [default: 15]")
 @option("-o", "--out", metavar="OUT", required=True, group=WRITE, help="A file for the calibration, JSON.")
 @shared.replace
-@shared.policy
+@shared.on_bad_row
 @shared.resources
 @shared.loudness
 @shared.reporting

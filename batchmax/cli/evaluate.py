@@ -33,7 +33,7 @@ batchmax evaluate logits/ --fail-if 'ece > 0.05 or accuracy < 0.9'
 @option("--by", metavar="A,B", default="", group=COMPUTE, help="Columns whose values cut the rows into groups.")
 @option("-o", "--out", metavar="OUT", group=WRITE, help="A file for the figures as a table; with --by a row a group.")
 @shared.replace
-@shared.policy
+@shared.on_bad_row
 @option(
     "--fail-if",
     metavar="CONDITION",

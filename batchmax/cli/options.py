@@ -100,6 +100,11 @@ def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     return value
 
 
+def is_quiet() -> bool:
+    """Return whether the running command was asked to say nothing but its answer."""
+    return bool(click.get_current_context().meta.get(meta_key("quiet")))
+
+
 inputs = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 
 find_logits = stack(
@@ -208,7 +213,6 @@ replace = option(
     "--if-exists",
     metavar="ACTION",
     type=click.Choice(["error", "overwrite"]),
-    default="error",
     group=WRITE,
     help="What to do if OUT is there: error, or overwrite.  [default: error]",
 )
@@ -230,7 +234,7 @@ row_group_size = option(
     help="Rows a row group.  [default: as the input, at most 64 MiB of computed numbers]",
 )
 
-policy = option(
+on_bad_row = option(
     "--on-bad-row",
     metavar="POLICY",
     type=click.Choice(get_args(domain.BadRowPolicy)),
@@ -239,13 +243,7 @@ policy = option(
 )
 
 bad_rows = stack(
-    option(
-        "--on-bad-row",
-        metavar="POLICY",
-        type=click.Choice(get_args(domain.BadRowPolicy)),
-        group=BAD_ROWS,
-        help="error: stop at the first; null: write null, and count; drop: leave the row out.  [default: error]",
-    ),
+    on_bad_row,
     option("--rejects", metavar="PATH", group=BAD_ROWS, help="Keep dropped rows here: file, row, status."),
 )
 

@@ -10,7 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import dense, judgement, moments, order, pages, sampling, single, snappy, structs, sums, tallies
+from batchmax.kernels import (
+    dense,
+    divergence,
+    judgement,
+    moments,
+    order,
+    pages,
+    sampling,
+    single,
+    snappy,
+    structs,
+    sums,
+    tallies,
+)
 from batchmax.kernels import softmax as _softmax
 from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
@@ -24,6 +37,7 @@ __all__ = [
     "count_levels",
     "count_texts",
     "dense_cross_entropy",
+    "divergence_rows",
     "find_structs",
     "judge_rows",
     "limit_threads",
@@ -52,6 +66,7 @@ top_k_rows = Kernel(order.top_k, 4)
 row_moments = Kernel(moments.moments, 5)
 sample_rows = Kernel(sampling.sample, 4)
 dense_cross_entropy = Kernel(dense.dense_cross_entropy, 7)
+divergence_rows = Kernel(divergence.divergence, 4)
 check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
 check_definition = Kernel(pages.check_definition, 4, parallel=False)
 look_up = Kernel(pages.look_up, 3, parallel=False)
@@ -96,6 +111,7 @@ def warmup(progress: Any = None) -> Path:
             sample_rows(z, 1.0, maxima, rests, np.uint64(0), np.uint64(0), ints[0])
             judge_rows(z, label, 1.0, maxima, rests, one, ints[0], ints[1], two)
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
+            divergence_rows(z, z, 1.0, 1.0, one)
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
     empty, places, none = np.zeros(0), np.zeros(0, np.int32), np.zeros((0, 0))

@@ -1,0 +1,254 @@
+"""What changed from one file of logits to another: the same rows under two models, a pair at a time.
+
+Losses are judged as pairs, which says far more than two means do: rows are hard or easy under both models alike. How
+rows find their partners is the business of ``pairing``, what is counted of them that of ``changes``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from batchmax import __version__
+from batchmax.changes import Changes
+from batchmax.comparison_result import Comparison, gate_of
+from batchmax.errors import DataError, UsageError
+from batchmax.keys import check_key, comparable_type, values_at
+from batchmax.loop import PROGRAM_BYTES, Progress
+from batchmax.option_values import check_type
+from batchmax.options import ScoreOptions, resolve_options
+from batchmax.pairing import Pairs, Source, name_of
+from batchmax.passes import open_rows
+from batchmax.threads import use_threads
+from batchmax.worst import OWN_PREFIX
+
+READING_SHARE = 0.75
+"""What reading takes of what a job is judged to take that writes as well; two thirds at most were measured."""
+
+WhoseLabels = Literal["a", "b"]
+
+
+def compare(
+    a: Any,
+    b: Any,
+    options: ScoreOptions | None = None,
+    *,
+    key: str | None = None,
+    labels_from: WhoseLabels | None = None,
+    worst: int = 10,
+    fail_if: str | None = None,
+    progress: Progress | None = None,
+    **given: Any,
+) -> Comparison:
+    """Return what changed from a to b, row by row.
+
+    Parameters
+    ----------
+    a, b
+        Logits, or what ``score`` wrote, or one of each: paths, one or several, or anything with ``__arrow_c_stream__``.
+        Where one has no labels, its rows are judged by those of the other.
+    options
+        How both are read, as made by :func:`batchmax.score_options`; or give its keyword arguments directly. What only
+        says what is written is not used.
+    key
+        The column whose values tell which rows belong together: integers, texts or times, none twice. None: the first
+        row with the first, and so on.
+    labels_from
+        Whose labels are the ones to judge by, where both have some. None: they must be the same.
+    worst
+        How many of the rows that moved most are returned.
+    fail_if
+        A condition over the numbers of the result, as that of :func:`batchmax.score`.
+    progress
+        Who is told how far it is.
+
+    Raises
+    ------
+    UsageError
+        An option or a column that cannot be, other classes in a and b, or more rows to keep than there is memory for.
+    DataError
+        An input that cannot be read, other numbers of rows, a key that is there twice, or labels that are not the same;
+        a bad row under the policy ``error``. Under the others a pair with a bad row is left out and counted.
+    GateError
+        The condition is true.
+
+    Notes
+    -----
+    The interval is mean ± 1.96 s / sqrt(n) of the n differences. Flips are tested by McNemar's test, exact up to 10,000
+    of them. KL is computed in float64 from the logits.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> a = pa.table({"logits": [[2.0, 0.0], [0.0, 1.0]], "label": [0, 0]})
+    >>> b = pa.table({"logits": [[2.0, 0.0], [1.0, 0.0]]})
+    >>> found = compare(a, b)
+    >>> found.wrong_to_right, round(found.mean_loss_change, 3)
+    (1, -0.5)
+    """
+    started = time.monotonic()
+    gate = None if fail_if is None else gate_of(fail_if)
+    options = _reading(resolve_options(options, given), key)
+    _check(worst, labels_from)
+    of_a, of_b = _open(a, _side(options, labels_from, "a")), _open(b, _side(options, labels_from, "b"))
+    _check_agreement(of_a, of_b, key)
+    changes = Changes(of_a.job, of_b.job, worst)
+    progress = progress or Progress()
+    for name, source in (("a", of_a), ("b", of_b)):
+        for text in source.job.notes:
+            progress.note(f"{name}: {text}")
+    pairs = Pairs(of_a, of_b, key, progress)
+    with use_threads(options):
+        for rows_of_a, rows_of_b in pairs:
+            changes.add(rows_of_a, rows_of_b)
+    if changes.first_other is not None:
+        raise _other_labels(changes, of_a, of_b)
+    found = Comparison(
+        files_a=[file.path for file in of_a.files],
+        files_b=[file.path for file in of_b.files],
+        key=key,
+        only_a=pairs.only_a,
+        only_b=pairs.only_b,
+        n_classes=of_a.job.n_classes,
+        bytes_read=(of_a.size or 0) + (of_b.size or 0),
+        version=__version__,
+    )
+    found.count(changes)
+    found.moved = _moved(changes.moved, of_a, of_b, key)
+    found.seconds = round(time.monotonic() - started, 3)
+    for text in found.warnings:
+        progress.warn(text)
+    if gate is not None:
+        found.judge(gate)
+    return found
+
+
+def _reading(options: ScoreOptions, key: str | None) -> ScoreOptions:
+    """Return options that read what is compared, and nothing else."""
+    for name, value in (("--class-weights", options.class_weights), ("--label-smoothing", options.label_smoothing)):
+        if value:
+            raise UsageError("losses are compared as plain cross-entropy", where=name, remedy="leave it out")
+    return replace(
+        options,
+        outputs=("pred", "status"),
+        columns=() if key is None else (key,),
+        exclude=(),
+        prefix=OWN_PREFIX,
+        top_k=None,
+        rejects=None,
+        fail_if=None,
+    )
+
+
+def _check(worst: int, labels_from: WhoseLabels | None) -> None:
+    check_type("worst", worst, int)
+    if worst < 0:
+        raise UsageError(f"{worst} is less than 0", where="--worst")
+    check_type("labels_from", labels_from, WhoseLabels | None)
+
+
+def _side(options: ScoreOptions, labels_from: WhoseLabels | None, name: str) -> ScoreOptions:
+    return options if labels_from in {None, name} else replace(options, label="none")
+
+
+def _open(src: Any, options: ScoreOptions) -> Source:
+    if options.columns and hasattr(src, "__arrow_c_stream__"):
+        raise UsageError(
+            "keys are looked at before the rows, and a stream comes once",
+            where="--key",
+            remedy="write it into a file first, or pair rows by their place",
+        )
+    if not options.columns:
+        return open_rows(src, options)
+    try:
+        return open_rows(src, options)
+    except UsageError as error:
+        if error.where.endswith("--columns"):
+            error.where = error.where.replace("--columns", "--key")
+        raise
+
+
+def _check_agreement(a: Source, b: Source, key: str | None) -> None:
+    """Check that the classes are the same, that labels are of one kind, and that both fit into the memory."""
+    names = name_of(a), name_of(b)
+    if a.job.n_classes != b.job.n_classes:
+        raise UsageError(
+            f"{b.job.n_classes:,} classes, but {a.job.n_classes:,} in {names[0]}",
+            where=names[1],
+            remedy="compare what the same classes were scored for; look: batchmax inspect FILE",
+        )
+    if a.job.classes and b.job.classes and a.job.classes != b.job.classes:
+        order = "in another order" if set(a.job.classes) == set(b.job.classes) else "called otherwise"
+        raise UsageError(
+            f"the classes are {order} than in {names[0]}",
+            where=names[1],
+            remedy="bring the logits into one order, or, if only names differ, give them: --classes A,B,C",
+        )
+    kinds = [source.job.label.kind == "distribution" for source in (a, b) if source.job.label is not None]
+    if len(set(kinds)) > 1:
+        raise UsageError(
+            f"labels are distributions in {names[not kinds[0]]} and classes in {names[kinds[0]]}",
+            where="--label",
+            remedy="choose by which to judge: --labels-from a, or b",
+        )
+    if key is not None:
+        types = []
+        for source, name in zip((a, b), names, strict=True):
+            check_key(source.schema, key, name)
+            types.append(comparable_type(source.schema.field(key).type))
+        if types[0] != types[1]:
+            raise UsageError(
+                f"column {key!r} is {types[0]} in {names[0]} and {types[1]} in {names[1]}",
+                where="--key",
+                remedy="make it the same in both",
+            )
+    needed = PROGRAM_BYTES + int((a.memory_needed() + b.memory_needed()) * READING_SHARE)
+    limit = a.job.options.memory_limit
+    if needed > limit:
+        raise UsageError(
+            f"reading both takes about {needed / 2**20:,.0f} MiB, and may use {limit / 2**20:,.0f}",
+            where="--memory-limit",
+            remedy=f"allow {math.ceil(needed / 2**20)}MiB",
+        )
+
+
+def _other_labels(changes: Changes, a: Source, b: Source) -> DataError:
+    assert changes.first_other is not None  # noqa: S101 - who calls has looked
+    (file_a, row_a), (file_b, row_b) = (place(*pair) for pair in zip((a, b), changes.first_other, strict=True))
+    count = f"{changes.other_labels:,} of {changes.judged:,} rows have" if changes.other_labels > 1 else "a row has"
+    return DataError(
+        f"{count} another label than in {file_b}, the first row {row_a:,} (there row {row_b:,})",
+        where=file_a,
+        remedy="pair rows by a column that tells them apart: --key COLUMN; or judge both by one: --labels-from a",
+    )
+
+
+def place(source: Source, number: int) -> tuple[str, int]:
+    """Return the file and the row in it of a row that is counted over all files."""
+    for file in source.files:
+        if number < file.metadata.num_rows:
+            return file.path, number
+        number -= file.metadata.num_rows
+    return "the stream", number
+
+
+def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list[dict[str, Any]]:
+    """Return the rows that moved most, with their places, the names of their classes, and their keys."""
+    rows = table.to_pylist()
+    classes = of_a.job.classes or of_b.job.classes
+    keys: dict[int, int | str] = {}
+    if key is not None:
+        keys = values_at(of_a.files, key, [row["number_a"] for row in rows], of_a.job.options.memory_limit)
+    found = []
+    for row in rows:
+        a, b = row.pop("number_a"), row.pop("number_b")
+        (file, at), (file_b, at_b) = place(of_a, a), place(of_b, b)
+        for name in ("label", "pred_a", "pred_b"):
+            if classes is not None and row[name] is not None:
+                row[name] = classes[row[name]]
+        found.append({"file": file, "row": at, "file_b": file_b, "row_b": at_b, "key": keys.get(a), **row})
+    return found

@@ -1,0 +1,175 @@
+"""What a comparison found: figures of two inputs and of what changed between them, for programs and for conditions.
+
+Knows what was counted, not how rows were read or paired.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import shlex
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from batchmax.changes import Changes
+from batchmax.errors import GateError
+from batchmax.paired import mcnemar
+from batchmax.summary import Gate
+
+INTERVAL = "95 %, normal approximation, paired"
+"""What ``mean_loss_change_low`` and ``…_high`` are."""
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """What changed from a to b. A value that does not exist or is not finite is None.
+
+    Attributes
+    ----------
+    files_a, files_b, key
+        What was compared, and the column that paired the rows; None where their place did.
+    n_rows, only_a, only_b, bad_rows
+        Pairs that were looked at, rows without a partner, and pairs of which either row is bad: these are left out.
+    n_judged
+        Pairs that have a loss on both sides. The figures of losses and accuracy are of these.
+    mean_loss_a, mean_loss_b, mean_loss_change
+        Plain cross-entropy in nats; the change is b's less a's.
+    mean_loss_change_low, mean_loss_change_high, interval
+        The bounds of its 95 % confidence interval, and how they were found.
+    infinite_losses_a, infinite_losses_b
+        Losses of +inf; where there is one, there is no mean.
+    accuracy_a, accuracy_b, right_to_wrong, wrong_to_right, mcnemar_p, mcnemar_method
+        How many predictions are the label, which changed, and the p-value that both changes are equally likely.
+    agreement
+        The share of pairs with one prediction.
+    mean_kl, infinite_kl
+        Mean of KL(a || b) in nats over the pairs where it is finite, and how many are infinite: b masks a class there
+        that a does not.
+    moved_by, moved
+        The rows that moved most, the farthest first, and by what: ``loss``, the size of its change, or ``kl`` where
+        there are no labels. Rows are numbered in their files. A number that is infinite is so here, and null in JSON.
+    """
+
+    files_a: list[str] = field(default_factory=list)
+    files_b: list[str] = field(default_factory=list)
+    key: str | None = None
+    n_rows: int = 0
+    only_a: int = 0
+    only_b: int = 0
+    bad_rows: int = 0
+    n_judged: int = 0
+    n_classes: int = 0
+    mean_loss_a: float | None = None
+    mean_loss_b: float | None = None
+    mean_loss_change: float | None = None
+    mean_loss_change_low: float | None = None
+    mean_loss_change_high: float | None = None
+    interval: str = INTERVAL
+    infinite_losses_a: int | None = None
+    infinite_losses_b: int | None = None
+    accuracy_a: float | None = None
+    accuracy_b: float | None = None
+    right_to_wrong: int | None = None
+    wrong_to_right: int | None = None
+    mcnemar_p: float | None = None
+    mcnemar_method: str | None = None
+    agreement: float | None = None
+    mean_kl: float | None = None
+    infinite_kl: int = 0
+    moved_by: Literal["loss", "kl"] = "loss"
+    moved: list[dict[str, Any]] = field(default_factory=list)
+    bytes_read: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    version: str = ""
+
+    def count(self, changes: Changes) -> None:
+        """Take over what was counted."""
+        self.n_rows, self.bad_rows, self.n_judged = changes.pairs, changes.bad, changes.judged
+        compared = changes.pairs - changes.bad
+        self.infinite_kl = int(changes.divergence[2])
+        if compared:
+            self.agreement = changes.agreed / compared
+        if compared > self.infinite_kl:
+            self.mean_kl = float(changes.divergence[0] + changes.divergence[1]) / (compared - self.infinite_kl)
+        self.moved_by = "loss" if changes.has_labels else "kl"
+        if changes.has_labels:
+            self._count_losses(changes)
+        if changes.has_classes and changes.judged:
+            self.accuracy_a, self.accuracy_b = (hits / changes.judged for hits in changes.hits)
+            self.right_to_wrong, self.wrong_to_right = changes.right_to_wrong, changes.wrong_to_right
+            self.mcnemar_p, self.mcnemar_method = mcnemar(changes.right_to_wrong, changes.wrong_to_right)
+
+    def _count_losses(self, changes: Changes) -> None:
+        self.infinite_losses_a, self.infinite_losses_b = (int(sums[2]) for sums in changes.losses)
+        means = [
+            float(sums[0] + sums[1]) / changes.judged if changes.judged and not sums[2] else None
+            for sums in changes.losses
+        ]
+        self.mean_loss_a, self.mean_loss_b = means
+        if None not in means:
+            found = changes.differences.interval()
+            self.mean_loss_change, self.mean_loss_change_low, self.mean_loss_change_high = (
+                found.mean,
+                found.low,
+                found.high,
+            )
+        for name, infinite in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b)):
+            if infinite:
+                self.warnings.append(f"{infinite:,} rows have an infinite loss in {name}, so there is no mean")
+
+    def judge(self, gate: Gate) -> None:
+        """Raise if a condition is true.
+
+        Raises
+        ------
+        GateError
+            Naming the figures in it.
+        """
+        values = self.as_dict()
+        if gate.is_true(values):
+            figures = ", ".join(f"{name} is {values[name]}" for name in gate.names)
+            words = [(self.files_a or ["A"])[0], (self.files_b or ["B"])[0]]
+            words += [] if self.key is None else ["--key", self.key]
+            raise GateError(
+                f"--fail-if {gate.condition!r} is true: {figures}",
+                where=(self.files_b or ["the stream"])[0],
+                remedy=f"look: batchmax compare {shlex.join(words)} --worst 20",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the comparison under the names that it has in JSON."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values["moved"] = [{name: _finite(value) for name, value in row.items()} for row in self.moved]
+        return values
+
+    def to_json(self) -> str:
+        """Return the comparison as one line of JSON."""
+        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+            for name, value in self.as_dict().items()
+        )
+        return f"<table>{rows}</table>"
+
+
+COMPARISON_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})
+"""What a condition may name: the numbers."""
+
+
+def gate_of(condition: str) -> Gate:
+    """Return a condition over the numbers of a comparison.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    return Gate(condition, COMPARISON_NAMES)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,156 @@
+"""``batchmax compare``: what changed from one file to another, for people, for programs and as a gate."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchmax
+from batchmax.cli import main
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Return a function that runs ``compare`` and returns exit code, stdout and stderr."""
+
+    def run_words(*words, columns=120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code = main(["compare", *map(str, words)])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return two files of the same rows: of four, one becomes wrong, one becomes right, and the second is in order."""
+    a = [[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]]
+    b = [[0.0, 2.0], [1.0, 0.0], [3.0, 0.0], [0.0, 0.5]]
+    paths = []
+    for name, logits, order in (("a", a, [0, 1, 2, 3]), ("b", b, [3, 2, 1, 0])):
+        table = pa.table({"name": ["w", "x", "y\x1b[2J", "z"], "logits": logits, "label": [0, 0, 0, 1]})
+        paths.append(str(tmp_path / f"{name}.parquet"))
+        pq.write_table(table.take(pa.array(order)), paths[-1])
+    return paths
+
+
+def test_figures_for_people(run, files):
+    """Both sides, the change with its interval, the flips and the rows that moved stand one below the other."""
+    code, out, err = run(*files, "--key", "name")
+    assert (code, err) == (0, "")
+    facts = dict(line.split(None, 1) for line in out[: out.index("moved most")].splitlines() if line)
+    assert facts["A"] == files[0]
+    assert facts["rows"] == "4 pairs by name"
+    assert facts["accuracy"] == "0.75 → 0.75  (0)"
+    assert facts["flips"] == "1 right → wrong, 1 wrong → right"
+    assert facts["McNemar"] == "p = 1 (exact)"
+    assert facts["agreement"] == "50 % of predictions"
+    assert facts["change"].startswith("95 % between ")
+    moved = out[out.index("moved most") :].splitlines()
+    assert moved[1].split() == [
+        "row",
+        "row",
+        "b",
+        "key",
+        "label",
+        "pred",
+        "a",
+        "pred",
+        "b",
+        "loss",
+        "a",
+        "loss",
+        "b",
+        "kl",
+    ]
+    assert [line.split()[:6] for line in moved[3:]] == [["0", "3", "w", "0", "0", "1"], ["1", "2", "x", "0", "1", "0"]]
+
+
+def test_counts_of_what_was_left_out(run, files, tmp_path):
+    """Rows on one side, bad rows and rows without a label are counted in words; no terminal obeys a key."""
+    table = pq.read_table(files[0])
+    logits, labels = table["logits"].to_pylist(), [0, None, 1, 1]
+    other = str(tmp_path / "other.parquet")
+    names = pa.array(["w", "x", "y\x1b[2J", "v"])
+    pq.write_table(pa.table({"name": names, "logits": logits, "label": labels}), other)
+    out = run(files[0], other, "--key", "name", "--labels-from", "b")[1]
+    assert "rows          3 pairs by name, 1 only in A, 1 only in B, 2 with a label" in out
+    assert "\x1b" not in out
+    logits[0] = None
+    pq.write_table(pa.table({"name": names, "logits": logits}), other)
+    out = run(other, files[0], "--on-bad-row", "null", "--label", "none")[1]
+    assert "rows          4 pairs, 1 left out, bad on either side" in out
+    assert "losses        none, for there are no labels" in out
+
+
+def test_json_is_the_result(run, files):
+    """--json prints what the function returns, and nothing else, in one line."""
+    code, out, err = run(*files, "--key", "name", "--json", "--worst", 1)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    found = json.loads(out)
+    wanted = batchmax.compare(*files, key="name", worst=1).as_dict()
+    assert {**found, "seconds": 0} == {**wanted, "seconds": 0}
+    assert set(found["moved"][0]) == {
+        "file", "row", "file_b", "row_b", "key", "label", "pred_a", "pred_b", "loss_a", "loss_b", "kl",
+    }  # fmt: skip
+
+
+def test_a_true_condition_ends_with_4(run, files):
+    """The table is shown all the same, but with --json only the error, so that stdout has one line."""
+    code, out, err = run(*files, "--key", "name", "--fail-if", "right_to_wrong > 0")
+    assert (code, err.count("\n")) == (4, 1)
+    assert "right_to_wrong is 1" in err
+    assert "moved most" in out
+    code, out, err = run(*files, "--key", "name", "--fail-if", "right_to_wrong > 0", "--json")
+    assert (code, list(json.loads(out))) == (4, ["error"])
+    assert run(*files, "--key", "name", "--fail-if", "right_to_wrong > 1", "-q") == (0, "", "")
+
+
+def test_it_says_what_is_done_to_those_who_ask(run, files):
+    """-v tells the columns of both and how rows were paired."""
+    err = run(*files, "--key", "name", "-v")[2]
+    assert "note: a: logits: column 'logits'" in err
+    assert "note: b: labels: column 'label'" in err
+    assert "so 4 rows are kept" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "what"),
+    [
+        (["--key", "nmae"], 2, "did you mean 'name'"),
+        (["--fail-if", "kl > 1"], 2, "has no name 'kl'"),
+        (["--worst", "-1"], 2, "less than 0"),
+        (["--labels-from", "c"], 2, "--labels-from"),
+        ([], 1, "another label"),
+        (["--limit", "0"], 0, ""),
+    ],
+)
+def test_failures_are_one_line(run, files, words, code, what):
+    """What cannot be is one line that says what to do; an empty input is none."""
+    got, _, err = run(*files, *words)
+    assert got == code
+    assert what in err
+    assert err.count("\n") == (code != 0)
+
+
+def test_rows_of_folders_name_their_files(run, tmp_path):
+    """Of several files the table has a column of files, and rows count in each."""
+    rng = np.random.default_rng(0)
+    for side in "ab":
+        (tmp_path / side).mkdir()
+        for part in range(3):
+            table = pa.table({"logits": list(rng.standard_normal((5, 3))), "label": [0] * 5})
+            pq.write_table(table, tmp_path / side / f"{part}.parquet")
+    code, out, _ = run(tmp_path / "a", tmp_path / "b", columns=200)
+    assert code == 0
+    assert "0.parquet and 2 more" in out
+    found = json.loads(run(tmp_path / "a", tmp_path / "b", "--json", "--worst", 15)[1])["moved"]
+    assert sorted((row["file"], row["row"]) for row in found) == [
+        (str(tmp_path / "a" / f"{part}.parquet"), row) for part in range(3) for row in range(5)
+    ]
+    assert all(row["file_b"] == row["file"].replace("/a/", "/b/") for row in found)
