@@ -21,6 +21,7 @@ _HOMES = {
     "convert": "conversion",
     "verify": "verification",
     "worst_rows": "worst",
+    "evaluate": "evaluation",
     "score_batch": "scoring",
     "score_options": "options",
     "ScoreOptions": "options",

@@ -102,6 +102,53 @@ class Work(Protocol):
 Array = np.ndarray[Any, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Group:
+    """What the chunks of a row group became: ``position`` rows are done with it, and ``state`` was counted."""
+
+    results: Sequence[Result]
+    copied: CopiedColumns | None
+    position: int
+    state: Mapping[str, Any]
+
+
+def overlap(
+    chunks: Iterator[Chunk],
+    work: Work,
+    write: Callable[[Group], None],
+    progress: Progress,
+    row_bytes: int,
+    position: int = 0,
+) -> int:
+    """Read, work and write at the same time, from a position on; return where that ended."""
+    free: list[Buffers] = []
+    group: list[tuple[Result, Buffers]] = []
+
+    def written(used: list[Buffers], done: Group) -> list[Buffers]:
+        write(done)
+        return used
+
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
+        writing: Future[list[Buffers]] = Future()
+        writing.set_result([])
+        while (chunk := ahead.popleft().result()) is not None:
+            ahead.append(reader.submit(next, chunks, None))
+            buffers = free.pop() if free else Buffers()
+            buffers.reset()
+            group.append((work(chunk, buffers), buffers))
+            rows = chunk.batch.num_rows
+            position += rows
+            progress.advance(rows, rows * row_bytes)
+            if chunk.ends_group:
+                free += writing.result()
+                done = Group([result for result, _ in group], chunk.copied, position, work.state())
+                writing = writer.submit(written, [buffers for _, buffers in group], done)
+                group = []
+        writing.result()
+    return position
+
+
 @dataclass(eq=False)
 class Run:
     """The loop over one source: chunks in, row groups out.
@@ -204,42 +251,18 @@ class Run:
 
     def _overlap(self, chunks: Iterator[Chunk], work: Work, sink: ParquetSink, rejects: ParquetSink | None) -> None:
         """Read, work and write at the same time."""
-        free: list[Buffers] = []
-        group: list[tuple[Result, Buffers]] = []
+        journal = None if pyarrow_only() else self.out.journal
 
-        def write(
-            group: list[tuple[Result, Buffers]],
-            copied: CopiedColumns | None,
-            position: int,
-            state: Mapping[str, Any],
-        ) -> list[Buffers]:
-            sink.write([result.batch for result, _ in group], copied)
+        def write(group: Group) -> None:
+            sink.write([result.batch for result in group.results], group.copied)
             if rejects is not None:
-                rejects.write([result.rejects for result, _ in group if result.rejects is not None])
+                rejects.write([result.rejects for result in group.results if result.rejects is not None])
             if journal is not None:
                 if rejects is not None:
                     rejects.push()
-                journal.group([sink] if rejects is None else [sink, rejects], position, state)
-            return [buffers for _, buffers in group]
+                journal.group([sink] if rejects is None else [sink, rejects], group.position, group.state)
 
-        journal = None if pyarrow_only() else self.out.journal
-        with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-            ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
-            writing: Future[list[Buffers]] = Future()
-            writing.set_result([])
-            while (chunk := ahead.popleft().result()) is not None:
-                ahead.append(reader.submit(next, chunks, None))
-                buffers = free.pop() if free else Buffers()
-                buffers.reset()
-                group.append((work(chunk, buffers), buffers))
-                rows = chunk.batch.num_rows
-                self._position += rows
-                self.progress.advance(rows, rows * self.source.job.row_bytes)
-                if chunk.ends_group:
-                    free += writing.result()
-                    writing = writer.submit(write, group, chunk.copied, self._position, work.state())
-                    group = []
-            writing.result()
+        self._position = overlap(chunks, work, write, self.progress, self.source.job.row_bytes, self._position)
 
     def _ways(self, workers: ThreadPoolExecutor) -> tuple[RowGroupEncoder | None, Reading]:
         """Return how row groups are encoded (None for pyarrow's way), and how the source is read."""

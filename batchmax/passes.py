@@ -37,7 +37,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Some rows going by. The arrays are overwritten when the next rows come; copy what is to be kept.
+    """Some rows going by. The arrays are overwritten when the rows after the next come; copy what is to be kept.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
         total = min(total, options.limit)
     progress.start(total, None if total is None else total * job.row_bytes)
     parts = plan_parts(source.group_rows(), job.row_bytes)
-    buffers = Buffers()
+    both = deque([Buffers(), Buffers()])
     with (
         use_threads(options),
         ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers,
@@ -102,6 +102,8 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
         ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
         while (chunk := ahead.popleft().result()) is not None:
             ahead.append(reader.submit(next, chunks, None))
+            buffers = both[0]
+            both.rotate()
             buffers.reset()
             try:
                 matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits)

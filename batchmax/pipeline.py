@@ -7,8 +7,11 @@ judged over all of them, is here; how chunks get here and away is the loop's bus
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +21,9 @@ from batchmax import __version__
 from batchmax.chunks import Chunk, limited
 from batchmax.copying import Reading
 from batchmax.errors import DataError, GateError, UsageError
+from batchmax.ipc import OutgoingStream
 from batchmax.job import Job
-from batchmax.loop import PROGRAM_BYTES, BadRows, Progress, Result, Run, open_outputs
+from batchmax.loop import PROGRAM_BYTES, BadRows, Progress, Result, Run, check_memory, open_outputs, overlap
 from batchmax.matrices import SparseVectorError
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions, resolve_options
@@ -28,6 +32,7 @@ from batchmax.provenance import job_identity, output_codecs, output_schema, outp
 from batchmax.scoring import looks_like_probabilities, read_rows, score_rows, score_table
 from batchmax.sink import SUMMARY_KEY
 from batchmax.source import ParquetSource, open_source
+from batchmax.storage import STREAM
 from batchmax.stream_source import StreamSource
 from batchmax.summary import Gate, ScoreSummary, Tally
 from batchmax.threads import use_threads
@@ -49,9 +54,10 @@ def score(
     Parameters
     ----------
     src
-        Paths of files and folders and globs, one or several; or anything with ``__arrow_c_stream__``.
+        Paths of files and folders and globs, one or several; ``-`` for an Arrow IPC stream on stdin; or anything with
+        ``__arrow_c_stream__``.
     out
-        A path that ends in ``.parquet``, ``.pq`` or ``.parq``, or a folder.
+        A path that ends in ``.parquet``, ``.pq`` or ``.parq``, a folder, or ``-`` for an Arrow IPC stream on stdout.
     options
         As made by :func:`batchmax.score_options`; or give its keyword arguments directly.
     progress
@@ -66,10 +72,12 @@ def score(
     OutputError
         An output that is there already, or cannot be written.
     GateError
-        The condition ``fail_if`` is true. The finished output is at ``OUT.held``.
+        The condition ``fail_if`` is true. The finished output is at ``OUT.held``; a stream lacks its end.
     """
     options = resolve_options(options, given)
-    job = _ScoreJob(src, out, options, progress or Progress())
+    if out == STREAM:
+        return _StreamJob(src, options, progress or Progress()).run()
+    job = _FileJob(src, out, options, progress or Progress())
     return job.settled() or job.run()
 
 
@@ -184,18 +192,70 @@ class _ScoreWork:
             self.warn("not all rows sum to 1 as probabilities do; they are divided by their sums")
 
 
-class _ScoreJob:
-    """One scoring job from files to files."""
+class _Job:
+    """One scoring job: its work and its condition, wherever the results go."""
 
     def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
         self._started = time.monotonic()
         self._gate = None if options.fail_if is None else Gate(options.fail_if)
         self._source = open_source(src, options)
-        self._out, self._rejects = open_outputs(self._source, out, options)
         self._job = self._source.job
-        self._schema = output_schema(self._job, self._source)
         self._work = _ScoreWork(self._source, progress)
         self._progress = progress
+        self._where = out
+
+    def state(self) -> dict[str, Any]:
+        """Return what was counted until now, as JSON has it."""
+        return self._work.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from there."""
+        self._work.restore(state)
+
+    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
+        """Do the work on a chunk, unless the condition is true whatever comes."""
+        result = self._work(chunk, buffers)
+        tally = self._work.tally
+        known = {"bad_rows": tally.bad_rows, "infinite_losses": tally.infinite_losses}
+        if self._gate and self._gate.is_decided(known):
+            raise GateError(
+                f"--fail-if {self._gate.condition!r} is true after {tally.rows:,} rows",
+                where=self._where,
+                remedy="the run was stopped and nothing is written; mend the input, or change the condition",
+            )
+        return result
+
+    def _summary(self) -> ScoreSummary:
+        """Return what was counted."""
+        work = self._work
+        summary = ScoreSummary(
+            n_classes=self._job.n_classes,
+            files=[file.path for file in self._source.files],
+            bytes_read=self._source.size or 0,
+            seconds=round(time.monotonic() - self._started, 3),
+            warnings=[*work.warnings, *work.late_warnings()],
+            notes=list(self._job.notes),
+            version=__version__,
+        )
+        summary.count(work.tally, has_hits=self._job.label is not None and self._job.label.kind != "distribution")
+        return summary
+
+    def _failed(self, summary: ScoreSummary) -> str:
+        """Return why the condition is true, in words; nothing if it is not, or there is none."""
+        values = summary.as_dict()
+        if self._gate is None or not self._gate.is_true(values):
+            return ""
+        figures = ", ".join(f"{name} is {values[name]}" for name in self._gate.names)
+        return f"--fail-if {self._gate.condition!r} is true: {figures}"
+
+
+class _FileJob(_Job):
+    """A job whose results go to a file or a folder."""
+
+    def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
+        super().__init__(src, out, options, progress)
+        self._out, self._rejects = open_outputs(self._source, out, options)
+        self._schema = output_schema(self._job, self._source)
         for text in self._job.notes:
             progress.note(text)
 
@@ -256,52 +316,8 @@ class _ScoreJob:
             run.publish(summary.as_dict())
         return summary
 
-    def state(self) -> dict[str, Any]:
-        """Return what was counted until now, as JSON has it."""
-        return self._work.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on counting from there."""
-        self._work.restore(state)
-
     def _identity(self) -> dict[str, Any] | None:
         return job_identity(self._source, self._schema, self._job.options)
-
-    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
-        """Do the work on a chunk, unless the condition is true whatever comes."""
-        result = self._work(chunk, buffers)
-        tally = self._work.tally
-        known = {"bad_rows": tally.bad_rows, "infinite_losses": tally.infinite_losses}
-        if self._gate and self._gate.is_decided(known):
-            raise GateError(
-                f"--fail-if {self._gate.condition!r} is true after {tally.rows:,} rows",
-                where=str(self._out.path),
-                remedy="the run was stopped and nothing is written; mend the input, or change the condition",
-            )
-        return result
-
-    def _summary(self) -> ScoreSummary:
-        """Return what was counted."""
-        work = self._work
-        summary = ScoreSummary(
-            n_classes=self._job.n_classes,
-            files=[file.path for file in self._source.files],
-            bytes_read=self._source.size or 0,
-            seconds=round(time.monotonic() - self._started, 3),
-            warnings=[*work.warnings, *work.late_warnings()],
-            notes=list(self._job.notes),
-            version=__version__,
-        )
-        summary.count(work.tally, has_hits=self._job.label is not None and self._job.label.kind != "distribution")
-        return summary
-
-    def _failed(self, summary: ScoreSummary) -> str:
-        """Return why the condition is true, in words; nothing if it is not, or there is none."""
-        values = summary.as_dict()
-        if self._gate is None or not self._gate.is_true(values):
-            return ""
-        figures = ", ".join(f"{name} is {values[name]}" for name in self._gate.names)
-        return f"--fail-if {self._gate.condition!r} is true: {figures}"
 
     def _hold(self, summary: ScoreSummary, reason: str) -> None:
         values = summary.as_dict()
@@ -314,6 +330,51 @@ class _ScoreJob:
             remedy=f"the finished output is {summary.held}; to keep it: --if-exists resume with another --fail-if, or "
             "with none",
         )
+
+
+class _StreamJob(_Job):
+    """A job whose results go to stdout as an Arrow IPC stream."""
+
+    def __init__(self, src: Any, options: ScoreOptions, progress: Progress) -> None:
+        for option, given in (("--rejects", options.rejects), ("--row-group-size", options.row_group_size)):
+            if given is not None:
+                raise UsageError("a stream cannot do that", where=option, remedy="leave it out, or name a file: -o")
+        if options.if_exists == "resume":
+            raise UsageError("a stream cannot be gone on with", where="--if-exists", remedy="name a file: -o")
+        super().__init__(src, STREAM, options, progress)
+        check_memory(self._source)
+
+    def run(self) -> ScoreSummary:
+        """Do it. After a failure the stream has no end."""
+        source, job, options = self._source, self._job, self._job.options
+        for text in job.notes:
+            self._progress.note(text)
+        parts = plan_parts(source.group_rows(), job.row_bytes)
+        self._progress.start(source.n_rows, None)
+        outgoing = OutgoingStream(sys.stdout.buffer, output_schema(job, source))
+        with (
+            use_threads(options),
+            ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers,
+        ):
+            chunks = limited(source.chunks(parts, Reading(job.columns_read, workers)), options.limit)
+            # Whoever reads it has each batch as soon as it is there.
+            single = (replace(chunk, ends_group=True) for chunk in chunks)
+            overlap(
+                single,
+                self,
+                lambda group: outgoing.write([one.batch for one in group.results]),
+                self._progress,
+                job.row_bytes,
+            )
+        summary = self._summary()
+        for text in self._work.late_warnings():
+            self._progress.warn(text)
+        if reason := self._failed(summary):
+            raise GateError(reason, where=STREAM, remedy="the stream was left without its end")
+        outgoing.close()
+        sys.stdout.buffer.flush()
+        summary.bytes_written = outgoing.size
+        return summary
 
 
 def _width(kind: Any, job: Job) -> int:

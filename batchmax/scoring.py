@@ -35,9 +35,13 @@ PROBABILITY_SLACK = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What was computed of n rows: (n,) or (n, K) arrays by output name, and what a summary counts."""
+    """What was computed of n rows: (n,) or (n, K) arrays by output name, and what a summary counts.
+
+    ``rows`` is what the softmax kernel left.
+    """
 
     values: dict[str, Array]
+    rows: Rows
     status: NDArray[np.uint8]
     losses: NDArray[np.float64] | None
     nll: NDArray[np.float64] | None
@@ -166,7 +170,7 @@ def score_rows(matrix: Array, labels: Labels, row_status: Array | None, job: Job
     if hits is not None:
         values["correct"] = hits
     values["status"] = status
-    return Scores(values, status, losses, nll, hits, weights)
+    return Scores(values, rows, status, losses, nll, hits, weights)
 
 
 def score_table(batch: pa.RecordBatch, scores: Scores, job: Job, take: Take = np.empty) -> pa.RecordBatch:

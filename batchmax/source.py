@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,13 +27,14 @@ from batchmax.chunks import MOST_ROW_GROUP_ROWS, Chunk, Cut, Origin, Part, Ways,
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.copying import Copier, Reading
 from batchmax.errors import DataError, UsageError
+from batchmax.ipc import IncomingStream
 from batchmax.job import plan_scoring
 from batchmax.labels import find_classes
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
 from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, NotAMatrix, ThriftError
 from batchmax.parquet_files import InputFile, about, arrow_schema, open_file, parquet_file, pyarrow_only, reading
-from batchmax.storage import find_files
+from batchmax.storage import STREAM, find_files
 from batchmax.stream_source import StreamSource
 
 MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
@@ -49,7 +51,7 @@ NOWHERE = Origin("", 0, None)
 
 
 def open_source(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
-    """Open paths (one, or several), or an object with ``__arrow_c_stream__``.
+    """Open paths (one, or several), ``-`` for an Arrow IPC stream on stdin, or an object with ``__arrow_c_stream__``.
 
     Raises
     ------
@@ -71,6 +73,9 @@ def open_source(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource
     for path in paths:
         if not isinstance(path, str | os.PathLike):
             raise UsageError(f"{type(path).__name__} is no path", remedy="give paths as text, or a table")
+    if paths == [STREAM]:
+        incoming = IncomingStream(sys.stdin.buffer, STREAM)
+        return StreamSource(pa.RecordBatchReader.from_batches(incoming.schema, incoming), options)
     return ParquetSource([os.fspath(path) for path in paths], options)
 
 
@@ -79,7 +84,7 @@ class ParquetSource:
 
     def __init__(self, inputs: Sequence[str], options: ScoreOptions) -> None:
         self.files = [open_file(path) for path in find_files(inputs)]
-        self.schema = arrow_schema(self.files[0])
+        self.schema = _with_nulls(arrow_schema(self.files[0]), [arrow_schema(file) for file in self.files[1:]])
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
         self.ways = Ways()
@@ -362,6 +367,15 @@ class ParquetSource:
                 where=file.path,
                 remedy="score the files one by one, or give the names with --classes",
             )
+
+
+def _with_nulls(schema: pa.Schema, others: Iterable[pa.Schema]) -> pa.Schema:
+    """Return a schema in which a column that may have nulls in one of the others may have them."""
+    nullable = {field.name for other in others for field in other if field.nullable}
+    for number, field in enumerate(schema):
+        if not field.nullable and field.name in nullable:
+            schema = schema.set(number, field.with_nullable(True))
+    return schema
 
 
 def _has_fixed_width(kind: pa.DataType) -> bool:

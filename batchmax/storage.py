@@ -20,19 +20,23 @@ FILE_ENDINGS = (".parquet", ".pq", ".parq")
 """What the path of a single output file ends in; any other path is a folder."""
 
 
+STREAM = "-"
+"""Stands for stdin or stdout."""
+
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def refuse_streams_and_stores(path: str) -> None:
-    """Refuse what is no path of a file system: ``-``, a stream, and URIs.
+    """Refuse what is no path of a file system: ``-``, where a stream cannot be, and URIs.
 
     Raises
     ------
     UsageError
         Saying what to give instead.
     """
-    if path == "-":
-        raise UsageError("streams are not supported yet", where=path, remedy="name a path; a file of this name is ./-")
+    if path == STREAM:
+        what = "a stream can only be all of the input, or all of the output, of score"
+        raise UsageError(what, where=path, remedy="name a path; a file of this name is ./-")
     if URI.match(path):
         raise UsageError(
             "object stores and other URIs are not supported yet", where=path, remedy="name a path on this machine"

@@ -24,7 +24,9 @@ class StreamSource:
     files: list[InputFile]
 
     def __init__(self, stream: Any, options: ScoreOptions) -> None:
-        self._reader = pa.RecordBatchReader.from_stream(stream)
+        # Through the C interface an error would come as a text.
+        is_reader = isinstance(stream, pa.RecordBatchReader)
+        self._reader = stream if is_reader else pa.RecordBatchReader.from_stream(stream)
         self.files = []
         self.schema = schema_without_views(self._reader.schema)
         self.n_rows: int | None = getattr(stream, "num_rows", None)

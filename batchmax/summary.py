@@ -11,7 +11,7 @@ import html
 import json
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -88,6 +88,14 @@ class Tally:
         if hits is not None:
             self.hits += int(np.count_nonzero(hits & counted))
 
+    def plain_figures(self) -> tuple[float | None, float | None, float | None]:
+        """Return the mean of the plain losses, minus their sum, and exp of the mean; None for what is not finite."""
+        if not self.judged or self.nll[2]:
+            return None, None, None
+        total = self.nll[0] + self.nll[1]
+        mean = total / self.judged
+        return _finite(mean), _finite(-total), _finite(math.exp(mean) if mean < math.log(1e308) else math.inf)
+
 
 @dataclass(kw_only=True)
 class ScoreSummary:
@@ -130,11 +138,7 @@ class ScoreSummary:
         weight = tally.weight[0] + tally.weight[1]
         if not tally.infinite_losses and weight:
             self.mean_loss = _finite((tally.loss[0] + tally.loss[1]) / weight)
-        if not tally.nll[2]:
-            total = tally.nll[0] + tally.nll[1]
-            self.log_likelihood = _finite(-total)
-            mean = total / tally.judged
-            self.perplexity = _finite(math.exp(mean) if mean < math.log(1e308) else math.inf)
+        _, self.log_likelihood, self.perplexity = tally.plain_figures()
         if has_hits:
             self.accuracy = tally.hits / tally.judged
 
@@ -169,7 +173,8 @@ class ScoreSummary:
 class Gate:
     """A condition such as ``mean_loss > 1.2 or bad_rows > 100``: true means that the job failed.
 
-    Names of the summary are compared with numbers; a name without a value makes its comparison true.
+    Names of the summary, or those that are given, are compared with numbers; a name without a value makes its
+    comparison true.
 
     Raises
     ------
@@ -186,8 +191,9 @@ class Gate:
         ast.NotEq: operator.ne,
     }
 
-    def __init__(self, condition: str) -> None:
+    def __init__(self, condition: str, names: Sequence[str] | None = None) -> None:
         self.condition = condition
+        self._names = GATE_NAMES if names is None else names
         try:
             self._tree = ast.parse(condition.strip(), mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -240,8 +246,8 @@ class Gate:
         numbers = [side for side in sides if not isinstance(side, ast.Name)]
         if len(names) != 1 or not all(_is_number(side) for side in numbers):
             raise self._refuse("compares no name with a number")
-        if names[0] not in GATE_NAMES:
-            raise self._refuse(f"has no name {names[0]!r} to compare", f"choose of {', '.join(GATE_NAMES)}")
+        if names[0] not in self._names:
+            raise self._refuse(f"has no name {names[0]!r} to compare", f"choose of {', '.join(self._names)}")
 
     def _refuse(self, what: str, remedy: str = "write it like: mean_loss > 1.2 or bad_rows > 100") -> UsageError:
         return UsageError(f"{self.condition!r} {what}", where="--fail-if", remedy=remedy)

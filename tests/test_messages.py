@@ -369,15 +369,18 @@ CASES = {
             "move it: mv run.batchmax.json run.batchmax.json.old, or name another output: -o"
         ),
     ),
-    "a stream as output": (
-        ["x.parquet", "-o", "-"],
+    "rejects of a stream": (
+        ["x.parquet", "-o", "-", "--on-bad-row", "drop", "--rejects", "r.parquet"],
         2,
-        "-: streams are not supported yet; name a path; a file of this name is ./-",
+        "--rejects: a stream cannot do that; leave it out, or name a file: -o",
     ),
-    "a stream as input": (
-        ["-"],
+    "a stream among files": (
+        ["-", "x.parquet"],
         2,
-        "-: streams are not supported yet; name a path; a file of this name is ./-",
+        (
+            "-: a stream can only be all of the input, or all of the output, of score; name a path; "
+            "a file of this name is ./-"
+        ),
     ),
     "an object store as output": (
         ["x.parquet", "-o", "s3://b/x"],

@@ -1085,3 +1085,15 @@ def test_rows_that_are_no_probabilities_are_said(tmp_path):
     pq.write_table(table.set_column(table.schema.get_field_index("logits"), "logits", rows), tmp_path / "in.parquet")
     summary = score(tmp_path / "in.parquet", tmp_path / "o.parquet", input="probs")
     assert any("sum to 1" in text for text in summary.warnings)
+
+
+def test_a_column_that_has_nulls_in_a_later_file_only(tmp_path):
+    """What the first file says can never be null may be null in a later one: then it may in the output."""
+    for name, nullable, ids in (("a", False, [1, 2]), ("b", True, [3, None])):
+        schema = pa.schema([pa.field("id", pa.int64(), nullable=nullable), pa.field("logits", pa.list_(pa.float32()))])
+        pq.write_table(pa.table({"id": ids, "logits": [[1.0, 2.0]] * 2}, schema=schema), tmp_path / f"{name}.parquet")
+    for out in (tmp_path / "out.parquet", tmp_path / "out"):
+        batchmax.score([str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")], str(out))
+        found = pq.read_table(out)
+        assert found["id"].to_pylist() == [1, 2, 3, None]
+        assert found.schema.field("id").nullable

@@ -98,7 +98,8 @@ def outputs(tmp_path_factory):
             found.append((body, shown, 0, *run(sys.executable, "-W", "error", "-c", body)))
         else:
             for line, printed in commands(kind, body, shown):
-                if re.match(r"(\./scripts/)?batchmax ", line):
+                if re.match(r"(\./scripts/)?batchmax |\.venv/bin/python -c ", line):
+                    line = line.replace(".venv/bin/python", sys.executable)  # noqa: PLW2901
                     expected = re.search(r"# exit (\d+)", line)
                     found.append((line, printed, int(expected[1] if expected else 0), *run("bash", "-c", line)))
     return found

@@ -31,6 +31,9 @@ COMMANDS = {
         "inspect": "Say what is in a file, and how to score it.",
         "show": "Show the arithmetic of one row, step by step.",
     },
+    "Decide": {
+        "evaluate": "Say how good the model is: accuracy, calibration, classes.",
+    },
     "Keep": {
         "verify": "Check a scored file or folder.",
         "convert": "Write logits in another layout.",

@@ -19,7 +19,7 @@ batchmax convert wide.parquet -o lists.parquet --layout list
 @shared.inputs
 @shared.find_logits
 @shared.limit
-@shared.out
+@shared.out()
 @option(
     "--layout",
     metavar="LAYOUT",

@@ -171,14 +171,11 @@ beta = option("--beta", metavar="B", type=float, group=COMPUTE, help="Multiply t
 
 limit = option("--limit", metavar="N", type=int, group=READ, help="Read only the first N rows.")
 
-out = option(
-    "-o",
-    "--out",
-    metavar="OUT",
-    required=True,
-    group=WRITE,
-    help="A file (.parquet, .pq, .parq) or a folder.",
-)
+
+def out(meaning: str = "A file (.parquet, .pq, .parq) or a folder.") -> Callable[[F], F]:
+    """Declare where results go."""
+    return option("-o", "--out", metavar="OUT", required=True, group=WRITE, help=meaning)
+
 
 carried = stack(
     option(
@@ -198,6 +195,15 @@ if_exists = option(
     help="What to do if OUT, or an unfinished run of it, is there: error, overwrite, or resume.  [default: error]",
 )
 
+replace = option(
+    "--if-exists",
+    metavar="ACTION",
+    type=click.Choice(["error", "overwrite"]),
+    default="error",
+    group=WRITE,
+    help="What to do if OUT is there: error, or overwrite.  [default: error]",
+)
+
 compression = option(
     "--compression",
     metavar="CODEC",
@@ -213,6 +219,14 @@ row_group_size = option(
     type=int,
     group=WRITE,
     help="Rows a row group.  [default: as the input, at most 64 MiB of computed numbers]",
+)
+
+policy = option(
+    "--on-bad-row",
+    metavar="POLICY",
+    type=click.Choice(get_args(domain.BadRowPolicy)),
+    group=BAD_ROWS,
+    help="error: stop at the first; null or drop: leave it out, and count.  [default: error]",
 )
 
 bad_rows = stack(

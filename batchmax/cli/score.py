@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any, get_args
 
 import click
@@ -9,6 +11,7 @@ import click
 from batchmax import options as domain
 from batchmax.cli import options as shared
 from batchmax.cli.options import BAD_ROWS, COMPUTE, RUNNING, WRITE, option
+from batchmax.errors import UsageError
 from batchmax.outputs import OUTPUTS
 
 EXAMPLE = """\
@@ -45,7 +48,7 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
     group=COMPUTE,
     help="Mix the label with the uniform distribution.  [default: 0]",
 )
-@shared.out
+@shared.out("A file (.parquet, .pq, .parq), a folder, or - for an Arrow stream on stdout.")
 @option(
     "--layout",
     metavar="LAYOUT",
@@ -82,8 +85,9 @@ def command(
 ) -> None:
     """Turn logits into probabilities and losses.
 
-    Reads the logits and labels of INPUT (files, folders, quoted globs), computes a stable softmax and the
-    cross-entropy of every row, and writes the rows to OUT with the results beside them, in their order.
+    Reads the logits and labels of INPUT (files, folders, quoted globs; - for an Arrow stream), computes a
+    stable softmax and the cross-entropy of every row, and writes the rows to OUT with the results beside
+    them, in their order.
 
     A value in brackets is what holds without the option. Each option is also read from the environment:
     --top-k from BATCHMAX_SCORE_TOP_K.
@@ -93,6 +97,10 @@ def command(
     from batchmax.cli.progress import Progress
     from batchmax.options import score_options
 
+    if out == "-" and sys.stdout.isatty():
+        raise UsageError(
+            "stdout is a terminal, which shows no data", where="--out", remedy="pipe it, or name a file: -o"
+        )
     options = score_options(**given)
     if dry_run:
         plan = pipeline.dry_run(list(inputs), out, options)
@@ -100,6 +108,17 @@ def command(
         return
     with Progress(quiet=quiet, verbose=verbose) as progress:
         summary = pipeline.score(list(inputs), out, options, progress=progress)
+    if out == "-":  # stdout has the data
+        with contextlib.redirect_stdout(sys.stderr):
+            report(summary, out, json=json, quiet=quiet)
+    else:
+        report(summary, out, json=json, quiet=quiet)
+
+
+def report(summary: Any, out: str, *, json: bool, quiet: bool) -> None:
+    """Print what was done."""
+    from batchmax.cli import tables
+
     if json:
         click.echo(summary.to_json())
     elif not quiet:

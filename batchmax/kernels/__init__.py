@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import dense, moments, order, pages, single, snappy, structs, sums
+from batchmax.kernels import dense, judgement, moments, order, pages, single, snappy, structs, sums, tallies
 from batchmax.kernels import softmax as _softmax
 from batchmax.kernels.cache import cache_folder
 from batchmax.kernels.launch import Kernel, limit_threads
@@ -21,9 +21,11 @@ __all__ = [
     "check_repetition",
     "chunk_sizes",
     "compiled_by",
+    "count_levels",
     "count_texts",
     "dense_cross_entropy",
     "find_structs",
+    "judge_rows",
     "limit_threads",
     "look_up",
     "order_rows",
@@ -31,6 +33,8 @@ __all__ = [
     "softmax_rows",
     "stored",
     "sum_counted",
+    "tally_groups",
+    "tally_rows",
     "text_lengths",
     "top_k_rows",
     "warmup",
@@ -39,6 +43,8 @@ __all__ = [
 _single = Kernel(single.softmax_single, 4)
 _wide = Kernel(_softmax.softmax_wide, 4)
 _tall = Kernel(_softmax.softmax_tall, 4)
+_judge_single = Kernel(judgement.judge_single, 6)
+_judge = Kernel(judgement.judge, 6)
 
 order_rows = Kernel(order.order, 5)
 top_k_rows = Kernel(order.top_k, 4)
@@ -47,18 +53,27 @@ dense_cross_entropy = Kernel(dense.dense_cross_entropy, 7)
 check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
 check_definition = Kernel(pages.check_definition, 4, parallel=False)
 look_up = Kernel(pages.look_up, 3, parallel=False)
+count_levels = Kernel(pages.count_levels, 4, parallel=False)
 count_texts = Kernel(pages.count_texts, 1, parallel=False)
 text_lengths = Kernel(pages.text_lengths, 1, parallel=False)
 stored = Kernel(snappy.stored, 2, parallel=False)
 find_structs = Kernel(structs.find_structs, 2, parallel=False)
 chunk_sizes = Kernel(structs.chunk_sizes, 2, parallel=False)
 sum_counted = Kernel(sums.sum_counted, 2, parallel=False)
+tally_rows = Kernel(tallies.tally_rows, 9, parallel=False)
+tally_groups = Kernel(tallies.tally_groups, 7, parallel=False)
 
 
 def softmax_rows(logits: Any, *arguments: Any) -> None:
     """Run the softmax kernel for these logits; see :func:`batchmax.kernels.softmax.softmax_wide`."""
     by_row = _single if logits.dtype == np.float32 else _wide
     (_tall if logits.shape[1] <= _softmax.MOST_TALL_CLASSES[logits.dtype.name] else by_row)(logits, *arguments)
+
+
+def judge_rows(logits: Any, *arguments: Any) -> None:
+    """Run the kernel that judges rows for these logits; see :func:`batchmax.kernels.judgement.judge`."""
+    is_wide = logits.dtype == np.float32 and logits.shape[1] > _softmax.MOST_TALL_CLASSES["float32"]
+    (_judge_single if is_wide else _judge)(logits, *arguments)
 
 
 def warmup(progress: Any = None) -> Path:
@@ -76,9 +91,17 @@ def warmup(progress: Any = None) -> Path:
             order_rows(z, label, 1.0, maxima, rests, ints[0], one, ints[1])
             top_k_rows(z, 1.0, maxima, rests, np.zeros((1, 1), np.int32), np.zeros((1, 1)))
             row_moments(z, label, 1.0, maxima, rests, one, two)
+            judge_rows(z, label, 1.0, maxima, rests, one, ints[0], ints[1], two)
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
+    empty, places, none = np.zeros(0), np.zeros(0, np.int32), np.zeros((0, 0))
+    labels, counted = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    tally_rows(
+        empty, empty, places, places, empty, labels, empty, counted, labels,
+        np.zeros((5, 2)), empty, none, none, none, labels, np.zeros((2, 0), np.int64),
+    )  # fmt: skip
+    tally_groups(empty, empty, places, empty, empty, counted, labels, none)
     packed = np.zeros(1, np.uint8)
     count_texts(packed[:0])
     text_lengths(packed[:0], np.zeros(0))
@@ -87,4 +110,5 @@ def warmup(progress: Any = None) -> Path:
     chunk_sizes(packed, np.zeros(1, np.int64), np.zeros((1, 2), np.int64))
     check_repetition(packed, 0, 1, 0, packed)
     check_definition(packed, 0, 1, 1)
+    count_levels(packed, 0, 1, 1)
     return cache_folder()

@@ -112,6 +112,43 @@ def check_definition(data, n_values, level, width):
     return at == data.shape[0]
 
 
+def count_levels(data, n_values, width, wanted):
+    """Return where n_values levels of ``width`` bits end, and how many of them are ``wanted``.
+
+    Levels are in runs and bit-packed groups, of which the last may hold more than there are values. They end at -1
+    where they are damaged; then those before the damage are counted.
+    """
+    at = 0
+    done = 0
+    count = 0
+    mask = (1 << width) - 1
+    while done < n_values:
+        header, after = varint(data, at, MOST_SHIFT)
+        if after < 0:
+            return -1, count
+        at = after
+        size = header >> 1
+        if header & 1:
+            if size == 0 or size * width > data.shape[0] - at:
+                return -1, count
+            have = min(size * 8, n_values - done)
+            for place in range(have):
+                bit = place * width
+                two = np.int64(data[at + (bit >> 3)])
+                if (bit & 7) + width > 8:
+                    two |= np.int64(data[at + (bit >> 3) + 1]) << 8
+                count += ((two >> (bit & 7)) & mask) == wanted
+            at += size * width
+            done += have
+        else:
+            if at >= data.shape[0] or size == 0 or size > n_values - done:
+                return -1, count
+            count += size if data[at] == wanted else 0
+            at += 1
+            done += size
+    return at, count
+
+
 def look_up(data, n_values, dictionary, out):
     """Fill out (n_values,) with entries of a dictionary; return whether the indices were what they must be.
 

@@ -89,16 +89,16 @@ def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rest
             rows = min(rows_per_tile, after - tile)
             for r in range(rows):
                 known[0, r] = _maximum(address(z, tile + r), k)
-            _prepare(known, high, low)
+            prepare(known, high, low)
             for r in range(rows):
                 i = tile + r
                 m, lowest, rounder, top = known[0, r], known[1, r], known[2, r], known[3, r]
                 maxima[i] = m
-                if _is_ordinary(m, c):
+                if is_ordinary(m, c):
                     out = address(probs, i) if wanted else address(spare, 0)
                     row = address(z, i)
                     end = address(ends, r)
-                    added[r], rests[i] = _exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end)
+                    added[r], rests[i] = exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end)
                 elif wanted:
                     rests[i] = _odd_row(z, i, m, beta, probs, i)
                     row_scale(probs, i, rests[i])
@@ -106,7 +106,7 @@ def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rest
                     rests[i] = _odd_row(z, i, m, beta, spare, 0)
             if wanted:
                 for r in range(rows):
-                    if _is_ordinary(known[0, r], c):
+                    if is_ordinary(known[0, r], c):
                         _scale(address(probs, tile + r), k, added[r], address(ends, r))
         _divide_by_maxima(rests[first:after], maxima[first:after], c, high)
         for i in range(first, after):
@@ -134,7 +134,7 @@ def _maximum(row, k):
 
 
 @compiled
-def _prepare(known, high, low):
+def prepare(known, high, low):
     """Below the maxima of 16 rows, write the logits under which exp is 0, the rounders, and exp of the maxima."""
     m = load(address(known, 0), 0)
     lowest = m + LOWEST_EXP2 / high
@@ -145,7 +145,7 @@ def _prepare(known, high, low):
 
 
 @compiled
-def _exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end):
+def exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end):
     """Fill out with a row's exponentials, and return their sum, and that without one maximum.
 
     The last 1 to 16 of them go to ``end``, where there is room for a whole vector.
@@ -193,11 +193,12 @@ def _divide_by_maxima(rests, maxima, c, high):
     for r in range(rests.shape[0]):
         n = fma(np.float32(maxima[r]), high, SINGLE_ROUNDER) - SINGLE_ROUNDER
         unit = exp2_single(c * maxima[r] - n + SHIFT)
-        rests[r] /= unit if _is_ordinary(maxima[r], c) else 1.0
+        rests[r] /= unit if is_ordinary(maxima[r], c) else 1.0
 
 
 @compiled
-def _is_ordinary(m, c):
+def is_ordinary(m, c):
+    """Return whether a row of this maximum can be worked on in float32."""
     return abs(m) * c < FARTHEST and SMALLEST_SCALE < c < LARGEST_SCALE
 
 

@@ -14,7 +14,7 @@ import fcntl
 import mmap
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -72,7 +72,7 @@ class Appender:
         self._direct = bool(DIRECT) and self._switch(DIRECT)
         self._writer = ThreadPoolExecutor(1, "append")
 
-    def write(self, pieces: Sequence[Any]) -> None:
+    def write(self, pieces: Iterable[Any]) -> None:
         """Append pieces of bytes."""
         for piece in pieces:
             rest = np.frombuffer(memoryview(piece).cast("B"), np.uint8)

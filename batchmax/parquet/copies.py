@@ -202,6 +202,13 @@ def _check_second_version(page: PackedPage, own: Mapping[int, Any], codec: int, 
         raise NotCopyable("the levels of a page are not as its header says")
     if min(own[1], own[2], own[3]) < 0:
         raise NotCopyable("a page says that it has less than nothing")
+    repetition, definition = page.body[: own[6]], page.body[own[6] : levels]
+    for data, most, wanted, counted in (
+        (repetition, leaf.repetition, 0, own[3]),
+        (definition, leaf.definition, leaf.definition, own[1] - own[2]),
+    ):
+        if most and kernels.count_levels(data, own[1], most.bit_length(), wanted) != (len(data), counted):
+            raise NotCopyable("the levels of a page are not as its header says")
     values = page.body[levels:]
     if own.get(7, True) and (len(values) or size != levels):
         unpack(values, size - levels, codec)

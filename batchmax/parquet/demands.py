@@ -42,7 +42,6 @@ MOST_RATIO = {0: 1, 1: 64, 7: 256}
 """How much smaller a codec can make pages; of the others none is known that is small."""
 SMALL, LITTLE = 16 << 20, 1 << 16
 """Bytes of a chunk, and of a page, that nobody looks at more closely."""
-MOST_SHIFT = 35
 HEAD, MOST_HEAD = 1 << 12, 1 << 24
 """Bytes of a page header: statistics of texts may be long."""
 DICTIONARY_ENCODINGS = {2, 8}
@@ -302,33 +301,8 @@ def _header(window: Window, at: int) -> tuple[Struct, int]:
 
 
 def _count(levels: Bytes, n_values: int, width: int, wanted: int) -> int:
-    """Return how many of so many levels, in runs and in groups of eight, are the one that is wanted."""
-    data = levels.tobytes()
-    at = done = count = 0
-    while done < n_values and at < len(data):
-        header = shift = 0
-        while at < len(data) and shift <= MOST_SHIFT:
-            byte = data[at]
-            at += 1
-            header |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        run = header >> 1
-        if header & 1:
-            bits = np.unpackbits(levels[at : at + run * width], bitorder="little")
-            groups = bits[: len(bits) // width * width].reshape(-1, width)[: n_values - done]
-            count += int(((groups << np.arange(width, dtype=np.uint8)).sum(axis=1) == wanted).sum())
-            at += run * width
-            done += 8 * run
-        else:
-            run = min(run, n_values - done)
-            count += run * (at < len(data) and data[at] == wanted)
-            at += 1
-            done += run
-            if not run:
-                break
-    return count
+    """Return how many of so many levels are the one that is wanted; of those before the damage, if there is one."""
+    return int(kernels.count_levels(levels, n_values, width, wanted)[1])
 
 
 def number(struct: Struct, field: int) -> int:

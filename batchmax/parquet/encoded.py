@@ -10,7 +10,7 @@ https://github.com/apache/parquet-format (``parquet.thrift``: ColumnChunk and Co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,17 @@ MIN_MAX_STATISTICS = (5, 6, 7, 8)
 
 @dataclass(frozen=True, eq=False)
 class EncodedChunk:
-    """A column chunk of one leaf: its bytes, in pieces, and its ColumnMetaData with positions from its own start."""
+    """A column chunk of one leaf.
 
-    pieces: Sequence[Any]
+    Attributes
+    ----------
+    pieces
+        Its bytes, to be taken once: they may be made as they are taken.
+    metadata
+        Its ColumnMetaData with positions from its own start, which count values and bytes when all pieces were taken.
+    """
+
+    pieces: Iterable[Any]
     metadata: Struct
 
     @property

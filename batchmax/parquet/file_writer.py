@@ -150,13 +150,12 @@ class FileWriter:
         for column in self._schema.columns:
             first_leaf[column.name] = len(entries)
             for chunk, leaf in zip(columns[column.name], column.leaves, strict=True):
-                metadata = chunk.placed(self._file.size, leaf.path)
-                entries.append({2: Field(I64, 0), METADATA: Field(STRUCT, metadata)})
-                unpacked += chunk.unpacked_bytes
-                before = self._file.size
+                at = self._file.size
                 self._file.write(chunk.pieces)
-                if self._file.size - before != chunk.n_bytes:
-                    raise ValueError(f"a chunk has {self._file.size - before} bytes, not {chunk.n_bytes}")
+                if self._file.size - at != chunk.n_bytes:
+                    raise ValueError(f"a chunk has {self._file.size - at} bytes, not {chunk.n_bytes}")
+                entries.append({2: Field(I64, 0), METADATA: Field(STRUCT, chunk.placed(at, leaf.path))})
+                unpacked += chunk.unpacked_bytes
         group: Struct = {
             COLUMNS: Field(LIST, List(STRUCT, entries)),
             2: Field(I64, unpacked),

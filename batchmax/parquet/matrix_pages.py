@@ -10,9 +10,10 @@ https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader and Dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -127,24 +128,33 @@ def encode_matrix(rows: Sequence[MatrixRows], form: MatrixFormat, map_pages: Map
         Applies a function to each of many arguments and gives the results in order; an executor's does it in parallel.
     """
     first, *others = (page for run in rows for page in _pages(run))
-    pages = [_encode_page(first, form)]
-    # A page that only gets a header is made sooner than it is handed to somebody else.
-    pages += (map if pages[0].is_stored else map_pages)(lambda rows: _encode_page(rows, form), others)
-    packed = sum(len(memoryview(piece).cast("B")) for page in pages for piece in page.pieces)
+    opening = _encode_page(first, form)
+    # A page that only gets a header is made sooner than it is handed to somebody else; and made when it is asked for,
+    # what its checksum has brought into the CPU's cache is still there when it is written.
+    rest = (map if opening.is_stored else map_pages)(lambda rows: _encode_page(rows, form), others)
+    n_pages = 1 + len(others)
     metadata: Struct = {
         TYPE: Field(I32, FLOATS[rows[0].values.dtype]),
         ENCODINGS: Field(LIST, List(I32, [RLE, form.encoding])),
         PATH: Field(LIST, List(BINARY)),
         CODEC: Field(I32, CODEC_NUMBERS[form.codec]),
-        N_VALUES: Field(I64, sum(page.n_values for page in pages)),
-        UNPACKED_BYTES: Field(I64, sum(page.unpacked_bytes for page in pages)),
-        PACKED_BYTES: Field(I64, packed),
-        DATA_PAGE_AT: Field(I64, 0),
+        **{count: Field(I64, 0) for count in (N_VALUES, UNPACKED_BYTES, PACKED_BYTES, DATA_PAGE_AT)},
         ENCODING_COUNTS: Field(
-            LIST, List(STRUCT, [{1: Field(I32, DATA_PAGE), 2: Field(I32, form.encoding), 3: Field(I32, len(pages))}])
+            LIST, List(STRUCT, [{1: Field(I32, DATA_PAGE), 2: Field(I32, form.encoding), 3: Field(I32, n_pages)}])
         ),
     }
-    return EncodedChunk([piece for page in pages for piece in page.pieces], metadata)
+    return EncodedChunk(_pieces(chain([opening], rest), metadata), metadata)
+
+
+def _pieces(pages: Iterable[_Page], metadata: Struct) -> Iterator[Any]:
+    """Yield the pieces of pages, and fill in how many values and bytes they have."""
+    counts = dict.fromkeys((N_VALUES, UNPACKED_BYTES, PACKED_BYTES), 0)
+    for page in pages:
+        yield from page.pieces
+        counts[N_VALUES] += page.n_values
+        counts[UNPACKED_BYTES] += page.unpacked_bytes
+        counts[PACKED_BYTES] += sum(len(memoryview(piece).cast("B")) for piece in page.pieces)
+    metadata.update({count: Field(I64, number) for count, number in counts.items()})
 
 
 def _pages(rows: MatrixRows) -> Iterable[MatrixRows]:

@@ -97,6 +97,11 @@ def bars() -> list[Bar]:
         Bar("peak memory on 10 GB, in GB", 1.2, None, lambda results: ratio(big(results), 1e9), at_most=True),
         Bar("peak memory, on 10 GB / on 1 GB", 1.1, None, lambda these: ratio(big(these), small(these)), at_most=True),
     ]
+    safe, nothing = median_of(f"safety/{JUDGED_AT}/safe"), median_of(f"safety/{JUDGED_AT}/nothing")
+    cost = Bar(
+        "k1000: time / without syncs, journal, checksums", 1.05, None, lambda these: ratio(safe(these), nothing(these))
+    )
+    found.append(replace(cost, at_most=True))
     for name, limit in (("help", 0.15), ("digits-warm", 0.8), ("digits-cold", 15)):
         found.append(Bar(f"{STARTS[name]}, seconds", limit, None, median_of(f"startup/{name}"), at_most=True))
     return [replace(bar, limit=None, aim=None) if f" {ALSO_AT} × " in bar.what else bar for bar in found]

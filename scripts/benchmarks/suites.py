@@ -24,6 +24,7 @@ from benchmarks.results import measurement, spread
 SCRIPTS = Path(__file__).resolve().parent.parent
 DIGITS = SCRIPTS.parent / "data" / "digits.parquet"
 PEERS, KERNELS = str(SCRIPTS / "benchmarks" / "peers.py"), str(SCRIPTS / "benchmarks" / "kernels.py")
+UNSAFE = str(SCRIPTS / "benchmarks" / "unsafe.py")
 CASES = {"k10": (10_000_000, 10), "k1000": (400_000, 1000), "k32k": (12_000, 32_000)}
 """Rows and classes of each input at scale 1: 0.4, 1.6 and 1.5 GB of logits. Beside them there is ``digits``."""
 WRITERS = ["polars", "duckdb", "torch", "torch-ahead", "scipy", "pyarrow-copy"]
@@ -37,6 +38,14 @@ KERNEL_BYTES = 200_000_000
 KERNEL_TIMEOUT = 3600.0
 QUICK_ROWS = 20_000
 """What the rows of a case are divided by for a quick look."""
+
+SAFETY = {
+    "safe": "timed",
+    "no-syncs": "syncs",
+    "no-journal": "syncs,journal",
+    "nothing": "syncs,journal,checksums",
+}
+"""What is left out of a job, by the name of what is left."""
 
 Measurements = dict[str, dict[str, Any]]
 
@@ -211,6 +220,33 @@ def sizes(setting: Setting) -> Iterator[Measurements]:
         yield {f"sizes/{size:g}": measurement(one, suite="sizes", gigabytes=size, input_bytes=input_bytes)}
 
 
+# Safety
+
+
+def safety(setting: Setting) -> Iterator[Measurements]:
+    """Score k1000 with what makes it safe, and with some or all of that left out; time the syncs themselves."""
+    target, seconds = setting.folder / "out.parquet", setting.folder / "syncs"
+    n_rows, n_classes = CASES["k1000"]
+    for scale in setting.scales:
+        source = setting.folder / ("k1000.parquet" if scale == 1 else f"k1000x{scale}.parquet")
+        make_input(source, scale * (n_rows // QUICK_ROWS if setting.quick else n_rows), n_classes, setting.say)
+        remove(seconds)
+        setting.say(f"safety, {scale} x the rows of k1000")
+
+        def one(name: str, left_out: str, source: Path = source) -> Contender:
+            command = [sys.executable, UNSAFE, left_out, "score", str(source), "-o", str(target), "--quiet"]
+            return Contender(name, command, source=source, target=target, environment={"BENCH_SYNCS": str(seconds)})
+
+        found = [one(name, left_out) for name, left_out in SAFETY.items()]
+        setting.race(found)
+        for contender in found:
+            entry = measurement(contender, suite="safety", scale=scale)
+            if contender is found[0] and seconds.exists():
+                entry["syncs"] = spread([float(line) for line in seconds.read_text(encoding="ascii").split()])
+            yield {f"safety/{scale}/{contender.name}": entry}
+        remove(seconds)
+
+
 # Kernels
 
 
@@ -240,4 +276,4 @@ def kernels(setting: Setting) -> Iterator[Measurements]:
             yield found
 
 
-SUITES = {"jobs": jobs, "kernels": kernels, "startup": startup, "sizes": sizes}
+SUITES = {"jobs": jobs, "kernels": kernels, "startup": startup, "sizes": sizes, "safety": safety}

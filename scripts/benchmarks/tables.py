@@ -92,6 +92,27 @@ def kernels(results: Results, threads: int) -> str:
     return table(["K", *(f"{width:,}" for width in widths)], rows)
 
 
+SAFETY = {
+    "safe": "as it is",
+    "no-syncs": "nothing forced to the disk",
+    "no-journal": "… and no journal",
+    "nothing": "… and no checksums",
+}
+
+
+def safety(results: Results, scale: int) -> str:
+    """Return the table of what safety costs."""
+    whole = results.median(f"safety/{scale}/nothing")
+    rows = []
+    for who, words in SAFETY.items():
+        seconds = results.median(f"safety/{scale}/{who}")
+        share = "–" if seconds is None or not whole else f"{100 * (seconds / whole - 1):+.1f} %"
+        rows.append([words, number(seconds), number(results.median(f"safety/{scale}/{who}", "cpu")), share])
+    syncs = results.median(f"safety/{scale}/safe", "syncs")
+    rows.append(["in the syncs themselves, on whichever thread", number(syncs), "", ""])
+    return table(["", "seconds", "CPU seconds", "over the last but one row"], rows)
+
+
 def thread_counts(results: Results) -> list[int]:
     """Return the numbers of threads that the kernels were measured with, the largest first."""
     return sorted({one["threads"] for one in results.of_suite("kernels")}, reverse=True)
@@ -136,7 +157,9 @@ def section(results: Results, plots: list[str]) -> str:
     """Return the README's section, from its heading on; ``plots`` are those that there are."""
     large = ["k10", "k1000", "k32k"]
     images = {name: f"\n\n![{PLOTS[name]}](data/bench/{name})" if name in plots else "" for name in PLOTS}
-    series, arithmetic = "", ""
+    series, arithmetic, careful = "", "", ""
+    if results.of_suite("safety"):
+        careful = f"\nWhat being safe costs, on 6.4 GB of 1000 classes:\n\n{safety(results, 4)}\n"
     if results.of_suite("sizes"):
         series = f"\nTime grows with the file, and memory does not:\n\n{sizes(results)}{images['sizes.png']}\n"
     for threads in thread_counts(results)[:1]:
@@ -172,7 +195,7 @@ A quarter of those rows, and `data/digits.parquet`, where start-up is all there 
 Start-up told apart:
 
 {startup(results)}
-{series}{arithmetic}"""
+{careful}{series}{arithmetic}"""
 
 
 def everything(results: Results) -> str:
@@ -196,6 +219,8 @@ def everything(results: Results) -> str:
             for key, entry in found.items()
         ]
         parts.append(f"## {suite}\n\n" + table(["", "seconds", "CPU seconds", "peak, GB", "runs"], rows))
+    scales = sorted({one["scale"] for one in results.of_suite("safety")})
+    parts += [f"## what safety costs, k1000, {scale} × rows\n\n{safety(results, scale)}" for scale in scales]
     parts += [f"## kernels, threads: {n}, GB/s\n\n{kernels(results, n)}" for n in thread_counts(results)]
     return "\n\n".join(parts) + "\n"
 

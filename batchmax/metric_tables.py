@@ -1,0 +1,62 @@
+"""The figures of an evaluation as rows of a table.
+
+Without groups: ``scope`` (``all``, ``class`` or ``bin``), ``name`` (of the class, or the bin's borders; null for all),
+``figure`` and ``value``. With groups: a row for each, the grouping column as it is in the input, then ``n_rows`` and
+the figures. With several grouping columns, a table as without, whose scope is the column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA = pa.schema(
+    [
+        pa.field("scope", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("figure", pa.string()),
+        pa.field("value", pa.float64()),
+    ]
+)
+HEADLINE = (
+    "n_rows",
+    "n_classes",
+    "mean_loss",
+    "log_likelihood",
+    "accuracy",
+    "perplexity",
+    "brier",
+    "ece",
+    "mce",
+    "rmsce",
+    "bad_rows",
+    "infinite_losses",
+)
+
+
+def metric_rows(found: dict[str, Any]) -> pa.RecordBatch:
+    """Return the figures of an evaluation, as JSON has them, one a row."""
+    columns = [
+        pa.array(column, field.type) for column, field in zip(zip(*_rows(found), strict=True), SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float | None]]:
+    for figure in HEADLINE:
+        yield "all", None, figure, found[figure]
+    for k, value in found["top_k_accuracy"].items():
+        yield "all", None, f"top_{k}_accuracy", value
+    for one in found["per_class"]:
+        for figure in ("support", "predicted", "precision", "recall", "f1", "mean_loss"):
+            yield "class", str(one["class"]), figure, one[figure]
+    for one in found["bins"]:
+        for figure in ("n_rows", "confidence", "accuracy"):
+            yield "bin", f"{one['low']:g}-{one['high']:g}", figure, one[figure]
+    for column, groups in found["slices"].items():
+        for one in groups:
+            name = None if one["value"] is None else str(one["value"])
+            for figure in ("n_rows", "mean_loss", "perplexity", "accuracy", "brier"):
+                yield column, name, figure, one[figure]

@@ -1,0 +1,67 @@
+"""Runs ``batchmax score`` with what makes it safe left out, to see what that costs; never for real work.
+
+``unsafe.py WHAT,… score …``, of: ``syncs``, nothing is forced to the disk; ``journal``, nothing is noted for a run
+that would go on; ``checksums``, pages get none; ``timed``, all is done, and ``BENCH_SYNCS`` names a file for
+the seconds that syncs took. batchmax has no such switches: its modules are changed from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def leave_out(what: str) -> None:
+    """Change what the job will call."""
+    from batchmax import pipeline
+    from batchmax.parquet import matrix_pages
+
+    places: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
+        "timed": [(os, "fsync", timed(os.fsync)), (os, "fdatasync", timed(os.fdatasync))],
+        "syncs": [(os, "fsync", lambda _: None), (os, "fdatasync", lambda _: None)],
+        "journal": [(pipeline, "job_identity", lambda *_: None)],
+        "checksums": [(matrix_pages, "crc32", lambda _, value=0: value)],
+    }
+    for module, name, instead in places[what]:
+        setattr(module, name, instead)
+
+
+SYNCS: list[float] = []
+LOCK = threading.Lock()
+
+
+def timed(sync: Callable[[int], None]) -> Callable[[Any], None]:
+    """Return a sync that is timed."""
+
+    def wrapped(descriptor: Any) -> None:
+        start = time.perf_counter()
+        sync(descriptor)
+        with LOCK:
+            SYNCS.append(time.perf_counter() - start)
+
+    return wrapped
+
+
+def main() -> int:
+    """Run it."""
+    parts, *words = sys.argv[1:]
+    from batchmax import cli
+
+    cli._settle_in()  # noqa: SLF001 - as the command does before it imports anything
+    for part in parts.split(","):
+        leave_out(part)
+    sys.argv = ["batchmax", *words]
+    code = cli.main()
+    if SYNCS:
+        with Path(os.environ["BENCH_SYNCS"]).open("a", encoding="ascii") as seconds:
+            print(sum(SYNCS), file=seconds)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,336 @@
+"""Figures of a model against scikit-learn, torchmetrics and plain NumPy, over files, scored files and groups."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn import metrics
+
+import batchmax
+from batchmax import groups as groups_module
+from batchmax.errors import DataError, GateError, OutputError, UsageError
+
+DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
+
+
+def random_case(n=5000, k=12, seed=0, dtype=np.float32, scale=2.0):
+    random = np.random.default_rng(seed)
+    logits = (random.normal(size=(n, k)) * scale).astype(dtype)
+    labels = np.where(random.random(n) < 0.6, logits.argmax(1), random.integers(0, k, n))
+    return logits, labels, random.random(n) * 3
+
+
+def probs_of(logits):
+    exps = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    return exps / exps.sum(1, keepdims=True)
+
+
+def table_of(logits, labels, **more):
+    rows = pa.array(list(logits), pa.list_(pa.from_numpy_dtype(logits.dtype)))
+    return pa.table({"logits": rows, "label": pa.array(labels), **more})
+
+
+def digits():
+    table = pq.read_table(DIGITS)
+    return np.array(table["logits"].to_pylist(), np.float32), np.array(table["label"]), np.linspace(0, 2, len(table))
+
+
+CASES = {
+    "digits": digits,
+    "random": random_case,
+    "few classes": lambda: random_case(k=3, seed=1),
+    "two classes": lambda: random_case(k=2, seed=5),
+    "many classes": lambda: random_case(n=800, k=300, seed=2),
+    "float64": lambda: random_case(seed=3, dtype=np.float64),
+    "sharp": lambda: random_case(seed=4, scale=5.0),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("case", CASES)
+def test_figures_are_those_of_scikit_learn(case, weighted):
+    """Loss, accuracy, top-k, Brier, per class and confusion, with and without weights."""
+    logits, labels, weights = CASES[case]()
+    n, k = logits.shape
+    table = table_of(logits, labels, w=weights)
+    given = {"sample_weight": "w"} if weighted else {}
+    ks = (1, 2, k) if k > 2 else (1,)
+    found = batchmax.evaluate(table, top_k=ks, **given)
+    probs, w = probs_of(logits), weights if weighted else np.ones(n)
+    every = {"labels": range(k), "sample_weight": w}
+    near = lambda value: pytest.approx(value, rel=1e-6)
+    assert found.n_rows == n
+    assert found.mean_loss == near(metrics.log_loss(labels, probs, **every))
+    assert found.log_likelihood == near(-metrics.log_loss(labels, probs, normalize=False, **every))
+    assert found.perplexity == near(math.exp(metrics.log_loss(labels, probs, **every)))
+    pred = probs.argmax(1)
+    assert found.accuracy == near(metrics.accuracy_score(labels, pred, sample_weight=w))
+    if k > 2:
+        for place in ks[1:-1]:
+            want = metrics.top_k_accuracy_score(labels, logits, k=place, **every)
+            assert found.top_k_accuracy[str(place)] == near(want)
+        assert found.top_k_accuracy[str(k)] == near(1.0)
+    one_hot = np.eye(k)[labels]
+    assert found.brier == near(float(np.average(((probs - one_hot) ** 2).sum(1), weights=w)))
+    if k == 2:
+        binary = metrics.brier_score_loss(labels, probs[:, 1], sample_weight=w)
+        assert found.brier == near(2 * binary)
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        labels, pred, labels=range(k), sample_weight=w, zero_division=np.nan
+    )
+    for number, one in enumerate(found.per_class):
+        assert one["support"] == near(w[labels == number].sum())
+        for name, want in (("precision", precision), ("recall", recall), ("f1", f1)):
+            assert one[name] == (None if np.isnan(want[number]) else near(want[number])), (number, name)
+        if support[number]:
+            mine = labels == number
+            losses = -np.log(probs[mine, number])
+            assert one["mean_loss"] == near(float(np.average(losses, weights=w[mine])))
+    np.testing.assert_allclose(found.confusion, metrics.confusion_matrix(labels, pred, **every), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bins", [15, 7])
+@pytest.mark.parametrize("case", ["digits", "random", "many classes"])
+def test_calibration_errors_are_those_of_torchmetrics(case, bins):
+    """ECE, MCE and RMSCE over equal bins: torchmetrics' own arithmetic, in float64; what it calls rounds to float32."""
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    compute = sys.modules[multiclass_calibration_error.__module__]._ce_compute
+    logits, labels, _ = CASES[case]()
+    found = batchmax.evaluate(table_of(logits, labels), bins=bins)
+    probs, y = torch.from_numpy(probs_of(logits)), torch.from_numpy(labels)
+    confidences, predicted = probs.max(1)
+    for figure, norm in (("ece", "l1"), ("mce", "max"), ("rmsce", "l2")):
+        ours = getattr(found, figure)
+        borders = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+        want = compute(confidences, predicted.eq(y).double(), borders, norm=norm)
+        assert ours == pytest.approx(float(want), rel=1e-6), figure
+        single = multiclass_calibration_error(probs, y, num_classes=logits.shape[1], n_bins=bins, norm=norm)
+        assert ours == pytest.approx(float(single), rel=1e-4), figure
+
+
+def test_certain_rows_are_in_the_last_bin():
+    """A confidence of 1 counts with those just below."""
+    found = batchmax.evaluate(table_of(np.array([[200.0, 0.0], [3.0, 0.0]], np.float32), [0, 1]), bins=10)
+    assert [one["n_rows"] for one in found.bins] == [0] * 9 + [2]
+    assert found.bins[-1]["high"] == 1.0
+
+
+def test_ties_go_to_the_lower_class():
+    """The label's rank counts those as large before it, and the first of the largest is predicted."""
+    logits = np.zeros((3, 20), np.float32)
+    found = batchmax.evaluate(table_of(logits, [0, 4, 5]), top_k=(1, 5))
+    assert found.top_k_accuracy == {"1": pytest.approx(1 / 3), "5": pytest.approx(2 / 3)}
+    assert [row[0] for row in found.confusion][:6] == [1, 0, 0, 0, 1, 1]
+
+
+def test_a_scored_file_has_the_figures_of_its_logits(tmp_path):
+    """Probabilities that were written are judged as the logits they are from, float16 and wide ones too."""
+    want = batchmax.evaluate(str(DIGITS))
+    for number, given in enumerate(
+        (
+            {},
+            {"outputs": "log_probs"},
+            {"layout": "wide"},
+            {"prefix": "m_", "outputs": "probs,pred"},
+            {"dtype": "float64"},
+        )
+    ):
+        out = str(tmp_path / f"{number}.parquet")
+        batchmax.score(str(DIGITS), out, **given)
+        found = batchmax.evaluate(out)
+        for name in ("mean_loss", "accuracy", "brier", "ece", "top_k_accuracy"):
+            assert getattr(found, name) == pytest.approx(getattr(want, name), rel=1e-5), (given, name)
+        assert found.classes == want.classes
+
+
+def test_what_cannot_be_judged_is_said(tmp_path):
+    """A scored file without probabilities, one with a temperature asked for, no label, no such columns."""
+    out = str(tmp_path / "a.parquet")
+    batchmax.score(str(DIGITS), out, outputs="loss")
+    with pytest.raises(UsageError, match="neither probs nor log_probs"):
+        batchmax.evaluate(out)
+    batchmax.score(str(DIGITS), out, if_exists="overwrite")
+    with pytest.raises(UsageError, match="temperature"):
+        batchmax.evaluate(out, temperature=2.0)
+    logits, labels, _ = random_case(10)
+    table = table_of(logits, labels)
+    for given, what in (
+        ({"label": "none"}, "labels"),
+        ({"by": "nothing"}, "no column 'nothing'"),
+        ({"by": "logits"}, "holds list"),
+        ({"sample_weight": "nothing"}, "no column"),
+        ({"bins": 0}, "bins"),
+        ({"top_k": 13}, "of 12 classes"),
+        ({"fail_if": "nonsense > 1"}, "no name"),
+    ):
+        with pytest.raises(UsageError, match=what):
+            batchmax.evaluate(table, **given)
+
+
+@pytest.mark.parametrize("label", [None, -100])
+def test_nothing_to_judge_is_counted_and_null(label):
+    """All rows unlabelled or ignored: counts, and no figure."""
+    logits, _, _ = random_case(7)
+    found = batchmax.evaluate(table_of(logits, pa.array([label] * 7, pa.int64())))
+    assert found.n_rows == 7
+    assert sum(found.status_counts.values()) == 7
+    for name in ("mean_loss", "accuracy", "perplexity", "brier", "ece", "mce", "rmsce", "log_likelihood"):
+        assert getattr(found, name) is None, name
+    assert found.top_k_accuracy == {"5": None}
+    assert all(one["f1"] is None for one in found.per_class)
+    assert "NaN" not in found.to_json()
+
+
+def test_bad_rows_stop_it_or_are_left_out():
+    """A NaN stops the run and is named; asked for, it is counted and left out of every figure."""
+    logits, labels, _ = random_case(100)
+    want = batchmax.evaluate(table_of(logits[1:], labels[1:]))
+    logits[0, 3] = np.nan
+    table = table_of(logits, labels)
+    with pytest.raises(DataError, match="NaN at class 3"):
+        batchmax.evaluate(table)
+    for policy in ("null", "drop"):
+        found = batchmax.evaluate(table, on_bad_row=policy)
+        assert (found.bad_rows, found.bad_rate) == (1, 0.01)
+        assert found.mean_loss == want.mean_loss
+        assert found.confusion == want.confusion
+
+
+def test_an_infinite_loss_leaves_no_mean():
+    """A masked label counts for accuracy, Brier and its count, and the mean loss is null with a warning."""
+    logits, labels, _ = random_case(50)
+    logits[0, labels[0]] = -np.inf
+    found = batchmax.evaluate(table_of(logits, labels))
+    assert found.infinite_losses == 1
+    assert (found.mean_loss, found.perplexity, found.log_likelihood) == (None, None, None)
+    probs = probs_of(logits)
+    assert found.brier == pytest.approx(float(((probs - np.eye(12)[labels]) ** 2).sum(1).mean()), rel=1e-6)
+    assert "infinite" in found.warnings[0]
+    assert json.loads(found.to_json())["per_class"][labels[0]]["mean_loss"] is None
+
+
+@pytest.mark.parametrize("weight", [None, math.nan, -1.0, math.inf])
+def test_a_weight_that_is_none_is_named(weight):
+    """Null, NaN, negative and infinite weights are refused, with the row."""
+    logits, labels, _ = random_case(20)
+    weights = pa.array([1.0] * 7 + [weight] + [1.0] * 12)
+    with pytest.raises(DataError, match="the weight is") as caught:
+        batchmax.evaluate(table_of(logits, labels, w=weights), sample_weight="w")
+    assert "row 7" in caught.value.where
+
+
+def test_distributions_have_a_loss_and_nothing_else():
+    """Soft labels: the mean cross-entropy, and a warning."""
+    logits, _, _ = random_case(40)
+    targets = probs_of(logits[::-1])
+    table = table_of(logits, pa.array(list(targets.astype(np.float32)), pa.list_(pa.float32())))
+    found = batchmax.evaluate(table)
+    want = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(targets))
+    assert found.mean_loss == pytest.approx(float(want), rel=1e-6)
+    assert found.accuracy is None
+    assert found.warnings
+
+
+def by_hand(logits, labels, keys):
+    probs = probs_of(logits)
+    losses = -np.log(probs[np.arange(len(labels)), labels])
+    hits = probs.argmax(1) == labels
+    found = {}
+    for key in dict.fromkeys(keys):
+        mine = np.array([other == key for other in keys])
+        found[key] = (int(mine.sum()), losses[mine].mean(), hits[mine].mean())
+    return found
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.dictionary(pa.int8(), pa.string()), pa.int64(), pa.float64(), pa.bool_(), pa.date32()]
+)
+def test_groups_of_any_plain_type(kind, tmp_path):
+    """Rows of each value, nulls among them, over files and row groups."""
+    logits, labels, _ = random_case(400)
+    numbers = [None if row % 11 == 0 else row * 7 % 5 for row in range(400)]
+    value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
+    cast = {pa.string(): str, pa.bool_(): lambda number: number > 2}.get(value_type, lambda number: number)
+    keys = pa.array([None if one is None else cast(one) for one in numbers], value_type).cast(kind)
+    path = tmp_path / "a.parquet"
+    pq.write_table(table_of(logits, labels, key=keys), path, row_group_size=64)
+    found = batchmax.evaluate(str(path), by="key", out=str(tmp_path / "m.parquet"))
+    want = by_hand(logits, labels, keys.to_pylist())
+    written = pq.read_table(tmp_path / "m.parquet")
+    assert written.schema.field("key").type == value_type
+    assert written["key"].to_pylist() == list(want)
+    for row in written.to_pylist():
+        assert (row["n_rows"], row["mean_loss"], row["accuracy"]) == pytest.approx(want[row["key"]], rel=1e-6)
+    assert [one["n_rows"] for one in found.slices["key"]] == sorted((n for n, _, _ in want.values()), reverse=True)
+
+
+@pytest.mark.parametrize("order", ["ascending", "together"])
+def test_any_number_of_groups_that_come_together(order, tmp_path, monkeypatch):
+    """With little memory groups are written as they end; each is there once, over chunks and row groups."""
+    monkeypatch.setattr(groups_module, "GROUP_BYTES", 2**28 // 4 // 10)  # room for ten groups
+    logits, labels, _ = random_case(600, k=4)
+    names = np.repeat(np.arange(120), 5)
+    if order == "together":
+        names = (names * 77) % 127
+    path = tmp_path / "a.parquet"
+    pq.write_table(table_of(logits, labels, key=names), path, row_group_size=32)
+    found = batchmax.evaluate(str(path), by="key", out=str(tmp_path / "m.parquet"), memory_limit="256MiB")
+    written = pq.read_table(tmp_path / "m.parquet").to_pylist()
+    want = by_hand(logits, labels, names.tolist())
+    assert [row["key"] for row in written] == list(want)
+    for row in written:
+        assert (row["n_rows"], row["mean_loss"], row["accuracy"]) == pytest.approx(want[row["key"]], rel=1e-6)
+    assert found.slices == {"key": []}
+    with pytest.raises(DataError, match="groups"):
+        batchmax.evaluate(str(path), by="key", memory_limit="256MiB")
+    pq.write_table(table_of(logits, labels, key=np.arange(600) % 120), path, row_group_size=32)
+    with pytest.raises(DataError, match="comes again"):
+        batchmax.evaluate(str(path), by="key", out=str(tmp_path / "n.parquet"), memory_limit="256MiB")
+    assert not (tmp_path / "n.parquet").exists()
+
+
+def test_the_table_of_figures(tmp_path):
+    """Without groups every figure is a row; what is there is not replaced unasked, and the input never."""
+    out = tmp_path / "m.parquet"
+    found = batchmax.evaluate(str(DIGITS), out=str(out))
+    rows = {(row["scope"], row["name"], row["figure"]): row["value"] for row in pq.read_table(out).to_pylist()}
+    assert rows["all", None, "accuracy"] == found.accuracy
+    assert rows["class", "seven", "f1"] == found.per_class[7]["f1"]
+    assert rows["bin", "0-0.0666667", "accuracy"] is None
+    with pytest.raises(OutputError, match=r"exists|is there"):
+        batchmax.evaluate(str(DIGITS), out=str(out))
+    batchmax.evaluate(str(DIGITS), out=str(out), if_exists="overwrite")
+    with pytest.raises(UsageError, match="one file"):
+        batchmax.evaluate(str(DIGITS), out=str(tmp_path / "folder"))
+
+
+def test_a_gate_that_is_true_writes_nothing(tmp_path):
+    """The condition may name every headline figure."""
+    out = tmp_path / "m.parquet"
+    with pytest.raises(GateError, match=r"ece is 0\.0099"):
+        batchmax.evaluate(str(DIGITS), out=str(out), fail_if="ece > 0.001 or mce > 2 or rmsce > 2 or brier > 2")
+    assert not out.exists()
+    batchmax.evaluate(str(DIGITS), out=str(out), fail_if="top_k_accuracy < 0.99 or accuracy < 0.9")
+    assert out.exists()
+
+
+def test_the_figures_depend_on_neither_threads_nor_row_groups(tmp_path):
+    """The same numbers to the last bit."""
+    logits, labels, weights = random_case(3000, k=40)
+    table = table_of(logits, labels, w=weights)
+    found = []
+    for size, threads in ((64, 1), (1000, 2), (3000, 2)):
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=size)
+        one = batchmax.evaluate(str(tmp_path / "a.parquet"), sample_weight="w", threads=threads).as_dict()
+        found.append({name: value for name, value in one.items() if name not in {"seconds", "bytes_read", "notes"}})
+    assert found[0] == found[1] == found[2]

@@ -1,0 +1,181 @@
+"""Arrow IPC streams: through pipes, whole or known not to be, in bounded memory."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchmax
+from batchmax.errors import DataError
+from batchmax.ipc import END, IncomingStream, OutgoingStream
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = ROOT / "data" / "digits.parquet"
+BATCHMAX = [sys.executable, "-m", "batchmax"]
+
+
+def stream_of(table, rows=100):
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return out.getvalue()
+
+
+def run(*words, data=b""):
+    return subprocess.run([*BATCHMAX, *map(str, words)], input=data, capture_output=True, cwd=ROOT, check=False)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return stream_of(pq.read_table(DIGITS))
+
+
+def test_a_stream_in_and_a_stream_out(digits):
+    """The rows of the stream are those that a file gets, and stdout has nothing else; the summary goes to stderr."""
+    done = run("score", "-", "-o", "-", data=digits)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(END)
+    found = pa.ipc.open_stream(done.stdout).read_all()
+    want = pa.Table.from_batches(batchmax.scan(str(DIGITS)))
+    assert found.equals(want)
+    assert b"mean loss" in done.stderr
+    assert b"batchmax" in found.schema.metadata
+
+
+def test_files_and_streams_mix(digits, tmp_path):
+    """A stream becomes a file, and a file a stream, with the same bytes of numbers."""
+    assert run("score", "-", "-o", tmp_path / "a.parquet", data=digits).returncode == 0
+    out = run("score", DIGITS, "-o", "-", "--json")
+    assert out.stderr.startswith(b'{"n_rows": 899')
+    assert pa.ipc.open_stream(out.stdout).read_all()["probs"].equals(pq.read_table(tmp_path / "a.parquet")["probs"])
+
+
+@pytest.mark.parametrize("kept", [0, 5, 700, -len(END), -1])
+def test_a_stream_that_was_cut_off_is_refused(digits, kept, tmp_path):
+    """Wherever it was cut, between two batches too: one line, exit 1, and no output."""
+    done = run("score", "-", "-o", tmp_path / "a.parquet", data=digits[:kept])
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert done.stderr.startswith(b"batchmax: error: -: ")
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+def test_a_failure_leaves_the_stream_without_its_end(digits):
+    """Whoever reads on knows that it is not whole."""
+    cut = run("score", "-", "-o", "-", data=digits[:-500])
+    judged = run("score", "-", "-o", "-", "--fail-if", "mean_loss > 0", data=digits)
+    assert (cut.returncode, judged.returncode) == (1, 4)
+    for done in (cut, judged):
+        assert not done.stdout.endswith(END)
+        with pytest.raises(DataError, match=r"in the middle|nothing came"):
+            list(IncomingStream(io.BytesIO(done.stdout), "-"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-o", "-", "--if-exists", "resume"],
+        ["-o", "-", "--rejects", "r.parquet", "--on-bad-row", "drop"],
+        ["-o", "-", "--row-group-size", "10"],
+        ["data/digits.parquet", "-o", "x.parquet"],
+        ["-o", "x.parquet", "--if-exists", "resume"],
+    ],
+)
+def test_what_a_stream_cannot_do(words, digits):
+    """It is said before anything is read."""
+    done = run("score", "-", *words, data=digits)
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+    assert done.stdout == b""
+
+
+@pytest.mark.parametrize("command", [["inspect", "-"], ["show", "-", "--row", "1"], ["verify", "-"]])
+def test_other_commands_say_that_they_take_no_stream(command):
+    """One line, exit 2."""
+    done = run(*command)
+    assert done.returncode == 2
+    assert b"stream" in done.stderr
+
+
+def test_a_consumer_that_has_seen_enough():
+    """A pipe that is closed early ends the command with 0 and without a word."""
+    process = subprocess.Popen(
+        [*BATCHMAX, "score", str(DIGITS), "-o", "-", "-q"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+    process.stdout.read(10)
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(60), err) == (0, b"")
+
+
+def test_a_long_stream_takes_no_more_memory(tmp_path):
+    """Two gigabytes through a pipe, made and read as they come."""
+    batch = pa.record_batch(
+        {"logits": pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(5_000_000, np.float32)), 1000)}
+    )
+    peak = tmp_path / "peak"
+    code = (
+        "import re, sys; from batchmax.cli import main; code = main(sys.argv[2:]);"
+        "text = open('/proc/self/status').read();"
+        "open(sys.argv[1], 'w').write(re.search(r'VmHWM:\\s+(\\d+)', text)[1]); sys.exit(code)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(peak), "score", "-", "-o", "-", "-q"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+
+    def feed():
+        outgoing = OutgoingStream(process.stdin, batch.schema)
+        for _ in range(100):
+            outgoing.write([batch])
+        outgoing.close()
+        process.stdin.close()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    rows = sum(one.num_rows for one in IncomingStream(process.stdout, "-"))
+    feeder.join()
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert rows == 500_000
+    assert int(peak.read_text()) < 600_000
+
+
+def test_polars_and_duckdb_at_both_ends():
+    """A data frame goes in as a stream, and what comes out is one that others read."""
+    frame = pl.read_parquet(DIGITS)
+    data = io.BytesIO()
+    frame.write_ipc_stream(data)
+    done = run("score", "-", "-o", "-", "-q", data=data.getvalue())
+    assert done.returncode == 0, done.stderr
+    found = pl.read_ipc_stream(io.BytesIO(done.stdout))
+    assert found["probs"].list.sum().is_close(1.0, abs_tol=1e-6).all()
+    scored = pa.ipc.open_stream(done.stdout)
+    ((mean,),) = duckdb.from_arrow(scored).aggregate("avg(loss)").fetchall()
+    assert mean == pytest.approx(found["loss"].mean(), rel=1e-6)
+
+
+def test_stdout_on_a_terminal_is_refused():
+    """Data do not go to a terminal."""
+    own, other = os.openpty()
+    done = subprocess.run(
+        [*BATCHMAX, "score", str(DIGITS), "-o", "-"], stdout=other, stderr=subprocess.PIPE, cwd=ROOT, check=False
+    )
+    os.close(other)
+    os.close(own)
+    assert done.returncode == 2
+    assert b"stdout is a terminal" in done.stderr
