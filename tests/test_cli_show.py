@@ -243,3 +243,99 @@ def test_a_bad_row_says_what_is_wrong_with_it(run):
     assert "bad row: label 10 is not a class: there are 2, from 0" in run(*words)[1]
     assert json.loads(run(*words, "--json")[1])["trouble"] == "label 10 is not a class: there are 2, from 0"
     assert json.loads(run("--values", "1,2", "--label", "1", "--json")[1])["trouble"] is None
+
+
+# The worst rows
+
+
+@pytest.fixture
+def scored_rows(tmp_path):
+    """Return a file of three rows: a fair one, a wrong one with a hostile text, and one that cannot be right."""
+    path = tmp_path / "rows.parquet"
+    texts = ["fine", "\x1b[2J" + "long " * 30, "last"]
+    columns = {"logits": [[3.0, 0.0], [5.0, 0.0], [0.0, -math.inf]], "label": [0, 1, 1], "text": texts}
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_the_worst_rows_are_a_table(run, scored_rows):
+    """The rows stand in falling order with label, prediction, probabilities and loss; texts are cut and harmless."""
+    code, out, err = run(scored_rows, "--worst", 2)
+    assert (code, err) == (0, "")
+    assert [line.split()[:6] for line in out.splitlines()[3:5]] == [
+        ["2", "1", "0", "0", "1", "inf"],
+        ["1", "1", "0", "0.00669285", "0.993307", "5.00672"],
+    ]
+    assert "\x1b" not in out
+    assert "\\x1b[2Jlong" in out
+    assert "…" in out
+    assert "fine" not in out
+
+
+def test_columns_without_room_are_named(run, scored_rows):
+    """In a narrow terminal the carried columns that do not fit are listed below."""
+    out = run(scored_rows, "--worst", 1, columns=45)[1]
+    assert "no room for text" in out
+
+
+def test_the_worst_rows_of_several_files_name_them(run, scored_rows, tmp_path):
+    """With rows of two files there is a column of files; rows are counted in each."""
+    other = tmp_path / "other.parquet"
+    pq.write_table(pa.table({"logits": [[9.0, 0.0]], "label": [1], "text": ["x"]}), other)
+    found = json.loads(run(other, scored_rows, "--worst", 3, "--json")[1])
+    assert [(row["file"], row["row"]) for row in found] == [
+        (str(scored_rows), 2),
+        (str(other), 0),
+        (str(scored_rows), 1),
+    ]
+    assert found[0]["loss"] is None
+    out = run(other, scored_rows, "--worst", 3)[1].splitlines()
+    assert out[0] == str(tmp_path)
+    assert [line.split()[0] for line in out[1:]] == ["file", out[2], "rows.parquet", "other.parquet", "rows.parquet"]
+
+
+def test_the_worst_rows_become_a_file(run, scored_rows, tmp_path):
+    """-o writes all columns; what is there stays unless it may go, and is never the input."""
+    out = tmp_path / "worst.parquet"
+    code, said, _ = run(scored_rows, "--worst", 2, "-o", out, "--columns", "text")
+    assert code == 0
+    assert "5" not in pq.read_table(out)["text"][1].as_py()
+    assert pq.read_table(out).column_names == ["file", "row", "text", "label", "pred", "p_label", "p_pred", "loss"]
+    assert [words[0] for words in map(str.split, said.splitlines())] == ["rows", "largest", "output"]
+    before = out.read_bytes()
+    assert run(scored_rows, "--worst", 1, "-o", out)[0] == 1
+    assert out.read_bytes() == before
+    assert run(scored_rows, "--worst", 1, "-o", out, "--if-exists", "overwrite", "-q")[:2] == (0, "")
+    assert pq.read_table(out)["row"].to_pylist() == [2]
+    assert run(scored_rows, "--worst", 1, "-o", scored_rows, "--if-exists", "overwrite")[0] == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--worst", 0),
+        ("--worst", 1, "--row", 1),
+        ("--worst", 1, "--values", "1,2"),
+        ("--worst", 1, "--beta", "1,2"),
+        ("--worst", 1, "--label", "none"),
+        ("--worst", 1, "-o", "folder"),
+        ("--worst", 1, "--if-exists", "overwrite"),
+        ("--row", 1, "--columns", "text"),
+        ("--row", 1, "--on-bad-row", "null"),
+    ],
+)
+def test_what_cannot_be_asked_of_the_worst_rows_is_refused(run, scored_rows, words):
+    """Options that say nothing together are one line and exit 2."""
+    code, out, err = run(scored_rows, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_bytes_and_dates_are_text_in_json(run, tmp_path):
+    """A carried value that JSON has no word for is text, bytes as base64."""
+    path = tmp_path / "odd.parquet"
+    dates = pa.array([0], pa.date32())
+    columns = {"logits": [[0.0, 1.0]], "label": [0], "raw": [b"\xff"], "day": dates}
+    columns["deep"] = [{"x": [b"a"], "y": math.nan}]
+    pq.write_table(pa.table(columns), path)
+    (row,) = json.loads(run(path, "--worst", 1, "--json")[1])
+    assert (row["raw"], row["day"], row["deep"]) == ("/w==", "1970-01-01", {"x": ["YQ=="], "y": None})

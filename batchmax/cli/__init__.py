@@ -29,7 +29,7 @@ COMMANDS = {
     "Score": {
         "score": "Turn logits into probabilities and losses.",
         "inspect": "Say what is in a file, and how to score it.",
-        "show": "Show the arithmetic of one row, step by step.",
+        "show": "Show the arithmetic of one row, step by step, or the worst rows.",
     },
     "Decide": {
         "evaluate": "Say how good the model is: accuracy, calibration, classes.",

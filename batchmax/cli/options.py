@@ -100,6 +100,11 @@ def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     return value
 
 
+def is_quiet() -> bool:
+    """Return whether the running command was asked to say nothing but its answer."""
+    return bool(click.get_current_context().meta.get(meta_key("quiet")))
+
+
 inputs = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 
 find_logits = stack(
@@ -221,22 +226,23 @@ row_group_size = option(
     help="Rows a row group.  [default: as the input, at most 64 MiB of computed numbers]",
 )
 
-policy = option(
-    "--on-bad-row",
-    metavar="POLICY",
-    type=click.Choice(get_args(domain.BadRowPolicy)),
-    group=BAD_ROWS,
-    help="error: stop at the first; null or drop: leave it out, and count.  [default: error]",
-)
-
-bad_rows = stack(
-    option(
+def _policy(help: str) -> Callable[[F], F]:  # noqa: A002  Click's word
+    return option(
         "--on-bad-row",
         metavar="POLICY",
         type=click.Choice(get_args(domain.BadRowPolicy)),
         group=BAD_ROWS,
-        help="error: stop at the first; null: write null, and count; drop: leave the row out.  [default: error]",
-    ),
+        help=help,
+    )
+
+
+on_bad_row = _policy(
+    "error: stop at the first; null: write null, and count; drop: leave the row out.  [default: error]"
+)
+policy = _policy("error: stop at the first; null or drop: leave it out, and count.  [default: error]")
+
+bad_rows = stack(
+    on_bad_row,
     option("--rejects", metavar="PATH", group=BAD_ROWS, help="Keep dropped rows here: file, row, status."),
 )
 

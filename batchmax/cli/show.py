@@ -1,4 +1,4 @@
-"""``batchmax show``: the arithmetic of one row, from a file or from the command line.
+"""``batchmax show``: the arithmetic of one row, from a file or from the command line; or the rows of largest loss.
 
 The probabilities shown are those that ``score`` would write: the row goes through the same function.
 """
@@ -10,44 +10,77 @@ from typing import Any
 import click
 
 from batchmax.cli import options as shared
-from batchmax.cli.options import COMPUTE, READ, WRITE, option
+from batchmax.cli.options import COMPUTE, READ, WRITE, is_quiet, option
+from batchmax.cli.text import number, printable
 from batchmax.errors import UsageError
+from batchmax.options import IfExists
 
 EXAMPLE = """\
 batchmax show logits.parquet --row 18223
 batchmax show --values 0.95,0.99,0.98 --beta 1,500
 batchmax show --values 2,-inf,0.5 --label 2
+batchmax show logits.parquet --worst 20 -o worst.parquet
 """
+
+WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row", "threads", "memory_limit")
+"""Options that mean nothing of one row."""
 
 
 @shared.command(example=EXAMPLE)
 @click.argument("inputs", metavar="[INPUT...]", nargs=-1)
 @option("--row", metavar="N", type=int, group=READ, help="Row to show, from 0, over all of INPUT.")
+@option("--worst", metavar="N", type=int, group=READ, help="Show the N rows of largest loss instead.")
 @option("--values", metavar="Z,Z,...", group=READ, help="Logits to show instead of a row.")
 @shared.find_logits
 @shared.find_labels
+@shared.limit
 @shared.scale
 @option("--beta", metavar="B,B,...", group=COMPUTE, help="Multiply the logits by B; several: side by side.")
 @option("--all", is_flag=True, group=WRITE, help="Every class.  [default: the top 10 and the label]")
+@option("-o", "--out", metavar="OUT", group=WRITE, help="Write the worst rows to a file (.parquet) instead.")
+@shared.carried
+@option(
+    "--if-exists",
+    metavar="ACTION",
+    type=click.Choice(["error", "overwrite"]),
+    group=WRITE,
+    help="What to do if OUT is there: error or overwrite.  [default: error]",
+)
+@shared.on_bad_row
+@shared.resources
 @shared.quiet
 @shared.reporting
 def command(
     inputs: tuple[str, ...],
     row: int | None,
+    worst: int | None,
     values: str | None,
     beta: str | None,
     json: bool,
     **given: Any,
 ) -> None:
-    """Show the arithmetic of one row, step by step.
+    """Show the arithmetic of one row, step by step, or the worst rows.
 
     From logits z to softmax and cross-entropy: the naive powers, what is subtracted so that they do not
     overflow, the probabilities, their logarithms and the loss. With --values, --label is a class.
+
+    With --worst, INPUT may also be what score wrote, and the rows of largest loss come with their columns.
     """
     from batchmax.cli import row_table, rows, tables
 
     everything = given.pop("all")
     betas = numbers("--beta", beta) if beta is not None else [None]
+    if worst is not None:
+        if row is not None or values is not None or everything or len(betas) > 1:
+            what = "--worst goes with none of --row, --values, --all and several --beta"
+            raise UsageError(what, remedy="leave one of them out")
+        _show_worst(list(inputs), worst, beta=betas[0], json=json, **given)
+        return
+    chosen = {name: given.pop(name) for name in WITH_WORST}
+    if unused := next((name for name, value in chosen.items() if value is not None), None):
+        raise UsageError(
+            "this goes with --worst", where=f"--{unused.replace('_', '-')}", remedy="leave it out, or add --worst 20"
+        )
     if values is not None:
         if inputs or row is not None:
             raise UsageError("--values and a file are both given", remedy="give one of them")
@@ -63,6 +96,33 @@ def command(
         click.echo(tables.json_line(rows.as_record(shown)))
     else:
         row_table.show(shown, everything=everything)
+
+
+def _show_worst(
+    inputs: list[str], n: int, *, out: str | None, if_exists: IfExists | None, json: bool, **given: Any
+) -> None:
+    from batchmax import table_files
+    from batchmax.cli import tables, worst_table
+    from batchmax.cli.progress import Progress
+    from batchmax.storage import find_files
+    from batchmax.worst import worst_rows
+
+    if out is None and if_exists is not None:
+        raise UsageError("nothing is written", where="--if-exists", remedy="add -o worst.parquet, or leave it out")
+    output = None if out is None else table_files.table_output(out, if_exists or "error", find_files(inputs))
+    with Progress(quiet=is_quiet()) as progress:
+        found = worst_rows(inputs, n, progress=progress, **given)
+        if output is not None:
+            table_files.save_table(found, output)
+    if json:
+        click.echo(tables.json_line(worst_table.as_records(found)))
+    elif out is None:
+        worst_table.show(found)
+    elif not is_quiet():
+        largest = found["loss"][0].as_py() if found.num_rows else None
+        tables.show_pairs(
+            [("rows", number(found.num_rows)), ("largest loss", number(largest)), ("output", printable(out))]
+        )
 
 
 def numbers(option_name: str, text: str) -> list[float]:

@@ -1,0 +1,52 @@
+"""A table that fits into memory as a Parquet file, as safely as any output: its path has the old file or the new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from batchmax.commit import Output
+from batchmax.errors import UsageError
+from batchmax.options import IfExists
+from batchmax.places import places
+from batchmax.sink import ParquetSink
+from batchmax.storage import is_file_path, refuse_inputs_as_output
+
+CODEC = "SNAPPY"
+
+
+def table_output(out: str, if_exists: IfExists, inputs: Sequence[str]) -> Output:
+    """Return where a table can be saved, before it is made; ``inputs`` are files that must stay.
+
+    Raises
+    ------
+    UsageError
+        It is no path of a Parquet file, or to be gone on with.
+    OutputError
+        The file is there already and may not be replaced, is one of the inputs, or its folder is not there.
+    """
+    if not is_file_path(out):
+        raise UsageError("a table goes to one file", where=out, remedy="let the name end in .parquet")
+    if if_exists == "resume":
+        raise UsageError(
+            "a table is written at once, and not gone on with", where="--if-exists", remedy="try --if-exists overwrite"
+        )
+    refuse_inputs_as_output(inputs, *places(out, gated=False))
+    return Output(out, if_exists)
+
+
+def save_table(table: pa.Table, output: Output) -> int:
+    """Write a table to a place that :func:`table_output` gave, and return the file's size in bytes.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; what was there is still there.
+    """
+    with output.building():
+        with ParquetSink(output.file_of(""), table.schema, dict.fromkeys(table.schema.names, CODEC), ()) as sink:
+            sink.write(table.to_batches())
+            size = sink.close()
+        output.publish({})
+    return size
