@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from batchmax.report_page.canvas import INKS, Canvas
+from batchmax.report_page.facts import TextTable
 from batchmax.report_page.texts import number, printable, rows, share, short_count
 
 WIDTH = 440
@@ -45,6 +46,11 @@ class Chart:
     svg: Markup
     heading: tuple[str, ...]
     table: list[tuple[str, ...]]
+
+    def as_table(self) -> TextTable:
+        """Return the numbers, aligned as such."""
+        first = 2 if self.heading[:2] == ("true", "predicted") else 1
+        return TextTable(f"{self.title}: data", self.heading, self.table, frozenset(range(first, len(self.heading))))
 
 
 @dataclass(frozen=True)
