@@ -20,6 +20,7 @@ _HOMES = {
     "scan": "pipeline",
     "convert": "conversion",
     "verify": "verification",
+    "report": "reporting",
     "worst_rows": "worst",
     "evaluate": "evaluation",
     "score_batch": "scoring",

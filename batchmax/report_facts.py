@@ -100,12 +100,13 @@ def has_probs(kept: KeptRow) -> bool:
 
 def worst_table(table: pa.Table) -> TextTable:
     """Return the rows of largest loss as text."""
-    first = ["row", *FIGURES[::-1]] if len(set(table.column("file").to_pylist())) == 1 else ["file", "row", *FIGURES[::-1]]
+    is_one_file = len(set(table.column("file").to_pylist())) <= 1
+    first = ["row", *FIGURES] if is_one_file else ["file", "row", *FIGURES]
     carried = [name for name in table.schema.names if name not in {"file", "row", *FIGURES}]
     names = [*first, *carried[:MOST_COLUMNS]]
     columns = [[shown_value(value) for value in table.column(name)] for name in names]
     said = f"The {table.num_rows:,} rows of largest loss, the worst first."
-    if len(first) == 1 + len(FIGURES) and table.num_rows:
+    if is_one_file and table.num_rows:
         said += f" All are of {printable(table.column('file')[0].as_py(), 300)}."
     if len(carried) > MOST_COLUMNS:
         said += f" {len(carried) - MOST_COLUMNS:,} more columns: batchmax show --worst {table.num_rows}."
@@ -134,8 +135,18 @@ def shown_value(value: pa.Scalar) -> str:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         buffer = value.as_buffer()
         return f"{buffer[:16].to_pybytes().hex()}{'…' if buffer.size > 16 else ''} ({size(buffer.size)})"
+    if pa.types.is_temporal(kind):
+        return _shown_time(value)
     plain = value.as_py()
-    return number(plain, 6) if isinstance(plain, bool | int | float) else printable(plain)
+    return number(plain, 6) if isinstance(plain, float) else printable(plain)
+
+
+def _shown_time(value: pa.Scalar) -> str:
+    """Return a time as Arrow writes it: Python knows fewer years, and not all zones."""
+    try:
+        return printable(value.cast(pa.string()).as_py())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return printable(f"{value.cast(pa.int64()).as_py()} ({value.type})")
 
 
 def made(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from batchmax.report_page import Facts
 
 ENDINGS = (".html", ".htm")
+LONGEST_TITLE = 300
 MOST_WORST = 100
 """Rows that a page lists; ``show --worst`` lists any number."""
 
@@ -142,16 +143,18 @@ def report(
     batchmax.evaluate : the figures alone, and gates on them.
     """
     started = time.monotonic()
+    progress = progress or Progress()
     options = resolve_options(options, given)
     place = TextFile(out, ENDINGS, if_exists)
     _check(src, row, worst, bins)
     _need_libraries()
-    gathering = _Gathering(src, options, row, worst, tuple(names_of("by", by)), bins, progress or Progress())
+    gathering = _Gathering(src, options, row, worst, tuple(names_of("by", by)), bins, progress)
     place.keep_apart([file.path for file in gathering.source.files])
     facts = gathering.facts(title)
     from batchmax.report_page import page  # noqa: PLC0415 - takes half a second, and may not be installed
 
     size = place.write(page(facts))
+    progress.published()
     found, kept = gathering.evaluation, gathering.look.kept
     return Report(
         out=str(out),
@@ -203,7 +206,7 @@ class _Gathering:
         self._pairs: Pairs | None = None
         passes = _Passes(progress, 1 if job.label is None else 2)
         if job.label is not None:
-            judging = replace(options, rejects=None, fail_if=None, top_k=None)
+            judging = replace(options, exclude=(), rejects=None, fail_if=None, top_k=None)
             self.evaluation = evaluate(src, judging, bins=bins, by=by, progress=passes)
             if self.evaluation.confusion is None and job.label.kind != "distribution":
                 self._pairs = Pairs(job.n_classes)
@@ -227,6 +230,7 @@ class _Gathering:
         """Return everything on the page."""
         from batchmax import report_facts  # noqa: PLC0415 - as above
         from batchmax.report_page import Facts  # noqa: PLC0415
+        from batchmax.report_page.texts import printable  # noqa: PLC0415
 
         job, found = self.source.job, self.evaluation
         names = job.classes or tuple(map(str, range(job.n_classes)))
@@ -243,7 +247,7 @@ class _Gathering:
         elif kept is not None:
             notes.append(f"Row {kept.number:,} has no probabilities to draw: it is {STATUS_NAMES[kept.status]}.")
         return Facts(
-            title=title if title is not None else self._title(),
+            title=printable(title if title is not None else self._title(), LONGEST_TITLE),
             n_rows=self.look.rows,
             n_classes=job.n_classes,
             names=names,

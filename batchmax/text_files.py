@@ -46,7 +46,9 @@ class TextFile:
                 f"{if_exists!r} is not what can be done", where="--if-exists", remedy="give error or overwrite"
             )
         if not self.path.name.lower().endswith(endings) or self.path.name.lower() in endings:
-            raise UsageError("that is no name for this", where=str(out), remedy=f"end it in {endings[0]}")
+            raise UsageError(
+                f"its name must end in {' or '.join(endings)}", where=str(out), remedy=f"try -o {self.path.stem}{endings[0]}"
+            )
         if not self.path.parent.is_dir():
             raise OutputError(f"there is no folder {self.path.parent}", where=str(out), remedy=f"make it: mkdir -p {shlex.quote(str(self.path.parent))}")
         self._check()

@@ -33,6 +33,7 @@ COMMANDS = {
     },
     "Decide": {
         "evaluate": "Say how good the model is: accuracy, calibration, classes.",
+        "report": "Write a page for a person who decides.",
     },
     "Keep": {
         "verify": "Check a scored file or folder.",

@@ -25,9 +25,9 @@ from batchmax.report_page.charts import (
 from batchmax.report_page.facts import Facts, Made, RowFacts, TextTable
 from batchmax.report_page.headline import lead, tiles
 from batchmax.report_page.rankings import class_chart, pair_chart, pairs_of, slice_section
-from batchmax.report_page.row_charts import MOST_CLASSES, beta_chart, row_chart
+from batchmax.report_page.row_charts import beta_chart, row_chart
 
-__all__ = ["MOST_CLASSES", "Facts", "Made", "RowFacts", "TextTable", "page"]
+__all__ = ["Facts", "Made", "RowFacts", "TextTable", "page"]
 
 
 def page(facts: Facts) -> str:

@@ -66,7 +66,7 @@ class Canvas:
         self.figure = Figure(figsize=(self.width / 72, self.height / 72), dpi=72)
         FigureCanvasSVG(self.figure)
         self.figure.patch.set_visible(False)
-        self._texts: list[tuple[Axes, float, float, str, Anchor, str]] = []
+        self._texts: list[tuple[Axes, float, float, str, Anchor, str, float]] = []
         self._marks: list[tuple[Axes, tuple[float, float, float, float], str]] = []
 
     def axes(self, left: float, bottom: float, right: float, top: float, **given: Any) -> Axes:
@@ -86,9 +86,11 @@ class Canvas:
         axes.set_axisbelow(True)
         return axes
 
-    def text(self, axes: Axes, x: float, y: float, text: str, anchor: Anchor = "end", ink: str = "ink") -> None:
-        """Put text from the data at a point of the axes; y is the middle of its height."""
-        self._texts.append((axes, x, y, text, anchor, ink))
+    def text(
+        self, axes: Axes, x: float, y: float, text: str, anchor: Anchor = "end", ink: str = "ink", turn: float = 0
+    ) -> None:
+        """Put text from the data at a point of the axes, turned by so many degrees; y is the middle of its height."""
+        self._texts.append((axes, x, y, text, anchor, ink, turn))
 
     def mark(self, axes: Axes, left: float, right: float, bottom: float, top: float, text: str) -> None:
         """Let a rectangle of the axes answer to a pointer with a text of one or two lines."""
@@ -112,11 +114,7 @@ class Canvas:
             for element in group:
                 _adopt(element)
         root.extend(_flattened(drawn))
-        for axes, x, y, text, anchor, ink in self._texts:
-            root.append(self._text(axes, x, y, text, anchor, ink))
-        if self._marks:
-            hint = ET.SubElement(root, "text", self._strip("hint f-muted"))
-            hint.text = "point at the chart for values"
+        root.extend(self._text(*given) for given in self._texts)
         root.extend(self._mark(axes, box, text) for axes, box, text in self._marks)
         return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree has escaped it
 
@@ -124,12 +122,14 @@ class Canvas:
         right, up = axes.transData.transform((x, y))
         return round(float(right), 2), round(float(self.height - up), 2)
 
-    def _text(self, axes: Axes, x: float, y: float, text: str, anchor: Anchor, ink: str) -> ET.Element:
+    def _text(self, axes: Axes, x: float, y: float, text: str, anchor: Anchor, ink: str, turn: float) -> ET.Element:
         right, down = self._point(axes, x, y)
         element = ET.Element(
             "text",
             {"class": f"f-{ink}", "x": f"{right:g}", "y": f"{down + TEXT_SIZE * 0.36:.2f}", "text-anchor": anchor},
         )
+        if turn:
+            element.set("transform", f"rotate({turn:g} {right:g} {down:g})")
         element.text = text
         return element
 

@@ -20,8 +20,8 @@ from batchmax.report_page.canvas import INKS, Canvas
 from batchmax.report_page.facts import TextTable
 from batchmax.report_page.texts import number, printable, rows, share, short_count
 
-WIDTH = 440
-LONGEST_LABEL = 17
+WIDTH = 400
+LONGEST_LABEL = 14
 """Characters of a name beside a bar."""
 
 MOST_BARS = 15
@@ -72,7 +72,7 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
         return None
     canvas = Canvas(WIDTH, 270)
     last = bins[-1][1] if bins[-1][1] is not None else bins[-1][0] + max(bins[-1][0] / max(len(bins) - 1, 1), 1.0)
-    curve, bars = canvas.axes(40, 38, 252, 2), canvas.axes(212, 38, 42, 2)
+    curve, bars = canvas.axes(40, 38, 246, 2), canvas.axes(184, 38, 40, 2)
     p = np.linspace(math.exp(-last), 1, 400)
     curve.plot(p, -np.log(p), color=INKS["line"], linewidth=2, clip_on=False)
     curve.set_xlim(0, 1)
@@ -92,7 +92,7 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
         top = last if high is None else high
         if count:
             bars.barh((low + top) / 2, count, (top - low) * 0.86, left=0.5, color=INKS["bar"], clip_on=False)
-            canvas.text(bars, count + 0.5, (low + top) / 2, f" {short_count(_three_digits(count))}", "start", "muted")
+            canvas.text(bars, count + 0.5, (low + top) / 2, f"\u2009{short_count(_three_digits(count))}", "start", "muted")
         told = f"loss {_range(low, high)}: {rows(count)}, {share(count / total)}"
         canvas.mark(curve, -0.08, 3.0, low, top, f"{told}\np of the right class {_p_range(low, high)}")
     largest = max(bins, key=lambda one: one[2])
@@ -113,18 +113,17 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
     if not filled:
         return None
     canvas = Canvas(WIDTH, 310)
-    upper, lower = canvas.axes(46, 124, 10, 2), canvas.axes(46, 38, 10, 206)
+    upper, lower = canvas.axes(62, 124, 10, 4), canvas.axes(62, 38, 10, 206)
     upper.plot([0, 1], [0, 1], color=INKS["muted"], linewidth=1, linestyle=(0, (4, 4)), clip_on=False)
     for one in filled:
         low, high, accuracy, confidence = one["low"], one["high"], one["accuracy"], one["confidence"]
         middle, width = (low + high) / 2, (high - low) * 0.88
         upper.bar(middle, accuracy, width, color=INKS["bar"], clip_on=False)
-        upper.bar(
-            middle, confidence - accuracy, width, bottom=accuracy, color=INKS["wrong"], alpha=0.45, clip_on=False
-        )
+        claim = [middle - width / 2, middle + width / 2]
+        upper.plot(claim, [confidence] * 2, color=INKS["wrong"], linewidth=3, solid_capstyle="butt", clip_on=False)
         lower.bar(middle, one["n_rows"], width, bottom=0.5, color=INKS["bar"], clip_on=False)
     for one in bins:
-        canvas.mark(upper, one["low"], one["high"], -0.75, 1, _bin_words(one))
+        canvas.mark(upper, one["low"], one["high"], -0.47, 1, _bin_words(one))
     for axes in (upper, lower):
         axes.set_xlim(0, 1)
         axes.grid(visible=True, axis="y", clip_on=False)
@@ -141,8 +140,8 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
     words = f"Reliability diagram of {len(bins)} bins. Expected calibration error {number(ece)}. The largest gap: "
     words += _bin_words(worst).replace("\n", ", ")
     caption = (
-        "Bars that end on the dashed line can be believed: of rows with confidence 0.8, 80 % are right. The pale "
-        "piece is the gap between the two. Below, how many rows each bar stands for."
+        "Bars: how many rows of a confidence are right. Marks: how many the model claims. Where they meet, it can be "
+        "believed. Below, how many rows there are."
     )
     table = [
         (
@@ -162,13 +161,13 @@ def confidence_chart(edges: Sequence[float], groups: Mapping[str, Sequence[float
     """Draw the confidence of groups of rows, such as right and wrong ones, each on its own scale."""
     if not any(sum(counts) for counts in groups.values()):
         return None
-    height = 40 + 115 * len(groups)
-    canvas = Canvas(WIDTH, height)
+    step = 124
+    canvas = Canvas(WIDTH, 30 + step * len(groups))
     middles, widths = (np.array(edges[:-1]) + np.array(edges[1:])) / 2, np.diff(edges) * 0.88
     said = []
     for place, (name, counts) in enumerate(groups.items()):
         is_last = place == len(groups) - 1
-        axes = canvas.axes(46, 38 + 115 * (len(groups) - 1 - place), 10, 16 + 115 * place)
+        axes = canvas.axes(46, 38 + step * (len(groups) - 1 - place), 10, 18 + step * place)
         ink = name if name in {"right", "wrong"} else "bar"
         axes.bar(middles, counts, widths, color=INKS[ink], clip_on=False)
         axes.set_xlim(float(edges[0]), float(edges[-1]))
@@ -198,20 +197,19 @@ def confidence_chart(edges: Sequence[float], groups: Mapping[str, Sequence[float
 def confusion_chart(confusion: Sequence[Sequence[float]], names: Sequence[str]) -> Chart:
     """Draw a confusion matrix cell by cell."""
     k = len(names)
-    cell = 300 / k
-    canvas = Canvas(WIDTH, 356)
-    axes = canvas.axes(120, 50, 20, 6)
+    cell = 284 / k
+    canvas = Canvas(WIDTH, 370)
+    axes = canvas.axes(108, 80, 8, 6)
     axes.set_xlim(0, k)
     axes.set_ylim(k, 0)
     axes.xaxis.set_major_locator(NullLocator())
     axes.yaxis.set_major_locator(NullLocator())
     axes.spines["bottom"].set_visible(False)
-    axes.set_xlabel("predicted", labelpad=32)
+    axes.set_xlabel("predicted", labelpad=62)
     for row, counts in enumerate(confusion):
         total = sum(counts)
         canvas.text(axes, -0.15, row + 0.5, printable(names[row], LONGEST_LABEL))
-        # Names below would not fit beside each other: numbers stand for them, as in the rows.
-        canvas.text(axes, row + 0.5, k + 0.5 * 14 / cell, _short_name(names[row], cell), "middle", "muted")
+        canvas.text(axes, row + 0.7, k + 8 / cell, printable(names[row], 9), ink="muted", turn=-45)
         for column, count in enumerate(counts):
             part = count / total if total else 0.0
             if count:
@@ -246,7 +244,7 @@ def bars_chart(
 ) -> Chart:
     """Draw horizontal bars, the first on top."""
     canvas = Canvas(WIDTH, 40 + 21 * len(bars))
-    axes = canvas.axes(124, 36, 58, 2)
+    axes = canvas.axes(108, 36, 52, 2)
     draw_bars(canvas, axes, bars)
     axes.set_xlabel(label)
     for place, bar in enumerate(bars):
@@ -318,7 +316,3 @@ def _p_range(low: float, high: float | None) -> str:
 
 def _three_digits(count: float) -> float:
     return float(f"{count:.3g}")
-
-
-def _short_name(name: str, room: float) -> str:
-    return printable(name, max(2, int(room / 6)))

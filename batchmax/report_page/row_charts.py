@@ -13,9 +13,6 @@ from batchmax.report_page.charts import LONGEST_LABEL, WIDTH, Bar, Chart, draw_b
 from batchmax.report_page.facts import RowFacts
 from batchmax.report_page.texts import number, printable
 
-MOST_CLASSES = 12
-"""Classes of a row that are drawn: those of the largest logits, and the label."""
-
 MOST_LINES = 4
 LINES = ("one", "two", "three", "four")
 
@@ -24,7 +21,7 @@ def row_chart(row: RowFacts) -> Chart:
     """Draw logits beside probabilities, a class a line."""
     order = range(len(row.names))
     canvas = Canvas(WIDTH, 42 + 21 * len(row.names))
-    logits, probs = canvas.axes(118, 38, 176, 2), canvas.axes(308, 38, 48, 2)
+    logits, probs = canvas.axes(104, 38, 166, 2), canvas.axes(276, 38, 56, 2)
     finite = np.where(np.isfinite(row.logits), row.logits, 0.0)
     inks = [_ink(row, place) for place in order]
     told = [_told(row, place) for place in order]
@@ -84,13 +81,12 @@ def beta_chart(row: RowFacts) -> Chart:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(float(value), 3)))
     axes.set_xlabel("β = 1/T, the factor on the logits")
     axes.plot([used, used], [0, 1], color=INKS["muted"], linewidth=1, linestyle=(0, (3, 3)), clip_on=False)
-    height = 1.0
-    for line, at in zip(LINES, shown, strict=False):
+    for place, (line, at) in enumerate(zip(LINES, shown, strict=False)):
         axes.plot(row.betas, row.probs[:, at], color=INKS[line], linewidth=2, clip_on=False)
-        height += 16 / (250 - 42)
+        height = 1 + 16 / (250 - 42) * (len(shown) - place - 0.4)
         name = printable(row.names[at], 40) + (" (label)" if at == row.label else "")
-        canvas.text(axes, float(row.betas[0]), height - 0.03, f"━ {name}", "start", line)
-    borders = np.sqrt(row.betas[:-1] * row.betas[1:])
+        canvas.text(axes, float(row.betas[0]), height, f"━ {name}", "start", line)
+    borders = np.sqrt(row.betas[:-1]) * np.sqrt(row.betas[1:])  # their product may overflow
     for place, beta in enumerate(row.betas):
         left = row.betas[0] if place == 0 else borders[place - 1]
         right = row.betas[-1] if place == len(row.betas) - 1 else borders[place]
