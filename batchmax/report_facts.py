@@ -110,10 +110,14 @@ def worst_table(table: pa.Table) -> TextTable:
         said += f" All are of {printable(table.column('file')[0].as_py(), 300)}."
     if len(carried) > MOST_COLUMNS:
         said += f" {len(carried) - MOST_COLUMNS:,} more columns: batchmax show --worst {table.num_rows}."
-    numbers = {
-        at for at, name in enumerate(names) if _is_number(table.schema.field(name).type)
-    }
-    return TextTable("The worst rows", [printable(name, 60) for name in names], list(zip(*columns, strict=True)), frozenset(numbers), said)
+    numbers = {at for at, name in enumerate(names) if _is_number(table.schema.field(name).type)}
+    return TextTable(
+        "The worst rows",
+        [printable(name, 60) for name in names],
+        list(zip(*columns, strict=True)),
+        frozenset(numbers),
+        said,
+    )
 
 
 def shown_value(value: pa.Scalar) -> str:
@@ -126,7 +130,9 @@ def shown_value(value: pa.Scalar) -> str:
     if pa.types.is_dictionary(kind):
         return shown_value(value.dictionary[value.index.as_py()])
     if pa.types.is_struct(kind):
-        inside = ", ".join(f"{field.name}: {shown_value(value[at])}" for at, field in enumerate(islice(kind, MOST_ITEMS)))
+        inside = ", ".join(
+            f"{field.name}: {shown_value(value[at])}" for at, field in enumerate(islice(kind, MOST_ITEMS))
+        )
         return printable(f"{{{inside}}}")
     if pa.types.is_nested(kind):
         values = value.values
@@ -149,9 +155,7 @@ def _shown_time(value: pa.Scalar) -> str:
         return printable(f"{value.cast(pa.int64()).as_py()} ({value.type})")
 
 
-def made(
-    source: ParquetSource | StreamSource, options: ScoreOptions, asked: Mapping[str, Any]
-) -> Made:
+def made(source: ParquetSource | StreamSource, options: ScoreOptions, asked: Mapping[str, Any]) -> Made:
     """Return how a report came about."""
     pairs = [
         ("batchmax", __version__),
@@ -205,7 +209,9 @@ def _scored(files: Sequence[InputFile]) -> list[Pair]:
             "logits": said["logits"],
             "temperature": said["temperature"],
             "outputs": ", ".join(said["outputs"]),
-            "options": ", ".join(f"{name} {value}" for name, value in said["options"].items() if value not in (None, [], "")),
+            "options": ", ".join(
+                f"{name} {value}" for name, value in said["options"].items() if value not in (None, [], "")
+            ),
             "made of": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in said["inputs"][:8]),
         }
     except (IndexError, KeyError, TypeError, ValueError, AttributeError):

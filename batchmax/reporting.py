@@ -155,21 +155,21 @@ def report(
 
     size = place.write(page(facts))
     progress.published()
-    found, kept = gathering.evaluation, gathering.look.kept
+    found, kept = gathering.evaluation or Evaluation(), gathering.look.kept
     return Report(
         out=str(out),
         n_rows=facts.n_rows,
         n_classes=facts.n_classes,
-        mean_loss=found and found.mean_loss,
-        accuracy=found and found.accuracy,
-        ece=found and found.ece,
+        mean_loss=found.mean_loss,
+        accuracy=found.accuracy,
+        ece=found.ece,
         row=None if facts.row is None or kept is None else {"file": kept.file, "row": kept.row},
         worst_rows=len(facts.worst.rows) if facts.worst is not None else 0,
         bytes_written=size,
         files=[file.path for file in gathering.source.files],
-        bytes_read=(gathering.source.size or 0) * (2 if found else 1),
+        bytes_read=(gathering.source.size or 0) * (2 if gathering.evaluation else 1),
         seconds=round(time.monotonic() - started, 3),
-        warnings=list(found.warnings) if found else [],
+        warnings=list(found.warnings),
         notes=[*gathering.source.job.notes, *facts.notes],
     )
 
@@ -254,9 +254,7 @@ class _Gathering:
             made=report_facts.made(self.source, self._given, self._asked),
             evaluation=found,
             status_counts={
-                name: int(count)
-                for name, count in zip(STATUS_NAMES, self._confidences.statuses, strict=True)
-                if count
+                name: int(count) for name, count in zip(STATUS_NAMES, self._confidences.statuses, strict=True) if count
             },
             confidences={"edges": self._confidences.edges, "counts": self._confidences.counts.tolist()},
             confused=self._pairs.found if self._pairs is not None else (),
@@ -279,7 +277,6 @@ class _Passes(Progress):
 
     def __init__(self, to: Progress, passes: int) -> None:
         self._to, self._passes, self._is_started = to, passes, False
-        self.note, self.detail, self.warn, self.advance = to.note, to.detail, to.warn, to.advance
 
     def start(self, total_rows: int | None, total_bytes: int | None) -> None:
         """Say how much there is to do, in all passes, when the first begins."""
@@ -288,9 +285,22 @@ class _Passes(Progress):
             self._to.start(total_rows and times * total_rows, total_bytes and times * total_bytes)
         self._is_started = True
 
+    def advance(self, rows: int, n_bytes: int) -> None:
+        """Say what was done since the last time, in whichever pass."""
+        self._to.advance(rows, n_bytes)
+
+    def note(self, text: str) -> None:
+        """Say what was chosen."""
+        self._to.note(text)
+
+    def warn(self, text: str) -> None:
+        """Say what looks wrong."""
+        self._to.warn(text)
+
 
 def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
-    if isinstance(src, pa.RecordBatchReader):
+    paths = [src] if isinstance(src, str) else src if isinstance(src, list | tuple) else []
+    if isinstance(src, pa.RecordBatchReader) or "-" in paths:
         raise UsageError(
             "a stream can be read once, and a report takes two passes", remedy="give a table, or write it to a file"
         )
@@ -309,9 +319,7 @@ def _check_row(source: ParquetSource | StreamSource, options: ScoreOptions, row:
     if total is not None and options.limit is not None:
         total = min(total, options.limit)
     if row is not None and total is not None and row >= total:
-        raise UsageError(
-            f"row {row:,} is not one of the {total:,} rows", where="--row", remedy="rows count from 0"
-        )
+        raise UsageError(f"row {row:,} is not one of the {total:,} rows", where="--row", remedy="rows count from 0")
 
 
 def _need_libraries() -> None:

@@ -108,9 +108,9 @@ class Pairs:
         codes, counts = np.unique(labels[wrong] * self._k + pred[wrong], return_counts=True)
         both = np.concatenate([self._codes, codes])
         self._codes, places = np.unique(both, return_inverse=True)
-        self._counts = np.bincount(
-            places, np.concatenate([self._counts, counts]), minlength=len(self._codes)
-        ).astype(np.int64)
+        self._counts = np.bincount(places, np.concatenate([self._counts, counts]), minlength=len(self._codes)).astype(
+            np.int64
+        )
         if len(self._codes) > MOST_PAIRS:
             self.is_exact = False
             kept = np.sort(np.argsort(-self._counts, kind="stable")[: MOST_PAIRS // 2])

@@ -47,10 +47,16 @@ class TextFile:
             )
         if not self.path.name.lower().endswith(endings) or self.path.name.lower() in endings:
             raise UsageError(
-                f"its name must end in {' or '.join(endings)}", where=str(out), remedy=f"try -o {self.path.stem}{endings[0]}"
+                f"its name must end in {' or '.join(endings)}",
+                where=str(out),
+                remedy=f"try -o {self.path.stem}{endings[0]}",
             )
         if not self.path.parent.is_dir():
-            raise OutputError(f"there is no folder {self.path.parent}", where=str(out), remedy=f"make it: mkdir -p {shlex.quote(str(self.path.parent))}")
+            raise OutputError(
+                f"there is no folder {self.path.parent}",
+                where=str(out),
+                remedy=f"make it: mkdir -p {shlex.quote(str(self.path.parent))}",
+            )
         self._check()
 
     def keep_apart(self, inputs: list[str]) -> None:

@@ -26,7 +26,8 @@ FLOORS = [
     {"engines", "ray", "spark"},
     {"reporting"},
     {"pipeline", "conversion", "verification", "evaluation"},
-    {"worst", "table_files"},
+    {"report_facts"},
+    {"worst", "table_files", "row_looks"},
     {"passes", "tables_out"},
     {"loop", "row_checks", "recomputation"},
     {"row_values"},
@@ -41,6 +42,7 @@ FLOORS = [
     {"picked_rows"},
     {"chunks", "allowance"},
     {"parquet_files"},
+    {"text_files"},
     {"storage"},
     {"scoring"},
     {"bad_rows"},
@@ -56,7 +58,7 @@ FLOORS = [
     {"options"},
     {"option_values"},
     {"ipc"},
-    {"outputs", "errors", "interrupts", "exact", "bounds"},
+    {"outputs", "errors", "interrupts", "exact", "bounds", "report_page"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -133,6 +133,7 @@ def test_the_readme_names_every_option_output_and_status():
     import click
 
     from batchmax.cli.convert import command as convert
+    from batchmax.cli.report import command as report
     from batchmax.cli.score import command as score
     from batchmax.cli.show import command as show
     from batchmax.cli.verify import command as verify
@@ -145,7 +146,7 @@ def test_the_readme_names_every_option_output_and_status():
 
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README))
     assert options(score) <= named
-    assert named <= options(score) | options(show) | options(convert) | options(verify)
+    assert named <= options(score) | options(show) | options(convert) | options(verify) | options(report)
     for name in (*OUTPUTS, *STATUS_NAMES, *GATE_NAMES):
         assert re.search(rf"`[^`\n]*\b{name}\b", README), name
 

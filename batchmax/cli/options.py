@@ -226,6 +226,7 @@ row_group_size = option(
     help="Rows a row group.  [default: as the input, at most 64 MiB of computed numbers]",
 )
 
+
 def _policy(help: str) -> Callable[[F], F]:  # noqa: A002  Click's word
     return option(
         "--on-bad-row",

@@ -23,7 +23,9 @@ batchmax report logits/ -o report.html --row 18223 --columns id,text
 @shared.scale
 @shared.beta
 @shared.limit
-@option("--bins", metavar="N", type=int, default=15, group=COMPUTE, help="Bins of the reliability diagram.  [default: 15]")
+@option(
+    "--bins", metavar="N", type=int, default=15, group=COMPUTE, help="Bins of the reliability diagram.  [default: 15]"
+)
 @option("--by", metavar="A,B", default="", group=COMPUTE, help="Columns whose values cut the rows into groups.")
 @option(
     "--row",
@@ -45,7 +47,7 @@ batchmax report logits/ -o report.html --row 18223 --columns id,text
 @shared.loudness
 @shared.reporting
 def command(inputs: tuple[str, ...], out: str, quiet: bool, verbose: bool, json: bool, **given: Any) -> None:
-    """Write a page about how good the model is.
+    """Write a page for a person who decides.
 
     One file of HTML that opens anywhere and loads nothing: headline figures; loss, reliability, confidence, classes and
     confusion as charts; one row from its logits to its probabilities; the rows of largest loss; groups; and how all of

@@ -39,10 +39,14 @@ def page(facts: Facts) -> str:
     with drawing():
         charts = _charts(facts)
         row = None if facts.row is None else (row_chart(facts.row), beta_chart(facts.row))
-        slices = [] if found is None else [
-            slice_section(place, column, groups, found.mean_loss)
-            for place, (column, groups) in enumerate(found.slices.items(), 1)
-        ]
+        slices = (
+            []
+            if found is None
+            else [
+                slice_section(place, column, groups, found.mean_loss)
+                for place, (column, groups) in enumerate(found.slices.items(), 1)
+            ]
+        )
     return template.render(
         facts=facts,
         style=Markup(style),  # noqa: S704 - a file of ours

@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
-from markupsafe import Markup
-
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure

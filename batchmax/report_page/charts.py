@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from batchmax.report_page.canvas import INKS, Canvas
 from batchmax.report_page.facts import TextTable
-from batchmax.report_page.texts import number, printable, rows, share, short_count
+from batchmax.report_page.texts import label, number, printable, rows, share, short_count
 
 WIDTH = 400
 LONGEST_LABEL = 14
@@ -44,12 +45,12 @@ class Chart:
     title: str
     caption: str
     svg: Markup
-    heading: tuple[str, ...]
-    table: list[tuple[str, ...]]
+    heading: Sequence[str]
+    table: Sequence[Sequence[str]]
 
     def as_table(self) -> TextTable:
         """Return the numbers, aligned as such."""
-        first = 2 if self.heading[:2] == ("true", "predicted") else 1
+        first = 2 if tuple(self.heading[:2]) == ("true", "predicted") else 1
         return TextTable(f"{self.title}: data", self.heading, self.table, frozenset(range(first, len(self.heading))))
 
 
@@ -92,7 +93,9 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
         top = last if high is None else high
         if count:
             bars.barh((low + top) / 2, count, (top - low) * 0.86, left=0.5, color=INKS["bar"], clip_on=False)
-            canvas.text(bars, count + 0.5, (low + top) / 2, f"\u2009{short_count(_three_digits(count))}", "start", "muted")
+            canvas.text(
+                bars, count + 0.5, (low + top) / 2, f"\u2009{short_count(_three_digits(count))}", "start", "muted"
+            )
         told = f"loss {_range(low, high)}: {rows(count)}, {share(count / total)}"
         canvas.mark(curve, -0.08, 3.0, low, top, f"{told}\np of the right class {_p_range(low, high)}")
     largest = max(bins, key=lambda one: one[2])
@@ -189,7 +192,7 @@ def confidence_chart(edges: Sequence[float], groups: Mapping[str, Sequence[float
         caption = "How sure the model is of its answers. Whether it is right to be, only labels can say."
     table = [
         (_range(low, high), *(number(counts[bin_]) for counts in groups.values()))
-        for bin_, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True))
+        for bin_, (low, high) in enumerate(pairwise(edges))
     ]
     return Chart("confidence", "Confidence", caption, canvas.svg(words), ("confidence", *groups), table)
 
@@ -208,8 +211,8 @@ def confusion_chart(confusion: Sequence[Sequence[float]], names: Sequence[str]) 
     axes.set_xlabel("predicted", labelpad=62)
     for row, counts in enumerate(confusion):
         total = sum(counts)
-        canvas.text(axes, -0.15, row + 0.5, printable(names[row], LONGEST_LABEL))
-        canvas.text(axes, row + 0.7, k + 8 / cell, printable(names[row], 9), ink="muted", turn=-45)
+        canvas.text(axes, -0.15, row + 0.5, label(names[row], LONGEST_LABEL))
+        canvas.text(axes, row + 0.7, k + 8 / cell, label(names[row], 9), ink="muted", turn=-45)
         for column, count in enumerate(counts):
             part = count / total if total else 0.0
             if count:
@@ -220,7 +223,7 @@ def confusion_chart(confusion: Sequence[Sequence[float]], names: Sequence[str]) 
                 )
             if k <= MOST_NUMBERED and count:
                 canvas.text(axes, column + 0.5, row + 0.5, short_count(_three_digits(count)), "middle")
-            told = f"{printable(names[row], 24)} predicted as {printable(names[column], 24)}\n"
+            told = f"{label(names[row], 20)} predicted as {label(names[column], 20)}\n"
             canvas.mark(axes, column, column + 1, row, row + 1, f"{told}{rows(count)}, {share(part)} of the class")
     wrong = sum(map(sum, confusion)) - sum(confusion[one][one] for one in range(k))
     words = f"Confusion matrix of {k} classes; {rows(wrong)} are off the diagonal."
@@ -238,20 +241,20 @@ def bars_chart(
     title: str,
     caption: str,
     bars: Sequence[Bar],
-    label: str,
-    heading: tuple[str, ...],
-    table: list[tuple[str, ...]],
+    quantity: str,
+    heading: Sequence[str],
+    table: Sequence[Sequence[str]],
 ) -> Chart:
     """Draw horizontal bars, the first on top."""
     canvas = Canvas(WIDTH, 40 + 21 * len(bars))
     axes = canvas.axes(108, 36, 52, 2)
     draw_bars(canvas, axes, bars)
-    axes.set_xlabel(label)
+    axes.set_xlabel(quantity)
     for place, bar in enumerate(bars):
-        canvas.text(axes, 0, place, f"{printable(bar.name, LONGEST_LABEL)}\u2002")
+        canvas.text(axes, 0, place, f"{label(bar.name, LONGEST_LABEL)}\u2002")
         canvas.mark(axes, -_reach(bars) * 0.45, _reach(bars) * 1.2, place - 0.5, place + 0.5, bar.told)
     first = ", ".join(f"{printable(bar.name, 24)} {bar.shown}" for bar in bars[:3])
-    return Chart(key, title, caption, canvas.svg(f"{title}, {label}. The first are: {first}."), heading, table)
+    return Chart(key, title, caption, canvas.svg(f"{title}, {quantity}. The first are: {first}."), heading, table)
 
 
 def draw_bars(canvas: Canvas, axes: Axes, bars: Sequence[Bar]) -> None:

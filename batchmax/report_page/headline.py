@@ -22,7 +22,9 @@ def lead(facts: Facts) -> str:
     """Return what the page comes to."""
     found = facts.evaluation
     if found is None:
-        return f"{rows(facts.n_rows)} of {number(facts.n_classes)} classes, without labels: what can be said without them."
+        return (
+            f"{rows(facts.n_rows)} of {number(facts.n_classes)} classes, without labels: what can be said without them."
+        )
     if found.accuracy is None:
         return f"{rows(facts.n_rows)} of {number(facts.n_classes)} classes. Which of them are right cannot be told."
     judged = sum(one["n_rows"] for one in found.bins)
@@ -31,7 +33,9 @@ def lead(facts: Facts) -> str:
     if claimed is not None:
         gap = claimed - found.accuracy
         text += f" It claims {share(claimed)}: "
-        text += "about what it keeps." if abs(gap) < 0.0005 else f"{_points(gap)} too {'much' if gap > 0 else 'little'}."
+        text += (
+            "about what it keeps." if abs(gap) < 0.0005 else f"{_points(gap)} too {'much' if gap > 0 else 'little'}."
+        )
     chance = math.log(facts.n_classes)
     if found.mean_loss is not None and chance:
         text += f" Its mean loss is {share(found.mean_loss / chance)} of what guessing costs."
@@ -54,7 +58,11 @@ def tiles(facts: Facts) -> list[Tile]:
     return [
         Tile("Accuracy", share(found.accuracy, 2), top),
         Tile("Mean loss, nats", number(found.mean_loss), infinite or chance),
-        Tile("Calibration error (ECE)", number(found.ece, 3), f"largest {number(found.mce, 3)}, RMS {number(found.rmsce, 3)}"),
+        Tile(
+            "Calibration error (ECE)",
+            number(found.ece, 3),
+            f"largest {number(found.mce, 3)}, RMS {number(found.rmsce, 3)}",
+        ),
         Tile("Mean confidence", share(claimed, 2), "what it claims"),
         Tile("Perplexity", number(found.perplexity), "exp of the mean loss"),
         Tile("Brier score", number(found.brier), "0 best, 2 worst"),

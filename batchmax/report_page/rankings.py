@@ -7,7 +7,7 @@ from typing import Any
 
 from batchmax.report_page.charts import MOST_BARS, Bar, Chart, bars_chart
 from batchmax.report_page.facts import TextTable
-from batchmax.report_page.texts import LONGEST, number, printable, rows, share
+from batchmax.report_page.texts import LONGEST, label, number, printable, rows, share
 
 MOST_LISTED = 50
 """Lines of a table of classes, pairs or slices; ``evaluate`` has them all."""
@@ -24,7 +24,7 @@ def class_chart(per_class: Sequence[Mapping[str, Any]], names: Sequence[str]) ->
             name,
             one["mean_loss"],
             number(one["mean_loss"], 3),
-            f"{printable(name, 30)}: mean loss {number(one['mean_loss'])}, {rows(one['support'])}\n"
+            f"{label(name, 22)}: mean loss {number(one['mean_loss'])}, {rows(one['support'])}\n"
             f"precision {share(one['precision'])}, recall {share(one['recall'])}",
         )
         for name, one in ranked[:MOST_BARS]
@@ -65,13 +65,13 @@ def pair_chart(
     if not pairs:
         return None
     ranked = sorted(pairs, key=lambda one: (-one[2], one[0], one[1]))
-    half = 8
     bars, table = [], []
     for true, pred, count in ranked[:MOST_LISTED]:
         support = per_class[true]["support"]
         part = share(count / support if support else None)
-        told = f"{printable(names[true], 24)} predicted as {printable(names[pred], 24)}\n{rows(count)}, {part} of the class"
-        short = f"{printable(names[true], half)} → {printable(names[pred], half)}"
+        told = f"{label(names[true], 20)} predicted as {label(names[pred], 20)}"
+        told += f"\n{rows(count)}, {part} of the class"
+        short = f"{label(names[true], 6)} → {label(names[pred], 6)}"
         bars.append(Bar(short, count, number(count), told, "wrong"))
         table.append((printable(names[true]), printable(names[pred]), number(count), part))
     caption = f"What was taken for what: true → predicted, the most frequent of {number(len(pairs))} pairs that occur."
@@ -79,11 +79,18 @@ def pair_chart(
     return bars_chart("confusion", "Confusion", caption, bars[:MOST_BARS], "rows", heading, table)
 
 
-def slice_section(place: int, column: str, found: Sequence[Mapping[str, Any]], mean_loss: float | None) -> dict[str, Any]:
+def slice_section(
+    place: int, column: str, found: Sequence[Mapping[str, Any]], mean_loss: float | None
+) -> dict[str, Any]:
     """Return the section about the groups of a column: those that add most loss above the mean come first."""
     name = f"By {printable(column, 60)}"
     if not found:
-        return {"name": name, "said": "There are too many groups to list: batchmax evaluate --by writes them.", "chart": None, "table": None}
+        return {
+            "name": name,
+            "said": "There are too many groups to list: batchmax evaluate --by writes them.",
+            "chart": None,
+            "table": None,
+        }
     known = [one for one in found if one["mean_loss"] is not None]
     base = mean_loss or 0.0
     ranked = sorted(known, key=lambda one: -one["n_rows"] * (one["mean_loss"] - base))
@@ -108,15 +115,23 @@ def slice_section(place: int, column: str, found: Sequence[Mapping[str, Any]], m
             _value(one["value"], 40),
             one["mean_loss"],
             number(one["mean_loss"], 3),
-            f"{_value(one['value'], 40)}: {rows(one['n_rows'])}\nmean loss {number(one['mean_loss'])}, right {share(one['accuracy'])}",
+            f"{label(_value(one['value'], 40), 22)}: {rows(one['n_rows'])}\n"
+            f"mean loss {number(one['mean_loss'])}, right {share(one['accuracy'])}",
         )
         for one in ranked[:MOST_BARS]
         if one["mean_loss"] is not None
     ]
     chart = None
     if bars:
-        chart = bars_chart(f"slices-{place}", "Loss by group", "Mean loss of the rows of each group.", bars, "mean loss, nats", (), [])
-    return {"name": name, "said": said, "chart": chart, "table": TextTable(name, heading, table, frozenset(range(1, 6)))}
+        chart = bars_chart(
+            f"slices-{place}", "Loss by group", "Mean loss of the rows of each group.", bars, "mean loss, nats", (), []
+        )
+    return {
+        "name": name,
+        "said": said,
+        "chart": chart,
+        "table": TextTable(name, heading, table, frozenset(range(1, 6))),
+    }
 
 
 def _value(value: Any, longest: int) -> str:

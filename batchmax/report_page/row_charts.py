@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from batchmax.report_page.canvas import INKS, Canvas
 from batchmax.report_page.charts import LONGEST_LABEL, WIDTH, Bar, Chart, draw_bars
 from batchmax.report_page.facts import RowFacts
-from batchmax.report_page.texts import number, printable
+from batchmax.report_page.texts import label, number, printable
 
 MOST_LINES = 4
 LINES = ("one", "two", "three", "four")
@@ -26,7 +26,9 @@ def row_chart(row: RowFacts) -> Chart:
     inks = [_ink(row, place) for place in order]
     told = [_told(row, place) for place in order]
     draw_bars(
-        canvas, logits, [Bar("", float(finite[at]), number(float(row.logits[at]), 3), told[at], inks[at]) for at in order]
+        canvas,
+        logits,
+        [Bar("", float(finite[at]), number(float(row.logits[at]), 3), told[at], inks[at]) for at in order],
     )
     draw_bars(
         canvas, probs, [Bar("", float(row.p[at]), number(float(row.p[at]), 3), told[at], inks[at]) for at in order]
@@ -38,7 +40,7 @@ def row_chart(row: RowFacts) -> Chart:
     low, high = logits.get_xlim()
     for place in order:
         ink = "ink" if inks[place] == "bar" else inks[place]
-        canvas.text(logits, low, place, f"{printable(row.names[place], LONGEST_LABEL)}\u2002", ink=ink)
+        canvas.text(logits, low, place, f"{label(row.names[place], LONGEST_LABEL)}\u2002", ink=ink)
         canvas.mark(logits, low - (high - low) * 0.8, low + (high - low) * 2.4, place - 0.5, place + 0.5, told[place])
     words = f"The {row.quantity}s of a row beside its probabilities. Largest: {told[0]}."
     caption = f"{row.quantity.capitalize()}s, and the probabilities that softmax makes of them."
@@ -84,13 +86,13 @@ def beta_chart(row: RowFacts) -> Chart:
     for place, (line, at) in enumerate(zip(LINES, shown, strict=False)):
         axes.plot(row.betas, row.probs[:, at], color=INKS[line], linewidth=2, clip_on=False)
         height = 1 + 16 / (250 - 42) * (len(shown) - place - 0.4)
-        name = printable(row.names[at], 40) + (" (label)" if at == row.label else "")
+        name = label(row.names[at], 40) + (" (label)" if at == row.label else "")
         canvas.text(axes, float(row.betas[0]), height, f"━ {name}", "start", line)
     borders = np.sqrt(row.betas[:-1]) * np.sqrt(row.betas[1:])  # their product may overflow
     for place, beta in enumerate(row.betas):
         left = row.betas[0] if place == 0 else borders[place - 1]
         right = row.betas[-1] if place == len(row.betas) - 1 else borders[place]
-        best = [f"{printable(row.names[at], 14)} {number(float(row.probs[place, at]), 2)}" for at in shown[:3]]
+        best = [f"{label(row.names[at], 12)} {number(float(row.probs[place, at]), 2)}" for at in shown[:3]]
         loss = "" if math.isnan(row.losses[place]) else f", loss {number(float(row.losses[place]))}"
         canvas.mark(axes, left, right, 0, 1, f"β = {number(float(beta), 3)}{loss}\n{', '.join(best)}")
     words = f"Probabilities of {len(shown)} classes for β from {number(float(row.betas[0]), 3)} to "
@@ -126,5 +128,5 @@ def _ink(row: RowFacts, place: int) -> str:
 
 
 def _told(row: RowFacts, place: int) -> str:
-    name = printable(row.names[place], 30) + (" (label)" if place == row.label else "")
+    name = label(row.names[place], 22) + (" (label)" if place == row.label else "")
     return f"{name}: {row.quantity} {number(float(row.logits[place]))}\np = {number(float(row.p[place]))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Any
 
 ABSENT = "–"
@@ -10,6 +11,9 @@ ABSENT = "–"
 
 LONGEST = 120
 """Characters of a value from the data that are shown."""
+
+NARROW = frozenset("abcdefghijklnopqrstuvxyz0123456789 .,;:!|'()[]{}/-_\"It")
+"""Letters that are no wider than a digit."""
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
@@ -19,6 +23,28 @@ def printable(text: object, longest: int = LONGEST) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in whole[: longest + 1]
     )
     return shown if len(whole) <= longest and len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def label(text: object, room: float) -> str:
+    """Return text for a chart, cut where it is wider than so many letters of usual width."""
+    shown = printable(text)
+    left = room
+    for at, char in enumerate(shown):
+        left -= _width(char)
+        if left < 0:
+            return f"{shown[: max(at - 1, 1)]}…"
+    return shown
+
+
+def _width(char: str) -> float:
+    """Return how wide a letter may be, rather too much, for fonts that nobody knows; a digit is 1."""
+    if unicodedata.east_asian_width(char) in {"W", "F"}:
+        return 2.1
+    if not char.isascii():
+        return 1.8
+    if char in NARROW:
+        return 1.0
+    return 1.75 if char in "WMm@%" else 1.45
 
 
 def number(value: Any, digits: int = 4) -> str:
