@@ -223,7 +223,7 @@ def confusion_chart(confusion: Sequence[Sequence[float]], names: Sequence[str]) 
                 )
             if k <= MOST_NUMBERED and count:
                 canvas.text(axes, column + 0.5, row + 0.5, short_count(_three_digits(count)), "middle")
-            told = f"{label(names[row], 20)} predicted as {label(names[column], 20)}\n"
+            told = f"{label(names[row], 17)} predicted as {label(names[column], 17)}\n"
             canvas.mark(axes, column, column + 1, row, row + 1, f"{told}{rows(count)}, {share(part)} of the class")
     wrong = sum(map(sum, confusion)) - sum(confusion[one][one] for one in range(k))
     words = f"Confusion matrix of {k} classes; {rows(wrong)} are off the diagonal."

@@ -69,7 +69,7 @@ def pair_chart(
     for true, pred, count in ranked[:MOST_LISTED]:
         support = per_class[true]["support"]
         part = share(count / support if support else None)
-        told = f"{label(names[true], 20)} predicted as {label(names[pred], 20)}"
+        told = f"{label(names[true], 17)} predicted as {label(names[pred], 17)}"
         told += f"\n{rows(count)}, {part} of the class"
         short = f"{label(names[true], 6)} → {label(names[pred], 6)}"
         bars.append(Bar(short, count, number(count), told, "wrong"))
