@@ -62,7 +62,7 @@ class RowLook:
         elif n:
             interest = self._interest(seen)
             at = int(np.argmax(interest))
-            if interest[at] > self._largest or (self.kept is None and interest[at] > -np.inf):
+            if interest[at] > self._largest:
                 self._largest = float(interest[at])
                 self._keep(seen, at)
         self.rows += n

@@ -241,6 +241,18 @@ def test_a_chosen_row_is_drawn(tmp_path):
     assert column(rows, 1) == [4.0, 0.25]
 
 
+def test_the_worst_row_is_found_in_any_row_group(tmp_path):
+    """Rows come in chunks; of two rows of equal loss the first is drawn, and the counts are those of all."""
+    z = np.tile(np.array([4.0, 0.0], np.float32), (30, 1))
+    z[[13, 25]] = (0.0, 4.0)
+    path = tmp_path / "groups.parquet"
+    pq.write_table(table_of(logits=lists(z), label=[0] * 30), path, row_group_size=10)
+    found = batchmax.report(path, str(tmp_path / "x.html"))
+    assert found.row == {"file": str(path), "row": 13}
+    rows = Tables((tmp_path / "x.html").read_text()).tables["confusion"]
+    assert [[value(cell) for cell in row[1:]] for row in rows[1:]] == [[28, 2], [0, 0]]
+
+
 def test_without_labels_the_page_says_what_is_missing(tmp_path):
     """Confidence and the least certain row are there; losses are not, and why is said."""
     text, _ = written(DIGITS, tmp_path, label="none")
