@@ -24,6 +24,7 @@ _HOMES = {
     "calibrate": "calibration",
     "compare": "comparison",
     "worst_rows": "worst",
+    "report": "reporting",
     "score_batch": "scoring",
     "score_options": "options",
     "ScoreOptions": "options",

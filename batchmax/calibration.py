@@ -17,7 +17,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +31,7 @@ from batchmax.metrics import Counts, Judged
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import Status
 from batchmax.passes import open_rows, rows_of
-from batchmax.storage import refuse_inputs_as_output, write_whole
+from batchmax.text_files import TextFile
 
 Array = NDArray[Any]
 
@@ -149,9 +148,10 @@ def calibrate(
     options = resolve_options(options, given)
     progress = progress or Progress()
     started = time.monotonic()
+    file = None if out is None else TextFile(out, (".json",), if_exists or "error")
     data = _Data(src, options, holdout, seed, progress)
-    if out is not None:
-        refuse_inputs_as_output(data.files, Path(out))
+    if file is not None:
+        file.keep_apart(data.files)
     if method not in {"temperature", "vector"}:
         raise UsageError(f"{method!r} is no method", where="--method", remedy="choose temperature or vector")
     found = Calibration(
@@ -185,8 +185,8 @@ def calibrate(
     found.seconds = round(time.monotonic() - started, 3)
     for warning in found.warnings:
         progress.warn(warning)
-    if out is not None:
-        write_whole(Path(out), json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n", if_exists or "error")
+    if file is not None:
+        file.write(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
     return found
 
 

@@ -94,38 +94,6 @@ def hidden_sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
-def write_whole(path: Path, text: str, if_exists: str) -> None:
-    """Write a small file as a whole, or not at all; one that is there is replaced if that is ``overwrite``.
-
-    Raises
-    ------
-    OutputError
-        Something is there, or it cannot be written.
-    """
-    unfinished = hidden_sibling(path)
-    try:
-        with os.fdopen(open_exclusively(unfinished), "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if if_exists == "overwrite":
-            unfinished.replace(path)
-        else:
-            os.link(unfinished, path)
-            unfinished.unlink()
-        sync_folder(path.parent)
-    except FileExistsError as error:
-        raise OutputError(
-            "is there already", where=str(path), remedy="replace it: --if-exists overwrite, or name another: -o"
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written: {error.strerror or error}", where=str(path), remedy="name another place: -o"
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def open_exclusively(path: Path) -> int:
     """Create a file for writing and return its descriptor; what is there already, or a link, is never opened."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -173,7 +173,7 @@ def test_what_does_not_fit_together(tmp_path):
     for given in ({"temperature": 2.0}, {"beta": 2.0}):
         with pytest.raises(UsageError):
             batchmax.score_options(calibration=file, **given)
-    with pytest.raises(OutputError, match="there already"):
+    with pytest.raises(OutputError, match="exists"):
         batchmax.calibrate(table, file)
     batchmax.calibrate(table, file, if_exists="overwrite")
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]

@@ -24,11 +24,12 @@ FLOORS = [
     {"cli"},
     {"__init__"},
     {"engines", "ray", "spark"},
+    {"reporting"},
     {"pipeline", "conversion", "verification", "evaluation", "calibration", "comparison"},
-    {"comparison_result"},
+    {"comparison_result", "report_facts"},
     {"changes"},
     {"pairing"},
-    {"worst", "table_files"},
+    {"worst", "table_files", "row_looks"},
     {"passes"},
     {"loop", "row_checks", "recomputation"},
     {"row_values"},
@@ -43,6 +44,7 @@ FLOORS = [
     {"picked_rows", "keys"},
     {"chunks", "allowance"},
     {"parquet_files"},
+    {"text_files"},
     {"storage"},
     {"scoring"},
     {"bad_rows"},
@@ -58,7 +60,7 @@ FLOORS = [
     {"options"},
     {"option_values", "calibrated"},
     {"ipc"},
-    {"outputs", "errors", "interrupts", "exact", "bounds"},
+    {"outputs", "errors", "interrupts", "exact", "bounds", "report_page"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

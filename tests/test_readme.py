@@ -136,6 +136,7 @@ def test_the_readme_names_every_option_output_and_status():
     from batchmax.cli.compare import command as compare
     from batchmax.cli.convert import command as convert
     from batchmax.cli.evaluate import command as evaluate
+    from batchmax.cli.report import command as report
     from batchmax.cli.score import command as score
     from batchmax.cli.show import command as show
     from batchmax.cli.verify import command as verify
@@ -148,7 +149,7 @@ def test_the_readme_names_every_option_output_and_status():
 
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README))
     assert options(score) <= named
-    others = (show, compare, convert, verify, evaluate, calibrate)
+    others = (show, compare, convert, verify, evaluate, calibrate, report)
     assert named <= options(score).union(*map(options, others))
     for name in (*OUTPUTS, *STATUS_NAMES, *GATE_NAMES):
         assert re.search(rf"`[^`\n]*\b{name}\b", README), name

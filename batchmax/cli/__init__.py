@@ -35,6 +35,7 @@ COMMANDS = {
         "evaluate": "Say how good the model is: accuracy, calibration, classes.",
         "calibrate": "Find the temperature under which probabilities can be believed.",
         "compare": "Say what changed from one file to another.",
+        "report": "Write a page for a person who decides.",
     },
     "Keep": {
         "verify": "Check a scored file or folder.",

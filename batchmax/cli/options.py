@@ -243,7 +243,13 @@ on_bad_row = option(
 )
 
 bad_rows = stack(
-    on_bad_row,
+    option(
+        "--on-bad-row",
+        metavar="POLICY",
+        type=click.Choice(get_args(domain.BadRowPolicy)),
+        group=BAD_ROWS,
+        help="error: stop at the first; null: write null, and count; drop: leave the row out.  [default: error]",
+    ),
     option("--rejects", metavar="PATH", group=BAD_ROWS, help="Keep dropped rows here: file, row, status."),
 )
 

@@ -95,6 +95,18 @@ def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:
     show_pairs(pairs)
 
 
+def show_report(found: Any) -> None:
+    """Print what a page says, and where it is: a :class:`batchmax.reporting.Report`."""
+    pairs = [("rows", number(found.n_rows)), ("classes", number(found.n_classes))]
+    if found.accuracy is not None or found.mean_loss is not None:
+        pairs += [("accuracy", number(found.accuracy)), ("mean loss", number(found.mean_loss))]
+    if found.row is not None:
+        pairs.append(("row drawn", f"{printable(found.row['file'])}: row {number(found.row['row'])}"))
+    pairs += [("time", duration(found.seconds)), ("page", f"{printable(found.out)}  ({size(found.bytes_written)})")]
+    pairs += [("note", printable(note)) for note in found.notes]
+    show_pairs(pairs)
+
+
 def _time(summary: Any) -> str:
     if not summary.seconds:
         return duration(summary.seconds)

@@ -1,0 +1,230 @@
+"""What a report says of single rows and of how it came about: from Arrow and files to numbers and text.
+
+Values of columns may be anything and of any size; here they become short text, and the page escapes that.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchmax import __version__, kernels
+from batchmax.job import Job
+from batchmax.losses import softmax_rows
+from batchmax.options import MAX_BETA, ScoreOptions
+from batchmax.outputs import LAST_WITHOUT_PROBS
+from batchmax.parquet_files import InputFile
+from batchmax.report_page.facts import Made, Pair, RowFacts, TextTable
+from batchmax.report_page.texts import ABSENT, number, printable, size
+from batchmax.row_looks import KeptRow
+from batchmax.source import ParquetSource
+from batchmax.stream_source import StreamSource
+from batchmax.worst import FIGURES
+
+MOST_CLASSES = 12
+"""Classes of a row that are drawn: those of the largest logits, and the label."""
+
+MOST_COLUMNS = 16
+"""Carried columns that are shown of a row."""
+
+MOST_FILES = 30
+MOST_ITEMS = 20
+"""Of a list, a struct or a map in a column."""
+
+BETAS = 41
+"""Betas that a row is shown under, an odd number, so that the one in the middle is that of the report."""
+
+BETA_SPAN = 20.0
+"""How far below and above it they reach, as a factor."""
+
+SILENT = {"threads", "memory_limit", "outputs", "prefix", "if_exists", "rejects", "fail_if", "top_k"}
+"""Options that change nothing on a page."""
+
+
+def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool) -> RowFacts:
+    """Return a row, and what each β makes of it."""
+    z = kept.logits[np.newaxis, :]
+    used = BETAS // 2
+    with np.errstate(over="ignore"):
+        betas = job.options.beta * np.geomspace(1 / BETA_SPAN, BETA_SPAN, BETAS)
+    betas = np.clip(betas, 1 / MAX_BETA, MAX_BETA)
+    betas[used] = job.options.beta
+    shown = np.argsort(-kept.logits, kind="stable")[:MOST_CLASSES]
+    if kept.label is not None and kept.label not in shown:
+        shown[-1] = kept.label
+    labels = None if kept.label is None else np.array([kept.label], np.int64)
+    probs, losses = np.empty((BETAS, len(shown))), np.full(BETAS, np.nan)
+    whole = np.empty_like(z)
+    for at, beta in enumerate(betas.tolist()):
+        rows = softmax_rows(z, beta, labels=labels, probs=whole)
+        probs[at] = whole[0, shown]
+        if labels is not None:
+            losses[at] = rows.nll[0]
+    said = f"{kept.file}: row {kept.row:,}."
+    if was_asked:
+        title = f"Row {kept.number:,}"
+    elif job.label is not None:
+        title, said = "The row of largest loss", f"{said} Another: --row N."
+    else:
+        title, said = "The row of least confidence", f"{said} Another: --row N."
+    if kept.label is not None:
+        said += f" Its label is {printable(names[kept.label], 60)}, its loss {number(float(losses[used]))} nats."
+    return RowFacts(
+        title=title,
+        said=printable(said, 4000),
+        columns=_row_columns(kept.columns),
+        quantity="logit" if job.options.input == "logits" else "log-probability",
+        names=[names[at] for at in shown],
+        logits=kept.logits[shown].astype(np.float64),
+        label=None if kept.label is None else int(np.flatnonzero(shown == kept.label)[0]),
+        pred=0,
+        betas=betas,
+        probs=probs,
+        losses=losses,
+        used=used,
+        n_classes=job.n_classes,
+    )
+
+
+def has_probs(kept: KeptRow) -> bool:
+    """Return whether there is anything to draw of a row."""
+    return kept.status > LAST_WITHOUT_PROBS
+
+
+def worst_table(table: pa.Table) -> TextTable:
+    """Return the rows of largest loss as text."""
+    is_one_file = len(set(table.column("file").to_pylist())) <= 1
+    first = ["row", *FIGURES] if is_one_file else ["file", "row", *FIGURES]
+    carried = [name for name in table.schema.names if name not in {"file", "row", *FIGURES}]
+    names = [*first, *carried[:MOST_COLUMNS]]
+    columns = [[shown_value(value) for value in table.column(name)] for name in names]
+    said = f"The {table.num_rows:,} rows of largest loss, the worst first."
+    if is_one_file and table.num_rows:
+        said += f" All are of {printable(table.column('file')[0].as_py(), 300)}."
+    if len(carried) > MOST_COLUMNS:
+        said += f" {len(carried) - MOST_COLUMNS:,} more columns: batchmax show --worst {table.num_rows}."
+    numbers = {at for at, name in enumerate(names) if _is_number(table.schema.field(name).type)}
+    return TextTable(
+        "The worst rows",
+        [printable(name, 60) for name in names],
+        list(zip(*columns, strict=True)),
+        frozenset(numbers),
+        said,
+    )
+
+
+def shown_value(value: pa.Scalar) -> str:
+    """Return a value of any type as text of bounded length, made of a bounded part of it."""
+    if not value.is_valid:
+        return ABSENT
+    kind = value.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return shown_value(value.value)
+    if pa.types.is_dictionary(kind):
+        return shown_value(value.dictionary[value.index.as_py()])
+    if pa.types.is_struct(kind):
+        inside = ", ".join(
+            f"{field.name}: {shown_value(value[at])}" for at, field in enumerate(islice(kind, MOST_ITEMS))
+        )
+        return printable(f"{{{inside}}}")
+    if pa.types.is_nested(kind):
+        values = value.values
+        inside = ", ".join(shown_value(values[at]) for at in range(min(len(values), MOST_ITEMS)))
+        return printable(f"[{inside}]" if len(values) <= MOST_ITEMS else f"[{inside}, …] ({len(values):,})")
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        buffer = value.as_buffer()
+        return f"{buffer[:16].to_pybytes().hex()}{'…' if buffer.size > 16 else ''} ({size(buffer.size)})"
+    if pa.types.is_temporal(kind):
+        return _shown_time(value)
+    plain = value.as_py()
+    return number(plain, 6) if isinstance(plain, float) else printable(plain)
+
+
+def _shown_time(value: pa.Scalar) -> str:
+    """Return a time as Arrow writes it: Python knows fewer years, and not all zones."""
+    try:
+        return printable(value.cast(pa.string()).as_py())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return printable(f"{value.cast(pa.int64()).as_py()} ({value.type})")
+
+
+def made(source: ParquetSource | StreamSource, options: ScoreOptions, asked: Mapping[str, Any]) -> Made:
+    """Return how a report came about."""
+    pairs = [
+        ("batchmax", __version__),
+        ("kernels", kernels.compiled_by()),
+        ("NumPy, pyarrow", f"{np.__version__}, {pa.__version__}"),
+        *[(note.split(":", 1)[0], printable(note.split(":", 1)[-1].strip(), 300)) for note in source.job.notes],
+    ]
+    files = source.files
+    lines = [
+        (
+            printable(file.path, 300),
+            number(file.metadata.num_rows),
+            size(file.size),
+            printable(file.metadata.created_by or ABSENT, 60),
+            file.footer_digest()[:16],
+        )
+        for file in files[:MOST_FILES]
+    ]
+    said = f"and {len(files) - MOST_FILES:,} more files" if len(files) > MOST_FILES else ""
+    if not files:
+        said = "The rows came as an Arrow stream."
+    inputs = TextTable(
+        "Inputs", ("file", "rows", "size", "written by", "SHA-256 of the footer"), lines, frozenset({1, 2}), said
+    )
+    return Made(pairs, _command(files, options, asked), inputs, _scored(files))
+
+
+def _command(files: Sequence[InputFile], options: ScoreOptions, asked: Mapping[str, Any]) -> str:
+    """Return the command that makes the page again."""
+    default = ScoreOptions()
+    changed = {
+        one.name: getattr(options, one.name)
+        for one in fields(ScoreOptions)
+        if one.name not in SILENT and getattr(options, one.name) != getattr(default, one.name)
+    }
+    words = [file.path for file in files[:MOST_FILES]] + (["…"] if len(files) > MOST_FILES else [])
+    words += ["-o", "report.html"]
+    for name, value in {**changed, **asked}.items():
+        if value is not None and value != ():
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{name.replace('_', '-')}", printable(text, 300)]
+    return printable(f"batchmax report {' '.join(map(shlex.quote, words))}", 20_000)
+
+
+def _scored(files: Sequence[InputFile]) -> list[Pair]:
+    """Return what the first input says of how it was made; nothing if ``score`` did not write it."""
+    try:
+        said = json.loads((files[0].metadata.metadata or {})[b"batchmax"])
+        shown = {
+            "batchmax": said["version"],
+            "logits": said["logits"],
+            "temperature": said["temperature"],
+            "outputs": ", ".join(said["outputs"]),
+            "options": ", ".join(
+                f"{name} {value}" for name, value in said["options"].items() if value not in (None, [], "")
+            ),
+            "made of": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in said["inputs"][:8]),
+        }
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError):
+        return []  # there is no file, or its metadata are of another make
+    return [(name, printable(value, 600)) for name, value in shown.items()]
+
+
+def _row_columns(columns: pa.RecordBatch) -> list[Pair]:
+    names = columns.schema.names[:MOST_COLUMNS]
+    shown = [(printable(name, 60), shown_value(columns.column(at)[0])) for at, name in enumerate(names)]
+    more = columns.num_columns - MOST_COLUMNS
+    return [*shown, *([("", f"and {more:,} more columns")] if more > 0 else [])]
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))

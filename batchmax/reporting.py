@@ -1,0 +1,328 @@
+"""A report: one page for a person who decides, made in two passes over the rows, one for sums and one for single rows.
+
+What the page looks like, ``report_page`` knows; here its facts are gathered, and it is put in its place.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from batchmax import __version__
+from batchmax.errors import DataError, UsageError
+from batchmax.evaluation import MOST_BINS, Evaluation, evaluate
+from batchmax.loop import Progress
+from batchmax.option_values import names_of
+from batchmax.options import ScoreOptions, resolve_options
+from batchmax.outputs import STATUS_NAMES
+from batchmax.passes import columns_of_score, open_rows, rows_of
+from batchmax.row_looks import Confidences, Pairs, RowLook
+from batchmax.source import ParquetSource
+from batchmax.stream_source import StreamSource
+from batchmax.text_files import TextFile
+from batchmax.worst import NEEDED, OWN_PREFIX, WorstRows
+
+if TYPE_CHECKING:
+    from batchmax.report_page import Facts
+
+ENDINGS = (".html", ".htm")
+LONGEST_TITLE = 300
+MOST_WORST = 100
+"""Rows that a page lists; ``show --worst`` lists any number."""
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What a report came to.
+
+    Attributes
+    ----------
+    out, bytes_written
+        The page.
+    row
+        The row that it draws: ``file``, and ``row`` in it; None if no row can be drawn.
+    worst_rows
+        How many rows it lists.
+    """
+
+    out: str = ""
+    n_rows: int = 0
+    n_classes: int | None = None
+    mean_loss: float | None = None
+    accuracy: float | None = None
+    ece: float | None = None
+    row: dict[str, Any] | None = None
+    worst_rows: int = 0
+    bytes_written: int = 0
+    files: list[str] = field(default_factory=list)
+    bytes_read: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    version: str = __version__
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it under the names that it has in JSON."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return it as one line of JSON."""
+        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+            for name, value in self.as_dict().items()
+        )
+        return f"<table>{cells}</table>"
+
+
+def report(
+    src: Any,
+    out: str,
+    options: ScoreOptions | None = None,
+    *,
+    row: int | None = None,
+    worst: int = 20,
+    by: str | Iterable[str] = (),
+    bins: int = 15,
+    title: str | None = None,
+    progress: Progress | None = None,
+    if_exists: Literal["error", "overwrite"] | None = None,
+    **given: Any,
+) -> Report:
+    """Write a page about logits, or about what ``score`` wrote: figures, charts, one row, the worst rows.
+
+    The page is one file of HTML that needs nothing else: no network, no scripts. The same input and options give the
+    same bytes, on one type of CPU and with the same libraries.
+
+    Parameters
+    ----------
+    src
+        Paths of files and folders and globs, one or several; or a table, anything with ``__arrow_c_stream__`` that can
+        be read twice.
+    out
+        The page's path; it ends in ``.html`` or ``.htm``.
+    options, given
+        How rows are read: as for :func:`batchmax.score`. ``columns`` and ``exclude`` choose what is shown of single
+        rows.
+    row
+        The row to draw, from 0 over all inputs. None: the one of largest loss, or without labels the one of least
+        confidence.
+    worst
+        How many rows of largest loss to list, 0 to 100.
+    by
+        Columns whose values cut the rows into groups.
+    bins
+        Bins of the reliability diagram.
+    title
+        The page's title. None: the first file's name.
+    progress
+        Who is told how far it is.
+    if_exists
+        What to do where something is there: ``error`` or ``overwrite``.
+
+    Raises
+    ------
+    UsageError
+        An option or a column that cannot be; libraries that are not installed.
+    DataError
+        An input that cannot be read; a bad row under the policy ``error``.
+    OutputError
+        The page cannot be written.
+
+    See Also
+    --------
+    batchmax.evaluate : the figures alone, and gates on them.
+    """
+    started = time.monotonic()
+    progress = progress or Progress()
+    options = resolve_options(options, given)
+    place = TextFile(out, ENDINGS, if_exists or "error")
+    _check(src, row, worst, bins)
+    _need_libraries()
+    gathering = _Gathering(src, options, row, worst, tuple(names_of("by", by)), bins, progress)
+    place.keep_apart([file.path for file in gathering.source.files])
+    facts = gathering.facts(title)
+    from batchmax.report_page import page  # noqa: PLC0415 - takes half a second, and may not be installed
+
+    size = place.write(page(facts))
+    progress.published()
+    found, kept = gathering.evaluation or Evaluation(), gathering.look.kept
+    return Report(
+        out=str(out),
+        n_rows=facts.n_rows,
+        n_classes=facts.n_classes,
+        mean_loss=found.mean_loss,
+        accuracy=found.accuracy,
+        ece=found.ece,
+        row=None if facts.row is None or kept is None else {"file": kept.file, "row": kept.row},
+        worst_rows=len(facts.worst.rows) if facts.worst is not None else 0,
+        bytes_written=size,
+        files=[file.path for file in gathering.source.files],
+        bytes_read=(gathering.source.size or 0) * (2 if gathering.evaluation else 1),
+        seconds=round(time.monotonic() - started, 3),
+        warnings=list(found.warnings),
+        notes=[*gathering.source.job.notes, *facts.notes],
+    )
+
+
+class _Gathering:
+    """The two passes, and what they leave."""
+
+    def __init__(
+        self,
+        src: Any,
+        options: ScoreOptions,
+        row: int | None,
+        worst: int,
+        by: tuple[str, ...],
+        bins: int,
+        progress: Progress,
+    ) -> None:
+        self._given = options
+        self._asked = {"row": row, "worst": worst, "by": ",".join(by) or None, "bins": bins}
+        looking = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
+        if options.columns is None:
+            looking = replace(looking, exclude=tuple(dict.fromkeys((*options.exclude, *columns_of_score(src)))))
+        self.source = open_rows(src, looking)
+        job = self.source.job
+        if by and job.label is None:
+            raise UsageError(
+                "there are no labels to judge groups by", where="--by", remedy="name their column: --label NAME"
+            )
+        _check_row(self.source, options, row)
+        self.evaluation: Evaluation | None = None
+        self.look = RowLook(job, row)
+        self._confidences = Confidences()
+        self._worst = WorstRows(job, worst) if worst and job.label is not None else None
+        self._pairs: Pairs | None = None
+        passes = _Passes(progress, 1 if job.label is None else 2)
+        if job.label is not None:
+            judging = replace(options, exclude=(), rejects=None, fail_if=None, top_k=None)
+            self.evaluation = evaluate(src, judging, bins=bins, by=by, progress=passes)
+            if self.evaluation.confusion is None and job.label.kind != "distribution":
+                self._pairs = Pairs(job.n_classes)
+        for seen in rows_of(self.source, passes):
+            for one in (self.look, self._confidences, self._worst, self._pairs):
+                if one is not None:
+                    one.add(seen)
+        judged = self.evaluation.n_rows if self.evaluation is not None else self.look.rows
+        if judged != self.look.rows:
+            raise DataError(
+                f"it gave {judged:,} rows, and {self.look.rows:,} when it was read again",
+                where=", ".join(file.path for file in self.source.files) or "the stream",
+                remedy="give a file or a table that stays as it is",
+            )
+        if row is not None and self.look.kept is None:
+            raise UsageError(
+                f"row {row:,} is not one of the {self.look.rows:,} rows", where="--row", remedy="rows count from 0"
+            )
+
+    def facts(self, title: str | None) -> Facts:
+        """Return everything on the page."""
+        from batchmax import report_facts  # noqa: PLC0415 - as above
+        from batchmax.report_page import Facts  # noqa: PLC0415
+        from batchmax.report_page.texts import printable  # noqa: PLC0415
+
+        job, found = self.source.job, self.evaluation
+        names = job.classes or tuple(map(str, range(job.n_classes)))
+        notes = list(found.warnings) if found is not None else []
+        if found is None:
+            notes.append(
+                "There are no labels: losses, accuracy and calibration cannot be told. Name their column with --label."
+            )
+        if self._pairs is not None and not self._pairs.is_exact:
+            notes.append("More classes were confused than are counted: what occurred seldom is left out.")
+        kept, row = self.look.kept, None
+        if kept is not None and report_facts.has_probs(kept):
+            row = report_facts.row_facts(kept, job, names, was_asked=self._asked["row"] is not None)
+        elif kept is not None:
+            notes.append(f"Row {kept.number:,} has no probabilities to draw: it is {STATUS_NAMES[kept.status]}.")
+        return Facts(
+            title=printable(title if title is not None else self._title(), LONGEST_TITLE),
+            n_rows=self.look.rows,
+            n_classes=job.n_classes,
+            names=names,
+            made=report_facts.made(self.source, self._given, self._asked),
+            evaluation=found,
+            status_counts={
+                name: int(count) for name, count in zip(STATUS_NAMES, self._confidences.statuses, strict=True) if count
+            },
+            confidences={"edges": self._confidences.edges, "counts": self._confidences.counts.tolist()},
+            confused=self._pairs.found if self._pairs is not None else (),
+            row=row,
+            worst=None if self._worst is None else report_facts.worst_table(self._worst.table),
+            notes=notes,
+            version=__version__,
+        )
+
+    def _title(self) -> str:
+        files = self.source.files
+        if not files:
+            return "A stream of logits"
+        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+        return f"{files[0].path.rsplit('/', 1)[-1]}{more}"
+
+
+class _Passes(Progress):
+    """Several passes over the same rows, told as one job."""
+
+    def __init__(self, to: Progress, passes: int) -> None:
+        self._to, self._passes, self._is_started = to, passes, False
+
+    def start(self, total_rows: int | None, total_bytes: int | None) -> None:
+        """Say how much there is to do, in all passes, when the first begins."""
+        if not self._is_started:
+            times = self._passes
+            self._to.start(total_rows and times * total_rows, total_bytes and times * total_bytes)
+        self._is_started = True
+
+    def advance(self, rows: int, n_bytes: int) -> None:
+        """Say what was done since the last time, in whichever pass."""
+        self._to.advance(rows, n_bytes)
+
+    def note(self, text: str) -> None:
+        """Say what was chosen."""
+        self._to.note(text)
+
+    def warn(self, text: str) -> None:
+        """Say what looks wrong."""
+        self._to.warn(text)
+
+
+def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
+    paths = [src] if isinstance(src, str) else src if isinstance(src, list | tuple) else []
+    if isinstance(src, pa.RecordBatchReader) or "-" in paths:
+        raise UsageError(
+            "a stream can be read once, and a report takes two passes", remedy="give a table, or write it to a file"
+        )
+    if row is not None and row < 0:
+        raise UsageError(f"there is no row {row}", where="--row", remedy="the first is --row 0")
+    if not 0 <= worst <= MOST_WORST:
+        raise UsageError(
+            f"{worst:,} rows", where="--worst", remedy=f"a page lists 0 to {MOST_WORST}; batchmax show --worst {worst}"
+        )
+    if not 1 <= bins <= MOST_BINS:
+        raise UsageError(f"{bins} bins", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+
+
+def _check_row(source: ParquetSource | StreamSource, options: ScoreOptions, row: int | None) -> None:
+    total = source.n_rows
+    if total is not None and options.limit is not None:
+        total = min(total, options.limit)
+    if row is not None and total is not None and row >= total:
+        raise UsageError(f"row {row:,} is not one of the {total:,} rows", where="--row", remedy="rows count from 0")
+
+
+def _need_libraries() -> None:
+    for name in ("jinja2", "matplotlib"):
+        if find_spec(name) is None:
+            raise UsageError(f"{name} is not installed", where="report", remedy="pip install 'batchmax[insight]'")

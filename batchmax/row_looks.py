@@ -1,0 +1,146 @@
+"""What a report wants to know of single rows and cannot read off sums: one row whole, and who was taken for whom.
+
+Fed with rows as they go by; keeps one row, and counts that are bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.job import Job
+from batchmax.outputs import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
+from batchmax.passes import Seen
+from batchmax.scoring import carried_columns
+
+CONFIDENCE_BINS = 20
+MOST_PAIRS = 1 << 18
+"""Pairs of classes that are counted at a time; beyond, those that occurred least are forgotten."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeptRow:
+    """One row: where it is from, what it holds, its status, and its columns as a batch of one."""
+
+    file: str
+    row: int
+    number: int
+    logits: NDArray[np.floating]
+    label: int | None
+    status: Status
+    columns: pa.RecordBatch
+
+
+class RowLook:
+    """One row of those going by.
+
+    Parameters
+    ----------
+    job
+        Of the rows.
+    number
+        Which, from 0 over all of them; None: the one of largest loss, or without labels of least confidence, the first
+        of several.
+    """
+
+    def __init__(self, job: Job, number: int | None) -> None:
+        self.kept: KeptRow | None = None
+        self.rows = 0
+        self._job = job
+        self._number = number
+        self._largest = -np.inf
+
+    def add(self, seen: Seen) -> None:
+        """Look at some more rows."""
+        n = len(seen.matrix)
+        if self._number is not None:
+            if self.rows <= self._number < self.rows + n:
+                self._keep(seen, self._number - self.rows)
+        elif n:
+            interest = self._interest(seen)
+            at = int(np.argmax(interest))
+            if interest[at] > self._largest:
+                self._largest = float(interest[at])
+                self._keep(seen, at)
+        self.rows += n
+
+    def _interest(self, seen: Seen) -> NDArray[np.float64]:
+        losses, status = seen.scores.losses, seen.scores.status
+        if losses is None:
+            return np.where(status > LAST_WITHOUT_PROBS, -seen.scores.values["confidence"], -np.inf)
+        return np.where(status > LAST_WITHOUT_LOSS, losses, -np.inf)
+
+    def _keep(self, seen: Seen, at: int) -> None:
+        indices, status = seen.labels.indices, Status(int(seen.scores.status[at]))
+        label = None
+        if indices is not None and status >= Status.MASKED_LABEL:
+            label = int(indices[at])
+        carried = carried_columns(seen.chunk.batch.slice(at, 1), self._job)
+        columns = pa.RecordBatch.from_arrays(
+            [array.take(pa.array([0])) for _, array in carried], schema=pa.schema([field for field, _ in carried])
+        )
+        file, row, _ = seen.chunk.locate(at)
+        self.kept = KeptRow(file, row, self.rows + at, seen.matrix[at].copy(), label, status, columns)
+
+
+class Pairs:
+    """How often which class was taken for which other, of so many classes that no matrix holds them.
+
+    Counts are exact while there are no more pairs than :data:`MOST_PAIRS`. Beyond, pairs are forgotten, those of one
+    chunk with the smallest counts first, and ``is_exact`` says so.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        self.is_exact = True
+        self._k = n_classes
+        self._codes = np.empty(0, np.int64)
+        self._counts = np.empty(0, np.int64)
+
+    def add(self, seen: Seen) -> None:
+        """Count some more rows."""
+        labels, pred = seen.labels.indices, seen.scores.values["pred"]
+        if labels is None:
+            return
+        wrong = (seen.scores.status >= Status.MASKED_LABEL) & (labels != pred)
+        codes, counts = np.unique(labels[wrong] * self._k + pred[wrong], return_counts=True)
+        both = np.concatenate([self._codes, codes])
+        self._codes, places = np.unique(both, return_inverse=True)
+        self._counts = np.bincount(places, np.concatenate([self._counts, counts]), minlength=len(self._codes)).astype(
+            np.int64
+        )
+        if len(self._codes) > MOST_PAIRS:
+            self.is_exact = False
+            kept = np.sort(np.argsort(-self._counts, kind="stable")[: MOST_PAIRS // 2])
+            self._codes, self._counts = self._codes[kept], self._counts[kept]
+
+    @property
+    def found(self) -> list[tuple[int, int, float]]:
+        """The pairs: label, prediction, rows."""
+        return [
+            (int(code // self._k), int(code % self._k), int(count))
+            for code, count in zip(self._codes, self._counts, strict=True)
+        ]
+
+
+class Confidences:
+    """A histogram of the largest probability, and how many rows have which status: what there is without labels."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(CONFIDENCE_BINS, np.int64)
+        self.statuses = np.zeros(len(Status), np.int64)
+
+    def add(self, seen: Seen) -> None:
+        """Count some more rows."""
+        status = seen.scores.status
+        self.statuses += np.bincount(status, minlength=len(Status))
+        confidence = seen.scores.values["confidence"][status > LAST_WITHOUT_PROBS]
+        bins = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
+        self.counts += np.bincount(bins, minlength=CONFIDENCE_BINS)
+
+    @property
+    def edges(self) -> list[float]:
+        """The borders of the bins."""
+        return [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]

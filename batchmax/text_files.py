@@ -1,0 +1,117 @@
+"""A text as a file, written as every output is: its path has the old file or the whole new one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from pathlib import Path
+
+from batchmax.errors import OutputError, UsageError
+from batchmax.storage import (
+    hidden_sibling,
+    open_exclusively,
+    refuse_inputs_as_output,
+    refuse_streams_and_stores,
+    sync_folder,
+)
+
+
+class TextFile:
+    """The place of a text, looked at before the work on it begins.
+
+    Parameters
+    ----------
+    out
+        The path.
+    endings
+        What it may end in.
+    if_exists
+        ``error`` or ``overwrite``.
+
+    Raises
+    ------
+    UsageError
+        No path of such a file.
+    OutputError
+        Something is there that may not be replaced, or the folder is not there.
+    """
+
+    def __init__(self, out: str | os.PathLike[str], endings: tuple[str, ...], if_exists: str) -> None:
+        refuse_streams_and_stores(os.fspath(out))
+        self.path = Path(out)
+        self._replaces = if_exists == "overwrite"
+        if if_exists not in {"error", "overwrite"}:
+            raise UsageError(
+                f"{if_exists!r} is not what can be done", where="--if-exists", remedy="give error or overwrite"
+            )
+        if not self.path.name.lower().endswith(endings) or self.path.name.lower() in endings:
+            raise UsageError(
+                f"its name must end in {' or '.join(endings)}",
+                where=str(out),
+                remedy=f"try -o {self.path.stem}{endings[0]}",
+            )
+        if not self.path.parent.is_dir():
+            raise OutputError(
+                f"there is no folder {self.path.parent}",
+                where=str(out),
+                remedy=f"make it: mkdir -p {shlex.quote(str(self.path.parent))}",
+            )
+        self._check()
+
+    def keep_apart(self, inputs: list[str]) -> None:
+        """Refuse a place that is one of the inputs."""
+        refuse_inputs_as_output(inputs, self.path)
+
+    def write(self, text: str) -> int:
+        """Put the text in its place, and return its size in bytes.
+
+        Raises
+        ------
+        OutputError
+            It cannot be written; what was there is still there.
+        """
+        content = text.encode()
+        beside = hidden_sibling(self.path)
+        try:
+            with os.fdopen(open_exclusively(beside), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            self._check()
+            self._put(beside)
+        except FileExistsError:
+            self._refuse()
+        except OSError as error:
+            raise OutputError(
+                f"it cannot be written: {error.strerror}", where=str(self.path), remedy="name another: -o"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            sync_folder(self.path.parent)
+        return len(content)
+
+    def _put(self, beside: Path) -> None:
+        if not self._replaces:
+            try:
+                os.link(beside, self.path)  # unlike a rename, never over a file that has come meanwhile
+            except FileExistsError:
+                raise
+            except OSError:
+                """No hard links here."""
+            else:
+                return
+        beside.replace(self.path)
+
+    def _check(self) -> None:
+        if self.path.is_dir():
+            raise OutputError("a folder is in the way", where=str(self.path), remedy="name another file: -o")
+        if not self._replaces and os.path.lexists(self.path):
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise OutputError(
+            "the output exists", where=str(self.path), remedy="replace it: --if-exists overwrite, or name another: -o"
+        )

@@ -1,0 +1,96 @@
+"""Pages in headless Chromium: what it makes of them, what it says, and whom it asks."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+QUIET = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
+"""A browser that shows nothing on a screen; the tests may run as root."""
+
+BROWSERS_OWN = re.compile(r"https?://([\w.-]+\.)?(google|googleapis|gvt1)\.com/")
+"""Whom the browser itself asks for news, whatever it shows."""
+
+ALONE = ("--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND")
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of opening a page: the document, what stood on the console, and every address asked for besides it."""
+
+    dom: str
+    console: list[str]
+    asked: list[str]
+
+    @property
+    def elements(self):
+        """The elements of the document, in their order: (tag, attributes)."""
+        return elements(self.dom)
+
+
+def elements(text):
+    """Return the elements of a document, in their order: (tag, attributes)."""
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            found.append((tag, dict(attrs)))
+
+    found = []
+    Reader().feed(text)
+    return found
+
+
+def opened(page, folder, *options):
+    """Open a page and return what was seen."""
+    log = folder / "net.json"
+    log.unlink(missing_ok=True)
+    done = run("--dump-dom", "--enable-logging=stderr", f"--log-net-log={log}", *options, page.as_uri(), folder=folder)
+    console = re.findall(r"CONSOLE.*", done.stderr)
+    # A log of a browser that was ended may lack its last bracket.
+    addresses = set(re.findall(r'"url":"((?:[^"\\]|\\.)*)"', log.read_text()))
+    asked = [json.loads(f'"{one}"') for one in sorted(addresses)]
+    own = page.as_uri()
+    return Seen(
+        done.stdout, console, [one for one in asked if one.split("#")[0] != own and not BROWSERS_OWN.match(one)]
+    )
+
+
+def picture(page, folder, out, width, height, *options):
+    """Write a screenshot."""
+    run(f"--window-size={width},{height}", f"--screenshot={out}", *options, page.as_uri(), folder=folder)
+
+
+def measured(page, folder, script, width):
+    """Return what a script says of the page in a frame of a width; for that, a copy of it allows scripts."""
+    text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text("utf-8"))
+    code = f"parent.postMessage(JSON.stringify((() => {{ {script} }})()), '*')"
+    (folder / "copy.html").write_text(text.replace("</body>", f"<script>{code}</script></body>"), "utf-8")
+    frame = folder / "frame.html"  # a window of its own is never narrower than 500
+    frame.write_text(
+        "<script>addEventListener('message', (said) => { document.documentElement.dataset.said = said.data })</script>"
+        f"<iframe src=copy.html width={width} height=900 style='border: 0'></iframe>"
+    )
+    dom = run("--dump-dom", "--virtual-time-budget=5000", frame.as_uri(), folder=folder).stdout
+    return json.loads(dict(elements(dom)[0][1])["data-said"])
+
+
+def run(*words, folder):
+    """Run the browser with a profile of its own."""
+    profile = folder / "profile"
+    return subprocess.run(
+        [CHROMIUM, *QUIET, *ALONE, f"--user-data-dir={profile}", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
