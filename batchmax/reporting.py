@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -326,3 +328,11 @@ def _need_libraries() -> None:
     for name in ("jinja2", "matplotlib"):
         if find_spec(name) is None:
             raise UsageError(f"{name} is not installed", where="report", remedy="pip install 'batchmax[insight]'")
+    # What matplotlib remarks on its folders when it is imported, no reader of a page needs to know.
+    remarks = logging.getLogger("matplotlib")
+    level = remarks.level
+    remarks.setLevel(logging.ERROR)
+    try:
+        import_module("batchmax.report_page")
+    finally:
+        remarks.setLevel(level)

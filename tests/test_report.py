@@ -226,6 +226,7 @@ def test_a_scored_file_makes_the_same_charts(digits, tmp_path):
     for name in ("loss", "confidence", "confusion"):
         assert ours[name] == theirs[name]
     assert ours["row"][0][1] == "log-probability"
+    assert "Log-probabilities, and the probabilities" in other
     assert "How these inputs were scored" in other
     assert "How these inputs were scored" not in text
 

@@ -32,7 +32,7 @@ MOST_CELLS = 20
 MOST_NUMBERED = 12
 """Classes of one whose cells have numbers in them."""
 
-MOST_LOSS_BARS = 24
+MOST_LOSS_BARS = 21
 
 Bins = Sequence[Mapping[str, Any]]
 
@@ -71,7 +71,7 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
     total = sum(counts) + infinite
     if not bins:
         return None
-    canvas = Canvas(WIDTH, 270)
+    canvas = Canvas(WIDTH, 300)
     last = bins[-1][1] if bins[-1][1] is not None else bins[-1][0] + max(bins[-1][0] / max(len(bins) - 1, 1), 1.0)
     curve, bars = canvas.axes(40, 38, 246, 2), canvas.axes(184, 38, 40, 2)
     p = np.linspace(math.exp(-last), 1, 400)

@@ -63,6 +63,11 @@ class RowFacts:
     n_classes: int
 
     @property
+    def quantities(self) -> str:
+        """The plural of what the numbers are."""
+        return f"{self.quantity.removesuffix('y')}{'ies' if self.quantity.endswith('y') else 's'}"
+
+    @property
     def p(self) -> Vector:
         """The probabilities of the classes shown, at the β that was used."""
         return np.asarray(self.probs[self.used])

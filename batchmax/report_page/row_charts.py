@@ -21,7 +21,7 @@ def row_chart(row: RowFacts) -> Chart:
     """Draw logits beside probabilities, a class a line."""
     order = range(len(row.names))
     canvas = Canvas(WIDTH, 42 + 21 * len(row.names))
-    logits, probs = canvas.axes(104, 38, 166, 2), canvas.axes(276, 38, 56, 2)
+    logits, probs = canvas.axes(104, 38, 178, 2), canvas.axes(284, 38, 52, 2)
     finite = np.where(np.isfinite(row.logits), row.logits, 0.0)
     inks = [_ink(row, place) for place in order]
     told = [_told(row, place) for place in order]
@@ -42,12 +42,12 @@ def row_chart(row: RowFacts) -> Chart:
         ink = "ink" if inks[place] == "bar" else inks[place]
         canvas.text(logits, low, place, f"{label(row.names[place], LONGEST_LABEL)}\u2002", ink=ink)
         canvas.mark(logits, low - (high - low) * 0.8, low + (high - low) * 2.4, place - 0.5, place + 0.5, told[place])
-    words = f"The {row.quantity}s of a row beside its probabilities. Largest: {told[0]}."
-    caption = f"{row.quantity.capitalize()}s, and the probabilities that softmax makes of them."
+    words = f"The {row.quantities} of a row beside its probabilities. Largest: {told[0]}."
+    caption = f"{row.quantities.capitalize()}, and the probabilities that softmax makes of them."
     caption += " The label is blue." if row.label is not None else ""
     caption += " What was predicted instead is red." if row.label not in {None, row.pred} else ""
     if len(row.names) < row.n_classes:
-        caption += f" Of {row.n_classes:,} classes, those of the largest {row.quantity}s"
+        caption += f" Of {row.n_classes:,} classes, those of the largest {row.quantities}"
         caption += " and the label." if row.label is not None else "."
     table = [
         (

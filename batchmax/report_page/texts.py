@@ -61,7 +61,7 @@ def number(value: Any, digits: int = 4) -> str:
         return ABSENT
     if value == round(value) and 1000 <= abs(value) < 1e15:  # a sum of weights, or a count kept as a float
         return f"{value:,.0f}".replace("-", "−")
-    return f"{value:.{digits}g}".replace("-", "−")
+    return f"{value:,.{digits}g}".replace("-", "−")
 
 
 def rows(count: Any) -> str:
