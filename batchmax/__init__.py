@@ -16,6 +16,8 @@ _HOMES = {
     "logsumexp": "arrays",
     "cross_entropy": "arrays",
     "softmax_cross_entropy": "arrays",
+    "activate": "alternatives",
+    "loss": "alternatives",
     "score": "pipeline",
     "scan": "pipeline",
     "convert": "conversion",

@@ -51,7 +51,7 @@ FLOORS = [
     {"job"},
     {"labels", "columns_out"},
     {"matrices"},
-    {"columns", "arrays", "summary", "parquet", "largest", "paired"},
+    {"columns", "arrays", "alternatives", "summary", "parquet", "largest", "paired"},
     {"groups"},
     {"metrics", "metric_tables"},
     {"losses"},

@@ -189,3 +189,30 @@ def _class_text(row: Row, index: int) -> str:
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 1]}…"
     return f"{index} {name}".rstrip()
+
+
+def show_alternatives(row: Row, record: dict[str, Any]) -> None:
+    """Print a row under every activation, side by side, and its losses."""
+    console = tables.console()
+    if row.origin:
+        console.print(Text(row.origin, style="bold"))
+    logits, activations = np.asarray(record["logits"]), record["activations"]
+    table = tables.new_table()
+    for place, heading in enumerate(("class", "z", *activations)):
+        table.add_column(heading, justify="right" if place else "left")
+    for index in classes_shown(logits, row.label, everything=False):
+        name = printable(row.class_name(index)) or str(index)
+        probs = (one["probs"] for one in activations.values())
+        cells = [number(None if one is None else one[index]) for one in probs]
+        table.add_row(name, number(float(logits[index])), *cells, style="bold" if index == row.label else None)
+    console.print(table)
+    if row.label is None:
+        return
+    console.print()
+    table = tables.new_table()
+    kinds = dict.fromkeys(kind for one in activations.values() for kind in one["losses"])
+    for place, heading in enumerate(("loss", *activations)):
+        table.add_column(heading, justify="right" if place else "left")
+    for kind in kinds:
+        table.add_row(kind, *(number(one["losses"].get(kind)) for one in activations.values()))
+    console.print(table)

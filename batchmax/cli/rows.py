@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.alternatives import ACTIVATIONS, activate, loss
 from batchmax.bad_rows import describe_bad_row
 from batchmax.cli.text import printable
+from batchmax.errors import DataError
 from batchmax.job import plan_scoring
 from batchmax.options import ScoreOptions, score_options
 from batchmax.outputs import LAST_BAD, Status
@@ -93,6 +95,23 @@ def as_record(row: Row) -> dict[str, Any]:
             for scores in row.scores
         ],
     }
+
+
+def alternatives(row: Row) -> dict[str, Any]:
+    """Return the row under every activation, and every loss that goes with it if there is a label, for ``--json``."""
+    if row.logits is None:
+        raise DataError(row.trouble or "the row has no logits", where=row.origin, remedy="show another")
+    z, temperature = np.asarray(row.logits, np.float64), 1.0 / row.scores[0].beta
+    found: dict[str, Any] = {}
+    for name, activation in ACTIVATIONS.items():
+        probs = activate(z, name, temperature=temperature)  # type: ignore[arg-type]
+        losses = {}
+        for kind in activation.losses if row.label is not None else ():
+            how: dict[str, Any] = {"activation": name, "loss": kind, "temperature": temperature}
+            value = float(loss(z, row.label, **how))  # type: ignore[arg-type]
+            losses[kind] = None if np.isnan(value) else value
+        found[name] = {"probs": None if np.isnan(probs).any() else probs.tolist(), "losses": losses}
+    return {"row": row.origin or None, "logits": z.tolist(), "label": row.label, "activations": found}
 
 
 def _options(betas: Sequence[float | None], given: dict[str, Any]) -> list[ScoreOptions]:

@@ -19,6 +19,7 @@ EXAMPLE = """\
 batchmax show logits.parquet --row 18223
 batchmax show --values 0.95,0.99,0.98 --beta 1,500
 batchmax show --values 2,-inf,0.5 --label 2
+batchmax show --values 1,2 --alternatives --label 0
 batchmax show logits.parquet --worst 20 -o worst.parquet
 """
 
@@ -37,6 +38,9 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row", "
 @shared.scale
 @option("--beta", metavar="B,B,...", group=COMPUTE, help="Multiply the logits by B; several: side by side.")
 @option("--all", is_flag=True, group=WRITE, help="Every class.  [default: the top 10 and the label]")
+@option(
+    "--alternatives", is_flag=True, group=WRITE, help="The row under softmax and what it is chosen over, side by side."
+)
 @option("-o", "--out", metavar="OUT", group=WRITE, help="Write the worst rows to a file (.parquet) instead.")
 @shared.carried
 @shared.replace
@@ -62,7 +66,7 @@ def command(
     """
     from batchmax.cli import row_table, rows, tables
 
-    everything = given.pop("all")
+    everything, side_by_side = given.pop("all"), given.pop("alternatives")
     betas = numbers("--beta", beta) if beta is not None else [None]
     if worst is not None:
         if row is not None or values is not None or everything or len(betas) > 1:
@@ -86,7 +90,10 @@ def command(
         raise UsageError(what, where="--row", remedy="the first is --row 0")
     else:
         shown = rows.from_files(list(inputs), row, betas, **given)
-    if json:
+    if side_by_side:
+        record = rows.alternatives(shown)
+        click.echo(tables.json_line(record)) if json else row_table.show_alternatives(shown, record)
+    elif json:
         click.echo(tables.json_line(rows.as_record(shown)))
     else:
         row_table.show(shown, everything=everything)

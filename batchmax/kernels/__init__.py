@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from batchmax.kernels import (
+    alternatives,
     dense,
     divergence,
     judgement,
@@ -30,6 +31,7 @@ from batchmax.kernels.launch import Kernel, limit_threads
 from batchmax.kernels.machine import compiled_by
 
 __all__ = [
+    "activate_rows",
     "check_definition",
     "check_repetition",
     "chunk_sizes",
@@ -42,6 +44,7 @@ __all__ = [
     "judge_rows",
     "limit_threads",
     "look_up",
+    "loss_rows",
     "order_rows",
     "row_moments",
     "sample_rows",
@@ -64,6 +67,8 @@ _judge = Kernel(judgement.judge, 6)
 order_rows = Kernel(order.order, 5)
 top_k_rows = Kernel(order.top_k, 4)
 row_moments = Kernel(moments.moments, 5)
+activate_rows = Kernel(alternatives.activate, 3)
+loss_rows = Kernel(alternatives.losses, 6)
 sample_rows = Kernel(sampling.sample, 4)
 dense_cross_entropy = Kernel(dense.dense_cross_entropy, 7)
 divergence_rows = Kernel(divergence.divergence, 4)
@@ -113,6 +118,9 @@ def warmup(progress: Any = None) -> Path:
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
             divergence_rows(z, z, 1.0, 1.0, one)
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
+    few = np.zeros((1, 2))
+    activate_rows(few, 0, 1.0, few.copy())
+    loss_rows(few, np.zeros(1, np.int64), few[:0], 0, 0, 1.0, np.zeros(1), few.copy())
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
     empty, places, none = np.zeros(0), np.zeros(0, np.int32), np.zeros((0, 0))
     labels, counted = np.zeros(0, np.int64), np.zeros(0, np.bool_)

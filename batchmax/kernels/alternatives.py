@@ -1,0 +1,233 @@
+"""What softmax and cross-entropy are chosen over: a row at a time, in float64, with gradients.
+
+An activation that divides by a sum is three short loops: its numerators f(x), x = beta z, their logarithms, and their
+derivatives by z. Probabilities, losses and gradients follow from those in the same way for all of them. To add one is
+to write such a function, to name it in :func:`_numerators`, and in the table of :mod:`batchmax.alternatives`.
+"""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from batchmax.kernels.machine import compiled
+
+SOFTMAX, ARGMAX, SIGMOID, SUM, TAYLOR, SPHERICAL = range(6)
+"""Activations."""
+CROSS_ENTROPY, HINGE, SQUARED_HINGE, MSE, BINARY_CROSS_ENTROPY = range(5)
+"""Losses."""
+
+
+def activate(z, activation, beta, probs):
+    """Fill probs (n, K) float64 with an activation of z (n, K) float64, C-contiguous; NaN in rows without an answer."""
+    for i in prange(z.shape[0]):
+        scratch = np.empty((3, z.shape[1]))
+        _probs(z, i, activation, beta, scratch, probs[i])
+
+
+def losses(z, labels, targets, activation, loss, beta, out, gradients):
+    """Fill losses, and gradients with respect to z.
+
+    Parameters
+    ----------
+    z : (n, K) float64, C-contiguous
+    labels : (n,) int64, or (0,) where there are targets
+    targets : (n, K) float64, or (0, K)
+    activation, loss
+        Of those above; a legal pair.
+    beta
+        The factor on z.
+    out : (n,) float64
+        NaN in rows without an answer.
+    gradients : (n, K) float64, or (0, K) where not wanted
+    """
+    n, k = z.shape
+    for i in prange(n):
+        scratch = np.empty((5, k))
+        probs, wanted, gradient = scratch[3], scratch[4], np.empty(k)
+        answered = _probs(z, i, activation, beta, scratch, probs)
+        if targets.shape[0] != 0:
+            for j in range(k):
+                wanted[j] = targets[i, j]
+        else:
+            wanted[:] = 0.0
+            wanted[labels[i]] = 1.0
+        if not answered:
+            out[i] = np.nan
+            gradient[:] = np.nan
+        elif loss == CROSS_ENTROPY:
+            out[i] = _cross_entropy(scratch, wanted, gradient)
+        elif loss == MSE:
+            out[i] = _mse(probs, wanted, scratch[2], activation, gradient)
+        elif loss == BINARY_CROSS_ENTROPY:
+            out[i] = _binary_cross_entropy(z, i, beta, probs, wanted, gradient)
+        else:
+            out[i] = _hinge(z, i, beta, labels[i], loss == SQUARED_HINGE, gradient)
+        if gradients.shape[0] != 0:
+            for j in range(k):
+                gradients[i, j] = gradient[j]
+
+
+@compiled
+def _probs(z, i, activation, beta, scratch, probs):
+    """Fill probs, and scratch with numerators, their logarithms and derivatives; return whether there is an answer."""
+    k = z.shape[1]
+    if activation == SIGMOID:
+        for j in range(k):
+            x = beta * z[i, j]
+            e = math.exp(-abs(x))
+            probs[j] = 1.0 / (1.0 + e) if x >= 0 else e / (1.0 + e)
+            scratch[2, j] = beta * e / ((1.0 + e) * (1.0 + e))
+            if x != x:
+                return _none(probs)
+        return True
+    if not _numerators(z, i, activation, beta, scratch[0], scratch[1], scratch[2]):
+        return _none(probs)
+    total = 0.0
+    for j in range(k):
+        total += scratch[0, j]
+    if not 0.0 < abs(total) < np.inf:
+        return _none(probs)
+    # Divided by the sum, the derivatives are those of log of the sum.
+    log_total = math.log(abs(total))
+    for j in range(k):
+        probs[j] = scratch[0, j] / total
+        scratch[1, j] -= log_total
+        scratch[2, j] /= total
+        if not probs[j] >= 0.0:
+            return _none(probs)
+    return True
+
+
+@compiled
+def _none(probs):
+    probs[:] = np.nan
+    return False
+
+
+@compiled
+def _numerators(z, i, activation, beta, f, logs, slopes):
+    if activation == SOFTMAX:
+        return _softmax(z, i, beta, f, logs, slopes)
+    if activation == ARGMAX:
+        return _argmax(z, i, f, logs, slopes)
+    if activation == SUM:
+        return _sum(z, i, f, logs, slopes)
+    if activation == TAYLOR:
+        return _taylor(z, i, beta, f, logs, slopes)
+    return _spherical(z, i, beta, f, logs, slopes)
+
+
+@compiled
+def _softmax(z, i, beta, f, logs, slopes):
+    m = z[i, 0]
+    for j in range(z.shape[1]):
+        m = z[i, j] if z[i, j] > m or z[i, j] != z[i, j] else m
+    for j in range(z.shape[1]):
+        logs[j] = beta * (z[i, j] - m)
+        f[j] = math.exp(logs[j])
+        slopes[j] = beta * f[j]
+    return abs(m) < np.inf
+
+
+@compiled
+def _argmax(z, i, f, logs, slopes):
+    best = 0
+    for j in range(z.shape[1]):
+        if not abs(z[i, j]) < np.inf and z[i, j] != -np.inf:
+            return False
+        best = j if z[i, j] > z[i, best] else best
+        f[j] = 0.0
+        logs[j] = -np.inf
+        slopes[j] = 0.0
+    f[best] = 1.0
+    logs[best] = 0.0
+    return z[i, best] > -np.inf
+
+
+@compiled
+def _sum(z, i, f, logs, slopes):
+    for j in range(z.shape[1]):
+        f[j] = z[i, j]
+        logs[j] = math.log(abs(z[i, j]))
+        slopes[j] = 1.0
+    return True
+
+
+@compiled
+def _taylor(z, i, beta, f, logs, slopes):
+    for j in range(z.shape[1]):
+        x = beta * z[i, j]
+        f[j] = 1.0 + x + 0.5 * x * x
+        logs[j] = math.log(f[j])
+        slopes[j] = beta * (1.0 + x)
+    return True
+
+
+@compiled
+def _spherical(z, i, beta, f, logs, slopes):
+    for j in range(z.shape[1]):
+        x = beta * z[i, j]
+        f[j] = x * x
+        logs[j] = 2.0 * math.log(abs(x))
+        slopes[j] = 2.0 * beta * x
+    return True
+
+
+@compiled
+def _cross_entropy(scratch, wanted, gradient):
+    f, logs, slopes = scratch[0], scratch[1], scratch[2]
+    total = 0.0
+    for j in range(wanted.shape[0]):
+        total += wanted[j]
+    loss = 0.0
+    for j in range(wanted.shape[0]):
+        gradient[j] = total * slopes[j]
+        if wanted[j] != 0.0:
+            loss -= wanted[j] * logs[j]
+            # The slope over the sum, over the numerator over the sum.
+            gradient[j] -= wanted[j] * slopes[j] / scratch[3, j]
+    return loss if f.shape[0] else 0.0
+
+
+@compiled
+def _mse(probs, wanted, slopes, activation, gradient):
+    loss = 0.0
+    shared = 0.0
+    for j in range(probs.shape[0]):
+        off = probs[j] - wanted[j]
+        loss += off * off
+        shared += off * probs[j]
+    for j in range(probs.shape[0]):
+        off = probs[j] - wanted[j]
+        gradient[j] = 2.0 * slopes[j] * (off if activation == SIGMOID else off - shared)
+    return loss
+
+
+@compiled
+def _binary_cross_entropy(z, i, beta, probs, wanted, gradient):
+    loss = 0.0
+    for j in range(probs.shape[0]):
+        x = beta * z[i, j]
+        # log(1 + exp(x)) - y x, without overflow; nothing of an infinity that is as it should be.
+        loss += max(x, 0.0) + math.log1p(math.exp(-abs(x))) - (wanted[j] * x if wanted[j] != 0.0 else 0.0)
+        gradient[j] = beta * (probs[j] - wanted[j])
+    return loss
+
+
+@compiled
+def _hinge(z, i, beta, y, squared, gradient):
+    gradient[:] = 0.0
+    other = -1
+    for j in range(z.shape[1]):
+        if j != y and (other < 0 or z[i, j] > z[i, other]):
+            other = j
+    if other < 0:
+        return 0.0
+    margin = 1.0 + beta * (z[i, other] - z[i, y])
+    if not margin > 0.0:
+        return 0.0 if margin == margin else np.nan
+    slope = beta * (2.0 * margin if squared else 1.0)
+    gradient[other] = slope
+    gradient[y] = -slope
+    return margin * margin if squared else margin
