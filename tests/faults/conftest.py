@@ -39,7 +39,9 @@ def table(everything: bool):
     outcomes = Table()
     yield outcomes
     if everything:
-        Path(__file__).with_name("README.md").write_text(HEAD + outcomes.text(), encoding="utf-8")
+        path = Path(__file__).with_name("README.md")
+        earlier = path.read_text(encoding="utf-8") if path.exists() else ""
+        path.write_text(HEAD + outcomes.text(earlier), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -98,14 +98,21 @@ def test_killed_at_random(job, table, everything):
     start = time.monotonic()
     assert job.run().returncode == 0
     whole = time.monotonic() - start
-    for _ in range(50 if everything else 5):
+    killed = 0
+    while killed < (50 if everything else 5):
         job.restart()
+        start = time.monotonic()
         with subprocess.Popen(job.command(), stderr=subprocess.PIPE, text=True) as process:
             try:
-                process.wait(randomly.uniform(0.4, 1.0) * whole)
+                process.wait(randomly.uniform(0.3, 1.0) * whole)
             except subprocess.TimeoutExpired:
                 process.kill()
             _, err = process.communicate()
+        if process.returncode == 0:
+            # It was quicker than before, and nobody came.
+            whole = min(whole, time.monotonic() - start)
+            continue
+        killed += 1
         done = subprocess.CompletedProcess([], process.returncode, "", err)
         job.judge(done, "SIGKILL at a random moment", job.name, table)
 
@@ -147,10 +154,7 @@ def test_a_limit_on_memory(job, table, everything, megabytes):
         pytest.skip("only with --fault-table")
     limit = megabytes << 20
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
-    table.rows["RLIMIT_AS, 600 to 2000 MB", job.name].exits[str(done.returncode)] += 0
-    assert job.found() != "NEITHER"
-    done = subprocess.CompletedProcess([], done.returncode if done.returncode <= 0 else -1, "", "")
-    job.judge(done, "RLIMIT_AS, 600 to 2000 MB", job.name, table)
+    job.judge(done, "RLIMIT_AS, 600 to 2000 MB", job.name, table, says=False)
 
 
 def test_a_full_disk(jobs, table, tmp_path):
