@@ -22,9 +22,8 @@ from batchmax.loop import PROGRAM_BYTES, Progress
 from batchmax.option_values import check_type
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.pairing import Pairs, Source, name_of
-from batchmax.passes import open_rows
+from batchmax.passes import OWN_PREFIX, open_rows
 from batchmax.threads import use_threads
-from batchmax.worst import OWN_PREFIX
 
 READING_SHARE = 0.75
 """What reading takes of what a job is judged to take that writes as well; two thirds at most were measured."""

@@ -7,32 +7,32 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from batchmax import __version__, kernels
-from batchmax.arrow import number_values, plain_array, valid_rows
-from batchmax.columns import close_match
-from batchmax.errors import DataError, GateError, UsageError
+from batchmax import __version__
+from batchmax.arrow import column_array, column_types
+from batchmax.errors import GateError, UsageError
 from batchmax.groups import Groups
+from batchmax.judging import Judging
 from batchmax.loop import Progress
 from batchmax.metric_tables import SCHEMA, metric_rows
 from batchmax.metrics import CONFIDENCE_BINS, LOSS_BINS, Counts, Judged
 from batchmax.option_values import names_of
 from batchmax.options import IfExists, ScoreOptions, resolve_options
-from batchmax.outputs import STATUS_NAMES, Status
-from batchmax.passes import Seen, open_rows, rows_of
+from batchmax.outputs import STATUS_NAMES
+from batchmax.passes import Seen, rows_of
 from batchmax.summary import GATE_NAMES, Gate, Tally
 from batchmax.table_files import table_output, table_sink
 
-Array = NDArray[Any]
-
 MOST_BINS = 1000
-EVALUATION_GATES = (*GATE_NAMES, "brier", "ece", "mce", "rmsce", "top_k_accuracy")
+MOST_LISTED = 10_000
+"""Groups that an answer lists."""
+EVALUATION_GATES = (
+    *(name for name in GATE_NAMES if name != "bytes_written"), "brier", "ece", "mce", "rmsce", "top_k_accuracy"
+)  # fmt: skip
 """What a condition may name; ``top_k_accuracy`` is that of the largest k."""
 
 
@@ -44,7 +44,8 @@ class Evaluation:
     ----------
     n_rows
         All rows, those without a label or an answer too; every other figure is over those that have both, and
-        weighted where there are weights, as scikit-learn does with ``sample_weight``.
+        weighted where there are weights, as scikit-learn does with ``sample_weight``: then supports, the confusion
+        matrix and the rows of bins are sums of weights. Statuses, histograms and the rows of slices are counts.
     mean_loss, log_likelihood, perplexity
         Of the cross-entropy in nats: its mean, minus its sum, and exp of the mean.
     top_k_accuracy
@@ -57,13 +58,18 @@ class Evaluation:
     bins
         Those: borders, weight, mean confidence, accuracy.
     per_class
-        Support, how often predicted, precision, recall, F1 and mean loss, in the order of the logits.
+        Support, how often predicted, precision, recall, F1 and mean loss, in the order of the logits. Without a row
+        of a class there is no recall, and without one predicted no precision: None, where scikit-learn has
+        ``zero_division``.
     confusion
         Rows by label and predicted class; None for more than a thousand classes.
     slices
-        By column: the figures of the rows of each value, the largest group first.
+        By column: the figures of the rows of each value, the largest group first; none where there are more than ten
+        thousand, which only ``out`` takes.
     losses, confidences
         Histograms: of the loss by tenths of a nat, the last for all above; of the confidence of right and wrong rows.
+
+    Labels that are distributions have a loss and a Brier score. What is about one class is None or empty.
     """
 
     n_rows: int = 0
@@ -97,7 +103,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything under the names that it has in JSON."""
-        return asdict(self)
+        return dict(vars(self))
 
     def to_json(self) -> str:
         """Return everything as one line of JSON."""
@@ -151,7 +157,7 @@ def evaluate(
     Raises
     ------
     UsageError
-        An option or a column that cannot be, or no label.
+        An option or a column that cannot be, no label, or class weights and smoothing: figures are the plain ones.
     DataError
         An input that cannot be read; a bad row under the policy ``error``; a weight that is none; more groups than
         there is memory for.
@@ -188,26 +194,16 @@ class _Evaluating:
         self._progress = progress
         if not isinstance(bins, int) or not 1 <= bins <= MOST_BINS:
             raise UsageError(f"{bins} bins", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
-        if options.label == "none":
-            raise UsageError(
-                "nothing can be judged without labels", where="--label", remedy="name the column of labels"
-            )
         columns = list(dict.fromkeys(names_of("by", by)))
-        read = [*columns, *([sample_weight] if sample_weight is not None else [])]
-        options = replace(options, outputs=("loss",), columns=tuple(dict.fromkeys(read)))
-        self._source = open_rows(src, options)
+        self._judging = Judging(src, options, columns, sample_weight)
+        self._source = self._judging.source
         job = self._source.job
-        if job.label is None:
-            raise UsageError(
-                "there is no label column, and nothing can be judged without labels",
-                where="--label",
-                remedy=close_match("label", self._source.schema.names) + "name it: --label NAME",
-            )
-        self._is_dense = job.label.kind == "distribution"
-        self._weight = sample_weight
         self._counts = Counts(job.n_classes, _top_k(top_k, job.n_classes), bins)
-        self._groups = [Groups(self._source.schema.field(name), options.memory_limit) for name in columns]
+        types = column_types(self._source.schema)
+        memory = options.memory_limit // max(1, len(columns))
+        self._groups = [Groups(name, types[name], bins, memory) for name in columns]
         self._tally = Tally()
+        self._writes = False
 
     @property
     def inputs(self) -> list[str]:
@@ -221,10 +217,13 @@ class _Evaluating:
 
     def table(self, found: Evaluation) -> pa.RecordBatch:
         """Return the figures as a table, without the groups that were written already."""
-        return self._groups[0].table() if len(self._groups) == 1 else metric_rows(found.as_dict())
+        if len(self._groups) == 1:
+            return self._groups[0].table()
+        return metric_rows(found.as_dict() | {"slices": {group.name: group.figures() for group in self._groups}})
 
     def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
         """Look at every row; ``write`` takes groups that are too many to hold."""
+        self._writes = write is not None
         for note in self._source.job.notes:
             self._progress.note(note)
         if len(self._groups) == 1:
@@ -233,7 +232,7 @@ class _Evaluating:
         with ThreadPoolExecutor(1, "count") as counter:
             counting: Future[None] | None = None
             for seen in rows_of(self._source, self._progress):
-                some = self._judge(seen)
+                some = self._judging.judge(seen)
                 if counting is not None:
                     counting.result()
                 counting = counter.submit(self._count, seen, some)
@@ -248,45 +247,11 @@ class _Evaluating:
                 raise GateError(f"--fail-if {gate.condition!r} is true: {figures}", where=", ".join(found.files))
         return found
 
-    def _judge(self, seen: Seen) -> Judged | None:
-        """Return what there is to count besides statuses."""
-        scores, labels = seen.scores, seen.labels.indices
-        if labels is None:
-            return None
-        n = len(seen.matrix)
-        weights = np.zeros(0) if self._weight is None else self._weights(seen)
-        pred, rank, brier = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
-        rows, beta = scores.rows, self._source.job.options.beta
-        kernels.judge_rows(seen.matrix, labels, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
-        return Judged(rows, labels, pred, rank, brier, weights, scores.status >= Status.MASKED_LABEL)
-
-    def _count(self, seen: Seen, some: Judged | None) -> None:
-        scores = seen.scores
-        if some is None:
-            self._tally.add(scores.status, scores.losses, scores.nll)
-            return
-        self._tally.add(scores.status)
+    def _count(self, seen: Seen, some: Judged) -> None:
+        self._tally.add(seen.scores.status)
         self._counts.add(some)
         for group in self._groups:
-            group.add(seen.chunk.batch.column(group.field.name), some)
-
-    def _weights(self, seen: Seen) -> Array:
-        column = plain_array(seen.chunk.batch.column(self._weight))
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-            raise UsageError(
-                f"column {self._weight!r} holds no numbers", where="--sample-weight", remedy="name another"
-            )
-        weights = number_values(column).astype(np.float64)
-        wrong = ~valid_rows(column) | ~(np.isfinite(weights) & (weights >= 0))
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            value = column[row].as_py()
-            raise DataError(
-                f"the weight is {'null' if value is None else value}",
-                where=seen.chunk.place(row),
-                remedy="weights are numbers from 0 on; mend them, or leave --sample-weight out",
-            )
-        return weights
+            group.add(column_array(seen.chunk.batch, group.name), some)
 
     def _found(self) -> Evaluation:
         source, job, tally = self._source, self._source.job, self._tally
@@ -296,29 +261,33 @@ class _Evaluating:
             classes=None if job.classes is None else list(job.classes),
             bad_rows=tally.bad_rows,
             bad_rate=tally.bad_rows / tally.rows if tally.rows else None,
-            infinite_losses=tally.infinite_losses if self._is_dense else self._counts.infinite_losses,
+            infinite_losses=self._counts.infinite_losses,
             status_counts={name: int(count) for name, count in zip(STATUS_NAMES, tally.statuses, strict=True) if count},
             files=[file.path for file in source.files],
             bytes_read=source.size or 0,
             seconds=round(time.monotonic() - self._started, 3),
+            warnings=list(self._judging.doubts or ()),
             notes=list(job.notes),
         )
-        if self._is_dense:
-            figures = tally.plain_figures()
-            found.mean_loss, found.log_likelihood, found.perplexity = figures
-            found.warnings.append("labels are distributions, which have no class: there is nothing but their loss")
+        counts = self._counts
+        for name, value in counts.figures().items():
+            setattr(found, name, value)
+        edges = [tenth / 10 for tenth in range(LOSS_BINS)]
+        found.losses = {"edges": edges, "counts": counts.losses.tolist()}
+        if self._judging.is_dense:
+            found.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
-            counts = self._counts
-            for name, value in counts.figures().items():
-                setattr(found, name, value)
             found.bins, found.per_class = counts.reliability(), counts.per_class(job.classes)
             found.confusion = counts.confusion_matrix()
-            edges = [tenth / 10 for tenth in range(LOSS_BINS)]
-            found.losses = {"edges": edges, "counts": counts.losses.tolist()}
             wrong, right = counts.confidences.tolist()
             widths = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
             found.confidences = {"edges": widths, "right": right, "wrong": wrong}
-            found.slices = {group.field.name: group.figures() for group in self._groups}
+        for group in self._groups:
+            listed = not group.given and len(group) <= MOST_LISTED
+            found.slices[group.name] = group.figures() if listed else []
+            if not listed:
+                where = "they are in the table" if self._writes else "for a table of them: -o groups.parquet"
+                found.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
         if found.infinite_losses:
             rows = f"{found.infinite_losses:,} rows have an infinite loss"
             found.warnings.append(f"{rows}: their label's logit is -inf; so there is no mean loss")

@@ -15,19 +15,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax import kernels
+from batchmax.arrow import plain_array, plain_type
 from batchmax.errors import DataError, UsageError
-from batchmax.kernels.tallies import FIGURES
-from batchmax.metrics import Judged, whole_figures
+from batchmax.kernels.tallies import BINS, FIGURES, ROWS
+from batchmax.metrics import Judged, calibration_errors, finite, group_figures
 
 Array = NDArray[Any]
 
-MOST_LISTED = 10_000
-"""Groups that an answer lists."""
-GROUP_BYTES = 400
-"""What a group takes in memory: its value as a Python object twice, and its sums."""
+VALUE_BYTES = 300
+"""What a group takes in memory besides its sums: its value as a Python object, its number, and its row of a table."""
 HASH_BYTES = 16
-SHARE = 4
-"""The part of the memory that groups may take is one in so many."""
+PIECE = 2**16
+"""Rows, or groups, that are worked on at once."""
+SHARE = 3
+"""The part of the memory that groups may take is one in so many; as much again may go to hashes."""
 NAN = float("nan")
 
 FIELDS = (
@@ -36,8 +37,17 @@ FIELDS = (
     pa.field("perplexity", pa.float64()),
     pa.field("accuracy", pa.float64()),
     pa.field("brier", pa.float64()),
+    pa.field("ece", pa.float64()),
 )
 """The figures of a group, in the order that tables have them."""
+
+AS_INTEGERS = (
+    (pa.types.is_timestamp, pa.int64()),
+    (pa.types.is_duration, pa.int64()),
+    (pa.types.is_date64, pa.int64()),
+    (pa.types.is_time64, pa.int64()),
+)
+"""Types that are looked up by their numbers: as Python objects they may lose nanoseconds."""
 
 
 class Groups:
@@ -45,8 +55,10 @@ class Groups:
 
     Parameters
     ----------
-    field
-        The column.
+    name, kind
+        The column, and its type.
+    n_bins
+        Of confidence, for the calibration error of each group.
     memory
         Bytes that the job may use.
 
@@ -65,40 +77,48 @@ class Groups:
         The column holds no plain values.
     """
 
-    def __init__(self, field: pa.Field, memory: int) -> None:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if pa.types.is_nested(kind):
-            raise UsageError(
-                f"column {field.name!r} holds {field.type}", where="--by", remedy="name one of plain values"
-            )
-        self.field = field
-        self.schema = pa.schema([pa.field(field.name, kind), *FIELDS])
+    def __init__(self, name: str, kind: pa.DataType, n_bins: int, memory: int) -> None:
+        plain = plain_type(kind)
+        if pa.types.is_nested(plain) or pa.types.is_interval(plain):
+            raise UsageError(f"column {name!r} holds {kind}", where="--by", remedy="name one of plain values")
+        self.name = name
+        self._kind = _without_view(plain)
+        self._key_kind = next((key for is_kind, key in AS_INTEGERS if is_kind(plain)), self._kind)
+        self.schema = pa.schema([pa.field(name, self._kind), *FIELDS])
         self.given = 0
-        self._kind = kind
         self.give: Callable[[pa.RecordBatch], None] | None = None
-        self._most = max(1, memory // SHARE // GROUP_BYTES)
+        width = BINS + 3 * n_bins
+        self._most = max(1, memory // SHARE // (8 * width + VALUE_BYTES))
         self._most_hashes = memory // SHARE // HASH_BYTES
         self._numbers: dict[Any, int] = {}
-        self._sums = np.zeros((1024, FIGURES + 1))
-        self._seen = np.zeros(0, np.int64)
+        # Room for all: what is not used yet takes no memory, and growing would take it twice.
+        self._sums = np.zeros((self._most + PIECE, width))
+        self._hashes = np.zeros(0, np.int64)
         self._largest: Any = None
         self._ascending = True
 
     def add(self, column: pa.Array, some: Judged) -> None:
         """Count rows by this column's values."""
-        if pa.types.is_dictionary(column.type):
+        column = plain_array(column)
+        if column.type != self._kind:
             column = column.cast(self._kind)
+        for start in range(0, len(column), PIECE):
+            piece = slice(start, start + PIECE)
+            self._add(column[piece], some, piece)
+
+    def _add(self, column: pa.Array, some: Judged, piece: slice) -> None:
         encoded = column.dictionary_encode(null_encoding="encode")
-        values = [NAN if value != value else value for value in encoded.dictionary.to_pylist()]  # noqa: PLR0124 - NaN
+        values = encoded.dictionary.cast(self._key_kind).to_pylist()
+        if pa.types.is_floating(self._kind):
+            values = [NAN if value != value else value for value in values]  # noqa: PLR0124 - only NaN is not itself
         new = [value for value in values if value not in self._numbers]
         if new:
             self._meet(new)
         numbers = np.array([self._numbers[value] for value in values], np.int64)
-        codes = numbers[encoded.indices.to_numpy()] if values else np.zeros(0, np.int64)
-        kernels.tally_groups(
-            some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted, codes, self._sums
-        )
-        if len(self._numbers) > self._most and len(codes):
+        codes = numbers[encoded.indices.to_numpy()]
+        rows = (some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted)
+        kernels.tally_groups(*(array[piece] for array in rows), codes, self._sums)
+        if len(self._numbers) > self._most:
             self._make_room(int(codes[-1]))
 
     def table(self) -> pa.RecordBatch:
@@ -106,13 +126,13 @@ class Groups:
         return self._batch(list(self._numbers))
 
     def figures(self) -> list[dict[str, Any]]:
-        """Return the figures of each group, the largest first; of none if there are too many to list."""
-        if self.given or len(self._numbers) > MOST_LISTED:
-            return []
-        rows = [
-            {"value": _plain(value), "n_rows": int(self._sums[number, FIGURES]), **whole_figures(self._sums[number])}
-            for value, number in self._numbers.items()
-        ]
+        """Return the figures of each group in memory, as JSON has them, the largest first."""
+        values = list(self._numbers)
+        found = self._figures(values)
+        columns = [[_plain(value) for value in self._texts(values)], found["n_rows"].tolist()]
+        columns += [list(map(finite, found[field.name].tolist())) for field in FIELDS[1:]]
+        names = ("value", *(field.name for field in FIELDS))
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         return sorted(rows, key=lambda row: -row["n_rows"])
 
     def __len__(self) -> int:
@@ -124,39 +144,42 @@ class Groups:
             self._check_new(values)
         for value in values:
             self._numbers[value] = len(self._numbers)
-        while len(self._numbers) > len(self._sums):
-            self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)])
 
     def _check_new(self, values: list[Any]) -> None:
         """Refuse a value whose group was given away."""
         if self._ascending and all(value is not None and value > self._largest for value in values):
             return
-        again = np.isin(_hashes(values), self._seen)
-        if not again.any() and len(self._seen) == self.given:
+        hashes = _hashes(values)
+        places = np.searchsorted(self._hashes, hashes)
+        again = places < len(self._hashes)
+        again[again] = self._hashes[places[again]] == hashes[again]
+        if not again.any() and len(self._hashes) == self.given:
             return
-        value = values[int(np.argmax(again))]
+        value = self._texts(values[int(np.argmax(again)) :][:1])[0]
         raise DataError(
             f"its value {value!r} comes again after {self.given:,} other groups, too many to hold",
-            where=f"column {self.field.name!r}",
+            where=f"column {self.name!r}",
             remedy="sort the rows by it, or allow more: --memory-limit SIZE",
         )
 
     def _make_room(self, last: int) -> None:
         """Give all groups away but the last row's, which may go on."""
         kept = next(value for value, number in self._numbers.items() if number == last)
-        done = [value for value in self._numbers if value is not kept]
+        done = [value for value, number in self._numbers.items() if number != last]
         if self.give is None:
             raise DataError(
                 f"there are more than {self._most:,} groups",
-                where=f"column {self.field.name!r}",
-                remedy="write them as they come: -o groups.parquet; or allow more: --memory-limit SIZE",
+                where=f"column {self.name!r}",
+                remedy=f"write those of one column as they come: --by {self.name} -o groups.parquet; "
+                "or allow more: --memory-limit SIZE",
             )
         self._remember(done)
-        self.give(self._batch(done))
+        for start in range(0, len(done), PIECE):
+            self.give(self._batch(done[start : start + PIECE]))
         self.given += len(done)
         sums = self._sums[last].copy()
         self._numbers = {kept: 0}
-        self._sums = np.zeros((1024, FIGURES + 1))
+        self._sums[: len(done) + 1] = 0.0
         self._sums[0] = sums
 
     def _remember(self, done: list[Any]) -> None:
@@ -165,21 +188,45 @@ class Groups:
             self._ascending = None not in done and all(a < b for a, b in pairwise(in_order))
         self._largest = done[-1]
         hashes = _hashes(done)
-        if len(self._seen) + len(hashes) <= self._most_hashes:
-            self._seen = np.concatenate([self._seen, hashes])
+        if len(self._hashes) + len(hashes) <= self._most_hashes:
+            self._hashes = np.sort(np.concatenate([self._hashes, hashes]))
         elif not self._ascending:
             raise DataError(
                 f"there are more than {self.given:,} groups, in no order",
-                where=f"column {self.field.name!r}",
+                where=f"column {self.name!r}",
                 remedy="sort the rows by it, or allow more: --memory-limit SIZE",
             )
 
+    def _figures(self, values: list[Any]) -> dict[str, Array]:
+        numbers = np.array([self._numbers[value] for value in values], np.int64)
+        pieces = []
+        for start in range(0, max(1, len(numbers)), PIECE):
+            sums = self._sums[numbers[start : start + PIECE]]
+            bins = sums[:, BINS:].reshape(len(sums), -1, 3)
+            found = group_figures(sums[:, :FIGURES]) | calibration_errors(bins)
+            pieces.append(found | {"n_rows": sums[:, ROWS].astype(np.int64)})
+        return {field.name: np.concatenate([piece[field.name] for piece in pieces]) for field in FIELDS}
+
     def _batch(self, values: list[Any]) -> pa.RecordBatch:
-        sums = self._sums[[self._numbers[value] for value in values]] if values else np.zeros((0, FIGURES + 1))
-        figures = [whole_figures(one) for one in sums]
-        columns = [pa.array(values, self._kind), pa.array(sums[:, FIGURES].astype(np.int64))]
-        columns += [pa.array([one[field.name] for one in figures], pa.float64()) for field in FIELDS[1:]]
+        found = self._figures(values)
+        columns = [pa.array(values, self._key_kind).cast(self._kind)]
+        for field in FIELDS:
+            numbers = found[field.name]
+            columns.append(pa.array(numbers, field.type, mask=~np.isfinite(numbers)))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def _texts(self, values: list[Any]) -> list[Any]:
+        """Return values as people know them: times as text."""
+        if self._key_kind == self._kind or pa.types.is_duration(self._kind):
+            return values
+        texts: list[Any] = pa.array(values, self._key_kind).cast(self._kind).cast(pa.string()).to_pylist()
+        return texts
+
+
+def _without_view(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    return pa.large_binary() if pa.types.is_binary_view(kind) else kind
 
 
 def _hashes(values: list[Any]) -> Array:

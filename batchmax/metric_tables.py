@@ -1,8 +1,9 @@
 """The figures of an evaluation as rows of a table.
 
 Without groups: ``scope`` (``all``, ``class`` or ``bin``), ``name`` (of the class, or the bin's borders; null for all),
-``figure`` and ``value``. With groups: a row for each, the grouping column as it is in the input, then ``n_rows`` and
-the figures. With several grouping columns, a table as without, whose scope is the column.
+``figure`` and ``value``. With groups: a row for each, in the order in which they come; the grouping column as it is in
+the input, then ``n_rows``, ``mean_loss``, ``perplexity``, ``accuracy``, ``brier`` and ``ece``. With several grouping
+columns, a table as without, with more scopes: these columns.
 """
 
 from __future__ import annotations
@@ -58,5 +59,5 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float |
     for column, groups in found["slices"].items():
         for one in groups:
             name = None if one["value"] is None else str(one["value"])
-            for figure in ("n_rows", "mean_loss", "perplexity", "accuracy", "brier"):
+            for figure in ("n_rows", "mean_loss", "perplexity", "accuracy", "brier", "ece"):
                 yield column, name, figure, one[figure]

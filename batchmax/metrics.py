@@ -51,6 +51,8 @@ class Judged:
         What the softmax kernel left.
     pred, rank, brier
         What the judging kernel left.
+    labels
+        int64. Of rows whose labels are distributions no label is read, as their rank is 0.
     weights
         float64; empty for 1 each.
     counted
@@ -115,19 +117,12 @@ class Counts:
         """Return the headline figures."""
         sums = self.sums.sum(axis=1)
         weight = sums[WEIGHT]
-        found = whole_figures(sums)
-        bins = self.bins
-        filled = bins[:, 0] > 0
-        gaps = np.abs(bins[filled, 2] - bins[filled, 1]) / bins[filled, 0]
-        shares = bins[filled, 0] / weight if weight else bins[filled, 0]
-        return found | {
+        found = group_figures(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
+        return {name: finite(float(values[0])) for name, values in found.items()} | {
             "log_likelihood": None if sums[INFINITE] or not self.judged else finite(-sums[LOSS]),
             "top_k_accuracy": {
                 str(k): finite(top / weight) if weight else None for k, top in zip(self.top_k, self.tops, strict=True)
             },
-            "ece": finite(float((shares * gaps).sum())) if weight else None,
-            "mce": finite(float(gaps.max())) if weight else None,
-            "rmsce": finite(math.sqrt(float((shares * gaps * gaps).sum()))) if weight else None,
         }
 
     def reliability(self) -> list[dict[str, Any]]:
@@ -164,21 +159,37 @@ class Counts:
 
     def confusion_matrix(self) -> list[list[float]] | None:
         """Return the weights of rows by label and predicted class; None where there are too many classes."""
-        return [[exact(value) for value in row] for row in self.confusion.tolist()] if len(self.confusion) else None
+        if not len(self.confusion):
+            return None
+        whole = bool((self.confusion == np.floor(self.confusion)).all())
+        found: list[list[float]] = (self.confusion.astype(np.int64) if whole else self.confusion).tolist()
+        return found
 
 
-def whole_figures(sums: Array) -> dict[str, Any]:
-    """Return the figures of the sums of some rows."""
-    weight = float(sums[WEIGHT])
-    if not weight:
-        return dict.fromkeys(("mean_loss", "perplexity", "accuracy", "brier"))
-    mean = None if sums[INFINITE] else finite(float(sums[LOSS]) / weight)
-    return {
-        "mean_loss": mean,
-        "perplexity": None if mean is None else finite(math.exp(min(mean, 710.0))) if mean < 709.0 else None,
-        "accuracy": finite(float(sums[HITS]) / weight),
-        "brier": finite(float(sums[BRIER]) / weight),
-    }
+def group_figures(sums: Array) -> dict[str, Array]:
+    """Return the figures of each of n groups by its sums, (n, 5); NaN, or inf, where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        weight = sums[:, WEIGHT]
+        mean = np.where(sums[:, INFINITE] > 0, np.nan, sums[:, LOSS] / weight)
+        return {
+            "mean_loss": mean,
+            "perplexity": np.exp(mean),
+            "accuracy": sums[:, HITS] / weight,
+            "brier": sums[:, BRIER] / weight,
+        }
+
+
+def calibration_errors(bins: Array) -> dict[str, Array]:
+    """Return the calibration errors of each of n groups by its bins, (n, b, 3); NaN where nothing is in them."""
+    weights, confidences, hits = np.moveaxis(bins, 2, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gaps = np.where(weights > 0, np.abs(hits - confidences) / weights, 0.0)
+        total = weights.sum(axis=1)
+        return {
+            "ece": (weights * gaps).sum(axis=1) / total,
+            "mce": np.where(total > 0, gaps.max(axis=1), np.nan),
+            "rmsce": np.sqrt((weights * gaps * gaps).sum(axis=1) / total),
+        }
 
 
 def finite(value: float) -> float | None:

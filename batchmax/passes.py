@@ -34,6 +34,9 @@ from batchmax.threads import use_threads
 
 Array = NDArray[Any]
 
+OWN_PREFIX = "\0"
+"""Before the names of what is computed, where it is not written: no column of a file is in its way."""
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -116,15 +119,30 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
             progress.advance(rows, rows * job.row_bytes)
 
 
+def loss_of_score(file: InputFile, options: ScoreOptions) -> str | None:
+    """Return the column of a file in which ``score`` wrote the plain loss of the labels that these options name.
+
+    It has digits that the probabilities beside it have lost. None if there is no such column, or the losses are those
+    of other labels or classes, or not plain, or the file has its logits too.
+    """
+    try:
+        said = _said(file)
+        is_plain = said["class_weights"] is None and not said["options"]["label_smoothing"]
+        is_theirs = options.label in {None, said["label"]} and options.classes in {None, tuple(said["classes"] or ())}
+        column, names = said["options"]["prefix"] + "loss", arrow_schema(file).names
+        is_there = "loss" in said["outputs"] and column in names and options.logits is None and "logits" not in names
+    except (KeyError, TypeError, ValueError):
+        return None
+    return column if is_plain and is_theirs and is_there else None
+
+
 def columns_of_score(src: Any) -> list[str]:
     """Return the columns that ``score`` computed in the first file of an input; none if it did not write it."""
-    if hasattr(src, "__arrow_c_stream__"):
+    file = first_file(src)
+    if file is None:
         return []
-    file = open_file(find_files(_paths(src))[0])
     try:
-        said = json.loads((file.metadata.metadata or {})[b"batchmax"])
-        if said["command"] != "score":
-            return []
+        said = _said(file)
         prefix, outputs = said["options"]["prefix"], [*said["outputs"]]
         outputs += TOP_K_OUTPUTS if said["options"]["top_k"] else ()
         is_wide = said["layout"] == "wide"
@@ -135,6 +153,19 @@ def columns_of_score(src: Any) -> list[str]:
     return [name for name in arrow_schema(file).names if name in names or name.startswith(tuple(matrices))]
 
 
+def first_file(src: Any) -> InputFile | None:
+    """Open the first file of an input; None for what is no file."""
+    return None if hasattr(src, "__arrow_c_stream__") else open_file(find_files(_paths(src))[0])
+
+
+def _said(file: InputFile) -> dict[str, Any]:
+    """Return what ``score`` said of a file that it wrote; KeyError, TypeError or ValueError for any other file."""
+    said: dict[str, Any] = json.loads((file.metadata.metadata or {})[b"batchmax"])
+    if said["command"] != "score":
+        raise KeyError(said["command"])
+    return said
+
+
 def _paths(src: Any) -> list[str]:
     return [str(path) for path in ([src] if not isinstance(src, Sequence) or isinstance(src, str) else src)]
 
@@ -142,9 +173,7 @@ def _paths(src: Any) -> list[str]:
 def _as_written(file: InputFile, options: ScoreOptions) -> ScoreOptions:
     """Return the options with which to read a file that ``score`` wrote; the same for any other file."""
     try:
-        said = json.loads((file.metadata.metadata or {})[b"batchmax"])
-        if said["command"] != "score":
-            return options
+        said = _said(file)
         prefix, outputs, layout = said["options"]["prefix"], said["outputs"], said["layout"]
         label, classes = said["label"], said["classes"]
         column = next((name for name in ("log_probs", "probs") if name in outputs), None)

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from batchmax import __version__
@@ -29,16 +28,13 @@ from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.plan import plan_parts
 from batchmax.provenance import job_identity, output_codecs, output_schema, output_split
-from batchmax.scoring import looks_like_probabilities, read_rows, score_rows, score_table
+from batchmax.scoring import doubts_about, read_rows, score_rows, score_table
 from batchmax.sink import SUMMARY_KEY
 from batchmax.source import ParquetSource, open_source
 from batchmax.storage import STREAM
 from batchmax.stream_source import StreamSource
 from batchmax.summary import Gate, ScoreSummary, Tally
 from batchmax.threads import use_threads
-
-ROWS_LOOKED_AT = 1024
-"""Rows of the first chunk that are checked for being probabilities already."""
 
 
 def score(
@@ -150,7 +146,9 @@ class _ScoreWork:
         except SparseVectorError as error:
             raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
         if not self._looked and len(matrix):
-            self._look(matrix)
+            self._looked = True
+            for doubt in doubts_about(matrix, job):
+                self.warn(doubt)
         scores = score_rows(matrix, labels, known, job, buffers.take, self.tally.rows)
         self._bad_rows.refuse(chunk, scores.status)
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
@@ -177,19 +175,6 @@ class _ScoreWork:
         """Keep a warning for the summary, and say it."""
         self.warnings.append(text)
         self._progress.warn(text)
-
-    def _look(self, matrix: np.ndarray[Any, Any]) -> None:
-        self._looked = True
-        if self._job.n_classes == 1:
-            self.warn("there is one class, so every probability is 1 and every loss 0; is this the right column?")
-        if self._job.options.input == "logits" and looks_like_probabilities(matrix[:ROWS_LOOKED_AT]):
-            self.warn("the rows look like probabilities already; if they are: --input probs")
-        if (
-            self._job.options.input == "probs"
-            and self._job.n_classes > 1
-            and not looks_like_probabilities(np.exp(matrix[:ROWS_LOOKED_AT]))
-        ):
-            self.warn("not all rows sum to 1 as probabilities do; they are divided by their sums")
 
 
 class _Job:

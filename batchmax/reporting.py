@@ -24,12 +24,12 @@ from batchmax.loop import Progress
 from batchmax.option_values import names_of
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import STATUS_NAMES
-from batchmax.passes import columns_of_score, open_rows, rows_of
+from batchmax.passes import OWN_PREFIX, columns_of_score, open_rows, rows_of
 from batchmax.row_looks import Confidences, Pairs, RowLook
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
 from batchmax.text_files import TextFile
-from batchmax.worst import NEEDED, OWN_PREFIX, WorstRows
+from batchmax.worst import NEEDED, WorstRows
 
 if TYPE_CHECKING:
     from batchmax.report_page import Facts

@@ -39,6 +39,8 @@ Array = NDArray[Any]
 
 PROBABILITY_SLACK = 1e-3
 """How far a row of probabilities may be from summing to 1."""
+ROWS_LOOKED_AT = 1024
+"""Rows of the first chunk that are checked for being probabilities already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +223,19 @@ def looks_like_probabilities(matrix: Array) -> bool:
         return False
     inside = bool(((matrix >= 0) & (matrix <= 1)).all())
     return inside and bool((np.abs(matrix.sum(axis=1, dtype=np.float64) - 1.0) <= PROBABILITY_SLACK).all())
+
+
+def doubts_about(matrix: Array, job: Job) -> list[str]:
+    """Return what is odd about the first rows of a job, as sentences for people."""
+    doubts = []
+    if job.n_classes == 1:
+        doubts.append("there is one class, so every probability is 1 and every loss 0; is this the right column?")
+    some = matrix[:ROWS_LOOKED_AT]
+    if job.options.input == "logits" and looks_like_probabilities(some):
+        doubts.append("the rows look like probabilities already; if they are: --input probs")
+    if job.options.input == "probs" and job.n_classes > 1 and not looks_like_probabilities(np.exp(some)):
+        doubts.append("not all rows sum to 1 as probabilities do; they are divided by their sums")
+    return doubts
 
 
 def _narrow(array: pa.Array, wanted: pa.DataType) -> pa.Array:

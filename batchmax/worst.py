@@ -19,7 +19,7 @@ from batchmax.largest import Largest, decoded_type, taken
 from batchmax.loop import Progress
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import LAST_WITHOUT_LOSS
-from batchmax.passes import Seen, columns_of_score, open_rows, rows_of
+from batchmax.passes import OWN_PREFIX, Seen, columns_of_score, open_rows, rows_of
 from batchmax.scoring import carried_columns
 
 NEEDED = ("pred", "confidence", "status")
@@ -27,9 +27,6 @@ NEEDED = ("pred", "confidence", "status")
 
 FIGURES = ("label", "pred", "p_label", "p_pred", "loss")
 """The columns after the carried ones."""
-
-OWN_PREFIX = "\0"
-"""Before the names of what is computed, where it is not written: no column of a file is in its way."""
 
 
 def worst_rows(

@@ -15,6 +15,7 @@ import torch
 from sklearn import metrics
 
 import batchmax
+from batchmax import evaluation
 from batchmax import groups as groups_module
 from batchmax.errors import DataError, GateError, OutputError, UsageError
 
@@ -125,9 +126,10 @@ def test_certain_rows_are_in_the_last_bin():
     assert found.bins[-1]["high"] == 1.0
 
 
-def test_ties_go_to_the_lower_class():
-    """The label's rank counts those as large before it, and the first of the largest is predicted."""
-    logits = np.zeros((3, 20), np.float32)
+@pytest.mark.parametrize(("k", "dtype"), [(20, np.float32), (70, np.float32), (9, np.float32), (20, np.float64)])
+def test_ties_go_to_the_lower_class(k, dtype):
+    """The label's rank counts those as large before it, and the first of the largest is predicted; by every kernel."""
+    logits = np.zeros((3, k), dtype)
     found = batchmax.evaluate(table_of(logits, [0, 4, 5]), top_k=(1, 5))
     assert found.top_k_accuracy == {"1": pytest.approx(1 / 3), "5": pytest.approx(2 / 3)}
     assert [row[0] for row in found.confusion][:6] == [1, 0, 0, 0, 1, 1]
@@ -172,6 +174,9 @@ def test_what_cannot_be_judged_is_said(tmp_path):
         ({"bins": 0}, "bins"),
         ({"top_k": 13}, "of 12 classes"),
         ({"fail_if": "nonsense > 1"}, "no name"),
+        ({"fail_if": "bytes_written > 1"}, "no name"),
+        ({"class_weights": [1.0] * 12}, "plain losses"),
+        ({"label_smoothing": 0.1}, "plain losses"),
     ):
         with pytest.raises(UsageError, match=what):
             batchmax.evaluate(table, **given)
@@ -229,16 +234,98 @@ def test_a_weight_that_is_none_is_named(weight):
     assert "row 7" in caught.value.where
 
 
-def test_distributions_have_a_loss_and_nothing_else():
-    """Soft labels: the mean cross-entropy, and a warning."""
-    logits, _, _ = random_case(40)
-    targets = probs_of(logits[::-1])
-    table = table_of(logits, pa.array(list(targets.astype(np.float32)), pa.list_(pa.float32())))
-    found = batchmax.evaluate(table)
-    want = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(targets))
-    assert found.mean_loss == pytest.approx(float(want), rel=1e-6)
-    assert found.accuracy is None
+def test_rows_without_weight_count_nothing():
+    """Not even an infinite loss; a file whose weights are all 0 has no figure."""
+    logits, labels, _ = random_case(50)
+    logits[0, labels[0]] = -np.inf
+    weights = np.r_[0.0, np.ones(49)]
+    found = batchmax.evaluate(table_of(logits, labels, w=weights), sample_weight="w")
+    want = batchmax.evaluate(table_of(logits[1:], labels[1:]))
+    assert (found.mean_loss, found.accuracy, found.brier) == (want.mean_loss, want.accuracy, want.brier)
+    assert (found.infinite_losses, found.per_class, found.bins) == (0, want.per_class, want.bins)
+    nothing = batchmax.evaluate(table_of(logits, labels, w=weights * 0), sample_weight="w")
+    assert (nothing.n_rows, nothing.mean_loss, nothing.accuracy, nothing.ece) == (50, None, None, None)
+
+
+@pytest.mark.parametrize("k", [12, 40])
+def test_distributions_have_a_loss_and_a_brier_score(k):
+    """Soft labels: both, with weights and by groups, and nothing about classes."""
+    logits, _, weights = random_case(40, k)
+    targets = probs_of(logits[::-1]).astype(np.float32).astype(np.float64)
+    labels = pa.array(list(targets.astype(np.float32)), pa.list_(pa.float32()))
+    keys = np.arange(40) % 3
+    table = table_of(logits, labels, w=weights, key=keys)
+    losses = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits).double(), torch.from_numpy(targets), reduction="none"
+    ).numpy()
+    briers = ((probs_of(logits) - targets) ** 2).sum(1)
+    found = batchmax.evaluate(table, sample_weight="w", by="key")
+    assert found.mean_loss == pytest.approx(np.average(losses, weights=weights), rel=1e-6)
+    assert found.brier == pytest.approx(np.average(briers, weights=weights), rel=1e-6)
+    for one in found.slices["key"]:
+        mine = keys == one["value"]
+        assert one["mean_loss"] == pytest.approx(np.average(losses[mine], weights=weights[mine]), rel=1e-6)
+        assert one["brier"] == pytest.approx(np.average(briers[mine], weights=weights[mine]), rel=1e-6)
+        assert (one["accuracy"], one["ece"]) == (None, None)
+    assert (found.accuracy, found.ece, found.mce, found.top_k_accuracy) == (None, None, None, {"5": None})
+    assert (found.per_class, found.confusion, found.bins) == ([], None, [])
+    assert "NaN" not in found.to_json()
+    assert sum(found.losses["counts"]) == 40
     assert found.warnings
+
+
+def test_losses_that_score_wrote_are_taken(tmp_path):
+    """A probability that float16 rounds to 0 has a loss beside it; not for other labels, and not a weighted one."""
+    logits, labels, _ = random_case(300, scale=8.0)
+    path, out = tmp_path / "a.parquet", str(tmp_path / "s.parquet")
+    pq.write_table(table_of(logits, labels, other=labels[::-1]), path)
+    want = batchmax.evaluate(str(path))
+    batchmax.score(str(path), out, dtype="float16")
+    found = batchmax.evaluate(out)
+    assert found.mean_loss == pytest.approx(want.mean_loss, rel=1e-6)
+    assert (found.infinite_losses, found.status_counts) == (0, {"ok": 300})
+    assert batchmax.evaluate(out, label="other").infinite_losses > 0
+    weighted = str(tmp_path / "w.parquet")
+    batchmax.score(str(path), weighted, dtype="float16", class_weights=[2.0] * 12)
+    assert batchmax.evaluate(weighted).infinite_losses > 0
+    assert batchmax.evaluate([out, weighted]).infinite_losses > 0
+    assert batchmax.evaluate([out, out]).mean_loss == found.mean_loss
+
+
+def test_rows_that_look_odd_are_said():
+    """Probabilities taken for logits, and logits for probabilities."""
+    logits, labels, _ = random_case(20)
+    assert "look like probabilities" in batchmax.evaluate(table_of(probs_of(logits), labels)).warnings[0]
+    found = batchmax.evaluate(table_of(np.abs(logits), labels), input="probs")
+    assert "divided by their sums" in found.warnings[0]
+
+
+def test_groups_by_nanosecond(tmp_path):
+    """Times are told apart and written as they are, and are text in JSON."""
+    logits, labels, _ = random_case(6)
+    keys = pa.array([1, 2, None, 1, 2, 1], pa.timestamp("ns"))
+    out = tmp_path / "m.parquet"
+    found = batchmax.evaluate(table_of(logits, labels, key=keys), by="key", out=str(out))
+    assert [(one["value"], one["n_rows"]) for one in found.slices["key"]] == [
+        ("1970-01-01 00:00:00.000000001", 3),
+        ("1970-01-01 00:00:00.000000002", 2),
+        (None, 1),
+    ]
+    assert pq.read_table(out)["key"].combine_chunks().equals(keys.slice(0, 3))
+
+
+def test_several_columns_of_groups_are_one_table(tmp_path, monkeypatch):
+    """A row a figure, and also those that are too many to list."""
+    monkeypatch.setattr(evaluation, "MOST_LISTED", 10)
+    logits, labels, _ = random_case(44)
+    table = table_of(logits, labels, a=np.arange(44) % 2, b=np.arange(44) % 11)
+    found = batchmax.evaluate(table, by="a,b", out=str(tmp_path / "m.parquet"))
+    assert (len(found.slices["a"]), found.slices["b"]) == (2, [])
+    assert "11 groups by 'b'" in found.warnings[0]
+    rows = pq.read_table(tmp_path / "m.parquet").to_pylist()
+    written = {row["name"]: row["value"] for row in rows if (row["scope"], row["figure"]) == ("b", "n_rows")}
+    assert written == {str(number): 4.0 for number in range(11)}
+    assert "-o groups.parquet" in batchmax.evaluate(table, by="b").warnings[0]
 
 
 def by_hand(logits, labels, keys):
@@ -250,6 +337,33 @@ def by_hand(logits, labels, keys):
         mine = np.array([other == key for other in keys])
         found[key] = (int(mine.sum()), losses[mine].mean(), hits[mine].mean())
     return found
+
+
+def test_more_groups_than_are_worked_on_at_once(tmp_path, monkeypatch):
+    """They are in the answer and in the table all the same."""
+    monkeypatch.setattr(groups_module, "PIECE", 16)
+    logits, labels, _ = random_case(100, k=4)
+    names = np.arange(100) * 7 % 50
+    found = batchmax.evaluate(table_of(logits, labels, key=names), by="key", out=str(tmp_path / "m.parquet"))
+    want = by_hand(logits, labels, names.tolist())
+    assert {one["value"]: one["mean_loss"] for one in found.slices["key"]} == pytest.approx(
+        {key: loss for key, (_, loss, _) in want.items()}, rel=1e-6
+    )
+    assert pq.read_table(tmp_path / "m.parquet")["key"].to_pylist() == list(want)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_the_figures_of_a_group_are_those_of_its_rows_alone(weighted):
+    """Every one of them, calibration error included, which torchmetrics agrees on for a whole."""
+    logits, labels, weights = random_case(900)
+    keys = np.random.default_rng(1).integers(0, 4, 900)
+    given = {"bins": 7} | ({"sample_weight": "w"} if weighted else {})
+    found = batchmax.evaluate(table_of(logits, labels, w=weights, key=keys), by="key", **given)
+    for one in found.slices["key"]:
+        mine = keys == one["value"]
+        want = batchmax.evaluate(table_of(logits[mine], labels[mine], w=weights[mine]), **given)
+        for name in ("n_rows", "mean_loss", "perplexity", "accuracy", "brier", "ece"):
+            assert one[name] == pytest.approx(getattr(want, name), rel=1e-12), name
 
 
 @pytest.mark.parametrize(
@@ -277,7 +391,8 @@ def test_groups_of_any_plain_type(kind, tmp_path):
 @pytest.mark.parametrize("order", ["ascending", "together"])
 def test_any_number_of_groups_that_come_together(order, tmp_path, monkeypatch):
     """With little memory groups are written as they end; each is there once, over chunks and row groups."""
-    monkeypatch.setattr(groups_module, "GROUP_BYTES", 2**28 // 4 // 10)  # room for ten groups
+    monkeypatch.setattr(groups_module, "PIECE", 16)
+    monkeypatch.setattr(groups_module, "VALUE_BYTES", 2**28 // 3 // 11)  # room for ten groups
     logits, labels, _ = random_case(600, k=4)
     names = np.repeat(np.arange(120), 5)
     if order == "together":
@@ -291,12 +406,17 @@ def test_any_number_of_groups_that_come_together(order, tmp_path, monkeypatch):
     for row in written:
         assert (row["n_rows"], row["mean_loss"], row["accuracy"]) == pytest.approx(want[row["key"]], rel=1e-6)
     assert found.slices == {"key": []}
+    assert "120 groups by 'key' are too many to list; they are in the table" in found.warnings[0]
     with pytest.raises(DataError, match="groups"):
         batchmax.evaluate(str(path), by="key", memory_limit="256MiB")
     pq.write_table(table_of(logits, labels, key=np.arange(600) % 120), path, row_group_size=32)
     with pytest.raises(DataError, match="comes again"):
         batchmax.evaluate(str(path), by="key", out=str(tmp_path / "n.parquet"), memory_limit="256MiB")
     assert not (tmp_path / "n.parquet").exists()
+    falling = np.r_[np.arange(576)[::-1], 575]
+    pq.write_table(table_of(logits[:577], labels[:577], key=falling), path, row_group_size=32)
+    with pytest.raises(DataError, match="575 comes again"):
+        batchmax.evaluate(str(path), by="key", out=str(tmp_path / "n.parquet"), memory_limit="256MiB")
 
 
 def test_the_table_of_figures(tmp_path):

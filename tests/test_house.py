@@ -29,7 +29,7 @@ FLOORS = [
     {"comparison_result", "report_facts"},
     {"changes"},
     {"pairing"},
-    {"worst", "table_files", "row_looks"},
+    {"worst", "table_files", "row_looks", "judging"},
     {"passes"},
     {"loop", "row_checks", "recomputation"},
     {"row_values"},

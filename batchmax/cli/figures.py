@@ -12,6 +12,8 @@ from batchmax.cli.text import duration, number, printable, shell_word
 
 MOST_ROWS = 20
 """Classes and groups that are printed; JSON has them all."""
+CLASS_COLUMNS = ("class", "support", "precision", "recall", "f1", "mean_loss")
+GROUP_COLUMNS = ("value", "n_rows", "accuracy", "mean_loss", "brier", "ece")
 
 
 def show_evaluation(found: Any) -> None:
@@ -39,12 +41,10 @@ def show_evaluation(found: Any) -> None:
     if rows:
         few = len(rows) <= MOST_ROWS
         shown = rows if few else sorted(rows, key=lambda one: (one["f1"] is None, one["f1"] or 0.0))[:MOST_ROWS]
-        names = ("class", "support", "precision", "recall", "f1", "mean_loss")
-        _show("" if few else f"the {MOST_ROWS} classes of lowest F1, of {len(rows):,}", names, shown)
+        _show("" if few else f"the {MOST_ROWS} classes of lowest F1, of {len(rows):,}", CLASS_COLUMNS, shown)
     for column, groups in found.slices.items():
-        names = ("value", "n_rows", "accuracy", "mean_loss", "perplexity", "brier")
         more = f", the {MOST_ROWS} largest of {len(groups):,}" if len(groups) > MOST_ROWS else ""
-        _show(f"by {printable(column)}{more}", names, groups[:MOST_ROWS])
+        _show(f"by {printable(column)}{more}", GROUP_COLUMNS, groups[:MOST_ROWS])
 
 
 def show_calibration(found: Any, out: str) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "dense_cross_entropy",
     "divergence_rows",
     "find_structs",
+    "judge_dense",
     "judge_rows",
     "limit_threads",
     "look_up",
@@ -63,6 +64,7 @@ _wide = Kernel(_softmax.softmax_wide, 4)
 _tall = Kernel(_softmax.softmax_tall, 4)
 _judge_single = Kernel(judgement.judge_single, 6)
 _judge = Kernel(judgement.judge, 6)
+judge_dense = Kernel(judgement.judge_dense, 5)
 
 order_rows = Kernel(order.order, 5)
 top_k_rows = Kernel(order.top_k, 4)
@@ -115,6 +117,7 @@ def warmup(progress: Any = None) -> Path:
             row_moments(z, label, 1.0, maxima, rests, one, two)
             sample_rows(z, 1.0, maxima, rests, np.uint64(0), np.uint64(0), ints[0])
             judge_rows(z, label, 1.0, maxima, rests, one, ints[0], ints[1], two)
+            judge_dense(z, z, 1.0, maxima, rests, two)
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
             divergence_rows(z, z, 1.0, 1.0, one)
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
@@ -128,7 +131,7 @@ def warmup(progress: Any = None) -> Path:
         empty, empty, places, places, empty, labels, empty, counted, labels,
         np.zeros((5, 2)), empty, none, none, none, labels, np.zeros((2, 0), np.int64),
     )  # fmt: skip
-    tally_groups(empty, empty, places, empty, empty, counted, labels, none)
+    tally_groups(empty, empty, places, empty, empty, counted, labels, np.zeros((0, 9)))
     packed = np.zeros(1, np.uint8)
     count_texts(packed[:0])
     text_lengths(packed[:0], np.zeros(0))

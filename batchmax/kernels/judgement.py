@@ -43,7 +43,7 @@ def judge_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
                 known[0, 0] = m
                 prepare(known, high, low)
                 _, rest = exponentials(
-                    row, k, 0, m, high, low, known[1, 0], known[2, 0], known[3, 0], address(spare, 0), address(end, 0)
+                    row, k, k, m, high, low, known[1, 0], known[2, 0], known[3, 0], address(spare, 0), address(end, 0)
                 )
                 unit = exp2_single(c * m - (fma(m, high, SINGLE_ROUNDER) - SINGLE_ROUNDER) + SHIFT)
                 brier[i] = _brier(1.0 + rest / unit, rests[i], nll[i])
@@ -86,6 +86,18 @@ def judge(z, labels, beta, maxima, rests, nll, pred, rank, brier):
         pred[i] = best
         rank[i] = above if is_class else 0
         brier[i] = _brier(_squares(z, i, m, beta), rests[i], nll[i])
+
+
+def judge_dense(z, targets, beta, maxima, rests, brier):
+    """Fill brier, (n,) float64, as :func:`judge` does, for (n, K) targets: distributions over the classes."""
+    n, k = z.shape
+    for i in prange(n):
+        m = z.dtype.type(maxima[i])
+        added = 0.0
+        for j in range(k):
+            lacking = shifted_exp(z[i, j], m, beta) / (1.0 + rests[i]) - targets[i, j]
+            added = add_any_order(added, lacking * lacking)
+        brier[i] = added if rests[i] == rests[i] else np.nan
 
 
 @compiled

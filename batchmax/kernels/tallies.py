@@ -7,7 +7,9 @@ from batchmax.kernels.softmax import add_exactly
 
 WEIGHT, LOSS, BRIER, HITS, INFINITE, FIGURES = 0, 1, 2, 3, 4, 5
 """Places in the sums of a whole, or of a group: of weights, of weighted losses, Brier scores and hits, and how many
-losses were infinite."""
+losses of rows that weigh something were infinite. Hits are NaN where a label is no class."""
+ROWS, BINS = 5, 6
+"""Places in the sums of a group alone: how many rows there were, and from where on its bins are."""
 SUPPORT, PREDICTED, RIGHT, CLASS_LOSS = 0, 1, 2, 3
 """Places in the sums of a class."""
 
@@ -36,7 +38,8 @@ def tally_rows(
     ----------
     nll, rests, brier : (n,) float64
     pred, rank : (n,) int32
-        What the softmax and the judging kernel leave of rows.
+        What the softmax and the judging kernel leave of rows. Rank 0 says that the label is no class, but a
+        distribution over them: then the row has a loss and a Brier score, and nothing else is counted.
     labels : (n,) int64
     weights : (n,) float64, or (0,) for 1 each
     counted : (n,) bool
@@ -63,19 +66,22 @@ def tally_rows(
         if not counted[i]:
             continue
         w = weights[i] if weights.shape[0] != 0 else 1.0
+        _add(sums, WEIGHT, w)
+        _add(sums, BRIER, w * brier[i])
+        _add(sums, HITS, _weight_within(1, rank[i], w))
+        if nll[i] < np.inf:
+            _add(sums, LOSS, w * nll[i])
+        elif w != 0.0:
+            sums[INFINITE, 0] += 1.0
+        losses[int(min(10.0 * nll[i], losses.shape[0] - 1.0))] += 1
+        for j in range(top_k.shape[0]):
+            tops[j] += _weight_within(top_k[j], rank[i], w)
+        if rank[i] == 0:
+            continue
         y = labels[i]
         p = pred[i]
         hit = rank[i] == 1
         confidence = 1.0 / (1.0 + rests[i])
-        _add(sums, WEIGHT, w)
-        _add(sums, BRIER, w * brier[i])
-        _add(sums, HITS, w if hit else 0.0)
-        if nll[i] == np.inf:
-            sums[INFINITE, 0] += 1.0
-        else:
-            _add(sums, LOSS, w * nll[i])
-        for j in range(top_k.shape[0]):
-            tops[j] += w if rank[i] <= top_k[j] else 0.0
         classes[y, SUPPORT] += w
         classes[p, PREDICTED] += w
         classes[y, RIGHT] += w if hit else 0.0
@@ -86,7 +92,6 @@ def tally_rows(
         bins[at, 0] += w
         bins[at, 1] += w * confidence
         bins[at, 2] += w if hit else 0.0
-        losses[int(min(10.0 * nll[i], losses.shape[0] - 1.0))] += 1
         confidences[1 if hit else 0, _bin(confidence, n_widths)] += 1
 
 
@@ -99,27 +104,39 @@ def tally_groups(nll, rests, rank, brier, weights, counted, groups, sums):
         As for :func:`tally_rows`.
     groups : (n,) int64
         The number of each row's group.
-    sums : (n_groups, 6) float64
-        As named above, and last how many rows there were.
+    sums : (n_groups, 6 + 3 b) float64
+        As named above; for each of b bins its weights, and weighted confidences and hits.
     """
+    n_bins = (sums.shape[1] - BINS) // 3
     for i in range(nll.shape[0]):
         g = groups[i]
-        sums[g, FIGURES] += 1.0
+        sums[g, ROWS] += 1.0
         if not counted[i]:
             continue
         w = weights[i] if weights.shape[0] != 0 else 1.0
         sums[g, WEIGHT] += w
         sums[g, BRIER] += w * brier[i]
-        sums[g, HITS] += w if rank[i] == 1 else 0.0
-        if nll[i] == np.inf:
-            sums[g, INFINITE] += 1.0
-        else:
+        hit = _weight_within(1, rank[i], w)
+        sums[g, HITS] += hit
+        if nll[i] < np.inf:
             sums[g, LOSS] += w * nll[i]
+        elif w != 0.0:
+            sums[g, INFINITE] += 1.0
+        confidence = 1.0 / (1.0 + rests[i])
+        at = BINS + 3 * _bin(confidence, n_bins)
+        sums[g, at] += w
+        sums[g, at + 1] += w * confidence
+        sums[g, at + 2] += hit
 
 
 @compiled
 def _add(sums, place, value):
     sums[place, 0], sums[place, 1] = add_exactly(sums[place, 0], sums[place, 1], value)
+
+
+@compiled
+def _weight_within(k, rank, w):
+    return np.nan if rank == 0 else w if rank <= k else 0.0
 
 
 @compiled

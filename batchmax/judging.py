@@ -1,0 +1,158 @@
+"""Rows held against their labels: what of each an evaluation counts, with its weight.
+
+Knows how rows are read, and not what is made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.arrow import column_array, column_types, number_values, plain_array, plain_type, valid_rows
+from batchmax.columns import close_match
+from batchmax.errors import DataError, UsageError
+from batchmax.metrics import Judged
+from batchmax.options import ScoreOptions
+from batchmax.outputs import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
+from batchmax.passes import OWN_PREFIX, Seen, first_file, loss_of_score, open_rows
+from batchmax.scoring import doubts_about
+from batchmax.source import ParquetSource
+from batchmax.stream_source import StreamSource
+
+Array = NDArray[Any]
+
+
+class Judging:
+    """Logits, or what ``score`` wrote, and how their rows are judged.
+
+    Parameters
+    ----------
+    src, options
+        What is read, and how.
+    by
+        Columns that are read besides.
+    sample_weight
+        A column of weights; None for 1 each.
+
+    Attributes
+    ----------
+    source
+        The rows, for :func:`batchmax.passes.rows_of`.
+    is_dense
+        Whether labels are distributions.
+    doubts
+        What is odd about the first rows; None until they were seen.
+
+    Raises
+    ------
+    UsageError
+        An option or a column that cannot be, or no label.
+    DataError
+        An input that cannot be read.
+    """
+
+    def __init__(self, src: Any, options: ScoreOptions, by: Sequence[str], sample_weight: str | None) -> None:
+        if options.label == "none":
+            raise UsageError(
+                "nothing can be judged without labels", where="--label", remedy="name the column of labels"
+            )
+        for name, value in (("--class-weights", options.class_weights), ("--label-smoothing", options.label_smoothing)):
+            if value:
+                raise UsageError("a model is judged by its plain losses", where=name, remedy="leave it out")
+        file = first_file(src)
+        written = None if file is None else loss_of_score(file, options)
+        self.source = _opened(src, options, by, sample_weight, written)
+        label = self.source.job.label
+        if label is None:
+            raise UsageError(
+                "there is no label column, and nothing can be judged without labels",
+                where="--label",
+                remedy=close_match("label", self.source.schema.names) + "name it: --label NAME",
+            )
+        if sample_weight is not None:
+            _check_weights(sample_weight, column_types(self.source.schema)[sample_weight])
+        self.is_dense = label.kind == "distribution"
+        self.doubts: list[str] | None = None
+        self._weight = sample_weight
+        is_same = all(loss_of_score(one, options) == written for one in self.source.files)
+        self._written = written if is_same else None
+
+    def judge(self, seen: Seen) -> Judged:
+        """Return what of some rows is counted.
+
+        Raises
+        ------
+        DataError
+            A weight that is none.
+        """
+        job, labels, n = self.source.job, seen.labels, len(seen.matrix)
+        if self.doubts is None and n:
+            self.doubts = doubts_about(seen.matrix[seen.scores.status > LAST_WITHOUT_PROBS], job)
+        weights = np.zeros(0) if self._weight is None else self._weights(seen, self._weight)
+        pred, rank, brier = np.empty(n, np.int32), np.zeros(n, np.int32), np.empty(n)
+        rows, beta, indices = seen.scores.rows, job.options.beta, labels.indices
+        if indices is None:
+            kernels.judge_dense(seen.matrix, labels.targets, beta, rows.maxima, rows.rests, brier)
+            indices = np.zeros(0, np.int64)
+        else:
+            kernels.judge_rows(seen.matrix, indices, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+        nll = self._losses(seen)
+        counted = seen.scores.status > LAST_WITHOUT_LOSS
+        return Judged(replace(rows, nll=nll), indices, pred, rank, brier, weights, counted)
+
+    def _losses(self, seen: Seen) -> Array:
+        """Return the losses, as they were written where they were."""
+        nll, status = seen.scores.nll, seen.scores.status
+        if nll is None or self._written is None:
+            return np.zeros(0) if nll is None else nll
+        column = plain_array(column_array(seen.chunk.batch, self._written))
+        losses = np.where(valid_rows(column), number_values(column).astype(np.float64), nll)
+        # The label's probability was rounded to 0 when it was written, and its loss was not.
+        status[(status == Status.MASKED_LABEL) & np.isfinite(losses)] = Status.OK
+        return losses
+
+    def _weights(self, seen: Seen, name: str) -> Array:
+        column = plain_array(column_array(seen.chunk.batch, name))
+        weights = number_values(column).astype(np.float64)
+        wrong = ~valid_rows(column) | ~(np.isfinite(weights) & (weights >= 0))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            value = column[row].as_py()
+            raise DataError(
+                f"the weight is {'null' if value is None else value}",
+                where=seen.chunk.place(row),
+                remedy="weights are numbers from 0 on; mend them, or leave --sample-weight out",
+            )
+        return weights
+
+
+def _opened(
+    src: Any, options: ScoreOptions, by: Sequence[str], sample_weight: str | None, written: str | None
+) -> ParquetSource | StreamSource:
+    """Open what is judged, with the columns that options asked for and nothing else."""
+    asked = dict.fromkeys(by, "--by")
+    if sample_weight is not None:
+        asked[sample_weight] = "--sample-weight"
+    columns = tuple(asked) if written is None or written in asked else (*asked, written)
+    options = replace(options, outputs=("loss",), columns=columns, exclude=(), top_k=None, rejects=None, fail_if=None)
+    try:
+        return open_rows(src, replace(options, prefix=OWN_PREFIX))
+    except UsageError as error:
+        if error.where.endswith("--columns"):
+            option = next((option for name, option in asked.items() if repr(name) in error.what), "--columns")
+            error.where = error.where.removesuffix("--columns") + option
+        raise
+
+
+def _check_weights(name: str, kind: pa.DataType) -> None:
+    plain = plain_type(kind)
+    if not (pa.types.is_integer(plain) or pa.types.is_floating(plain)):
+        raise UsageError(
+            f"column {name!r} holds {kind}, not numbers", where="--sample-weight", remedy="name another column"
+        )
