@@ -38,50 +38,16 @@ arXiv 1511.05042, for ``taylor`` and ``spherical`` (theirs adds a small constant
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from batchmax import kernels
-from batchmax.kernels import alternatives as codes
+from batchmax.activations import ACTIVATIONS, LOSSES, OF_A_MARGIN, ActivationName, Kind, LossName, loss_of
 
 Array = NDArray[Any]
-ActivationName = Literal["softmax", "argmax", "sigmoid", "sum", "taylor", "spherical"]
-LossName = Literal["cross_entropy", "hinge", "squared_hinge", "mse", "brier", "binary_cross_entropy"]
 Reduction = Literal["none", "mean", "sum"]
-
-NORMALISED = ("cross_entropy", "mse")
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An activation: its number in the kernels, and the losses that go with it, the usual one first."""
-
-    code: int
-    losses: tuple[str, ...]
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "softmax": Activation(codes.SOFTMAX, ("cross_entropy", "mse", "hinge", "squared_hinge")),
-    "argmax": Activation(codes.ARGMAX, ("hinge", "squared_hinge", "mse")),
-    "sigmoid": Activation(codes.SIGMOID, ("binary_cross_entropy", "mse")),
-    "sum": Activation(codes.SUM, NORMALISED),
-    "taylor": Activation(codes.TAYLOR, NORMALISED),
-    "spherical": Activation(codes.SPHERICAL, NORMALISED),
-}
-"""All there are, and the pairs that make sense."""
-
-LOSSES: dict[str, int] = {
-    "cross_entropy": codes.CROSS_ENTROPY,
-    "hinge": codes.HINGE,
-    "squared_hinge": codes.SQUARED_HINGE,
-    "mse": codes.MSE,
-    "brier": codes.MSE,
-    "binary_cross_entropy": codes.BINARY_CROSS_ENTROPY,
-}
-"""The losses' numbers in the kernels; ``brier`` is another name of ``mse``."""
 
 
 def activate(
@@ -120,10 +86,11 @@ def activate(
     >>> activate([10.0, 20.0], "sum").round(4).tolist()
     [0.3333, 0.6667]
     """
+    number = int(_kind(activation).number)
     z, beta, dtype, moved = _rows(logits, axis, temperature)
     probs = np.empty_like(z)
     if z.size:
-        kernels.activate_rows(z, _activation(activation).code, beta, probs)
+        kernels.activate_rows(z, number, beta, probs, np.empty((0, z.shape[1])))
     return np.moveaxis(probs.reshape(moved), -1, axis).astype(dtype, copy=False)
 
 
@@ -174,12 +141,8 @@ def loss(
     >>> loss([[8.0, 0.0]], [1], loss="mse", grad=True)[1].round(3).tolist()
     [[0.001, -0.001]]
     """
-    chosen = _activation(activation)
-    name = loss or chosen.losses[0]
-    if name not in LOSSES or ("mse" if name == "brier" else name) not in chosen.losses:
-        raise ValueError(
-            f"loss {name!r} does not go with activation {activation!r}: choose of {', '.join(chosen.losses)}"
-        )
+    chosen = _kind(activation)
+    name = loss_of(activation, loss)
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}")
     z, beta, dtype, moved = _rows(logits, axis, temperature)
@@ -187,10 +150,10 @@ def loss(
     if k == 0:
         raise ValueError("a loss needs at least one class")
     indices, targets = _labels(labels, axis, moved, k)
-    if len(targets) and "hinge" in name:
+    if len(targets) and name in OF_A_MARGIN:
         raise ValueError(f"{name} needs class indices, not targets")
     found, gradients = np.empty(n), np.empty((n if grad else 0, k))
-    kernels.loss_rows(z, indices, targets, chosen.code, LOSSES[name], beta, found, gradients)
+    kernels.loss_rows(z, indices, targets, int(chosen.number), int(LOSSES[name]), beta, found, gradients)
     share = 1.0 / n if reduction == "mean" and n else 1.0
     with np.errstate(over="ignore", invalid="ignore"):
         result: Any
@@ -204,7 +167,7 @@ def loss(
     return result, gradient
 
 
-def _activation(name: str) -> Activation:
+def _kind(name: str) -> Kind:
     if name not in ACTIVATIONS:
         raise ValueError(f"no activation is called {name!r}: choose of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

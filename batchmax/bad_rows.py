@@ -13,6 +13,13 @@ from batchmax.job import Job
 from batchmax.matrices import first_row_length, read_matrix
 from batchmax.outputs import Status
 
+NO_ANSWER = {
+    "sum": "the logits are all 0, or some are below 0 and some above, or one is -inf",
+    "taylor": "a logit is -inf, or infinite over the temperature",
+    "spherical": "the logits are all 0, or one is -inf",
+}
+"""What is odd about a row without NaN and +inf that an activation cannot be computed of."""
+
 
 def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> tuple[str, str]:
     """Return what is wrong with a bad row, and a hint for its kind of trouble (empty where there is none)."""
@@ -29,10 +36,14 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
         return f"{what} at class {int(np.argmax(odd))}", ""
     if status == Status.ALL_MASKED:
         return "every logit is -inf", ""
+    if status == Status.NO_ANSWER:
+        return f"{job.options.activation} has no answer: {NO_ANSWER[job.options.activation]}", ""
     if status == Status.BAD_LABEL and job.label is not None:
         value = batch.slice(row, 1)
         given = _plain_value(value, job.label.name)
         if job.label.kind == "distribution":
+            if not job.label.sums_to_1:
+                return f"the labels are not {job.n_classes:,} numbers from 0 to 1", ""
             return f"the labels are no distribution over {job.n_classes:,} classes", ""
         if given == job.n_classes and job.label.kind == "index":
             return (

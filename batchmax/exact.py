@@ -22,7 +22,7 @@ MOST_ULPS = 3.0
 """How far a probability or a loss may be from its exact value."""
 
 # Operators such as + would use the context of whoever calls; nothing here does.
-_EXACT = Context(prec=34, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation, DivisionByZero])
+EXACT = Context(prec=34, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation, DivisionByZero])
 # An exponent of -745 keeps 31 digits behind the point in 34, so its power has about as many: float64 shows 16.
 _ZERO, _ONE, _INFINITE = Decimal(0), Decimal(1), Decimal("Infinity")
 _NEGLIGIBLE = Decimal(-12_000)
@@ -47,31 +47,34 @@ class ExactRow:
         for logit in logits:
             if logit not in known:
                 # Decimal numbers are exact operands, and each result is rounded once.
-                shifted = _EXACT.multiply(factor, _EXACT.subtract(Decimal(logit), largest))
-                known[logit] = shifted, _EXACT.exp(shifted) if shifted > _NEGLIGIBLE else _ZERO
+                shifted = EXACT.multiply(factor, EXACT.subtract(Decimal(logit), largest))
+                known[logit] = shifted, EXACT.exp(shifted) if shifted > _NEGLIGIBLE else _ZERO
         terms = [known[logit] for logit in logits]
-        self._shifted = [shifted for shifted, _ in terms]
-        self._powers = [power for _, power in terms]
-        self._largest = _EXACT.multiply(factor, largest)
-        others = list(self._powers)
-        others[max(range(len(logits)), key=logits.__getitem__)] = _ZERO
+        self._set([shifted for shifted, _ in terms], [power for _, power in terms])
+        self._largest = EXACT.multiply(factor, largest)
+
+    def _set(self, shifted: list[Decimal], powers: list[Decimal]) -> None:
+        """Take what is divided by its sum, the largest of it 1, and its logarithms."""
+        self._shifted, self._powers = shifted, powers
+        others = list(powers)
+        others[max(range(len(powers)), key=powers.__getitem__)] = _ZERO
         self._rest = _sum(others)
 
     @cached_property
     def probs(self) -> list[Decimal]:
         """The K probabilities."""
-        total = _EXACT.add(_ONE, self._rest)
-        return [_EXACT.divide(power, total) for power in self._powers]
+        total = EXACT.add(_ONE, self._rest)
+        return [EXACT.divide(power, total) for power in self._powers]
 
     @cached_property
     def log_probs(self) -> list[Decimal]:
         """Their logarithms."""
-        return [_EXACT.subtract(shifted, self._log_sum) for shifted in self._shifted]
+        return [EXACT.subtract(shifted, self._log_sum) for shifted in self._shifted]
 
     @property
     def logsumexp(self) -> Decimal:
         """The logarithm of the sum of the exponentials of beta times the logits."""
-        return _EXACT.add(self._largest, self._log_sum)
+        return EXACT.add(self._largest, self._log_sum)
 
     @property
     def largest(self) -> Decimal:
@@ -87,32 +90,32 @@ class ExactRow:
         """
         n_classes = len(self._shifted)
         smoothing = Decimal(label_smoothing)
-        uniform = _EXACT.divide(smoothing, Decimal(n_classes))
-        left = _EXACT.subtract(_ONE, smoothing)
+        uniform = EXACT.divide(smoothing, Decimal(n_classes))
+        left = EXACT.subtract(_ONE, smoothing)
         if isinstance(target, int):
             shares = {target: left}
         else:
-            shares = {index: _EXACT.multiply(left, Decimal(share)) for index, share in enumerate(target) if share}
+            shares = {index: EXACT.multiply(left, Decimal(share)) for index, share in enumerate(target) if share}
         parts = []
         for index in range(n_classes) if uniform else shares:
-            share = _EXACT.add(shares.get(index, _ZERO), uniform)
+            share = EXACT.add(shares.get(index, _ZERO), uniform)
             if weights is not None:
-                share = _EXACT.multiply(share, Decimal(weights[index]))
+                share = EXACT.multiply(share, Decimal(weights[index]))
             if share:
                 # Two terms that are not negative: nothing cancels.
-                parts.append(_EXACT.multiply(share, _EXACT.subtract(self._log_sum, self._shifted[index])))
+                parts.append(EXACT.multiply(share, EXACT.subtract(self._log_sum, self._shifted[index])))
         return _sum(parts)
 
     @cached_property
     def _log_sum(self) -> Decimal:
         """The logarithm of one plus the rest, which keeps its digits where the rest is tiny."""
         rest = self._rest
-        if rest.adjusted() < -_EXACT.prec // 2:
+        if rest.adjusted() < -EXACT.prec // 2:
             # Of the series x - x**2/2 + x**3/3 …, what follows is smaller than the last digit.
-            return _EXACT.subtract(rest, _EXACT.divide(_EXACT.multiply(rest, rest), Decimal(2)))
-        context = _EXACT.copy()
-        context.prec += _EXACT.prec // 2
-        return _EXACT.plus(context.ln(context.add(_ONE, rest)))
+            return EXACT.subtract(rest, EXACT.divide(EXACT.multiply(rest, rest), Decimal(2)))
+        context = EXACT.copy()
+        context.prec += EXACT.prec // 2
+        return EXACT.plus(context.ln(context.add(_ONE, rest)))
 
 
 def ulps(got: float, exact: Decimal, dtype: np.dtype[Any], unit_at: Decimal | None = None) -> float:
@@ -133,8 +136,8 @@ def ulps(got: float, exact: Decimal, dtype: np.dtype[Any], unit_at: Decimal | No
     tiny = float(info.tiny)
     if info.dtype == np.float64 and exact.copy_abs() < Decimal(tiny) and abs(got) <= tiny:
         return 0.0
-    off = _EXACT.subtract(Decimal(got), exact).copy_abs()
-    return float(_EXACT.divide(off, _unit(exact if unit_at is None else unit_at, info)))
+    off = EXACT.subtract(Decimal(got), exact).copy_abs()
+    return float(EXACT.divide(off, _unit(exact if unit_at is None else unit_at, info)))
 
 
 def loss_ulps(got: float, exact: Decimal, dtype: np.dtype[Any], n_classes: int) -> float:
@@ -159,5 +162,5 @@ def _unit(value: Decimal, info: np.finfo[Any]) -> Decimal:
 def _sum(terms: Sequence[Decimal]) -> Decimal:
     total = _ZERO
     for term in terms:
-        total = _EXACT.add(total, term)
+        total = EXACT.add(total, term)
     return total

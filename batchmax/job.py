@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.activations import OF_A_MARGIN
 from batchmax.columns import LogitsColumn, OutputLayout, close_match, find_logits
 from batchmax.columns_out import STATUS_TYPE, matrix_fields
 from batchmax.errors import DataError, UsageError
@@ -56,6 +57,8 @@ class Job:
     def result_bytes(self) -> int:
         """The bytes of one row of results: matrices as they are computed, and as they are written if that differs."""
         matrices = sum(OUTPUTS[name].kind == "matrix" for name in self.outputs)
+        if self.options.activation != "softmax":
+            matrices += 2
         written = 0 if self.dtype == self.logits.dtype else self.dtype.itemsize
         name = 4 if self.classes is None else sum(map(len, self.classes)) // len(self.classes) + 4
         top_k = (name + 8 + self.dtype.itemsize) * (self.options.top_k or 0) + name
@@ -88,8 +91,9 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     """
     logits = find_logits(schema, options)
     dtype = np.dtype(options.dtype or logits.dtype)
-    if options.dtype == "float64" or options.input == "probs" or options.scale is not None:
-        # The logarithm of a probability needs more digits than the probability has, and a scaled logit, too.
+    if options.dtype == "float64" or options.input == "probs" or options.scale is not None or not options.is_usual:
+        # The logarithm of a probability needs more digits than the probability has, and a scaled logit, too. What is
+        # computed by other means than the usual ones is computed in float64.
         logits = replace(logits, dtype=np.dtype(np.float64))
     n_classes = logits.n_classes or first_length
     if not n_classes:
@@ -106,6 +110,12 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     label = find_label(schema, options, classes)
     notes = [f"logits: {logits.why}, {n_classes:,} classes"]
     outputs = _choose_outputs(options, label)
+    if label is not None and label.kind == "distribution" and options.loss_name in OF_A_MARGIN:
+        raise UsageError(
+            f"{options.loss_name} needs class labels, and column {label.name!r} holds distributions",
+            where="--loss",
+            remedy="choose another loss, or name another column with --label",
+        )
     if options.outputs is None and label is None and options.label != "none":
         notes.append("no label column, so probs alone are written; name one with --label to get losses")
     gate = Gate(options.fail_if) if options.fail_if is not None else None

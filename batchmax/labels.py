@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from batchmax.activations import ACTIVATIONS
 from batchmax.arrow import (
     column_array,
     column_types,
@@ -47,12 +48,16 @@ IGNORED_INDEX = int(np.iinfo(np.int64).min)
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """The label column: what a label of it is, and where names are looked up (text to index)."""
+    """The label column: what a label of it is, and where names are looked up (text to index).
+
+    ``sums_to_1`` is whether a distribution must; under sigmoid each class is for itself.
+    """
 
     name: str
     kind: LabelKind
     lookup: dict[str, int] | None
     why: str
+    sums_to_1: bool = True
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...
             raise UsageError(
                 error.what, where="--label", remedy="name another column: --label NAME, or none: --label none"
             ) from error
-        return LabelColumn(name, "distribution", None, why)
+        return LabelColumn(name, "distribution", None, why, ACTIVATIONS[options.activation].is_distribution)
     raise UsageError(
         f"{what} cannot hold labels",
         where="--label",
@@ -202,7 +207,7 @@ def read_labels(
         Where memory for target distributions comes from if they must be copied.
     """
     if label.kind == "distribution":
-        targets, status = _read_targets(batch, label.name, n_classes, dtype, take)
+        targets, status = _read_targets(batch, label, n_classes, dtype, take)
         return Labels(None, targets, status, ignore_index)
     array = column_array(batch, label.name)
     lookup = label.lookup or {}
@@ -343,18 +348,19 @@ def _look_up_numbers(
 
 
 def _read_targets(
-    batch: pa.RecordBatch, name: str, n_classes: int, dtype: np.dtype[Any], take: Take
+    batch: pa.RecordBatch, label: LabelColumn, n_classes: int, dtype: np.dtype[Any], take: Take
 ) -> tuple[Matrix, Statuses | None]:
-    form = LogitsColumn((name,), "list", None, dtype)
+    form = LogitsColumn((label.name,), "list", None, dtype)
     targets, found = read_matrix(batch, form, n_classes, take)
     # A NaN makes both comparisons false, an infinity the second.
     with np.errstate(invalid="ignore"):
         sums = targets.sum(axis=1, dtype=np.float64)
-    good = (targets.min(axis=1, initial=np.inf) >= 0) & (np.abs(sums - 1) <= SUM_TOLERANCE)
+    fits = np.abs(sums - 1) <= SUM_TOLERANCE if label.sums_to_1 else targets.max(axis=1, initial=0.0) <= 1
+    good = (targets.min(axis=1, initial=np.inf) >= 0) & fits
     if found is None and good.all():
         return targets, None
     status = np.where(good, Status.OK, Status.BAD_LABEL).astype(np.uint8)
     if found is not None:
         status[found != Status.OK] = Status.BAD_LABEL
-        status[~valid_rows(column_array(batch, name))] = Status.UNLABELLED
+        status[~valid_rows(column_array(batch, label.name))] = Status.UNLABELLED
     return targets, status

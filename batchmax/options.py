@@ -15,6 +15,7 @@ from functools import cache
 from numbers import Integral, Real
 from typing import Any, Literal, get_type_hints
 
+from batchmax.activations import ACTIVATIONS, ActivationName, LossName, loss_of
 from batchmax.calibrated import read_calibration
 from batchmax.errors import UsageError
 from batchmax.option_values import check_type, names_of, parse_bytes, read_class_weights, read_classes
@@ -63,6 +64,9 @@ class ScoreOptions:
         the logits must have. None: none.
     scale, bias
         One number a class, by which the logits become ``scale * z + bias``, in float64. None: 1 and 0.
+    activation, loss
+        What makes probabilities of logits, and the loss column, of :data:`batchmax.activations.ACTIVATIONS`:
+        ``softmax`` unless given, and the loss that usually goes with it, ``cross_entropy`` for softmax.
     outputs
         The columns to compute, names of :data:`batchmax.outputs.OUTPUTS`, in the order to write them. None: ``probs``,
         and ``loss`` where there is a label.
@@ -124,6 +128,8 @@ class ScoreOptions:
     calibrated_classes: int | None = None
     scale: tuple[float, ...] | None = None
     bias: tuple[float, ...] | None = None
+    activation: ActivationName = "softmax"
+    loss: LossName | None = None
     outputs: tuple[str, ...] | None = None
     seed: int = 0
     top_k: int | None = None
@@ -190,6 +196,7 @@ class ScoreOptions:
                 )
             if OUTPUTS[name].needs_label and self.label == "none":
                 raise UsageError(f"{name} needs a label", where="--outputs", remedy="name its column with --label")
+        self._check_activation()
         _check_unique("--outputs", self.outputs or ())
         _check_unique("--classes", self.classes or ())
         if self.rejects is not None and self.on_bad_row != "drop":
@@ -204,6 +211,49 @@ class ScoreOptions:
                 raise UsageError(
                     f"a weight is {weight:g}", where="--class-weights", remedy="weights are finite and not negative"
                 )
+
+    @property
+    def loss_name(self) -> str:
+        """The loss that was asked for, or goes with the activation."""
+        return loss_of(self.activation, self.loss)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is softmax and cross-entropy."""
+        return (self.activation, self.loss_name) == ("softmax", "cross_entropy")
+
+    def _check_activation(self) -> None:
+        """Check that an activation, a loss and what else is asked for go together."""
+        try:
+            loss = self.loss_name
+        except ValueError as error:
+            raise UsageError(str(error), where="--loss", remedy="batchmax show --alternatives compares them") from error
+        if loss != "cross_entropy" and (self.class_weights is not None or self.label_smoothing):
+            raise UsageError(f"{loss} has neither class weights nor smoothing", where="--loss", remedy="leave them out")
+        if self.activation == "softmax":
+            return
+        kind = ACTIVATIONS[self.activation]
+        for name in self.outputs or ():
+            if OUTPUTS[name].of == "softmax" or (OUTPUTS[name].of == "distribution" and not kind.is_distribution):
+                raise UsageError(
+                    f"{name} means nothing under {self.activation}", where="--outputs", remedy="leave it out"
+                )
+        if self.top_k is not None and not kind.is_distribution:
+            raise UsageError(
+                f"the most probable classes mean nothing under {self.activation}",
+                where="--top-k",
+                remedy="leave it out",
+            )
+        if self.input != "logits":
+            raise UsageError(
+                f"{self.activation} is computed of logits, not of {self.input}",
+                where="--activation",
+                remedy="give logits",
+            )
+        if self.calibration is not None or self.scale is not None:
+            raise UsageError(
+                "what calibrate found holds for softmax alone", where="--calibration", remedy="leave one out"
+            )
 
 
 def score_options(**given: Any) -> ScoreOptions:

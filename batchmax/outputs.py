@@ -17,26 +17,28 @@ Kind = Literal["matrix", "float", "int32", "bool", "status"]
 class Output:
     """One output column.
 
-    ``kind`` is its shape and type: ``matrix`` is one number per class, ``float`` is at least float32.
+    ``kind`` is its shape and type: ``matrix`` is one number per class, ``float`` is at least float32. ``of`` is what it
+    is computed of: any activation, one whose numbers sum to 1, or softmax alone.
     """
 
     kind: Kind
     needs_label: bool
+    of: Literal["any", "distribution", "softmax"] = "any"
 
 
 OUTPUTS: dict[str, Output] = {
     "probs": Output("matrix", False),
-    "log_probs": Output("matrix", False),
+    "log_probs": Output("matrix", False, "distribution"),
     "loss": Output("float", True),
     "pred": Output("int32", False),
-    "confidence": Output("float", False),
-    "margin": Output("float", False),
-    "entropy": Output("float", False),
-    "logsumexp": Output("float", False),
+    "confidence": Output("float", False, "distribution"),
+    "margin": Output("float", False, "distribution"),
+    "entropy": Output("float", False, "distribution"),
+    "logsumexp": Output("float", False, "softmax"),
     "rank": Output("int32", True),
     "correct": Output("bool", True),
-    "el2n": Output("float", True),
-    "sample": Output("int32", False),
+    "el2n": Output("float", True, "distribution"),
+    "sample": Output("int32", False, "distribution"),
     "status": Output("status", False),
 }
 """What ``--outputs`` may name. Columns are written in the order they are asked for, not in this one."""
@@ -56,17 +58,18 @@ class Status(IntEnum):
     NAN_LOGIT = 2
     INF_LOGIT = 3
     ALL_MASKED = 4
-    BAD_LABEL = 5
-    IGNORED = 6
-    UNLABELLED = 7
-    MASKED_LABEL = 8
-    OK = 9
+    NO_ANSWER = 5
+    BAD_LABEL = 6
+    IGNORED = 7
+    UNLABELLED = 8
+    MASKED_LABEL = 9
+    OK = 10
 
 
 STATUS_NAMES: tuple[str, ...] = tuple(status.name.lower() for status in Status)
 """The text of the ``status`` column, by number."""
 
-LAST_WITHOUT_PROBS = Status.ALL_MASKED
+LAST_WITHOUT_PROBS = Status.NO_ANSWER
 """Rows up to this status have no probabilities."""
 
 LAST_BAD = Status.BAD_LABEL

@@ -70,6 +70,12 @@ def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
     UsageError
         Columns that cannot be what they are asked to be, or a job that does not fit into the memory it may use.
     """
+    if not options.is_usual:
+        raise UsageError(
+            "this is computed with softmax and cross-entropy alone",
+            where="--activation" if options.activation != "softmax" else "--loss",
+            remedy="leave it out, or give what score --activation wrote",
+        )
     if options.logits is None and not hasattr(src, "__arrow_c_stream__"):
         options = _as_written(open_file(find_files(_paths(src))[0]), options)
     source = open_source(src, options)
@@ -128,6 +134,7 @@ def loss_of_score(file: InputFile, options: ScoreOptions) -> str | None:
     try:
         said = _said(file)
         is_plain = said["class_weights"] is None and not said["options"]["label_smoothing"]
+        is_plain = is_plain and "loss" not in said["options"]
         is_theirs = options.label in {None, said["label"]} and options.classes in {None, tuple(said["classes"] or ())}
         column, names = said["options"]["prefix"] + "loss", arrow_schema(file).names
         is_there = "loss" in said["outputs"] and column in names and options.logits is None and "logits" not in names

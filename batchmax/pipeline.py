@@ -169,7 +169,8 @@ class _ScoreWork:
         if not self.tally.infinite_losses:
             return []
         rows = f"{self.tally.infinite_losses:,} rows have an infinite loss"
-        return [f"{rows}: a class that counts in it has logit -inf; so there is no mean loss"]
+        lacks = "logit -inf" if self._job.options.activation == "softmax" else "probability 0"
+        return [f"{rows}: a class that counts in it has {lacks}; so there is no mean loss"]
 
     def warn(self, text: str) -> None:
         """Keep a warning for the summary, and say it."""

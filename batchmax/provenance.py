@@ -104,6 +104,8 @@ def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) ->
     options = {name: getattr(job.options, name) for name in OPTIONS_THAT_CHANGE_BYTES}
     if "sample" in job.outputs:
         options["seed"] = job.options.seed
+    if not job.options.is_usual:
+        options |= {"activation": job.options.activation, "loss": job.options.loss_name}
     if job.options.scale is not None:
         options |= {"scale": job.options.scale, "bias": job.options.bias}
     weights = None if job.class_weights is None else job.class_weights.tolist()

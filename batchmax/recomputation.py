@@ -5,7 +5,6 @@ A row's status follows from its logits and label by definition, its numbers from
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -19,12 +18,12 @@ from numpy.typing import NDArray
 from batchmax.arrow import plain_array
 from batchmax.copying import Reading
 from batchmax.errors import BatchmaxError, DataError, UsageError
-from batchmax.exact import MOST_ULPS, ExactRow, loss_ulps, ulps
-from batchmax.job import Job
-from batchmax.labels import LabelColumn, Labels
-from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES, Status
+from batchmax.exact import MOST_ULPS
+from batchmax.labels import LabelColumn
+from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES
 from batchmax.picked_rows import PickedRow, pick_rows
 from batchmax.plan import plan_parts
+from batchmax.row_answers import MEASURED, exact_answer, row_statuses
 from batchmax.row_values import RowReader, RowValues
 from batchmax.scored import AGAIN, Scored
 from batchmax.scoring import carried_columns, read_rows
@@ -165,7 +164,7 @@ class Recomputation:
         left = self.n_rows
         for chunk in self._source.chunks(parts, Reading((*self._job.logits.names, *label))):
             matrix, labels, known = read_rows(chunk.batch, self._job, logits=chunk.logits)
-            status = row_statuses(matrix, labels, known)[:left]
+            status = row_statuses(matrix, labels, known, self._job.options)[:left]
             left -= len(status)
             yield status
             if not left:
@@ -182,18 +181,18 @@ class Recomputation:
         for field, array in carried_columns(its_input.batch, self._job):
             if not _same(array, ours.batch.column(field.name)):
                 raise DataError(f"{field.name} is not that of the input", where=where, remedy=AGAIN)
-        status = int(row_statuses(matrix, labels, known)[0])
+        status = int(row_statuses(matrix, labels, known, self._job.options)[0])
         self._check_presence(given, status, where)
         if status <= LAST_WITHOUT_PROBS:
             return
-        row = _Row(matrix[0], labels if status > LAST_WITHOUT_LOSS else None, self._job)
+        row = exact_answer(matrix[0], labels if status > LAST_WITHOUT_LOSS else None, self._job)
         for name, values in given.values.items():
             if name in OUTPUTS and OUTPUTS[name].needs_label and status <= LAST_WITHOUT_LOSS:
                 continue
             off, text = row.compare(name, values[0])
             if not off <= MOST_ULPS:
                 raise DataError(f"{name} {text}", where=where, remedy=AGAIN)
-            if not row.is_measured(name):
+            if name not in MEASURED:
                 continue
             if name not in self.errors or off > self.errors[name].ulp:
                 self.errors[name] = Worst(off, ours.number)
@@ -209,93 +208,6 @@ class Recomputation:
             if present != (status > (LAST_WITHOUT_LOSS if with_label else LAST_WITHOUT_PROBS)):
                 what = f"{output} is {'there' if present else 'null'}, but the row is {name}"
                 raise DataError(what, where=where, remedy=AGAIN)
-
-
-class _Row:
-    """One row of logits worked out exactly, to hold outputs against."""
-
-    def __init__(self, logits: Array, labels: Labels | None, job: Job) -> None:
-        self._logits = logits
-        self._label = None if labels is None or labels.indices is None else int(labels.indices[0])
-        self._target = None if labels is None or labels.targets is None else labels.targets[0].tolist()
-        self._job = job
-        self._exact = ExactRow(logits.tolist(), job.options.beta)
-        self._order = np.argsort(-logits.astype(np.float64), kind="stable")
-
-    @staticmethod
-    def is_measured(name: str) -> bool:
-        """Return whether an output has an error in ULP, and is not just right or wrong."""
-        return name in {"probs", "log_probs", "loss", "confidence", "logsumexp", "top_k_probs"}
-
-    def compare(self, name: str, value: Any) -> tuple[float, str]:
-        """Return how far a value is from the exact one, in ULP, and what to say if that is too far."""
-        exact, job = self._exact, self._job
-        match name:
-            case "probs" | "log_probs":
-                return self._most(value, exact.probs if name == "probs" else exact.log_probs)
-            case "top_k_probs":
-                return self._most(value, [exact.probs[index] for index in self._order[: job.options.top_k]])
-            case "loss":
-                target = self._label if self._label is not None else self._target or ()
-                weights = None if job.class_weights is None else job.class_weights.tolist()
-                wanted = exact.loss(target, weights, job.options.label_smoothing)
-                return _told(loss_ulps(float(value), wanted, job.loss_dtype, job.n_classes), value, wanted)
-            case "confidence":
-                wanted = exact.probs[self._order[0]]
-                return _told(ulps(float(value), wanted, job.loss_dtype), value, wanted)
-            case "logsumexp":
-                at = max(exact.logsumexp.copy_abs(), exact.largest.copy_abs())
-                return _told(ulps(float(value), exact.logsumexp, job.loss_dtype, at), value, exact.logsumexp)
-            case _:
-                return self._compare_order(name, value)
-
-    def _compare_order(self, name: str, value: Any) -> tuple[float, str]:
-        """Compare what is either right or wrong; what the probabilities were held against already counts as right."""
-        order = self._order
-        wanted: dict[str, Any] = {"pred": int(order[0]), "top_k_classes": order[: self._job.options.top_k].tolist()}
-        if self._label is not None:
-            wanted |= {
-                "rank": int(np.flatnonzero(order == self._label)[0]) + 1,
-                "correct": bool(order[0] == self._label),
-            }
-        if name not in wanted:
-            return 0.0, ""
-        found = np.asarray(value).tolist()
-        right = found == wanted[name]
-        return (0.0 if right else math.inf), f"is {found}, and by the logits {wanted[name]}"
-
-    def _most(self, values: Array, wanted: Sequence[Any]) -> tuple[float, str]:
-        errors = [ulps(value, exact, self._job.dtype) for value, exact in zip(values.tolist(), wanted, strict=True)]
-        worst = max(range(len(errors)), key=errors.__getitem__)
-        error, text = _told(errors[worst], values[worst], wanted[worst])
-        return error, f"at {worst} {text}"
-
-
-def row_statuses(matrix: Array, labels: Labels, known: Array | None) -> NDArray[np.uint8]:
-    """Return the statuses of rows by their definition, (n,): what is masked alone is left to whoever knows the loss."""
-    n, k = matrix.shape
-    status = np.full(n, Status.OK, np.uint8)
-    if labels.indices is not None:
-        indices, ok = labels.indices, np.ones(n, np.bool_) if labels.status is None else labels.status == Status.OK
-        ignored = indices == labels.ignore_index
-        inside = (indices >= 0) & (indices < k)
-        masked = matrix[np.arange(n), np.where(inside, indices, 0)] == -np.inf
-        status[ok & inside & masked] = Status.MASKED_LABEL
-        status[ok & ~inside] = Status.BAD_LABEL
-        status[ok & ignored] = Status.IGNORED
-    elif labels.targets is not None:
-        with np.errstate(invalid="ignore"):
-            status[((matrix == -np.inf) & (labels.targets > 0)).any(axis=1)] = Status.MASKED_LABEL
-    odd = {
-        Status.ALL_MASKED: (matrix == -np.inf).all(axis=1),
-        Status.INF_LOGIT: (matrix == np.inf).any(axis=1),
-        Status.NAN_LOGIT: np.isnan(matrix).any(axis=1),
-    }
-    if labels.status is not None:
-        np.minimum(status, labels.status, out=status)
-    for number, rows in odd.items():
-        status[rows] = number
-    return status if known is None else np.minimum(status, known)
 
 
 def _open(scored: Scored, inputs: list[str], logits: str | None) -> ParquetSource:
@@ -347,7 +259,3 @@ def _same(ours: pa.Array, theirs: pa.Array) -> bool:
         return repr(ours[0].as_py()) == repr(theirs[0].as_py())
     except (ValueError, ImportError, pa.ArrowException):
         return False
-
-
-def _told(error: float, value: Any, exact: Any) -> tuple[float, str]:
-    return error, f"is {float(value):.17g}, {error:.3g} ULP from the exact {exact:.17g}"

@@ -47,6 +47,9 @@ BETA_SPAN = 20.0
 SILENT = {"threads", "memory_limit", "outputs", "prefix", "if_exists", "rejects", "fail_if", "top_k"}
 """Options that change nothing on a page."""
 
+CALIBRATED = {"beta", "scale", "bias", "calibrated_classes"}
+"""Options that a calibration sets."""
+
 
 def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool) -> RowFacts:
     """Return a row, and what each β makes of it."""
@@ -80,7 +83,7 @@ def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool)
         title=title,
         said=printable(said, 4000),
         columns=_row_columns(kept.columns),
-        quantity="logit" if job.options.input == "logits" else "log-probability",
+        quantity=_quantity(job.options),
         names=[names[at] for at in shown],
         logits=kept.logits[shown].astype(np.float64),
         label=None if kept.label is None else int(np.flatnonzero(shown == kept.label)[0]),
@@ -91,6 +94,12 @@ def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool)
         used=used,
         n_classes=job.n_classes,
     )
+
+
+def _quantity(options: ScoreOptions) -> str:
+    if options.input != "logits":
+        return "log-probability"
+    return "logit" if options.scale is None else "scaled logit"
 
 
 def has_probs(kept: KeptRow) -> bool:
@@ -186,10 +195,11 @@ def made(source: ParquetSource | StreamSource, options: ScoreOptions, asked: Map
 def _command(files: Sequence[InputFile], options: ScoreOptions, asked: Mapping[str, Any]) -> str:
     """Return the command that makes the page again."""
     default = ScoreOptions()
+    silent = SILENT if options.calibration is None else SILENT | CALIBRATED
     changed = {
         one.name: getattr(options, one.name)
         for one in fields(ScoreOptions)
-        if one.name not in SILENT and getattr(options, one.name) != getattr(default, one.name)
+        if one.name not in silent and getattr(options, one.name) != getattr(default, one.name)
     }
     words = [file.path for file in files[:MOST_FILES]] + (["…"] if len(files) > MOST_FILES else [])
     words += ["-o", "report.html"]

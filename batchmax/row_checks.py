@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.activations import ACTIVATIONS
 from batchmax.bounds import Accuracy, Evidence, Interval, log_sum_bound, off_one, outside, sum_bound
 from batchmax.labels import LabelColumn, Labels
 from batchmax.outputs import OUTPUTS
@@ -49,6 +50,7 @@ class RowChecks:
         self._reader = reader
         self._claims = scored.claims
         self._columns = scored.columns
+        self._sums_to_1 = ACTIVATIONS[scored.claims.options.activation].is_distribution
         self._smoothing = scored.claims.options.label_smoothing
         weights = scored.claims.options.class_weights
         self._weights = None if weights is None else np.asarray(weights, np.float64)
@@ -109,6 +111,8 @@ class RowChecks:
         low, high = (0.0, 1.0) if name == "probs" else (-math.inf, 0.0)
         wrong = ~((matrix >= low) & (matrix <= high))
         refuse(wrong.any(axis=1), lambda row: _out_of_range(name, matrix[row], wrong[row]), rows)
+        if not self._sums_to_1:
+            return
         bound = self.bound(name)
         away = off_one(matrix if name == "probs" else np.exp(matrix), bound)
         total = "sum" if name == "probs" else "exponentials sum"
@@ -189,7 +193,7 @@ class RowChecks:
 
     def _check_by_labels(self, values: dict[str, Array], rows: Array, evidence: Evidence, labels: Labels) -> None:
         """Check what follows from probabilities and labels; all rows have both."""
-        if "loss" in values:
+        if "loss" in values and self._claims.options.loss_name == "cross_entropy":
             if labels.indices is not None and self._weights is None and not self._smoothing:
                 interval = evidence.label_losses(labels.indices[rows])
             else:

@@ -248,6 +248,8 @@ def _claims(path: str, raw: bytes) -> Claims:
             columns=None if given["columns"] is None else tuple(given["columns"]),
             exclude=tuple(given["exclude"]),
             **{name: given[name] for name in TAKEN_OVER},
+            activation=given.get("activation", "softmax"),
+            loss=given.get("loss"),
             scale=tuple(given["scale"]) if "scale" in given else None,
             bias=tuple(given["bias"]) if "bias" in given else None,
         )

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax import kernels
+from batchmax.activated import activated, mend_statuses, other_losses
 from batchmax.bad_rows import bad_row, describe_bad_row
 from batchmax.columns import find_logits
 from batchmax.columns_out import matrix_columns, pred_column, status_column, vector_column
@@ -136,25 +137,31 @@ def score_rows(
     The results are in memory from ``take``. Rows that are bad hold NaN or -1; their status says why.
     """
     n = len(matrix)
-    options = job.options
+    options, beta, logits, activation = job.options, job.options.beta, matrix, job.options.activation
     status = take((n,), np.uint8)
     status.fill(Status.OK)
     for known in (row_status, labels.status):
         if known is not None:
             np.minimum(status, known, out=status)
-    values: dict[str, Array] = {
-        name: take(matrix.shape, matrix.dtype) for name in ("probs", "log_probs") if name in job.outputs
-    }
+    values: dict[str, Array] = {}
+    if activation != "softmax":
+        values["probs"], matrix = activated(logits, activation, beta, take)
+        beta = 1.0
+    for name in ("probs", "log_probs"):
+        if name in job.outputs and name not in values:
+            values[name] = take(matrix.shape, matrix.dtype)
     rows = softmax_rows(
         matrix,
-        options.beta,
+        beta,
         labels=labels.indices,
         ignore_index=labels.ignore_index,
-        probs=values.get("probs"),
+        probs=values.get("probs") if activation == "softmax" else None,
         log_probs=values.get("log_probs"),
         status=status,
         take=take,
     )
+    if activation != "softmax":
+        mend_statuses(status, logits)
     nll = losses = hits = weights = None
     if labels.indices is not None:
         if labels.status is not None and labels.ignore_index == 0:
@@ -162,31 +169,34 @@ def score_rows(
             status[(status == Status.IGNORED) & (labels.status == Status.UNLABELLED)] = Status.UNLABELLED
         nll, hits, weights = rows.nll, rows.hits, job.class_weights
         losses = index_losses(
-            matrix, rows, options.beta, labels.indices, weights, options.label_smoothing, labels.ignore_index, take
+            matrix, rows, beta, labels.indices, weights, options.label_smoothing, labels.ignore_index, take
         )
         if weights is not None:
             weights = weights[np.where(status >= Status.MASKED_LABEL, labels.indices, 0)]
     elif labels.targets is not None:
-        nll = losses = dense_losses(matrix, rows, options.beta, labels.targets, None, 0.0, take)
+        nll = losses = dense_losses(matrix, rows, beta, labels.targets, None, 0.0, take)
         if job.class_weights is not None or options.label_smoothing:
-            losses = dense_losses(
-                matrix, rows, options.beta, labels.targets, job.class_weights, options.label_smoothing, take
-            )
+            losses = dense_losses(matrix, rows, beta, labels.targets, job.class_weights, options.label_smoothing, take)
+    if nll is not None and losses is not None and not options.is_usual:
+        nll, losses = other_losses(logits, labels.indices, labels.targets, status, options, (nll, losses), take)
+    if losses is not None and (labels.targets is not None or activation != "softmax"):
         # The plain loss: smoothing puts weight on classes that the target leaves out.
-        status[(nll == np.inf) & (status == Status.OK)] = Status.MASKED_LABEL
+        is_plain = activation == "softmax" or options.loss_name == "cross_entropy"
+        infinite = (nll if is_plain else losses) == np.inf
+        status[infinite & (status == Status.OK)] = Status.MASKED_LABEL
     if losses is not None:
         values["loss"] = losses
-    _add_order(values, matrix, labels.indices, rows, job, take)
-    _add_moments(values, matrix, labels.indices, rows, job, take)
+    _add_order(values, matrix, labels.indices, rows, job, beta, take)
+    _add_moments(values, matrix, labels.indices, rows, job, beta, take)
     if "sample" in job.outputs:
         values["sample"] = take((len(matrix),), np.int32)
         numbers = np.uint64(options.seed), np.uint64(first_row)
-        kernels.sample_rows(matrix, options.beta, rows.maxima, rows.rests, *numbers, values["sample"])
+        kernels.sample_rows(matrix, beta, rows.maxima, rows.rests, *numbers, values["sample"])
     if "confidence" in job.outputs:
         values["confidence"] = 1.0 / (1.0 + rows.rests)
     if "logsumexp" in job.outputs:
         with np.errstate(over="ignore"):
-            values["logsumexp"] = options.beta * rows.maxima + rows.log_sums
+            values["logsumexp"] = beta * rows.maxima + rows.log_sums
     if hits is not None:
         values["correct"] = hits
     values["status"] = status
@@ -231,7 +241,7 @@ def doubts_about(matrix: Array, job: Job) -> list[str]:
     if job.n_classes == 1:
         doubts.append("there is one class, so every probability is 1 and every loss 0; is this the right column?")
     some = matrix[:ROWS_LOOKED_AT]
-    if job.options.input == "logits" and looks_like_probabilities(some):
+    if job.options.input == "logits" and job.options.activation == "softmax" and looks_like_probabilities(some):
         doubts.append("the rows look like probabilities already; if they are: --input probs")
     if job.options.input == "probs" and job.n_classes > 1 and not looks_like_probabilities(np.exp(some)):
         doubts.append("not all rows sum to 1 as probabilities do; they are divided by their sums")
@@ -288,7 +298,9 @@ def _cast(values: Array, dtype: np.dtype[Any], take: Take) -> Array:
     return target
 
 
-def _add_order(values: dict[str, Array], matrix: Array, labels: Array | None, rows: Rows, job: Job, take: Take) -> None:
+def _add_order(
+    values: dict[str, Array], matrix: Array, labels: Array | None, rows: Rows, job: Job, beta: float, take: Take
+) -> None:
     n = len(matrix)
     if {"pred", "margin", "rank"} & set(job.outputs):
         ranked = labels is not None and "rank" in job.outputs
@@ -297,7 +309,7 @@ def _add_order(values: dict[str, Array], matrix: Array, labels: Array | None, ro
         kernels.order_rows(
             matrix,
             labels if ranked else np.empty(0, np.int64),
-            job.options.beta,
+            beta,
             rows.maxima,
             rows.rests,
             values["pred"],
@@ -307,13 +319,11 @@ def _add_order(values: dict[str, Array], matrix: Array, labels: Array | None, ro
     if job.options.top_k:
         shape = (n, job.options.top_k)
         values["top_k_classes"], values["top_k_probs"] = take(shape, np.int32), take(shape, np.float64)
-        kernels.top_k_rows(
-            matrix, job.options.beta, rows.maxima, rows.rests, values["top_k_classes"], values["top_k_probs"]
-        )
+        kernels.top_k_rows(matrix, beta, rows.maxima, rows.rests, values["top_k_classes"], values["top_k_probs"])
 
 
 def _add_moments(
-    values: dict[str, Array], matrix: Array, labels: Array | None, rows: Rows, job: Job, take: Take
+    values: dict[str, Array], matrix: Array, labels: Array | None, rows: Rows, job: Job, beta: float, take: Take
 ) -> None:
     wanted = [name for name in ("entropy", "el2n") if name in job.outputs]
     if not wanted:
@@ -323,7 +333,7 @@ def _add_moments(
     kernels.row_moments(
         matrix,
         np.empty(0, np.int64) if labels is None else labels,
-        job.options.beta,
+        beta,
         rows.maxima,
         rows.rests,
         values["entropy"],

@@ -13,7 +13,7 @@ from scipy import special
 from sklearn import metrics
 
 import batchmax
-from batchmax.alternatives import ACTIVATIONS, LOSSES
+from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.cli import main
 
 PAIRS = [(name, kind) for name, one in ACTIVATIONS.items() for kind in one.losses]
@@ -99,7 +99,7 @@ def test_softmax_beside_the_sum():
 def test_activations_are_what_they_are_defined_as(dtype):
     """Each against SciPy or its formula; softmax is that of the fast kernel, and tends to argmax."""
     z = some_rows(9, "sum").astype(dtype)
-    wide = z.astype(np.float64)
+    wide = z.astype(np.longdouble)
     taylor = 1 + wide + wide**2 / 2
     wanted = {
         "softmax": special.softmax(wide, axis=1),
@@ -113,8 +113,10 @@ def test_activations_are_what_they_are_defined_as(dtype):
     for name, want in wanted.items():
         found = batchmax.activate(z, name)
         assert found.dtype == dtype
-        np.testing.assert_allclose(found, want, rtol=2 * np.finfo(dtype).eps, atol=1e-300, err_msg=name)
-    np.testing.assert_allclose(batchmax.activate(wide, temperature=1e-4), wanted["argmax"], atol=1e-12)
+        np.testing.assert_allclose(
+            found, want.astype(np.float64), rtol=3 * np.finfo(dtype).eps, atol=1e-300, err_msg=name
+        )
+    np.testing.assert_allclose(batchmax.activate(z, temperature=1e-4), wanted["argmax"], atol=1e-12)
     np.testing.assert_array_equal(batchmax.activate([[2.0, 5.0, 5.0]], "argmax"), [[0.0, 1.0, 0.0]])
 
 
@@ -214,7 +216,7 @@ def test_what_cannot_be_is_refused(given, error):
 def test_every_loss_has_a_number_and_a_partner():
     """The two tables belong together."""
     partners = {kind for one in ACTIVATIONS.values() for kind in one.losses}
-    assert partners | {"brier"} == set(LOSSES)
+    assert partners == set(LOSSES)
     losses = batchmax.loss([[1.0, 2.0]], [0], loss="brier")
     assert losses == batchmax.loss([[1.0, 2.0]], [0], loss="mse")
 

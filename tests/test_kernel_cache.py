@@ -147,15 +147,17 @@ def test_a_folder_that_may_not_be_written_is_a_warning(folder):
 
 
 def test_the_stamp_is_that_of_all_sources(tmp_path, monkeypatch):
-    """A change of any kernel, also of one that others only call, and of the statuses, makes another stamp."""
+    """A change of any kernel, also of one that others only call, of statuses and of activations makes another stamp."""
     package = tmp_path / "batchmax"
     shutil.copytree(ROOT / "batchmax" / "kernels", package / "kernels")
-    shutil.copy(ROOT / "batchmax" / "outputs.py", package)
+    tables = [package / "outputs.py", package / "activations.py"]
+    for table in tables:
+        shutil.copy(ROOT / "batchmax" / table.name, package)
     monkeypatch.setattr(cache, "__file__", str(package / "kernels" / "cache.py"))
     stamp = cache.source_fingerprint.__wrapped__
     seen = {stamp()}
     assert stamp() in seen
-    for path in [*sorted((package / "kernels").glob("*.py")), package / "outputs.py"]:
+    for path in [*sorted((package / "kernels").glob("*.py")), *tables]:
         path.write_text(path.read_text() + "\n# changed\n")
         assert stamp() not in seen, path
         seen.add(stamp())
@@ -177,6 +179,12 @@ def test_after_warming_up_a_job_compiles_nothing(tmp_path):
         f"    batchmax.score('data/digits.parquet', r'{tmp_path}/' + dtype + '.parquet', outputs={outputs!r}, top_k=2,"
         " dtype=dtype, label_smoothing=0.1, class_weights=[1.0] * 10)\n"
         f"    batchmax.softmax_cross_entropy(np.ones((3, 50), dtype), np.zeros(3, np.int16))\n"
+        f"for activation in ('sigmoid', 'taylor'):\n"
+        f"    batchmax.score('data/labels/digits_distribution.parquet', r'{tmp_path}/' + activation + '.parquet',"
+        " activation=activation)\n"
         f"batchmax.score('data/labels/digits_distribution.parquet', r'{tmp_path}/d.parquet')\n"
+        "batchmax.evaluate('data/labels/digits_distribution.parquet')\n"
+        "batchmax.evaluate('data/digits.parquet', by='label')\n"
+        "batchmax.compare('data/digits.parquet', 'data/digits.parquet')\n"
     )
     assert compiled(tmp_path / "cache") == before

@@ -36,6 +36,7 @@ batchmax compare old/ new/ --key id --fail-if 'mean_loss_change > 0.01 or right_
 @shared.limit
 @shared.scale
 @shared.beta
+@shared.calibration
 @option(
     "--worst",
     metavar="N",

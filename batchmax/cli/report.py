@@ -22,6 +22,7 @@ batchmax report logits/ -o report.html --row 18223 --columns id,text
 @shared.find_labels
 @shared.scale
 @shared.beta
+@shared.calibration
 @shared.limit
 @option(
     "--bins", metavar="N", type=int, default=15, group=COMPUTE, help="Bins of the reliability diagram.  [default: 15]"

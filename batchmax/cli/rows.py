@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.alternatives import ACTIVATIONS, activate, loss
+from batchmax.activations import ACTIVATIONS
+from batchmax.alternatives import activate, loss
 from batchmax.bad_rows import describe_bad_row
 from batchmax.cli.text import printable
 from batchmax.errors import DataError
@@ -107,6 +108,8 @@ def alternatives(row: Row) -> dict[str, Any]:
         probs = activate(z, name, temperature=temperature)  # type: ignore[arg-type]
         losses = {}
         for kind in activation.losses if row.label is not None else ():
+            if kind == "brier":  # another name
+                continue
             how: dict[str, Any] = {"activation": name, "loss": kind, "temperature": temperature}
             value = float(loss(z, row.label, **how))  # type: ignore[arg-type]
             losses[kind] = None if np.isnan(value) else value

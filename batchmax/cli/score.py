@@ -9,6 +9,7 @@ from typing import Any, get_args
 import click
 
 from batchmax import options as domain
+from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.cli import options as shared
 from batchmax.cli.options import BAD_ROWS, COMPUTE, RUNNING, WRITE, option
 from batchmax.errors import UsageError
@@ -29,6 +30,20 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
 @shared.beta
 @shared.calibration
 @shared.limit
+@option(
+    "--activation",
+    metavar="NAME",
+    type=click.Choice(list(ACTIVATIONS)),
+    group=COMPUTE,
+    help=f"What makes probs: {', '.join(ACTIVATIONS)}.  [default: softmax]",
+)
+@option(
+    "--loss",
+    metavar="NAME",
+    type=click.Choice(list(LOSSES)),
+    group=COMPUTE,
+    help=f"What loss is: {', '.join(LOSSES)}.  [default: what goes with the activation]",
+)
 @option(
     "--outputs",
     metavar="LIST",

@@ -37,6 +37,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row", "
 @shared.limit
 @shared.scale
 @option("--beta", metavar="B,B,...", group=COMPUTE, help="Multiply the logits by B; several: side by side.")
+@shared.calibration
 @option("--all", is_flag=True, group=WRITE, help="Every class.  [default: the top 10 and the label]")
 @option(
     "--alternatives", is_flag=True, group=WRITE, help="The row under softmax and what it is chosen over, side by side."

@@ -122,7 +122,7 @@ def warmup(progress: Any = None) -> Path:
             divergence_rows(z, z, 1.0, 1.0, one)
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
     few = np.zeros((1, 2))
-    activate_rows(few, 0, 1.0, few.copy())
+    activate_rows(few, 0, 1.0, few.copy(), few.copy())
     loss_rows(few, np.zeros(1, np.int64), few[:0], 0, 0, 1.0, np.zeros(1), few.copy())
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
     empty, places, none = np.zeros(0), np.zeros(0, np.int32), np.zeros((0, 0))

@@ -2,7 +2,7 @@
 
 An activation that divides by a sum is three short loops: its numerators f(x), x = beta z, their logarithms, and their
 derivatives by z. Probabilities, losses and gradients follow from those in the same way for all of them. To add one is
-to write such a function, to name it in :func:`_numerators`, and in the table of :mod:`batchmax.alternatives`.
+to write such a function, to name it in :func:`_numerators`, and in the table of :mod:`batchmax.activations`.
 """
 
 import math
@@ -10,19 +10,39 @@ import math
 import numpy as np
 from numba import prange
 
+from batchmax.activations import Activation, Loss
 from batchmax.kernels.machine import compiled
 
-SOFTMAX, ARGMAX, SIGMOID, SUM, TAYLOR, SPHERICAL = range(6)
-"""Activations."""
-CROSS_ENTROPY, HINGE, SQUARED_HINGE, MSE, BINARY_CROSS_ENTROPY = range(5)
-"""Losses."""
+SOFTMAX, ARGMAX, SIGMOID, SUM, TAYLOR, SPHERICAL = map(int, Activation)
+CROSS_ENTROPY, HINGE, SQUARED_HINGE, MSE, BINARY_CROSS_ENTROPY = map(int, Loss)
+
+SMALL, LARGE = 1e-100, 1e100
+"""Between these are numbers whose squares, and sums of those, are ordinary."""
+FAR = 1e300
+"""What stands for infinity where it must be finite."""
 
 
-def activate(z, activation, beta, probs):
-    """Fill probs (n, K) float64 with an activation of z (n, K) float64, C-contiguous; NaN in rows without an answer."""
+def activate(z, activation, beta, probs, logs):
+    """Fill probs with an activation, and logs with their logarithms.
+
+    Parameters
+    ----------
+    z : (n, K) float64, C-contiguous
+    activation
+        Its number.
+    beta
+        The factor on z.
+    probs : (n, K) float64
+        NaN in rows without an answer.
+    logs : (n, K) float64, or (0, K) where not wanted
+        The same, more exact where probabilities are small. For sigmoid, whose largest probabilities are all 1, beta z
+        with what is infinite made finite: their order is that of the probabilities.
+    """
     for i in prange(z.shape[0]):
         scratch = np.empty((3, z.shape[1]))
-        _probs(z, i, activation, beta, scratch, probs[i])
+        answered = _probs(z, i, activation, beta, scratch, probs[i])
+        for j in range(z.shape[1] if logs.shape[0] != 0 else 0):
+            logs[i, j] = scratch[1, j] if answered else np.nan
 
 
 def losses(z, labels, targets, activation, loss, beta, out, gradients):
@@ -58,7 +78,7 @@ def losses(z, labels, targets, activation, loss, beta, out, gradients):
         elif loss == CROSS_ENTROPY:
             out[i] = _cross_entropy(scratch, wanted, gradient)
         elif loss == MSE:
-            out[i] = _mse(probs, wanted, scratch[2], activation, gradient)
+            out[i] = _mse(z, i, beta, probs, wanted, scratch[2], activation, gradient)
         elif loss == BINARY_CROSS_ENTROPY:
             out[i] = _binary_cross_entropy(z, i, beta, probs, wanted, gradient)
         else:
@@ -77,6 +97,7 @@ def _probs(z, i, activation, beta, scratch, probs):
             x = beta * z[i, j]
             e = math.exp(-abs(x))
             probs[j] = 1.0 / (1.0 + e) if x >= 0 else e / (1.0 + e)
+            scratch[1, j] = min(max(x, -FAR), FAR)
             scratch[2, j] = beta * e / ((1.0 + e) * (1.0 + e))
             if x != x:
                 return _none(probs)
@@ -91,11 +112,11 @@ def _probs(z, i, activation, beta, scratch, probs):
     # Divided by the sum, the derivatives are those of log of the sum.
     log_total = math.log(abs(total))
     for j in range(k):
+        if not (scratch[0, j] == 0.0 or (scratch[0, j] > 0.0) == (total > 0.0)):
+            return _none(probs)
         probs[j] = scratch[0, j] / total
         scratch[1, j] -= log_total
         scratch[2, j] /= total
-        if not probs[j] >= 0.0:
-            return _none(probs)
     return True
 
 
@@ -115,7 +136,7 @@ def _numerators(z, i, activation, beta, f, logs, slopes):
         return _sum(z, i, f, logs, slopes)
     if activation == TAYLOR:
         return _taylor(z, i, beta, f, logs, slopes)
-    return _spherical(z, i, beta, f, logs, slopes)
+    return _spherical(z, i, f, logs, slopes)
 
 
 @compiled
@@ -147,31 +168,50 @@ def _argmax(z, i, f, logs, slopes):
 
 @compiled
 def _sum(z, i, f, logs, slopes):
+    unit = _unit(_largest(z, i))
     for j in range(z.shape[1]):
-        f[j] = z[i, j]
-        logs[j] = math.log(abs(z[i, j]))
-        slopes[j] = 1.0
-    return True
+        f[j] = z[i, j] / unit
+        logs[j] = math.log(abs(f[j]))
+        slopes[j] = 1.0 / unit
+    return 0.0 < unit < np.inf
 
 
 @compiled
 def _taylor(z, i, beta, f, logs, slopes):
+    unit = _unit(max(1.0, beta * _largest(z, i)))
     for j in range(z.shape[1]):
-        x = beta * z[i, j]
-        f[j] = 1.0 + x + 0.5 * x * x
+        x = (1.0 + beta * z[i, j]) / unit
+        f[j] = 0.5 * (1.0 / (unit * unit) + x * x)
         logs[j] = math.log(f[j])
-        slopes[j] = beta * (1.0 + x)
-    return True
+        slopes[j] = beta * x / unit
+    return unit < np.inf
 
 
 @compiled
-def _spherical(z, i, beta, f, logs, slopes):
+def _spherical(z, i, f, logs, slopes):
+    unit = _unit(_largest(z, i))
     for j in range(z.shape[1]):
-        x = beta * z[i, j]
+        x = z[i, j] / unit
         f[j] = x * x
         logs[j] = 2.0 * math.log(abs(x))
-        slopes[j] = 2.0 * beta * x
-    return True
+        slopes[j] = 2.0 * x / unit
+    return 0.0 < unit < np.inf
+
+
+@compiled
+def _unit(largest):
+    """Return what to divide by so that no square overflows, and not all of them vanish: 1 for ordinary rows."""
+    return 1.0 if SMALL < largest < LARGE else largest
+
+
+@compiled
+def _largest(z, i):
+    """Return the largest logit in size, NaN if one is."""
+    found = 0.0
+    for j in range(z.shape[1]):
+        size = abs(z[i, j])
+        found = size if size > found or size != size else found
+    return found
 
 
 @compiled
@@ -191,16 +231,24 @@ def _cross_entropy(scratch, wanted, gradient):
 
 
 @compiled
-def _mse(probs, wanted, slopes, activation, gradient):
+def _mse(z, i, beta, probs, wanted, slopes, activation, gradient):
     loss = 0.0
     shared = 0.0
     for j in range(probs.shape[0]):
         off = probs[j] - wanted[j]
+        if wanted[j] == 1.0:
+            # What is missing to 1 is what the others have: a difference of two numbers near 1 would have no digits.
+            if activation == SIGMOID:
+                off = -1.0 / (1.0 + math.exp(beta * z[i, j]))
+            else:
+                off = 0.0
+                for other in range(probs.shape[0]):
+                    off -= probs[other] if other != j else 0.0
+        gradient[j] = off
         loss += off * off
         shared += off * probs[j]
     for j in range(probs.shape[0]):
-        off = probs[j] - wanted[j]
-        gradient[j] = 2.0 * slopes[j] * (off if activation == SIGMOID else off - shared)
+        gradient[j] = 2.0 * slopes[j] * (gradient[j] if activation == SIGMOID else gradient[j] - shared)
     return loss
 
 
@@ -209,8 +257,12 @@ def _binary_cross_entropy(z, i, beta, probs, wanted, gradient):
     loss = 0.0
     for j in range(probs.shape[0]):
         x = beta * z[i, j]
-        # log(1 + exp(x)) - y x, without overflow; nothing of an infinity that is as it should be.
-        loss += max(x, 0.0) + math.log1p(math.exp(-abs(x))) - (wanted[j] * x if wanted[j] != 0.0 else 0.0)
+        # log(1 + exp(x)) - y x, without overflow or cancelling; nothing of an infinity that is as it should be.
+        loss += math.log1p(math.exp(-abs(x)))
+        if x > 0.0:
+            loss += (1.0 - wanted[j]) * x if wanted[j] != 1.0 else 0.0
+        else:
+            loss -= wanted[j] * x if wanted[j] != 0.0 else 0.0
         gradient[j] = beta * (probs[j] - wanted[j])
     return loss
 
