@@ -216,7 +216,7 @@ def _scored(files: Sequence[InputFile]) -> list[Pair]:
         said = json.loads((files[0].metadata.metadata or {})[b"batchmax"])
         shown = {
             "batchmax": said["version"],
-            "logits": said["logits"],
+            "logits": said["logits"] if isinstance(said["logits"], str) else ", ".join(said["logits"]),
             "temperature": said["temperature"],
             "outputs": ", ".join(said["outputs"]),
             "options": ", ".join(
