@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ from batchmax.finished import (
     summary_of,
 )
 from batchmax.interrupts import uninterrupted
-from batchmax.journal import Done, FileState, Journal, read_journal
+from batchmax.journal import Done, Journal, read_journal
 from batchmax.options import IfExists
 from batchmax.places import REPLACE, Place, manifest_of
 from batchmax.renames import Rename
@@ -79,9 +80,19 @@ class Output:
         self._renames: list[Rename] = []
         self._leave = False
 
-    def file_of(self, name: str) -> Path:
-        """Return where to write the part of this name."""
-        return self._shop.output if self.is_file else self._shop.output / name
+    @property
+    def file(self) -> Path:
+        """Where to write the one file."""
+        return self._shop.output
+
+    def making(self, name: str) -> Path:
+        """Return where to write a part, which nothing has and no other process uses."""
+        return self._shop.making / f"{Path(name).name}.{secrets.token_hex(4)}"
+
+    def keep(self, made: Path, name: str) -> None:
+        """Put a part that is whole and durable among those that will be published."""
+        with self._renaming():
+            self._shop.keep(made, name)
 
     def settled(self, job: Mapping[str, Any], inputs: list[str]) -> dict[str, Any] | None:
         """Return the summary of this job's output if that is complete already, or held back; None if it is not.
@@ -126,7 +137,7 @@ class Output:
         if any(job_of(path, is_file=self.is_file) == job["output"] for path in (self.path, self.place.held)):
             return rows
         left = read_journal(self._shop.journal)
-        return 0 if left is None or list(differences(job, left[0])) else left[1].position
+        return 0 if left is None or list(differences(job, left[0])) else left[1].rows
 
     def release(self) -> None:
         """Put an output that was held back at its path."""
@@ -183,11 +194,11 @@ class Output:
             yield done
 
     @contextlib.contextmanager
-    def beside(self, main: Output, done: FileState) -> Iterator[None]:
-        """Make room for what goes with another output and fails with it, and of which so much is done."""
+    def beside(self, main: Output, done: Done) -> Iterator[None]:
+        """Make room for what goes with another output and fails with it, where so much is done of both."""
         with self._working(main):
             with self._renaming():
-                if not done.size:
+                if not done.rejects.size and not done.receipts:
                     self._shop.clear()
                     self._make_room()
             yield
@@ -240,7 +251,7 @@ class Output:
         with contextlib.suppress(OSError):
             self.journal.settle()
         found = read_journal(self._shop.journal)
-        if found is None or not found[1].position:
+        if found is None or not found[1].rows:
             return False
         if RESUMABLE not in getattr(error, "__notes__", ()):
             error.add_note(RESUMABLE)
@@ -265,16 +276,16 @@ class Output:
                 self.journal = Journal(self._shop.journal, None)
                 self._replaces = done.replaces
                 return done
-            if same and self._if_exists == "error" and done.position:
+            if same and self._if_exists == "error" and done.rows:
                 self._leave = True
                 raise OutputError(
-                    f"an unfinished run of this job lies here, with {done.position:,} rows done",
+                    f"an unfinished run of this job lies here, with {done.rows:,} rows done",
                     where=str(self._shop.folder),
                     remedy="go on with it: --if-exists resume, or begin anew: --if-exists overwrite",
                 )
             why = "" if self._if_exists == "overwrite" else ": it was of another job" if not same else ": it is damaged"
             what = f"{self.path}: an unfinished run that lay here is thrown away{why}"
-            if done.position:
+            if done.rows:
                 warnings.warn(what, RuntimeWarning, stacklevel=2)
         self._shop.clear()
         self._make_room()
@@ -285,26 +296,20 @@ class Output:
     def _make_room(self) -> None:
         if not self.is_file:
             self._shop.output.mkdir()
+            self._shop.making.mkdir()
 
     def _is_there(self, done: Done, beside: Output | None) -> bool:
         """Return whether the files hold what a journal says, and take away what it does not speak of."""
-        if beside is not None and not beside.holds([], done.rejects):
+        rejects = {one.name: one.rejects for one in done.receipts.values() if one.rejects is not None}
+        if beside is not None and not beside.holds(rejects, done.rejects.size):
             return False
-        return self.holds(done.finished, done.file)
+        return self.holds({one.name: one.size for one in done.receipts.values()}, done.file.size)
 
-    def holds(self, finished: list[int], file: FileState) -> bool:
-        """Return whether finished files, and one that is not, are as large as a journal says; take others away."""
+    def holds(self, parts: Mapping[str, int], size: int) -> bool:
+        """Return whether parts, or the one file, are as large as a journal says; take other parts away."""
         if self.was is not None and identity(self.path) == self.was:
             return True
-        output = self._shop.output
-        paths = sorted(output.iterdir()) if output.is_dir() else [output] if output.is_file() else []
-        wanted = [*finished, *([file.size] if file.size else [])]
-        sizes = [path.stat().st_size for path in paths[: len(wanted)]]
-        if len(sizes) < len(wanted) or sizes[: len(finished)] != finished or sizes[-1:] < wanted[-1:]:
-            return False
-        for path in paths[len(wanted) :]:
-            path.unlink()
-        return self.is_file or output.is_dir()
+        return self._shop.holds_file(size) if self.is_file else self._shop.holds_parts(parts)
 
     def _end_publishing(self, published: Mapping[str, Any]) -> None:
         """Do what is left where a run was killed after its output came to the path, but before its manifest did."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from batchmax.matrices import read_matrix
 from batchmax.memory import Buffers
 from batchmax.options import Layout, ScoreOptions
 from batchmax.outputs import LAST_BAD, Status
+from batchmax.plan import Part
 from batchmax.provenance import job_identity, output_codecs, output_schema, output_split
 from batchmax.scoring import carried_columns
 from batchmax.sink import SUMMARY_KEY
@@ -141,8 +142,17 @@ class _Conversion:
         batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=present)
         return self._bad_rows.settle(chunk, batch, status)
 
+    def begin(self, part: Part) -> None:
+        """Count a part by itself."""
+        del part
+        self.tally = Tally()
+
+    def gather(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Count everything: what was counted of all parts."""
+        self.tally = Tally.merged(list(map(Tally.restored, states)))
+
     def state(self) -> dict[str, Any]:
-        """Return what was counted until now, as JSON has it."""
+        """Return what was counted until now, or of the part, as JSON has it."""
         return self.tally.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:

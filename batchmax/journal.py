@@ -1,9 +1,10 @@
 """What a run has done, line by line, so that another run can go on after it was killed.
 
 A line is JSON and its checksum, appended in one write. A line that is torn, and whatever follows it, did not happen.
-The first line says which job it is and on which boot of the machine it ran; the others say how far each file is
-whole: after which row group, with what the footer will say of it, and what was counted until then. While the machine
-runs, what a killed process has written is there. After a crash of the machine only what was synced is.
+The first line says which job it is and on which boot of the machine it ran. Of a folder the others are receipts of
+parts. Of one file they say how far it is whole: after which row group, with what the footer will say of it, and what
+was counted until then. While the machine runs, what a killed process has written is there. After a crash of the machine
+only what was synced is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import zlib
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,20 +34,44 @@ class FileState:
     groups: list[bytes] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Receipt:
+    """What a part of a folder came to; the same whenever and wherever it is run.
+
+    Attributes
+    ----------
+    number, name
+        The part.
+    rows
+        How many rows were read.
+    size, rejects
+        The bytes of its file, and of that of its rejected rows; None if there is none.
+    state
+        What was counted, as JSON has it.
+    """
+
+    number: int
+    name: str
+    rows: int
+    size: int
+    rejects: int | None
+    state: dict[str, Any]
+
+
 @dataclass
 class Done:
     """What is done of a job.
 
     Attributes
     ----------
+    receipts
+        Of the parts of a folder that are finished, by their numbers.
     position
-        How many rows of the inputs.
+        Of one file, how many rows of the inputs.
     state
         What was counted until there.
-    finished
-        The sizes of the files that are finished, in their order.
     file
-        How far the file after those is.
+        How far the file is.
     rejects
         How far the file of rejected rows is.
     published
@@ -55,13 +80,18 @@ class Done:
         Whether what lies at the output's path may be replaced.
     """
 
+    receipts: dict[int, Receipt] = field(default_factory=dict)
     position: int = 0
     state: dict[str, Any] = field(default_factory=dict)
-    finished: list[int] = field(default_factory=list)
     file: FileState = field(default_factory=FileState)
     rejects: FileState = field(default_factory=FileState)
     published: dict[str, Any] | None = None
     replaces: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the inputs, in whatever files."""
+        return self.position + sum(receipt.rows for receipt in self.receipts.values())
 
 
 class Growing(Protocol):
@@ -148,13 +178,9 @@ class Journal:
                 self._write({"synced": [file.synced for file, _ in files]})
                 self.sync()
 
-    def finished(self, size: int, others: Sequence[Growing], position: int, state: Mapping[str, Any]) -> None:
-        """Say that a file is finished and durable, so that the next begins."""
-        self.settle()
-        for other in others:
-            other.sync()
-        self._synced = 0
-        self._write({"finished": size, "after": position, "state": state})
+    def part(self, receipt: Receipt) -> None:
+        """Say that a part is finished and durable."""
+        self._write({"part": asdict(receipt)})
         self.sync()
 
     def publishing(self, summary: Mapping[str, Any], of: Sequence[tuple[int, int] | None]) -> None:
@@ -225,11 +251,9 @@ def _replay(lines: Sequence[Mapping[str, Any]]) -> Done:
             waiting.append(line)
         elif "synced" in line:
             take(sum(all(map(_reaches, line["synced"], entry["files"])) for entry in waiting))
-        elif "finished" in line:
-            take(len(waiting))
-            done.finished.append(line["finished"])
-            done.position, done.state = line["after"], line["state"]
-            done.file = FileState()
+        elif "part" in line:
+            receipt = Receipt(**line["part"])
+            done.receipts[receipt.number] = receipt
         elif "published" in line:
             done.published = line["published"]
     if boot == _boot():

@@ -27,14 +27,14 @@ from batchmax.copying import Copying, Reading
 from batchmax.errors import UsageError
 from batchmax.interrupts import uninterrupted
 from batchmax.job import Job
-from batchmax.journal import Done, FileState
+from batchmax.journal import Done, FileState, Journal, Receipt
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
-from batchmax.parquet import CopiedColumns, FileSchema
+from batchmax.parquet import CopiedColumns, FileSchema, Footer
 from batchmax.parquet_files import pyarrow_only
 from batchmax.places import places
-from batchmax.plan import plan_parts
+from batchmax.plan import Part, plan_parts
 from batchmax.provenance import rejects_schema
 from batchmax.row_groups import RowGroupEncoder
 from batchmax.sink import ParquetSink
@@ -42,6 +42,7 @@ from batchmax.source import ParquetSource
 from batchmax.storage import refuse_inputs_as_output
 from batchmax.stream_source import StreamSource
 from batchmax.threads import use_threads
+from batchmax.unfinished import remove
 
 MOST_CLASSES_SHOWN = 80
 """Characters of class names that a suggested command repeats."""
@@ -92,11 +93,17 @@ class Work(Protocol):
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
         """Do it to the next chunk."""
 
+    def begin(self, part: Part) -> None:
+        """Count a part by itself."""
+
     def state(self) -> dict[str, Any]:
-        """Return what was counted until now, as JSON has it."""
+        """Return what was counted until now, or of the part, as JSON has it."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on counting from there."""
+
+    def gather(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Count everything: what was counted of all parts, in their order."""
 
 
 Array = np.ndarray[Any, Any]
@@ -171,7 +178,6 @@ class Run:
     split: bool = False
     written: int = 0
     _done: Done = field(default_factory=Done)
-    _position: int = 0
 
     @contextlib.contextmanager
     def building(self) -> Iterator[Done]:
@@ -183,54 +189,90 @@ class Run:
             stack.enter_context(use_threads(self.source.job.options))
             self._done = stack.enter_context(self.out.building(self.job, self.rejects))
             if self.rejects is not None:
-                stack.enter_context(self.rejects.beside(self.out, self._done.rejects))
+                stack.enter_context(self.rejects.beside(self.out, self._done))
             yield self._done
 
     def stream(self, work: Work, describe: Callable[[], Mapping[str, str]]) -> None:
         """Send every chunk through the work and write what it becomes; ``describe`` is for a file that holds it all."""
-        done = self._done
-        parts = plan_parts(self.source.group_rows(), self.source.job.row_bytes)
-        limit = self.source.job.options.limit
-        total = self.source.n_rows
+        source, done = self.source, self._done
+        limit = source.job.options.limit
+        parts = plan_parts(source.group_rows(), source.job.row_bytes, limit=limit)
+        total = source.n_rows
         if total is not None and limit is not None:
             total = min(total, limit)
-        self.progress.start(total, None if total is None else total * self.source.job.row_bytes)
+        self.progress.start(total, None if total is None else total * source.job.row_bytes)
+        if done.rows:
+            self.progress.skip(done.rows)
+        with self._workers() as workers:
+            if self.out.is_file:
+                self._write_file(parts, work, describe, workers)
+            else:
+                self._write_parts(parts, work, workers)
+
+    def _write_file(
+        self,
+        parts: Sequence[Part],
+        work: Work,
+        describe: Callable[[], Mapping[str, str]],
+        workers: ThreadPoolExecutor,
+    ) -> None:
+        done = self._done
         if done.position:
             work.restore(done.state)
-            self.progress.skip(done.position)
-        self.written += sum(done.finished)
-        self._position = 0
         with contextlib.ExitStack() as stack:
-            workers = stack.enter_context(
-                ThreadPoolExecutor(self.source.job.options.threads or usable_cores(), "pages")
-            )
-            encoder, reading = self._ways(workers)
+            encoder, reading = self._ways(workers, self.source.files[0].footer if self.source.files else None)
             rejects = None
             if self.rejects is not None:
-                rejects = stack.enter_context(self._rejects_sink(self.rejects.file_of(parts[0].name), workers))
-            groups = [parts] if self.out.is_file else [[part] for part in parts]
-            for number, group in enumerate(groups):
-                rows = sum(part.rows for part in group)
-                if number < len(done.finished):
-                    self._position += rows
-                    continue
-                if limit is not None and number and self._position >= limit:
-                    break
-                begun = done.file if number == len(done.finished) else FileState()
-                skip = done.position - self._position if begun.size else 0
-                self._position += skip
-                path = self.out.file_of(group[0].name)
-                with ParquetSink(path, self.schema, self.codecs, self.plain, encoder, begun) as sink:
-                    chunks = self.source.chunks(group, reading, skip)
-                    left = None if limit is None else limit - self._position
-                    self._overlap(limited(chunks, left), work, sink, rejects)
-                    size = sink.close(describe() if self.out.is_file else {})
-                if self.out.journal is not None:
-                    others = [] if rejects is None else [rejects]
-                    self.out.journal.finished(size, others, self._position, work.state())
-                self.written += size
+                rejects = stack.enter_context(self._rejects_sink(self.rejects.file, workers, done.rejects))
+            sink = stack.enter_context(
+                ParquetSink(self.out.file, self.schema, self.codecs, self.plain, encoder, done.file)
+            )
+            chunks = self.source.chunks(parts, reading, done.position)
+            limit = self.source.job.options.limit
+            left = None if limit is None else limit - done.position
+            journal = None if pyarrow_only() else self.out.journal
+            self._overlap(limited(chunks, left), work, sink, rejects, journal, done.position)
+            size = sink.close(describe())
+            if journal is not None:
+                journal.settle()
+            self.written += size
             if rejects is not None:
                 self.written += rejects.close()
+
+    def _write_parts(self, parts: Sequence[Part], work: Work, workers: ThreadPoolExecutor) -> None:
+        """Run the parts that no receipt is there of, and count what all of them came to, in their order."""
+        receipts = self._done.receipts
+        for part in parts:
+            if part.number not in receipts:
+                receipts[part.number] = receipt = self.write_part(part, work, workers)
+                if self.out.journal is not None:
+                    self.out.journal.part(receipt)
+        done = [receipts[part.number] for part in parts]
+        self.written += sum(receipt.size + (receipt.rejects or 0) for receipt in done)
+        work.gather([receipt.state for receipt in done])
+
+    def write_part(self, part: Part, work: Work, workers: ThreadPoolExecutor) -> Receipt:
+        """Write the file of a part, and that of its rejected rows, and put them where finished parts are."""
+        work.begin(part)
+        footer = self.source.files[part.file].footer if self.source.files else None
+        with contextlib.ExitStack() as stack:
+            encoder, reading = self._ways(workers, footer)
+            path, rejects = self.out.making(part.name), None
+            stack.callback(remove, path)
+            if self.rejects is not None:
+                rejects = self._rejects_sink(self.rejects.making(part.name), workers, FileState())
+                stack.callback(remove, rejects.path)
+                stack.enter_context(rejects)
+            sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
+            limit = self.source.job.options.limit
+            chunks = limited(self.source.chunks([part], reading), part.rows if self.source.files else limit)
+            rows = self._overlap(chunks, work, sink, rejects, None, 0)
+            size, rejects_size = sink.close(), None
+            if self.rejects is not None and rejects is not None and (rejects.rows or part.number == 0):
+                rejects_size = rejects.close()
+                self.rejects.keep(rejects.path, part.name)
+            self.out.keep(path, part.name)
+        return Receipt(part.number, part.name, rows, size, rejects_size, dict(work.state()))
 
     def publish(self, summary: Mapping[str, Any]) -> None:
         """Put the output in its place, and that of the rejected rows."""
@@ -241,17 +283,27 @@ class Run:
             self.out.publish(summary)
             self.progress.published()
 
-    def _rejects_sink(self, path: Path, workers: ThreadPoolExecutor) -> ParquetSink:
+    def _workers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.source.job.options.threads or usable_cores(), "pages")
+
+    def _rejects_sink(self, path: Path, workers: ThreadPoolExecutor, done: FileState) -> ParquetSink:
         schema = rejects_schema(self.source.schema, self.schema)
         codecs = dict.fromkeys(schema.names, "SNAPPY")
         encoder = None
         if not pyarrow_only():
             encoder = RowGroupEncoder(FileSchema(schema), codecs, frozenset(), split=False, workers=workers)
-        return ParquetSink(path, schema, codecs, (), encoder, self._done.rejects)
+        return ParquetSink(path, schema, codecs, (), encoder, done)
 
-    def _overlap(self, chunks: Iterator[Chunk], work: Work, sink: ParquetSink, rejects: ParquetSink | None) -> None:
-        """Read, work and write at the same time."""
-        journal = None if pyarrow_only() else self.out.journal
+    def _overlap(
+        self,
+        chunks: Iterator[Chunk],
+        work: Work,
+        sink: ParquetSink,
+        rejects: ParquetSink | None,
+        journal: Journal | None,
+        position: int,
+    ) -> int:
+        """Read, work and write at the same time; return how many rows of the inputs are behind."""
 
         def write(group: Group) -> None:
             sink.write([result.batch for result in group.results], group.copied)
@@ -262,14 +314,16 @@ class Run:
                     rejects.push()
                 journal.group([sink] if rejects is None else [sink, rejects], group.position, group.state)
 
-        self._position = overlap(chunks, work, write, self.progress, self.source.job.row_bytes, self._position)
+        return overlap(chunks, work, write, self.progress, self.source.job.row_bytes, position)
 
-    def _ways(self, workers: ThreadPoolExecutor) -> tuple[RowGroupEncoder | None, Reading]:
-        """Return how row groups are encoded (None for pyarrow's way), and how the source is read."""
+    def _ways(self, workers: ThreadPoolExecutor, like: Footer | None) -> tuple[RowGroupEncoder | None, Reading]:
+        """Return how row groups are encoded (None for pyarrow's way), and how the source is read.
+
+        ``like`` is the footer whose columns the carried ones are as.
+        """
         if pyarrow_only():
             return None, Reading(self.columns)
-        options, files = self.source.job.options, self.source.files
-        like = files[0].footer if files else None
+        options = self.source.job.options
         names = self.source.job.carried.names
         schema = FileSchema(self.schema, like, names)
         encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)

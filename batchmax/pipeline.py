@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -26,7 +26,7 @@ from batchmax.loop import PROGRAM_BYTES, BadRows, Progress, Result, Run, check_m
 from batchmax.matrices import SparseVectorError
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions, resolve_options
-from batchmax.plan import plan_parts
+from batchmax.plan import Part, plan_parts
 from batchmax.provenance import job_identity, output_codecs, output_schema, output_split
 from batchmax.scoring import doubts_about, read_rows, score_rows, score_table
 from batchmax.sink import SUMMARY_KEY
@@ -138,6 +138,8 @@ class _ScoreWork:
         self._bad_rows = BadRows(source, source.job)
         self._progress = progress
         self._looked = False
+        self._start = 0
+        self._ended = Tally()
 
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
         job = self._job
@@ -149,13 +151,36 @@ class _ScoreWork:
             self._looked = True
             for doubt in doubts_about(matrix, job):
                 self.warn(doubt)
-        scores = score_rows(matrix, labels, known, job, buffers.take, self.tally.rows)
+        scores = score_rows(matrix, labels, known, job, buffers.take, self._start + self.tally.rows)
         self._bad_rows.refuse(chunk, scores.status)
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
         return self._bad_rows.settle(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)
 
+    def begin(self, part: Part) -> None:
+        """Count a part by itself. Only the first rows of all are looked at for what is odd about them."""
+        self._ended = Tally.merged([self._ended, self.tally])
+        self.tally, self.warnings = Tally(), []
+        self._start, self._looked = part.start, part.number > 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows this process has counted."""
+        return self._ended.rows + self.tally.rows
+
+    def known(self) -> dict[str, int]:
+        """Return what can only grow, over all that this process has counted."""
+        return {
+            "bad_rows": self._ended.bad_rows + self.tally.bad_rows,
+            "infinite_losses": self._ended.infinite_losses + self.tally.infinite_losses,
+        }
+
+    def gather(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Count everything: what was counted of all parts, in their order."""
+        self.tally = Tally.merged([Tally.restored(state["tally"]) for state in states])
+        self.warnings = [text for state in states for text in state["warnings"]]
+
     def state(self) -> dict[str, Any]:
-        """Return what was counted until now, as JSON has it."""
+        """Return what was counted until now, or of the part, as JSON has it."""
         return {"tally": self.tally.state(), "warnings": list(self.warnings)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -198,14 +223,20 @@ class _Job:
         """Go on counting from there."""
         self._work.restore(state)
 
+    def begin(self, part: Part) -> None:
+        """Count a part by itself."""
+        self._work.begin(part)
+
+    def gather(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Count everything."""
+        self._work.gather(states)
+
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
         """Do the work on a chunk, unless the condition is true whatever comes."""
         result = self._work(chunk, buffers)
-        tally = self._work.tally
-        known = {"bad_rows": tally.bad_rows, "infinite_losses": tally.infinite_losses}
-        if self._gate and self._gate.is_decided(known):
+        if self._gate and self._gate.is_decided(self._work.known()):
             raise GateError(
-                f"--fail-if {self._gate.condition!r} is true after {tally.rows:,} rows",
+                f"--fail-if {self._gate.condition!r} is true after {self._work.rows:,} rows",
                 where=self._where,
                 remedy="the run was stopped and nothing is written; mend the input, or change the condition",
             )

@@ -11,7 +11,7 @@ import html
 import json
 import math
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -67,6 +67,18 @@ class Tally:
             kept = state[name]
             setattr(tally, name, np.array(kept, value.dtype) if isinstance(value, np.ndarray) else kept)
         return tally
+
+    @classmethod
+    def merged(cls, tallies: Iterable[Tally]) -> Tally:
+        """Return what was counted by all of them, in their order."""
+        total = cls()
+        for one in tallies:
+            total.statuses += one.statuses
+            total.judged += one.judged
+            total.hits += one.hits
+            for name in ("loss", "nll", "weight"):
+                _add_exactly(getattr(total, name), getattr(one, name))
+        return total
 
     def add(
         self,
@@ -286,3 +298,12 @@ def _is_number(node: ast.expr) -> bool:
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
+
+
+def _add_exactly(total: NDArray[np.float64], more: NDArray[np.float64]) -> None:
+    """Add a sum, what its roundings lost, and a count, to others in place; of this sum's rounding, too."""
+    added = total[0] + more[0]
+    taken = added - total[0]
+    total[1] += more[1] + ((total[0] - (added - taken)) + (more[0] - taken))
+    total[0] = added
+    total[2] += more[2]

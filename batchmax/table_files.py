@@ -64,7 +64,7 @@ def table_sink(output: Output, schema: pa.Schema) -> Iterator[TableSink]:
         It cannot be written; what was there is still there.
     """
     codecs = dict.fromkeys(schema.names, CODEC)
-    with output.building(), ParquetSink(output.file_of(""), schema, codecs, ()) as sink:
+    with output.building(), ParquetSink(output.file, schema, codecs, ()) as sink:
         yield TableSink(output, sink)
 
 

@@ -15,9 +15,11 @@ import shlex
 import shutil
 import stat
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from batchmax.errors import OutputError
+from batchmax.storage import sync_folder
 
 ENDING = ".batchmax"
 LOCK = "lock"
@@ -30,7 +32,9 @@ class Workshop:
     Attributes
     ----------
     output
-        What is being made: a file, or a folder of parts.
+        What is being made: a file, or a folder of finished parts.
+    making
+        Parts that are not finished.
     old
         What was at the output's path while it is replaced.
     manifest
@@ -43,6 +47,7 @@ class Workshop:
         self._path = path
         self.folder = path.with_name(f".{path.name}{ENDING}")
         self.output = self.folder / "output"
+        self.making = self.folder / "making"
         self.old = self.folder / "old"
         self.manifest = self.folder / "manifest"
         self.journal = self.folder / "journal"
@@ -71,6 +76,32 @@ class Workshop:
         for item in self.folder.iterdir():
             if item.name != LOCK:
                 remove(item)
+
+    def keep(self, made: Path, name: str) -> None:
+        """Put a part that is whole among the finished ones, durably; one of its name there is the same."""
+        path = self.output / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.replace(path)
+        sync_folder(path.parent)
+
+    def holds_file(self, size: int) -> bool:
+        """Return whether the one file has so many bytes, or more; take it away if none of them counts."""
+        if not size:
+            remove(self.output)
+        return (self.output.stat().st_size if self.output.is_file() else 0) >= size
+
+    def holds_parts(self, sizes: Mapping[str, int]) -> bool:
+        """Return whether the finished parts have these sizes; take away what is none of them."""
+        if not self.output.is_dir():
+            return False
+        found = {str(path.relative_to(self.output)): path for path in self.output.rglob("*") if not path.is_dir()}
+        if any(name not in found or found[name].stat().st_size != size for name, size in sizes.items()):
+            return False
+        for name in found.keys() - sizes.keys():
+            found[name].unlink()
+        remove(self.making)
+        self.making.mkdir()
+        return True
 
     def close(self, *, keep: bool = False) -> None:
         """Let go of the folder, which goes too unless it is to be kept."""

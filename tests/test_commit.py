@@ -20,11 +20,19 @@ def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+def filled(output, write, name="part-00000.parquet"):
+    """Write the one file of an output, or a part of it."""
+    path = output.file if output.is_file else output.making(name)
+    write(path)
+    if not output.is_file:
+        output.keep(path, name)
+
+
 def build(output, text="new", *, manifest=None, before=lambda: None):
     """Build an output of one or two parts and publish it."""
     with output.building():
         for name in ["part-00000.parquet"] if output.is_file else ["part-00000.parquet", "part-00001.parquet"]:
-            output.file_of(name).write_text(text)
+            filled(output, lambda path: path.write_text(text), name)
         before()
         output.publish(MANIFEST | (manifest or {}))
 
@@ -163,7 +171,7 @@ def write(path, number, *, ours=True):
 def hold(path, number, if_exists="overwrite"):
     output = Output(path, if_exists, gated=True)
     with output.building():
-        write(output.file_of("part-00000.parquet"), number)
+        filled(output, lambda path: write(path, number))
         return output.hold(MANIFEST)
 
 
@@ -258,7 +266,7 @@ def test_what_was_published_is_taken_back(tmp_path, name, was_there, error):
     before = content(tmp_path)
     output = Output(tmp_path / name, "overwrite")
     with pytest.raises(error), output.building():  # noqa: PT012 - it is the block that fails
-        output.file_of("part-00000.parquet").write_text("new")
+        filled(output, lambda path: path.write_text("new"))
         output.publish(MANIFEST)
         assert content(tmp_path) != before
         raise error
@@ -276,7 +284,7 @@ def test_rejects_go_with_the_output(tmp_path, suffix, was_there):
     before = content(tmp_path)
     with pytest.raises(OutputError, match="another run"), out.building(), rejects.building():  # noqa: PT012
         for output in (out, rejects):
-            output.file_of("part-00000.parquet").write_text("new")
+            filled(output, lambda path: path.write_text("new"))
         rejects.publish(MANIFEST)
         put(paths[0], "theirs")
         before |= {name: text for name, text in content(tmp_path).items() if name.startswith("out")}
@@ -289,7 +297,7 @@ def test_what_others_published_since_is_not_taken_back(tmp_path):
     path = tmp_path / "out.parquet"
     output = Output(path, "error")
     with pytest.raises(RuntimeError), output.building():  # noqa: PT012 - it is the block that fails
-        output.file_of("part-00000.parquet").write_text("new")
+        filled(output, lambda path: path.write_text("new"))
         output.publish(MANIFEST)
         path.unlink()
         put(path, "theirs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
@@ -54,5 +55,23 @@ def test_the_limit_is_a_gibibyte_of_logits():
 
 
 def test_the_names_of_parts_sort_as_their_numbers():
-    """Five digits, as other writers of folders have."""
-    assert Part(12, 0, 0, 0, 0, 0).name == "part-00012.parquet"
+    """Five digits, as other writers of folders have; in folders that mirror the input's each from 0 on."""
+    names = [part.name for part in plan_parts([[1]] * 13, 4)]
+    assert names[12] == "part-00012.parquet"
+    assert names == sorted(names)
+    mirrored = plan_parts([[1], [1, 1], [1]], 4, 4, folders=["day=1", "day=2", "day=1"])
+    assert [part.name for part in mirrored] == [
+        "day=1/part-00000.parquet",
+        "day=2/part-00000.parquet",
+        "day=2/part-00001.parquet",
+        "day=1/part-00001.parquet",
+    ]
+
+
+@given(FILES, st.integers(0, 200))
+def test_a_limit_is_so_many_rows_in_the_same_parts(files, limit):
+    """Parts after it are left out, the last one is cut short."""
+    whole, cut = plan_parts(files, 4, 40), plan_parts(files, 4, 40, limit=limit)
+    assert sum(part.rows for part in cut) == min(limit, sum(map(sum, files)))
+    assert [replace(part, rows=0) for part in cut] == [replace(part, rows=0) for part in whole[: len(cut)]]
+    assert [part.start for part in whole] == [sum(one.rows for one in whole[: part.number]) for part in whole]

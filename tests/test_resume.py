@@ -151,7 +151,7 @@ def test_a_torn_journal(inputs, tmp_path, killed_after, out):
     batchmax.score(inputs, out, on_bad_row="null")
     want = published(tmp_path)
     clear(tmp_path)
-    assert killed_after(9, inputs, out, on_bad_row="null")
+    assert killed_after(9 if out.endswith(".parquet") else 3, inputs, out, on_bad_row="null")
     kept = tmp_path / "kept"
     left = tmp_path / f".{out}.batchmax"
     shutil.copytree(left, kept)
@@ -287,13 +287,15 @@ def test_after_a_crash_of_the_machine_what_was_synced_counts(inputs, tmp_path, k
     batchmax.score(inputs, out, on_bad_row="null")
     want = published(tmp_path)
     clear(tmp_path)
-    assert killed_after(9, inputs, out, on_bad_row="null")
+    assert killed_after(9 if out.endswith(".parquet") else 3, inputs, out, on_bad_row="null")
     journal = tmp_path / f".{out}.batchmax" / "journal"
     there = read_journal(journal)[1]
     monkeypatch.setattr(journals, "_boot", lambda: "another")
     synced = read_journal(journal)[1]
-    assert synced.position < there.position
-    assert synced.position == len(synced.finished) * N_ROWS
+    if out.endswith(".parquet"):
+        assert 0 == synced.position < there.position
+    else:
+        assert synced.rows == there.rows == len(synced.receipts) * N_ROWS
     batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
     assert published(tmp_path) == want
 
@@ -360,7 +362,7 @@ def test_a_dry_run_says_what_would_be_skipped(inputs, tmp_path, killed_after):
 def test_a_run_that_was_to_replace_goes_on_to_replace(inputs, tmp_path, killed_after):
     """What was allowed at the beginning is allowed to the end: an older output of another job gives way."""
     batchmax.score(inputs, "out", on_bad_row="null", temperature=2.0)
-    assert killed_after(9, inputs, "out", on_bad_row="null", if_exists="overwrite")
+    assert killed_after(3, inputs, "out", on_bad_row="null", if_exists="overwrite")
     batchmax.score(inputs, "out", on_bad_row="null", if_exists="resume")
     replaced = published(tmp_path)
     clear(tmp_path)
