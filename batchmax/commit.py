@@ -15,7 +15,7 @@ import os
 import secrets
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from batchmax.finished import (
     summary_of,
 )
 from batchmax.interrupts import uninterrupted
-from batchmax.journal import Done, Journal, read_journal
+from batchmax.journal import Done, Journal, read_journal, read_journals
 from batchmax.options import IfExists
 from batchmax.places import REPLACE, Place, manifest_of
+from batchmax.plan import Part
 from batchmax.renames import Rename
 from batchmax.storage import open_exclusively, sync_folder
 from batchmax.unfinished import Workshop, identity, remove
@@ -57,6 +58,12 @@ class Output:
         Where it goes.
     journal
         What is said of the progress while the output is built, if it is built of a job that can be gone on with.
+    shop
+        Where it is made.
+    replaces
+        Whether what lies at the path may be replaced.
+    publishes
+        Whether a run on it publishes it.
     was
         What tells the file or folder, that a run which was killed had come to publish, from all others.
 
@@ -68,6 +75,8 @@ class Output:
         Something is at the path already and may not be replaced, or the folder it would lie in is not there.
     """
 
+    publishes = True
+
     def __init__(self, out: str | os.PathLike[str], if_exists: IfExists, *, gated: bool = False) -> None:
         self.place = Place(out, if_exists, gated=gated)
         self.path = self.place.path
@@ -75,24 +84,28 @@ class Output:
         self.journal: Journal | None = None
         self.was: tuple[int, int] | None = None
         self._if_exists = if_exists
-        self._replaces = if_exists == "overwrite"
-        self._shop = Workshop(self.path)
+        self.replaces = if_exists == "overwrite"
+        self.shop = Workshop(self.path)
         self._renames: list[Rename] = []
         self._leave = False
+
+    def mine(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """Return which parts a run on this output makes."""
+        return parts
 
     @property
     def file(self) -> Path:
         """Where to write the one file."""
-        return self._shop.output
+        return self.shop.output
 
     def making(self, name: str) -> Path:
         """Return where to write a part, which nothing has and no other process uses."""
-        return self._shop.making / f"{Path(name).name}.{secrets.token_hex(4)}"
+        return self.shop.making / f"{Path(name).name}.{secrets.token_hex(4)}"
 
     def keep(self, made: Path, name: str) -> None:
         """Put a part that is whole and durable among those that will be published."""
-        with self._renaming():
-            self._shop.keep(made, name)
+        with self.renaming():
+            self.shop.keep(made, name)
 
     def settled(self, job: Mapping[str, Any], inputs: list[str]) -> dict[str, Any] | None:
         """Return the summary of this job's output if that is complete already, or held back; None if it is not.
@@ -109,7 +122,7 @@ class Output:
         OutputError
             What is complete is of another job.
         """
-        left = read_journal(self._shop.journal)
+        left = read_journals(self.shop.journals())
         same = left is not None and not list(differences(job, left[0]))
         if left is not None and same and left[1].published:
             self._end_publishing(left[1].published)
@@ -126,7 +139,7 @@ class Output:
             if others:
                 what = f"this is the output of another job, and complete: {'; '.join(others[:3])}"
                 raise OutputError(what, where=str(path), remedy=REPLACE)
-            if self._shop.folder.is_dir() and (left is None or same):
+            if self.shop.folder.is_dir() and (left is None or same):
                 with self._working():
                     """Clear away what a run that was killed at its very end has left."""
             return {**summary, "held": str(path) if path == self.place.held else None}
@@ -136,12 +149,12 @@ class Output:
         """Return how many of so many rows a run with ``resume`` would skip; looks only."""
         if any(job_of(path, is_file=self.is_file) == job["output"] for path in (self.path, self.place.held)):
             return rows
-        left = read_journal(self._shop.journal)
+        left = read_journals(self.shop.journals())
         return 0 if left is None or list(differences(job, left[0])) else left[1].rows
 
     def release(self) -> None:
         """Put an output that was held back at its path."""
-        with self._working(), self._renaming(), uninterrupted():
+        with self._working(), self.renaming(), uninterrupted():
             self._rename(self.place.held, self.path).do(replace=False)
             if not self.is_file:
                 self._rename(manifest_of(self.place.held), self.place.manifest).do(replace=True)
@@ -149,7 +162,7 @@ class Output:
 
     def identity(self) -> tuple[int, int] | None:
         """Return what tells the finished output from all others, whether or not it is at its place already."""
-        return identity(self._shop.output) or self.was
+        return identity(self.shop.output) or self.was
 
     def announce(self, summary: Mapping[str, Any], beside: Output | None) -> None:
         """Say in the journal what will be published, so that a run after this one can end it."""
@@ -159,12 +172,12 @@ class Output:
 
     def publish(self, summary: Mapping[str, Any]) -> None:
         """Put the finished output at its path."""
-        self._publish(summary, self.path, replace=self._replaces)
+        self._publish(summary, self.path, replace=self.replaces)
 
     def hold(self, summary: Mapping[str, Any]) -> Path:
         """Put the finished output beside its path, under the name of a held one, and return that."""
         self.place.check_held()
-        self._publish(summary, self.place.held, replace=self._replaces)
+        self._publish(summary, self.place.held, replace=self.replaces)
         return self.place.held
 
     @contextlib.contextmanager
@@ -189,7 +202,7 @@ class Output:
             Another run is at it, or has left something that may not be thrown away.
         """
         with self._working():
-            with self._renaming():
+            with self.renaming():
                 done = self._begin(job, beside)
             yield done
 
@@ -197,10 +210,11 @@ class Output:
     def beside(self, main: Output, done: Done) -> Iterator[None]:
         """Make room for what goes with another output and fails with it, where so much is done of both."""
         with self._working(main):
-            with self._renaming():
+            with self.renaming():
                 if not done.rejects.size and not done.receipts:
-                    self._shop.clear()
-                    self._make_room()
+                    self.shop.clear()
+                    if not self.is_file:
+                        self.shop.make_room()
             yield
 
     @contextlib.contextmanager
@@ -208,9 +222,9 @@ class Output:
         """Have the workshop; leave it only with what can be gone on with, as the main output says."""
         keep = False
         try:
-            with self._renaming():
-                self._shop.open()
-                self._restore()
+            with self.renaming():
+                self.shop.open()
+                self.restore()
                 # Another run may have ended since this one looked.
                 self.place.check()
             yield
@@ -229,7 +243,7 @@ class Output:
                 if not keep:
                     for rename in self._renames:
                         rename.forget()
-                self._shop.close(keep=keep)
+                self.shop.close(keep=keep)
 
     def _undo(self, error: BaseException) -> None:
         try:
@@ -239,7 +253,7 @@ class Output:
             raise OutputError(
                 f"failed ({error}), and what was there could not be put back: {trouble.strerror}",
                 where=str(self.path),
-                remedy=f"look: ls -la {shlex.quote(str(self.path))} {shlex.quote(str(self._shop.folder))}",
+                remedy=f"look: ls -la {shlex.quote(str(self.path))} {shlex.quote(str(self.shop.folder))}",
             ) from error
 
     def can_go_on_after(self, error: BaseException) -> bool:
@@ -250,21 +264,21 @@ class Output:
             return False
         with contextlib.suppress(OSError):
             self.journal.settle()
-        found = read_journal(self._shop.journal)
+        found = read_journals(self.shop.journals())
         if found is None or not found[1].rows:
             return False
         if RESUMABLE not in getattr(error, "__notes__", ()):
             error.add_note(RESUMABLE)
         return True
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
         """Put back what a run that was killed had put aside."""
-        if os.path.lexists(self._shop.old) and not os.path.lexists(self.path):
-            self._shop.old.rename(self.path)
+        if os.path.lexists(self.shop.old) and not os.path.lexists(self.path):
+            self.shop.old.rename(self.path)
 
     def _begin(self, job: Mapping[str, Any] | None, beside: Output | None) -> Done:
         """Go on with what is there, or clear it away and begin."""
-        found = read_journal(self._shop.journal)
+        found = read_journals(self.shop.journals())
         if found is not None:
             theirs, done = found
             same = job is not None and not list(differences(job, theirs))
@@ -273,30 +287,28 @@ class Output:
                     if output is not None and of is not None:
                         output.was = tuple(of)
             if same and self._if_exists == "resume" and self._is_there(done, beside):
-                self.journal = Journal(self._shop.journal, None)
-                self._replaces = done.replaces
+                self.replaces = done.replaces
+                main = self.shop.journal
+                is_begun = read_journal(main) is not None
+                self.journal = Journal(main, None if is_begun else job, replaces=self.replaces)
                 return done
             if same and self._if_exists == "error" and done.rows:
                 self._leave = True
                 raise OutputError(
                     f"an unfinished run of this job lies here, with {done.rows:,} rows done",
-                    where=str(self._shop.folder),
+                    where=str(self.shop.folder),
                     remedy="go on with it: --if-exists resume, or begin anew: --if-exists overwrite",
                 )
             why = "" if self._if_exists == "overwrite" else ": it was of another job" if not same else ": it is damaged"
             what = f"{self.path}: an unfinished run that lay here is thrown away{why}"
             if done.rows:
                 warnings.warn(what, RuntimeWarning, stacklevel=2)
-        self._shop.clear()
-        self._make_room()
-        if job is not None:
-            self.journal = Journal(self._shop.journal, job, replaces=self._replaces)
-        return Done()
-
-    def _make_room(self) -> None:
+        self.shop.clear()
         if not self.is_file:
-            self._shop.output.mkdir()
-            self._shop.making.mkdir()
+            self.shop.make_room()
+        if job is not None:
+            self.journal = Journal(self.shop.journal, job, replaces=self.replaces)
+        return Done()
 
     def _is_there(self, done: Done, beside: Output | None) -> bool:
         """Return whether the files hold what a journal says, and take away what it does not speak of."""
@@ -309,18 +321,18 @@ class Output:
         """Return whether parts, or the one file, are as large as a journal says; take other parts away."""
         if self.was is not None and identity(self.path) == self.was:
             return True
-        return self._shop.holds_file(size) if self.is_file else self._shop.holds_parts(parts)
+        return self.shop.holds_file(size) if self.is_file else self.shop.holds_parts(parts)
 
     def _end_publishing(self, published: Mapping[str, Any]) -> None:
         """Do what is left where a run was killed after its output came to the path, but before its manifest did."""
         at = [path for path in (self.path, self.place.held) if identity(path) == tuple(published["of"][0])]
         if at:
-            with self._working(), self._renaming():
+            with self._working(), self.renaming():
                 self._put_manifest(published["summary"], at[0])
 
     def _publish(self, summary: Mapping[str, Any], path: Path, *, replace: bool) -> None:
-        with self._renaming(), uninterrupted():
-            output = self._shop.output
+        with self.renaming(), uninterrupted():
+            output = self.shop.output
             if self.was is not None and identity(path) == self.was:
                 return
             if not self.is_file:
@@ -332,19 +344,20 @@ class Output:
 
     def _put_manifest(self, summary: Mapping[str, Any], path: Path) -> None:
         if not self.is_file:
-            remove(self._shop.manifest)
-            _write_json(self._shop.manifest, summary)
-            self._rename(self._shop.manifest, manifest_of(path)).do(replace=True)
+            remove(self.shop.manifest)
+            _write_json(self.shop.manifest, summary)
+            self._rename(self.shop.manifest, manifest_of(path)).do(replace=True)
         sync_folder(self.path.parent)
 
     def _rename(self, new: Path, path: Path) -> Rename:
         """Return a rename that is undone if the job fails after all."""
-        old = self._shop.old if path == self.path else self._shop.old.with_name(f"old-{len(self._renames)}")
+        old = self.shop.old if path == self.path else self.shop.old.with_name(f"old-{len(self._renames)}")
         self._renames.append(Rename(new, path, old))
         return self._renames[-1]
 
     @contextlib.contextmanager
-    def _renaming(self) -> Iterator[None]:
+    def renaming(self) -> Iterator[None]:
+        """Name the output in what the system says of files."""
         where = str(self.path)
         try:
             yield

@@ -9,13 +9,14 @@ only what was synced is.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import uuid
 import zlib
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,6 +132,11 @@ class Journal:
         What makes the job this job, as JSON has it; None to go on with the journal that is there.
     replaces
         Whether what lies at the output's path may be replaced.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process writes it.
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any] | None, *, replaces: bool = False) -> None:
@@ -138,10 +144,12 @@ class Journal:
         self._failed = False
         if job is None:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+            self._lock()
             os.ftruncate(self._descriptor, sum(size for _, size in _lines(path.read_bytes())))
             self._write({"boot": _boot()})
         else:
             self._descriptor = open_exclusively(path)
+            self._lock()
             self._write({"job": job, "boot": _boot(), "replaces": replaces})
         self._waiting: deque[tuple[list[tuple[Growing, int]], dict[str, Any]]] = deque()
         self._synced = 0
@@ -188,6 +196,15 @@ class Journal:
         self._write({"published": {"summary": summary, "of": of}})
         self.sync()
 
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise
+        except OSError:
+            """The file system has no locks, which was said when the folder was locked."""
+
     def sync(self) -> None:
         """Make the journal durable."""
         os.fsync(self._descriptor)
@@ -218,6 +235,22 @@ def read_journal(path: Path) -> tuple[dict[str, Any], Done] | None:
         return lines[0]["job"], _replay(lines)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def read_journals(paths: Iterable[Path]) -> tuple[dict[str, Any], Done] | None:
+    """Return the job that the first of several journals is of, and what all that are of this job say is done.
+
+    The first that there is tells most; the receipts of the others are added to its own.
+    """
+    found = [one for one in map(read_journal, paths) if one is not None]
+    if not found:
+        return None
+    job, done = found[0]
+    for theirs, other in found[1:]:
+        if theirs == job:
+            done.receipts |= other.receipts
+            done.replaces |= other.replaces
+    return job, done
 
 
 def _lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:

@@ -37,6 +37,7 @@ from batchmax.places import places
 from batchmax.plan import Part, plan_parts
 from batchmax.provenance import rejects_schema
 from batchmax.row_groups import RowGroupEncoder
+from batchmax.shards import make_output
 from batchmax.sink import ParquetSink
 from batchmax.source import ParquetSource
 from batchmax.storage import refuse_inputs_as_output
@@ -196,13 +197,13 @@ class Run:
         """Send every chunk through the work and write what it becomes; ``describe`` is for a file that holds it all."""
         source, done = self.source, self._done
         limit = source.job.options.limit
-        parts = plan_parts(source.group_rows(), source.job.row_bytes, limit=limit)
-        total = source.n_rows
+        parts = self.out.mine(plan_parts(source.group_rows(), source.job.row_bytes, limit=limit))
+        total = sum(part.rows for part in parts) if source.files else source.n_rows
         if total is not None and limit is not None:
             total = min(total, limit)
         self.progress.start(total, None if total is None else total * source.job.row_bytes)
-        if done.rows:
-            self.progress.skip(done.rows)
+        if skipped := done.position + sum(part.rows for part in parts if part.number in done.receipts):
+            self.progress.skip(skipped)
         with self._workers() as workers:
             if self.out.is_file:
                 self._write_file(parts, work, describe, workers)
@@ -414,10 +415,10 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
     written = places(out, gated=gated)
     rejected = [] if options.rejects is None else places(options.rejects, gated=gated)
     refuse_inputs_as_output(inputs, *written, *rejected)
-    output = Output(out, options.if_exists, gated=gated)
+    output = make_output(out, options)
     if options.rejects is None:
         return output, None
-    rejects = Output(options.rejects, options.if_exists, gated=gated)
+    rejects = make_output(options.rejects, options)
     if rejects.is_file != output.is_file:
         raise UsageError(
             "rejects of a file go to a file, and of a folder to a folder",

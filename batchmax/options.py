@@ -98,6 +98,9 @@ class ScoreOptions:
         ``overwrite``, or ``resume``, which goes on with it.
     on_bad_row
         What to do with a bad row: ``error``, the default, ``null`` or ``drop``.
+    shard
+        Which parts of a folder to make: ``"2/8"`` is every eighth from the third on. A run without it, with
+        ``if_exists="resume"``, makes what is missing and publishes. None: all, and publish.
     rejects
         Where dropped rows are written, with the reason. None: nowhere.
     fail_if
@@ -144,6 +147,7 @@ class ScoreOptions:
     compression: Compression | None = None
     row_group_size: int | None = None
     if_exists: IfExists = "error"
+    shard: str | None = None
     # When rows are bad
     on_bad_row: BadRowPolicy = "error"
     rejects: str | None = None

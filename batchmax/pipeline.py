@@ -325,6 +325,13 @@ class _FileJob(_Job):
                     self._progress.warn(text)
             else:
                 summary = ScoreSummary.stored(done.published["summary"], [file.path for file in source.files])
+            if not self._out.publishes:
+                again = (
+                    "the same command without --shard, and with --if-exists resume, makes what is missing and publishes"
+                )
+                summary.notes.append(f"shard {job.options.shard} is done: {again}")
+                self._progress.note(summary.notes[-1])
+                return summary
             if reason := self._failed(summary):
                 self._hold(summary, reason)
             if not self._out.is_file:

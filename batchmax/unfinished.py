@@ -54,7 +54,7 @@ class Workshop:
         self._lock: int | None = None
 
     def open(self) -> None:
-        """Make the folder, or take over one that nobody uses.
+        """Make the folder, or take over one that nobody uses, and have it to oneself.
 
         Raises
         ------
@@ -71,11 +71,52 @@ class Workshop:
                 self._check()
                 self._lock = self._locked(self.folder / LOCK)
 
+    def share(self) -> None:
+        """Have the folder together with others that share it.
+
+        Raises
+        ------
+        OutputError
+            A run has it to itself now.
+        """
+        if self._lock is not None:
+            self._take(self._lock, fcntl.LOCK_SH)
+
+    def open_shared(self) -> bool:
+        """Make the folder, or join those that share it; return whether nobody else has it, before it is shared.
+
+        Raises
+        ------
+        OutputError, OSError
+            As :meth:`open` does.
+        """
+        with contextlib.suppress(OutputError):
+            self.open()
+            return True
+        while self._lock is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._check()
+                self._lock = self._locked(self.folder / LOCK, fcntl.LOCK_SH)
+        return False
+
+    def journal_of(self, shard: tuple[int, int]) -> Path:
+        """Return the journal of a shard: its number, of how many."""
+        return self.folder / f"journal-{shard[0]}-of-{shard[1]}"
+
+    def journals(self) -> list[Path]:
+        """Return all journals, the one of a run that has the folder to itself first."""
+        return [self.journal, *sorted(self.folder.glob("journal-*"))]
+
     def clear(self) -> None:
         """Throw away what was made, but neither the folder nor the lock."""
         for item in self.folder.iterdir():
             if item.name != LOCK:
                 remove(item)
+
+    def make_room(self) -> None:
+        """Make the folders of parts, unless they are there."""
+        self.output.mkdir(exist_ok=True)
+        self.making.mkdir(exist_ok=True)
 
     def keep(self, made: Path, name: str) -> None:
         """Put a part that is whole among the finished ones, durably; one of its name there is the same."""
@@ -111,8 +152,9 @@ class Workshop:
         try:
             if not keep:
                 with contextlib.suppress(OSError):
-                    # The journal goes first: what it speaks of is gone a moment later.
-                    remove(self.journal)
+                    # The journals go first: what they speak of is gone a moment later.
+                    for journal in self.journals():
+                        remove(journal)
                     self.clear()
                     remove(self.folder / LOCK)
                     self.folder.rmdir()
@@ -128,11 +170,11 @@ class Workshop:
                 remedy=f"move it: mv {shlex.quote(str(self.folder))} {shlex.quote(f'{self.folder}.old')}",
             )
 
-    def _locked(self, path: Path) -> int | None:
+    def _locked(self, path: Path, how: int = fcntl.LOCK_EX) -> int | None:
         """Open and lock a file; None if somebody has taken it away in the meantime."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         try:
-            self._take(descriptor)
+            self._take(descriptor, how)
             if identity(path) != identity(descriptor):
                 os.close(descriptor)
                 return None
@@ -141,9 +183,9 @@ class Workshop:
             raise
         return descriptor
 
-    def _take(self, descriptor: int) -> None:
+    def _take(self, descriptor: int, how: int) -> None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(
                 "another run is making this output",

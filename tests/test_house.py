@@ -34,6 +34,7 @@ FLOORS = [
     {"loop", "row_checks", "recomputation"},
     {"row_values", "row_answers"},
     {"provenance", "threads", "scored"},
+    {"shards"},
     {"commit"},
     {"places"},
     {"finished", "renames"},

@@ -84,6 +84,12 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
 @shared.carried
 @option("--prefix", metavar="P", group=WRITE, help="Put before the names of new columns.")
 @shared.if_exists
+@option(
+    "--shard",
+    metavar="I/N",
+    group=WRITE,
+    help="Make only the parts I, I+N, I+2N, ... of a folder; a run without it, with --if-exists resume, publishes.",
+)
 @shared.compression
 @shared.row_group_size
 @shared.bad_rows
