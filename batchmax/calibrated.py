@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from batchmax.errors import UsageError
+from batchmax.imports import allow_imports
 
 SMALLEST_T, LARGEST_T = 1e-3, 1e3
 """The bounds of a temperature that is looked for."""
@@ -61,10 +61,7 @@ def scipy_optimize() -> Any:
     UsageError
         SciPy is not installed.
     """
-    # The command line keeps others from importing SciPy in vain.
-    blockers = [finder for finder in sys.meta_path if getattr(finder, "keeps_out", False)]
-    for finder in blockers:
-        sys.meta_path.remove(finder)
+    allow_imports()
     try:
         from scipy import optimize  # noqa: PLC0415 - it takes a while, and need not be installed
     except ImportError as error:

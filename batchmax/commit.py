@@ -12,7 +12,6 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from batchmax.places import REPLACE, Place, manifest_of
 from batchmax.plan import Part
 from batchmax.renames import Rename
 from batchmax.storage import open_exclusively, sync_folder
-from batchmax.unfinished import Workshop, identity, remove
+from batchmax.unfinished import PartFolder, Workshop, identity, remove
 
 RESUMABLE = "what is done is kept; go on: --if-exists resume"
 """The note of an exception after which a run left something to go on with."""
@@ -98,14 +97,10 @@ class Output:
         """Where to write the one file."""
         return self.shop.output
 
-    def making(self, name: str) -> Path:
-        """Return where to write a part, which nothing has and no other process uses."""
-        return self.shop.making / f"{Path(name).name}.{secrets.token_hex(4)}"
-
-    def keep(self, made: Path, name: str) -> None:
-        """Put a part that is whole and durable among those that will be published."""
-        with self.renaming():
-            self.shop.keep(made, name)
+    @property
+    def parts(self) -> PartFolder:
+        """Where to make parts."""
+        return self.shop.parts
 
     def settled(self, job: Mapping[str, Any], inputs: list[str]) -> dict[str, Any] | None:
         """Return the summary of this job's output if that is complete already, or held back; None if it is not.
@@ -214,7 +209,7 @@ class Output:
                 if not done.rejects.size and not done.receipts:
                     self.shop.clear()
                     if not self.is_file:
-                        self.shop.make_room()
+                        self.shop.parts.make_room()
             yield
 
     @contextlib.contextmanager
@@ -260,7 +255,7 @@ class Output:
         """Return whether there is something to go on with, and say so in a note of the error."""
         if self._leave:
             return True
-        if self.journal is None or not _may_pass(error):
+        if self.journal is None or not may_pass(error):
             return False
         with contextlib.suppress(OSError):
             self.journal.settle()
@@ -305,7 +300,7 @@ class Output:
                 warnings.warn(what, RuntimeWarning, stacklevel=2)
         self.shop.clear()
         if not self.is_file:
-            self.shop.make_room()
+            self.shop.parts.make_room()
         if job is not None:
             self.journal = Journal(self.shop.journal, job, replaces=self.replaces)
         return Done()
@@ -321,7 +316,7 @@ class Output:
         """Return whether parts, or the one file, are as large as a journal says; take other parts away."""
         if self.was is not None and identity(self.path) == self.was:
             return True
-        return self.shop.holds_file(size) if self.is_file else self.shop.holds_parts(parts)
+        return self.shop.holds_file(size) if self.is_file else self.shop.parts.holds(parts)
 
     def _end_publishing(self, published: Mapping[str, Any]) -> None:
         """Do what is left where a run was killed after its output came to the path, but before its manifest did."""
@@ -370,7 +365,7 @@ class Output:
             ) from error
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Return whether a run after this one may not meet the same error: the machine's, not the data's or a mistake."""
     if not isinstance(error, BatchmaxError) or isinstance(error, OutputError):
         return True

@@ -17,13 +17,15 @@ from batchmax.columns import LogitsColumn, OutputLayout
 from batchmax.columns_out import matrix_columns, matrix_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.job import Job
-from batchmax.loop import BadRows, Progress, Result, Run, open_outputs
+from batchmax.loop import BadRows, Progress, Result
 from batchmax.matrices import read_matrix
 from batchmax.memory import Buffers
 from batchmax.options import Layout, ScoreOptions
 from batchmax.outputs import LAST_BAD, Status
 from batchmax.plan import Part
 from batchmax.provenance import job_identity, output_codecs, output_schema, output_split
+from batchmax.recipe import Recipe
+from batchmax.runs import Run, open_outputs
 from batchmax.scoring import carried_columns
 from batchmax.sink import SUMMARY_KEY
 from batchmax.source import ParquetSource, open_source
@@ -76,18 +78,16 @@ def convert(
         stored = output.settled(identity, [file.path for file in source.files])
         if stored is not None:
             return ScoreSummary.stored(stored, [file.path for file in source.files])
-    run = Run(
+    recipe = Recipe(
         source=source,
-        out=output,
-        rejects=rejects,
         schema=schema,
         codecs=output_codecs(job, source),
         split=output_split(job, source),
         plain=job.computed.names,
         columns=None if rejects is not None else job.columns_read,
         progress=progress,
-        job=identity,
     )
+    run = Run(recipe, output, rejects, identity)
 
     def summary() -> ScoreSummary:
         found = ScoreSummary(

@@ -7,43 +7,29 @@ flight and never grows. What the work on a chunk is, the loop does not know.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shlex
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from batchmax.bad_rows import bad_row, describe_bad_row
-from batchmax.chunks import Chunk, limited
-from batchmax.commit import Output
-from batchmax.copying import Copying, Reading
+from batchmax.chunks import Chunk
 from batchmax.errors import UsageError
-from batchmax.interrupts import uninterrupted
 from batchmax.job import Job
-from batchmax.journal import Done, FileState, Journal, Receipt
-from batchmax.memory import Buffers, usable_cores
+from batchmax.memory import Buffers
 from batchmax.options import ScoreOptions
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
-from batchmax.parquet import CopiedColumns, FileSchema, Footer
-from batchmax.parquet_files import pyarrow_only
-from batchmax.places import places
-from batchmax.plan import Part, plan_parts
+from batchmax.parquet import CopiedColumns
+from batchmax.plan import Part
 from batchmax.provenance import rejects_schema
-from batchmax.row_groups import RowGroupEncoder
-from batchmax.shards import make_output
-from batchmax.sink import ParquetSink
 from batchmax.source import ParquetSource
-from batchmax.storage import refuse_inputs_as_output
 from batchmax.stream_source import StreamSource
-from batchmax.threads import use_threads
-from batchmax.unfinished import remove
 
 MOST_CLASSES_SHOWN = 80
 """Characters of class names that a suggested command repeats."""
@@ -157,183 +143,6 @@ def overlap(
     return position
 
 
-@dataclass(eq=False)
-class Run:
-    """The loop over one source: chunks in, row groups out.
-
-    ``columns`` are the names that are read (None for all); ``job`` is what makes the job this job, where another run
-    could go on with what this one leaves; ``plain`` the output columns that are written without
-    dictionary and statistics, and ``split`` whether with the bytes of their numbers split; ``written`` is how many
-    bytes were.
-    """
-
-    source: ParquetSource | StreamSource
-    out: Output
-    rejects: Output | None
-    schema: pa.Schema
-    codecs: Mapping[str, str]
-    plain: Sequence[str]
-    columns: Sequence[str] | None
-    progress: Progress
-    job: Mapping[str, Any] | None = None
-    split: bool = False
-    written: int = 0
-    _done: Done = field(default_factory=Done)
-
-    @contextlib.contextmanager
-    def building(self) -> Iterator[Done]:
-        """Make room for the output, with as many threads as were asked for; say what is done of it already.
-
-        What was not published is cleaned up, or kept for who goes on with it.
-        """
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(use_threads(self.source.job.options))
-            self._done = stack.enter_context(self.out.building(self.job, self.rejects))
-            if self.rejects is not None:
-                stack.enter_context(self.rejects.beside(self.out, self._done))
-            yield self._done
-
-    def stream(self, work: Work, describe: Callable[[], Mapping[str, str]]) -> None:
-        """Send every chunk through the work and write what it becomes; ``describe`` is for a file that holds it all."""
-        source, done = self.source, self._done
-        limit = source.job.options.limit
-        parts = self.out.mine(plan_parts(source.group_rows(), source.job.row_bytes, limit=limit))
-        total = sum(part.rows for part in parts) if source.files else source.n_rows
-        if total is not None and limit is not None:
-            total = min(total, limit)
-        self.progress.start(total, None if total is None else total * source.job.row_bytes)
-        if skipped := done.position + sum(part.rows for part in parts if part.number in done.receipts):
-            self.progress.skip(skipped)
-        with self._workers() as workers:
-            if self.out.is_file:
-                self._write_file(parts, work, describe, workers)
-            else:
-                self._write_parts(parts, work, workers)
-
-    def _write_file(
-        self,
-        parts: Sequence[Part],
-        work: Work,
-        describe: Callable[[], Mapping[str, str]],
-        workers: ThreadPoolExecutor,
-    ) -> None:
-        done = self._done
-        if done.position:
-            work.restore(done.state)
-        with contextlib.ExitStack() as stack:
-            encoder, reading = self._ways(workers, self.source.files[0].footer if self.source.files else None)
-            rejects = None
-            if self.rejects is not None:
-                rejects = stack.enter_context(self._rejects_sink(self.rejects.file, workers, done.rejects))
-            sink = stack.enter_context(
-                ParquetSink(self.out.file, self.schema, self.codecs, self.plain, encoder, done.file)
-            )
-            chunks = self.source.chunks(parts, reading, done.position)
-            limit = self.source.job.options.limit
-            left = None if limit is None else limit - done.position
-            journal = None if pyarrow_only() else self.out.journal
-            self._overlap(limited(chunks, left), work, sink, rejects, journal, done.position)
-            size = sink.close(describe())
-            if journal is not None:
-                journal.settle()
-            self.written += size
-            if rejects is not None:
-                self.written += rejects.close()
-
-    def _write_parts(self, parts: Sequence[Part], work: Work, workers: ThreadPoolExecutor) -> None:
-        """Run the parts that no receipt is there of, and count what all of them came to, in their order."""
-        receipts = self._done.receipts
-        for part in parts:
-            if part.number not in receipts:
-                receipts[part.number] = receipt = self.write_part(part, work, workers)
-                if self.out.journal is not None:
-                    self.out.journal.part(receipt)
-        done = [receipts[part.number] for part in parts]
-        self.written += sum(receipt.size + (receipt.rejects or 0) for receipt in done)
-        work.gather([receipt.state for receipt in done])
-
-    def write_part(self, part: Part, work: Work, workers: ThreadPoolExecutor) -> Receipt:
-        """Write the file of a part, and that of its rejected rows, and put them where finished parts are."""
-        work.begin(part)
-        footer = self.source.files[part.file].footer if self.source.files else None
-        with contextlib.ExitStack() as stack:
-            encoder, reading = self._ways(workers, footer)
-            path, rejects = self.out.making(part.name), None
-            stack.callback(remove, path)
-            if self.rejects is not None:
-                rejects = self._rejects_sink(self.rejects.making(part.name), workers, FileState())
-                stack.callback(remove, rejects.path)
-                stack.enter_context(rejects)
-            sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
-            limit = self.source.job.options.limit
-            chunks = limited(self.source.chunks([part], reading), part.rows if self.source.files else limit)
-            rows = self._overlap(chunks, work, sink, rejects, None, 0)
-            size, rejects_size = sink.close(), None
-            if self.rejects is not None and rejects is not None and (rejects.rows or part.number == 0):
-                rejects_size = rejects.close()
-                self.rejects.keep(rejects.path, part.name)
-            self.out.keep(path, part.name)
-        return Receipt(part.number, part.name, rows, size, rejects_size, dict(work.state()))
-
-    def publish(self, summary: Mapping[str, Any]) -> None:
-        """Put the output in its place, and that of the rejected rows."""
-        with uninterrupted():
-            self.out.announce(summary, self.rejects)
-            if self.rejects is not None:
-                self.rejects.publish(summary)
-            self.out.publish(summary)
-            self.progress.published()
-
-    def _workers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.source.job.options.threads or usable_cores(), "pages")
-
-    def _rejects_sink(self, path: Path, workers: ThreadPoolExecutor, done: FileState) -> ParquetSink:
-        schema = rejects_schema(self.source.schema, self.schema)
-        codecs = dict.fromkeys(schema.names, "SNAPPY")
-        encoder = None
-        if not pyarrow_only():
-            encoder = RowGroupEncoder(FileSchema(schema), codecs, frozenset(), split=False, workers=workers)
-        return ParquetSink(path, schema, codecs, (), encoder, done)
-
-    def _overlap(
-        self,
-        chunks: Iterator[Chunk],
-        work: Work,
-        sink: ParquetSink,
-        rejects: ParquetSink | None,
-        journal: Journal | None,
-        position: int,
-    ) -> int:
-        """Read, work and write at the same time; return how many rows of the inputs are behind."""
-
-        def write(group: Group) -> None:
-            sink.write([result.batch for result in group.results], group.copied)
-            if rejects is not None:
-                rejects.write([result.rejects for result in group.results if result.rejects is not None])
-            if journal is not None:
-                if rejects is not None:
-                    rejects.push()
-                journal.group([sink] if rejects is None else [sink, rejects], group.position, group.state)
-
-        return overlap(chunks, work, write, self.progress, self.source.job.row_bytes, position)
-
-    def _ways(self, workers: ThreadPoolExecutor, like: Footer | None) -> tuple[RowGroupEncoder | None, Reading]:
-        """Return how row groups are encoded (None for pyarrow's way), and how the source is read.
-
-        ``like`` is the footer whose columns the carried ones are as.
-        """
-        if pyarrow_only():
-            return None, Reading(self.columns)
-        options = self.source.job.options
-        names = self.source.job.carried.names
-        schema = FileSchema(self.schema, like, names)
-        encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)
-        # Rows that are cut anew, or another codec, are encoded anew.
-        copies = options.compression is None and options.row_group_size is None
-        everything = options.limit is None and options.on_bad_row != "drop"
-        return encoder, Reading(self.columns, workers, Copying(schema, names, everything) if copies else None)
-
-
 def check_memory(source: ParquetSource | StreamSource) -> None:
     """Refuse a job that will not fit into the memory it may use, before anything is allocated.
 
@@ -397,37 +206,6 @@ class BadRows:
         columns.append(pa.array([row for _, row, _ in places], pa.int64()))
         columns.append(pa.array([STATUS_NAMES[status[row]] for row in rows], pa.string()))
         return pa.RecordBatch.from_arrays(columns, schema=self._fields)
-
-
-def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreOptions) -> tuple[Output, Output | None]:
-    """Return the output and that of the rejected rows, if there is one; nothing is written yet.
-
-    Raises
-    ------
-    OutputError
-        One of them is an input, or there already and may not be replaced.
-    UsageError
-        They are not of a kind, or one path, or the job will not fit into the memory it may use.
-    """
-    check_memory(source)
-    gated = options.fail_if is not None
-    inputs = [file.path for file in source.files]
-    written = places(out, gated=gated)
-    rejected = [] if options.rejects is None else places(options.rejects, gated=gated)
-    refuse_inputs_as_output(inputs, *written, *rejected)
-    output = make_output(out, options)
-    if options.rejects is None:
-        return output, None
-    rejects = make_output(options.rejects, options)
-    if rejects.is_file != output.is_file:
-        raise UsageError(
-            "rejects of a file go to a file, and of a folder to a folder",
-            where="--rejects",
-            remedy="name rejects.parquet" if output.is_file else "name a folder",
-        )
-    if {path.resolve() for path in written} & {path.resolve() for path in rejected}:
-        raise UsageError("rejects and output are the same path", where="--rejects", remedy="name another")
-    return output, rejects
 
 
 def _reading(options: ScoreOptions) -> list[str]:

@@ -27,6 +27,7 @@ FloatName = Literal["float32", "float64", "float16"]
 BinaryName = Literal["float32", "float16", "bfloat16"]
 BadRowPolicy = Literal["error", "null", "drop"]
 IfExists = Literal["error", "overwrite", "resume"]
+Engine = Literal["local", "ray"]
 Compression = Literal["snappy", "zstd", "lz4", "gzip", "brotli", "none"]
 
 MAX_BETA = 1e300
@@ -105,6 +106,8 @@ class ScoreOptions:
         Where dropped rows are written, with the reason. None: nowhere.
     fail_if
         A condition on the summary under which the job fails at its end. None: never.
+    engine
+        Who makes the parts of a folder: ``local``, this process, the default, or ``ray``, a cluster.
     threads
         How many threads compute, at least 1. None: as many as there are cores to use.
     memory_limit
@@ -153,6 +156,7 @@ class ScoreOptions:
     rejects: str | None = None
     fail_if: str | None = None
     # Running
+    engine: Engine = "local"
     threads: int | None = None
     memory_limit: int = 2**30
 

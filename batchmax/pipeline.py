@@ -16,24 +16,27 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchmax import __version__
+from batchmax import __version__, ray_engine
 from batchmax.chunks import Chunk, limited
 from batchmax.copying import Reading
-from batchmax.errors import DataError, GateError, UsageError
+from batchmax.errors import GateError, UsageError
 from batchmax.ipc import OutgoingStream
 from batchmax.job import Job
-from batchmax.loop import PROGRAM_BYTES, BadRows, Progress, Result, Run, check_memory, open_outputs, overlap
-from batchmax.matrices import SparseVectorError
+from batchmax.journal import Receipt
+from batchmax.loop import PROGRAM_BYTES, Progress, Result, check_memory, overlap
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions, resolve_options
+from batchmax.parquet_files import pyarrow_only
 from batchmax.plan import Part, plan_parts
-from batchmax.provenance import job_identity, output_codecs, output_schema, output_split
-from batchmax.scoring import doubts_about, read_rows, score_rows, score_table
+from batchmax.planned import Plan
+from batchmax.provenance import job_identity, output_codecs, output_schema, output_split, plain_columns
+from batchmax.recipe import Recipe
+from batchmax.runs import Run, open_outputs
+from batchmax.score_work import ScoreWork
 from batchmax.sink import SUMMARY_KEY
-from batchmax.source import ParquetSource, open_source
-from batchmax.storage import STREAM
-from batchmax.stream_source import StreamSource
-from batchmax.summary import Gate, ScoreSummary, Tally
+from batchmax.source import open_source
+from batchmax.storage import STREAM, is_file_path
+from batchmax.summary import Gate, ScoreSummary
 from batchmax.threads import use_threads
 
 
@@ -89,7 +92,7 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
             raise UsageError("a reader cannot do that", where=option, remedy="leave it out, or use score")
     source = open_source(src, options)
     parts = plan_parts(source.group_rows(), source.job.row_bytes)
-    work = _ScoreWork(source, Progress())
+    work = ScoreWork(source, Progress())
 
     def batches() -> Iterator[pa.RecordBatch]:
         # Each batch has memory of its own, since nobody knows how long the reader's user keeps it.
@@ -107,6 +110,7 @@ def dry_run(src: Any, out: str, options: ScoreOptions) -> dict[str, Any]:
     job = source.job
     output, _ = open_outputs(source, out, options)
     parts = plan_parts(source.group_rows(), job.row_bytes)
+    plan = Plan.of(source).as_dict() if source.files else None
     rows = source.n_rows if options.limit is None or source.n_rows is None else min(source.n_rows, options.limit)
     identity = job_identity(source, output_schema(job, source), options)
     new_bytes = sum(_width(field.type, job) for field in job.computed)
@@ -125,82 +129,8 @@ def dry_run(src: Any, out: str, options: ScoreOptions) -> dict[str, Any]:
         "memory_needed": PROGRAM_BYTES + source.memory_needed(),
         "memory_limit": options.memory_limit,
         "threads": options.threads or usable_cores(),
+        "plan": plan,
     }
-
-
-class _ScoreWork:
-    """The work on one chunk, and what is counted over all of them."""
-
-    def __init__(self, source: ParquetSource | StreamSource, progress: Progress) -> None:
-        self.tally = Tally()
-        self.warnings: list[str] = []
-        self._job = source.job
-        self._bad_rows = BadRows(source, source.job)
-        self._progress = progress
-        self._looked = False
-        self._start = 0
-        self._ended = Tally()
-
-    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
-        job = self._job
-        try:
-            matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits)
-        except SparseVectorError as error:
-            raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
-        if not self._looked and len(matrix):
-            self._looked = True
-            for doubt in doubts_about(matrix, job):
-                self.warn(doubt)
-        scores = score_rows(matrix, labels, known, job, buffers.take, self._start + self.tally.rows)
-        self._bad_rows.refuse(chunk, scores.status)
-        self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
-        return self._bad_rows.settle(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)
-
-    def begin(self, part: Part) -> None:
-        """Count a part by itself. Only the first rows of all are looked at for what is odd about them."""
-        self._ended = Tally.merged([self._ended, self.tally])
-        self.tally, self.warnings = Tally(), []
-        self._start, self._looked = part.start, part.number > 0
-
-    @property
-    def rows(self) -> int:
-        """How many rows this process has counted."""
-        return self._ended.rows + self.tally.rows
-
-    def known(self) -> dict[str, int]:
-        """Return what can only grow, over all that this process has counted."""
-        return {
-            "bad_rows": self._ended.bad_rows + self.tally.bad_rows,
-            "infinite_losses": self._ended.infinite_losses + self.tally.infinite_losses,
-        }
-
-    def gather(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Count everything: what was counted of all parts, in their order."""
-        self.tally = Tally.merged([Tally.restored(state["tally"]) for state in states])
-        self.warnings = [text for state in states for text in state["warnings"]]
-
-    def state(self) -> dict[str, Any]:
-        """Return what was counted until now, or of the part, as JSON has it."""
-        return {"tally": self.tally.state(), "warnings": list(self.warnings)}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on counting from there."""
-        self.tally = Tally.restored(state["tally"])
-        self.warnings = list(state["warnings"])
-        self._looked = self.tally.rows > 0
-
-    def late_warnings(self) -> list[str]:
-        """Return what there is to warn of at the end."""
-        if not self.tally.infinite_losses:
-            return []
-        rows = f"{self.tally.infinite_losses:,} rows have an infinite loss"
-        lacks = "logit -inf" if self._job.options.activation == "softmax" else "probability 0"
-        return [f"{rows}: a class that counts in it has {lacks}; so there is no mean loss"]
-
-    def warn(self, text: str) -> None:
-        """Keep a warning for the summary, and say it."""
-        self.warnings.append(text)
-        self._progress.warn(text)
 
 
 class _Job:
@@ -211,7 +141,7 @@ class _Job:
         self._gate = None if options.fail_if is None else Gate(options.fail_if)
         self._source = open_source(src, options)
         self._job = self._source.job
-        self._work = _ScoreWork(self._source, progress)
+        self._work = ScoreWork(self._source, progress)
         self._progress = progress
         self._where = out
 
@@ -271,10 +201,24 @@ class _FileJob(_Job):
 
     def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
         super().__init__(src, out, options, progress)
+        if options.engine == "ray":
+            self._check_ray(out)
         self._out, self._rejects = open_outputs(self._source, out, options)
         self._schema = output_schema(self._job, self._source)
         for text in self._job.notes:
             progress.note(text)
+
+    def _check_ray(self, out: str) -> None:
+        ray_engine.check_ray()
+        where, remedy = "--engine", "leave it out"
+        if is_file_path(out):
+            raise UsageError("a file is made by one process", where=where, remedy=f"name a folder, not {out}")
+        if not self._source.files:
+            raise UsageError("a stream cannot be cut into parts", where=where, remedy="write it into files first")
+        if self._job.options.shard is not None:
+            raise UsageError("a shard is made by one process", where=where, remedy=remedy + ", or --shard")
+        if pyarrow_only():
+            raise UsageError("BATCHMAX_PARQUET=pyarrow is for one process", where=where, remedy=remedy)
 
     def settled(self) -> ScoreSummary | None:
         """Return the summary that is there already, if the job was to be gone on with and is done."""
@@ -302,22 +246,20 @@ class _FileJob(_Job):
     def run(self) -> ScoreSummary:
         """Do it."""
         job, source = self._job, self._source
-        everything = "*" in (job.options.columns or ())
-        run = Run(
+        recipe = Recipe(
             source=source,
-            out=self._out,
-            rejects=self._rejects,
             schema=self._schema,
             codecs=output_codecs(job, source),
             split=output_split(job, source),
-            plain=(*job.computed.names, *(job.logits.names if everything else ())),
+            plain=plain_columns(job),
             columns=None if job.options.rejects is not None else job.columns_read,
             progress=self._progress,
-            job=self._identity(),
         )
+        run = Run(recipe, self._out, self._rejects, self._identity())
         with run.building() as done:
             if done.published is None:
-                run.stream(self, lambda: {SUMMARY_KEY: self._summary().lasting()})
+                elsewhere = None if job.options.engine == "local" else self._on_ray
+                run.stream(self, lambda: {SUMMARY_KEY: self._summary().lasting()}, elsewhere)
                 self._progress.detail(source.ways.text())
                 summary = self._summary()
                 summary.bytes_written = run.written
@@ -339,6 +281,21 @@ class _FileJob(_Job):
                 self._progress.detail(f"parts: {len(rows):,}, of at most {max(rows, default=0):,} rows")
             run.publish(summary.as_dict())
         return summary
+
+    def _on_ray(self, parts: Sequence[Part]) -> Iterator[Receipt]:
+        """Have parts made by a Ray cluster."""
+        source, options = self._source, self._job.options
+        rejects = None if self._rejects is None else self._rejects.parts
+        yield from ray_engine.make_parts(
+            Plan.of(source),
+            parts,
+            self._out.parts,
+            rejects,
+            cpus=options.threads or 1,
+            memory_limit=options.memory_limit,
+            progress=self._progress,
+            row_bytes=self._job.row_bytes,
+        )
 
     def _identity(self) -> dict[str, Any] | None:
         return job_identity(self._source, self._schema, self._job.options)

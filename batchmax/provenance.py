@@ -74,6 +74,12 @@ def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, s
     return codecs | dict.fromkeys(job.computed.names, chosen or logits)
 
 
+def plain_columns(job: Job) -> tuple[str, ...]:
+    """Return the columns of an output whose numbers hardly repeat."""
+    everything = "*" in (job.options.columns or ())
+    return (*job.computed.names, *(job.logits.names if everything else ()))
+
+
 def output_split(job: Job, source: ParquetSource | StreamSource) -> bool:
     """Return whether matrices of the output have their bytes split: where the logits have."""
     return splits_bytes(_first_filled(source), job.logits.names[0].split(".")[0])

@@ -105,7 +105,7 @@ class SharedOutput(Output):
             with self.renaming():
                 self.shop.open_shared()
                 self.shop.share()
-                self.shop.make_room()
+                self.shop.parts.make_room()
             yield
         finally:
             self._leave_workshop()
@@ -122,7 +122,7 @@ class SharedOutput(Output):
             self.shop.clear()
         self.shop.share()
         self.place.check()
-        self.shop.make_room()
+        self.shop.parts.make_room()
         path = self.shop.journal_of(self._shard)
         is_begun = read_journal(path) is not None
         if not is_begun:

@@ -80,16 +80,32 @@ def open_source(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource
 
 
 class ParquetSource:
-    """Parquet files, one after another, as if they were one."""
+    """Parquet files, one after another, as if they were one.
 
-    def __init__(self, inputs: Sequence[str], options: ScoreOptions) -> None:
+    Parameters
+    ----------
+    inputs
+        Files, folders, globs.
+    options
+        How they are read.
+    among
+        The columns and the number of classes of the files among which these are; None if they are all there are.
+    """
+
+    def __init__(
+        self, inputs: Sequence[str], options: ScoreOptions, among: tuple[pa.Schema, int] | None = None
+    ) -> None:
         self.files = [open_file(path) for path in find_files(inputs)]
-        self.schema = _with_nulls(arrow_schema(self.files[0]), [arrow_schema(file) for file in self.files[1:]])
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
         self.ways = Ways()
         self._unpacked: dict[str, int] = {}
         self._options = options
+        if among is not None:
+            self.schema = among[0]
+            self.job = plan_scoring(self.schema, options, among[1])
+            return
+        self.schema = _with_nulls(arrow_schema(self.files[0]), [arrow_schema(file) for file in self.files[1:]])
         with about(self.files[0].path):
             column = find_logits(self.schema, options)
             length = None

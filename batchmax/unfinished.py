@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shlex
 import shutil
 import stat
@@ -33,8 +34,8 @@ class Workshop:
     ----------
     output
         What is being made: a file, or a folder of finished parts.
-    making
-        Parts that are not finished.
+    parts
+        Where parts are made.
     old
         What was at the output's path while it is replaced.
     manifest
@@ -46,8 +47,8 @@ class Workshop:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.folder = path.with_name(f".{path.name}{ENDING}")
-        self.output = self.folder / "output"
-        self.making = self.folder / "making"
+        self.parts = PartFolder(self.folder)
+        self.output = self.parts.output
         self.old = self.folder / "old"
         self.manifest = self.folder / "manifest"
         self.journal = self.folder / "journal"
@@ -113,36 +114,11 @@ class Workshop:
             if item.name != LOCK:
                 remove(item)
 
-    def make_room(self) -> None:
-        """Make the folders of parts, unless they are there."""
-        self.output.mkdir(exist_ok=True)
-        self.making.mkdir(exist_ok=True)
-
-    def keep(self, made: Path, name: str) -> None:
-        """Put a part that is whole among the finished ones, durably; one of its name there is the same."""
-        path = self.output / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made.replace(path)
-        sync_folder(path.parent)
-
     def holds_file(self, size: int) -> bool:
         """Return whether the one file has so many bytes, or more; take it away if none of them counts."""
         if not size:
             remove(self.output)
         return (self.output.stat().st_size if self.output.is_file() else 0) >= size
-
-    def holds_parts(self, sizes: Mapping[str, int]) -> bool:
-        """Return whether the finished parts have these sizes; take away what is none of them."""
-        if not self.output.is_dir():
-            return False
-        found = {str(path.relative_to(self.output)): path for path in self.output.rglob("*") if not path.is_dir()}
-        if any(name not in found or found[name].stat().st_size != size for name, size in sizes.items()):
-            return False
-        for name in found.keys() - sizes.keys():
-            found[name].unlink()
-        remove(self.making)
-        self.making.mkdir()
-        return True
 
     def close(self, *, keep: bool = False) -> None:
         """Let go of the folder, which goes too unless it is to be kept."""
@@ -200,6 +176,62 @@ class Workshop:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+
+class PartFolder:
+    """Where parts are made, and kept when they are whole: two folders in a workshop.
+
+    Attributes
+    ----------
+    folder
+        The workshop.
+    output
+        Of finished parts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "output"
+        self._making = folder / "making"
+
+    def make_room(self) -> None:
+        """Make the folders, unless they are there."""
+        self.output.mkdir(exist_ok=True)
+        self._making.mkdir(exist_ok=True)
+
+    def making(self, name: str) -> Path:
+        """Return where to write a part, which nothing has and no other process uses."""
+        return self._making / f"{Path(name).name}.{secrets.token_hex(4)}"
+
+    def keep(self, made: Path, name: str) -> None:
+        """Put a part that is whole among the finished ones, durably; one of its name there is the same.
+
+        Raises
+        ------
+        OutputError
+            It cannot be put there.
+        """
+        path = self.output / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            what = f"cannot be written: {error.strerror or error}"
+            raise OutputError(what, where=str(path), remedy="name another output: -o") from error
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """Return whether the finished parts have these sizes; take away what is none of them."""
+        if not self.output.is_dir():
+            return False
+        found = {str(path.relative_to(self.output)): path for path in self.output.rglob("*") if not path.is_dir()}
+        if any(name not in found or found[name].stat().st_size != size for name, size in sizes.items()):
+            return False
+        for name in found.keys() - sizes.keys():
+            found[name].unlink()
+        remove(self._making)
+        self._making.mkdir()
+        return True
 
 
 def identity(path: Path | int) -> tuple[int, int] | None:

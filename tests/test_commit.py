@@ -22,10 +22,10 @@ def names(folder):
 
 def filled(output, write, name="part-00000.parquet"):
     """Write the one file of an output, or a part of it."""
-    path = output.file if output.is_file else output.making(name)
+    path = output.file if output.is_file else output.parts.making(name)
     write(path)
     if not output.is_file:
-        output.keep(path, name)
+        output.parts.keep(path, name)
 
 
 def build(output, text="new", *, manifest=None, before=lambda: None):

@@ -23,14 +23,16 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"__init__"},
-    {"engines", "ray", "spark"},
+    {"ray", "spark"},
     {"reporting"},
     {"pipeline", "conversion", "verification", "evaluation", "calibration", "comparison"},
-    {"comparison_result", "report_facts"},
+    {"ray_engine"},
+    {"planned", "comparison_result", "report_facts"},
     {"changes"},
     {"pairing"},
     {"worst", "table_files", "row_looks", "judging"},
-    {"passes"},
+    {"passes", "runs", "score_work"},
+    {"recipe"},
     {"loop", "row_checks", "recomputation"},
     {"row_values", "row_answers"},
     {"provenance", "threads", "scored"},
@@ -62,7 +64,7 @@ FLOORS = [
     {"option_values", "calibrated"},
     {"ipc"},
     {"exact_activations"},
-    {"outputs", "activations", "errors", "interrupts", "exact", "bounds", "report_page"},
+    {"outputs", "activations", "errors", "imports", "interrupts", "exact", "bounds", "report_page"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -26,7 +26,18 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import batchmax
-from batchmax import BadRowError, BatchmaxError, DataError, GateError, OutputError, UsageError, chunks, loop, threads
+from batchmax import (
+    BadRowError,
+    BatchmaxError,
+    DataError,
+    GateError,
+    OutputError,
+    UsageError,
+    chunks,
+    loop,
+    runs,
+    threads,
+)
 from batchmax.loop import Progress
 from batchmax.options import score_options
 from batchmax.outputs import OUTPUTS
@@ -102,7 +113,7 @@ def small_chunks(monkeypatch):
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts end at 100 bytes of logits."""
-    monkeypatch.setattr(loop, "plan_parts", functools.partial(plan_parts, part_bytes=100))
+    monkeypatch.setattr(runs, "plan_parts", functools.partial(plan_parts, part_bytes=100))
 
 
 # The numbers

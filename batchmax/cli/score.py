@@ -99,6 +99,14 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
     group=BAD_ROWS,
     help="Names of the summary against numbers, with and, or. If true: exit 4, and OUT is kept as OUT.held.",
 )
+@option(
+    "--engine",
+    metavar="NAME",
+    type=click.Choice(get_args(domain.Engine)),
+    group=RUNNING,
+    help="Who makes the parts of a folder: local, or ray (a cluster, by RAY_ADDRESS), with --threads CPUs a task."
+    "  [default: local]",
+)
 @shared.resources
 @option("--dry-run", is_flag=True, group=RUNNING, help="Say what would be done; do nothing.")
 @shared.loudness

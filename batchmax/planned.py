@@ -1,0 +1,207 @@
+"""A job as a plan: what is read, what each part is, and everything that decides its bytes, as JSON.
+
+Running a part is a function of the plan and the part's number. Whoever runs it, and however often, makes the same file
+and the same receipt; a plan of one part alone is all that a machine far away has to be told.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+from batchmax import __version__
+from batchmax.errors import DataError
+from batchmax.journal import Receipt
+from batchmax.loop import Progress
+from batchmax.memory import usable_cores
+from batchmax.options import ScoreOptions
+from batchmax.plan import Part, plan_parts
+from batchmax.provenance import output_codecs, output_schema, output_split, plain_columns
+from batchmax.recipe import Recipe
+from batchmax.score_work import ScoreWork
+from batchmax.source import ParquetSource
+from batchmax.stream_source import StreamSource
+from batchmax.threads import use_threads
+from batchmax.unfinished import PartFolder
+
+OF_ONE_MACHINE = frozenset({"threads", "memory_limit", "if_exists", "shard", "engine", "fail_if", "calibration"})
+"""Options that decide nothing about a part; what a calibration says is in others."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file of the input, and what tells that it is still the same."""
+
+    path: str
+    size: int
+    footer_sha256: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scoring job into a folder.
+
+    Attributes
+    ----------
+    version
+        Of batchmax.
+    inputs
+        The files.
+    options
+        Those of the job that decide its bytes, where they are not the usual ones.
+    n_classes
+        How many there are.
+    schema, output
+        Of the input and of the parts' files, with their metadata: Arrow's IPC message in base64.
+    codecs, split
+        How columns are written.
+    parts
+        In the order of the rows.
+    """
+
+    version: str
+    inputs: tuple[Input, ...]
+    options: dict[str, Any]
+    n_classes: int
+    schema: str
+    output: str
+    codecs: dict[str, str]
+    split: bool
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, source: ParquetSource | StreamSource) -> Plan:
+        """Return the plan of a job on files."""
+        job = source.job
+        usual = ScoreOptions()
+        options = {
+            name: value
+            for name, value in vars(job.options).items()
+            if name not in OF_ONE_MACHINE and value != getattr(usual, name)
+        }
+        return cls(
+            version=__version__,
+            inputs=tuple(Input(file.path, file.size, file.footer_digest()) for file in source.files),
+            options=options,
+            n_classes=job.n_classes,
+            schema=_packed(source.schema),
+            output=_packed(output_schema(job, source)),
+            codecs=output_codecs(job, source),
+            split=output_split(job, source),
+            parts=tuple(plan_parts(source.group_rows(), job.row_bytes, limit=job.options.limit)),
+        )
+
+    def header(self) -> str:
+        """Return the plan without inputs and parts, as JSON: what is the same for all of them."""
+        return json.dumps(self.as_dict() | {"inputs": [], "parts": []}, ensure_ascii=False)
+
+    @classmethod
+    def of_header(cls, text: str, inputs: list[dict[str, Any]], parts: list[dict[str, Any]]) -> Self:
+        """Return a plan of some parts, and of the inputs that these are of, as JSON has them.
+
+        Raises
+        ------
+        DataError
+            As :meth:`from_json` does.
+        """
+        plan = cls.from_json(text)
+        return replace(plan, inputs=tuple(Input(**one) for one in inputs), parts=tuple(Part(**one) for one in parts))
+
+    def to_json(self) -> str:
+        """Return the plan as JSON."""
+        return json.dumps(self.as_dict(), ensure_ascii=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the plan that :meth:`to_json` gave.
+
+        Raises
+        ------
+        DataError
+            It is none, or of another version of batchmax.
+        """
+        try:
+            said: dict[str, Any] = json.loads(text)
+            if said["version"] != __version__:
+                what = f"it is of batchmax {said['version']}, and this is {__version__}"
+                raise DataError(what, where="the plan", remedy="have the same version everywhere")
+            inputs = tuple(Input(**one) for one in said.pop("inputs"))
+            parts = tuple(Part(**one) for one in said.pop("parts"))
+            return cls(**said, inputs=inputs, parts=parts)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError("it makes no sense", where="the plan", remedy="make it again") from error
+
+    def score_options(self, threads: int | None, memory_limit: int) -> ScoreOptions:
+        """Return the options of the job, on a machine that may use so much."""
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in self.options.items()
+        }
+        return ScoreOptions(**given, threads=threads, memory_limit=memory_limit)
+
+
+def run_part(
+    plan: Plan,
+    number: int,
+    folder: str,
+    rejects: str | None = None,
+    *,
+    threads: int | None = None,
+    memory_limit: int = ScoreOptions.memory_limit,
+) -> Receipt:
+    """Make one part of a plan, and return its receipt.
+
+    Parameters
+    ----------
+    plan
+        That has the part, perhaps alone.
+    number
+        The part's.
+    folder, rejects
+        The workshops: folders in which ``making`` and ``output`` are.
+    threads, memory_limit
+        What the process may use; the bytes are the same whatever it may.
+
+    Raises
+    ------
+    BatchmaxError
+        An input that has changed or cannot be read, a bad row under the policy ``error``, a place that cannot be
+        written to.
+    """
+    part = next(one for one in plan.parts if one.number == number)
+    given = plan.inputs[part.file]
+    options = plan.score_options(threads, memory_limit)
+    source = ParquetSource([given.path], options, (_unpacked(plan.schema), plan.n_classes))
+    file = source.files[0]
+    if (file.size, file.footer_digest()) != (given.size, given.footer_sha256):
+        raise DataError("the file has changed since the job was planned", where=file.path, remedy="plan the job again")
+    job = source.job
+    recipe = Recipe(
+        source=source,
+        schema=_unpacked(plan.output),
+        codecs=plan.codecs,
+        split=plan.split,
+        plain=plain_columns(job),
+        columns=None if options.rejects is not None else job.columns_read,
+        progress=Progress(),
+    )
+    place = PartFolder(Path(folder)), None if rejects is None else PartFolder(Path(rejects))
+    with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
+        return recipe.part(replace(part, file=0), ScoreWork(source, Progress()), *place, workers)
+
+
+def _packed(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def _unpacked(text: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))

@@ -1,0 +1,223 @@
+"""Parts on a Ray cluster: descriptions go out, receipts come back, and the driver alone publishes.
+
+Logits never pass through Ray. Each task reads its row groups and writes its file by itself, so the place of the output
+must be one that every machine sees. A part that a worker died over is run again; it is the same part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from batchmax import errors
+from batchmax.commit import may_pass
+from batchmax.errors import BatchmaxError, OutputError, UsageError
+from batchmax.imports import allow_imports
+from batchmax.journal import Receipt
+from batchmax.loop import Progress
+from batchmax.memory import usable_cores
+from batchmax.plan import Part
+from batchmax.planned import Plan, run_part
+from batchmax.unfinished import PartFolder
+
+MOST_TRIES = 3
+"""Times that a part is tried where the system, and not the data, stands in the way."""
+
+PAUSE_SECONDS = 2.0
+"""Before the second try; it doubles."""
+
+WORKER_DEATHS = 20
+"""Workers that may die over one part; Ray itself would start new ones for ever."""
+
+MOST_TASKS = 10_000
+"""Tasks that are made; of more parts, each has several."""
+
+TRIES = "tries-"
+"""What files in a workshop begin with that have a byte for each time that a part was begun."""
+
+SEEN = "seen"
+"""The file in a workshop by which a worker knows that it sees the driver's folder, and not one of its own."""
+
+
+def check_ray() -> None:
+    """Refuse to go on without Ray.
+
+    Raises
+    ------
+    UsageError
+        It is not installed.
+    """
+    if find_spec("ray") is None:
+        raise UsageError("ray is not installed", where="--engine", remedy="pip install 'batchmax[ray]'")
+
+
+def make_parts(
+    plan: Plan,
+    parts: Sequence[Part],
+    out: PartFolder,
+    rejects: PartFolder | None,
+    *,
+    cpus: int,
+    memory_limit: int,
+    progress: Progress,
+    row_bytes: int,
+) -> Iterator[Receipt]:
+    """Have parts made by a cluster: the one of ``RAY_ADDRESS``, that this process is connected to, or this machine.
+
+    Parameters
+    ----------
+    plan
+        Of the job.
+    parts
+        Those that are to be made.
+    out, rejects
+        Where; seen by all machines.
+    cpus
+        Of a task, which are as many threads of the kernels.
+    memory_limit
+        Of a task, in bytes.
+    progress, row_bytes
+        Who is told of parts that are done, and the bytes of a row of logits.
+
+    Returns
+    -------
+    receipts in the order in which they come.
+
+    Raises
+    ------
+    BatchmaxError
+        A part failed, with what it said; no cluster, or a folder that a worker does not see.
+    """
+    if not parts:
+        return
+    allow_imports()
+    import ray.data  # noqa: PLC0415 - it is large, and may not be installed
+
+    token = secrets.token_hex(8)
+    for folder in (out, rejects):
+        if folder is not None:
+            (folder.folder / SEEN).write_text(token)
+            for path in folder.folder.glob(f"{TRIES}*"):
+                path.unlink()
+    common = {
+        "plan": plan.header(),
+        "folder": str(out.folder.absolute()),
+        "rejects": None if rejects is None else str(rejects.folder.absolute()),
+        "token": token,
+        "cpus": cpus,
+        "memory_limit": memory_limit,
+    }
+    items = [{"part": json.dumps([asdict(plan.inputs[part.file]), asdict(part)])} for part in parts]
+    with _connected():
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS))
+        task = functools.partial(_task, common=json.dumps(common))
+        for row in dataset.map(task, num_cpus=cpus).iter_rows():
+            receipt = _receipt(json.loads(row["receipt"]))
+            progress.advance(receipt.rows, receipt.rows * row_bytes)
+            yield receipt
+
+
+def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
+    """Make one part, on whichever machine; failures are told, not raised, or Ray would try bad data again."""
+    how = json.loads(common)
+    one, part = json.loads(row["part"])
+    plan = Plan.of_header(how["plan"], [one], [part | {"file": 0}])
+    try:
+        for folder in (how["folder"], how["rejects"]):
+            if folder is not None:
+                _check_seen(folder, how["token"])
+        _count_try(Path(how["folder"]) / f"{TRIES}{part['number']}")
+        found = _tried(plan, part["number"], how)
+    except BatchmaxError as error:
+        told = {"error": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}
+        return {"receipt": json.dumps(told)}
+    return {"receipt": json.dumps(asdict(found))}
+
+
+def _tried(plan: Plan, number: int, how: dict[str, Any]) -> Receipt:
+    """Make a part, and try again where the system stood in the way."""
+    pause = PAUSE_SECONDS
+    for tries in range(1, MOST_TRIES + 1):
+        try:
+            return run_part(
+                plan, number, how["folder"], how["rejects"], threads=how["cpus"], memory_limit=how["memory_limit"]
+            )
+        except Exception as error:
+            if not may_pass(error) or tries == MOST_TRIES:
+                if isinstance(error, BatchmaxError):
+                    raise
+                what = f"part {number} failed: {type(error).__name__}: {error}"
+                raise OutputError(what, where=socket.gethostname(), remedy="look at the worker's log") from error
+        time.sleep(pause)
+        pause *= 2
+    raise AssertionError
+
+
+def _check_seen(folder: str, token: str) -> None:
+    path = Path(folder) / SEEN
+    if not path.is_file() or path.read_text() != token:
+        raise OutputError(
+            f"the worker on {socket.gethostname()} does not see the folder in which the output is made",
+            where=folder,
+            remedy="write to a file system that all machines share: -o",
+        )
+
+
+def _count_try(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.write(b".")
+        tries = stream.tell()
+    if tries > WORKER_DEATHS:
+        raise OutputError(
+            f"{tries - 1} workers died over this part",
+            where=path.name.removeprefix(TRIES),
+            remedy="look at their logs; if memory ran out: a smaller --memory-limit, or fewer tasks on a machine",
+        )
+
+
+def _receipt(told: dict[str, Any]) -> Receipt:
+    """Return what a task told, or raise what went wrong there."""
+    if "error" not in told:
+        return Receipt(**told)
+    raise getattr(errors, told["error"])(told["what"], where=told["where"], remedy=told["remedy"])
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """Be connected to a cluster, started here if there is none; a connection that was there already stays."""
+    import ray  # noqa: PLC0415 - as above
+
+    if ray.is_initialized():
+        yield
+        return
+    given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        given |= {"include_dashboard": False, "num_cpus": usable_cores()}
+    try:
+        ray.init(**given)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        what = f"no cluster can be had: {' '.join(str(error).split())}"
+        raise UsageError(what, where="RAY_ADDRESS", remedy="mend it, or unset it for this machine alone") from error
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        # Ray prints what it has to say of dead workers, and stdout is for answers.
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,146 @@
+"""How rows become files: from chunks of a source to one file, or to that of a part.
+
+Knows what columns are read, how they are encoded and where bytes go; not which parts there are, nor who publishes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from batchmax.chunks import Chunk, limited
+from batchmax.commit import Output
+from batchmax.copying import Copying, Reading
+from batchmax.journal import Done, FileState, Journal, Receipt
+from batchmax.loop import Group, Progress, Work, overlap
+from batchmax.parquet import FileSchema, Footer
+from batchmax.parquet_files import pyarrow_only
+from batchmax.plan import Part
+from batchmax.provenance import rejects_schema
+from batchmax.row_groups import RowGroupEncoder
+from batchmax.sink import ParquetSink
+from batchmax.source import ParquetSource
+from batchmax.stream_source import StreamSource
+from batchmax.unfinished import PartFolder, remove
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What is read, and how it is written.
+
+    ``columns`` are the names that are read (None for all); ``plain`` the output columns that are written without
+    dictionary and statistics, and ``split`` whether with the bytes of their numbers split.
+    """
+
+    source: ParquetSource | StreamSource
+    schema: pa.Schema
+    codecs: Mapping[str, str]
+    plain: Sequence[str]
+    columns: Sequence[str] | None
+    progress: Progress
+    split: bool = False
+
+    def file(
+        self,
+        parts: Sequence[Part],
+        work: Work,
+        out: Output,
+        rejects_out: Output | None,
+        done: Done,
+        describe: Callable[[], Mapping[str, str]],
+        workers: ThreadPoolExecutor,
+    ) -> int:
+        """Write all parts into the one file of an output, from where it is done; return how many bytes there are."""
+        if done.position:
+            work.restore(done.state)
+        with contextlib.ExitStack() as stack:
+            encoder, reading = self._ways(workers, self.source.files[0].footer if self.source.files else None)
+            rejects = None
+            if rejects_out is not None:
+                rejects = stack.enter_context(self._rejects_sink(rejects_out.file, workers, done.rejects))
+            sink = stack.enter_context(ParquetSink(out.file, self.schema, self.codecs, self.plain, encoder, done.file))
+            chunks = self.source.chunks(parts, reading, done.position)
+            limit = self.source.job.options.limit
+            left = None if limit is None else limit - done.position
+            journal = None if pyarrow_only() else out.journal
+            self._overlap(limited(chunks, left), work, sink, rejects, journal, done.position)
+            size = sink.close(describe())
+            if journal is not None:
+                journal.settle()
+            return size + (rejects.close() if rejects is not None else 0)
+
+    def part(
+        self, part: Part, work: Work, out: PartFolder, rejects_out: PartFolder | None, workers: ThreadPoolExecutor
+    ) -> Receipt:
+        """Write the file of a part, and that of its rejected rows, and put them where finished parts are."""
+        work.begin(part)
+        footer = self.source.files[part.file].footer if self.source.files else None
+        with contextlib.ExitStack() as stack:
+            encoder, reading = self._ways(workers, footer)
+            path, rejects = out.making(part.name), None
+            stack.callback(remove, path)
+            if rejects_out is not None:
+                rejects = self._rejects_sink(rejects_out.making(part.name), workers, FileState())
+                stack.callback(remove, rejects.path)
+                stack.enter_context(rejects)
+            sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
+            limit = self.source.job.options.limit
+            chunks = limited(self.source.chunks([part], reading), part.rows if self.source.files else limit)
+            rows = self._overlap(chunks, work, sink, rejects, None, 0)
+            size, rejects_size = sink.close(), None
+            if rejects_out is not None and rejects is not None and (rejects.rows or part.number == 0):
+                rejects_size = rejects.close()
+                rejects_out.keep(rejects.path, part.name)
+            out.keep(path, part.name)
+        return Receipt(part.number, part.name, rows, size, rejects_size, dict(work.state()))
+
+    def _rejects_sink(self, path: Path, workers: ThreadPoolExecutor, done: FileState) -> ParquetSink:
+        schema = rejects_schema(self.source.schema, self.schema)
+        codecs = dict.fromkeys(schema.names, "SNAPPY")
+        encoder = None
+        if not pyarrow_only():
+            encoder = RowGroupEncoder(FileSchema(schema), codecs, frozenset(), split=False, workers=workers)
+        return ParquetSink(path, schema, codecs, (), encoder, done)
+
+    def _overlap(
+        self,
+        chunks: Iterator[Chunk],
+        work: Work,
+        sink: ParquetSink,
+        rejects: ParquetSink | None,
+        journal: Journal | None,
+        position: int,
+    ) -> int:
+        """Read, work and write at the same time; return how many rows of the inputs are behind."""
+
+        def write(group: Group) -> None:
+            sink.write([result.batch for result in group.results], group.copied)
+            if rejects is not None:
+                rejects.write([result.rejects for result in group.results if result.rejects is not None])
+            if journal is not None:
+                if rejects is not None:
+                    rejects.push()
+                journal.group([sink] if rejects is None else [sink, rejects], group.position, group.state)
+
+        return overlap(chunks, work, write, self.progress, self.source.job.row_bytes, position)
+
+    def _ways(self, workers: ThreadPoolExecutor, like: Footer | None) -> tuple[RowGroupEncoder | None, Reading]:
+        """Return how row groups are encoded (None for pyarrow's way), and how the source is read.
+
+        ``like`` is the footer whose columns the carried ones are as.
+        """
+        if pyarrow_only():
+            return None, Reading(self.columns)
+        options = self.source.job.options
+        names = self.source.job.carried.names
+        schema = FileSchema(self.schema, like, names)
+        encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)
+        # Rows that are cut anew, or another codec, are encoded anew.
+        copies = options.compression is None and options.row_group_size is None
+        everything = options.limit is None and options.on_bad_row != "drop"
+        return encoder, Reading(self.columns, workers, Copying(schema, names, everything) if copies else None)

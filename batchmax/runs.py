@@ -1,0 +1,143 @@
+"""One run: which parts there are to make, what an earlier run has left, and who makes them; then it is published."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchmax.commit import Output
+from batchmax.errors import UsageError
+from batchmax.interrupts import uninterrupted
+from batchmax.journal import Done, Receipt
+from batchmax.loop import Work, check_memory
+from batchmax.memory import usable_cores
+from batchmax.options import ScoreOptions
+from batchmax.places import places
+from batchmax.plan import Part, plan_parts
+from batchmax.recipe import Recipe
+from batchmax.shards import make_output
+from batchmax.source import ParquetSource
+from batchmax.storage import refuse_inputs_as_output
+from batchmax.stream_source import StreamSource
+from batchmax.threads import use_threads
+
+Elsewhere = Callable[[Sequence[Part]], Iterable[Receipt]]
+"""Who has parts made elsewhere: takes those that are to be made, and gives receipts in whatever order they come."""
+
+
+@dataclass(eq=False)
+class Run:
+    """A run on an output, and on that of rejected rows.
+
+    ``job`` is what makes the job this job, where another run could go on with what this one leaves; ``written`` is how
+    many bytes were.
+    """
+
+    recipe: Recipe
+    out: Output
+    rejects: Output | None
+    job: Mapping[str, Any] | None = None
+    written: int = 0
+    _done: Done = field(default_factory=Done)
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[Done]:
+        """Make room for the output, with as many threads as were asked for; say what is done of it already.
+
+        What was not published is cleaned up, or kept for who goes on with it.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(use_threads(self.recipe.source.job.options))
+            self._done = stack.enter_context(self.out.building(self.job, self.rejects))
+            if self.rejects is not None:
+                stack.enter_context(self.rejects.beside(self.out, self._done))
+            yield self._done
+
+    def stream(self, work: Work, describe: Callable[[], Mapping[str, str]], elsewhere: Elsewhere | None = None) -> None:
+        """Send every chunk through the work and write what it becomes.
+
+        Parameters
+        ----------
+        work
+            What is done with chunks.
+        describe
+            What a file that holds everything says of it in the end.
+        elsewhere
+            Who makes the parts of a folder; None: this process.
+        """
+        source, done = self.recipe.source, self._done
+        limit = source.job.options.limit
+        parts = self.out.mine(plan_parts(source.group_rows(), source.job.row_bytes, limit=limit))
+        total = sum(part.rows for part in parts) if source.files else source.n_rows
+        if total is not None and limit is not None:
+            total = min(total, limit)
+        progress = self.recipe.progress
+        progress.start(total, None if total is None else total * source.job.row_bytes)
+        if skipped := done.position + sum(part.rows for part in parts if part.number in done.receipts):
+            progress.skip(skipped)
+        with ThreadPoolExecutor(source.job.options.threads or usable_cores(), "pages") as workers:
+            if self.out.is_file:
+                self.written += self.recipe.file(parts, work, self.out, self.rejects, done, describe, workers)
+                return
+            here = functools.partial(self._here, work, workers)
+            self._parts(parts, work, elsewhere or here)
+
+    def _parts(self, parts: Sequence[Part], work: Work, make: Elsewhere) -> None:
+        """Have the parts made that no receipt is there of, and count what all of them came to, in their order."""
+        receipts = self._done.receipts
+        for receipt in make([part for part in parts if part.number not in receipts]):
+            receipts[receipt.number] = receipt
+            if self.out.journal is not None:
+                self.out.journal.part(receipt)
+        done = [receipts[part.number] for part in parts]
+        self.written += sum(receipt.size + (receipt.rejects or 0) for receipt in done)
+        work.gather([receipt.state for receipt in done])
+
+    def _here(self, work: Work, workers: ThreadPoolExecutor, parts: Sequence[Part]) -> Iterator[Receipt]:
+        rejects = None if self.rejects is None else self.rejects.parts
+        for part in parts:
+            yield self.recipe.part(part, work, self.out.parts, rejects, workers)
+
+    def publish(self, summary: Mapping[str, Any]) -> None:
+        """Put the output in its place, and that of the rejected rows."""
+        with uninterrupted():
+            self.out.announce(summary, self.rejects)
+            if self.rejects is not None:
+                self.rejects.publish(summary)
+            self.out.publish(summary)
+            self.recipe.progress.published()
+
+
+def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreOptions) -> tuple[Output, Output | None]:
+    """Return the output and that of the rejected rows, if there is one; nothing is written yet.
+
+    Raises
+    ------
+    OutputError
+        One of them is an input, or there already and may not be replaced.
+    UsageError
+        They are not of a kind, or one path, or the job will not fit into the memory it may use.
+    """
+    check_memory(source)
+    gated = options.fail_if is not None
+    inputs = [file.path for file in source.files]
+    written = places(out, gated=gated)
+    rejected = [] if options.rejects is None else places(options.rejects, gated=gated)
+    refuse_inputs_as_output(inputs, *written, *rejected)
+    output = make_output(out, options)
+    if options.rejects is None:
+        return output, None
+    rejects = make_output(options.rejects, options)
+    if rejects.is_file != output.is_file:
+        raise UsageError(
+            "rejects of a file go to a file, and of a folder to a folder",
+            where="--rejects",
+            remedy="name rejects.parquet" if output.is_file else "name a folder",
+        )
+    if {path.resolve() for path in written} & {path.resolve() for path in rejected}:
+        raise UsageError("rejects and output are the same path", where="--rejects", remedy="name another")
+    return output, rejects
