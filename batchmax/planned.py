@@ -81,7 +81,7 @@ class Plan:
         job = source.job
         usual = ScoreOptions()
         options = {
-            name: value
+            name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(job.options).items()
             if name not in OF_ONE_MACHINE and value != getattr(usual, name)
         }

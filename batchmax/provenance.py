@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from batchmax import __version__, kernels
 from batchmax.job import Job
 from batchmax.options import ScoreOptions
 from batchmax.parquet import Footer
-from batchmax.parquet_files import pyarrow_only
+from batchmax.parquet_files import InputFile, pyarrow_only
 from batchmax.sink import input_codecs, kept_metadata, splits_bytes
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
@@ -32,6 +34,9 @@ OPTIONS_THAT_CHANGE_BYTES = (
     "row_group_size",
     "compression",
 )
+MOST_INPUTS = 1000
+"""Files of which each is named in an output; every part of a folder says it again."""
+
 REJECT_FIELDS = (pa.field("file", pa.string()), pa.field("row", pa.int64()), pa.field("status", pa.string()))
 """What is added to a row that was rejected; prefixed with ``batchmax_`` where the row has such a column."""
 
@@ -105,6 +110,15 @@ def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None) -> pa.Sch
     return pa.schema([*schema, *added], metadata={key: value for key, value in kept.items() if key == b"batchmax"})
 
 
+def inputs_said(files: Sequence[InputFile]) -> list[dict[str, Any]]:
+    """Return what tells inputs from others: of each file its size and its footer, or one digest of very many."""
+    each: list[dict[str, Any]] = [{"size": file.size, "footer_sha256": file.footer_digest()} for file in files]
+    if len(each) <= MOST_INPUTS:
+        return each
+    digest = hashlib.sha256(json.dumps(each).encode()).hexdigest()
+    return [{"files": len(each), "size": sum(file.size for file in files), "footer_sha256": digest}]
+
+
 def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) -> dict[str, Any]:
     """Return what determines the bytes, and nothing else: no time, host or number of threads."""
     options = {name: getattr(job.options, name) for name in OPTIONS_THAT_CHANGE_BYTES}
@@ -128,5 +142,5 @@ def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) ->
         "dtype": str(job.dtype),
         "class_weights": weights,
         "options": options,
-        "inputs": [{"size": file.size, "footer_sha256": file.footer_digest()} for file in source.files],
+        "inputs": inputs_said(source.files),
     }

@@ -215,9 +215,9 @@ def _connected() -> Iterator[None]:
         raise UsageError(what, where="RAY_ADDRESS", remedy="mend it, or unset it for this machine alone") from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        # Ray prints what it has to say of dead workers, and stdout is for answers.
-        with contextlib.redirect_stdout(sys.stderr):
+    # Ray prints what it has to say of dead workers, and stdout is for answers.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()

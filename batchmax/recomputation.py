@@ -23,6 +23,7 @@ from batchmax.labels import LabelColumn
 from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES
 from batchmax.picked_rows import PickedRow, pick_rows
 from batchmax.plan import plan_parts
+from batchmax.provenance import inputs_said
 from batchmax.row_answers import MEASURED, exact_answer, row_statuses
 from batchmax.row_values import RowReader, RowValues
 from batchmax.scored import AGAIN, Scored
@@ -113,9 +114,14 @@ class Recomputation:
         where = self._scored.path
         if not known:
             return
-        if len(files) != len(known):
-            raise DataError(f"was made of {len(known):,} files, not {len(files):,}", where=where, remedy=SAME_INPUTS)
-        for file, (size, digest) in zip(files, known, strict=True):
+        count = sum(told.files for told in known)
+        if len(files) != count:
+            raise DataError(f"was made of {count:,} files, not {len(files):,}", where=where, remedy=SAME_INPUTS)
+        if count != len(known):
+            if inputs_said(files) != [{"files": count, "size": known[0].size, "footer_sha256": known[0].digest}]:
+                raise DataError("was made of other files", where=where, remedy=SAME_INPUTS)
+            return
+        for file, (size, digest, _) in zip(files, known, strict=True):
             if file.size != size:
                 what = f"has {file.size:,} bytes, but had {size:,} when {where} was made of it"
                 raise DataError(what, where=file.path, remedy=f"{SAME_INPUTS}, or {AGAIN}")

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +52,14 @@ TAKEN_OVER = (
 Said = Mapping[str, Any]
 
 
+class Told(NamedTuple):
+    """The size of an input and the digest of its footer, or those of many files."""
+
+    size: int
+    digest: str
+    files: int = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claims:
     """What an output says of how it was made.
@@ -65,7 +73,7 @@ class Claims:
     outputs
         The new columns by what they are, in their order, with those of ``top_k``.
     inputs
-        The size and the footer's digest of each input.
+        What is told of each input, or of very many together.
     """
 
     options: ScoreOptions
@@ -74,7 +82,7 @@ class Claims:
     outputs: tuple[str, ...]
     layout: OutputLayout
     dtype: FloatName
-    inputs: tuple[tuple[int, str], ...]
+    inputs: tuple[Told, ...]
 
     @property
     def loss_dtype(self) -> np.dtype[Any]:
@@ -253,7 +261,7 @@ def _claims(path: str, raw: bytes) -> Claims:
             scale=tuple(given["scale"]) if "scale" in given else None,
             bias=tuple(given["bias"]) if "bias" in given else None,
         )
-        inputs = tuple((file["size"], file["footer_sha256"]) for file in said["inputs"])
+        inputs = tuple(Told(file["size"], file["footer_sha256"], file.get("files", 1)) for file in said["inputs"])
         outputs = tuple(said["outputs"])
         for name, value, hint in (
             ("n_classes", said["n_classes"], int),

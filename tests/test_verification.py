@@ -638,3 +638,22 @@ def test_options_that_cannot_be(with_everything, options, where):
     """A sample needs inputs, and counts are not negative."""
     with pytest.raises(UsageError, match=where):
         batchmax.verify(with_everything[1], **options)
+
+
+def test_very_many_inputs_are_told_together(tmp_path, monkeypatch):
+    """As one digest, which verify compares: every part of a folder says what it was made of."""
+    monkeypatch.setattr("batchmax.provenance.MOST_INPUTS", 2)
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        written(tmp_path / "in" / f"{number}.parquet", n=30 + number)
+    out = str(tmp_path / "out")
+    batchmax.score(str(tmp_path / "in"), out)
+    assert batchmax.verify(out, inputs=[str(tmp_path / "in")]).inputs == 4
+    said = json.loads(pq.read_metadata(f"{out}/part-00000.parquet").metadata[b"batchmax"])["inputs"]
+    assert [one["files"] for one in said] == [4]
+    written(tmp_path / "in" / "2.parquet", n=32, groups=7)
+    with pytest.raises(DataError, match="was made of other files"):
+        batchmax.verify(out, inputs=[str(tmp_path / "in")])
+    (tmp_path / "in" / "3.parquet").unlink()
+    with pytest.raises(DataError, match="was made of 4 files, not 3"):
+        batchmax.verify(out, inputs=[str(tmp_path / "in")])

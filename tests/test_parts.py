@@ -1,0 +1,319 @@
+"""Parts that are run apart: by shards, by a plan alone, by a Ray cluster; together they are what one run makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchmax
+from batchmax import ray_engine
+from batchmax.cli import main
+from batchmax.errors import DataError, OutputError, UsageError
+from batchmax.options import score_options
+from batchmax.plan import plan_parts
+from batchmax.planned import Plan, run_part
+from batchmax.shards import parse_shard
+from batchmax.source import ParquetSource
+from batchmax.unfinished import PartFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+N_FILES, N_ROWS = 5, 300
+WITH_REJECTS = {"on_bad_row": "drop", "rejects": "rejects", "outputs": "probs,loss,sample,status", "seed": 3}
+
+HOLD_SHARED = """
+import time
+from batchmax.shards import SharedOutput
+out = SharedOutput("out", "error", (1, 2))
+out.shop.open_shared()
+out.shop.share()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch):
+    """Write five files, one of them with another codec and a bad row in three of them, and go to their folder."""
+    random = np.random.default_rng(1)
+    (tmp_path / "in").mkdir()
+    for number in range(N_FILES):
+        logits = random.normal(size=(N_ROWS, 12)).astype(np.float32)
+        if number % 2 == 0:
+            logits[7, 2] = np.nan
+        columns = {"id": np.arange(N_ROWS), "logits": list(logits), "label": random.integers(0, 12, N_ROWS)}
+        codec = "zstd" if number == 3 else "snappy"
+        pq.write_table(pa.table(columns), tmp_path / "in" / f"{number}.parquet", compression=codec, row_group_size=90)
+    monkeypatch.chdir(tmp_path)
+    return "in"
+
+
+def contents(*folders):
+    """Return every file of folders, and what their manifests say but for the time it took."""
+    found = {}
+    for number, folder in enumerate(folders):
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                found[number, str(path.relative_to(folder))] = path.read_bytes()
+        manifest = json.loads(Path(f"{folder}.batchmax.json").read_text())
+        found[number, "manifest"] = {name: value for name, value in manifest.items() if name != "seconds"}
+    return found
+
+
+@pytest.fixture
+def whole(inputs):
+    """Return what one run makes."""
+    batchmax.score(inputs, "whole", **WITH_REJECTS | {"rejects": "whole_rejects"})
+    return contents("whole", "whole_rejects")
+
+
+# Shards
+
+
+@pytest.mark.parametrize("shards", [["0/2", "1/2"], ["1/3", "1/3", "0/3"], ["2/3", "0/7", "6/7"], []])
+def test_shards_and_a_last_run_make_what_one_run_makes(inputs, whole, shards):
+    """All parts, or some, one twice, of several cuts: the rest is made by the run that publishes."""
+    rows = 0
+    for shard in shards:
+        summary = batchmax.score(inputs, "out", shard=shard, **WITH_REJECTS)
+        assert "publishes" in summary.notes[-1]
+        rows += summary.n_rows
+        assert not os.path.lexists("out")
+    if shards == ["0/2", "1/2"]:
+        assert rows == N_FILES * N_ROWS
+    batchmax.score(inputs, "out", if_exists="resume", **WITH_REJECTS)
+    assert contents("out", "rejects") == whole
+    assert not list(Path().glob(".*"))
+
+
+def test_shards_at_the_same_time(inputs, whole):
+    """Processes that share the workshop are not in each other's way."""
+    words = ["--on-bad-row", "drop", "--rejects", "rejects", "--outputs", "probs,loss,sample,status", "--seed", "3"]
+    command = [sys.executable, "-m", "batchmax", "score", inputs, "-o", "out", *words, "-q", "--shard"]
+    running = [subprocess.Popen([*command, f"{number}/4"]) for number in range(4)]
+    assert [one.wait(120) for one in running] == [0] * 4
+    batchmax.score(inputs, "out", if_exists="resume", **WITH_REJECTS)
+    assert contents("out", "rejects") == whole
+
+
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [("8/8", "shards run 0/8 … 7/8"), ("x", "no shard"), ("1/0", "no shard"), ("-1/3", "no shard"), ("1", "no shard")],
+)
+def test_shards_that_there_are_not(shard, message):
+    """Named, with those that there are."""
+    with pytest.raises(UsageError, match=message):
+        parse_shard(shard)
+    assert parse_shard("7/8") == (7, 8)
+
+
+def test_what_cannot_be_cut_into_shards(inputs):
+    """A file, and a stream."""
+    with pytest.raises(UsageError, match="a file is made by one run"):
+        batchmax.score(inputs, "out.parquet", shard="0/2")
+    with pytest.raises(UsageError, match="a stream cannot be cut"):
+        batchmax.score(pq.read_table(f"{inputs}/1.parquet"), "out", shard="0/2")
+
+
+def test_a_shard_of_another_job_begins_anew(inputs, whole):
+    """What nobody is at is thrown away; with somebody at it, it is refused."""
+    batchmax.score(inputs, "out", shard="0/2", **WITH_REJECTS, temperature=2.0)
+    held = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            HOLD_SHARED,
+        ],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        held.stdout.readline()
+        with pytest.raises(OutputError, match="other shards are at another job here: temperature is"):
+            batchmax.score(inputs, "out", shard="0/2", **WITH_REJECTS)
+        with pytest.raises(OutputError, match="another run is making this output"):
+            batchmax.score(inputs, "out", if_exists="resume", **WITH_REJECTS)
+    finally:
+        held.kill()
+        held.wait()
+        held.stdout.close()
+    batchmax.score(inputs, "out", shard="1/2", **WITH_REJECTS)
+    batchmax.score(inputs, "out", if_exists="resume", **WITH_REJECTS)
+    assert contents("out", "rejects") == whole
+
+
+def test_a_part_that_was_lost_is_made_again(inputs, whole):
+    """Receipts are believed only as far as the files bear them out."""
+    batchmax.score(inputs, "out", shard="0/1", **WITH_REJECTS)
+    Path(".out.batchmax/output/part-00003.parquet").unlink()
+    with pytest.warns(RuntimeWarning, match="it is damaged"):
+        batchmax.score(inputs, "out", if_exists="resume", **WITH_REJECTS)
+    assert contents("out", "rejects") == whole
+
+
+# The plan
+
+
+def plan_of(inputs, **given):
+    return Plan.of(ParquetSource([inputs], score_options(**given)))
+
+
+def test_a_part_is_a_function_of_the_plan(inputs, whole, tmp_path):
+    """From its JSON, alone, twice: the same file and the same receipt, which is the one that a run has."""
+    plan = Plan.from_json(plan_of(inputs, **WITH_REJECTS).to_json())
+    assert plan == plan_of(inputs, **WITH_REJECTS)
+    for name in ("w", "r"):
+        (tmp_path / name).mkdir()
+        PartFolder(tmp_path / name).make_room()
+    for part in plan.parts:
+        alone = Plan.of_header(plan.header(), [vars(plan.inputs[part.file])], [vars(part) | {"file": 0}])
+        receipts = [
+            run_part(one, part.number, str(tmp_path / "w"), str(tmp_path / "r"), threads=threads)
+            for one, threads in ((plan, 1), (alone, 2))
+        ]
+        assert receipts[0] == receipts[1]
+        assert (receipts[0].rows, receipts[0].name) == (N_ROWS, part.name)
+        assert (tmp_path / "w" / "output" / part.name).read_bytes() == whole[0, part.name]
+    assert (tmp_path / "r" / "output" / "part-00000.parquet").read_bytes() == whole[1, "part-00000.parquet"]
+
+
+def test_an_input_that_changed_since(inputs, tmp_path):
+    """Is refused by whoever runs the part."""
+    plan = plan_of(inputs)
+    table = pq.read_table(f"{inputs}/1.parquet")
+    pq.write_table(table.slice(1), f"{inputs}/1.parquet")
+    with pytest.raises(DataError, match=r"1\.parquet: the file has changed since the job was planned"):
+        run_part(plan, 1, str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": "0.0.1"}', "nonsense"])
+def test_what_is_no_plan(text):
+    """Is refused in a line."""
+    with pytest.raises(DataError, match="the plan: "):
+        Plan.from_json(text)
+
+
+def test_a_dry_run_prints_the_plan(inputs, capsys):
+    """As JSON, with what is read, and which rows are whose."""
+    assert main(["score", inputs, "-o", "out", "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert [one["path"] for one in plan["inputs"]] == [f"{inputs}/{number}.parquet" for number in range(N_FILES)]
+    assert [(one["file"], one["first_group"], one["end_group"], one["rows"], one["name"]) for one in plan["parts"]] == [
+        (number, 0, 4, N_ROWS, f"part-{number:05d}.parquet") for number in range(N_FILES)
+    ]
+
+
+def test_a_plan_of_many_parts_is_made_and_kept_quickly(inputs):
+    """A hundred thousand parts: no more than a moment, and a few kilobytes for each task."""
+    few = plan_of(inputs)
+    begun = time.monotonic()
+    parts = plan_parts([[1] * 100] * 1000, 4, 4)
+    plan = Plan(**vars(few) | {"parts": tuple(parts), "inputs": few.inputs * 200})
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert len(parts) == 100_000
+    assert time.monotonic() - begun < 60
+    assert len(plan.header()) < 20_000
+
+
+# Ray
+
+
+def on_ray(*words, **environment):
+    command = [sys.executable, "-m", "batchmax", "score", *words, "--engine", "ray"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+
+
+@needs_ray
+def test_a_cluster_makes_what_one_run_makes(inputs, whole):
+    """Equal bytes, manifest and rejected rows; what a shard has done before is not done again."""
+    batchmax.score(inputs, "out", shard="1/3", **WITH_REJECTS)
+    words = ["--on-bad-row", "drop", "--rejects", "rejects", "--outputs", "probs,loss,sample,status", "--seed", "3"]
+    run = on_ray(inputs, "-o", "out", *words, "--json", "--if-exists", "resume")
+    out, err = run.communicate(timeout=200)
+    assert run.returncode == 0, err
+    assert json.loads(out)["n_rows"] == N_FILES * N_ROWS
+    assert "going on after 600 rows" in err
+    assert contents("out", "rejects") == whole
+
+
+@needs_ray
+def test_a_bad_row_on_a_cluster(inputs):
+    """Is told as it is here, and ends the run; what was done is kept."""
+    run = on_ray(inputs, "-o", "out")
+    out, err = run.communicate(timeout=200)
+    assert (run.returncode, out) == (1, "")
+    assert "row 7 (row group 0): NaN at class 2" in err
+    assert "Traceback" not in err
+    assert not os.path.lexists("out")
+
+
+@needs_ray
+def test_workers_that_are_killed(tmp_path, monkeypatch):
+    """Killed in the middle of parts: no row is missing or there twice, and the run succeeds."""
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    logits = np.random.default_rng(0).normal(size=(400_000, 40)).astype(np.float32)
+    rows = pa.FixedSizeListArray.from_arrays(logits.ravel(), 40)
+    table = pa.table({"id": np.arange(len(logits)), "logits": rows})
+    for number in range(4):
+        pq.write_table(table, f"in/{number}.parquet", row_group_size=20_000, compression="none")
+    run = on_ray("in", "-o", "out", "--json", "--outputs", "probs,log_probs,entropy")
+    killed = 0
+    until = time.monotonic() + 150
+    while run.poll() is None and killed < 4 and time.monotonic() < until:
+        time.sleep(0.4)
+        if Path(".out.batchmax").is_dir() and any(Path(".out.batchmax").glob("tries-*")):
+            found = subprocess.run(["pgrep", "-f", "ray::Map"], capture_output=True, text=True, check=False)
+            for word in found.stdout.split()[:1]:
+                os.kill(int(word), signal.SIGKILL)
+                killed += 1
+    out, err = run.communicate(timeout=200)
+    assert run.returncode == 0, err
+    assert killed >= 1
+    assert json.loads(out)["n_rows"] == 4 * len(logits)
+    ids = np.sort(pq.read_table("out", columns=["id"])["id"].to_numpy())
+    np.testing.assert_array_equal(ids, np.repeat(np.arange(len(logits)), 4))
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "_SUCCESS",
+        *(f"part-0000{n}.parquet" for n in range(4)),
+    ]
+
+
+def test_what_a_cluster_cannot_do(inputs, monkeypatch):
+    """One file, a stream, a shard; and what there is to do where Ray is missing."""
+    monkeypatch.setattr(ray_engine, "find_spec", lambda _: object())
+    with pytest.raises(UsageError, match="a file is made by one process"):
+        batchmax.score(inputs, "out.parquet", engine="ray")
+    with pytest.raises(UsageError, match="a stream cannot be cut"):
+        batchmax.score(pq.read_table(f"{inputs}/1.parquet"), "out", engine="ray")
+    with pytest.raises(UsageError, match="a shard is made by one process"):
+        batchmax.score(inputs, "out", engine="ray", shard="0/2")
+    monkeypatch.setattr(ray_engine, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="ray is not installed; pip install"):
+        batchmax.score(inputs, "out", engine="ray")
+
+
+def test_a_worker_that_does_not_see_the_folder(tmp_path):
+    """Says so, and which it is; a part that workers die over is given up on."""
+    with pytest.raises(OutputError, match="does not see the folder"):
+        ray_engine._check_seen(str(tmp_path), "token")
+    (tmp_path / "seen").write_text("token")
+    ray_engine._check_seen(str(tmp_path), "token")
+    for _ in range(ray_engine.WORKER_DEATHS):
+        ray_engine._count_try(tmp_path / "tries-3")
+    with pytest.raises(OutputError, match="20 workers died over this part"):
+        ray_engine._count_try(tmp_path / "tries-3")
