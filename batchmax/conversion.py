@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from batchmax.runs import Run, open_outputs
 from batchmax.scoring import carried_columns
 from batchmax.sink import SUMMARY_KEY
 from batchmax.source import ParquetSource, open_source
+from batchmax.storage import is_file_path
 from batchmax.stream_source import StreamSource
 from batchmax.summary import ScoreSummary, Tally
 
@@ -55,7 +56,7 @@ def convert(
     """
     started = time.monotonic()
     options = replace(options or ScoreOptions(), outputs=(), label="none")
-    source = open_source(src, options)
+    source = open_source(src, options, mirrors=not is_file_path(out))
     output, rejects = open_outputs(source, out, options)
     name = source.job.logits.names[0].split(".")[-1] if len(source.job.logits.names) == 1 else "logits"
     if layout == "wide":
@@ -147,9 +148,9 @@ class _Conversion:
         del part
         self.tally = Tally()
 
-    def gather(self, states: Sequence[Mapping[str, Any]]) -> None:
+    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Count everything: what was counted of all parts."""
-        self.tally = Tally.merged(list(map(Tally.restored, states)))
+        self.tally = Tally.merged(map(Tally.restored, states))
 
     def state(self) -> dict[str, Any]:
         """Return what was counted until now, or of the part, as JSON has it."""

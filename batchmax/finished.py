@@ -31,7 +31,7 @@ def is_ours(path: Path, *, is_file: bool) -> bool:
         return _is_our_file(path)
     if not path.is_dir() or not (path / SUCCESS).is_file():
         return False
-    parts = [part for part in path.iterdir() if part.name != SUCCESS]
+    parts = [part for part in path.rglob("*") if part.name != SUCCESS and not part.is_dir()]
     return bool(parts) and all(map(_is_our_file, parts))
 
 
@@ -51,7 +51,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 def job_of(path: Path, *, is_file: bool) -> dict[str, Any] | None:
     """Return which job made a finished output, None if it was not batchmax."""
-    parts = [path] if is_file else sorted(path.glob("*.parquet"))
+    parts = [path] if is_file else sorted(path.rglob("*.parquet"))
     return _json_of(parts[0], JOB_KEY) if parts and is_ours(path, is_file=is_file) else None
 
 

@@ -10,6 +10,7 @@ only what was synced is.
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import uuid
@@ -35,7 +36,7 @@ class FileState:
     groups: list[bytes] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What a part of a folder came to; the same whenever and wherever it is run.
 
@@ -48,7 +49,7 @@ class Receipt:
     size, rejects
         The bytes of its file, and of that of its rejected rows; None if there is none.
     state
-        What was counted, as JSON has it.
+        What was counted, as JSON: there may be very many receipts.
     """
 
     number: int
@@ -56,7 +57,7 @@ class Receipt:
     rows: int
     size: int
     rejects: int | None
-    state: dict[str, Any]
+    state: str
 
 
 @dataclass
@@ -229,10 +230,9 @@ class Journal:
 def read_journal(path: Path) -> tuple[dict[str, Any], Done] | None:
     """Return the job that a journal is of and what is done of it; None if that cannot be told."""
     try:
-        lines = [line for line, _ in _lines(path.read_bytes())]
-        if not lines or "job" not in lines[0]:
-            return None
-        return lines[0]["job"], _replay(lines)
+        lines = (line for line, _ in _lines(path.read_bytes()))
+        first = next(lines, {})
+        return (first["job"], _replay(first, lines)) if "job" in first else None
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
 
@@ -255,15 +255,17 @@ def read_journals(paths: Iterable[Path]) -> tuple[dict[str, Any], Done] | None:
 
 def _lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield the lines that are whole, and how many bytes each has."""
-    for line in data.split(b"\n")[:-1]:
-        checksum, _, text = line.partition(b" ")
+    for line in io.BytesIO(data):
+        if not line.endswith(b"\n"):
+            return
+        checksum, _, text = line[:-1].partition(b" ")
         if checksum != b"%08x" % zlib.crc32(text):
             return
-        yield json.loads(text), len(line) + 1
+        yield json.loads(text), len(line)
 
 
-def _replay(lines: Sequence[Mapping[str, Any]]) -> Done:
-    done = Done(replaces=lines[0]["replaces"])
+def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Done:
+    done = Done(replaces=first["replaces"])
     waiting: list[Mapping[str, Any]] = []
 
     def take(count: int) -> None:
@@ -274,7 +276,7 @@ def _replay(lines: Sequence[Mapping[str, Any]]) -> Done:
                 state.groups += [b64decode(group) for group in groups]
         del waiting[:count]
 
-    boot = lines[0]["boot"]
+    boot = first["boot"]
     for line in lines:
         if line.get("boot", boot) != boot:
             # What was not synced when the machine went down is gone.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -89,7 +89,7 @@ class Work(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on counting from there."""
 
-    def gather(self, states: Sequence[Mapping[str, Any]]) -> None:
+    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Count everything: what was counted of all parts, in their order."""
 
 

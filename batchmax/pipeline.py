@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -106,7 +106,7 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
 
 def dry_run(src: Any, out: str, options: ScoreOptions) -> dict[str, Any]:
     """Return what :func:`score` would do: the parts, the columns, memory, size and free space."""
-    source = open_source(src, options)
+    source = open_source(src, options, mirrors=not is_file_path(out))
     job = source.job
     output, _ = open_outputs(source, out, options)
     parts = plan_parts(source.group_rows(), job.row_bytes)
@@ -139,7 +139,7 @@ class _Job:
     def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
         self._started = time.monotonic()
         self._gate = None if options.fail_if is None else Gate(options.fail_if)
-        self._source = open_source(src, options)
+        self._source = open_source(src, options, mirrors=out != STREAM and not is_file_path(out))
         self._job = self._source.job
         self._work = ScoreWork(self._source, progress)
         self._progress = progress
@@ -157,7 +157,7 @@ class _Job:
         """Count a part by itself."""
         self._work.begin(part)
 
-    def gather(self, states: Sequence[Mapping[str, Any]]) -> None:
+    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Count everything."""
         self._work.gather(states)
 

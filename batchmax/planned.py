@@ -94,7 +94,9 @@ class Plan:
             output=_packed(output_schema(job, source)),
             codecs=output_codecs(job, source),
             split=output_split(job, source),
-            parts=tuple(plan_parts(source.group_rows(), job.row_bytes, limit=job.options.limit)),
+            parts=tuple(
+                plan_parts(source.group_rows(), job.row_bytes, limit=job.options.limit, folders=source.folders)
+            ),
         )
 
     def header(self) -> str:
@@ -180,7 +182,7 @@ def run_part(
     part = next(one for one in plan.parts if one.number == number)
     given = plan.inputs[part.file]
     options = plan.score_options(threads, memory_limit)
-    source = ParquetSource([given.path], options, (_unpacked(plan.schema), plan.n_classes))
+    source = ParquetSource([given.path], options, among=(_unpacked(plan.schema), plan.n_classes))
     file = source.files[0]
     if (file.size, file.footer_digest()) != (given.size, given.footer_sha256):
         raise DataError("the file has changed since the job was planned", where=file.path, remedy="plan the job again")

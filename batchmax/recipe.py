@@ -6,6 +6,7 @@ Knows what columns are read, how they are encoded and where bytes go; not which 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class Recipe:
                 rejects_size = rejects.close()
                 rejects_out.keep(rejects.path, part.name)
             out.keep(path, part.name)
-        return Receipt(part.number, part.name, rows, size, rejects_size, dict(work.state()))
+        return Receipt(part.number, part.name, rows, size, rejects_size, json.dumps(work.state()))
 
     def _rejects_sink(self, path: Path, workers: ThreadPoolExecutor, done: FileState) -> ParquetSink:
         schema = rejects_schema(self.source.schema, self.schema)

@@ -220,11 +220,11 @@ def _open(scored: Scored, inputs: list[str], logits: str | None) -> ParquetSourc
     """Open the inputs as the job did."""
     options = scored.claims.options
     if logits is not None or options.logits is not None:
-        return ParquetSource(inputs, replace(options, logits=logits or options.logits))
+        return ParquetSource(inputs, replace(options, logits=logits or options.logits), mirrors=scored.is_folder)
     # One column a class: the output knows the first and the last name, and what the pattern made of them.
     for pattern in (None, *_patterns(scored.claims.logits)):
         try:
-            source = ParquetSource(inputs, replace(options, logits=pattern))
+            source = ParquetSource(inputs, replace(options, logits=pattern), mirrors=scored.is_folder)
         except UsageError:
             continue
         if source.job.logits.why == scored.claims.logits:

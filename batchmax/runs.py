@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -71,7 +72,9 @@ class Run:
         """
         source, done = self.recipe.source, self._done
         limit = source.job.options.limit
-        parts = self.out.mine(plan_parts(source.group_rows(), source.job.row_bytes, limit=limit))
+        parts = self.out.mine(
+            plan_parts(source.group_rows(), source.job.row_bytes, limit=limit, folders=source.folders)
+        )
         total = sum(part.rows for part in parts) if source.files else source.n_rows
         if total is not None and limit is not None:
             total = min(total, limit)
@@ -95,7 +98,7 @@ class Run:
                 self.out.journal.part(receipt)
         done = [receipts[part.number] for part in parts]
         self.written += sum(receipt.size + (receipt.rejects or 0) for receipt in done)
-        work.gather([receipt.state for receipt in done])
+        work.gather(json.loads(receipt.state) for receipt in done)
 
     def _here(self, work: Work, workers: ThreadPoolExecutor, parts: Sequence[Part]) -> Iterator[Receipt]:
         rejects = None if self.rejects is None else self.rejects.parts

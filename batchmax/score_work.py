@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from batchmax.chunks import Chunk
@@ -64,10 +64,16 @@ class ScoreWork:
             "infinite_losses": self._ended.infinite_losses + self.tally.infinite_losses,
         }
 
-    def gather(self, states: Sequence[Mapping[str, Any]]) -> None:
+    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Count everything: what was counted of all parts, in their order."""
-        self.tally = Tally.merged([Tally.restored(state["tally"]) for state in states])
-        self.warnings = [text for state in states for text in state["warnings"]]
+        self.warnings = []
+
+        def tallies() -> Iterator[Tally]:
+            for state in states:
+                self.warnings += state["warnings"]
+                yield Tally.restored(state["tally"])
+
+        self.tally = Tally.merged(tallies())
 
     def state(self) -> dict[str, Any]:
         """Return what was counted until now, or of the part, as JSON has it."""

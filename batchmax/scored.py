@@ -8,8 +8,10 @@ out; what cannot be read as such a thing is refused here.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,21 +195,26 @@ def _manifest(folder: Path) -> Said:
 
 
 def _parts(folder: Path) -> list[str]:
-    """Return the parts of a folder, none missing between them and nothing else beside them."""
-    names = {path.name for path in folder.iterdir()}
-    if SUCCESS not in names:
+    """Return the parts of a folder, none missing between them and nothing else beside them.
+
+    In folders that mirror the input's they are numbered in each.
+    """
+    if not (folder / SUCCESS).exists():
         raise DataError(f"there is no {SUCCESS} in it, so it is not whole", where=str(folder), remedy=AGAIN)
-    names.discard(SUCCESS)
-    strange = sorted(name for name in names if not PART.fullmatch(name))
-    if strange:
-        raise DataError(
-            "batchmax did not write this file", where=str(folder / strange[0]), remedy="move it to another folder"
-        )
-    numbers = {int(match[1]) for match in map(PART.fullmatch, names) if match}
-    missing = next(number for number in range(len(names) + 1) if number not in numbers)
-    if missing < len(names) or not names:
-        raise DataError(f"part-{missing:05d}.parquet is missing", where=str(folder), remedy=AGAIN)
-    return [str(folder / name) for name in sorted(names, key=lambda name: int(name[5:-8]))]
+    found = [path for path in folder.rglob("*") if not path.is_dir() and path != folder / SUCCESS]
+    found.sort(key=lambda path: os.fsencode(f"{path.parent}/") + f"{path.name:>40}".encode())
+    numbers: Counter[Path] = Counter()
+    for path in found:
+        match = PART.fullmatch(path.name)
+        if match is None:
+            raise DataError("batchmax did not write this file", where=str(path), remedy="move it to another folder")
+        if int(match[1]) != numbers[path.parent]:
+            missing = f"part-{numbers[path.parent]:05d}.parquet"
+            raise DataError(f"{missing} is missing", where=str(path.parent), remedy=AGAIN)
+        numbers[path.parent] += 1
+    if not found:
+        raise DataError("part-00000.parquet is missing", where=str(folder), remedy=AGAIN)
+    return [str(path) for path in found]
 
 
 def _own_metadata(file: InputFile) -> bytes:

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
-import shlex
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from batchmax.agreement import check_agreement, with_nulls
 from batchmax.allowance import Allowance
 from batchmax.arrow import without_views
 from batchmax.chunks import MOST_ROW_GROUP_ROWS, Chunk, Cut, Origin, Part, Ways, plan_cut, regroup, skipped
@@ -29,12 +27,12 @@ from batchmax.copying import Copier, Reading
 from batchmax.errors import DataError, UsageError
 from batchmax.ipc import IncomingStream
 from batchmax.job import plan_scoring
-from batchmax.labels import find_classes
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
 from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, NotAMatrix, ThriftError
 from batchmax.parquet_files import InputFile, about, arrow_schema, open_file, parquet_file, pyarrow_only, reading
-from batchmax.storage import STREAM, find_files
+from batchmax.partitions import Partitions, are_mirrored, partitions_of
+from batchmax.storage import STREAM, find_inputs
 from batchmax.stream_source import StreamSource
 
 MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
@@ -50,8 +48,10 @@ NOWHERE = Origin("", 0, None)
 """Stands for the origin of rows until it is known."""
 
 
-def open_source(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
+def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> ParquetSource | StreamSource:
     """Open paths (one, or several), ``-`` for an Arrow IPC stream on stdin, or an object with ``__arrow_c_stream__``.
+
+    ``mirrors`` is as for :class:`ParquetSource`.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def open_source(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource
     if paths == [STREAM]:
         incoming = IncomingStream(sys.stdin.buffer, STREAM)
         return StreamSource(pa.RecordBatchReader.from_batches(incoming.schema, incoming), options)
-    return ParquetSource([os.fspath(path) for path in paths], options)
+    return ParquetSource([os.fspath(path) for path in paths], options, mirrors=mirrors)
 
 
 class ParquetSource:
@@ -88,24 +88,44 @@ class ParquetSource:
         Files, folders, globs.
     options
         How they are read.
+    mirrors
+        Whether folders named ``key=value`` become folders of the output, where they can, and not columns.
     among
         The columns and the number of classes of the files among which these are; None if they are all there are.
+
+    Attributes
+    ----------
+    folders
+        For each file the folder that the output has too; empty if it has none.
     """
 
     def __init__(
-        self, inputs: Sequence[str], options: ScoreOptions, among: tuple[pa.Schema, int] | None = None
+        self,
+        inputs: Sequence[str],
+        options: ScoreOptions,
+        *,
+        mirrors: bool = False,
+        among: tuple[pa.Schema, int] | None = None,
     ) -> None:
-        self.files = [open_file(path) for path in find_files(inputs)]
+        found = find_inputs(inputs)
+        self.files = [open_file(path) for path, _ in found]
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
         self.ways = Ways()
         self._unpacked: dict[str, int] = {}
         self._options = options
+        folders = [folder for _, folder in found]
+        self.folders = folders if mirrors and are_mirrored(folders) else []
+        self._partitions = Partitions()
         if among is not None:
             self.schema = among[0]
             self.job = plan_scoring(self.schema, options, among[1])
             return
-        self.schema = _with_nulls(arrow_schema(self.files[0]), [arrow_schema(file) for file in self.files[1:]])
+        self.schema = with_nulls(arrow_schema(self.files[0]), [arrow_schema(file) for file in self.files[1:]])
+        if not self.folders:
+            self._partitions = partitions_of(folders, self.schema.names)
+            for field in self._partitions.fields:
+                self.schema = self.schema.append(field)
         with about(self.files[0].path):
             column = find_logits(self.schema, options)
             length = None
@@ -113,14 +133,15 @@ class ParquetSource:
                 lengths = (self._first_length(file, column) for file in self.files)
                 length = next((found for found in lengths if found), None)
             self.job = plan_scoring(self.schema, options, length)
-        self._check_agreement()
+        own = self._partitions.names
+        check_agreement(self.files, self.schema, self.job, options, own, self._first_length)
 
     def row(self, number: int) -> tuple[str, pa.RecordBatch]:
         """Return the file and the batch of one row, counted from 0 over all files."""
         left = number
-        for file in self.files:
+        for index, file in enumerate(self.files):
             if 0 <= left < file.metadata.num_rows:
-                return file.path, self._one_row(file, left)
+                return file.path, self._partitions.added(self._one_row(file, left), index, None)
             left -= file.metadata.num_rows
         raise UsageError(
             f"row {number:,} is not one of the {self.n_rows:,} rows", where="--row", remedy="rows count from 0"
@@ -164,9 +185,22 @@ class ParquetSource:
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = parquet.metadata.row_group(group).num_rows
-                yield rows, self._group_chunks(file, parquet, descriptor, copier, group, row, how)
+                chunks = self._group_chunks(file, parquet, descriptor, copier, group, row, self._stored(how))
+                yield rows, (self._with_partitions(chunk, part.file, how) for chunk in chunks)
                 row += rows
             file.check_unchanged(descriptor)
+
+    def _stored(self, how: Reading) -> Reading:
+        """Return how to read what is in files."""
+        names = self._partitions.names
+        if how.columns is None or not names:
+            return how
+        return replace(how, columns=[name for name in how.columns if name not in names])
+
+    def _with_partitions(self, chunk: Chunk, file: int, how: Reading) -> Chunk:
+        if not self._partitions.fields:
+            return chunk
+        return replace(chunk, batch=self._partitions.added(chunk.batch, file, how.columns))
 
     def _group_chunks(
         self,
@@ -279,7 +313,8 @@ class ParquetSource:
         The footer knows how large they are as they are stored, and text that repeats is stored once.
         """
         if file.path not in self._unpacked:
-            variable = [field.name for field in self.job.carried if not _has_fixed_width(field.type)]
+            stored = [field for field in self.job.carried if field.name not in self._partitions.names]
+            variable = [field.name for field in stored if not _has_fixed_width(field.type)]
             n_bytes = 0
             if variable:
                 with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
@@ -333,80 +368,11 @@ class ParquetSource:
                     row -= batch.num_rows
         raise IndexError(row)
 
-    def _check_agreement(self) -> None:
-        """Check that the files after the first have its columns, and as many classes."""
-        read = self.schema.names if self._options.rejects is not None else self.job.columns_read
-        first = {field.name: field.type for field in self.schema}
-        needed = dict.fromkeys(name if name in first else name.split(".")[0] for name in read)
-        for file in self.files[1:]:
-            schema = arrow_schema(file)
-            counts = Counter(schema.names)
-            types = {field.name: field.type for field in schema}
-            for name in needed:
-                if counts[name] > 1:
-                    raise DataError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
-                here, there = types.get(name), first.get(name)
-                if here is not None and there is not None and _reads_as(here, there):
-                    continue
-                what = f"column {name!r} is {here}" if here is not None else f"there is no column {name!r}"
-                raise DataError(
-                    f"{what}, but it is {there} in {self.files[0].path}",
-                    where=file.path,
-                    remedy=f"score the files one by one, or leave the column out: --exclude {shlex.quote(name)}"
-                    if name in self.job.carried.names and (self.job.label is None or name != self.job.label.name)
-                    else "score the files one by one",
-                )
-            self._check_classes(file, schema)
-
-    def _check_classes(self, file: InputFile, schema: pa.Schema) -> None:
-        """Check that a file after the first has as many classes, under the same names."""
-        first = self.files[0].path
-        with about(file.path):
-            column = find_logits(schema, self._options)
-            classes, _ = find_classes(schema, self._options, column)
-        if column.names != self.job.logits.names:
-            raise DataError(
-                f"the logits are {column.why}, but {self.job.logits.why} in {first}",
-                where=file.path,
-                remedy="score the files one by one",
-            )
-        length = column.n_classes or self._first_length(file, column)
-        if length not in {None, self.job.n_classes}:
-            raise DataError(
-                f"{length:,} classes, but {self.job.n_classes:,} in {first}",
-                where=file.path,
-                remedy="score the files one by one",
-            )
-        if classes is not None and classes != self.job.classes:
-            raise DataError(
-                f"the classes have other names than in {first}",
-                where=file.path,
-                remedy="score the files one by one, or give the names with --classes",
-            )
-
-
-def _with_nulls(schema: pa.Schema, others: Iterable[pa.Schema]) -> pa.Schema:
-    """Return a schema in which a column that may have nulls in one of the others may have them."""
-    nullable = {field.name for other in others for field in other if field.nullable}
-    for number, field in enumerate(schema):
-        if not field.nullable and field.name in nullable:
-            schema = schema.set(number, field.with_nullable(True))
-    return schema
-
 
 def _has_fixed_width(kind: pa.DataType) -> bool:
     if pa.types.is_fixed_size_list(kind):
         return _has_fixed_width(kind.value_type)
     return bool(pa.types.is_primitive(kind) or pa.types.is_fixed_size_binary(kind))
-
-
-def _reads_as(here: pa.DataType, there: pa.DataType) -> bool:
-    """Return whether two types differ in nothing but what their children are called, or whether those may be null."""
-    return _plain_text(here) == _plain_text(there)
-
-
-def _plain_text(kind: pa.DataType) -> str:
-    return re.sub(r"<(?:element|item|array_element|array): ", "<", str(kind).replace(" not null", ""))
 
 
 def _matrix(rows: int, n_classes: int, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from batchmax.errors import DataError, OutputError, UsageError
+from batchmax.partitions import folder_of
 
 FILE_ENDINGS = (".parquet", ".pq", ".parq")
 """What the path of a single output file ends in; any other path is a folder."""
@@ -44,7 +45,14 @@ def refuse_streams_and_stores(path: str) -> None:
 
 
 def find_files(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return the files that paths, folders and globs name; see :func:`find_inputs`."""
+    return [path for path, _ in find_inputs(inputs)]
+
+
+def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[tuple[str, str]]:
     """Return the files that paths, folders and globs name, each folder and glob in bytewise order of paths.
+
+    Each comes with the folders named ``key=value`` that it is in, below the one that was given.
 
     Folders are entered; what begins with ``_`` or ``.`` in them is skipped, as it is where a wildcard matches it.
     A file that a glob matches in several ways counts once.
@@ -56,7 +64,7 @@ def find_files(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
     UsageError
         No input is given, or one that is no path but a stream or a URI.
     """
-    found: list[str] = []
+    found: list[tuple[str, str]] = []
     for given in inputs:
         text = os.fspath(given)
         refuse_streams_and_stores(text)
@@ -67,15 +75,16 @@ def find_files(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
                 raise DataError(
                     "the folder holds no Parquet files", where=text, remedy=f"look: ls -a {shlex.quote(text)}"
                 )
-            found += files
+            found += [(file, folder_of(file, text)) for file in files]
         elif path.exists():
-            found.append(text)
+            found.append((text, ""))
         elif glob.has_magic(text):
             files = _matching_files(text)
             if not files:
                 remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
                 raise DataError("nothing matches this pattern", where=text, remedy=remedy)
-            found += files
+            root = text[: min(text.index(sign) for sign in "*?[" if sign in text)].rpartition("/")[0]
+            found += [(file, folder_of(file, root)) for file in files]
         else:
             remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
             raise DataError("no such file or folder", where=text, remedy=remedy)

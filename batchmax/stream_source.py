@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ class StreamSource:
     """An Arrow stream: a table, a data frame, a query's result, a reader."""
 
     files: list[InputFile]
+    folders: Sequence[str] = ()
 
     def __init__(self, stream: Any, options: ScoreOptions) -> None:
         # Through the C interface an error would come as a text.

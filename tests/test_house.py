@@ -42,7 +42,7 @@ FLOORS = [
     {"finished", "renames"},
     {"source", "sink", "plan"},
     {"journal", "unfinished"},
-    {"stream_source"},
+    {"stream_source", "agreement"},
     {"copying", "row_groups"},
     {"picked_rows", "keys"},
     {"chunks", "allowance"},
@@ -64,7 +64,7 @@ FLOORS = [
     {"option_values", "calibrated"},
     {"ipc"},
     {"exact_activations"},
-    {"outputs", "activations", "errors", "imports", "interrupts", "exact", "bounds", "report_page"},
+    {"outputs", "activations", "errors", "imports", "partitions", "interrupts", "exact", "bounds", "report_page"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
