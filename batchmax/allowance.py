@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
 from batchmax.parquet import Demand, FooterError, NotAMatrix, ThriftError, TooLarge, even_bytes
-from batchmax.parquet_files import InputFile, arrow_schema
+from batchmax.parquet_files import InputFile, OpenFile, arrow_schema
 
 IN_FLIGHT = 3
 """Batches in memory at a time: two that are read ahead, and one that is worked on."""
@@ -165,7 +165,7 @@ def _dictionaries(schema: pa.Schema) -> frozenset[str]:
     return frozenset(field.name for field in schema if pa.types.is_dictionary(field.type))
 
 
-def whole_batches(file: InputFile, parquet: pq.ParquetFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
+def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
     """Read all columns of a row group in batches of so many rows.
 
     Raises
@@ -173,7 +173,6 @@ def whole_batches(file: InputFile, parquet: pq.ParquetFile, group: int, rows: in
     DataError
         As :class:`Allowance`.
     """
-    with file.opened() as descriptor:
-        yield from Allowance(file, descriptor, group, arrow_schema(file), None, MOST_DECODED).batches(
-            parquet, rows, None
-        )
+    opened.need(group, ahead=False)
+    allowance = Allowance(file, opened.descriptor, group, arrow_schema(file), None, MOST_DECODED)
+    yield from allowance.batches(opened.parquet, rows, None)

@@ -61,8 +61,12 @@ class Output:
         Where it is made.
     replaces
         Whether what lies at the path may be replaced.
+    uri
+        Where the parts go as they are made, if that is not on this machine.
     publishes
         Whether a run on it publishes it.
+    finished
+        The names of the parts that are whole, while the output is built.
     was
         What tells the file or folder, that a run which was killed had come to publish, from all others.
 
@@ -75,6 +79,7 @@ class Output:
     """
 
     publishes = True
+    uri: str | None = None
 
     def __init__(self, out: str | os.PathLike[str], if_exists: IfExists, *, gated: bool = False) -> None:
         self.place = Place(out, if_exists, gated=gated)
@@ -82,11 +87,17 @@ class Output:
         self.is_file = self.place.is_file
         self.journal: Journal | None = None
         self.was: tuple[int, int] | None = None
+        self.finished: list[str] = []
         self._if_exists = if_exists
         self.replaces = if_exists == "overwrite"
         self.shop = Workshop(self.path)
         self._renames: list[Rename] = []
         self._leave = False
+
+    @property
+    def where(self) -> str:
+        """Where it goes, as people know it."""
+        return self.uri or str(self.path)
 
     def mine(self, parts: Sequence[Part]) -> Sequence[Part]:
         """Return which parts a run on this output makes."""
@@ -102,15 +113,15 @@ class Output:
         """Where to make parts."""
         return self.shop.parts
 
-    def settled(self, job: Mapping[str, Any], inputs: list[str]) -> dict[str, Any] | None:
+    def settled(self, job: Mapping[str, Any], newest_input: int) -> dict[str, Any] | None:
         """Return the summary of this job's output if that is complete already, or held back; None if it is not.
 
         Parameters
         ----------
         job
             As it was given to :meth:`building`.
-        inputs
-            The paths of the input's files.
+        newest_input
+            When the last of the inputs was written, in nanoseconds.
 
         Raises
         ------
@@ -129,7 +140,7 @@ class Output:
             if found is None or summary is None:
                 continue
             others = list(differences(job["output"], found))
-            if newest(inputs) > newest([str(path if self.is_file else path / SUCCESS)]):
+            if newest_input > newest([str(path if self.is_file else path / SUCCESS)]):
                 others.append("an input has changed since")
             if others:
                 what = f"this is the output of another job, and complete: {'; '.join(others[:3])}"
@@ -169,7 +180,7 @@ class Output:
         """Put the finished output at its path."""
         self._publish(summary, self.path, replace=self.replaces)
 
-    def hold(self, summary: Mapping[str, Any]) -> Path:
+    def hold(self, summary: Mapping[str, Any]) -> Path | str:
         """Put the finished output beside its path, under the name of a held one, and return that."""
         self.place.check_held()
         self._publish(summary, self.place.held, replace=self.replaces)

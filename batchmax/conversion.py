@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -29,7 +30,7 @@ from batchmax.runs import Run, open_outputs
 from batchmax.scoring import carried_columns
 from batchmax.sink import SUMMARY_KEY
 from batchmax.source import ParquetSource, open_source
-from batchmax.storage import is_file_path
+from batchmax.storage import is_file_path, local_path
 from batchmax.stream_source import StreamSource
 from batchmax.summary import ScoreSummary, Tally
 
@@ -56,6 +57,7 @@ def convert(
     """
     started = time.monotonic()
     options = replace(options or ScoreOptions(), outputs=(), label="none")
+    out = local_path(os.fspath(out))
     source = open_source(src, options, mirrors=not is_file_path(out))
     output, rejects = open_outputs(source, out, options)
     name = source.job.logits.names[0].split(".")[-1] if len(source.job.logits.names) == 1 else "logits"
@@ -76,7 +78,7 @@ def convert(
     schema = output_schema(job, source, "convert")
     identity = job_identity(source, schema, options)
     if options.if_exists == "resume" and identity is not None:
-        stored = output.settled(identity, [file.path for file in source.files])
+        stored = output.settled(identity, max(file.stamp[3] for file in source.files))
         if stored is not None:
             return ScoreSummary.stored(stored, [file.path for file in source.files])
     recipe = Recipe(

@@ -40,6 +40,11 @@ class Reading:
     workers: Executor | None = None
     copying: Copying | None = None
 
+    @property
+    def copied_names(self) -> Sequence[str]:
+        """The columns that may be copied."""
+        return () if self.copying is None else self.copying.names
+
 
 @dataclass(frozen=True, eq=False)
 class Copying:

@@ -43,8 +43,16 @@ def is_manifest(path: Path) -> bool:
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """Return a manifest; None if it is not one that batchmax wrote."""
     try:
-        found = json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
+        return manifest_in(path.read_bytes()) if path.is_file() else None
+    except OSError:
+        return None
+
+
+def manifest_in(data: bytes) -> dict[str, Any] | None:
+    """Return the manifest that some bytes are; None if they are not one that batchmax wrote."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.keys() >= MANIFEST_KEYS else None
 

@@ -28,7 +28,7 @@ from batchmax.arrow import (
 )
 from batchmax.columns import close_match
 from batchmax.errors import DataError, UsageError
-from batchmax.parquet_files import InputFile, arrow_schema, parquet_file, reading
+from batchmax.parquet_files import InputFile, arrow_schema, reading
 
 ROWS_READ = 1 << 16
 """Keys that are decoded at a time."""
@@ -200,10 +200,12 @@ def _rises(array: pa.Array) -> bool:
 def _batches(files: Sequence[InputFile], name: str, limit: int | None, memory_limit: int) -> Iterator[pa.Array]:
     left = limit
     for file in files:
-        with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
+        with reading(file.path), file.opened() as opened:
+            parquet, descriptor = opened.parquet, opened.descriptor
             for group in range(parquet.num_row_groups):
                 if left is not None and left <= 0:
                     return
+                opened.need(group, [name])
                 allowance = Allowance(file, descriptor, group, arrow_schema(file), [name], memory_limit)
                 for batch in allowance.batches(parquet, ROWS_READ, [name]):
                     array = plain_array(column_array(without_views(batch), name))[:left]

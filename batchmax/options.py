@@ -56,6 +56,8 @@ class ScoreOptions:
         What binary rows and lists of uint16 hold: ``float32``, ``float16`` or ``bfloat16``. None: no bits.
     input
         What the numbers are: ``logits``, the default, ``log_probs`` or ``probs``.
+    storage_options
+        ``K=V`` for the file system of URIs: an endpoint, a region. They are part of no output and are never said.
     limit
         How many rows to read at most. None: all.
     beta
@@ -127,6 +129,7 @@ class ScoreOptions:
     ignore_index: int = -100
     logits_dtype: BinaryName | None = None
     input: InputKind = "logits"
+    storage_options: tuple[str, ...] = ()
     limit: int | None = None
     # What to compute
     beta: float = 1.0
@@ -298,7 +301,7 @@ def score_options(**given: Any) -> ScoreOptions:
         raise UsageError(
             f"no option is called {unknown[0]!r}", remedy=f"choose of {', '.join(sorted({*known, 'temperature'}))}"
         )
-    for name in ("outputs", "columns", "exclude"):
+    for name in ("outputs", "columns", "exclude", "storage_options"):
         if name in values:
             values[name] = names_of(name, values[name])
     if "classes" in values:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,10 +16,16 @@ import pyarrow.parquet as pq
 
 from batchmax.arrow import schema_without_views
 from batchmax.errors import BatchmaxError, DataError
-from batchmax.parquet import Footer, FooterError
+from batchmax.parquet import Footer, FooterError, ThriftError
+from batchmax.parquet.encoded import METADATA, place_of
+from batchmax.spool import AHEAD, Spool
+from batchmax.stores import Found, Store, is_uri, store_of
 
 READ_BUFFER = 1 << 20
 FOOTER_TAIL = 8
+TAIL_READ = 64 << 10
+"""Bytes of the end of an object that are read at once: most footers are in them."""
+
 MAGIC = b"PAR1"
 
 
@@ -29,33 +35,91 @@ Stamp = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class InputFile:
-    """One Parquet file of an input."""
+    """One Parquet file of an input; of a store, with its store and the bytes of its footer."""
 
     path: str
     metadata: pq.FileMetaData
     size: int
     stamp: Stamp
+    store: Store | None = None
+    tail: bytes = b""
 
     @cached_property
     def footer(self) -> Footer | None:
         """The footer as it is stored; None if it is not understood, and then the file is left to pyarrow alone."""
-        with open(self.path, "rb") as stream:  # noqa: PTH123 - a URI one day
-            try:
+        try:
+            if self.store is not None:
+                return Footer(self.tail)
+            with open(self.path, "rb") as stream:  # noqa: PTH123 - no object for every file
                 return Footer.read(stream.fileno())
-            except FooterError:
-                return None
+        except FooterError:
+            return None
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[int]:
-        """Open the file for positioned reads."""
+    def opened(self) -> Iterator[OpenFile]:
+        """Open the file for positioned reads, and for pyarrow in bounded memory with page checksums checked."""
+        if self.store is not None:
+            with _spooled(self, self.store) as opened:
+                yield opened
+            return
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            self.check_unchanged(descriptor)
-            yield descriptor
+            parquet = _parquet_file(self.path, self.metadata)
+            opened = OpenFile(self, parquet, descriptor)
+            opened.check_unchanged()
+            with parquet:
+                yield opened
         finally:
             os.close(descriptor)
 
-    def check_unchanged(self, descriptor: int) -> None:
+    def footer_digest(self) -> str:
+        """Return a digest of the footer, which changes whenever the data do."""
+        if self.store is not None:
+            return hashlib.sha256(self.tail).hexdigest()
+        with open(self.path, "rb") as stream:  # noqa: PTH123 - as above
+            stream.seek(-FOOTER_TAIL, os.SEEK_END)
+            length = int.from_bytes(stream.read(4), "little")
+            stream.seek(-FOOTER_TAIL - length, os.SEEK_END)
+            return hashlib.sha256(stream.read(length)).hexdigest()
+
+
+class OpenFile:
+    """An open file.
+
+    Attributes
+    ----------
+    parquet
+        For pyarrow.
+    descriptor
+        For positioned reads of what :meth:`need` has asked for.
+    """
+
+    def __init__(self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, spool: Spool | None = None) -> None:
+        self.parquet = parquet
+        self.descriptor = descriptor
+        self._file = file
+        self._spool = spool
+
+    def need(self, group: int, names: Collection[str] | None = None, *, ahead: bool = True) -> None:
+        """See to it that some columns of a row group are there (None: all), dotted where nested.
+
+        Of a store they are fetched, and, ``ahead``, those of the row groups after it are begun; what is before it goes.
+        """
+        if self._spool is None:
+            return
+        self._spool.free(group)
+        self._spool.need(group, self._ranges(group, names))
+        following = group + 1
+        while ahead and following < self.parquet.num_row_groups and self._spool.ahead < AHEAD:
+            self._spool.begin(following, self._ranges(following, names))
+            following += 1
+
+    def need_start(self) -> None:
+        """See to it that the first bytes are there."""
+        if self._spool is not None:
+            self._spool.need(-1, [(0, len(MAGIC))])
+
+    def check_unchanged(self) -> None:
         """Refuse to go on with a file that is not what it was when its footer was read.
 
         Raises
@@ -63,24 +127,52 @@ class InputFile:
         DataError
             It was replaced, or written to.
         """
-        if not _stamp(os.fstat(descriptor)) == _stamp(os.stat(self.path)) == self.stamp:  # noqa: PTH116 - a URI one day
+        file = self._file
+        if file.store is not None:
+            found = file.store.found()
+            same = found is not None and _remote_stamp(found) == file.stamp
+        else:
+            same = _stamp(os.fstat(self.descriptor)) == _stamp(os.stat(file.path)) == file.stamp  # noqa: PTH116
+        if not same:
             raise DataError(
                 "the file has changed while it was read",
-                where=self.path,
+                where=file.path,
                 remedy="let whoever writes it finish, then run the command again",
             )
 
-    def footer_digest(self) -> str:
-        """Return a digest of the footer, which changes whenever the data do."""
-        with open(self.path, "rb") as stream:  # noqa: PTH123 - a URI one day
-            stream.seek(-FOOTER_TAIL, os.SEEK_END)
-            length = int.from_bytes(stream.read(4), "little")
-            stream.seek(-FOOTER_TAIL - length, os.SEEK_END)
-            return hashlib.sha256(stream.read(length)).hexdigest()
+    def _ranges(self, group: int, names: Collection[str] | None) -> list[tuple[int, int]]:
+        footer = self._file.footer
+        tops = None if names is None else {name.split(".")[0] for name in names} | set(names)
+        found = []
+        if footer is None:
+            return [(0, self._file.size)]
+        try:
+            row_group = footer.row_group(group)
+            for column in footer.columns:
+                if tops is None or column.name in tops:
+                    for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves)):
+                        start, size = place_of(row_group.chunk(leaf)[METADATA].value)
+                        found.append((max(0, start), min(start + size, self._file.size)))
+        except (FooterError, ThriftError, KeyError, AttributeError, TypeError):
+            return [(0, self._file.size)]
+        return [(start, end) for start, end in found if start < end]
 
 
-def open_file(path: str) -> InputFile:
-    """Read the footer of a file.
+@contextlib.contextmanager
+def _spooled(file: InputFile, store: Store) -> Iterator[OpenFile]:
+    spool = Spool(store, file.size)
+    try:
+        ending = file.tail + len(file.tail).to_bytes(4, "little") + MAGIC
+        spool.put(file.size - len(ending), ending)
+        with _parquet_file(spool.path, file.metadata) as parquet:
+            spool.unlink()
+            yield OpenFile(file, parquet, spool.descriptor, spool)
+    finally:
+        spool.close()
+
+
+def open_file(path: str, storage: Sequence[str] = ()) -> InputFile:
+    """Read the footer of a file; of a store, with these options of it.
 
     Raises
     ------
@@ -88,19 +180,46 @@ def open_file(path: str) -> InputFile:
         It is not there, no regular file, or no Parquet file.
     """
     with reading(path):
-        info = os.stat(path)  # noqa: PTH116 - a URI one day
+        if is_uri(path):
+            return _open_remote(path, storage)
+        info = os.stat(path)  # noqa: PTH116 - as it was given
         if not stat.S_ISREG(info.st_mode):
             # Opening a pipe that nobody writes to would wait for ever.
             raise DataError("not a regular file", where=path, remedy="write it into a file first: cat INPUT > FILE")
         metadata = pq.read_metadata(path)
-        rows = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
-        if rows != metadata.num_rows:
-            raise DataError(
-                f"the row groups have {rows:,} rows, not {metadata.num_rows:,} as the footer says",
-                where=path,
-                remedy="the file is damaged: make it again",
-            )
+        _check_rows(path, metadata)
         return InputFile(path, metadata, info.st_size, _stamp(info))
+
+
+def _open_remote(path: str, storage: Sequence[str]) -> InputFile:
+    store = store_of(path, storage)
+    found = store.found()
+    if found is None:
+        raise DataError("there is no such object", where=path, remedy="look at what is there")
+    tail = store.read(max(0, found.size - TAIL_READ), min(TAIL_READ, found.size))
+    length = int.from_bytes(tail[-FOOTER_TAIL:-4], "little")
+    if tail[-4:] != MAGIC or length > found.size - FOOTER_TAIL:
+        raise DataError("no Parquet file, or cut short", where=path, remedy="choose with a quoted glob: '*.parquet'")
+    if length + FOOTER_TAIL > len(tail):
+        tail = store.read(found.size - FOOTER_TAIL - length, length + FOOTER_TAIL)
+    footer = tail[-FOOTER_TAIL - length : -FOOTER_TAIL]
+    metadata = pq.read_metadata(pa.BufferReader(MAGIC + footer + length.to_bytes(4, "little") + MAGIC))
+    _check_rows(path, metadata)
+    return InputFile(path, metadata, found.size, _remote_stamp(found), store, footer)
+
+
+def _check_rows(path: str, metadata: pq.FileMetaData) -> None:
+    rows = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+    if rows != metadata.num_rows:
+        raise DataError(
+            f"the row groups have {rows:,} rows, not {metadata.num_rows:,} as the footer says",
+            where=path,
+            remedy="the file is damaged: make it again",
+        )
+
+
+def _remote_stamp(found: Found) -> Stamp:
+    return 0, 0, found.size, found.mtime_ns
 
 
 def _stamp(info: os.stat_result) -> Stamp:
@@ -113,13 +232,12 @@ def arrow_schema(file: InputFile) -> pa.Schema:
         return schema_without_views(file.metadata.schema.to_arrow_schema())
 
 
-def parquet_file(file: InputFile) -> pq.ParquetFile:
-    """Open a file for reading in bounded memory, its page checksums checked."""
+def _parquet_file(path: str, metadata: pq.FileMetaData) -> pq.ParquetFile:
     # A small buffer without read-ahead is what keeps a row group of gigabytes out of memory; a map is never used,
     # because a file cut short under a map is a signal, not an error.
     return pq.ParquetFile(
-        file.path,
-        metadata=file.metadata,
+        path,
+        metadata=metadata,
         memory_map=False,
         pre_buffer=False,
         buffer_size=READ_BUFFER,

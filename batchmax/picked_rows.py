@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from batchmax.allowance import whole_batches
 from batchmax.arrow import without_views
 from batchmax.errors import DataError
-from batchmax.parquet_files import InputFile, parquet_file, reading
+from batchmax.parquet_files import InputFile, reading
 
 BATCH_BYTES = 2 << 20
 """Of rows that are decoded at once, as they are stored."""
@@ -62,14 +62,15 @@ def batch_rows(group: pq.RowGroupMetaData) -> int:
 
 def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
     left = list(rows)
-    with reading(file.path), parquet_file(file) as parquet:
+    with reading(file.path), file.opened() as opened:
+        parquet = opened.parquet
         first = 0
         for number in range(parquet.num_row_groups):
             group = parquet.metadata.row_group(number)
             end = first + group.num_rows
             at = first
             if left and left[0] < end:
-                for batch in whole_batches(file, parquet, number, batch_rows(group)):
+                for batch in whole_batches(file, opened, number, batch_rows(group)):
                     while left and left[0] < at + batch.num_rows:
                         row = left.pop(0)
                         yield row, without_views(batch.slice(row - at, 1))

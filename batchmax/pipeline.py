@@ -6,6 +6,7 @@ judged over all of them, is here; how chunks get here and away is the loop's bus
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -35,14 +36,14 @@ from batchmax.runs import Run, open_outputs
 from batchmax.score_work import ScoreWork
 from batchmax.sink import SUMMARY_KEY
 from batchmax.source import open_source
-from batchmax.storage import STREAM, is_file_path
+from batchmax.storage import STREAM, is_file_path, local_path
 from batchmax.summary import Gate, ScoreSummary
 from batchmax.threads import use_threads
 
 
 def score(
     src: Any,
-    out: str,
+    out: str | os.PathLike[str],
     options: ScoreOptions | None = None,
     *,
     progress: Progress | None = None,
@@ -73,7 +74,7 @@ def score(
     GateError
         The condition ``fail_if`` is true. The finished output is at ``OUT.held``; a stream lacks its end.
     """
-    options = resolve_options(options, given)
+    options, out = resolve_options(options, given), local_path(os.fspath(out))
     if out == STREAM:
         return _StreamJob(src, options, progress or Progress()).run()
     job = _FileJob(src, out, options, progress or Progress())
@@ -104,8 +105,9 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
     return pa.RecordBatchReader.from_batches(source.job.schema, batches())
 
 
-def dry_run(src: Any, out: str, options: ScoreOptions) -> dict[str, Any]:
+def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dict[str, Any]:
     """Return what :func:`score` would do: the parts, the columns, memory, size and free space."""
+    out = local_path(os.fspath(out))
     source = open_source(src, options, mirrors=not is_file_path(out))
     job = source.job
     output, _ = open_outputs(source, out, options)
@@ -229,13 +231,13 @@ class _FileJob(_Job):
             raise UsageError(
                 "a run over a stream cannot be gone on with", where="--if-exists", remedy="write it into a file first"
             )
-        stored = self._out.settled(identity, [file.path for file in self._source.files])
+        stored = self._out.settled(identity, max(file.stamp[3] for file in self._source.files))
         if stored is None:
             return None
         summary = ScoreSummary.stored(stored, [file.path for file in self._source.files])
         if reason := self._failed(summary):
             what = f"the output is complete already, and stays as it is; {reason}"
-            raise GateError(what, where=summary.held or str(self._out.path))
+            raise GateError(what, where=summary.held or self._out.where)
         if summary.held:
             for output in (self._rejects, self._out):
                 if output is not None and output.place.held.exists():
@@ -291,6 +293,8 @@ class _FileJob(_Job):
             parts,
             self._out.parts,
             rejects,
+            (self._out.uri, None if self._rejects is None else self._rejects.uri),
+            storage=options.storage_options,
             cpus=options.threads or 1,
             memory_limit=options.memory_limit,
             progress=self._progress,
@@ -307,7 +311,7 @@ class _FileJob(_Job):
             self._rejects.hold(values)
         raise GateError(
             reason,
-            where=str(self._out.path),
+            where=self._out.where,
             remedy=f"the finished output is {summary.held}; to keep it: --if-exists resume with another --fail-if, or "
             "with none",
         )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
@@ -30,7 +30,9 @@ from batchmax.stream_source import StreamSource
 from batchmax.threads import use_threads
 from batchmax.unfinished import PartFolder
 
-OF_ONE_MACHINE = frozenset({"threads", "memory_limit", "if_exists", "shard", "engine", "fail_if", "calibration"})
+OF_ONE_MACHINE = frozenset(
+    {"threads", "memory_limit", "if_exists", "shard", "engine", "fail_if", "calibration", "storage_options"}
+)
 """Options that decide nothing about a part; what a calibration says is in others."""
 
 
@@ -154,11 +156,12 @@ class Plan:
 def run_part(
     plan: Plan,
     number: int,
-    folder: str,
-    rejects: str | None = None,
+    out: PartFolder,
+    rejects: PartFolder | None = None,
     *,
     threads: int | None = None,
     memory_limit: int = ScoreOptions.memory_limit,
+    storage: Sequence[str] = (),
 ) -> Receipt:
     """Make one part of a plan, and return its receipt.
 
@@ -168,10 +171,12 @@ def run_part(
         That has the part, perhaps alone.
     number
         The part's.
-    folder, rejects
-        The workshops: folders in which ``making`` and ``output`` are.
+    out, rejects
+        Where.
     threads, memory_limit
         What the process may use; the bytes are the same whatever it may.
+    storage
+        Options of the file system of URIs.
 
     Raises
     ------
@@ -181,7 +186,7 @@ def run_part(
     """
     part = next(one for one in plan.parts if one.number == number)
     given = plan.inputs[part.file]
-    options = plan.score_options(threads, memory_limit)
+    options = replace(plan.score_options(threads, memory_limit), storage_options=tuple(storage))
     source = ParquetSource([given.path], options, among=(_unpacked(plan.schema), plan.n_classes))
     file = source.files[0]
     if (file.size, file.footer_digest()) != (given.size, given.footer_sha256):
@@ -196,9 +201,8 @@ def run_part(
         columns=None if options.rejects is not None else job.columns_read,
         progress=Progress(),
     )
-    place = PartFolder(Path(folder)), None if rejects is None else PartFolder(Path(rejects))
     with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
-        return recipe.part(replace(part, file=0), ScoreWork(source, Progress()), *place, workers)
+        return recipe.part(replace(part, file=0), ScoreWork(source, Progress()), out, rejects, workers)
 
 
 def _packed(schema: pa.Schema) -> str:

@@ -14,6 +14,7 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -30,6 +31,7 @@ from batchmax.loop import Progress
 from batchmax.memory import usable_cores
 from batchmax.plan import Part
 from batchmax.planned import Plan, run_part
+from batchmax.remote import remote_parts
 from batchmax.unfinished import PartFolder
 
 MOST_TRIES = 3
@@ -68,7 +70,9 @@ def make_parts(
     parts: Sequence[Part],
     out: PartFolder,
     rejects: PartFolder | None,
+    uris: tuple[str | None, str | None] = (None, None),
     *,
+    storage: Sequence[str] = (),
     cpus: int,
     memory_limit: int,
     progress: Progress,
@@ -84,6 +88,8 @@ def make_parts(
         Those that are to be made.
     out, rejects
         Where; seen by all machines.
+    uris, storage
+        Where instead, of both, and the options of that file system.
     cpus
         Of a task, which are as many threads of the kernels.
     memory_limit
@@ -116,6 +122,8 @@ def make_parts(
         "folder": str(out.folder.absolute()),
         "rejects": None if rejects is None else str(rejects.folder.absolute()),
         "token": token,
+        "uris": uris,
+        "storage": list(storage),
         "cpus": cpus,
         "memory_limit": memory_limit,
     }
@@ -137,10 +145,11 @@ def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
     one, part = json.loads(row["part"])
     plan = Plan.of_header(how["plan"], [one], [part | {"file": 0}])
     try:
-        for folder in (how["folder"], how["rejects"]):
-            if folder is not None:
+        for folder, uri in zip((how["folder"], how["rejects"]), how["uris"], strict=True):
+            if folder is not None and uri is None:
                 _check_seen(folder, how["token"])
-        _count_try(Path(how["folder"]) / f"{TRIES}{part['number']}")
+        if how["uris"][0] is None:
+            _count_try(Path(how["folder"]) / f"{TRIES}{part['number']}")
         found = _tried(plan, part["number"], how)
     except BatchmaxError as error:
         told = {"error": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}
@@ -153,9 +162,9 @@ def _tried(plan: Plan, number: int, how: dict[str, Any]) -> Receipt:
     pause = PAUSE_SECONDS
     for tries in range(1, MOST_TRIES + 1):
         try:
-            return run_part(
-                plan, number, how["folder"], how["rejects"], threads=how["cpus"], memory_limit=how["memory_limit"]
-            )
+            with _places(how) as (out, rejects):
+                given = {"threads": how["cpus"], "memory_limit": how["memory_limit"]}
+                return run_part(plan, number, out, rejects, **given, storage=how["storage"])
         except Exception as error:
             if not may_pass(error) or tries == MOST_TRIES:
                 if isinstance(error, BatchmaxError):
@@ -165,6 +174,22 @@ def _tried(plan: Plan, number: int, how: dict[str, Any]) -> Receipt:
         time.sleep(pause)
         pause *= 2
     raise AssertionError
+
+
+@contextlib.contextmanager
+def _places(how: dict[str, Any]) -> Iterator[tuple[PartFolder, PartFolder | None]]:
+    """Return where parts are made: in the driver's folders, or here for an output that is sent to a URI."""
+    with contextlib.ExitStack() as stack:
+        found: list[PartFolder | None] = []
+        for folder, uri in zip((how["folder"], how["rejects"]), how["uris"], strict=True):
+            if folder is None:
+                found.append(None)
+            elif uri is None:
+                found.append(PartFolder(Path(folder)))
+            else:
+                here = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchmax-"))
+                found.append(remote_parts(here, uri, how["storage"]))
+        yield found[0] or PartFolder(Path(how["folder"])), found[1]
 
 
 def _check_seen(folder: str, token: str) -> None:

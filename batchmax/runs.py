@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchmax.commit import Output
-from batchmax.errors import UsageError
+from batchmax.errors import OutputError, UsageError
 from batchmax.interrupts import uninterrupted
 from batchmax.journal import Done, Receipt
 from batchmax.loop import Work, check_memory
@@ -23,6 +23,7 @@ from batchmax.recipe import Recipe
 from batchmax.shards import make_output
 from batchmax.source import ParquetSource
 from batchmax.storage import refuse_inputs_as_output
+from batchmax.stores import is_uri
 from batchmax.stream_source import StreamSource
 from batchmax.threads import use_threads
 
@@ -97,6 +98,9 @@ class Run:
             if self.out.journal is not None:
                 self.out.journal.part(receipt)
         done = [receipts[part.number] for part in parts]
+        self.out.finished = [receipt.name for receipt in done]
+        if self.rejects is not None:
+            self.rejects.finished = [receipt.name for receipt in done if receipt.rejects is not None]
         self.written += sum(receipt.size + (receipt.rejects or 0) for receipt in done)
         work.gather(json.loads(receipt.state) for receipt in done)
 
@@ -128,8 +132,11 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
     check_memory(source)
     gated = options.fail_if is not None
     inputs = [file.path for file in source.files]
-    written = places(out, gated=gated)
-    rejected = [] if options.rejects is None else places(options.rejects, gated=gated)
+    for path in (out, options.rejects):
+        if path is not None and is_uri(path):
+            _refuse_uri_as_output(inputs, path)
+    written = [] if is_uri(out) else places(out, gated=gated)
+    rejected = [] if options.rejects is None or is_uri(options.rejects) else places(options.rejects, gated=gated)
     refuse_inputs_as_output(inputs, *written, *rejected)
     output = make_output(out, options)
     if options.rejects is None:
@@ -144,3 +151,9 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
     if {path.resolve() for path in written} & {path.resolve() for path in rejected}:
         raise UsageError("rejects and output are the same path", where="--rejects", remedy="name another")
     return output, rejects
+
+
+def _refuse_uri_as_output(inputs: Sequence[str], out: str) -> None:
+    for text in inputs:
+        if text == out or text.startswith(f"{out.rstrip('/')}/"):
+            raise OutputError(f"the output is also an input ({text})", where=out, remedy="name another output: -o")

@@ -17,7 +17,9 @@ from batchmax.interrupts import uninterrupted
 from batchmax.journal import Done, Journal, read_journal, read_journals
 from batchmax.options import IfExists, ScoreOptions
 from batchmax.plan import Part
+from batchmax.remote import RemoteOutput
 from batchmax.storage import is_file_path
+from batchmax.stores import is_uri
 from batchmax.unfinished import remove
 
 SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
@@ -51,6 +53,11 @@ def make_output(out: str, options: ScoreOptions) -> Output:
         As :class:`batchmax.commit.Output` does.
     """
     gated = options.fail_if is not None
+    if is_uri(out):
+        if options.shard is not None:
+            what = "shards meet in a folder that all of them see"
+            raise UsageError(what, where="--shard", remedy="name a folder of a file system, or use --engine ray")
+        return RemoteOutput(out, options.if_exists, options.storage_options, gated=gated)
     if options.shard is None:
         return Output(out, options.if_exists, gated=gated)
     shard = parse_shard(options.shard)

@@ -30,7 +30,7 @@ from batchmax.job import plan_scoring
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
 from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, NotAMatrix, ThriftError
-from batchmax.parquet_files import InputFile, about, arrow_schema, open_file, parquet_file, pyarrow_only, reading
+from batchmax.parquet_files import InputFile, OpenFile, about, arrow_schema, open_file, pyarrow_only, reading
 from batchmax.partitions import Partitions, are_mirrored, partitions_of
 from batchmax.storage import STREAM, find_inputs
 from batchmax.stream_source import StreamSource
@@ -107,8 +107,8 @@ class ParquetSource:
         mirrors: bool = False,
         among: tuple[pa.Schema, int] | None = None,
     ) -> None:
-        found = find_inputs(inputs)
-        self.files = [open_file(path) for path, _ in found]
+        found = find_inputs(inputs, options.storage_options)
+        self.files = [open_file(path, options.storage_options) for path, _ in found]
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
         self.ways = Ways()
@@ -178,17 +178,18 @@ class ParquetSource:
     def _part_runs(self, part: Part, how: Reading) -> Iterator[tuple[int, Iterator[Chunk]]]:
         """Yield the rows of each row group of a part, and the chunks that they are read in if they are."""
         file = self.files[part.file]
-        with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
+        with reading(file.path), file.opened() as opened:
+            parquet, descriptor = opened.parquet, opened.descriptor
             copier = None
             if how.copying is not None and file.footer is not None:
                 copier = Copier(descriptor, file.footer, how.copying, self.ways, self._options.memory_limit // 4)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = parquet.metadata.row_group(group).num_rows
-                chunks = self._group_chunks(file, parquet, descriptor, copier, group, row, self._stored(how))
+                chunks = self._group_chunks(file, opened, copier, group, row, self._stored(how))
                 yield rows, (self._with_partitions(chunk, part.file, how) for chunk in chunks)
                 row += rows
-            file.check_unchanged(descriptor)
+            opened.check_unchanged()
 
     def _stored(self, how: Reading) -> Reading:
         """Return how to read what is in files."""
@@ -205,15 +206,16 @@ class ParquetSource:
     def _group_chunks(
         self,
         file: InputFile,
-        parquet: pq.ParquetFile,
-        descriptor: int,
+        opened: OpenFile,
         copier: Copier | None,
         group: int,
         row: int,
         how: Reading,
     ) -> Iterator[Chunk]:
         """Read a row group, whose first row is this one of the file."""
+        parquet = opened.parquet
         with reading(file.path):
+            opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
             metadata = parquet.metadata.row_group(group)
             cut = self._cut(file, metadata)
             left = metadata.num_rows
@@ -221,7 +223,7 @@ class ParquetSource:
             # What is copied is not decoded; the first row group is all the same, so that a footer which is wrong
             # about a whole column does not go unnoticed.
             still = how if group == 0 else self._still_read(how, copied)
-            batches = self._batches(file, parquet, descriptor, group, cut, still)
+            batches = self._batches(file, parquet, opened.descriptor, group, cut, still)
             origin = Origin(file.path, row, group)
             chunks = (replace(chunk, origin=origin, copied=copied) for chunk in batches)
             for chunk in regroup(chunks, cut.group, cut.piece):
@@ -317,17 +319,17 @@ class ParquetSource:
             variable = [field.name for field in stored if not _has_fixed_width(field.type)]
             n_bytes = 0
             if variable:
-                with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
-                    batch = self._first_rows(file, parquet, descriptor, variable)
+                with reading(file.path), file.opened() as opened:
+                    batch = self._first_rows(file, opened, variable)
                     n_bytes = 0 if batch is None else 2 * batch.nbytes // max(batch.num_rows, 1)
             self._unpacked[file.path] = n_bytes
         return self._unpacked[file.path]
 
-    def _first_rows(
-        self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, names: Sequence[str]
-    ) -> pa.RecordBatch | None:
+    def _first_rows(self, file: InputFile, opened: OpenFile, names: Sequence[str]) -> pa.RecordBatch | None:
         """Return some columns of the first rows: fewer where these are large."""
+        parquet, descriptor = opened.parquet, opened.descriptor
         for group in range(parquet.num_row_groups):
+            opened.need(group, names, ahead=False)
             rows = min(ROWS_JUDGED, parquet.metadata.row_group(group).num_rows)
             while rows > 1 and self._allowance(file, descriptor, group, names).needed(rows) > BYTES_JUDGED:
                 rows //= 4
@@ -338,12 +340,16 @@ class ParquetSource:
         return None
 
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
-        with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
+        with reading(file.path), file.opened() as opened:
+            parquet, descriptor = opened.parquet, opened.descriptor
             first_row = 0
-            groups = range(parquet.num_row_groups)
-            allowances = (self._allowance(file, descriptor, group, column.names) for group in groups)
-            batches = (one.batches(parquet, 64, list(column.names), use_threads=False) for one in allowances)
-            for batch in itertools.chain.from_iterable(batches):
+
+            def batches(group: int) -> Iterator[pa.RecordBatch]:
+                opened.need(group, column.names, ahead=False)
+                allowance = self._allowance(file, descriptor, group, column.names)
+                return allowance.batches(parquet, 64, list(column.names), use_threads=False)
+
+            for batch in itertools.chain.from_iterable(map(batches, range(parquet.num_row_groups))):
                 try:
                     length = first_row_length(batch, column)
                 except SparseVectorError as error:
@@ -355,12 +361,14 @@ class ParquetSource:
         return None
 
     def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:
-        with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
+        with reading(file.path), file.opened() as opened:
+            parquet, descriptor = opened.parquet, opened.descriptor
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if row >= rows:
                     row -= rows
                     continue
+                opened.need(group, ahead=False)
                 allowance = self._allowance(file, descriptor, group, None)
                 for batch in allowance.batches(parquet, min(rows, 1024), None):
                     if row < batch.num_rows:

@@ -13,18 +13,37 @@ import shlex
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import unquote
 
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.partitions import folder_of
+from batchmax.stores import is_uri, store_of
 
 FILE_ENDINGS = (".parquet", ".pq", ".parq")
 """What the path of a single output file ends in; any other path is a folder."""
 
 
+FILE = "file://"
 STREAM = "-"
 """Stands for stdin or stdout."""
 
-URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+def refuse_stream(path: str) -> None:
+    """Refuse ``-`` where a stream cannot be.
+
+    Raises
+    ------
+    UsageError
+        Saying what to give instead.
+    """
+    if path == STREAM:
+        what = "a stream can only be all of the input, or all of the output, of score"
+        raise UsageError(what, where=path, remedy="name a path; a file of this name is ./-")
+
+
+def local_path(path: str) -> str:
+    """Return the path of a ``file://`` URI; any other as it is."""
+    return unquote(path[len(FILE) :]) if path.startswith(f"{FILE}/") else path
 
 
 def refuse_streams_and_stores(path: str) -> None:
@@ -35,21 +54,17 @@ def refuse_streams_and_stores(path: str) -> None:
     UsageError
         Saying what to give instead.
     """
-    if path == STREAM:
-        what = "a stream can only be all of the input, or all of the output, of score"
-        raise UsageError(what, where=path, remedy="name a path; a file of this name is ./-")
-    if URI.match(path):
-        raise UsageError(
-            "object stores and other URIs are not supported yet", where=path, remedy="name a path on this machine"
-        )
+    refuse_stream(path)
+    if is_uri(path):
+        raise UsageError("this has to be on this machine", where=path, remedy="name a path of a file system")
 
 
-def find_files(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
+def find_files(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str] = ()) -> list[str]:
     """Return the files that paths, folders and globs name; see :func:`find_inputs`."""
-    return [path for path, _ in find_inputs(inputs)]
+    return [path for path, _ in find_inputs(inputs, storage)]
 
 
-def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[tuple[str, str]]:
+def find_inputs(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Return the files that paths, folders and globs name, each folder and glob in bytewise order of paths.
 
     Each comes with the folders named ``key=value`` that it is in, below the one that was given.
@@ -66,8 +81,11 @@ def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[tuple[str, str
     """
     found: list[tuple[str, str]] = []
     for given in inputs:
-        text = os.fspath(given)
-        refuse_streams_and_stores(text)
+        text = local_path(os.fspath(given))
+        refuse_stream(text)
+        if is_uri(text):
+            found += _stored_files(text, storage)
+            continue
         path = Path(text)
         if path.is_dir():
             files = _files_below(text)
@@ -132,13 +150,49 @@ def refuse_inputs_as_output(inputs: Sequence[str], *outputs: Path) -> None:
     """
     for out in outputs:
         resolved = out.resolve()
-        for text in inputs:
+        for text in filter(lambda text: not is_uri(text), inputs):
             path = Path(text)
             same = path.resolve() == resolved or (out.exists() and path.exists() and path.samefile(out))
             if same or resolved in path.resolve().parents:
                 raise OutputError(
                     f"the output is also an input ({text})", where=str(out), remedy="name another output: -o"
                 )
+
+
+def _stored_files(uri: str, storage: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what lies at a URI or below it, or matches it, with the folders named ``key=value``."""
+    store = store_of(uri, storage)
+    magic = [uri.index(sign) for sign in "*?[" if sign in uri]
+    if not magic:
+        if not uri.endswith("/") and store.found() is not None:
+            return [(uri, "")]
+        root, pattern = store.uri, None
+    else:
+        root, pattern = uri[: min(magic)].rpartition("/")[0], re.compile(_of_glob(uri), re.DOTALL)
+    names = [one.uri for one in store.at(root).below()]
+    files = [
+        name
+        for name in names
+        if not any(part.startswith(("_", ".")) for part in name[len(root) :].split("/"))
+        and (pattern is None or pattern.fullmatch(name))
+    ]
+    if not files:
+        what = "nothing matches this pattern" if pattern else "there is no such object, and nothing below it"
+        raise DataError(what, where=uri, remedy="look at what is there")
+    return [(name, folder_of(name, root)) for name in files]
+
+
+def _of_glob(pattern: str) -> str:
+    """Return a glob over whole URIs as a regular expression: ``**`` crosses slashes, ``*`` and ``?`` do not."""
+    words = re.split(r"(\*\*/?|\*|\?|\[[^]]*\])", pattern)
+    known = {"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        known.get(word)
+        or (
+            f"[{'^' if word[1:2] == '!' else ''}{word[1:-1].removeprefix('!')}]" if word[:1] == "[" else re.escape(word)
+        )
+        for word in words
+    )
 
 
 def _matching_files(pattern: str) -> list[str]:

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from batchmax import __version__
 from batchmax.allowance import whole_batches
@@ -25,7 +24,7 @@ from batchmax.loop import Progress
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import Footer
 from batchmax.parquet.page_checks import DamagedPage, check_pages
-from batchmax.parquet_files import MAGIC, InputFile, parquet_file, reading
+from batchmax.parquet_files import MAGIC, InputFile, OpenFile, reading
 from batchmax.picked_rows import batch_rows
 from batchmax.recomputation import Recomputation
 from batchmax.row_checks import Counts, RowChecks
@@ -186,16 +185,19 @@ def _check_file(file: InputFile, scored: Scored, checks: RowChecks, found: Verif
         raise DataError("its footer is not understood", where=file.path, remedy=AGAIN)
     computed = {name for names in scored.columns.values() for name in names}
     first = 0
-    with reading(file.path), parquet_file(file) as parquet, file.opened() as descriptor:
+    with reading(file.path), file.opened() as opened:
+        parquet, descriptor = opened.parquet, opened.descriptor
+        opened.need_start()
         if os.pread(descriptor, len(MAGIC), 0) != MAGIC:
             raise DataError("does not begin as Parquet does", where=file.path, remedy=f"the file is damaged: {AGAIN}")
         for number in range(parquet.num_row_groups):
+            opened.need(number)
             for column in footer.columns:
                 for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves)):
                     _check_pages(descriptor, file, footer, number, leaf, found, may_lack=column.name not in computed)
-            first += _check_rows(file, parquet, number, first, checks)
+            first += _check_rows(file, opened, number, first, checks)
             progress.advance(parquet.metadata.row_group(number).num_rows, file.size // parquet.num_row_groups)
-        file.check_unchanged(descriptor)
+        opened.check_unchanged()
     found.row_groups += file.metadata.num_row_groups
 
 
@@ -214,11 +216,11 @@ def _check_pages(
     found.unchecked_pages += count.unchecked
 
 
-def _check_rows(file: InputFile, parquet: pq.ParquetFile, group: int, first: int, checks: RowChecks) -> int:
+def _check_rows(file: InputFile, opened: OpenFile, group: int, first: int, checks: RowChecks) -> int:
     """Decode a row group and check its rows; return how many they are."""
-    metadata = parquet.metadata.row_group(group)
+    metadata = opened.parquet.metadata.row_group(group)
     rows = 0
-    for batch in whole_batches(file, parquet, group, batch_rows(metadata)):
+    for batch in whole_batches(file, opened, group, batch_rows(metadata)):
         try:
             checks.add(batch)
         except WrongRowError as error:

@@ -179,7 +179,7 @@ def test_a_part_is_a_function_of_the_plan(inputs, whole, tmp_path):
     for part in plan.parts:
         alone = Plan.of_header(plan.header(), [vars(plan.inputs[part.file])], [vars(part) | {"file": 0}])
         receipts = [
-            run_part(one, part.number, str(tmp_path / "w"), str(tmp_path / "r"), threads=threads)
+            run_part(one, part.number, PartFolder(tmp_path / "w"), PartFolder(tmp_path / "r"), threads=threads)
             for one, threads in ((plan, 1), (alone, 2))
         ]
         assert receipts[0] == receipts[1]
@@ -194,7 +194,7 @@ def test_an_input_that_changed_since(inputs, tmp_path):
     table = pq.read_table(f"{inputs}/1.parquet")
     pq.write_table(table.slice(1), f"{inputs}/1.parquet")
     with pytest.raises(DataError, match=r"1\.parquet: the file has changed since the job was planned"):
-        run_part(plan, 1, str(tmp_path))
+        run_part(plan, 1, PartFolder(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": "0.0.1"}', "nonsense"])

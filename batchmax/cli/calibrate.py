@@ -18,6 +18,7 @@ batchmax score logits.parquet -o scored.parquet --calibration calibration.json
 @shared.command(example=EXAMPLE)
 @shared.inputs
 @shared.find_logits
+@shared.storage
 @shared.find_labels
 @shared.kind
 @shared.limit

@@ -25,6 +25,7 @@ batchmax compare old/ new/ --key id --fail-if 'mean_loss_change > 0.01 or right_
     help="Column whose values pair the rows of A and B.  [default: the first row with the first]",
 )
 @shared.find_logits
+@shared.storage
 @shared.find_labels
 @option(
     "--labels-from",

@@ -18,6 +18,7 @@ batchmax convert wide.parquet -o lists.parquet --layout list
 @shared.command(example=EXAMPLE)
 @shared.inputs
 @shared.find_logits
+@shared.storage
 @shared.limit
 @shared.out()
 @option(

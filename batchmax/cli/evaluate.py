@@ -20,6 +20,7 @@ batchmax evaluate logits/ --fail-if 'ece > 0.05 or accuracy < 0.9'
 @shared.command(example=EXAMPLE)
 @shared.inputs
 @shared.find_logits
+@shared.storage
 @shared.find_labels
 @option("--sample-weight", metavar="NAME", group=READ, help="Column of weights of the rows.  [default: 1 each]")
 @shared.scale

@@ -131,6 +131,15 @@ find_logits = stack(
     ),
 )
 
+storage = option(
+    "--storage-option",
+    "storage_options",
+    metavar="K=V",
+    multiple=True,
+    group=READ,
+    help="For the file system of URIs, such as region=eu-west-1; several times for several. Never printed.",
+)
+
 find_labels = stack(
     option(
         "--label",

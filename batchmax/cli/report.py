@@ -19,6 +19,7 @@ batchmax report logits/ -o report.html --row 18223 --columns id,text
 @shared.command(example=EXAMPLE)
 @shared.inputs
 @shared.find_logits
+@shared.storage
 @shared.find_labels
 @shared.scale
 @shared.beta

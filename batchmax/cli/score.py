@@ -25,6 +25,7 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
 @shared.command(example=EXAMPLE)
 @shared.inputs
 @shared.find_logits
+@shared.storage
 @shared.find_labels
 @shared.scale
 @shared.beta

@@ -33,6 +33,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row", "
 @option("--worst", metavar="N", type=int, group=READ, help="Show the N rows of largest loss instead.")
 @option("--values", metavar="Z,Z,...", group=READ, help="Logits to show instead of a row.")
 @shared.find_logits
+@shared.storage
 @shared.find_labels
 @shared.limit
 @shared.scale
