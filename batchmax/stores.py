@@ -27,10 +27,11 @@ from batchmax.errors import DataError, OutputError, UsageError
 T = TypeVar("T")
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-TRIES = 5
-FIRST_PAUSE = 0.25
+TRIES = 4
+FIRST_PAUSE = 0.5
 PIECE = 8 << 20
 """Bytes of a piece of a file that is sent."""
+PIECES_AT_ONCE = 8
 
 CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 60.0
 
@@ -117,8 +118,10 @@ class Store:
             # kept for ever, and what the store has got of it is never seen.
             stream = self.system.open_output_stream(self.path)
             try:
-                for data in pieces():
+                for number, data in enumerate(pieces(), 1):
                     stream.write(data)
+                    if number % PIECES_AT_ONCE == 0:
+                        stream.flush()  # waits for what is on its way, which is in memory
             except BaseException:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
                 raise
@@ -186,11 +189,11 @@ def _system(scheme: str, host: str, options: tuple[str, ...]) -> fs.FileSystem:
         if endpoint and "endpoint_override" not in given:
             found = urlsplit(endpoint)
             given |= {"endpoint_override": found.netloc or endpoint, "scheme": found.scheme or "https"}
-        retries = fs.AwsStandardS3RetryStrategy(max_attempts=TRIES)
+        retries = fs.AwsStandardS3RetryStrategy(max_attempts=2)
         limits = {"connect_timeout": CONNECT_SECONDS, "request_timeout": REQUEST_SECONDS}
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         known = {"region": region} if region else {}
-        return fs.S3FileSystem(**{**known, **limits, "retry_strategy": retries, "background_writes": False, **given})
+        return fs.S3FileSystem(**{**known, **limits, "retry_strategy": retries, **given})
     if scheme == "gs":
         return fs.GcsFileSystem(**given)
     try:

@@ -1,0 +1,347 @@
+"""Object stores, by a server of the S3 protocol and a proxy that fails: tried again, or one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchmax
+from batchmax import stores
+from batchmax.cli import main
+from batchmax.errors import DataError, OutputError, UsageError
+from batchmax.spool import coalesced
+from batchmax.storage import find_files
+from batchmax.stores import store_of
+from tests.failing_proxy import FailingProxy, Fault
+
+boto3 = pytest.importorskip("boto3")
+pytest.importorskip("moto")
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+SECRET = "a-very-secret-key"
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Run the store, and return where it listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < until
+                time.sleep(0.1)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def proxy(server, monkeypatch, tmp_path):
+    """Return the proxy that all requests of a test go through; the bucket is empty."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    found = FailingProxy("127.0.0.1", server)
+    given = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", found.url)
+    monkeypatch.setattr(stores, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    stores._system.cache_clear()
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{server}")
+    client.create_bucket(Bucket="bucket")
+    for key in keys(client):
+        client.delete_object(Bucket="bucket", Key=key)
+    found.client = client
+    yield found
+    stores._system.cache_clear()
+    found.close()
+
+
+def keys(client):
+    return [one["Key"] for one in client.list_objects_v2(Bucket="bucket").get("Contents", [])]
+
+
+def put(proxy, path, key):
+    proxy.client.upload_file(str(path), "bucket", key)
+
+
+def get(proxy, key):
+    return proxy.client.get_object(Bucket="bucket", Key=key)["Body"].read()
+
+
+@pytest.fixture
+def big(tmp_path):
+    """Write a file of many row groups, some columns of which are never needed, and return its path."""
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(60_000, 50)).astype(np.float32)
+    table = pa.table(
+        {
+            "id": np.arange(len(logits)),
+            "large": random.bytes(1) and pa.array([random.bytes(200) for _ in range(len(logits))]),
+            "logits": pa.FixedSizeListArray.from_arrays(logits.ravel(), 50),
+            "label": random.integers(0, 50, len(logits)),
+        }
+    )
+    path = tmp_path / "big.parquet"
+    pq.write_table(table, path, row_group_size=6000)
+    return path
+
+
+# Reading
+
+
+def test_from_a_store_as_from_a_disk(proxy, tmp_path):
+    """Every layout of the sample data, the same bytes out; one object, a prefix, a glob."""
+    paths = sorted(path for path in DATA.rglob("*.parquet") if "spark" not in path.name)
+    assert len(paths) > 5
+    for number, path in enumerate(paths):
+        put(proxy, path, f"in/{number}.parquet")
+        options = {"logits_dtype": "bfloat16"} if "bfloat16" in path.name else {}
+        here, there = (str(tmp_path / f"{name}.parquet") for name in ("here", "there"))
+        try:
+            batchmax.score(str(path), here, if_exists="overwrite", **options)
+        except (UsageError, DataError):
+            continue
+        batchmax.score(f"s3://bucket/in/{number}.parquet", there, if_exists="overwrite", **options)
+        assert Path(here).read_bytes() == Path(there).read_bytes(), path
+
+
+def test_what_a_uri_names(proxy):
+    """Below a prefix in bytewise order, without what is hidden; globs that cross slashes, and that do not."""
+    for key in (
+        "in/b.parquet",
+        "in/a.parquet",
+        "in/_tmp/x.parquet",
+        "in/day=1/c.parquet",
+        "in/.hidden",
+        "in-other/d.parquet",
+    ):
+        proxy.client.put_object(Bucket="bucket", Key=key, Body=b"x")
+    assert find_files(["s3://bucket/in"]) == [f"s3://bucket/in/{name}.parquet" for name in ("a", "b", "day=1/c")]
+    assert find_files(["s3://bucket/in/*.parquet"]) == [f"s3://bucket/in/{name}.parquet" for name in ("a", "b")]
+    assert find_files(["s3://bucket/in*/**/[cd].parquet"]) == [
+        "s3://bucket/in-other/d.parquet",
+        "s3://bucket/in/day=1/c.parquet",
+    ]
+    assert find_files(["s3://bucket/in/a.parquet"]) == ["s3://bucket/in/a.parquet"]
+    for nothing in ("s3://bucket/none", "s3://bucket/no*", "s3://nobucket/x"):
+        with pytest.raises(DataError, match="there is no such object|nothing matches"):
+            find_files([nothing])
+    assert find_files([(DATA / "digits.parquet").as_uri()]) == [str(DATA / "digits.parquet")]
+
+
+def test_only_what_is_needed_is_fetched(proxy, big, tmp_path):
+    """Few requests a row group, and not the columns that nobody asked for."""
+    put(proxy, big, "big.parquet")
+    proxy.seen.clear()
+    batchmax.score("s3://bucket/big.parquet", str(tmp_path / "o.parquet"), outputs="loss", columns="id")
+    ranges = [range_ for method, _, range_ in proxy.seen if method == "GET" and range_]
+    fetched = sum(int(end) - int(start) + 1 for start, end in (one[6:].split("-") for one in ranges))
+    assert fetched < big.stat().st_size * 0.7
+    assert len(ranges) <= 3 * 10 + 2
+    batchmax.score(str(big), str(tmp_path / "l.parquet"), outputs="loss", columns="id")
+    assert (tmp_path / "o.parquet").read_bytes() == (tmp_path / "l.parquet").read_bytes()
+
+
+def test_ranges_that_are_near_go_together():
+    """Up to a mebibyte of gap, in their order."""
+    assert list(coalesced([])) == []
+    assert list(coalesced([(5, 9), (0, 3)])) == [(0, 9)]
+    far = 2 << 20
+    assert list(coalesced([(far, far + 2), (0, 3), (1, 2), (3, 8)])) == [(0, 8), (far, far + 2)]
+
+
+@pytest.mark.parametrize("kind", ["500", "cut", "slow"])
+def test_what_may_pass_is_tried_again(proxy, big, tmp_path, kind):
+    """Errors, connections that end in the middle, slow answers: the same bytes come out."""
+    put(proxy, big, "big.parquet")
+    batchmax.score(str(big), str(tmp_path / "l.parquet"))
+    proxy.faults = [Fault(kind, times=4, after=3), Fault(kind, "HEAD", times=1)]
+    batchmax.score("s3://bucket/big.parquet", str(tmp_path / "o.parquet"))
+    assert proxy.faults[0].times == 0
+    assert (tmp_path / "o.parquet").read_bytes() == (tmp_path / "l.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["500", "cut"])
+def test_what_does_not_pass_is_one_line(proxy, big, tmp_path, kind, capsys, monkeypatch):
+    """Exit 1, the URI, and no credential in it; nothing is left where the output would be."""
+    monkeypatch.setattr(stores, "TRIES", 2)
+    put(proxy, big, "big.parquet")
+    proxy.faults = [Fault(kind, times=10_000, after=2)]
+    assert main(["score", "s3://bucket/big.parquet", "-o", str(tmp_path / "o.parquet")]) == 1
+    err = capsys.readouterr().err.strip()
+    assert err.splitlines()[-1].startswith("batchmax: error: s3://bucket/big.parquet")
+    assert "the store fails" in err
+    assert SECRET not in err
+    assert not (tmp_path / "o.parquet").exists()
+
+
+def test_an_object_that_changes_meanwhile(proxy, big, tmp_path, monkeypatch):
+    """Is noticed when it was read."""
+    put(proxy, big, "big.parquet")
+    real = stores.Store.found
+
+    def found(self):
+        info = real(self)
+        return info if not proxy.seen[40:] else stores.Found(info.uri, info.size, info.mtime_ns + 1)
+
+    monkeypatch.setattr(stores.Store, "found", found)
+    proxy.seen.extend([("", "", None)] * 36)
+    with pytest.raises(DataError, match="has changed while it was read"):
+        batchmax.score("s3://bucket/big.parquet", str(tmp_path / "o.parquet"))
+
+
+# Writing
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+def test_what_arrives_is_what_is_made_here(proxy, tmp_path, out):
+    """A file, or a folder with its manifest and _SUCCESS; then it is there, replaced, or found to be done."""
+    source = str(DATA / "digits.parquet")
+    here = str(tmp_path / out)
+    options = {"on_bad_row": "drop", "label": "id", "rejects": str(tmp_path / f"rejects{out[3:]}")}
+    batchmax.score(source, here, **options)
+    uri, options["rejects"] = f"s3://bucket/{out}", f"s3://bucket/rejects{out[3:]}"
+    batchmax.score(source, uri, **options)
+    names = ["out.parquet"] if out == "out.parquet" else ["out/part-00000.parquet", "out/_SUCCESS"]
+    for name in names:
+        assert get(proxy, name) == (tmp_path / name).read_bytes()
+    rejects = [name.replace("out", "rejects", 1) for name in names]
+    manifests = [] if out == "out.parquet" else ["out.batchmax.json", "rejects.batchmax.json"]
+    assert sorted(keys(proxy.client)) == sorted([*names, *rejects, *manifests])
+    with pytest.raises(OutputError, match="the output exists"):
+        batchmax.score(source, uri, **options)
+    assert batchmax.score(source, uri, if_exists="resume", **options).n_rows == 899
+    with pytest.raises(OutputError, match="another job, and complete: temperature"):
+        batchmax.score(source, uri, if_exists="resume", temperature=2.0, **options)
+    batchmax.score(source, uri, if_exists="overwrite", temperature=2.0, **options)
+    assert get(proxy, names[0]) != (tmp_path / names[0]).read_bytes()
+    assert batchmax.evaluate(uri, label="id", on_bad_row="null").n_rows > 0
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+
+
+def test_a_failure_in_the_middle_shows_nothing(proxy, big, monkeypatch, tmp_path):
+    """Of a file that is sent in many pieces: what was there is there still, and the next run sends the rest."""
+    monkeypatch.setattr(stores, "TRIES", 2)
+    proxy.client.put_object(Bucket="bucket", Key="out.parquet", Body=b"years of work")
+    proxy.faults = [Fault("500", "PUT", "out.parquet", times=10_000, after=1)]
+    options = {"outputs": "probs,log_probs,loss", "dtype": "float64", "if_exists": "overwrite", "compression": "none"}
+    with pytest.raises(OutputError, match="s3://bucket/out.parquet: the store fails") as caught:
+        batchmax.score(str(big), "s3://bucket/out.parquet", **options)
+    assert "resume" in "".join(getattr(caught.value, "__notes__", ()))
+    assert get(proxy, "out.parquet") == b"years of work"
+    proxy.faults = []
+    batchmax.score(str(big), str(tmp_path / "l.parquet"), **options)
+    batchmax.score(str(big), "s3://bucket/out.parquet", **options)
+    assert get(proxy, "out.parquet") == (tmp_path / "l.parquet").read_bytes()
+
+
+def test_a_folder_is_not_whole_without_its_last_file(proxy, tmp_path, monkeypatch):
+    """Parts come as they are made, _SUCCESS after all; a run that failed is gone on with."""
+    monkeypatch.setattr(stores, "TRIES", 2)
+    table = pq.read_table(DATA / "digits.parquet")
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        pq.write_table(table.slice(200 * number, 200), tmp_path / "in" / f"{number}.parquet")
+    proxy.faults = [Fault("500", "PUT", "part-00002", times=10_000)]
+    with pytest.raises(OutputError, match="part-00002"):
+        batchmax.score(str(tmp_path / "in"), "s3://bucket/out")
+    assert keys(proxy.client) == ["out/part-00000.parquet", "out/part-00001.parquet"]
+    proxy.faults, proxy.seen[:] = [], []
+    batchmax.score(str(tmp_path / "in"), "s3://bucket/out", if_exists="resume")
+    assert not [path for method, path, _ in proxy.seen if method in {"PUT", "POST"} and "part-00000" in path]
+    batchmax.score(str(tmp_path / "in"), str(tmp_path / "here"))
+    for path in (tmp_path / "here").iterdir():
+        assert get(proxy, f"out/{path.name}") == path.read_bytes()
+
+
+def test_a_gate_holds_it_back(proxy):
+    """Under the name of a held output; what is at the path stays."""
+    proxy.client.put_object(Bucket="bucket", Key="out.parquet", Body=b"old")
+    gate = ["--if-exists", "overwrite", "--fail-if", "n_rows > 1"]
+    assert main(["score", str(DATA / "digits.parquet"), "-o", "s3://bucket/out.parquet", *gate]) == 4
+    assert get(proxy, "out.parquet") == b"old"
+    assert keys(proxy.client) == ["out.parquet", "out.parquet.held"]
+
+
+# What is said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["s3://key:secret@bucket/x", "-o", "o.parquet"], "no place for credentials"),
+        (["nowhere://x", "-o", "o.parquet"], "nobody here knows nowhere://"),
+        (["s3://bucket/x", "-o", "o.parquet", "--storage-option", "secret"], "it is not K=V"),
+        (
+            ["s3://bucket/x", "-o", "o.parquet", "--storage-option", "nonsense=secret"],
+            "does not take the options (nonsense)",
+        ),
+        (["in.parquet", "-o", "s3://bucket/out", "--shard", "0/2"], "shards meet in a folder"),
+    ],
+)
+@pytest.mark.usefixtures("proxy")
+def test_what_cannot_be(words, message, tmp_path, monkeypatch, capsys):
+    """Exit 2, without a secret in the line."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.parquet").write_bytes((DATA / "digits.parquet").read_bytes())
+    assert main(["score", *words]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "secret" not in err.replace("AWS_SECRET_ACCESS_KEY", "")
+
+
+def test_options_of_the_store_are_said_nowhere(proxy, tmp_path, capsys, monkeypatch):
+    """Neither in the output nor in a plan; they are what makes it work."""
+    put(proxy, DATA / "digits.parquet", "in.parquet")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    options = [f"endpoint_override={proxy.url[7:]}", "scheme=http", "access_key=key", f"secret_key={SECRET}"]
+    words = [word for option in options for word in ("--storage-option", option)]
+    out = tmp_path / "o.parquet"
+    assert main(["score", "s3://bucket/in.parquet", "-o", str(out), *words, "-v"]) == 0
+    plan = ["--dry-run", "--json", "--if-exists", "overwrite"]
+    assert main(["score", "s3://bucket/in.parquet", "-o", str(out), *words, *plan]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["plan"]["inputs"][0]["path"] == "s3://bucket/in.parquet"
+    assert SECRET not in said.out + said.err
+    assert SECRET.encode() not in out.read_bytes()
+
+
+@pytest.mark.usefixtures("proxy")
+def test_the_store_itself():
+    """Small objects written, read, found, listed, taken away."""
+    store = store_of("s3://bucket/a/b.txt")
+    assert store.found() is None
+    store.write(b"hello")
+    assert (store.found().size, store.read(1, 3)) == (5, b"ell")
+    assert [one.uri for one in store_of("s3://bucket/a").below()] == ["s3://bucket/a/b.txt"]
+    store.delete()
+    store.delete()
+    assert store.found() is None
+    with pytest.raises(DataError, match="no such object"):
+        store.read(0, 1)
+    memory = store_of("memory://x/y.txt")
+    memory.write(b"abc")
+    assert memory.read(0, 3) == b"abc"
