@@ -97,13 +97,24 @@ def score_batch(batch: pa.RecordBatch, options: ScoreOptions | None = None, **gi
     job = plan_scoring(batch.schema, options, first_row_length(batch, find_logits(batch.schema, options)))
     if options.limit is not None:
         batch = batch.slice(0, options.limit)
+    return score_planned(batch, job)
+
+
+def score_planned(
+    batch: pa.RecordBatch, job: Job, first_row: int = 0, whole: str = "the batch", look: str = ""
+) -> pa.RecordBatch:
+    """Return a batch of a job with the columns that were asked for added, and its bad rows treated as was asked.
+
+    A bad row is told by its number in ``whole``, of which ``first_row`` is the number of the batch's first row.
+    """
     scores = score_rows(*read_rows(batch, job), job)
-    bad = scores.status <= LAST_BAD
-    if options.on_bad_row == "error" and bad.any():
+    policy, bad = job.options.on_bad_row, scores.status <= LAST_BAD
+    if policy == "error" and bad.any():
         row = int(np.argmax(bad))
-        raise bad_row(f"row {row:,} of the batch", *describe_bad_row(batch, row, scores.status[row], job))
+        where = f"row {first_row + row:,} of {whole}"
+        raise bad_row(where, *describe_bad_row(batch, row, scores.status[row], job), look)
     table = score_table(batch, scores, job)
-    return table.filter(pa.array(~bad)) if options.on_bad_row == "drop" else table
+    return table.filter(pa.array(~bad)) if policy == "drop" else table
 
 
 def read_rows(

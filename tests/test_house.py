@@ -24,6 +24,7 @@ FLOORS = [
     {"cli"},
     {"__init__"},
     {"engines", "ray", "spark"},
+    {"tasks"},
     {"reporting"},
     {"pipeline", "conversion", "verification", "evaluation", "calibration", "comparison"},
     {"comparison_result", "report_facts"},
