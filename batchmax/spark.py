@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -76,7 +77,11 @@ def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     found = find_logits(schema, options)
     job = plan_tasks(schema, options, None if found.n_classes else _first_rows(df, found))
     _look_at_batch_size(df, job)
-    return df.mapInArrow(_task(job.options), _spark_schema(df.schema, job))
+    names, output = df.columns, _spark_schema(df.schema, job)
+    if any(character in name for name in names for character in ".`"):
+        # mapInArrow cannot name such columns; the tasks get their names back.
+        df = df.toDF(*(f"column_{number}" for number in range(len(names))))
+    return df.mapInArrow(_task(job.options, names), output)
 
 
 def _check_installed() -> None:
@@ -93,20 +98,23 @@ def _check_types(options: ScoreOptions) -> None:
         raise UsageError("Spark has no float16", where="--dtype", remedy="give float32")
 
 
-def _task(options: ScoreOptions) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return what a Spark task does with its batches; it is sent to the executors."""
+def _task(
+    options: ScoreOptions, names: list[str]
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return what a Spark task does with its batches, whose columns have these names; it is sent to the executors."""
 
     def score_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext
 
-        first = next(batches, None)
+        named = (batch.rename_columns(names) for batch in batches)
+        first = next(named, None)
         if first is None:
             return
         task = TaskContext.get()
         # Planned of what Spark really sends, so that the columns carried go back as they came.
         job = plan_scoring(first.schema, options)
         threads = options.threads or task.cpus()
-        for scored in score_batches(chain([first], batches), job, threads, f"partition {task.partitionId()}"):
+        for scored in score_batches(chain([first], named), job, threads, f"partition {task.partitionId()}"):
             yield _without_dictionaries(scored)
 
     return score_partition
@@ -226,8 +234,7 @@ def _spark_type(kind: pa.DataType) -> Any:
 
 def _look_at_batch_size(df: Any, job: Job) -> None:
     """Warn where Spark will make Arrow batches of very many bytes; the setting belongs to the session, not to us."""
-    n_bytes, n_rows = (_number(df.sparkSession.conf.get(name)) for name in (BYTES_SETTING, ROWS_SETTING))
-    expected = min(n_bytes or math.inf, (n_rows or math.inf) * job.row_bytes)
+    expected = min(_setting(df, BYTES_SETTING), _setting(df, ROWS_SETTING) * job.row_bytes)
     if expected > MOST_BATCH_BYTES:
         warnings.warn(
             f"Spark will send up to {expected / 2**20:,.0f} MiB of logits at once to each task; smaller: "
@@ -237,6 +244,13 @@ def _look_at_batch_size(df: Any, job: Job) -> None:
         )
 
 
-def _number(setting: str) -> int:
-    """Return a count of Spark's settings, 0 for no limit."""
-    return max(0, int(setting.removesuffix("b")))
+def _setting(df: Any, name: str) -> float:
+    """Return a count or a size of Spark's settings; infinity for no limit, or a release that does not know the name."""
+    from pyspark.errors import PySparkException
+
+    try:
+        found = re.fullmatch(r"([0-9]+)([kmgtp]?)b?", df.sparkSession.conf.get(name).lower())
+    except PySparkException:
+        return math.inf
+    # A negative number is no limit either, and does not match.
+    return math.inf if found is None else int(found[1]) * 1024 ** " kmgtp".index(found[2] or " ") or math.inf
