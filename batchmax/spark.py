@@ -98,9 +98,7 @@ def _check_types(options: ScoreOptions) -> None:
         raise UsageError("Spark has no float16", where="--dtype", remedy="give float32")
 
 
-def _task(
-    options: ScoreOptions, names: list[str]
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _task(options: ScoreOptions, names: list[str]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return what a Spark task does with its batches, whose columns have these names; it is sent to the executors."""
 
     def score_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

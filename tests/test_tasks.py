@@ -16,7 +16,9 @@ from tests.rows import odd_rows
 def batch_of(n_rows, n_classes=5, seed=0):
     rng = np.random.default_rng(seed)
     logits = rng.standard_normal((n_rows, n_classes)).astype(np.float32)
-    return pa.record_batch({"id": np.arange(n_rows), "logits": list(logits), "label": rng.integers(0, n_classes, n_rows)})
+    return pa.record_batch(
+        {"id": np.arange(n_rows), "logits": list(logits), "label": rng.integers(0, n_classes, n_rows)}
+    )
 
 
 def run(batches, threads=1, whole=None, **given):
@@ -83,7 +85,12 @@ def test_odd_rows_are_nulled_and_dropped_as_in_a_batch(monkeypatch):
 def test_a_sparse_vector_is_told_by_its_number():
     """The error says which row of the task it is, and can be sent from one process to another."""
     kind = pa.struct(
-        [("type", pa.int8()), ("size", pa.int32()), ("indices", pa.list_(pa.int32())), ("values", pa.list_(pa.float64()))]
+        [
+            ("type", pa.int8()),
+            ("size", pa.int32()),
+            ("indices", pa.list_(pa.int32())),
+            ("values", pa.list_(pa.float64())),
+        ]
     )
     dense = {"type": 1, "size": None, "indices": None, "values": [1.0, 2.0]}
     sparse = {"type": 0, "size": 2, "indices": [1], "values": [2.0]}
