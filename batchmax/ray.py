@@ -1,8 +1,8 @@
 """Scoring a Ray dataset where it is: ``batchmax.ray.score(dataset)``.
 
-Each Ray task gets a block as an Arrow table (``map_batches``) and gives it back with the columns that were asked for. The
-driver settles the job from the schema and the first row. What a task does with its rows is the business of ``tasks``; here
-are Ray's tensors and resources. Batchmax must be installed where the tasks run.
+Each Ray task gets a block as an Arrow table (``map_batches``) and gives it back with the columns that were asked for.
+The driver settles the job from the schema and the first row. What a task does with its rows is the business of
+``tasks``; here are Ray's tensors and resources. Batchmax must be installed where the tasks run.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def score(
     Parameters
     ----------
     dataset
-        A ``ray.data.Dataset``. Logits may also be Ray's tensors of one dimension, such as ``ray.data.from_numpy`` makes;
-        their probabilities are lists. The first row is looked at, which runs what comes before it for that row.
+        A ``ray.data.Dataset``. Logits may also be Ray's tensors of one dimension, such as ``ray.data.from_numpy``
+        makes; their probabilities are lists. The first row is looked at, which runs what comes before it for that row.
     options
         As made by :func:`batchmax.score_options`; or give its keyword arguments directly. What needs all rows or their
         numbers is refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``.
@@ -59,9 +59,9 @@ def score(
     UsageError
         Ray is missing; an option or a column that cannot be.
     DataError
-        There is no row, or none of the first 10,000 has logits, and ``n_classes`` is not given. (A bad row under the
-        policy ``error`` is a ``BadRowError`` in the task, which Ray wraps in a ``RayTaskError`` with its message, when the
-        dataset is used.)
+        There is no row, or none of the first 10,000 has logits, and ``n_classes`` is not given.
+    BadRowError
+        A bad row under the policy ``error``, when the dataset is used: what Ray raises then is one of these, too.
     """
     options = resolve_options(options, given)
     _check_installed()

@@ -66,8 +66,8 @@ def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -
     Parameters
     ----------
     batch
-        Any number of rows with a logits column, as a ``pyarrow.RecordBatch`` or a ``pyarrow.Table``. What is returned is of
-        the same kind.
+        Any number of rows with a logits column, as a ``pyarrow.RecordBatch`` or a ``pyarrow.Table``. What is returned
+        is of the same kind.
     options
         As made by :func:`batchmax.score_options`; or give its keyword arguments directly. A batch has no place for
         rejected rows and is no whole to judge, so ``rejects`` and ``fail_if`` are refused.

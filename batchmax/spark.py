@@ -2,8 +2,8 @@
 
 Each Spark task hands its rows over as Arrow batches (``mapInArrow``), and they come back with the columns that were
 asked for. The driver settles the job from the schema, so that a data frame has its columns before anything runs. What
-a task does with its batches is the business of ``tasks``; here are Spark's types and settings. Batchmax must be installed
-where the tasks run.
+a task does with its batches is the business of ``tasks``; here are Spark's types and settings. Batchmax must be
+installed where the tasks run.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ ROWS_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
 def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     """Return a data frame with the columns that were asked for added; lazy, as all that Spark does.
 
-    The values are those of :func:`batchmax.score`, bit for bit; the order of rows and partitions is that of ``df``. Tasks
-    compute on as many threads as Spark gives them cores (``spark.task.cpus``), unless ``threads`` is given. Compiled
-    kernels are kept for each machine, in ``$BATCHMAX_CACHE_DIR`` (``spark.executorEnv.BATCHMAX_CACHE_DIR`` names a
-    folder that the executors may write to), and loaded once for each Python process.
+    The values are those of :func:`batchmax.score`, bit for bit; the order of rows and partitions is that of ``df``.
+    Tasks compute on as many threads as Spark gives them cores (``spark.task.cpus``), unless ``threads`` is given.
+    Compiled kernels are kept for each machine, in ``$BATCHMAX_CACHE_DIR`` (``spark.executorEnv.BATCHMAX_CACHE_DIR``
+    names a folder that the executors may write to), and loaded once for each Python process.
 
     Parameters
     ----------
     df
         A ``pyspark.sql.DataFrame``. Logits are an array, vectors of Spark ML (dense or sparse, taken as arrays of
-        doubles), binary, or one column a class. Where they are arrays and ``n_classes`` is not given, one Spark action looks for the
-        first row that has any.
+        doubles), binary, or one column a class. But for the latter, and where ``n_classes`` is given, a Spark action
+        looks for the first row that has any.
     options
         As made by :func:`batchmax.score_options`; or give its keyword arguments directly. What needs all rows or their
-        numbers is refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``; and so is what Spark has no type
-        for: the layout ``fixed`` and the type ``float16``.
+        numbers is refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``; and so is what Spark has no
+        type for: the layout ``fixed`` and the type ``float16``.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def _task(options: ScoreOptions, names: list[str]) -> Callable[[Iterator[pa.Reco
         first = next(named, None)
         if first is None:
             return
-        task = TaskContext.get()
+        task: Any = TaskContext.get()
         # Planned of what Spark really sends, so that the columns carried go back as they came.
         job = plan_scoring(first.schema, options)
         threads = options.threads or task.cpus()
@@ -192,7 +192,7 @@ def _arrow_schema(schema: Any) -> pa.Schema:
 
     # Later releases of pyspark ask which time zone to name, earlier ones cannot be told; here it is of no account.
     has_zone = "timezone" in inspect.signature(to_arrow_schema).parameters
-    return to_arrow_schema(schema, **({"timezone": "UTC"} if has_zone else {}))
+    return to_arrow_schema(schema, timezone="UTC") if has_zone else to_arrow_schema(schema)
 
 
 def _spark_schema(schema: Any, job: Job) -> Any:

@@ -31,7 +31,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def ray(tmp_path_factory):
+def ray():
     """`ray.data`, with one small cluster for all tests; it takes seconds to start."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed")
@@ -182,7 +182,7 @@ def test_one_column_a_class(ray):
     assert rows_of(got) == expected(table)
 
 
-def test_tasks_compute_on_the_cores_they_reserve(ray, monkeypatch):
+def test_tasks_compute_on_the_cores_they_reserve(ray):
     """Threads are those asked for, else the cores, a part of one counting as one."""
 
     class Recorder:
@@ -192,7 +192,7 @@ def test_tasks_compute_on_the_cores_they_reserve(ray, monkeypatch):
         def limit(self, n_rows):
             return self.dataset.limit(n_rows)
 
-        def map_batches(self, function, **how):
+        def map_batches(self, _, **how):
             self.how = how
 
     dataset = Recorder(ray.from_arrow(table_of()))
@@ -218,7 +218,8 @@ def test_what_cannot_be_is_refused_at_once(ray, given, what):
         batchmax.ray.score(ray.from_arrow(table_of()), **given)
 
 
-def test_something_else_than_a_dataset_is_refused(ray):
+@pytest.mark.usefixtures("ray")
+def test_something_else_than_a_dataset_is_refused():
     """The error says what it is and how to make a dataset."""
     with pytest.raises(batchmax.UsageError, match=r"takes a ray\.data\.Dataset, not a Table"):
         batchmax.ray.score(table_of())
@@ -231,7 +232,8 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
         batchmax.ray.score(None)
 
 
-def test_the_block_in_the_readme_runs(ray, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("ray")
+def test_the_block_in_the_readme_runs(tmp_path, monkeypatch):
     """What the README shows of Ray is so."""
     blocks = re.findall(r"^```py\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (block,) = [block for block in blocks if "batchmax.ray" in block]

@@ -104,8 +104,12 @@ def test_what_comes_out_has_spark_types(spark, dtype):
         "label": "bigint",
         **dict.fromkeys(("probs", "log_probs"), f"array<{kind}>"),
         **dict.fromkeys(("loss", "confidence", "margin", "entropy", "logsumexp", "el2n"), kind),
-        **{"pred": "string", "rank": "int", "correct": "boolean", "status": "string"},
-        **{"top_k_classes": "array<string>", "top_k_probs": f"array<{kind}>"},
+        "pred": "string",
+        "rank": "int",
+        "correct": "boolean",
+        "status": "string",
+        "top_k_classes": "array<string>",
+        "top_k_probs": f"array<{kind}>",
     }
     assert all(got.schema[name].nullable for name in ALL.split(","))
     assert got.where("status = 'ok'").count() == 40
@@ -135,7 +139,7 @@ def test_a_bad_row_fails_the_task_with_our_message(spark):
     rows = [(number, [0.0, 1.0], 7 if number == 15 else 0) for number in range(20)]
     frame = spark.sparkContext.parallelize(rows, 2).toDF("id long, logits array<float>, label int")
     scored = batchmax.spark.score(frame)
-    with pytest.raises(Exception, match="PythonException|Python worker") as raised:
+    with pytest.raises(Exception, match="Python worker") as raised:
         scored.collect()
     line = next(line for line in str(raised.value).splitlines() if line.startswith("batchmax."))
     assert line.startswith("batchmax.errors.BadRowError: row 5 of partition 1: label 7 is not a class: there are 2")
@@ -216,7 +220,8 @@ def test_the_number_of_classes_is_looked_for(spark):
 def test_columns_of_every_type_are_carried_as_they_are(spark):
     """Times, decimals, maps, structs and required columns come back with their own Spark types."""
     frame = spark.sql("""
-        SELECT id, array(float(id), 1f) AS logits, timestamp '2026-11-20 10:00:00' AS t, timestamp_ntz '2026-11-20 10:00:00' AS n,
+        SELECT id, array(float(id), 1f) AS logits, timestamp '2026-11-20 10:00:00' AS t,
+            timestamp_ntz '2026-11-20 10:00:00' AS n,
             date '2026-11-20' AS d, 1.50bd AS m, map('a', id) AS k, struct(id AS i, array('x') AS s) AS st,
             binary('b') AS b, interval '1' second AS iv
         FROM range(3)
@@ -288,7 +293,8 @@ def test_what_cannot_be_is_refused_at_once(spark, given, what):
         batchmax.spark.score(spark.createDataFrame(table_of()), **given)
 
 
-def test_something_else_than_a_data_frame_is_refused(spark):
+@pytest.mark.usefixtures("spark")
+def test_something_else_than_a_data_frame_is_refused():
     """The error says what it is and how to make a data frame."""
     with pytest.raises(batchmax.UsageError, match=r"takes a pyspark\.sql\.DataFrame, not a Table"):
         batchmax.spark.score(table_of())
