@@ -233,11 +233,11 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.usefixtures("ray")
-def test_the_block_in_the_readme_runs(tmp_path, monkeypatch):
+def test_the_block_in_the_readme_runs(tmp_path):
     """What the README shows of Ray is so."""
     blocks = re.findall(r"^```py\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (block,) = [block for block in blocks if "batchmax.ray" in block]
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").symlink_to(ROOT / "data")
+    # Paths mean what they mean to the engine, which was started elsewhere.
+    block = block.replace('"data/', f'"{ROOT}/data/').replace('"scored-by', f'"{tmp_path}/scored-by')
     exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - it is ours
     assert pq.read_table(tmp_path / "scored-by-ray").num_rows == 899
