@@ -241,3 +241,14 @@ def test_the_block_in_the_readme_runs(tmp_path):
     block = block.replace('"data/', f'"{ROOT}/data/').replace('"scored-by', f'"{tmp_path}/scored-by')
     exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - it is ours
     assert pq.read_table(tmp_path / "scored-by-ray").num_rows == 899
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_block_without_rows_has_the_columns():
+    """Tensors and dictionaries of no rows are no trouble."""
+    from ray.data.extensions import ArrowTensorTypeV2
+
+    kinds = {"logits": ArrowTensorTypeV2((3,), pa.float32()), "name": pa.dictionary(pa.int8(), pa.string())}
+    empty = pa.schema(list(kinds.items())).empty_table()
+    (got,) = batchmax.ray.score_block(empty, empty.schema, batchmax.score_options(n_classes=3), 1)
+    assert (got.num_rows, got.schema.names) == (0, ["name", "probs"])

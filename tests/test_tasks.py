@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pyarrow as pa
@@ -121,3 +124,14 @@ def test_what_needs_all_rows_is_refused(given, where):
         tasks.check_options(batchmax.score_options(**given))
     assert raised.value.where == where
     assert raised.value.remedy
+
+
+def test_engines_are_there_without_being_loaded():
+    """`batchmax.spark` and `batchmax.ray` need no import of their own, and load their engines only when used."""
+    code = """
+    import sys, batchmax
+    assert not {"batchmax.ray", "batchmax.spark"} & set(sys.modules)
+    assert callable(batchmax.ray.score) and callable(batchmax.spark.score)
+    assert not {"ray", "pyspark"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
