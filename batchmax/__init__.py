@@ -38,11 +38,16 @@ _HOMES = {
     "GateError": "errors",
 }
 
+_ENGINES = ("ray", "spark")
+"""Modules that are there without being imported by name. They are not in ``__all__``: not everybody has the engines."""
+
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are text
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from the module it lives in."""
+    if name in _ENGINES:
+        return import_module(f"batchmax.{name}")
     if name not in _HOMES:
         message = f"module 'batchmax' has no attribute {name!r}"
         raise AttributeError(message)

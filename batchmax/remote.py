@@ -20,6 +20,7 @@ from typing import Any
 from batchmax.commit import Output
 from batchmax.errors import DataError, OutputError
 from batchmax.finished import JOB_KEY, SUCCESS, differences, manifest_in
+from batchmax.journal import read_journals
 from batchmax.options import IfExists
 from batchmax.parquet_files import open_file
 from batchmax.places import REPLACE
@@ -82,6 +83,9 @@ class RemoteOutput(Output):
 
     def settled(self, job: Mapping[str, Any], newest_input: int) -> dict[str, Any] | None:
         """Return the summary of this job's output if that is complete already; None if it is not."""
+        left = read_journals(self.shop.journals())
+        if left is not None and left[1].replaces and not list(differences(job, left[0])):
+            return None
         found, written = self._finished()
         if found is None or written is None:
             return None

@@ -60,13 +60,14 @@ class Scores:
     weights: NDArray[np.float64] | None
 
 
-def score_batch(batch: pa.RecordBatch, options: ScoreOptions | None = None, **given: Any) -> pa.RecordBatch:
+def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     """Return a batch with the columns that were asked for added: a pure function.
 
     Parameters
     ----------
     batch
-        Any number of rows with a logits column.
+        Any number of rows with a logits column, as a ``pyarrow.RecordBatch`` or a ``pyarrow.Table``. What is returned
+        is of the same kind.
     options
         As made by :func:`batchmax.score_options`; or give its keyword arguments directly. A batch has no place for
         rejected rows and is no whole to judge, so ``rejects`` and ``fail_if`` are refused.
@@ -86,24 +87,44 @@ def score_batch(batch: pa.RecordBatch, options: ScoreOptions | None = None, **gi
     [0.31326168751822286]
     """
     options = resolve_options(options, given)
-    if not isinstance(batch, pa.RecordBatch):
+    if not isinstance(batch, pa.RecordBatch | pa.Table):
         raise UsageError(
-            f"score_batch takes a pyarrow.RecordBatch, not a {type(batch).__name__}",
-            remedy="give one of table.to_batches(), or use batchmax.scan",
+            f"score_batch takes a pyarrow.RecordBatch or a pyarrow.Table, not a {type(batch).__name__}",
+            remedy="use batchmax.scan",
         )
     for option, value in (("--rejects", options.rejects), ("--fail-if", options.fail_if)):
         if value is not None:
             raise UsageError("one batch cannot do that", where=option, remedy="leave it out, or use score")
-    job = plan_scoring(batch.schema, options, first_row_length(batch, find_logits(batch.schema, options)))
+    pieces = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
+    logits = find_logits(batch.schema, options)
+    lengths = (first_row_length(piece, logits) for piece in pieces)
+    job = plan_scoring(batch.schema, options, next(filter(None, lengths), None))
     if options.limit is not None:
         batch = batch.slice(0, options.limit)
-    scores = score_rows(*read_rows(batch, job), job)
-    bad = scores.status <= LAST_BAD
-    if options.on_bad_row == "error" and bad.any():
+    if isinstance(batch, pa.RecordBatch):
+        return score_planned(batch, job)
+    scored, first_row = [], 0
+    for piece in batch.to_batches():
+        scored.append(score_planned(piece, job, first_row))
+        first_row += piece.num_rows
+    return pa.Table.from_batches(scored, job.schema)
+
+
+def score_planned(
+    batch: pa.RecordBatch, job: Job, first_row: int = 0, whole: str = "the batch", look: str = ""
+) -> pa.RecordBatch:
+    """Return a batch of a job with the columns that were asked for added, and its bad rows treated as was asked.
+
+    A bad row is told by its number in ``whole``, of which ``first_row`` is the number of the batch's first row.
+    """
+    scores = score_rows(*read_rows(batch, job), job, first_row=first_row)
+    policy, bad = job.options.on_bad_row, scores.status <= LAST_BAD
+    if policy == "error" and bad.any():
         row = int(np.argmax(bad))
-        raise bad_row(f"row {row:,} of the batch", *describe_bad_row(batch, row, scores.status[row], job))
+        where = f"row {first_row + row:,} of {whole}"
+        raise bad_row(where, *describe_bad_row(batch, row, scores.status[row], job), look)
     table = score_table(batch, scores, job)
-    return table.filter(pa.array(~bad)) if options.on_bad_row == "drop" else table
+    return table.filter(pa.array(~bad)) if policy == "drop" else table
 
 
 def read_rows(

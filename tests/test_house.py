@@ -24,6 +24,7 @@ FLOORS = [
     {"cli"},
     {"__init__"},
     {"ray", "spark"},
+    {"tasks"},
     {"reporting"},
     {"pipeline", "conversion", "verification", "evaluation", "calibration", "comparison"},
     {"ray_engine"},

@@ -557,13 +557,29 @@ def test_what_a_batch_cannot_do(given):
         score_batch(pa.record_batch({"logits": [[1.0, 2.0]]}), **given)
 
 
-def test_a_batch_is_a_batch():
-    """A table is refused with what to do; options beside keyword arguments as well."""
+def test_a_batch_is_a_batch_or_a_table():
+    """Anything else is refused with what to do; options beside keyword arguments as well."""
     table = pa.table({"logits": [[1.0, 2.0]]})
-    with pytest.raises(UsageError, match=r"not a Table; give one of table.to_batches\(\)"):
-        score_batch(table)
+    with pytest.raises(UsageError, match=r"not a dict; use batchmax\.scan"):
+        score_batch({"logits": [[1.0, 2.0]]})
     with pytest.raises(UsageError, match="both options and 'temperature'"):
         score_batch(table.to_batches()[0], ScoreOptions(), temperature=100, typo=3)
+
+
+def test_a_table_is_scored_as_one_batch():
+    """Its chunks make no difference: not to the classes, nor to draws, limits and the numbers of bad rows."""
+    logits = [None, None, [1.0, 2.0, 0.5], [0.3, 0.1, 0.2], [2.0, 0.0, 1.0]]
+    batch = pa.record_batch({"logits": pa.array(logits, pa.list_(pa.float32())), "label": [0, 0, 0, 1, 7]})
+    table = pa.Table.from_batches([batch.slice(0, 1), batch.slice(1, 2), batch.slice(3)])
+    given = {"outputs": "probs,loss,sample,status", "on_bad_row": "null"}
+    for limit in (None, 4, 1, 0):
+        got = score_batch(table, limit=limit, **given)
+        assert isinstance(got, pa.Table)
+        assert got.to_pylist() == score_batch(batch, limit=limit, **given).to_pylist()
+    with pytest.raises(BadRowError, match="row 4 of the batch: label 7"):
+        score_batch(pa.concat_tables([table.slice(2, 2), table.slice(2)]))
+    empty = score_batch(table.slice(0, 0), n_classes=3)
+    assert (empty.num_rows, empty.schema.names) == (0, ["label", "probs", "loss"])
 
 
 def test_the_margin_of_a_tie_has_no_sign():

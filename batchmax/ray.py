@@ -1,0 +1,177 @@
+"""Scoring a Ray dataset where it is: ``batchmax.ray.score(dataset)``.
+
+Each Ray task gets a block as an Arrow table (``map_batches``) and gives it back with the columns that were asked for.
+The driver settles the job from the schema and the first row. What a task does with its rows is the business of
+``tasks``; here are Ray's tensors and resources. Batchmax must be installed where the tasks run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchmax.columns import find_logits
+from batchmax.errors import DataError, UsageError
+from batchmax.job import plan_scoring
+from batchmax.matrices import first_row_length
+from batchmax.options import ScoreOptions, resolve_options
+from batchmax.tasks import check_options, plan_tasks, score_batches
+
+FIRST_ROWS = 10_000
+"""How far the number of classes is looked for where the first row has none."""
+
+
+def score(
+    dataset: Any,
+    options: ScoreOptions | None = None,
+    *,
+    num_cpus: float = 1,
+    batch_size: int | None = None,
+    concurrency: int | None = None,
+    **given: Any,
+) -> Any:
+    """Return a dataset with the columns that were asked for added; lazy, as all that Ray Data does.
+
+    The values are those of :func:`batchmax.score`, bit for bit. The order of rows is what Ray makes of it:
+    ``DataContext.get_current().execution_options.preserve_order`` keeps it.
+
+    Parameters
+    ----------
+    dataset
+        A ``ray.data.Dataset``. Logits may also be Ray's tensors of one dimension, such as ``ray.data.from_numpy``
+        makes; their probabilities are lists. The first row is looked at, which runs what comes before it for that row.
+    options
+        As made by :func:`batchmax.score_options`; or give its keyword arguments directly. What needs all rows or their
+        numbers is refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``.
+    num_cpus
+        The cores that each task reserves, and the threads on which it computes unless ``threads`` is given.
+    batch_size
+        The rows that a task gets at a time. None: a block. Either way they are computed on in small pieces.
+    concurrency
+        How many tasks may run at once. None: as many as there are cores for.
+
+    Raises
+    ------
+    UsageError
+        Ray is missing; an option or a column that cannot be.
+    DataError
+        There is no row, or none of the first 10,000 has logits, and ``n_classes`` is not given.
+    BadRowError
+        A bad row under the policy ``error``, when the dataset is used: what Ray raises then is one of these, too.
+    """
+    options = resolve_options(options, given)
+    _check_installed()
+    if not hasattr(dataset, "map_batches"):
+        raise UsageError(
+            f"batchmax.ray.score takes a ray.data.Dataset, not a {type(dataset).__name__}",
+            remedy="make one with ray.data.read_parquet or ray.data.from_arrow",
+        )
+    if not num_cpus > 0:
+        raise UsageError(f"num_cpus is {num_cpus:g}", remedy="give at least a part of a core")
+    check_options(options)
+    first = _first_rows(dataset, options)
+    job = plan_tasks(first.schema, options, first)
+    return dataset.map_batches(
+        score_block,
+        fn_kwargs={
+            "schema": first.schema,
+            "options": job.options,
+            "threads": options.threads or math.ceil(num_cpus),
+        },
+        batch_format="pyarrow",
+        batch_size=batch_size,
+        zero_copy_batch=True,
+        num_cpus=num_cpus,
+        concurrency=concurrency,
+        udf_modifying_row_count=options.on_bad_row == "drop",
+    )
+
+
+def score_block(block: pa.Table, schema: pa.Schema, options: ScoreOptions, threads: int) -> Iterator[pa.Table]:
+    """Yield a block with the columns that were asked for added, in pieces: what a Ray task does.
+
+    ``schema`` is what the driver saw. The job is planned anew of the block, so that its columns go back as they came.
+    """
+    batches = _batches(block, schema, options)
+    job = plan_scoring(batches[0].schema, options)
+    for scored in score_batches(batches, job, threads):
+        yield pa.Table.from_batches([scored])
+
+
+def _check_installed() -> None:
+    try:
+        import ray.data  # noqa: F401 - whoever has no Ray may still import this module
+    except ImportError as error:
+        raise UsageError("Ray is not installed", remedy="pip install 'batchmax[ray]'") from error
+
+
+def _first_rows(dataset: Any, options: ScoreOptions) -> pa.RecordBatch:
+    """Return the first row, or more where that does not tell the types and the number of classes."""
+    table = None
+    for n_rows in (1, FIRST_ROWS):
+        looked_at = dataset.limit(n_rows).iter_batches(batch_size=n_rows, batch_format="pyarrow", prefetch_batches=0)
+        table = next(iter(looked_at), None)
+        if table is None or _tells_enough(table, options):
+            break
+    if table is not None:
+        return _batches(table.combine_chunks(), table.schema, options)[0]
+    schema = getattr(dataset.schema(), "base_schema", None)
+    if not isinstance(schema, pa.Schema):
+        raise DataError("the dataset has no rows, and its columns are not known", remedy="give it rows")
+    return _batches(schema.empty_table(), schema, options)[0]
+
+
+def _tells_enough(table: pa.Table, options: ScoreOptions) -> bool:
+    """Tell whether some rows have types, and a number of classes."""
+    if any(pa.types.is_null(field.type) for field in table.schema):
+        return False
+    batch = _batches(table.combine_chunks(), table.schema, options)[0]
+    return bool(options.n_classes or first_row_length(batch, find_logits(batch.schema, options)))
+
+
+def _batches(block: pa.Table, schema: pa.Schema, options: ScoreOptions) -> list[pa.RecordBatch]:
+    """Return a block as batches, at least one, whose logits are lists."""
+    for position, field in enumerate(block.schema):
+        # A block of rows without a value does not know what type the others have.
+        if pa.types.is_null(field.type) and field.name in schema.names:
+            known = schema.field(field.name)
+            block = block.set_column(position, known, block.column(position).cast(known.type))
+    name = find_logits(block.schema, options).names[0]
+    position = block.schema.get_field_index(name)
+    if position >= 0 and _is_tensor(block.schema.field(position).type):
+        kind = _list_type(block.schema, name)
+        lists = pa.chunked_array([_lists(chunk, kind) for chunk in block.column(position).chunks], kind)
+        block = block.set_column(position, name, lists)
+    empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in block.schema], schema=block.schema)
+    return block.to_batches() or [empty]
+
+
+def _is_tensor(kind: pa.DataType) -> bool:
+    """Tell whether a type is one of Ray's tensors; Arrow's own are known to ``columns``."""
+    return isinstance(kind, pa.BaseExtensionType) and str(kind.extension_name).startswith("ray.data.")
+
+
+def _list_type(schema: pa.Schema, name: str) -> pa.DataType:
+    """Return the type of lists that tensors of one dimension are.
+
+    The size is not in it: each block has a type of its own, and those of blocks whose rows are odd have other sizes.
+    """
+    kind: Any = schema.field(name).type
+    is_ragged = pa.types.is_struct(kind.storage_type)
+    n_dimensions = kind.ndim if is_ragged else len(kind.shape)
+    if n_dimensions != 1:
+        raise UsageError(
+            f"column {name!r} holds tensors of {n_dimensions} dimensions, several rows of numbers in one",
+            where="--logits",
+            remedy="make each of them rows of the dataset, with dataset.flat_map",
+        )
+    return pa.list_((kind.storage_type.field("data").type if is_ragged else kind.storage_type).value_type)
+
+
+def _lists(tensors: Any, kind: pa.DataType) -> pa.Array:
+    storage = tensors.storage
+    return (pc.struct_field(storage, "data") if pa.types.is_struct(storage.type) else storage).cast(kind)

@@ -1,0 +1,254 @@
+"""Scoring a Spark data frame where it is: ``batchmax.spark.score(df)``.
+
+Each Spark task hands its rows over as Arrow batches (``mapInArrow``), and they come back with the columns that were
+asked for. The driver settles the job from the schema, so that a data frame has its columns before anything runs. What
+a task does with its batches is the business of ``tasks``; here are Spark's types and settings. Batchmax must be
+installed where the tasks run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+
+from batchmax.columns import LogitsColumn, find_logits
+from batchmax.errors import UsageError
+from batchmax.job import Job, plan_scoring
+from batchmax.options import ScoreOptions, resolve_options
+from batchmax.tasks import check_options, plan_tasks, score_batches
+
+MOST_BATCH_BYTES = 256 << 20
+"""Arrow batches of more logits than that are warned of: the JVM and Python hold one each, for every core."""
+
+BYTES_SETTING = "spark.sql.execution.arrow.maxBytesPerBatch"
+ROWS_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
+
+
+def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
+    """Return a data frame with the columns that were asked for added; lazy, as all that Spark does.
+
+    The values are those of :func:`batchmax.score`, bit for bit; the order of rows and partitions is that of ``df``.
+    Tasks compute on as many threads as Spark gives them cores (``spark.task.cpus``), unless ``threads`` is given.
+    Compiled kernels are kept for each machine, in ``$BATCHMAX_CACHE_DIR`` (``spark.executorEnv.BATCHMAX_CACHE_DIR``
+    names a folder that the executors may write to), and loaded once for each Python process.
+
+    Parameters
+    ----------
+    df
+        A ``pyspark.sql.DataFrame``. Logits are an array, vectors of Spark ML (dense or sparse, taken as arrays of
+        doubles), binary, or one column a class. But for the latter, and where ``n_classes`` is given, a Spark action
+        looks for the first row that has any.
+    options
+        As made by :func:`batchmax.score_options`; or give its keyword arguments directly. What needs all rows or their
+        numbers is refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``; and so is what Spark has no
+        type for: the layout ``fixed`` and the type ``float16``.
+
+    Raises
+    ------
+    UsageError
+        pyspark is missing; an option or a column that cannot be.
+    DataError
+        No row has logits, and ``n_classes`` is not given. (A bad row under the policy ``error`` is a ``BadRowError`` in
+        the task, which Spark wraps in a ``PythonException`` with its message, when the data frame is used.)
+
+    Warns
+    -----
+    UserWarning
+        Spark's settings make Arrow batches of more than 256 MiB of logits.
+    """
+    options = resolve_options(options, given)
+    _check_installed()
+    if not hasattr(df, "mapInArrow"):
+        raise UsageError(
+            f"batchmax.spark.score takes a pyspark.sql.DataFrame, not a {type(df).__name__}",
+            remedy="make one with spark.read.parquet or spark.createDataFrame",
+        )
+    check_options(options)
+    _check_types(options)
+    df = _without_vectors(df, options)
+    schema = _arrow_schema(df.schema)
+    found = find_logits(schema, options)
+    job = plan_tasks(schema, options, None if found.n_classes else _first_rows(df, found))
+    _look_at_batch_size(df, job)
+    names, output = df.columns, _spark_schema(df.schema, job)
+    if any(character in name for name in names for character in ".`"):
+        # mapInArrow cannot name such columns; the tasks get their names back.
+        df = df.toDF(*(f"column_{number}" for number in range(len(names))))
+    return df.mapInArrow(_task(job.options, names), output)
+
+
+def _check_installed() -> None:
+    try:
+        import pyspark  # noqa: F401 - whoever has no Spark may still import this module
+    except ImportError as error:
+        raise UsageError("pyspark is not installed", remedy="pip install 'batchmax[spark]'") from error
+
+
+def _check_types(options: ScoreOptions) -> None:
+    if options.layout == "fixed":
+        raise UsageError("Spark has no lists of fixed size", where="--layout", remedy="give list or wide")
+    if options.dtype == "float16":
+        raise UsageError("Spark has no float16", where="--dtype", remedy="give float32")
+
+
+def _task(options: ScoreOptions, names: list[str]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return what a Spark task does with its batches, whose columns have these names; it is sent to the executors."""
+
+    def score_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import TaskContext
+
+        named = (batch.rename_columns(names) for batch in batches)
+        first = next(named, None)
+        if first is None:
+            return
+        task: Any = TaskContext.get()
+        # Planned of what Spark really sends, so that the columns carried go back as they came.
+        job = plan_scoring(first.schema, options)
+        threads = options.threads or task.cpus()
+        for scored in score_batches(chain([first], named), job, threads, f"partition {task.partitionId()}"):
+            yield _without_dictionaries(scored)
+
+    return score_partition
+
+
+def _without_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch with the texts of ``status`` themselves, which is what Spark can read."""
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _without_vectors(df: Any, options: ScoreOptions) -> Any:
+    """Return a data frame whose logits are an array where they were vectors of Spark ML, dense or sparse."""
+    from pyspark.ml.functions import vector_to_array
+    from pyspark.sql.functions import when
+
+    found = find_logits(_arrow_schema(df.schema), options)
+    name = found.names[0]
+    if found.layout != "spark" or name not in df.columns:
+        return df
+    vectors = _column(df.schema, name)
+    # vector_to_array refuses null.
+    return df.withColumn(name, when(vectors.isNotNull(), vector_to_array(vectors)))
+
+
+def _first_rows(df: Any, found: LogitsColumn) -> pa.RecordBatch | None:
+    """Return the first row that has logits, under the names it has in the data frame; None without one."""
+    from pyspark.sql.functions import length, size
+
+    if df.isStreaming:
+        raise UsageError(
+            "a stream cannot be looked at before it runs, so the number of classes is not known",
+            remedy="give n_classes",
+        )
+    name = found.names[0]
+    rows = _column(df.schema, name)
+    measure = length if found.layout == "binary" else size
+    top = next(field for field in df.columns if name == field or name.startswith(f"{field}."))
+    batches = df.where(measure(rows) > 0).select(_quoted(top)).limit(1).toArrow().to_batches()
+    return batches[0] if batches else None
+
+
+def _column(schema: Any, name: str) -> Any:
+    """Return a column by its name, dotted where nested, whatever characters are in it."""
+    from pyspark.sql.functions import col
+
+    if name in schema.names:
+        return col(_quoted(name))
+    for field in schema:
+        if name.startswith(f"{field.name}."):
+            inner = _field_of(col(_quoted(field.name)), field.dataType, name[len(field.name) + 1 :])
+            if inner is not None:
+                return inner
+    raise AssertionError(name)  # find_logits found it
+
+
+def _field_of(column: Any, kind: Any, name: str) -> Any:
+    for field in getattr(kind, "fields", ()):
+        if name == field.name:
+            return column.getField(name)
+        if name.startswith(f"{field.name}."):
+            inner = _field_of(column.getField(field.name), field.dataType, name[len(field.name) + 1 :])
+            if inner is not None:
+                return inner
+    return None
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _arrow_schema(schema: Any) -> pa.Schema:
+    """Return a Spark schema as the tasks will see it; pyspark's own conversion."""
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    # Later releases of pyspark ask which time zone to name, earlier ones cannot be told; here it is of no account.
+    has_zone = "timezone" in inspect.signature(to_arrow_schema).parameters
+    return to_arrow_schema(schema, timezone="UTC") if has_zone else to_arrow_schema(schema)
+
+
+def _spark_schema(schema: Any, job: Job) -> Any:
+    """Return the schema of the output: carried fields as they were, then what is computed."""
+    from pyspark.sql.types import StructField, StructType
+
+    carried = [_kept(schema[field.name], field.type) for field in job.carried]
+    return StructType([*carried, *(StructField(field.name, _spark_type(field.type), True) for field in job.computed)])
+
+
+def _kept(field: Any, kind: pa.DataType) -> Any:
+    """Return a Spark field without what was left out of the Arrow type: logits within a struct."""
+    from pyspark.sql.types import StructField, StructType
+
+    if not isinstance(field.dataType, StructType):
+        return field
+    inner = StructType([_kept(field.dataType[child.name], child.type) for child in kind])
+    return StructField(field.name, inner, field.nullable, field.metadata)
+
+
+def _spark_type(kind: pa.DataType) -> Any:
+    """Return the Spark type of a computed column."""
+    from pyspark.sql import types
+
+    if pa.types.is_list(kind):
+        return types.ArrayType(_spark_type(kind.value_type), True)
+    if pa.types.is_dictionary(kind):
+        return _spark_type(kind.value_type)
+    return {
+        pa.float32(): types.FloatType,
+        pa.float64(): types.DoubleType,
+        pa.int32(): types.IntegerType,
+        pa.bool_(): types.BooleanType,
+        pa.string(): types.StringType,
+    }[kind]()
+
+
+def _look_at_batch_size(df: Any, job: Job) -> None:
+    """Warn where Spark will make Arrow batches of very many bytes; the setting belongs to the session, not to us."""
+    expected = min(_setting(df, BYTES_SETTING), _setting(df, ROWS_SETTING) * job.row_bytes)
+    if expected > MOST_BATCH_BYTES:
+        warnings.warn(
+            f"Spark will send up to {expected / 2**20:,.0f} MiB of logits at once to each task; smaller: "
+            f'spark.conf.set("{BYTES_SETTING}", {MOST_BATCH_BYTES // 4})',
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _setting(df: Any, name: str) -> float:
+    """Return a count or a size of Spark's settings; infinity for no limit, or a release that does not know the name."""
+    from pyspark.errors import PySparkException
+
+    try:
+        found = re.fullmatch(r"([0-9]+)([kmgtp]?)b?", df.sparkSession.conf.get(name).lower())
+    except PySparkException:
+        return math.inf
+    # A negative number is no limit either, and does not match.
+    return math.inf if found is None else int(found[1]) * 1024 ** " kmgtp".index(found[2] or " ") or math.inf
