@@ -136,7 +136,10 @@ def command(
     options = score_options(**given)
     if dry_run:
         plan = pipeline.dry_run(list(inputs), out, options)
-        click.echo(tables.json_line(plan)) if json else tables.show_plan(plan)
+        if json:
+            click.echo(tables.json_line(plan))
+        else:  # the plan of parts is for machines
+            tables.show_plan({name: value for name, value in plan.items() if name != "plan"})
         return
     with Progress(quiet=quiet, verbose=verbose) as progress:
         summary = pipeline.score(list(inputs), out, options, progress=progress)
