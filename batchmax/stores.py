@@ -11,6 +11,7 @@ import ctypes
 import os
 import random
 import re
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ FIRST_PAUSE = 0.5
 PIECE = 8 << 20
 """Bytes of a piece of a file that is sent."""
 PIECES_AT_ONCE = 8
+
+LONGEST_SAID = 300
+"""Characters of what a store says that are said again."""
 
 CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 60.0
 
@@ -201,13 +205,21 @@ def _system(scheme: str, host: str, options: tuple[str, ...]) -> fs.FileSystem:
     except ImportError as error:
         what = f"{scheme}:// needs fsspec, which is not installed"
         raise UsageError(what, remedy="pip install fsspec, and what it needs for this") from error
+    where = f"{scheme}://{host}"
     try:
         known_fs = fsspec.filesystem(scheme, **given)
     except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"nobody here knows {scheme}://: {error}", where=f"{scheme}://{host}", remedy="pip install what it needs"
-        ) from error
+        what = f"nobody here knows {scheme}://: {_told(error)}"
+        raise UsageError(what, where=where, remedy="pip install what it needs") from error
+    except OSError as error:
+        what = f"the file system does not start: {_told(error)}"
+        raise DataError(what, where=where, remedy="install what it needs") from error
     return fs.PyFileSystem(fs.FSSpecHandler(known_fs))
+
+
+def _told(error: BaseException) -> str:
+    """Return what an error says on one line; some say a page."""
+    return textwrap.shorten(str(error), LONGEST_SAID, placeholder=" …")
 
 
 def _path_of(uri: str) -> str:
@@ -243,7 +255,7 @@ def tried(action: Callable[[], T], where: str, kind: type[DataError | OutputErro
         except FileNotFoundError as error:
             raise kind("there is no such object, or bucket", where=where, remedy="look at what is there") from error
         except (OSError, pa.ArrowException) as error:
-            said = " ".join(str(error).split())
+            said = _told(error)
             if isinstance(error, PermissionError) or "ACCESS_DENIED" in said or "AccessDenied" in said:
                 remedy = "look at the credentials in the environment, and what they are allowed to do"
                 raise kind("the store refuses it", where=where, remedy=remedy) from error

@@ -150,8 +150,9 @@ def test_results_survive_a_round_trip(tmp_path):
     """What is written is read; a file that is not there is empty results."""
     path = tmp_path / "new" / "results.json"
     assert Results.read(path) == Results()
-    some_results().write(path)
-    assert Results.read(path) == some_results()
+    results = some_results()
+    results.write(path)
+    assert Results.read(path) == results
 
 
 # Processes

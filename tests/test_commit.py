@@ -390,7 +390,7 @@ def test_a_hidden_folder_that_is_not_ours(tmp_path, kind):
 def test_what_is_no_path_is_refused(tmp_path, monkeypatch, out):
     """No folder called - or s3: is made where a stream or an object store was meant."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"(not supported yet|all of the output, of score); name a path"):
+    with pytest.raises(UsageError, match=r"(has to be on this machine|all of the output, of score); name a path"):
         Output(out, "error")
     assert names(tmp_path) == []
 

@@ -382,15 +382,21 @@ CASES = {
             "a file of this name is ./-"
         ),
     ),
-    "an object store as output": (
-        ["x.parquet", "-o", "s3://b/x"],
+    "a store nobody knows as output": (
+        ["x.parquet", "-o", "nosuch://b/x"],
         2,
-        "s3://b/x: object stores and other URIs are not supported yet; name a path on this machine",
+        "nosuch://b: nobody here knows nosuch://: Protocol not known: nosuch; pip install what it needs",
     ),
-    "an object store as input": (
-        ["s3://b/x.parquet"],
+    "a store nobody knows as input": (
+        ["nosuch://b/x.parquet"],
         2,
-        "s3://b/x.parquet: object stores and other URIs are not supported yet; name a path on this machine",
+        "nosuch://b: nobody here knows nosuch://: Protocol not known: nosuch; pip install what it needs",
+    ),
+    "credentials in a URI": (
+        ["s3://me:secret@b/x.parquet"],
+        2,
+        "s3://…@…: a URI has no place for credentials; "
+        "put them into the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
     ),
     "no size": (
         ["x.parquet", "--memory-limit", "lots"],

@@ -351,10 +351,10 @@ def test_a_file_that_was_there_when_it_was_listed(tmp_path, monkeypatch, fate):
     for number in range(2):
         pq.write_table(forge.table(), tmp_path / f"{number}.parquet")
     victim = tmp_path / "1.parquet"
-    real = batchmax.source.find_files
+    real = batchmax.source.find_inputs
 
-    def listed(inputs):
-        found = real(inputs)
+    def listed(*inputs):
+        found = real(*inputs)
         data = victim.read_bytes()
         victim.unlink()
         {
@@ -365,7 +365,7 @@ def test_a_file_that_was_there_when_it_was_listed(tmp_path, monkeypatch, fate):
         }[fate]()
         return found
 
-    monkeypatch.setattr(batchmax.source, "find_files", listed)
+    monkeypatch.setattr(batchmax.source, "find_inputs", listed)
     with pytest.raises(DataError) as caught:
         ParquetSource([str(tmp_path)], score_options())
     assert caught.value.where == str(victim)
