@@ -395,8 +395,10 @@ CASES = {
     "credentials in a URI": (
         ["s3://me:secret@b/x.parquet"],
         2,
-        "s3://…@…: a URI has no place for credentials; "
-        "put them into the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+        (
+            "s3://…@…: a URI has no place for credentials; "
+            "put them into the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
+        ),
     ),
     "no size": (
         ["x.parquet", "--memory-limit", "lots"],
