@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.job import Job
 from batchmax.parquet import CopiedColumns
+from batchmax.sequences import Tokens
 
 MOST_ROW_GROUP_BYTES = 64 << 20
 """Probabilities of a row group of the output, unless its rows are asked for."""
@@ -43,7 +45,8 @@ class Chunk:
 
     ``logits`` is a read-only (n_rows, n_classes) matrix where the logits were read as one; then they are not in the
     batch. ``copied`` is what the output may have from the input's row group as it is; columns in it need not be in the
-    batch either.
+    batch either. Of sequences, each row here is a token, ``tokens`` are the rows that these are of, and ``known`` what
+    is known of their statuses.
     """
 
     batch: pa.RecordBatch
@@ -51,21 +54,46 @@ class Chunk:
     ends_group: bool = False
     logits: NDArray[Any] | None = None
     copied: CopiedColumns | None = None
+    tokens: Tokens | None = None
+    known: NDArray[np.uint8] | None = None
+
+    @property
+    def rows_done(self) -> int:
+        """How many rows end here."""
+        return self.batch.num_rows if self.tokens is None else self.tokens.n_ended
 
     def locate(self, row: int) -> tuple[str, int, int | None]:
-        """Return the file, the row in the file, and the row group of a row of this chunk."""
+        """Return the file, the row in the file, and the row group of a row of this chunk; for a token its row."""
+        if self.tokens is not None:
+            row, _ = self.tokens.row_of(row)
         return self.origin.file, self.origin.first_row + row, self.origin.row_group
 
     def place(self, row: int) -> str:
         """Return where a row of this chunk is, in words."""
         file, at, group = self.locate(row)
-        return f"{file}: row {at:,}" + ("" if group is None else f" (row group {group})")
+        token = "" if self.tokens is None else f", token {self.tokens.row_of(row)[1]:,}"
+        return f"{file}: row {at:,}{token}" + ("" if group is None else f" (row group {group})")
 
     def slice(self, start: int, rows: int, *, ends_group: bool) -> Chunk:
         """Return some rows of the chunk."""
         origin = replace(self.origin, first_row=self.origin.first_row + start)
         logits = None if self.logits is None else self.logits[start : start + rows]
         return Chunk(self.batch.slice(start, rows), origin, ends_group, logits, self.copied)
+
+    def split(self, rows: int) -> tuple[Chunk, Chunk]:
+        """Return the first rows of the chunk, which all end there, and what follows them."""
+        n_rows, tokens = self.batch.num_rows, self.tokens
+        if tokens is None:
+            return self.slice(0, rows, ends_group=False), self.slice(rows, n_rows - rows, ends_group=self.ends_group)
+        at = int(tokens.lengths[:rows].sum())
+        head, tail = self.slice(0, at, ends_group=False), self.slice(at, n_rows - at, ends_group=self.ends_group)
+        mine, theirs = tokens.split(rows)
+        origin = replace(self.origin, first_row=self.origin.first_row + rows)
+        known = (None, None) if self.known is None else (self.known[:at], self.known[at:])
+        return (
+            replace(head, origin=self.origin, tokens=mine, known=known[0]),
+            replace(tail, origin=origin, tokens=theirs, known=known[1]),
+        )
 
     def row(self, row: int, job: Job) -> pa.RecordBatch:
         """Return one row, its logits in a column whichever way they were read."""
@@ -178,8 +206,8 @@ def limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
         return
     # Asked before the next chunk is read: what lies after the limit may be large, or damaged.
     while limit > 0 and (chunk := next(chunks, None)) is not None:
-        yield chunk.slice(0, limit, ends_group=True) if chunk.batch.num_rows >= limit else chunk
-        limit -= chunk.batch.num_rows
+        yield replace(chunk.split(limit)[0], ends_group=True) if chunk.rows_done >= limit else chunk
+        limit -= chunk.rows_done
 
 
 def skipped(runs: Iterable[tuple[int, Iterator[Chunk]]], skip: int) -> Iterator[Chunk]:

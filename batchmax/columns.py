@@ -58,6 +58,8 @@ class LogitsColumn:
         How probabilities are written unless asked otherwise.
     bits
         What the bits are, for the layouts ``binary`` and ``uint16``.
+    nested
+        Whether a row is a sequence: a list of what is said here.
     """
 
     names: tuple[str, ...]
@@ -69,6 +71,7 @@ class LogitsColumn:
     suffixes: tuple[str, ...] = ()
     output_layout: OutputLayout = "list"
     bits: BinaryName | None = None
+    nested: bool = False
 
 
 def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
@@ -150,7 +153,7 @@ def list_form(name: str, arrow_type: pa.DataType, bits: BinaryName | None = None
         raise UsageError(f"{what} cannot hold logits", where="--logits", remedy=_NAME_ANOTHER)
     item = plain.value_type
     if is_list(plain_type(item)) or isinstance(item, pa.BaseExtensionType):
-        raise _sequences(f"{what} holds sequences, several rows of numbers in one")
+        raise _sequences(f"{what} holds lists of lists")
     dtype = computed_in(item)
     if dtype is None:
         raise UsageError(f"{what} does not hold numbers", where="--logits", remedy=_NAME_ANOTHER)
@@ -185,15 +188,28 @@ def _one_column(schema: pa.Schema, name: str, options: ScoreOptions, reason: str
     if options.logits is not None and computed_in(plain_type(arrow_type)) is not None:
         # A single column of numbers is the wide layout with one class.
         return _wide(schema, [name], ["0"], options)
-    found = list_form(name, arrow_type, options.logits_dtype)
+    of_token = _of_token(arrow_type) if "." not in name or name in schema.names else None
+    found = list_form(name, of_token or arrow_type, options.logits_dtype)
     what = f"column {name!r} ({type_text(arrow_type)})"
-    if found.bits is None and is_list(plain_type(arrow_type)) and pa.types.is_uint16(plain_type(arrow_type).value_type):
+    plain = plain_type(of_token or arrow_type)
+    if found.bits is None and is_list(plain) and pa.types.is_uint16(plain.value_type):
         raise UsageError(
             f"{what} holds numbers of 16 bits that are usually the bits of floats",
             where="--logits",
             remedy="say what they are: --logits-dtype bfloat16 or float16; if they are integers, cast them to int32",
         )
-    return replace(found, why=f"{what}, {reason}")
+    if of_token is not None:
+        reason += "; rows are sequences"
+    return replace(found, why=f"{what}, {reason}", nested=of_token is not None)
+
+
+def _of_token(arrow_type: pa.DataType) -> pa.DataType | None:
+    """Return the type of a token's logits where a row is a list of tokens; None where it is none."""
+    outer = plain_type(arrow_type)
+    if isinstance(arrow_type, pa.BaseExtensionType) or not is_list(outer):
+        return None
+    inner = outer.value_type
+    return inner if is_list(plain_type(inner)) or is_binary(plain_type(inner)) else None
 
 
 def _only_list(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
@@ -319,14 +335,14 @@ def _matches(pattern: str, types: dict[str, pa.DataType]) -> list[str]:
 
 def _fits(name: str, arrow_type: pa.DataType, options: ScoreOptions) -> bool:
     try:
-        list_form(name, arrow_type, options.logits_dtype)
+        list_form(name, _of_token(arrow_type) or arrow_type, options.logits_dtype)
     except UsageError:
         return False
     return True
 
 
 def _is_float_list(arrow_type: pa.DataType) -> bool:
-    plain = plain_type(arrow_type)
+    plain = plain_type(_of_token(arrow_type) or arrow_type)
     return is_list(plain) and bool(pa.types.is_floating(plain.value_type))
 
 
@@ -350,9 +366,9 @@ def _without_bits(found: LogitsColumn, what: str, bits: BinaryName | None) -> Lo
 
 def _sequences(what: str) -> UsageError:
     return UsageError(
-        f"{what}, and sequences are not supported",
+        f"{what}, where one row of numbers should be",
         where="--logits",
-        remedy="explode the column to one list of logits a row, or flatten it",
+        remedy="a row may be a list of lists of numbers, in a column of its own; flatten what is deeper",
     )
 
 

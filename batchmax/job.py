@@ -7,6 +7,7 @@ on has to look at an option twice. Knows schemas, not data.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,13 +22,18 @@ from batchmax.columns_out import STATUS_TYPE, matrix_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.labels import LabelColumn, check_classes, find_classes, find_label
 from batchmax.options import ScoreOptions
-from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, TOP_K_OUTPUTS
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS
+from batchmax.sequences import Nesting, find_sequences, row_fields, token_field
 from batchmax.summary import LABEL_FIGURES, Gate
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A scoring job whose every choice is made."""
+    """A scoring job whose every choice is made.
+
+    ``nesting`` is how tokens are in rows, where rows are sequences. Then a row of everything that is said of logits,
+    labels, classes and bytes is a token; the columns that are carried and computed are those of whole rows.
+    """
 
     options: ScoreOptions
     logits: LogitsColumn
@@ -42,6 +48,7 @@ class Job:
     carried: pa.Schema
     computed: pa.Schema
     notes: tuple[str, ...]
+    nesting: Nesting | None = None
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -61,14 +68,35 @@ class Job:
             matrices += 2
         written = 0 if self.dtype == self.logits.dtype else self.dtype.itemsize
         name = 4 if self.classes is None else sum(map(len, self.classes)) // len(self.classes) + 4
-        top_k = (name + 8 + self.dtype.itemsize) * (self.options.top_k or 0) + name
+        top_k = (name + 16 + self.dtype.itemsize) * (self.options.top_k or 0) + name
         return matrices * self.n_classes * (self.logits.dtype.itemsize + written) + 8 * len(self.outputs) + top_k
 
     @property
     def columns_read(self) -> tuple[str, ...]:
         """The names of the columns that are needed, nested ones dotted."""
         names = [*self.logits.names, *([self.label.name] if self.label else []), *self.carried.names]
+        if self.options.bytes is not None:
+            names.append(self.options.bytes)
         return tuple(dict.fromkeys(names))
+
+    @property
+    def top_k_outputs(self) -> tuple[str, ...]:
+        """The columns that ``--top-k`` adds, if it is given."""
+        if not self.options.top_k:
+            return ()
+        return TOP_K_OUTPUTS if self.nesting is None else TOP_K_OF_TOKENS
+
+    def list_field(self, name: str) -> pa.Field:
+        """Return the field of a row of sequences for an output of its tokens."""
+        assert self.nesting is not None  # noqa: S101 - rows are sequences
+        (field,) = computed_fields(name, self)
+        found = token_field(field, self.nesting)
+        return found.with_name(self.options.prefix + found.name)
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """The outputs with a number for each class."""
+        return tuple(name for name in self.outputs if OUTPUTS[name].kind == "matrix")
 
 
 def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | None = None) -> Job:
@@ -90,6 +118,8 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
         The number of classes cannot be known, because no row has logits.
     """
     logits = find_logits(schema, options)
+    whole, nesting = schema, find_sequences(schema, options, logits)
+    schema = schema if nesting is None else nesting.schema
     dtype = np.dtype(options.dtype or logits.dtype)
     if options.dtype == "float64" or options.input == "probs" or options.scale is not None or not options.is_usual:
         # The logarithm of a probability needs more digits than the probability has, and a scaled logit, too. What is
@@ -141,13 +171,12 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
         dtype=dtype,
         loss_dtype=np.dtype(np.promote_types(dtype, np.float32)),
         class_weights=_class_weights(options, classes, n_classes),
-        carried=_carried(schema, options, logits),
+        carried=_carried(whole, options, logits),
         computed=pa.schema([]),
         notes=tuple(notes),
+        nesting=nesting,
     )
-    computed = [
-        field for name in (*outputs, *(TOP_K_OUTPUTS if options.top_k else ())) for field in computed_fields(name, job)
-    ]
+    computed = list(_computed(job))
     taken = set(job.carried.names)
     for field in computed:
         if field.name in taken:
@@ -160,10 +189,12 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
 
 
 def computed_fields(name: str, job: Job) -> list[pa.Field]:
-    """Return the fields of one output, many for a wide matrix."""
-    prefix = job.options.prefix
+    """Return the fields of one output, many for a wide matrix; of tokens, and then without a prefix, in sequences."""
+    prefix = "" if job.nesting is not None else job.options.prefix
     label_type = pa.int32() if job.classes is None else pa.string()
-    if name in TOP_K_OUTPUTS:
+    if name == "tail_mass":
+        return [pa.field(prefix + name, pa.from_numpy_dtype(job.dtype))]
+    if name.startswith("top_k"):
         item = label_type if name == "top_k_classes" else pa.from_numpy_dtype(job.dtype)
         return [pa.field(prefix + name, pa.list_(item))]
     kind = OUTPUTS[name].kind
@@ -176,6 +207,15 @@ def computed_fields(name: str, job: Job) -> list[pa.Field]:
         "status": STATUS_TYPE,
     }
     return [pa.field(prefix + name, types[kind])]
+
+
+def _computed(job: Job) -> Iterator[pa.Field]:
+    """Yield the fields of all outputs, as they are of rows."""
+    for name in (*job.outputs, *job.top_k_outputs):
+        yield from computed_fields(name, job) if job.nesting is None else [job.list_field(name)]
+    if job.nesting is not None:
+        for field in row_fields(job.outputs):
+            yield field.with_name(job.options.prefix + field.name)
 
 
 def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -130,7 +131,7 @@ def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...
         No such column, a type that is no label, or text without class names.
     """
     types = column_types(schema)
-    name = _label_name(types, options)
+    name = label_name(types, options)
     if name is None:
         return None
     if name not in types:
@@ -220,7 +221,8 @@ def read_labels(
     return Labels(indices, None, status, ignore_index)
 
 
-def _label_name(types: dict[str, pa.DataType], options: ScoreOptions) -> str | None:
+def label_name(types: Mapping[str, pa.DataType], options: ScoreOptions) -> str | None:
+    """Return the column of the labels: the one asked for, or the first of those where people keep them."""
     if options.label is not None:
         return None if options.label == "none" else options.label
     return next((name for name in LABEL_NAMES if name in types and name != options.logits), None)
@@ -229,7 +231,7 @@ def _label_name(types: dict[str, pa.DataType], options: ScoreOptions) -> str | N
 def _class_names(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> tuple[tuple[str, ...] | None, str]:
     if options.classes is not None:
         return options.classes, "--classes"
-    label = _label_name(column_types(schema), options)
+    label = label_name(column_types(schema), options)
     names = None if label is None else _class_label_names(schema, label)
     # Numbers are names only as long as nobody says what the labels count from.
     if logits.class_names and (names is None or not _are_integers(logits.class_names)):

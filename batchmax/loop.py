@@ -27,7 +27,8 @@ from batchmax.options import ScoreOptions
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import CopiedColumns
 from batchmax.plan import Part
-from batchmax.provenance import rejects_schema
+from batchmax.provenance import REJECT_FIELDS, rejects_schema
+from batchmax.sequence_rows import Ended
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
 
@@ -68,10 +69,14 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a chunk became: a row group, the rows that were rejected, and what to add to the counts."""
+    """What a chunk became: rows, and those that were rejected.
+
+    Of sequences, the rows that end with the chunk; ``ended`` is then what is to be written before the group ends.
+    """
 
     batch: pa.RecordBatch
     rejects: pa.RecordBatch | None = None
+    ended: Ended | None = None
 
 
 class Work(Protocol):
@@ -98,12 +103,16 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """What the chunks of a row group became: ``position`` rows are done with it, and ``state`` was counted."""
+    """What the chunks of a row group became: ``position`` rows are done with it, and ``state`` was counted.
+
+    Of sequences, what one chunk became; the row group ``ends`` with it or not.
+    """
 
     results: Sequence[Result]
     copied: CopiedColumns | None
     position: int
     state: Mapping[str, Any]
+    ends: bool = True
 
 
 def overlap(
@@ -131,12 +140,12 @@ def overlap(
             buffers = free.pop() if free else Buffers()
             buffers.reset()
             group.append((work(chunk, buffers), buffers))
-            rows = chunk.batch.num_rows
-            position += rows
-            progress.advance(rows, rows * row_bytes)
-            if chunk.ends_group:
+            position += chunk.rows_done
+            progress.advance(chunk.rows_done, chunk.batch.num_rows * row_bytes)
+            if chunk.ends_group or chunk.tokens is not None:
                 free += writing.result()
-                done = Group([result for result, _ in group], chunk.copied, position, work.state())
+                state = work.state() if chunk.ends_group else {}
+                done = Group([result for result, _ in group], chunk.copied, position, state, chunk.ends_group)
                 writing = writer.submit(written, [buffers for _, buffers in group], done)
                 group = []
         writing.result()
@@ -166,8 +175,7 @@ class BadRows:
 
     def __init__(self, source: ParquetSource | StreamSource, job: Job) -> None:
         self._job = job
-        self._schema = source.schema
-        self._fields = rejects_schema(source.schema)
+        self._fields = rejects_schema(source.schema, job=job)
 
     def refuse(self, chunk: Chunk, status: Array) -> None:
         """Raise for the first bad row under the policy ``error``.
@@ -197,13 +205,38 @@ class BadRows:
         rejects = None if options.rejects is None else self._rejected(chunk, np.flatnonzero(bad), status)
         return Result(batch.filter(pa.array(~bad)), rejects)
 
+    def settle_rows(self, chunk: Chunk, ended: Ended) -> Result:
+        """Return what is written of the sequences that end with a chunk, and of the chunk itself.
+
+        Rejected sequences are kept without their logits, which may have been gone for long.
+        """
+        bad = ended.status <= LAST_BAD
+        options = self._job.options
+        if options.on_bad_row != "drop" or not bad.any():
+            return Result(ended.batch, ended=ended)
+        rejects = None
+        if options.rejects is not None and chunk.tokens is not None:
+            rows = np.flatnonzero(bad)
+            origin = chunk.origin
+            places = [(origin.file, origin.first_row + int(row)) for row in rows]
+            rejects = self._whole(chunk.tokens.rows, rows, places, ended.status)
+        return Result(ended.batch.filter(pa.array(~bad)), rejects, ended)
+
     def _rejected(self, chunk: Chunk, rows: Array, status: Array) -> pa.RecordBatch:
         """Return whole rows with the file, the row in the file and the status."""
-        places = [chunk.locate(int(row)) for row in rows]
-        whole = chunk.batch.select(self._schema.names).take(pa.array(rows))
-        columns = [column.cast(field.type) for column, field in zip(whole.columns, self._schema, strict=True)]
-        columns.append(pa.array([file for file, _, _ in places], pa.string()))
-        columns.append(pa.array([row for _, row, _ in places], pa.int64()))
+        places = [chunk.locate(int(row))[:2] for row in rows]
+        return self._whole(chunk.batch, rows, places, status)
+
+    def _whole(
+        self, batch: pa.RecordBatch, rows: Array, places: Sequence[tuple[str, int]], status: Array
+    ) -> pa.RecordBatch:
+        names = self._fields.names[: -len(REJECT_FIELDS)]
+        whole = batch.select(names).take(pa.array(rows))
+        columns = [
+            column.cast(self._fields.field(name).type) for name, column in zip(names, whole.columns, strict=True)
+        ]
+        columns.append(pa.array([file for file, _ in places], pa.string()))
+        columns.append(pa.array([row for _, row in places], pa.int64()))
         columns.append(pa.array([STATUS_NAMES[status[row]] for row in rows], pa.string()))
         return pa.RecordBatch.from_arrays(columns, schema=self._fields)
 

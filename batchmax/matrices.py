@@ -18,8 +18,10 @@ from batchmax.arrow import (
     buffer_view,
     column_array,
     is_binary,
+    is_list,
     number_values,
     plain_array,
+    plain_type,
     read_only,
     valid_rows,
 )
@@ -127,7 +129,8 @@ def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
 def _rows_array(batch: pa.RecordBatch, column: LogitsColumn) -> pa.Array:
     array = plain_array(column_array(batch, column.names[0]))
     if column.layout != "spark":
-        return array
+        is_nested = column.nested and is_list(plain_type(array.type.value_type))
+        return plain_array(array.flatten()) if is_nested else array
     sparse = pc.index(pc.equal(pc.struct_field(array, "type"), 0), value=True).as_py()
     if sparse >= 0:
         vector = array[sparse].as_py()

@@ -163,6 +163,8 @@ def check_type(option: str, value: Any, hint: Any) -> None:
 def _is_of(value: Any, hint: Any) -> bool:
     """Tell whether a value is of an annotated type; integers are numbers too, true and false are not."""
     kind, arguments = get_origin(hint), get_args(hint)
+    if hint is bool:
+        return isinstance(value, bool)
     if kind is None:
         return isinstance(value, {int: Integral, float: Real}.get(hint, hint)) and not isinstance(value, bool)
     if kind is Literal:

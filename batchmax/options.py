@@ -54,6 +54,11 @@ class ScoreOptions:
         The label of rows to leave out of the loss; -100 unless given.
     logits_dtype
         What binary rows and lists of uint16 hold: ``float32``, ``float16`` or ``bfloat16``. None: no bits.
+    shift
+        Of sequences: whether the label of a token is the next one of its row's labels, so that the last token has
+        none. False: the label in its own place.
+    bytes
+        Of sequences: the column with each row's text, or how many bytes it has, for bits per byte. None: not told.
     input
         What the numbers are: ``logits``, the default, ``log_probs`` or ``probs``.
     storage_options
@@ -128,6 +133,8 @@ class ScoreOptions:
     n_classes: int | None = None
     ignore_index: int = -100
     logits_dtype: BinaryName | None = None
+    shift: bool = False
+    bytes: str | None = None
     input: InputKind = "logits"
     storage_options: tuple[str, ...] = ()
     limit: int | None = None

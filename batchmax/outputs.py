@@ -49,6 +49,24 @@ CLASS_OUTPUTS = ("pred", "sample")
 TOP_K_OUTPUTS = ("top_k_classes", "top_k_probs")
 """The two columns ``--top-k`` adds."""
 
+TOP_K_OF_TOKENS = ("top_k_classes", "top_k_log_probs", "tail_mass")
+"""The three columns that it adds to sequences: ``tail_mass`` is the probability of all other classes."""
+
+PLURALS: dict[str, str] = {
+    "loss": "losses",
+    "pred": "preds",
+    "confidence": "confidences",
+    "margin": "margins",
+    "entropy": "entropies",
+    "logsumexp": "logsumexps",
+    "rank": "ranks",
+    "correct": "corrects",
+    "el2n": "el2ns",
+    "sample": "samples",
+    "status": "statuses",
+}
+"""What a column is called where a row holds a list of its values, one for each token."""
+
 
 class Status(IntEnum):
     """What a row is, most severe first: where several hold, the smallest number wins."""

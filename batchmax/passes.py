@@ -100,7 +100,7 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
     if total is not None and options.limit is not None:
         total = min(total, options.limit)
     progress.start(total, None if total is None else total * job.row_bytes)
-    parts = plan_parts(source.group_rows(), job.row_bytes)
+    parts = plan_parts(source.group_rows(), source.row_bytes)
     both = deque([Buffers(), Buffers()])
     with (
         use_threads(options),

@@ -92,7 +92,7 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
         if value is not None:
             raise UsageError("a reader cannot do that", where=option, remedy="leave it out, or use score")
     source = open_source(src, options)
-    parts = plan_parts(source.group_rows(), source.job.row_bytes)
+    parts = plan_parts(source.group_rows(), source.row_bytes)
     work = ScoreWork(source, Progress())
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -111,7 +111,7 @@ def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dic
     source = open_source(src, options, mirrors=not is_file_path(out))
     job = source.job
     output, _ = open_outputs(source, out, options)
-    parts = plan_parts(source.group_rows(), job.row_bytes)
+    parts = plan_parts(source.group_rows(), source.row_bytes)
     plan = Plan.of(source).as_dict() if source.files else None
     rows = source.n_rows if options.limit is None or source.n_rows is None else min(source.n_rows, options.limit)
     identity = job_identity(source, output_schema(job, source), options)
@@ -143,7 +143,7 @@ class _Job:
         self._gate = None if options.fail_if is None else Gate(options.fail_if)
         self._source = open_source(src, options, mirrors=out != STREAM and not is_file_path(out))
         self._job = self._source.job
-        self._work = ScoreWork(self._source, progress)
+        self._work = ScoreWork(self._source, progress, to_file=out != STREAM)
         self._progress = progress
         self._where = out
 
@@ -254,7 +254,7 @@ class _FileJob(_Job):
             codecs=output_codecs(job, source),
             split=output_split(job, source),
             plain=plain_columns(job),
-            columns=None if job.options.rejects is not None else job.columns_read,
+            columns=self._columns_read(),
             progress=self._progress,
         )
         run = Run(recipe, self._out, self._rejects, self._identity())
@@ -279,10 +279,17 @@ class _FileJob(_Job):
             if reason := self._failed(summary):
                 self._hold(summary, reason)
             if not self._out.is_file:
-                rows = [part.rows for part in plan_parts(source.group_rows(), job.row_bytes)]
+                rows = [part.rows for part in plan_parts(source.group_rows(), source.row_bytes)]
                 self._progress.detail(f"parts: {len(rows):,}, of at most {max(rows, default=0):,} rows")
             run.publish(summary.as_dict())
         return summary
+
+    def _columns_read(self) -> Sequence[str] | None:
+        """Return the columns that are read; all but the logits are for rejected sequences."""
+        job = self._job
+        if job.options.rejects is None:
+            return job.columns_read
+        return None if job.nesting is None else self._source.schema.names
 
     def _on_ray(self, parts: Sequence[Part]) -> Iterator[Receipt]:
         """Have parts made by a Ray cluster."""
@@ -334,7 +341,7 @@ class _StreamJob(_Job):
         source, job, options = self._source, self._job, self._job.options
         for text in job.notes:
             self._progress.note(text)
-        parts = plan_parts(source.group_rows(), job.row_bytes)
+        parts = plan_parts(source.group_rows(), source.row_bytes)
         self._progress.start(source.n_rows, None)
         outgoing = OutgoingStream(sys.stdout.buffer, output_schema(job, source))
         with (

@@ -97,7 +97,7 @@ class Plan:
             codecs=output_codecs(job, source),
             split=output_split(job, source),
             parts=tuple(
-                plan_parts(source.group_rows(), job.row_bytes, limit=job.options.limit, folders=source.folders)
+                plan_parts(source.group_rows(), source.row_bytes, limit=job.options.limit, folders=source.folders)
             ),
         )
 
@@ -202,7 +202,7 @@ def run_part(
         progress=Progress(),
     )
     with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
-        return recipe.part(replace(part, file=0), ScoreWork(source, Progress()), out, rejects, workers)
+        return recipe.part(replace(part, file=0), ScoreWork(source, Progress(), to_file=True), out, rejects, workers)
 
 
 def _packed(schema: pa.Schema) -> str:

@@ -95,11 +95,14 @@ def _first_filled(source: ParquetSource | StreamSource) -> Footer | None:
     return next((file.footer for file in source.files if file.metadata.num_rows), None)
 
 
-def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None) -> pa.Schema:
+def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None, *, job: Job) -> pa.Schema:
     """Return the schema of rejected rows: everything of the input, then file, row and status.
 
-    Of a file, which says the job that the output is of.
+    Of a file, which says the job that the output is of. Sequences are told without their logits, which need not fit
+    into memory.
     """
+    if job.nesting is not None:
+        schema = pa.schema([field for field in schema if field.name != job.nesting.logits])
     added: list[pa.Field] = []
     for field in REJECT_FIELDS:
         name = field.name
@@ -128,6 +131,8 @@ def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) ->
         options |= {"activation": job.options.activation, "loss": job.options.loss_name}
     if job.options.scale is not None:
         options |= {"scale": job.options.scale, "bias": job.options.bias}
+    if job.nesting is not None:
+        options |= {"shift": job.options.shift}
     weights = None if job.class_weights is None else job.class_weights.tolist()
     return {
         "version": __version__,

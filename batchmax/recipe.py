@@ -18,7 +18,7 @@ from batchmax.chunks import Chunk, limited
 from batchmax.commit import Output
 from batchmax.copying import Copying, Reading
 from batchmax.journal import Done, FileState, Journal, Receipt
-from batchmax.loop import Group, Progress, Work, overlap
+from batchmax.loop import Group, Progress, Result, Work, overlap
 from batchmax.parquet import FileSchema, Footer
 from batchmax.parquet_files import pyarrow_only
 from batchmax.plan import Part
@@ -101,7 +101,7 @@ class Recipe:
         return Receipt(part.number, part.name, rows, size, rejects_size, json.dumps(work.state()))
 
     def _rejects_sink(self, path: Path, workers: ThreadPoolExecutor, done: FileState) -> ParquetSink:
-        schema = rejects_schema(self.source.schema, self.schema)
+        schema = rejects_schema(self.source.schema, self.schema, job=self.source.job)
         codecs = dict.fromkeys(schema.names, "SNAPPY")
         encoder = None
         if not pyarrow_only():
@@ -119,16 +119,27 @@ class Recipe:
     ) -> int:
         """Read, work and write at the same time; return how many rows of the inputs are behind."""
 
+        results: list[Result] = []
+        job = self.source.job
+
         def write(group: Group) -> None:
-            sink.write([result.batch for result in group.results], group.copied)
+            for result in group.results:
+                if result.ended is not None and (result.ended.pieces or result.ended.taken_back):
+                    taken_back = result.ended.taken_back
+                    sink.stream(result.ended.pieces, job.dtype, job.n_classes, taken_back=taken_back)
+            results.extend(group.results)
+            if not group.ends:
+                return
+            sink.write([result.batch for result in results], group.copied)
             if rejects is not None:
-                rejects.write([result.rejects for result in group.results if result.rejects is not None])
+                rejects.write([result.rejects for result in results if result.rejects is not None])
+            results.clear()
             if journal is not None:
                 if rejects is not None:
                     rejects.push()
                 journal.group([sink] if rejects is None else [sink, rejects], group.position, group.state)
 
-        return overlap(chunks, work, write, self.progress, self.source.job.row_bytes, position)
+        return overlap(chunks, work, write, self.progress, job.row_bytes, position)
 
     def _ways(self, workers: ThreadPoolExecutor, like: Footer | None) -> tuple[RowGroupEncoder | None, Reading]:
         """Return how row groups are encoded (None for pyarrow's way), and how the source is read.

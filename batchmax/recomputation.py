@@ -140,7 +140,7 @@ class Recomputation:
             raise DataError(what, where=scored.path, remedy=AGAIN)
         if not scored.is_folder or job.options.limit is not None:
             return
-        parts = plan_parts(self._source.group_rows(), job.row_bytes)
+        parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
         if len(parts) != len(scored.files):
             what = f"has {len(scored.files):,} parts, and its inputs make {len(parts):,}"
             raise DataError(what, where=scored.path, remedy=AGAIN)
@@ -165,7 +165,7 @@ class Recomputation:
 
     def _statuses(self) -> Iterator[Array]:
         """Yield the statuses of all rows of the inputs that were scored."""
-        parts = plan_parts(self._source.group_rows(), self._job.row_bytes)
+        parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
         label = () if self._job.label is None else (self._job.label.name,)
         left = self.n_rows
         for chunk in self._source.chunks(parts, Reading((*self._job.logits.names, *label))):

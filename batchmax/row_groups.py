@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.arrow import is_list, valid_rows
-from batchmax.parquet import CopiedColumns, EncodedChunk, FileSchema, Footer, MatrixFormat, MatrixRows, encode_matrix
+from batchmax.parquet import (
+    CopiedColumns,
+    EncodedChunk,
+    FileSchema,
+    Footer,
+    MatrixFormat,
+    MatrixRows,
+    NestedColumn,
+    encode_matrix,
+)
 from batchmax.parquet.encoded import METADATA, movable, place_of
 from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn, footer_of_schema
 
@@ -47,7 +57,16 @@ class RowGroupEncoder:
     workers: Executor
     _options: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
-    def encode(self, batches: Sequence[pa.RecordBatch], copied: CopiedColumns | None) -> dict[str, list[EncodedChunk]]:
+    def nested_column(self, name: str, dtype: np.dtype[Any], n_classes: int) -> NestedColumn:
+        """Return what makes a column of lists of lists of float32 or float64 that may all be null, piece by piece."""
+        return NestedColumn(MatrixFormat(self.codecs[name], byte_stream_split=self.split), dtype, n_classes)
+
+    def encode(
+        self,
+        batches: Sequence[pa.RecordBatch],
+        copied: CopiedColumns | None,
+        streamed: Mapping[str, EncodedChunk] = MappingProxyType({}),
+    ) -> dict[str, list[EncodedChunk]]:
         """Return the chunks of every column.
 
         Parameters
@@ -56,8 +75,11 @@ class RowGroupEncoder:
             The rows, at least one. They need not have the columns that are copied.
         copied
             What comes from the input, if these rows are all of a row group of it.
+        streamed
+            Columns of lists of lists that were made piece by piece.
         """
         columns = {name: list(chunks) for name, chunks in copied.chunks.items()} if copied is not None else {}
+        columns |= {name: [chunk] for name, chunk in streamed.items()}
         others: list[str] = []
         for column in self.schema.columns:
             if column.name in columns:

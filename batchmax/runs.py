@@ -73,14 +73,12 @@ class Run:
         """
         source, done = self.recipe.source, self._done
         limit = source.job.options.limit
-        parts = self.out.mine(
-            plan_parts(source.group_rows(), source.job.row_bytes, limit=limit, folders=source.folders)
-        )
+        parts = self.out.mine(plan_parts(source.group_rows(), source.row_bytes, limit=limit, folders=source.folders))
         total = sum(part.rows for part in parts) if source.files else source.n_rows
         if total is not None and limit is not None:
             total = min(total, limit)
         progress = self.recipe.progress
-        progress.start(total, None if total is None else total * source.job.row_bytes)
+        progress.start(total, None if total is None else total * source.row_bytes)
         if skipped := done.position + sum(part.rows for part in parts if part.number in done.receipts):
             progress.skip(skipped)
         with ThreadPoolExecutor(source.job.options.threads or usable_cores(), "pages") as workers:

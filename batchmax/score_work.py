@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from batchmax.chunks import Chunk
 from batchmax.errors import DataError
 from batchmax.loop import BadRows, Progress, Result
 from batchmax.matrices import SparseVectorError
 from batchmax.memory import Buffers
+from batchmax.parquet_files import pyarrow_only
 from batchmax.plan import Part
 from batchmax.scoring import doubts_about, read_rows, score_rows, score_table
+from batchmax.sequence_rows import SequenceRows
+from batchmax.sequences import Tokens, row_bytes
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
 from batchmax.summary import Tally
@@ -20,7 +25,7 @@ from batchmax.summary import Tally
 class ScoreWork:
     """The work on one chunk, and what is counted over all of them."""
 
-    def __init__(self, source: ParquetSource | StreamSource, progress: Progress) -> None:
+    def __init__(self, source: ParquetSource | StreamSource, progress: Progress, *, to_file: bool = False) -> None:
         self.tally = Tally()
         self.warnings: list[str] = []
         self._job = source.job
@@ -29,9 +34,13 @@ class ScoreWork:
         self._looked = False
         self._start = 0
         self._ended = Tally()
+        self._rows = None
+        if source.job.nesting is not None:
+            # pyarrow wants columns whole.
+            self._rows = SequenceRows(source.job, streams=to_file and not pyarrow_only())
 
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
-        """Compute a chunk's rows, refuse or settle bad ones, and count them."""
+        """Compute a chunk's rows, refuse or settle bad ones, and count them; those that end with it in sequences."""
         job = self._job
         try:
             matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits)
@@ -41,10 +50,22 @@ class ScoreWork:
             self._looked = True
             for doubt in doubts_about(matrix, job):
                 self.warn(doubt)
-        scores = score_rows(matrix, labels, known, job, buffers.take, self._start + self.tally.rows)
+        if chunk.known is not None:
+            known = chunk.known if known is None else np.minimum(known, chunk.known)
+        numbers = self._start + self.tally.rows
+        scores = score_rows(matrix, labels, known, job, buffers.take, numbers, chunk.tokens)
         self._bad_rows.refuse(chunk, scores.status)
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
+        if self._rows is not None and chunk.tokens is not None:
+            ended = self._rows.add(chunk.tokens, scores)
+            self.tally.add_rows(ended.status, self._bytes(chunk.tokens))
+            return self._bad_rows.settle_rows(chunk, ended)
         return self._bad_rows.settle(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)
+
+    def _bytes(self, tokens: Tokens) -> int:
+        """Return how many bytes of text the rows are that end here."""
+        name = self._job.options.bytes
+        return 0 if name is None else int(row_bytes(tokens, name)[: tokens.n_ended].sum())
 
     def begin(self, part: Part) -> None:
         """Count a part by itself. Only the first rows of all are looked at for what is odd about them."""

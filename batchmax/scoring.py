@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +33,9 @@ from batchmax.outputs import (
     LAST_WITHOUT_LOSS,
     LAST_WITHOUT_PROBS,
     OUTPUTS,
-    TOP_K_OUTPUTS,
     Status,
 )
+from batchmax.sequences import Tokens
 
 Array = NDArray[Any]
 
@@ -151,9 +152,17 @@ def read_rows(
 
 
 def score_rows(
-    matrix: Array, labels: Labels, row_status: Array | None, job: Job, take: Take = np.empty, first_row: int = 0
+    matrix: Array,
+    labels: Labels,
+    row_status: Array | None,
+    job: Job,
+    take: Take = np.empty,
+    first_row: int = 0,
+    tokens: Tokens | None = None,
 ) -> Scores:
     """Compute every output of a job for an (n, K) matrix of logits, whose first row has a number among all of the job.
+
+    Where the rows are tokens, ``tokens`` says of what sequences.
 
     The results are in memory from ``take``. Rows that are bad hold NaN or -1; their status says why.
     """
@@ -211,8 +220,9 @@ def score_rows(
     _add_moments(values, matrix, labels.indices, rows, job, beta, take)
     if "sample" in job.outputs:
         values["sample"] = take((len(matrix),), np.int32)
-        numbers = np.uint64(options.seed), np.uint64(first_row)
-        kernels.sample_rows(matrix, beta, rows.maxima, rows.rests, *numbers, values["sample"])
+        for run, number in [(slice(None), first_row)] if tokens is None else tokens.numbered(first_row):
+            given = matrix[run], beta, rows.maxima[run], rows.rests[run]
+            kernels.sample_rows(*given, np.uint64(options.seed), np.uint64(number), values["sample"][run])
     if "confidence" in job.outputs:
         values["confidence"] = 1.0 / (1.0 + rows.rests)
     if "logsumexp" in job.outputs:
@@ -226,20 +236,21 @@ def score_rows(
 
 def score_table(batch: pa.RecordBatch, scores: Scores, job: Job, take: Take = np.empty) -> pa.RecordBatch:
     """Return the carried columns of a batch and the computed ones, null where a row has no value."""
-    missing = {
-        "probs": scores.status <= LAST_WITHOUT_PROBS,
-        "label": scores.status <= LAST_WITHOUT_LOSS,
-    }
-    columns = carried_columns(batch, job)
-    for name in job.outputs:
-        lacking = missing["label" if OUTPUTS[name].needs_label else "probs"]
-        columns += _wrap(name, scores.values[name], lacking if lacking.any() else None, job, take)
-    if job.options.top_k:
-        lacking = missing["probs"]
-        for name in TOP_K_OUTPUTS:
-            columns += _wrap(name, scores.values[name], lacking if lacking.any() else None, job, take)
+    columns = carried_columns(batch, job) + computed_columns(scores, job, take)
     present = pa.schema([field for field, _ in columns])
     return pa.RecordBatch.from_arrays([array for _, array in columns], schema=present)
+
+
+def computed_columns(
+    scores: Scores, job: Job, take: Take = np.empty, names: Sequence[str] | None = None
+) -> list[tuple[pa.Field, pa.Array]]:
+    """Return the columns that were computed, or some of them, null where a row has no value."""
+    columns = []
+    for name in (*job.outputs, *job.top_k_outputs) if names is None else names:
+        needs_label = name in OUTPUTS and OUTPUTS[name].needs_label
+        lacking = scores.status <= (LAST_WITHOUT_LOSS if needs_label else LAST_WITHOUT_PROBS)
+        columns += _wrap(name, scores.values[name], lacking if lacking.any() else None, job, take)
+    return columns
 
 
 def carried_columns(batch: pa.RecordBatch, job: Job) -> list[tuple[pa.Field, pa.Array]]:
@@ -280,7 +291,7 @@ def _narrow(array: pa.Array, wanted: pa.DataType) -> pa.Array:
 
 
 def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take) -> list[tuple[pa.Field, pa.Array]]:
-    prefix = job.options.prefix
+    prefix = job.options.prefix if job.nesting is None else ""
     if name == "top_k_classes":
         field = computed_fields(name, job)[0]
         rows = matrix_columns(name, np.ascontiguousarray(values), "list", missing=missing, prefix=prefix)[0][1]
@@ -288,9 +299,11 @@ def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take)
             names = pa.array(job.classes, pa.string()).take(rows.values)
             rows = pa.ListArray.from_arrays(rows.offsets, names, mask=rows.is_null() if missing is not None else None)
         return [(field, rows)]
-    if name == "top_k_probs":
+    if name.startswith("top_k"):
         return matrix_columns(name, values.astype(job.dtype), "list", missing=missing, prefix=prefix)
     field = computed_fields(name, job)
+    if name == "tail_mass":
+        return [(field[0], vector_column(_cast(values, job.dtype, take), missing))]
     kind = OUTPUTS[name].kind
     if kind == "matrix":
         return matrix_columns(
@@ -341,6 +354,19 @@ def _add_order(
         shape = (n, job.options.top_k)
         values["top_k_classes"], values["top_k_probs"] = take(shape, np.int32), take(shape, np.float64)
         kernels.top_k_rows(matrix, beta, rows.maxima, rows.rests, values["top_k_classes"], values["top_k_probs"])
+    if "tail_mass" in job.top_k_outputs:
+        classes = values["top_k_classes"]
+        values["tail_mass"] = take((n,), np.float64)
+        kernels.tail_rows(matrix, beta, rows.maxima, rows.rests, classes, values["tail_mass"])
+        values["top_k_log_probs"] = _log_probs_of(matrix, classes, rows, beta)
+
+
+def _log_probs_of(matrix: Array, classes: Array, rows: Rows, beta: float) -> Array:
+    """Return the logarithms of the probabilities of some classes, (n, k) float64: never of a probability."""
+    logits = np.take_along_axis(matrix, np.maximum(classes, 0).astype(np.int64), axis=1).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found: Array = beta * (logits - rows.maxima[:, None]) - rows.log_sums[:, None]
+    return found
 
 
 def _add_moments(

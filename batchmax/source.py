@@ -6,7 +6,9 @@ another way gives chunks too; nothing after this module knows how a file is read
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +23,18 @@ from numpy.typing import NDArray
 from batchmax.agreement import check_agreement, with_nulls
 from batchmax.allowance import Allowance
 from batchmax.arrow import without_views
-from batchmax.chunks import MOST_ROW_GROUP_ROWS, Chunk, Cut, Origin, Part, Ways, plan_cut, regroup, skipped
+from batchmax.chunks import (
+    MOST_CHUNK_BYTES,
+    MOST_ROW_GROUP_ROWS,
+    Chunk,
+    Cut,
+    Origin,
+    Part,
+    Ways,
+    plan_cut,
+    regroup,
+    skipped,
+)
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.copying import Copier, Reading
 from batchmax.errors import DataError, UsageError
@@ -29,9 +42,27 @@ from batchmax.ipc import IncomingStream
 from batchmax.job import plan_scoring
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
-from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, NotAMatrix, ThriftError
+from batchmax.parquet import (
+    CopiedColumns,
+    FooterError,
+    MatrixReader,
+    NotAMatrix,
+    SequenceReader,
+    ThriftError,
+    first_inner_length,
+)
+from batchmax.parquet.encoded import METADATA, N_VALUES
 from batchmax.parquet_files import InputFile, OpenFile, about, arrow_schema, open_file, pyarrow_only, reading
 from batchmax.partitions import Partitions, are_mirrored, partitions_of
+from batchmax.sequence_source import (
+    ROWS_AT_ONCE,
+    TokenCut,
+    after,
+    from_columns,
+    from_matrices,
+    regrouped,
+    sequence_runs,
+)
 from batchmax.storage import STREAM, find_inputs
 from batchmax.stream_source import StreamSource
 
@@ -154,12 +185,24 @@ class ParquetSource:
             for file in self.files
         ]
 
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of the logits of one row, of sequences on average."""
+        if self.job.nesting is None:
+            return self.job.row_bytes
+        groups = ((file, group) for file in self.files for group in range(file.metadata.num_row_groups))
+        numbers = sum(self._n_values(file, group) for file, group in groups)
+        return max(1, math.ceil(numbers * self.job.logits.dtype.itemsize / max(self.n_rows, 1)))
+
     def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
         """Read the rows of some parts in order, in chunks that the inputs and options decide, never the machine.
 
         The first ``skip`` rows are left out, which must end where a row group of the output does.
         """
-        chunks = skipped((run for part in parts for run in self._part_runs(part, how)), skip)
+        runs = (run for part in parts for run in self._part_runs(part, how))
+        if self.job.nesting is not None:
+            return sequence_runs(runs, skip, self.job)
+        chunks = skipped(runs, skip)
         wanted = self._options.row_group_size
         if wanted is None:
             return chunks
@@ -168,6 +211,8 @@ class ParquetSource:
 
     def memory_needed(self) -> int:
         """Return about how many bytes of memory a job on these files takes besides what the program itself does."""
+        if self.job.nesting is not None:
+            return TokenCut.of(self.job).memory(self.job, max(map(self._unpacked_bytes, self.files), default=0))
         cuts = (
             self._cut(file, file.metadata.row_group(group))
             for file in self.files
@@ -186,7 +231,8 @@ class ParquetSource:
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = parquet.metadata.row_group(group).num_rows
-                chunks = self._group_chunks(file, opened, copier, group, row, self._stored(how))
+                read = self._group_chunks if self.job.nesting is None else self._sequence_chunks
+                chunks = read(file, opened, copier, group, row, self._stored(how))
                 yield rows, (self._with_partitions(chunk, part.file, how) for chunk in chunks)
                 row += rows
             opened.check_unchanged()
@@ -238,6 +284,67 @@ class ParquetSource:
                     remedy="the file is damaged: make it again",
                 )
 
+    def _sequence_chunks(
+        self, file: InputFile, opened: OpenFile, copier: Copier | None, group: int, row: int, how: Reading
+    ) -> Iterator[Chunk]:
+        """Read a row group of sequences, whose first row is this one of the file."""
+        with reading(file.path):
+            opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
+            rows, cut = opened.parquet.metadata.row_group(group).num_rows, TokenCut.of(self.job)
+            tokens = self._n_values(file, group) // self.job.n_classes
+            whole = tokens <= cut.group and rows <= cut.group_rows
+            copied = copier.copy(group, rows, whole=whole) if copier is not None else None
+            still = how if group == 0 else self._still_read(how, copied)
+            row_bytes = max(1, self._unpacked_bytes(file) + 8 * tokens // max(rows, 1))
+            at_once = max(1, min(ROWS_AT_ONCE, MOST_CHUNK_BYTES // row_bytes))
+            position = 0, 0
+            for chunk in regrouped(self._token_chunks(file, opened, group, rows, at_once, still), cut, whole=whole):
+                origin = Origin(file.path, row + position[0], group)
+                yield replace(chunk, origin=origin, copied=copied)
+                position = after(position, chunk)
+            if position != (rows, 0):
+                raise DataError(
+                    f"row group {group} holds {position[0]:,} rows, not {rows:,} as the footer says",
+                    where=file.path,
+                    remedy="the file is damaged: make it again",
+                )
+
+    def _token_chunks(
+        self, file: InputFile, opened: OpenFile, group: int, rows: int, at_once: int, how: Reading
+    ) -> Iterator[Chunk]:
+        """Read a row group of sequences, the logits as matrices as far as the pages show them to be such."""
+        job, cut, position = self.job, TokenCut.of(self.job), (0, 0)
+        reader = self._matrix_reader(file, opened.descriptor, group, how)
+        if isinstance(reader, SequenceReader):
+            others = [name for name in how.columns or () if name not in job.logits.names]
+            allowance = self._allowance(file, opened.descriptor, group, others)
+            batches = map(without_views, allowance.batches(opened.parquet, at_once, others))
+            try:
+                for chunk in from_matrices(reader, batches, job, rows, cut):
+                    yield chunk
+                    position = after(position, chunk)
+            except NotAMatrix as error:
+                self.ways.refused(str(error))
+            else:
+                self.ways.fast += 1
+                return
+        self.ways.slow += 1
+        row_bytes = max(1, self._n_values(file, group) // max(rows, 1) * job.logits.dtype.itemsize)
+        at_once = max(1, min(at_once, MOST_CHUNK_BYTES // row_bytes))
+        allowance = self._allowance(file, opened.descriptor, group, how.columns)
+        batches = map(without_views, allowance.batches(opened.parquet, at_once, how.columns))
+        yield from from_columns(batches, job, cut, position)
+
+    def _n_values(self, file: InputFile, group: int) -> int:
+        """Return how many numbers, nulls and empty lists the logits of a row group have, as the footer says."""
+        column = None if file.footer is None else file.footer.column(self.job.logits.names[0])
+        if file.footer is None or column is None:
+            return 0
+        try:
+            return int(file.footer.row_group(group).chunk(column.first_leaf)[METADATA].value[N_VALUES].value)
+        except (FooterError, ThriftError, KeyError, TypeError, AttributeError):
+            return 0
+
     def _still_read(self, how: Reading, copied: CopiedColumns | None) -> Reading:
         """Return how to read a row group of which some columns are copied."""
         if how.columns is None or copied is None or how.copying is None or not how.copying.instead:
@@ -253,7 +360,7 @@ class ParquetSource:
         """Read a row group, the logits as a matrix if they are one as far as the pages show it."""
         done = 0
         reader = self._matrix_reader(file, descriptor, group, how)
-        if reader is not None:
+        if isinstance(reader, MatrixReader):
             others = [name for name in how.columns or () if name not in self.job.logits.names]
             # Handing one column to another thread takes longer than decoding it.
             try:
@@ -275,7 +382,9 @@ class ParquetSource:
         for batch in itertools.islice(allowance.batches(parquet, cut.piece, how.columns), done, None):
             yield Chunk(without_views(batch), NOWHERE)
 
-    def _matrix_reader(self, file: InputFile, descriptor: int, group: int, how: Reading) -> MatrixReader | None:
+    def _matrix_reader(
+        self, file: InputFile, descriptor: int, group: int, how: Reading
+    ) -> MatrixReader | SequenceReader | None:
         """Return a reader of the logits of a row group as a matrix, or None if they must be read as a column."""
         job = self.job
         carried = how.columns is None or job.logits.names[0].split(".")[0] in job.carried.names
@@ -294,7 +403,15 @@ class ParquetSource:
             row_group = file.footer.row_group(group)
             chunk = row_group.chunk(number)
             most = self._options.memory_limit // 8
-            reader = MatrixReader(descriptor, chunk, leaf, row_group.n_rows, job.n_classes, how.workers, most)
+            shape = row_group.n_rows, job.n_classes
+            reader: MatrixReader | SequenceReader
+            if job.nesting is None:
+                reader = MatrixReader(descriptor, chunk, leaf, *shape, how.workers, most)
+            else:
+                column = file.footer.column(name)
+                if column is None:
+                    return None
+                reader = SequenceReader(descriptor, chunk, column, *shape, how.workers, most)
         except (NotAMatrix, FooterError, ThriftError) as error:
             self.ways.refused(str(error))
             return None
@@ -343,11 +460,16 @@ class ParquetSource:
         with reading(file.path), file.opened() as opened:
             parquet, descriptor = opened.parquet, opened.descriptor
             first_row = 0
+            if column.nested and not pyarrow_only():
+                found = self._first_inner_length(file, opened, column)
+                if found is not None:
+                    return found
+            at_once = 1 if column.nested else 64
 
             def batches(group: int) -> Iterator[pa.RecordBatch]:
                 opened.need(group, column.names, ahead=False)
                 allowance = self._allowance(file, descriptor, group, column.names)
-                return allowance.batches(parquet, 64, list(column.names), use_threads=False)
+                return allowance.batches(parquet, at_once, list(column.names), use_threads=False)
 
             for batch in itertools.chain.from_iterable(map(batches, range(parquet.num_row_groups))):
                 try:
@@ -358,6 +480,21 @@ class ParquetSource:
                 if length:
                     return length
                 first_row += batch.num_rows
+        return None
+
+    def _first_inner_length(self, file: InputFile, opened: OpenFile, column: LogitsColumn) -> int | None:
+        """Return the length of the first list of numbers in a column of lists of them, if pages show it."""
+        found = None if file.footer is None else file.footer.column(column.names[0])
+        if file.footer is None or found is None:
+            return None
+        most = self._options.memory_limit // 8
+        with contextlib.suppress(NotAMatrix, FooterError, ThriftError):
+            for group in range(file.footer.n_row_groups):
+                opened.need(group, column.names, ahead=False)
+                chunk = file.footer.row_group(group).chunk(found.first_leaf)
+                length = first_inner_length(opened.descriptor, chunk, found, most)
+                if length is not None:
+                    return length
         return None
 
     def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:

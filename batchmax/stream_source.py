@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from batchmax.job import plan_scoring
 from batchmax.matrices import first_row_length
 from batchmax.options import ScoreOptions
 from batchmax.parquet_files import InputFile
+from batchmax.sequence_source import TokenCut, after, from_columns, regrouped
 
 
 class StreamSource:
@@ -46,15 +48,32 @@ class StreamSource:
         """Return that a stream is one file of one row group, whose length nobody knows."""
         return [[0]]
 
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of the logits of one row, or of one token of it."""
+        return self.job.row_bytes
+
     def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
         """Read the rows in order. A stream is one part, gives all of its columns, and cannot begin later."""
         del parts, how, skip
+        if self.job.nesting is not None:
+            return self._sequences()
         cut = plan_cut(self.job)
         return regroup(self._batches(), cut.group, cut.piece)
 
     def memory_needed(self) -> int:
         """Return about how many bytes of memory a job on this stream takes besides what the program itself does."""
+        if self.job.nesting is not None:
+            return TokenCut.of(self.job).memory(self.job, 0)
         return plan_cut(self.job).memory(self.n_rows)
+
+    def _sequences(self) -> Iterator[Chunk]:
+        cut = TokenCut.of(self.job)
+        batches = map(without_views, itertools.chain(self._read, self._reader))
+        position = 0, 0
+        for chunk in regrouped(from_columns(batches, self.job, cut, position), cut, whole=False):
+            yield replace(chunk, origin=Origin("the stream", position[0], None))
+            position = after(position, chunk)
 
     def _batches(self) -> Iterator[Chunk]:
         first_row = 0

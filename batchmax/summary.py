@@ -22,7 +22,18 @@ from batchmax import kernels
 from batchmax.errors import UsageError
 from batchmax.outputs import LAST_BAD, STATUS_NAMES, Status
 
-LABEL_FIGURES = frozenset({"mean_loss", "log_likelihood", "accuracy", "perplexity", "infinite_losses"})
+LABEL_FIGURES = frozenset(
+    {
+        "mean_loss",
+        "log_likelihood",
+        "accuracy",
+        "perplexity",
+        "infinite_losses",
+        "n_tokens",
+        "bits_per_token",
+        "bits_per_byte",
+    }
+)
 """Names of the summary that have no value without labels."""
 
 COUNTS = ("bad_rows", "infinite_losses")
@@ -31,24 +42,32 @@ COUNTS = ("bad_rows", "infinite_losses")
 
 @dataclass(eq=False)
 class Tally:
-    """Counts and sums over rows."""
+    """Counts and sums over rows; where rows are sequences, over tokens, and ``sequences`` are the statuses of rows."""
 
     statuses: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
+    sequences: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
     loss: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     nll: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     weight: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     judged: int = 0
     hits: int = 0
+    bytes: int = 0
+    nested: bool = False
+
+    @property
+    def row_statuses(self) -> NDArray[np.int64]:
+        """How many rows there are of each status."""
+        return self.sequences if self.nested else self.statuses
 
     @property
     def rows(self) -> int:
         """How many rows were counted."""
-        return int(self.statuses.sum())
+        return int(self.row_statuses.sum())
 
     @property
     def bad_rows(self) -> int:
         """How many of them were bad."""
-        return int(self.statuses[: LAST_BAD + 1].sum())
+        return int(self.row_statuses[: LAST_BAD + 1].sum())
 
     @property
     def infinite_losses(self) -> int:
@@ -74,8 +93,11 @@ class Tally:
         total = cls()
         for one in tallies:
             total.statuses += one.statuses
+            total.sequences += one.sequences
             total.judged += one.judged
             total.hits += one.hits
+            total.bytes += one.bytes
+            total.nested |= one.nested
             for name in ("loss", "nll", "weight"):
                 _add_exactly(getattr(total, name), getattr(one, name))
         return total
@@ -100,6 +122,19 @@ class Tally:
         if hits is not None:
             self.hits += int(np.count_nonzero(hits & counted))
 
+    def add_rows(self, status: NDArray[np.uint8], n_bytes: int = 0) -> None:
+        """Count sequences: the status of each, and how many bytes of text they are."""
+        self.nested = True
+        self.sequences += np.bincount(status, minlength=len(Status))
+        self.bytes += n_bytes
+
+    def bits(self) -> tuple[float | None, float | None]:
+        """Return the plain losses in bits, of a token and of a byte; None for what is not finite, or not known."""
+        if not self.judged or self.nll[2]:
+            return None, None
+        bits = (self.nll[0] + self.nll[1]) / math.log(2)
+        return _finite(bits / self.judged), _finite(bits / self.bytes) if self.bytes else None
+
     def plain_figures(self) -> tuple[float | None, float | None, float | None]:
         """Return the mean of the plain losses, minus their sum, and exp of the mean; None for what is not finite."""
         if not self.judged or self.nll[2]:
@@ -115,6 +150,9 @@ class ScoreSummary:
 
     ``log_likelihood`` and ``perplexity`` are the plain ones, without class weights and smoothing; ``mean_loss`` is the
     mean of the loss column, over the summed weights of the labels if there are class weights.
+
+    Where rows are sequences, every figure is one of tokens, but ``n_rows``, ``bad_rows``, ``bad_rate`` and
+    ``status_counts``; ``n_tokens`` are those with a loss. Otherwise what is said of tokens is not there.
     """
 
     n_rows: int = 0
@@ -127,6 +165,10 @@ class ScoreSummary:
     bad_rate: float | None = None
     infinite_losses: int = 0
     status_counts: dict[str, int] = field(default_factory=dict)
+    n_tokens: int | None = None
+    bits_per_token: float | None = None
+    bits_per_byte: float | None = None
+    token_status_counts: dict[str, int] | None = None
     files: list[str] = field(default_factory=list)
     bytes_read: int = 0
     bytes_written: int = 0
@@ -142,9 +184,10 @@ class ScoreSummary:
         self.bad_rows = tally.bad_rows
         self.bad_rate = tally.bad_rows / tally.rows if tally.rows else None
         self.infinite_losses = tally.infinite_losses
-        self.status_counts = {
-            name: int(number) for name, number in zip(STATUS_NAMES, tally.statuses, strict=True) if number
-        }
+        self.status_counts = _counts(tally.row_statuses)
+        if tally.nested:
+            self.n_tokens, self.token_status_counts = tally.judged, _counts(tally.statuses)
+            self.bits_per_token, self.bits_per_byte = tally.bits()
         if not tally.judged:
             return
         weight = tally.weight[0] + tally.weight[1]
@@ -168,7 +211,8 @@ class ScoreSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary under the names that it has in JSON."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.token_status_counts is not None else {k: values[k] for k in values if k not in OF_TOKENS}
 
     def to_json(self) -> str:
         """Return the summary as one line of JSON."""
@@ -281,11 +325,22 @@ GATE_NAMES = (
     "bad_rows",
     "bad_rate",
     "infinite_losses",
+    "n_tokens",
+    "bits_per_token",
+    "bits_per_byte",
     "bytes_read",
     "bytes_written",
     "seconds",
 )
 """What a condition may name."""
+
+
+OF_TOKENS = ("n_tokens", "bits_per_token", "bits_per_byte", "token_status_counts")
+"""What a summary says only where rows are sequences."""
+
+
+def _counts(statuses: NDArray[np.int64]) -> dict[str, int]:
+    return {name: int(number) for name, number in zip(STATUS_NAMES, statuses, strict=True) if number}
 
 
 def _is_number(node: ast.expr) -> bool:

@@ -162,6 +162,20 @@ find_labels = stack(
         group=READ,
         help="Label of rows to leave out of the loss.  [default: -100]",
     ),
+    option(
+        "--shift",
+        is_flag=True,
+        default=None,
+        group=READ,
+        help="In sequences, hold each token against the next one's label, as for the token ids themselves.",
+    ),
+)
+
+text_bytes = option(
+    "--bytes",
+    metavar="NAME",
+    group=READ,
+    help="In sequences, column with each row's text, or its number of bytes, for bits per byte.",
 )
 
 kind = option(

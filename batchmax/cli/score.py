@@ -27,6 +27,7 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
 @shared.find_logits
 @shared.storage
 @shared.find_labels
+@shared.text_bytes
 @shared.scale
 @shared.beta
 @shared.calibration
@@ -51,7 +52,13 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
     group=COMPUTE,
     help=f"Columns to compute, of {', '.join(OUTPUTS)}.  [default: probs,loss; probs without a label]",
 )
-@option("--top-k", metavar="K", type=int, group=COMPUTE, help="Add top_k_classes and top_k_probs.")
+@option(
+    "--top-k",
+    metavar="K",
+    type=int,
+    group=COMPUTE,
+    help="Add top_k_classes and top_k_probs; of tokens top_k_log_probs and tail_mass.",
+)
 @option("--seed", metavar="S", type=int, group=COMPUTE, help="Of the draws of sample.  [default: 0]")
 @option(
     "--class-weights",

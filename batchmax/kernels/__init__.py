@@ -16,6 +16,7 @@ from batchmax.kernels import (
     divergence,
     judgement,
     moments,
+    nested,
     order,
     pages,
     sampling,
@@ -41,10 +42,12 @@ __all__ = [
     "dense_cross_entropy",
     "divergence_rows",
     "find_structs",
+    "inner_length",
     "judge_dense",
     "judge_rows",
     "limit_threads",
     "look_up",
+    "look_up_more",
     "loss_rows",
     "order_rows",
     "row_moments",
@@ -52,10 +55,14 @@ __all__ = [
     "softmax_rows",
     "stored",
     "sum_counted",
+    "sum_lists",
+    "tail_rows",
     "tally_groups",
     "tally_rows",
     "text_lengths",
     "top_k_rows",
+    "unsnap",
+    "walk_levels",
     "warmup",
 ]
 
@@ -68,6 +75,7 @@ judge_dense = Kernel(judgement.judge_dense, 5)
 
 order_rows = Kernel(order.order, 5)
 top_k_rows = Kernel(order.top_k, 4)
+tail_rows = Kernel(order.tails, 5)
 row_moments = Kernel(moments.moments, 5)
 activate_rows = Kernel(alternatives.activate, 3)
 loss_rows = Kernel(alternatives.losses, 6)
@@ -77,12 +85,17 @@ divergence_rows = Kernel(divergence.divergence, 4)
 check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
 check_definition = Kernel(pages.check_definition, 4, parallel=False)
 look_up = Kernel(pages.look_up, 3, parallel=False)
+look_up_more = Kernel(pages.look_up_more, 4, parallel=False)
+unsnap = Kernel(snappy.unsnap, 2, parallel=False)
+inner_length = Kernel(nested.inner_length, 2, parallel=False)
+walk_levels = Kernel(nested.walk_levels, 2, parallel=False)
 count_levels = Kernel(pages.count_levels, 4, parallel=False)
 count_texts = Kernel(pages.count_texts, 1, parallel=False)
 text_lengths = Kernel(pages.text_lengths, 1, parallel=False)
 stored = Kernel(snappy.stored, 2, parallel=False)
 find_structs = Kernel(structs.find_structs, 2, parallel=False)
 chunk_sizes = Kernel(structs.chunk_sizes, 2, parallel=False)
+sum_lists = Kernel(sums.sum_lists, 3, parallel=False)
 sum_counted = Kernel(sums.sum_counted, 2, parallel=False)
 tally_rows = Kernel(tallies.tally_rows, 9, parallel=False)
 tally_groups = Kernel(tallies.tally_groups, 7, parallel=False)
@@ -114,6 +127,7 @@ def warmup(progress: Any = None) -> Path:
             )
             order_rows(z, label, 1.0, maxima, rests, ints[0], one, ints[1])
             top_k_rows(z, 1.0, maxima, rests, np.zeros((1, 1), np.int32), np.zeros((1, 1)))
+            tail_rows(z, 1.0, maxima, rests, np.zeros((1, 1), np.int32), one)
             row_moments(z, label, 1.0, maxima, rests, one, two)
             sample_rows(z, 1.0, maxima, rests, np.uint64(0), np.uint64(0), ints[0])
             judge_rows(z, label, 1.0, maxima, rests, one, ints[0], ints[1], two)
@@ -121,10 +135,12 @@ def warmup(progress: Any = None) -> Path:
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
             divergence_rows(z, z, 1.0, 1.0, one)
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
+        look_up_more(np.zeros(8, np.uint8), True, 0, np.zeros(1, dtype), np.zeros(0, dtype), np.zeros(4, np.int64))
     few = np.zeros((1, 2))
     activate_rows(few, 0, 1.0, few.copy(), few.copy())
     loss_rows(few, np.zeros(1, np.int64), few[:0], 0, 0, 1.0, np.zeros(1), few.copy())
     sum_counted(np.zeros(1), np.zeros(1, np.bool_), np.zeros(3))
+    sum_lists(np.zeros(1), np.zeros(1, np.bool_), np.ones(1, np.int64), np.zeros((1, 3)))
     empty, places, none = np.zeros(0), np.zeros(0, np.int32), np.zeros((0, 0))
     labels, counted = np.zeros(0, np.int64), np.zeros(0, np.bool_)
     tally_rows(
@@ -139,6 +155,9 @@ def warmup(progress: Any = None) -> Path:
     find_structs(packed, 0, np.zeros(2, np.int64))
     chunk_sizes(packed, np.zeros(1, np.int64), np.zeros((1, 2), np.int64))
     check_repetition(packed, 0, 1, 0, packed)
+    walk_levels(packed, packed, 0, 1, 0, 5, 3, True, packed)
+    inner_length(packed, packed, 0, 5, 3, 0)
+    unsnap(packed, True, packed[:0], 0, packed, np.zeros(3, np.int64))
     check_definition(packed, 0, 1, 1)
     count_levels(packed, 0, 1, 1)
     return cache_folder()

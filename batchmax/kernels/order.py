@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.exponential import shifted_exp, shifted_logit
-from batchmax.kernels.machine import compiled, maximum
+from batchmax.kernels.machine import add_any_order, compiled, maximum
 
 MOST_INSERTED = 64
 """Up to this many top classes are found by insertion, more by a stable sort."""
@@ -65,6 +65,30 @@ def top_k(z, beta, maxima, rests, classes, probs):
         _largest(z, i, classes)
         for place in range(classes.shape[1]):
             probs[i, place] = shifted_exp(z[i, classes[i, place]], m, beta) / (1.0 + rests[i])
+
+
+def tails(z, beta, maxima, rests, classes, tail):
+    """Fill tail (n,) float64 with the probability of all but the top k classes, summed rather than taken from 1.
+
+    Parameters
+    ----------
+    z, beta, maxima, rests, classes
+        As for and from :func:`top_k`.
+    """
+    n = z.shape[0]
+    for i in prange(n):
+        if rests[i] != rests[i]:
+            tail[i] = np.nan
+            continue
+        m = z.dtype.type(maxima[i])
+        # Ties go to the lower index, so the last of the top classes tells them all from the rest.
+        last = classes[i, classes.shape[1] - 1]
+        least = z[i, last]
+        total = 0.0
+        for j in range(z.shape[1]):
+            is_rest = (z[i, j] < least) | ((z[i, j] == least) & (j > last))
+            total = add_any_order(total, shifted_exp(z[i, j], m, beta) if is_rest else 0.0)
+        tail[i] = total / (1.0 + rests[i])
 
 
 @compiled

@@ -17,6 +17,12 @@ MOST_SHIFT = 35
 MOST_WIDTH = 32
 LENGTH_BYTES = 4
 
+PADDING = 8
+"""Bytes after some data that may be read, whatever they are."""
+
+LONGEST_RUN_HEADER = 9
+"""Bytes of a run's header and of the one value it may have."""
+
 
 @compiled
 def varint(data, at, most_shift):
@@ -203,6 +209,90 @@ def look_up(data, n_values, dictionary, out):
             out[done : done + count] = dictionary[index]
             done += count
     return True
+
+
+def look_up_more(data, last, width, dictionary, out, state):
+    """Fill some of out (n_values,) with entries of a dictionary, to be gone on with.
+
+    Parameters
+    ----------
+    data : (n_bytes + PADDING,) uint8
+        Indices in runs and bit-packed groups, from where the last call stopped, cut anywhere; and bytes that mean
+        nothing.
+    last
+        Whether nothing follows the data.
+    width
+        How many bits an index has.
+    dictionary : (size,)
+    state : (4,) int64
+        Of the run that was stopped in: how many indices are left, whether they are bit-packed (1) or all the same (0),
+        which one that is, and how many bits of the first byte of the data are done with.
+
+    Returns
+    -------
+    how many bytes of the data are done with, -1 if they are damaged; and how many numbers were filled in.
+    """
+    at = 0
+    done = 0
+    end = data.shape[0] - PADDING
+    n_values = out.shape[0]
+    size = dictionary.shape[0]
+    mask = (np.int64(1) << width) - 1
+    if size == 0:
+        return -1, 0
+    while done < n_values:
+        if state[0] == 0:
+            if end - at < LONGEST_RUN_HEADER and not last:
+                break
+            header, after = varint(data[:end], at, MOST_SHIFT)
+            if after < 0 or header >> 1 == 0:
+                return -1, done
+            at = after
+            state[0] = header >> 1
+            state[1] = header & 1
+            state[3] = 0
+            if state[1]:
+                state[0] *= 8
+                continue
+            n_bytes = (width + 7) // 8
+            if n_bytes > end - at:
+                return -1, done
+            index = np.int64(0)
+            for byte in range(n_bytes):
+                index |= np.int64(data[at + byte]) << (8 * byte)
+            at += n_bytes
+            if index >= size:
+                return -1, done
+            state[2] = index
+        count = min(state[0], n_values - done)
+        if state[1] == 0:
+            out[done : done + count] = dictionary[state[2]]
+        else:
+            # As many as there are bits of; the last bits of a run end with a byte.
+            bit = state[3]
+            count = min(count, ((end - at) * 8 - bit) // width) if width else count
+            if count == 0:
+                if last:
+                    return -1, done
+                break
+            beyond = False
+            for i in range(count):
+                place = at + (bit >> 3)
+                # Five bytes hold any 32 bits; written like this they are one load.
+                held = np.int64(data[place])
+                for byte in range(1, 5):
+                    held |= np.int64(data[place + byte]) << (8 * byte)
+                index = (held >> (bit & 7)) & mask
+                bit += width
+                beyond |= index >= size
+                out[done + i] = dictionary[min(index, size - 1)]
+            if beyond:
+                return -1, done
+            at += bit >> 3
+            state[3] = bit & 7
+        done += count
+        state[0] -= count
+    return at, done
 
 
 def count_texts(data):

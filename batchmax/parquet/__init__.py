@@ -12,6 +12,8 @@ from batchmax.parquet.encoded import EncodedChunk
 from batchmax.parquet.file_writer import FileSchema, FileWriter, Sorting
 from batchmax.parquet.footer import Footer, FooterError
 from batchmax.parquet.matrix_pages import MatrixFormat, MatrixRows, encode_matrix
+from batchmax.parquet.nested_pages import NestedColumn, TokenRows
+from batchmax.parquet.nested_reader import SequenceReader, first_inner_length
 from batchmax.parquet.packed import NotAMatrix
 from batchmax.parquet.reader import MatrixReader
 from batchmax.parquet.thrift import ThriftError
@@ -27,13 +29,17 @@ __all__ = [
     "MatrixFormat",
     "MatrixReader",
     "MatrixRows",
+    "NestedColumn",
     "NotAMatrix",
     "NotCopyable",
+    "SequenceReader",
     "Sorting",
     "ThriftError",
+    "TokenRows",
     "TooLarge",
     "copy_column",
     "encode_matrix",
     "even_bytes",
+    "first_inner_length",
     "sorting_of",
 ]

@@ -147,7 +147,7 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, o
         raise NotCopyable("the column is too large to be held whole")
     window = Window(descriptor, start, start + size, size)
     whole = window.bytes(start, size)
-    _check_pages(list(PackedPages(window, most)), metadata, leaf, rows)
+    _check_pages(list(PackedPages(window, most, long=2 * MOST_PAGE_BYTES)), metadata, leaf, rows)
     return EncodedChunk([whole], movable(metadata, ordered=ordered))
 
 

@@ -40,10 +40,13 @@ class EncodedChunk:
         Its bytes, to be taken once: they may be made as they are taken.
     metadata
         Its ColumnMetaData with positions from its own start, which count values and bytes when all pieces were taken.
+    at
+        Where in the file it lies already; None where its pieces are still to be written.
     """
 
     pieces: Iterable[Any]
     metadata: Struct
+    at: int | None = None
 
     @property
     def n_bytes(self) -> int:

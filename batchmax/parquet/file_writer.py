@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
 
@@ -118,6 +119,7 @@ class FileWriter:
         self, descriptor: int, schema: FileSchema, created_by: str, done: tuple[Sequence[bytes], int] = ((), 0)
     ) -> None:
         groups, size = done
+        self._descriptor = descriptor
         self._file = Appender(descriptor, size)
         self._schema = schema
         self._created_by = created_by
@@ -144,16 +146,21 @@ class FileWriter:
 
     def append(self, n_rows: int, columns: Mapping[str, Sequence[EncodedChunk]], sorting: Sequence[Sorting]) -> None:
         """Append a row group: for each column of the schema, a chunk for each of its leaves."""
-        start, unpacked = self._file.size, 0
+        start, unpacked, packed = self._file.size, 0, 0
         entries: list[Struct] = []
         first_leaf: dict[str, int] = {}
         for column in self._schema.columns:
             first_leaf[column.name] = len(entries)
             for chunk, leaf in zip(columns[column.name], column.leaves, strict=True):
                 at = self._file.size
-                self._file.write(chunk.pieces)
-                if self._file.size - at != chunk.n_bytes:
-                    raise ValueError(f"a chunk has {self._file.size - at} bytes, not {chunk.n_bytes}")
+                if chunk.at is not None:
+                    at = chunk.at
+                    start = min(start, at)
+                else:
+                    self._file.write(chunk.pieces)
+                    if self._file.size - at != chunk.n_bytes:
+                        raise ValueError(f"a chunk has {self._file.size - at} bytes, not {chunk.n_bytes}")
+                packed += chunk.n_bytes
                 entries.append({2: Field(I64, 0), METADATA: Field(STRUCT, chunk.placed(at, leaf.path))})
                 unpacked += chunk.unpacked_bytes
         group: Struct = {
@@ -161,13 +168,23 @@ class FileWriter:
             2: Field(I64, unpacked),
             GROUP_ROWS: Field(I64, n_rows),
             5: Field(I64, start),
-            6: Field(I64, self._file.size - start),
+            6: Field(I64, packed),
         }
         if sorting:
             keys = [{**key.element, 1: Field(I32, first_leaf[key.column] + key.leaf)} for key in sorting]
             group[SORTING] = Field(LIST, List(STRUCT, keys))
         self._groups.append(group)
         self._n_rows += n_rows
+
+    def stream(self, pieces: Iterable[Any]) -> None:
+        """Append bytes of a column chunk of the next row group, before all that :meth:`append` writes."""
+        self._file.write(pieces)
+
+    def take_back(self, size: int) -> None:
+        """Let the file end where it ended with so many bytes: behind what it has of whole row groups."""
+        self._file.finish()
+        self._file.close()
+        self._file = Appender(self._descriptor, size)
 
     def new_groups(self) -> list[bytes]:
         """Return the row groups that were appended since this was asked last, as the footer will have them."""

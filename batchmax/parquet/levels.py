@@ -28,18 +28,18 @@ def full_levels(n_rows: int, n_classes: int, definition: int, *, repeated: bool 
     Each of the two follows its own length in four bytes, as in data pages of version 1; it is not there at all if the
     column has no such levels.
     """
-    definitions = _sized(_run(n_rows * n_classes, definition)) if definition else b""
+    definitions = sized(run(n_rows * n_classes, definition)) if definition else b""
     if not repeated:
         return definitions
     if n_classes == 1:
-        repetition = _run(n_rows, 0)
+        repetition = run(n_rows, 0)
     elif n_classes >= LONG_ROW:
-        repetition = (_run(1, 0) + _run(n_classes - 1, 1)) * n_rows
+        repetition = (run(1, 0) + run(n_classes - 1, 1)) * n_rows
     else:
         goes_on = np.ones((n_rows, n_classes), np.bool_)
         goes_on[:, 0] = False
         repetition = _packed(goes_on.reshape(-1))
-    return _sized(repetition) + definitions
+    return sized(repetition) + definitions
 
 
 def levels_with_nulls(missing: NDArray[np.bool_], n_classes: int, definition: int, *, repeated: bool = True) -> bytes:
@@ -56,13 +56,14 @@ def levels_with_nulls(missing: NDArray[np.bool_], n_classes: int, definition: in
     goes_on[starts] = False
     borders = np.flatnonzero(np.diff(missing)) + 1
     runs = [
-        _run(len(rows) if rows[0] else len(rows) * n_classes, 0 if rows[0] else definition)
+        run(len(rows) if rows[0] else len(rows) * n_classes, 0 if rows[0] else definition)
         for rows in np.split(missing, borders)
     ]
-    return (_sized(_packed(goes_on)) if repeated else b"") + _sized(b"".join(runs))
+    return (sized(_packed(goes_on)) if repeated else b"") + sized(b"".join(runs))
 
 
-def _run(count: int, level: int) -> bytes:
+def run(count: int, level: int) -> bytes:
+    """Return a run of one level."""
     return varint(count << 1) + bytes([level])
 
 
@@ -71,7 +72,16 @@ def _packed(bits: NDArray[Any]) -> bytes:
     return varint(len(packed) << 1 | 1) + packed
 
 
-def _sized(levels: bytes) -> bytes:
+def packed_levels(levels: NDArray[np.uint8], width: int) -> bytes:
+    """Return levels of some bits as groups of eight, the last filled up with zeros."""
+    whole = np.zeros(-(-len(levels) // 8) * 8, np.uint8)
+    whole[: len(levels)] = levels
+    bits = whole[:, None] >> np.arange(width, dtype=np.uint8) & 1
+    return varint(len(whole) // 8 << 1 | 1) + np.packbits(bits.reshape(-1), bitorder="little").tobytes()
+
+
+def sized(levels: bytes) -> bytes:
+    """Return levels after their length in four bytes."""
     return len(levels).to_bytes(4, "little") + levels
 
 

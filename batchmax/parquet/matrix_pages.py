@@ -106,7 +106,9 @@ class MatrixFormat:
 
 
 @dataclass(frozen=True, eq=False)
-class _Page:
+class EncodedPage:
+    """A page as pieces of bytes: its header, and a body in one or more."""
+
     pieces: Sequence[Any]
     n_values: int
     unpacked_bytes: int
@@ -132,29 +134,55 @@ def encode_matrix(rows: Sequence[MatrixRows], form: MatrixFormat, map_pages: Map
     # A page that only gets a header is made sooner than it is handed to somebody else; and made when it is asked for,
     # what its checksum has brought into the CPU's cache is still there when it is written.
     rest = (map if opening.is_stored else map_pages)(lambda rows: _encode_page(rows, form), others)
-    n_pages = 1 + len(others)
-    metadata: Struct = {
-        TYPE: Field(I32, FLOATS[rows[0].values.dtype]),
-        ENCODINGS: Field(LIST, List(I32, [RLE, form.encoding])),
-        PATH: Field(LIST, List(BINARY)),
-        CODEC: Field(I32, CODEC_NUMBERS[form.codec]),
-        **{count: Field(I64, 0) for count in (N_VALUES, UNPACKED_BYTES, PACKED_BYTES, DATA_PAGE_AT)},
-        ENCODING_COUNTS: Field(
-            LIST, List(STRUCT, [{1: Field(I32, DATA_PAGE), 2: Field(I32, form.encoding), 3: Field(I32, n_pages)}])
-        ),
-    }
-    return EncodedChunk(_pieces(chain([opening], rest), metadata), metadata)
+    counts = ChunkCounts(form, rows[0].values.dtype)
+    metadata = counts.metadata()
+    return EncodedChunk(_pieces(chain([opening], rest), counts, metadata), metadata)
 
 
-def _pieces(pages: Iterable[_Page], metadata: Struct) -> Iterator[Any]:
+class ChunkCounts:
+    """What the pages of a column chunk come to."""
+
+    def __init__(self, form: MatrixFormat, dtype: np.dtype[Any]) -> None:
+        self._form = form
+        self._dtype = dtype
+        self.pages = self.values = self.unpacked = self.packed = 0
+
+    def add(self, page: EncodedPage) -> None:
+        """Count a page."""
+        self.pages += 1
+        self.values += page.n_values
+        self.unpacked += page.unpacked_bytes
+        self.packed += sum(len(memoryview(piece).cast("B")) for piece in page.pieces)
+
+    def copy(self) -> ChunkCounts:
+        """Return the same counts, to count on from."""
+        other = ChunkCounts(self._form, self._dtype)
+        other.pages, other.values, other.unpacked, other.packed = self.pages, self.values, self.unpacked, self.packed
+        return other
+
+    def metadata(self) -> Struct:
+        """Return the ColumnMetaData of these pages, from position 0 on."""
+        encoding = self._form.encoding
+        kinds = [{1: Field(I32, DATA_PAGE), 2: Field(I32, encoding), 3: Field(I32, self.pages)}]
+        return {
+            TYPE: Field(I32, FLOATS[self._dtype]),
+            ENCODINGS: Field(LIST, List(I32, [RLE, encoding])),
+            PATH: Field(LIST, List(BINARY)),
+            CODEC: Field(I32, CODEC_NUMBERS[self._form.codec]),
+            N_VALUES: Field(I64, self.values),
+            UNPACKED_BYTES: Field(I64, self.unpacked),
+            PACKED_BYTES: Field(I64, self.packed),
+            DATA_PAGE_AT: Field(I64, 0),
+            ENCODING_COUNTS: Field(LIST, List(STRUCT, kinds)),
+        }
+
+
+def _pieces(pages: Iterable[EncodedPage], counts: ChunkCounts, metadata: Struct) -> Iterator[Any]:
     """Yield the pieces of pages, and fill in how many values and bytes they have."""
-    counts = dict.fromkeys((N_VALUES, UNPACKED_BYTES, PACKED_BYTES), 0)
     for page in pages:
         yield from page.pieces
-        counts[N_VALUES] += page.n_values
-        counts[UNPACKED_BYTES] += page.unpacked_bytes
-        counts[PACKED_BYTES] += sum(len(memoryview(piece).cast("B")) for piece in page.pieces)
-    metadata.update({count: Field(I64, number) for count, number in counts.items()})
+        counts.add(page)
+    metadata.update(counts.metadata())
 
 
 def _pages(rows: MatrixRows) -> Iterable[MatrixRows]:
@@ -173,7 +201,7 @@ def _pages(rows: MatrixRows) -> Iterable[MatrixRows]:
         at = end
 
 
-def _encode_page(rows: MatrixRows, form: MatrixFormat) -> _Page:
+def _encode_page(rows: MatrixRows, form: MatrixFormat) -> EncodedPage:
     n_classes = rows.values.shape[1]
     if rows.missing is None:
         n_values = rows.values.size
@@ -181,9 +209,14 @@ def _encode_page(rows: MatrixRows, form: MatrixFormat) -> _Page:
     else:
         n_values = rows.values.size + rows.n_rows - len(rows.values)
         levels = levels_with_nulls(rows.missing, n_classes, form.definition, repeated=form.repeated)
-    values = _bytes_of(rows.values)
+    return encode_body(rows.values, levels, n_values, form)
+
+
+def encode_body(numbers: NDArray[Any], levels: bytes, n_values: int, form: MatrixFormat) -> EncodedPage:
+    """Return numbers as a page, behind their levels; ``n_values`` counts nulls and empty lists too."""
+    values = _bytes_of(numbers)
     if form.byte_stream_split:
-        values = np.ascontiguousarray(values.reshape(-1, rows.values.itemsize).T).reshape(-1)
+        values = np.ascontiguousarray(values.reshape(-1, numbers.itemsize).T).reshape(-1)
     size = len(levels) + len(values)
     body = _pack(levels, values, form.codec)
     checksum = 0
@@ -194,7 +227,7 @@ def _encode_page(rows: MatrixRows, form: MatrixFormat) -> _Page:
     # The number is signed there, and the sign its lowest bit.
     signed = checksum << 1 if checksum < SIGN else 4 * SIGN - 2 * checksum - 1
     header = before + varint(signed) + after
-    return _Page([header, *body], n_values, len(header) + size)
+    return EncodedPage([header, *body], n_values, len(header) + size)
 
 
 @lru_cache(maxsize=64)

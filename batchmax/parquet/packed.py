@@ -10,6 +10,7 @@ https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader)
 
 from __future__ import annotations
 
+import io
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -37,31 +38,104 @@ MOST_HEAD = 1 << 16
 """Bytes of a page's levels that snappy made smaller."""
 MOST_PIECES = 500
 """Pieces of a page that are dealt with one by one: the system reads a thousand at once, with what is between them."""
-MOST_PAGE_BYTES = 1 << 30
+MOST_PAGE_BYTES = (1 << 31) - 1
+"""The format counts bytes and values of a page in 32 bits."""
+LONG_PAGE_BYTES = 48 << 20
+"""A page of more bytes, packed and unpacked, is not taken into memory at once."""
+PIECE = 4 << 20
+"""Packed bytes of such a page that are read at once."""
+
+
+NOTHING: Bytes = np.empty(0, np.uint8)
 
 
 class NotAMatrix(ValueError):  # noqa: N818 - says what a column is, and nothing went wrong
     """A column chunk that is not, or is not known to be, K values in every row in an encoding that is read here."""
 
 
+class PackedBody(io.RawIOBase):
+    """The packed bytes of a page in the file, read once from beginning to end, and then compared with its checksum.
+
+    Parameters
+    ----------
+    descriptor
+        Of the open file.
+    header
+        Of the page.
+    at, end
+        Where in the file its body lies.
+    """
+
+    def __init__(self, descriptor: int, header: Struct, at: int, end: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._header = header
+        self._at = at
+        self._end = end
+        self._sum = 0
+
+    @property
+    def left(self) -> int:
+        """How many bytes are to come."""
+        return self._end - self._at
+
+    def readable(self) -> bool:
+        """Return that it is."""
+        return True
+
+    def take(self, size: int) -> Bytes:
+        """Return the next bytes, which must be there."""
+        out = pooled(size)
+        self.readinto(out.data)
+        return out
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill some memory; return how many bytes it got."""
+        out = memoryview(buffer).cast("B")[: self.left]
+        have = 0
+        while have < len(out):
+            got = os.preadv(self._descriptor, [out[have:]], self._at)
+            if not got:
+                raise NotAMatrix("the file ends in the middle of a column")
+            have += got
+            self._at += got
+        if 4 in self._header and have:
+            self._sum = crc32(out, self._sum)
+            if not self.left and self._sum != checksum(self._header):
+                raise NotAMatrix("a page's checksum is wrong")
+        return have
+
+
 @dataclass(frozen=True, eq=False)
 class PackedPage:
-    """A page as it lies in the file: where it begins, its header and how long that is, and its body."""
+    """A page as it lies in the file: where it begins, its header and how long that is, and its body.
+
+    A long page has no body here, but a ``stream`` of it.
+    """
 
     at: int
     header: Struct
     header_bytes: int
     body: Bytes
+    stream: PackedBody | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes of the file it has, header included."""
+        return self.header_bytes + number(self.header, 3)
 
     def check(self) -> None:
-        """Compare the page with its checksum, if it has one.
+        """Compare the page with its checksum, if it has one; a long page is read for that, to its end.
 
         Raises
         ------
         NotAMatrix
             They differ.
         """
-        if 4 in self.header and crc32(self.body.data) != checksum(self.header):
+        if self.stream is not None:
+            while self.stream.left:
+                self.stream.readinto(pooled(min(self.stream.left, PIECE)).data)
+        elif 4 in self.header and crc32(self.body.data) != checksum(self.header):
             raise NotAMatrix("a page's checksum is wrong")
 
 
@@ -112,6 +186,12 @@ class Window:
             self._window, self._low = window, at
         return self._window[at - self._low : at - self._low + size]
 
+    def stream(self, header: Struct, at: int, size: int) -> PackedBody:
+        """Return bytes of the file as a stream: the body of a page with this header."""
+        if size > self.end - at:
+            raise NotAMatrix("a page reaches beyond its column")
+        return PackedBody(self._descriptor, header, at, at + size)
+
 
 class PackedPages:
     """The pages of a column chunk as they lie in the file, one after another.
@@ -122,6 +202,8 @@ class PackedPages:
         Of the chunk.
     most
         Bytes that a page may have, packed and unpacked.
+    long
+        Bytes from which on it is not taken into memory.
 
     Attributes
     ----------
@@ -129,10 +211,11 @@ class PackedPages:
         Where in the file the next page begins. Whoever read it in another way may set it to what comes after.
     """
 
-    def __init__(self, window: Window, most: int = MOST_PAGE_BYTES) -> None:
+    def __init__(self, window: Window, most: int = 2 * MOST_PAGE_BYTES, long: int = LONG_PAGE_BYTES) -> None:
         self.at = window.start
         self._window = window
         self._most = most
+        self._long = long
 
     def __iter__(self) -> Iterator[PackedPage]:
         """Return itself."""
@@ -157,7 +240,10 @@ class PackedPages:
             size = number(header, 3)
             if size + number(header, 2) > self._most:
                 raise NotAMatrix("a page is too large")
-            page = PackedPage(at, header, length, self._window.bytes(at + length, size))
+            if size + number(header, 2) > self._long:
+                page = PackedPage(at, header, length, NOTHING, self._window.stream(header, at + length, size))
+            else:
+                page = PackedPage(at, header, length, self._window.bytes(at + length, size))
             self.at += length + size
             if 1 not in header:
                 raise NotAMatrix("a page header lacks its type")

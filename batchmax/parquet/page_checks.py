@@ -60,7 +60,7 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
             kind = page.header[1].value
             if kind in COUNTED:
                 values += number(page.header[COUNTED[kind]].value, 1)
-            at += page.header_bytes + len(page.body)
+            at += page.n_bytes
         if values != metadata[N_VALUES].value:
             raise DamagedPage("the pages hold another number of values than the footer says")
     except NotAMatrix as error:

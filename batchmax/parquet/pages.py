@@ -17,14 +17,18 @@ from typing import Any
 
 import numpy as np
 
+from batchmax.parquet.long_pages import Feed
 from batchmax.parquet.packed import (
     CODECS,
     DATA_PAGE,
     DATA_PAGE_V2,
     DICTIONARY_PAGE,
+    LONG_PAGE_BYTES,
     MOST_PAGE_BYTES,
+    NOTHING,
     Bytes,
     NotAMatrix,
+    PackedBody,
     PackedPage,
     PackedPages,
     Window,
@@ -47,7 +51,7 @@ PAGES_AHEAD = 4
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """An unpacked page, its values in one piece or several."""
+    """An unpacked page, its values in one piece or several; those of a long one are to be had from its ``feed``."""
 
     kind: int
     n_values: int
@@ -55,11 +59,12 @@ class Page:
     repetition: Bytes
     definition: Bytes
     values: Sequence[Bytes]
+    feed: Feed | None = None
 
     @property
     def n_bytes(self) -> int:
         """The number of bytes of the values."""
-        return sum(map(len, self.values))
+        return sum(map(len, self.values)) if self.feed is None else self.feed.left
 
 
 class PageReader:
@@ -76,7 +81,8 @@ class PageReader:
     workers
         Who checks and unpacks pages while those before them are looked at; None for nobody else.
     most
-        Bytes that a page may have, packed and unpacked: several are in memory at a time.
+        Bytes that a page in memory may have, packed and unpacked: several are there at a time. A longer one is taken
+        piece by piece; only its levels, and a dictionary, must not be larger than four times this.
 
     Raises
     ------
@@ -96,7 +102,8 @@ class PageReader:
         if codec not in CODECS:
             raise NotAMatrix(f"codec {codec}")
         self._descriptor, self._window = descriptor, Window(descriptor, start, end, WINDOW)
-        self._packed = PackedPages(self._window, most)
+        self._packed = PackedPages(self._window, long=min(most, LONG_PAGE_BYTES))
+        self._most_at_once = 4 * most
         self._codec = codec
         # Handing a page to somebody else takes longer than unpacking it does with the quick codecs.
         self._workers = workers if CODECS[codec] in SLOW_CODECS else None
@@ -116,12 +123,18 @@ class PageReader:
         if self._workers is None:
             for packed in self._packed:
                 self._last = self._page(packed)
-                plain = self._last.encoding == PLAIN and self._last.kind != DICTIONARY_PAGE
+                plain = self._last.encoding == PLAIN and self._last.kind != DICTIONARY_PAGE and packed.stream is None
                 self._layout = Layout.of(packed, self._last.values) if plain else None
                 yield self._last
             return
         ahead: deque[Future[Page]] = deque()
         for page in self._packed:
+            if page.stream is not None:
+                # Whoever takes it reads it; what comes before it is taken first.
+                while ahead:
+                    yield ahead.popleft().result()
+                yield self._page(page)
+                continue
             ahead.append(self._workers.submit(self._page, page))
             if len(ahead) > PAGES_AHEAD:
                 yield ahead.popleft().result()
@@ -150,6 +163,8 @@ class PageReader:
         return last, count
 
     def _page(self, page: PackedPage) -> Page:
+        if page.stream is not None:
+            return self._long_page(page.header, page.stream)
         page.check()
         header, body = page.header, page.body
         kind = header[1].value
@@ -160,24 +175,42 @@ class PageReader:
             return self._page_v2(_inner(header, 8), body, unpacked)
         if kind == DICTIONARY_PAGE:
             inner = _inner(header, 7)
-            none = np.empty(0, np.uint8)
-            return Page(kind, number(inner, 1), number(inner, 2), none, none, unpack(body, unpacked, self._codec))
+            return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, unpack(body, unpacked, self._codec))
+        raise NotAMatrix(f"page type {kind}")
+
+    def _long_page(self, header: Struct, body: PackedBody) -> Page:
+        """Return a page of which no more than the levels is unpacked."""
+        kind, unpacked, most = header[1].value, number(header, 2), self._most_at_once
+        if kind == DATA_PAGE:
+            inner = _inner(header, 5)
+            _check_v1(inner)
+            feed = Feed(body, self._codec, unpacked)
+            repetition, definition = feed.prefixed(most), feed.prefixed(most)
+            return Page(kind, number(inner, 1), number(inner, 2), repetition, definition, [], feed)
+        if kind == DATA_PAGE_V2:
+            inner = _inner(header, 8)
+            definition_bytes, repetition_bytes = _v2_levels(inner, min(unpacked, body.left, most))
+            repetition, definition = body.take(repetition_bytes), body.take(definition_bytes)
+            codec = self._codec if 7 not in inner or inner[7].value else 0
+            feed = Feed(body, codec, unpacked - repetition_bytes - definition_bytes)
+            return Page(kind, number(inner, 1), number(inner, 4), repetition, definition, [], feed)
+        if kind == DICTIONARY_PAGE:
+            if unpacked > most:
+                raise NotAMatrix("a dictionary that is too large")
+            inner = _inner(header, 7)
+            values = Feed(body, self._codec, unpacked).take(unpacked)
+            return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, [values])
         raise NotAMatrix(f"page type {kind}")
 
     def _page_v1(self, header: Struct, body: Sequence[Bytes]) -> Page:
-        if number(header, 3) != RLE or number(header, 4) != RLE:
-            raise NotAMatrix("levels in another encoding than RLE")
+        _check_v1(header)
         repetition, rest = _prefixed(body)
         definition, values = _prefixed(rest)
         return Page(DATA_PAGE, number(header, 1), number(header, 2), repetition, definition, values)
 
     def _page_v2(self, header: Struct, body: Bytes, unpacked: int) -> Page:
-        if number(header, 2):
-            raise NotAMatrix("a page with nulls")
-        definition, repetition = number(header, 5), number(header, 6)
+        definition, repetition = _v2_levels(header, min(unpacked, len(body)))
         levels = definition + repetition
-        if levels > len(body) or levels > unpacked:
-            raise NotAMatrix("levels are longer than their page")
         values: Sequence[Bytes] = [body[levels:]]
         if 7 not in header or header[7].value:
             values = unpack(values[0], unpacked - levels, self._codec)
@@ -191,6 +224,19 @@ class PageReader:
             body[repetition:levels],
             values,
         )
+
+
+def _check_v1(header: Struct) -> None:
+    if number(header, 3) != RLE or number(header, 4) != RLE:
+        raise NotAMatrix("levels in another encoding than RLE")
+
+
+def _v2_levels(header: Struct, most: int) -> tuple[int, int]:
+    """Return how many bytes the definition levels have, and how many the repetition levels."""
+    definition, repetition = number(header, 5), number(header, 6)
+    if definition + repetition > most:
+        raise NotAMatrix("levels are longer than their page")
+    return definition, repetition
 
 
 def _inner(header: Struct, field: int) -> Struct:

@@ -1,0 +1,195 @@
+"""Pages too long for memory, taken as they are unpacked.
+
+Writers end a page of nested lists where a row ends, so that one row of a long sequence is one page, of gigabytes. Such
+a page is read in pieces of its packed bytes; what is left to be unpacked is never more than a piece.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.parquet.packed import CODECS, PIECE, Bytes, NotAMatrix, PackedBody, pooled
+
+PADDING = 8
+"""Bytes that the kernel wants behind them."""
+INDEX_PIECE = 1 << 20
+"""Unpacked bytes of indices into a dictionary that are looked up at once."""
+MOST_LENGTH_BYTES = 5
+"""Bytes of the length that snappy begins with, seven bits each."""
+HISTORY = 1 << 16
+"""Bytes that copies of snappy go back at most: every encoder works on so many at a time."""
+
+
+class Feed:
+    """The unpacked bytes of some of a page's body, in order.
+
+    Parameters
+    ----------
+    body
+        The packed bytes; all that are left of them are read.
+    codec
+        How they are packed, by the format's number.
+    size
+        How many bytes there are when they are unpacked.
+
+    Raises
+    ------
+    NotAMatrix
+        From every method too: they are damaged, or packed in a way that cannot be unpacked bit by bit.
+    """
+
+    def __init__(self, body: PackedBody, codec: int, size: int) -> None:
+        self.left = size
+        self._body = body
+        name = CODECS.get(codec, "")
+        if name == "snappy":
+            self._fill = _Snappy(body, size).fill
+        elif name is None:
+            self._fill = self._fill_stored
+        elif name in {"gzip", "brotli", "zstd"}:
+            self._stream = pa.CompressedInputStream(pa.PythonFile(body, "r"), name)
+            self._fill = self._fill_unpacked
+        else:
+            raise NotAMatrix(f"a long page of codec {codec}")
+
+    def into(self, out: Bytes) -> None:
+        """Fill memory with the next bytes."""
+        if len(out) > self.left:
+            raise NotAMatrix("a page is not as long as it says")
+        self._fill(out)
+        self.left -= len(out)
+        if not self.left and self._body.left:
+            # The last bytes of the body mean nothing more, or too much; they count in the checksum.
+            rest = pooled(min(self._body.left, PIECE))
+            self._body.readinto(rest.data)
+            if self._body.left:
+                raise NotAMatrix("a page is not as long as it says")
+
+    def take(self, size: int) -> Bytes:
+        """Return the next bytes."""
+        if size > self.left:
+            raise NotAMatrix("a page is not as long as it says")
+        out = pooled(size)
+        self.into(out)
+        return out
+
+    def prefixed(self, most: int) -> Bytes:
+        """Return what the next four bytes are the length of; at most so many bytes."""
+        size = int.from_bytes(self.take(4).tobytes(), "little")
+        if size > most:
+            raise NotAMatrix("levels are longer than can be")
+        return self.take(size)
+
+    def _fill_stored(self, out: Bytes) -> None:
+        if self._body.readinto(out.data) != len(out):
+            raise NotAMatrix("a page is not as long as it says")
+
+    def _fill_unpacked(self, out: Bytes) -> None:
+        view, have = out.data, 0
+        while have < len(out):
+            try:
+                got = self._stream.readinto(view[have:])
+            except (OSError, pa.ArrowException) as error:
+                raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
+            if not got:
+                raise NotAMatrix("a page is not as long as it says")
+            have += got
+
+
+class _Snappy:
+    """Unpacks snappy from where it stopped."""
+
+    def __init__(self, body: PackedBody, size: int) -> None:
+        self._body = body
+        self._size = size
+        self._data = np.empty(0, np.uint8)
+        self._history = np.empty(0, np.uint8)
+        self._state = np.zeros(3, np.int64)
+        self._begun = False
+
+    def fill(self, out: Bytes) -> None:
+        filled = 0
+        while filled < len(out):
+            if not self._begun:
+                self._begin()
+            elif len(self._data) < HISTORY and self._body.left:
+                self._more()
+            before = filled
+            used, filled = kernels.unsnap(self._data, not self._body.left, out, filled, self._history, self._state)
+            if used < 0:
+                raise NotAMatrix("a page cannot be unpacked: corrupt snappy data")
+            self._data = self._data[used:]
+            if filled == before and not used and not self._body.left:
+                raise NotAMatrix("a page is not as long as it says")
+        self._history = np.concatenate([self._history, out[-HISTORY:]])[-HISTORY:]
+
+    def _begin(self) -> None:
+        """Read how many bytes there are."""
+        self._more()
+        size = used = 0
+        while used < len(self._data) and used < MOST_LENGTH_BYTES:
+            byte = int(self._data[used])
+            size |= (byte & 0x7F) << (7 * used)
+            used += 1
+            if byte < 0x80:
+                break
+        if size != self._size:
+            raise NotAMatrix("a page is not as long as it says")
+        self._data = self._data[used:]
+        self._begun = True
+
+    def _more(self) -> None:
+        """Put bytes behind those that are left."""
+        rest = len(self._data)
+        window = pooled(rest + min(PIECE, self._body.left))
+        window[:rest] = self._data
+        self._body.readinto(window[rest:].data)
+        self._data = window
+
+
+class PlainValues:
+    """The values of a page as they are."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def into(self, out: Bytes) -> None:
+        """Fill memory with the next values."""
+        self._feed.into(out)
+
+
+class DictionaryValues:
+    """The values of a page as indices into a dictionary."""
+
+    def __init__(self, feed: Feed, dictionary: NDArray[Any]) -> None:
+        self._feed = feed
+        self._dictionary = dictionary
+        self._width = int(feed.take(1)[0])
+        if self._width > 32:
+            raise NotAMatrix("indices that the dictionary does not have")
+        self._data = pooled(PADDING)
+        self._state = np.zeros(4, np.int64)
+
+    def into(self, out: Bytes) -> None:
+        """Fill memory with the next values."""
+        numbers = out.view(self._dictionary.dtype)
+        done = 0
+        while done < len(numbers):
+            rest = len(self._data) - PADDING
+            if rest < INDEX_PIECE // 2 and self._feed.left:
+                window = pooled(rest + min(INDEX_PIECE, self._feed.left) + PADDING)
+                window[:rest] = self._data[:rest]
+                self._feed.into(window[rest:-PADDING])
+                self._data = window
+            used, count = kernels.look_up_more(
+                self._data, not self._feed.left, self._width, self._dictionary, numbers[done:], self._state
+            )
+            if used < 0 or (not used and not count and not self._feed.left):
+                raise NotAMatrix("indices that the dictionary does not have")
+            self._data = self._data[used:]
+            done += count
