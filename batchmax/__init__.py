@@ -27,7 +27,7 @@ _HOMES = {
     "compare": "comparison",
     "worst_rows": "worst",
     "report": "reporting",
-    "score_batch": "scoring",
+    "score_batch": "batch_scoring",
     "score_options": "options",
     "ScoreOptions": "options",
     "BatchmaxError": "errors",

@@ -41,6 +41,8 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
     if status == Status.BAD_LABEL and job.label is not None:
         value = batch.slice(row, 1)
         given = _plain_value(value, job.label.name)
+        if job.nesting is not None and (given is None or (job.label.kind == "index" and 0 <= given < job.n_classes)):
+            return "the row has not as many labels as tokens", ""
         if job.label.kind == "distribution":
             if not job.label.sums_to_1:
                 return f"the labels are not {job.n_classes:,} numbers from 0 to 1", ""

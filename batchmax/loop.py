@@ -186,7 +186,14 @@ class BadRows:
             Naming the file, the row, what is wrong, and how to look at it.
         """
         bad = status <= LAST_BAD
-        if self._job.options.on_bad_row != "error" or not bad.any():
+        if self._job.options.on_bad_row != "error":
+            return
+        tokens = chunk.tokens
+        if tokens is not None and tokens.missing.any() and not bad[: tokens.first_missing].any():
+            at = chunk.origin.first_row + int(np.argmax(tokens.missing))
+            group = "" if chunk.origin.row_group is None else f" (row group {chunk.origin.row_group})"
+            raise bad_row(f"{chunk.origin.file}: row {at:,}{group}", "the logits are null")
+        if not bad.any():
             return
         row = int(np.argmax(bad))
         file, at, group = chunk.locate(row)

@@ -115,7 +115,7 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
             both.rotate()
             buffers.reset()
             try:
-                matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits)
+                matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits, chunk.known)
             except SparseVectorError as error:
                 raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
             scores = score_rows(matrix, labels, known, job, buffers.take)

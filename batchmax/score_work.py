@@ -43,15 +43,13 @@ class ScoreWork:
         """Compute a chunk's rows, refuse or settle bad ones, and count them; those that end with it in sequences."""
         job = self._job
         try:
-            matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits)
+            matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits, chunk.known)
         except SparseVectorError as error:
             raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
         if not self._looked and len(matrix):
             self._looked = True
             for doubt in doubts_about(matrix, job):
                 self.warn(doubt)
-        if chunk.known is not None:
-            known = chunk.known if known is None else np.minimum(known, chunk.known)
         numbers = self._start + self.tally.rows
         scores = score_rows(matrix, labels, known, job, buffers.take, numbers, chunk.tokens)
         self._bad_rows.refuse(chunk, scores.status)

@@ -1,7 +1,6 @@
-"""From logits to the columns that were asked for: one batch in, one batch out, no files.
+"""From logits to the columns that were asked for, no files.
 
-:func:`score_rows` is the arithmetic of a batch on matrices; :func:`score_table` wraps it in Arrow columns;
-:func:`score_batch` is both for people who have a batch in their hands.
+:func:`score_rows` is the arithmetic of a batch on matrices; :func:`score_table` wraps it in Arrow columns.
 """
 
 from __future__ import annotations
@@ -61,79 +60,17 @@ class Scores:
     weights: NDArray[np.float64] | None
 
 
-def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
-    """Return a batch with the columns that were asked for added: a pure function.
-
-    Parameters
-    ----------
-    batch
-        Any number of rows with a logits column, as a ``pyarrow.RecordBatch`` or a ``pyarrow.Table``. What is returned
-        is of the same kind.
-    options
-        As made by :func:`batchmax.score_options`; or give its keyword arguments directly. A batch has no place for
-        rejected rows and is no whole to judge, so ``rejects`` and ``fail_if`` are refused.
-
-    Raises
-    ------
-    UsageError
-        An option or column that cannot be, or something else than a batch.
-    BadRowError
-        A bad row, unless ``on_bad_row`` says otherwise.
-
-    Examples
-    --------
-    >>> import pyarrow as pa
-    >>> batch = pa.record_batch({"logits": [[1.0, 2.0]], "label": [1]})
-    >>> score_batch(batch, outputs="loss").column("loss").to_pylist()
-    [0.31326168751822286]
-    """
-    options = resolve_options(options, given)
-    if not isinstance(batch, pa.RecordBatch | pa.Table):
-        raise UsageError(
-            f"score_batch takes a pyarrow.RecordBatch or a pyarrow.Table, not a {type(batch).__name__}",
-            remedy="use batchmax.scan",
-        )
-    for option, value in (("--rejects", options.rejects), ("--fail-if", options.fail_if)):
-        if value is not None:
-            raise UsageError("one batch cannot do that", where=option, remedy="leave it out, or use score")
-    pieces = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
-    logits = find_logits(batch.schema, options)
-    lengths = (first_row_length(piece, logits) for piece in pieces)
-    job = plan_scoring(batch.schema, options, next(filter(None, lengths), None))
-    if options.limit is not None:
-        batch = batch.slice(0, options.limit)
-    if isinstance(batch, pa.RecordBatch):
-        return score_planned(batch, job)
-    scored, first_row = [], 0
-    for piece in batch.to_batches():
-        scored.append(score_planned(piece, job, first_row))
-        first_row += piece.num_rows
-    return pa.Table.from_batches(scored, job.schema)
-
-
-def score_planned(
-    batch: pa.RecordBatch, job: Job, first_row: int = 0, whole: str = "the batch", look: str = ""
-) -> pa.RecordBatch:
-    """Return a batch of a job with the columns that were asked for added, and its bad rows treated as was asked.
-
-    A bad row is told by its number in ``whole``, of which ``first_row`` is the number of the batch's first row.
-    """
-    scores = score_rows(*read_rows(batch, job), job, first_row=first_row)
-    policy, bad = job.options.on_bad_row, scores.status <= LAST_BAD
-    if policy == "error" and bad.any():
-        row = int(np.argmax(bad))
-        where = f"row {first_row + row:,} of {whole}"
-        raise bad_row(where, *describe_bad_row(batch, row, scores.status[row], job), look)
-    table = score_table(batch, scores, job)
-    return table.filter(pa.array(~bad)) if policy == "drop" else table
-
-
 def read_rows(
-    batch: pa.RecordBatch, job: Job, take: Take = np.empty, logits: Array | None = None
+    batch: pa.RecordBatch,
+    job: Job,
+    take: Take = np.empty,
+    logits: Array | None = None,
+    known: NDArray[np.uint8] | None = None,
 ) -> tuple[Array, Labels, Array | None]:
     """Return a batch's logits as a read-only matrix, its labels, and what is known of its rows' statuses.
 
-    ``logits`` is that matrix where it was read already; then the batch need not hold it.
+    ``logits`` is that matrix where it was read already; then the batch need not hold it. ``known`` is what was known of
+    the statuses before.
     """
     matrix, status = read_matrix(batch, job.logits, job.n_classes, take) if logits is None else (logits, None)
     if job.options.input == "probs":
@@ -148,6 +85,8 @@ def read_rows(
         labels = Labels(None, None, None, job.options.ignore_index)
     else:
         labels = read_labels(batch, job.label, job.n_classes, job.logits.dtype, job.options.ignore_index, take)
+    if known is not None:
+        status = known if status is None else np.minimum(status, known)
     return matrix, labels, status
 
 

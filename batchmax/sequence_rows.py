@@ -160,11 +160,10 @@ class SequenceRows:
         for name, array in columns.items():
             before = [open_[name] for open_ in self._open]
             here = array.slice(0, at) if n_ended else array.slice(0, 0)
-            whole[name] = pa.concat_arrays([*before, here]) if before and n_ended else here
+            whole[name] = pa.concat_arrays([*before, here]) if before and n_ended else _copied(here)
         if n_ended:
             self._open, self._length = [], 0
         if not tokens.ends and n_tokens > at:
-            # The memory of what was computed is used again.
             self._open.append({name: _copied(array.slice(at)) for name, array in columns.items()})
         self._length = 0 if tokens.ends else int(lengths[-1])
         fields = list(carried_columns(rows.slice(0, n_ended), self._job))
@@ -229,5 +228,5 @@ def _lists(values: pa.Array, lengths: Array, missing: NDArray[np.bool_], kind: p
 
 
 def _copied(array: pa.Array) -> pa.Array:
-    """Return an array in memory of its own."""
+    """Return an array in memory of its own: that of what was computed is used again before rows are written."""
     return pa.concat_arrays([array, array.slice(0, 0)]) if len(array) else array

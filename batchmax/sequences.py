@@ -143,6 +143,13 @@ class Tokens:
         """How many rows end here."""
         return self.n_rows - (not self.ends)
 
+    @property
+    def first_missing(self) -> int:
+        """How many tokens come before the first row that is null."""
+        return (
+            int(self.lengths[: int(np.argmax(self.missing))].sum()) if self.missing.any() else int(self.lengths.sum())
+        )
+
     def row_of(self, token: int) -> tuple[int, int]:
         """Return the row of a token, among these, and its place in that row."""
         ends = np.cumsum(self.lengths)

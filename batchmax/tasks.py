@@ -17,7 +17,7 @@ from batchmax.errors import DataError, UsageError
 from batchmax.job import Job, plan_scoring
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
-from batchmax.scoring import score_planned
+from batchmax.batch_scoring import score_planned
 from batchmax.threads import use_threads
 
 SLICE_BYTES = 24 << 20

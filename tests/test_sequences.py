@@ -1,0 +1,348 @@
+"""Sequences: against sums in plain float64 of their own, however rows are cut, read, and written."""
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchmax
+import batchmax.chunks
+import batchmax.sequence_source
+from batchmax.errors import BadRowError, UsageError
+
+LENGTHS = [5, 0, 7, 30, 1, 0, 0, 12, 3]
+
+
+def sequences(
+    lengths=LENGTHS, k=7, kind="list", dtype=np.float32, seed=0, nulls=(), label_nulls=(), spread=3.0, labels=None
+):
+    """Return a table of sequences: an id, logits and labels."""
+    rng = np.random.default_rng(seed)
+    n = sum(lengths)
+    values = pa.array((rng.standard_normal(n * k) * spread).astype(dtype))
+    offsets = np.arange(n + 1) * k
+    item = values.type
+    inner = {
+        "list": lambda: pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values),
+        "large_list": lambda: pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values),
+        "fixed": lambda: pa.FixedSizeListArray.from_arrays(values, type=pa.list_(item, k)),
+    }[kind]()
+    outer = np.concatenate([[0], np.cumsum(lengths)])
+    mask = pa.array([row in nulls for row in range(len(lengths))]) if nulls else None
+    make = pa.LargeListArray if kind == "large_list" else pa.ListArray
+    index = pa.int64() if kind == "large_list" else pa.int32()
+    rows = make.from_arrays(pa.array(outer, index), inner, mask=mask)
+    ids = rng.integers(0, k, n) if labels is None else labels
+    tokens = pa.array(ids, pa.int32(), mask=np.isin(np.arange(n), label_nulls) if len(label_nulls) else None)
+    return pa.table(
+        {
+            "id": np.arange(len(lengths)),
+            "logits": rows,
+            "labels": pa.ListArray.from_arrays(pa.array(outer, pa.int32()), tokens),
+        }
+    )
+
+
+def exact_losses(logits, labels, shift=0):
+    """Return the loss of each token of one row in float64; None without a label."""
+    losses = []
+    for place, row in enumerate(logits):
+        at = place + shift
+        if at >= len(labels) or labels[at] is None or labels[at] == -100:
+            losses.append(None)
+            continue
+        z = np.array(row, np.float64)
+        m = z.max()
+        losses.append(float(np.log(np.exp(z - m).sum()) - (z[labels[at]] - m)))
+    return losses
+
+
+def check_rows(table, scored, shift=0):
+    """Hold every row of an output against its input."""
+    assert scored.num_rows == table.num_rows
+    for row, out in zip(table.to_pylist(), scored.to_pylist(), strict=True):
+        assert row["id"] == out["id"]
+        assert row["labels"] == out["labels"]
+        want = exact_losses(row["logits"], row["labels"], shift)
+        assert [one is None for one in out["losses"]] == [one is None for one in want]
+        counted = [one for one in want if one is not None]
+        got = [one for one in out["losses"] if one is not None]
+        np.testing.assert_allclose(got, counted, rtol=3e-7)
+        assert out["n_tokens"] == len(counted)
+        assert out["sum_loss"] == pytest.approx(math.fsum(counted), rel=1e-7)
+        if counted:
+            assert out["mean_loss"] == pytest.approx(math.fsum(counted) / len(counted), rel=1e-7)
+            assert out["perplexity"] == pytest.approx(math.exp(out["mean_loss"]), rel=1e-6)
+        else:
+            assert out["mean_loss"] is None
+            assert out["perplexity"] is None
+        if "probs" in out:
+            assert [len(one) for one in out["probs"]] == [len(one) for one in row["logits"]]
+            for z, p in zip(row["logits"], out["probs"], strict=True):
+                z64 = np.array(z, np.float64)
+                e = np.exp(z64 - z64.max())
+                np.testing.assert_allclose(p, e / e.sum(), rtol=5e-7)
+
+
+WAYS = {
+    "rows of a few": {"row_group_size": 4},
+    "one row group": {},
+    "no dictionary, small pages": {"use_dictionary": False, "data_page_size": 64},
+    "pages of version 2": {"data_page_version": "2.0", "compression": "zstd"},
+    "split bytes": {"use_dictionary": False, "use_byte_stream_split": ["logits.list.element.list.element"]},
+}
+
+
+@pytest.mark.parametrize("path", ["batchmax", "pyarrow"])
+@pytest.mark.parametrize("piece", [1, 50, 1 << 20], ids=["a token at a time", "some", "all"])
+@pytest.mark.parametrize("kind", ["list", "large_list", "fixed"])
+@pytest.mark.parametrize("way", list(WAYS))
+def test_rows_are_right_however_they_are_cut(tmp_path, monkeypatch, way, kind, piece, path):
+    """Losses, what follows of them, and probabilities are those of plain sums, whatever a chunk is."""
+    monkeypatch.setenv("BATCHMAX_PARQUET", path)
+    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    table = sequences(kind=kind, label_nulls=[2, 3], k=3)
+    pq.write_table(table, tmp_path / "in.parquet", **WAYS[way])
+    out = tmp_path / "out.parquet"
+    summary = batchmax.score(tmp_path / "in.parquet", out, outputs="probs,loss")
+    scored = pq.read_table(out)
+    check_rows(table, scored)
+    assert scored.schema.field("probs").type.value_type.value_type == pa.float32()
+    assert scored.schema.names == ["id", "labels", "probs", "losses", "mean_loss", "sum_loss", "perplexity", "n_tokens"]
+    assert (summary.n_rows, summary.n_tokens) == (len(LENGTHS), sum(LENGTHS) - 2)
+    losses = [one for row in scored["losses"].to_pylist() for one in row if one is not None]
+    assert summary.mean_loss == pytest.approx(math.fsum(losses) / len(losses), rel=1e-7)
+    assert summary.bits_per_token == pytest.approx(summary.mean_loss / math.log(2))
+
+
+@pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
+def test_shifted_labels(tmp_path, monkeypatch, piece):
+    """Each token is held against the next label, the last against none, which says nothing of the row."""
+    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    table = sequences()
+    pq.write_table(table, tmp_path / "in.parquet")
+    batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="loss,status", shift=True)
+    scored = pq.read_table(tmp_path / "out.parquet")
+    check_rows(table, scored, shift=1)
+    for length, row in zip(LENGTHS, scored.to_pylist(), strict=True):
+        assert row["statuses"] == ["ok"] * (length - 1) + ["unlabelled"] * (length > 0)
+        assert row["status"] == "ok"
+
+
+@pytest.mark.parametrize("k", [1, 2, 40, 1000])
+def test_any_number_of_classes(tmp_path, k):
+    """Few classes and many, in float64 too."""
+    table = sequences(k=k, dtype=np.float64)
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=3)
+    batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="probs,log_probs,loss,status")
+    scored = pq.read_table(tmp_path / "out.parquet")
+    check_rows(table, scored)
+    for probs, logs in zip(scored["probs"].to_pylist(), scored["log_probs"].to_pylist(), strict=True):
+        for one, other in zip(probs, logs, strict=True):
+            np.testing.assert_allclose(np.exp(other), one, rtol=1e-12)
+
+
+def bad_rows_table(k=3):
+    """Return sequences with something odd in most of them, and the statuses of their tokens and of the rows."""
+    nan, inf = float("nan"), float("inf")
+    rows = [
+        ([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], [0, 1]),
+        (None, [0]),
+        ([[nan, 0.0, 0.0], [1.0, 2.0, 3.0]], [0, 1]),
+        ([None, [1.0, 2.0, 3.0]], [2, 2]),
+        ([[1.0, 2.0], [1.0, 2.0, 3.0]], [2, 2]),
+        ([[1.0, 2.0, 3.0]], None),
+        ([[1.0, 2.0, 3.0], [inf, 0.0, 0.0]], [-100, 0]),
+        ([[1.0, 2.0, 3.0], [1.0, -inf, 0.0]], [7, 1]),
+        ([[1.0, 2.0, 3.0], [1.0, 2.0, 0.0], [0.0, 2.0, 0.0]], [0, 1]),
+        ([[1.0, 2.0, 3.0]], [0, 1, 2]),
+        ([], []),
+        ([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]], [-100, 1]),
+    ]
+    table = pa.table(
+        {
+            "id": list(range(len(rows))),
+            "logits": pa.array([row[0] for row in rows], pa.list_(pa.list_(pa.float32()))),
+            "labels": pa.array([row[1] for row in rows], pa.list_(pa.int64())),
+        }
+    )
+    statuses = [
+        (["ok", "ok"], "ok"),
+        (None, "null_logits"),
+        (["nan_logit", "ok"], "nan_logit"),
+        (["null_logits", "ok"], "null_logits"),
+        (["bad_length", "ok"], "bad_length"),
+        (["unlabelled"], "unlabelled"),
+        (["ignored", "inf_logit"], "inf_logit"),
+        (["bad_label", "masked_label"], "bad_label"),
+        (["ok", "ok", "bad_label"], "bad_label"),
+        (["bad_label"], "bad_label"),
+        ([], "ok"),
+        (["ignored", "ok"], "ignored"),
+    ]
+    return table, statuses
+
+
+@pytest.mark.parametrize("path", ["batchmax", "pyarrow"])
+@pytest.mark.parametrize("piece", [1, 24, 1 << 20], ids=["a token at a time", "some", "all"])
+def test_odd_tokens_are_named(tmp_path, monkeypatch, piece, path):
+    """Each token has its status, the row the worst of them; of a bad token nothing else is known, nor of its row."""
+    monkeypatch.setenv("BATCHMAX_PARQUET", path)
+    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    table, statuses = bad_rows_table()
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=5)
+    out = tmp_path / "out.parquet"
+    summary = batchmax.score(tmp_path / "in.parquet", out, outputs="probs,loss,status", n_classes=3, on_bad_row="null")
+    bad = {"null_logits", "bad_length", "nan_logit", "inf_logit", "bad_label"}
+    for row, (tokens, whole) in zip(pq.read_table(out).to_pylist(), statuses, strict=True):
+        assert (row["statuses"], row["status"]) == (tokens, whole), row["id"]
+        if whole in bad:
+            assert [row[name] for name in ("mean_loss", "sum_loss", "perplexity", "n_tokens")] == [None] * 4
+        if tokens is None:
+            assert row["probs"] is None
+            assert row["losses"] is None
+            continue
+        assert [one is None for one in row["probs"]] == [one in bad - {"bad_label"} for one in tokens]
+        assert [one is None for one in row["losses"]] == [one not in {"ok", "masked_label"} for one in tokens]
+    assert summary.bad_rows == sum(whole in bad for _, whole in statuses)
+    assert summary.n_rows == len(statuses)
+
+
+@pytest.mark.parametrize("path", ["batchmax", "pyarrow"])
+@pytest.mark.parametrize("piece", [1, 24, 1 << 20], ids=["a token at a time", "some", "all"])
+def test_dropped_rows_leave_nothing(tmp_path, monkeypatch, piece, path):
+    """A row with a bad token is gone as a whole, though much of it was written already; rejects tell of it."""
+    monkeypatch.setenv("BATCHMAX_PARQUET", path)
+    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    table, statuses = bad_rows_table()
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=7)
+    out = tmp_path / "out.parquet"
+    batchmax.score(
+        tmp_path / "in.parquet",
+        out,
+        outputs="probs,log_probs,loss,status",
+        n_classes=3,
+        on_bad_row="drop",
+        rejects=tmp_path / "rejects.parquet",
+    )
+    bad = {"null_logits", "bad_length", "nan_logit", "inf_logit", "bad_label"}
+    kept = [row for row, (_, whole) in enumerate(statuses) if whole not in bad]
+    scored = pq.read_table(out)
+    assert scored["id"].to_pylist() == kept
+    whole = table.take(kept)
+    for row, found in zip(whole.to_pylist(), scored.to_pylist(), strict=True):
+        assert [len(one) for one in found["probs"]] == [3] * len(row["logits"])
+        for z, p, log_p in zip(row["logits"], found["probs"], found["log_probs"], strict=True):
+            e = np.exp(np.array(z, np.float64) - max(z))
+            np.testing.assert_allclose(p, e / e.sum(), rtol=3e-7)
+            np.testing.assert_allclose(np.exp(np.array(log_p, np.float64)), e / e.sum(), rtol=1e-6)
+    rejects = pq.read_table(tmp_path / "rejects.parquet")
+    assert rejects.schema.names == ["id", "labels", "file", "row", "status"]
+    gone = [(row, whole) for row, (_, whole) in enumerate(statuses) if whole in bad]
+    assert list(zip(rejects["row"].to_pylist(), rejects["status"].to_pylist(), strict=True)) == gone
+
+
+def test_a_bad_token_is_told(tmp_path):
+    """The first bad token of all is named: its row, its place, what is wrong."""
+    table, _ = bad_rows_table()
+    for rows, said in {
+        (0, 2): r"row 1, token 0 .*NaN at class 0",
+        (0, 1): r"row 1 \(row group 0\): the logits are null",
+        (0, 8): r"row 1, token 2 .*: the row has not as many labels as tokens",
+        (0, 9): r"row 1, token 0 .*: the row has not as many labels as tokens",
+        (0, 7): r"row 1, token 0 .*: label 7 is not a class",
+    }.items():
+        pq.write_table(table.take(list(rows)), tmp_path / "in.parquet")
+        with pytest.raises(BadRowError, match=said):
+            batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet")
+        with pytest.raises(
+            BadRowError, match=r"row 1 of the batch(, token [02])?: " + said.rpartition(": ")[2].rpartition(".*")[2]
+        ):
+            batchmax.score_batch(table.take(list(rows)).combine_chunks().to_batches()[0], n_classes=3)
+
+
+def test_top_k_without_probabilities(tmp_path):
+    """The largest classes of each token, the logs of their probabilities, and what all the others have together."""
+    table = sequences(k=50, spread=8.0)
+    pq.write_table(table, tmp_path / "in.parquet")
+    batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="loss", top_k=4)
+    scored = pq.read_table(tmp_path / "out.parquet")
+    assert "probs" not in scored.schema.names
+    for row, found in zip(table.to_pylist(), scored.to_pylist(), strict=True):
+        columns = [found[name] for name in ("top_k_classes", "top_k_log_probs", "tail_mass")]
+        assert {len(one) for one in columns} == {len(row["logits"])}
+        for z, classes, logs, tail in zip(row["logits"], *columns, strict=True):
+            z64 = np.array(z, np.float64)
+            order = np.argsort(-z64, kind="stable")
+            log_p = z64 - z64.max() - np.log(np.exp(z64 - z64.max()).sum())
+            assert classes == order[:4].tolist()
+            np.testing.assert_allclose(logs, log_p[order[:4]], rtol=3e-7, atol=1e-12)
+            np.testing.assert_allclose(tail, math.fsum(np.exp(log_p[order[4:]])), rtol=3e-7)
+
+
+def test_a_part_is_a_file_and_a_killed_run_goes_on(tmp_path, monkeypatch):
+    """A folder of parts has the rows of one file, and a limit takes rows, not tokens."""
+    table = sequences([9] * 30, k=100)
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=4)
+    monkeypatch.setattr("batchmax.plan.PART_BYTES", 1)
+    batchmax.score(tmp_path / "in.parquet", tmp_path / "folder", outputs="probs,loss")
+    batchmax.score(tmp_path / "in.parquet", tmp_path / "one.parquet", outputs="probs,loss")
+    assert pq.read_table(tmp_path / "folder").equals(pq.read_table(tmp_path / "one.parquet"))
+    batchmax.score(tmp_path / "in.parquet", tmp_path / "few.parquet", outputs="probs,loss", limit=11)
+    assert pq.read_table(tmp_path / "few.parquet").equals(pq.read_table(tmp_path / "one.parquet").slice(0, 11))
+
+
+def test_tables_readers_and_streams(tmp_path):
+    """A batch, a reader and a table as input give the rows of a file."""
+    table = sequences(k=11)
+    pq.write_table(table, tmp_path / "in.parquet")
+    batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="probs,loss,status")
+    want = pq.read_table(tmp_path / "out.parquet")
+    asked = {"outputs": "probs,loss,status"}
+    for found in (
+        batchmax.scan(tmp_path / "in.parquet", **asked).read_all(),
+        batchmax.scan(table, **asked).read_all(),
+        batchmax.score_batch(table, **asked),
+        pa.Table.from_batches([batchmax.score_batch(table.combine_chunks().to_batches()[0], **asked)]),
+    ):
+        assert found.schema.names == want.schema.names
+        assert found.to_pylist() == want.to_pylist()
+    batchmax.score(table, tmp_path / "of table.parquet", **asked)
+    assert pq.read_table(tmp_path / "of table.parquet").to_pylist() == want.to_pylist()
+
+
+def test_bits_per_byte(tmp_path):
+    """The losses in bits over the bytes of the text, told as text or as a number."""
+    table = sequences(k=11)
+    texts = ["é" * (3 * row + 1) for row in range(table.num_rows)]
+    table = table.append_column("text", pa.array(texts)).append_column("size", [[len(one.encode()) for one in texts]])
+    pq.write_table(table, tmp_path / "in.parquet")
+    total = sum(one for row in table.to_pylist() for one in exact_losses(row["logits"], row["labels"]))
+    for name in ("text", "size"):
+        summary = batchmax.score(
+            tmp_path / "in.parquet", tmp_path / f"{name}.parquet", outputs="loss", bytes=name, columns="id"
+        )
+        want = total / math.log(2) / sum(len(one.encode()) for one in texts)
+        assert summary.bits_per_byte == pytest.approx(want, rel=1e-6)
+        assert json.loads(summary.to_json())["bits_per_byte"] == summary.bits_per_byte
+
+
+def test_options_of_sequences_are_refused_elsewhere(tmp_path):
+    """Without sequences there is nothing to shift; with them a label a row, and a column a class, cannot be."""
+    flat = pa.table({"logits": [[1.0, 2.0]], "label": [0]})
+    for given in ({"shift": True}, {"bytes": "label"}):
+        with pytest.raises(UsageError, match=r"no sequences"):
+            batchmax.score_batch(flat, **given)
+    nested = pa.table({"logits": [[[1.0, 2.0]]], "label": [0]})
+    with pytest.raises(UsageError, match=r"one label a row, and rows are sequences"):
+        batchmax.score_batch(nested)
+    with pytest.raises(UsageError, match=r"no columns a class"):
+        batchmax.score_batch(nested, label="none", layout="wide")
+    with pytest.raises(UsageError, match=r"neither a number of bytes nor text"):
+        batchmax.score_batch(nested, label="none", bytes="logits")
+    deep = pa.table({"logits": [[[[1.0, 2.0]]]]})
+    with pytest.raises(UsageError, match=r"lists of lists"):
+        batchmax.score_batch(deep, logits="logits")
