@@ -38,6 +38,11 @@ class Origin:
     first_row: int
     row_group: int | None
 
+    def place(self, row: int, token: str = "") -> str:
+        """Return where a row is, counted from the first of these, in words."""
+        group = "" if self.row_group is None else f" (row group {self.row_group})"
+        return f"{self.file}: row {self.first_row + row:,}{token}{group}"
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
@@ -70,9 +75,10 @@ class Chunk:
 
     def place(self, row: int) -> str:
         """Return where a row of this chunk is, in words."""
-        file, at, group = self.locate(row)
-        token = "" if self.tokens is None else f", token {self.tokens.row_of(row)[1]:,}"
-        return f"{file}: row {at:,}{token}" + ("" if group is None else f" (row group {group})")
+        if self.tokens is None:
+            return self.origin.place(row)
+        row, token = self.tokens.row_of(row)
+        return self.origin.place(row, f", token {token:,}")
 
     def slice(self, start: int, rows: int, *, ends_group: bool) -> Chunk:
         """Return some rows of the chunk."""

@@ -190,9 +190,7 @@ class BadRows:
             return
         tokens = chunk.tokens
         if tokens is not None and tokens.missing.any() and not bad[: tokens.first_missing].any():
-            at = chunk.origin.first_row + int(np.argmax(tokens.missing))
-            group = "" if chunk.origin.row_group is None else f" (row group {chunk.origin.row_group})"
-            raise bad_row(f"{chunk.origin.file}: row {at:,}{group}", "the logits are null")
+            raise bad_row(chunk.origin.place(int(np.argmax(tokens.missing))), "the logits are null")
         if not bad.any():
             return
         row = int(np.argmax(bad))

@@ -118,7 +118,6 @@ class Recipe:
         position: int,
     ) -> int:
         """Read, work and write at the same time; return how many rows of the inputs are behind."""
-
         results: list[Result] = []
         job = self.source.job
 

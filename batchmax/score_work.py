@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from batchmax.chunks import Chunk
 from batchmax.errors import DataError
 from batchmax.loop import BadRows, Progress, Result

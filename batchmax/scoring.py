@@ -16,19 +16,14 @@ from numpy.typing import NDArray
 
 from batchmax import kernels
 from batchmax.activated import activated, mend_statuses, other_losses
-from batchmax.bad_rows import bad_row, describe_bad_row
-from batchmax.columns import find_logits
 from batchmax.columns_out import matrix_columns, pred_column, status_column, vector_column
-from batchmax.errors import UsageError
-from batchmax.job import Job, computed_fields, plan_scoring
+from batchmax.job import Job, computed_fields
 from batchmax.labels import Labels, read_labels
 from batchmax.losses import Rows, dense_losses, index_losses, softmax_rows
-from batchmax.matrices import first_row_length, read_matrix
+from batchmax.matrices import read_matrix
 from batchmax.memory import Take
-from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import (
     CLASS_OUTPUTS,
-    LAST_BAD,
     LAST_WITHOUT_LOSS,
     LAST_WITHOUT_PROBS,
     OUTPUTS,

@@ -86,7 +86,7 @@ class SequenceRows:
         columns = dict.fromkeys(self._kept, pa.nulls(0))
         for name in self._kept:
             ((_, columns[name]),) = computed_columns(scores, self._job, names=[name])
-        batch = self._rows(tokens, columns, self._scalars(tokens, scores, worst), worst)
+        batch = self._rows(tokens, columns, self._scalars(tokens, scores, worst))
         was_open_bad = self._drops and tokens.continues and self._worst <= LAST_BAD
         pieces, taken_back = (
             self._pieces(tokens, scores, worst, was_bad=was_open_bad) if self._streamed else ([], False)
@@ -139,15 +139,13 @@ class SequenceRows:
             total = np.where(infinite, np.inf, loss)
             mean = total / weight
             perplexity = np.exp(np.where(sums[1, :n_ended, 2] > 0, np.inf, nll) / counts)
-        values = {"mean_loss": (mean, nothing), "sum_loss": (total, bad), "perplexity": (perplexity, nothing)}
-        for name, (numbers, missing) in values.items():
+        columns = {"mean_loss": (mean, nothing), "sum_loss": (total, bad), "perplexity": (perplexity, nothing)}
+        for name, (numbers, missing) in columns.items():
             found[name] = vector_column(numbers, missing if missing.any() else None)
         found["n_tokens"] = vector_column(counts, bad if bad.any() else None)
         return found
 
-    def _rows(
-        self, tokens: Tokens, columns: dict[str, pa.Array], scalars: dict[str, pa.Array], worst: NDArray[np.uint8]
-    ) -> pa.RecordBatch:
+    def _rows(self, tokens: Tokens, columns: dict[str, pa.Array], scalars: dict[str, pa.Array]) -> pa.RecordBatch:
         """Return the rows that end here, and keep what is there of one that does not."""
         n_ended = tokens.n_ended
         lengths = tokens.lengths.copy()

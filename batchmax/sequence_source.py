@@ -32,7 +32,7 @@ ROWS_AT_ONCE = 1 << 12
 
 @dataclass(frozen=True)
 class TokenCut:
-    """How many tokens make a chunk, at how many a row group of the output ends with the row, and after how many rows."""
+    """How many tokens make a chunk, and after how many, or how many rows, a row group of the output ends with a row."""
 
     piece: int
     group: int

@@ -6,13 +6,11 @@ Knows where the bytes go and how they are encoded; not what they mean, nor when 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +19,7 @@ import pyarrow.parquet as pq
 from batchmax import __version__
 from batchmax.errors import OutputError
 from batchmax.journal import FileState
-from batchmax.parquet import CopiedColumns, EncodedChunk, FileWriter, Footer, FooterError, NestedColumn, ThriftError
+from batchmax.parquet import CopiedColumns, FileWriter, Footer, FooterError, ThriftError
 from batchmax.parquet.encoded import CODEC, ENCODINGS, METADATA
 from batchmax.parquet.footer import footer_of_schema
 from batchmax.parquet.matrix_pages import CODEC_NUMBERS
@@ -29,6 +27,7 @@ from batchmax.parquet.pages import BYTE_STREAM_SPLIT
 from batchmax.row_groups import RowGroupEncoder, writer_options
 from batchmax.sequence_rows import Piece
 from batchmax.storage import open_again, open_exclusively
+from batchmax.streamed_columns import StreamedColumns
 
 SUMMARY_KEY = "batchmax.summary"
 """The metadata that say what came out, in JSON."""
@@ -38,9 +37,6 @@ STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax", SUMMARY_K
 
 STALE_PREFIX = b"org.apache.spark."
 """Spark believes this schema rather than the file's, and would not show new columns."""
-
-STAGED = 1 << 20
-"""Bytes of what waits in a file that are taken at once."""
 
 CREATED_BY = f"batchmax version {__version__}"
 
@@ -79,7 +75,7 @@ class ParquetSink:
         self.rows = done.rows if done is not None else 0
         self._n_leaves = len((footer_of_schema(schema) if encoder is None else encoder.schema.footer).leaves)
         self._encoder = encoder
-        self._streams: Streams | None = None
+        self._streams: StreamedColumns | None = None
         with self._writing():
             descriptor = open_exclusively(path) if done is None or not done.size else open_again(path)
             self._file = os.fdopen(descriptor, "wb", buffering=0)
@@ -99,7 +95,7 @@ class ParquetSink:
             raise ValueError("pyarrow does not write in pieces")
         with self._writing():
             if self._streams is None:
-                self._streams = Streams(self._encoder, self._ours, self.path.parent, dtype, n_classes)
+                self._streams = StreamedColumns(self._encoder, self._ours, self.path.parent, dtype, n_classes)
             if taken_back:
                 self._streams.take_back()
             self._streams.add(pieces)
@@ -242,78 +238,6 @@ def kept_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
         for key, value in (metadata or {}).items()
         if key not in STALE_KEYS and not key.startswith(STALE_PREFIX)
     }
-
-
-class Streams:
-    """Columns of a row group that come in pieces: the first goes to its place, the others wait in files of their own.
-
-    A column chunk is in one piece in its file, so only one of them can be written as it comes.
-    """
-
-    def __init__(
-        self, encoder: RowGroupEncoder, file: FileWriter, folder: Path, dtype: np.dtype[Any], n_classes: int
-    ) -> None:
-        self._make = functools.partial(encoder.nested_column, dtype=dtype, n_classes=n_classes)
-        self._file = file
-        self._folder = folder
-        self._columns: dict[str, NestedColumn] = {}
-        self._waiting: dict[str, IO[bytes]] = {}
-        self._start = 0
-        self._marks: dict[str, tuple[Any, int]] = {}
-
-    def add(self, pieces: Sequence[Piece]) -> None:
-        """Append tokens."""
-        for piece in pieces:
-            column = self._columns.get(piece.name)
-            if column is None:
-                if not self._columns:
-                    self._start = self._file.size
-                elif piece.name not in self._waiting:
-                    self._waiting[piece.name] = tempfile.TemporaryFile(dir=self._folder)
-                column = self._columns[piece.name] = self._make(piece.name)
-            if piece.begins:
-                self._marks[piece.name] = column.mark(), column.n_bytes
-            made = column.pages(piece.rows)
-            waiting = self._waiting.get(piece.name)
-            if waiting is None:
-                self._file.stream(made)
-            else:
-                waiting.writelines(made)
-
-    def take_back(self) -> None:
-        """Take the row that was begun last out again."""
-        for name, (mark, size) in self._marks.items():
-            self._columns[name].take_back(mark)
-            if name in self._waiting:
-                self._waiting[name].seek(size)
-                self._waiting[name].truncate()
-            else:
-                self._file.take_back(self._start + size)
-
-    def end(self) -> dict[str, EncodedChunk]:
-        """Return the columns of the row group, and begin the next."""
-        chunks = {}
-        for name, column in self._columns.items():
-            if name in self._waiting:
-                chunks[name] = column.chunk(_drained(self._waiting[name]))
-            else:
-                chunks[name] = column.chunk(at=self._start)
-        self._columns, self._marks = {}, {}
-        return chunks
-
-    def close(self) -> None:
-        """Let go of the files."""
-        for file in self._waiting.values():
-            file.close()
-
-
-def _drained(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield what is in a file, and empty it."""
-    file.seek(0)
-    while data := file.read(STAGED):
-        yield data
-    file.seek(0)
-    file.truncate()
 
 
 class _Writing:

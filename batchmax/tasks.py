@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from batchmax.batch_scoring import score_planned
 from batchmax.columns import find_logits
 from batchmax.errors import DataError, UsageError
 from batchmax.job import Job, plan_scoring
 from batchmax.matrices import SparseVectorError, first_row_length
 from batchmax.options import ScoreOptions
-from batchmax.batch_scoring import score_planned
 from batchmax.threads import use_threads
 
 SLICE_BYTES = 24 << 20

@@ -145,7 +145,7 @@ def test_any_number_of_classes(tmp_path, k):
             np.testing.assert_allclose(np.exp(other), one, rtol=1e-12)
 
 
-def bad_rows_table(k=3):
+def bad_rows_table():
     """Return sequences with something odd in most of them, and the statuses of their tokens and of the rows."""
     nan, inf = float("nan"), float("inf")
     rows = [
@@ -330,7 +330,7 @@ def test_bits_per_byte(tmp_path):
         assert json.loads(summary.to_json())["bits_per_byte"] == summary.bits_per_byte
 
 
-def test_options_of_sequences_are_refused_elsewhere(tmp_path):
+def test_options_of_sequences_are_refused_elsewhere():
     """Without sequences there is nothing to shift; with them a label a row, and a column a class, cannot be."""
     flat = pa.table({"logits": [[1.0, 2.0]], "label": [0]})
     for given in ({"shift": True}, {"bytes": "label"}):

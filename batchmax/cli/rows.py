@@ -1,6 +1,6 @@
 """One row of logits and what is computed from it, once for each β.
 
-Nothing is computed here: the row goes through :func:`batchmax.scoring.score_batch`, as the rows of a file do.
+Nothing is computed here: the row goes through :func:`batchmax.batch_scoring.score_batch`, as the rows of a file do.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from batchmax.activations import ACTIVATIONS
 from batchmax.alternatives import activate, loss
 from batchmax.bad_rows import describe_bad_row
+from batchmax.batch_scoring import score_batch
 from batchmax.cli.text import printable
 from batchmax.errors import DataError
 from batchmax.job import plan_scoring
 from batchmax.options import ScoreOptions, score_options
 from batchmax.outputs import LAST_BAD, Status
-from batchmax.scoring import read_rows, score_batch
+from batchmax.scoring import read_rows
 from batchmax.source import ParquetSource
 
 Vector = NDArray[np.floating[Any]]

@@ -6,7 +6,7 @@ beside where rows and tokens begin is made here as well: which rows and tokens a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -121,7 +121,7 @@ class NestedColumn:
         """Forget the pages after a mark."""
         self._counts = mark
 
-    def chunk(self, pieces: Sequence[Any] = (), at: int | None = None) -> EncodedChunk:
+    def chunk(self, pieces: Iterable[Any] = (), at: int | None = None) -> EncodedChunk:
         """Return the column chunk: pieces that are still to be written, or where in the file they are already."""
         return EncodedChunk(pieces, self._counts.metadata(), at)
 

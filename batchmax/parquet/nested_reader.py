@@ -156,7 +156,7 @@ class SequenceReader:
 def first_inner_length(
     descriptor: int, chunk: Struct, column: SchemaColumn, most_page_bytes: int = MOST_PAGE_BYTES
 ) -> int | None:
-    """Return the length of the first inner list of a column chunk of lists of lists that is not empty; None without one.
+    """Return the length of the first inner list that is not empty in a column of lists of lists; None without one.
 
     No more is read than the first pages, and of long ones no more than their levels.
 
