@@ -27,6 +27,7 @@ from batchmax.outputs import OUTPUTS, TOP_K_OUTPUTS
 from batchmax.parquet_files import InputFile, arrow_schema, open_file
 from batchmax.plan import plan_parts
 from batchmax.scoring import Scores, read_rows, score_rows
+from batchmax.sequence_source import flattened
 from batchmax.source import ParquetSource, open_source
 from batchmax.storage import find_files
 from batchmax.stream_source import StreamSource
@@ -99,7 +100,7 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
     total = source.n_rows
     if total is not None and options.limit is not None:
         total = min(total, options.limit)
-    progress.start(total, None if total is None else total * job.row_bytes)
+    progress.start(total, None if total is None else total * source.row_bytes)
     parts = plan_parts(source.group_rows(), source.row_bytes)
     both = deque([Buffers(), Buffers()])
     with (
@@ -108,6 +109,8 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
         ThreadPoolExecutor(1, "read") as reader,
     ):
         chunks = limited(source.chunks(parts, Reading(job.columns_read, workers)), options.limit)
+        if job.nesting is not None:
+            chunks = flattened(chunks, tuple(job.carried.names))
         ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
         while (chunk := ahead.popleft().result()) is not None:
             ahead.append(reader.submit(next, chunks, None))
@@ -121,8 +124,7 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
             scores = score_rows(matrix, labels, known, job, buffers.take)
             bad_rows.refuse(chunk, scores.status)
             yield Seen(chunk, matrix, labels, scores)
-            rows = chunk.batch.num_rows
-            progress.advance(rows, rows * job.row_bytes)
+            progress.advance(chunk.rows_done, chunk.batch.num_rows * job.row_bytes)
 
 
 def loss_of_score(file: InputFile, options: ScoreOptions) -> str | None:
@@ -183,6 +185,7 @@ def _as_written(file: InputFile, options: ScoreOptions) -> ScoreOptions:
         said = _said(file)
         prefix, outputs, layout = said["options"]["prefix"], said["outputs"], said["layout"]
         label, classes = said["label"], said["classes"]
+        shift = options.shift or said["options"].get("shift", False)
         column = next((name for name in ("log_probs", "probs") if name in outputs), None)
         names = set(arrow_schema(file).names)
     except (KeyError, TypeError, ValueError):
@@ -207,5 +210,6 @@ def _as_written(file: InputFile, options: ScoreOptions) -> ScoreOptions:
         logits=pattern,
         input="log_probs" if column == "log_probs" else "probs",
         label=options.label or label,
+        shift=shift,
         classes=options.classes or (tuple(classes) if classes else None),
     )

@@ -70,13 +70,14 @@ def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool)
         probs[at] = whole[0, shown]
         if labels is not None:
             losses[at] = rows.nll[0]
-    said = f"{kept.file}: row {kept.row:,}."
+    said = f"{kept.file}: row {kept.row:,}" + (f", token {kept.token:,}." if kept.token is not None else ".")
+    kind = "row" if kept.token is None else "token"
     if was_asked:
-        title = f"Row {kept.number:,}"
+        title = f"Row {kept.number:,}" + ("" if kept.token is None else f", its token {kept.token:,}")
     elif job.label is not None:
-        title, said = "The row of largest loss", f"{said} Another: --row N."
+        title, said = f"The {kind} of largest loss", f"{said} Another: --row N."
     else:
-        title, said = "The row of least confidence", f"{said} Another: --row N."
+        title, said = f"The {kind} of least confidence", f"{said} Another: --row N."
     if kept.label is not None:
         said += f" Its label is {printable(names[kept.label], 60)}, its loss {number(float(losses[used]))} nats."
     return RowFacts(
@@ -93,6 +94,8 @@ def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool)
         losses=losses,
         used=used,
         n_classes=job.n_classes,
+        token=kept.token,
+        strip=kept.losses,
     )
 
 
@@ -110,18 +113,20 @@ def has_probs(kept: KeptRow) -> bool:
 def worst_table(table: pa.Table) -> TextTable:
     """Return the rows of largest loss as text."""
     is_one_file = len(set(table.column("file").to_pylist())) <= 1
-    first = ["row", *FIGURES] if is_one_file else ["file", "row", *FIGURES]
-    carried = [name for name in table.schema.names if name not in {"file", "row", *FIGURES}]
+    place = ["row", "token"] if "token" in table.schema.names[:3] else ["row"]
+    first = [*place, *FIGURES] if is_one_file else ["file", *place, *FIGURES]
+    carried = [name for name in table.schema.names if name not in {"file", *place, *FIGURES}]
     names = [*first, *carried[:MOST_COLUMNS]]
     columns = [[shown_value(value) for value in table.column(name)] for name in names]
-    said = f"The {table.num_rows:,} rows of largest loss, the worst first."
+    kind = "tokens" if len(place) > 1 else "rows"
+    said = f"The {table.num_rows:,} {kind} of largest loss, the worst first."
     if is_one_file and table.num_rows:
         said += f" All are of {printable(table.column('file')[0].as_py(), 300)}."
     if len(carried) > MOST_COLUMNS:
         said += f" {len(carried) - MOST_COLUMNS:,} more columns: batchmax show --worst {table.num_rows}."
     numbers = {at for at, name in enumerate(names) if _is_number(table.schema.field(name).type)}
     return TextTable(
-        "The worst rows",
+        f"The worst {kind}",
         [printable(name, 60) for name in names],
         list(zip(*columns, strict=True)),
         frozenset(numbers),

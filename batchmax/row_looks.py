@@ -5,7 +5,7 @@ Fed with rows as they go by; keeps one row, and counts that are bounded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from batchmax.job import Job
 from batchmax.outputs import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 from batchmax.passes import Seen
 from batchmax.scoring import carried_columns
+from batchmax.sequences import Tokens
 
 CONFIDENCE_BINS = 20
 MOST_PAIRS = 1 << 18
@@ -23,7 +24,10 @@ MOST_PAIRS = 1 << 18
 
 @dataclass(frozen=True, eq=False)
 class KeptRow:
-    """One row: where it is from, what it holds, its status, and its columns as a batch of one."""
+    """One row: where it is from, what it holds, its status, and its columns as a batch of one.
+
+    Of sequences, one token: its place in the row, and the losses of all of the row's tokens, NaN for none.
+    """
 
     file: str
     row: int
@@ -32,6 +36,8 @@ class KeptRow:
     label: int | None
     status: Status
     columns: pa.RecordBatch
+    token: int | None = None
+    losses: NDArray[np.float64] | None = None
 
 
 class RowLook:
@@ -43,7 +49,7 @@ class RowLook:
         Of the rows.
     number
         Which, from 0 over all of them; None: the one of largest loss, or without labels of least confidence, the first
-        of several.
+        of several. Of a sequence, the token of which that is so.
     """
 
     def __init__(self, job: Job, number: int | None) -> None:
@@ -52,11 +58,16 @@ class RowLook:
         self._job = job
         self._number = number
         self._largest = -np.inf
+        self._sequences = 0
+        self._open: list[NDArray[np.float64]] = []
+        self._goes_on = False
 
     def add(self, seen: Seen) -> None:
         """Look at some more rows."""
         n = len(seen.matrix)
-        if self._number is not None:
+        if seen.chunk.tokens is not None:
+            self._add_tokens(seen, seen.chunk.tokens)
+        elif self._number is not None:
             if self.rows <= self._number < self.rows + n:
                 self._keep(seen, self._number - self.rows)
         elif n:
@@ -66,6 +77,37 @@ class RowLook:
                 self._largest = float(interest[at])
                 self._keep(seen, at)
         self.rows += n
+
+    def _add_tokens(self, seen: Seen, tokens: Tokens) -> None:
+        row, place = tokens.places()
+        losses = seen.scores.losses if seen.scores.losses is not None else np.full(len(row), np.nan)
+        losses = np.where(seen.scores.status > LAST_WITHOUT_LOSS, losses, np.nan)
+        interest = self._interest(seen)
+        if self._number is not None:
+            interest = np.where(self._sequences + row == self._number, interest, -np.inf)
+        ends = np.cumsum(tokens.lengths)
+        before, self._open = self._open, []
+        kept, self._goes_on = self._goes_on and tokens.continues, False
+        if kept and self.kept is not None and self.kept.losses is not None:
+            self.kept = replace(self.kept, losses=np.concatenate([self.kept.losses, losses[: ends[0]]]))
+            self._goes_on = tokens.n_rows == 1 and not tokens.ends
+        at = int(np.argmax(interest)) if len(interest) else 0
+        if len(interest) and interest[at] > self._largest:
+            self._largest = float(interest[at])
+            self._keep(seen, at)
+            mine = int(row[at])
+            whole = [
+                *(before if mine == 0 and tokens.continues else []),
+                losses[ends[mine] - tokens.lengths[mine] : ends[mine]],
+            ]
+            if self.kept is not None:
+                number = self._sequences + mine
+                self.kept = replace(self.kept, number=number, token=int(place[at]), losses=np.concatenate(whole))
+            self._goes_on = mine == tokens.n_rows - 1 and not tokens.ends
+        if not tokens.ends:
+            last = losses[ends[-1] - tokens.lengths[-1] :]
+            self._open = [*(before if tokens.n_rows == 1 else []), last]
+        self._sequences += tokens.n_ended
 
     def _interest(self, seen: Seen) -> NDArray[np.float64]:
         losses, status = seen.scores.losses, seen.scores.status

@@ -188,9 +188,16 @@ def computed_columns(
 
 
 def carried_columns(batch: pa.RecordBatch, job: Job) -> list[tuple[pa.Field, pa.Array]]:
-    """Return the columns of a batch that are carried through, but those that were not read."""
+    """Return the columns of a batch that are carried through, but those that were not read.
+
+    Of a batch of tokens, labels and logits are those of tokens, and everything else is of their rows.
+    """
     names = set(batch.schema.names)
-    return [(field, _narrow(batch.column(field.name), field.type)) for field in job.carried if field.name in names]
+    fields = [field for field in job.carried if field.name in names]
+    if job.nesting is not None:
+        theirs = {field.name: field for field in job.nesting.schema}
+        fields = [field if batch.column(field.name).type == field.type else theirs[field.name] for field in fields]
+    return [(field, _narrow(batch.column(field.name), field.type)) for field in fields]
 
 
 def looks_like_probabilities(matrix: Array) -> bool:

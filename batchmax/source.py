@@ -163,7 +163,7 @@ class ParquetSource:
             return self.job.row_bytes
         groups = ((file, group) for file in self.files for group in range(file.metadata.num_row_groups))
         numbers: int = sum(self._groups.n_values(file, group) for file, group in groups)
-        return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(self.n_rows, 1))))
+        return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(int(self.n_rows), 1))))
 
     def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
         """Read the rows of some parts in order, in chunks that the inputs and options decide, never the machine.

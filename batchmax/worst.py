@@ -25,6 +25,9 @@ from batchmax.scoring import carried_columns
 NEEDED = ("pred", "confidence", "status")
 """What is computed of every row, besides the loss."""
 
+PLACE = ("file", "row")
+"""The columns that say where a row is from; a token has a third."""
+
 FIGURES = ("label", "pred", "p_label", "p_pred", "loss")
 """The columns after the carried ones."""
 
@@ -94,8 +97,11 @@ class WorstRows:
 
     def __init__(self, job: Job, n: int) -> None:
         self._job = job
+        self._place = PLACE if job.nesting is None else (*PLACE, "token")
         shown = job.label.name if job.label is not None and job.label.kind != "distribution" else None
-        self._carried = [field for field in job.carried if field.name != shown]
+        # The logits of sequences are no column of a token's.
+        left_out = {shown} if job.nesting is None else {shown, job.nesting.logits}
+        self._carried = [field for field in job.carried if field.name not in left_out]
         self._largest = Largest(n, self._schema(), job.options.memory_limit // 4)
 
     @property
@@ -111,7 +117,7 @@ class WorstRows:
             self._largest.add(losses, lambda rows: self._columns(seen, losses, rows))
 
     def _schema(self) -> pa.Schema:
-        names = {"file", "row", *FIGURES}
+        names = {*self._place, *FIGURES}
         carried = [
             pa.field(f"input_{field.name}" if field.name in names else field.name, decoded_type(field.type))
             for field in self._carried
@@ -120,8 +126,7 @@ class WorstRows:
         types = (pa.string() if by_name else pa.int64(), pa.string() if by_name else pa.int32(), *[pa.float64()] * 3)
         return pa.schema(
             [
-                pa.field("file", pa.string()),
-                pa.field("row", pa.int64()),
+                *(pa.field(name, pa.string() if name == "file" else pa.int64()) for name in self._place),
                 *carried,
                 *(pa.field(name, kind) for name, kind in zip(FIGURES, types, strict=True)),
             ]
@@ -137,9 +142,13 @@ class WorstRows:
             if job.classes is not None:
                 label = pa.array(job.classes, pa.string()).take(label)
             p_label = pa.array(np.exp(-scores.nll[rows]))
+        places = [rows]
+        if seen.chunk.tokens is not None:
+            places = [every[rows] for every in seen.chunk.tokens.places()]
         return [
             pa.array([seen.chunk.origin.file] * n, pa.string()),
-            pa.array(seen.chunk.origin.first_row + rows, pa.int64()),
+            pa.array(seen.chunk.origin.first_row + places[0], pa.int64()),
+            *(pa.array(place, pa.int64()) for place in places[1:]),
             *(taken(carried[field.name], rows) for field in self._carried),
             label,
             pred_column(scores.values["pred"][rows], job.classes),

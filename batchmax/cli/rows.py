@@ -17,8 +17,9 @@ from batchmax.activations import ACTIVATIONS
 from batchmax.alternatives import activate, loss
 from batchmax.bad_rows import describe_bad_row
 from batchmax.batch_scoring import score_batch
+from batchmax.cli import token_rows
 from batchmax.cli.text import printable
-from batchmax.errors import DataError
+from batchmax.errors import DataError, UsageError
 from batchmax.job import plan_scoring
 from batchmax.options import ScoreOptions, score_options
 from batchmax.outputs import LAST_BAD, Status
@@ -68,9 +69,28 @@ def from_values(values: Sequence[float], betas: Sequence[float | None], **given:
     return _row("", pa.record_batch(columns), _options(betas, given | {"n_classes": len(values)}))
 
 
-def from_files(inputs: list[str], number: int, betas: Sequence[float | None], **given: Any) -> Row:
-    """Return a row of files, counted from 0 over all of them."""
+def sequence(inputs: list[str], betas: Sequence[float | None], **given: Any) -> ScoreOptions | None:
+    """Return how the rows of files are read if they are sequences."""
     options = _options(betas, given)
+    if not token_rows.is_sequence(inputs, options[0]):
+        return None
+    if len(options) > 1:
+        raise UsageError("several of them go with one token", where="--beta", remedy="name it: --token 0")
+    return options[0]
+
+
+def from_files(
+    inputs: list[str], number: int, betas: Sequence[float | None], *, token: int | None = None, **given: Any
+) -> Row:
+    """Return a row of files, counted from 0 over all of them; of a sequence one token."""
+    options = _options(betas, given)
+    if token is not None:
+        if not token_rows.is_sequence(inputs, options[0]):
+            raise UsageError("the rows are no sequences", where="--token", remedy="leave it out")
+        origin, batch, job = token_rows.token_of(inputs, number, token, options[0])
+        # The label is the token's own by now.
+        k, classes = job.n_classes, job.classes
+        return _row(origin, batch, [replace(one, n_classes=k, classes=classes, shift=False) for one in options])
     source = ParquetSource(inputs, options[0])
     file, batch = source.row(number)
     options = [replace(one, n_classes=source.job.n_classes, classes=source.job.classes) for one in options]

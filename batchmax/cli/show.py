@@ -13,10 +13,11 @@ from batchmax.cli import options as shared
 from batchmax.cli.options import COMPUTE, READ, WRITE, is_quiet, option
 from batchmax.cli.text import number, printable
 from batchmax.errors import UsageError
-from batchmax.options import IfExists
+from batchmax.options import IfExists, ScoreOptions
 
 EXAMPLE = """\
 batchmax show logits.parquet --row 18223
+batchmax show sequences.parquet --row 3 --token 17
 batchmax show --values 0.95,0.99,0.98 --beta 1,500
 batchmax show --values 2,-inf,0.5 --label 2
 batchmax show --values 1,2 --alternatives --label 0
@@ -30,6 +31,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row", "
 @shared.command(example=EXAMPLE)
 @click.argument("inputs", metavar="[INPUT...]", nargs=-1)
 @option("--row", metavar="N", type=int, group=READ, help="Row to show, from 0, over all of INPUT.")
+@option("--token", metavar="N", type=int, group=READ, help="Token to show of a row that is a sequence, from 0.")
 @option("--worst", metavar="N", type=int, group=READ, help="Show the N rows of largest loss instead.")
 @option("--values", metavar="Z,Z,...", group=READ, help="Logits to show instead of a row.")
 @shared.find_logits
@@ -53,6 +55,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row", "
 def command(
     inputs: tuple[str, ...],
     row: int | None,
+    token: int | None,
     worst: int | None,
     values: str | None,
     beta: str | None,
@@ -64,6 +67,8 @@ def command(
     From logits z to softmax and cross-entropy: the naive powers, what is subtracted so that they do not
     overflow, the probabilities, their logarithms and the loss. With --values, --label is a class.
 
+    Of a sequence, a line a token and a strip of their losses, or with --token one of them like a row.
+
     With --worst, INPUT may also be what score wrote, and the rows of largest loss come with their columns.
     """
     from batchmax.cli import row_table, rows, tables
@@ -71,8 +76,8 @@ def command(
     everything, side_by_side = given.pop("all"), given.pop("alternatives")
     betas = numbers("--beta", beta) if beta is not None else [None]
     if worst is not None:
-        if row is not None or values is not None or everything or len(betas) > 1:
-            what = "--worst goes with none of --row, --values, --all and several --beta"
+        if row is not None or token is not None or values is not None or everything or len(betas) > 1:
+            what = "--worst goes with none of --row, --token, --values, --all and several --beta"
             raise UsageError(what, remedy="leave one of them out")
         _show_worst(list(inputs), worst, beta=betas[0], json=json, **given)
         return
@@ -90,8 +95,11 @@ def command(
     elif row is None or row < 0:
         what = "which row?" if row is None else f"there is no row {row}"
         raise UsageError(what, where="--row", remedy="the first is --row 0")
+    elif token is None and (found := rows.sequence(list(inputs), betas, **given)) is not None:
+        _show_sequence(list(inputs), row, found, everything=everything or side_by_side, json=json)
+        return
     else:
-        shown = rows.from_files(list(inputs), row, betas, **given)
+        shown = rows.from_files(list(inputs), row, betas, token=token, **given)
     if side_by_side:
         record = rows.alternatives(shown)
         click.echo(tables.json_line(record)) if json else row_table.show_alternatives(shown, record)
@@ -99,6 +107,14 @@ def command(
         click.echo(tables.json_line(rows.as_record(shown)))
     else:
         row_table.show(shown, everything=everything)
+
+
+def _show_sequence(inputs: list[str], row: int, options: ScoreOptions, *, everything: bool, json: bool) -> None:
+    from batchmax.cli import token_rows
+
+    line = token_rows.show(inputs, row, options, everything=everything, as_json=json)
+    if line is not None:
+        click.echo(line)
 
 
 def _show_worst(

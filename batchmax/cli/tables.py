@@ -86,6 +86,10 @@ def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:
             ("accuracy", number(summary.accuracy)),
             ("perplexity", number(summary.perplexity)),
         ]
+        if summary.n_tokens is not None:
+            pairs[1:1] = [("tokens with a loss", number(summary.n_tokens))]
+            bits = [("bits per token", summary.bits_per_token), ("bits per byte", summary.bits_per_byte)]
+            pairs += [(name, number(value)) for name, value in bits if value is not None]
     pairs.append(("odd rows", ", ".join(f"{number(count)} {name}" for name, count in odd.items()) or "none"))
     if summary.infinite_losses:
         pairs.append(("infinite losses", number(summary.infinite_losses)))

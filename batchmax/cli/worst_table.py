@@ -36,8 +36,9 @@ def show(found: pa.Table) -> None:
     common = os.path.commonpath(files) if len({os.path.isabs(file) for file in files}) == 1 else ""  # noqa: PTH117
     if common:
         console.print(Text(printable(common), style="bold"))
-    carried = found.column_names[2 : -len(HEADINGS)]
-    first = ["row", *HEADINGS]
+    where = ["row", "token"] if found.column_names[2] == "token" else ["row"]
+    carried = found.column_names[1 + len(where) : -len(HEADINGS)]
+    first = [*where, *HEADINGS]
     columns = [(HEADINGS.get(name, name), *_cells(found[name])) for name in first]
     if len(set(files)) > 1:
         names = [os.path.relpath(file, common or ".") for file in files]

@@ -25,7 +25,7 @@ from batchmax.report_page.charts import (
 from batchmax.report_page.facts import Facts, Made, RowFacts, TextTable
 from batchmax.report_page.headline import lead, tiles
 from batchmax.report_page.rankings import class_chart, pair_chart, pairs_of, slice_section
-from batchmax.report_page.row_charts import beta_chart, row_chart
+from batchmax.report_page.row_charts import row_charts
 
 __all__ = ["Facts", "Made", "RowFacts", "TextTable", "page"]
 
@@ -38,7 +38,7 @@ def page(facts: Facts) -> str:
     found = facts.evaluation
     with drawing():
         charts = _charts(facts)
-        row = None if facts.row is None else (row_chart(facts.row), beta_chart(facts.row))
+        row = None if facts.row is None else row_charts(facts.row)
         slices = (
             []
             if found is None

@@ -46,6 +46,8 @@ class RowFacts:
         Which of the betas the report was made with.
     n_classes
         How many there are in all.
+    token, strip
+        Of a sequence, which of its tokens this is, and the losses of all of them; None of any other row.
     """
 
     title: str
@@ -61,6 +63,8 @@ class RowFacts:
     losses: Vector
     used: int
     n_classes: int
+    token: int | None = None
+    strip: Vector | None = None
 
     @property
     def quantities(self) -> str:

@@ -6,15 +6,65 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from batchmax.report_page.canvas import INKS, Canvas
 from batchmax.report_page.charts import LONGEST_LABEL, WIDTH, Bar, Chart, draw_bars
-from batchmax.report_page.facts import RowFacts
+from batchmax.report_page.facts import RowFacts, Vector
 from batchmax.report_page.texts import label, number, printable
+
+MOST_TOKENS = 256
+"""Bars of a strip: of more tokens, some share one."""
 
 MOST_LINES = 4
 LINES = ("one", "two", "three", "four")
+
+
+def row_charts(row: RowFacts) -> list[Chart]:
+    """Draw everything there is about a row."""
+    charts = [row_chart(row), beta_chart(row)]
+    return charts if row.strip is None or row.token is None else [strip_chart(row.strip, row.token), *charts]
+
+
+def strip_chart(losses: Vector, token: int) -> Chart:
+    """Draw the losses of a sequence's tokens, in their order; where there are many, the largest of some together."""
+    n = len(losses)
+    step = -(-n // MOST_TOKENS)
+    starts = range(0, n, step)
+    largest = [_largest(losses[at : at + step]) for at in starts]
+    finite = [value for value in largest if value is not None and math.isfinite(value)]
+    top = max(finite, default=1.0) or 1.0
+    canvas = Canvas(WIDTH, 190)
+    axes = canvas.axes(46, 38, 14, 6)
+    axes.set_xlim(-0.5, len(largest) - 0.5)
+    axes.set_ylim(0, top)
+    axes.grid(visible=True, axis="y", clip_on=False)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(value) * step:,}"))
+    axes.set_ylabel("loss, nats")
+    axes.set_xlabel("token")
+    table = []
+    for place, (start, value) in enumerate(zip(starts, largest, strict=True)):
+        end = min(start + step, n)
+        where = f"token {start:,}" if step == 1 else f"tokens {start:,} to {end - 1:,}"
+        shown = "no loss" if value is None else f"loss {number(value)}"
+        height = 0.0 if value is None else min(value, top)
+        ink = "wrong" if start <= token < end else "bar"
+        axes.bar(place, height, 0.9 if len(largest) < MOST_TOKENS // 2 else 1.0, color=INKS[ink], clip_on=False)
+        canvas.mark(axes, place - 0.5, place + 0.5, 0, top, f"{where}: {shown}")
+        table.append((where, "" if value is None else number(value)))
+    caption = f"The losses of the row's {n:,} tokens in their order."
+    caption += f" Each bar is the largest of {step:,} tokens." if step > 1 else ""
+    caption += " The token of largest loss, shown beside, is red."
+    words = f"The losses of {n:,} tokens; the largest is {number(top)}."
+    return Chart("strip", "The loss along the row", caption, canvas.svg(words), ("token", "loss"), table)
+
+
+def _largest(losses: Vector) -> float | None:
+    known = losses[~np.isnan(losses)]
+    return float(known.max()) if len(known) else None
 
 
 def row_chart(row: RowFacts) -> Chart:
