@@ -59,6 +59,10 @@ def convert(
     options = replace(options or ScoreOptions(), outputs=(), label="none")
     out = local_path(os.fspath(out))
     source = open_source(src, options, mirrors=not is_file_path(out))
+    if source.job.nesting is not None:
+        raise UsageError(
+            "the rows are sequences, and there is one way to lay these out", remedy="score takes them as they are"
+        )
     output, rejects = open_outputs(source, out, options)
     name = source.job.logits.names[0].split(".")[-1] if len(source.job.logits.names) == 1 else "logits"
     if layout == "wide":

@@ -241,6 +241,8 @@ class _Gathering:
             notes.append(
                 "There are no labels: losses, accuracy and calibration cannot be told. Name their column with --label."
             )
+        if job.nesting is not None:
+            notes.append("The rows of the input are sequences: here every token of them counts as a row.")
         if self._pairs is not None and not self._pairs.is_exact:
             notes.append("More classes were confused than are counted: what occurred seldom is left out.")
         kept, row = self.look.kept, None

@@ -20,15 +20,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from batchmax.arrow import plain_type
+from batchmax.arrow import is_list, plain_type
 from batchmax.columns import OutputLayout
 from batchmax.errors import DataError
 from batchmax.finished import JOB_KEY, SUCCESS, read_manifest
 from batchmax.option_values import check_type
 from batchmax.options import FloatName, ScoreOptions
-from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, TOP_K_OUTPUTS
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, PLURALS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS
 from batchmax.parquet_files import InputFile, arrow_schema, open_file
 from batchmax.places import manifest_of
+from batchmax.sequences import row_fields
 from batchmax.sink import SUMMARY_KEY
 from batchmax.storage import refuse_streams_and_stores
 
@@ -76,6 +77,8 @@ class Claims:
         The new columns by what they are, in their order, with those of ``top_k``.
     inputs
         What is told of each input, or of very many together.
+    nested
+        Whether the rows are sequences.
     """
 
     options: ScoreOptions
@@ -85,6 +88,7 @@ class Claims:
     layout: OutputLayout
     dtype: FloatName
     inputs: tuple[Told, ...]
+    nested: bool = False
 
     @property
     def loss_dtype(self) -> np.dtype[Any]:
@@ -93,7 +97,7 @@ class Claims:
 
     def width(self, output: str) -> int:
         """Return how many columns an output has."""
-        is_wide = self.layout == "wide" and output not in TOP_K_OUTPUTS and OUTPUTS[output].kind == "matrix"
+        is_wide = self.layout == "wide" and output in OUTPUTS and OUTPUTS[output].kind == "matrix"
         return self.n_classes if is_wide else 1
 
 
@@ -267,6 +271,7 @@ def _claims(path: str, raw: bytes) -> Claims:
             loss=given.get("loss"),
             scale=tuple(given["scale"]) if "scale" in given else None,
             bias=tuple(given["bias"]) if "bias" in given else None,
+            shift=given.get("shift", False),
         )
         inputs = tuple(Told(file["size"], file["footer_sha256"], file.get("files", 1)) for file in said["inputs"])
         outputs = tuple(said["outputs"])
@@ -280,7 +285,8 @@ def _claims(path: str, raw: bytes) -> Claims:
             options=options,
             logits=str(options.logits if is_name else said["logits"]),
             n_classes=said["n_classes"],
-            outputs=(*outputs, *(TOP_K_OUTPUTS if options.top_k else ())),
+            outputs=(*outputs, *_top_k_outputs(options, nested="shift" in given)),
+            nested="shift" in given,
             layout=said["layout"],
             dtype=said["dtype"],
             inputs=inputs,
@@ -289,13 +295,23 @@ def _claims(path: str, raw: bytes) -> Claims:
         raise DataError("its metadata 'batchmax' make no sense", where=path, remedy=AGAIN) from error
 
 
+def _top_k_outputs(options: ScoreOptions, *, nested: bool) -> tuple[str, ...]:
+    if not options.top_k:
+        return ()
+    return TOP_K_OF_TOKENS if nested else TOP_K_OUTPUTS
+
+
 def _new_columns(path: str, schema: pa.Schema, claims: Claims) -> dict[str, tuple[str, ...]]:
     """Return the columns of each output: they come last, in the order that they were asked for."""
     widths = {name: claims.width(name) for name in claims.outputs}
-    first = len(schema) - sum(widths.values())
+    scalars = [claims.options.prefix + field.name for field in row_fields(claims.outputs)] if claims.nested else []
+    first = len(schema) - sum(widths.values()) - len(scalars)
+    if scalars and schema.names[first + sum(widths.values()) :] != scalars:
+        what = f"the last columns are not {', '.join(scalars)}, as the metadata say"
+        raise DataError(what, where=path, remedy=f"name the output itself, or {AGAIN}")
     columns: dict[str, tuple[str, ...]] = {}
     for output, width in widths.items():
-        wanted = claims.options.prefix + output
+        wanted = claims.options.prefix + (PLURALS.get(output, output) if claims.nested else output)
         for at in range(first, first + width):
             name = schema.names[at] if at >= 0 else None
             if name is None or not _is_called(name, output, wanted, claims) or not _is_kind(schema, at, output, claims):
@@ -317,8 +333,14 @@ def _is_called(name: str, output: str, wanted: str, claims: Claims) -> bool:
 def _is_kind(schema: pa.Schema, at: int, output: str, claims: Claims) -> bool:
     """Return whether a column has the type of an output."""
     kind = schema.field(at).type
+    if claims.nested:
+        if not is_list(kind):
+            return False
+        kind = kind.value_type
     number, label = pa.from_numpy_dtype(np.dtype(claims.dtype)), pa.string() if claims.options.classes else pa.int32()
-    if output in TOP_K_OUTPUTS:
+    if output == "tail_mass":
+        return bool(kind == number)
+    if output.startswith("top_k"):
         return bool(pa.types.is_list(kind)) and bool(
             kind.value_type == (label if output == "top_k_classes" else number)
         )

@@ -30,6 +30,7 @@ from batchmax.recomputation import Recomputation
 from batchmax.row_checks import Counts, RowChecks
 from batchmax.row_values import WrongRowError
 from batchmax.scored import AGAIN, Said, Scored, open_scored
+from batchmax.scored_tokens import ScoredTokens
 
 SAMPLE = 20
 """Rows that are worked out again unless said otherwise."""
@@ -138,7 +139,13 @@ def verify(
     _check_options(named, sample, seed, logits)
     progress = progress or Progress()
     scored = open_scored(os.fspath(file))
-    checks = RowChecks(scored)
+    tokens = ScoredTokens(scored) if scored.claims.nested else None
+    if tokens is not None and named:
+        raise UsageError(
+            "tokens of sequences are not worked out from inputs",
+            remedy="leave the inputs out: pages, rows and summary are checked without",
+        )
+    checks = RowChecks(scored if tokens is None else tokens.scored)
     recomputation = Recomputation(scored, named, logits) if named else None
     if recomputation is not None:
         checks.use_label(recomputation.label)
@@ -147,17 +154,19 @@ def verify(
         files=[one.path for one in scored.files],
         n_rows=scored.n_rows,
         n_classes=scored.claims.n_classes,
-        outputs=list(scored.columns),
+        outputs=list(scored.columns if tokens is None else tokens.scored.columns),
         bytes_read=scored.size,
     )
     progress.start(scored.n_rows, scored.size)
     for one in scored.files:
         progress.note(f"checking {one.path}: {one.metadata.num_rows:,} rows")
-        _check_file(one, scored, checks, found, progress)
+        _check_file(one, scored, checks, tokens, found, progress)
     found.summary = _check_summary(scored, checks.counts)
     found.sums = {name: {"off": off, "bound": checks.bound(name)} for name, off in checks.deviations.items()}
     found.compared = {name: sorted(others) for name, others in checks.compared.items()}
     found.notes = checks.notes
+    if tokens is not None and scored.claims.options.top_k:
+        found.notes.append("the columns of top k were decoded, and not held against probabilities")
     if recomputation is not None:
         progress.note(f"working out rows of {recomputation.files:,} input files")
         _recompute(scored, recomputation, SAMPLE if sample is None else sample, seed, found)
@@ -178,7 +187,14 @@ def _check_options(inputs: Sequence[Any], sample: int | None, seed: int, logits:
             )
 
 
-def _check_file(file: InputFile, scored: Scored, checks: RowChecks, found: Verification, progress: Progress) -> None:
+def _check_file(
+    file: InputFile,
+    scored: Scored,
+    checks: RowChecks,
+    tokens: ScoredTokens | None,
+    found: Verification,
+    progress: Progress,
+) -> None:
     """Check the pages of a file, decode its columns, and check its rows."""
     footer = file.footer
     if footer is None:
@@ -195,7 +211,7 @@ def _check_file(file: InputFile, scored: Scored, checks: RowChecks, found: Verif
             for column in footer.columns:
                 for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves)):
                     _check_pages(descriptor, file, footer, number, leaf, found, may_lack=column.name not in computed)
-            first += _check_rows(file, opened, number, first, checks)
+            first += _check_rows(file, opened, number, first, checks, tokens)
             progress.advance(parquet.metadata.row_group(number).num_rows, file.size // parquet.num_row_groups)
         opened.check_unchanged()
     found.row_groups += file.metadata.num_row_groups
@@ -216,15 +232,21 @@ def _check_pages(
     found.unchecked_pages += count.unchecked
 
 
-def _check_rows(file: InputFile, opened: OpenFile, group: int, first: int, checks: RowChecks) -> int:
+def _check_rows(
+    file: InputFile, opened: OpenFile, group: int, first: int, checks: RowChecks, tokens: ScoredTokens | None
+) -> int:
     """Decode a row group and check its rows; return how many they are."""
     metadata = opened.parquet.metadata.row_group(group)
     rows = 0
     for batch in whole_batches(file, opened, group, batch_rows(metadata)):
+        at_tokens = False
         try:
-            checks.add(batch)
+            own = batch if tokens is None else tokens.of(batch)
+            at_tokens = tokens is not None
+            checks.add(own)
         except WrongRowError as error:
-            row = first + rows + error.row
+            at = tokens.row_of(batch, error.row) if tokens is not None and at_tokens else error.row
+            row = first + rows + at
             where = f"{file.path}: row {row:,} (row group {group})"
             raise DataError(error.what, where=where, remedy=f"it was not written so: {AGAIN}") from error
         rows += batch.num_rows
@@ -251,6 +273,11 @@ def _expected(scored: Scored, counts: Counts, said: Said) -> dict[str, Any]:
     """Return what a summary must say, as far as the output's columns show it."""
     dropped = scored.claims.options.on_bad_row == "drop"
     wanted: dict[str, Any] = {"n_classes": scored.claims.n_classes}
+    if scored.claims.nested:
+        # What is counted are tokens; of rows that were dropped nothing is known.
+        if not dropped and "loss" in scored.columns and not counts.infinite_losses and counts.weight_sum:
+            wanted |= {"mean_loss": counts.loss_sum / counts.weight_sum, "n_tokens": counts.losses}
+        return wanted
     if "status" in scored.columns:
         seen = {name: int(count) for name, count in zip(STATUS_NAMES, counts.statuses.tolist(), strict=False) if count}
         bad = STATUS_NAMES[: LAST_BAD + 1]

@@ -14,6 +14,10 @@ same ones. Imports nothing from batchmax, so that what the files hold never depe
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
+import importlib
+import io
 import json
 import math
 import sys
@@ -40,6 +44,10 @@ BLOCK_VALUES = 2**18
 ROW_GROUP_BYTES = 16 * 2**20
 SPOOLED_BYTES = 256 * 2**20
 SPARK_VERSION = "4.0.0"
+ORDER = 5
+"""Characters before one that the model of text looks at."""
+MIXED = 2.0
+"""Characters seen for which the shorter context stands in a longer one."""
 
 Matrix = NDArray[Any]
 Columns = dict[str, Any]
@@ -322,13 +330,73 @@ def train_on_digits() -> Digits:
     )
 
 
+@dataclass(frozen=True)
+class Zen:
+    """Lines of text as a model of characters sees them.
+
+    ``texts`` are the lines, ``ids`` of each (n_tokens,) which character of ``characters`` each of its own is, and
+    ``logits`` of each (n_tokens, n_characters) float32 what the model says of the character after each.
+    """
+
+    characters: list[str]
+    texts: list[str]
+    ids: list[NDArray[np.int32]]
+    logits: list[Matrix]
+
+
+def train_on_license() -> Zen:
+    """Train a model of characters on the text of the licence, and return what it says of the Zen of Python.
+
+    How often a character followed the last ``ORDER`` of them, mixed with what the model of one less says, and so on
+    down to all characters alike: the interpolated n-grams of Jelinek and Mercer. Logits are the logs of these
+    probabilities.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        zen = importlib.import_module("this")
+    texts = [line for line in codecs.decode(zen.s, "rot13").lower().splitlines()[2:] if line]
+    seen = " ".join((DATA.parent / "LICENSE").read_text("utf-8").lower().split())
+    characters = sorted({*seen, *"".join(texts)})
+    place = {character: number for number, character in enumerate(characters)}
+    counts: dict[str, NDArray[np.float64]] = {}
+    for at, character in enumerate(seen):
+        for length in range(min(ORDER, at) + 1):
+            counts.setdefault(seen[at - length : at], np.zeros(len(characters)))[place[character]] += 1
+
+    def probabilities(context: str) -> NDArray[np.float64]:
+        shorter = probabilities(context[1:]) if context else np.full(len(characters), 1 / len(characters))
+        found = counts.get(context)
+        return shorter if found is None else (found + MIXED * shorter) / (found.sum() + MIXED)
+
+    ids = [np.array([place[character] for character in text], np.int32) for text in texts]
+    logits = [
+        np.log([probabilities(text[max(0, at + 1 - ORDER) : at + 1]) for at in range(len(text))]).astype(np.float32)
+        for text in texts
+    ]
+    return Zen(characters, texts, ids, logits)
+
+
+def make_sequences(path: Path) -> None:
+    """Write ``sequences.parquet``: a line of text a row, a list of logits a character."""
+    zen = train_on_license()
+    rows = [pa.array(list(row), pa.list_(pa.float32())) for row in zen.logits]
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    columns = {
+        "id": np.arange(len(rows)),
+        "text": pa.array(zen.texts),
+        "logits": pa.ListArray.from_arrays(pa.array(offsets), pa.concat_arrays(rows)),
+        "ids": pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(zen.ids))),
+    }
+    _write(path, columns, {"characters": "".join(zen.characters)})
+
+
 def make_data(folder: Path) -> None:
-    """Write ``digits.parquet``, ``layouts/``, ``labels/`` and the class names into ``folder``."""
+    """Write the digits, the sequences, ``layouts/``, ``labels/`` and the class names into ``folder``."""
     digits = train_on_digits()
     for name in ("layouts", "labels"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     whole = {"id": digits.ids, **LAYOUTS["list"].of(digits.logits), "label": digits.labels}
     _write(folder / "digits.parquet", whole, hugging_face_metadata(DIGIT_NAMES))
+    make_sequences(folder / "sequences.parquet")
 
     few = slice(FEW_ROWS)
     ids, labels, logits = digits.ids[few], digits.labels[few], digits.logits[few]

@@ -34,7 +34,7 @@ FLOORS = [
     {"worst", "table_files", "row_looks", "judging"},
     {"passes", "runs", "score_work"},
     {"recipe"},
-    {"loop", "row_checks", "recomputation"},
+    {"loop", "row_checks", "recomputation", "scored_tokens"},
     {"row_values", "row_answers"},
     {"provenance", "threads", "scored"},
     {"shards"},

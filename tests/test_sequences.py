@@ -346,3 +346,73 @@ def test_options_of_sequences_are_refused_elsewhere():
     deep = pa.table({"logits": [[[[1.0, 2.0]]]]})
     with pytest.raises(UsageError, match=r"lists of lists"):
         batchmax.score_batch(deep, logits="logits")
+
+
+def test_an_output_is_verified(tmp_path):
+    """Checksums, ranges, means and the summary hold of an output, and not all of them of one that was changed."""
+    table = sequences(k=9, label_nulls=[1, 8])
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=4)
+    out = tmp_path / "out.parquet"
+    every = "probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,status"
+    batchmax.score(tmp_path / "in.parquet", out, outputs=every, top_k=2, shift=True)
+    found = batchmax.verify(out)
+    assert set(found.summary) >= {"n_rows", "mean_loss", "n_tokens"}
+    assert found.compared["loss"] == ["probs"]
+    scored = pq.read_table(out)
+    for name, change in {
+        "losses": lambda rows: [[one and one + 0.01 for one in row] for row in rows],
+        "sum_loss": lambda rows: [one + 0.01 for one in rows],
+        "n_tokens": lambda rows: [one + 1 for one in rows],
+        "preds": lambda rows: [[(one + 1) % 9 for one in row] for row in rows],
+        "ranks": lambda rows: [row[:-1] for row in rows],
+    }.items():
+        at = scored.schema.get_field_index(name)
+        changed = pa.array(change(scored[name].to_pylist()), scored.schema.field(name).type)
+        # As our own pages have them, everything has a checksum.
+        pq.write_table(scored.set_column(at, name, changed), tmp_path / "x.parquet", write_page_checksum=True)
+        with pytest.raises(batchmax.DataError, match="row"):
+            batchmax.verify(tmp_path / "x.parquet")
+
+
+def test_tokens_count_as_rows(tmp_path):
+    """Figures, the worst rows and a report of sequences are those of their tokens, one a row."""
+    table = sequences(k=9, spread=2.0)
+    flat = pa.table(
+        {
+            "id": np.repeat(np.arange(len(LENGTHS)), LENGTHS),
+            "logits": table["logits"].combine_chunks().flatten(),
+            "label": table["labels"].combine_chunks().flatten(),
+        }
+    )
+    of_sequences, of_tokens = batchmax.evaluate(table, by="id"), batchmax.evaluate(flat, by="id")
+    for name in ("n_rows", "accuracy", "mean_loss", "ece", "brier", "slices"):
+        assert getattr(of_sequences, name) == getattr(of_tokens, name), name
+    worst, among = batchmax.worst_rows(table, 5), batchmax.worst_rows(flat, 5)
+    assert worst["loss"].to_pylist() == among["loss"].to_pylist()
+    starts = np.cumsum([0, *LENGTHS])[worst["row"].to_numpy()]
+    assert (starts + worst["token"].to_numpy()).tolist() == among["row"].to_pylist()
+    pq.write_table(table, tmp_path / "in.parquet")
+    page = tmp_path / "page.html"
+    batchmax.report(str(tmp_path / "in.parquet"), str(page), row=3)
+    text = page.read_text()
+    assert "The loss along the row" in text
+    assert "The worst tokens" in text
+
+
+@pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
+def test_the_strip_of_a_report_is_the_whole_row(monkeypatch, piece):
+    """However a row is cut, the losses of all of its tokens are drawn, and the token of largest loss is told."""
+    from batchmax.passes import open_rows, rows_of
+    from batchmax.row_looks import RowLook
+
+    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    table = sequences(k=9)
+    want = [exact_losses(row["logits"], row["labels"]) for row in table.to_pylist()]
+    worst = max(range(len(want)), key=lambda row: max(want[row], default=-1))
+    for number, row in ((None, worst), (3, 3), (8, 8)):
+        source = open_rows(table, batchmax.score_options(outputs="loss,pred,confidence"))
+        look = RowLook(source.job, number)
+        for seen in rows_of(source):
+            look.add(seen)
+        assert (look.kept.row, look.kept.token) == (row, int(np.argmax(want[row])))
+        np.testing.assert_allclose(look.kept.losses, want[row], rtol=3e-7)

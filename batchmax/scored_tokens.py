@@ -1,0 +1,134 @@
+"""The tokens of a scored output of sequences, as if each were a row: what checks of rows want to see.
+
+Whether lists of a row are as long as each other, and what is said of a row as a whole follows from its tokens, is
+checked here; the tokens themselves are for others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.arrow import column_array, is_list, plain_array, plain_type, valid_rows
+from batchmax.outputs import PLURALS, STATUS_NAMES, Status
+from batchmax.row_values import refuse
+from batchmax.scored import Scored
+from batchmax.sequences import Nesting, Tokens, extents, token_labels
+
+Array = NDArray[Any]
+
+SLACK = 1e-6
+"""What sums of losses may lose where the losses were rounded to float32, relative to them."""
+
+
+class ScoredTokens:
+    """Reads batches of rows as batches of tokens.
+
+    Parameters
+    ----------
+    scored
+        An output of sequences.
+
+    Attributes
+    ----------
+    scored
+        The same as an output of tokens, without what is said of rows as a whole and without ``top_k``.
+    """
+
+    def __init__(self, scored: Scored) -> None:
+        options = scored.claims.options
+        label = options.label if options.label in scored.schema.names else None
+        kept = {name: columns for name, columns in scored.columns.items() if name in PLURALS or name.endswith("probs")}
+        kept = {name: columns for name, columns in kept.items() if not name.startswith("top_k") and name != "tail_mass"}
+        names = {column for columns in kept.values() for column in columns}
+        fields = [
+            field.with_type(plain_type(field.type).value_type) if field.name in {*names, label} else field
+            for field in scored.schema
+        ]
+        self._lists = [columns[0] for columns in scored.columns.values()]
+        self._prefix = options.prefix
+        self._nesting = Nesting(scored.claims.logits, label, pa.schema(fields), is_large=False, shift=options.shift)
+        self._names = [field.name for field in fields if field.name in {*names, label}]
+        schema = pa.schema([field for field in fields if field.name in self._names])
+        claims = replace(scored.claims, outputs=tuple(kept), options=replace(options, shift=False, top_k=None))
+        self.scored = replace(scored, schema=schema, columns=kept, claims=claims)
+        self._label = label
+
+    def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the tokens of some rows.
+
+        Raises
+        ------
+        WrongRowError
+            Lists of a row that do not go together, or figures that do not follow from them.
+        """
+        lists = {name: plain_array(column_array(batch, name)) for name in self._lists}
+        first = next(iter(lists.values()))
+        valid = valid_rows(first)
+        lengths = _lengths(first, valid)
+        for name, array in lists.items():
+            others = valid_rows(array)
+            wrong = (others != valid) | (_lengths(array, others) != lengths)
+            refuse(wrong, lambda _, n=name: f"{n} has not as many values as {self._lists[0]}")
+        tokens = Tokens(batch, lengths, ~valid, 0, ends=True)
+        self._check_rows(batch, lists, valid)
+        columns = {name: _flat(lists[name], valid) for name in self._names if name in lists}
+        if self._label is not None:
+            labels, known = token_labels(tokens, self._nesting)
+            columns[self._label] = labels if known is None else _with_wrong(labels, known != Status.OK)
+        arrays = [columns[name] for name in self._names]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.scored.schema)
+
+    def row_of(self, batch: pa.RecordBatch, token: int) -> int:
+        """Return the row of a token of a batch."""
+        first = plain_array(column_array(batch, self._lists[0]))
+        return int(np.searchsorted(np.cumsum(_lengths(first, valid_rows(first))), token, side="right"))
+
+    def _check_rows(self, batch: pa.RecordBatch, lists: dict[str, pa.Array], valid: NDArray[np.bool_]) -> None:
+        """Check what is said of rows as a whole."""
+        losses = lists.get(self._prefix + "losses")
+        if losses is not None and self._prefix + "n_tokens" in batch.schema.names:
+            values = _flat(losses, valid)
+            known = valid_rows(values)
+            numbers = np.where(known, np.nan_to_num(values.fill_null(0).to_numpy(zero_copy_only=False), nan=0.0), 0.0)
+            row = np.repeat(np.arange(len(valid)), _lengths(losses, valid))
+            counts = np.bincount(row, weights=known, minlength=len(valid))
+            sums = np.bincount(row, weights=numbers.astype(np.float64), minlength=len(valid))
+            said = column_array(batch, self._prefix + "n_tokens")
+            there = valid_rows(said)
+            refuse(
+                there & (counts != said.fill_null(0).to_numpy()),
+                lambda at: f"n_tokens is {said[at]}, and {counts[at]:.0f} tokens have a loss",
+            )
+            total = column_array(batch, self._prefix + "sum_loss")
+            given = total.fill_null(0).to_numpy()
+            with np.errstate(invalid="ignore"):
+                off = ~((np.abs(given - sums) <= SLACK * np.abs(sums)) | (given == sums))
+            refuse(there & off, lambda at: f"sum_loss is {given[at]:.9g}, and the losses sum to {sums[at]:.9g}")
+        statuses = lists.get(self._prefix + "statuses")
+        if statuses is not None:
+            known_status = column_array(batch, self._prefix + "status")
+            refuse(
+                ~valid & (np.asarray(known_status.cast(pa.string())) != STATUS_NAMES[Status.NULL_LOGITS]),
+                lambda _: "a row that is null has another status than null_logits",
+            )
+
+
+def _lengths(array: pa.Array, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    _, counts = extents(array)
+    return np.where(valid, counts, 0).astype(np.int64)
+
+
+def _flat(array: pa.Array, valid: NDArray[np.bool_]) -> pa.Array:
+    return (array if valid.all() else array.filter(pa.array(valid))).flatten()
+
+
+def _with_wrong(labels: pa.Array, wrong: NDArray[np.bool_]) -> pa.Array:
+    """Return labels, with one that is no class where there is no right one."""
+    if is_list(labels.type):
+        return labels
+    return pa.array(np.where(wrong, -1, labels.fill_null(0).to_numpy()), labels.type, mask=~wrong & ~valid_rows(labels))
