@@ -175,7 +175,7 @@ class BadRows:
 
     def __init__(self, source: ParquetSource | StreamSource, job: Job) -> None:
         self._job = job
-        self._fields = rejects_schema(source.schema, job=job)
+        self._fields = rejects_schema(source.schema, nesting=job.nesting)
 
     def refuse(self, chunk: Chunk, status: Array) -> None:
         """Raise for the first bad row under the policy ``error``.

@@ -15,6 +15,7 @@ from batchmax.job import Job
 from batchmax.options import ScoreOptions
 from batchmax.parquet import Footer
 from batchmax.parquet_files import InputFile, pyarrow_only
+from batchmax.sequences import Nesting
 from batchmax.sink import input_codecs, kept_metadata, splits_bytes
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
@@ -95,14 +96,14 @@ def _first_filled(source: ParquetSource | StreamSource) -> Footer | None:
     return next((file.footer for file in source.files if file.metadata.num_rows), None)
 
 
-def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None, *, job: Job) -> pa.Schema:
+def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None, nesting: Nesting | None = None) -> pa.Schema:
     """Return the schema of rejected rows: everything of the input, then file, row and status.
 
     Of a file, which says the job that the output is of. Sequences are told without their logits, which need not fit
     into memory.
     """
-    if job.nesting is not None:
-        schema = pa.schema([field for field in schema if field.name != job.nesting.logits])
+    if nesting is not None:
+        schema = pa.schema([field for field in schema if field.name != nesting.logits])
     added: list[pa.Field] = []
     for field in REJECT_FIELDS:
         name = field.name

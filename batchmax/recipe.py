@@ -101,7 +101,7 @@ class Recipe:
         return Receipt(part.number, part.name, rows, size, rejects_size, json.dumps(work.state()))
 
     def _rejects_sink(self, path: Path, workers: ThreadPoolExecutor, done: FileState) -> ParquetSink:
-        schema = rejects_schema(self.source.schema, self.schema, job=self.source.job)
+        schema = rejects_schema(self.source.schema, self.schema, nesting=self.source.job.nesting)
         codecs = dict.fromkeys(schema.names, "SNAPPY")
         encoder = None
         if not pyarrow_only():

@@ -120,9 +120,7 @@ def _task(options: ScoreOptions, names: list[str]) -> Callable[[Iterator[pa.Reco
 
 def _without_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return a batch with the texts of ``status`` themselves, which is what Spark can read."""
-    columns = [
-        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
-    ]
+    columns = [_decoded(column) for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
@@ -182,6 +180,15 @@ def _field_of(column: Any, kind: Any, name: str) -> Any:
     return None
 
 
+def _decoded(column: pa.Array) -> pa.Array:
+    """Return a column without dictionaries, which Spark does not take."""
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    if pa.types.is_list(column.type) and pa.types.is_dictionary(column.type.value_type):
+        return column.cast(pa.list_(column.type.value_type.value_type))
+    return column
+
+
 def _quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
@@ -225,6 +232,7 @@ def _spark_type(kind: pa.DataType) -> Any:
         pa.float32(): types.FloatType,
         pa.float64(): types.DoubleType,
         pa.int32(): types.IntegerType,
+        pa.int64(): types.LongType,
         pa.bool_(): types.BooleanType,
         pa.string(): types.StringType,
     }[kind]()

@@ -97,6 +97,9 @@ def score_batches(
     step = max(1, SLICE_BYTES // max(job.row_bytes, job.result_bytes))
     first_row = 0
     for batch in batches:
+        if job.nesting is not None:
+            # Sequences are as long as they are; what they take is known of a batch.
+            step = max(1, SLICE_BYTES // max(1, batch.nbytes // max(1, batch.num_rows)))
         for start in range(0, max(1, batch.num_rows), step):
             piece = batch.slice(start, step)
             place = (first_row, whole) if whole is not None else (start, "a batch")

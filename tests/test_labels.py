@@ -265,7 +265,7 @@ def test_why():
             {},
             ["'label' (timestamp[us]) cannot hold labels", "--label none"],
         ),
-        ({"label": pa.list_(pa.list_(pa.int8()))}, None, {}, ["--label: column 'label'", "sequences"]),
+        ({"label": pa.list_(pa.list_(pa.int8()))}, None, {}, ["--label: column 'label'", "lists of lists"]),
         ({"label": pa.list_(pa.string())}, None, {}, ["does not hold numbers", "--label NAME"]),
         ({"label": pa.int8()}, ("3", "03"), {}, ["two class names are the same number"]),
     ],

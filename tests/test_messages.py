@@ -248,8 +248,8 @@ CASES = {
         ["sequences.parquet"],
         2,
         (
-            "sequences.parquet: --logits: column 'logits' (list<list<double>>) holds sequences, several rows of numbers in "
-            "one, and sequences are not supported; explode the column to one list of logits a row, or flatten it"
+            "sequences.parquet: --label: column 'label' (int64) has one label a row, and rows are sequences; "
+            "name a column of lists, one label for each token; or none: --label none"
         ),
     ),
     "a file cut short": (
@@ -301,7 +301,8 @@ CASES = {
         2,
         (
             "--fail-if: 'mean_los > 1' has no name 'mean_los' to compare; choose of n_rows, n_classes, mean_loss, "
-            "log_likelihood, accuracy, perplexity, bad_rows, bad_rate, infinite_losses, bytes_read, bytes_written, seconds"
+            "log_likelihood, accuracy, perplexity, bad_rows, bad_rate, infinite_losses, n_tokens, bits_per_token, "
+            "bits_per_byte, bytes_read, bytes_written, seconds"
         ),
     ),
     "half a condition": (
