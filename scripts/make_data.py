@@ -6,6 +6,7 @@
     scripts/make_data.py                                            # remake data/
     scripts/make_data.py big.parquet --rows 400000 --classes 1000   # 1.6 GB in row groups of 16 MiB
     scripts/make_data.py huge.parquet --rows 1000000 --classes 1000 --row-group-size 1000000
+    scripts/make_data.py text.parquet --rows 40 --tokens 512 --classes 32000    # 2.6 GB, a sequence a row
 
 A layout is a function from a matrix to Arrow columns, one line in the table ``LAYOUTS``; both jobs use the
 same ones. Imports nothing from batchmax, so that what the files hold never depends on the code they test.
@@ -264,6 +265,30 @@ def make_large(
             writer.write_table(table, row_group_size=stop - start)
 
 
+def make_large_sequences(
+    path: Path, n_rows: int, n_tokens: int, n_classes: int, *, compression: str = "snappy", seed: int = 0
+) -> None:
+    """Write ``n_rows`` sequences of ``n_tokens`` synthetic tokens each to ``path``, each in a row group of its own.
+
+    Tokens and their labels are the rows of `block`, one after the other. Without dictionaries: pyarrow decides about
+    them between rows only, and would keep one that holds every logit of a sequence.
+    """
+    token = pa.list_(pa.float32())
+    schema = pa.schema({"id": pa.int64(), "logits": pa.list_(token), "labels": pa.list_(pa.int64())})
+    n_blocks = -(-n_tokens // rows_a_block(n_classes))
+    offsets = pa.array([0, n_tokens], pa.int32())
+    with pq.ParquetWriter(path, schema, compression=compression, use_dictionary=False) as writer:
+        for row in range(n_rows):
+            blocks = [block(row * n_blocks + number, n_classes, seed) for number in range(n_blocks)]
+            logits, labels = (np.concatenate(parts)[:n_tokens] for parts in zip(*blocks, strict=True))
+            columns = {
+                "id": pa.array([row]),
+                "logits": pa.ListArray.from_arrays(offsets, as_list(logits)["logits"]),
+                "labels": pa.ListArray.from_arrays(offsets, pa.array(labels)),
+            }
+            writer.write_table(pa.table(columns, schema))
+
+
 def spool(records: Iterator[Any], schema: Any, path: Path) -> Any:
     """Write ``records`` to the Arrow file ``path`` and return them as one table that is mapped, not held."""
     with pa.ipc.new_file(path, schema) as sink:
@@ -435,6 +460,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("path", nargs="?", type=Path, metavar="PATH", help="a file to write; default: remake data/")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--tokens", type=int, metavar="N", help="a sequence of N tokens a row, as nested lists")
     parser.add_argument("--layout", choices=LAYOUTS, default="list")
     parser.add_argument("--dtype", choices=["float16", "float32", "float64", "int32"], help="of the elements")
     parser.add_argument("--row-group-size", type=int, metavar="ROWS", help="default: 16 MiB of logits")
@@ -448,6 +474,15 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--dtype cannot be chosen for the layout {given.layout}")
     if given.classes < 1 or given.rows < 0:
         parser.error("--classes is at least 1, --rows at least 0")
+    if given.tokens is not None:
+        if given.tokens < 1:
+            parser.error("--tokens is at least 1")
+        if given.layout != "list" or given.dtype or given.row_group_size:
+            parser.error("--tokens writes nested lists of float32, a row group each; leave out the other options")
+        make_large_sequences(
+            given.path, given.rows, given.tokens, given.classes, compression=given.compression, seed=given.seed
+        )
+        return
     make_large(
         given.path,
         given.rows,

@@ -37,6 +37,9 @@ def some_results():
     late = Contender("duckdb", [], failure="not done after 300 s")
     entry = measurement(late, suite="jobs", case="k32k", scale=4, output="snappy")
     found.measurements["jobs/k32k/4/snappy/duckdb"] = entry
+    for who, seconds in {"batchmax": 2.0, "polars": 9.0, "torch": 11.0, "torch-ahead": 10.0}.items():
+        entry = measurement(Contender(who, []), suite="sequences")
+        found.measurements[f"sequences/{who}"] = entry | {"seconds": spread([seconds]), "peak": spread([3e8])}
     for threads in (1, 2):
         for width in suites.WIDTHS:
             for who, seconds in {"batchmax": 0.1, "torch-out": 0.3, "copy": 0.01}.items():
@@ -82,6 +85,14 @@ def test_tables_show_medians_and_failures():
     assert cells["**batchmax**"] == ["2.00 s, 0.30 GB", "2.00 s, 0.30 GB", "–"]
     assert cells["DuckDB, SQL"] == ["–", "too long", "–"]
     assert "SciPy and pyarrow" not in cells
+
+
+def test_sequences_are_shown_where_they_were_measured():
+    """The section has a table of sequences, with everybody who took part, or no word of them."""
+    results = some_results()
+    assert "| Polars, streaming | 9.00 s, 0.30 GB |" in tables.sequences(results)
+    assert tables.sequences(results) in tables.section(results, [])
+    assert "sequences" not in tables.section(Results(), [])
 
 
 def test_the_page_of_all_figures_holds_every_measurement():
@@ -132,6 +143,7 @@ def test_bars_compare_the_right_figures():
     assert lines["k32k, 4 × rows: Polars' time / ours"] == ("4.50", "MISSED")
     assert lines["k1000, 1 × rows: Polars' time / ours"] == ("4.50", "")
     assert lines["k1000, 4 × rows: the best PyTorch script's time / ours"] == ("5.00", "holds")
+    assert lines["sequences, loss only: the fastest peer's time / ours"] == ("4.50", "holds")
     assert lines["kernel, K = 10: GB/s of ours / PyTorch softmax with out="] == ("3.00", "MISSED")
     assert lines["peak memory on 10 GB, in GB"] == ("0.600", "holds")
     assert lines["peak memory, on 10 GB / on 1 GB"] == ("1.18", "MISSED")
@@ -300,6 +312,45 @@ def test_missing_rows_are_seen(tmp_path):
             peers.main(["check", str(ours), str(theirs)])
 
 
+@pytest.mark.parametrize("codec", ["snappy", "none"])
+@pytest.mark.parametrize("name", suites.SEQUENCE_WRITERS)
+def test_a_peer_scores_sequences(name, codec, tmp_path):
+    """Losses of the tokens of each sequence, and their mean, over row groups of sequences of any length."""
+    pytest.importorskip(name.partition("-")[0])
+    rng = np.random.default_rng(6)
+    lengths, n_classes = [3, 1, 5, 2], 7
+    sequences = [(5 * rng.standard_normal((n, n_classes))).astype(np.float32) for n in lengths]
+    labels = [rng.integers(0, n_classes, n) for n in lengths]
+    nested = pa.array([list(map(list, rows)) for rows in sequences], pa.list_(pa.list_(pa.float32())))
+    table = pa.table({"id": range(4), "logits": nested, "labels": pa.array(labels, pa.list_(pa.int64()))})
+    source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pq.write_table(table, source, row_group_size=2)
+    peers.main([f"{name}-sequences", str(source), str(target), codec, str(n_classes)])
+    found = pq.read_table(target)
+    assert found["id"].to_pylist() == [0, 1, 2, 3]
+    for rows, of_rows, losses, mean in zip(sequences, labels, found["losses"], found["mean_loss"], strict=True):
+        wide = rows.astype(np.float64)
+        expected = np.log(np.exp(wide).sum(axis=1)) - wide[np.arange(len(wide)), of_rows]
+        np.testing.assert_allclose(losses.as_py(), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(mean.as_py(), expected.mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("column", ["id", "losses", "mean_loss", "lengths", None])
+def test_a_wrong_sequence_is_seen(column, tmp_path):
+    """The check names what differs, the lengths of sequences among it, and is silent where two outputs agree."""
+    table = {"id": [1, 2], "losses": [[0.7, 0.1], [0.3]], "mean_loss": [0.4, 0.3]}
+    changes = {"losses": [[0.7, 0.2], [0.3]], "lengths": [[0.7], [0.1, 0.3]], "id": [2, 1], "mean_loss": [0.4, 0.4]}
+    named = "losses" if column == "lengths" else column
+    paths = [str(tmp_path / "ours.parquet"), str(tmp_path / "theirs.parquet")]
+    for path, columns in zip(paths, (table, table | ({named: changes[column]} if column else {})), strict=True):
+        pq.write_table(pa.table(columns), path)
+    if column is None:
+        peers.main(["check-sequences", *paths])
+        return
+    with pytest.raises(SystemExit, match=f"in: {named}$"):
+        peers.main(["check-sequences", *paths])
+
+
 # The whole
 
 
@@ -320,12 +371,15 @@ def test_a_quick_run_measures_everything(tmp_path):
     wanted = ["jobs/k1000/1/snappy/batchmax", "jobs/k1000/1/snappy/cp", "jobs/k1000/1/snappy/cp-out"]
     wanted += [f"jobs/k1000/1/snappy/{peer}" for peer in suites.installed(["polars", "duckdb"], print)]
     wanted += ["jobs/k1000/1/loss/batchmax", "jobs/k1000/1/loss/pyarrow-read"]
+    wanted += ["sequences/batchmax", "sequences/pyarrow-read"]
+    wanted += [f"sequences/{peer}" for peer in suites.installed(["polars"], print)]
     wanted += ["kernels/1/1000/batchmax", "kernels/1/1000/copy", "sizes/0.001"]
     wanted += [f"startup/{name}" for name in tables.STARTS]
     assert set(wanted) <= set(found)
     assert "jobs/k1000/1/snappy/scipy" not in found
     assert "Polars' time / ours" in done.stdout
-    assert [one.name for one in (tmp_path / "quick").iterdir() if one.name != "quick-results"] == ["k1000.parquet"]
+    kept_inputs = {one.name for one in (tmp_path / "quick").iterdir()} - {"quick-results"}
+    assert kept_inputs == {"k1000.parquet", "sequences.parquet"}
 
     bench(*quick, "--only", "jobs", "--cases", "digits", "--peers", "cp")
     more = json.loads(path.read_text())["measurements"]

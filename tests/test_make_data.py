@@ -195,6 +195,22 @@ def test_one_large_row_group_is_spooled(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plain.parquet", "spooled.parquet"]
 
 
+def test_large_sequences_hold_the_same_tokens(tmp_path, monkeypatch):
+    """A row group a sequence, no dictionaries, and the tokens and labels those of a file of plain rows."""
+    monkeypatch.setattr(make_data, "BLOCK_VALUES", 70)
+    plain, path = tmp_path / "plain.parquet", tmp_path / "sequences.parquet"
+    make_data.make_large(plain, 60, 7)
+    make_data.main([str(path), "--rows", "3", "--tokens", "20", "--classes", "7"])
+    footer, table = pq.read_metadata(path), pq.read_table(path)
+    assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [1, 1, 1]
+    assert not any(footer.row_group(i).column(j).has_dictionary_page for i in range(3) for j in range(3))
+    assert table["id"].to_pylist() == [0, 1, 2]
+    assert [len(row) for row in table["logits"]] == [20, 20, 20]
+    for many, one in (("logits", "logits"), ("labels", "label")):
+        tokens = [token for row in table[many].to_pylist() for token in row]
+        assert tokens == pq.read_table(plain)[one].to_pylist()
+
+
 @pytest.mark.parametrize("n_classes", [2, 10, 1000])
 def test_labels_go_with_the_logits(tmp_path, n_classes):
     """Accuracy is far from chance and far from perfect, whatever the number of classes."""

@@ -63,6 +63,13 @@ def job_ratio(case: str, scale: int, output: str, above: list[str], below: list[
     return lambda results: ratio(best(results, above), best(results, below))
 
 
+def sequences_ratio(results: Results) -> float | None:
+    """Compare the fastest peer with ours on sequences."""
+    times = [results.median(f"sequences/{name}") for name in ("polars", "torch", "torch-ahead")]
+    known = [time for time in times if time is not None]
+    return ratio(min(known, default=None), results.median("sequences/batchmax"))
+
+
 def kernel_ratio(n_classes: int) -> Measured:
     """Return how to compare our kernel with PyTorch's, at the most threads measured."""
 
@@ -89,6 +96,7 @@ def bars() -> list[Bar]:
         found.append(Bar(f"k1000, {at}, plain out: our time / cp of the same bytes", 2, None, plain, at_most=True))
         loss = job_ratio("k1000", scale, "loss", ours, ["pyarrow-read"])
         found.append(Bar(f"k1000, {at}, loss only: our time / pyarrow reading", 0.6, None, loss, at_most=True))
+    found.append(Bar("sequences, loss only: the fastest peer's time / ours", 4, None, sequences_ratio))
     for width, limit, aim in ((10, 4, 8), (100, 1.2, 1.5), (1000, 1, 1.3), (32_000, 1, 1.3), (131_072, 1, 1.3)):
         what = f"kernel, K = {width:,}: GB/s of ours / PyTorch softmax with out="
         found.append(Bar(what, limit, aim, kernel_ratio(width)))

@@ -5,6 +5,9 @@
     peers.py NAME SOURCE TARGET CODEC CLASSES    # read SOURCE, write id, label, probs and loss to TARGET
     peers.py check OURS THEIRS                   # exit 1, saying what differs, unless both hold the same
 
+Names that end in ``-sequences`` read a sequence a row (nested lists of logits, a list of labels) and write id, the
+losses of its tokens, and their mean; ``check-sequences`` compares those.
+
 Nothing here knows batchmax or how a process is measured, and a peer imports what it needs only. Row groups hold about
 16 MiB of logits, in and out; statistics and dictionaries, which say nothing about floats, are left out wherever a
 library lets them be; buffers are used again wherever a library takes them.
@@ -16,7 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 ROW_GROUP_BYTES = 16 * 2**20
@@ -131,6 +134,61 @@ def pyarrow_scan(source: str, *_: Any) -> None:
         pass
 
 
+# Sequences: one more level of lists
+
+
+def polars_sequences(source: str, target: str, codec: str, n_classes: int) -> None:
+    """Polars, streaming: tokens as rows, arrays of fixed width, and the losses gathered again."""
+    import polars as pl
+
+    compression: Any = "uncompressed" if codec == "none" else codec
+    z, top = pl.col("z"), pl.col("top")
+    (
+        pl.scan_parquet(source)
+        .explode("logits", "labels")
+        .with_columns(z=pl.col("logits").list.to_array(n_classes))
+        .with_columns(top=z.arr.max(), of_label=z.arr.get(pl.col("labels")))
+        .with_columns(total=(z - top).arr.eval(pl.element().exp(), as_list=False).arr.sum())
+        .select("id", loss=pl.col("total").log() + top - pl.col("of_label"))
+        .group_by("id", maintain_order=True)
+        .agg(losses=pl.col("loss"), mean_loss=pl.col("loss").mean())
+        .sink_parquet(target, compression=compression)
+    )
+
+
+def torch_sequences(source: str, target: str, codec: str, n_classes: int, *, ahead: bool = False) -> None:
+    """PyTorch, a row group at a time, the log-softmax into a kept buffer."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch as th
+
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
+    schema = pa.schema({"id": pa.int64(), "losses": pa.list_(pa.float32()), "mean_loss": pa.float64()})
+    scratch = th.empty(0)
+    with pq.ParquetFile(source) as file, pq.ParquetWriter(target, schema, compression=codec) as writer:
+        for table in tables(file, ahead=ahead):
+            rows = table["logits"].combine_chunks()
+            tokens = th.from_numpy(rows.flatten().flatten().to_numpy()).view(-1, n_classes)
+            labels = th.from_numpy(table["labels"].combine_chunks().flatten().to_numpy())
+            if len(tokens) > len(scratch):
+                scratch = th.empty(tokens.shape)
+            logs = scratch[: len(tokens)]
+            th.log_softmax(tokens, -1, out=logs)
+            losses = logs.gather(1, labels[:, None]).neg_()[:, 0].numpy()
+            means = [
+                float(np.mean(losses[start:stop], dtype=np.float64))
+                for start, stop in pairwise(rows.offsets.to_numpy())
+            ]
+            nested = pa.ListArray.from_arrays(rows.offsets, pa.array(losses))
+            writer.write_table(pa.table([table["id"], nested, pa.array(means)], schema=schema))
+
+
+def torch_ahead_sequences(source: str, target: str, codec: str, n_classes: int) -> None:
+    """As ``torch-sequences``, with the next row group read by a second thread in the meantime."""
+    torch_sequences(source, target, codec, n_classes, ahead=True)
+
+
 PEERS: dict[str, Callable[[str, str, str, int], None]] = {
     "polars": polars,
     "duckdb": duckdb,
@@ -140,6 +198,9 @@ PEERS: dict[str, Callable[[str, str, str, int], None]] = {
     "pyarrow-copy": pyarrow_copy,
     "pyarrow-read": pyarrow_read,
     "pyarrow-scan": pyarrow_scan,
+    "polars-sequences": polars_sequences,
+    "torch-sequences": torch_sequences,
+    "torch-ahead-sequences": torch_ahead_sequences,
 }
 
 
@@ -219,11 +280,32 @@ def check(ours: str, theirs: str) -> None:
         sys.exit(f"{theirs} differs from {ours} in: {', '.join(wrong)}")
 
 
+def check_sequences(ours: str, theirs: str) -> None:
+    """Exit unless both files hold the same ids, and nearly the same losses and means."""
+    import numpy as np
+    import pyarrow.parquet as pq
+    from pyarrow import compute as pc
+
+    a, b = (pq.read_table(path, columns=["id", "losses", "mean_loss"]) for path in (ours, theirs))
+    wrong = [] if a["id"].equals(b["id"]) else ["id"]
+    if a.num_rows == b.num_rows:
+        lengths = [pc.list_value_length(table["losses"]).cast("int64") for table in (a, b)]
+        losses = [pc.list_flatten(table["losses"]).to_numpy() for table in (a, b)]
+        same = lengths[0].equals(lengths[1]) and np.allclose(losses[0], losses[1], rtol=1e-3, atol=1e-3)
+        wrong += [] if same else ["losses"]
+        wrong += [] if np.allclose(a["mean_loss"], b["mean_loss"], rtol=1e-3) else ["mean_loss"]
+    if wrong:
+        sys.exit(f"{theirs} differs from {ours} in: {', '.join(wrong)}")
+
+
+CHECKS = {"check": check, "check-sequences": check_sequences}
+
+
 def main(arguments: list[str]) -> None:
     """Run the peer, or the check, that the arguments name."""
     name, *rest = arguments
-    if name == "check":
-        check(*rest)
+    if name in CHECKS:
+        CHECKS[name](*rest)
     else:
         source, target, codec, n_classes = rest
         PEERS[name](source, target, codec, int(n_classes))

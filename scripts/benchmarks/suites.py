@@ -28,6 +28,9 @@ UNSAFE = str(SCRIPTS / "benchmarks" / "unsafe.py")
 CASES = {"k10": (10_000_000, 10), "k1000": (400_000, 1000), "k32k": (12_000, 32_000)}
 """Rows and classes of each input at scale 1: 0.4, 1.6 and 1.5 GB of logits. Beside them there is ``digits``."""
 WRITERS = ["polars", "duckdb", "torch", "torch-ahead", "scipy", "pyarrow-copy"]
+SEQUENCE_WRITERS = ["polars", "torch", "torch-ahead"]
+SEQUENCES = (40, 512, 32_000)
+"""Sequences, tokens of each, and classes: 2.6 GB of logits."""
 READERS = ["pyarrow-read", "pyarrow-scan"]
 OUTPUTS = ["snappy", "none", "loss"]
 """Groups of jobs: probabilities and losses in a codec, or the loss alone."""
@@ -96,13 +99,14 @@ def installed(peers: Iterable[str], say: Any) -> list[str]:
     return found
 
 
-def make_input(path: Path, n_rows: int, n_classes: int, say: Any) -> None:
-    """Make a file of logits with ``make_data.py``, unless it is there."""
+def make_input(path: Path, n_rows: int, n_classes: int, say: Any, *, n_tokens: int | None = None) -> None:
+    """Make a file of logits with ``make_data.py``, of sequences if ``n_tokens`` is given, unless it is there."""
     if path.exists():
         return
-    say(f"making {path}: {n_rows:,} rows of {n_classes:,} classes")
+    say(f"making {path}: {n_rows:,} rows of {f'{n_tokens:,} × ' if n_tokens else ''}{n_classes:,} classes")
     unfinished = path.with_name(f".{path.name}")
     made = [sys.executable, str(SCRIPTS / "make_data.py"), str(unfinished)]
+    made += ["--tokens", str(n_tokens)] if n_tokens else []
     subprocess.run([*made, "--rows", str(n_rows), "--classes", str(n_classes)], check=True)
     unfinished.rename(path)
 
@@ -170,6 +174,39 @@ def race_jobs(setting: Setting, source: Path, n_classes: int, output: str) -> li
         remove(ours)
         remove(target)
     return found
+
+
+# Sequences
+
+
+def sequences(setting: Setting) -> Iterator[Measurements]:
+    """Write the losses of sequences of tokens and their means; what is read is the most of it."""
+    source, target = setting.folder / "sequences.parquet", setting.folder / "out.parquet"
+    n_rows, n_tokens, n_classes = (2, 3, SEQUENCES[2]) if setting.quick else SEQUENCES
+    make_input(source, n_rows, n_classes, setting.say, n_tokens=n_tokens)
+    setting.say("sequences")
+    ours = setting.folder / "ours.parquet"
+    score = batchmax("score", source, "--label", "labels", "--outputs", "loss", "--quiet")
+    found = [Contender("batchmax", [*score, "-o", str(target)], source=source, target=target)]
+
+    def agrees() -> None:
+        measure([sys.executable, PEERS, "check-sequences", str(ours), str(target)], setting.timeout)
+
+    for peer in setting.peers:
+        command = [sys.executable, PEERS, peer, str(source), str(target), "snappy", str(n_classes)]
+        if peer in SEQUENCE_WRITERS:
+            command[2] += "-sequences"
+            found.append(Contender(peer, command, source=source, target=target, inspect=agrees))
+        elif peer == "pyarrow-read":
+            found.append(Contender(peer, command, source=source))
+    try:
+        measure([*score, "-o", str(ours)], setting.timeout)
+        setting.race(found)
+        where = {"suite": "sequences", "input_bytes": source.stat().st_size}
+        yield {f"sequences/{one.name}": measurement(one, **where) for one in found}
+    finally:
+        remove(ours)
+        remove(target)
 
 
 # Start-up
@@ -276,4 +313,11 @@ def kernels(setting: Setting) -> Iterator[Measurements]:
             yield found
 
 
-SUITES = {"jobs": jobs, "kernels": kernels, "startup": startup, "sizes": sizes, "safety": safety}
+SUITES = {
+    "jobs": jobs,
+    "sequences": sequences,
+    "kernels": kernels,
+    "startup": startup,
+    "sizes": sizes,
+    "safety": safety,
+}

@@ -82,6 +82,13 @@ def jobs(results: Results, scale: int, output: str, cases: list[str]) -> str:
     return table(["", *(CASES[case] for case in cases)], rows)
 
 
+def sequences(results: Results) -> str:
+    """Return the table of the sequences."""
+    measured = {one["who"] for one in results.of_suite("sequences")}
+    rows = [[words, job_cell(results, f"sequences/{who}")] for who, words in WHO.items() if who in measured]
+    return table(["", "seconds, peak memory"], rows)
+
+
 def kernels(results: Results, threads: int) -> str:
     """Return the table of the kernels, GB/s of logits."""
     measured = [one for one in results.of_suite("kernels") if one["threads"] == threads]
@@ -157,7 +164,12 @@ def section(results: Results, plots: list[str]) -> str:
     """Return the README's section, from its heading on; ``plots`` are those that there are."""
     large = ["k10", "k1000", "k32k"]
     images = {name: f"\n\n![{PLOTS[name]}](data/bench/{name})" if name in plots else "" for name in PLOTS}
-    series, arithmetic, careful = "", "", ""
+    series, arithmetic, careful, nested = "", "", "", ""
+    if results.of_suite("sequences"):
+        nested = (
+            "\n40 sequences of 512 tokens × 32,000 classes (2.6 GB, a list of lists a row), the losses of the tokens "
+        )
+        nested += f"and their\nmeans written:\n\n{sequences(results)}\n"
     if results.of_suite("safety"):
         careful = f"\nWhat being safe costs, on 6.4 GB of 1000 classes:\n\n{safety(results, 4)}\n"
     if results.of_suite("sizes"):
@@ -187,7 +199,7 @@ The same, {WRITES["none"]}:
 The same, {WRITES["loss"]}:
 
 {jobs(results, 4, "loss", large)}
-
+{nested}
 A quarter of those rows, and `data/digits.parquet`, where start-up is all there is ({WRITES["snappy"]}):
 
 {jobs(results, 1, "snappy", [*large, "digits"])}
@@ -208,7 +220,7 @@ def everything(results: Results) -> str:
         return f"{middle} ({low} – {high})"
 
     parts = [f"# All figures\n\n{where(results)} Median (smallest – largest)."]
-    for suite in ("jobs", "startup", "sizes"):
+    for suite in ("jobs", "sequences", "startup", "sizes"):
         found = {key: entry for key, entry in results.measurements.items() if entry["suite"] == suite}
         rows = [
             [
