@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax import kernels
+from batchmax.kernels.snappy import LONG_LITERAL, LONGEST_TAG
 from batchmax.parquet.packed import CODECS, PIECE, Bytes, NotAMatrix, PackedBody, pooled
 
 PADDING = 8
@@ -22,7 +23,15 @@ INDEX_PIECE = 1 << 20
 MOST_LENGTH_BYTES = 5
 """Bytes of the length that snappy begins with, seven bits each."""
 HISTORY = 1 << 16
-"""Bytes that copies of snappy go back at most: every encoder works on so many at a time."""
+"""Bytes of a block of snappy: every encoder works on so many at a time, and copies go back no more than that."""
+BLOCK_TAG = bytes([LONG_LITERAL + 1 << 2, 0xFF, 0xFF])
+"""What stands before a block that is one literal: that its length, less one, has two bytes, and these."""
+FIRST_BLOCKS = 64
+"""Blocks that are read at once at first, and half as many as the next time if all of them were literals."""
+MOST_BLOCKS = 500
+"""Blocks that are read at once: the system reads a thousand pieces at once, with the tags between them."""
+SNAPPY_PIECE = 1 << 18
+"""Packed bytes that are read at once where they have to be unpacked."""
 
 
 class Feed:
@@ -102,7 +111,12 @@ class Feed:
 
 
 class _Snappy:
-    """Unpacks snappy from where it stopped."""
+    """Unpacks snappy from where it stopped.
+
+    What snappy could not make smaller, logits mostly, are literals of a block each. Then a read brings what is to come
+    of one, and as many more as there may be, to where they go, and their tags elsewhere; where a tag is another than
+    was expected, what was read from there on is unpacked.
+    """
 
     def __init__(self, body: PackedBody, size: int) -> None:
         self._body = body
@@ -111,13 +125,18 @@ class _Snappy:
         self._history = np.empty(0, np.uint8)
         self._state = np.zeros(3, np.int64)
         self._begun = False
+        self._blocks = FIRST_BLOCKS
+        self._tags = memoryview(bytearray(MOST_BLOCKS * len(BLOCK_TAG)))
 
     def fill(self, out: Bytes) -> None:
         filled = 0
         while filled < len(out):
             if not self._begun:
                 self._begin()
-            elif len(self._data) < HISTORY and self._body.left:
+            elif not len(self._data) and self._state[0] and self._body.left:
+                filled = self._fill_literals(out, filled)
+                continue
+            elif len(self._data) < LONGEST_TAG and self._body.left:
                 self._more()
             before = filled
             used, filled = kernels.unsnap(self._data, not self._body.left, out, filled, self._history, self._state)
@@ -127,6 +146,33 @@ class _Snappy:
             if filled == before and not used and not self._body.left:
                 raise NotAMatrix("a page is not as long as it says")
         self._history = np.concatenate([self._history, out[-HISTORY:]])[-HISTORY:]
+
+    def _fill_literals(self, out: Bytes, filled: int) -> int:
+        """Read the rest of a literal, and of the blocks after it those that are literals; return what is filled."""
+        view, tags = out.data, self._tags
+        end = min(filled + int(self._state[0]), len(out), filled + self._body.left)
+        self._state[0] -= end - filled
+        pieces, left, size = [view[filled:end]], self._body.left - (end - filled), len(BLOCK_TAG)
+        tail = end
+        while self._state[0] == 0 and tail < len(out) and len(pieces) < 2 * self._blocks:
+            count = min(HISTORY, len(out) - tail)
+            left -= size + count
+            if left < 0:
+                break
+            at = len(pieces) // 2 * size
+            pieces += (tags[at : at + size], view[tail : tail + count])
+            tail += count
+        self._body.scatter(pieces)
+        expected = BLOCK_TAG * (len(pieces) // 2)
+        if tags[: len(expected)] == expected:
+            self._blocks = min(2 * self._blocks, MOST_BLOCKS)
+            if len(pieces) > 1:
+                self._state[0] = HISTORY - len(pieces[-1])
+            return tail
+        right = next(n for n in range(len(pieces) // 2) if tags[n * size : (n + 1) * size] != BLOCK_TAG)
+        self._blocks = 1
+        self._data = np.frombuffer(b"".join(pieces[1 + 2 * right :]), np.uint8)
+        return end + sum(map(len, pieces[2 : 2 + 2 * right : 2]))
 
     def _begin(self) -> None:
         """Read how many bytes there are."""
@@ -146,7 +192,7 @@ class _Snappy:
     def _more(self) -> None:
         """Put bytes behind those that are left."""
         rest = len(self._data)
-        window = pooled(rest + min(PIECE, self._body.left))
+        window = pooled(rest + min(SNAPPY_PIECE, self._body.left))
         window[:rest] = self._data
         self._body.readinto(window[rest:].data)
         self._data = window

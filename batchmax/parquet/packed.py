@@ -92,18 +92,29 @@ class PackedBody(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill some memory; return how many bytes it got."""
         out = memoryview(buffer).cast("B")[: self.left]
-        have = 0
-        while have < len(out):
-            got = os.preadv(self._descriptor, [out[have:]], self._at)
+        self.scatter([out] if len(out) else [])
+        return len(out)
+
+    def scatter(self, pieces: list[memoryview]) -> None:
+        """Fill pieces of memory one after the other, none of them empty, with no more bytes than are left."""
+        rest = pieces
+        while rest:
+            got = os.preadv(self._descriptor, rest, self._at)
             if not got:
                 raise NotAMatrix("the file ends in the middle of a column")
-            have += got
             self._at += got
-        if 4 in self._header and have:
-            self._sum = crc32(out, self._sum)
+            whole = 0
+            while whole < len(rest) and got >= len(rest[whole]):
+                got -= len(rest[whole])
+                whole += 1
+            rest = rest[whole:]
+            if got:
+                rest[0] = rest[0][got:]
+        if 4 in self._header and pieces:
+            for piece in pieces:
+                self._sum = crc32(piece, self._sum)
             if not self.left and self._sum != checksum(self._header):
                 raise NotAMatrix("a page's checksum is wrong")
-        return have
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +171,10 @@ class Window:
 
     def head(self, at: int) -> Bytes:
         """Return what is in memory from a place on, which is at least as much as a page header has."""
-        self.bytes(at, min(HEADER, self.end - at))
+        size = min(HEADER, self.end - at)
+        if not self.has(at, size):
+            # No more, for what follows may be a long page, which is not taken from here.
+            self._read(at, size)
         return self._window[at - self._low :]
 
     def bytes(self, at: int, size: int) -> Bytes:
@@ -176,14 +190,7 @@ class Window:
         if size > self.end - at:
             raise NotAMatrix("a page reaches beyond its column")
         if not self.has(at, size):
-            window = pooled(min(max(size, self._n_bytes), self.end - at))
-            have = 0
-            while have < len(window):
-                got = os.preadv(self._descriptor, [window.data[have:]], at + have)
-                if not got:
-                    raise NotAMatrix("the file ends in the middle of a column")
-                have += got
-            self._window, self._low = window, at
+            self._read(at, min(max(size, self._n_bytes), self.end - at))
         return self._window[at - self._low : at - self._low + size]
 
     def stream(self, header: Struct, at: int, size: int) -> PackedBody:
@@ -191,6 +198,17 @@ class Window:
         if size > self.end - at:
             raise NotAMatrix("a page reaches beyond its column")
         return PackedBody(self._descriptor, header, at, at + size)
+
+    def _read(self, at: int, size: int) -> None:
+        """Have some bytes in memory, and no others."""
+        window = pooled(size)
+        have = 0
+        while have < size:
+            got = os.preadv(self._descriptor, [window.data[have:]], at + have)
+            if not got:
+                raise NotAMatrix("the file ends in the middle of a column")
+            have += got
+        self._window, self._low = window, at
 
 
 class PackedPages:
