@@ -211,6 +211,31 @@ def look_up(data, n_values, dictionary, out):
     return True
 
 
+@compiled
+def gather(data, at, bit, width, dictionary, out):
+    """Fill out with the entries that bit-packed indices name; return whether one is beyond the dictionary.
+
+    The first index begins at a bit of the byte at ``at``; ``PADDING`` bytes may be read behind the last one.
+    """
+    # Unsigned, for Numba asks of a signed place whether it counts from the end.
+    bit = (np.uint64(at) << np.uint64(3)) + np.uint64(bit)
+    width = np.uint64(width)
+    last = np.uint64(dictionary.shape[0] - 1)
+    mask = (np.uint64(1) << width) - np.uint64(1)
+    beyond = False
+    for i in range(out.shape[0]):
+        place = bit >> np.uint64(3)
+        # Eight bytes hold any 32 bits; written like this they are one load.
+        held = np.uint64(data[place])
+        for byte in range(1, PADDING):
+            held |= np.uint64(data[place + np.uint64(byte)]) << np.uint64(8 * byte)
+        index = (held >> (bit & np.uint64(7))) & mask
+        bit += width
+        beyond |= index > last
+        out[i] = dictionary[min(index, last)]
+    return beyond
+
+
 def look_up_more(data, last, width, dictionary, out, state):
     """Fill some of out (n_values,) with entries of a dictionary, to be gone on with.
 
@@ -237,7 +262,6 @@ def look_up_more(data, last, width, dictionary, out, state):
     end = data.shape[0] - PADDING
     n_values = out.shape[0]
     size = dictionary.shape[0]
-    mask = (np.int64(1) << width) - 1
     if size == 0:
         return -1, 0
     while done < n_values:
@@ -275,19 +299,9 @@ def look_up_more(data, last, width, dictionary, out, state):
                 if last:
                     return -1, done
                 break
-            beyond = False
-            for i in range(count):
-                place = at + (bit >> 3)
-                # Five bytes hold any 32 bits; written like this they are one load.
-                held = np.int64(data[place])
-                for byte in range(1, 5):
-                    held |= np.int64(data[place + byte]) << (8 * byte)
-                index = (held >> (bit & 7)) & mask
-                bit += width
-                beyond |= index >= size
-                out[done + i] = dictionary[min(index, size - 1)]
-            if beyond:
+            if gather(data, at, bit, width, dictionary, out[done : done + count]):
                 return -1, done
+            bit += count * width
             at += bit >> 3
             state[3] = bit & 7
         done += count
