@@ -120,7 +120,7 @@ class _Snappy:
 
     def __init__(self, body: PackedBody, size: int) -> None:
         self._body = body
-        self._size = size
+        self._size = self._left = size
         self._data = np.empty(0, np.uint8)
         self._history = np.empty(0, np.uint8)
         self._state = np.zeros(3, np.int64)
@@ -130,13 +130,13 @@ class _Snappy:
 
     def fill(self, out: Bytes) -> None:
         filled = 0
+        if not self._begun:
+            self._begin()
         while filled < len(out):
-            if not self._begun:
-                self._begin()
-            elif not len(self._data) and self._state[0] and self._body.left:
+            if not len(self._data) and self._state[0] and self._body.left:
                 filled = self._fill_literals(out, filled)
                 continue
-            elif len(self._data) < LONGEST_TAG and self._body.left:
+            if len(self._data) < LONGEST_TAG and self._body.left:
                 self._more()
             before = filled
             used, filled = kernels.unsnap(self._data, not self._body.left, out, filled, self._history, self._state)
@@ -146,6 +146,9 @@ class _Snappy:
             if filled == before and not used and not self._body.left:
                 raise NotAMatrix("a page is not as long as it says")
         self._history = np.concatenate([self._history, out[-HISTORY:]])[-HISTORY:]
+        self._left -= len(out)
+        if not self._left and (len(self._data) or self._body.left or self._state[:2].any()):
+            raise NotAMatrix("a page is not as long as it says")
 
     def _fill_literals(self, out: Bytes, filled: int) -> int:
         """Read the rest of a literal, and of the blocks after it those that are literals; return what is filled."""

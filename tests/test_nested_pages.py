@@ -1,0 +1,401 @@
+"""The reader of sequences gives what pyarrow gives, or refuses: pages of any length, taken whole or as a stream."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from batchmax.kernels.nested import BEGINS, EMPTY, GOES_ON, NULL
+from batchmax.parquet import Footer, NotAMatrix, SequenceReader, first_inner_length, long_pages, packed, pages
+from batchmax.parquet.long_pages import BLOCK_TAG, Feed
+
+CODECS = ["NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4"]
+ENCODINGS = {
+    "plain": {"use_dictionary": False},
+    "dictionary": {"use_dictionary": True},
+    "split": {"use_dictionary": False, "use_byte_stream_split": True},
+}
+SNAPPY = 1
+
+
+def nested(lengths, matrix, kind="list"):
+    """Return a column of sequences: of lengths, None where a row is null, the tokens of a matrix one after another."""
+    item = pa.from_numpy_dtype(matrix.dtype)
+    inner = pa.list_(item, matrix.shape[1]) if kind == "fixed" else pa.list_(item)
+    tokens = iter(matrix.tolist())
+    rows = [None if length is None else list(itertools.islice(tokens, length)) for length in lengths]
+    return pa.array(rows, pa.large_list(pa.large_list(item)) if kind == "large_list" else pa.list_(inner))
+
+
+def write(path, array, **options):
+    pq.write_table(pa.table({"logits": array}), path, write_page_checksum=True, **options)
+
+
+def events_of(lengths):
+    """Return what a reader says of rows of these lengths."""
+    alone = {None: [NULL], 0: [EMPTY]}
+    return [event for length in lengths for event in alone.get(length) or [BEGINS] + [GOES_ON] * (length - 1)]
+
+
+def read(path, n_classes, piece, dtype=np.float32):
+    """Read a file's only column, some tokens at a time; return the events and the tokens of all row groups."""
+    events, tokens = [], []
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        footer = Footer.read(descriptor)
+        column = footer.column("logits")
+        for group in range(footer.n_row_groups):
+            rows = footer.row_group(group)
+            reader = SequenceReader(descriptor, rows.chunk(column.first_leaf), column, rows.n_rows, n_classes)
+            assert reader.dtype == dtype
+            while True:
+                out = np.empty((piece, n_classes), dtype)
+                found = reader.read_into(out)
+                count = int(np.count_nonzero(found <= GOES_ON))
+                events += found.tolist()
+                tokens.append(out[:count])
+                goes_on = reader.goes_on()
+                if not len(found):
+                    assert not goes_on
+                    break
+                # Whether the next token belongs to the last row is known before it is read.
+                events.append(goes_on)
+    finally:
+        os.close(descriptor)
+    return events, np.concatenate(tokens)
+
+
+def check(path, lengths, matrix, piece):
+    """Hold what is read against what was written."""
+    events, tokens = read(path, matrix.shape[1], piece, matrix.dtype)
+    said = [event for event in events if not isinstance(event, bool)]
+    assert said == events_of(lengths)
+    assert tokens.tobytes() == matrix.tobytes()
+    for promise, following in itertools.pairwise([*events, None]):
+        if isinstance(promise, bool):
+            assert promise == (following == GOES_ON)
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """Take every page as a stream, in small pieces."""
+
+    def small(piece):
+        monkeypatch.setattr(pages, "LONG_PAGE_BYTES", 0)
+        monkeypatch.setattr(long_pages, "PIECE", piece)
+        monkeypatch.setattr(packed, "PIECE", piece)
+        monkeypatch.setattr(long_pages, "SNAPPY_PIECE", piece)
+        monkeypatch.setattr(long_pages, "INDEX_PIECE", max(piece, 64))
+
+    return small
+
+
+@pytest.mark.parametrize("how", ["whole", "a stream in small pieces", "a stream"])
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_what_pyarrow_writes_is_read(tmp_path, version, codec, how, streams):
+    """Every encoding, number of classes and type of list; tokens across pages; rows that are null or empty."""
+    if how != "whole":
+        streams(16 if "small" in how else 1 << 18)
+    random = np.random.default_rng(0)
+    path = tmp_path / "x.parquet"
+    for (encoding, options), n_classes, dtype in itertools.product(
+        ENCODINGS.items(), (1, 2, 9, 300), (np.float32, np.float64)
+    ):
+        lengths = [3, 0, None, 7, 1, 0, 40, None, 2]
+        # As many values as a dictionary likes, and as codecs can make smaller.
+        matrix = random.integers(0, 50, (53, n_classes)).astype(dtype)
+        kind = random.choice(["list", "large_list", "fixed"]) if None not in lengths else "list"
+        sizes = {"data_page_size": 200, "write_batch_size": 16, "row_group_size": 5}
+        write(path, nested(lengths, matrix, kind), data_page_version=version, compression=codec, **sizes, **options)
+        if how != "whole" and (codec == "LZ4" or encoding == "split"):
+            with pytest.raises(NotAMatrix, match="a long page"):
+                read(path, n_classes, 10, dtype)
+            continue
+        for piece in (1, 10, 100):
+            check(path, lengths, matrix, piece)
+
+
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.one_of(st.none(), st.integers(0, 30)), min_size=1, max_size=25),
+    n_classes=st.integers(1, 40),
+    page=st.integers(1, 2000),
+    group=st.integers(1, 25),
+    piece=st.integers(1, 50),
+    version=st.sampled_from(["1.0", "2.0"]),
+    codec=st.sampled_from(CODECS[:-1]),
+    dictionary=st.booleans(),
+    stream=st.booleans(),
+    spread=st.sampled_from([3, 10_000]),
+)
+def test_any_rows_any_pages_any_pieces(
+    tmp_path_factory, lengths, n_classes, page, group, piece, version, codec, dictionary, stream, spread
+):
+    """However rows, pages, row groups and reads are cut, the tokens are the same, and in the same rows."""
+    n_tokens = sum(filter(None, lengths))
+    matrix = (np.arange(n_tokens * n_classes, dtype=np.float32).reshape(n_tokens, n_classes) * 7919) % spread
+    path = tmp_path_factory.mktemp("any") / "x.parquet"
+    sizes = {"row_group_size": group, "data_page_size": page, "write_batch_size": 3}
+    write(
+        path, nested(lengths, matrix), use_dictionary=dictionary, data_page_version=version, compression=codec, **sizes
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        if stream:
+            patch.setattr(pages, "LONG_PAGE_BYTES", 0)
+            patch.setattr(long_pages, "SNAPPY_PIECE", 8 + page)
+            patch.setattr(long_pages, "INDEX_PIECE", 64 + page)
+        check(path, lengths, matrix, piece)
+
+
+@pytest.mark.parametrize("codec", ["NONE", "SNAPPY", "ZSTD"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("encoding", ["plain", "dictionary"])
+def test_a_row_of_many_blocks_is_a_stream(tmp_path, encoding, version, codec, streams):
+    """One page of megabytes, its blocks literals, or smaller in between; read a few tokens at a time, or at once."""
+    streams(1 << 18)
+    random = np.random.default_rng(1)
+    matrix = random.standard_normal((400, 1000)).astype(np.float32)
+    matrix[100:130] = 0.25
+    matrix[250:251, :500] = 4
+    path = tmp_path / "x.parquet"
+    write(path, nested([400], matrix), compression=codec, data_page_version=version, **ENCODINGS[encoding])
+    for piece in (7, 90, 500):
+        check(path, [400], matrix, piece)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[[1.0, 2.0], None], [[3.0, 4.0]]],
+        [[[1.0, 2.0], [None, 1.0]], [[3.0, 4.0]]],
+        [[[1.0, 2.0, 3.0], [1.0]], [[3.0, 4.0]]],
+        [[[1.0], [2.0, 3.0, 4.0]], [[5.0, 6.0]]],
+        [[[1.0, 2.0], []], [[3.0, 4.0, 5.0, 6.0]]],
+        [[[1.0]], [[2.0]]],
+    ],
+    ids=["null token", "null value", "ragged", "ragged, as many values", "empty token", "one token of two"],
+)
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_of_other_lengths_are_refused(tmp_path, rows, version, stream, streams):
+    """A null, an empty token, or tokens of several lengths: refused, also when the number of values would fit."""
+    if stream:
+        streams(8)
+    write(tmp_path / "x.parquet", pa.array(rows, pa.list_(pa.list_(pa.float32()))), data_page_version=version)
+    with pytest.raises(NotAMatrix):
+        read(tmp_path / "x.parquet", 2, 10)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("checksum", [True, False], ids=["checksums", "without"])
+@pytest.mark.parametrize("codec", ["SNAPPY", "ZSTD", "NONE"])
+def test_no_flipped_byte_crashes(tmp_path, codec, checksum, version, stream, streams):
+    """Every byte of the pages flipped in turn: refused; or read, if there are no checksums. With them, never wrong."""
+    if stream:
+        streams(16)
+    lengths = [3, 0, 5, None, 2, 10]
+    matrix = np.arange(60, dtype=np.float32).reshape(20, 3) % 7
+    path = tmp_path / "x.parquet"
+    sizes = {"data_page_size": 60, "write_batch_size": 4}
+    table = pa.table({"logits": nested(lengths, matrix)})
+    pq.write_table(table, path, write_page_checksum=checksum, data_page_version=version, compression=codec, **sizes)
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    whole = path.read_bytes()
+    footer = Footer.parse(whole)
+    column = footer.column("logits")
+    start, end = chunk.dictionary_page_offset, chunk.dictionary_page_offset + chunk.total_compressed_size
+    refused = 0
+    for at in range(start, end):
+        for bit in (0, 7):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << bit
+            path.write_bytes(flipped)
+            descriptor = os.open(path, os.O_RDONLY)
+            out = np.empty((21, 3), np.float32)
+            try:
+                reader = SequenceReader(descriptor, footer.row_group(0).chunk(0), column, len(lengths), 3)
+                events = reader.read_into(out)
+                same = events.tolist() == events_of(lengths) and np.array_equal(out[:20], matrix)
+                assert same or not checksum, (at, bit)
+            except NotAMatrix:
+                refused += 1
+            finally:
+                os.close(descriptor)
+    assert refused > (end - start) // 2
+
+
+def test_cut_off_anywhere(tmp_path, streams):
+    """A file that ends in the middle of the column is refused, also in the middle of a stream."""
+    matrix = np.random.default_rng(3).standard_normal((20, 3000)).astype(np.float32)
+    path = tmp_path / "x.parquet"
+    write(path, nested([20], matrix), use_dictionary=False)
+    whole = path.read_bytes()
+    footer = Footer.parse(whole)
+    column, chunk = footer.column("logits"), footer.row_group(0).chunk(0)
+    for piece in (None, 1 << 16):
+        if piece is not None:
+            streams(piece)
+        for length in range(4, 240_000, 7919):
+            path.write_bytes(whole[:length])
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                with pytest.raises(NotAMatrix):
+                    SequenceReader(descriptor, chunk, column, 1, 3000).read_into(np.empty((20, 3000), np.float32))
+            finally:
+                os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("rows", "length"),
+    [
+        ([None, [], [[1.0, 2.0, 3.0]]], 3),
+        ([[None, [1.0, 2.0]]], 2),
+        ([[[], None], [[None, 1.0]]], 2),
+        ([[[1.0]], [[2.0]]], 1),
+        ([None, [], [None], [[]]], None),
+        ([[[0.5] * 5000]], 5000),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_the_length_of_the_first_token(tmp_path, rows, length, stream, streams):
+    """What comes before it may be null or empty; it may reach over many pages."""
+    if stream:
+        streams(64)
+    path = tmp_path / "x.parquet"
+    write(path, pa.array(rows, pa.list_(pa.list_(pa.float32()))), data_page_size=100, write_batch_size=10)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        footer = Footer.read(descriptor)
+        column = footer.column("logits")
+        groups = range(footer.n_row_groups)
+        found = [first_inner_length(descriptor, footer.row_group(n).chunk(0), column) for n in groups]
+        assert next(filter(None, found), None) == length
+    finally:
+        os.close(descriptor)
+
+
+# Snappy as a stream
+
+
+def text_of(random, parts):
+    """Return bytes, some of them random and some that repeat what was there before."""
+    made = bytearray()
+    for kind, size in parts:
+        if kind == "random" or not made:
+            made += random.bytes(size)
+        elif kind == "same":
+            made += bytes([made[-1]]) * size
+        else:
+            start = int(random.integers(0, len(made)))
+            made += (made[start:] * (size // (len(made) - start) + 1))[:size]
+    return bytes(made)
+
+
+def unpacked(folder, body, size, pieces):
+    """Return what a stream makes of some snappy, taken in pieces."""
+    path = folder / "body"
+    path.write_bytes(b"before" + body)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        feed = Feed(packed.PackedBody(descriptor, {}, 6, 6 + len(body)), SNAPPY, size)
+        taken = []
+        for count in itertools.cycle(pieces):
+            if not feed.left:
+                return b"".join(taken)
+            taken.append(feed.take(min(count, feed.left)).tobytes())
+    finally:
+        os.close(descriptor)
+
+
+@settings(max_examples=80)
+@given(
+    parts=st.lists(
+        st.tuples(st.sampled_from(["random", "same", "again"]), st.integers(1, 200_000)), min_size=1, max_size=6
+    ),
+    pieces=st.lists(st.sampled_from([1000, 4096, 65_536, 65_537, 99_999, 1 << 20]), min_size=1, max_size=4),
+    piece=st.sampled_from([8, 100, 1 << 12, 1 << 18]),
+    blocks=st.sampled_from([1, 2, 64]),
+)
+@example(parts=[("random", 65_536 * 5)], pieces=[65_536], piece=1 << 12, blocks=1)
+@example(parts=[("random", 65_536 * 5 + 1)], pieces=[65_537], piece=100, blocks=2)
+def test_a_stream_of_snappy_is_what_was_packed(tmp_path_factory, parts, pieces, piece, blocks):
+    """Literals of whole blocks, of parts of them, and copies between: cut anywhere, the bytes are the same."""
+    text = text_of(np.random.default_rng(len(parts)), parts)
+    body = pa.Codec("snappy").compress(text).to_pybytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(long_pages, "SNAPPY_PIECE", piece)
+        patch.setattr(long_pages, "FIRST_BLOCKS", blocks)
+        assert unpacked(tmp_path_factory.mktemp("body"), body, len(text), pieces) == text
+
+
+def test_literals_are_read_to_where_they_go(tmp_path, monkeypatch):
+    """Of blocks that could not be made smaller, next to nothing goes through the memory of what is unpacked."""
+    text = np.random.default_rng(0).bytes(40 << 16)
+    body = pa.Codec("snappy").compress(text).to_pybytes()
+    assert body.count(BLOCK_TAG) >= 40
+    read_in = []
+    plain = packed.PackedBody.readinto
+    monkeypatch.setattr(packed.PackedBody, "readinto", lambda self, out: read_in.append(len(out)) or plain(self, out))
+    assert unpacked(tmp_path, body, len(text), [len(text)]) == text
+    assert sum(read_in) <= long_pages.SNAPPY_PIECE + 1000
+
+
+def test_a_system_that_reads_less_than_asked_for(tmp_path, monkeypatch):
+    """A read that ends anywhere, in a tag or in a literal, is gone on with from there."""
+    real, given_up = os.preadv, itertools.cycle([1, 70_000, 65_535, 2, 65_538, 131_072])
+
+    def short(descriptor, buffers, at):
+        most, some = next(given_up), []
+        for buffer in buffers:
+            some.append(memoryview(buffer)[:most])
+            most -= len(some[-1])
+            if not most:
+                break
+        return real(descriptor, some, at)
+
+    monkeypatch.setattr(packed.os, "preadv", short)
+    text = np.random.default_rng(0).bytes(9 << 16)
+    assert unpacked(tmp_path, pa.Codec("snappy").compress(text).to_pybytes(), len(text), [3 << 16]) == text
+
+
+@settings(max_examples=150)
+@given(
+    data=st.binary(max_size=80),
+    size=st.integers(0, 300),
+    pieces=st.lists(st.integers(1, 50), min_size=1, max_size=3),
+)
+def test_any_bytes_are_unpacked_or_refused(tmp_path_factory, data, size, pieces):
+    """What is no snappy is refused, or gives as many bytes as it says, those that another decoder gives."""
+    length = bytes([size & 0x7F | 0x80, size >> 7])
+    folder = tmp_path_factory.mktemp("body")
+    try:
+        found = unpacked(folder, length + data, size, pieces)
+    except NotAMatrix:
+        return
+    assert len(found) == size
+    if size:
+        assert found == pa.Codec("snappy").decompress(length + data, size).to_pybytes()
+
+
+def test_damage_beyond_the_first_block_is_seen(tmp_path):
+    """A tag that is not as expected, a literal that is too long, and bytes that are missing: refused or unpacked."""
+    text = np.random.default_rng(0).bytes(6 << 16)
+    body = bytearray(pa.Codec("snappy").compress(text).to_pybytes())
+    tag = body.index(BLOCK_TAG, 3 << 16)
+    for at, value in ((tag, 0), (tag, 0xFE), (tag + 1, 0), (tag + 2, 0x7F)):
+        wrong = body.copy()
+        wrong[at] = value
+        with pytest.raises(NotAMatrix):
+            unpacked(tmp_path, bytes(wrong), len(text), [1 << 16])
+    for end in (tag, tag + 2, tag + 1000, len(body) - 1):
+        with pytest.raises(NotAMatrix):
+            unpacked(tmp_path, bytes(body[:end]), len(text), [1 << 17])
