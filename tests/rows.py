@@ -117,3 +117,20 @@ def expected(logits: Any, labels: Any, temperature: float = 1.0, top_k: int = 1)
         "top_k_classes": ranked[:, :top_k],
         "top_k_probs": np.take_along_axis(probs, ranked[:, :top_k], axis=1),
     }
+
+
+def sequences(lengths: Any, n_classes: int, seed: int = 0) -> pa.Table:
+    """Return sequences of some lengths, None where a row is null: an id, logits and labels; some labels null."""
+    random = np.random.default_rng(seed)
+    rows, labels = [], []
+    for length in lengths:
+        n = length or 0
+        rows.append(None if length is None else random.standard_normal((n, n_classes)).astype(np.float32).tolist())
+        labels.append([None if token % 5 == 4 else int(random.integers(0, n_classes)) for token in range(n)])
+    return pa.table(
+        {
+            "id": range(len(lengths)),
+            "logits": pa.array(rows, pa.list_(pa.list_(pa.float32()))),
+            "labels": pa.array(labels, pa.list_(pa.int32())),
+        }
+    )

@@ -17,7 +17,7 @@ import pytest
 import batchmax
 import batchmax.ray
 from batchmax.outputs import OUTPUTS
-from tests.rows import odd_rows
+from tests.rows import odd_rows, sequences
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "data" / "digits.parquet")
@@ -81,6 +81,20 @@ def test_rows_of_a_file_are_those_of_score(ray, tmp_path, how):
     got = batchmax.ray.score(ray.read_parquet(DIGITS).repartition(3), **given, **how)
     assert got.schema().names == want.schema.names
     assert rows_of(got) == want.to_pylist()
+
+
+def test_sequences_are_scored(ray, tmp_path):
+    """Every list and every number of a sequence is what `score` writes, whatever the blocks."""
+    path = tmp_path / "in.parquet"
+    table = sequences([5, 0, 12, None, 1, 30] * 5, 7)
+    pq.write_table(table, path, row_group_size=4)
+    given = {"outputs": "probs,loss,pred,status", "top_k": 2, "on_bad_row": "null", "shift": True}
+    for dataset in (ray.read_parquet(str(path)), ray.from_arrow(table).repartition(7)):
+        got = batchmax.ray.score(dataset, **given)
+        assert [
+            {name: list(value) if name == "losses" and value is not None else value for name, value in row.items()}
+            for row in rows_of(got)
+        ] == expected(table, **given)
 
 
 def test_odd_rows_are_nulled_or_dropped(ray):

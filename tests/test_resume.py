@@ -114,17 +114,53 @@ def test_after_every_line_of_the_journal(inputs, tmp_path, killed_after, out, op
     options = {"on_bad_row": "null"} | options
     if options.get("rejects"):
         options["rejects"] = f"rejects{out[3:]}"
+    goes_on_anywhere(tmp_path, killed_after, inputs, out, options)
+
+
+SEQUENCE_OPTIONS = [
+    {"outputs": "probs,loss,status", "top_k": 3},
+    {"on_bad_row": "drop", "rejects": True, "shift": True},
+    {"row_group_size": 7, "limit": 50},
+]
+
+
+@pytest.mark.parametrize("options", SEQUENCE_OPTIONS, ids=str)
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+def test_sequences_after_every_line_of_the_journal(tmp_path, monkeypatch, killed_after, out, options):
+    """The same holds of sequences, whose matrices are in the file before the rest of their row group is."""
+    generator = np.random.default_rng(4)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(N_FILES):
+        lengths = generator.integers(0, 9, 30)
+        rows = [generator.normal(size=(length, 20)).astype(np.float32) for length in lengths]
+        rows[11][:1, 3] = np.nan
+        nested = pa.array([list(map(list, row)) for row in rows], pa.list_(pa.list_(pa.float32())))
+        labels = pa.array([generator.integers(0, 20, length) for length in lengths], pa.list_(pa.int64()))
+        table = pa.table({"id": range(30), "logits": nested, "labels": labels})
+        pq.write_table(table, folder / f"{number}.parquet", row_group_size=6)
+    monkeypatch.chdir(tmp_path)
+    # Chunks of a few tokens: rows are cut, and row groups of the output end where there is enough in them.
+    monkeypatch.setattr("batchmax.sequence_source.MOST_CHUNK_BYTES", 700)
+    options = {"on_bad_row": "null"} | options
+    if options.get("rejects"):
+        options["rejects"] = f"rejects{out[3:]}"
+    goes_on_anywhere(tmp_path, killed_after, "in", out, options)
+
+
+def goes_on_anywhere(folder, killed_after, inputs, out, options):
+    """Hold a run that goes on, wherever the one before it ended, against one that did not end."""
     whole = lasting(batchmax.score(inputs, out, **options))
-    want = published(tmp_path)
-    clear(tmp_path)
+    want = published(folder)
+    clear(folder)
     went_on = n_lines = 0
     while killed_after(n_lines, inputs, out, **options):
         said = Said()
         summary = pipeline.score(inputs, out, **options, if_exists="resume", progress=said)
-        assert published(tmp_path) == want, n_lines
+        assert published(folder) == want, n_lines
         assert lasting(summary) == whole, n_lines
         went_on += said.skipped > 0
-        clear(tmp_path)
+        clear(folder)
         n_lines += 1
     assert went_on >= 2
     assert n_lines >= 4

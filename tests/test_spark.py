@@ -18,7 +18,7 @@ import pytest
 import batchmax
 import batchmax.spark
 from batchmax.outputs import OUTPUTS
-from tests.rows import odd_rows
+from tests.rows import odd_rows, sequences
 
 pytestmark = [
     pytest.mark.spark,
@@ -90,6 +90,20 @@ def test_rows_of_a_file_are_those_of_score(spark, tmp_path):
     assert got.columns == names
     assert got.rdd.getNumPartitions() == 3
     assert rows_of(got) == want
+
+
+def test_sequences_are_scored(spark, tmp_path):
+    """Sequences that Spark wrote, in a data frame and in its files, become the same rows, and Spark reads ours."""
+    given = {"outputs": "probs,loss,pred,status", "top_k": 2, "on_bad_row": "null", "shift": True}
+    table = sequences([5, 0, 12, None, 1, 30] * 5, 7)
+    pq.write_table(table, tmp_path / "in.parquet")
+    frame = spark.read.parquet(str(tmp_path / "in.parquet"))
+    want = expected(table, **given)
+    assert rows_of(batchmax.spark.score(frame.repartition(3), **given)) == want
+    frame.repartition(2).write.parquet(str(tmp_path / "theirs"))
+    batchmax.score(str(tmp_path / "theirs"), str(tmp_path / "out.parquet"), **given)
+    assert sorted(pq.read_table(tmp_path / "out.parquet").to_pylist(), key=lambda row: row["id"]) == want
+    assert rows_of(spark.read.parquet(str(tmp_path / "out.parquet"))) == want
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
