@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -153,6 +154,17 @@ def while_compiling() -> None:
     say("the thread that compiled it", "right" if joined() else "wrong")
 
 
+def numbers_of_threads() -> None:
+    """Compare the bits of results with one, two and four threads."""
+    before = numba.get_num_threads()
+    found = set()
+    for threads in (1, 2, 4):
+        numba.set_num_threads(threads)
+        found.add(b"".join(part.tobytes() for z, y, *_ in CASES for part in batchmax.softmax_cross_entropy(z, y)))
+    numba.set_num_threads(before)
+    say("the bits with one, two and four threads", "right" if len(found) == 1 else "wrong")
+
+
 def main() -> None:
     """Run all cases."""
     if "torch" in sys.argv[2:]:
@@ -167,6 +179,7 @@ def main() -> None:
     in_child("forked again")
     while_running()
     while_compiling()
+    numbers_of_threads()
     everything()
     say("the parent", "right")
 
