@@ -13,7 +13,7 @@ from batchmax.kernels.exponential import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.machine import compiled
 from batchmax.kernels.softmax import block_count, block_rows
-from batchmax.kernels.sums import new_terms, sum_terms
+from batchmax.kernels.sums import new_terms, sum_squares, sum_terms
 
 NEGLIGIBLE = -745.0
 
@@ -68,6 +68,4 @@ def _distance(z, i, m, beta, y, terms):
     for j in range(z.shape[1]):
         terms[0, j] = 0.0 if j == y else shifted_exp(z[i, j], m, beta)
     others = sum_terms(terms)
-    for j in range(z.shape[1]):
-        terms[0, j] *= terms[0, j]
-    return math.sqrt(others * others + sum_terms(terms))
+    return math.sqrt(others * others + sum_squares(terms))

@@ -7,6 +7,10 @@ from batchmax.kernels.softmax import add_exactly
 from batchmax.kernels.vectors import WIDTH, address, load, total
 
 
+FEW = 4 * WIDTH
+"""Up to this many terms are read one by one: a vector that was written in pieces a moment ago is read with a delay."""
+
+
 @compiled
 def new_terms(k):
     """Return memory for k terms of a sum, (1, k rounded up to whole vectors) float64, all 0."""
@@ -15,14 +19,36 @@ def new_terms(k):
 
 @compiled
 def sum_terms(terms):
-    """Return the sum of what was written to :func:`new_terms`: in 16 lanes, and then the lanes by halves.
+    """Return the sum of what was written to :func:`new_terms`, in an order that the number of terms alone decides.
 
-    Each of the 16 partial sums of a million terms below 1 is good to 2**-37, and the error of the whole is an average.
+    In 4 or 16 partial sums, which are then added up by halves. Each partial sum of a million terms below 1 is good to
+    2**-37, and the error of the whole is an average of theirs.
     """
+    n = terms.shape[1]
+    if n <= FEW:
+        a, b, c, d = 0.0, 0.0, 0.0, 0.0
+        for j in range(0, n, 4):
+            a += terms[0, j]
+            b += terms[0, j + 1]
+            c += terms[0, j + 2]
+            d += terms[0, j + 3]
+        return (a + c) + (b + d)
     row = address(terms, 0)
     lanes = load(row, 0)
-    for j in range(WIDTH, terms.shape[1], WIDTH):
+    for j in range(WIDTH, n, WIDTH):
         lanes = lanes + load(row, j)
+    return total(lanes)
+
+
+@compiled
+def sum_squares(terms):
+    """Return the sum of the squares of what was written to :func:`new_terms`, as :func:`sum_terms` does."""
+    row = address(terms, 0)
+    lanes = load(row, 0)
+    lanes = lanes * lanes
+    for j in range(WIDTH, terms.shape[1], WIDTH):
+        more = load(row, j)
+        lanes = lanes + more * more
     return total(lanes)
 
 
