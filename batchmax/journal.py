@@ -22,9 +22,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from batchmax import system_calls
 from batchmax.storage import open_exclusively
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass
@@ -208,7 +207,7 @@ class Journal:
 
     def sync(self) -> None:
         """Make the journal durable."""
-        os.fsync(self._descriptor)
+        system_calls.sync(self._descriptor)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -302,7 +301,4 @@ def _reaches(synced: int, file: Sequence[Any]) -> bool:
 
 def _boot() -> str:
     """Return what tells this boot of this machine from all others; where it cannot be known, something new."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return str(uuid.uuid4())
+    return system_calls.boot_id() or str(uuid.uuid4())

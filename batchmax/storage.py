@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote
 
+from batchmax import system_calls
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.partitions import folder_of
 from batchmax.stores import is_uri, store_of
@@ -135,7 +136,7 @@ def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        system_calls.sync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -70,6 +70,7 @@ FLOORS = [
     {"ipc"},
     {"exact_activations"},
     {"outputs", "activations", "errors", "imports", "partitions", "interrupts", "exact", "bounds", "report_page"},
+    {"system_calls"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

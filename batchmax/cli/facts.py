@@ -17,7 +17,7 @@ from batchmax.cli import tables
 from batchmax.cli.text import ABSENT, number, printable, shell_word, size
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.options import score_options
-from batchmax.parquet import Footer, FooterError, ThriftError
+from batchmax.parquet import Footer, FooterError
 from batchmax.parquet.encoded import (
     CODEC,
     DICTIONARY_AT,
@@ -30,6 +30,7 @@ from batchmax.parquet.encoded import (
 )
 from batchmax.parquet.encoded import ENCODINGS as ENCODING_LIST
 from batchmax.parquet.thrift import Struct
+from batchmax.parquet_files import DAMAGE
 from batchmax.source import ParquetSource
 
 Facts = dict[str, Any]
@@ -73,8 +74,7 @@ def gather(file: str, given: dict[str, Any]) -> Facts:
     footer, schema, chunks = _footer(file, problem)
     try:
         columns = _columns(footer, schema, chunks)
-    # A field is missing, or of another type, or a name is no text.
-    except (KeyError, IndexError, AttributeError, TypeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:  # a name is not text
         raise problem or _unreadable(file) from error
     facts: Facts = {
         "file": file,
@@ -160,11 +160,13 @@ def _footer(file: str, problem: BatchmaxError | None) -> tuple[pq.FileMetaData, 
         footer = pq.read_metadata(file)
         with Path(file).open("rb") as stream:
             stored = Footer.read(stream.fileno())
+        if footer.num_columns != len(stored.leaves):
+            raise FooterError("the footer has another number of columns than its schema")
         # Not by pyarrow's metadata, which end the process where a damaged footer does not agree with itself.
         groups = map(stored.row_group, range(stored.n_row_groups))
         chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
         return footer, footer.schema.to_arrow_schema(), chunks
-    except (OSError, pa.ArrowException, FooterError, ThriftError, UnicodeDecodeError) as error:
+    except DAMAGE as error:
         raise problem or _unreadable(file) from error
 
 
