@@ -5,7 +5,6 @@ Knows one value at a time; which options there are, and how they go together, is
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from batchmax.errors import UsageError
+from batchmax.json_fields import JsonError, json_object, parse_json
 
 
 def read_classes(given: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ...]:
@@ -35,9 +35,10 @@ def read_classes(given: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ..
         names = tuple(line.strip() for line in text.splitlines() if line.strip())
     else:
         try:
-            by_id = {int(key): str(name) for key, name in json.loads(text)["id2label"].items()}
-            names = tuple(by_id[index] for index in range(len(by_id)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            by_id = json_object(parse_json(text), {"id2label": dict})["id2label"]
+            keys = [str(index) for index in range(len(by_id))]
+            names = tuple(str(name) for name in map(json_object(by_id, dict.fromkeys(keys, object)).get, keys))
+        except JsonError as error:
             raise UsageError(
                 f"{given} has no id2label with the names of classes 0, 1, 2, …",
                 where="--classes",

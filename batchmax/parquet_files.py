@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.arrow import schema_without_views
+from batchmax.arrow_errors import is_damage
 from batchmax.errors import BatchmaxError, DataError
 from batchmax.parquet import Footer, FooterError, NotAMatrix, ThriftError
 from batchmax.parquet.encoded import METADATA, place_of
@@ -265,21 +266,8 @@ def about(path: str) -> Iterator[None]:
         raise
 
 
-DAMAGE = (
-    # pyarrow's; not ArrowTypeError and ArrowKeyError, which are about the arguments of a call
-    OSError,
-    pa.ArrowInvalid,
-    pa.ArrowNotImplementedError,
-    pa.lib.ArrowIndexError,
-    pa.lib.ArrowCapacityError,
-    pa.lib.ArrowSerializationError,
-    UnicodeDecodeError,
-    # ours
-    FooterError,
-    NotAMatrix,
-    ThriftError,
-)
-"""What parsers raise when the bytes of a file are not Parquet."""
+OURS = FooterError, NotAMatrix, ThriftError
+"""What our own Parquet code raises where the bytes of a file are not what they should be."""
 
 
 class reading:  # noqa: N801 - reads as a phrase
@@ -304,7 +292,7 @@ class reading:  # noqa: N801 - reads as a phrase
         if isinstance(error, OSError) and error.errno is not None:
             what = f"cannot be read: {error.strerror or error}"
             raise DataError(what, where=self._path, remedy="check the disk, then run the command again") from error
-        if not isinstance(error, DAMAGE) or isinstance(error, MemoryError):
+        if not is_damage(error) and not isinstance(error, OURS):
             return
         text = "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
         remedy = f"the file is damaged: make it again; look: batchmax inspect {name}"

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from rich.text import Text
 
 from batchmax.arrow import type_text
+from batchmax.arrow_errors import PARSING
 from batchmax.cli import tables
 from batchmax.cli.text import ABSENT, number, printable, shell_word, size
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.options import score_options
-from batchmax.parquet import Footer, FooterError
+from batchmax.parquet import Footer, FooterError, ThriftError
 from batchmax.parquet.encoded import (
     CODEC,
     DICTIONARY_AT,
@@ -30,7 +31,6 @@ from batchmax.parquet.encoded import (
 )
 from batchmax.parquet.encoded import ENCODINGS as ENCODING_LIST
 from batchmax.parquet.thrift import Struct
-from batchmax.parquet_files import DAMAGE
 from batchmax.source import ParquetSource
 
 Facts = dict[str, Any]
@@ -72,6 +72,8 @@ def gather(file: str, given: dict[str, Any]) -> Facts:
     except (UsageError, DataError) as error:
         problem = error
     footer, schema, chunks = _footer(file, problem)
+    if any(footer.num_columns != len(group) for group in chunks):
+        raise problem or _unreadable(file)
     try:
         columns = _columns(footer, schema, chunks)
     except UnicodeDecodeError as error:  # a name is not text
@@ -160,13 +162,11 @@ def _footer(file: str, problem: BatchmaxError | None) -> tuple[pq.FileMetaData, 
         footer = pq.read_metadata(file)
         with Path(file).open("rb") as stream:
             stored = Footer.read(stream.fileno())
-        if footer.num_columns != len(stored.leaves):
-            raise FooterError("the footer has another number of columns than its schema")
         # Not by pyarrow's metadata, which end the process where a damaged footer does not agree with itself.
         groups = map(stored.row_group, range(stored.n_row_groups))
         chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
         return footer, footer.schema.to_arrow_schema(), chunks
-    except DAMAGE as error:
+    except (*PARSING, FooterError, ThriftError) as error:
         raise problem or _unreadable(file) from error
 
 
