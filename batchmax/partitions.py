@@ -67,9 +67,8 @@ def are_mirrored(folders: Sequence[str]) -> bool:
     if len(set(map(folded, folders))) != len(set(folders)):
         return False
     keys = {tuple(_pair(segment)[0] for segment in folder.split("/")) for folder in folders}
-    return (
-        len(keys) == 1 and keys != {("",)} and list(folders) == sorted(folders, key=lambda one: name_order(f"{one}/"))
-    )
+    ordered = sorted(folders, key=lambda one: name_order(f"{one}/"))
+    return len(keys) == 1 and keys != {("",)} and list(folders) == ordered
 
 
 def folder_of(path: str, root: str) -> str:

@@ -24,6 +24,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from batchmax.errors import DataError, OutputError, UsageError
+from batchmax.file_names import name_order
 
 T = TypeVar("T")
 
