@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -139,7 +140,7 @@ def _weight(given: Any) -> float:
     try:
         if not isinstance(given, str | bytes):
             return float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise _wrong_type("class_weights", given, "numbers")
 
@@ -167,6 +168,8 @@ def _is_of(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if kind is None:
+        if hint is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+            return False
         return isinstance(value, {int: Integral, float: Real}.get(hint, hint)) and not isinstance(value, bool)
     if kind is Literal:
         return isinstance(value, str) and value in arguments

@@ -197,10 +197,12 @@ class ParquetSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let go of the file, whole or not; after a failure with what was handed over, for who goes on with it."""
-        if error is not None and self._encoder is not None and not self._file.closed:
-            with contextlib.suppress(OSError, OutputError):
-                self.pause()
-        self.abandon()
+        try:
+            if error is not None and self._encoder is not None and not self._file.closed:
+                with contextlib.suppress(OSError, OutputError):
+                    self.pause()
+        finally:
+            self.abandon()
 
     def _writing(self) -> Any:
         return _Writing(self.path)
