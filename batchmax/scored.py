@@ -270,9 +270,9 @@ def _claims(path: str, raw: bytes) -> Claims:
         scale, bias = (
             tuple(json_object(given, {name: list})[name]) if name in given else None for name in ("scale", "bias")
         )
-        name = _only_name(said["logits"])
+        column = _only_name(said["logits"])
         options = ScoreOptions(
-            logits=name,
+            logits=column,
             label=said["label"] or "none",
             classes=None if classes is None else tuple(classes),
             n_classes=said["n_classes"],
@@ -301,7 +301,7 @@ def _claims(path: str, raw: bytes) -> Claims:
             check_type(name, value, hint)
         return Claims(
             options=options,
-            logits=said["logits"] if name is None else name,
+            logits=said["logits"] if column is None else column,
             n_classes=said["n_classes"],
             outputs=(*outputs, *_top_k_outputs(options, nested="shift" in given)),
             nested="shift" in given,
