@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shlex
@@ -266,6 +267,12 @@ def about(path: str) -> Iterator[None]:
         raise
 
 
+_REMEDIES = {
+    errno.EIO: "check the disk, then run the command again",
+    errno.EMFILE: "allow more open files: ulimit -n 4096",
+}
+"""What to do about an error of the system, by its number."""
+
 OURS = FooterError, NotAMatrix, ThriftError
 """What our own Parquet code raises where the bytes of a file are not what they should be."""
 
@@ -291,7 +298,8 @@ class reading:  # noqa: N801 - reads as a phrase
             raise DataError("may not be read", where=self._path, remedy=f"look: ls -l {name}") from error
         if isinstance(error, OSError) and error.errno is not None:
             what = f"cannot be read: {error.strerror or error}"
-            raise DataError(what, where=self._path, remedy="check the disk, then run the command again") from error
+            remedy = _REMEDIES.get(error.errno, f"look: ls -l {name}")
+            raise DataError(what, where=self._path, remedy=remedy) from error
         if not is_damage(error) and not isinstance(error, OURS):
             return
         text = "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
