@@ -68,7 +68,7 @@ FLOORS = [
     {"options"},
     {"option_values", "calibrated"},
     {"ipc"},
-    {"exact_activations"},
+    {"exact_activations", "installation"},
     {"outputs", "activations", "errors", "imports", "partitions", "interrupts", "exact", "bounds", "report_page"},
     {"system_calls", "json_fields", "arrow_errors", "file_names"},
 ]

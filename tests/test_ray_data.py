@@ -242,7 +242,7 @@ def test_something_else_than_a_dataset_is_refused():
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
     """The module can be imported all the same."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(batchmax.UsageError, match=r"pip install 'batchmax\[ray\]'"):
+    with pytest.raises(batchmax.UsageError, match=re.escape("pip install '.[ray]'")):
         batchmax.ray.score(None)
 
 

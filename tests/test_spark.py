@@ -317,7 +317,7 @@ def test_something_else_than_a_data_frame_is_refused():
 def test_without_pyspark_the_error_says_what_to_install(monkeypatch):
     """The module can be imported all the same."""
     monkeypatch.setitem(sys.modules, "pyspark", None)
-    with pytest.raises(batchmax.UsageError, match=r"pip install 'batchmax\[spark\]'"):
+    with pytest.raises(batchmax.UsageError, match=re.escape("pip install '.[spark]'")):
         batchmax.spark.score(None)
 
 
