@@ -5,8 +5,20 @@ The names below are imported when they are first used, so that ``batchmax --help
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
+
+if sys.platform == "win32":
+    _SENTENCE = (
+        "batchmax does not run on Windows; install it in the Windows Subsystem for Linux (WSL): "
+        "https://learn.microsoft.com/windows/wsl/install"
+    )
+    # The command imports this package before it can handle errors, so it ends here, without a traceback.
+    _words = [word.replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe") for word in sys.argv[:1]]
+    if _words == ["batchmax"] or (_words == ["-m"] and "batchmax" in sys.orig_argv):
+        raise SystemExit(f"batchmax: error: {_SENTENCE}")
+    raise ImportError(_SENTENCE)
 
 __version__ = "0.1.0"
 

@@ -82,7 +82,7 @@ class Allowance:
                 self._demands[name] = Demand(descriptor, chunk, leaf, row_group.n_rows, limit, texts_once=once)
         except TooLarge as error:
             raise self._refusal(name, error.n_bytes) from error
-        except (NotAMatrix, FooterError, ThriftError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (NotAMatrix, FooterError, ThriftError) as error:
             raise self._damage(name, error) from error
         self._pages = sum(demand.page for demand in self._demands.values())
         whole = self._even * row_group.n_rows + sum(demand.whole for demand in self._demands.values())
@@ -132,7 +132,7 @@ class Allowance:
         for name, demand in self._demands.items():
             try:
                 taken[name] = demand.take(rows)
-            except (NotAMatrix, KeyError, IndexError, TypeError, AttributeError) as error:
+            except NotAMatrix as error:
                 raise self._damage(name, error) from error
         return taken
 

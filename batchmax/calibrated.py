@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,18 @@ from typing import Any
 from batchmax.errors import UsageError
 from batchmax.imports import allow_imports
 from batchmax.installation import missing_package
+from batchmax.json_fields import JsonError, json_object, parse_json
 
 SMALLEST_T, LARGEST_T = 1e-3, 1e3
 """The bounds of a temperature that is looked for."""
+MEMBERS = {
+    "n_classes": int,
+    "temperature": float | int,
+    "classes": list | None,
+    "scale": list | None,
+    "bias": list | None,
+}
+"""The members of a calibration file that are read, with their types."""
 MOST_BYTES = 1 << 26
 """Of a file: ten thousand classes with their names take less."""
 
@@ -42,12 +51,12 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibrated:
     where = "--calibration"
     try:
         with Path(name).open(encoding="utf-8") as stream:
-            return _checked(json.loads(stream.read(MOST_BYTES)))
+            return _checked(json_object(parse_json(stream.read(MOST_BYTES)), MEMBERS))
     except FileNotFoundError:
         raise UsageError(
             f"there is no file {name}", where=where, remedy="make it: batchmax calibrate INPUT -o FILE"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+    except (OSError, UnicodeDecodeError, JsonError) as error:
         text = " ".join(str(error).split())
         raise UsageError(
             f"{name} is no calibration: {text}", where=where, remedy="make one: batchmax calibrate INPUT -o FILE"
@@ -70,29 +79,31 @@ def scipy_optimize() -> Any:
     return optimize
 
 
-def _checked(said: Any) -> Calibrated:
+def _checked(said: Mapping[str, Any]) -> Calibrated:
     n_classes, temperature = said["n_classes"], said["temperature"]
-    if type(n_classes) is not int or n_classes < 1:
-        raise ValueError("n_classes is no count")
+    if isinstance(n_classes, bool) or n_classes < 1:
+        raise JsonError("n_classes is no count")
     if not _is_number(temperature) or temperature <= 0:
-        raise ValueError("temperature is no number above 0")
+        raise JsonError("temperature is no number above 0")
     classes = said["classes"]
     if classes is not None and not (
         isinstance(classes, list) and len(classes) == n_classes and all(isinstance(name, str) for name in classes)
     ):
-        raise ValueError("classes are not as many names")
+        raise JsonError("classes are not as many names")
     vectors = []
     for name in ("scale", "bias"):
         values = said[name]
         if values is not None and not (
             isinstance(values, list) and len(values) == n_classes and all(map(_is_number, values))
         ):
-            raise ValueError(f"{name} is not one number for each class")
+            raise JsonError(f"{name} is not one number for each class")
         vectors.append(None if values is None else tuple(map(float, values)))
     if (vectors[0] is None) != (vectors[1] is None) or min(vectors[0] or (1.0,)) <= 0:
-        raise ValueError("scale and bias do not go together")
+        raise JsonError("scale and bias do not go together")
     return Calibrated(n_classes, None if classes is None else tuple(classes), float(temperature), *vectors)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN, infinity, and integers that no float can hold

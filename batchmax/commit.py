@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchmax import system_calls
 from batchmax.errors import BatchmaxError, GateError, OutputError
 from batchmax.finished import (
     SUCCESS,
@@ -387,4 +388,4 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     with os.fdopen(open_exclusively(path), "w", encoding="utf-8") as stream:
         json.dump(content, stream, ensure_ascii=False, indent=1)
         stream.flush()
-        os.fsync(stream.fileno())
+        system_calls.sync(stream.fileno())

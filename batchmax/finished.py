@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchmax.file_names import is_of_macos
 from batchmax.sink import SUMMARY_KEY
 
 SUCCESS = "_SUCCESS"
@@ -31,7 +32,7 @@ def is_ours(path: Path, *, is_file: bool) -> bool:
         return _is_our_file(path)
     if not path.is_dir() or not (path / SUCCESS).is_file():
         return False
-    parts = [part for part in path.rglob("*") if part.name != SUCCESS and not part.is_dir()]
+    parts = [part for part in files_in(path) if part.name != SUCCESS]
     return bool(parts) and all(map(_is_our_file, parts))
 
 
@@ -59,7 +60,7 @@ def manifest_in(data: bytes) -> dict[str, Any] | None:
 
 def job_of(path: Path, *, is_file: bool) -> dict[str, Any] | None:
     """Return which job made a finished output, None if it was not batchmax."""
-    parts = [path] if is_file else sorted(path.rglob("*.parquet"))
+    parts = [path] if is_file else sorted(part for part in files_in(path) if part.suffix == ".parquet")
     return _json_of(parts[0], JOB_KEY) if parts and is_ours(path, is_file=is_file) else None
 
 
@@ -78,6 +79,11 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[s
             yield "the inputs are others, or have changed"
         elif one != other:
             yield f"{key} is {json.dumps(one, ensure_ascii=False)}, was {json.dumps(other, ensure_ascii=False)}"
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files in a folder and the folders in it, but those that macOS puts there."""
+    return [path for path in folder.rglob("*") if not path.is_dir() and not is_of_macos(path.name)]
 
 
 def _is_our_file(path: Path) -> bool:

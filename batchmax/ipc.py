@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from batchmax.arrow_errors import is_damage
 from batchmax.errors import DataError
 
 END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -70,6 +71,8 @@ class IncomingStream:
         try:
             yield
         except (pa.ArrowException, OSError) as error:
+            if not is_damage(error):
+                raise
             if not self._bytes.last:
                 raise DataError("nothing came", where=self._name, remedy=_REMEDY) from error
             text = " ".join(str(error).split())

@@ -22,9 +22,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from batchmax import system_calls
+from batchmax.json_fields import JsonError, json_list, json_object, parse_json
 from batchmax.storage import open_exclusively
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+HEAD = {"job": dict, "boot": str, "replaces": bool}
+GROUP = {"position": int, "state": dict, "files": list}
+PART = {"number": int, "name": str, "rows": int, "size": int, "rejects": int | None, "state": str}
+"""The members of the first entry of a journal, of one about a row group, and of a receipt, with their types."""
 
 
 @dataclass
@@ -208,7 +213,7 @@ class Journal:
 
     def sync(self) -> None:
         """Make the journal durable."""
-        os.fsync(self._descriptor)
+        system_calls.sync(self._descriptor)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -233,7 +238,7 @@ def read_journal(path: Path) -> tuple[dict[str, Any], Done] | None:
         lines = (line for line, _ in _lines(path.read_bytes()))
         first = next(lines, {})
         return (first["job"], _replay(first, lines)) if "job" in first else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, JsonError):
         return None
 
 
@@ -261,19 +266,20 @@ def _lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
         checksum, _, text = line[:-1].partition(b" ")
         if checksum != b"%08x" % zlib.crc32(text):
             return
-        yield json.loads(text), len(line)
+        yield json_object(parse_json(text), {}), len(line)
 
 
 def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Done:
+    json_object(first, HEAD)
     done = Done(replaces=first["replaces"])
-    waiting: list[Mapping[str, Any]] = []
+    waiting: list[tuple[Mapping[str, Any], list[FileState]]] = []
 
     def take(count: int) -> None:
-        for entry in waiting[:count]:
+        for entry, files in waiting[:count]:
             done.position, done.state = entry["position"], entry["state"]
-            for state, (size, rows, groups) in zip((done.file, done.rejects), entry["files"], strict=False):
-                state.size, state.rows = size, rows
-                state.groups += [b64decode(group) for group in groups]
+            for state, file in zip((done.file, done.rejects), files, strict=False):
+                state.size, state.rows = file.size, file.rows
+                state.groups += file.groups
         del waiting[:count]
 
     boot = first["boot"]
@@ -283,26 +289,35 @@ def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Don
             waiting.clear()
             boot = line["boot"]
         if "position" in line:
-            waiting.append(line)
+            waiting.append((json_object(line, GROUP), _files(line)))
         elif "synced" in line:
-            take(sum(all(map(_reaches, line["synced"], entry["files"])) for entry in waiting))
+            sizes = json_list(json_object(line, {"synced": list})["synced"], int)
+            take(sum(all(file.size <= size for size, file in zip(sizes, files, strict=False)) for _, files in waiting))
         elif "part" in line:
-            receipt = Receipt(**line["part"])
+            part = json_object(line["part"], PART)
+            receipt = Receipt(**{name: part[name] for name in PART})
             done.receipts[receipt.number] = receipt
         elif "published" in line:
-            done.published = line["published"]
+            done.published = json_object(line["published"], {"summary": dict, "of": list})
     if boot == _boot():
         take(len(waiting))
     return done
 
 
-def _reaches(synced: int, file: Sequence[Any]) -> bool:
-    return bool(file[0] <= synced)
+def _files(entry: Mapping[str, Any]) -> list[FileState]:
+    """Return how far the files are that an entry about a row group describes."""
+    files = []
+    for file in json_list(entry["files"], list):
+        if [type(value) for value in file] != [int, int, list]:
+            raise JsonError("a file is not described by its size, its rows and its row groups")
+        size, rows, groups = file
+        try:
+            files.append(FileState(size, rows, [b64decode(group) for group in json_list(groups, str)]))
+        except ValueError as error:
+            raise JsonError("a row group is not in base64") from error
+    return files
 
 
 def _boot() -> str:
     """Return what tells this boot of this machine from all others; where it cannot be known, something new."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return str(uuid.uuid4())
+    return system_calls.boot_id() or str(uuid.uuid4())

@@ -7,7 +7,6 @@ to the kernels, which see every label anyway. Knows no files.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from batchmax.arrow import (
 )
 from batchmax.columns import LABEL_NAMES, LogitsColumn, close_match, list_form
 from batchmax.errors import UsageError
+from batchmax.json_fields import JsonError, json_list, json_object, parse_json
 from batchmax.matrices import Matrix, Statuses, read_matrix
 from batchmax.memory import Take
 from batchmax.options import ScoreOptions
@@ -250,14 +250,14 @@ def _class_names(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
 
 def _class_label_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
     try:
-        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
-        names = feature["names"] if feature["_type"] == "ClassLabel" else None
-    except (KeyError, TypeError, ValueError):
+        found = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
+        for name in ("info", "features", label):
+            found = json_object(found, {name: dict})[name]
+        json_object(found, {"_type": str, "names": list})
+        return tuple(json_list(found["names"], str)) if found["_type"] == "ClassLabel" else None
+    except JsonError:
         # No such feature, or metadata of another make: nobody asked for it, so nobody is told.
         return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return None
-    return tuple(names)
 
 
 def _are_integers(classes: tuple[str, ...]) -> bool:

@@ -5,15 +5,16 @@ Knows one value at a time; which options there are, and how they go together, is
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from batchmax.errors import UsageError
+from batchmax.json_fields import JsonError, json_object, parse_json
 
 
 def read_classes(given: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ...]:
@@ -35,9 +36,10 @@ def read_classes(given: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ..
         names = tuple(line.strip() for line in text.splitlines() if line.strip())
     else:
         try:
-            by_id = {int(key): str(name) for key, name in json.loads(text)["id2label"].items()}
-            names = tuple(by_id[index] for index in range(len(by_id)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            by_id = json_object(parse_json(text), {"id2label": dict})["id2label"]
+            keys = [str(index) for index in range(len(by_id))]
+            names = tuple(str(name) for name in map(json_object(by_id, dict.fromkeys(keys, object)).get, keys))
+        except JsonError as error:
             raise UsageError(
                 f"{given} has no id2label with the names of classes 0, 1, 2, …",
                 where="--classes",
@@ -138,7 +140,7 @@ def _weight(given: Any) -> float:
     try:
         if not isinstance(given, str | bytes):
             return float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise _wrong_type("class_weights", given, "numbers")
 
@@ -166,6 +168,8 @@ def _is_of(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if kind is None:
+        if hint is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+            return False
         return isinstance(value, {int: Integral, float: Real}.get(hint, hint)) and not isinstance(value, bool)
     if kind is Literal:
         return isinstance(value, str) and value in arguments

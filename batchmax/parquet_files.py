@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shlex
@@ -15,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.arrow import schema_without_views
+from batchmax.arrow_errors import is_damage
 from batchmax.errors import BatchmaxError, DataError
-from batchmax.parquet import Footer, FooterError, ThriftError
+from batchmax.parquet import Footer, FooterError, NotAMatrix, ThriftError
 from batchmax.parquet.encoded import METADATA, place_of
 from batchmax.spool import AHEAD, Spool
 from batchmax.stores import Found, Store, is_uri, store_of
@@ -151,9 +153,12 @@ class OpenFile:
             for column in footer.columns:
                 if tops is None or column.name in tops:
                     for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves)):
-                        start, size = place_of(row_group.chunk(leaf)[METADATA].value)
+                        chunk = row_group.chunk(leaf)
+                        if METADATA not in chunk:  # encrypted
+                            return [(0, self._file.size)]
+                        start, size = place_of(chunk[METADATA].value)
                         found.append((max(0, start), min(start + size, self._file.size)))
-        except (FooterError, ThriftError, KeyError, AttributeError, TypeError):
+        except (FooterError, ThriftError):
             return [(0, self._file.size)]
         return [(start, end) for start, end in found if start < end]
 
@@ -262,8 +267,22 @@ def about(path: str) -> Iterator[None]:
         raise
 
 
+_REMEDIES = {
+    errno.EIO: "check the disk, then run the command again",
+    errno.EMFILE: "allow more open files: ulimit -n 4096",
+}
+"""What to do about an error of the system, by its number."""
+
+OURS = FooterError, NotAMatrix, ThriftError
+"""What our own Parquet code raises where the bytes of a file are not what they should be."""
+
+
 class reading:  # noqa: N801 - reads as a phrase
-    """Turn what goes wrong while a file is read into errors that name it."""
+    """Turn what reading a file raises into errors that name it.
+
+    Only an exception of a parser, pyarrow's or ours, means that the file is damaged, and one with an error number that
+    the system can't read it. Anything else is left alone: it is an error of the program.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -272,16 +291,22 @@ class reading:  # noqa: N801 - reads as a phrase
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        passing = BatchmaxError | GeneratorExit | MemoryError
-        if error is None or isinstance(error, passing) or not isinstance(error, Exception):
-            return
         name = shlex.quote(self._path)
         if isinstance(error, FileNotFoundError):
             raise DataError("the file is gone", where=self._path, remedy=f"look: ls -l {name}") from error
         if isinstance(error, PermissionError):
             raise DataError("may not be read", where=self._path, remedy=f"look: ls -l {name}") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            what = f"cannot be read: {error.strerror or error}"
+            remedy = _REMEDIES.get(error.errno, f"look: ls -l {name}")
+            raise DataError(what, where=self._path, remedy=remedy) from error
+        if not is_damage(error) and not isinstance(error, OURS):
+            return
         text = "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
-        what, remedy = f"cannot be read: {text}", f"the file is damaged: make it again; look: batchmax inspect {name}"
+        remedy = f"the file is damaged: make it again; look: batchmax inspect {name}"
+        if isinstance(error, pa.ArrowNotImplementedError):
+            remedy = f"the file is damaged, or uses a feature that pyarrow does not read; look: batchmax inspect {name}"
+        what = f"cannot be read: {text}"
         if "magic bytes" in text or "file size is" in text:
             what, remedy = _unlike_parquet(self._path)
         raise DataError(what, where=self._path, remedy=remedy) from error

@@ -1,7 +1,8 @@
 """Folders named ``key=value``: columns that are in the paths of files and not in the files.
 
 As Hive writes them: values are text, quoted as in a URL, and ``__HIVE_DEFAULT_PARTITION__`` stands for null. Where all
-values of a key are integers, so is its column.
+values of a key are integers, so is its column. Keys and values have composed accents (NFC), whatever the file system
+returns.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 import pyarrow as pa
+
+from batchmax.file_names import composed, folded, name_order
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -57,9 +60,15 @@ def partitions_of(folders: Sequence[str], taken: Sequence[str]) -> Partitions:
 
 
 def are_mirrored(folders: Sequence[str]) -> bool:
-    """Return whether an output can have the same folders, and its files the order of the inputs."""
+    """Return whether an output can have the same folders, and its files the order of the inputs.
+
+    It can't where two folders differ only in case or in how accents are encoded: some systems take them for one.
+    """
+    if len(set(map(folded, folders))) != len(set(folders)):
+        return False
     keys = {tuple(_pair(segment)[0] for segment in folder.split("/")) for folder in folders}
-    return len(keys) == 1 and keys != {("",)} and list(folders) == sorted(folders, key=lambda one: f"{one}/".encode())
+    ordered = sorted(folders, key=lambda one: name_order(f"{one}/"))
+    return len(keys) == 1 and keys != {("",)} and list(folders) == ordered
 
 
 def folder_of(path: str, root: str) -> str:
@@ -70,7 +79,7 @@ def folder_of(path: str, root: str) -> str:
 
 def _pair(segment: str) -> tuple[str, str]:
     key, _, value = segment.partition("=")
-    return unquote(key), unquote(value)
+    return composed(unquote(key)), composed(unquote(value))
 
 
 def _typed(values: Sequence[str | None]) -> tuple[pa.DataType, Sequence[int | str | None]]:

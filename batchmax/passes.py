@@ -6,7 +6,6 @@ labels and classes holds.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from batchmax.chunks import Chunk, limited
 from batchmax.copying import Reading
 from batchmax.errors import DataError, UsageError
+from batchmax.json_fields import JsonError, json_list, json_object, parse_json
 from batchmax.labels import Labels
 from batchmax.loop import READ_AHEAD, BadRows, Progress, check_memory
 from batchmax.matrices import SparseVectorError
@@ -34,6 +34,18 @@ from batchmax.stream_source import StreamSource
 from batchmax.threads import use_threads
 
 Array = NDArray[Any]
+
+METADATA = {
+    "command": str,
+    "label": str | None,
+    "classes": list | None,
+    "outputs": list,
+    "layout": str,
+    "class_weights": list | None,
+    "options": dict,
+}
+OPTIONS = {"prefix": str, "label_smoothing": float | int, "top_k": int | None}
+"""The members of an output's metadata that are read, and of the options in it, with their types."""
 
 OWN_PREFIX = "\0"
 """Before the names of what is computed, where it is not written: no column of a file is in its way."""
@@ -133,15 +145,14 @@ def loss_of_score(file: InputFile, options: ScoreOptions) -> str | None:
     It has digits that the probabilities beside it have lost. None if there is no such column, or the losses are those
     of other labels or classes, or not plain, or the file has its logits too.
     """
-    try:
-        said = _said(file)
-        is_plain = said["class_weights"] is None and not said["options"]["label_smoothing"]
-        is_plain = is_plain and "loss" not in said["options"]
-        is_theirs = options.label in {None, said["label"]} and options.classes in {None, tuple(said["classes"] or ())}
-        column, names = said["options"]["prefix"] + "loss", arrow_schema(file).names
-        is_there = "loss" in said["outputs"] and column in names and options.logits is None and "logits" not in names
-    except (KeyError, TypeError, ValueError):
+    said = _said(file)
+    if said is None:
         return None
+    is_plain = said["class_weights"] is None and not said["options"]["label_smoothing"]
+    is_plain = is_plain and "loss" not in said["options"]
+    is_theirs = options.label in {None, said["label"]} and options.classes in {None, tuple(said["classes"] or ())}
+    column, names = said["options"]["prefix"] + "loss", arrow_schema(file).names
+    is_there = "loss" in said["outputs"] and column in names and options.logits is None and "logits" not in names
     return column if is_plain and is_theirs and is_there else None
 
 
@@ -150,13 +161,12 @@ def columns_of_score(src: Any) -> list[str]:
     file = first_file(src)
     if file is None:
         return []
-    try:
-        said = _said(file)
-        prefix, outputs = said["options"]["prefix"], [*said["outputs"]]
-        outputs += TOP_K_OUTPUTS if said["options"]["top_k"] else ()
-        is_wide = said["layout"] == "wide"
-    except (KeyError, TypeError, ValueError):
-        return []  # metadata of another make
+    said = _said(file)
+    if said is None:
+        return []
+    prefix, outputs = said["options"]["prefix"], [*said["outputs"]]
+    outputs += TOP_K_OUTPUTS if said["options"]["top_k"] else ()
+    is_wide = said["layout"] == "wide"
     matrices = [f"{prefix}{name.removesuffix('s')}_" for name in outputs if is_wide and OUTPUTS[name].kind == "matrix"]
     names = {prefix + name for name in outputs}
     return [name for name in arrow_schema(file).names if name in names or name.startswith(tuple(matrices))]
@@ -167,12 +177,19 @@ def first_file(src: Any) -> InputFile | None:
     return None if hasattr(src, "__arrow_c_stream__") else open_file(find_files(_paths(src))[0])
 
 
-def _said(file: InputFile) -> dict[str, Any]:
-    """Return what ``score`` said of a file that it wrote; KeyError, TypeError or ValueError for any other file."""
-    said: dict[str, Any] = json.loads((file.metadata.metadata or {})[b"batchmax"])
-    if said["command"] != "score":
-        raise KeyError(said["command"])
-    return said
+def _said(file: InputFile) -> dict[str, Any] | None:
+    """Return the metadata of a file that ``score`` wrote; None for any other file, or metadata of another version."""
+    raw = (file.metadata.metadata or {}).get(b"batchmax")
+    if raw is None:
+        return None
+    try:
+        said = json_object(parse_json(raw), METADATA)
+        json_object(said["options"], OPTIONS)
+        is_known = set(json_list(said["outputs"], str)) <= OUTPUTS.keys()
+        json_list(said["classes"] or [], str)
+    except JsonError:
+        return None
+    return said if said["command"] == "score" and is_known else None
 
 
 def _paths(src: Any) -> list[str]:
@@ -181,15 +198,14 @@ def _paths(src: Any) -> list[str]:
 
 def _as_written(file: InputFile, options: ScoreOptions) -> ScoreOptions:
     """Return the options with which to read a file that ``score`` wrote; the same for any other file."""
-    try:
-        said = _said(file)
-        prefix, outputs, layout = said["options"]["prefix"], said["outputs"], said["layout"]
-        label, classes = said["label"], said["classes"]
-        shift = options.shift or said["options"].get("shift", False)
-        column = next((name for name in ("log_probs", "probs") if name in outputs), None)
-        names = set(arrow_schema(file).names)
-    except (KeyError, TypeError, ValueError):
-        return options  # metadata of another make
+    said = _said(file)
+    if said is None:
+        return options
+    prefix, outputs, layout = said["options"]["prefix"], said["outputs"], said["layout"]
+    label, classes = said["label"], said["classes"]
+    shift = options.shift or said["options"].get("shift", False)
+    column = next((name for name in ("log_probs", "probs") if name in outputs), None)
+    names = set(arrow_schema(file).names)
     if "logits" in names:
         return options
     if column is None:

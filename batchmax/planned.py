@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.errors import DataError
 from batchmax.journal import Receipt
+from batchmax.json_fields import JsonError, json_object, json_objects, parse_json
 from batchmax.loop import Progress
 from batchmax.memory import usable_cores
 from batchmax.options import ScoreOptions
@@ -135,15 +136,16 @@ class Plan:
             It is none, or of another version of batchmax.
         """
         try:
-            said: dict[str, Any] = json.loads(text)
+            said = json_object(parse_json(text), {"version": str})
             if said["version"] != __version__:
                 what = f"it is of batchmax {said['version']}, and this is {__version__}"
                 raise DataError(what, where="the plan", remedy="have the same version everywhere")
-            inputs = tuple(Input(**one) for one in said.pop("inputs"))
-            parts = tuple(Part(**one) for one in said.pop("parts"))
-            return cls(**said, inputs=inputs, parts=parts)
-        except (ValueError, KeyError, TypeError) as error:
+            said = json_object(said, dict.fromkeys(_names(cls), object) | {"inputs": list, "parts": list})
+            inputs = _made(Input, said["inputs"])
+            parts = _made(Part, said["parts"])
+        except JsonError as error:
             raise DataError("it makes no sense", where="the plan", remedy="make it again") from error
+        return cls(**{name: said[name] for name in _names(cls)} | {"inputs": inputs, "parts": parts})
 
     def score_options(self, threads: int | None, memory_limit: int) -> ScoreOptions:
         """Return the options of the job, on a machine that may use so much."""
@@ -203,6 +205,19 @@ def run_part(
     )
     with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
         return recipe.part(replace(part, file=0), ScoreWork(source, Progress(), to_file=True), out, rejects, workers)
+
+
+def _names(kind: Any) -> list[str]:
+    """Return the names of the fields of a dataclass."""
+    return [field.name for field in fields(kind)]
+
+
+def _made(kind: Any, values: list[Any]) -> tuple[Any, ...]:
+    """Return the instances of a dataclass that a list of JSON objects describes."""
+    names = _names(kind)
+    return tuple(
+        kind(**{name: one[name] for name in names}) for one in json_objects(values, dict.fromkeys(names, object))
+    )
 
 
 def _packed(schema: pa.Schema) -> str:

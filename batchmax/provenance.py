@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax import __version__, kernels
+from batchmax.file_names import composed
 from batchmax.job import Job
 from batchmax.options import ScoreOptions
 from batchmax.parquet import Footer
@@ -64,7 +65,7 @@ def job_identity(
         return None
     return {
         "output": json.loads(schema.metadata[b"batchmax"]),
-        "inputs": [[file.path, *file.stamp[2:]] for file in source.files],
+        "inputs": [[composed(file.path), *file.stamp[2:]] for file in source.files],
         "rejects": options.rejects is not None,
         "versions": {"numpy": np.__version__, "pyarrow": pa.__version__, "kernels": kernels.source_fingerprint()},
         "parquet": "pyarrow" if pyarrow_only() else "batchmax",

@@ -8,14 +8,11 @@ it there.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
 from pathlib import Path
 
+from batchmax.system_calls import exchange
 from batchmax.unfinished import identity, remove
-
-AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 class Rename:
@@ -86,22 +83,3 @@ class Rename:
             raise
         except OSError:
             self._new.rename(self._path)
-
-
-def exchange(one: Path, other: Path) -> bool:
-    """Let two files or folders change places in one step; return False where the system cannot.
-
-    Raises
-    ------
-    OSError
-        It can, but these two it cannot.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
-        return False
-    if not libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
-        return True
-    code = ctypes.get_errno()
-    if code in {errno.EINVAL, errno.ENOSYS, errno.EPERM}:
-        return False
-    raise OSError(code, os.strerror(code), str(one), None, str(other))

@@ -5,7 +5,6 @@ Values of columns may be anything and of any size; here they become short text, 
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from batchmax import __version__, kernels
 from batchmax.job import Job
+from batchmax.json_fields import JsonError, json_list, json_object, json_objects, parse_json
 from batchmax.losses import softmax_rows
 from batchmax.options import MAX_BETA, ScoreOptions
 from batchmax.outputs import LAST_WITHOUT_PROBS
@@ -27,6 +27,16 @@ from batchmax.row_looks import KeptRow
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
 from batchmax.worst import FIGURES
+
+SCORED = {
+    "version": str,
+    "logits": list | str,
+    "temperature": float | int,
+    "outputs": list,
+    "options": dict,
+    "inputs": list,
+}
+"""The members of an output's metadata that are shown, with their types."""
 
 MOST_CLASSES = 12
 """Classes of a row that are drawn: those of the largest logits, and the label."""
@@ -217,20 +227,23 @@ def _command(files: Sequence[InputFile], options: ScoreOptions, asked: Mapping[s
 
 def _scored(files: Sequence[InputFile]) -> list[Pair]:
     """Return what the first input says of how it was made; nothing if ``score`` did not write it."""
+    metadata = files[0].metadata.metadata if files else None
     try:
-        said = json.loads((files[0].metadata.metadata or {})[b"batchmax"])
+        said = json_object(parse_json((metadata or {}).get(b"batchmax", b"")), SCORED)
+        logits = said["logits"] if isinstance(said["logits"], list) else [said["logits"]]
+        made_of = json_objects(said["inputs"][:8], {"footer_sha256": str, "size": int})
         shown = {
             "batchmax": said["version"],
-            "logits": said["logits"] if isinstance(said["logits"], str) else ", ".join(said["logits"]),
+            "logits": ", ".join(json_list(logits, str)),
             "temperature": said["temperature"],
-            "outputs": ", ".join(said["outputs"]),
+            "outputs": ", ".join(json_list(said["outputs"], str)),
             "options": ", ".join(
                 f"{name} {value}" for name, value in said["options"].items() if value not in (None, [], "")
             ),
-            "made of": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in said["inputs"][:8]),
+            "made of": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in made_of),
         }
-    except (IndexError, KeyError, TypeError, ValueError, AttributeError):
-        return []  # there is no file, or its metadata are of another make
+    except JsonError:
+        return []  # no metadata, or those of another version
     return [(name, printable(value, 600)) for name, value in shown.items()]
 
 

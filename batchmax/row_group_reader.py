@@ -174,9 +174,10 @@ class GroupReader:
         if file.footer is None or column is None:
             return 0
         try:
-            return int(file.footer.row_group(group).chunk(column.first_leaf)[METADATA].value[N_VALUES].value)
-        except (FooterError, ThriftError, KeyError, TypeError, AttributeError):
+            chunk = file.footer.row_group(group).chunk(column.first_leaf)
+        except (FooterError, ThriftError):
             return 0
+        return int(chunk[METADATA].value[N_VALUES].value) if METADATA in chunk else 0
 
     def _still_read(self, how: Reading, copied: CopiedColumns | None) -> Reading:
         """Return how to read a row group of which some columns are copied."""

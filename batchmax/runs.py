@@ -12,6 +12,7 @@ from typing import Any
 
 from batchmax.commit import Output
 from batchmax.errors import OutputError, UsageError
+from batchmax.file_names import folded
 from batchmax.interrupts import uninterrupted
 from batchmax.journal import Done, Receipt
 from batchmax.loop import Work, check_memory
@@ -146,7 +147,7 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
             where="--rejects",
             remedy="name rejects.parquet" if output.is_file else "name a folder",
         )
-    if {path.resolve() for path in written} & {path.resolve() for path in rejected}:
+    if {folded(str(path.resolve())) for path in written} & {folded(str(path.resolve())) for path in rejected}:
         raise UsageError("rejects and output are the same path", where="--rejects", remedy="name another")
     return output, rejects
 

@@ -7,8 +7,6 @@ out; what cannot be read as such a thing is refused here.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shlex
 from collections import Counter
@@ -22,8 +20,10 @@ import pyarrow as pa
 
 from batchmax.arrow import is_list, plain_type
 from batchmax.columns import OutputLayout
-from batchmax.errors import DataError
-from batchmax.finished import JOB_KEY, SUCCESS, read_manifest
+from batchmax.errors import DataError, UsageError
+from batchmax.file_names import name_order
+from batchmax.finished import JOB_KEY, SUCCESS, files_in, read_manifest
+from batchmax.json_fields import JsonError, json_list, json_object, json_objects, parse_json
 from batchmax.option_values import check_type
 from batchmax.options import FloatName, ScoreOptions
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, PLURALS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS
@@ -51,6 +51,20 @@ TAKEN_OVER = (
     "prefix",
 )
 """Options that are kept in the metadata as they are."""
+
+METADATA = {
+    "logits": list | str,
+    "label": str | None,
+    "classes": list | None,
+    "n_classes": int,
+    "outputs": list,
+    "class_weights": list | None,
+    "layout": str,
+    "dtype": str,
+    "options": dict,
+    "inputs": list,
+}
+"""The members of the metadata, with their types."""
 
 Said = Mapping[str, Any]
 
@@ -205,8 +219,8 @@ def _parts(folder: Path) -> list[str]:
     """
     if not (folder / SUCCESS).exists():
         raise DataError(f"there is no {SUCCESS} in it, so it is not whole", where=str(folder), remedy=AGAIN)
-    found = [path for path in folder.rglob("*") if not path.is_dir() and path != folder / SUCCESS]
-    found.sort(key=lambda path: os.fsencode(f"{path.parent}/") + f"{path.name:>40}".encode())
+    found = [path for path in files_in(folder) if path != folder / SUCCESS]
+    found.sort(key=lambda path: (name_order(f"{path.parent}/"), f"{path.name:>40}"))
     numbers: Counter[Path] = Counter()
     for path in found:
         match = PART.fullmatch(path.name)
@@ -237,25 +251,28 @@ def _summary(file: InputFile) -> Said | None:
     if said is None:
         return None
     try:
-        found = json.loads(said)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise DataError("the summary in its footer cannot be read", where=file.path, remedy=AGAIN)
-    return found
+        return json_object(parse_json(said), {})
+    except JsonError as error:
+        raise DataError("the summary in its footer cannot be read", where=file.path, remedy=AGAIN) from error
 
 
 def _claims(path: str, raw: bytes) -> Claims:
     """Read the metadata of an output, every value checked."""
     try:
-        said = json.loads(raw)
+        said = json_object(parse_json(raw), {})
         if said.get("command", "score") != "score":
             what = f"batchmax {said['command']} wrote this, which computes nothing to verify"
             raise DataError(what, where=path, remedy="name what score wrote")
-        classes, weights, given = said["classes"], said["class_weights"], said["options"]
-        is_name = isinstance(said["logits"], list)
+        json_object(said, METADATA)
+        classes, weights = said["classes"], said["class_weights"]
+        options_types = dict.fromkeys(TAKEN_OVER, object) | {"columns": list | None, "exclude": list}
+        given = json_object(said["options"], options_types)
+        scale, bias = (
+            tuple(json_object(given, {name: list})[name]) if name in given else None for name in ("scale", "bias")
+        )
+        column = _only_name(said["logits"])
         options = ScoreOptions(
-            logits=said["logits"][0] if is_name else None,
+            logits=column,
             label=said["label"] or "none",
             classes=None if classes is None else tuple(classes),
             n_classes=said["n_classes"],
@@ -269,11 +286,12 @@ def _claims(path: str, raw: bytes) -> Claims:
             **{name: given[name] for name in TAKEN_OVER},
             activation=given.get("activation", "softmax"),
             loss=given.get("loss"),
-            scale=tuple(given["scale"]) if "scale" in given else None,
-            bias=tuple(given["bias"]) if "bias" in given else None,
+            scale=scale,
+            bias=bias,
             shift=given.get("shift", False),
         )
-        inputs = tuple(Told(file["size"], file["footer_sha256"], file.get("files", 1)) for file in said["inputs"])
+        files = json_objects(said["inputs"], {"size": int, "footer_sha256": str})
+        inputs = tuple(Told(file["size"], file["footer_sha256"], file.get("files", 1)) for file in files)
         outputs = tuple(said["outputs"])
         for name, value, hint in (
             ("n_classes", said["n_classes"], int),
@@ -283,7 +301,7 @@ def _claims(path: str, raw: bytes) -> Claims:
             check_type(name, value, hint)
         return Claims(
             options=options,
-            logits=str(options.logits if is_name else said["logits"]),
+            logits=said["logits"] if column is None else column,
             n_classes=said["n_classes"],
             outputs=(*outputs, *_top_k_outputs(options, nested="shift" in given)),
             nested="shift" in given,
@@ -291,8 +309,18 @@ def _claims(path: str, raw: bytes) -> Claims:
             dtype=said["dtype"],
             inputs=inputs,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (JsonError, UsageError) as error:
         raise DataError("its metadata 'batchmax' make no sense", where=path, remedy=AGAIN) from error
+
+
+def _only_name(logits: Any) -> str | None:
+    """Return the only column of logits; None where a text describes several columns."""
+    if isinstance(logits, str):
+        return None
+    if len(json_list(logits, str)) != 1:
+        raise JsonError("logits are not one column")
+    name: str = logits[0]
+    return name
 
 
 def _top_k_outputs(options: ScoreOptions, *, nested: bool) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchmax import __version__
+from batchmax import __version__, system_calls
 from batchmax.errors import OutputError
 from batchmax.journal import FileState
 from batchmax.parquet import CopiedColumns, FileWriter, Footer, FooterError, ThriftError
@@ -169,7 +169,7 @@ class ParquetSink:
             else:
                 self._ours.finish(metadata)
                 self._ours.close()
-            os.fsync(self._file.fileno())
+            system_calls.sync(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
             self._file.close()
             written = pq.read_metadata(self.path)
@@ -197,10 +197,12 @@ class ParquetSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let go of the file, whole or not; after a failure with what was handed over, for who goes on with it."""
-        if error is not None and self._encoder is not None and not self._file.closed:
-            with contextlib.suppress(OSError, OutputError):
-                self.pause()
-        self.abandon()
+        try:
+            if error is not None and self._encoder is not None and not self._file.closed:
+                with contextlib.suppress(OSError, OutputError):
+                    self.pause()
+        finally:
+            self.abandon()
 
     def _writing(self) -> Any:
         return _Writing(self.path)
@@ -212,11 +214,12 @@ def input_codecs(footer: Footer | None) -> dict[str, str]:
     if footer is None or not footer.n_row_groups:
         return codecs
     # Not by pyarrow's metadata: where a damaged footer has other levels than the schema, asking it ends the process.
-    with contextlib.suppress(FooterError, ThriftError, KeyError, IndexError, AttributeError, TypeError):
+    with contextlib.suppress(FooterError, ThriftError):
         group = footer.row_group(0)
         for column in footer.columns:
-            number = group.chunk(column.first_leaf)[METADATA].value[CODEC].value
-            codecs[column.name] = CODEC_NAMES.get(number, "SNAPPY")
+            chunk = group.chunk(column.first_leaf)
+            if METADATA in chunk:
+                codecs[column.name] = CODEC_NAMES.get(chunk[METADATA].value[CODEC].value, "SNAPPY")
     return codecs
 
 
@@ -225,9 +228,9 @@ def splits_bytes(footer: Footer | None, name: str) -> bool:
     column = None if footer is None or not footer.n_row_groups else footer.column(name)
     if footer is None or column is None:
         return False
-    with contextlib.suppress(FooterError, ThriftError, KeyError, IndexError, AttributeError, TypeError):
-        encodings = footer.row_group(0).chunk(column.first_leaf)[METADATA].value[ENCODINGS].value.values
-        return BYTE_STREAM_SPLIT in encodings
+    with contextlib.suppress(FooterError, ThriftError):
+        chunk = footer.row_group(0).chunk(column.first_leaf)
+        return METADATA in chunk and BYTE_STREAM_SPLIT in chunk[METADATA].value[ENCODINGS].value.values
     return False
 
 

@@ -7,7 +7,6 @@ in several requests at once, and the room of those that were read is given back.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 
 from batchmax.stores import Store, tried, whole
+from batchmax.system_calls import punch_hole
 
 GAP = 1 << 20
 """Bytes between two ranges that are fetched with them rather than by a request of its own."""
@@ -27,8 +27,6 @@ REQUESTS = 8
 
 AHEAD = 64 << 20
 """Bytes that are fetched before anybody waits for them."""
-
-KEEP_SIZE_PUNCH_HOLE = 1 | 2
 
 Range = tuple[int, int]
 
@@ -94,7 +92,7 @@ class Spool:
         """Give back the room of row groups before this one."""
         for number in [number for number in self._ranges if number < before and number not in self._coming]:
             for start, end in self._ranges.pop(number):
-                _punch(self.descriptor, start, end - start)
+                punch_hole(self.descriptor, start, end - start)
 
     def close(self) -> None:
         """Let go of the file and of the object."""
@@ -124,10 +122,3 @@ def coalesced(ranges: Iterable[Range]) -> Iterator[Range]:
             start = following
         end = max(end, its_end)
     yield start, end
-
-
-def _punch(descriptor: int, start: int, size: int) -> None:
-    """Give back the room of a range of a file, where the system can; elsewhere the file keeps it."""
-    with contextlib.suppress(AttributeError, OSError):
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.fallocate(descriptor, KEEP_SIZE_PUNCH_HOLE, ctypes.c_longlong(start), ctypes.c_longlong(size))

@@ -10,12 +10,15 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
+from batchmax import system_calls
 from batchmax.errors import DataError, OutputError, UsageError
+from batchmax.file_names import composed, name_order
 from batchmax.partitions import folder_of
 from batchmax.stores import is_uri, store_of
 
@@ -97,12 +100,11 @@ def find_inputs(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str]
         elif path.exists():
             found.append((text, ""))
         elif glob.has_magic(text):
-            files = _matching_files(text)
-            if not files:
+            matching = _matching_files(text)
+            if not matching:
                 remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
                 raise DataError("nothing matches this pattern", where=text, remedy=remedy)
-            root = text[: min(text.index(sign) for sign in "*?[" if sign in text)].rpartition("/")[0]
-            found += [(file, folder_of(file, root)) for file in files]
+            found += matching
         else:
             remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
             raise DataError("no such file or folder", where=text, remedy=remedy)
@@ -135,7 +137,7 @@ def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        system_calls.sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -148,15 +150,27 @@ def refuse_inputs_as_output(inputs: Sequence[str], *outputs: Path) -> None:
     OutputError
         Naming the input.
     """
-    for out in outputs:
-        resolved = out.resolve()
-        for text in filter(lambda text: not is_uri(text), inputs):
-            path = Path(text)
-            same = path.resolve() == resolved or (out.exists() and path.exists() and path.samefile(out))
-            if same or resolved in path.resolve().parents:
+    numbers = cache(_file_number)  # many inputs are in the same folders
+    there = [(out, number) for out in outputs if (number := numbers(out)) is not None]
+    for text in inputs if there else ():
+        if is_uri(text):
+            continue
+        path = Path(text).resolve()
+        around = {numbers(one) for one in (path, *path.parents)}
+        for out, number in there:
+            if number in around:
                 raise OutputError(
                     f"the output is also an input ({text})", where=str(out), remedy="name another output: -o"
                 )
+
+
+def _file_number(path: Path) -> tuple[int, int] | None:
+    """Return the device and the inode of a file or folder; None if nothing is there."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _stored_files(uri: str, storage: Sequence[str]) -> list[tuple[str, str]]:
@@ -195,15 +209,32 @@ def _of_glob(pattern: str) -> str:
     )
 
 
-def _matching_files(pattern: str) -> list[str]:
-    """Return the files that a glob means, each once: ``**`` matches a folder and what is in it."""
+def _matching_files(pattern: str) -> list[tuple[str, str]]:
+    """Return the files that a glob means, each once, with their folders: ``**`` matches a folder and what is in it.
+
+    Accents match however the pattern and the names encode them.
+    """
+    files: dict[str, str] = {}
+    for spelled in dict.fromkeys([pattern, composed(pattern), composed(pattern, "NFD")]):
+        root = spelled[: min(spelled.index(sign) for sign in "*?[" if sign in spelled)].rpartition("/")[0]
+        for file in _matches(spelled):
+            files.setdefault(file, folder_of(file, root))
+    # Of the spellings of one file, one is kept; where both are files, both are.
+    by_name: dict[str, list[str]] = {}
+    for file in sorted(files, key=name_order):
+        alike = by_name.setdefault(composed(file), [])
+        if not any(os.path.samefile(file, other) for other in alike):  # noqa: PTH121 - paths as they are spelled
+            alike.append(file)
+    return [(file, files[file]) for alike in by_name.values() for file in alike]
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield the files that a glob matches, or that are in a folder it matches; some may come several times."""
     spelled = [part for part in Path(pattern).parts if part.startswith("_")]
-    files: set[str] = set()
     for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - absolute patterns too
         hidden = [part for part in Path(match).parts if part.startswith("_")]
         if all(any(fnmatchcase(part, wanted) for wanted in spelled) for part in hidden):
-            files.update(_files_below(match) if os.path.isdir(match) else [match])  # noqa: PTH112 - spelled as matched
-    return sorted(files, key=os.fsencode)
+            yield from _files_below(match) if os.path.isdir(match) else [match]  # noqa: PTH112 - spelled as matched
 
 
 def _files_below(folder: str) -> list[str]:
@@ -216,7 +247,7 @@ def _files_below(folder: str) -> list[str]:
     for root, folders, names in os.walk(folder, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith(("_", "."))]
         files += [os.path.join(root, name) for name in names if not name.startswith(("_", "."))]  # noqa: PTH118
-    return sorted(files, key=os.fsencode)
+    return sorted(files, key=name_order)
 
 
 def _nearest_folder(path: Path) -> Path:

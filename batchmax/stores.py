@@ -24,6 +24,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from batchmax.errors import DataError, OutputError, UsageError
+from batchmax.file_names import name_order
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ class Store:
         selector = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
         infos = tried(lambda: self.system.get_file_info(selector), self.uri)
         files = [self._found(info) for info in infos if info.type == fs.FileType.File]
-        return sorted(files, key=lambda one: os.fsencode(one.uri))
+        return sorted(files, key=lambda one: name_order(one.uri))
 
     def read(self, start: int, size: int) -> bytes:
         """Return some bytes of the object."""

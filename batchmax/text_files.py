@@ -7,6 +7,7 @@ import os
 import shlex
 from pathlib import Path
 
+from batchmax import system_calls
 from batchmax.errors import OutputError, UsageError
 from batchmax.storage import (
     hidden_sibling,
@@ -77,7 +78,7 @@ class TextFile:
             with os.fdopen(open_exclusively(beside), "wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                system_calls.sync(file.fileno())
             self._check()
             self._put(beside)
         except FileExistsError:

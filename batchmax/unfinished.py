@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from batchmax.errors import OutputError
+from batchmax.file_names import composed
 from batchmax.storage import sync_folder
 
 ENDING = ".batchmax"
@@ -224,11 +225,13 @@ class PartFolder:
         """Return whether the finished parts have these sizes; take away what is none of them."""
         if not self.output.is_dir():
             return False
-        found = {str(path.relative_to(self.output)): path for path in self.output.rglob("*") if not path.is_dir()}
-        if any(name not in found or found[name].stat().st_size != size for name, size in sizes.items()):
+        paths = [path for path in self.output.rglob("*") if not path.is_dir()]
+        found = {composed(str(path.relative_to(self.output))): path for path in paths}
+        wanted = {composed(name): size for name, size in sizes.items()}
+        if any(name not in found or found[name].stat().st_size != size for name, size in wanted.items()):
             return False
-        for name in found.keys() - sizes.keys():
-            found[name].unlink()
+        for name in found.keys() - wanted.keys():
+            found[name].unlink(missing_ok=True)
         remove(self._making)
         self._making.mkdir()
         return True

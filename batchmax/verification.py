@@ -31,6 +31,7 @@ from batchmax.row_checks import Counts, RowChecks
 from batchmax.row_values import WrongRowError
 from batchmax.scored import AGAIN, Said, Scored, open_scored
 from batchmax.scored_tokens import ScoredTokens
+from batchmax.system_calls import read_at
 
 SAMPLE = 20
 """Rows that are worked out again unless said otherwise."""
@@ -204,7 +205,7 @@ def _check_file(
     with reading(file.path), file.opened() as opened:
         parquet, descriptor = opened.parquet, opened.descriptor
         opened.need_start()
-        if os.pread(descriptor, len(MAGIC), 0) != MAGIC:
+        if read_at(descriptor, len(MAGIC), 0) != MAGIC:
             raise DataError("does not begin as Parquet does", where=file.path, remedy=f"the file is damaged: {AGAIN}")
         for number in range(parquet.num_row_groups):
             opened.need(number)

@@ -184,7 +184,8 @@ def work() -> None:
     """Answer lines that name files, until there are no more."""
     from batchmax.cli import main
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    if sys.platform == "linux":  # macOS refuses limits of the address space
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     out = str(Path(sys.stdin.readline().strip()) / "out.parquet")
     answers = sys.stdout
     for line in sys.stdin:

@@ -70,6 +70,7 @@ FLOORS = [
     {"ipc"},
     {"exact_activations", "installation"},
     {"outputs", "activations", "errors", "imports", "partitions", "interrupts", "exact", "bounds", "report_page"},
+    {"system_calls", "json_fields", "arrow_errors", "file_names"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

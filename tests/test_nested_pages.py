@@ -362,7 +362,7 @@ def test_a_system_that_reads_less_than_asked_for(tmp_path, monkeypatch):
                 break
         return real(descriptor, some, at)
 
-    monkeypatch.setattr(packed.os, "preadv", short)
+    monkeypatch.setattr(os, "preadv", short)
     text = np.random.default_rng(0).bytes(9 << 16)
     assert unpacked(tmp_path, pa.Codec("snappy").compress(text).to_pybytes(), len(text), [3 << 16]) == text
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from rich.text import Text
 
 from batchmax.arrow import type_text
+from batchmax.arrow_errors import PARSING
 from batchmax.cli import tables
 from batchmax.cli.text import ABSENT, number, printable, shell_word, size
 from batchmax.errors import BatchmaxError, DataError, UsageError
@@ -71,10 +72,11 @@ def gather(file: str, given: dict[str, Any]) -> Facts:
     except (UsageError, DataError) as error:
         problem = error
     footer, schema, chunks = _footer(file, problem)
+    if any(footer.num_columns != len(group) for group in chunks):
+        raise problem or _unreadable(file)
     try:
         columns = _columns(footer, schema, chunks)
-    # A field is missing, or of another type, or a name is no text.
-    except (KeyError, IndexError, AttributeError, TypeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:  # a name is not text
         raise problem or _unreadable(file) from error
     facts: Facts = {
         "file": file,
@@ -164,7 +166,7 @@ def _footer(file: str, problem: BatchmaxError | None) -> tuple[pq.FileMetaData, 
         groups = map(stored.row_group, range(stored.n_row_groups))
         chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
         return footer, footer.schema.to_arrow_schema(), chunks
-    except (OSError, pa.ArrowException, FooterError, ThriftError, UnicodeDecodeError) as error:
+    except (*PARSING, FooterError, ThriftError) as error:
         raise problem or _unreadable(file) from error
 
 

@@ -8,9 +8,7 @@ itself (``O_DIRECT``).
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import mmap
 import os
 from collections import deque
@@ -21,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchmax import system_calls
+
 STAGE_BYTES = 4 << 20
 """Bytes that are written at once: a multiple of every block size."""
 
@@ -29,8 +29,6 @@ STAGES = 6
 
 SYNC_BYTES = 1 << 30
 """Bytes after which the file is made durable: so much is lost at most when the machine goes down."""
-
-DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 class Appender:
@@ -67,9 +65,10 @@ class Appender:
         self._writing: deque[Future[None]] = deque()
         self._filled = size % STAGE_BYTES
         self._at = os.lseek(descriptor, size - self._filled, os.SEEK_SET)
-        if self._filled and os.preadv(descriptor, [self._stages[0][: self._filled].data], self._at) != self._filled:
+        begun = self._stages[0][: self._filled].data
+        if self._filled and system_calls.read_into(descriptor, [begun], self._at) != self._filled:
             raise OSError(errno.EIO, "the file is shorter than it was")
-        self._direct = bool(DIRECT) and self._switch(DIRECT)
+        self._direct = system_calls.set_direct(descriptor, direct=True)
         self._writer = ThreadPoolExecutor(1, "append")
 
     def write(self, pieces: Iterable[Any]) -> None:
@@ -109,7 +108,7 @@ class Appender:
     def sync(self) -> None:
         """Make durable what is written."""
         written = self.written
-        os.fdatasync(self._descriptor)
+        system_calls.sync_data(self._descriptor)
         self.synced = written
 
     def close(self) -> None:
@@ -140,12 +139,5 @@ class Appender:
 
     def _buffered(self) -> None:
         if self._direct:
-            self._switch(0)
+            system_calls.set_direct(self._descriptor, direct=False)
             self._direct = False
-
-    def _switch(self, flag: int) -> bool:
-        with contextlib.suppress(OSError):
-            flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, (flags & ~DIRECT) | flag)
-            return True
-        return False

@@ -115,7 +115,9 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
         found = footer.row_group(group).fields.get(SORTING)
         for element in found.value.values if found else ():
             leaf = element[1].value
-            column = next(one for one in footer.columns if 0 <= leaf - one.first_leaf < len(one.leaves))
+            column = next((one for one in footer.columns if 0 <= leaf - one.first_leaf < len(one.leaves)), None)
+            if column is None:
+                raise NotCopyable("the rows are sorted by a column that is not there")
             if not schema.takes(column):
                 break
             keys.append(Sorting(column.name, leaf - column.first_leaf, element))
@@ -126,7 +128,7 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
 def _doubtful() -> Iterator[None]:
     try:
         yield
-    except (FooterError, ThriftError, KeyError, IndexError, AttributeError, TypeError, StopIteration) as error:
+    except (FooterError, ThriftError) as error:
         raise NotCopyable(f"the footer is damaged: {error}") from error
     except NotAMatrix as error:
         raise NotCopyable(str(error)) from error
@@ -137,6 +139,8 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, o
         raise NotCopyable("the column lies in another file")
     if any(field in entry for field in ENCRYPTION):
         raise NotCopyable("the column is encrypted")
+    if METADATA not in entry:
+        raise NotCopyable("the footer says nothing of the column")
     metadata: Struct = entry[METADATA].value
     if tuple(metadata[PATH].value.values) != leaf.path or metadata[TYPE].value != leaf.element[ELEMENT_TYPE].value:
         raise NotCopyable("the column is another one than in the schema")

@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from batchmax import kernels
 from batchmax.parquet.encoded import CODEC, METADATA, N_VALUES, place_of
+from batchmax.parquet.fields import read_page_header
 from batchmax.parquet.footer import TYPE, TYPE_LENGTH, Leaf
 from batchmax.parquet.packed import (
     DATA_PAGE,
@@ -27,10 +27,12 @@ from batchmax.parquet.packed import (
     Bytes,
     NotAMatrix,
     Window,
+    inner_header,
     joined,
+    number,
     unpack,
 )
-from batchmax.parquet.thrift import Struct, ThriftError, read_struct
+from batchmax.parquet.thrift import Struct, ThriftError
 
 WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 """Bytes of a value in memory, by the physical type; texts and bytes are not among them."""
@@ -277,14 +279,11 @@ def _pages(window: Window, end: int) -> Iterator[_Page]:
     at = window.start
     while at < end:
         header, length = _header(window, at)
-        kind = header[1].value if 1 in header else None
-        field = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind)  # type: ignore[arg-type]
+        kind: int = header[1].value
+        field = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind)
         at += length
         if field is not None:
-            inner: Any = header[field].value if field in header else None
-            if not isinstance(inner, dict):
-                raise NotAMatrix("a page header lacks the part that its type needs")
-            yield _Page(at, header, inner, int(kind))  # type: ignore[arg-type]
+            yield _Page(at, header, inner_header(header, field), kind)
         at += number(header, 3)
 
 
@@ -293,7 +292,7 @@ def _header(window: Window, at: int) -> tuple[Struct, int]:
     while True:
         size = min(size, window.end - at)
         try:
-            return read_struct(window.bytes(at, size).data)
+            return read_page_header(window.bytes(at, size).data)
         except ThriftError as error:
             if size in {MOST_HEAD, window.end - at}:
                 raise NotAMatrix(f"a page header is damaged: {error}") from error
@@ -303,17 +302,3 @@ def _header(window: Window, at: int) -> tuple[Struct, int]:
 def _count(levels: Bytes, n_values: int, width: int, wanted: int) -> int:
     """Return how many of so many levels are the one that is wanted; of those before the damage, if there is one."""
     return int(kernels.count_levels(levels, n_values, width, wanted)[1])
-
-
-def number(struct: Struct, field: int) -> int:
-    """Return a count or a size, which has 31 bits.
-
-    Raises
-    ------
-    NotAMatrix
-        It is not there, or impossible.
-    """
-    value: Any = struct[field].value if field in struct else None
-    if not isinstance(value, int) or not 0 <= value < 1 << 31:
-        raise NotAMatrix("a page header lacks a number, or has an impossible one")
-    return value

@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchmax import kernels
+from batchmax.parquet.fields import COLUMN_CHUNK, FILE_METADATA, ROW_GROUP, check_fields
 from batchmax.parquet.thrift import Struct, ThriftError, Unread, read_struct
+from batchmax.system_calls import read_at
 
 MAGIC = b"PAR1"
 TAIL = 8
@@ -32,6 +34,9 @@ SCHEMA, N_ROWS, ROW_GROUPS, KEY_VALUES, CREATED_BY, COLUMN_ORDERS = 2, 3, 4, 5, 
 TYPE, TYPE_LENGTH, REPETITION, NAME, N_CHILDREN, CONVERTED, SCALE, PRECISION, LOGICAL = 1, 2, 3, 4, 5, 6, 7, 8, 10
 COLUMNS, GROUP_ROWS, SORTING = 1, 3, 4
 REQUIRED, OPTIONAL, REPEATED = 0, 1, 2
+FIXED_LEN_BYTE_ARRAY = 7
+MOST_NESTING = 100
+"""Groups of the schema that lie in each other."""
 
 LAYOUT_FIELDS = (TYPE, TYPE_LENGTH, REPETITION, N_CHILDREN)
 MEANING_FIELDS = (CONVERTED, SCALE, PRECISION, LOGICAL)
@@ -85,11 +90,18 @@ class SchemaColumn:
 
 
 class RowGroup:
-    """What a footer says of a row group. The structs of its column chunks are read when they are asked for."""
+    """What a footer says of a row group. The structs of its column chunks are read when they are asked for.
+
+    Raises
+    ------
+    ThriftError
+        The bytes are no row group.
+    """
 
     def __init__(self, data: Any, start: int) -> None:
         self._data = data
         self.fields, _ = read_struct(data, start, {COLUMNS})
+        check_fields(self.fields, ROW_GROUP)
         columns: Unread = self.fields[COLUMNS].value
         self._starts = columns.starts
         self.n_rows: int = self.fields[GROUP_ROWS].value
@@ -106,10 +118,12 @@ class RowGroup:
 
         Raises
         ------
-        ThriftError, IndexError
-            The footer is damaged, or has no such leaf.
+        ThriftError
+            The footer is damaged.
         """
-        return read_struct(self._data, int(self._starts[:-1][leaf]))[0]
+        chunk, _ = read_struct(self._data, int(self._starts[:-1][leaf]))
+        check_fields(chunk, COLUMN_CHUNK)
+        return chunk
 
 
 class Footer:
@@ -131,10 +145,11 @@ class Footer:
         self._last: tuple[int, RowGroup] | None = None
         try:
             self.fields, _ = read_struct(data, unread={ROW_GROUPS})
-            self._groups = self.fields[ROW_GROUPS].value.starts
-            self.columns = list(_columns(self.fields[SCHEMA].value.values))
-        except (ThriftError, KeyError, IndexError, AttributeError, TypeError, RecursionError) as error:
+            check_fields(self.fields, FILE_METADATA)
+        except ThriftError as error:
             raise FooterError(f"the footer is damaged: {error}") from error
+        self._groups = self.fields[ROW_GROUPS].value.starts
+        self.columns = list(_columns(self.fields[SCHEMA].value.values))
 
     @classmethod
     def parse(cls, whole: Any) -> Self:
@@ -155,11 +170,11 @@ class Footer:
             The file cannot be read.
         """
         end = os.fstat(descriptor).st_size - TAIL
-        tail = os.pread(descriptor, TAIL, max(end, 0))
+        tail = read_at(descriptor, TAIL, max(end, 0))
         size = int.from_bytes(tail[:4], "little")
         if tail[4:] != MAGIC or size > end:
             raise FooterError("there is no footer at the end")
-        return cls(os.pread(descriptor, size, end - size))
+        return cls(read_at(descriptor, size, end - size))
 
     @cached_property
     def leaves(self) -> list[Leaf]:
@@ -181,9 +196,11 @@ class Footer:
         """
         if self._last is not None and self._last[0] == group:
             return self._last[1]
+        if not 0 <= group < self.n_row_groups:
+            raise FooterError(f"there is no row group {group}")
         try:
-            found = RowGroup(self._data, int(self._groups[:-1][group]))
-        except (ThriftError, KeyError, IndexError, AttributeError, TypeError) as error:
+            found = RowGroup(self._data, int(self._groups[group]))
+        except ThriftError as error:
             raise FooterError(f"row group {group} is damaged: {error}") from error
         if found.n_columns != len(self.leaves):
             raise FooterError(f"row group {group} has another number of columns than the schema")
@@ -193,9 +210,8 @@ class Footer:
     @cached_property
     def ordered(self) -> list[bool]:
         """For each leaf, whether its values have the order that their type defines."""
-        if COLUMN_ORDERS not in self.fields:
-            return [False] * len(self.leaves)
-        return [1 in order for order in self.fields[COLUMN_ORDERS].value.values]
+        orders = self.fields[COLUMN_ORDERS].value.values if COLUMN_ORDERS in self.fields else ()
+        return [1 in order for order in orders] if len(orders) == len(self.leaves) else [False] * len(self.leaves)
 
     def column(self, name: str) -> SchemaColumn | None:
         """Return the only column of a name, or None."""
@@ -211,6 +227,8 @@ class Footer:
 
 
 def _columns(elements: Sequence[Struct]) -> Iterator[SchemaColumn]:
+    if not elements or N_CHILDREN not in elements[0]:
+        raise FooterError("the footer is damaged: its schema has no root")
     at, leaf = 1, 0
     for _ in range(elements[0][N_CHILDREN].value):
         end, leaves = _subtree(elements, at, (), 0, 0)
@@ -229,6 +247,10 @@ def _subtree(
     elements: Sequence[Struct], at: int, path: tuple[bytes, ...], repetition: int, definition: int
 ) -> tuple[int, list[Leaf]]:
     """Return where a subtree ends, and its leaves."""
+    if at >= len(elements) or REPETITION not in elements[at]:
+        raise FooterError("the footer is damaged: its schema ends early, or an element of it lacks its repetition")
+    if len(path) == MOST_NESTING:
+        raise FooterError("the footer is damaged: its schema is nested too deeply")
     element = elements[at]
     path = (*path, element[NAME].value)
     repetition += element[REPETITION].value == REPEATED
@@ -236,6 +258,10 @@ def _subtree(
     count = element[N_CHILDREN].value if N_CHILDREN in element else 0
     at += 1
     if not count:
+        if TYPE not in element or (element[TYPE].value == FIXED_LEN_BYTE_ARRAY and TYPE_LENGTH not in element):
+            raise FooterError("the footer is damaged: its schema lacks the type of a column")
+        if element[TYPE].value == FIXED_LEN_BYTE_ARRAY and element[TYPE_LENGTH].value < 0:
+            raise FooterError("the footer is damaged: its schema has a type of negative length")
         return at, [Leaf(path, element, repetition, definition)]
     leaves: list[Leaf] = []
     for _ in range(count):

@@ -103,7 +103,9 @@ class Feed:
         while have < len(out):
             try:
                 got = self._stream.readinto(view[have:])
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # from reading the file, not from what is in it
                 raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
             if not got:
                 raise NotAMatrix("a page is not as long as it says")

@@ -11,7 +11,6 @@ https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader)
 from __future__ import annotations
 
 import io
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.parquet.thrift import Struct, ThriftError, read_struct
+from batchmax.parquet.fields import read_page_header
+from batchmax.parquet.thrift import Struct, ThriftError
+from batchmax.system_calls import read_into
 
 Bytes = NDArray[np.uint8]
 
@@ -99,7 +100,7 @@ class PackedBody(io.RawIOBase):
         """Fill pieces of memory one after the other, none of them empty, with no more bytes than are left."""
         rest = pieces
         while rest:
-            got = os.preadv(self._descriptor, rest, self._at)
+            got = read_into(self._descriptor, rest, self._at)
             if not got:
                 raise NotAMatrix("the file ends in the middle of a column")
             self._at += got
@@ -204,7 +205,7 @@ class Window:
         window = pooled(size)
         have = 0
         while have < size:
-            got = os.preadv(self._descriptor, [window.data[have:]], at + have)
+            got = read_into(self._descriptor, [window.data[have:]], at + have)
             if not got:
                 raise NotAMatrix("the file ends in the middle of a column")
             have += got
@@ -252,7 +253,7 @@ class PackedPages:
         while self.at < self._window.end:
             at = self.at
             try:
-                header, length = read_struct(self._window.head(at).data)
+                header, length = read_page_header(self._window.head(at).data)
             except ThriftError as error:
                 raise NotAMatrix(f"a page header is damaged: {error}") from error
             size = number(header, 3)
@@ -263,8 +264,6 @@ class PackedPages:
             else:
                 page = PackedPage(at, header, length, self._window.bytes(at + length, size))
             self.at += length + size
-            if 1 not in header:
-                raise NotAMatrix("a page header lacks its type")
             if header[1].value != INDEX_PAGE:
                 return page
         raise StopIteration
@@ -291,7 +290,7 @@ def unpack(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
         return pieces
     try:
         return [np.frombuffer(pa.Codec(name).decompress(pa.py_buffer(body), size), np.uint8)]
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
 
 
@@ -344,9 +343,22 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
 
 
 def checksum(header: Struct) -> int:
-    """Return the checksum that a page header has; -1 if it is none."""
-    value: Any = header[4].value
-    return value & 0xFFFFFFFF if isinstance(value, int) else -1
+    """Return the checksum that a page header has."""
+    return int(header[4].value) & 0xFFFFFFFF
+
+
+def inner_header(header: Struct, field: int) -> Struct:
+    """Return the part of a page header that only pages of one type have.
+
+    Raises
+    ------
+    NotAMatrix
+        It is not there.
+    """
+    if field not in header:
+        raise NotAMatrix("a page header lacks the part that its type needs")
+    found: Struct = header[field].value
+    return found
 
 
 def number(header: Struct, field: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from batchmax.parquet.copies import MAGIC_BYTES
 from batchmax.parquet.encoded import FILE_PATH, METADATA, N_VALUES, place_of
 from batchmax.parquet.footer import TAIL, Footer, FooterError
-from batchmax.parquet.packed import DATA_PAGE, DATA_PAGE_V2, NotAMatrix, PackedPages, Window, number
+from batchmax.parquet.packed import DATA_PAGE, DATA_PAGE_V2, NotAMatrix, PackedPages, Window, inner_header, number
 from batchmax.parquet.pages import WINDOW
 from batchmax.parquet.thrift import ThriftError
 
@@ -44,8 +44,8 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
     at = 0
     try:
         entry = footer.row_group(group).chunk(leaf)
-        if FILE_PATH in entry:
-            raise DamagedPage("the column lies in another file")
+        if FILE_PATH in entry or METADATA not in entry:
+            raise DamagedPage("the column lies in another file, or is encrypted")
         metadata = entry[METADATA].value
         start, size = place_of(metadata)
         if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
@@ -59,12 +59,12 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
             unchecked += 4 not in page.header
             kind = page.header[1].value
             if kind in COUNTED:
-                values += number(page.header[COUNTED[kind]].value, 1)
+                values += number(inner_header(page.header, COUNTED[kind]), 1)
             at += page.n_bytes
         if values != metadata[N_VALUES].value:
             raise DamagedPage("the pages hold another number of values than the footer says")
     except NotAMatrix as error:
         raise DamagedPage(f"{error} (byte {at:,})") from error
-    except (FooterError, ThriftError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except (FooterError, ThriftError) as error:
         raise DamagedPage(f"the footer, or a page header, is damaged: {error}") from error
     return PageCount(pages, unchecked)

@@ -10,68 +10,47 @@ https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader and wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from batchmax.parquet.fields import BOOLEAN, Rule, Rules, check_fields, struct
 from batchmax.parquet.packed import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE
 from batchmax.parquet.pages import RLE
-from batchmax.parquet.thrift import BINARY, FALSE, I32, I64, STRUCT, TRUE, Struct
-
-
-@dataclass(frozen=True)
-class Rule:
-    """The types a field may have, what is in it if it is a struct, and whether it must be there."""
-
-    kinds: frozenset[int]
-    fields: Mapping[int, Rule] | None = None
-    required: bool = False
+from batchmax.parquet.thrift import BINARY, I32, I64, Struct, ThriftError
 
 
 def _one(kind: int, *, required: bool = False) -> Rule:
-    return Rule(frozenset({kind}), None, required)
+    return Rule(frozenset({kind}), required)
 
 
-BOOLEAN = Rule(frozenset({TRUE, FALSE}))
-STATISTICS = Rule(
-    frozenset({STRUCT}),
-    {
-        **dict.fromkeys((1, 2, 5, 6), _one(BINARY)),
-        **dict.fromkeys((3, 4), _one(I64)),
-        **dict.fromkeys((7, 8), BOOLEAN),
-    },
-)
-HEADERS = {
-    DATA_PAGE: (5, {**dict.fromkeys((1, 2, 3, 4), _one(I32, required=True)), 5: STATISTICS}),
+STATISTICS: Rules = {
+    **dict.fromkeys((1, 2, 5, 6), _one(BINARY)),
+    **dict.fromkeys((3, 4), _one(I64)),
+    **dict.fromkeys((7, 8), BOOLEAN),
+}
+HEADERS: dict[int, tuple[int, Rules]] = {
+    DATA_PAGE: (5, {**dict.fromkeys((1, 2, 3, 4), _one(I32, required=True)), 5: struct(STATISTICS)}),
     DICTIONARY_PAGE: (7, {**dict.fromkeys((1, 2), _one(I32, required=True)), 3: BOOLEAN}),
-    DATA_PAGE_V2: (8, {**dict.fromkeys((1, 2, 3, 4, 5, 6), _one(I32, required=True)), 7: BOOLEAN, 8: STATISTICS}),
+    DATA_PAGE_V2: (
+        8,
+        {**dict.fromkeys((1, 2, 3, 4, 5, 6), _one(I32, required=True)), 7: BOOLEAN, 8: struct(STATISTICS)},
+    ),
 }
 """For each type of page, the field of its own header, and the rules of that."""
 
-COMMON = {**dict.fromkeys((1, 2, 3), _one(I32, required=True)), 4: _one(I32)}
+COMMON: Rules = {**dict.fromkeys((1, 2, 3), _one(I32, required=True)), 4: _one(I32)}
 
 
 def page_header(header: Struct) -> tuple[int, dict[int, Any]] | None:
     """Return the type of a page and the values of its own header, None if anything is not as it must be."""
-    kind = header[1].value if 1 in header else None
+    kind: int = header[1].value
     if kind not in HEADERS:
         return None
     field, rules = HEADERS[kind]
-    if not _conforms(header, {**COMMON, field: Rule(frozenset({STRUCT}), rules, required=True)}):
+    try:
+        check_fields(header, {**COMMON, field: struct(rules, required=True)}, known_only=True)
+    except ThriftError:
         return None
     own = {number: item.value for number, item in header[field].value.items()}
     if kind == DATA_PAGE and (own[3] != RLE or own[4] != RLE):
         return None
     return kind, own
-
-
-def _conforms(struct: Struct, rules: Mapping[int, Rule]) -> bool:
-    if any(rule.required and number not in struct for number, rule in rules.items()):
-        return False
-    for number, field in struct.items():
-        rule = rules.get(number)
-        if rule is None or field.kind not in rule.kinds:
-            return False
-        if rule.fields is not None and not _conforms(field.value, rule.fields):
-            return False
-    return True

@@ -33,6 +33,7 @@ from batchmax.parquet.packed import (
     PackedPages,
     Window,
     cut,
+    inner_header,
     number,
     unpack,
 )
@@ -170,11 +171,11 @@ class PageReader:
         kind = header[1].value
         unpacked = number(header, 2)
         if kind == DATA_PAGE:
-            return self._page_v1(_inner(header, 5), unpack(body, unpacked, self._codec))
+            return self._page_v1(inner_header(header, 5), unpack(body, unpacked, self._codec))
         if kind == DATA_PAGE_V2:
-            return self._page_v2(_inner(header, 8), body, unpacked)
+            return self._page_v2(inner_header(header, 8), body, unpacked)
         if kind == DICTIONARY_PAGE:
-            inner = _inner(header, 7)
+            inner = inner_header(header, 7)
             return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, unpack(body, unpacked, self._codec))
         raise NotAMatrix(f"page type {kind}")
 
@@ -182,13 +183,13 @@ class PageReader:
         """Return a page of which no more than the levels is unpacked."""
         kind, unpacked, most = header[1].value, number(header, 2), self._most_at_once
         if kind == DATA_PAGE:
-            inner = _inner(header, 5)
+            inner = inner_header(header, 5)
             _check_v1(inner)
             feed = Feed(body, self._codec, unpacked)
             repetition, definition = feed.prefixed(most), feed.prefixed(most)
             return Page(kind, number(inner, 1), number(inner, 2), repetition, definition, [], feed)
         if kind == DATA_PAGE_V2:
-            inner = _inner(header, 8)
+            inner = inner_header(header, 8)
             definition_bytes, repetition_bytes = _v2_levels(inner, min(unpacked, body.left, most))
             repetition, definition = body.take(repetition_bytes), body.take(definition_bytes)
             codec = self._codec if 7 not in inner or inner[7].value else 0
@@ -197,7 +198,7 @@ class PageReader:
         if kind == DICTIONARY_PAGE:
             if unpacked > most:
                 raise NotAMatrix("a dictionary that is too large")
-            inner = _inner(header, 7)
+            inner = inner_header(header, 7)
             values = Feed(body, self._codec, unpacked).take(unpacked)
             return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, [values])
         raise NotAMatrix(f"page type {kind}")
@@ -237,13 +238,6 @@ def _v2_levels(header: Struct, most: int) -> tuple[int, int]:
     if definition + repetition > most:
         raise NotAMatrix("levels are longer than their page")
     return definition, repetition
-
-
-def _inner(header: Struct, field: int) -> Struct:
-    value: Any = header[field].value if field in header else None
-    if not isinstance(value, dict):
-        raise NotAMatrix("a page header lacks the part that its type needs")
-    return value
 
 
 def _prefixed(body: Sequence[Bytes]) -> tuple[Bytes, list[Bytes]]:

@@ -284,11 +284,8 @@ def described(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
     if FILE_PATH in chunk or METADATA not in chunk:
         raise NotAMatrix("the column lies in another file, or is encrypted")
     metadata: Struct = chunk[METADATA].value
-    try:
-        kind, codec, n_values = (metadata[field].value for field in (TYPE, CODEC, N_VALUES))
-        start, size = place_of(metadata)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise NotAMatrix("the footer is damaged") from error
+    kind, codec, n_values = (metadata[field].value for field in (TYPE, CODEC, N_VALUES))
+    start, size = place_of(metadata)
     if kind not in TYPES:
         raise NotAMatrix(f"type {kind}")
     if start < 0 or size < 0 or start + size > os.fstat(descriptor).st_size:

@@ -12,15 +12,16 @@ See Also
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 from isal.isal_zlib import crc32
 
+from batchmax.parquet.fields import read_page_header
 from batchmax.parquet.packed import MOST_PIECES, Bytes, PackedPage, checksum
-from batchmax.parquet.thrift import STRUCT, Struct, ThriftError, read_struct
+from batchmax.parquet.thrift import STRUCT, Struct, ThriftError
+from batchmax.system_calls import read_into
 
 PAGES = 4
 """Pages that are read at once: whoever waits for the system less often waits less for the other threads."""
@@ -83,7 +84,7 @@ class Layout:
         view = out.data
         count = min((end - at) // self.n_bytes, len(out) // self.n_values_bytes)
         pages = [self._places(found, view[n * self.n_values_bytes :]) for n, found in enumerate(self._found[:count])]
-        got = os.preadv(descriptor, list(chain.from_iterable(pages)), at)
+        got = read_into(descriptor, list(chain.from_iterable(pages)), at)
         whole = got // self.n_bytes
         return next((n for n in range(whole) if not self._is_right(self._found[n], pages[n])), whole)
 
@@ -102,7 +103,7 @@ class Layout:
         if found[self._header_bytes :] != self._between:
             return False
         try:
-            header, length = read_struct(found)
+            header, length = read_page_header(found)
         except ThriftError:
             return False
         if length != self._header_bytes or _facts(header) != self._facts:

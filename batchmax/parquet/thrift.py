@@ -119,6 +119,8 @@ class _Reader:
             at += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
+                if value >> 64:
+                    raise ThriftError("an integer is too long")
                 self.at = at
                 return int(value)
             shift += 7

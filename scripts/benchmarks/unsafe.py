@@ -18,12 +18,12 @@ from typing import Any
 
 def leave_out(what: str) -> None:
     """Change what the job will call."""
-    from batchmax import pipeline
+    from batchmax import pipeline, system_calls
     from batchmax.parquet import matrix_pages
 
     places: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
-        "timed": [(os, "fsync", timed(os.fsync)), (os, "fdatasync", timed(os.fdatasync))],
-        "syncs": [(os, "fsync", lambda _: None), (os, "fdatasync", lambda _: None)],
+        "timed": [(system_calls, name, timed(getattr(system_calls, name))) for name in ("sync", "sync_data")],
+        "syncs": [(system_calls, name, lambda _: None) for name in ("sync", "sync_data")],
         "journal": [(pipeline, "job_identity", lambda *_: None)],
         "checksums": [(matrix_pages, "crc32", lambda _, value=0: value)],
     }

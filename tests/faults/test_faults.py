@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from itertools import count
 
@@ -147,6 +148,7 @@ def test_a_limit_on_the_size_of_files(job, table, everything, limit):
     job.judge(done, "RLIMIT_FSIZE, from nothing to nearly enough", job.name, table)
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses limits of the address space")
 @pytest.mark.parametrize("megabytes", [600, 800, 1000, 1300, 1600, 2000])
 def test_a_limit_on_memory(job, table, everything, megabytes):
     """Where the system gives no more memory, the output path is as it was."""

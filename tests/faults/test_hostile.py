@@ -19,6 +19,7 @@ from batchmax.parquet.encoded import METADATA, PACKED_BYTES, UNPACKED_BYTES
 from batchmax.parquet.footer import COLUMNS, GROUP_ROWS, N_ROWS, ROW_GROUPS
 from batchmax.parquet.thrift import Field, read_struct, write_struct
 from tests.faults.forge import file_of, with_arrow_schema
+from tests.peaks import PEAK
 
 PAGE_AT = 9
 """Where the column's metadata say that its first data page is."""
@@ -48,11 +49,12 @@ def with_footer(path, change):
     path.write_bytes(data[: len(data) - 8 - length] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
 
 
-COMMAND = """
-import re, sys
+COMMAND = f"""
+import sys
 from batchmax.cli import main
+{PEAK}
 code = main(sys.argv[1:])
-open("peak", "w").write(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+open("peak", "w").write(str(peak()))
 sys.exit(code)
 """
 
@@ -65,7 +67,7 @@ def run(folder, *words):
     )  # fmt: skip
     peak = folder / "peak"
     assert peak.exists(), (done.returncode, done.stderr)
-    return done.returncode, done.stdout, done.stderr, int(peak.read_text()) * 1024
+    return done.returncode, done.stdout, done.stderr, int(peak.read_text())
 
 
 def judged(folder, path, *, codes=(1, 2), most=LIMIT + (300 << 20)):

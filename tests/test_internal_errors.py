@@ -1,0 +1,222 @@
+"""A bug in batchmax is reported as a bug: never as a damaged file, and never passed over in silence."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchmax
+from batchmax.cli import main
+from batchmax.errors import DataError
+from batchmax.parquet_files import reading
+
+ERRORS = [AttributeError, TypeError, NameError, KeyError, IndexError, AssertionError, ValueError, RuntimeError]
+
+SCORE = ("score", "in.parquet", "-o", "new.parquet", "--quiet", "--if-exists", "overwrite")
+SEQUENCES = ("score", "sequences.parquet", *SCORE[2:])
+RESUME = (*SCORE[:-1], "resume")
+FOLDER = ("score", "in.parquet", "-o", "new", *RESUME[4:])
+VERIFY = ("verify", "scored.parquet", "in.parquet")
+INSPECT = ("inspect", "in.parquet")
+CALIBRATED = (*SCORE, "--calibration", "calibration.json")
+
+PLACES = [
+    ("batchmax.parquet.thrift._Reader.struct", SCORE),
+    ("batchmax.parquet.fields.check_fields", SCORE),
+    ("batchmax.parquet.footer._subtree", SCORE),
+    ("batchmax.parquet.footer.RowGroup.chunk", SCORE),
+    ("batchmax.parquet.footer.RowGroup.sizes", SCORE),
+    ("batchmax.parquet.footer.Footer.row_group", SCORE),
+    ("batchmax.parquet.footer.read_at", SCORE),
+    ("batchmax.parquet.packed.read_into", SCORE),
+    ("batchmax.parquet.packed.read_page_header", SCORE),
+    ("batchmax.parquet.packed.PackedPage.check", SCORE),
+    ("batchmax.parquet.pages.unpack", SCORE),
+    ("batchmax.parquet.pages.PageReader._page_v1", SCORE),
+    ("batchmax.parquet.pages.Layout.of", SCORE),
+    ("batchmax.parquet.reader.place_of", SCORE),
+    ("batchmax.parquet.reader.FlatLevels.check", SCORE),
+    ("batchmax.parquet.reader.MatrixReader.read_into", SCORE),
+    ("batchmax.parquet.nested_reader.NestedLevels.check", SEQUENCES),
+    ("batchmax.parquet.nested_reader.SequenceReader._take", SEQUENCES),
+    ("batchmax.parquet.demands._header", SCORE),
+    ("batchmax.parquet.demands.Demand.take", SCORE),
+    ("batchmax.parquet.copies._check_pages", SCORE),
+    ("batchmax.parquet.copies.movable", SCORE),
+    ("batchmax.parquet.page_rules.check_fields", SCORE),
+    ("batchmax.allowance.even_bytes", SCORE),
+    ("batchmax.allowance.Allowance.take", SCORE),
+    ("batchmax.row_group_reader._matrix", SCORE),
+    ("batchmax.row_group_reader.GroupReader._cut", SCORE),
+    ("batchmax.row_group_reader.GroupReader.n_values", SEQUENCES),
+    ("batchmax.row_group_reader.without_views", SCORE),
+    ("batchmax.parquet_files.OpenFile.check_unchanged", SCORE),
+    ("batchmax.parquet_files._parquet_file", SCORE),
+    ("batchmax.source.ParquetSource._with_partitions", SCORE),
+    ("batchmax.provenance.input_codecs", SCORE),
+    ("batchmax.system_calls.sync", SCORE),
+    ("batchmax.system_calls.sync_data", SCORE),
+    ("batchmax.system_calls.set_direct", SCORE),
+    ("batchmax.parquet.appender.Appender.write", SCORE),
+    ("batchmax.parquet.appender.Appender._flush", SCORE),
+    ("batchmax.parquet.file_writer.FileWriter.append", SCORE),
+    ("batchmax.journal.Journal._write", SCORE),
+    ("batchmax.journal._replay", RESUME),
+    ("batchmax.journal._files", RESUME),
+    ("batchmax.journal.Receipt", FOLDER),
+    ("batchmax.labels.json_object", SCORE),
+    ("batchmax.calibrated.Calibrated", CALIBRATED),
+    ("batchmax.calibrated._is_number", CALIBRATED),
+    ("batchmax.finished._is_our_file", (*RESUME[:3], "scored.parquet", *RESUME[4:])),
+    ("batchmax.verification.check_pages", VERIFY),
+    ("batchmax.parquet.page_checks.PackedPages", VERIFY),
+    ("batchmax.scored.ScoreOptions", VERIFY),
+    ("batchmax.scored.Told", VERIFY),
+    ("batchmax.row_checks.RowChecks.add", VERIFY),
+    ("batchmax.passes.json_list", ("evaluate", "scored.parquet")),
+    ("batchmax.passes._as_written", ("evaluate", "scored.parquet")),
+    ("batchmax.cli.facts._columns", INSPECT),
+    ("batchmax.cli.facts.Footer.read", INSPECT),
+    ("batchmax.picked_rows.batch_rows", VERIFY),
+    ("batchmax.keys.reading", ("compare", "in.parquet", "in.parquet", "--key", "id")),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with inputs, an output and a calibration."""
+    random = np.random.default_rng(1)
+    folder = tmp_path_factory.mktemp("bugs")
+    logits = random.normal(size=(60, 5)).astype(np.float32)
+    columns = {
+        "id": range(60),
+        "logits": pa.array(list(logits), pa.list_(pa.float32())),
+        "label": random.integers(0, 5, 60),
+        "text": pa.array([f"text {row % 7}" for row in range(60)]),
+    }
+    pq.write_table(pa.table(columns), folder / "in.parquet", row_group_size=20, use_dictionary=["text"])
+    tokens = pa.array([[list(row)] * (at % 3) for at, row in enumerate(logits)], pa.list_(pa.list_(pa.float32())))
+    pq.write_table(pa.table({"logits": tokens}), folder / "sequences.parquet")
+    batchmax.score(str(folder / "in.parquet"), str(folder / "scored.parquet"))
+    members = {"n_classes": 5, "temperature": 2.0, "classes": None, "scale": None, "bias": None}
+    (folder / "calibration.json").write_text(json.dumps(members))
+    return folder
+
+
+@pytest.fixture
+def here(folder, tmp_path, monkeypatch):
+    """Go to a copy of the folder."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", range(len(PLACES)), ids=[place for place, _ in PLACES])
+@pytest.mark.usefixtures("here")
+def test_a_bug_is_reported_as_one(monkeypatch, capsys, number):
+    """Wherever an error of the program comes from, the message names it, and no file or metadata is called damaged."""
+    place, words = PLACES[number]
+    monkeypatch.setattr("batchmax.parquet.appender.SYNC_BYTES", 1)
+    if "resume" in words and "new" in words[3]:
+        with monkeypatch.context() as patch:
+            patch.setattr("batchmax.commit.Output.publish", lambda *_: 1 / 0)
+            assert main([*words]) == 1
+    for error in (ERRORS[number % len(ERRORS)], AttributeError):
+
+        def broken(*_, error=error, **__):
+            raise error("a bug")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, broken)
+            assert main([*words]) == 1
+        if words == SCORE:
+            shutil.rmtree(".new.parquet.batchmax", ignore_errors=True)
+        said = capsys.readouterr().err
+        assert f"unexpected {error.__name__}: " in said
+        assert "this is a bug in batchmax" in said
+        assert "damaged" not in said
+        assert "make it again" not in said
+
+
+@pytest.mark.parametrize("error", [pa.lib.ArrowTypeError, pa.lib.ArrowKeyError, *ERRORS])
+def test_what_is_no_damage(error):
+    """What pyarrow raises about the arguments of a call, and errors of the program, pass unchanged."""
+    with pytest.raises(error, match="a bug"), reading("x.parquet"):
+        raise error("a bug")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("Corrupt data"), pa.ArrowInvalid("Corrupt data"), pa.lib.ArrowIndexError("Corrupt data"),
+        pa.lib.ArrowSerializationError("Corrupt data"), pa.ArrowNotImplementedError("Corrupt data"),
+    ],
+)  # fmt: skip
+def test_what_is_damage(error):
+    """What parsers raise is."""
+    with (
+        pytest.raises(DataError, match=r"x\.parquet: cannot be read: Corrupt data; the file is damaged"),
+        reading("x.parquet"),
+    ):
+        raise error
+
+
+def test_an_error_of_the_disk_is_no_damage():
+    """An error with a number is the system's, and the file may be good."""
+    with pytest.raises(DataError, match="Input/output error") as caught, reading("x.parquet"):
+        raise OSError(5, "Input/output error")
+    assert "damaged" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+# JSON in metadata
+
+
+STRANGE = [None, 1, -1, 1.5, 10**400, True, "x", "", [], [None], [[]], ["x", "x"], {}, {"a": 1}]
+
+
+def variants(value, strange=itertools.cycle(STRANGE)):  # noqa: B008 - goes on where it stopped
+    """Yield JSON in which one member, at any depth, is one of several strange values or is missing."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        for instead in itertools.islice(strange, 5):
+            yield {**value, key: instead} if isinstance(value, dict) else [*value[:key], instead, *value[key + 1 :]]
+        if isinstance(value, dict):
+            yield {name: item for name, item in value.items() if name != key}
+        for changed in variants(inner, strange):
+            yield {**value, key: changed} if isinstance(value, dict) else [*value[:key], changed, *value[key + 1 :]]
+
+
+@pytest.mark.parametrize("key", ["batchmax", "batchmax.summary"])
+@pytest.mark.usefixtures("here")
+def test_metadata_that_are_not_what_they_should_be(capsys, key):
+    """Whatever a member of an output's metadata is, verify and evaluate answer, and it is not a bug."""
+    table, known = pq.read_table("scored.parquet"), pq.read_metadata("scored.parquet").metadata
+    original = json.loads(known[key.encode()])
+    answers = set()
+    for changed in [*STRANGE, *variants(original)]:
+        metadata = {**known, key.encode(): json.dumps(changed).encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), "changed.parquet")
+        for words in (["verify", "changed.parquet"], ["evaluate", "changed.parquet"]):
+            answers.add(main(words))
+            said = capsys.readouterr().err
+            assert "is a bug" not in said, (changed, said)
+    assert answers <= {0, 1, 2}
+    assert {0, 1} <= answers
+
+
+def test_calibrations_that_are_not_what_they_should_be(here, capsys):
+    """Whatever a member of a calibration is, it is refused in one line or used."""
+    original = json.loads((here / "calibration.json").read_text())
+    original |= {"classes": list("abcde"), "scale": [1.0] * 5, "bias": [0.0] * 5}
+    for changed in [*STRANGE, *variants(original)]:
+        (here / "calibration.json").write_text(json.dumps(changed))
+        assert main([*CALIBRATED]) in {0, 1, 2}
+        said = capsys.readouterr().err
+        assert "is a bug" not in said, (changed, said)
