@@ -52,6 +52,6 @@ def exchange_float_mode(typing_context: Any, mode: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-def exchange(mode):  # type: ignore[no-untyped-def]
+def exchange(mode):
     """Do what :func:`exchange_float_mode` does, as a function that Python can call."""
     return exchange_float_mode(mode)

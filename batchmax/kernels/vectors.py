@@ -85,7 +85,8 @@ def load(typing_context: Any, row: Any, j: Any) -> Any:
     vector, kind = (singles, SINGLES) if row.dtype == types.float32 else (doubles, DOUBLES)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_vector_at(builder, *arguments, kind), align=ALIGN)
+        row, j = arguments
+        return builder.load(_vector_at(builder, row, j, kind), align=ALIGN)
 
     return vector(row, types.intp), generate
 
