@@ -6,7 +6,6 @@ from batchmax.kernels.machine import compiled
 from batchmax.kernels.softmax import add_exactly
 from batchmax.kernels.vectors import WIDTH, address, load, total
 
-
 FEW = 4 * WIDTH
 """Up to this many terms are read one by one: a vector that was written in pieces a moment ago is read with a delay."""
 
