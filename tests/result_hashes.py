@@ -79,6 +79,9 @@ def array_results(z: NDArray[Any], *, short: bool) -> Iterator[tuple[str, Any]]:
     yield "logsumexp", batchmax.logsumexp(z)
     yield "cross_entropy", batchmax.cross_entropy(z, labels)
     yield "cross_entropy, weights and smoothing", batchmax.cross_entropy(z, labels, **options)
+    finite, finite_labels = np.tile(z[:5], (60, 1)), np.tile(labels[:5], 60)
+    yield "mean cross_entropy", batchmax.cross_entropy(finite, finite_labels, reduction="mean")
+    yield "sum of cross_entropy", batchmax.cross_entropy(finite, finite_labels, reduction="sum", **options)
     probs, losses = batchmax.softmax_cross_entropy(z, targets, **options)
     yield "softmax of both", probs
     yield "cross_entropy of distributions", losses
