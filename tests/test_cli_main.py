@@ -129,6 +129,7 @@ USAGE_ERRORS = [
     (["scor", "a"], "no command is called 'scor'; did you mean 'score'?; try: batchmax -h"),
     (["xyz"], "no command is called 'xyz'; try: batchmax -h"),
     (["--bar"], "no such option '--bar'; try: batchmax -h"),
+    (["score", "--verbos"], "no such option '--verbos'; did you mean '--verbose'?; try: batchmax score -h"),
     (["score", "a", "-o", "b", "--top-k", "x"], "--top-k: 'x' is not a valid integer; try: batchmax score -h"),
     (["score", "a", "-o", "b", "--beta", "x"], "--beta: 'x' is not a valid float; try: batchmax score -h"),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import numba
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -207,7 +209,7 @@ def test_python_scripts_have_help(path):
 
 
 FAKE_PYTHON = r"""#!/usr/bin/env bash
-# Stands in for Python: makes a .venv that holds this very file, and writes down each call of pip.
+# Stands in for Python: makes a virtual environment that holds this very file, and writes down each call of pip.
 if [[ ${FAKE_OLD:-} && $1 == -c && $2 == *version_info* ]]; then exit 1; fi
 case "$1 ${2:-} ${3:-}" in
     "-V "*) echo "Python 3.9.2" ;;
@@ -221,8 +223,10 @@ case "$1 ${2:-} ${3:-}" in
         echo "${!#}" >>"$FAKE_LOG"
         if [[ ${FAKE_BROKEN:-} ]]; then exit 1; fi
         sleep 0.3
-        printf '#!/usr/bin/env bash\nprintf "[%%s]" ran "$@"\n' >.venv/bin/batchmax
-        chmod +x .venv/bin/batchmax ;;
+        bin=$(dirname "$0")
+        printf '#!/usr/bin/env bash\nprintf "[%%s]" ran "$@"\n' >"$bin/batchmax"
+        printf '#!/usr/bin/env bash\necho uv "$@" >>"$FAKE_LOG"\n' >"$bin/uv"
+        chmod +x "$bin/batchmax" "$bin/uv" ;;
     "-m pytest "*) printf "[%s]" "$@" ;;
     "-m ruff "* | "-m mypy "*) echo "$2" ;;
     *) exec "$REAL_PYTHON" "$@" ;;
@@ -293,6 +297,52 @@ def test_each_script_installs_its_extra(clone):
     clone.run("test")
     clone.run("check")
     assert clone.installed() == [".[test]", ".[check]"]
+
+
+@pytest.mark.parametrize(
+    ("option", "choice"), [("--floor", "--resolution lowest-direct"), ("--newest", "--prerelease allow")]
+)
+def test_other_versions_have_an_environment_of_their_own(clone, option, choice):
+    """Lowest or newest versions are resolved by uv, installed by pip, printed, and leave the usual .venv as it is."""
+    clone.run("batchmax")
+    folder = clone.root / f".venv-{option[2:]}"
+    code, out, err = clone.run("test", "-k", "a b", option)
+    assert code == 0, err
+    versions, ran = out.splitlines()
+    assert versions.startswith(f"Python {platform.python_version()}")
+    assert f", numba {numba.__version__}, " in versions
+    assert ran == "[-m][pytest][-k][a b]"
+    first, uv, *resolved, last = clone.log.read_text().splitlines()
+    assert (first, uv, last) == (".[insight]", "uv", str(folder / "versions.txt"))
+    *compiled, installed = resolved
+    assert compiled
+    assert all(line.startswith("uv pip compile ") and choice in line for line in compiled)
+    assert installed.startswith("uv pip install ")
+    assert clone.run("batchmax")[2] == ""
+    assert clone.run("test", option)[2] == ""
+
+
+def test_a_package_can_be_left_out(clone):
+    """What --without names is not among the requirements that are installed; everything else is."""
+    clone.run("test", "--without=torch,Scikit_Learn", "x.py")
+    found = (clone.root / ".venv" / "requirements.txt").read_text().splitlines()
+    names = {re.split(r"[^\w-]", line)[0] for line in found}
+    assert {"pytest", "pytest-xdist", "scipy", "ray", "torchmetrics"} < names
+    assert not {"torch", "scikit-learn", "batchmax"} & names
+    assert "setting up" in clone.run("test", "x.py")[2]
+    assert clone.log.read_text().splitlines()[-1] == ".[test]"
+
+
+def test_another_python_is_another_environment(clone, tmp_path):
+    """PYTHON names the interpreter: an environment of another one is made again."""
+    clone.run("batchmax")
+    other = tmp_path / "other"
+    other.write_text("#!/usr/bin/env bash\n[[ $1 != -c || $2 != *base_prefix* ]] || exec echo other\n" + FAKE_PYTHON)
+    other.chmod(0o755)
+    assert clone.run("batchmax")[2] == ""
+    assert "setting up" in clone.run("batchmax", PYTHON=str(other))[2]
+    assert clone.run("batchmax", PYTHON=str(other))[2] == ""
+    assert clone.installed() == [".[insight]", ".[insight]"]
 
 
 def test_a_changed_pyproject_is_installed_again(clone):

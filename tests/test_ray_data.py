@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.ray,
     # Ray warns of settings of its own.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
 ]
 
 

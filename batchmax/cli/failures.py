@@ -124,7 +124,18 @@ def _explain_click(error: click.ClickException, help_page: str) -> Failure:
         if source is ParameterSource.ENVIRONMENT and context is not None:
             where += f" (from {context.auto_envvar_prefix}_{(error.param.name or '').upper()})"
         return Failure(error.exit_code, _sentence(error.message), where, help_page)
+    if isinstance(error, click.NoSuchOption):
+        return Failure(error.exit_code, _no_such_option(error), remedy=help_page)
     return Failure(error.exit_code, _sentence(error.format_message()), remedy=help_page)
+
+
+def _no_such_option(error: click.NoSuchOption) -> str:
+    """Return the same text with every version of Click, whose own texts differ."""
+    similar = sorted(map(repr, error.possibilities or ()))
+    hint = f" (did you mean one of: {', '.join(similar)}?)"
+    if len(similar) < 2:
+        hint = "".join(f"; did you mean {name}?" for name in similar)
+    return f"no such option {error.option_name!r}{hint}"
 
 
 def _explain_os(error: OSError, reading: str) -> Failure:
@@ -143,13 +154,7 @@ def _name(param: click.Parameter) -> str:
 
 def _sentence(text: str) -> str:
     """Return Click's sentence as a clause: on one line, no capital, no full stop."""
-    text = (
-        _one_line(text)
-        .replace(". (Did you mean", " (did you mean")
-        .replace(" Did you mean", "; did you mean")
-        .replace(".;", ";")
-        .removesuffix(".")
-    )
+    text = _one_line(text).removesuffix(".")
     return text[:1].lower() + text[1:]
 
 
