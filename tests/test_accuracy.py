@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import mpmath
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import batchmax
 from tests import oracle
+from tests.requirements import package
+
+mpmath = package("mpmath")
 
 LIMIT = 3.0
 DTYPES = [np.float32, np.float64]

@@ -9,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 import batchmax
 from batchmax.activations import ACTIVATIONS
 from batchmax.cli import main
 from batchmax.errors import BadRowError, DataError, OutputError, UsageError
+from tests.requirements import package
 from tests.test_alternatives import PAIRS, some_rows, torch_loss, torch_probs
+
+torch = package("torch")
 
 DIGITS = str(Path(__file__).resolve().parent.parent / "data" / "digits.parquet")
 K = 9

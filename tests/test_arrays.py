@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.special
 from numpy.typing import NDArray
 
 import batchmax
 from batchmax import arrays
 from tests import oracle
+from tests.requirements import package
 
-torch = pytest.importorskip("torch")
+scipy = package("scipy")
+
+torch = package("torch")
 
 Array = NDArray[Any]
 

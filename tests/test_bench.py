@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.requirements import package
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))
 
@@ -121,7 +123,7 @@ def test_figures_are_read_without_effort():
 
 def test_plots_are_small_and_steady(tmp_path):
     """Every plot is drawn from full results, none from no results; the same results give the same bytes."""
-    pytest.importorskip("matplotlib")
+    package("matplotlib")
     from benchmarks import plots
 
     assert plots.draw(Results(), tmp_path) == []
@@ -258,7 +260,7 @@ def small(tmp_path):
 @pytest.mark.parametrize("name", [name for name in suites.WRITERS if name != "pyarrow-copy"])
 def test_a_peer_does_the_same_job(name, codec, small, tmp_path):
     """Ids, labels, float32 probabilities and losses, in the order of the input and in the codec asked for."""
-    pytest.importorskip(name.partition("-")[0])
+    package(name.partition("-")[0])
     source, labels, probs, losses = small
     target = tmp_path / "out.parquet"
     peers.main([name, str(source), str(target), codec, "7"])
@@ -316,7 +318,7 @@ def test_missing_rows_are_seen(tmp_path):
 @pytest.mark.parametrize("name", suites.SEQUENCE_WRITERS)
 def test_a_peer_scores_sequences(name, codec, tmp_path):
     """Losses of the tokens of each sequence, and their mean, over row groups of sequences of any length."""
-    pytest.importorskip(name.partition("-")[0])
+    package(name.partition("-")[0])
     rng = np.random.default_rng(6)
     lengths, n_classes = [3, 1, 5, 2], 7
     sequences = [(5 * rng.standard_normal((n, n_classes))).astype(np.float32) for n in lengths]

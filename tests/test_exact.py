@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from decimal import Decimal, Inexact, localcontext
 
-import mpmath
 import numpy as np
 import pytest
 
 from batchmax.exact import ExactRow, loss_ulps, ulps
 from tests import oracle
+from tests.requirements import package
 from tests.test_accuracy import SCALES, exact_row
+
+mpmath = package("mpmath")
 
 ROWS = [scale for scale in SCALES if scale.__name__ != "equal"]
 

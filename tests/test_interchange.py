@@ -5,26 +5,19 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import functools
-import importlib.util
 import itertools
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
-import duckdb
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import special
 
 import batchmax
 from batchmax.loop import Progress
@@ -41,7 +34,14 @@ from tests.parquet_readers import (
     numbers_of,
     same,
 )
+from tests.requirements import package
 from tests.rows import lists
+
+duckdb = package("duckdb")
+pd = package("pandas")
+pl = package("polars")
+torch = package("torch")
+special = package("scipy.special")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -185,7 +185,7 @@ def test_what_duckdb_writes_is_read(dtype, version, tmp_path, monkeypatch):
 
 def test_fastparquet_writes_no_lists(tmp_path):
     """Lists become JSON in a fastparquet file, and arrays are refused: there is nothing to read the fast way."""
-    fastparquet = pytest.importorskip("fastparquet")
+    fastparquet = package("fastparquet")
     matrix = matrix_of(20, 3)
     frame = pd.DataFrame({"logits": matrix.tolist()})
     fastparquet.write(str(tmp_path / "x.parquet"), frame, object_encoding={"logits": "json"})
@@ -200,7 +200,7 @@ def test_fastparquet_writes_no_lists(tmp_path):
 @pytest.mark.parametrize("codec", ["SNAPPY", "ZSTD", "LZ4_RAW", "GZIP", "BROTLI", None])
 def test_what_fastparquet_writes_is_read(codec, dtype, tmp_path, monkeypatch):
     """One column a class, and rows as bytes: neither is a list, so pyarrow reads both, and the numbers are right."""
-    fastparquet = pytest.importorskip("fastparquet")
+    fastparquet = package("fastparquet")
     matrix = matrix_of(70, 10, dtype)
     wide = pd.DataFrame({f"logit_{number}": matrix[:, number] for number in range(10)})
     rows = pd.DataFrame({"logits": [row.astype(np.float32).tobytes() for row in matrix]})
@@ -879,8 +879,6 @@ def test_any_shape_is_read_by_others(tmp_path_factory, n_classes, n_rows, group,
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory):
     """One session for all tests; it takes seconds to start."""
-    if shutil.which("java") is None or importlib.util.find_spec("pyspark") is None:
-        pytest.skip("Spark needs Java on the path and pyspark installed")
     from pyspark.sql import SparkSession
 
     before = os.environ.get("PYSPARK_PYTHON")

@@ -9,9 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-import duckdb
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +17,10 @@ import pytest
 import batchmax
 from batchmax.errors import DataError
 from batchmax.ipc import END, IncomingStream, OutgoingStream
+from tests.requirements import package
+
+duckdb = package("duckdb")
+pl = package("polars")
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +39,6 @@ out.shop.share()
 print("ready", flush=True)
 time.sleep(60)
 """
-
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 
 
 @pytest.fixture
@@ -237,7 +234,7 @@ def on_ray(*words, **environment):
     )
 
 
-@needs_ray
+@pytest.mark.ray
 def test_a_cluster_makes_what_one_run_makes(inputs, whole):
     """Equal bytes, manifest and rejected rows; what a shard has done before is not done again."""
     batchmax.score(inputs, "out", shard="1/3", **WITH_REJECTS)
@@ -250,7 +247,7 @@ def test_a_cluster_makes_what_one_run_makes(inputs, whole):
     assert contents("out", "rejects") == whole
 
 
-@needs_ray
+@pytest.mark.ray
 def test_a_bad_row_on_a_cluster(inputs):
     """Is told as it is here, and ends the run; what was done is kept."""
     run = on_ray(inputs, "-o", "out")
@@ -261,7 +258,7 @@ def test_a_bad_row_on_a_cluster(inputs):
     assert not os.path.lexists("out")
 
 
-@needs_ray
+@pytest.mark.ray
 def test_workers_that_are_killed(tmp_path, monkeypatch):
     """Killed in the middle of parts: no row is missing or there twice, and the run succeeds."""
     monkeypatch.chdir(tmp_path)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-import duckdb
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -16,6 +14,10 @@ import pytest
 import batchmax
 from batchmax.loop import Progress
 from tests.parquet_readers import READERS, hugging_face
+from tests.requirements import package
+
+duckdb = package("duckdb")
+pl = package("polars")
 
 K = 11
 OUTPUTS = "probs,log_probs,loss,pred,confidence,rank,correct,status"

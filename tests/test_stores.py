@@ -23,9 +23,10 @@ from batchmax.spool import coalesced
 from batchmax.storage import find_files
 from batchmax.stores import store_of
 from tests.failing_proxy import FailingProxy, Fault
+from tests.requirements import package
 
-boto3 = pytest.importorskip("boto3")
-pytest.importorskip("moto")
+boto3 = package("boto3")
+package("moto")
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 SECRET = "a-very-secret-key"  # noqa: S105 - of a server that asks for none

@@ -16,6 +16,7 @@ import pytest
 
 import batchmax
 from tests.faults.watched import Watched
+from tests.processes import HANGS
 from tests.rows import sequences
 
 VARIANTS = {
@@ -39,10 +40,10 @@ COMPUTED = ("values of probs", "values of loss", "values of mean_loss", "values 
 """What may not be different without being refused."""
 
 
-@pytest.fixture(params=VARIANTS)
-def variant(request, tmp_path):
+@pytest.fixture(params=VARIANTS, scope="module")
+def variant(request, tmp_path_factory):
     """Return the name of a variant, its file, and a worker on it."""
-    rows = 24
+    rows, tmp_path = 24, tmp_path_factory.mktemp("variant")
     if request.param.startswith("sequences"):
         table = sequences([row % 4 if row % 7 else None for row in range(rows)], 6)
     else:
@@ -135,7 +136,7 @@ def test_the_real_command(variant, tmp_path, everything):
             "--quiet",
         ]
         done = subprocess.run(
-            [*command, "--if-exists", "overwrite"], capture_output=True, text=True, timeout=60, check=False
+            [*command, "--if-exists", "overwrite"], capture_output=True, text=True, timeout=HANGS, check=False
         )
         assert done.returncode in {0, 1, 2}, (name, at, done.stderr)
         assert done.stderr.count("\n") == (done.returncode != 0), (name, at, done.stderr)

@@ -23,12 +23,20 @@ NAMES = ("mkdir", "link", "rename", "renameat2", "unlink", "unlinkat", "rmdir")
 
 
 @pytest.fixture(params=KINDS, ids=IDS)
-def job(request, jobs, everything):
-    """Return a job of each kind; two kinds stand for all where not everything is injected."""
+def job(request, jobs):
+    """Return a job of each kind."""
     out, replacing = request.param
-    if not everything and (out == "out") != replacing:
-        pytest.skip("only with --fault-table")
     return jobs(out, replacing=replacing)
+
+
+def of_two_kinds(job):
+    """Return whether the default run has this kind of job: a file at a new path, and a folder over another."""
+    return job in {("out.parquet", False), ("out", True)}
+
+
+def of_one_kind(job):
+    """Return whether this is the job that writes a file at a new path."""
+    return job == ("out.parquet", False)
 
 
 def ours(job):
@@ -44,11 +52,10 @@ def ours(job):
 
 
 @needs_strace
+@pytest.mark.faults(keep=lambda job, call: of_two_kinds(job) and call in {"write", "fsync", "link", "renameat2"})
 @pytest.mark.parametrize("call", [*WRITES, *NAMES])
 def test_killed_at_the_nth_call(job, table, everything, call):
     """A process that is killed at a write, at a sync, at a change of names leaves nothing half done."""
-    if not everything and call not in {"write", "fsync", "link", "rename", "renameat2"}:
-        pytest.skip("only with --fault-table")
     for number in count(1) if everything else (2,) if call == "write" else (1,):
         job.restart()
         done = job.run(wrap=strace(call, "signal=SIGKILL", number, *ours(job)))
@@ -59,12 +66,11 @@ def test_killed_at_the_nth_call(job, table, everything, call):
 
 
 @needs_strace
+@pytest.mark.faults(keep=lambda job, call: of_one_kind(job) and call in {"write", "fsync"})
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "renameat2"])
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_the_nth_call_fails(job, table, everything, call, error):
     """A disk that fails, or is full, ends the job in one line that says so."""
-    if not everything and (call not in {"write", "fsync"} or job.replacing):
-        pytest.skip("only with --fault-table")
     for number in count(1) if everything else (2,):
         job.restart()
         done = job.run(wrap=strace(call, f"error={error}", number, *ours(job)))
@@ -78,11 +84,10 @@ def test_the_nth_call_fails(job, table, everything, call, error):
 
 
 @needs_strace
+@pytest.mark.faults(keep=lambda job, call: of_one_kind(job) and call in {"pread64", "preadv"})
 @pytest.mark.parametrize("call", ["read", "pread64", "preadv", "preadv2"])
 def test_reading_fails(job, table, everything, call):
     """An input that cannot be read any more ends the job in one line; it is gone on with when it can."""
-    if not everything and job.replacing:
-        pytest.skip("only with --fault-table")
     for number in (1, 2, 4, 8, 16) if everything else (3,):
         job.restart()
         done = job.run(wrap=strace(call, "error=EIO", number, job.folder / "in.parquet"))
@@ -92,6 +97,7 @@ def test_reading_fails(job, table, everything, call):
         job.judge(done, f"EIO from `{call}` of the input, number 1, 2, … of each thread", job.name, table)
 
 
+@pytest.mark.faults(keep=of_two_kinds)
 def test_killed_at_random(job, table, everything):
     """A process that is killed at any moment leaves nothing half done."""
     randomly = random.Random(7)
@@ -117,6 +123,7 @@ def test_killed_at_random(job, table, everything):
         job.judge(done, "SIGKILL at a random moment", job.name, table)
 
 
+@pytest.mark.faults(keep=of_two_kinds)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_at_random(job, table, everything, number):
     """A signal ends the job in one line with its exit code, unless the job was done before."""
@@ -136,22 +143,20 @@ def test_interrupted_at_random(job, table, everything, number):
         job.judge(done, f"{number.name} at a random moment", job.name, table)
 
 
+@pytest.mark.faults(keep=lambda job, limit: of_one_kind(job) and limit in {0, 5 << 20})
 @pytest.mark.parametrize("limit", [0, 100_000, 1 << 20, 5 << 20, 11 << 20])
-def test_a_limit_on_the_size_of_files(job, table, everything, limit):
+def test_a_limit_on_the_size_of_files(job, table, limit):
     """A file that may not grow is an error with its path, not a signal."""
-    if not everything and (job.replacing or limit not in {0, 5 << 20}):
-        pytest.skip("only with --fault-table")
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.returncode == 1
     assert "File too large" in done.stderr
     job.judge(done, "RLIMIT_FSIZE, from nothing to nearly enough", job.name, table)
 
 
+@pytest.mark.faults(keep=lambda job, megabytes: of_two_kinds(job) and megabytes == 1300)
 @pytest.mark.parametrize("megabytes", [600, 800, 1000, 1300, 1600, 2000])
-def test_a_limit_on_memory(job, table, everything, megabytes):
+def test_a_limit_on_memory(job, table, megabytes):
     """Where the system gives no more memory, the output path is as it was."""
-    if not everything and megabytes != 1300:
-        pytest.skip("only with --fault-table")
     limit = megabytes << 20
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
     job.judge(done, "RLIMIT_AS, 600 to 2000 MB", job.name, table, says=False)
@@ -193,6 +198,7 @@ def test_a_full_disk(jobs, table, tmp_path):
         subprocess.run(["umount", mount], check=True)
 
 
+@pytest.mark.faults(keep=of_two_kinds)
 def test_a_folder_that_may_not_be_written_to(job, table):
     """Permissions are said to be what is wrong."""
     wrap = ()
@@ -210,6 +216,7 @@ def test_a_folder_that_may_not_be_written_to(job, table):
     job.judge(done, "a folder that is read-only", job.name, table)
 
 
+@pytest.mark.faults(keep=of_two_kinds)
 def test_two_runs_at_once(job, table, everything):
     """One wins; the other says that there is one."""
     for _ in range(10 if everything else 1):
@@ -225,21 +232,20 @@ def test_two_runs_at_once(job, table, everything):
         job.judge(subprocess.CompletedProcess([], 0, "", ""), "three runs at once", job.name, table)
 
 
+@pytest.mark.faults(keep=of_one_kind)
 @pytest.mark.parametrize("layer", ["workqueue", "omp"])
-def test_threading_layers(job, table, everything, layer):
+def test_threading_layers(job, table, layer):
     """Numba's threading layers make the same bytes."""
-    if not everything and job.replacing:
-        pytest.skip("only with --fault-table")
     done = job.run(env={**os.environ, "NUMBA_THREADING_LAYER": layer})
     assert done.returncode == 0, done.stderr
     job.judge(done, f"Numba's {layer} layer", job.name, table)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "may not be written to"])
-def test_a_kernel_cache_that_is_no_good(job, table, everything, tmp_path, damage):
+def test_a_kernel_cache_that_is_no_good(jobs, table, tmp_path, damage):
     """A damaged cache of kernels costs a warning and a compilation, never the job."""
-    if not everything or job.replacing or job.out.suffix == "":
-        pytest.skip("only with --fault-table, and one kind of job is enough")
+    job = jobs("out.parquet", replacing=False)
     environment = {**os.environ, "BATCHMAX_CACHE_DIR": str(tmp_path / "cache")}
     assert job.run(env=environment).returncode == 0
     job.restart()
