@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
+from tests.processes import HANGS
 from tests.requirements import program
 
 CHROMIUM = program("chromium")
@@ -89,5 +90,5 @@ def run(*words, folder):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANGS,
     )

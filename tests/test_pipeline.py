@@ -39,6 +39,7 @@ from batchmax.outputs import OUTPUTS
 from batchmax.pipeline import dry_run, scan, score
 from batchmax.plan import plan_parts
 from tests import oracle
+from tests.processes import HANGS
 from tests.requirements import package
 from tests.rows import BAD, INF, NAN, columns_of, lists, odd_rows, some_logits
 
@@ -989,7 +990,7 @@ def test_spark_sees_what_was_added_to_its_own_files(tmp_path):
         capture_output=True,
         text=True,
         env=environment,
-        timeout=240,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
