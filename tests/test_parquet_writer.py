@@ -62,7 +62,11 @@ def want(runs):
     return rows
 
 
-@pytest.mark.parametrize("n_classes", [1, 2, 3, 8, 10, 63, 64, 65, 1000])
+N_CLASSES = [1, 2, 3, 8, 10, 63, 64, 65, 1000]
+
+
+@pytest.mark.sweep(keep=lambda n_classes, codec: (N_CLASSES.index(n_classes) + CODECS.index(codec)) % 3 == 0)
+@pytest.mark.parametrize("n_classes", N_CLASSES)
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("split", [False, True], ids=["plain", "split"])
 @pytest.mark.parametrize("nulls", ["none", "some", "all"])
@@ -349,9 +353,10 @@ def test_files_with_other_columns_are_copied_where_they_agree(tmp_path):
 
 
 @pytest.mark.parametrize("checksum", [True, False], ids=["checksums", "no checksums"])
-def test_no_flipped_byte_of_a_file_goes_unnoticed(tmp_path, checksum):
-    """Every byte of a file flipped in turn: the same rows, or one clean error; never anything else in a page.
+def test_no_flipped_byte_of_a_file_goes_unnoticed(tmp_path, everything, checksum):
+    """A flipped bit gives the same rows, or one clean error; never anything else in a page.
 
+    One bit of each byte of a file is flipped in turn, of every fifth byte by default.
     Without checksums a page may say something else, as it would to everybody. In the footer, names, metadata and
     statistics may change, which nothing protects.
     """
@@ -369,7 +374,8 @@ def test_no_flipped_byte_of_a_file_goes_unnoticed(tmp_path, checksum):
     right = pq.read_table(out)
     start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
     refused, renamed = 0, 0
-    for at in range(len(whole)):
+    step = 1 if everything else 5
+    for at in range(0, len(whole), step):
         flipped = bytearray(whole)
         flipped[at] ^= 1 << at % 8
         source.write_bytes(flipped)
@@ -387,8 +393,8 @@ def test_no_flipped_byte_of_a_file_goes_unnoticed(tmp_path, checksum):
             continue
         assert at >= start or not checksum, at
         renamed += at >= start
-    assert refused > len(whole) // 3
-    assert renamed < (len(whole) - start) // 4
+    assert refused > len(whole) // step // 3
+    assert renamed < (len(whole) - start) // step // 4
 
 
 @pytest.mark.parametrize(

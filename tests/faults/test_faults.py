@@ -107,7 +107,7 @@ def test_killed_at_random(job, table, everything):
     assert job.run().returncode == 0
     whole = time.monotonic() - start
     killed = 0
-    while killed < (50 if everything else 5):
+    while killed < (50 if everything else 2):
         job.restart()
         start = time.monotonic()
         with subprocess.Popen(job.command(), stderr=subprocess.PIPE, text=True) as process:
@@ -130,7 +130,7 @@ def test_killed_at_random(job, table, everything):
 def test_interrupted_at_random(job, table, everything, number):
     """A signal ends the job in one line with its exit code, unless the job was done before."""
     randomly = random.Random(8)
-    for _ in range(12 if everything else 2):
+    for _ in range(12 if everything else 1):
         job.restart()
         # A shell may have its background jobs ignore SIGINT.
         command = ["env", "--default-signal=INT", *job.command()]
@@ -154,7 +154,7 @@ def test_a_limit_on_the_size_of_files(job, table, limit):
     job.judge(done, "RLIMIT_FSIZE, from nothing to nearly enough", job.name, table)
 
 
-@pytest.mark.faults(keep=lambda job, megabytes: of_two_kinds(job) and megabytes == 1300)
+@pytest.mark.faults(keep=lambda job, megabytes: of_one_kind(job) and megabytes == 1300)
 @pytest.mark.parametrize("megabytes", [600, 800, 1000, 1300, 1600, 2000])
 def test_a_limit_on_memory(job, table, megabytes):
     """Where the system gives no more memory, the output path is as it was."""
@@ -199,7 +199,7 @@ def test_a_full_disk(jobs, table, tmp_path):
         subprocess.run(["umount", mount], check=True)
 
 
-@pytest.mark.faults(keep=of_two_kinds)
+@pytest.mark.faults(keep=of_one_kind)
 def test_a_folder_that_may_not_be_written_to(job, table):
     """Permissions are said to be what is wrong."""
     wrap = ()
@@ -217,7 +217,7 @@ def test_a_folder_that_may_not_be_written_to(job, table):
     job.judge(done, "a folder that is read-only", job.name, table)
 
 
-@pytest.mark.faults(keep=of_two_kinds)
+@pytest.mark.faults(keep=of_one_kind)
 def test_two_runs_at_once(job, table, everything):
     """One wins; the other says that there is one."""
     for _ in range(10 if everything else 1):
