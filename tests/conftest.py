@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 # Threads of OpenMP that wait for work spin by default and take the cores from the other processes of the test run.
@@ -74,6 +76,13 @@ def pytest_configure(config: pytest.Config) -> None:
     needed += [name for group in config.getoption("group") for name in GROUPS[group].needs]
     if missing := [name for name in needed if is_missing(name)]:
         raise pytest.UsageError(f"not installed: {', '.join(missing)}; run: {install(*missing)}")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Fill the cache of kernels before several workers compile the same ones."""
+    config = session.config
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput") and not config.option.collectonly:
+        subprocess.run([sys.executable, "-m", "batchmax", "warmup", "--quiet"], check=False)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

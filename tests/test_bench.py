@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.processes import HANGS
 from tests.requirements import package
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -177,11 +178,11 @@ def test_a_process_is_measured():
     busy = (
         "import time; b = bytearray(b'x') * 200_000_000; t = time.process_time()\nwhile time.process_time() < t + .3: 0"
     )
-    run = measure([PYTHON, "-c", busy], 60)
+    run = measure([PYTHON, "-c", busy], HANGS)
     assert run.peak > 200e6
     assert run.cpu >= 0.3
     assert run.seconds >= 0.3
-    idle = measure([PYTHON, "-c", "pass"], 60)
+    idle = measure([PYTHON, "-c", "pass"], HANGS)
     assert idle.peak <= run.peak
     assert idle.cpu < run.cpu
 
@@ -189,7 +190,7 @@ def test_a_process_is_measured():
 def test_a_failure_says_why():
     """The exit code and the last line of stderr, or that it took too long."""
     with pytest.raises(Failed, match="exit 3: two"):
-        measure(["sh", "-c", "echo one >&2; echo two >&2; exit 3"], 60)
+        measure(["sh", "-c", "echo one >&2; echo two >&2; exit 3"], HANGS)
     with pytest.raises(Failed, match=r"not done after 0\.2 s"):
         measure(["sh", "-c", "sleep 60 & sleep 60"], 0.2)
 
@@ -212,7 +213,7 @@ def test_rounds_are_interleaved_and_failures_left_out(tmp_path):
         contender("b", "exit 1"),
         contender("c", f"touch '{target}'", target=target, inspect=wrong),
     )
-    run_rounds([a, b, c], 3, 60, said.append)
+    run_rounds([a, b, c], 3, HANGS, said.append)
     assert log.read_text().split() == ["a", "b", "c", "a", "a"]
     assert len(a.runs) == 3
     assert (b.runs, b.failure) == ([], "exit 1: ")
@@ -226,13 +227,13 @@ def test_an_output_is_gone_before_the_next_run(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_text("x" * 1000)
     fresh = Contender("copy", ["sh", "-c", f"test ! -e '{target}' && cp '{source}' '{target}'"], source, target)
-    run_rounds([fresh], 3, 60, lambda _: None)
+    run_rounds([fresh], 3, HANGS, lambda _: None)
     assert len(fresh.runs) == 3
     assert fresh.output_bytes == 1000
     assert not target.exists()
     assert source.read_text() == "x" * 1000
     empty = Contender("nothing", ["true"], source, target)
-    run_rounds([empty], 1, 60, lambda _: None)
+    run_rounds([empty], 1, HANGS, lambda _: None)
     assert "No such file" in empty.failure
 
 

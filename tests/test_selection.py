@@ -94,6 +94,15 @@ def test_a_group_runs_alone_and_whole(run):
     assert "5 passed, 2 deselected" in out
 
 
+def test_no_test_has_a_time_limit_that_load_could_exceed():
+    """Whatever waits for a process or a thread waits ``HANGS`` seconds."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "timeout":
+                limit = ast.unparse(node.value)
+                assert limit == "HANGS" or path.name == "test_threads.py", f"{path}:{node.value.lineno}: {limit}"
+
+
 def test_no_test_is_skipped_silently_for_a_package():
     """Tests import what may be missing by ``tests.requirements``, which gives the reason, and not by pytest itself."""
     for path in (ROOT / "tests").rglob("*.py"):

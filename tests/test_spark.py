@@ -16,6 +16,7 @@ import pytest
 import batchmax
 import batchmax.spark
 from batchmax.outputs import OUTPUTS
+from tests.processes import HANGS
 from tests.rows import odd_rows, sequences
 
 pytestmark = [
@@ -256,7 +257,7 @@ def test_a_stream_is_scored(spark, tmp_path):
         .option("checkpointLocation", str(tmp_path / "state"))
         .start(str(tmp_path / "out"), format="parquet")
     )
-    assert query.awaitTermination(60)
+    assert query.awaitTermination(HANGS)
     assert rows_of(spark.read.parquet(str(tmp_path / "out"))) == expected(table)
 
 
