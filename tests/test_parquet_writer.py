@@ -239,7 +239,11 @@ def test_nothing_is_stale(tmp_path):
     """Page indexes, bloom filters and old statistics stay behind; statistics and sorting that are true do not."""
     table = rows()
     sorting = [pq.SortingColumn(0), pq.SortingColumn(3)]
-    options = {"write_page_index": True, "sorting_columns": sorting, "bloom_filter_options": {"id": True}}
+    options = {
+        "write_page_index": True,
+        "sorting_columns": sorting,
+        "bloom_filter_options": {"id": {"ndv": 100, "fpp": 0.01}},
+    }
     out, said = counts("out", tmp_path, table.select(["id", "logits", "label", "flag"]), options)
     assert "copied as they are: 9" in said
     assert pq.read_metadata(tmp_path / "in.parquet").row_group(0).column(0).has_column_index
