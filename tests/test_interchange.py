@@ -606,7 +606,7 @@ def searched(folder, kind):
             source,
             path,
             sorting_columns=sorting,
-            bloom_filter_options=dict.fromkeys(["id", "text", "kind"], {"ndv": 100, "fpp": 0.01}),
+            bloom_filter_options={name: {"ndv": 100, "fpp": 0.01} for name in ("id", "text", "kind")},
             **options,
         )
         assert any(chunk.meta.get(14) for chunk in chunks_of(path)), "a Bloom filter"
