@@ -136,12 +136,13 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("odd", [False, True], ids=["even", "odd"])
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(
+    ("writer", "odd"),
+    # pandas takes NaN for null, and makes floats of integers among which there are nulls.
+    [(writer, odd) for writer in WRITERS for odd in (False, True) if not (odd and writer == "pandas")],
+)
 def test_what_others_write_is_scored_as_ours(writer, odd, tmp_path, monkeypatch):
     """Every writer's file gives the rows of pyarrow's, and only chunks with null tokens are left to pyarrow."""
-    if odd and writer == "pandas":
-        pytest.skip("pandas takes NaN for null, and makes floats of integers among which there are nulls")
     table = sequences(odd=odd, n_copies=4)
     (tmp_path / "ours").mkdir()
     pq.write_table(table, tmp_path / "ours" / "in.parquet", row_group_size=9)
