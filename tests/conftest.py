@@ -18,12 +18,14 @@ from dataclasses import dataclass
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.requirements import PACKAGES, PROGRAMS, install, is_missing
 
-settings.register_profile("default run", deadline=None, max_examples=60)  # a first call compiles
-settings.register_profile("thorough", deadline=None, max_examples=2000)
+# Neither a first call, which compiles, nor a busy machine is a failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default run", PATIENT, max_examples=60)
+settings.register_profile("thorough", PATIENT, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default run"))
 
 
