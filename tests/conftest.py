@@ -39,6 +39,7 @@ class Group:
 
 
 GROUPS = {
+    "bench": Group("a quick run of scripts/bench.py", 1),
     "browser": Group("HTML reports in headless Chromium", 1, ("chromium",)),
     "faults": Group("a fault at every system call, in every byte, at every length", 0, ("strace",)),
     "large": Group("inputs of hundreds of megabytes and more", 0),

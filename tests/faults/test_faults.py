@@ -31,9 +31,16 @@ def job(request, jobs):
     return jobs(out, replacing=replacing)
 
 
+KILLED_BY_DEFAULT = {
+    ("out.parquet", False): {"write", "fsync", "link"},
+    ("out", True): {"write", "renameat2"},
+}
+"""The calls at which the default run kills each kind of job: writing a file at a new path, a folder over another."""
+
+
 def of_two_kinds(job):
     """Return whether the default run has this kind of job: a file at a new path, and a folder over another."""
-    return job in {("out.parquet", False), ("out", True)}
+    return job in KILLED_BY_DEFAULT
 
 
 def of_one_kind(job):
@@ -54,7 +61,7 @@ def ours(job):
 
 
 @needs_strace
-@pytest.mark.faults(keep=lambda job, call: of_two_kinds(job) and call in {"write", "fsync", "link", "renameat2"})
+@pytest.mark.faults(keep=lambda job, call: call in KILLED_BY_DEFAULT.get(job, ()))
 @pytest.mark.parametrize("call", [*WRITES, *NAMES])
 def test_killed_at_the_nth_call(job, table, everything, call):
     """A process that is killed at a write, at a sync, at a change of names leaves nothing half done."""
