@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.requirements import package
+from tests.requirements import optional, package
 
-duckdb = package("duckdb")
-pd = package("pandas")
-pl = package("polars")
+duckdb = optional("duckdb")
+pd = optional("pandas")
+pl = optional("polars")
 
 
 def read_pyarrow(path, schema):

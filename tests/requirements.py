@@ -1,12 +1,17 @@
-"""What the tests need besides what batchmax itself needs, and how to install it."""
+"""What the tests need besides what batchmax itself needs, and how to install it.
+
+Tests import these packages by ``package`` or ``optional``, so that every skip has a reason and a command to run.
+"""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import shutil
 import sys
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any, NoReturn
 
 import pytest
 
@@ -62,5 +67,26 @@ def install(*names: str) -> str:
 def package(name: str) -> ModuleType:
     """Import a module, or skip the test (or the test file) that needs it where its package is not installed."""
     if is_missing(name.partition(".")[0]):
-        pytest.skip(f"{name} is not installed: {install(name.partition('.')[0])}", allow_module_level=True)
-    return __import__(name, fromlist=["_"])
+        _skip(name)
+    return importlib.import_module(name)
+
+
+def optional(name: str) -> Any:
+    """Import a module for a whole test file; where its package is not installed, tests that use it are skipped."""
+    return _Missing(name) if is_missing(name.partition(".")[0]) else package(name)
+
+
+class _Missing:
+    """Stands for a module that is not installed: whatever is asked of it skips the test."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):  # pytest looks for marks of its own
+            raise AttributeError(attribute)
+        return _skip(self._name)
+
+
+def _skip(name: str) -> NoReturn:
+    pytest.skip(f"{name} is not installed: {install(name.partition('.')[0])}", allow_module_level=True)

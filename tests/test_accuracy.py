@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 import batchmax
 from tests import oracle
-from tests.requirements import package
+from tests.requirements import optional
 
-mpmath = package("mpmath")
+mpmath = optional("mpmath")
 
 LIMIT = 3.0
 DTYPES = [np.float32, np.float64]

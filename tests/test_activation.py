@@ -14,10 +14,11 @@ import batchmax
 from batchmax.activations import ACTIVATIONS
 from batchmax.cli import main
 from batchmax.errors import BadRowError, DataError, OutputError, UsageError
-from tests.requirements import package
-from tests.test_alternatives import PAIRS, some_rows, torch_loss, torch_probs
+from tests.requirements import optional
 
-torch = package("torch")
+torch = optional("torch")
+
+from tests.test_alternatives import PAIRS, some_rows, torch_loss, torch_probs  # noqa: E402 - it needs PyTorch, too
 
 DIGITS = str(Path(__file__).resolve().parent.parent / "data" / "digits.parquet")
 K = 9

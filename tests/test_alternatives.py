@@ -12,11 +12,11 @@ import pytest
 import batchmax
 from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.cli import main
-from tests.requirements import package
+from tests.requirements import optional
 
-torch = package("torch")
-special = package("scipy.special")
-metrics = package("sklearn.metrics")
+torch = optional("torch")
+special = optional("scipy.special")
+metrics = optional("sklearn.metrics")
 
 PAIRS = [(name, kind) for name, one in ACTIVATIONS.items() for kind in one.losses]
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 import batchmax
 from batchmax import arrays
 from tests import oracle
-from tests.requirements import package
+from tests.requirements import optional
 
-scipy = package("scipy")
+scipy = optional("scipy")
 
-torch = package("torch")
+torch = optional("torch")
 
 Array = NDArray[Any]
 

@@ -15,10 +15,10 @@ import batchmax
 from batchmax import calibration as module
 from batchmax.cli import main
 from batchmax.errors import BatchmaxError, DataError, OutputError, UsageError
-from tests.requirements import package
+from tests.requirements import optional
 
-optimize = package("scipy.optimize")
-special = package("scipy.special")
+optimize = optional("scipy.optimize")
+special = optional("scipy.special")
 
 DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
 

@@ -18,9 +18,9 @@ from batchmax.columns_out import (
     vector_column,
 )
 from batchmax.outputs import STATUS_NAMES, Status
-from tests.requirements import package
+from tests.requirements import optional
 
-pl = package("polars")
+pl = optional("polars")
 
 LAYOUTS = ["list", "large_list", "fixed", "wide"]
 MATRIX = np.array([[1, 2, 3], [4, np.nan, 6], [-np.inf, 8, 9]], "f4")

@@ -17,10 +17,10 @@ import batchmax
 from batchmax import kernels
 from batchmax.loop import Progress
 from batchmax.paired import MOST_EXACT, Differences, mcnemar
-from tests.requirements import package
+from tests.requirements import optional, package
 
-mpmath = package("mpmath")
-stats = package("scipy.stats")
+mpmath = optional("mpmath")
+stats = optional("scipy.stats")
 log_softmax = package("scipy.special").log_softmax
 rel_entr = package("scipy.special").rel_entr
 softmax = package("scipy.special").softmax

@@ -16,10 +16,10 @@ import batchmax
 from batchmax import evaluation
 from batchmax import groups as groups_module
 from batchmax.errors import DataError, GateError, OutputError, UsageError
-from tests.requirements import package
+from tests.requirements import optional
 
-torch = package("torch")
-metrics = package("sklearn.metrics")
+torch = optional("torch")
+metrics = optional("sklearn.metrics")
 
 DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
 

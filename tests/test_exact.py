@@ -9,10 +9,11 @@ import pytest
 
 from batchmax.exact import ExactRow, loss_ulps, ulps
 from tests import oracle
-from tests.requirements import package
-from tests.test_accuracy import SCALES, exact_row
+from tests.requirements import optional
 
-mpmath = package("mpmath")
+mpmath = optional("mpmath")
+
+from tests.test_accuracy import SCALES, exact_row  # noqa: E402 - it needs mpmath, too
 
 ROWS = [scale for scale in SCALES if scale.__name__ != "equal"]
 

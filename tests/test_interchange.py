@@ -34,14 +34,14 @@ from tests.parquet_readers import (
     numbers_of,
     same,
 )
-from tests.requirements import package
+from tests.requirements import optional, package
 from tests.rows import lists
 
-duckdb = package("duckdb")
-pd = package("pandas")
-pl = package("polars")
-torch = package("torch")
-special = package("scipy.special")
+duckdb = optional("duckdb")
+pd = optional("pandas")
+pl = optional("polars")
+torch = optional("torch")
+special = optional("scipy.special")
 
 
 @pytest.fixture(scope="module", autouse=True)

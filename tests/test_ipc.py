@@ -18,10 +18,10 @@ import batchmax
 from batchmax.errors import DataError
 from batchmax.ipc import END, IncomingStream, OutgoingStream
 from tests.processes import HANGS
-from tests.requirements import package
+from tests.requirements import optional
 
-duckdb = package("duckdb")
-pl = package("polars")
+duckdb = optional("duckdb")
+pl = optional("polars")
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"

@@ -14,10 +14,10 @@ import pytest
 import batchmax
 from batchmax.errors import DataError
 from batchmax.partitions import are_mirrored, folder_of, partitions_of
-from tests.requirements import package
+from tests.requirements import optional
 
-duckdb = package("duckdb")
-pl = package("polars")
+duckdb = optional("duckdb")
+pl = optional("polars")
 
 FOLDERS = ["date=2026-11-19/hour=11", "date=2026-11-19/hour=3", "date=2026-11-20/hour=3"]
 

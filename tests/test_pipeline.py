@@ -40,13 +40,13 @@ from batchmax.pipeline import dry_run, scan, score
 from batchmax.plan import plan_parts
 from tests import oracle
 from tests.processes import HANGS
-from tests.requirements import package
+from tests.requirements import optional
 from tests.rows import BAD, INF, NAN, columns_of, lists, odd_rows, some_logits
 
-duckdb = package("duckdb")
-pd = package("pandas")
-pl = package("polars")
-torch = package("torch")
+duckdb = optional("duckdb")
+pd = optional("pandas")
+pl = optional("polars")
+torch = optional("torch")
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 LAYOUTS = sorted(path.stem.removeprefix("digits_") for path in (DATA / "layouts").glob("*.parquet"))

@@ -14,10 +14,10 @@ import pytest
 import batchmax
 import batchmax.ray
 from batchmax.outputs import OUTPUTS
-from tests.requirements import package
+from tests.requirements import optional, package
 from tests.rows import odd_rows, sequences
 
-pd = package("pandas")
+pd = optional("pandas")
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "data" / "digits.parquet")

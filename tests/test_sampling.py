@@ -13,9 +13,9 @@ import batchmax
 from batchmax import kernels
 from batchmax.errors import UsageError
 from batchmax.losses import softmax_rows
-from tests.requirements import package
+from tests.requirements import optional
 
-stats = package("scipy.stats")
+stats = optional("scipy.stats")
 
 DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
 

@@ -16,7 +16,7 @@ from batchmax import BadRowError, DataError, UsageError, score_batch
 from batchmax.options import ScoreOptions
 from batchmax.outputs import OUTPUTS
 from tests import oracle
-from tests.requirements import package
+from tests.requirements import optional
 from tests.rows import (
     BAD,
     INF,
@@ -32,7 +32,7 @@ from tests.rows import (
     some_logits,
 )
 
-torch = package("torch")
+torch = optional("torch")
 
 ALL = tuple(name for name in OUTPUTS if name != "sample")
 """All that depends on nothing but the row; draws are in test_sampling."""

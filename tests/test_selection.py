@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TESTS = """
 import pytest
-from tests.requirements import package
+from tests.requirements import optional, package
+
+duckdb = optional("duckdb")
 
 def test_plain(): pass
 
@@ -29,6 +31,8 @@ def test_ray(): pass
 def test_grid(codec, version, everything): print("everything:", everything)
 
 def test_package(): package("duckdb.typing")
+
+def test_optional(): duckdb.sql("SELECT 1")
 """
 NOT_INSTALLED = """
 import tests.requirements as requirements
@@ -71,7 +75,8 @@ def test_the_default_run_says_what_it_leaves_out(run):
     assert "test_ray" not in out
     assert "not installed, and the tests that need it are skipped: duckdb (" in out
     assert "duckdb.typing is not installed: " in out
-    assert "3 passed, 1 skipped, 3 deselected" in out
+    assert "duckdb is not installed: " in out
+    assert "3 passed, 2 skipped, 3 deselected" in out
 
 
 def test_with_all_nothing_may_be_missing(run):
@@ -91,7 +96,7 @@ def test_a_group_runs_alone_and_whole(run):
     assert code == 0
     assert "groups: sweep, ray, nothing else" in out
     assert "everything: True" in out
-    assert "5 passed, 2 deselected" in out
+    assert "5 passed, 3 deselected" in out
 
 
 def test_no_test_has_a_time_limit_that_load_could_exceed():

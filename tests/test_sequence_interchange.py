@@ -14,10 +14,10 @@ import pytest
 import batchmax
 from batchmax.loop import Progress
 from tests.parquet_readers import READERS, hugging_face
-from tests.requirements import package
+from tests.requirements import optional
 
-duckdb = package("duckdb")
-pl = package("polars")
+duckdb = optional("duckdb")
+pl = optional("polars")
 
 K = 11
 OUTPUTS = "probs,log_probs,loss,pred,confidence,rank,correct,status"
