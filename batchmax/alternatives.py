@@ -50,6 +50,7 @@ Array = NDArray[Any]
 Reduction = Literal["none", "mean", "sum"]
 
 
+@kernels.standard_floats()
 def activate(
     logits: ArrayLike, activation: ActivationName = "softmax", *, axis: int = -1, temperature: float = 1.0
 ) -> Array:
@@ -94,6 +95,7 @@ def activate(
     return np.moveaxis(probs.reshape(moved), -1, axis).astype(dtype, copy=False)
 
 
+@kernels.standard_floats()
 def loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -186,7 +188,9 @@ def _rows(logits: ArrayLike, axis: int, temperature: float) -> tuple[Array, floa
     dtype = np.dtype(np.float32 if given.dtype.kind == "f" and given.dtype.itemsize <= 4 else np.float64)
     moved = np.moveaxis(given, axis, -1)
     rows = math.prod(moved.shape[:-1])
-    return np.ascontiguousarray(moved.reshape(rows, moved.shape[-1]), np.float64), beta, dtype, moved.shape
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        matrix = np.ascontiguousarray(moved.reshape(rows, moved.shape[-1]), np.float64)
+    return matrix, beta, dtype, moved.shape
 
 
 def _labels(labels: ArrayLike, axis: int, moved: tuple[int, ...], k: int) -> tuple[Array, Array]:

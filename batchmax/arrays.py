@@ -12,12 +12,14 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 from numpy.typing import ArrayLike
 
+from batchmax.kernels import standard_floats
 from batchmax.losses import Array, dense_losses, index_losses, softmax_rows
 from batchmax.memory import Buffers
 
 Reduction = Literal["none", "mean", "sum"]
 
 
+@standard_floats()
 def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None) -> Array:
     """Return exp(z / T) / sum(exp(z / T)) along an axis, within 3 ULP at any number of classes.
 
@@ -62,6 +64,7 @@ def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out:
     return result
 
 
+@standard_floats()
 def log_softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None) -> Array:
     """Return the logarithm of :func:`softmax`, computed from the logits: z / T - max - log(sum).
 
@@ -80,6 +83,7 @@ def log_softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, 
     return result
 
 
+@standard_floats()
 def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
     """Return log(sum(exp(z))) along an axis, without overflow.
 
@@ -106,6 +110,7 @@ def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
         return values.astype(view.dtype).reshape(view.row_shape)[()]
 
 
+@standard_floats()
 def cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -159,6 +164,7 @@ def cross_entropy(
     )
 
 
+@standard_floats()
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,

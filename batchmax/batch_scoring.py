@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from batchmax import kernels
 from batchmax.bad_rows import bad_row, describe_bad_row
 from batchmax.columns import find_logits
 from batchmax.errors import UsageError
@@ -19,6 +20,7 @@ from batchmax.sequence_rows import SequenceRows
 from batchmax.sequence_source import TokenCut, from_columns
 
 
+@kernels.standard_floats()
 def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     """Return a batch with the columns that were asked for added: a pure function.
 

@@ -364,7 +364,7 @@ def _vector(data: _Data, beta: float) -> _Scaling:
             probs[np.arange(len(labels)), labels] -= 1.0
             gradient[k:] += probs.sum(axis=0)
             # A masked class has no probability, and its logit is no number to multiply with.
-            gradient[:k] += np.einsum("ij,ij->j", probs, np.where(np.isfinite(matrix), matrix, 0.0))
+            gradient[:k] += (probs * np.where(np.isfinite(matrix), matrix, 0.0)).sum(axis=0)
         return total / data.n_fit, gradient / data.n_fit
 
     bounds = [(1.0 / LARGEST_SCALE, LARGEST_SCALE)] * k + [(-LARGEST_BIAS, LARGEST_BIAS)] * k

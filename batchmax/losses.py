@@ -31,7 +31,16 @@ class Rows:
     @property
     def log_sums(self) -> Array:
         """The logs of the sums of exponentials over the maxima, (n,) float64."""
-        return np.log1p(self.rests)
+        found = np.empty(len(self.rests))
+        kernels.log1p_values(self.rests, found)
+        return found
+
+
+def perplexities(mean_losses: Array) -> Array:
+    """Return exp of (n,) float64 mean losses in nats."""
+    found = np.empty(len(mean_losses))
+    kernels.exp_values(mean_losses, found)
+    return found
 
 
 def softmax_rows(

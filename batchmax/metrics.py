@@ -30,7 +30,7 @@ from batchmax.kernels.tallies import (
     SUPPORT,
     WEIGHT,
 )
-from batchmax.losses import Rows
+from batchmax.losses import Rows, perplexities
 
 Array = NDArray[Any]
 
@@ -173,7 +173,7 @@ def group_figures(sums: Array) -> dict[str, Array]:
         mean = np.where(sums[:, INFINITE] > 0, np.nan, sums[:, LOSS] / weight)
         return {
             "mean_loss": mean,
-            "perplexity": np.exp(mean),
+            "perplexity": perplexities(mean),
             "accuracy": sums[:, HITS] / weight,
             "brier": sums[:, BRIER] / weight,
         }

@@ -66,7 +66,7 @@ def job_identity(
         "output": json.loads(schema.metadata[b"batchmax"]),
         "inputs": [[file.path, *file.stamp[2:]] for file in source.files],
         "rejects": options.rejects is not None,
-        "versions": {"numpy": np.__version__, "pyarrow": pa.__version__, "kernels": kernels.compiled_by()},
+        "versions": {"numpy": np.__version__, "pyarrow": pa.__version__, "kernels": kernels.source_fingerprint()},
         "parquet": "pyarrow" if pyarrow_only() else "batchmax",
     }
 

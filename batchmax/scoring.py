@@ -69,8 +69,8 @@ def read_rows(
     """
     matrix, status = read_matrix(batch, job.logits, job.n_classes, take) if logits is None else (logits, None)
     if job.options.input == "probs":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            matrix = np.log(matrix, out=take(matrix.shape, matrix.dtype))
+        probs, matrix = matrix, take(matrix.shape, matrix.dtype)
+        kernels.log_matrix(probs, matrix)
         matrix.flags.writeable = False
     if job.options.scale is not None:
         matrix = np.multiply(matrix, np.array(job.options.scale), out=take(matrix.shape, np.float64))

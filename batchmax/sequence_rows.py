@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.columns_out import status_column, vector_column
 from batchmax.job import Job
+from batchmax.losses import perplexities
 from batchmax.outputs import LAST_BAD, LAST_WITHOUT_PROBS, Status
 from batchmax.parquet import TokenRows
 from batchmax.scoring import Scores, carried_columns, computed_columns
@@ -138,7 +139,7 @@ class SequenceRows:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             total = np.where(infinite, np.inf, loss)
             mean = total / weight
-            perplexity = np.exp(np.where(sums[1, :n_ended, 2] > 0, np.inf, nll) / counts)
+            perplexity = perplexities(np.where(sums[1, :n_ended, 2] > 0, np.inf, nll) / counts)
         columns = {"mean_loss": (mean, nothing), "sum_loss": (total, bad), "perplexity": (perplexity, nothing)}
         for name, (numbers, missing) in columns.items():
             found[name] = vector_column(numbers, missing if missing.any() else None)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from batchmax import kernels
 from batchmax.errors import UsageError
+from batchmax.losses import perplexities
 from batchmax.outputs import LAST_BAD, STATUS_NAMES, Status
 
 LABEL_FIGURES = frozenset(
@@ -141,7 +142,7 @@ class Tally:
             return None, None, None
         total = self.nll[0] + self.nll[1]
         mean = total / self.judged
-        return _finite(mean), _finite(-total), _finite(math.exp(mean) if mean < math.log(1e308) else math.inf)
+        return _finite(mean), _finite(-total), _finite(float(perplexities(np.array([mean]))[0]))
 
 
 @dataclass(kw_only=True)

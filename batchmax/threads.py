@@ -1,4 +1,4 @@
-"""How many threads a job uses: as many as were asked for, and no more than the process may have."""
+"""How a job uses the CPU: with how many threads, and in the standard floating-point mode."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from batchmax.options import ScoreOptions
 def use_threads(options: ScoreOptions) -> Iterator[None]:
     """Let the kernels that this thread calls use as many threads as were asked for, or as the process may.
 
+    The thread, and those that are started here, compute in the standard floating-point mode.
     Arrow's threads belong to the process: they are limited where it was asked for, until the last job that did is over.
     """
     kernels.limit_threads(options.threads or usable_cores())
     if options.threads is not None:
         _ARROW_THREADS.limit(options.threads)
     try:
-        yield
+        with kernels.standard_floats():
+            yield
     finally:
         kernels.limit_threads(None)
         if options.threads is not None:

@@ -14,6 +14,7 @@ from batchmax.kernels import (
     alternatives,
     dense,
     divergence,
+    elementwise,
     judgement,
     moments,
     nested,
@@ -27,8 +28,8 @@ from batchmax.kernels import (
     tallies,
 )
 from batchmax.kernels import softmax as _softmax
-from batchmax.kernels.cache import cache_folder
-from batchmax.kernels.launch import Kernel, limit_threads
+from batchmax.kernels.cache import cache_folder, source_fingerprint
+from batchmax.kernels.launch import Kernel, limit_threads, standard_floats
 from batchmax.kernels.machine import compiled_by
 
 __all__ = [
@@ -41,11 +42,14 @@ __all__ = [
     "count_texts",
     "dense_cross_entropy",
     "divergence_rows",
+    "exp_values",
     "find_structs",
     "inner_length",
     "judge_dense",
     "judge_rows",
     "limit_threads",
+    "log1p_values",
+    "log_matrix",
     "look_up",
     "look_up_more",
     "loss_rows",
@@ -53,6 +57,8 @@ __all__ = [
     "row_moments",
     "sample_rows",
     "softmax_rows",
+    "source_fingerprint",
+    "standard_floats",
     "stored",
     "sum_counted",
     "sum_lists",
@@ -82,6 +88,9 @@ loss_rows = Kernel(alternatives.losses, 6)
 sample_rows = Kernel(sampling.sample, 4)
 dense_cross_entropy = Kernel(dense.dense_cross_entropy, 7)
 divergence_rows = Kernel(divergence.divergence, 4)
+log_matrix = Kernel(elementwise.log_matrix, 1)
+exp_values = Kernel(elementwise.exp_values, 1, parallel=False)
+log1p_values = Kernel(elementwise.log1p_values, 1, parallel=False)
 check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
 check_definition = Kernel(pages.check_definition, 4, parallel=False)
 look_up = Kernel(pages.look_up, 3, parallel=False)
@@ -134,8 +143,11 @@ def warmup(progress: Any = None) -> Path:
             judge_dense(z, z, 1.0, maxima, rests, two)
             dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
             divergence_rows(z, z, 1.0, 1.0, one)
+            log_matrix(z, z.copy())
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
         look_up_more(np.zeros(8, np.uint8), True, 0, np.zeros(1, dtype), np.zeros(0, dtype), np.zeros(4, np.int64))
+    exp_values(np.zeros(1), np.zeros(1))
+    log1p_values(np.zeros(1), np.zeros(1))
     few = np.zeros((1, 2))
     activate_rows(few, 0, 1.0, few.copy(), few.copy())
     loss_rows(few, np.zeros(1, np.int64), few[:0], 0, 0, 1.0, np.zeros(1), few.copy())

@@ -5,13 +5,14 @@ derivatives by z. Probabilities, losses and gradients follow from those in the s
 to write such a function, to name it in :func:`_numerators`, and in the table of :mod:`batchmax.activations`.
 """
 
-import math
-
 import numpy as np
 from numba import prange
 
 from batchmax.activations import Activation, Loss
-from batchmax.kernels.machine import compiled
+from batchmax.kernels.exponential import exp, log, log1p
+from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.machine import compiled, plain
+from batchmax.kernels.softmax import block_count, block_rows
 
 SOFTMAX, ARGMAX, SIGMOID, SUM, TAYLOR, SPHERICAL = map(int, Activation)
 CROSS_ENTROPY, HINGE, SQUARED_HINGE, MSE, BINARY_CROSS_ENTROPY = map(int, Loss)
@@ -38,11 +39,18 @@ def activate(z, activation, beta, probs, logs):
         The same, more exact where probabilities are small. For sigmoid, whose largest probabilities are all 1, beta z
         with what is infinite made finite: their order is that of the probabilities.
     """
-    for i in prange(z.shape[0]):
-        scratch = np.empty((3, z.shape[1]))
-        answered = _probs(z, i, activation, beta, scratch, probs[i])
-        for j in range(z.shape[1] if logs.shape[0] != 0 else 0):
-            logs[i, j] = scratch[1, j] if answered else np.nan
+    n, k = z.shape
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
+        scratch = np.empty((3, k))
+        for i in range(block * rows, min(n, (block + 1) * rows)):
+            answered = _probs(z, i, activation, beta, scratch, probs[i])
+            for j in range(k):
+                probs[i, j] = plain(probs[i, j])
+            for j in range(k if logs.shape[0] != 0 else 0):
+                logs[i, j] = plain(scratch[1, j] if answered else np.nan)
+        exchange_float_mode(before)
 
 
 def losses(z, labels, targets, activation, loss, beta, out, gradients):
@@ -62,30 +70,35 @@ def losses(z, labels, targets, activation, loss, beta, out, gradients):
     gradients : (n, K) float64, or (0, K) where not wanted
     """
     n, k = z.shape
-    for i in prange(n):
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
         scratch = np.empty((5, k))
         probs, wanted, gradient = scratch[3], scratch[4], np.empty(k)
-        answered = _probs(z, i, activation, beta, scratch, probs)
-        if targets.shape[0] != 0:
-            for j in range(k):
-                wanted[j] = targets[i, j]
-        else:
-            wanted[:] = 0.0
-            wanted[labels[i]] = 1.0
-        if not answered:
-            out[i] = np.nan
-            gradient[:] = np.nan
-        elif loss == CROSS_ENTROPY:
-            out[i] = _cross_entropy(scratch, wanted, gradient)
-        elif loss == MSE:
-            out[i] = _mse(z, i, beta, probs, wanted, scratch[2], activation, gradient)
-        elif loss == BINARY_CROSS_ENTROPY:
-            out[i] = _binary_cross_entropy(z, i, beta, probs, wanted, gradient)
-        else:
-            out[i] = _hinge(z, i, beta, labels[i], loss == SQUARED_HINGE, gradient)
-        if gradients.shape[0] != 0:
-            for j in range(k):
-                gradients[i, j] = gradient[j]
+        for i in range(block * rows, min(n, (block + 1) * rows)):
+            answered = _probs(z, i, activation, beta, scratch, probs)
+            if targets.shape[0] != 0:
+                for j in range(k):
+                    wanted[j] = targets[i, j]
+            else:
+                wanted[:] = 0.0
+                wanted[labels[i]] = 1.0
+            found = np.nan
+            if not answered:
+                gradient[:] = np.nan
+            elif loss == CROSS_ENTROPY:
+                found = _cross_entropy(scratch, wanted, gradient)
+            elif loss == MSE:
+                found = _mse(z, i, beta, probs, wanted, scratch[2], activation, gradient)
+            elif loss == BINARY_CROSS_ENTROPY:
+                found = _binary_cross_entropy(z, i, beta, probs, wanted, gradient)
+            else:
+                found = _hinge(z, i, beta, labels[i], loss == SQUARED_HINGE, gradient)
+            out[i] = plain(found)
+            if gradients.shape[0] != 0:
+                for j in range(k):
+                    gradients[i, j] = plain(gradient[j])
+        exchange_float_mode(before)
 
 
 @compiled
@@ -95,7 +108,7 @@ def _probs(z, i, activation, beta, scratch, probs):
     if activation == SIGMOID:
         for j in range(k):
             x = beta * z[i, j]
-            e = math.exp(-abs(x))
+            e = exp(-abs(x))
             probs[j] = 1.0 / (1.0 + e) if x >= 0 else e / (1.0 + e)
             scratch[1, j] = min(max(x, -FAR), FAR)
             scratch[2, j] = beta * e / ((1.0 + e) * (1.0 + e))
@@ -110,7 +123,7 @@ def _probs(z, i, activation, beta, scratch, probs):
     if not 0.0 < abs(total) < np.inf:
         return _none(probs)
     # Divided by the sum, the derivatives are those of log of the sum.
-    log_total = math.log(abs(total))
+    log_total = log(abs(total))
     for j in range(k):
         if not (scratch[0, j] == 0.0 or (scratch[0, j] > 0.0) == (total > 0.0)):
             return _none(probs)
@@ -146,7 +159,7 @@ def _softmax(z, i, beta, f, logs, slopes):
         m = z[i, j] if z[i, j] > m or z[i, j] != z[i, j] else m
     for j in range(z.shape[1]):
         logs[j] = beta * (z[i, j] - m)
-        f[j] = math.exp(logs[j])
+        f[j] = exp(logs[j])
         slopes[j] = beta * f[j]
     return abs(m) < np.inf
 
@@ -171,7 +184,7 @@ def _sum(z, i, f, logs, slopes):
     unit = _unit(_largest(z, i))
     for j in range(z.shape[1]):
         f[j] = z[i, j] / unit
-        logs[j] = math.log(abs(f[j]))
+        logs[j] = log(abs(f[j]))
         slopes[j] = 1.0 / unit
     return 0.0 < unit < np.inf
 
@@ -182,7 +195,7 @@ def _taylor(z, i, beta, f, logs, slopes):
     for j in range(z.shape[1]):
         x = (1.0 + beta * z[i, j]) / unit
         f[j] = 0.5 * (1.0 / (unit * unit) + x * x)
-        logs[j] = math.log(f[j])
+        logs[j] = log(f[j])
         slopes[j] = beta * x / unit
     return unit < np.inf
 
@@ -193,7 +206,7 @@ def _spherical(z, i, f, logs, slopes):
     for j in range(z.shape[1]):
         x = z[i, j] / unit
         f[j] = x * x
-        logs[j] = 2.0 * math.log(abs(x))
+        logs[j] = 2.0 * log(abs(x))
         slopes[j] = 2.0 * x / unit
     return 0.0 < unit < np.inf
 
@@ -239,7 +252,7 @@ def _mse(z, i, beta, probs, wanted, slopes, activation, gradient):
         if wanted[j] == 1.0:
             # What is missing to 1 is what the others have: a difference of two numbers near 1 would have no digits.
             if activation == SIGMOID:
-                off = -1.0 / (1.0 + math.exp(beta * z[i, j]))
+                off = -1.0 / (1.0 + exp(beta * z[i, j]))
             else:
                 off = 0.0
                 for other in range(probs.shape[0]):
@@ -258,7 +271,7 @@ def _binary_cross_entropy(z, i, beta, probs, wanted, gradient):
     for j in range(probs.shape[0]):
         x = beta * z[i, j]
         # log(1 + exp(x)) - y x, without overflow or cancelling; nothing of an infinity that is as it should be.
-        loss += math.log1p(math.exp(-abs(x)))
+        loss += log1p(exp(-abs(x)))
         if x > 0.0:
             loss += (1.0 - wanted[j]) * x if wanted[j] != 1.0 else 0.0
         else:

@@ -4,8 +4,9 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.exponential import log1p, shifted_logit
-from batchmax.kernels.machine import compiled
-from batchmax.kernels.softmax import LANES, add_exactly
+from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.machine import compiled, plain
+from batchmax.kernels.softmax import LANES, add_exactly, block_count, block_rows
 
 
 def dense_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rests, losses):
@@ -25,9 +26,13 @@ def dense_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rest
         In nats. A class of weight 0 adds 0 even where its logit is -inf; any other adds +inf there. NaN where the row
         has no probabilities.
     """
-    for i in prange(z.shape[0]):
-        m = z.dtype.type(maxima[i])
-        losses[i] = _row_dense(z, targets, i, class_weights, smoothing, beta, m, rests[i])
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
+        for i in range(block * rows, min(z.shape[0], (block + 1) * rows)):
+            m = z.dtype.type(maxima[i])
+            losses[i] = _row_dense(z, targets, i, class_weights, smoothing, beta, m, rests[i])
+        exchange_float_mode(before)
 
 
 @compiled
@@ -49,4 +54,4 @@ def _row_dense(z, targets, i, class_weights, smoothing, beta, m, rest):
     lost = 0.0
     for lane in range(LANES):
         total, lost = add_exactly(total, lost + lanes[1, lane], lanes[0, lane])
-    return total + lost if total - total == 0.0 else total
+    return plain(total + lost if total - total == 0.0 else total)

@@ -4,7 +4,10 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.exponential import log1p, shifted_exp, shifted_logit
-from batchmax.kernels.machine import add_any_order, compiled, maximum
+from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.machine import compiled, maximum, plain
+from batchmax.kernels.softmax import block_count, block_rows
+from batchmax.kernels.sums import new_terms, sum_terms
 
 SMALL = 0.5
 """Up to here exp(d) - 1 - d is its series, which loses no digits; above, the difference loses at most four bits."""
@@ -25,24 +28,28 @@ def divergence(a, b, beta_a, beta_b, kl):
         +inf where b masks a class (a logit of -inf) that a does not; 0 log 0 is 0. NaN where a row has no
         probabilities.
     """
-    for i in prange(a.shape[0]):
-        kl[i] = _row_divergence(a, b, i, beta_a, beta_b)
+    rows = block_rows(a)
+    for block in prange(block_count(a)):
+        before = exchange_float_mode(STANDARD)
+        terms = new_terms(a.shape[1])
+        for i in range(block * rows, min(a.shape[0], (block + 1) * rows)):
+            kl[i] = _row_divergence(a, b, i, beta_a, beta_b, terms)
+        exchange_float_mode(before)
 
 
 @compiled
-def _row_divergence(a, b, i, beta_a, beta_b):
+def _row_divergence(a, b, i, beta_a, beta_b, terms):
     k = a.shape[1]
     max_a = _largest(a, i)
     max_b = _largest(b, i)
     if not (abs(max_a) < np.inf and abs(max_b) < np.inf):
         return np.nan
-    rest_a = _sum(a, i, max_a, beta_a) - 1.0
-    rest_b = _sum(b, i, max_b, beta_b) - 1.0
+    rest_a = _sum(a, i, max_a, beta_a, terms) - 1.0
+    rest_b = _sum(b, i, max_b, beta_b, terms) - 1.0
     # Not less than 0 but for rounding: the largest logit adds exactly 1.
     log_ratio = log1p(max(rest_b, 0.0)) - log1p(max(rest_a, 0.0))
     scale_a = 1.0 / (1.0 + rest_a)
     scale_b = 1.0 / (1.0 + rest_b)
-    total = 0.0
     for j in range(k):
         high_a, low_a = shifted_logit(np.float64(a[i, j]), max_a, beta_a)
         high_b, low_b = shifted_logit(np.float64(b[i, j]), max_b, beta_b)
@@ -53,8 +60,8 @@ def _row_divergence(a, b, i, beta_a, beta_b):
         # Masked in a: d is infinite or NaN, and 0 log 0 is 0. Masked in b alone: so is d, and the sum infinite.
         term = q if high_a == -np.inf else term
         term = np.inf if high_b == -np.inf and high_a > -np.inf else term
-        total = add_any_order(total, term)
-    return total
+        terms[0, j] = term
+    return plain(sum_terms(terms))
 
 
 @compiled
@@ -66,11 +73,10 @@ def _largest(z, i):
 
 
 @compiled
-def _sum(z, i, m, beta):
-    total = 0.0
+def _sum(z, i, m, beta, terms):
     for j in range(z.shape[1]):
-        total = add_any_order(total, shifted_exp(np.float64(z[i, j]), m, beta))
-    return total
+        terms[0, j] = shifted_exp(np.float64(z[i, j]), m, beta)
+    return sum_terms(terms)
 
 
 @compiled

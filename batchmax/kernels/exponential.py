@@ -1,4 +1,4 @@
-"""The scalar arithmetic: a shifted logit, its exponential, and log1p. One number in, one number out.
+"""The scalar arithmetic: a shifted logit, its exponential, exp, expm1, log and log1p. One number in, one number out.
 
 There are two of each, chosen by the type of the logit. A float32 logit is worked on in float64, where the difference
 to the maximum, the product with beta and the sum over a million classes all lose less than a thousandth of a float32
@@ -6,8 +6,9 @@ ULP; the polynomial is only as good as float32 needs. A float64 logit has no wid
 the product are carried as unevaluated sums of two float64 (Knuth's two-sum; a product and its fused remainder), and the
 exponential takes both halves.
 
-The loops that call these functions vectorise, because there is no branch, no table and no call in here. ``math.exp``
-is a call. Every constant is derived where it stands.
+The loops that call these functions vectorise, because there is no branch, no table and no call in here, and they give
+the same bits on every system. ``math.exp`` is a call of the C library, whose results depend on its version and on the
+CPU. Every constant is derived where it stands.
 
 See Also
 --------
@@ -15,6 +16,8 @@ Muller et al., Handbook of Floating-Point Arithmetic, 2nd ed., chapters 4 (two-s
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numba import types
@@ -33,7 +36,11 @@ ROUNDER_BITS = 0x4338000000000000
 LOWEST_EXP2 = -1000.0
 # exp of this is below half the smallest subnormal float64.
 LOWEST_EXP = -746.0
+# exp of this is above the largest float64.
+HIGHEST_EXP = 710.0
 HUGE = 2.0**1021
+SMALLEST_NORMAL = 2.0**-1022
+INVERSE_FACTORIALS = tuple(1 / math.factorial(n) for n in range(19))
 
 
 def shifted_logit(z, m, beta):
@@ -134,15 +141,49 @@ def _exp_double(high, low):
 
 
 @compiled
-def log1p(x):
-    """Return log(1 + x) of a float64 x >= 0 to about one ULP; NaN of NaN.
+def exp(x):
+    """Return exp(x) of a float64 to 0.8 ULP, subnormal results included; +inf above the largest float64, NaN of NaN."""
+    return _exp_double(HIGHEST_EXP if x > HIGHEST_EXP else x, 0.0)
 
-    1 + x is carried with its rounding error and split into 2**k * (1 + f) with 1 + f between sqrt(1/2) and sqrt(2);
-    log(1 + f) is the series of 2 artanh(f / (2 + f)), arranged as in FreeBSD's ``e_log.c``.
-    """
+
+@compiled
+def expm1(x):
+    """Return exp(x) - 1 of a float64 x <= 0 to about one ULP; NaN of NaN."""
+    # Taylor's series to x**18 / 18! for x > -0.7, where the difference would lose digits; it leaves 2**-57.
+    q = 0.0
+    for n in range(18, 1, -1):
+        q = fma(x, q, INVERSE_FACTORIALS[n])
+    return fma(x * x, q, x) if x > -0.7 else exp(x) - 1.0
+
+
+@compiled
+def log(x):
+    """Return log(x) of a float64 to about one ULP; -inf of 0, NaN of a negative number and of NaN."""
+    # A subnormal number is made normal first.
+    is_small = x < SMALLEST_NORMAL
+    found = _log_of(x * 2.0**54 if is_small else x, 0.0, -54.0 if is_small else 0.0)
+    found = found if x < np.inf else x
+    found = found if x != 0.0 else -np.inf
+    return found if x >= 0.0 else np.nan
+
+
+@compiled
+def log1p(x):
+    """Return log(1 + x) of a float64 x >= 0 to about one ULP; NaN of NaN."""
+    # 1 + x is carried with its rounding error.
     u = 1.0 + x
     back = u - 1.0
     lost = (1.0 - (u - back)) + (x - back)
+    return _log_of(u, lost / u, 0.0)
+
+
+@compiled
+def _log_of(u, rest, exponent):
+    """Return log(u) + exponent * log(2) + rest of a normal number u > 0 and a rest far smaller than the logarithm.
+
+    u is split into 2**k * (1 + f) with 1 + f between sqrt(1/2) and sqrt(2); log(1 + f) is the series of
+    2 artanh(f / (2 + f)), arranged as in FreeBSD's ``e_log.c``.
+    """
     bits = bits_of(u)
     # Adding the distance from sqrt(1/2) to 1 in the upper bits moves the border between two exponents to sqrt(2).
     k = ((bits + (0x3FF0000000000000 - 0x3FE6A09E667F3BCD)) >> 52) - 1023
@@ -159,6 +200,6 @@ def log1p(x):
     q = fma(t, q, 2 / 5)
     q = fma(t, q, 2 / 3)
     half_square = 0.5 * f * f
-    n = np.float64(k)
-    small = fma(n, LN2_LOW, lost / u) + s * fma(t, q, half_square)
+    n = np.float64(k) + exponent
+    small = fma(n, LN2_LOW, rest) + s * fma(t, q, half_square)
     return fma(n, LN2_HIGH, f - (half_square - small))

@@ -4,15 +4,15 @@ The squares of softmax's numerators are the numerators at twice beta: exp(2 beta
 error below 1e-6, and so has the score.
 """
 
-import math
-
 import numpy as np
 from numba import prange
 
-from batchmax.kernels.exponential import LOG2_E, exp2_single, shifted_exp
-from batchmax.kernels.machine import add_any_order, compiled, fma
+from batchmax.kernels.exponential import LOG2_E, exp2_single, expm1, shifted_exp
+from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.machine import compiled, fma
 from batchmax.kernels.single import SHIFT, SINGLE_ROUNDER, exponentials, is_ordinary, prepare
-from batchmax.kernels.softmax import BLOCK_BYTES
+from batchmax.kernels.softmax import block_count, block_rows
+from batchmax.kernels.sums import new_terms, sum_terms
 from batchmax.kernels.vectors import WIDTH, address, largest, load, load_some, total, where_less, widened
 
 NO_LOGIT = np.float32(-np.inf)
@@ -24,13 +24,15 @@ def judge_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
     c = 2.0 * beta * LOG2_E
     high = np.float32(c)
     low = np.float32(c - high)
-    rows_per_block = max(1, BLOCK_BYTES // (k * z.itemsize))
-    for block in prange((n + rows_per_block - 1) // rows_per_block):
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
+        terms = new_terms(k)
         spare = np.empty((1, k), z.dtype)
         known = np.zeros((4, WIDTH), z.dtype)
         ones = np.ones((1, WIDTH), z.dtype)
         end = np.zeros((1, WIDTH), z.dtype)
-        for i in range(block * rows_per_block, min(n, (block + 1) * rows_per_block)):
+        for i in range(block * rows, min(n, (block + 1) * rows)):
             m = np.float32(maxima[i])
             y = labels[i]
             if rests[i] != rests[i]:
@@ -48,7 +50,8 @@ def judge_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
                 unit = exp2_single(c * m - (fma(m, high, SINGLE_ROUNDER) - SINGLE_ROUNDER) + SHIFT)
                 brier[i] = _brier(1.0 + rest / unit, rests[i], nll[i])
             else:
-                brier[i] = _brier(_squares(z, i, m, beta), rests[i], nll[i])
+                brier[i] = _brier(_squares(z, i, m, beta, terms), rests[i], nll[i])
+        exchange_float_mode(before)
 
 
 def judge(z, labels, beta, maxima, rests, nll, pred, rank, brier):
@@ -70,49 +73,57 @@ def judge(z, labels, beta, maxima, rests, nll, pred, rank, brier):
         The sum over classes of (p - y)**2; NaN where the row has no probabilities, or no label.
     """
     n, k = z.shape
-    for i in prange(n):
-        if rests[i] != rests[i]:
-            pred[i], rank[i], brier[i] = -1, 0, np.nan
-            continue
-        m = z.dtype.type(maxima[i])
-        y = labels[i]
-        is_class = 0 <= y < k
-        threshold = z[i, y] if is_class else m
-        best = k
-        above = 1
-        for j in range(k):
-            best = min(best, j if z[i, j] == m else k)
-            above += (z[i, j] > threshold) | ((z[i, j] == threshold) & (j < y))
-        pred[i] = best
-        rank[i] = above if is_class else 0
-        brier[i] = _brier(_squares(z, i, m, beta), rests[i], nll[i])
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
+        terms = new_terms(k)
+        for i in range(block * rows, min(n, (block + 1) * rows)):
+            if rests[i] != rests[i]:
+                pred[i], rank[i], brier[i] = -1, 0, np.nan
+                continue
+            m = z.dtype.type(maxima[i])
+            y = labels[i]
+            is_class = 0 <= y < k
+            threshold = z[i, y] if is_class else m
+            best = k
+            above = 1
+            for j in range(k):
+                best = min(best, j if z[i, j] == m else k)
+                above += (z[i, j] > threshold) | ((z[i, j] == threshold) & (j < y))
+            pred[i] = best
+            rank[i] = above if is_class else 0
+            brier[i] = _brier(_squares(z, i, m, beta, terms), rests[i], nll[i])
+        exchange_float_mode(before)
 
 
 def judge_dense(z, targets, beta, maxima, rests, brier):
     """Fill brier, (n,) float64, as :func:`judge` does, for (n, K) targets: distributions over the classes."""
     n, k = z.shape
-    for i in prange(n):
-        m = z.dtype.type(maxima[i])
-        added = 0.0
-        for j in range(k):
-            lacking = shifted_exp(z[i, j], m, beta) / (1.0 + rests[i]) - targets[i, j]
-            added = add_any_order(added, lacking * lacking)
-        brier[i] = added if rests[i] == rests[i] else np.nan
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
+        terms = new_terms(k)
+        for i in range(block * rows, min(n, (block + 1) * rows)):
+            m = z.dtype.type(maxima[i])
+            for j in range(k):
+                lacking = shifted_exp(z[i, j], m, beta) / (1.0 + rests[i]) - targets[i, j]
+                terms[0, j] = lacking * lacking
+            brier[i] = sum_terms(terms) if rests[i] == rests[i] else np.nan
+        exchange_float_mode(before)
 
 
 @compiled
-def _squares(z, i, m, beta):
+def _squares(z, i, m, beta, terms):
     """Return the sum of exp(2 beta (z - m))."""
-    added = 0.0
     for j in range(z.shape[1]):
-        added = add_any_order(added, shifted_exp(z[i, j], m, 2.0 * beta))
-    return added
+        terms[0, j] = shifted_exp(z[i, j], m, 2.0 * beta)
+    return sum_terms(terms)
 
 
 @compiled
 def _brier(squares, rest, nll):
     # What the label's probability lacks keeps its digits where that is near 1.
-    lacking = -math.expm1(-nll)
+    lacking = 0.0 - expm1(-nll)
     others = squares / ((1.0 + rest) * (1.0 + rest)) - (1.0 - lacking) * (1.0 - lacking)
     return max(others, 0.0) + lacking * lacking if nll == nll else np.nan
 

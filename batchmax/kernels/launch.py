@@ -2,45 +2,94 @@
 
 A kernel is compiled when it is first called. Numba's ``workqueue`` layer aborts the process when two threads enter a
 parallel kernel, so one lock covers all kernels under every layer; each kernel uses all cores by itself, so nothing is
-lost. GNU OpenMP kills a forked child that starts a parallel kernel; a child of a process that has started threads
-therefore runs the same functions compiled without threads. They give the same bits.
+lost.
+
+Threads do not survive a fork, but an OpenMP runtime in the child believes that they did: GNU OpenMP waits for them for
+ever, and it may be another library that used it, such as PyTorch, whose runtime Numba shares. In a forked child with an
+OpenMP runtime, or whose parent ran kernels, kernels therefore run as the same functions compiled without threads,
+which give the same bits.
+
+A fork may come while another thread compiles or loads a kernel. The locks that Numba and LLVM hold then would never be
+released in the child, so :func:`os.fork` waits until they are free.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+from llvmlite.binding import ffi
+from numba.core.compiler_lock import global_compiler_lock
 
 from batchmax.kernels.cache import KernelCache
+from batchmax.kernels.float_mode import STANDARD, exchange
 
 
 class _State:
-    """What all kernels share. A forked child starts with a lock of its own."""
+    """What all kernels share: the lock, whether they run without threads, and each thread's limit of threads."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.serial = False
+        self.serial = _is_forked() and _cannot_start_threads()
         self.limits = threading.local()
 
-    def after_fork(self) -> None:
+    def after_fork_in_child(self) -> None:
+        _release_compilers()
         self.lock = threading.Lock()
+        self.serial = self.serial or _cannot_start_threads()
+
+
+FORKED_WITHOUT_EXEC = 0x40
+"""The flag of a Linux process that was forked and has executed no other program since: ``PF_FORKNOEXEC``."""
+OPENMP_RUNTIMES = ("libgomp", "libomp", "libiomp")
+
+
+def _is_forked() -> bool:
+    """Return whether this process is a forked copy of another, which may have imported this module or not."""
+    try:
+        # The name of the program, in parentheses, may contain anything.
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return bool(int(fields[6]) & FORKED_WITHOUT_EXEC)
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def _cannot_start_threads() -> bool:
+    """Return whether a forked child may hang, or be killed, when it starts threads of Numba."""
+    try:
+        numba.threading_layer()
+    except ValueError:  # no parallel kernel has run
         try:
-            numba.threading_layer()
-        except ValueError:  # no parallel kernel has run, so there is nothing a fork could have broken
-            return
-        self.serial = True
+            libraries = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return True
+        return any(name in libraries for name in OPENMP_RUNTIMES)
+    return True
+
+
+def _hold_compilers() -> None:
+    """Wait until no other thread compiles or loads a kernel, and keep it so."""
+    global_compiler_lock.acquire()
+    ffi.lib._lock.__enter__()  # noqa: SLF001 - LLVM's lock has no public name
+
+
+def _release_compilers() -> None:
+    ffi.lib._lock.__exit__(None, None, None)  # noqa: SLF001
+    global_compiler_lock.release()
 
 
 _STATE = _State()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_STATE.after_fork)
+os.register_at_fork(
+    before=_hold_compilers, after_in_parent=_release_compilers, after_in_child=_STATE.after_fork_in_child
+)
 
 
 def limit_threads(threads: int | None) -> None:
@@ -59,6 +108,7 @@ class Kernel:
         self._function = function
         self._inputs = inputs
         self._threaded = parallel
+        self._dispatchers: dict[bool, Any] = {}
         self.__doc__ = function.__doc__
 
     def __call__(self, *arguments: Any) -> Any:
@@ -78,13 +128,35 @@ class Kernel:
             finally:
                 numba.set_num_threads(before)
 
-    @cached_property
+    @property
     def _parallel(self) -> Any:
-        return _compile(self._function, parallel=True)
+        return self._dispatcher(parallel=True)
 
-    @cached_property
+    @property
     def _serial(self) -> Any:
-        return _compile(self._function, parallel=False)
+        return self._dispatcher(parallel=False)
+
+    def _dispatcher(self, *, parallel: bool) -> Any:
+        # Not a cached property: up to Python 3.11 these have a lock, which a fork may leave locked in the child.
+        if parallel not in self._dispatchers:
+            self._dispatchers.setdefault(parallel, _compile(self._function, parallel=parallel))
+        return self._dispatchers[parallel]
+
+
+_exchange = Kernel(exchange, 0, parallel=False)
+
+
+@contextmanager
+def standard_floats() -> Iterator[None]:
+    """Let the calling thread compute in the standard floating-point mode: a context, or a decorator of a function.
+
+    Threads that are started in the context compute in that mode, too. See :mod:`batchmax.kernels.float_mode`.
+    """
+    before = _exchange(STANDARD)
+    try:
+        yield
+    finally:
+        _exchange(before)
 
 
 def _read_only(argument: Any) -> Any:

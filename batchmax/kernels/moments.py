@@ -10,7 +10,10 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.exponential import log1p, shifted_exp, shifted_logit
-from batchmax.kernels.machine import add_any_order, compiled
+from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.machine import compiled
+from batchmax.kernels.softmax import block_count, block_rows
+from batchmax.kernels.sums import new_terms, sum_terms
 
 NEGLIGIBLE = -745.0
 
@@ -33,33 +36,38 @@ def moments(z, labels, beta, maxima, rests, entropy, el2n):
         a class. NaN for both where the row has no probabilities.
     """
     n, k = z.shape
-    for i in prange(n):
-        m = z.dtype.type(maxima[i])
-        rest = rests[i]
-        if entropy.shape[0] != 0:
-            entropy[i] = log1p(rest) + _mean_shift(z, i, m, beta) / (1.0 + rest)
-        if el2n.shape[0] != 0:
-            y = labels[i]
-            el2n[i] = _distance(z, i, m, beta, y) / (1.0 + rest) if 0 <= y < k else np.nan
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
+        terms = new_terms(k)
+        for i in range(block * rows, min(n, (block + 1) * rows)):
+            m = z.dtype.type(maxima[i])
+            rest = rests[i]
+            if entropy.shape[0] != 0:
+                found = log1p(rest) + _mean_shift(z, i, m, beta, terms) / (1.0 + rest)
+                entropy[i] = found if rest == rest else np.nan
+            if el2n.shape[0] != 0:
+                y = labels[i]
+                has_distance = 0 <= y < k and rest == rest
+                el2n[i] = _distance(z, i, m, beta, y, terms) / (1.0 + rest) if has_distance else np.nan
+        exchange_float_mode(before)
 
 
 @compiled
-def _mean_shift(z, i, m, beta):
+def _mean_shift(z, i, m, beta, terms):
     """Return the sum of -x exp(x) over the row's shifted logits x."""
-    total = 0.0
     for j in range(z.shape[1]):
         high, _ = shifted_logit(z[i, j], m, beta)
-        total = add_any_order(total, 0.0 if high < NEGLIGIBLE else -high * shifted_exp(z[i, j], m, beta))
-    return total
+        terms[0, j] = 0.0 if high < NEGLIGIBLE else -high * shifted_exp(z[i, j], m, beta)
+    return sum_terms(terms)
 
 
 @compiled
-def _distance(z, i, m, beta, y):
+def _distance(z, i, m, beta, y, terms):
     # 1 - p_y is the sum of the others' probabilities: no cancellation when p_y is near 1.
-    others = 0.0
-    squares = 0.0
     for j in range(z.shape[1]):
-        e = 0.0 if j == y else shifted_exp(z[i, j], m, beta)
-        others = add_any_order(others, e)
-        squares = add_any_order(squares, e * e)
-    return math.sqrt(others * others + squares)
+        terms[0, j] = 0.0 if j == y else shifted_exp(z[i, j], m, beta)
+    others = sum_terms(terms)
+    for j in range(z.shape[1]):
+        terms[0, j] *= terms[0, j]
+    return math.sqrt(others * others + sum_terms(terms))

@@ -4,13 +4,14 @@ Logits are compared, never probabilities, because different logits may round to 
 lower index everywhere. Rows without probabilities (their ``rests`` is NaN) get class -1, rank 0 and NaN.
 """
 
-import math
-
 import numpy as np
 from numba import prange
 
-from batchmax.kernels.exponential import shifted_exp, shifted_logit
-from batchmax.kernels.machine import add_any_order, compiled, maximum
+from batchmax.kernels.exponential import expm1, shifted_exp, shifted_logit
+from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.machine import compiled, maximum
+from batchmax.kernels.softmax import block_count, block_rows
+from batchmax.kernels.sums import new_terms, sum_terms
 
 MOST_INSERTED = 64
 """Up to this many top classes are found by insertion, more by a stable sort."""
@@ -35,36 +36,44 @@ def order(z, labels, beta, maxima, rests, pred, margin, rank):
         1 for the largest logit; 0 where the label is not a class.
     """
     n, k = z.shape
-    for i in prange(n):
-        if rests[i] != rests[i]:
-            pred[i] = -1
-            margin[i] = np.nan
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
+        for i in range(block * rows, min(n, (block + 1) * rows)):
+            if rests[i] != rests[i]:
+                pred[i] = -1
+                margin[i] = np.nan
+                if rank.shape[0] != 0:
+                    rank[i] = 0
+                continue
+            m = z.dtype.type(maxima[i])
+            best = _first_index(z, i, m)
+            high, low = shifted_logit(_runner_up(z, i, best), m, beta)
+            pred[i] = best
+            # Subtracted from zero, since the negative of a tie's zero is -0.0.
+            margin[i] = (0.0 - expm1(high + low)) / (1.0 + rests[i])
             if rank.shape[0] != 0:
-                rank[i] = 0
-            continue
-        m = z.dtype.type(maxima[i])
-        best = _first_index(z, i, m)
-        high, low = shifted_logit(_runner_up(z, i, best), m, beta)
-        pred[i] = best
-        # Subtracted from zero, since the negative of a tie's zero is -0.0.
-        margin[i] = (0.0 - math.expm1(high + low)) / (1.0 + rests[i])
-        if rank.shape[0] != 0:
-            y = labels[i]
-            rank[i] = _rank(z, i, y) if 0 <= y < k else 0
+                y = labels[i]
+                rank[i] = _rank(z, i, y) if 0 <= y < k else 0
+        exchange_float_mode(before)
 
 
 def top_k(z, beta, maxima, rests, classes, probs):
     """Fill classes (n, k) int32 and probs (n, k) float64 with the k largest logits' classes, largest first."""
     n = z.shape[0]
-    for i in prange(n):
-        if rests[i] != rests[i]:
-            classes[i] = -1
-            probs[i] = np.nan
-            continue
-        m = z.dtype.type(maxima[i])
-        _largest(z, i, classes)
-        for place in range(classes.shape[1]):
-            probs[i, place] = shifted_exp(z[i, classes[i, place]], m, beta) / (1.0 + rests[i])
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
+        for i in range(block * rows, min(n, (block + 1) * rows)):
+            if rests[i] != rests[i]:
+                classes[i] = -1
+                probs[i] = np.nan
+                continue
+            m = z.dtype.type(maxima[i])
+            _largest(z, i, classes)
+            for place in range(classes.shape[1]):
+                probs[i, place] = shifted_exp(z[i, classes[i, place]], m, beta) / (1.0 + rests[i])
+        exchange_float_mode(before)
 
 
 def tails(z, beta, maxima, rests, classes, tail):
@@ -76,19 +85,23 @@ def tails(z, beta, maxima, rests, classes, tail):
         As for and from :func:`top_k`.
     """
     n = z.shape[0]
-    for i in prange(n):
-        if rests[i] != rests[i]:
-            tail[i] = np.nan
-            continue
-        m = z.dtype.type(maxima[i])
-        # Ties go to the lower index, so the last of the top classes tells them all from the rest.
-        last = classes[i, classes.shape[1] - 1]
-        least = z[i, last]
-        total = 0.0
-        for j in range(z.shape[1]):
-            is_rest = (z[i, j] < least) | ((z[i, j] == least) & (j > last))
-            total = add_any_order(total, shifted_exp(z[i, j], m, beta) if is_rest else 0.0)
-        tail[i] = total / (1.0 + rests[i])
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
+        terms = new_terms(z.shape[1])
+        for i in range(block * rows, min(n, (block + 1) * rows)):
+            if rests[i] != rests[i]:
+                tail[i] = np.nan
+                continue
+            m = z.dtype.type(maxima[i])
+            # Ties go to the lower index, so the last of the top classes tells them all from the rest.
+            last = classes[i, classes.shape[1] - 1]
+            least = z[i, last]
+            for j in range(z.shape[1]):
+                is_rest = (z[i, j] < least) | ((z[i, j] == least) & (j > last))
+                terms[0, j] = shifted_exp(z[i, j], m, beta) if is_rest else 0.0
+            tail[i] = sum_terms(terms) / (1.0 + rests[i])
+        exchange_float_mode(before)
 
 
 @compiled

@@ -11,7 +11,9 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.exponential import log1p, shifted_exp
+from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.machine import compiled
+from batchmax.kernels.softmax import block_count, block_rows
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 UNIT = 2.0**-53
@@ -32,11 +34,15 @@ def sample(z, beta, maxima, rests, seed, first_row, classes):
     classes : (n,) int32
         The drawn class; -1 where the row has no probabilities.
     """
-    for i in prange(z.shape[0]):
-        classes[i] = -1
-        if rests[i] == rests[i]:
-            start = _mix(_mix(seed) + (first_row + np.uint64(i)) * GOLDEN)
-            classes[i] = _first_of_race(z, i, z.dtype.type(maxima[i]), beta, start)
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
+        for i in range(block * rows, min(z.shape[0], (block + 1) * rows)):
+            classes[i] = -1
+            if rests[i] == rests[i]:
+                start = _mix(_mix(seed) + (first_row + np.uint64(i)) * GOLDEN)
+                classes[i] = _first_of_race(z, i, z.dtype.type(maxima[i]), beta, start)
+        exchange_float_mode(before)
 
 
 @compiled

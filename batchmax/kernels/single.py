@@ -18,9 +18,19 @@ and those with NaN or infinity, are worked on in float64.
 import numpy as np
 from numba import prange
 
-from batchmax.kernels.exponential import LOG2_E, exp2_single, shifted_exp
-from batchmax.kernels.machine import add_any_order, compiled, fma
-from batchmax.kernels.softmax import BLOCK_BYTES, block_losses, row_log, row_scale, why_nan
+from batchmax.kernels.exponential import LOG2_E, exp2_single
+from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.machine import compiled, fma, plain
+from batchmax.kernels.softmax import (
+    LANES,
+    block_count,
+    block_losses,
+    block_rows,
+    row_exp,
+    row_log,
+    row_scale,
+    why_nan,
+)
 from batchmax.kernels.vectors import (
     WIDTH,
     add_exponents,
@@ -75,10 +85,12 @@ def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rest
     low = np.float32(c - high)
     wanted = probs.shape[0] != 0
     rows_per_tile = min(WIDTH, max(1, TILE_BYTES // (k * z.itemsize)))
-    rows_per_block = max(1, BLOCK_BYTES // (k * z.itemsize))
-    for block in prange((n + rows_per_block - 1) // rows_per_block):
+    rows_per_block = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
         first = block * rows_per_block
         after = min(n, first + rows_per_block)
+        lanes = np.empty((2, LANES), np.float64)
         spare = np.empty((0 if wanted else 1, k), z.dtype)
         known = np.zeros((4, WIDTH), z.dtype)
         added = np.zeros(WIDTH)
@@ -93,17 +105,17 @@ def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rest
             for r in range(rows):
                 i = tile + r
                 m, lowest, rounder, top = known[0, r], known[1, r], known[2, r], known[3, r]
-                maxima[i] = m
+                maxima[i] = plain(np.float64(m))
                 if is_ordinary(m, c):
                     out = address(probs, i) if wanted else address(spare, 0)
                     row = address(z, i)
                     end = address(ends, r)
                     added[r], rests[i] = exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end)
                 elif wanted:
-                    rests[i] = _odd_row(z, i, m, beta, probs, i)
+                    rests[i] = row_exp(z, i, m, beta, probs, i, lanes)
                     row_scale(probs, i, rests[i])
                 else:
-                    rests[i] = _odd_row(z, i, m, beta, spare, 0)
+                    rests[i] = row_exp(z, i, m, beta, spare, 0, lanes)
             if wanted:
                 for r in range(rows):
                     if is_ordinary(known[0, r], c):
@@ -116,6 +128,7 @@ def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rest
                 row_log(z, i, np.float32(maxima[i]), beta, rests[i], log_probs)
         if labels.shape[0] != 0:
             block_losses(z, labels, beta, ignore_index, first, after, maxima, rests, nll, hits, status)
+        exchange_float_mode(before)
 
 
 @compiled
@@ -215,18 +228,3 @@ def _scaled_exp(z, high, low, lowest, rounder):
     q = fma_lanes(r, q, Q1)
     q = fma_lanes(r, q, Q0)
     return add_exponents(fma_lanes(r, q, ONE), rounded)
-
-
-@compiled
-def _odd_row(z, i, m, beta, out, o):
-    """Store exp(beta * (row i of z - m)) in row o of out and return its sum without one maximum."""
-    # A float64 sum of a million terms below 1 is good to 2**-33, whatever its order.
-    rest = 0.0
-    ties = 0
-    for j in range(z.shape[1]):
-        e = shifted_exp(z[i, j], m, beta)
-        out[o, j] = e
-        rest = add_any_order(rest, 0.0 if z[i, j] == m else e)
-        ties += z[i, j] == m
-    # Only a maximum that is a number has probabilities; a NaN in the row shows in its maximum.
-    return rest + (ties - 1) if m - m == 0.0 else np.nan

@@ -8,6 +8,8 @@ classes alone, so a row's result never depends on its neighbours.
 For each row the kernels also leave the largest logit and ``rest``, the sum of the exponentials without one maximum:
 softmax = exp(beta * (z - max)) / (1 + rest), and log(1 + rest) keeps its digits when rest is tiny. Everything the other
 kernels need of a row is in these two numbers.
+
+Work is divided among threads by blocks of rows, and a block begins by setting the CPU's floating-point mode.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.exponential import log1p, shifted_exp, shifted_logit
-from batchmax.kernels.machine import compiled, fma, maximum
+from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.machine import compiled, fma, maximum, plain
 from batchmax.outputs import Status
 
 MOST_TALL_CLASSES = {"float32": 12, "float64": 32}
@@ -60,27 +63,29 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
         Statuses known before; lowered to what the kernel finds.
     """
     n, k = z.shape
-    rows_per_block = max(1, BLOCK_BYTES // (k * z.itemsize))
-    for block in prange((n + rows_per_block - 1) // rows_per_block):
+    rows = block_rows(z)
+    for block in prange(block_count(z)):
+        before = exchange_float_mode(STANDARD)
         spare = np.empty((1 if probs.shape[0] == 0 else 0, k), z.dtype)
         lanes = np.empty((2, LANES), np.float64)
-        first = block * rows_per_block
-        end = min(n, first + rows_per_block)
+        first = block * rows
+        end = min(n, first + rows)
         for i in range(first, end):
             m = _row_maximum(z, i)
             if probs.shape[0] != 0:
-                rest = _row_exp(z, i, m, beta, probs, i, lanes)
+                rest = row_exp(z, i, m, beta, probs, i, lanes)
                 row_scale(probs, i, rest)
             else:
-                rest = _row_exp(z, i, m, beta, spare, 0, lanes)
+                rest = row_exp(z, i, m, beta, spare, 0, lanes)
             if log_probs.shape[0] != 0:
                 row_log(z, i, m, beta, rest, log_probs)
-            maxima[i] = m
+            maxima[i] = plain(np.float64(m))
             rests[i] = rest
             if rest != rest:
                 status[i] = min(status[i], why_nan(z, i))
         if labels.shape[0] != 0:
             block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, hits, status)
+        exchange_float_mode(before)
 
 
 def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
@@ -89,6 +94,7 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
     tiles_per_block = max(1, BLOCK_BYTES // (LANES * k * z.itemsize))
     tiles = (n + LANES - 1) // LANES
     for block in prange((tiles + tiles_per_block - 1) // tiles_per_block):
+        before = exchange_float_mode(STANDARD)
         zs = np.zeros((k, LANES), z.dtype)
         es = np.empty((k, LANES), np.float64)
         ms = np.empty(LANES, z.dtype)
@@ -103,7 +109,7 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
                     zs[j, r] = z[first + r, j]
             _tile_exp(zs, beta, ms, es, sums, losts)
             for r in range(rows):
-                maxima[first + r] = ms[r]
+                maxima[first + r] = plain(np.float64(ms[r]))
                 rests[first + r] = sums[r]
                 if sums[r] != sums[r]:
                     status[first + r] = min(status[first + r], why_nan(z, first + r))
@@ -114,10 +120,27 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
                 for r in range(rows):
                     for j in range(k):
                         probs[first + r, j] = zs[j, r]
+            for r in range(rows):
+                if sums[r] != sums[r]:
+                    _fill_nan(probs, log_probs, first + r)
         if labels.shape[0] != 0:
             first = block * tiles_per_block * LANES
             end = min(n, first + tiles_per_block * LANES)
             block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, hits, status)
+        exchange_float_mode(before)
+
+
+@compiled
+def block_rows(z):
+    """Return how many rows of a matrix are a block."""
+    return max(1, BLOCK_BYTES // (z.shape[1] * z.itemsize))
+
+
+@compiled
+def block_count(z):
+    """Return how many blocks of rows a matrix has."""
+    rows = block_rows(z)
+    return (z.shape[0] + rows - 1) // rows
 
 
 # A row is handed on as its matrix and its number: a slice of the matrix is an object, and counting references to
@@ -133,7 +156,7 @@ def _row_maximum(z, i):
 
 
 @compiled
-def _row_exp(z, i, m, beta, out, o, lanes):
+def row_exp(z, i, m, beta, out, o, lanes):
     """Store exp(beta * (row i of z - m)) in row o of out and return its sum without one maximum."""
     # Lane l sums the classes l, l + 64, l + 128, ... and keeps what each addition rounds away, so the sum is as good as
     # its terms and its order is a matter of the number of classes alone.
@@ -163,13 +186,25 @@ def add_exactly(total, lost, term):
 
 @compiled
 def row_scale(out, i, rest):
-    """Divide row i of out by 1 + rest."""
+    """Divide row i of out by 1 + rest; fill it with NaN where rest is NaN."""
+    if rest != rest:
+        out[i] = np.nan
+        return
     # 1 / sum in two parts of out's type: the product is then rounded once.
     inverse = 1.0 / (1.0 + rest)
     high = out.dtype.type(inverse)
     low = out.dtype.type(_inverse_error(inverse, high, rest))
     for j in range(out.shape[1]):
         out[i, j] = fma(out[i, j], high, out[i, j] * low)
+
+
+@compiled
+def _fill_nan(probs, log_probs, i):
+    for j in range(probs.shape[1]):
+        if probs.shape[0] != 0:
+            probs[i, j] = np.nan
+        if log_probs.shape[0] != 0:
+            log_probs[i, j] = np.nan
 
 
 @compiled
@@ -184,7 +219,10 @@ def _inverse_error(inverse, high, rest):
 
 @compiled
 def row_log(z, i, m, beta, rest, out):
-    """Fill row i of out with the log-softmax of row i of z."""
+    """Fill row i of out with the log-softmax of row i of z; with NaN where rest is NaN."""
+    if rest != rest:
+        out[i] = np.nan
+        return
     log_sum = log1p(rest)
     for j in range(out.shape[1]):
         high, low = shifted_logit(z[i, j], m, beta)
@@ -212,6 +250,8 @@ def block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, 
         elif y < 0 or y >= k:
             nll[i] = np.nan
             status[i] = min(status[i], BAD_LABEL)
+        elif rests[i] != rests[i]:
+            nll[i] = np.nan
         elif z[i, y] == -np.inf:
             status[i] = min(status[i], MASKED_LABEL)
 

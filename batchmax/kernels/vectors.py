@@ -20,6 +20,8 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, overload, register_model
 
+from batchmax.kernels.machine import call_llvm
+
 WIDTH = 16
 """Numbers in a vector: as many float32 as the widest registers hold."""
 
@@ -44,11 +46,6 @@ class _Model(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, vector, SINGLES if vector == singles else DOUBLES)
 
 
-def _call(builder: Any, name: str, result: ir.Type, operands: list[Any], flags: tuple[str, ...] = ()) -> Any:
-    kind = ir.FunctionType(result, [operand.type for operand in operands])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands, fastmath=flags)
-
-
 def _everywhere(builder: Any, value: Any) -> Any:
     """Return a scalar in every lane, and a vector as it is."""
     if isinstance(value.type, ir.VectorType):
@@ -63,8 +60,8 @@ def _below(builder: Any, count: Any) -> Any:
     return builder.icmp_signed("<", LANES, _everywhere(builder, builder.trunc(count, INT32)))
 
 
-def _vector_at(builder: Any, row: Any, j: Any) -> Any:
-    return builder.bitcast(builder.gep(row, [j]), SINGLES.as_pointer())
+def _vector_at(builder: Any, row: Any, j: Any, kind: Any = SINGLES) -> Any:
+    return builder.bitcast(builder.gep(row, [j]), kind.as_pointer())
 
 
 # Memory
@@ -84,12 +81,13 @@ def address(typing_context: Any, matrix: Any, i: Any) -> Any:
 
 @intrinsic
 def load(typing_context: Any, row: Any, j: Any) -> Any:
-    """Return 16 float32 from the j-th of a row on."""
+    """Return 16 float32 or float64 from the j-th of a row on."""
+    vector, kind = (singles, SINGLES) if row.dtype == types.float32 else (doubles, DOUBLES)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_vector_at(builder, *arguments), align=ALIGN)
+        return builder.load(_vector_at(builder, *arguments, kind), align=ALIGN)
 
-    return singles(row, types.intp), generate
+    return vector(row, types.intp), generate
 
 
 @intrinsic
@@ -99,7 +97,7 @@ def load_some(typing_context: Any, row: Any, j: Any, count: Any, fill: Any) -> A
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row, j, count, fill = arguments
         operands = [_vector_at(builder, row, j), INT32(ALIGN), _below(builder, count), _everywhere(builder, fill)]
-        return _call(builder, "llvm.masked.load.v16f32.p0", SINGLES, operands)
+        return call_llvm(builder, "llvm.masked.load.v16f32.p0", SINGLES, operands)
 
     return singles(row, types.intp, types.intp, types.float32), generate
 
@@ -123,7 +121,7 @@ def store_some(typing_context: Any, row: Any, j: Any, count: Any, vector: Any) -
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row, j, count, vector = arguments
         operands = [vector, _vector_at(builder, row, j), INT32(ALIGN), _below(builder, count)]
-        _call(builder, "llvm.masked.store.v16f32.p0", ir.VoidType(), operands)
+        call_llvm(builder, "llvm.masked.store.v16f32.p0", ir.VoidType(), operands)
         return context.get_dummy_value()
 
     return types.void(row, types.intp, types.intp, singles), generate
@@ -136,7 +134,7 @@ def prefetch(typing_context: Any, row: Any, j: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         at = builder.bitcast(builder.gep(*arguments[:1], arguments[1:]), ir.IntType(8).as_pointer())
         to_read, into_every_cache, data = INT32(0), INT32(3), INT32(1)
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [at, to_read, into_every_cache, data])
+        call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [at, to_read, into_every_cache, data])
         return context.get_dummy_value()
 
     return types.void(row, types.intp), generate
@@ -156,7 +154,7 @@ def _of_two(emit: Any) -> Any:
     return operation
 
 
-larger = _of_two(lambda builder, a, b: _call(builder, "llvm.maximum.v16f32", SINGLES, [a, b], ("nsz",)))
+larger = _of_two(lambda builder, a, b: call_llvm(builder, "llvm.maximum.v16f32", SINGLES, [a, b], ("nsz",)))
 """The larger of a and b, NaN if either is NaN."""
 
 at_least = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
@@ -187,7 +185,7 @@ def fma_lanes(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a * b + c, rounded once."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _call(builder, "llvm.fma.v16f32", SINGLES, [_everywhere(builder, x) for x in arguments])
+        return call_llvm(builder, "llvm.fma.v16f32", SINGLES, [_everywhere(builder, x) for x in arguments])
 
     return singles(a, b, c), generate
 
@@ -247,7 +245,7 @@ def largest(typing_context: Any, a: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (a,) = arguments
         m = _combined(builder, a, lambda x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
-        odd = _call(builder, "llvm.vector.reduce.or.v16i1", ir.IntType(1), [builder.fcmp_unordered("uno", a, a)])
+        odd = call_llvm(builder, "llvm.vector.reduce.or.v16i1", ir.IntType(1), [builder.fcmp_unordered("uno", a, a)])
         return builder.select(odd, ir.Constant(ir.FloatType(), float("nan")), m)
 
     return types.float32(singles), generate

@@ -1,0 +1,31 @@
+"""exp, log and log1p of arrays. NumPy's differ in the last bits from one CPU to the next; these do not."""
+
+from numba import prange
+
+from batchmax.kernels.exponential import exp, log, log1p
+from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.softmax import block_count, block_rows
+
+
+def exp_values(values, out):
+    """Fill out, (n,) float64, with exp of (n,) float64 values."""
+    for i in range(values.shape[0]):
+        out[i] = exp(values[i])
+
+
+def log1p_values(values, out):
+    """Fill out, (n,) float64, with log(1 + value) of (n,) float64 values that are 0, larger, or NaN."""
+    for i in range(values.shape[0]):
+        out[i] = log1p(values[i])
+
+
+def log_matrix(values, out):
+    """Fill out with log of a matrix, both (n, K) float32 or float64, C-contiguous; -inf of 0, NaN below it."""
+    n, k = values.shape
+    rows = block_rows(values)
+    for block in prange(block_count(values)):
+        before = exchange_float_mode(STANDARD)
+        for i in range(block * rows, min(n, (block + 1) * rows)):
+            for j in range(k):
+                out[i, j] = log(values[i, j])
+        exchange_float_mode(before)
