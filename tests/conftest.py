@@ -1,8 +1,9 @@
 """Which tests run: all of them with ``--all``, otherwise those that do not belong to a group that is left to it.
 
 Tests of a group have the group's name as their marker. Of a grid, the default run may keep some cases:
-``@pytest.mark.sweep(keep=lambda codec: codec == "zstd")``; ``keep`` takes parameters of the test by their names. What
-runs many cases within one test asks the fixture ``everything`` how many.
+``@pytest.mark.sweep(keep=lambda codec: codec == "zstd")``; ``keep`` takes parameters of the test by their names. A test
+that loops over many cases asks the fixture ``everything`` whether to run all of them; the default run keeps it by
+``keep=lambda: True``.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left = []
     for item in items:
         marks = [mark for mark in item.iter_markers() if mark.name in GROUPS]
+        if not marks and "everything" in item.fixturenames:
+            raise pytest.UsageError(f"{item.nodeid}: asks for everything, but belongs to no group")
         runs = any(mark.name in chosen for mark in marks) if chosen else all(keeps(mark, item) for mark in marks)
         if not runs:
             left.append(item)

@@ -159,6 +159,7 @@ def test_what_polars_streams_out_is_read(writer, tmp_path, monkeypatch):
         check_reads_alike(tmp_path / "x.parquet", matrix, monkeypatch)
 
 
+@pytest.mark.sweep(keep=lambda: True)
 @pytest.mark.parametrize("version", ["V1", "V2"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_duckdb_writes_is_read(dtype, version, tmp_path, monkeypatch, everything):

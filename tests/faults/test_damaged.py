@@ -86,6 +86,7 @@ def judge(answer, checked):
     return differs or "the same"
 
 
+@pytest.mark.faults(keep=lambda: True)
 def test_every_byte_changed(variant, everything, table):
     """Whatever byte is changed, pages with checksums give the same values or an error; footers may only rename."""
     name, path, worker = variant
@@ -102,6 +103,7 @@ def test_every_byte_changed(variant, everything, table):
     note(table, f"a byte of {len(data):,} changed: {name}", counts)
 
 
+@pytest.mark.faults(keep=lambda: True)
 def test_every_length(variant, everything, table):
     """However much of a file is there, less than all is refused."""
     name, path, worker = variant
@@ -118,6 +120,7 @@ def note(table, what, counts):
     table.damages[what] = counts
 
 
+@pytest.mark.faults(keep=lambda: True)
 def test_the_real_command(variant, tmp_path, everything):
     """A process of its own does the same."""
     name, path, _ = variant
