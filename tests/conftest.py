@@ -41,12 +41,12 @@ class Group:
 
 GROUPS = {
     "bench": Group("a quick run of scripts/bench.py", 1),
-    "browser": Group("HTML reports in headless Chromium", 1, ("chromium",)),
-    "faults": Group("a fault at every system call, in every byte, at every length", 0, ("strace",)),
-    "large": Group("inputs of hundreds of megabytes and more", 0),
-    "ray": Group("Ray Data, and jobs on a Ray cluster", 0, ("ray",)),
-    "spark": Group("Spark data frames, and files written and read by Spark", 0, ("pyspark", "java")),
-    "sweep": Group("every case of grids of types, codecs, layouts and sizes", 0),
+    "browser": Group("HTML reports in headless Chromium", 0.5, ("chromium",)),
+    "faults": Group("a fault at every system call, in every byte, at every length", 30, ("strace",)),
+    "large": Group("inputs of hundreds of megabytes and more", 1),
+    "ray": Group("Ray Data, and jobs on a Ray cluster", 2, ("ray",)),
+    "spark": Group("Spark data frames, and files written and read by Spark", 3, ("pyspark", "java")),
+    "sweep": Group("every case of grids of types, codecs, layouts and sizes", 2),
 }
 
 

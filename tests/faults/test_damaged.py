@@ -96,7 +96,7 @@ def test_every_byte_changed(variant, everything, table):
     masks = (0x01, 0x80, 0x10, 0xFF) if everything else (0x01,)
     counts: Counter[str] = Counter()
     for mask in masks:
-        for at in range(0, len(data), 1 if everything else 29):
+        for at in range(0, len(data), 1 if everything else 47):
             kind = judge(worker.ask({"flips": [[at, mask]]}), checked)
             counts[kind] += 1
             assert not checked or at >= footer or kind in {"refused", "the same"}, (at, mask, kind)
@@ -120,7 +120,7 @@ def note(table, what, counts):
     table.damages[what] = counts
 
 
-@pytest.mark.faults(keep=lambda: True)
+@pytest.mark.faults(keep=lambda variant: variant in {"pyarrow, snappy, checksums", "sequences, zstd"})
 def test_the_real_command(variant, tmp_path, everything):
     """A process of its own does the same."""
     name, path, _ = variant
