@@ -11,6 +11,7 @@ from typing import Any
 
 from batchmax.errors import UsageError
 from batchmax.imports import allow_imports
+from batchmax.installation import missing_package
 
 SMALLEST_T, LARGEST_T = 1e-3, 1e3
 """The bounds of a temperature that is looked for."""
@@ -65,7 +66,7 @@ def scipy_optimize() -> Any:
     try:
         from scipy import optimize  # noqa: PLC0415 - it takes a while, and need not be installed
     except ImportError as error:
-        raise UsageError("SciPy is not installed", remedy="pip install 'batchmax[insight]'") from error
+        raise missing_package("SciPy", "insight") from error
     return optimize
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from batchmax.columns import find_logits
 from batchmax.errors import DataError, UsageError
+from batchmax.installation import missing_package
 from batchmax.job import plan_scoring
 from batchmax.matrices import first_row_length
 from batchmax.options import ScoreOptions, resolve_options
@@ -106,7 +107,7 @@ def _check_installed() -> None:
     try:
         import ray.data  # noqa: F401 - whoever has no Ray may still import this module
     except ImportError as error:
-        raise UsageError("Ray is not installed", remedy="pip install 'batchmax[ray]'") from error
+        raise missing_package("Ray", "ray") from error
 
 
 def _first_rows(dataset: Any, options: ScoreOptions) -> pa.RecordBatch:

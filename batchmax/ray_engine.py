@@ -26,6 +26,7 @@ from batchmax import errors
 from batchmax.commit import may_pass
 from batchmax.errors import BatchmaxError, OutputError, UsageError
 from batchmax.imports import allow_imports
+from batchmax.installation import missing_package
 from batchmax.journal import Receipt
 from batchmax.loop import Progress
 from batchmax.memory import usable_cores
@@ -62,7 +63,7 @@ def check_ray() -> None:
         It is not installed.
     """
     if find_spec("ray") is None:
-        raise UsageError("ray is not installed", where="--engine", remedy="pip install 'batchmax[ray]'")
+        raise missing_package("Ray", "ray", where="--engine")
 
 
 def make_parts(

@@ -20,6 +20,7 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation import MOST_BINS, Evaluation, evaluate
+from batchmax.installation import missing_package
 from batchmax.loop import Progress
 from batchmax.option_values import names_of
 from batchmax.options import ScoreOptions, resolve_options
@@ -329,7 +330,7 @@ def _check_row(source: ParquetSource | StreamSource, options: ScoreOptions, row:
 def _need_libraries() -> None:
     for name in ("jinja2", "matplotlib"):
         if find_spec(name) is None:
-            raise UsageError(f"{name} is not installed", where="report", remedy="pip install 'batchmax[insight]'")
+            raise missing_package(name, "insight", where="report")
     # What matplotlib remarks on its folders when it is imported, no reader of a page needs to know.
     remarks = logging.getLogger("matplotlib")
     level = remarks.level

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.errors import UsageError
+from batchmax.installation import missing_package
 from batchmax.job import Job, plan_scoring
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.tasks import check_options, plan_tasks, score_batches
@@ -88,7 +89,7 @@ def _check_installed() -> None:
     try:
         import pyspark  # noqa: F401 - whoever has no Spark may still import this module
     except ImportError as error:
-        raise UsageError("pyspark is not installed", remedy="pip install 'batchmax[spark]'") from error
+        raise missing_package("pyspark", "spark") from error
 
 
 def _check_types(options: ScoreOptions) -> None:

@@ -1,7 +1,12 @@
 """A program that prints hashes of results as JSON, by name, to be compared between processes and machines.
 
-Inputs are made of integers, so that they are the same everywhere. ``--flush`` lets the CPU replace subnormal numbers by
-zero first, as some libraries do.
+Inputs are made of integers, so that they are the same everywhere.
+
+    python -m tests.result_hashes [--flush] [--short] [--each]
+
+``--flush`` lets the CPU replace subnormal numbers by zero first, as some libraries do, in this thread and in Numba's.
+``--short`` computes functions of the NumPy API alone, for a few numbers of classes.
+``--each`` prints a hash for each number of classes, to find where two machines differ.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +30,7 @@ from batchmax.kernels.float_mode import STANDARD
 
 N_ROWS = 75
 WITH_COLUMNS = (2, 10, 33, 100)
+SHORT = (3, 10, 33, 1000)
 CLASSES = (1, 2, 3, 7, 10, 12, 13, 16, 17, 31, 32, 33, 64, 100, 1000, 5000)
 FLUSH = 0x8040 if STANDARD else 1 << 24
 """The bits of MXCSR or FPCR that replace subnormal results and operands by zero."""
@@ -58,7 +65,7 @@ def logits_of(n_classes: int, dtype: str) -> NDArray[Any]:
     return z
 
 
-def array_results(z: NDArray[Any]) -> Iterator[tuple[str, Any]]:
+def array_results(z: NDArray[Any], *, short: bool) -> Iterator[tuple[str, Any]]:
     """Yield what the NumPy API computes of rows, by name."""
     n, k = z.shape
     labels = np.arange(n) * 7 % k
@@ -75,7 +82,7 @@ def array_results(z: NDArray[Any]) -> Iterator[tuple[str, Any]]:
     probs, losses = batchmax.softmax_cross_entropy(z, targets, **options)
     yield "softmax of both", probs
     yield "cross_entropy of distributions", losses
-    if k > 100:
+    if short or k > 100:
         return
     for activation, kind in ACTIVATIONS.items():
         yield f"activate {activation}", batchmax.activate(z, activation, temperature=0.7)
@@ -129,18 +136,28 @@ def bits_of(value: Any) -> bytes:
     return value if isinstance(value, bytes) else np.asarray(value).tobytes()
 
 
-def results() -> Iterator[tuple[str, Any]]:
-    """Yield all results, by name."""
-    inputs = {dtype: {k: logits_of(k, dtype) for k in CLASSES} for dtype in PAYLOADS}
+def results(*, short: bool) -> Iterator[tuple[str, str, Any]]:
+    """Yield all results: what they are of, their name, and the result."""
+    inputs = {dtype: {k: logits_of(k, dtype) for k in CLASSES if k in SHORT or not short} for dtype in PAYLOADS}
     if "--flush" in sys.argv:
         launch._exchange(STANDARD | FLUSH)
         assert flushes()
+        assert (start_threads(np.full(64, 1e-39, np.float32)) == 0).all()
     for dtype, matrices in inputs.items():
         for k, z in matrices.items():
-            for name, value in array_results(z):
-                yield f"{dtype}, {k} classes: {name}", value
-            for name, value in column_results(z) if k in WITH_COLUMNS else ():
-                yield f"{dtype}, {k} classes: {name}", value
+            for name, value in array_results(z, short=short):
+                yield f"{dtype}, {k} classes", f"{dtype} {name}", value
+            for name, value in column_results(z) if k in WITH_COLUMNS and not short else ():
+                yield f"{dtype}, {k} classes", f"{dtype} {name}", value
+
+
+@numba.njit(parallel=True)
+def start_threads(values):
+    """Return values times 1, computed by threads that take over this thread's floating-point mode."""
+    products = np.empty_like(values)
+    for i in numba.prange(len(values)):
+        products[i] = values[i] * np.float32(1)
+    return products
 
 
 def flushes() -> bool:
@@ -148,12 +165,17 @@ def flushes() -> bool:
     return bool(np.array([1e-39], np.float32) * np.float32(1) == 0)
 
 
+def hashes(*, short: bool = False, each: bool = False) -> dict[str, str]:
+    """Return the hash of each result, by name: over all numbers of classes, or of each."""
+    found: dict[str, Any] = {}
+    for of, name, value in results(short=short):
+        found.setdefault(f"{of}: {name}" if each else name, hashlib.sha256()).update(bits_of(value))
+    return {name: digest.hexdigest()[:16] for name, digest in found.items()}
+
+
 def main() -> None:
     """Print the hashes."""
-    found: dict[str, str] = {}
-    for name, value in results():
-        assert name not in found, name
-        found[name] = hashlib.sha256(bits_of(value)).hexdigest()[:16]
+    found = hashes(short="--short" in sys.argv, each="--each" in sys.argv)
     assert flushes() == ("--flush" in sys.argv), "the caller's floating-point mode was not restored"
     json.dump(found, sys.stdout, indent=0)
     print()

@@ -188,7 +188,7 @@ def test_within_3_ulp(n_classes: int, dtype: Any) -> None:
         check(found, f"{scale.__name__}, {n_classes:,} classes, temperature {temperature:g}")
         largest = {name: max(error, largest.get(name, 0.0)) for name, error in found.items()}
     listed = ", ".join(f"{name} {error:.2f}" for name, error in largest.items())
-    print(f"\n{np.dtype(dtype).name} {n_classes:>9,} classes: {listed}")  # noqa: T201
+    print(f"\n{np.dtype(dtype).name} {n_classes:>9,} classes: {listed}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

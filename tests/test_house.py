@@ -70,7 +70,7 @@ FLOORS = [
     {"options"},
     {"option_values", "calibrated"},
     {"ipc"},
-    {"exact_activations"},
+    {"exact_activations", "installation"},
     {"outputs", "activations", "errors", "imports", "partitions", "interrupts", "exact", "bounds", "report_page"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -300,7 +301,7 @@ def test_what_a_cluster_cannot_do(inputs, monkeypatch):
     with pytest.raises(UsageError, match="a shard is made by one process"):
         batchmax.score(inputs, "out", engine="ray", shard="0/2")
     monkeypatch.setattr(ray_engine, "find_spec", lambda _: None)
-    with pytest.raises(UsageError, match="ray is not installed; pip install"):
+    with pytest.raises(UsageError, match=re.escape("--engine: Ray is not installed; pip install '.[ray]'")):
         batchmax.score(inputs, "out", engine="ray")
 
 

@@ -507,7 +507,7 @@ def test_without_the_libraries_the_remedy_is_named(tmp_path, monkeypatch):
     from batchmax import reporting
 
     monkeypatch.setattr(reporting, "find_spec", lambda _: None)
-    with pytest.raises(batchmax.UsageError, match=re.escape("pip install 'batchmax[insight]'")):
+    with pytest.raises(batchmax.UsageError, match=re.escape("pip install '.[insight]'")):
         batchmax.report(DIGITS, str(tmp_path / "x.html"))
 
 

@@ -5,11 +5,13 @@ A figure that was not measured is a dash, so that a section can be made from any
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results import STARTS, Results
 
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 PLOTS = {
     "jobs.png": "Seconds for the whole job, by tool and input",
@@ -163,7 +165,7 @@ def where(results: Results) -> str:
 def section(results: Results, plots: list[str]) -> str:
     """Return the README's section, from its heading on; ``plots`` are those that there are."""
     large = ["k10", "k1000", "k32k"]
-    images = {name: f"\n\n![{PLOTS[name]}](data/bench/{name})" if name in plots else "" for name in PLOTS}
+    images = {name: f"\n\n![{PLOTS[name]}]({_link('raw', name)})" if name in plots else "" for name in PLOTS}
     series, arithmetic, careful, nested = "", "", "", ""
     if results.of_suite("sequences"):
         nested = (
@@ -186,7 +188,7 @@ Everybody reads the same files (a list of float32 logits, an id and a label besi
 writes id, label, probabilities and losses. Seconds of whole processes, start-up included, and peak resident memory:
 medians of interleaved runs, the input in the page cache. `.venv/bin/python -m pip install -e '.[bench]'` and
 `.venv/bin/python scripts/bench.py` measure it again; all figures, with their spread and CPU seconds, are in
-[data/bench](data/bench/README.md).
+[data/bench]({_link("blob", "README.md")}).
 
 6.4 GB of logits (1.6 GB with 10 classes), {WRITES["snappy"]}:
 
@@ -235,6 +237,15 @@ def everything(results: Results) -> str:
     parts += [f"## what safety costs, k1000, {scale} × rows\n\n{safety(results, scale)}" for scale in scales]
     parts += [f"## kernels, threads: {n}, GB/s\n\n{kernels(results, n)}" for n in thread_counts(results)]
     return "\n\n".join(parts) + "\n"
+
+
+def _link(view: str, name: str) -> str:
+    """Return the address of a file of data/bench; relative links do not work on the package index.
+
+    ``view`` is ``"blob"`` for a page with the file, ``"raw"`` for its bytes (images).
+    """
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    return f"{project['urls']['Repository']}/{view}/main/data/bench/{name}"
 
 
 def replace_section(readme: Path, text: str) -> None:

@@ -1,0 +1,84 @@
+"""The command that an error suggests for a missing package installs the extra where batchmax runs from."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from batchmax.installation import install_command, missing_package
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = ROOT / "data" / "digits.parquet"
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Return a folder with a copy of the package, as in site-packages."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copytree(ROOT / "batchmax", folder / "batchmax", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def run_without_ray(site, folder):
+    """Return the message of `batchmax score --engine ray` where Ray is missing and the package lies in ``site``."""
+    code = "import sys; sys.modules['ray'] = None; from batchmax.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, "score", DIGITS, "-o", "scored", "--engine", "ray"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
+def test_a_clone_suggests_to_install_the_clone(tmp_path):
+    """With its pyproject.toml next to the package, the command names the current folder."""
+    assert install_command("ray") == "pip install '.[ray]'"
+    message = run_without_ray(ROOT, tmp_path)
+    assert message == "batchmax: error: --engine: Ray is not installed; pip install '.[ray]'\n"
+
+
+def test_an_installed_package_suggests_the_package(site, tmp_path):
+    """Without a pyproject.toml next to the package, the command names batchmax, as the package index knows it."""
+    message = run_without_ray(site, tmp_path)
+    assert message == "batchmax: error: --engine: Ray is not installed; pip install 'batchmax[ray]'\n"
+
+
+@pytest.mark.parametrize("text", [b'[project]\nname = "other"\n', b"[tool.x]\n", b"no TOML", b"\xff"])
+def test_the_pyproject_of_another_package_is_ignored(text, tmp_path, monkeypatch):
+    """Some packages install their pyproject.toml into site-packages by mistake; it does not make that a clone."""
+    path = tmp_path / "pyproject.toml"
+    path.write_bytes(text)
+    monkeypatch.setattr("batchmax.installation._PYPROJECT", path)
+    assert install_command("spark") == "pip install 'batchmax[spark]'"
+
+
+def test_the_error_has_what_where_and_remedy():
+    """The three parts of the message are kept apart."""
+    error = missing_package("Ray", "ray", where="--engine")
+    assert (error.what, error.where, error.remedy) == ("Ray is not installed", "--engine", install_command("ray"))
+
+
+def test_every_message_takes_its_command_from_one_function():
+    """No other module spells out a command that installs an extra, and every extra that is named exists."""
+    named = set()
+    for path in sorted((ROOT / "batchmax").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and path.name != "installation.py":
+                assert "batchmax[" not in node.value, f"{path}:{node.lineno}"
+                assert "pip install '.[" not in node.value, f"{path}:{node.lineno}"
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "missing_package":
+                named.add(ast.literal_eval(node.args[1]))
+    assert named == {"insight", "ray", "spark"}
+    assert named <= EXTRAS.keys()

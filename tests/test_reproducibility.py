@@ -1,0 +1,113 @@
+"""Results have the same bits on every CPU, with any number of threads, from compiled and from loaded kernels.
+
+``result_hashes.json`` has the hashes of results; they are those of every machine. After a change of the arithmetic:
+
+    python -m tests.result_hashes > tests/result_hashes.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import result_hashes
+
+ROOT = Path(__file__).resolve().parent.parent
+HANGS = 1800
+KNOWN: dict[str, str] = json.loads((Path(__file__).parent / "result_hashes.json").read_text(encoding="utf-8"))
+
+NUMPY_FEATURES: dict[str, bool] = np._core._multiarray_umath.__cpu_features__
+CPUS = {
+    "x86_64": {
+        "generic": "SSE2",
+        "haswell": "AVX2",
+        "znver3": "AVX2",
+        "icelake-server": "AVX512_ICL",
+        "znver5": "AVX512_ICL",
+    },
+    "aarch64": {"generic": "NEON", "neoverse-n1": "ASIMDHP"},
+    "arm64": {"generic": "NEON", "apple-m1": "ASIMDHP"},
+}
+"""CPUs that LLVM knows, and a feature without which this machine can not run code for them."""
+
+
+def run(*options: str, **environment: str) -> Any:
+    """Return what another process prints, given changes of its environment."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.result_hashes", *options],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def differences(found: dict[str, str], known: dict[str, str]) -> list[str]:
+    """Return the names of results that differ."""
+    return [name for name in {**known, **found} if found.get(name) != known.get(name)]
+
+
+def test_results_are_those_of_every_machine() -> None:
+    """The kernels that this machine compiles, or has in its cache, give the recorded bits."""
+    assert differences(result_hashes.hashes(), KNOWN) == []
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_threads_and_loaded_kernels(threads: str) -> None:
+    """Another process gives the same bits with one thread and with two; it loads kernels that were compiled before."""
+    assert differences(run(NUMBA_NUM_THREADS=threads), KNOWN) == []
+
+
+def test_compiled_kernels(tmp_path: Path) -> None:
+    """Kernels that were compiled in this process give the bits of those that were loaded, and so does the next load."""
+    for _ in ("compiled", "loaded"):
+        found = run("--short", BATCHMAX_CACHE_DIR=str(tmp_path))
+        assert differences(found, result_hashes.hashes(short=True)) == []
+    assert list(tmp_path.rglob("*.nbc"))
+
+
+def test_a_library_that_flushes_subnormal_numbers() -> None:
+    """Subnormal results are kept where another library has set the CPU to replace them by zero."""
+    assert differences(run("--flush"), KNOWN) == []
+
+
+def test_the_vector_units_that_numpy_uses() -> None:
+    """Results do not depend on which of its vector units NumPy finds."""
+    optional = set(np._core._multiarray_umath.__cpu_dispatch__)
+    disabled = " ".join(name for name in optional if NUMPY_FEATURES.get(name))
+    assert differences(run(NPY_DISABLE_CPU_FEATURES=disabled), KNOWN) == []
+
+
+def run_for(cpu: str, *options: str) -> Any:
+    """Return the hashes of kernels that were compiled for a CPU."""
+    feature = CPUS[platform.machine()][cpu]
+    if not NUMPY_FEATURES[feature]:
+        pytest.skip(f"this machine can not run code for {cpu}: it lacks {feature}")
+    return run(*options, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
+
+
+@pytest.mark.parametrize("cpu", ["generic", "haswell"])
+def test_cpus_with_other_registers(cpu: str) -> None:
+    """The NumPy API gives the same bits with the narrowest registers and no fused multiply-add, and with 256 bits."""
+    if cpu not in CPUS.get(platform.machine(), {}):
+        pytest.skip(f"{cpu} is no {platform.machine()}")
+    assert differences(run_for(cpu, "--short"), result_hashes.hashes(short=True)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", CPUS.get(platform.machine(), []))
+def test_other_cpus(cpu: str) -> None:
+    """All kernels give the same bits when they are compiled for another CPU."""
+    assert differences(run_for(cpu), KNOWN) == []
