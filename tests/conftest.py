@@ -40,11 +40,10 @@ class Group:
 
 
 GROUPS = {
-    "bench": Group("a quick run of scripts/bench.py", 1),
     "browser": Group("HTML reports in headless Chromium", 0.5, ("chromium",)),
     "faults": Group("a fault at every system call, in every byte, at every length", 30, ("strace",)),
-    "large": Group("inputs of hundreds of megabytes and more", 1),
     "ray": Group("Ray Data, and jobs on a Ray cluster", 2, ("ray",)),
+    "slow": Group("inputs of gigabytes, kernels of other CPUs, workers of other libraries, a quick benchmark", 4),
     "spark": Group("Spark data frames, and files written and read by Spark", 3, ("pyspark", "java")),
     "sweep": Group("every case of grids of types, codecs, layouts and sizes", 2),
 }

@@ -362,7 +362,7 @@ def bench(*arguments):
     return subprocess.run([PYTHON, BENCH, *arguments], capture_output=True, text=True, check=True)
 
 
-@pytest.mark.bench
+@pytest.mark.slow
 def test_a_quick_run_measures_everything(tmp_path):
     """Every suite leaves its figures, nobody fails, the next run adds to them, and the repository is untouched."""
     kept = ROOT / "data" / "bench" / "results.json"

@@ -59,7 +59,7 @@ def test_four_times_the_rows_take_the_same_memory(one_group, tmp_path):
     assert peaks[1] < 900 * MIB
 
 
-@pytest.mark.large
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("one_group", [False, True], ids=["row groups", "one row group"])
 def test_a_gigabyte_is_scored_in_little_memory(one_group, tmp_path):

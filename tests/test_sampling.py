@@ -34,7 +34,7 @@ def drawn(logits, seed=0, first=0, beta=1.0):
         (2_000_000, [0.999, 0.0009, 0.0001]),
         (2_000_000, [1 / 3] * 3),
         (400_000, [1 / 40] * 40),
-        pytest.param(100_000_000, [0.5, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02], marks=pytest.mark.large),
+        pytest.param(100_000_000, [0.5, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02], marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

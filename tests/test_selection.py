@@ -65,7 +65,7 @@ def test_the_default_run_says_what_it_leaves_out(run):
     """The header names each group with its time, and each package that is not installed; a skip has its reason."""
     code, out = run("-v")
     assert code == 0
-    for group in ("bench", "browser", "faults", "large", "ray", "spark", "sweep"):
+    for group in ("browser", "faults", "ray", "slow", "spark", "sweep"):
         assert f"\n  {group} " in out
     assert "test_plain PASSED" in out.replace("\n", " ")
     assert "everything: False" in out
