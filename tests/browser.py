@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
-import pytest
+from tests.processes import HANGS
+from tests.requirements import program
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = program("chromium")
 
 QUIET = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
 """A browser that shows nothing on a screen; the tests may run as root."""
@@ -20,8 +20,6 @@ BROWSERS_OWN = re.compile(r"https?://([\w.-]+\.)?(google|googleapis|gvt1)\.com/"
 """Whom the browser itself asks for news, whatever it shows."""
 
 ALONE = ("--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND")
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 
 
 @dataclass(frozen=True)
@@ -92,5 +90,5 @@ def run(*words, folder):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANGS,
     )

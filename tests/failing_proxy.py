@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.processes import HANGS
+
 
 @dataclass
 class Fault:
@@ -43,7 +45,7 @@ class FailingProxy:
                     return
                 if fault == "slow":
                     time.sleep(1.5)
-                there = http.client.HTTPConnection(host, port, timeout=60)
+                there = http.client.HTTPConnection(host, port, timeout=HANGS)
                 dropped = {"transfer-encoding", "expect", "content-length"}
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
                 there.request(self.command, self.path, body, headers)

@@ -11,13 +11,15 @@ import functools
 import os
 from pathlib import Path
 
-import duckdb
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
+
+from tests.requirements import optional, package
+
+duckdb = optional("duckdb")
+pd = optional("pandas")
+pl = optional("polars")
 
 
 def read_pyarrow(path, schema):
@@ -60,7 +62,7 @@ def read_pandas_arrow(path, schema):
 @contextlib.contextmanager
 def fastparquet_file(path):
     """Open a file or a folder, and close what fastparquet leaves open."""
-    fastparquet = pytest.importorskip("fastparquet")
+    fastparquet = package("fastparquet")
     with contextlib.ExitStack() as stack:
         opened = lambda name, mode="rb": stack.enter_context(Path(name).open(mode))
         yield fastparquet.ParquetFile(files_of(path), open_with=opened)
@@ -88,7 +90,7 @@ def from_fastparquet(frame, schema):
 def hugging_face(cache):
     """Import datasets with its caches in a folder of the tests, and without network."""
     os.environ.update(HF_HOME=cache, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
-    datasets = pytest.importorskip("datasets")
+    datasets = package("datasets")
     datasets.disable_progress_bars()
     return datasets
 

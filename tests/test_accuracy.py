@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import mpmath
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import batchmax
 from tests import oracle
+from tests.requirements import optional
+
+mpmath = optional("mpmath")
 
 LIMIT = 3.0
 DTYPES = [np.float32, np.float64]
@@ -167,6 +169,7 @@ def test_ulp_error_counts_units_in_the_last_place() -> None:
     assert oracle.ulp_error(-np.inf, np.inf, np.float64) == np.inf
 
 
+@pytest.mark.sweep(keep=lambda n_classes: n_classes < 1_000_000)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_classes", CLASSES)
 def test_within_3_ulp(n_classes: int, dtype: Any) -> None:

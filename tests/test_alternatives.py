@@ -8,13 +8,15 @@ from itertools import product
 
 import numpy as np
 import pytest
-import torch
-from scipy import special
-from sklearn import metrics
 
 import batchmax
 from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.cli import main
+from tests.requirements import optional
+
+torch = optional("torch")
+special = optional("scipy.special")
+metrics = optional("sklearn.metrics")
 
 PAIRS = [(name, kind) for name, one in ACTIVATIONS.items() for kind in one.losses]
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.special
 from numpy.typing import NDArray
 
 import batchmax
 from batchmax import arrays
 from tests import oracle
+from tests.requirements import optional
 
-torch = pytest.importorskip("torch")
+scipy = optional("scipy")
+
+torch = optional("torch")
 
 Array = NDArray[Any]
 

@@ -12,6 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.processes import HANGS
+from tests.requirements import package
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))
 
@@ -121,7 +124,7 @@ def test_figures_are_read_without_effort():
 
 def test_plots_are_small_and_steady(tmp_path):
     """Every plot is drawn from full results, none from no results; the same results give the same bytes."""
-    pytest.importorskip("matplotlib")
+    package("matplotlib")
     from benchmarks import plots
 
     assert plots.draw(Results(), tmp_path) == []
@@ -175,11 +178,11 @@ def test_a_process_is_measured():
     busy = (
         "import time; b = bytearray(b'x') * 200_000_000; t = time.process_time()\nwhile time.process_time() < t + .3: 0"
     )
-    run = measure([PYTHON, "-c", busy], 60)
+    run = measure([PYTHON, "-c", busy], HANGS)
     assert run.peak > 200e6
     assert run.cpu >= 0.3
     assert run.seconds >= 0.3
-    idle = measure([PYTHON, "-c", "pass"], 60)
+    idle = measure([PYTHON, "-c", "pass"], HANGS)
     assert idle.peak <= run.peak
     assert idle.cpu < run.cpu
 
@@ -187,7 +190,7 @@ def test_a_process_is_measured():
 def test_a_failure_says_why():
     """The exit code and the last line of stderr, or that it took too long."""
     with pytest.raises(Failed, match="exit 3: two"):
-        measure(["sh", "-c", "echo one >&2; echo two >&2; exit 3"], 60)
+        measure(["sh", "-c", "echo one >&2; echo two >&2; exit 3"], HANGS)
     with pytest.raises(Failed, match=r"not done after 0\.2 s"):
         measure(["sh", "-c", "sleep 60 & sleep 60"], 0.2)
 
@@ -210,7 +213,7 @@ def test_rounds_are_interleaved_and_failures_left_out(tmp_path):
         contender("b", "exit 1"),
         contender("c", f"touch '{target}'", target=target, inspect=wrong),
     )
-    run_rounds([a, b, c], 3, 60, said.append)
+    run_rounds([a, b, c], 3, HANGS, said.append)
     assert log.read_text().split() == ["a", "b", "c", "a", "a"]
     assert len(a.runs) == 3
     assert (b.runs, b.failure) == ([], "exit 1: ")
@@ -224,13 +227,13 @@ def test_an_output_is_gone_before_the_next_run(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_text("x" * 1000)
     fresh = Contender("copy", ["sh", "-c", f"test ! -e '{target}' && cp '{source}' '{target}'"], source, target)
-    run_rounds([fresh], 3, 60, lambda _: None)
+    run_rounds([fresh], 3, HANGS, lambda _: None)
     assert len(fresh.runs) == 3
     assert fresh.output_bytes == 1000
     assert not target.exists()
     assert source.read_text() == "x" * 1000
     empty = Contender("nothing", ["true"], source, target)
-    run_rounds([empty], 1, 60, lambda _: None)
+    run_rounds([empty], 1, HANGS, lambda _: None)
     assert "No such file" in empty.failure
 
 
@@ -258,7 +261,7 @@ def small(tmp_path):
 @pytest.mark.parametrize("name", [name for name in suites.WRITERS if name != "pyarrow-copy"])
 def test_a_peer_does_the_same_job(name, codec, small, tmp_path):
     """Ids, labels, float32 probabilities and losses, in the order of the input and in the codec asked for."""
-    pytest.importorskip(name.partition("-")[0])
+    package(name.partition("-")[0])
     source, labels, probs, losses = small
     target = tmp_path / "out.parquet"
     peers.main([name, str(source), str(target), codec, "7"])
@@ -316,7 +319,7 @@ def test_missing_rows_are_seen(tmp_path):
 @pytest.mark.parametrize("name", suites.SEQUENCE_WRITERS)
 def test_a_peer_scores_sequences(name, codec, tmp_path):
     """Losses of the tokens of each sequence, and their mean, over row groups of sequences of any length."""
-    pytest.importorskip(name.partition("-")[0])
+    package(name.partition("-")[0])
     rng = np.random.default_rng(6)
     lengths, n_classes = [3, 1, 5, 2], 7
     sequences = [(5 * rng.standard_normal((n, n_classes))).astype(np.float32) for n in lengths]
@@ -359,6 +362,7 @@ def bench(*arguments):
     return subprocess.run([PYTHON, BENCH, *arguments], capture_output=True, text=True, check=True)
 
 
+@pytest.mark.slow
 def test_a_quick_run_measures_everything(tmp_path):
     """Every suite leaves its figures, nobody fails, the next run adds to them, and the repository is untouched."""
     kept = ROOT / "data" / "bench" / "results.json"

@@ -10,12 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy import optimize, special
 
 import batchmax
 from batchmax import calibration as module
 from batchmax.cli import main
 from batchmax.errors import BatchmaxError, DataError, OutputError, UsageError
+from tests.requirements import optional
+
+optimize = optional("scipy.optimize")
+special = optional("scipy.special")
 
 DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
 

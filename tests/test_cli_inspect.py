@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax.cli import main
+from tests.processes import HANGS
 
 
 @pytest.fixture
@@ -186,6 +187,6 @@ def test_a_footer_that_contradicts_itself_is_described(tmp_path):
     whole[optional + 1] = 0  # now required
     path.write_bytes(whole)
     command = [sys.executable, "-m", "batchmax", "inspect", str(path), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     assert (done.returncode, done.stderr) == (0, "")
     assert [column["name"] for column in json.loads(done.stdout)["columns"]] == ["id", "logits"]

@@ -18,6 +18,7 @@ from batchmax.cli.failures import explain
 from batchmax.cli.options import HEADINGS
 from batchmax.cli.signals import Terminated
 from batchmax.errors import BadRowError, DataError, GateError, OutputError, UsageError
+from tests.processes import HANGS, wait_until
 
 NAMES = [name for names in COMMANDS.values() for name in names]
 
@@ -48,7 +49,7 @@ def failing(monkeypatch):
 
 
 def python(*words, env=None):
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=120, env=env)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=HANGS, env=env)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["score", "-h"], ["--version"], ["score"], ["nonsense"]])
@@ -282,7 +283,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path):
     command = f"'{sys.executable}' -m batchmax show --values {','.join(map(str, range(5000)))} --all"
     script = f"{command} | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
+        ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=HANGS, cwd=tmp_path
     )
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "0"
@@ -296,7 +297,7 @@ def test_a_full_stdout_is_a_failure():
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=HANGS,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("batchmax: error: no space left on device")
@@ -308,7 +309,7 @@ import sys, time
 import batchmax.pipeline
 def score(*_, **__):
     print("ready", file=sys.stderr, flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 batchmax.pipeline.score = score
 from batchmax.cli import main
 sys.exit(main(["score", "a", "-o", "b"]))
@@ -324,7 +325,7 @@ def test_signals_end_in_one_line(number, code, word):
         assert process.stderr.readline() == "ready\n"
         time.sleep(0.1)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=HANGS)
     assert process.returncode == code
     assert err == f"batchmax: error: {word}, the output path is as it was; run the command again\n"
 
@@ -343,6 +344,7 @@ def large(tmp_path_factory):
     return folder
 
 
+@pytest.mark.faults(keep=lambda out, gap: gap == {"out.parquet": 0.01, "out": 0.15}[out])
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 @pytest.mark.parametrize("gap", [0.01, 0.03, 0.15])
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
@@ -350,16 +352,22 @@ def test_further_signals_do_not_disturb_the_end(large, tmp_path, out, gap, first
     """However often and soon somebody insists, the job ends in one line, with its exit code, to be gone on with."""
     other = signal.SIGTERM if first == signal.SIGINT else signal.SIGINT
     command = [sys.executable, "-m", "batchmax", "score", *[str(large / "in.parquet")] * 12, "-o", out]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        while not any(tmp_path.iterdir()) and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(0.1)
-        turn = 0
-        while process.poll() is None:
-            process.send_signal(other if turn % 3 == 1 else first)
-            turn += 1
-            time.sleep(gap)
-        _, err = process.communicate(timeout=60)
+    command += ["--if-exists", "overwrite"]
+    for _ in range(20):
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        ) as process:
+            wait_until(lambda job=process: any(tmp_path.iterdir()) or job.poll() is not None)
+            time.sleep(0.1)
+            turn = 0
+            while process.poll() is None:
+                process.send_signal(other if turn % 3 == 1 else first)
+                turn += 1
+                time.sleep(gap)
+            _, err = process.communicate(timeout=HANGS)
+        if process.returncode:
+            break
+        # The job was done before the first signal, because this process had to wait.
     assert process.returncode in {130, 143}, err
     word = "interrupted" if process.returncode == 130 else "terminated"
     kept = [path.name for path in tmp_path.iterdir()]
@@ -390,7 +398,7 @@ class Finalized:
         signal.raise_signal(int(sys.argv[1]))
 def score(*_, **__):
     Finalized()
-    time.sleep(30)
+    time.sleep(3600)
 batchmax.pipeline.score = score
 from batchmax.cli import main
 sys.exit(main(["score", "a", "-o", "b"]))
@@ -401,7 +409,7 @@ sys.exit(main(["score", "a", "-o", "b"]))
 def test_a_signal_in_a_finalizer_is_not_lost(number, code):
     """Python cannot raise in a finalizer and would print a traceback; the interruption comes a moment later."""
     command = [sys.executable, "-c", FINALIZED, str(int(number))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
 
 

@@ -13,6 +13,7 @@ import pytest
 from batchmax.cli import main
 from batchmax.options import score_options
 from batchmax.summary import ScoreSummary
+from tests.processes import HANGS
 
 DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
 
@@ -261,7 +262,7 @@ def test_a_bad_row_is_one_line_for_real(tmp_path):
 
     pq.write_table(pa.table({"logits": [[1.0, 2.0], [1.0, math.nan]], "label": [0, 1]}), tmp_path / "x.parquet")
     command = [sys.executable, "-m", "batchmax", "score", "x.parquet", "-o", "y.parquet"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "batchmax: error: x.parquet: row 1 (row group 0): NaN at class 1; "

@@ -14,6 +14,7 @@ import pytest
 
 import batchmax
 from batchmax.cli import main
+from tests.processes import HANGS
 from tests.rows import lists, some_logits
 
 
@@ -148,10 +149,10 @@ def test_a_folder_is_verified_as_a_process(files, tmp_path):
     out = tmp_path / "out"
     batchmax.score([logits, logits], str(out))
     command = [sys.executable, "-m", "batchmax", "verify", str(out), str(logits), str(logits)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     assert (done.returncode, done.stderr) == (0, "")
     assert "100 of 4 classes, 6 row groups in 2 parts" in done.stdout
     assert "agrees: n_rows" in done.stdout
     Path(out, "part-00001.parquet").unlink()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +18,9 @@ from batchmax.columns_out import (
     vector_column,
 )
 from batchmax.outputs import STATUS_NAMES, Status
+from tests.requirements import optional
+
+pl = optional("polars")
 
 LAYOUTS = ["list", "large_list", "fixed", "wide"]
 MATRIX = np.array([[1, 2, 3], [4, np.nan, 6], [-np.inf, 8, 9]], "f4")

@@ -12,6 +12,7 @@ import pytest
 
 from batchmax.commit import Output
 from batchmax.errors import OutputError, UsageError
+from tests.processes import HANGS
 
 MANIFEST = {"n_rows": 1, "status_counts": {"ok": 1}, "version": "1"}
 
@@ -336,7 +337,8 @@ def test_racing_runs_leave_one_whole_output(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANGS)
+        assert not thread.is_alive()
     assert len({(path / f"part-0000{part}.parquet").read_text() for part in (0, 1)} - {"old"}) == 1
     assert said
     assert all("another run is making this output" in line for line in said)

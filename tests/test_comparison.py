@@ -6,21 +6,26 @@ import itertools
 import json
 import math
 
-import mpmath
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
-from scipy.special import log_softmax, rel_entr, softmax
-from sklearn.metrics import accuracy_score, log_loss
 
 import batchmax
 from batchmax import kernels
 from batchmax.loop import Progress
 from batchmax.paired import MOST_EXACT, Differences, mcnemar
+from tests.requirements import optional, package
+
+mpmath = optional("mpmath")
+stats = optional("scipy.stats")
+log_softmax = package("scipy.special").log_softmax
+rel_entr = package("scipy.special").rel_entr
+softmax = package("scipy.special").softmax
+accuracy_score = package("sklearn.metrics").accuracy_score
+log_loss = package("sklearn.metrics").log_loss
 
 NAN, INF = float("nan"), float("inf")
 K = 6

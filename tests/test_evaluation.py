@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from sklearn import metrics
 
 import batchmax
 from batchmax import evaluation
 from batchmax import groups as groups_module
 from batchmax.errors import DataError, GateError, OutputError, UsageError
+from tests.requirements import optional
+
+torch = optional("torch")
+metrics = optional("sklearn.metrics")
 
 DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from decimal import Decimal, Inexact, localcontext
 
-import mpmath
 import numpy as np
 import pytest
 
 from batchmax.exact import ExactRow, loss_ulps, ulps
 from tests import oracle
-from tests.test_accuracy import SCALES, exact_row
+from tests.requirements import optional
+
+mpmath = optional("mpmath")
+
+from tests.test_accuracy import SCALES, exact_row  # noqa: E402 - it needs mpmath, too
 
 ROWS = [scale for scale in SCALES if scale.__name__ != "equal"]
 

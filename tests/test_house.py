@@ -16,6 +16,8 @@ from pathlib import Path
 import numba
 import pytest
 
+from tests.processes import HANGS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "batchmax"
 SCRIPTS = ROOT / "scripts"
@@ -265,7 +267,7 @@ class Clone:
 
     def run(self, *command, **how):
         process = self.start(*command, **how)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=HANGS)
         return process.returncode, out, err
 
     def installed(self):
@@ -377,7 +379,7 @@ def test_a_moved_folder_is_set_up_again(clone):
 def test_two_first_calls_at_once_install_once(clone):
     """The second waits for the first."""
     both = [clone.start("batchmax", str(number)) for number in range(2)]
-    assert [process.communicate(timeout=60)[0] for process in both] == ["[ran][0]", "[ran][1]"]
+    assert [process.communicate(timeout=HANGS)[0] for process in both] == ["[ran][0]", "[ran][1]"]
     assert clone.installed() == [".[insight]"]
 
 

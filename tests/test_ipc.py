@@ -9,9 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-import duckdb
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +18,11 @@ import batchmax
 from batchmax.errors import DataError
 from batchmax.ipc import END, IncomingStream, OutgoingStream
 from tests.peaks import PEAK
+from tests.processes import HANGS
+from tests.requirements import optional
+
+duckdb = optional("duckdb")
+pl = optional("polars")
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"
@@ -118,7 +121,7 @@ def test_a_consumer_that_has_seen_enough():
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(60), err) == (0, b"")
+    assert (process.wait(HANGS), err) == (0, b"")
 
 
 def test_a_long_stream_takes_no_more_memory(tmp_path):
@@ -150,7 +153,7 @@ def test_a_long_stream_takes_no_more_memory(tmp_path):
     rows = sum(one.num_rows for one in IncomingStream(process.stdout, "-"))
     feeder.join()
     process.stdout.close()
-    assert process.wait(60) == 0
+    assert process.wait(HANGS) == 0
     assert rows == 500_000
     assert int(peak.read_text()) < 600_000 * 1024
 

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.requirements import package
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 
@@ -146,9 +148,10 @@ def test_class_names_lie_in_the_metadata():
     assert label["names"] == (DATA / "labels" / "classes.txt").read_text().split()
 
 
+@pytest.mark.spark
 def test_spark_metadata_are_what_spark_writes():
     """The footer key of the imitation reads as the schema pyspark would have written."""
-    sql = pytest.importorskip("pyspark.sql.types", exc_type=ImportError)
+    sql = package("pyspark.sql.types")
     from pyspark.ml.linalg import VectorUDT
 
     schema = sql.StructType(

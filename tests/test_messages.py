@@ -16,6 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchmax.cli import main
+from tests.processes import HANGS
+
 ROWS, K = 20, 4
 
 
@@ -409,23 +412,28 @@ CASES = {
 }
 
 
+@pytest.fixture
+def score(capsys, monkeypatch):
+    """Return a function that runs ``batchmax score`` in a folder; it returns the exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def scored(folder, *words):
+        monkeypatch.chdir(folder)
+        code = main(["score", *words])
+        return code, *capsys.readouterr()
+
+    return scored
+
+
 @pytest.mark.parametrize(("words", "code", "line"), CASES.values(), ids=list(CASES))
-def test_a_failure_is_one_line(stage, words, code, line):
+def test_a_failure_is_one_line(stage, score, words, code, line):
     """One line on stderr, the same in JSON on stdout, the exit code of the table, and nothing is left behind."""
     before = snapshot(stage)
     out = [] if "-o" in words else ["-o", "out.parquet"]
-    done = subprocess.run(
-        [sys.executable, "-m", "batchmax", "score", *words, *out, "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        cwd=stage,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "COLUMNS": "80"},
-    )
-    assert done.stderr == f"batchmax: error: {line}\n"
-    assert done.returncode == code
-    (said,) = done.stdout.splitlines()
+    found, stdout, stderr = score(stage, *words, *out, "--json")
+    assert stderr == f"batchmax: error: {line}\n"
+    assert found == code
+    (said,) = stdout.splitlines()
     error = json.loads(said)["error"]
     assert "; ".join(filter(None, [": ".join(filter(None, [error["where"], error["what"]])), error["remedy"]])) == line
     assert error["what"]
@@ -433,41 +441,40 @@ def test_a_failure_is_one_line(stage, words, code, line):
     assert snapshot(stage) == before
 
 
-def test_a_held_output_is_one_line(stage, tmp_path):
-    """A condition that is true at the end holds the whole output back, and says how to keep it all the same."""
-    shutil.copy(stage / "x.parquet", tmp_path / "x.parquet")
+def test_a_process_fails_in_the_same_way(stage):
+    """The command as a process of its own has the same lines and the exit code."""
+    words, code, line = CASES["a wrong column"]
     done = subprocess.run(
-        [sys.executable, "-m", "batchmax", "score", "x.parquet", "-o", "my out.parquet", "--fail-if", "n_rows > 19"],
+        [sys.executable, "-m", "batchmax", "score", *words, "-o", "out.parquet"],
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
-        cwd=tmp_path,
+        timeout=HANGS,
+        cwd=stage,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
     )
-    assert done.stderr == (
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"batchmax: error: {line}\n")
+
+
+def test_a_held_output_is_one_line(stage, score, tmp_path):
+    """A condition that is true at the end holds the whole output back, and says how to keep it all the same."""
+    shutil.copy(stage / "x.parquet", tmp_path / "x.parquet")
+    code, _, err = score(tmp_path, "x.parquet", "-o", "my out.parquet", "--fail-if", "n_rows > 19")
+    assert err == (
         "batchmax: error: my out.parquet: --fail-if 'n_rows > 19' is true: n_rows is 20; the finished output is "
         "my out.parquet.held; to keep it: --if-exists resume with another --fail-if, or with none\n"
     )
-    assert done.returncode == 4
+    assert code == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my out.parquet.held", "x.parquet"]
     assert pq.read_metadata(tmp_path / "my out.parquet.held").num_rows == ROWS
 
 
-def test_held_rejects_are_named_too(stage, tmp_path):
+def test_held_rejects_are_named_too(stage, score, tmp_path):
     """What keeps a held output keeps its rejects as well, in one command."""
     shutil.copy(stage / "nan.parquet", tmp_path / "x.parquet")
     words = ["-o", "y.pq", "--fail-if", "bad_rate > 0", "--on-bad-row", "drop", "--rejects", "r.pq"]
-    done = subprocess.run(
-        [sys.executable, "-m", "batchmax", "score", "x.parquet", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
-    )
-    assert done.returncode == 4
+    code, _, err = score(tmp_path, "x.parquet", *words)
+    assert code == 4
     remedy = "the finished output is y.pq.held; to keep it: --if-exists resume with another --fail-if, or with none\n"
-    assert done.stderr.endswith(f"; {remedy}")
+    assert err.endswith(f"; {remedy}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.pq.held", "x.parquet", "y.pq.held"]

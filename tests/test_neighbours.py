@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import batchmax
+from tests.requirements import package
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "data" / "digits.parquet")
@@ -27,7 +29,7 @@ def want():
 
 def test_polars_takes_a_reader_and_files(want, tmp_path):
     """What Polars has is what was computed, from memory and from a folder of parts."""
-    pl = pytest.importorskip("polars")
+    pl = package("polars")
     frame = pl.from_arrow(batchmax.scan(DIGITS))
     assert frame["probs"].to_list() == want["probs"].to_pylist()
     batchmax.score(pl.read_parquet(DIGITS), tmp_path / "x")
@@ -38,7 +40,7 @@ def test_polars_takes_a_reader_and_files(want, tmp_path):
 
 def test_duckdb_takes_a_reader_as_a_relation(want):
     """A query over the reader sees every row once."""
-    duckdb = pytest.importorskip("duckdb")
+    duckdb = package("duckdb")
     relation = duckdb.from_arrow(batchmax.scan(DIGITS))
     rows, total = relation.aggregate("count(*), sum(loss)").fetchall()[0]
     assert rows == 899
@@ -47,7 +49,7 @@ def test_duckdb_takes_a_reader_as_a_relation(want):
 
 def test_datasets_map_score_batch(want, tmp_path):
     """`Dataset.map` hands tables to `score_batch` and keeps what comes back, class names included."""
-    datasets = pytest.importorskip("datasets")
+    datasets = package("datasets")
     datasets.disable_progress_bars()
     rows = datasets.Dataset.from_parquet(DIGITS, cache_dir=str(tmp_path)).with_format("arrow")
     scored = rows.map(
@@ -65,7 +67,7 @@ def test_datasets_map_score_batch(want, tmp_path):
 
 def test_a_frame_of_pandas_goes_round(want, tmp_path):
     """From pandas and to pandas come the values of the file, and what is written is read back the same."""
-    pd = pytest.importorskip("pandas")
+    pd = package("pandas")
     frame = pd.read_parquet(DIGITS)
     back = batchmax.scan(frame).read_pandas()
     assert list(back.columns) == ["id", "label", "probs", "loss"]
@@ -111,3 +113,12 @@ def test_a_task_of_a_scheduler_ends_as_the_readme_says(content, condition, code,
     assert (tmp_path / "scored" / "x.held").exists() == (code == 4)
     said = json.loads((tmp_path / "summary.json").read_text())
     assert ("error" in said) == (code != 0)
+
+
+@pytest.mark.parametrize(("engine", "package"), [("ray", "ray"), ("spark", "pyspark")])
+def test_without_an_engine_the_error_says_what_to_install(monkeypatch, engine, package):
+    """``batchmax.ray`` and ``batchmax.spark`` can be imported where Ray and PySpark are not installed."""
+    monkeypatch.setitem(sys.modules, package, None)
+    module = importlib.import_module(f"batchmax.{engine}")
+    with pytest.raises(batchmax.UsageError, match=re.escape(f"pip install '.[{engine}]'")):
+        module.score(None)

@@ -6,9 +6,7 @@ import os
 from datetime import date
 from pathlib import Path
 
-import duckdb
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +14,10 @@ import pytest
 import batchmax
 from batchmax.errors import DataError
 from batchmax.partitions import are_mirrored, folder_of, partitions_of
+from tests.requirements import optional
+
+duckdb = optional("duckdb")
+pl = optional("polars")
 
 FOLDERS = ["date=2026-11-19/hour=11", "date=2026-11-19/hour=3", "date=2026-11-20/hour=3"]
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from batchmax.planned import Plan, run_part
 from batchmax.shards import parse_shard
 from batchmax.source import ParquetSource
 from batchmax.unfinished import PartFolder
+from tests.processes import HANGS
 
 ROOT = Path(__file__).resolve().parent.parent
 N_FILES, N_ROWS = 5, 300
@@ -39,10 +39,8 @@ out = SharedOutput("out", "error", (1, 2))
 out.shop.open_shared()
 out.shop.share()
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
-
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 
 
 @pytest.fixture
@@ -104,7 +102,7 @@ def test_shards_at_the_same_time(inputs, whole):
     words = ["--on-bad-row", "drop", "--rejects", "rejects", "--outputs", "probs,loss,sample,status", "--seed", "3"]
     command = [sys.executable, "-m", "batchmax", "score", inputs, "-o", "out", *words, "-q", "--shard"]
     running = [subprocess.Popen([*command, f"{number}/4"]) for number in range(4)]
-    assert [one.wait(120) for one in running] == [0] * 4
+    assert [one.wait(HANGS) for one in running] == [0] * 4
     batchmax.score(inputs, "out", if_exists="resume", **WITH_REJECTS)
     assert contents("out", "rejects") == whole
 
@@ -218,13 +216,13 @@ def test_a_dry_run_prints_the_plan(inputs, capsys):
 def test_a_plan_of_many_parts_is_made_and_kept_quickly(inputs):
     """A hundred thousand parts: no more than a moment, and a few kilobytes for each task."""
     few = plan_of(inputs)
-    begun = time.monotonic()
+    begun = time.process_time()
     parts = plan_parts([[1] * 100] * 1000, 4, 4)
     plan = Plan(**vars(few) | {"parts": tuple(parts), "inputs": few.inputs * 200})
     again = Plan.from_json(plan.to_json())
     assert again == plan
     assert len(parts) == 100_000
-    assert time.monotonic() - begun < 60
+    assert time.process_time() - begun < 60
     assert len(plan.header()) < 20_000
 
 
@@ -238,31 +236,31 @@ def on_ray(*words, **environment):
     )
 
 
-@needs_ray
+@pytest.mark.ray
 def test_a_cluster_makes_what_one_run_makes(inputs, whole):
     """Equal bytes, manifest and rejected rows; what a shard has done before is not done again."""
     batchmax.score(inputs, "out", shard="1/3", **WITH_REJECTS)
     words = ["--on-bad-row", "drop", "--rejects", "rejects", "--outputs", "probs,loss,sample,status", "--seed", "3"]
     run = on_ray(inputs, "-o", "out", *words, "--json", "--if-exists", "resume")
-    out, err = run.communicate(timeout=200)
+    out, err = run.communicate(timeout=HANGS)
     assert run.returncode == 0, err
     assert json.loads(out)["n_rows"] == N_FILES * N_ROWS
     assert "going on after 600 rows" in err
     assert contents("out", "rejects") == whole
 
 
-@needs_ray
+@pytest.mark.ray
 def test_a_bad_row_on_a_cluster(inputs):
     """Is told as it is here, and ends the run; what was done is kept."""
     run = on_ray(inputs, "-o", "out")
-    out, err = run.communicate(timeout=200)
+    out, err = run.communicate(timeout=HANGS)
     assert (run.returncode, out) == (1, "")
     assert "row 7 (row group 0): NaN at class 2" in err
     assert "Traceback" not in err
     assert not os.path.lexists("out")
 
 
-@needs_ray
+@pytest.mark.ray
 def test_workers_that_are_killed(tmp_path, monkeypatch):
     """Killed in the middle of parts: no row is missing or there twice, and the run succeeds."""
     monkeypatch.chdir(tmp_path)
@@ -274,15 +272,14 @@ def test_workers_that_are_killed(tmp_path, monkeypatch):
         pq.write_table(table, f"in/{number}.parquet", row_group_size=20_000, compression="none")
     run = on_ray("in", "-o", "out", "--json", "--outputs", "probs,log_probs,entropy")
     killed = 0
-    until = time.monotonic() + 150
-    while run.poll() is None and killed < 4 and time.monotonic() < until:
+    while run.poll() is None and killed < 4:
         time.sleep(0.4)
         if Path(".out.batchmax").is_dir() and any(Path(".out.batchmax").glob("tries-*")):
             found = subprocess.run(["pgrep", "-f", "ray::Map"], capture_output=True, text=True, check=False)
             for word in found.stdout.split()[:1]:
                 os.kill(int(word), signal.SIGKILL)
                 killed += 1
-    out, err = run.communicate(timeout=200)
+    out, err = run.communicate(timeout=HANGS)
     assert run.returncode == 0, err
     assert killed >= 1
     assert json.loads(out)["n_rows"] == 4 * len(logits)

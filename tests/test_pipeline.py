@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import itertools
 import json
 import os
@@ -13,14 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import duckdb
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -44,7 +39,14 @@ from batchmax.outputs import OUTPUTS
 from batchmax.pipeline import dry_run, scan, score
 from batchmax.plan import plan_parts
 from tests import oracle
+from tests.processes import HANGS
+from tests.requirements import optional
 from tests.rows import BAD, INF, NAN, columns_of, lists, odd_rows, some_logits
+
+duckdb = optional("duckdb")
+pd = optional("pandas")
+pl = optional("polars")
+torch = optional("torch")
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 LAYOUTS = sorted(path.stem.removeprefix("digits_") for path in (DATA / "layouts").glob("*.parquet"))
@@ -978,8 +980,6 @@ def test_what_spark_says_of_the_input_is_dropped(tmp_path):
 
 
 @pytest.mark.spark
-@pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java, and no java is on the path")
-@pytest.mark.skipif(importlib.util.find_spec("pyspark") is None, reason="pyspark is not installed")
 def test_spark_sees_what_was_added_to_its_own_files(tmp_path):
     """Files that Spark wrote, arrays and ML vectors, show probs and loss when Spark reads what came of them."""
     program = Path(__file__).with_name("spark_round_trip.py")
@@ -990,7 +990,7 @@ def test_spark_sees_what_was_added_to_its_own_files(tmp_path):
         capture_output=True,
         text=True,
         env=environment,
-        timeout=240,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])

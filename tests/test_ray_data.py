@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +14,10 @@ import pytest
 import batchmax
 import batchmax.ray
 from batchmax.outputs import OUTPUTS
+from tests.requirements import optional, package
 from tests.rows import odd_rows, sequences
+
+pd = optional("pandas")
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "data" / "digits.parquet")
@@ -34,8 +34,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def ray():
     """`ray.data`, with one small cluster for all tests; it takes seconds to start."""
-    if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed")
+    package("ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))
@@ -238,13 +237,6 @@ def test_something_else_than_a_dataset_is_refused():
     """The error says what it is and how to make a dataset."""
     with pytest.raises(batchmax.UsageError, match=r"takes a ray\.data\.Dataset, not a Table"):
         batchmax.ray.score(table_of())
-
-
-def test_without_ray_the_error_says_what_to_install(monkeypatch):
-    """The module can be imported all the same."""
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(batchmax.UsageError, match=re.escape("pip install '.[ray]'")):
-        batchmax.ray.score(None)
 
 
 @pytest.mark.usefixtures("ray")

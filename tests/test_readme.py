@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.requirements import package
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
@@ -73,9 +75,9 @@ def test_output_is_compared_word_by_word():
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
     """Run the README from top to bottom in one folder; return (block, shown, code expected, code, output) of each."""
-    duckdb = pytest.importorskip("duckdb")
-    pytest.importorskip("polars")
-    pytest.importorskip("torch")
+    duckdb = package("duckdb")
+    package("polars")
+    package("torch")
     folder = tmp_path_factory.mktemp("readme")
     (folder / "data").symlink_to(ROOT / "data")
     (folder / "scripts").mkdir()

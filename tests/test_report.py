@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from tests.browser import elements, measured, needs_chromium, opened, picture
+from tests.browser import elements, measured, opened, picture
+from tests.requirements import package
 from tests.rows import lists
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +108,7 @@ def digits(tmp_path_factory):
 
 
 def softmax(z):
-    special = pytest.importorskip("scipy.special")
+    special = package("scipy.special")
     return special.softmax(z, axis=-1)
 
 
@@ -153,7 +154,7 @@ def test_confidence_counts_right_and_wrong_rows(digits):
 
 def test_confusion_and_classes_are_those_of_scikit_learn(digits):
     """The matrix, and loss, precision, recall and F1 of each class."""
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = package("sklearn.metrics")
     text, _, z, y = digits
     p = softmax(z)
     tables = Tables(text).tables
@@ -522,7 +523,7 @@ def test_the_template_is_where_the_code_is():
 # In a browser
 
 
-@needs_chromium
+@pytest.mark.browser
 def test_a_browser_finds_nothing_to_complain_about(digits, tmp_path):
     """No line on the console, no address asked for, and the elements are there."""
     _, out, *_ = digits
@@ -534,7 +535,7 @@ def test_a_browser_finds_nothing_to_complain_about(digits, tmp_path):
     assert tags.count("details") >= 7
 
 
-@needs_chromium
+@pytest.mark.browser
 def test_the_browser_would_say_if_there_were_something(tmp_path):
     """A page that logs and loads is caught at both."""
     page = tmp_path / "bad.html"
@@ -544,7 +545,7 @@ def test_the_browser_would_say_if_there_were_something(tmp_path):
     assert seen.asked == ["http://example.invalid/x.png"]
 
 
-@needs_chromium
+@pytest.mark.browser
 def test_hostile_text_does_nothing_in_a_browser(tmp_path):
     """What a parser of one's own takes for text, a real one does too."""
     n = len(HOSTILE)
@@ -573,7 +574,7 @@ return [root.clientWidth, root.scrollWidth, outside, before];
 """
 
 
-@needs_chromium
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("names", ["plain", "wide"])
 def test_the_page_fits(digits, tmp_path, names, width):
@@ -589,10 +590,10 @@ def test_the_page_fits(digits, tmp_path, names, width):
     assert before == "hidden"
 
 
-@needs_chromium
+@pytest.mark.browser
 def test_dark_light_and_narrow_are_different_pictures(digits, tmp_path):
     """The page follows the reader's preference: light paper is light, dark paper is dark."""
-    image = pytest.importorskip("PIL.Image")
+    image = package("PIL.Image")
     _, out, *_ = digits
     corners = []
     for name, scheme, width in (("light", 1, 1280), ("dark", 0, 390)):

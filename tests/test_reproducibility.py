@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from tests import result_hashes
+from tests.processes import HANGS
 
 ROOT = Path(__file__).resolve().parent.parent
-HANGS = 1800
 KNOWN: dict[str, str] = json.loads((Path(__file__).parent / "result_hashes.json").read_text(encoding="utf-8"))
 
 NUMPY_FEATURES: dict[str, bool] = np._core._multiarray_umath.__cpu_features__

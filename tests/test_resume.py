@@ -107,6 +107,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.sweep(keep=lambda options, out: OPTIONS.index(options) % 2 == (out == "out"))
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_after_every_line_of_the_journal(inputs, tmp_path, killed_after, out, options):
@@ -124,6 +125,7 @@ SEQUENCE_OPTIONS = [
 ]
 
 
+@pytest.mark.sweep(keep=lambda options, out: SEQUENCE_OPTIONS.index(options) % 2 == (out == "out"))
 @pytest.mark.parametrize("options", SEQUENCE_OPTIONS, ids=str)
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_sequences_after_every_line_of_the_journal(tmp_path, monkeypatch, killed_after, out, options):

@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy import stats
 
 import batchmax
 from batchmax import kernels
 from batchmax.errors import UsageError
 from batchmax.losses import softmax_rows
+from tests.requirements import optional
+
+stats = optional("scipy.stats")
 
 DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
 

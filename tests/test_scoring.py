@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -17,6 +16,7 @@ from batchmax import BadRowError, DataError, UsageError, score_batch
 from batchmax.options import ScoreOptions
 from batchmax.outputs import OUTPUTS
 from tests import oracle
+from tests.requirements import optional
 from tests.rows import (
     BAD,
     INF,
@@ -31,6 +31,8 @@ from tests.rows import (
     odd_rows,
     some_logits,
 )
+
+torch = optional("torch")
 
 ALL = tuple(name for name in OUTPUTS if name != "sample")
 """All that depends on nothing but the row; draws are in test_sampling."""

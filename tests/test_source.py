@@ -50,7 +50,7 @@ def groups(chunks):
     return sizes
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.integers(1, 5)), min_size=1, max_size=3).filter(
         lambda files: any(rows for rows, _ in files)

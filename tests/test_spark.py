@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 import batchmax
 import batchmax.spark
 from batchmax.outputs import OUTPUTS
+from tests.processes import HANGS
 from tests.rows import odd_rows, sequences
 
 pytestmark = [
@@ -36,8 +35,6 @@ ALL = ",".join(name for name in OUTPUTS if name != "sample")
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory):
     """One session for all tests; it takes seconds to start."""
-    if shutil.which("java") is None or importlib.util.find_spec("pyspark") is None:
-        pytest.skip("Spark needs Java on the path and pyspark installed")
     from pyspark.sql import SparkSession
 
     with pytest.MonkeyPatch.context() as patch:
@@ -260,7 +257,7 @@ def test_a_stream_is_scored(spark, tmp_path):
         .option("checkpointLocation", str(tmp_path / "state"))
         .start(str(tmp_path / "out"), format="parquet")
     )
-    assert query.awaitTermination(60)
+    assert query.awaitTermination(HANGS)
     assert rows_of(spark.read.parquet(str(tmp_path / "out"))) == expected(table)
 
 
@@ -312,13 +309,6 @@ def test_something_else_than_a_data_frame_is_refused():
     """The error says what it is and how to make a data frame."""
     with pytest.raises(batchmax.UsageError, match=r"takes a pyspark\.sql\.DataFrame, not a Table"):
         batchmax.spark.score(table_of())
-
-
-def test_without_pyspark_the_error_says_what_to_install(monkeypatch):
-    """The module can be imported all the same."""
-    monkeypatch.setitem(sys.modules, "pyspark", None)
-    with pytest.raises(batchmax.UsageError, match=re.escape("pip install '.[spark]'")):
-        batchmax.spark.score(None)
 
 
 def test_the_block_in_the_readme_runs(spark, tmp_path):

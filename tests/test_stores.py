@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,11 @@ from batchmax.spool import coalesced
 from batchmax.storage import find_files
 from batchmax.stores import store_of
 from tests.failing_proxy import FailingProxy, Fault
+from tests.processes import wait_until
+from tests.requirements import package
 
-boto3 = pytest.importorskip("boto3")
-pytest.importorskip("moto")
+boto3 = package("boto3")
+package("moto")
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 SECRET = "a-very-secret-key"  # noqa: S105 - of a server that asks for none
@@ -40,18 +41,21 @@ def server():
     code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < until
-                time.sleep(0.1)
+        wait_until(lambda: process.poll() is not None or listens(port), 0.1)
+        assert process.poll() is None
         yield port
     finally:
         process.kill()
         process.wait()
+
+
+def listens(port):
+    """Return whether there is a server at a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture

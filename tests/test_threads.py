@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.processes import HANGS
+from tests.requirements import is_missing, package
 
-HANGS = 1200
-"""Seconds after which a process hangs; none takes long, but the machine may be slow."""
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def run_program(arguments: list[str], layer: str) -> list[str]:
@@ -48,7 +48,7 @@ def test_threads_and_forks(layer: str, tmp_path: Path) -> None:
     The children are forked before and after PyTorch or kernels have used threads, while another thread runs a kernel,
     and while another thread compiles one.
     """
-    torch = ["torch"] if importlib.util.find_spec("torch") else []
+    torch = [] if is_missing("torch") else ["torch"]
     lines = run_program(["-m", "tests.thread_cases", str(tmp_path), *torch], layer)
     assert lines[-1] == "the parent right"
     assert len(lines) == 13
@@ -82,8 +82,8 @@ print("right")
 @pytest.mark.slow
 def test_workers_of_other_libraries(tmp_path: Path) -> None:
     """Forked workers of a DataLoader, of ``datasets.map`` and of a pool return the bits of the parent."""
-    pytest.importorskip("torch")
-    pytest.importorskip("datasets")
+    package("torch")
+    package("datasets")
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_DATASETS_OFFLINE": "1"}
     command = [sys.executable, "-W", "ignore", "-c", WORKERS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANGS, check=False)

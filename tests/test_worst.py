@@ -6,11 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy.special import log_softmax
 
 import batchmax
 from batchmax.largest import Largest
+from tests.requirements import package
 from tests.rows import NAN, odd_rows
+
+log_softmax = package("scipy.special").log_softmax
 
 K = 5
 

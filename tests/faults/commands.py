@@ -1,6 +1,6 @@
-"""A process that runs command lines, one a line of JSON, and says what came of each, and what memory it took.
+"""A process that runs command lines, one per line of JSON; the answers have exit code, output, CPU time and memory.
 
-The first line is a command line that must work: what it compiles and imports is not counted.
+The first line is a command line that must work, so that what it compiles and imports is not counted afterwards.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,14 +26,14 @@ def run(words: list[str]) -> dict[str, object]:
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError):
         CLEAR.write_text(FORGET_PEAK, encoding="ascii")
-    out, err = io.StringIO(), io.StringIO()
+    out, err, start = io.StringIO(), io.StringIO(), time.process_time()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(words)
-    peak = 0
+    cpu, peak = time.process_time() - start, 0
     with contextlib.suppress(OSError):
         lines = STATUS.read_text(encoding="ascii").splitlines()
         peak = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "peak": peak}
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "cpu": cpu, "peak": peak}
 
 
 for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""How much is injected, and the table of what came of it: ``--fault-table`` injects it all and writes README.md."""
+"""The jobs that faults are injected into, and the table of their outcomes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import forge
 from tests.faults.harness import Job, Table
+from tests.faults.watched import Watched
+from tests.processes import HANGS
 
 HEAD = """\
 # Faults
 
 What was injected into the real command, how often, and what came of it; written by
 
-    ./scripts/test tests/faults --fault-table
+    ./scripts/test tests/faults --group faults --fault-table
 
 `none`, `old` and `new` are what lay at the output path afterwards: nothing, the older output as it was, or the whole
 new one. Then the same command was run again with `--if-exists resume`, and its output compared, byte by byte, with that
@@ -22,23 +25,12 @@ of a run to which nothing happened. Exit codes below 0 are signals.
 """
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option."""
-    parser.addoption("--fault-table", action="store_true", help="inject every fault, and write tests/faults/README.md")
-
-
 @pytest.fixture(scope="session")
-def everything(request: pytest.FixtureRequest) -> bool:
-    """Whether every fault is to be injected, rather than some of each kind."""
-    return bool(request.config.getoption("--fault-table"))
-
-
-@pytest.fixture(scope="session")
-def table(everything: bool):
-    """Return where outcomes are counted; written when all was injected."""
+def table(request: pytest.FixtureRequest):
+    """Return where outcomes are counted; written with ``--fault-table``."""
     outcomes = Table()
     yield outcomes
-    if everything:
+    if request.config.getoption("--fault-table"):
         path = Path(__file__).with_name("README.md")
         earlier = path.read_text(encoding="utf-8") if path.exists() else ""
         path.write_text(HEAD + outcomes.text(earlier), encoding="utf-8")
@@ -57,3 +49,15 @@ def jobs(tmp_path_factory):
         return made[out, replacing]
 
     return job
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory):
+    """Return a process that runs commands, in which everything is compiled and imported."""
+    watched = Watched("commands.py")
+    path = tmp_path_factory.mktemp("warm") / "x.parquet"
+    path.write_bytes(forge.file_of(forge.table(), row_group_size=24, compression="none", use_dictionary=False))
+    for words in (["inspect", str(path)], ["score", str(path), "-o", str(path.with_name("o.parquet")), "--quiet"]):
+        assert watched.ask({"words": words}, seconds=HANGS)["code"] == 0
+    yield watched
+    watched.stop()

@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.processes import HANGS
+
 N_ROWS, N_CLASSES, N_GROUPS = 1500, 2000, 6
-SECONDS = 120
 
 
 @dataclass
@@ -93,7 +94,7 @@ class Job:
     def run(self, *more: str, wrap: tuple[str, ...] = (), **how: Any) -> subprocess.CompletedProcess[str]:
         """Run the command to its end."""
         return subprocess.run(
-            [*wrap, *self.command(*more)], capture_output=True, text=True, timeout=SECONDS, check=False, **how
+            [*wrap, *self.command(*more)], capture_output=True, text=True, timeout=HANGS, check=False, **how
         )
 
     def restart(self) -> None:
@@ -154,7 +155,11 @@ class Job:
     def _made(self, *more: str) -> dict[str, bytes]:
         """Return what the job makes when nothing happens."""
         done = subprocess.run(
-            [*self.command(*more), "--if-exists", "overwrite"], capture_output=True, text=True, timeout=300, check=False
+            [*self.command(*more), "--if-exists", "overwrite"],
+            capture_output=True,
+            text=True,
+            timeout=HANGS,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return {
@@ -182,5 +187,5 @@ def strace(call: str, action: str, number: int, *paths: Path) -> tuple[str, ...]
 def strace_works() -> bool:
     """Return whether system calls can be traced here."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], check=False, timeout=30).returncode == 0
+        return subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], check=False, timeout=HANGS).returncode == 0
     return False

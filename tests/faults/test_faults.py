@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -15,6 +16,7 @@ from itertools import count
 import pytest
 
 from tests.faults.harness import N_GROUPS, strace, strace_works
+from tests.processes import HANGS, wait_until
 
 needs_strace = pytest.mark.skipif(not strace_works(), reason="strace is missing, or may not trace here")
 KINDS = [("out.parquet", False), ("out.parquet", True), ("out", False), ("out", True)]
@@ -24,12 +26,27 @@ NAMES = ("mkdir", "link", "rename", "renameat2", "unlink", "unlinkat", "rmdir")
 
 
 @pytest.fixture(params=KINDS, ids=IDS)
-def job(request, jobs, everything):
-    """Return a job of each kind; two kinds stand for all where not everything is injected."""
+def job(request, jobs):
+    """Return a job of each kind."""
     out, replacing = request.param
-    if not everything and (out == "out") != replacing:
-        pytest.skip("only with --fault-table")
     return jobs(out, replacing=replacing)
+
+
+KILLED_BY_DEFAULT = {
+    ("out.parquet", False): {"write", "fsync", "link"},
+    ("out", True): {"write", "renameat2"},
+}
+"""The calls at which the default run kills each kind of job: writing a file at a new path, a folder over another."""
+
+
+def of_two_kinds(job):
+    """Return whether the default run has this kind of job: a file at a new path, and a folder over another."""
+    return job in KILLED_BY_DEFAULT
+
+
+def of_one_kind(job):
+    """Return whether this is the job that writes a file at a new path."""
+    return job == ("out.parquet", False)
 
 
 def ours(job):
@@ -45,11 +62,10 @@ def ours(job):
 
 
 @needs_strace
+@pytest.mark.faults(keep=lambda job, call: call in KILLED_BY_DEFAULT.get(job, ()))
 @pytest.mark.parametrize("call", [*WRITES, *NAMES])
 def test_killed_at_the_nth_call(job, table, everything, call):
     """A process that is killed at a write, at a sync, at a change of names leaves nothing half done."""
-    if not everything and call not in {"write", "fsync", "link", "rename", "renameat2"}:
-        pytest.skip("only with --fault-table")
     for number in count(1) if everything else (2,) if call == "write" else (1,):
         job.restart()
         done = job.run(wrap=strace(call, "signal=SIGKILL", number, *ours(job)))
@@ -60,12 +76,11 @@ def test_killed_at_the_nth_call(job, table, everything, call):
 
 
 @needs_strace
+@pytest.mark.faults(keep=lambda job, call: of_one_kind(job) and call in {"write", "fsync"})
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "renameat2"])
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_the_nth_call_fails(job, table, everything, call, error):
     """A disk that fails, or is full, ends the job in one line that says so."""
-    if not everything and (call not in {"write", "fsync"} or job.replacing):
-        pytest.skip("only with --fault-table")
     for number in count(1) if everything else (2,):
         job.restart()
         done = job.run(wrap=strace(call, f"error={error}", number, *ours(job)))
@@ -79,11 +94,10 @@ def test_the_nth_call_fails(job, table, everything, call, error):
 
 
 @needs_strace
+@pytest.mark.faults(keep=lambda job, call: of_one_kind(job) and call in {"pread64", "preadv"})
 @pytest.mark.parametrize("call", ["read", "pread64", "preadv", "preadv2"])
 def test_reading_fails(job, table, everything, call):
     """An input that cannot be read any more ends the job in one line; it is gone on with when it can."""
-    if not everything and job.replacing:
-        pytest.skip("only with --fault-table")
     for number in (1, 2, 4, 8, 16) if everything else (3,):
         job.restart()
         done = job.run(wrap=strace(call, "error=EIO", number, job.folder / "in.parquet"))
@@ -93,6 +107,7 @@ def test_reading_fails(job, table, everything, call):
         job.judge(done, f"EIO from `{call}` of the input, number 1, 2, … of each thread", job.name, table)
 
 
+@pytest.mark.faults(keep=of_two_kinds)
 def test_killed_at_random(job, table, everything):
     """A process that is killed at any moment leaves nothing half done."""
     randomly = random.Random(7)
@@ -100,7 +115,7 @@ def test_killed_at_random(job, table, everything):
     assert job.run().returncode == 0
     whole = time.monotonic() - start
     killed = 0
-    while killed < (50 if everything else 5):
+    while killed < (50 if everything else 2):
         job.restart()
         start = time.monotonic()
         with subprocess.Popen(job.command(), stderr=subprocess.PIPE, text=True) as process:
@@ -118,30 +133,29 @@ def test_killed_at_random(job, table, everything):
         job.judge(done, "SIGKILL at a random moment", job.name, table)
 
 
+@pytest.mark.faults(keep=of_two_kinds)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_at_random(job, table, everything, number):
     """A signal ends the job in one line with its exit code, unless the job was done before."""
     randomly = random.Random(8)
-    for _ in range(12 if everything else 2):
+    for _ in range(12 if everything else 1):
         job.restart()
         # A shell may have its background jobs ignore SIGINT.
         command = ["env", "--default-signal=INT", *job.command()]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            while not job.workshop.exists() and process.poll() is None:
-                time.sleep(0.002)
+            wait_until(lambda: job.workshop.exists() or process.poll() is not None, 0.002)
             time.sleep(randomly.uniform(0, 0.4))
             process.send_signal(number)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=HANGS)
         assert process.returncode in {0, 128 + number}, err
         done = subprocess.CompletedProcess([], process.returncode, "", err)
         job.judge(done, f"{number.name} at a random moment", job.name, table)
 
 
+@pytest.mark.faults(keep=lambda job, limit: of_one_kind(job) and limit in {0, 5 << 20})
 @pytest.mark.parametrize("limit", [0, 100_000, 1 << 20, 5 << 20, 11 << 20])
-def test_a_limit_on_the_size_of_files(job, table, everything, limit):
+def test_a_limit_on_the_size_of_files(job, table, limit):
     """A file that may not grow is an error with its path, not a signal."""
-    if not everything and (job.replacing or limit not in {0, 5 << 20}):
-        pytest.skip("only with --fault-table")
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.returncode == 1
     assert "File too large" in done.stderr
@@ -149,11 +163,10 @@ def test_a_limit_on_the_size_of_files(job, table, everything, limit):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses limits of the address space")
+@pytest.mark.faults(keep=lambda job, megabytes: of_one_kind(job) and megabytes == 1300)
 @pytest.mark.parametrize("megabytes", [600, 800, 1000, 1300, 1600, 2000])
-def test_a_limit_on_memory(job, table, everything, megabytes):
+def test_a_limit_on_memory(job, table, megabytes):
     """Where the system gives no more memory, the output path is as it was."""
-    if not everything and megabytes != 1300:
-        pytest.skip("only with --fault-table")
     limit = megabytes << 20
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
     job.judge(done, "RLIMIT_AS, 600 to 2000 MB", job.name, table, says=False)
@@ -195,6 +208,7 @@ def test_a_full_disk(jobs, table, tmp_path):
         subprocess.run(["umount", mount], check=True)
 
 
+@pytest.mark.faults(keep=of_one_kind)
 def test_a_folder_that_may_not_be_written_to(job, table):
     """Permissions are said to be what is wrong."""
     wrap = ()
@@ -212,12 +226,13 @@ def test_a_folder_that_may_not_be_written_to(job, table):
     job.judge(done, "a folder that is read-only", job.name, table)
 
 
+@pytest.mark.faults(keep=of_one_kind)
 def test_two_runs_at_once(job, table, everything):
     """One wins; the other says that there is one."""
     for _ in range(10 if everything else 1):
         job.restart()
         runs = [subprocess.Popen(job.command(), stderr=subprocess.PIPE, text=True) for _ in range(3)]
-        errors = [run.communicate(timeout=60)[1] for run in runs]
+        errors = [run.communicate(timeout=HANGS)[1] for run in runs]
         codes = [run.returncode for run in runs]
         assert 0 in codes
         for code, error in zip(codes, errors, strict=True):
@@ -227,21 +242,20 @@ def test_two_runs_at_once(job, table, everything):
         job.judge(subprocess.CompletedProcess([], 0, "", ""), "three runs at once", job.name, table)
 
 
+@pytest.mark.faults(keep=of_one_kind)
 @pytest.mark.parametrize("layer", ["workqueue", "omp"])
-def test_threading_layers(job, table, everything, layer):
+def test_threading_layers(job, table, layer):
     """Numba's threading layers make the same bytes."""
-    if not everything and job.replacing:
-        pytest.skip("only with --fault-table")
     done = job.run(env={**os.environ, "NUMBA_THREADING_LAYER": layer})
     assert done.returncode == 0, done.stderr
     job.judge(done, f"Numba's {layer} layer", job.name, table)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "may not be written to"])
-def test_a_kernel_cache_that_is_no_good(job, table, everything, tmp_path, damage):
+def test_a_kernel_cache_that_is_no_good(jobs, table, tmp_path, damage):
     """A damaged cache of kernels costs a warning and a compilation, never the job."""
-    if not everything or job.replacing or job.out.suffix == "":
-        pytest.skip("only with --fault-table, and one kind of job is enough")
+    job = jobs("out.parquet", replacing=False)
     environment = {**os.environ, "BATCHMAX_CACHE_DIR": str(tmp_path / "cache")}
     assert job.run(env=environment).returncode == 0
     job.restart()
@@ -268,11 +282,22 @@ def test_there_is_something_to_go_on_with(jobs, table):
     """The kills above come in the middle: one at the last write before the footer leaves nearly all row groups."""
     del table
     job = jobs("out.parquet", replacing=False)
-    with subprocess.Popen(job.command(), stderr=subprocess.DEVNULL) as process:
-        journal = job.workshop / "journal"
-        while not journal.exists() or b'"position":1000' not in journal.read_bytes():
-            assert process.poll() is None
-        process.kill()
+    journal = job.workshop / "journal"
+
+    def has_rows():
+        with contextlib.suppress(FileNotFoundError):
+            return b'"position":1000' in journal.read_bytes()
+        return False
+
+    while True:
+        job.restart()
+        with subprocess.Popen(job.command(), stderr=subprocess.DEVNULL) as process:
+            wait_until(lambda: has_rows() or process.poll() is not None, 0.001)
+            process.kill()
+        if has_rows():
+            break
+        # It was done before it was looked at again.
+        assert process.returncode == 0
     again = job.run("--if-exists", "resume", "--debug")
     assert again.returncode == 0
     assert N_GROUPS == 6

@@ -6,8 +6,6 @@ import base64
 import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +17,13 @@ from batchmax.parquet.encoded import METADATA, PACKED_BYTES, UNPACKED_BYTES
 from batchmax.parquet.footer import COLUMNS, GROUP_ROWS, N_ROWS, ROW_GROUPS
 from batchmax.parquet.thrift import Field, read_struct, write_struct
 from tests.faults.forge import file_of, with_arrow_schema
-from tests.peaks import PEAK
 
 PAGE_AT = 9
 """Where the column's metadata say that its first data page is."""
 
 LIMIT = 256 << 20
 SECONDS = 60
+"""CPU time that a command may take."""
 ESCAPES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -49,39 +47,37 @@ def with_footer(path, change):
     path.write_bytes(data[: len(data) - 8 - length] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
 
 
-COMMAND = f"""
-import sys
-from batchmax.cli import main
-{PEAK}
-code = main(sys.argv[1:])
-open("peak", "w").write(str(peak()))
-sys.exit(code)
-"""
+@pytest.fixture
+def run(commands):
+    """Return a function that runs a command; it returns its exit code, output, errors and peak memory in bytes."""
+
+    def ran(*words):
+        answer = commands.ask({"words": [str(word) for word in words]}, SECONDS)
+        assert "died" not in answer, answer
+        return answer["code"], answer["out"], answer["err"], answer["peak"]
+
+    return ran
 
 
-def run(folder, *words):
-    """Run a command; return its exit code, output, errors and peak memory in bytes."""
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *map(str, words)],
-        capture_output=True, text=True, cwd=folder, timeout=SECONDS, check=False,
-    )  # fmt: skip
-    peak = folder / "peak"
-    assert peak.exists(), (done.returncode, done.stderr)
-    return done.returncode, done.stdout, done.stderr, int(peak.read_text())
+@pytest.fixture
+def judged(run):
+    """Return a function that inspects and scores a file; it returns what was said of the scoring."""
 
+    def judge(folder, path, *, codes=(1, 2), most=LIMIT + (300 << 20)):
+        out_path = folder / "out.parquet"
+        score = ["score", path, "-o", out_path, "--memory-limit", "256MiB", "--quiet", "--if-exists", "overwrite"]
+        for words in (["inspect", path], score):
+            code, out, err, peak = run(*words)
+            assert code in {*codes, 0} if words[0] == "inspect" else code in codes, (words[0], code, err)
+            assert "Traceback" not in err, err
+            assert "is a bug" not in err, err
+            assert not ESCAPES.search(out + err), out + err
+            lines = [line for line in err.splitlines() if not line.startswith("batchmax: warning: ")]
+            assert len(lines) == (code != 0), err
+            assert peak < most, f"{words[0]}: {peak >> 20} MiB"
+        return err
 
-def judged(folder, path, *, codes=(1, 2), most=LIMIT + (300 << 20)):
-    """Score and inspect a file; return what was said of the scoring."""
-    for words in (["inspect", path], ["score", path, "-o", "out.parquet", "--memory-limit", "256MiB", "--quiet"]):
-        code, out, err, peak = run(folder, *words)
-        assert code in {*codes, 0} if words[0] == "inspect" else code in codes, (words[0], code, err)
-        assert "Traceback" not in err, err
-        assert "is a bug" not in err, err
-        assert not ESCAPES.search(out + err), out + err
-        lines = [line for line in err.splitlines() if not line.startswith("batchmax: warning: ")]
-        assert len(lines) == (code != 0), err
-        assert peak < most, f"{words[0]}: {peak >> 20} MiB"
-    return err
+    return judge
 
 
 def chunk_metadata(fields, column=0, group=0):
@@ -96,7 +92,7 @@ def set_number(where, key, value):
 
 
 @pytest.mark.parametrize("rows", [1 << 60, (1 << 31) + 1, -1])
-def test_rows_that_are_not_there(tmp_path, rows):
+def test_rows_that_are_not_there(judged, tmp_path, rows):
     """A footer that claims any number of rows is refused before memory is asked for."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path)
@@ -109,25 +105,23 @@ def test_rows_that_are_not_there(tmp_path, rows):
     judged(tmp_path, path)
 
 
+@pytest.mark.faults(keep=lambda column, value: (column, value) in {(0, -1), (0, 1 << 40), (1, 1 << 40)})
 @pytest.mark.parametrize("key", [PAGE_AT, PACKED_BYTES, UNPACKED_BYTES, 5])
 @pytest.mark.parametrize("value", [-1, 0, 1 << 40, (1 << 63) - 1])
 @pytest.mark.parametrize("column", [0, 1])
-def test_places_and_sizes_that_cannot_be(tmp_path, everything, key, value, column):
+def test_places_and_sizes_that_cannot_be(judged, tmp_path, key, value, column):
     """Offsets past the end, negative and enormous sizes, counts of values that are wrong."""
-    if not everything and (column, value) not in {(0, -1), (0, 1 << 40), (1, 1 << 40)}:
-        pytest.skip("only with --fault-table")
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path, use_dictionary=False)
     with_footer(path, lambda fields: set_number(chunk_metadata(fields, column), key, value))
     judged(tmp_path, path, codes=(0, 1, 2))
 
 
+@pytest.mark.faults(keep=lambda codec: codec == "zstd")
 @pytest.mark.parametrize("codec", ["snappy", "zstd", "gzip", "brotli", "lz4"])
 @pytest.mark.parametrize("column", ["logits", "text"])
-def test_pages_that_grow(tmp_path, everything, codec, column):
+def test_pages_that_grow(judged, tmp_path, codec, column):
     """A few kilobytes that unpack to hundreds of megabytes are refused, or read in bounded memory."""
-    if not everything and codec != "zstd":
-        pytest.skip("only with --fault-table")
     path = tmp_path / "x.parquet"
     rows = 1000
     grown = table(rows)
@@ -152,14 +146,14 @@ def test_pages_that_grow(tmp_path, everything, codec, column):
 @pytest.mark.parametrize(
     "name", ["a\x1b[2J\x1b]0;owned\x07", "a\nbatchmax: error: b", "a\u202egnp", "a\x9b31m", "a\x00b"]
 )
-def test_names_do_nothing_to_a_terminal(tmp_path, name):
+def test_names_do_nothing_to_a_terminal(judged, tmp_path, name):
     """Names of columns and files are shown, never obeyed."""
     path = tmp_path / f"x{name.replace('/', '').replace(chr(0), '')}.parquet"
     pq.write_table(table(**{name: pa.array([1.5] * 64)}).drop_columns("logits"), path)
     judged(tmp_path, path)
 
 
-def test_nothing_is_unpickled(tmp_path):
+def test_nothing_is_unpickled(judged, tmp_path):
     """An extension type that Arrow would once have unpickled is a column like any other."""
     proof = tmp_path / "proof"
 
@@ -177,7 +171,7 @@ def test_nothing_is_unpickled(tmp_path):
 
 
 @pytest.mark.parametrize("schema", [b"", b"garbage", b"////", base64.b64encode(b"\xff" * 300), "another"])
-def test_an_arrow_schema_that_lies(tmp_path, schema):
+def test_an_arrow_schema_that_lies(judged, tmp_path, schema):
     """Metadata that are no schema, or that of another table, make an error or no difference."""
     path = tmp_path / "x.parquet"
     if schema == "another":
@@ -186,12 +180,11 @@ def test_an_arrow_schema_that_lies(tmp_path, schema):
     judged(tmp_path, path, codes=(0, 1, 2))
 
 
+@pytest.mark.faults(keep=lambda depth: depth > 10)
 @pytest.mark.parametrize("depth", [10, 60, 200])
 @pytest.mark.parametrize("kind", ["list", "struct"])
-def test_columns_in_columns(tmp_path, everything, depth, kind):
+def test_columns_in_columns(judged, tmp_path, depth, kind):
     """Types nested deeply are carried, or refused."""
-    if not everything and depth == 10:
-        pytest.skip("only with --fault-table")
     array = pa.array([1] * 64)
     for _ in range(depth):
         array = (
@@ -207,7 +200,7 @@ def test_columns_in_columns(tmp_path, everything, depth, kind):
     judged(tmp_path, path, codes=(0, 1, 2))
 
 
-def test_footers_in_footers(tmp_path):
+def test_footers_in_footers(judged, tmp_path):
     """Thrift structs nested without end are refused, not followed until the stack is full."""
     footer = b"\x1c" * 200_000 + b"\x00" * 200_001
     path = tmp_path / "x.parquet"
@@ -215,7 +208,7 @@ def test_footers_in_footers(tmp_path):
     judged(tmp_path, path)
 
 
-def test_many_columns(tmp_path):
+def test_many_columns(judged, tmp_path):
     """Three thousand columns take time, not a stack or much memory."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(**{f"c{number}": pa.array([number] * 64) for number in range(3000)}), path)
@@ -225,24 +218,24 @@ def test_many_columns(tmp_path):
 @pytest.mark.parametrize(
     "data", [b"", b"PAR1", b"PAR1PAR1", b"PAR1\0\0\0\0PAR1", b"PAR1\xff\xff\xff\xffPAR1", b"PARE" * 9]
 )
-def test_hardly_a_file(tmp_path, data):
+def test_hardly_a_file(judged, tmp_path, data):
     """The least that may be called a Parquet file is none."""
     path = tmp_path / "x.parquet"
     path.write_bytes(data)
     judged(tmp_path, path)
 
 
-def test_a_folder_with_a_stranger_in_it(tmp_path):
+def test_a_folder_with_a_stranger_in_it(run, tmp_path):
     """Other files are named; those that are hidden are left alone."""
     folder = tmp_path / "in"
     folder.mkdir()
     pq.write_table(table(), folder / "1.parquet")
     (folder / "_SUCCESS").touch()
     (folder / ".notes").write_text("hidden")
-    code, _, err, _ = run(tmp_path, "score", folder, "-o", "out.parquet", "--quiet")
+    code, _, err, _ = run("score", folder, "-o", tmp_path / "out.parquet", "--quiet")
     assert (code, err) == (0, "")
     (folder / "notes.txt").write_text("a stranger")
-    code, _, err, _ = run(tmp_path, "score", folder, "-o", "other.parquet", "--quiet")
+    code, _, err, _ = run("score", folder, "-o", tmp_path / "other.parquet", "--quiet")
     assert code == 1
     assert "in/notes.txt: no Parquet file" in err
     assert not Path(tmp_path / "other.parquet").exists()

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def serve() -> None:
         data = bytearray(original)
         for at, mask in damage.get("flips", ()):
             data[at] ^= mask
+        start = time.process_time()
         answer = attempt(folder, bytes(data[: damage.get("cut", len(data))]), wanted)
+        answer["cpu"] = time.process_time() - start
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
