@@ -124,6 +124,8 @@ def judge_rows(logits: Any, *arguments: Any) -> None:
 
 def warmup(progress: Any = None) -> Path:
     """Compile every kernel, for float32 and float64, and return the folder in which they are kept."""
+    with standard_floats():
+        pass
     for dtype in (np.float32, np.float64):
         for k in (2, 1 + max(_softmax.MOST_TALL_CLASSES.values())):
             if progress is not None:
