@@ -27,7 +27,6 @@ pytestmark = [
     pytest.mark.ray,
     # Ray warns of settings of its own.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
 ]
 
 
