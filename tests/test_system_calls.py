@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchmax import system_calls
+from tests.processes import HANGS
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 600
 
 JOB = """
 import hashlib, io, json, os, signal, sys
@@ -162,7 +162,7 @@ def outcome(folder, inputs, early="", late=""):
     (folder / "in").symlink_to(inputs)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", JOB.format(early=early, late=late)],
-        cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=HANGS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
