@@ -30,6 +30,7 @@ from batchmax.parquet import (
     encode_matrix,
     matrix_pages,
 )
+from batchmax.parquet.fields import COLUMN_CHUNK, check_fields
 
 CODECS = ("NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4")
 
@@ -437,7 +438,12 @@ def test_a_footer_that_lies_is_not_copied_from(tmp_path, what):
             "counts": lambda: setattr(metadata[13].value.values[0][3], "value", 7),
         }
         changes[what]()
-        group.chunk = lambda _: entry
+
+        def chunk(_):
+            check_fields(entry, COLUMN_CHUNK)  # as it is when a footer is read
+            return entry
+
+        group.chunk = chunk
         footer.row_group = lambda _: group
         with pytest.raises(NotCopyable):
             copy_column(stream.fileno(), footer, 0, column)

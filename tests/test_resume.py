@@ -235,7 +235,7 @@ def test_an_unfinished_run_of_another_job_is_thrown_away(
     elif change == "input":
         os.utime(tmp_path / "in" / "1.parquet")
     else:
-        monkeypatch.setattr("batchmax.kernels.compiled_by", lambda: "another compiler")
+        monkeypatch.setattr("batchmax.kernels.source_fingerprint", lambda: "other kernels")
     with pytest.warns(RuntimeWarning, match="an unfinished run that lay here is thrown away: it was of another job"):
         batchmax.score(inputs, "out.parquet", **options)
     assert set(contents(tmp_path)) == {"out.parquet"}

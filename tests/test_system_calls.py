@@ -181,6 +181,7 @@ def expected(tmp_path_factory, inputs):
     return found
 
 
+@pytest.mark.sweep(keep=lambda name: name == "fdatasync")
 @pytest.mark.parametrize("name", REMOVED)
 def test_a_call_that_is_not_there(tmp_path, inputs, expected, name):
     """Outputs, resumed and replaced ones too, and figures are the same without it."""

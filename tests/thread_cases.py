@@ -178,7 +178,8 @@ def main() -> None:
     everything()
     in_child("forked again")
     while_running()
-    while_compiling()
+    if "compile" in sys.argv[2:]:
+        while_compiling()
     numbers_of_threads()
     everything()
     say("the parent", "right")
