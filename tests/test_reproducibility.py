@@ -84,7 +84,7 @@ def test_the_vector_units_that_numpy_uses() -> None:
 
 @pytest.mark.skipif(platform.machine() not in CPUS, reason="the names of CPUs of this architecture are not listed")
 def test_compiled_and_loaded_kernels(tmp_path: Path) -> None:
-    """Kernels for the simplest CPU of the architecture give the same bits when they are compiled and when they are loaded.
+    """Kernels for the simplest CPU of the architecture give the same bits, compiled and loaded.
 
     On x86-64 that is the narrowest registers, and no fused multiply-add.
     """
