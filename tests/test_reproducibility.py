@@ -36,7 +36,7 @@ CPUS = {
     "aarch64": {"generic": "NEON", "neoverse-n1": "ASIMDHP"},
     "arm64": {"generic": "NEON", "apple-m1": "ASIMDHP"},
 }
-"""CPUs that LLVM knows, and a feature without which this machine can not run code for them."""
+"""CPUs that LLVM knows, and a feature without which this machine cannot run code for them."""
 
 
 def run(*options: str, **environment: str) -> Any:
@@ -101,5 +101,5 @@ def test_other_cpus(cpu: str) -> None:
     """All kernels give the same bits when they are compiled for another CPU."""
     feature = CPUS[platform.machine()][cpu]
     if not NUMPY_FEATURES[feature]:
-        pytest.skip(f"this machine can not run code for {cpu}: it lacks {feature}")
+        pytest.skip(f"this machine cannot run code for {cpu}: it lacks {feature}")
     assert differences(run(NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=""), KNOWN) == []
