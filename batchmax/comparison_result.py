@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from batchmax.changes import Changes
 from batchmax.errors import GateError
+from batchmax.gates import NO_LABELS, Figure, Gate, figure
 from batchmax.paired import mcnemar
-from batchmax.summary import Gate
 
 INTERVAL = "95 %, normal approximation, paired"
 """What ``mean_loss_change_low`` and ``…_high`` are."""
@@ -45,7 +45,7 @@ class Comparison:
         The share of pairs with one prediction.
     mean_kl, infinite_kl
         Mean of KL(a || b) in nats over the pairs where it is finite, and how many are infinite: b masks a class there
-        that a does not.
+        that a does not. A condition on the mean holds if one is infinite.
     moved_by, moved
         The rows that moved most, the farthest first, and by what: ``loss``, the size of its change, or ``kl`` where
         there are no labels. Rows are numbered in their files. A number that is infinite is so here, and null in JSON.
@@ -92,7 +92,8 @@ class Comparison:
         if compared:
             self.agreement = changes.agreed / compared
         if compared > self.infinite_kl:
-            self.mean_kl = float(changes.divergence[0] + changes.divergence[1]) / (compared - self.infinite_kl)
+            total = float(changes.divergence[0] + changes.divergence[1])
+            self.mean_kl = _finite(total / (compared - self.infinite_kl))
         self.moved_by = "loss" if changes.has_labels else "kl"
         if changes.has_labels:
             self._count_losses(changes)
@@ -100,6 +101,11 @@ class Comparison:
             self.accuracy_a, self.accuracy_b = (hits / changes.judged for hits in changes.hits)
             self.right_to_wrong, self.wrong_to_right = changes.right_to_wrong, changes.wrong_to_right
             self.mcnemar_p, self.mcnemar_method = mcnemar(changes.right_to_wrong, changes.wrong_to_right)
+        if self.infinite_kl:
+            self.warnings.append(
+                f"{self.infinite_kl:,} of {compared:,} pairs have an infinite KL divergence: b masks a class that "
+                "a does not: the mean KL is that of the others"
+            )
 
     def _count_losses(self, changes: Changes) -> None:
         self.infinite_losses_a, self.infinite_losses_b = (int(sums[2]) for sums in changes.losses)
@@ -127,16 +133,50 @@ class Comparison:
         GateError
             Naming the figures in it.
         """
-        values = self.as_dict()
-        if gate.is_true(values):
-            figures = ", ".join(f"{name} is {values[name]}" for name in gate.names)
+        if reason := gate.failure(self.figures()):
             words = [(self.files_a or ["A"])[0], (self.files_b or ["B"])[0]]
             words += [] if self.key is None else ["--key", self.key]
             raise GateError(
-                f"--fail-if {gate.condition!r} is true: {figures}",
+                reason,
                 where=(self.files_b or ["the stream"])[0],
                 remedy=f"look: batchmax compare {shlex.join(words)} --worst 20",
             )
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the figures that a condition may name."""
+        no_pairs = "" if self.n_rows else "there are no pairs of rows"
+        compared = self.n_rows - self.bad_rows
+        not_compared = no_pairs or ("" if compared else f"all {self.n_rows:,} pairs have a bad row")
+        no_loss = "" if self.n_judged else not_compared or "no pair has a loss on both sides"
+        if self.infinite_losses_a is None:
+            no_loss = NO_LABELS
+        no_classes = "labels are distributions, which have no class" if self.accuracy_a is None else ""
+        infinite = [
+            f"{side} has {count:,} infinite losses" if count else ""
+            for side, count in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b))
+        ]
+        one_pair = "an interval needs two pairs" if self.n_judged < 2 else ""
+        no_kl = f"{self.infinite_kl:,} of {compared:,} pairs have an infinite divergence" if self.infinite_kl else ""
+        losses = {f"mean_loss_{side}": (no_loss, infinite[place]) for place, side in enumerate("ab")}
+        reasons: dict[str, tuple[str, ...]] = {
+            **dict.fromkeys(("only_a", "only_b"), ("",)),
+            "bad_rows": (no_pairs,),
+            **losses,
+            "mean_loss_change": (no_loss, *infinite),
+            **dict.fromkeys(("mean_loss_change_low", "mean_loss_change_high"), (no_loss, *infinite, one_pair)),
+            **dict.fromkeys(("infinite_losses_a", "infinite_losses_b"), (no_loss,)),
+            **dict.fromkeys(
+                ("accuracy_a", "accuracy_b", "right_to_wrong", "wrong_to_right", "mcnemar_p"), (no_loss, no_classes)
+            ),
+            "agreement": (not_compared,),
+            "mean_kl": (not_compared, no_kl),
+            "infinite_kl": (not_compared,),
+            "bytes_read": ("" if self.files_a and self.files_b else "the size of a stream is not known",),
+        }
+        for side in "ab":
+            if not self.n_rows + getattr(self, f"only_{side}"):
+                reasons[f"only_{side}"] = (f"{side} has no rows",)
+        return {name: figure(getattr(self, name), *reasons.get(name, ())) for name in COMPARISON_NAMES}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison under the names that it has in JSON."""

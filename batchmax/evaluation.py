@@ -15,6 +15,7 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.arrow import column_array, column_types
 from batchmax.errors import GateError, UsageError
+from batchmax.gates import NO_ROWS, Figure, Gate, figure, infinite_losses, without_loss
 from batchmax.groups import Groups
 from batchmax.judging import Judging
 from batchmax.loop import Progress
@@ -24,16 +25,12 @@ from batchmax.option_values import names_of
 from batchmax.options import IfExists, ScoreOptions, resolve_options
 from batchmax.outputs import STATUS_NAMES
 from batchmax.passes import Seen, rows_of
-from batchmax.summary import GATE_NAMES, Gate, Tally
+from batchmax.summary import Tally
 from batchmax.table_files import table_output, table_sink
 
 MOST_BINS = 1000
 MOST_LISTED = 10_000
 """Groups that an answer lists."""
-EVALUATION_GATES = (
-    *(name for name in GATE_NAMES if name != "bytes_written"), "brier", "ece", "mce", "rmsce", "top_k_accuracy"
-)  # fmt: skip
-"""What a condition may name; ``top_k_accuracy`` is that of the largest k."""
 
 
 @dataclass(kw_only=True)
@@ -105,6 +102,36 @@ class Evaluation:
         """Return everything under the names that it has in JSON."""
         return dict(vars(self))
 
+    def figures(self) -> dict[str, Figure]:
+        """Return the figures that a condition may name; ``top_k_accuracy`` is that of the largest k."""
+        no_rows = "" if self.n_rows else NO_ROWS
+        no_loss = without_loss(self.status_counts)
+        # Every labelled row has a Brier score, so that none is left only where no row counts.
+        no_weight = "the weights of the rows sum to 0, or are too large" if self.brier is None else ""
+        infinite = infinite_losses(self.infinite_losses)
+        no_classes = "" if self.per_class else "labels are distributions, which have no class"
+        too_large = "exp of the mean loss is too large" if self.perplexity is None else ""
+        largest = max(self.top_k_accuracy, key=int, default=None)
+        no_top_k = "no top-k accuracy is computed" if largest is None else ""
+        return {
+            "n_rows": figure(self.n_rows),
+            "n_classes": figure(self.n_classes),
+            "mean_loss": figure(self.mean_loss, no_loss, no_weight, infinite),
+            "log_likelihood": figure(self.log_likelihood, no_loss, no_weight, infinite),
+            "accuracy": figure(self.accuracy, no_loss, no_weight, no_classes),
+            "perplexity": figure(self.perplexity, no_loss, no_weight, infinite, too_large),
+            "bad_rows": figure(self.bad_rows, no_rows),
+            "bad_rate": figure(self.bad_rate, no_rows),
+            "infinite_losses": figure(self.infinite_losses, no_loss, no_weight),
+            "brier": figure(self.brier, no_loss, no_weight),
+            "ece": figure(self.ece, no_loss, no_weight, no_classes),
+            "mce": figure(self.mce, no_loss, no_weight, no_classes),
+            "rmsce": figure(self.rmsce, no_loss, no_weight, no_classes),
+            "top_k_accuracy": figure(self.top_k_accuracy.get(largest or ""), no_loss, no_weight, no_classes, no_top_k),
+            "bytes_read": figure(self.bytes_read, "" if self.files else "the size of a stream is not known"),
+            "seconds": figure(self.seconds),
+        }
+
     def to_json(self) -> str:
         """Return everything as one line of JSON."""
         return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
@@ -113,6 +140,10 @@ class Evaluation:
         shown = ("n_rows", "n_classes", "mean_loss", "accuracy", "perplexity", "brier", "ece", "bad_rows")
         cells = "".join(f"<tr><th>{name}</th><td>{html.escape(str(getattr(self, name)))}</td></tr>" for name in shown)
         return f"<table>{cells}</table>"
+
+
+EVALUATION_GATES = tuple(Evaluation().figures())
+"""What a condition may name."""
 
 
 def evaluate(
@@ -223,6 +254,9 @@ class _Evaluating:
 
     def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
         """Look at every row; ``write`` takes groups that are too many to hold."""
+        if gate is not None and "top_k_accuracy" in gate.names and not self._counts.top_k:
+            what = f"no top-k accuracy is computed for {self._counts.n_classes} classes"
+            raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
         self._writes = write is not None
         for note in self._source.job.notes:
             self._progress.note(note)
@@ -239,12 +273,8 @@ class _Evaluating:
             if counting is not None:
                 counting.result()
         found = self._found()
-        if gate is not None:
-            largest = max(found.top_k_accuracy, key=int, default=None)
-            values = found.as_dict() | {"top_k_accuracy": found.top_k_accuracy[largest] if largest else None}
-            if gate.is_true(values):
-                figures = ", ".join(f"{name} is {values[name]}" for name in gate.names)
-                raise GateError(f"--fail-if {gate.condition!r} is true: {figures}", where=", ".join(found.files))
+        if gate is not None and (reason := gate.failure(found.figures())):
+            raise GateError(reason, where=", ".join(found.files))
         return found
 
     def _count(self, seen: Seen, some: Judged) -> None:

@@ -20,11 +20,12 @@ from batchmax.activations import OF_A_MARGIN
 from batchmax.columns import LogitsColumn, OutputLayout, close_match, find_logits
 from batchmax.columns_out import STATUS_TYPE, matrix_fields
 from batchmax.errors import DataError, UsageError
+from batchmax.gates import Gate
 from batchmax.labels import LabelColumn, check_classes, find_classes, find_label
 from batchmax.options import ScoreOptions
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS
 from batchmax.sequences import Nesting, find_sequences, row_fields, token_field
-from batchmax.summary import LABEL_FIGURES, Gate
+from batchmax.summary import GATE_NAMES, LABEL_FIGURES, OF_TOKENS
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +149,7 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
         )
     if options.outputs is None and label is None and options.label != "none":
         notes.append("no label column, so probs alone are written; name one with --label to get losses")
-    gate = Gate(options.fail_if) if options.fail_if is not None else None
-    judged = gate is not None and not LABEL_FIGURES.isdisjoint(gate.names)
+    judged = options.fail_if is not None and _needs_labels(options.fail_if, options, nesting)
     if not judged and not any(OUTPUTS[name].needs_label or OUTPUTS[name].kind == "status" for name in outputs):
         label = None
     if label is not None:
@@ -216,6 +216,24 @@ def _computed(job: Job) -> Iterator[pa.Field]:
     if job.nesting is not None:
         for field in row_fields(job.outputs):
             yield field.with_name(job.options.prefix + field.name)
+
+
+def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None) -> bool:
+    """Return whether a condition names a figure of labels.
+
+    Raises
+    ------
+    UsageError
+        An invalid condition, or a figure that these rows do not have.
+    """
+    gate = Gate(condition, GATE_NAMES)
+    for name in gate.names:
+        if name in OF_TOKENS and nesting is None:
+            raise gate.unknown(name, f"{name} is a figure of sequences, and the rows are not sequences", "leave it out")
+        if name == "bits_per_byte" and options.bytes is None:
+            remedy = "name the column with each row's text or its number of bytes: --bytes NAME"
+            raise gate.unknown(name, "the number of bytes is not known", remedy)
+    return not LABEL_FIGURES.isdisjoint(gate.names)
 
 
 def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[str, ...]:

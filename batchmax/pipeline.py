@@ -21,6 +21,7 @@ from batchmax import __version__, ray_engine
 from batchmax.chunks import Chunk, limited
 from batchmax.copying import Reading
 from batchmax.errors import GateError, UsageError
+from batchmax.gates import Gate
 from batchmax.ipc import OutgoingStream
 from batchmax.job import Job
 from batchmax.journal import Receipt
@@ -37,7 +38,7 @@ from batchmax.score_work import ScoreWork
 from batchmax.sink import SUMMARY_KEY
 from batchmax.source import open_source
 from batchmax.storage import STREAM, is_file_path, local_path
-from batchmax.summary import Gate, ScoreSummary
+from batchmax.summary import GATE_NAMES, ScoreSummary
 from batchmax.threads import use_threads
 
 
@@ -140,7 +141,7 @@ class _Job:
 
     def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
         self._started = time.monotonic()
-        self._gate = None if options.fail_if is None else Gate(options.fail_if)
+        self._gate = None if options.fail_if is None else Gate(options.fail_if, GATE_NAMES)
         self._source = open_source(src, options, mirrors=out != STREAM and not is_file_path(out))
         self._job = self._source.job
         self._work = ScoreWork(self._source, progress, to_file=out != STREAM)
@@ -186,16 +187,15 @@ class _Job:
             notes=list(self._job.notes),
             version=__version__,
         )
-        summary.count(work.tally, has_hits=self._job.label is not None and self._job.label.kind != "distribution")
+        has_hits = self._job.label is not None and self._job.label.kind != "distribution"
+        summary.count(work.tally, has_hits=has_hits, is_nested=self._job.nesting is not None)
         return summary
 
     def _failed(self, summary: ScoreSummary) -> str:
         """Return why the condition is true, in words; nothing if it is not, or there is none."""
-        values = summary.as_dict()
-        if self._gate is None or not self._gate.is_true(values):
+        if self._gate is None:
             return ""
-        figures = ", ".join(f"{name} is {values[name]}" for name in self._gate.names)
-        return f"--fail-if {self._gate.condition!r} is true: {figures}"
+        return self._gate.failure(summary.figures(has_labels=self._job.label is not None))
 
 
 class _FileJob(_Job):

@@ -1,25 +1,23 @@
-"""What a job counts while it runs, and the condition that is put to it.
+"""What a job counts while it runs, and the summary at its end.
 
 :class:`Tally` adds up over batches and merges, so that a job cut into parts counts the same as one that was not. Sums
-are kept with what their roundings lost. :class:`Gate` is a ``--fail-if`` condition over the names of the summary.
+are kept with what their roundings lost.
 """
 
 from __future__ import annotations
 
-import ast
 import html
 import json
 import math
-import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.errors import UsageError
+from batchmax.gates import NO_LABELS, NO_ROWS, Figure, figure, infinite_losses, without_loss
 from batchmax.losses import perplexities
 from batchmax.outputs import LAST_BAD, STATUS_NAMES, Status
 
@@ -36,9 +34,6 @@ LABEL_FIGURES = frozenset(
     }
 )
 """Names of the summary that have no value without labels."""
-
-COUNTS = ("bad_rows", "infinite_losses")
-"""Names of the summary that can only grow: a limit that is passed stops the run at once."""
 
 
 @dataclass(eq=False)
@@ -178,15 +173,17 @@ class ScoreSummary:
     notes: list[str] = field(default_factory=list)
     version: str = ""
     held: str | None = None
+    unrecorded: frozenset[str] = frozenset()
+    """Fields whose values the summary does not know, because a stored one lacks them; not in JSON."""
 
-    def count(self, tally: Tally, *, has_hits: bool) -> None:
-        """Take over what was counted."""
+    def count(self, tally: Tally, *, has_hits: bool, is_nested: bool = False) -> None:
+        """Take over what was counted; of sequences also where there is none."""
         self.n_rows = tally.rows
         self.bad_rows = tally.bad_rows
         self.bad_rate = tally.bad_rows / tally.rows if tally.rows else None
         self.infinite_losses = tally.infinite_losses
         self.status_counts = _counts(tally.row_statuses)
-        if tally.nested:
+        if is_nested:
             self.n_tokens, self.token_status_counts = tally.judged, _counts(tally.statuses)
             self.bits_per_token, self.bits_per_byte = tally.bits()
         if not tally.judged:
@@ -202,7 +199,10 @@ class ScoreSummary:
     def stored(cls, values: Mapping[str, Any], files: list[str]) -> ScoreSummary:
         """Return a summary that was stored with an output."""
         known = {one.name for one in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known} | {"files": files})
+        return cls(
+            **{name: value for name, value in values.items() if name in known}
+            | {"files": files, "unrecorded": frozenset(known - values.keys())}
+        )
 
     def lasting(self) -> str:
         """Return what the data alone decide, as JSON, to be kept in the output itself."""
@@ -213,7 +213,43 @@ class ScoreSummary:
     def as_dict(self) -> dict[str, Any]:
         """Return the summary under the names that it has in JSON."""
         values = asdict(self)
+        del values["unrecorded"]
         return values if self.token_status_counts is not None else {k: values[k] for k in values if k not in OF_TOKENS}
+
+    def figures(self, *, has_labels: bool = True) -> dict[str, Figure]:
+        """Return the figures that a condition may name, in the order in which they are listed."""
+        is_nested = self.token_status_counts is not None
+        of, counts = ("token", self.token_status_counts or {}) if is_nested else ("row", self.status_counts)
+        no_loss = without_loss(counts, of) if has_labels else NO_LABELS
+        infinite = infinite_losses(self.infinite_losses, of)
+        no_rows = "" if self.n_rows else NO_ROWS
+        no_classes = "labels are distributions, which have no class" if self.accuracy is None else ""
+        rows = "" if is_nested else "the rows are not sequences"
+        no_bytes = "the number of bytes is not known or 0" if self.bits_per_byte is None else ""
+        no_mean = "the weights of the labels sum to 0, or the losses are too large" if self.mean_loss is None else ""
+        no_likelihood = "a label has probability 0" if self.log_likelihood is None else ""
+        too_large = "exp of the mean loss is too large" if self.perplexity is None else ""
+
+        def recorded(name: str) -> str:
+            return "the finished output does not record it" if name in self.unrecorded else ""
+
+        return {
+            "n_rows": figure(self.n_rows),
+            "n_classes": figure(self.n_classes),
+            "mean_loss": figure(self.mean_loss, no_loss, infinite, no_mean),
+            "log_likelihood": figure(self.log_likelihood, no_loss, infinite, no_likelihood),
+            "accuracy": figure(self.accuracy, no_loss, no_classes),
+            "perplexity": figure(self.perplexity, no_loss, infinite, no_likelihood, too_large),
+            "bad_rows": figure(self.bad_rows, no_rows),
+            "bad_rate": figure(self.bad_rate, no_rows),
+            "infinite_losses": figure(self.infinite_losses, no_loss),
+            "n_tokens": figure(self.n_tokens, rows, "" if has_labels else NO_LABELS),
+            "bits_per_token": figure(self.bits_per_token, rows, no_loss, infinite, no_likelihood),
+            "bits_per_byte": figure(self.bits_per_byte, rows, no_loss, infinite, no_likelihood, no_bytes),
+            "bytes_read": figure(self.bytes_read, "" if self.files else "the size of a stream is not known"),
+            "bytes_written": figure(self.bytes_written, recorded("bytes_written")),
+            "seconds": figure(self.seconds, recorded("seconds")),
+        }
 
     def to_json(self) -> str:
         """Return the summary as one line of JSON."""
@@ -227,114 +263,8 @@ class ScoreSummary:
         return f"<table>{rows}</table>"
 
 
-class Gate:
-    """A condition such as ``mean_loss > 1.2 or bad_rows > 100``: true means that the job failed.
-
-    Names of figures are compared with numbers; a name without a value makes its comparison true.
-
-    Parameters
-    ----------
-    condition
-        As it was typed.
-    names
-        What it may name; the numbers of a :class:`ScoreSummary` unless given.
-
-    Raises
-    ------
-    UsageError
-        Anything else in the condition.
-    """
-
-    _COMPARE: ClassVar[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
-        ast.Lt: operator.lt,
-        ast.LtE: operator.le,
-        ast.Gt: operator.gt,
-        ast.GtE: operator.ge,
-        ast.Eq: operator.eq,
-        ast.NotEq: operator.ne,
-    }
-
-    def __init__(self, condition: str, names: Collection[str] | None = None) -> None:
-        self.condition = condition
-        self._known = GATE_NAMES if names is None else names
-        try:
-            self._tree = ast.parse(condition.strip(), mode="eval").body
-        except (SyntaxError, ValueError, MemoryError, RecursionError):
-            raise self._refuse("is not a condition") from None
-        self._check(self._tree)
-
-    @property
-    def names(self) -> list[str]:
-        """The names that the condition compares, each once."""
-        found = (node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name))
-        return list(dict.fromkeys(found))
-
-    def is_true(self, values: dict[str, Any]) -> bool:
-        """Return whether the condition holds for a finished summary."""
-        return self._holds(self._tree, values, early=False)
-
-    def is_decided(self, values: dict[str, Any]) -> bool:
-        """Return whether the condition is true already, whatever the remaining rows are."""
-        return self._holds(self._tree, values, early=True)
-
-    def _holds(self, node: ast.expr, values: dict[str, Any], *, early: bool) -> bool:
-        if isinstance(node, ast.BoolOp):
-            combine = any if isinstance(node.op, ast.Or) else all
-            return combine(self._holds(part, values, early=early) for part in node.values)
-        assert isinstance(node, ast.Compare)  # noqa: S101 - checked when it was built
-        kind = type(node.ops[0])
-        left, right = node.left, node.comparators[0]
-        if early:
-            name, grows = (
-                (left, kind in {ast.Gt, ast.GtE}) if isinstance(left, ast.Name) else (right, kind in {ast.Lt, ast.LtE})
-            )
-            if not (isinstance(name, ast.Name) and name.id in COUNTS and grows):
-                return False
-        a, b = self._value(left, values), self._value(right, values)
-        return a is None or b is None or bool(self._COMPARE[kind](a, b))
-
-    @staticmethod
-    def _value(node: ast.expr, values: dict[str, Any]) -> Any:
-        return values.get(node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)
-
-    def _check(self, node: ast.expr) -> None:
-        if isinstance(node, ast.BoolOp):
-            for part in node.values:
-                self._check(part)
-            return
-        if not isinstance(node, ast.Compare) or len(node.ops) != 1 or type(node.ops[0]) not in self._COMPARE:
-            raise self._refuse("compares no name with a number")
-        sides = (node.left, node.comparators[0])
-        names = [side.id for side in sides if isinstance(side, ast.Name)]
-        numbers = [side for side in sides if not isinstance(side, ast.Name)]
-        if len(names) != 1 or not all(_is_number(side) for side in numbers):
-            raise self._refuse("compares no name with a number")
-        if names[0] not in self._known:
-            raise self._refuse(f"has no name {names[0]!r} to compare", f"choose of {', '.join(self._known)}")
-
-    def _refuse(self, what: str, remedy: str = "write it like: mean_loss > 1.2 or bad_rows > 100") -> UsageError:
-        return UsageError(f"{self.condition!r} {what}", where="--fail-if", remedy=remedy)
-
-
-GATE_NAMES = (
-    "n_rows",
-    "n_classes",
-    "mean_loss",
-    "log_likelihood",
-    "accuracy",
-    "perplexity",
-    "bad_rows",
-    "bad_rate",
-    "infinite_losses",
-    "n_tokens",
-    "bits_per_token",
-    "bits_per_byte",
-    "bytes_read",
-    "bytes_written",
-    "seconds",
-)
-"""What a condition may name."""
-
+GATE_NAMES = tuple(ScoreSummary().figures())
+"""What a condition on a summary may name."""
 
 OF_TOKENS = ("n_tokens", "bits_per_token", "bits_per_byte", "token_status_counts")
 """What a summary says only where rows are sequences."""
@@ -342,14 +272,6 @@ OF_TOKENS = ("n_tokens", "bits_per_token", "bits_per_byte", "token_status_counts
 
 def _counts(statuses: NDArray[np.int64]) -> dict[str, int]:
     return {name: int(number) for name, number in zip(STATUS_NAMES, statuses, strict=True) if number}
-
-
-def _is_number(node: ast.expr) -> bool:
-    try:
-        value = ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError):
-        return False
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _finite(value: float) -> float | None:

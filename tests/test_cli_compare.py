@@ -123,7 +123,7 @@ def test_it_says_what_is_done_to_those_who_ask(run, files):
     ("words", "code", "what"),
     [
         (["--key", "nmae"], 2, "did you mean 'name'"),
-        (["--fail-if", "kl > 1"], 2, "has no name 'kl'"),
+        (["--fail-if", "kl > 1"], 2, "no figure is called 'kl'"),
         (["--worst", "-1"], 2, "less than 0"),
         (["--labels-from", "c"], 2, "--labels-from"),
         ([], 1, "another label"),

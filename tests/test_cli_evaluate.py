@@ -68,10 +68,10 @@ def test_a_gate_exits_with_4(tmp_path, capsys):
         (["--by", "nothing"], "--by: there is no column 'nothing'"),
         (["--sample-weight", "nothing"], "--sample-weight: there is no column 'nothing'"),
         (["--by", "pixels"], "there is no column"),
-        (["--fail-if", "bytes_written > 3"], "has no name 'bytes_written'"),
+        (["--fail-if", "bytes_written > 3"], "no figure is called 'bytes_written'"),
         (["--label", "none"], "without labels"),
         (["-o", "folder"], "one file"),
-        (["--fail-if", "ece"], "compares no name"),
+        (["--fail-if", "ece"], "invalid condition"),
     ],
 )
 def test_what_cannot_be_is_one_line(words, what, capsys):

@@ -175,8 +175,8 @@ def test_what_cannot_be_judged_is_said(tmp_path):
         ({"sample_weight": "nothing"}, "no column"),
         ({"bins": 0}, "bins"),
         ({"top_k": 13}, "of 12 classes"),
-        ({"fail_if": "nonsense > 1"}, "no name"),
-        ({"fail_if": "bytes_written > 1"}, "no name"),
+        ({"fail_if": "nonsense > 1"}, "no figure is called"),
+        ({"fail_if": "bytes_written > 1"}, "no figure is called"),
         ({"class_weights": [1.0] * 12}, "plain losses"),
         ({"label_smoothing": 0.1}, "plain losses"),
     ):

@@ -70,7 +70,7 @@ FLOORS = [
     {"arrow", "memory"},
     {"kernels"},
     {"options"},
-    {"option_values", "calibrated"},
+    {"option_values", "calibrated", "gates"},
     {"ipc"},
     {"exact_activations", "installation"},
     {"outputs", "activations", "errors", "imports", "partitions", "interrupts", "exact", "bounds", "report_page"},

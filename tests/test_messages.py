@@ -303,7 +303,7 @@ CASES = {
         ["x.parquet", "--fail-if", "mean_los > 1"],
         2,
         (
-            "--fail-if: 'mean_los > 1' has no name 'mean_los' to compare; choose of n_rows, n_classes, mean_loss, "
+            "--fail-if: 'mean_los > 1': no figure is called 'mean_los'; choose from n_rows, n_classes, mean_loss, "
             "log_likelihood, accuracy, perplexity, bad_rows, bad_rate, infinite_losses, n_tokens, bits_per_token, "
             "bits_per_byte, bytes_read, bytes_written, seconds"
         ),
@@ -311,7 +311,7 @@ CASES = {
     "half a condition": (
         ["x.parquet", "--fail-if", "mean_loss >"],
         2,
-        "--fail-if: 'mean_loss >' is not a condition; write it like: mean_loss > 1.2 or bad_rows > 100",
+        "--fail-if: 'mean_loss >' is an invalid condition: expected NAME < NUMBER; write it like: mean_loss > 1.2 or bad_rows > 100",
     ),
     "a condition that is decided early": (
         ["bad_label.parquet", "--on-bad-row", "null", "--fail-if", "bad_rows > 0"],

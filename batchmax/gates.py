@@ -1,0 +1,179 @@
+"""Conditions such as ``--fail-if 'mean_loss > 1.2'``, and the figures that they compare.
+
+A :class:`Figure` without a value says why it has none, and a condition on it is true: a gate passes on evidence alone.
+Knows conditions and numbers; each command's result says which figures it has.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from batchmax.errors import UsageError
+from batchmax.outputs import STATUS_NAMES, Status
+
+COUNTS = ("bad_rows", "infinite_losses")
+"""Figures that can only grow: the run stops once one exceeds its limit."""
+
+
+NO_ROWS = "there are no rows"
+NO_LABELS = "the rows have no labels"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that a condition may name; without a value, the reason why there is none."""
+
+    value: float | None
+    missing: str = ""
+
+
+def figure(value: float | None, *reasons: str) -> Figure:
+    """Return a figure. It has no value if any of the reasons is not empty, or if the value is null or not finite."""
+    reason = next(filter(None, reasons), "")
+    if reason:
+        return Figure(None, reason)
+    return Figure(value) if _is_finite(value) else Figure(None, "it is not a finite number")
+
+
+def without_loss(counts: Mapping[str, int], of: str = "row") -> str:
+    """Return in words why no row has a loss; an empty text if one has. ``counts`` are rows by their status."""
+    if any(counts.get(STATUS_NAMES[status]) for status in (Status.MASKED_LABEL, Status.OK)):
+        return ""
+    listed = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    return f"no {of} has a loss: {listed}" if listed else f"there are no {of}s"
+
+
+def infinite_losses(count: int, of: str = "row") -> str:
+    """Return in words that some losses are infinite; an empty text if none is."""
+    if not count:
+        return ""
+    return f"{count:,} {of}s have an infinite loss" if count > 1 else f"1 {of} has an infinite loss"
+
+
+class Gate:
+    """A condition such as ``mean_loss > 1.2 or bad_rows > 100``: true means that the job failed.
+
+    Names of figures are compared with numbers. A comparison with a figure that has no value is true.
+
+    Parameters
+    ----------
+    condition
+        As it was typed.
+    names
+        The figures that it may name.
+
+    Raises
+    ------
+    UsageError
+        Anything else in the condition.
+    """
+
+    _COMPARE: ClassVar[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
+        ast.Lt: operator.lt,
+        ast.LtE: operator.le,
+        ast.Gt: operator.gt,
+        ast.GtE: operator.ge,
+        ast.Eq: operator.eq,
+        ast.NotEq: operator.ne,
+    }
+
+    def __init__(self, condition: str, names: Collection[str]) -> None:
+        self.condition = condition
+        self._known = names
+        try:
+            self._tree = ast.parse(condition.strip(), mode="eval").body
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            raise self._invalid() from None
+        self._check(self._tree)
+
+    @property
+    def names(self) -> list[str]:
+        """The names that the condition compares, each once."""
+        found = (node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name))
+        return list(dict.fromkeys(found))
+
+    def failure(self, figures: Mapping[str, Figure]) -> str:
+        """Return why the condition holds, with the value of each figure in it; an empty text if it does not hold."""
+        if not self.is_true({name: one.value for name, one in figures.items()}):
+            return ""
+        return f"--fail-if {self.condition!r} is true: {', '.join(_text(name, figures[name]) for name in self.names)}"
+
+    def is_true(self, values: Mapping[str, float | None]) -> bool:
+        """Return whether the condition holds for final values."""
+        return self._holds(self._tree, values, early=False)
+
+    def is_decided(self, values: Mapping[str, float | None]) -> bool:
+        """Return whether the condition is true already, whatever the remaining rows are."""
+        return self._holds(self._tree, values, early=True)
+
+    def _holds(self, node: ast.expr, values: Mapping[str, float | None], *, early: bool) -> bool:
+        if isinstance(node, ast.BoolOp):
+            combine = any if isinstance(node.op, ast.Or) else all
+            return combine(self._holds(part, values, early=early) for part in node.values)
+        assert isinstance(node, ast.Compare)  # noqa: S101 - checked when it was built
+        kind = type(node.ops[0])
+        left, right = node.left, node.comparators[0]
+        if early:
+            name, grows = (
+                (left, kind in {ast.Gt, ast.GtE}) if isinstance(left, ast.Name) else (right, kind in {ast.Lt, ast.LtE})
+            )
+            if not (isinstance(name, ast.Name) and name.id in COUNTS and grows):
+                return False
+        a, b = self._value(left, values), self._value(right, values)
+        return a is None or b is None or bool(self._COMPARE[kind](a, b))
+
+    @staticmethod
+    def _value(node: ast.expr, values: Mapping[str, float | None]) -> Any:
+        """Return a number, or the value of a name; None where it has none."""
+        if not isinstance(node, ast.Name):
+            return ast.literal_eval(node)
+        value = values.get(node.id)
+        return value if _is_finite(value) else None
+
+    def _check(self, node: ast.expr) -> None:
+        if isinstance(node, ast.BoolOp):
+            for part in node.values:
+                self._check(part)
+            return
+        if not isinstance(node, ast.Compare) or len(node.ops) != 1 or type(node.ops[0]) not in self._COMPARE:
+            raise self._invalid()
+        sides = (node.left, node.comparators[0])
+        names = [side.id for side in sides if isinstance(side, ast.Name)]
+        numbers = [side for side in sides if not isinstance(side, ast.Name)]
+        if len(names) != 1 or not all(_is_number(side) for side in numbers):
+            raise self._invalid()
+        if names[0] not in self._known:
+            raise self.unknown(names[0], f"no figure is called {names[0]!r}")
+
+    def unknown(self, name: str, what: str, remedy: str = "") -> UsageError:
+        """Return the error for a name that has no value here, whatever the rows are."""
+        known = ", ".join(one for one in self._known if one != name)
+        return UsageError(f"{self.condition!r}: {what}", where="--fail-if", remedy=remedy or f"choose from {known}")
+
+    def _invalid(self) -> UsageError:
+        return UsageError(
+            f"{self.condition!r} is an invalid condition: expected NAME < NUMBER",
+            where="--fail-if",
+            remedy="write it like: mean_loss > 1.2 or bad_rows > 100",
+        )
+
+
+def _text(name: str, one: Figure) -> str:
+    return f"{name} has no value ({one.missing})" if one.value is None else f"{name} is {one.value}"
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and (isinstance(value, int) or math.isfinite(value))
+
+
+def _is_number(node: ast.expr) -> bool:
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError):
+        return False
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,296 @@
+"""Conditions on figures: what a condition is, and that none passes on a figure that has no value."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchmax
+from batchmax.comparison_result import COMPARISON_NAMES
+from batchmax.errors import GateError, UsageError
+from batchmax.evaluation import EVALUATION_GATES
+from batchmax.gates import Figure, Gate, figure
+from batchmax.summary import GATE_NAMES
+
+INF, NAN = math.inf, math.nan
+OF_TOKENS = {"n_tokens", "bits_per_token", "bits_per_byte"}
+
+SITUATIONS = ("no rows", "all rows bad", "all labels ignored", "one infinite value", "one NaN")
+GOOD = [[2.0, 1.0, 0.0], [0.0, 1.0, -1.0], [0.5, 0.0, 3.0]]
+
+
+def rows_of(situation):
+    """Return three rows of logits and labels in a situation; a loss is infinite where the label's class is masked."""
+    logits, labels = [list(row) for row in GOOD], [0, 1, 2]
+    if situation == "no rows":
+        logits, labels = [], []
+    if situation == "all rows bad":
+        logits = [[NAN] * 3] * 3
+    if situation == "all labels ignored":
+        labels = [-100] * 3
+    if situation == "one infinite value":
+        logits[0] = [-INF, 1.0, 0.0]
+    if situation == "one NaN":
+        logits[1] = [0.0, NAN, 0.0]
+    return pa.table({"logits": pa.array(logits, pa.list_(pa.float64(), 3)), "label": pa.array(labels, pa.int64())})
+
+
+def sequences_of(situation):
+    """Return the same rows as one sequence, whose text has 7 bytes."""
+    rows = rows_of(situation)
+    kind = pa.list_(pa.list_(pa.float64(), 3))
+    n = 1 if rows.num_rows else 0
+    nested = {"logits": pa.array([rows["logits"].to_pylist()] * n, kind), "n": pa.array([7] * n, pa.int64())}
+    return pa.table(nested | {"label": pa.array([rows["label"].to_pylist()] * n, pa.list_(pa.int64()))})
+
+
+def score(situation, folder, condition):
+    """Score rows with a condition."""
+    pq.write_table(rows_of(situation), folder / "in.parquet")
+    batchmax.score(folder / "in.parquet", folder / "out.parquet", on_bad_row="null", fail_if=condition)
+
+
+def score_sequences(situation, folder, condition):
+    """Score sequences with a condition."""
+    pq.write_table(sequences_of(situation), folder / "in.parquet")
+    given = {"on_bad_row": "null", "bytes": "n", "n_classes": 3, "fail_if": condition}
+    batchmax.score(folder / "in.parquet", folder / "out.parquet", **given)
+
+
+def evaluate(situation, folder, condition):
+    """Evaluate rows with a condition."""
+    pq.write_table(rows_of(situation), folder / "in.parquet")
+    batchmax.evaluate(str(folder / "in.parquet"), on_bad_row="null", top_k=[1, 2], fail_if=condition)
+
+
+def compare(situation, folder, condition):
+    """Compare rows without a flaw to those in a situation, row by row."""
+    rows = rows_of(situation)
+    good = rows_of("").slice(0, rows.num_rows).set_column(1, "label", rows["label"])
+    pq.write_table(good, folder / "a.parquet")
+    pq.write_table(rows, folder / "b.parquet")
+    batchmax.compare(str(folder / "a.parquet"), str(folder / "b.parquet"), on_bad_row="null", fail_if=condition)
+
+
+ALWAYS = {"n_rows", "n_classes", "bytes_read", "bytes_written", "seconds", "n_judged", "n_tokens"}
+"""Counts of the evidence itself, and figures of the run: they have a value whatever the rows are."""
+
+WITHOUT_LOSSES = {"bad_rows", "bad_rate", "only_a", "only_b"}
+OF_PAIRS = {"agreement", "mean_kl", "infinite_kl"}
+
+KNOWN = {
+    "no rows": ALWAYS,
+    "all rows bad": ALWAYS | WITHOUT_LOSSES,
+    "all labels ignored": ALWAYS | WITHOUT_LOSSES | OF_PAIRS,
+}
+"""The figures that have a value in a situation, of those that a command knows."""
+
+LACKING = {
+    "one NaN": set(),
+    "one infinite value": {
+        *("mean_loss", "log_likelihood", "perplexity", "bits_per_token", "bits_per_byte"),
+        *("mean_loss_b", "mean_loss_change", "mean_loss_change_low", "mean_loss_change_high", "mean_kl"),
+    },
+}
+"""The figures that have no value, in situations in which most have one."""
+
+COMMANDS = {
+    "score": (score, sorted(set(GATE_NAMES) - OF_TOKENS)),
+    "score of sequences": (score_sequences, GATE_NAMES),
+    "evaluate": (evaluate, EVALUATION_GATES),
+    "compare": (compare, COMPARISON_NAMES),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_gate_passes_without_evidence(command, situation, tmp_path):
+    """Each figure of each command: a condition that no number fulfils holds if and only if the figure has no value."""
+    run, names = COMMANDS[command]
+    failed = {}
+    for number, name in enumerate(names):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        try:
+            run(situation, folder, f"{name} > 1e300")
+        except GateError as error:
+            failed[name] = str(error)
+    known = KNOWN.get(situation, set(names) - LACKING.get(situation, set()))
+    assert set(failed) == set(names) - known
+    for name, message in failed.items():
+        assert re.search(rf"{name} has no value \([a-z0-9].+?\)", message), message
+
+
+@pytest.mark.parametrize("name", sorted(OF_TOKENS))
+def test_figures_of_sequences_are_refused_for_rows(name, tmp_path):
+    """Rows have no tokens: a condition on them is invalid, before anything is read or written."""
+    with pytest.raises(UsageError, match=f"{name} is a figure of sequences"):
+        score("one NaN", tmp_path, f"{name} > 1")
+    assert not (tmp_path / "out.parquet").exists()
+    for command, names in (evaluate, EVALUATION_GATES), (compare, COMPARISON_NAMES):
+        assert name not in names
+        with pytest.raises(UsageError, match=f"no figure is called '{name}'"):
+            command("one NaN", tmp_path, f"{name} > 1")
+
+
+def test_bits_per_byte_need_bytes(tmp_path):
+    """Without ``--bytes`` a condition on bits per byte is invalid."""
+    pq.write_table(sequences_of("one NaN"), tmp_path / "in.parquet")
+    with pytest.raises(UsageError, match="--bytes NAME"):
+        batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", fail_if="bits_per_byte > 1")
+
+
+def test_top_k_accuracy_needs_a_k(tmp_path):
+    """Of three classes no top-k accuracy is computed unasked, so a condition on it is invalid."""
+    pq.write_table(rows_of(""), tmp_path / "in.parquet")
+    with pytest.raises(UsageError, match="--top-k"):
+        batchmax.evaluate(str(tmp_path / "in.parquet"), fail_if="top_k_accuracy < 0.5")
+
+
+def test_the_size_of_a_stream_is_not_known(tmp_path):
+    """A table in memory has no size on disk: a condition on the bytes read holds."""
+    table = rows_of("")
+    for run in (
+        lambda **given: batchmax.score(table, tmp_path / "out.parquet", **given),
+        lambda **given: batchmax.evaluate(table, **given),
+        lambda **given: batchmax.compare(table, table, **given),
+    ):
+        with pytest.raises(GateError, match=r"bytes_read has no value .the size of a stream is not known"):
+            run(fail_if="bytes_read > 1e300")
+
+
+def test_a_finished_output_that_is_judged_again_lacks_its_time(tmp_path):
+    """A file does not record how long it took and how large it became: a condition on that holds when it is resumed."""
+    pq.write_table(rows_of(""), tmp_path / "in.parquet")
+    batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    again = {"if_exists": "resume"}
+    for name in ("seconds", "bytes_written"):
+        with pytest.raises(GateError, match=f"{name} has no value .the finished output does not record it"):
+            batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", fail_if=f"{name} > 1e300", **again)
+    batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", fail_if="bytes_read > 1e300", **again)
+
+
+@pytest.mark.parametrize("value", [None, NAN, INF, -INF])
+def test_what_is_no_value(value):
+    """Null, NaN and infinity are no values; a reason is given, the first of those that are not empty."""
+    assert figure(value) == Figure(None, "it is not a finite number")
+    assert figure(value, "", "no rows", "no labels") == Figure(None, "no rows")
+    assert figure(1.5, "", "") == Figure(1.5)
+    assert figure(1.5, "no rows") == Figure(None, "no rows")
+
+
+def test_why_a_condition_holds():
+    """Each figure of the condition is told with its value, or why it has none."""
+    gate = Gate("mean_loss > 1 or bad_rows > 0", GATE_NAMES)
+    figures = {"mean_loss": Figure(None, "2 rows have an infinite loss"), "bad_rows": Figure(0)}
+    assert gate.failure(figures) == (
+        "--fail-if 'mean_loss > 1 or bad_rows > 0' is true: "
+        "mean_loss has no value (2 rows have an infinite loss), bad_rows is 0"
+    )
+    assert gate.failure({"mean_loss": Figure(0.5), "bad_rows": Figure(0)}) == ""
+
+
+# Conditions
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "is_true"),
+    [
+        ("mean_loss > 1.2", {"mean_loss": 1.3}, True),
+        ("mean_loss > 1.2", {"mean_loss": 1.2}, False),
+        ("mean_loss >= 1.2", {"mean_loss": 1.2}, True),
+        ("mean_loss < -1e-3", {"mean_loss": -0.5}, True),
+        (" n_rows != 10 ", {"n_rows": 10}, False),
+        ("n_rows == 10", {"n_rows": 10}, True),
+        ("0.9 > accuracy", {"accuracy": 0.8}, True),
+        ("0.9 <= accuracy", {"accuracy": 0.8}, False),
+        ("mean_loss > 1 or bad_rows > 5", {"mean_loss": 0.5, "bad_rows": 6}, True),
+        ("mean_loss > 1 and bad_rows > 5", {"mean_loss": 0.5, "bad_rows": 6}, False),
+        ("mean_loss > 1 and (bad_rows > 5 or n_rows < 3)", {"mean_loss": 2, "bad_rows": 0, "n_rows": 2}, True),
+        ("mean_loss > 9", {"mean_loss": None}, True),
+        ("mean_loss > 9", {}, True),
+        ("mean_loss > 9", {"mean_loss": NAN}, True),
+        ("mean_loss < 9", {"mean_loss": INF}, True),
+        ("mean_loss < 9 or accuracy > 2", {"mean_loss": 10.0, "accuracy": None}, True),
+    ],
+)
+def test_conditions(condition, values, is_true):
+    """Names against numbers on either side, with and, or and brackets; what has no value is true."""
+    assert Gate(condition, GATE_NAMES).is_true(values) is is_true
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "",
+        " ",
+        "mean_loss",
+        "1.2",
+        "mean_loss >",
+        "mean_loss > 1.2 or",
+        "mean_loss > x",
+        "mean_loss > bad_rows",
+        "1 > 2",
+        "0 < mean_loss < 1",
+        "not mean_loss > 1",
+        "mean_loss > True",
+        "mean_loss > 'a'",
+        "mean_loss > 1j",
+        "mean_loss > 1+1",
+        "mean_loss is 1",
+        "mean_loss in 1",
+        "mean_loss = 1",
+        "mean_loss > None",
+        "len(mean_loss) > 1",
+        "mean_loss.real > 1",
+        "__import__('os').system('true') > 0",
+        "mean_loss > (lambda: 1)()",
+        "mean_loss > 1\nbad_rows > 1",
+        "a\0b",
+        "(" * 500,
+        "mean_loss > " + "9" * 10_000,
+        "files > 1",
+        "mean_los > 1",
+    ],
+)
+def test_what_is_no_condition(condition):
+    """Anything else is refused before the job starts, and nothing of it is run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # Python's remarks on "1 is", "1in"
+        with pytest.raises(UsageError) as caught:
+            Gate(condition, GATE_NAMES)
+    assert caught.value.where == "--fail-if"
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("condition", "bad_rows", "is_decided"),
+    [
+        ("bad_rows > 5", 6, True),
+        ("bad_rows > 5", 5, False),
+        ("bad_rows >= 5", 5, True),
+        ("5 < bad_rows", 6, True),
+        ("5 <= bad_rows", 5, True),
+        ("bad_rows < 5", 0, False),
+        ("5 > bad_rows", 0, False),
+        ("bad_rows == 5", 5, False),
+        ("bad_rows != 5", 6, False),
+        ("mean_loss > 1", 9, False),
+        ("bad_rows > 5 or mean_loss > 1", 6, True),
+        ("bad_rows > 5 and mean_loss > 1", 6, False),
+        ("bad_rows > 5 and infinite_losses >= 0", 6, True),
+    ],
+)
+def test_early_decisions(condition, bad_rows, is_decided):
+    """A run stops early only for a count that is over already: no later row can make the condition false again."""
+    assert Gate(condition, GATE_NAMES).is_decided({"bad_rows": bad_rows, "infinite_losses": 0}) is is_decided
+
+
+def test_a_condition_knows_its_names():
+    """Each name once, in order, to be shown with its value."""
+    assert Gate("mean_loss > 1 or 2 < bad_rows or mean_loss < 0", GATE_NAMES).names == ["mean_loss", "bad_rows"]
