@@ -109,12 +109,13 @@ class ParquetSource:
         among: tuple[pa.Schema, int] | None = None,
     ) -> None:
         found = find_inputs(inputs, options.storage_options)
-        self.files = [open_file(path, options.storage_options) for path, _ in found]
+        self.files = [open_file(path, options.storage_options) for path in found.files]
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
         self.ways = Ways()
         self._options = options
-        folders = [folder for _, folder in found]
+        self.warnings = found.warnings
+        folders = found.folders
         self.folders = folders if mirrors and are_mirrored(folders) else []
         self._partitions = Partitions()
         if among is not None:

@@ -5,12 +5,15 @@ The only module that knows how names of files are chosen and that looks into fol
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import heapq
 import os
 import re
 import secrets
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -21,6 +24,7 @@ from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.file_names import composed, name_order
 from batchmax.partitions import folder_of
 from batchmax.stores import is_uri, store_of
+from batchmax.table_search import TableSearch
 
 FILE_ENDINGS = (".parquet", ".pq", ".parq")
 """What the path of a single output file ends in; any other path is a folder."""
@@ -29,6 +33,9 @@ FILE_ENDINGS = (".parquet", ".pq", ".parq")
 FILE = "file://"
 STREAM = "-"
 """Stands for stdin or stdout."""
+
+MOST_NAMED = 5
+"""Files that a warning names."""
 
 
 def refuse_stream(path: str) -> None:
@@ -62,55 +69,111 @@ def refuse_streams_and_stores(path: str) -> None:
         raise UsageError("this has to be on this machine", where=path, remedy="name a path of a file system")
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """The files that inputs name.
+
+    Attributes
+    ----------
+    files
+        Their paths, in the order to read them.
+    folders
+        For each file the folders named ``key=value`` that it is in, below the one that was given.
+    warnings
+        What to tell the user: files that were named more than once.
+    """
+
+    files: list[str]
+    folders: list[str]
+    warnings: list[str]
+
+
 def find_files(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str] = ()) -> list[str]:
     """Return the files that paths, folders and globs name; see :func:`find_inputs`."""
-    return [path for path, _ in find_inputs(inputs, storage)]
+    return find_inputs(inputs, storage).files
 
 
-def find_inputs(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str] = ()) -> list[tuple[str, str]]:
+def find_inputs(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str] = ()) -> Inputs:
     """Return the files that paths, folders and globs name, each folder and glob in bytewise order of paths.
 
-    Each comes with the folders named ``key=value`` that it is in, below the one that was given.
-
-    Folders are entered; what begins with ``_`` or ``.`` in them is skipped, as it is where a wildcard matches it.
-    A file that a glob matches in several ways counts once.
+    Folders are entered, also through symbolic links; what begins with ``_`` or ``.`` in them is skipped, as it is where
+    a wildcard matches it. Each file is read once, whatever its names: two paths are one file if they have the same
+    device and inode (so hard links are), or the same URI.
 
     Raises
     ------
     DataError
-        Nothing is there, a folder without files, or one that cannot be listed.
+        Nothing is there, a folder without files, one that cannot be listed, or a name that is not UTF-8.
     UsageError
-        No input is given, or one that is no path but a stream or a URI.
+        No input is given, one that is no path but a stream, or one in a table of Delta Lake, Iceberg or the like.
     """
     found: list[tuple[str, str]] = []
+    tables = TableSearch()
     for given in inputs:
         text = local_path(os.fspath(given))
         refuse_stream(text)
         if is_uri(text):
-            found += _stored_files(text, storage)
+            found += _stored_files(text, storage, tables)
             continue
-        path = Path(text)
-        if path.is_dir():
-            files = _files_below(text)
-            if not files:
-                raise DataError(
-                    "the folder holds no Parquet files", where=text, remedy=f"look: ls -a {shlex.quote(text)}"
-                )
-            found += [(file, folder_of(file, text)) for file in files]
-        elif path.exists():
-            found.append((text, ""))
-        elif glob.has_magic(text):
-            matching = _matching_files(text)
-            if not matching:
-                remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
-                raise DataError("nothing matches this pattern", where=text, remedy=remedy)
-            found += matching
-        else:
-            remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
-            raise DataError("no such file or folder", where=text, remedy=remedy)
+        files = _local_files(text)
+        for file, _ in files:
+            _refuse_other_encodings(file)
+        tables.refuse_local(text, [file for file, _ in files])
+        found += files
     if not found:
         raise UsageError("no input is given", remedy="name a file, a folder or a quoted glob")
-    return found
+    return _each_once(found)
+
+
+def _local_files(text: str) -> list[tuple[str, str]]:
+    """Return the files that a path or a glob means, with their folders ``key=value``."""
+    path = Path(text)
+    if path.is_dir():
+        files = _files_below(text)
+        if not files:
+            raise DataError("the folder holds no Parquet files", where=text, remedy=f"look: ls -a {shlex.quote(text)}")
+        return [(file, folder_of(file, text)) for file in files]
+    if os.path.lexists(text):
+        return [(text, "")]
+    what = "no such file or folder"
+    if glob.has_magic(text):
+        matching = _matching_files(text)
+        if matching:
+            return matching
+        what = "nothing matches this pattern"
+    remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
+    raise DataError(what, where=text, remedy=remedy)
+
+
+def _each_once(found: Sequence[tuple[str, str]]) -> Inputs:
+    """Return files without those that are there under another name already."""
+    first: dict[object, str] = {}
+    kept: list[tuple[str, str]] = []
+    again: list[str] = []
+    for path, folder in found:
+        number = path if is_uri(path) else _file_number(Path(path)) or path
+        if number not in first:
+            first[number] = path
+            kept.append((path, folder))
+        else:
+            again.append(path if first[number] == path else f"{path} (the same file as {first[number]})")
+    warnings = []
+    if again:
+        more = f" and {len(again) - MOST_NAMED:,} more" if len(again) > MOST_NAMED else ""
+        warnings.append(f"named more than once, and read once: {', '.join(again[:MOST_NAMED])}{more}")
+    return Inputs([path for path, _ in kept], [folder for _, folder in kept], warnings)
+
+
+def _refuse_other_encodings(path: str) -> None:
+    """Refuse a name that is not UTF-8: neither JSON nor an output could say where its rows are from."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            "the name is not valid UTF-8",
+            where=os.fsencode(path).decode("utf-8", "backslashreplace"),
+            remedy="rename it, or make a link to it under another name",
+        ) from None
 
 
 def is_file_path(out: str) -> bool:
@@ -173,12 +236,13 @@ def _file_number(path: Path) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-def _stored_files(uri: str, storage: Sequence[str]) -> list[tuple[str, str]]:
+def _stored_files(uri: str, storage: Sequence[str], tables: TableSearch) -> list[tuple[str, str]]:
     """Return what lies at a URI or below it, or matches it, with the folders named ``key=value``."""
     store = store_of(uri, storage)
     magic = [uri.index(sign) for sign in "*?[" if sign in uri]
     if not magic:
         if not uri.endswith("/") and store.found() is not None:
+            tables.refuse_stored(uri, store, [uri])
             return [(uri, "")]
         root, pattern = store.uri, None
     else:
@@ -193,6 +257,7 @@ def _stored_files(uri: str, storage: Sequence[str]) -> list[tuple[str, str]]:
     if not files:
         what = "nothing matches this pattern" if pattern else "there is no such object, and nothing below it"
         raise DataError(what, where=uri, remedy="look at what is there")
+    tables.refuse_stored(uri, store, files, root, names)
     return [(name, folder_of(name, root)) for name in files]
 
 
@@ -214,40 +279,99 @@ def _matching_files(pattern: str) -> list[tuple[str, str]]:
 
     Accents match however the pattern and the names encode them.
     """
+    first_sign = min(pattern.index(sign) for sign in "*?[" if sign in pattern)
+    root = pattern[: pattern.rfind("/", 0, first_sign) + 1]
     files: dict[str, str] = {}
-    for spelled in dict.fromkeys([pattern, composed(pattern), composed(pattern, "NFD")]):
-        root = spelled[: min(spelled.index(sign) for sign in "*?[" if sign in spelled)].rpartition("/")[0]
-        for file in _matches(spelled):
-            files.setdefault(file, folder_of(file, root))
+    for spelled in dict.fromkeys([root, composed(root), composed(root, "NFD")]):
+        for match in _matches(spelled, pattern[len(root) :].split("/")):
+            for file in _files_below(match) if os.path.isdir(match) else [match]:  # noqa: PTH112 - as it is spelled
+                name = file if root else file.removeprefix("./")
+                files.setdefault(name, folder_of(name, spelled.rstrip("/")))
     # Of the spellings of one file, one is kept; where both are files, both are.
     by_name: dict[str, list[str]] = {}
     for file in sorted(files, key=name_order):
         alike = by_name.setdefault(composed(file), [])
-        if not any(os.path.samefile(file, other) for other in alike):  # noqa: PTH121 - paths as they are spelled
+        if not any(os.path.samefile(file, other) for other in alike):  # noqa: PTH121 - as above
             alike.append(file)
     return [(file, files[file]) for alike in by_name.values() for file in alike]
 
 
-def _matches(pattern: str) -> Iterator[str]:
-    """Yield the files that a glob matches, or that are in a folder it matches; some may come several times."""
-    spelled = [part for part in Path(pattern).parts if part.startswith("_")]
-    for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - absolute patterns too
-        hidden = [part for part in Path(match).parts if part.startswith("_")]
-        if all(any(fnmatchcase(part, wanted) for wanted in spelled) for part in hidden):
-            yield from _files_below(match) if os.path.isdir(match) else [match]  # noqa: PTH112 - spelled as matched
+def _matches(folder: str, parts: Sequence[str]) -> Iterator[str]:
+    """Yield what the parts of a glob match in a folder; some paths may come several times."""
+    path = folder or "."
+    if not os.path.isdir(path):  # noqa: PTH112 - as it is spelled
+        return
+    if not any(parts):  # after the last part, and after a slash at the end
+        yield path
+        return
+    part, *others = parts
+    if part == "**" and any(others):
+        for below, _ in _tree(path):
+            yield from _matches(f"{below.rstrip('/')}/", others)
+    elif part == "**":
+        yield path
+    elif not glob.has_magic(part):
+        names = [part] if part.isascii() else [name for name in _names(path) if composed(name) == composed(part)]
+        for name in names:
+            yield from _at(f"{folder}{name}", others)
+    else:
+        for name in _names(path):
+            is_hidden = name.startswith(("_", ".")) and name[0] != part[0]
+            if not is_hidden and fnmatchcase(composed(name), composed(part)):
+                yield from _at(f"{folder}{name}", others)
+
+
+def _at(path: str, others: Sequence[str]) -> Iterator[str]:
+    """Yield a path that the parts of a glob match up to its last, or what the other parts match in it."""
+    if others:
+        yield from _matches(f"{path}/", others)
+    elif os.path.lexists(path):
+        yield path
+
+
+def _names(folder: str) -> list[str]:
+    """Return the names in a folder."""
+    with _listing(folder):
+        return sorted(os.listdir(folder), key=name_order)  # noqa: PTH208 - as it is spelled
 
 
 def _files_below(folder: str) -> list[str]:
-    def stop(error: OSError) -> None:
+    return sorted((file for _, files in _tree(folder) for file in files), key=name_order)
+
+
+def _tree(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield a folder and the folders below it, each once and with the paths of its files; links are followed."""
+    # A folder is reached through as few links as possible: first by its own path, and no path has too many links.
+    waiting = [(0, name_order(folder), folder)]
+    entered = set[tuple[int, int]]()
+    while waiting:
+        n_links, _, path = heapq.heappop(waiting)
+        number = _file_number(Path(path))
+        if number in entered:
+            continue
+        if number is not None:
+            entered.add(number)
+        files = []
+        with _listing(path), os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith(("_", ".")):
+                    continue
+                if entry.is_dir():
+                    heapq.heappush(waiting, (n_links + entry.is_symlink(), name_order(entry.path), entry.path))
+                else:
+                    files.append(entry.path)
+        yield path, files
+
+
+@contextlib.contextmanager
+def _listing(folder: str) -> Iterator[None]:
+    """Refuse a folder that cannot be listed: its rows must not be missing unnoticed."""
+    try:
+        yield
+    except OSError as error:
         where = str(error.filename or folder)
         remedy = f"look: ls -la {shlex.quote(where)}"
         raise DataError(f"the folder cannot be listed: {error.strerror}", where=where, remedy=remedy) from error
-
-    files = []
-    for root, folders, names in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not name.startswith(("_", "."))]
-        files += [os.path.join(root, name) for name in names if not name.startswith(("_", "."))]  # noqa: PTH118
-    return sorted(files, key=name_order)
 
 
 def _nearest_folder(path: Path) -> Path:

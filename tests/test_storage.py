@@ -56,8 +56,8 @@ def test_a_folder_is_its_files_in_bytewise_order(given):
 
 @pytest.mark.usefixtures("tree")
 def test_the_given_order_is_kept():
-    """Inputs are read as they are named, and each as often as it is named."""
-    assert find_files(["d/b.parquet", "d/a.parquet", "d/b.parquet"]) == ["d/b.parquet", "d/a.parquet", "d/b.parquet"]
+    """Inputs are read in the order in which they are named, and a file that is named again only the first time."""
+    assert find_files(["d/b.parquet", "d/a.parquet", "d/b.parquet"]) == ["d/b.parquet", "d/a.parquet"]
     assert find_files(["d/sub", "d/a.parquet"]) == ["d/sub/a.parquet", "d/a.parquet"]
 
 
