@@ -1,120 +1,149 @@
-"""Several files as one: whether they have the same columns and classes."""
+"""Several files as one: what must be the same in all of them, and in words what is not.
+
+Logits and labels must be in every file, and every file must have as many classes. Of what is carried through, a column
+may be missing, and a type may be another, as :mod:`batchmax.file_columns` has it.
+"""
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
+from batchmax.arrow import column_types, type_text
 from batchmax.columns import LogitsColumn, find_logits
-from batchmax.errors import DataError
+from batchmax.errors import UsageError
+from batchmax.file_columns import Union
 from batchmax.job import Job
 from batchmax.labels import find_classes
 from batchmax.options import ScoreOptions
 from batchmax.parquet_files import InputFile, about, arrow_schema
 
+ONE_BY_ONE = "score the files one by one"
+MOST_SAID = 10
+"""Columns that are not the same in all files, of which a line is said each."""
+
+FirstLength = Callable[[InputFile, LogitsColumn], int | None]
+"""Returns the length of the first row of logits of a file."""
+
+
+def own_logits(schema: pa.Schema, column: LogitsColumn, options: ScoreOptions) -> LogitsColumn | None:
+    """Return the logits of all files as they are in one of them; None if it lacks them, or some of them."""
+    types = column_types(schema)
+    if any(name not in types for name in column.names):
+        return None
+    if column.layout == "wide":
+        return column
+    return find_logits(schema, replace(options, logits=column.names[0]))
+
 
 def check_agreement(
-    files: Sequence[InputFile],
-    schema: pa.Schema,
-    job: Job,
-    options: ScoreOptions,
-    own: Collection[str],
-    first_length: Callable[[InputFile, LogitsColumn], int | None],
+    files: Sequence[InputFile], union: Union, job: Job, options: ScoreOptions, own: Collection[str], first: FirstLength
 ) -> None:
-    """Check that the files after the first have its columns, and as many classes.
+    """Check what must be the same in all files.
 
     Parameters
     ----------
-    files, schema
-        All files, and the columns that they are read with.
+    files, union
+        All files, and their columns.
     job, options
         What is computed of them, and as it was asked for.
     own
         Columns that are not in the files.
-    first_length
+    first
         Returns the length of the first row of logits of a file.
 
     Raises
     ------
-    DataError
-        Naming the file.
+    UsageError
+        Naming the file, and the one that it differs from.
     """
-    read = schema.names if options.rejects is not None else job.columns_read
-    first = {field.name: field.type for field in schema}
-    needed = dict.fromkeys(name if name in first else name.split(".")[0] for name in read)
-    for name in own:
-        needed.pop(name, None)
-    for file in files[1:]:
-        here_schema = arrow_schema(file)
-        counts = Counter(here_schema.names)
-        types = {field.name: field.type for field in here_schema}
+    needed = [name for name in _needed(union.schema, job, options) if name not in own]
+    for name in needed:
+        if name in union.conflicts:
+            conflict = union.conflicts[name]
+            kinds = type_text(conflict.other_kind), type_text(conflict.kind)
+            raise UsageError(
+                f"column {name!r} is {kinds[0]}, but {kinds[1]} in {conflict.file}, and no type has the values of both",
+                where=conflict.other_file,
+                remedy=_remedy(name, job),
+            )
+    _check_presence(files, job)
+    for file in files:
+        counts = Counter(file.schema.names)
         for name in needed:
             if counts[name] > 1:
-                raise DataError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
-            here, there = types.get(name), first.get(name)
-            if here is not None and there is not None and _reads_as(here, there):
-                continue
-            what = f"column {name!r} is {here}" if here is not None else f"there is no column {name!r}"
-            raise DataError(
-                f"{what}, but it is {there} in {files[0].path}",
-                where=file.path,
-                remedy=f"leave the column out: --exclude {shlex.quote(name)}, or name those to carry: --columns A,B"
-                if name in job.carried.names and (job.label is None or name != job.label.name)
-                else "score the files one by one",
-            )
-        _check_classes(file, here_schema, files[0].path, job, options, first_length)
+                raise UsageError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
+        _check_classes(file, files[0].path, job, options, first)
 
 
-def _check_classes(
-    file: InputFile,
-    schema: pa.Schema,
-    first: str,
-    job: Job,
-    options: ScoreOptions,
-    first_length: Callable[[InputFile, LogitsColumn], int | None],
-) -> None:
-    """Check that a file after the first has as many classes, under the same names."""
-    with about(file.path):
-        column = find_logits(schema, options)
-        classes, _ = find_classes(schema, options, column)
-    if column.names != job.logits.names:
-        raise DataError(
-            f"the logits are {column.why}, but {job.logits.why} in {first}",
-            where=file.path,
-            remedy="score the files one by one",
+def said_of(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]:
+    """Return in words what was read otherwise than it is in some files: for each column a line."""
+    lines = []
+    for one in differences[:MOST_SAID]:
+        types, missing = one["types"], one["missing"]
+        kinds = ", ".join(f"{name} in {count:,}" for name, count in types.items())
+        text = f"column {one['column']!r}: read as {one['type']}" + (
+            f" ({kinds})" if set(types) != {one["type"]} else ""
         )
-    length = column.n_classes or first_length(file, column)
+        lines.append(text + (f", null in the {missing:,} of {n_files:,} files without it" if missing else ""))
+    if len(differences) > MOST_SAID:
+        lines.append(f"and {len(differences) - MOST_SAID:,} more columns that are not the same in all files: --json")
+    return lines
+
+
+def _needed(schema: pa.Schema, job: Job, options: ScoreOptions) -> list[str]:
+    """Return the names of the columns that are read, of nested ones that of the whole."""
+    read = schema.names if options.rejects is not None else job.columns_read
+    names = set(schema.names)
+    return list(dict.fromkeys(name if name in names else name.split(".")[0] for name in read))
+
+
+def _check_presence(files: Sequence[InputFile], job: Job) -> None:
+    """Check that every file has what is computed on."""
+    wanted = dict.fromkeys(job.logits.names, "logits")
+    if job.label is not None:
+        wanted[job.label.name] = "label"
+    if job.options.bytes is not None:
+        wanted[job.options.bytes] = "bytes"
+    types = {id(file.schema): column_types(file.schema) for file in files if file.columns is not None}
+    for name, role in wanted.items():
+        having = next((file.path for file in files if name in types.get(id(file.schema), ())), "")
+        for file in files:
+            if file.columns is not None and name not in types[id(file.schema)]:
+                without = ", or do without labels: --label none" if role == "label" else ""
+                raise UsageError(
+                    f"there is no column {name!r}, which holds the {role} in {having}",
+                    where=file.path,
+                    remedy=f"leave the file out, add the column, or name another: --{role}{without}",
+                )
+
+
+def _check_classes(file: InputFile, first_path: str, job: Job, options: ScoreOptions, first: FirstLength) -> None:
+    """Check that a file has as many classes as the others, under the same names."""
+    with about(file.path):
+        column = own_logits(file.schema, job.logits, options)
+        assert column is not None  # noqa: S101 - every file has them
+        classes, _ = find_classes(arrow_schema(file), options, job.logits)
+    if file.path == first_path:
+        return
+    length = column.n_classes or first(file, column)
     if length not in {None, job.n_classes}:
-        raise DataError(
-            f"{length:,} classes, but {job.n_classes:,} in {first}",
-            where=file.path,
-            remedy="score the files one by one",
+        raise UsageError(
+            f"{length:,} classes, but {job.n_classes:,} in {first_path}", where=file.path, remedy=ONE_BY_ONE
         )
     if classes is not None and classes != job.classes:
-        raise DataError(
-            f"the classes have other names than in {first}",
-            where=file.path,
-            remedy="score the files one by one, or give the names with --classes",
+        what = "the classes have other names than in" if job.classes else "the classes have names, but none in"
+        raise UsageError(
+            f"{what} {first_path}", where=file.path, remedy=f"{ONE_BY_ONE}, or give the names with --classes"
         )
 
 
-def with_nulls(schema: pa.Schema, others: Iterable[pa.Schema]) -> pa.Schema:
-    """Return a schema in which a column that may have nulls in one of the others may have them."""
-    nullable = {field.name for other in others for field in other if field.nullable}
-    for number, field in enumerate(schema):
-        if not field.nullable and field.name in nullable:
-            schema = schema.set(number, field.with_nullable(True))
-    return schema
-
-
-def _reads_as(here: pa.DataType, there: pa.DataType) -> bool:
-    """Return whether two types differ in nothing but what their children are called, or whether those may be null."""
-    return _plain_text(here) == _plain_text(there)
-
-
-def _plain_text(kind: pa.DataType) -> str:
-    return re.sub(r"<(?:element|item|array_element|array): ", "<", str(kind).replace(" not null", ""))
+def _remedy(name: str, job: Job) -> str:
+    if name in job.carried.names and (job.label is None or name != job.label.name):
+        return f"leave the column out: --exclude {shlex.quote(name)}, or write it with one type"
+    return f"write it with one type, or {ONE_BY_ONE}"

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
 from batchmax.parquet import Demand, FooterError, NotAMatrix, ThriftError, TooLarge, even_bytes
-from batchmax.parquet_files import InputFile, OpenFile, arrow_schema
+from batchmax.parquet_files import InputFile, OpenFile
 
 IN_FLIGHT = 3
 """Batches in memory at a time: two that are read ahead, and one that is worked on."""
@@ -174,5 +174,5 @@ def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> I
         As :class:`Allowance`.
     """
     opened.need(group, ahead=False)
-    allowance = Allowance(file, opened.descriptor, group, arrow_schema(file), None, MOST_DECODED)
+    allowance = Allowance(file, opened.descriptor, group, file.schema, None, MOST_DECODED)
     yield from allowance.batches(opened.parquet, rows, None)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from batchmax import __version__, kernels
 from batchmax.calibrated import LARGEST_T, SMALLEST_T, scipy_optimize
 from batchmax.errors import DataError, UsageError
-from batchmax.loop import Progress
+from batchmax.loop import Progress, tell_of
 from batchmax.losses import Rows, softmax_rows
 from batchmax.metrics import Counts, Judged
 from batchmax.options import ScoreOptions, resolve_options
@@ -80,6 +80,7 @@ class Calibration:
     at_bound: bool = False
     classes: list[str] | None = None
     files: list[str] = field(default_factory=list)
+    unified: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -155,7 +156,12 @@ def calibrate(
     if method not in {"temperature", "vector"}:
         raise UsageError(f"{method!r} is no method", where="--method", remedy="choose temperature or vector")
     found = Calibration(
-        method=method, n_classes=data.n_classes, classes=data.classes, files=data.files, notes=data.notes
+        method=method,
+        n_classes=data.n_classes,
+        classes=data.classes,
+        files=data.files,
+        unified=data.unified,
+        notes=data.notes,
     )
     before = data.judged(bins)
     found.n_rows, found.n_fit, found.n_holdout = data.n_rows, data.n_fit, data.n_holdout
@@ -185,6 +191,7 @@ def calibrate(
     found.seconds = round(time.monotonic() - started, 3)
     for warning in found.warnings:
         progress.warn(warning)
+    found.warnings[:0] = data.warnings
     if file is not None:
         file.write(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
     return found
@@ -217,8 +224,8 @@ class _Data:
         if job.label is None or job.label.kind == "distribution":
             what = "there is no label column" if job.label is None else "labels that are distributions have no class"
             raise UsageError(what, where="--label", remedy="name a column of classes: --label NAME")
-        for note in job.notes:
-            progress.note(note)
+        tell_of(source, progress)
+        self.warnings, self.unified = list(source.warnings), list(source.unified)
         self.files = [file.path for file in source.files]
         self.notes = list(job.notes)
         self.n_classes = job.n_classes

@@ -100,6 +100,8 @@ def compare(
     for name, source in (("a", of_a), ("b", of_b)):
         for text in source.job.notes:
             progress.note(f"{name}: {text}")
+        for text in source.warnings:
+            progress.warn(f"{name}: {text}")
     pairs = Pairs(of_a, of_b, key, progress)
     with use_threads(options):
         for rows_of_a, rows_of_b in pairs:
@@ -109,6 +111,8 @@ def compare(
     found = Comparison(
         files_a=[file.path for file in of_a.files],
         files_b=[file.path for file in of_b.files],
+        unified_a=list(of_a.unified),
+        unified_b=list(of_b.unified),
         key=key,
         only_a=pairs.only_a,
         only_b=pairs.only_b,
@@ -121,6 +125,7 @@ def compare(
     found.seconds = round(time.monotonic() - started, 3)
     for text in found.warnings:
         progress.warn(text)
+    found.warnings[:0] = [f"{name}: {text}" for name, one in (("a", of_a), ("b", of_b)) for text in one.warnings]
     if gate is not None:
         found.judge(gate)
     return found

@@ -29,6 +29,8 @@ class Comparison:
     ----------
     files_a, files_b, key
         What was compared, and the column that paired the rows; None where their place did.
+    unified_a, unified_b
+        The columns that are not the same in all files, as in the summary of ``score``.
     n_rows, only_a, only_b, bad_rows
         Pairs that were looked at, rows without a partner, and pairs of which either row is bad: these are left out.
     n_judged
@@ -53,6 +55,8 @@ class Comparison:
 
     files_a: list[str] = field(default_factory=list)
     files_b: list[str] = field(default_factory=list)
+    unified_a: list[dict[str, Any]] = field(default_factory=list)
+    unified_b: list[dict[str, Any]] = field(default_factory=list)
     key: str | None = None
     n_rows: int = 0
     only_a: int = 0

@@ -18,7 +18,7 @@ from batchmax.columns import LogitsColumn, OutputLayout
 from batchmax.columns_out import matrix_columns, matrix_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.job import Job
-from batchmax.loop import BadRows, Progress, Result
+from batchmax.loop import BadRows, Progress, Result, tell_of
 from batchmax.matrices import read_matrix
 from batchmax.memory import Buffers
 from batchmax.options import Layout, ScoreOptions
@@ -77,8 +77,7 @@ def convert(
     job = replace(source.job, computed=pa.schema(fields), dtype=dtype, layout=cast("OutputLayout", layout))
     work = _Conversion(source, job, name)
     progress = progress or Progress()
-    for text in job.notes:
-        progress.note(text)
+    tell_of(source, progress)
     schema = output_schema(job, source, "convert")
     identity = job_identity(source, schema, options)
     if options.if_exists == "resume" and identity is not None:
@@ -103,6 +102,7 @@ def convert(
             bytes_read=source.size or 0,
             bytes_written=run.written,
             seconds=round(time.monotonic() - started, 3),
+            unified=list(source.unified),
             notes=list(job.notes),
             version=__version__,
         )
@@ -113,6 +113,7 @@ def convert(
         if done.published is None:
             run.stream(work, lambda: {SUMMARY_KEY: summary().lasting()})
             result = summary()
+            result.warnings[:0] = source.warnings  # not in the output: they name paths
         else:
             result = ScoreSummary.stored(done.published["summary"], [file.path for file in source.files])
         run.publish(result.as_dict())

@@ -18,7 +18,7 @@ from batchmax.errors import GateError, UsageError
 from batchmax.gates import NO_ROWS, Figure, Gate, figure, infinite_losses, without_loss
 from batchmax.groups import Groups
 from batchmax.judging import Judging
-from batchmax.loop import Progress
+from batchmax.loop import Progress, tell_of
 from batchmax.metric_tables import SCHEMA, metric_rows
 from batchmax.metrics import CONFIDENCE_BINS, LOSS_BINS, Counts, Judged
 from batchmax.option_values import names_of
@@ -92,6 +92,7 @@ class Evaluation:
     infinite_losses: int = 0
     status_counts: dict[str, int] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    unified: list[dict[str, Any]] = field(default_factory=list)
     bytes_read: int = 0
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
@@ -258,8 +259,7 @@ class _Evaluating:
             what = f"no top-k accuracy is computed for {self._counts.n_classes} classes"
             raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
         self._writes = write is not None
-        for note in self._source.job.notes:
-            self._progress.note(note)
+        tell_of(self._source, self._progress)
         if len(self._groups) == 1:
             self._groups[0].give = write
         # Counting takes one core, and the next rows' arithmetic all of them.
@@ -297,6 +297,7 @@ class _Evaluating:
             bytes_read=source.size or 0,
             seconds=round(time.monotonic() - self._started, 3),
             warnings=list(self._judging.doubts or ()),
+            unified=list(source.unified),
             notes=list(job.notes),
         )
         counts = self._counts
@@ -323,6 +324,7 @@ class _Evaluating:
             found.warnings.append(f"{rows}: their label's logit is -inf; so there is no mean loss")
         for warning in found.warnings:
             self._progress.warn(warning)
+        found.warnings[:0] = source.warnings
         return found
 
 

@@ -24,11 +24,10 @@ from batchmax.arrow import (
     plain_type,
     type_text,
     valid_rows,
-    without_views,
 )
 from batchmax.columns import close_match
 from batchmax.errors import DataError, UsageError
-from batchmax.parquet_files import InputFile, arrow_schema, reading
+from batchmax.parquet_files import InputFile, reading
 
 ROWS_READ = 1 << 16
 """Keys that are decoded at a time."""
@@ -111,7 +110,7 @@ def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_l
                 kept = None
         if kept is None and not rise:
             break
-    kind = comparable_type(arrow_schema(files[0]).field(name).type)
+    kind = comparable_type(files[0].schema_read.field(name).type)
     return Keys(rise, None if kept is None else pa.chunked_array(kept, kind))
 
 
@@ -206,9 +205,9 @@ def _batches(files: Sequence[InputFile], name: str, limit: int | None, memory_li
                 if left is not None and left <= 0:
                     return
                 opened.need(group, [name])
-                allowance = Allowance(file, descriptor, group, arrow_schema(file), [name], memory_limit)
+                allowance = Allowance(file, descriptor, group, file.schema, [name], memory_limit)
                 for batch in allowance.batches(parquet, ROWS_READ, [name]):
-                    array = plain_array(column_array(without_views(batch), name))[:left]
+                    array = plain_array(column_array(file.conform(batch, [name]), name))[:left]
                     if len(array):
                         yield array
                     if left is not None:

@@ -67,6 +67,14 @@ class Progress:
         """Say what looks wrong."""
 
 
+def tell_of(source: ParquetSource | StreamSource, progress: Progress) -> None:
+    """Say what was chosen of a source, and what looks wrong with how it was named."""
+    for text in source.job.notes:
+        progress.note(text)
+    for text in source.warnings:
+        progress.warn(text)
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """What a chunk became: rows, and those that were rejected.

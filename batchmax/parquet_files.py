@@ -15,9 +15,10 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchmax.arrow import schema_without_views
+from batchmax.arrow import schema_without_views, without_views
 from batchmax.arrow_errors import is_damage
 from batchmax.errors import BatchmaxError, DataError
+from batchmax.file_columns import FileColumns
 from batchmax.parquet import Footer, FooterError, NotAMatrix, ThriftError
 from batchmax.parquet.encoded import METADATA, place_of
 from batchmax.spool import AHEAD, Spool
@@ -37,7 +38,10 @@ Stamp = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class InputFile:
-    """One Parquet file of an input; of a store, with its store and the bytes of its footer."""
+    """One Parquet file of an input; of a store, with its store and the bytes of its footer.
+
+    ``columns`` is how its columns are read where it is one of several files; None where they are read as they are.
+    """
 
     path: str
     metadata: pq.FileMetaData
@@ -45,6 +49,27 @@ class InputFile:
     stamp: Stamp
     store: Store | None = None
     tail: bytes = b""
+    columns: FileColumns | None = None
+
+    def conform(self, batch: pa.RecordBatch, names: Collection[str] | None = None) -> pa.RecordBatch:
+        """Return a batch of the file with the columns of all files; see :meth:`FileColumns.conform`."""
+        batch = without_views(batch)
+        return batch if self.columns is None else self.columns.conform(batch, self.path, names)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the file itself, without its metadata where it is one of several files."""
+        return arrow_schema(self) if self.columns is None else self.columns.own
+
+    @property
+    def schema_read(self) -> pa.Schema:
+        """The columns that it is read with."""
+        return arrow_schema(self) if self.columns is None else self.columns.schema
+
+    @property
+    def recoded(self) -> frozenset[str]:
+        """The columns whose bytes are not those of an output: they are read as another type, or added."""
+        return frozenset() if self.columns is None else self.columns.recoded
 
     @cached_property
     def footer(self) -> Footer | None:

@@ -33,6 +33,11 @@ class Partitions:
     fields: tuple[pa.Field, ...] = ()
     values: tuple[tuple[int | str | None, ...], ...] = ()
 
+    def of(self, file: int) -> dict[str, int | str | None]:
+        """Return the values of the columns for one of the files."""
+        values = self.values[file] if self.fields else ()
+        return {field.name: value for field, value in zip(self.fields, values, strict=True)}
+
     def added(self, batch: pa.RecordBatch, file: int, names: Sequence[str] | None) -> pa.RecordBatch:
         """Return a batch of one of the files with the columns that are asked for (None for all)."""
         for field, value in zip(self.fields, self.values[file] if self.values else (), strict=True):
@@ -57,6 +62,11 @@ def partitions_of(folders: Sequence[str], taken: Sequence[str]) -> Partitions:
     columns = [_typed([one.get(key) for one in found]) for key in keys]
     fields = tuple(pa.field(key, kind) for key, (kind, _) in zip(keys, columns, strict=True))
     return Partitions(fields, tuple(zip(*(values for _, values in columns), strict=True)) if columns else ())
+
+
+def keys_of(folder: str) -> list[str]:
+    """Return the keys of a folder such as ``date=2026-11-20/hour=3``."""
+    return [_pair(segment)[0] for segment in folder.split("/") if "=" in segment]
 
 
 def are_mirrored(folders: Sequence[str]) -> bool:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.allowance import whole_batches
-from batchmax.arrow import without_views
 from batchmax.errors import DataError
 from batchmax.parquet_files import InputFile, reading
 
@@ -73,7 +72,7 @@ def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.Record
                 for batch in whole_batches(file, opened, number, batch_rows(group)):
                     while left and left[0] < at + batch.num_rows:
                         row = left.pop(0)
-                        yield row, without_views(batch.slice(row - at, 1))
+                        yield row, file.conform(batch.slice(row - at, 1))
                     at += batch.num_rows
                     if not left or left[0] >= end:
                         break

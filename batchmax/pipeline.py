@@ -25,7 +25,7 @@ from batchmax.gates import Gate
 from batchmax.ipc import OutgoingStream
 from batchmax.job import Job
 from batchmax.journal import Receipt
-from batchmax.loop import PROGRAM_BYTES, Progress, Result, check_memory, overlap
+from batchmax.loop import PROGRAM_BYTES, Progress, Result, check_memory, overlap, tell_of
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.parquet_files import pyarrow_only
@@ -119,11 +119,13 @@ def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dic
     new_bytes = sum(_width(field.type, job) for field in job.computed)
     return {
         "inputs": [file.path for file in source.files],
+        "unified": list(source.unified),
         "output": out,
         "n_rows": rows,
         "rows_done": 0 if identity is None or options.if_exists != "resume" else output.rows_done(identity, rows or 0),
         "n_classes": job.n_classes,
         "notes": list(job.notes),
+        "warnings": list(source.warnings),
         "parts": [{"name": part.name, "rows": part.rows} for part in parts] if not output.is_file else [],
         "schema": {field.name: str(field.type) for field in job.schema},
         "bytes_read": source.size,
@@ -183,6 +185,7 @@ class _Job:
             files=[file.path for file in self._source.files],
             bytes_read=self._source.size or 0,
             seconds=round(time.monotonic() - self._started, 3),
+            unified=list(self._source.unified),
             warnings=[*work.warnings, *work.late_warnings()],
             notes=list(self._job.notes),
             version=__version__,
@@ -207,8 +210,7 @@ class _FileJob(_Job):
             self._check_ray(out)
         self._out, self._rejects = open_outputs(self._source, out, options)
         self._schema = output_schema(self._job, self._source)
-        for text in self._job.notes:
-            progress.note(text)
+        tell_of(self._source, progress)
 
     def _check_ray(self, out: str) -> None:
         ray_engine.check_ray()
@@ -265,6 +267,7 @@ class _FileJob(_Job):
                 self._progress.detail(source.ways.text())
                 summary = self._summary()
                 summary.bytes_written = run.written
+                summary.warnings[:0] = source.warnings  # not in the output: they name paths
                 for text in self._work.late_warnings():
                     self._progress.warn(text)
             else:
@@ -339,8 +342,7 @@ class _StreamJob(_Job):
     def run(self) -> ScoreSummary:
         """Do it. After a failure the stream has no end."""
         source, job, options = self._source, self._job, self._job.options
-        for text in job.notes:
-            self._progress.note(text)
+        tell_of(source, self._progress)
         parts = plan_parts(source.group_rows(), source.row_bytes)
         self._progress.start(source.n_rows, None)
         outgoing = OutgoingStream(sys.stdout.buffer, output_schema(job, source))
@@ -366,6 +368,7 @@ class _StreamJob(_Job):
         outgoing.close()
         sys.stdout.buffer.flush()
         summary.bytes_written = outgoing.size
+        summary.warnings[:0] = source.warnings
         return summary
 
 

@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import pyarrow as pa
@@ -22,11 +22,12 @@ from batchmax.json_fields import JsonError, json_object, json_objects, parse_jso
 from batchmax.loop import Progress
 from batchmax.memory import usable_cores
 from batchmax.options import ScoreOptions
+from batchmax.partitions import Partitions
 from batchmax.plan import Part, plan_parts
 from batchmax.provenance import output_codecs, output_schema, output_split, plain_columns
 from batchmax.recipe import Recipe
 from batchmax.score_work import ScoreWork
-from batchmax.source import ParquetSource
+from batchmax.source import Among, ParquetSource
 from batchmax.stream_source import StreamSource
 from batchmax.threads import use_threads
 from batchmax.unfinished import PartFolder
@@ -39,11 +40,12 @@ OF_ONE_MACHINE = frozenset(
 
 @dataclass(frozen=True)
 class Input:
-    """One file of the input, and what tells that it is still the same."""
+    """One file of the input, what tells that it is still the same, and the values of columns that folders name."""
 
     path: str
     size: int
     footer_sha256: str
+    values: dict[str, int | str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ class Plan:
         }
         return cls(
             version=__version__,
-            inputs=tuple(Input(file.path, file.size, file.footer_digest()) for file in source.files),
+            inputs=tuple(
+                Input(file.path, file.size, file.footer_digest(), source.partitions.of(number))
+                for number, file in enumerate(source.files)
+            ),
             options=options,
             n_classes=job.n_classes,
             schema=_packed(source.schema),
@@ -189,7 +194,9 @@ def run_part(
     part = next(one for one in plan.parts if one.number == number)
     given = plan.inputs[part.file]
     options = replace(plan.score_options(threads, memory_limit), storage_options=tuple(storage))
-    source = ParquetSource([given.path], options, among=(_unpacked(plan.schema), plan.n_classes))
+    schema = _unpacked(plan.schema)
+    partitions = Partitions(tuple(map(schema.field, given.values)), (tuple(given.values.values()),))
+    source = ParquetSource([given.path], options, among=Among(schema, plan.n_classes, partitions))
     file = source.files[0]
     if (file.size, file.footer_digest()) != (given.size, given.footer_sha256):
         raise DataError("the file has changed since the job was planned", where=file.path, remedy="plan the job again")

@@ -19,8 +19,8 @@ from batchmax.commit import Output
 from batchmax.copying import Copying, Reading
 from batchmax.journal import Done, FileState, Journal, Receipt
 from batchmax.loop import Group, Progress, Result, Work, overlap
-from batchmax.parquet import FileSchema, Footer
-from batchmax.parquet_files import pyarrow_only
+from batchmax.parquet import FileSchema
+from batchmax.parquet_files import InputFile, pyarrow_only
 from batchmax.plan import Part
 from batchmax.provenance import rejects_schema
 from batchmax.row_groups import RowGroupEncoder
@@ -60,7 +60,7 @@ class Recipe:
         if done.position:
             work.restore(done.state)
         with contextlib.ExitStack() as stack:
-            encoder, reading = self._ways(workers, self.source.files[0].footer if self.source.files else None)
+            encoder, reading = self._ways(workers, self.source.files[0] if self.source.files else None)
             rejects = None
             if rejects_out is not None:
                 rejects = stack.enter_context(self._rejects_sink(rejects_out.file, workers, done.rejects))
@@ -80,9 +80,9 @@ class Recipe:
     ) -> Receipt:
         """Write the file of a part, and that of its rejected rows, and put them where finished parts are."""
         work.begin(part)
-        footer = self.source.files[part.file].footer if self.source.files else None
+        file = self.source.files[part.file] if self.source.files else None
         with contextlib.ExitStack() as stack:
-            encoder, reading = self._ways(workers, footer)
+            encoder, reading = self._ways(workers, file)
             path, rejects = out.making(part.name), None
             stack.callback(remove, path)
             if rejects_out is not None:
@@ -140,16 +140,17 @@ class Recipe:
 
         return overlap(chunks, work, write, self.progress, job.row_bytes, position)
 
-    def _ways(self, workers: ThreadPoolExecutor, like: Footer | None) -> tuple[RowGroupEncoder | None, Reading]:
+    def _ways(self, workers: ThreadPoolExecutor, like: InputFile | None) -> tuple[RowGroupEncoder | None, Reading]:
         """Return how row groups are encoded (None for pyarrow's way), and how the source is read.
 
-        ``like`` is the footer whose columns the carried ones are as.
+        ``like`` is the file whose columns the carried ones are stored as.
         """
         if pyarrow_only():
             return None, Reading(self.columns)
         options = self.source.job.options
         names = self.source.job.carried.names
-        schema = FileSchema(self.schema, like, names)
+        as_stored = [] if like is None else [name for name in names if name not in like.recoded]
+        schema = FileSchema(self.schema, None if like is None else like.footer, as_stored)
         encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)
         # Rows that are cut anew, or another codec, are encoded anew.
         copies = options.compression is None and options.row_group_size is None

@@ -21,7 +21,7 @@ from batchmax import __version__
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation import MOST_BINS, Evaluation, evaluate
 from batchmax.installation import missing_package
-from batchmax.loop import Progress
+from batchmax.loop import Progress, tell_of
 from batchmax.option_values import names_of
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import STATUS_NAMES
@@ -67,6 +67,7 @@ class Report:
     files: list[str] = field(default_factory=list)
     bytes_read: int = 0
     seconds: float = 0.0
+    unified: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     version: str = __version__
@@ -172,7 +173,8 @@ def report(
         files=[file.path for file in gathering.source.files],
         bytes_read=(gathering.source.size or 0) * (2 if gathering.evaluation else 1),
         seconds=round(time.monotonic() - started, 3),
-        warnings=list(found.warnings),
+        unified=list(gathering.source.unified),
+        warnings=list(found.warnings) if gathering.evaluation else list(gathering.source.warnings),
         notes=[*gathering.source.job.notes, *facts.notes],
     )
 
@@ -208,7 +210,9 @@ class _Gathering:
         self._worst = WorstRows(job, worst) if worst and job.label is not None else None
         self._pairs: Pairs | None = None
         passes = _Passes(progress, 1 if job.label is None else 2)
-        if job.label is not None:
+        if job.label is None:
+            tell_of(self.source, progress)
+        else:
             judging = replace(options, exclude=(), rejects=None, fail_if=None, top_k=None)
             self.evaluation = evaluate(src, judging, bins=bins, by=by, progress=passes)
             if self.evaluation.confusion is None and job.label.kind != "distribution":

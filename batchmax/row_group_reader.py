@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchmax.allowance import Allowance
-from batchmax.arrow import without_views
 from batchmax.chunks import MOST_CHUNK_BYTES, Chunk, Cut, Origin, Ways, plan_cut, regroup
 from batchmax.copying import Copier, Reading
 from batchmax.errors import DataError
@@ -52,18 +51,17 @@ class GroupReader:
 
     Parameters
     ----------
-    job, schema
-        What is computed, and the columns of the inputs.
+    job
+        What is computed.
     own
         Columns that are not in the files.
     ways
         Where it is counted how columns were read.
     """
 
-    def __init__(self, job: Job, schema: pa.Schema, own: Collection[str], ways: Ways) -> None:
+    def __init__(self, job: Job, own: Collection[str], ways: Ways) -> None:
         self.job = job
         self.ways = ways
-        self._schema = schema
         self._own = own
         self._limit = job.options.memory_limit
         self._unpacked: dict[str, int] = {}
@@ -151,7 +149,7 @@ class GroupReader:
         if isinstance(reader, SequenceReader):
             others = [name for name in how.columns or () if name not in job.logits.names]
             allowance = self._allowance(file, opened.descriptor, group, others)
-            batches = map(without_views, allowance.batches(opened.parquet, at_once, others))
+            batches = self._conformed(file, allowance.batches(opened.parquet, at_once, others), others)
             try:
                 for chunk in from_matrices(reader, batches, job, rows, cut):
                     yield chunk
@@ -165,7 +163,7 @@ class GroupReader:
         row_bytes = max(1, self.n_values(file, group) // max(rows, 1) * job.logits.dtype.itemsize)
         at_once = max(1, min(at_once, MOST_CHUNK_BYTES // row_bytes))
         allowance = self._allowance(file, opened.descriptor, group, how.columns)
-        batches = map(without_views, allowance.batches(opened.parquet, at_once, how.columns))
+        batches = self._conformed(file, allowance.batches(opened.parquet, at_once, how.columns), how.columns)
         yield from from_columns(batches, job, cut, position)
 
     def n_values(self, file: InputFile, group: int) -> int:
@@ -202,8 +200,12 @@ class GroupReader:
                 for batch in allowance.batches(parquet, cut.piece, others, use_threads=len(others) > 1):
                     logits = _matrix(batch.num_rows, self.job.n_classes, reader.dtype)
                     reader.read_into(logits)
+                    if logits.dtype != self.job.logits.dtype:
+                        wider = _matrix(batch.num_rows, self.job.n_classes, self.job.logits.dtype)
+                        np.copyto(wider, logits)
+                        logits = wider
                     logits.flags.writeable = False
-                    yield Chunk(without_views(batch), NOWHERE, logits=logits)
+                    yield Chunk(file.conform(batch, others), NOWHERE, logits=logits)
                     done += 1
             except NotAMatrix as error:
                 self.ways.refused(str(error))
@@ -214,7 +216,7 @@ class GroupReader:
         # Batches before the one that could not be read as a matrix are read again, but not given again.
         allowance = self._allowance(file, descriptor, group, how.columns, cut.group)
         for batch in itertools.islice(allowance.batches(parquet, cut.piece, how.columns), done, None):
-            yield Chunk(without_views(batch), NOWHERE)
+            yield Chunk(file.conform(batch, how.columns), NOWHERE)
 
     def _matrix_reader(
         self, file: InputFile, descriptor: int, group: int, how: Reading
@@ -249,12 +251,19 @@ class GroupReader:
         except (NotAMatrix, FooterError, ThriftError) as error:
             self.ways.refused(str(error))
             return None
-        return reader if reader.dtype == job.logits.dtype else None
+        if reader.dtype == job.logits.dtype or (job.nesting is None and reader.dtype == np.float32):
+            return reader
+        return None
 
     def _allowance(
         self, file: InputFile, descriptor: int, group: int, names: Sequence[str] | None, kept_rows: int | None = None
     ) -> Allowance:
-        return Allowance(file, descriptor, group, self._schema, names, self._limit, kept_rows)
+        return Allowance(file, descriptor, group, file.schema, names, self._limit, kept_rows)
+
+    def _conformed(
+        self, file: InputFile, batches: Iterator[pa.RecordBatch], names: Sequence[str] | None
+    ) -> Iterator[pa.RecordBatch]:
+        return (file.conform(batch, names) for batch in batches)
 
     def _cut(self, file: InputFile, metadata: pq.RowGroupMetaData) -> Cut:
         stored = metadata.total_byte_size // max(metadata.num_rows, 1)
@@ -287,7 +296,7 @@ class GroupReader:
             allowance = self._allowance(file, descriptor, group, names)
             batch = next(allowance.batches(parquet, max(rows, 1), names), None)
             if batch is not None:
-                return batch
+                return file.conform(batch, names)
         return None
 
 

@@ -11,12 +11,12 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from batchmax.agreement import check_agreement, with_nulls
+from batchmax.agreement import check_agreement, own_logits, said_of
 from batchmax.allowance import Allowance
 from batchmax.chunks import (
     MOST_ROW_GROUP_ROWS,
@@ -29,6 +29,7 @@ from batchmax.chunks import (
 from batchmax.columns import LogitsColumn, find_logits
 from batchmax.copying import Copier, Reading
 from batchmax.errors import DataError, UsageError
+from batchmax.file_columns import Union, conform_to, unite
 from batchmax.ipc import IncomingStream
 from batchmax.job import plan_scoring
 from batchmax.matrices import SparseVectorError, first_row_length
@@ -40,12 +41,12 @@ from batchmax.parquet import (
     first_inner_length,
 )
 from batchmax.parquet_files import InputFile, OpenFile, about, arrow_schema, open_file, pyarrow_only, reading
-from batchmax.partitions import Partitions, are_mirrored, partitions_of
+from batchmax.partitions import Partitions, are_mirrored, keys_of, partitions_of
 from batchmax.row_group_reader import GroupReader
 from batchmax.sequence_source import (
     sequence_runs,
 )
-from batchmax.storage import STREAM, find_inputs
+from batchmax.storage import STREAM, Inputs, find_inputs
 from batchmax.stream_source import StreamSource
 
 
@@ -80,6 +81,15 @@ def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> Pa
     return ParquetSource([os.fspath(path) for path in paths], options, mirrors=mirrors)
 
 
+@dataclass(frozen=True)
+class Among:
+    """What is known of several files: their columns, their number of classes, and the columns that folders name."""
+
+    schema: pa.Schema
+    n_classes: int
+    partitions: Partitions
+
+
 class ParquetSource:
     """Parquet files, one after another, as if they were one.
 
@@ -92,12 +102,18 @@ class ParquetSource:
     mirrors
         Whether folders named ``key=value`` become folders of the output, where they can, and not columns.
     among
-        The columns and the number of classes of the files among which these are; None if they are all there are.
+        What is known of all the files among which these are; None if they are all there are.
 
     Attributes
     ----------
     folders
         For each file the folder that the output has too; empty if it has none.
+    partitions
+        The columns that are in the folders of the files.
+    warnings
+        What to tell the user about the inputs.
+    unified
+        Which columns are not the same in all files, as JSON has it.
     """
 
     def __init__(
@@ -106,45 +122,84 @@ class ParquetSource:
         options: ScoreOptions,
         *,
         mirrors: bool = False,
-        among: tuple[pa.Schema, int] | None = None,
+        among: Among | None = None,
     ) -> None:
-        found = find_inputs(inputs, options.storage_options)
+        if among is None:
+            found = find_inputs(inputs, options.storage_options)
+        else:
+            found = Inputs(list(inputs), [""] * len(inputs), [])
         self.files = [open_file(path, options.storage_options) for path in found.files]
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
         self.ways = Ways()
-        self._options = options
         self.warnings = found.warnings
+        self.unified: list[dict[str, Any]] = []
+        self._options = options
         folders = found.folders
         self.folders = folders if mirrors and are_mirrored(folders) else []
-        self._partitions = Partitions()
+        self.partitions = Partitions()
         if among is not None:
-            self.schema = among[0]
-            self.job = plan_scoring(self.schema, options, among[1])
-            self._groups = GroupReader(self.job, self.schema, (), self.ways)
+            self._open_among(among)
             return
-        self.schema = with_nulls(arrow_schema(self.files[0]), [arrow_schema(file) for file in self.files[1:]])
+        schemas = [arrow_schema(file) for file in self.files]
+        union = unite(found.files, schemas)
+        pairs = zip(self.files, union.files, strict=True)
+        self.files = [replace(file, columns=columns) for file, columns in pairs]
+        self.schema = union.schema
         if not self.folders:
-            self._partitions = partitions_of(folders, self.schema.names)
-            for field in self._partitions.fields:
-                self.schema = self.schema.append(field)
+            self._name_partitions(folders)
         with about(self.files[0].path):
             column = find_logits(self.schema, options)
             length = None
             if column.n_classes is None:
-                lengths = (self._first_length(file, column) for file in self.files)
+                lengths = (self._own_length(file, column) for file in self.files)
                 length = next((found for found in lengths if found), None)
             self.job = plan_scoring(self.schema, options, length)
-        own = self._partitions.names
-        check_agreement(self.files, self.schema, self.job, options, own, self._first_length)
-        self._groups = GroupReader(self.job, self.schema, own, self.ways)
+        own = self.partitions.names
+        check_agreement(self.files, union, self.job, options, own, self._first_length)
+        self._say(union)
+        self._groups = GroupReader(self.job, own, self.ways)
+
+    def _open_among(self, among: Among) -> None:
+        """Read the files with the columns of all those among which they are."""
+        self.schema, self.partitions = among.schema, among.partitions
+        self.job = plan_scoring(among.schema, self._options, among.n_classes)
+        stored = pa.schema([field for field in among.schema if field.name not in self.partitions.names])
+        self.files = [replace(file, columns=conform_to(stored, arrow_schema(file))) for file in self.files]
+        self._groups = GroupReader(self.job, self.partitions.names, self.ways)
+
+    def _say(self, union: Union) -> None:
+        """Say how many files were read, and what is not the same in all of them."""
+        n_files = len(self.files)
+        if n_files == 1:
+            return
+        read = self.schema.names if self._options.rejects is not None else self.job.columns_read
+        tops = {name.split(".")[0] for name in read}
+        self.unified = union.differences({*read, *tops})
+        notes = (f"files: {n_files:,}", *said_of(self.unified, n_files))
+        self.job = replace(self.job, notes=(*self.job.notes, *notes))
+
+    def _name_partitions(self, folders: Sequence[str]) -> None:
+        """Make columns of the folders ``key=value``, but of keys that are columns of the files."""
+        for file, folder in zip(self.files, folders, strict=True):
+            for key in keys_of(folder):
+                if file.columns is not None and key in file.columns.added:
+                    having = next(one.path for one in self.files if key in one.schema.names)
+                    raise UsageError(
+                        f"{key!r} is a folder of this file, and a column of {having}",
+                        where=file.path,
+                        remedy="write the column into all files, or into none",
+                    )
+        self.partitions = partitions_of(folders, self.schema.names)
+        for field in self.partitions.fields:
+            self.schema = self.schema.append(field)
 
     def row(self, number: int) -> tuple[str, pa.RecordBatch]:
         """Return the file and the batch of one row, counted from 0 over all files."""
         left = number
         for index, file in enumerate(self.files):
             if 0 <= left < file.metadata.num_rows:
-                return file.path, self._partitions.added(self._one_row(file, left), index, None)
+                return file.path, self.partitions.added(self._one_row(file, left), index, None)
             left -= file.metadata.num_rows
         raise UsageError(
             f"row {number:,} is not one of the {self.n_rows:,} rows", where="--row", remedy="rows count from 0"
@@ -192,7 +247,8 @@ class ParquetSource:
             parquet, descriptor = opened.parquet, opened.descriptor
             copier = None
             if how.copying is not None and file.footer is not None:
-                copier = Copier(descriptor, file.footer, how.copying, self.ways, self._options.memory_limit // 4)
+                copying = replace(how.copying, names=[name for name in how.copying.names if name not in file.recoded])
+                copier = Copier(descriptor, file.footer, copying, self.ways, self._options.memory_limit // 4)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = parquet.metadata.row_group(group).num_rows
@@ -203,15 +259,20 @@ class ParquetSource:
 
     def _stored(self, how: Reading) -> Reading:
         """Return how to read what is in files."""
-        names = self._partitions.names
+        names = self.partitions.names
         if how.columns is None or not names:
             return how
         return replace(how, columns=[name for name in how.columns if name not in names])
 
     def _with_partitions(self, chunk: Chunk, file: int, how: Reading) -> Chunk:
-        if not self._partitions.fields:
+        if not self.partitions.fields:
             return chunk
-        return replace(chunk, batch=self._partitions.added(chunk.batch, file, how.columns))
+        return replace(chunk, batch=self.partitions.added(chunk.batch, file, how.columns))
+
+    def _own_length(self, file: InputFile, column: LogitsColumn) -> int | None:
+        """Return the number of classes of a file: by its schema, or of its first row; None without rows or logits."""
+        found = own_logits(file.schema, column, self._options)
+        return None if found is None else found.n_classes or self._first_length(file, found)
 
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
         with reading(file.path), file.opened() as opened:
@@ -225,7 +286,7 @@ class ParquetSource:
 
             def batches(group: int) -> Iterator[pa.RecordBatch]:
                 opened.need(group, column.names, ahead=False)
-                allowance = Allowance(file, descriptor, group, self.schema, column.names, self._options.memory_limit)
+                allowance = Allowance(file, descriptor, group, file.schema, column.names, self._options.memory_limit)
                 return allowance.batches(parquet, at_once, list(column.names), use_threads=False)
 
             for batch in itertools.chain.from_iterable(map(batches, range(parquet.num_row_groups))):
@@ -263,9 +324,9 @@ class ParquetSource:
                     row -= rows
                     continue
                 opened.need(group, ahead=False)
-                allowance = Allowance(file, descriptor, group, self.schema, None, self._options.memory_limit)
+                allowance = Allowance(file, descriptor, group, file.schema, None, self._options.memory_limit)
                 for batch in allowance.batches(parquet, min(rows, 1024), None):
                     if row < batch.num_rows:
-                        return batch.slice(row, 1)
+                        return file.conform(batch.slice(row, 1))
                     row -= batch.num_rows
         raise IndexError(row)

@@ -17,6 +17,7 @@ from batchmax.job import plan_scoring
 from batchmax.matrices import first_row_length
 from batchmax.options import ScoreOptions
 from batchmax.parquet_files import InputFile
+from batchmax.partitions import Partitions
 from batchmax.sequence_source import TokenCut, after, from_columns, regrouped
 
 
@@ -25,6 +26,9 @@ class StreamSource:
 
     files: list[InputFile]
     folders: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    unified: Sequence[dict[str, Any]] = ()
+    partitions = Partitions()
 
     def __init__(self, stream: Any, options: ScoreOptions) -> None:
         # Through the C interface an error would come as a text.

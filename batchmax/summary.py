@@ -149,6 +149,9 @@ class ScoreSummary:
 
     Where rows are sequences, every figure is one of tokens, but ``n_rows``, ``bad_rows``, ``bad_rate`` and
     ``status_counts``; ``n_tokens`` are those with a loss. Otherwise what is said of tokens is not there.
+
+    ``unified`` are the columns that are not the same in all files: each with the type that it was read as, in how many
+    files it has which type, and in how many it is missing.
     """
 
     n_rows: int = 0
@@ -166,6 +169,7 @@ class ScoreSummary:
     bits_per_byte: float | None = None
     token_status_counts: dict[str, int] | None = None
     files: list[str] = field(default_factory=list)
+    unified: list[dict[str, Any]] = field(default_factory=list)
     bytes_read: int = 0
     bytes_written: int = 0
     seconds: float = 0.0

@@ -16,7 +16,7 @@ from batchmax.columns_out import pred_column
 from batchmax.errors import UsageError
 from batchmax.job import Job
 from batchmax.largest import Largest, decoded_type, taken
-from batchmax.loop import Progress
+from batchmax.loop import Progress, tell_of
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import LAST_WITHOUT_LOSS
 from batchmax.passes import OWN_PREFIX, Seen, columns_of_score, open_rows, rows_of
@@ -86,6 +86,8 @@ def worst_rows(
     source = open_rows(src, options)
     if source.job.label is None:
         raise _no_labels()
+    progress = progress or Progress()
+    tell_of(source, progress)
     rows = WorstRows(source.job, n)
     for seen in rows_of(source, progress):
         rows.add(seen)

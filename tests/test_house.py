@@ -53,6 +53,8 @@ FLOORS = [
     {"picked_rows", "keys"},
     {"chunks", "allowance"},
     {"parquet_files"},
+    {"file_columns"},
+    {"type_union"},
     {"text_files"},
     {"storage"},
     {"table_search"},
