@@ -186,6 +186,7 @@ def test_equal_columns_are_still_copied(files):
 def run_parts(inputs, folder):
     """Make every part of a plan that went through JSON, each by itself, and return the rows."""
     plan = Plan.from_json(Plan.of(ParquetSource(inputs, score_options())).to_json())
+    Path(folder).mkdir()
     parts = PartFolder(Path(folder))
     parts.make_room()
     for part in plan.parts:
