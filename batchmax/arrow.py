@@ -147,21 +147,6 @@ def valid_rows(array: pa.Array) -> NDArray[np.bool_]:
     return np.unpackbits(packed, count=bits.offset + len(bits), bitorder="little")[bits.offset :].view(np.bool_)
 
 
-def schema_without_views(schema: pa.Schema) -> pa.Schema:
-    """Return a schema with text and bytes in place of views of them, which Arrow cannot filter, nor write in full."""
-    return pa.schema([field.with_type(_type_without_views(field.type)) for field in schema], schema.metadata)
-
-
-def without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch of the schema that :func:`schema_without_views` gives for it."""
-    schema = schema_without_views(batch.schema)
-    if schema.equals(batch.schema):
-        return batch
-    return pa.RecordBatch.from_arrays(
-        [_cast(column, field.type) for column, field in zip(batch.columns, schema, strict=True)], schema=schema
-    )
-
-
 def _field(array: pa.Array, name: str) -> pa.Array | None:
     if not pa.types.is_struct(array.type):
         return None
@@ -173,28 +158,3 @@ def _field(array: pa.Array, name: str) -> pa.Array | None:
             if found is not None:
                 return found
     return None
-
-
-def _type_without_views(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_string_view(kind):
-        return pa.large_string()
-    if pa.types.is_binary_view(kind):
-        return pa.large_binary()
-    if pa.types.is_dictionary(kind):
-        return pa.dictionary(kind.index_type, _type_without_views(kind.value_type), kind.ordered)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
-        return make(kind.value_field.with_type(_type_without_views(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_type_without_views(field.type)) for field in kind])
-    return kind
-
-
-def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    if array.type == kind:
-        return array
-    if pa.types.is_dictionary(kind):
-        return pa.DictionaryArray.from_arrays(
-            array.indices, array.dictionary.cast(kind.value_type), ordered=kind.ordered
-        )
-    return array.cast(kind)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax import kernels
+from batchmax.arrow_batches import check_batch, check_schema, decoded_batch, decoded_schema
 from batchmax.bad_rows import bad_row, describe_bad_row
 from batchmax.columns import find_logits
 from batchmax.errors import UsageError
@@ -37,6 +38,8 @@ def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -
     ------
     UsageError
         An option or column that cannot be, or something else than a batch.
+    DataError
+        A batch that is not valid, such as one whose offsets point outside of its values.
     BadRowError
         A bad row, unless ``on_bad_row`` says otherwise.
 
@@ -56,6 +59,11 @@ def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -
     for option, value in (("--rejects", options.rejects), ("--fail-if", options.fail_if)):
         if value is not None:
             raise UsageError("one batch cannot do that", where=option, remedy="leave it out, or use score")
+    if isinstance(batch, pa.Table):
+        schema = decoded_schema(batch.schema)
+        batch = pa.Table.from_batches([_checked(piece) for piece in batch.to_batches()], schema)
+    else:
+        batch = _checked(batch)
     pieces = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
     logits = find_logits(batch.schema, options)
     lengths = (first_row_length(piece, logits) for piece in pieces)
@@ -69,6 +77,12 @@ def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -
         scored.append(score_planned(piece, job, first_row))
         first_row += piece.num_rows
     return pa.Table.from_batches(scored, job.schema)
+
+
+def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
+    check_schema(batch.schema, "the batch")
+    check_batch(batch, "the batch")
+    return decoded_batch(batch)
 
 
 def score_planned(

@@ -82,7 +82,7 @@ class Groups:
         if pa.types.is_nested(plain) or pa.types.is_interval(plain):
             raise UsageError(f"column {name!r} holds {kind}", where="--by", remedy="name one of plain values")
         self.name = name
-        self._kind = _without_view(plain)
+        self._kind = _grouped_type(plain)
         self._key_kind = next((key for is_kind, key in AS_INTEGERS if is_kind(plain)), self._kind)
         self.schema = pa.schema([pa.field(name, self._kind), *FIELDS])
         self.given = 0
@@ -223,9 +223,12 @@ class Groups:
         return texts
 
 
-def _without_view(kind: pa.DataType) -> pa.DataType:
+def _grouped_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type whose values are grouped: Arrow doesn't look up views and small decimals."""
     if pa.types.is_string_view(kind):
         return pa.large_string()
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
     return pa.large_binary() if pa.types.is_binary_view(kind) else kind
 
 

@@ -1,13 +1,16 @@
 """Arrow IPC streams through pipes: one comes in, one goes out.
 
 A stream that was cut off looks whole to Arrow's readers if it was cut between two batches. So what comes in must end
-with the marker that ends a stream, and what goes out has it only when everything was written.
+with the marker that ends a stream, and what goes out has it only when everything was written. Messages that come in are
+checked before Arrow decodes them (:mod:`batchmax.ipc_messages`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
+import select
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -15,38 +18,46 @@ import pyarrow as pa
 
 from batchmax.arrow_errors import is_damage
 from batchmax.errors import DataError
+from batchmax.ipc_messages import CONTINUATION, MessageError, MessageStream
 
-END = b"\xff\xff\xff\xff\0\0\0\0"
-"""What ends a stream."""
+END = CONTINUATION + bytes(4)
+"""The marker that ends a stream."""
+
+MIB = 1 << 20
+MOST_MESSAGE = 1 << 30
+"""Bytes of a message where no limit is given."""
 
 _REMEDY = "write one with Arrow: pyarrow.ipc.new_stream, Polars' write_ipc_stream, DuckDB's COPY … (FORMAT arrows)"
 
 
-_LOOK = "look at what the command before this one said"
+_LOOK = "look at the messages of the command that wrote it"
 
 
 class IncomingStream:
-    """A stream that is read as it comes, once.
+    """A stream that is read once, as it comes.
 
     Parameters
     ----------
     stream
-        Of bytes; only ever read on.
+        Of bytes; only ever read forwards.
     name
         What errors call it.
+    limit
+        Bytes that a message may take, as it is and decompressed.
 
     Raises
     ------
     DataError
-        It is no Arrow stream, damaged, or ends before its end.
+        It is not an Arrow stream, is damaged, ends before its end, or a batch takes more memory than the limit.
     """
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str, limit: int = MOST_MESSAGE) -> None:
         self._name = name
         self._has_begun = False
-        self._bytes = _Remembering(stream)
+        self._stream = stream
+        self._messages = MessageStream(stream, limit)
         with self._reading():
-            self._reader = pa.ipc.open_stream(self._bytes)
+            self._reader = pa.ipc.open_stream(self._messages)
         self.schema: pa.Schema = self._reader.schema
         self._has_begun = True
 
@@ -59,27 +70,46 @@ class IncomingStream:
                 except StopIteration:
                     break
             yield batch
-        if self._bytes.last != END:
+        if not self._messages.has_ended:
+            raise DataError("the stream ends before its end marker: it was cut off", where=self._name, remedy=_LOOK)
+        if _has_more(self._stream):
             raise DataError(
-                "the stream ends in the middle: whoever wrote it did not finish",
+                "there is more after the end of the stream: only the first of several streams would be read",
                 where=self._name,
-                remedy=_LOOK,
+                remedy="write all batches as one stream, or run the command once for each stream",
             )
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         try:
             yield
+        except MessageError as error:
+            raise self._damage(error.what, error) from error
         except (pa.ArrowException, OSError) as error:
             if not is_damage(error):
                 raise
-            if not self._bytes.last:
-                raise DataError("nothing came", where=self._name, remedy=_REMEDY) from error
-            text = " ".join(str(error).split())
-            what = f"the stream is damaged, or ends in the middle: {text}"
-            if not self._has_begun:
-                raise DataError(f"is no Arrow IPC stream: {text}", where=self._name, remedy=_REMEDY) from error
-            raise DataError(what, where=self._name, remedy=_LOOK) from error
+            raise self._damage(" ".join(str(error).split()), error) from error
+
+    def _damage(self, what: str, error: Exception) -> DataError:
+        if self._messages.is_empty:
+            return DataError("stdin is empty", where=self._name, remedy=_REMEDY)
+        if not self._has_begun:
+            return DataError(f"not an Arrow IPC stream: {what}", where=self._name, remedy=_REMEDY)
+        where, needed = (error.where, error.needed) if isinstance(error, MessageError) else ("", 0)
+        where = f"{self._name}: {where}" if where else self._name
+        if needed:
+            remedy = f"write smaller batches, or allow more: --memory-limit {math.ceil(needed / MIB)}MiB"
+            return DataError(what, where=where, remedy=remedy)
+        return DataError(f"the stream is damaged or cut off: {what}", where=where, remedy=_LOOK)
+
+
+def _has_more(stream: BinaryIO) -> bool:
+    """Return whether there are bytes that can be read now; never wait for them, for the pipe may stay open."""
+    try:
+        ready = select.select([stream], [], [], 0)[0]
+    except (OSError, ValueError):
+        return bool(stream.read(1))  # not a file of the system's
+    return bool(ready and stream.read(1))
 
 
 class OutgoingStream:
@@ -118,22 +148,6 @@ class OutgoingStream:
     def close(self) -> None:
         """End the stream. Without this its readers know that it is not whole."""
         self._writer.close()
-
-
-class _Remembering(io.RawIOBase):
-    """Reads on, and remembers the last bytes."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.last = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self.last = (self.last + data[-len(END) :])[-len(END) :]
-        return data
 
 
 class _Counting(io.RawIOBase):

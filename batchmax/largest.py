@@ -29,7 +29,7 @@ class Largest:
     """
 
     def __init__(self, n: int, schema: pa.Schema, limit: int) -> None:
-        self.table: pa.Table = schema.empty_table()
+        self.table = pa.Table.from_batches([], schema)
         self._values: NDArray[np.float64] = np.empty(0)
         self._n = n
         self._limit = limit

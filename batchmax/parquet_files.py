@@ -15,7 +15,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchmax.arrow import schema_without_views, without_views
+from batchmax.arrow_batches import decoded_batch, decoded_schema
 from batchmax.arrow_errors import is_damage
 from batchmax.errors import BatchmaxError, DataError
 from batchmax.file_columns import FileColumns
@@ -53,7 +53,7 @@ class InputFile:
 
     def conform(self, batch: pa.RecordBatch, names: Collection[str] | None = None) -> pa.RecordBatch:
         """Return a batch of the file with the columns of all files; see :meth:`FileColumns.conform`."""
-        batch = without_views(batch)
+        batch = decoded_batch(batch)
         return batch if self.columns is None else self.columns.conform(batch, self.path, names)
 
     @property
@@ -259,7 +259,7 @@ def _stamp(info: os.stat_result) -> Stamp:
 def arrow_schema(file: InputFile) -> pa.Schema:
     """Return the columns of a file as they are read."""
     with reading(file.path):
-        return schema_without_views(file.metadata.schema.to_arrow_schema())
+        return decoded_schema(file.metadata.schema.to_arrow_schema())
 
 
 def _parquet_file(path: str, metadata: pq.FileMetaData) -> pq.ParquetFile:

@@ -153,6 +153,11 @@ def shown_value(value: pa.Scalar) -> str:
         return shown_value(value.value)
     if pa.types.is_dictionary(kind):
         return shown_value(value.dictionary[value.index.as_py()])
+    if pa.types.is_union(kind):
+        return shown_value(value.value)
+    if pa.types.is_interval(kind):
+        months, days, nanoseconds = value.as_py()
+        return printable(f"{months:,} months, {days:,} days, {nanoseconds:,} nanoseconds")
     if pa.types.is_struct(kind):
         inside = ", ".join(
             f"{field.name}: {shown_value(value[at])}" for at, field in enumerate(islice(kind, MOST_ITEMS))

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from batchmax.arrow_batches import check_parquet_types
 from batchmax.commit import Output
 from batchmax.errors import OutputError, UsageError
 from batchmax.file_names import folded
@@ -126,9 +127,11 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
     OutputError
         One of them is an input, or there already and may not be replaced.
     UsageError
-        They are not of a kind, or one path, or the job will not fit into the memory it may use.
+        They are not of a kind, or one path, or a column cannot be written, or the job will not fit into the memory it
+        may use.
     """
     check_memory(source)
+    check_parquet_types(source.job.carried if options.rejects is None else source.schema)
     gated = options.fail_if is not None
     inputs = [file.path for file in source.files]
     for path in (out, options.rejects):

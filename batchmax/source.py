@@ -76,8 +76,8 @@ def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> Pa
         if not isinstance(path, str | os.PathLike):
             raise UsageError(f"{type(path).__name__} is no path", remedy="give paths as text, or a table")
     if paths == [STREAM]:
-        incoming = IncomingStream(sys.stdin.buffer, STREAM)
-        return StreamSource(pa.RecordBatchReader.from_batches(incoming.schema, incoming), options)
+        incoming = IncomingStream(sys.stdin.buffer, STREAM, options.memory_limit)
+        return StreamSource(pa.RecordBatchReader.from_batches(incoming.schema, incoming), options, STREAM)
     return ParquetSource([os.fspath(path) for path in paths], options, mirrors=mirrors)
 
 

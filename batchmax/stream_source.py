@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -9,10 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchmax.arrow import schema_without_views, without_views
+from batchmax.arrow_batches import check_batch, check_schema, decoded_batches, decoded_schema
+from batchmax.arrow_errors import PARSING, is_damage
 from batchmax.chunks import Chunk, Origin, Part, Ways, plan_cut, regroup
 from batchmax.columns import find_logits
 from batchmax.copying import Reading
+from batchmax.errors import DataError
 from batchmax.job import plan_scoring
 from batchmax.matrices import first_row_length
 from batchmax.options import ScoreOptions
@@ -20,9 +23,29 @@ from batchmax.parquet_files import InputFile
 from batchmax.partitions import Partitions
 from batchmax.sequence_source import TokenCut, after, from_columns, regrouped
 
+MOST_DECODED_SHARE = 8
+"""The share of the memory limit that the plain values of views and runs may take at a time, as a divisor."""
+
 
 class StreamSource:
-    """An Arrow stream: a table, a data frame, a query's result, a reader."""
+    """An Arrow stream: a table, a data frame, the result of a query, a reader.
+
+    Parameters
+    ----------
+    stream
+        A reader of record batches, or an object with ``__arrow_c_stream__``.
+    options
+        How it is read.
+    name
+        What errors call it.
+
+    Raises
+    ------
+    DataError
+        The stream cannot be read, or its first batches are not valid.
+    UsageError
+        Columns that cannot be what they are asked to be.
+    """
 
     files: list[InputFile]
     folders: Sequence[str] = ()
@@ -30,22 +53,26 @@ class StreamSource:
     unified: Sequence[dict[str, Any]] = ()
     partitions = Partitions()
 
-    def __init__(self, stream: Any, options: ScoreOptions) -> None:
+    def __init__(self, stream: Any, options: ScoreOptions, name: str = "the stream") -> None:
         # Through the C interface an error would come as a text.
         is_reader = isinstance(stream, pa.RecordBatchReader)
-        self._reader = stream if is_reader else pa.RecordBatchReader.from_stream(stream)
+        with _reading(name):
+            reader = stream if is_reader else pa.RecordBatchReader.from_stream(stream)
+        check_schema(reader.schema, name)
+        self._batches = decoded_batches(_checked(reader, name), options.memory_limit // MOST_DECODED_SHARE)
         self.files = []
-        self.schema = schema_without_views(self._reader.schema)
+        self.schema = decoded_schema(reader.schema)
         self.n_rows: int | None = getattr(stream, "num_rows", None)
         self.size: int | None = None
         self.ways = Ways()
         self._options = options
-        self._read: list[pa.RecordBatch] = []
+        read: list[pa.RecordBatch] = []
         column = find_logits(self.schema, options)
         length = column.n_classes
-        while length is None and (batch := next(self._reader, None)) is not None:
-            self._read.append(batch)
+        while length is None and (batch := next(self._batches, None)) is not None:
+            read.append(batch)
             length = first_row_length(batch, column)
+        self._batches = itertools.chain(read, self._batches)
         self.job = plan_scoring(self.schema, options, length)
 
     def group_rows(self) -> list[list[int]]:
@@ -63,7 +90,7 @@ class StreamSource:
         if self.job.nesting is not None:
             return self._sequences()
         cut = plan_cut(self.job)
-        return regroup(self._batches(), cut.group, cut.piece)
+        return regroup(self._chunks(), cut.group, cut.piece)
 
     def memory_needed(self) -> int:
         """Return about how many bytes of memory a job on this stream takes besides what the program itself does."""
@@ -73,14 +100,46 @@ class StreamSource:
 
     def _sequences(self) -> Iterator[Chunk]:
         cut = TokenCut.of(self.job)
-        batches = map(without_views, itertools.chain(self._read, self._reader))
         position = 0, 0
-        for chunk in regrouped(from_columns(batches, self.job, cut, position), cut, whole=False):
+        for chunk in regrouped(from_columns(self._batches, self.job, cut, position), cut, whole=False):
             yield replace(chunk, origin=Origin("the stream", position[0], None))
             position = after(position, chunk)
 
-    def _batches(self) -> Iterator[Chunk]:
+    def _chunks(self) -> Iterator[Chunk]:
         first_row = 0
-        for batch in itertools.chain(self._read, self._reader):
-            yield Chunk(without_views(batch), Origin("the stream", first_row, None))
+        for batch in self._batches:
+            yield Chunk(batch, Origin("the stream", first_row, None))
             first_row += batch.num_rows
+
+
+def _checked(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a stream after checking each of them.
+
+    Raises
+    ------
+    DataError
+        Naming the batch, counted from 0, and the column.
+    """
+    number = 0
+    while True:
+        where = f"{name}: batch {number:,}"
+        with _reading(where):
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+        check_batch(batch, where)
+        yield batch
+        number += 1
+
+
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Turn what Arrow says of a stream that is not valid into errors that name it."""
+    try:
+        yield
+    except PARSING as error:
+        if not is_damage(error):
+            raise
+        what = f"cannot be read: {' '.join(str(error).split())}"
+        raise DataError(what, where=where, remedy="look at the program that made it") from error

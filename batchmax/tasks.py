@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from batchmax.arrow_batches import check_batch
 from batchmax.batch_scoring import score_planned
 from batchmax.columns import find_logits
 from batchmax.errors import DataError, UsageError
@@ -91,12 +92,13 @@ def score_batches(
     BadRowError
         A bad row, unless ``on_bad_row`` says otherwise.
     DataError
-        A sparse vector.
+        A sparse vector, or a batch that is not valid.
     """
     options = replace(job.options, threads=threads)
     step = max(1, SLICE_BYTES // max(job.row_bytes, job.result_bytes))
     first_row = 0
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        check_batch(batch, f"batch {number:,} of {whole}" if whole is not None else "a batch")
         if job.nesting is not None:
             # Sequences are as long as they are; what they take is known of a batch.
             step = max(1, SLICE_BYTES // max(1, batch.nbytes // max(1, batch.num_rows)))

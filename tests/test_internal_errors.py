@@ -55,7 +55,7 @@ PLACES = [
     ("batchmax.row_group_reader._matrix", SCORE),
     ("batchmax.row_group_reader.GroupReader._cut", SCORE),
     ("batchmax.row_group_reader.GroupReader.n_values", SEQUENCES),
-    ("batchmax.row_group_reader.without_views", SCORE),
+    ("batchmax.parquet_files.decoded_batch", SCORE),
     ("batchmax.parquet_files.OpenFile.check_unchanged", SCORE),
     ("batchmax.parquet_files._parquet_file", SCORE),
     ("batchmax.source.ParquetSource._with_partitions", SCORE),
