@@ -80,7 +80,11 @@ def convert(
     tell_of(source, progress)
     schema = output_schema(job, source, "convert")
     identity = job_identity(source, schema, options)
-    if options.if_exists == "resume" and identity is not None:
+    if options.if_exists == "resume":
+        if identity is None:
+            raise UsageError(
+                "a run over a stream cannot be gone on with", where="--if-exists", remedy="write it into a file first"
+            )
         stored = output.settled(identity, max(file.stamp[3] for file in source.files))
         if stored is not None:
             return ScoreSummary.stored(stored, [file.path for file in source.files])
@@ -116,7 +120,7 @@ def convert(
             result.warnings[:0] = source.warnings  # not in the output: they name paths
         else:
             result = ScoreSummary.stored(done.published["summary"], [file.path for file in source.files])
-        run.publish(result.as_dict())
+        run.publish(result)
     return result
 
 

@@ -15,15 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.file_names import is_of_macos
+from batchmax.manifest import JOB_KEY, MANIFEST, PART, find_manifest, old_manifest_of, read_old_manifest
 from batchmax.sink import SUMMARY_KEY
 
 SUCCESS = "_SUCCESS"
-
-JOB_KEY = "batchmax"
-"""The metadata of a file that say which job made it."""
-
-MANIFEST_KEYS = {"n_rows", "status_counts", "version"}
-"""What every manifest says, whatever else: JSON without them is somebody else's."""
 
 
 def is_ours(path: Path, *, is_file: bool) -> bool:
@@ -36,37 +31,27 @@ def is_ours(path: Path, *, is_file: bool) -> bool:
     return bool(parts) and all(map(_is_our_file, parts))
 
 
-def is_manifest(path: Path) -> bool:
-    """Return whether a file is a manifest that batchmax wrote."""
-    return read_manifest(path) is not None
-
-
-def read_manifest(path: Path) -> dict[str, Any] | None:
-    """Return a manifest; None if it is not one that batchmax wrote."""
-    try:
-        return manifest_in(path.read_bytes()) if path.is_file() else None
-    except OSError:
-        return None
-
-
-def manifest_in(data: bytes) -> dict[str, Any] | None:
-    """Return the manifest that some bytes are; None if they are not one that batchmax wrote."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) and found.keys() >= MANIFEST_KEYS else None
-
-
 def job_of(path: Path, *, is_file: bool) -> dict[str, Any] | None:
     """Return which job made a finished output, None if it was not batchmax."""
     parts = [path] if is_file else sorted(part for part in files_in(path) if part.suffix == ".parquet")
     return _json_of(parts[0], JOB_KEY) if parts and is_ours(path, is_file=is_file) else None
 
 
-def summary_of(path: Path, manifest: Path | None) -> dict[str, Any] | None:
-    """Return the summary of a finished output: from a folder's manifest, or from the file itself."""
-    return _json_of(path, SUMMARY_KEY) if manifest is None else read_manifest(manifest)
+def summary_of(path: Path, *, is_file: bool) -> Mapping[str, Any] | None:
+    """Return the summary of a finished output: from the file itself, or from the folder's manifest."""
+    if is_file:
+        return _json_of(path, SUMMARY_KEY)
+    found = find_manifest(path)
+    return read_old_manifest(old_manifest_of(path)) if found is None else found[1].summary
+
+
+def is_output_folder(path: Path) -> bool:
+    """Return whether a folder is a finished output, and has no other files in it, as their names say."""
+    if not (path / SUCCESS).is_file():
+        return False
+    if find_manifest(path) is None and read_old_manifest(old_manifest_of(path)) is None:
+        return False
+    return all(part.name in {SUCCESS, MANIFEST} or PART.fullmatch(part.name) for part in files_in(path))
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from batchmax import system_calls
 from batchmax.json_fields import JsonError, json_list, json_object, parse_json
 from batchmax.storage import open_exclusively
 
-HEAD = {"job": dict, "boot": str, "replaces": bool}
+HEAD = {"job": dict, "boot": str, "replaces": bool, "run": str}
 GROUP = {"position": int, "state": dict, "files": list}
 PART = {"number": int, "name": str, "rows": int, "size": int, "rejects": int | None, "state": str}
 """The members of the first entry of a journal, of one about a row group, and of a receipt, with their types."""
@@ -82,9 +82,11 @@ class Done:
     rejects
         How far the file of rejected rows is.
     published
-        What the summary says and which files or folders will be published, where the job came to that.
+        What the summary says and which files or folders are published (their inodes), where the job came to that.
     replaces
         Whether what lies at the output's path may be replaced.
+    run
+        The id of the run, which a run that resumes it keeps.
     """
 
     receipts: dict[int, Receipt] = field(default_factory=dict)
@@ -94,6 +96,7 @@ class Done:
     rejects: FileState = field(default_factory=FileState)
     published: dict[str, Any] | None = None
     replaces: bool = False
+    run: str = ""
 
     @property
     def rows(self) -> int:
@@ -138,6 +141,8 @@ class Journal:
         What makes the job this job, as JSON has it; None to go on with the journal that is there.
     replaces
         Whether what lies at the output's path may be replaced.
+    run
+        The id of the run.
 
     Raises
     ------
@@ -145,7 +150,7 @@ class Journal:
         Another process writes it.
     """
 
-    def __init__(self, path: Path, job: Mapping[str, Any] | None, *, replaces: bool = False) -> None:
+    def __init__(self, path: Path, job: Mapping[str, Any] | None, *, replaces: bool = False, run: str = "") -> None:
         self._path = path
         self._failed = False
         if job is None:
@@ -156,7 +161,7 @@ class Journal:
         else:
             self._descriptor = open_exclusively(path)
             self._lock()
-            self._write({"job": job, "boot": _boot(), "replaces": replaces})
+            self._write({"job": job, "boot": _boot(), "replaces": replaces, "run": run})
         self._waiting: deque[tuple[list[tuple[Growing, int]], dict[str, Any]]] = deque()
         self._synced = 0
 
@@ -197,8 +202,8 @@ class Journal:
         self._write({"part": asdict(receipt)})
         self.sync()
 
-    def publishing(self, summary: Mapping[str, Any], of: Sequence[tuple[int, int] | None]) -> None:
-        """Say what the summary is, and which files or folders will be published."""
+    def publishing(self, summary: Mapping[str, Any], of: Sequence[int | None]) -> None:
+        """Write that the output is finished: its summary, and the inodes of what is published from now on."""
         self._write({"published": {"summary": summary, "of": of}})
         self.sync()
 
@@ -271,7 +276,7 @@ def _lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
 
 def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Done:
     json_object(first, HEAD)
-    done = Done(replaces=first["replaces"])
+    done = Done(replaces=first["replaces"], run=first["run"])
     waiting: list[tuple[Mapping[str, Any], list[FileState]]] = []
 
     def take(count: int) -> None:

@@ -130,7 +130,7 @@ def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dic
         "schema": {field.name: str(field.type) for field in job.schema},
         "bytes_read": source.size,
         "bytes_written": None if rows is None else rows * new_bytes,
-        "bytes_free": shutil.disk_usage(output.path.parent).free,
+        "bytes_free": shutil.disk_usage(next(path for path in output.path.absolute().parents if path.is_dir())).free,
         "memory_needed": PROGRAM_BYTES + source.memory_needed(),
         "memory_limit": options.memory_limit,
         "threads": options.threads or usable_cores(),
@@ -238,8 +238,7 @@ class _FileJob(_Job):
             return None
         summary = ScoreSummary.stored(stored, [file.path for file in self._source.files])
         if reason := self._failed(summary):
-            what = f"the output is complete already, and stays as it is; {reason}"
-            raise GateError(what, where=summary.held or self._out.where)
+            raise GateError(_stays(reason), where=summary.held or self._out.where)
         if summary.held:
             for output in (self._rejects, self._out):
                 if output is not None and output.place.held.exists():
@@ -280,11 +279,11 @@ class _FileJob(_Job):
                 self._progress.note(summary.notes[-1])
                 return summary
             if reason := self._failed(summary):
-                self._hold(summary, reason)
+                self._hold(run, summary, reason)
             if not self._out.is_file:
                 rows = [part.rows for part in plan_parts(source.group_rows(), source.row_bytes)]
                 self._progress.detail(f"parts: {len(rows):,}, of at most {max(rows, default=0):,} rows")
-            run.publish(summary.as_dict())
+            run.publish(summary)
         return summary
 
     def _columns_read(self) -> Sequence[str] | None:
@@ -305,6 +304,7 @@ class _FileJob(_Job):
             rejects,
             (self._out.uri, None if self._rejects is None else self._rejects.uri),
             storage=options.storage_options,
+            run=self._out.run,
             cpus=options.threads or 1,
             memory_limit=options.memory_limit,
             progress=self._progress,
@@ -314,11 +314,12 @@ class _FileJob(_Job):
     def _identity(self) -> dict[str, Any] | None:
         return job_identity(self._source, self._schema, self._job.options)
 
-    def _hold(self, summary: ScoreSummary, reason: str) -> None:
-        values = summary.as_dict()
-        summary.held = str(self._out.hold(values))
-        if self._rejects is not None:
-            self._rejects.hold(values)
+    def _hold(self, run: Run, summary: ScoreSummary, reason: str) -> None:
+        if self._out.is_at_path():
+            # A run that was killed had published it; what is left is to clean up.
+            run.publish(summary)
+            raise GateError(_stays(reason), where=self._out.where)
+        summary.held = run.hold(summary)
         raise GateError(
             reason,
             where=self._out.where,
@@ -370,6 +371,10 @@ class _StreamJob(_Job):
         summary.bytes_written = outgoing.size
         summary.warnings[:0] = source.warnings
         return summary
+
+
+def _stays(reason: str) -> str:
+    return f"the output is complete already, and stays as it is; {reason}"
 
 
 def _width(kind: Any, job: Job) -> int:

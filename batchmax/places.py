@@ -10,25 +10,19 @@ import shlex
 from pathlib import Path
 
 from batchmax.errors import OutputError
-from batchmax.finished import SUCCESS, is_manifest, is_ours
+from batchmax.finished import is_ours, is_output_folder
 from batchmax.options import IfExists
-from batchmax.storage import is_file_path, refuse_streams_and_stores
+from batchmax.storage import is_file_path, refuse_file_as_folder, refuse_streams_and_stores
 
 REPLACE = "replace it: --if-exists overwrite, or name another: -o"
 
 
 def places(out: str | os.PathLike[str], *, gated: bool) -> list[Path]:
-    """Return everything that publishing may write to: the path, a folder's manifest, the place of a held output."""
+    """Return everything that publishing may write to: the path and the place of a held output."""
     path = Path(out)
     if path.name in {"", ".."}:
         return []
-    paths = [path, *([_held(path)] if gated else [])]
-    return paths if is_file_path(os.fspath(out)) else [*paths, *map(manifest_of, paths)]
-
-
-def manifest_of(path: Path) -> Path:
-    """Return where the manifest of a folder lies."""
-    return path.with_name(f"{path.name}.batchmax.json")
+    return [path, *([_held(path)] if gated else [])]
 
 
 def _held(path: Path) -> Path:
@@ -42,8 +36,8 @@ class Place:
 
     Attributes
     ----------
-    path, manifest, held
-        Of the output, of the manifest beside it if it is a folder, and of the output if it is held back.
+    path, held
+        Of the output, and of the output if it is held back.
     is_file
         Whether the output is one file.
     """
@@ -56,14 +50,17 @@ class Place:
                 "no file or folder can be made under this name", where=str(out), remedy="name a file or a folder: -o"
             )
         self.is_file = is_file_path(os.fspath(out))
-        self.manifest = manifest_of(self.path)
         self.held = _held(self.path)
         self._if_exists = if_exists
         self._gated = gated
-        self.check()
+        refuse_file_as_folder(self.path)
+        if if_exists == "resume":
+            # What may be replaced depends on what the run that is resumed was told.
+            return
+        self.check(replaces=if_exists == "overwrite")
 
-    def check(self) -> None:
-        """Refuse a place where something is that may not be replaced.
+    def check(self, *, replaces: bool) -> None:
+        """Refuse a place with something that may not be replaced.
 
         Raises
         ------
@@ -71,33 +68,20 @@ class Place:
             Naming it.
         """
         where = str(self.path)
-        if not self.path.parent.is_dir():
-            raise OutputError(
-                f"there is no folder {self.path.parent}",
-                where=where,
-                remedy=f"make it: mkdir -p {shlex.quote(str(self.path.parent))}",
-            )
         if self._gated:
             self.check_held()
-        if not self.is_file and os.path.lexists(self.manifest) and not is_manifest(self.manifest):
-            raise OutputError(
-                "the manifest goes here, and what is there is not one that batchmax wrote",
-                where=str(self.manifest),
-                remedy=f"move it: {_move_away(self.manifest)}, or name another output: -o",
-            )
         if not os.path.lexists(self.path):
             return
-        if self._if_exists == "error":
+        if not replaces and self._if_exists != "resume":
             raise OutputError("the output exists", where=where, remedy=REPLACE)
-        if self._if_exists == "resume" and not is_ours(self.path, is_file=self.is_file):
+        if not replaces and not is_ours(self.path, is_file=self.is_file):
             what = "what is there is not an output of batchmax"
             raise OutputError(what, where=where, remedy="name another output: -o")
         if self.is_file and self.path.is_dir():
             raise OutputError("a folder is in the way of the file", where=where, remedy="name another output: -o")
-        ours = (self.path / SUCCESS).exists() and (self.manifest.exists() or self._if_exists == "resume")
-        if not self.is_file and not ours:
+        if replaces and not self.is_file and not is_output_folder(self.path):
             raise OutputError(
-                "what is there is not a folder that batchmax wrote, so it is not replaced",
+                "this is not a folder that batchmax wrote, or other files are in it, so it is not replaced",
                 where=where,
                 remedy="delete it yourself, or name another output: -o",
             )

@@ -74,6 +74,7 @@ def make_parts(
     uris: tuple[str | None, str | None] = (None, None),
     *,
     storage: Sequence[str] = (),
+    run: str = "",
     cpus: int,
     memory_limit: int,
     progress: Progress,
@@ -89,8 +90,8 @@ def make_parts(
         Those that are to be made.
     out, rejects
         Where; seen by all machines.
-    uris, storage
-        Where instead, of both, and the options of that file system.
+    uris, storage, run
+        Where instead, of both, the options of that file system, and the id of the run, which is in names there.
     cpus
         Of a task, which are as many threads of the kernels.
     memory_limit
@@ -125,6 +126,7 @@ def make_parts(
         "token": token,
         "uris": uris,
         "storage": list(storage),
+        "run": run,
         "cpus": cpus,
         "memory_limit": memory_limit,
     }
@@ -189,7 +191,7 @@ def _places(how: dict[str, Any]) -> Iterator[tuple[PartFolder, PartFolder | None
                 found.append(PartFolder(Path(folder)))
             else:
                 here = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchmax-"))
-                found.append(remote_parts(here, uri, how["storage"]))
+                found.append(remote_parts(here, uri, how["storage"], how["run"]))
         yield found[0] or PartFolder(Path(how["folder"])), found[1]
 
 

@@ -19,6 +19,7 @@ from batchmax.commit import Output
 from batchmax.copying import Copying, Reading
 from batchmax.journal import Done, FileState, Journal, Receipt
 from batchmax.loop import Group, Progress, Result, Work, overlap
+from batchmax.manifest import MANIFEST_KEY, Manifest
 from batchmax.parquet import FileSchema
 from batchmax.parquet_files import InputFile, pyarrow_only
 from batchmax.plan import Part
@@ -99,6 +100,16 @@ class Recipe:
                 rejects_out.keep(rejects.path, part.name)
             out.keep(path, part.name)
         return Receipt(part.number, part.name, rows, size, rejects_size, json.dumps(work.state()))
+
+    def manifest(self, path: Path, manifest: Manifest, *, rejects: bool) -> None:
+        """Write the manifest of a folder of parts, or of that of rejected rows: their columns, and no rows."""
+        with ThreadPoolExecutor(1, "pages") as workers, contextlib.ExitStack() as stack:
+            if rejects:
+                sink = stack.enter_context(self._rejects_sink(path, workers, FileState()))
+            else:
+                encoder, _ = self._ways(workers, self.source.files[0] if self.source.files else None)
+                sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
+            sink.close({MANIFEST_KEY: manifest.to_json()})
 
     def _rejects_sink(self, path: Path, workers: ThreadPoolExecutor, done: FileState) -> ParquetSink:
         schema = rejects_schema(self.source.schema, self.schema, nesting=self.source.job.nesting)

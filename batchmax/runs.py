@@ -27,6 +27,7 @@ from batchmax.source import ParquetSource
 from batchmax.storage import refuse_inputs_as_output
 from batchmax.stores import is_uri
 from batchmax.stream_source import StreamSource
+from batchmax.summary import ScoreSummary
 from batchmax.threads import use_threads
 
 Elsewhere = Callable[[Sequence[Part]], Iterable[Receipt]]
@@ -59,6 +60,7 @@ class Run:
             self._done = stack.enter_context(self.out.building(self.job, self.rejects))
             if self.rejects is not None:
                 stack.enter_context(self.rejects.beside(self.out, self._done))
+            self._list_parts(self._done.receipts[number] for number in sorted(self._done.receipts))
             yield self._done
 
     def stream(self, work: Work, describe: Callable[[], Mapping[str, str]], elsewhere: Elsewhere | None = None) -> None:
@@ -98,25 +100,46 @@ class Run:
             if self.out.journal is not None:
                 self.out.journal.part(receipt)
         done = [receipts[part.number] for part in parts]
-        self.out.finished = [receipt.name for receipt in done]
-        if self.rejects is not None:
-            self.rejects.finished = [receipt.name for receipt in done if receipt.rejects is not None]
+        self._list_parts(done)
         self.written += sum(receipt.size + (receipt.rejects or 0) for receipt in done)
         work.gather(json.loads(receipt.state) for receipt in done)
+
+    def _list_parts(self, receipts: Iterable[Receipt]) -> None:
+        """Give each output the names and sizes of its parts."""
+        done = list(receipts)
+        self.out.finished = {receipt.name: receipt.size for receipt in done}
+        if self.rejects is not None:
+            self.rejects.finished = {one.name: one.rejects for one in done if one.rejects is not None}
 
     def _here(self, work: Work, workers: ThreadPoolExecutor, parts: Sequence[Part]) -> Iterator[Receipt]:
         rejects = None if self.rejects is None else self.rejects.parts
         for part in parts:
             yield self.recipe.part(part, work, self.out.parts, rejects, workers)
 
-    def publish(self, summary: Mapping[str, Any]) -> None:
+    def publish(self, summary: ScoreSummary) -> None:
         """Put the output in its place, and that of the rejected rows."""
         with uninterrupted():
-            self.out.announce(summary, self.rejects)
+            self._prepare(summary)
             if self.rejects is not None:
-                self.rejects.publish(summary)
-            self.out.publish(summary)
+                self.rejects.publish()
+            self.out.publish()
             self.recipe.progress.published()
+
+    def hold(self, summary: ScoreSummary) -> str:
+        """Put the output next to its place, and that of the rejected rows; return where it is."""
+        with uninterrupted():
+            self._prepare(summary)
+            if self.rejects is not None:
+                self.rejects.hold()
+            return str(self.out.hold())
+
+    def _prepare(self, summary: ScoreSummary) -> None:
+        lasting = json.loads(summary.lasting())
+        for output in (self.out, self.rejects):
+            if output is not None:
+                output.prepare(functools.partial(self.recipe.manifest, rejects=output is self.rejects), lasting)
+        if self._done.published is None:
+            self.out.decide(summary.as_dict(), self.rejects)
 
 
 def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreOptions) -> tuple[Output, Output | None]:

@@ -7,7 +7,6 @@ out; what cannot be read as such a thing is refused here.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -21,19 +20,18 @@ import pyarrow as pa
 from batchmax.arrow import is_list, plain_type
 from batchmax.columns import OutputLayout
 from batchmax.errors import DataError, UsageError
-from batchmax.file_names import name_order
-from batchmax.finished import JOB_KEY, SUCCESS, files_in, read_manifest
+from batchmax.file_names import composed, name_order
+from batchmax.finished import SUCCESS, files_in
 from batchmax.json_fields import JsonError, json_list, json_object, json_objects, parse_json
+from batchmax.manifest import JOB_KEY, MANIFEST, PART, find_manifest, old_manifest_of, read_old_manifest
 from batchmax.option_values import check_type
 from batchmax.options import FloatName, ScoreOptions
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, PLURALS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS
 from batchmax.parquet_files import InputFile, arrow_schema, open_file
-from batchmax.places import manifest_of
 from batchmax.sequences import row_fields
 from batchmax.sink import SUMMARY_KEY
 from batchmax.storage import refuse_streams_and_stores
 
-PART = re.compile(r"part-(\d{5,})\.parquet")
 REJECTED = ("row", "status")
 """The last columns of a file with rejected rows."""
 AGAIN = "score it again: --if-exists overwrite"
@@ -160,8 +158,8 @@ def open_scored(path: str) -> Scored:
     is_folder = Path(path).is_dir()
     if not is_folder and not Path(path).exists():
         raise DataError("no such file or folder", where=path, remedy=f"look: ls {shlex.quote(str(Path(path).parent))}")
-    manifest = _manifest(Path(path)) if is_folder else None
-    files = [open_file(name) for name in (_parts(Path(path)) if is_folder else [path])]
+    manifest, names = _folder(Path(path)) if is_folder else (None, [path])
+    files = [open_file(name) for name in names]
     first = files[0]
     said = [_own_metadata(file) for file in files]
     claims = _claims(first.path, said[0])
@@ -182,7 +180,7 @@ def open_scored(path: str) -> Scored:
         _new_columns(first.path, schema, claims),
         manifest if is_folder else summaries[0],
     )
-    _check_rows(path, scored.n_rows, manifest, "the manifest beside it", claims)
+    _check_rows(path, scored.n_rows, manifest, "the manifest", claims)
     return scored
 
 
@@ -198,18 +196,34 @@ def _check_rows(path: str, rows: int, summary: Said | None, who: str, claims: Cl
         raise DataError(f"{rows:,} rows are there, but {who} says {left:,}", where=path, remedy=AGAIN)
 
 
-def _manifest(folder: Path) -> Said:
-    path = manifest_of(folder)
-    if not path.is_file():
-        raise DataError(
-            "there is no manifest beside this folder",
-            where=str(path),
-            remedy=f"name a folder that score wrote, or one of the files: ls {shlex.quote(str(folder))}",
-        )
-    found = read_manifest(path)
+def _folder(folder: Path) -> tuple[Said, list[str]]:
+    """Return what the manifest of a folder says came out, and the paths of the parts."""
+    found = find_manifest(folder)
     if found is None:
-        raise DataError("this is no manifest that batchmax wrote", where=str(path), remedy=AGAIN)
-    return found
+        summary = read_old_manifest(old_manifest_of(folder))
+        if summary is None:
+            raise DataError(
+                f"there is no manifest that batchmax wrote: {MANIFEST}",
+                where=str(folder),
+                remedy=f"name a folder that score wrote, or one of the files: ls {shlex.quote(str(folder))}",
+            )
+        return summary, _parts(folder)
+    path, manifest = found
+    if not (folder / SUCCESS).exists():
+        raise DataError(f"there is no {SUCCESS} in it, so it is not whole", where=str(folder), remedy=AGAIN)
+    there = {composed(str(one.relative_to(folder))): one for one in files_in(folder)}
+    for name, size in manifest.parts.items():
+        part = there.pop(composed(name), None)
+        if part is None:
+            raise DataError(f"{name} is missing", where=str(folder), remedy=AGAIN)
+        if part.stat().st_size != size:
+            what = f"has {part.stat().st_size:,} bytes, but the manifest says {size:,}"
+            raise DataError(what, where=str(part), remedy=AGAIN)
+    others = sorted(there.keys() - {composed(str(path.relative_to(folder))), SUCCESS})
+    if others:
+        what = "the manifest does not list this file"
+        raise DataError(what, where=str(folder / others[0]), remedy="move it to another folder")
+    return dict(manifest.summary), [str(folder / name) for name in manifest.parts]
 
 
 def _parts(folder: Path) -> list[str]:

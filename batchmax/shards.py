@@ -128,14 +128,14 @@ class SharedOutput(Output):
             self.restore()
             self.shop.clear()
         self.shop.share()
-        self.place.check()
+        self.place.check(replaces=self.replaces or (found is not None and not others and found[1].replaces))
         self.shop.parts.make_room()
         path = self.shop.journal_of(self._shard)
         is_begun = read_journal(path) is not None
         if not is_begun:
             remove(path)
         try:
-            self.journal = Journal(path, None if is_begun else job, replaces=self.replaces)
+            self.journal = Journal(path, None if is_begun else job, replaces=self.replaces, run=self.run)
         except BlockingIOError as error:
             what = f"another run is making shard {'/'.join(map(str, self._shard))} of this output"
             raise OutputError(what, where=str(self.path), remedy="wait for it, or run another shard") from error

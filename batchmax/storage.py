@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import heapq
+import itertools
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ from urllib.parse import unquote
 from batchmax import system_calls
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.file_names import composed, name_order
+from batchmax.manifest import MANIFEST, OLD_SUFFIX, read_manifest, without_other_runs
 from batchmax.partitions import folder_of
 from batchmax.stores import is_uri, store_of
 from batchmax.table_search import TableSearch
@@ -86,6 +88,36 @@ class Inputs:
     files: list[str]
     folders: list[str]
     warnings: list[str]
+
+
+def refuse_file_as_folder(path: Path) -> None:
+    """Refuse an output whose parent folder can't be created, because one of its parents is a file.
+
+    Raises
+    ------
+    OutputError
+        Naming the file.
+    """
+    for parent in path.parents:
+        if parent.is_dir():
+            return
+        if os.path.lexists(parent):
+            what = f"{parent} is not a folder, so nothing can be written below it"
+            raise OutputError(what, where=str(path), remedy="name another output: -o")
+
+
+def make_parents(path: Path) -> list[Path]:
+    """Create the missing parent folders of an output, and return those that were created, the innermost first."""
+    missing = list(itertools.takewhile(lambda parent: not parent.is_dir(), path.parents))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders that are empty, in this order."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def find_files(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str] = ()) -> list[str]:
@@ -247,7 +279,11 @@ def _stored_files(uri: str, storage: Sequence[str], tables: TableSearch) -> list
         root, pattern = store.uri, None
     else:
         root, pattern = uri[: min(magic)].rpartition("/")[0], re.compile(_of_glob(uri), re.DOTALL)
-    names = [one.uri for one in store.at(root).below()]
+    below = store.at(root).below()
+    sizes = {one.uri: one.size for one in below}
+    names = without_other_runs(
+        list(sizes), lambda name: read_manifest(store.at(name).read(0, sizes[name])), whole=pattern is None
+    )
     files = [
         name
         for name in names
@@ -257,7 +293,7 @@ def _stored_files(uri: str, storage: Sequence[str], tables: TableSearch) -> list
     if not files:
         what = "nothing matches this pattern" if pattern else "there is no such object, and nothing below it"
         raise DataError(what, where=uri, remedy="look at what is there")
-    tables.refuse_stored(uri, store, files, root, names)
+    tables.refuse_stored(uri, store, files, root, sizes)
     return [(name, folder_of(name, root)) for name in files]
 
 
@@ -336,11 +372,15 @@ def _names(folder: str) -> list[str]:
 
 
 def _files_below(folder: str) -> list[str]:
-    return sorted((file for _, files in _tree(folder) for file in files), key=name_order)
+    files = [file for _, files in _tree(folder) for file in files]
+    return sorted(without_other_runs(files, read_manifest, whole=True), key=name_order)
 
 
 def _tree(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield a folder and the folders below it, each once and with the paths of its files; links are followed."""
+    """Yield a folder and the folders below it, each once and with the paths of its files; links are followed.
+
+    Hidden files are left out, except manifests of outputs; so are the manifests that earlier versions put next to them.
+    """
     # A folder is reached through as few links as possible: first by its own path, and no path has too many links.
     waiting = [(0, name_order(folder), folder)]
     entered = set[tuple[int, int]]()
@@ -351,16 +391,17 @@ def _tree(folder: str) -> Iterator[tuple[str, list[str]]]:
             continue
         if number is not None:
             entered.add(number)
-        files = []
+        files, old_manifests = [], set()
         with _listing(path), os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.startswith(("_", ".")):
+                if entry.name.startswith(("_", ".")) and entry.name != MANIFEST:
                     continue
                 if entry.is_dir():
                     heapq.heappush(waiting, (n_links + entry.is_symlink(), name_order(entry.path), entry.path))
+                    old_manifests.add(f"{entry.path}{OLD_SUFFIX}")
                 else:
                     files.append(entry.path)
-        yield path, files
+        yield path, [file for file in files if file not in old_manifests]
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ def table_output(out: str, if_exists: IfExists, inputs: Sequence[str]) -> Output
     UsageError
         It is no path of a Parquet file, or to be gone on with.
     OutputError
-        The file is there already and may not be replaced, is one of the inputs, or its folder is not there.
+        The file is there already and may not be replaced, or is one of the inputs.
     """
     if not is_file_path(out):
         raise UsageError("a table goes to one file", where=out, remedy="let the name end in .parquet")
@@ -50,7 +50,8 @@ class TableSink:
     def publish(self) -> int:
         """Put the table in its place, and return the file's size in bytes."""
         size = self._sink.close()
-        self._output.publish({})
+        self._output.prepare()
+        self._output.publish()
         return size
 
 

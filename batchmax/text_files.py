@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 from pathlib import Path
 
 from batchmax import system_calls
 from batchmax.errors import OutputError, UsageError
 from batchmax.storage import (
     hidden_sibling,
+    make_parents,
     open_exclusively,
+    refuse_file_as_folder,
     refuse_inputs_as_output,
     refuse_streams_and_stores,
+    remove_empty,
     sync_folder,
 )
 
@@ -35,7 +37,7 @@ class TextFile:
     UsageError
         No path of such a file.
     OutputError
-        Something is there that may not be replaced, or the folder is not there.
+        Something is there that may not be replaced.
     """
 
     def __init__(self, out: str | os.PathLike[str], endings: tuple[str, ...], if_exists: str) -> None:
@@ -52,12 +54,7 @@ class TextFile:
                 where=str(out),
                 remedy=f"try -o {self.path.stem}{endings[0]}",
             )
-        if not self.path.parent.is_dir():
-            raise OutputError(
-                f"there is no folder {self.path.parent}",
-                where=str(out),
-                remedy=f"make it: mkdir -p {shlex.quote(str(self.path.parent))}",
-            )
+        refuse_file_as_folder(self.path)
         self._check()
 
     def keep_apart(self, inputs: list[str]) -> None:
@@ -74,7 +71,9 @@ class TextFile:
         """
         content = text.encode()
         beside = hidden_sibling(self.path)
+        parents: list[Path] = []
         try:
+            parents = make_parents(self.path)
             with os.fdopen(open_exclusively(beside), "wb") as file:
                 file.write(content)
                 file.flush()
@@ -90,6 +89,7 @@ class TextFile:
         finally:
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
+            remove_empty(parents)
         with contextlib.suppress(OSError):
             sync_folder(self.path.parent)
         return len(content)

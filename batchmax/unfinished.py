@@ -21,7 +21,7 @@ from pathlib import Path
 
 from batchmax.errors import OutputError
 from batchmax.file_names import composed
-from batchmax.storage import sync_folder
+from batchmax.storage import make_parents, remove_empty, sync_folder
 
 ENDING = ".batchmax"
 LOCK = "lock"
@@ -39,8 +39,6 @@ class Workshop:
         Where parts are made.
     old
         What was at the output's path while it is replaced.
-    manifest
-        The manifest of a folder, before it is at its place.
     journal
         What is done.
     """
@@ -51,9 +49,9 @@ class Workshop:
         self.parts = PartFolder(self.folder)
         self.output = self.parts.output
         self.old = self.folder / "old"
-        self.manifest = self.folder / "manifest"
         self.journal = self.folder / "journal"
         self._lock: int | None = None
+        self._parents: list[Path] = []
 
     def open(self) -> None:
         """Make the folder, or take over one that nobody uses, and have it to oneself.
@@ -66,7 +64,9 @@ class Workshop:
             It cannot be made.
         """
         while self._lock is None:
-            with contextlib.suppress(FileExistsError):
+            # Another run may remove parents that it created, as long as they are empty.
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                self._parents = make_parents(self.folder) or self._parents
                 self.folder.mkdir(mode=0o700)
             # Whoever finishes takes the folder away, and then this must begin anew.
             with contextlib.suppress(FileNotFoundError):
@@ -111,9 +111,7 @@ class Workshop:
 
     def clear(self) -> None:
         """Throw away what was made, but neither the folder nor the lock."""
-        for item in self.folder.iterdir():
-            if item.name != LOCK:
-                remove(item)
+        self._clear_but(LOCK)
 
     def holds_file(self, size: int) -> bool:
         """Return whether the one file has so many bytes, or more; take it away if none of them counts."""
@@ -121,22 +119,44 @@ class Workshop:
             remove(self.output)
         return (self.output.stat().st_size if self.output.is_file() else 0) >= size
 
-    def close(self, *, keep: bool = False) -> None:
-        """Let go of the folder, which goes too unless it is to be kept."""
+    def close(self, *, keep: bool = False, published: bool = False) -> None:
+        """Unlock the folder, and remove it unless it is to be kept.
+
+        Parameters
+        ----------
+        keep
+            Whether another run can resume what is in it, so that it stays.
+        published
+            Whether the journal says that the output is published. Then the journal is removed after everything else,
+            so that a run after a kill removes the rest. Otherwise it is removed first, because what it lists is
+            removed next.
+        """
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
         try:
             if not keep:
                 with contextlib.suppress(OSError):
-                    # The journals go first: what they speak of is gone a moment later.
-                    for journal in self.journals():
-                        remove(journal)
+                    if published:
+                        self._clear_but(self.journal.name, LOCK)
+                    else:
+                        for journal in self.journals():
+                            remove(journal)
                     self.clear()
                     remove(self.folder / LOCK)
                     self.folder.rmdir()
+                    remove_empty(self._parents)
         finally:
             os.close(lock)
+
+    def clear_but_journal(self) -> None:
+        """Remove what was made, but not the journal."""
+        self._clear_but(self.journal.name, LOCK)
+
+    def _clear_but(self, *names: str) -> None:
+        for item in self.folder.iterdir():
+            if item.name not in names:
+                remove(item)
 
     def _check(self) -> None:
         info = self.folder.lstat()
@@ -241,9 +261,15 @@ def identity(path: Path | int) -> tuple[int, int] | None:
     """Return what tells a file or folder from all others, None if nothing is there."""
     try:
         info = os.fstat(path) if isinstance(path, int) else path.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return info.st_dev, info.st_ino
+
+
+def inode(path: Path) -> int | None:
+    """Return the number of a file or folder in its file system, which a restart of the machine does not change."""
+    found = identity(path)
+    return None if found is None else found[1]
 
 
 def remove(path: Path) -> None:

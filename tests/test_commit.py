@@ -12,9 +12,10 @@ import pytest
 
 from batchmax.commit import Output
 from batchmax.errors import OutputError, UsageError
+from batchmax.manifest import MANIFEST_KEY, Manifest, read_manifest
 from tests.processes import HANGS
 
-MANIFEST = {"n_rows": 1, "status_counts": {"ok": 1}, "version": "1"}
+SUMMARY = {"n_rows": 1, "status_counts": {"ok": 1}, "version": "1"}
 
 
 def names(folder):
@@ -29,13 +30,21 @@ def filled(output, write, name="part-00000.parquet"):
         output.parts.keep(path, name)
 
 
-def build(output, text="new", *, manifest=None, before=lambda: None):
+def write_manifest(path, manifest):
+    """Write a manifest as a job does, but with a column of its own."""
+    metadata = {MANIFEST_KEY: manifest.to_json(), "batchmax": "{}"}
+    pq.write_table(pa.table({"n": pa.array([], pa.int64())}).replace_schema_metadata(metadata), path)
+
+
+def build(output, text="new", *, summary=SUMMARY, before=lambda: None):
     """Build an output of one or two parts and publish it."""
     with output.building():
         for name in ["part-00000.parquet"] if output.is_file else ["part-00000.parquet", "part-00001.parquet"]:
             filled(output, lambda path: path.write_text(text), name)
+            output.finished[name] = len(text)
         before()
-        output.publish(MANIFEST | (manifest or {}))
+        output.prepare(write_manifest, summary)
+        output.publish()
 
 
 def put(path, text):
@@ -57,14 +66,15 @@ def test_a_file_is_published_whole(tmp_path):
 
 
 def test_a_folder_is_published_whole(tmp_path):
-    """A folder has its parts and an empty _SUCCESS; the manifest lies beside."""
+    """A folder has its parts, an empty _SUCCESS, and the manifest, which lists the parts."""
     path = tmp_path / "out"
-    build(Output(str(path), "error"), manifest={"n_rows": 3, "name": "é"})
-    assert names(tmp_path) == [
-        "out", "out.batchmax.json", "out/_SUCCESS", "out/part-00000.parquet", "out/part-00001.parquet",
-    ]  # fmt: skip
+    build(Output(str(path), "error"), summary={"n_rows": 3, "name": "é"})
+    assert names(path) == ["_SUCCESS", "_batchmax.parquet", "part-00000.parquet", "part-00001.parquet"]
+    assert names(tmp_path) == ["out", *(f"out/{name}" for name in names(path))]
     assert (path / "_SUCCESS").stat().st_size == 0
-    assert json.loads((tmp_path / "out.batchmax.json").read_text()) == MANIFEST | {"n_rows": 3, "name": "é"}
+    parts = {"part-00000.parquet": 3, "part-00001.parquet": 3}
+    assert read_manifest(path / "_batchmax.parquet") == Manifest(parts, {"n_rows": 3, "name": "é"})
+    assert pq.read_table(path / "_batchmax.parquet").num_rows == 0
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
@@ -120,18 +130,28 @@ def test_overwriting_a_folder(tmp_path):
     path = tmp_path / "out"
     build(Output(path, "error"), "old")
     (path / "part-00007.parquet").touch()
-    build(Output(path, "overwrite"), manifest={"n_rows": 2})
-    assert names(path) == ["_SUCCESS", "part-00000.parquet", "part-00001.parquet"]
+    build(Output(path, "overwrite"), summary={"n_rows": 2})
+    assert names(path) == ["_SUCCESS", "_batchmax.parquet", "part-00000.parquet", "part-00001.parquet"]
     assert (path / "part-00000.parquet").read_text() == "new"
-    assert names(tmp_path)[:2] == ["out", "out.batchmax.json"]
-    assert json.loads((tmp_path / "out.batchmax.json").read_text()) == MANIFEST | {"n_rows": 2}
+    assert read_manifest(path / "_batchmax.parquet").summary == {"n_rows": 2}
 
 
-@pytest.mark.parametrize("missing", ["out.batchmax.json", "out/_SUCCESS"])
-def test_a_folder_of_somebodys_is_never_replaced(tmp_path, missing):
-    """Without manifest or _SUCCESS a folder is not known to be ours, and stays."""
+def test_an_output_of_an_earlier_version_is_replaced(tmp_path):
+    """A folder with its manifest next to it is an output, too; the old manifest goes with it."""
+    path = tmp_path / "out"
+    put(path, "old")
+    (tmp_path / "out.batchmax.json").write_text(json.dumps(SUMMARY))
+    build(Output(path, "overwrite"))
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["out"]
+    assert (path / "part-00000.parquet").read_text() == "new"
+
+
+@pytest.mark.parametrize("change", ["_batchmax.parquet", "_SUCCESS", "notes.txt", "table.parquet"])
+def test_a_folder_of_somebodys_is_never_replaced(tmp_path, change):
+    """A folder without manifest or _SUCCESS, or with another file in it, is not known to be ours, and stays."""
     build(Output(tmp_path / "out", "error"), "old")
-    (tmp_path / missing).unlink()
+    path = tmp_path / "out" / change
+    path.unlink() if path.exists() else path.touch()
     before = names(tmp_path)
     with pytest.raises(OutputError, match="not a folder that batchmax wrote"):
         Output(tmp_path / "out", "overwrite")
@@ -173,7 +193,9 @@ def hold(path, number, if_exists="overwrite"):
     output = Output(path, if_exists, gated=True)
     with output.building():
         filled(output, lambda path: write(path, number))
-        return output.hold(MANIFEST)
+        output.finished["part-00000.parquet"] = 1
+        output.prepare(write_manifest, SUMMARY)
+        return output.hold()
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
@@ -185,9 +207,9 @@ def test_holding_back(tmp_path, name):
         held = hold(tmp_path / name, number)
         assert held == tmp_path / f"{name}.held"
         assert pq.read_table(held)["n"].to_pylist() == [number]
-    parts = set() if name == "out.parquet" else {"out.held/_SUCCESS", "out.held/part-00000.parquet"}
-    beside = set() if name == "out.parquet" else {"out.held.batchmax.json"}
-    assert set(names(tmp_path)) == before | {f"{name}.held"} | parts | beside
+    inside = {"_SUCCESS", "_batchmax.parquet", "part-00000.parquet"}
+    parts = set() if name == "out.parquet" else {f"out.held/{one}" for one in inside}
+    assert set(names(tmp_path)) == before | {f"{name}.held"} | parts
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
@@ -230,31 +252,18 @@ def test_what_somebody_called_held_is_never_replaced(tmp_path, name, kind):
     assert names(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["years of work", '{"n_rows": 1}', "[1]", "[" * 100_000, "folder"])
-@pytest.mark.parametrize("if_exists", ["error", "overwrite"])
-def test_what_somebody_called_a_manifest_is_never_replaced(tmp_path, content, if_exists):
-    """Where the manifest of a folder goes, only a manifest is replaced; beside a file there is none."""
+@pytest.mark.parametrize("content", ["years of work", '{"n_rows": 1}', "[1]", "[" * 100_000])
+def test_only_a_manifest_of_an_earlier_version_is_removed(tmp_path, content):
+    """A file with the name that manifests once had stays, unless it is one."""
+    build(Output(tmp_path / "out", "error"))
     path = tmp_path / "out.batchmax.json"
-    if content == "folder":
-        path.mkdir()
-    else:
-        path.write_text(content)
-    with pytest.raises(OutputError, match="the manifest goes here, and what is there is not one that batchmax wrote"):
-        Output(tmp_path / "out", if_exists)
-    assert content == "folder" or path.read_text() == content
-    (tmp_path / "out.batchmax.json").rename(tmp_path / "out.parquet.batchmax.json")
-    Output(tmp_path / "out.parquet", if_exists)
-
-
-def test_a_manifest_without_its_folder_is_replaced(tmp_path):
-    """Of an output that was deleted the manifest may be left, and is in nobody's way."""
-    (tmp_path / "out.batchmax.json").write_text(json.dumps(MANIFEST))
-    build(Output(tmp_path / "out", "error"), manifest={"n_rows": 7})
-    assert json.loads((tmp_path / "out.batchmax.json").read_text())["n_rows"] == 7
+    path.write_text(content)
+    build(Output(tmp_path / "out", "overwrite"))
+    assert path.read_text() == content
 
 
 def content(folder):
-    return {name: (folder / name).read_text() for name in names(folder) if (folder / name).is_file()}
+    return {name: (folder / name).read_bytes() for name in names(folder) if (folder / name).is_file()}
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
@@ -263,12 +272,13 @@ def content(folder):
 def test_what_was_published_is_taken_back(tmp_path, name, was_there, error):
     """If the job fails after all, what was there before is there again, with its manifest."""
     if was_there:
-        build(Output(tmp_path / name, "error"), "old", manifest={"n_rows": 5})
+        build(Output(tmp_path / name, "error"), "old", summary={"n_rows": 5})
     before = content(tmp_path)
     output = Output(tmp_path / name, "overwrite")
     with pytest.raises(error), output.building():  # noqa: PT012 - it is the block that fails
         filled(output, lambda path: path.write_text("new"))
-        output.publish(MANIFEST)
+        output.prepare(write_manifest, SUMMARY)
+        output.publish()
         assert content(tmp_path) != before
         raise error
     assert content(tmp_path) == before
@@ -286,10 +296,11 @@ def test_rejects_go_with_the_output(tmp_path, suffix, was_there):
     with pytest.raises(OutputError, match="another run"), out.building(), rejects.building():  # noqa: PT012
         for output in (out, rejects):
             filled(output, lambda path: path.write_text("new"))
-        rejects.publish(MANIFEST)
+            output.prepare(write_manifest, SUMMARY)
+        rejects.publish()
         put(paths[0], "theirs")
         before |= {name: text for name, text in content(tmp_path).items() if name.startswith("out")}
-        out.publish(MANIFEST)
+        out.publish()
     assert content(tmp_path) == before
 
 
@@ -299,24 +310,25 @@ def test_what_others_published_since_is_not_taken_back(tmp_path):
     output = Output(path, "error")
     with pytest.raises(RuntimeError), output.building():  # noqa: PT012 - it is the block that fails
         filled(output, lambda path: path.write_text("new"))
-        output.publish(MANIFEST)
+        output.prepare(write_manifest, SUMMARY)
+        output.publish()
         path.unlink()
         put(path, "theirs")
         raise RuntimeError
-    assert content(tmp_path) == {"out.parquet": "theirs"}
+    assert content(tmp_path) == {"out.parquet": b"theirs"}
 
 
-def test_a_manifest_that_cannot_be_written_takes_the_folder_back(tmp_path, monkeypatch):
+def test_a_manifest_that_cannot_be_written_leaves_the_old_folder(tmp_path):
     """A folder without its manifest would be half an output."""
     build(Output(tmp_path / "out", "error"), "old")
     before = content(tmp_path)
 
-    def full(*_, **__):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("json.dump", full)
-    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
-        build(Output(tmp_path / "out", "overwrite"))
+    output = Output(tmp_path / "out", "overwrite")
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"), output.building():
+        output.prepare(full, SUMMARY)
     assert content(tmp_path) == before
 
 
@@ -342,7 +354,7 @@ def test_racing_runs_leave_one_whole_output(tmp_path):
     assert len({(path / f"part-0000{part}.parquet").read_text() for part in (0, 1)} - {"old"}) == 1
     assert said
     assert all("another run is making this output" in line for line in said)
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["out", "out.batchmax.json"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["out"]
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
@@ -363,7 +375,7 @@ def test_what_was_published_meanwhile_is_named_so(tmp_path, name):
     path = tmp_path / name
     with pytest.raises(OutputError, match=r"another run has published here in the meantime, and its output stays"):
         build(Output(path, "error"), before=lambda: put(path, "theirs"))
-    assert {(tmp_path / name).read_text() for name in names(tmp_path) if (tmp_path / name).is_file()} == {"theirs"}
+    assert set(content(tmp_path).values()) == {b"theirs"}
     assert not list(tmp_path.glob(".*"))
 
 
@@ -397,10 +409,29 @@ def test_what_is_no_path_is_refused(tmp_path, monkeypatch, out):
     assert names(tmp_path) == []
 
 
-def test_the_folder_must_be_there(tmp_path):
-    """An output in a folder that is not there is refused, with what makes it."""
-    with pytest.raises(OutputError, match=r"there is no folder .*; make it: mkdir -p '.*far away'$"):
-        Output(tmp_path / "far away" / "out.parquet", "error")
+@pytest.mark.parametrize("name", ["out.parquet", "out"])
+def test_missing_parents_are_created(tmp_path, name):
+    """The folders above an output are created with it, and removed again if the job fails; those of others stay."""
+    (tmp_path / "there").mkdir()
+    path = tmp_path / "there" / "far away" / "deep" / name
+
+    def fail():
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        build(Output(path, "error"), before=fail)
+    assert names(tmp_path) == ["there"]
+    build(Output(path, "error"), before=lambda: [pytest.fail("early") for _ in [0] if path.exists()])
+    assert path.exists()
+    assert names(path.parent)[0] == name
+
+
+def test_a_parent_that_is_a_file(tmp_path):
+    """Nothing can be written below a file, and that is said before the job begins."""
+    (tmp_path / "file").touch()
+    for name in ("out.parquet", "out", "deep/out"):
+        with pytest.raises(OutputError, match="file is not a folder, so nothing can be written below it"):
+            Output(tmp_path / "file" / name, "error")
 
 
 @pytest.mark.parametrize("out", ["", ".", "..", "/", "sub/.."])

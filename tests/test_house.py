@@ -58,7 +58,7 @@ FLOORS = [
     {"text_files"},
     {"storage"},
     {"table_search"},
-    {"spool"},
+    {"spool", "manifest"},
     {"scoring"},
     {"bad_rows"},
     {"job"},

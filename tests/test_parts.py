@@ -60,14 +60,12 @@ def inputs(tmp_path, monkeypatch):
 
 
 def contents(*folders):
-    """Return every file of folders, and what their manifests say but for the time it took."""
+    """Return every file of folders."""
     found = {}
     for number, folder in enumerate(folders):
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():
                 found[number, str(path.relative_to(folder))] = path.read_bytes()
-        manifest = json.loads(Path(f"{folder}.batchmax.json").read_text())
-        found[number, "manifest"] = {name: value for name, value in manifest.items() if name != "seconds"}
     return found
 
 
@@ -238,7 +236,7 @@ def on_ray(*words, **environment):
 
 @pytest.mark.ray
 def test_a_cluster_makes_what_one_run_makes(inputs, whole):
-    """Equal bytes, manifest and rejected rows; what a shard has done before is not done again."""
+    """Equal bytes, manifests and rejected rows; what a shard has done before is not done again."""
     batchmax.score(inputs, "out", shard="1/3", **WITH_REJECTS)
     words = ["--on-bad-row", "drop", "--rejects", "rejects", "--outputs", "probs,loss,sample,status", "--seed", "3"]
     run = on_ray(inputs, "-o", "out", *words, "--json", "--if-exists", "resume")
@@ -287,6 +285,7 @@ def test_workers_that_are_killed(tmp_path, monkeypatch):
     np.testing.assert_array_equal(ids, np.repeat(np.arange(len(logits)), 4))
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "_SUCCESS",
+        "_batchmax.parquet",
         *(f"part-0000{n}.parquet" for n in range(4)),
     ]
 

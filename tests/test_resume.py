@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 
@@ -59,12 +58,6 @@ def contents(folder):
     """Return every file below a folder that is not an input, hidden ones included."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and "in" not in path.relative_to(folder).parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def published(folder):
-    """Return what was published, without what the manifests say of time."""
-    found = contents(folder)
-    return {name: data for name, data in found.items() if not name.endswith(".json")}
 
 
 def lasting(summary):
@@ -153,13 +146,13 @@ def test_sequences_after_every_line_of_the_journal(tmp_path, monkeypatch, killed
 def goes_on_anywhere(folder, killed_after, inputs, out, options):
     """Hold a run that goes on, wherever the one before it ended, against one that did not end."""
     whole = lasting(batchmax.score(inputs, out, **options))
-    want = published(folder)
+    want = contents(folder)
     clear(folder)
     went_on = n_lines = 0
     while killed_after(n_lines, inputs, out, **options):
         said = Said()
         summary = pipeline.score(inputs, out, **options, if_exists="resume", progress=said)
-        assert published(folder) == want, n_lines
+        assert contents(folder) == want, n_lines
         assert lasting(summary) == whole, n_lines
         went_on += said.skipped > 0
         clear(folder)
@@ -187,7 +180,7 @@ def clear(folder):
 def test_a_torn_journal(inputs, tmp_path, killed_after, out):
     """Of a journal that is cut anywhere, or has a flipped bit, what is whole counts; the bytes come out the same."""
     batchmax.score(inputs, out, on_bad_row="null")
-    want = published(tmp_path)
+    want = contents(tmp_path)
     clear(tmp_path)
     assert killed_after(9 if out.endswith(".parquet") else 3, inputs, out, on_bad_row="null")
     kept = tmp_path / "kept"
@@ -202,10 +195,10 @@ def test_a_torn_journal(inputs, tmp_path, killed_after, out):
         shutil.copytree(kept, left)
         (left / "journal").write_bytes(damaged)
         batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
-        got = {name: data for name, data in published(tmp_path).items() if not name.startswith("kept")}
+        got = {name: data for name, data in contents(tmp_path).items() if not name.startswith("kept")}
         assert got == want
-        for path in (tmp_path / out, tmp_path / f"{out}.batchmax.json"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        path = tmp_path / out
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def test_an_unfinished_run_of_this_job_is_not_thrown_away_unasked(inputs, tmp_path, killed_after):
@@ -323,7 +316,7 @@ def test_what_lies_there_and_is_not_ours_is_refused(inputs, tmp_path):
 def test_after_a_crash_of_the_machine_what_was_synced_counts(inputs, tmp_path, killed_after, monkeypatch, out):
     """On another boot, row groups that were not made durable are made again."""
     batchmax.score(inputs, out, on_bad_row="null")
-    want = published(tmp_path)
+    want = contents(tmp_path)
     clear(tmp_path)
     assert killed_after(9 if out.endswith(".parquet") else 3, inputs, out, on_bad_row="null")
     journal = tmp_path / f".{out}.batchmax" / "journal"
@@ -335,7 +328,7 @@ def test_after_a_crash_of_the_machine_what_was_synced_counts(inputs, tmp_path, k
     else:
         assert synced.rows == there.rows == len(synced.receipts) * N_ROWS
     batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
-    assert published(tmp_path) == want
+    assert contents(tmp_path) == want
 
 
 def test_what_was_synced_in_the_middle_of_a_file_counts(tmp_path, monkeypatch):
@@ -365,26 +358,6 @@ def test_what_was_synced_in_the_middle_of_a_file_counts(tmp_path, monkeypatch):
     assert (done.position, done.file.size, done.file.groups) == (20, 200, [b"\1", b"\2"])
 
 
-def test_the_manifest_comes_after_all(inputs, tmp_path, monkeypatch):
-    """A run that was killed between its folder and the manifest has the manifest made by the next."""
-    whole = lasting(batchmax.score(inputs, "out", on_bad_row="null"))
-    clear(tmp_path)
-
-    def killed(*_):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("batchmax.commit._write_json", killed)
-        nothing_is_cleaned_up(patch)
-        with pytest.raises(Killed):
-            batchmax.score(inputs, "out", on_bad_row="null")
-    assert (tmp_path / "out" / "_SUCCESS").exists()
-    assert not (tmp_path / "out.batchmax.json").exists()
-    assert lasting(batchmax.score(inputs, "out", on_bad_row="null", if_exists="resume")) == whole
-    assert json.loads((tmp_path / "out.batchmax.json").read_text())["n_rows"] == N_FILES * N_ROWS
-    assert list(tmp_path.glob(".*")) == []
-
-
 def test_a_dry_run_says_what_would_be_skipped(inputs, tmp_path, killed_after):
     """It looks at what is there, and changes nothing."""
     options = score_options(on_bad_row="null", if_exists="resume")
@@ -402,10 +375,10 @@ def test_a_run_that_was_to_replace_goes_on_to_replace(inputs, tmp_path, killed_a
     batchmax.score(inputs, "out", on_bad_row="null", temperature=2.0)
     assert killed_after(3, inputs, "out", on_bad_row="null", if_exists="overwrite")
     batchmax.score(inputs, "out", on_bad_row="null", if_exists="resume")
-    replaced = published(tmp_path)
+    replaced = contents(tmp_path)
     clear(tmp_path)
     batchmax.score(inputs, "out", on_bad_row="null")
-    assert published(tmp_path) == replaced
+    assert contents(tmp_path) == replaced
 
 
 def test_an_input_that_changes_is_noticed(inputs, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import batchmax
 from batchmax import stores
 from batchmax.cli import main
 from batchmax.errors import DataError, OutputError, UsageError
+from batchmax.manifest import MANIFEST, read_manifest
 from batchmax.spool import coalesced
 from batchmax.storage import find_files
 from batchmax.stores import store_of
@@ -91,6 +93,23 @@ def put(proxy, path, key):
 
 def get(proxy, key):
     return proxy.client.get_object(Bucket="bucket", Key=key)["Body"].read()
+
+
+def without_run(key):
+    """Return a key with the name that a part has in a folder of a file system."""
+    return re.sub(r"(part-\d+)-[0-9a-f]{8}\.parquet$", r"\1.parquet", key)
+
+
+def stored(proxy, folder):
+    """Return what lies below a prefix by the names that the parts have in a file system; one run made all of them."""
+    found = {without_run(key): get(proxy, key) for key in keys(proxy.client) if key.startswith(f"{folder}/")}
+    assert len({key[-16:-8] for key in keys(proxy.client) if key.startswith(f"{folder}/part-")}) == 1
+    return {name.removeprefix(f"{folder}/"): data for name, data in found.items()}
+
+
+def below(folder):
+    """Return the files in a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -218,28 +237,43 @@ def test_an_object_that_changes_meanwhile(proxy, big, tmp_path, monkeypatch):
 # Writing
 
 
+def uploaded(proxy, folder, *names):
+    """Return whether outputs in the store are those in a folder, and nothing else is there."""
+    assert {key.split("/")[0] for key in keys(proxy.client)} == set(names)
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            assert get(proxy, name) == path.read_bytes()
+            continue
+        here, there = below(path), stored(proxy, name)
+        assert here.keys() == there.keys() == {"part-00000.parquet", "_SUCCESS", MANIFEST}
+        ours, theirs = (read_manifest(one.pop(MANIFEST)) for one in (here, there))
+        assert here == there
+        assert theirs.summary == ours.summary
+        assert list(map(without_run, theirs.parts)) == list(ours.parts)
+        assert list(theirs.parts.values()) == list(ours.parts.values())
+    return True
+
+
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_what_arrives_is_what_is_made_here(proxy, tmp_path, out):
     """A file, or a folder with its manifest and _SUCCESS; then it is there, replaced, or found to be done."""
     source = str(DATA / "digits.parquet")
     here = str(tmp_path / out)
-    options = {"on_bad_row": "drop", "label": "id", "rejects": str(tmp_path / f"rejects{out[3:]}")}
+    local_rejects = str(tmp_path / f"rejects{out[3:]}")
+    options = {"on_bad_row": "drop", "label": "id", "rejects": local_rejects}
     batchmax.score(source, here, **options)
     uri, options["rejects"] = f"s3://bucket/{out}", f"s3://bucket/rejects{out[3:]}"
     batchmax.score(source, uri, **options)
-    names = ["out.parquet"] if out == "out.parquet" else ["out/part-00000.parquet", "out/_SUCCESS"]
-    for name in names:
-        assert get(proxy, name) == (tmp_path / name).read_bytes()
-    rejects = [name.replace("out", "rejects", 1) for name in names]
-    manifests = [] if out == "out.parquet" else ["out.batchmax.json", "rejects.batchmax.json"]
-    assert sorted(keys(proxy.client)) == sorted([*names, *rejects, *manifests])
+    assert uploaded(proxy, tmp_path, out, f"rejects{out[3:]}")
     with pytest.raises(OutputError, match="the output exists"):
         batchmax.score(source, uri, **options)
     assert batchmax.score(source, uri, if_exists="resume", **options).n_rows == 899
     with pytest.raises(OutputError, match="another job, and complete: temperature"):
         batchmax.score(source, uri, if_exists="resume", temperature=2.0, **options)
     batchmax.score(source, uri, if_exists="overwrite", temperature=2.0, **options)
-    assert get(proxy, names[0]) != (tmp_path / names[0]).read_bytes()
+    batchmax.score(source, here, if_exists="overwrite", temperature=2.0, **options | {"rejects": local_rejects})
+    assert uploaded(proxy, tmp_path, out, f"rejects{out[3:]}")
     assert batchmax.evaluate(uri, label="id", on_bad_row="null").n_rows > 0
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
@@ -270,13 +304,15 @@ def test_a_folder_is_not_whole_without_its_last_file(proxy, tmp_path, monkeypatc
     proxy.faults = [Fault("500", "PUT", "part-00002", times=10_000)]
     with pytest.raises(OutputError, match="part-00002"):
         batchmax.score(str(tmp_path / "in"), "s3://bucket/out")
-    assert keys(proxy.client) == ["out/part-00000.parquet", "out/part-00001.parquet"]
+    assert list(map(without_run, keys(proxy.client))) == ["out/part-00000.parquet", "out/part-00001.parquet"]
     proxy.faults, proxy.seen[:] = [], []
     batchmax.score(str(tmp_path / "in"), "s3://bucket/out", if_exists="resume")
     assert not [path for method, path, _ in proxy.seen if method in {"PUT", "POST"} and "part-00000" in path]
     batchmax.score(str(tmp_path / "in"), str(tmp_path / "here"))
-    for path in (tmp_path / "here").iterdir():
-        assert get(proxy, f"out/{path.name}") == path.read_bytes()
+    here, there = below(tmp_path / "here"), stored(proxy, "out")
+    manifests = [one.pop(MANIFEST) for one in (here, there)]
+    assert here == there
+    assert len({json.dumps(read_manifest(one).summary) for one in manifests}) == 1
 
 
 def test_a_gate_holds_it_back(proxy):
