@@ -158,8 +158,8 @@ def open_scored(path: str) -> Scored:
     is_folder = Path(path).is_dir()
     if not is_folder and not Path(path).exists():
         raise DataError("no such file or folder", where=path, remedy=f"look: ls {shlex.quote(str(Path(path).parent))}")
-    manifest, names = _folder(Path(path)) if is_folder else (None, [path])
-    files = [open_file(name) for name in names]
+    manifest, parts = _folder(Path(path)) if is_folder else (None, {path: None})
+    files = [open_file(name) for name in parts]
     first = files[0]
     said = [_own_metadata(file) for file in files]
     claims = _claims(first.path, said[0])
@@ -167,6 +167,10 @@ def open_scored(path: str) -> Scored:
     for file, theirs in zip(files, said, strict=True):
         if theirs != said[0] or not arrow_schema(file).equals(schema):
             what = f"is from another job than {first.path}: their metadata or columns differ"
+            raise DataError(what, where=file.path, remedy=AGAIN)
+    for file, size in zip(files, parts.values(), strict=True):
+        if size is not None and file.size != size:
+            what = f"has {file.size:,} bytes, but the manifest says {size:,}"
             raise DataError(what, where=file.path, remedy=AGAIN)
     summaries = [_summary(file) for file in files]
     for file, summary in zip(files, summaries, strict=True):
@@ -196,8 +200,8 @@ def _check_rows(path: str, rows: int, summary: Said | None, who: str, claims: Cl
         raise DataError(f"{rows:,} rows are there, but {who} says {left:,}", where=path, remedy=AGAIN)
 
 
-def _folder(folder: Path) -> tuple[Said, list[str]]:
-    """Return what the manifest of a folder says came out, and the paths of the parts."""
+def _folder(folder: Path) -> tuple[Said, dict[str, int | None]]:
+    """Return the summary in the manifest of a folder, the paths of the parts, and their sizes where it lists them."""
     found = find_manifest(folder)
     if found is None:
         summary = read_old_manifest(old_manifest_of(folder))
@@ -207,23 +211,22 @@ def _folder(folder: Path) -> tuple[Said, list[str]]:
                 where=str(folder),
                 remedy=f"name a folder that score wrote, or one of the files: ls {shlex.quote(str(folder))}",
             )
-        return summary, _parts(folder)
+        return summary, dict.fromkeys(_parts(folder))
     path, manifest = found
     if not (folder / SUCCESS).exists():
         raise DataError(f"there is no {SUCCESS} in it, so it is not whole", where=str(folder), remedy=AGAIN)
     there = {composed(str(one.relative_to(folder))): one for one in files_in(folder)}
+    parts: dict[str, int | None] = {}
     for name, size in manifest.parts.items():
         part = there.pop(composed(name), None)
         if part is None:
             raise DataError(f"{name} is missing", where=str(folder), remedy=AGAIN)
-        if part.stat().st_size != size:
-            what = f"has {part.stat().st_size:,} bytes, but the manifest says {size:,}"
-            raise DataError(what, where=str(part), remedy=AGAIN)
+        parts[str(part)] = size
     others = sorted(there.keys() - {composed(str(path.relative_to(folder))), SUCCESS})
     if others:
         what = "the manifest does not list this file"
         raise DataError(what, where=str(folder / others[0]), remedy="move it to another folder")
-    return dict(manifest.summary), [str(folder / name) for name in manifest.parts]
+    return dict(manifest.summary), parts
 
 
 def _parts(folder: Path) -> list[str]:

@@ -72,7 +72,6 @@ def stage(tmp_path_factory):
     (folder / "theirs").mkdir()
     (folder / "theirs" / "thesis.tex").write_text("years of work")
     (folder / "mine.parquet.held").write_text("years of work")
-    (folder / "run.batchmax.json").write_text('{"years": "of work"}')
     shutil.copy(folder / "x.parquet", folder / "again.parquet.held")
     (folder / "link.parquet").symlink_to("x.parquet")
     (folder / "hard.parquet").hardlink_to(folder / "x.parquet")
@@ -189,14 +188,17 @@ CASES = {
         ["x.parquet", "-o", "theirs", *OVER],
         1,
         (
-            "theirs: what is there is not a folder that batchmax wrote, so it is not replaced; "
+            "theirs: this is not a folder that batchmax wrote, or other files are in it, so it is not replaced; "
             "delete it yourself, or name another output: -o"
         ),
     ),
-    "an output in a missing folder": (
-        ["x.parquet", "-o", "far away/out.parquet"],
+    "an output below a file": (
+        ["x.parquet", "-o", "x.parquet/deep/out.parquet"],
         1,
-        "far away/out.parquet: there is no folder far away; make it: mkdir -p 'far away'",
+        (
+            "x.parquet/deep/out.parquet: x.parquet is not a folder, so nothing can be written below it; "
+            "name another output: -o"
+        ),
     ),
     "an output without a name": (
         ["x.parquet", "-o", "."],
@@ -364,14 +366,6 @@ CASES = {
         ["again.parquet.held", "-o", "again.parquet", "--fail-if", "n_rows > 0", *OVER],
         1,
         ("again.parquet.held: the output is also an input (again.parquet.held); name another output: -o"),
-    ),
-    "a file where the manifest goes": (
-        ["x.parquet", "-o", "run"],
-        1,
-        (
-            "run.batchmax.json: the manifest goes here, and what is there is not one that batchmax wrote; "
-            "move it: mv run.batchmax.json run.batchmax.json.old, or name another output: -o"
-        ),
     ),
     "rejects of a stream": (
         ["x.parquet", "-o", "-", "--on-bad-row", "drop", "--rejects", "r.parquet"],

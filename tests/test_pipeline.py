@@ -335,14 +335,21 @@ def test_rows_keep_their_order(tmp_path):
 
 @pytest.mark.usefixtures("small_parts")
 def test_a_folder_holds_parts_and_success_and_nothing_else(tmp_path):
-    """Parts are whole row groups; _SUCCESS is empty; the manifest beside is the summary."""
+    """Parts are whole row groups; _SUCCESS is empty; the manifest lists the parts and says what came out."""
     pq.write_table(table_of(20), tmp_path / "in.parquet", row_group_size=5)
     summary = score(tmp_path / "in.parquet", tmp_path / "out", outputs="pred,loss")
-    assert contents(tmp_path) == ["in.parquet", "out", "out.batchmax.json"]
-    assert contents(tmp_path / "out") == ["_SUCCESS", *(f"part-0000{number}.parquet" for number in range(4))]
+    assert contents(tmp_path) == ["in.parquet", "out"]
+    parts = [f"part-0000{number}.parquet" for number in range(4)]
+    assert contents(tmp_path / "out") == ["_SUCCESS", "_batchmax.parquet", *parts]
     assert [group_sizes(part) for part in sorted((tmp_path / "out").glob("part-*"))] == [[5]] * 4
     assert (tmp_path / "out" / "_SUCCESS").read_bytes() == b""
-    assert json.loads((tmp_path / "out.batchmax.json").read_text()) == json.loads(summary.to_json())
+    manifest = pq.read_metadata(tmp_path / "out" / "_batchmax.parquet")
+    assert manifest.num_rows == 0
+    assert manifest.schema.to_arrow_schema() == pq.read_schema(tmp_path / "out" / parts[0])
+    said = json.loads(manifest.metadata[b"batchmax.manifest"])
+    assert said["parts"] == {part: (tmp_path / "out" / part).stat().st_size for part in parts}
+    passing = {"files": 0, "seconds": 0, "bytes_written": 0, "held": 0}
+    assert said["summary"] | passing == json.loads(summary.to_json()) | passing
 
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
@@ -501,7 +508,7 @@ def test_rejects_keep_columns_named_as_theirs(tmp_path):
         ("rejects", UsageError, "of a file go to a file"),
         ("out.parquet", UsageError, "the same path"),
         ("in.parquet", OutputError, "also an input"),
-        ("nowhere/rejects.parquet", OutputError, "there is no folder"),
+        ("in.parquet/rejects.parquet", OutputError, "in.parquet is not a folder"),
     ],
 )
 def test_rejects_go_where_they_harm_nobody(rejects, error, says, tmp_path):

@@ -451,7 +451,17 @@ def folder(tmp_path):
     sources = [written(tmp_path / f"in-{number}.parquet", 20 + number) for number in range(3)]
     out = tmp_path / "scored"
     batchmax.score(sources, str(out), outputs="probs,loss,status,correct")
-    return out, sources, tmp_path / "scored.batchmax.json"
+    return out, sources, out / "_batchmax.parquet"
+
+
+def alter(manifest, **changed):
+    """Write a manifest again, with other figures in its summary."""
+    metadata = dict(pq.read_metadata(manifest).metadata)
+    said = json.loads(metadata[b"batchmax.manifest"])
+    said["summary"] |= changed
+    kept = {key: value for key, value in metadata.items() if key != b"ARROW:schema"}
+    table = pq.read_table(manifest).replace_schema_metadata(kept | {b"batchmax.manifest": json.dumps(said)})
+    pq.write_table(table, manifest)
 
 
 def test_a_folder_passes_with_its_summary(folder):
@@ -472,8 +482,21 @@ def test_a_folder_passes_with_its_summary(folder):
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_missing_part_is_found(folder, number):
-    """In the middle by its number, at the end by the rows that are missing."""
+    """The first, one in the middle and the last are missed alike."""
     out, _, _ = folder
+    (out / f"part-0000{number}.parquet").unlink()
+    assert f"part-0000{number}.parquet is missing" in refused(out)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_output_of_an_earlier_version_passes(folder, number):
+    """Its manifest lies next to the folder as JSON; a part that is missing is found by its number, or by the rows."""
+    out, sources, manifest = folder
+    said = json.loads(pq.read_metadata(manifest).metadata[b"batchmax.manifest"])
+    manifest.unlink()
+    out.with_name("scored.batchmax.json").write_text(json.dumps(said["summary"]))
+    assert len(batchmax.verify(out, sources, sample=63).files) == 3
+    assert batchmax.evaluate(str(out.parent / "scored")).n_rows == 63
     (out / f"part-0000{number}.parquet").unlink()
     assert ("is missing" if number < 2 else "rows are there") in refused(out)
 
@@ -487,11 +510,11 @@ def test_a_folder_must_be_whole_and_alone(folder):
     (out / "_SUCCESS").unlink()
     assert "_SUCCESS" in refused(out)
     (out / "_SUCCESS").touch()
-    said = manifest.read_text()
-    for text in ("{", "[]", "{}"):
-        manifest.write_text(text)
-        assert str(manifest) in refused(out)
-    manifest.write_text(said)
+    said = manifest.read_bytes()
+    for data in (b"", b"PAR1", said[:-1], (out / "part-00000.parquet").read_bytes()):
+        manifest.write_bytes(data)
+        assert "no manifest" in refused(out)
+    manifest.write_bytes(said)
     batchmax.verify(out)
     manifest.unlink()
     assert "no manifest" in refused(out)
@@ -527,11 +550,9 @@ def test_altered_figures_of_the_manifest_are_found(tmp_path, name, value):
     batchmax.score(
         source, str(tmp_path / "scored"), outputs="probs,loss,status,correct", class_weights=[1, 2, 3, 4, 5, 6]
     )
-    manifest = tmp_path / "scored.batchmax.json"
-    said = json.loads(manifest.read_text())
     found = batchmax.verify(tmp_path / "scored")
     assert name in found.summary
-    manifest.write_text(json.dumps(said | {name: value}))
+    alter(tmp_path / "scored" / "_batchmax.parquet", **{name: value})
     line = refused(tmp_path / "scored")
     assert "manifest" in line
     assert str(value) in line or "does not say" in line

@@ -1,9 +1,10 @@
-"""A process that runs command lines and kills them: each in a fork, before its nth change of the file system.
+"""A process that runs command lines, each in a fork, and kills the fork before its nth change of the file system.
 
-A request is a line of JSON: ``words``, the command line; ``cwd``; and ``at``, the number of the change before which the
-fork is killed, or null. The answer has the exit code, the output, and how many changes there were.
+A request is a line of JSON: ``words``, the command line; ``folder``, where it runs; ``at``, the number of the change
+before which the fork is killed, or null. The answer has the exit code, what it printed, and how many changes it made.
+``warm`` in place of these is a command line to run here, so that what it imports and compiles is there in every fork.
 
-Changes are those of files below ``cwd``: calls that change names, that create, write, truncate or sync a file.
+A change is a call that creates, writes, truncates, syncs, renames or removes a file or folder below ``folder``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from typing import Any
 from batchmax import renames
 from batchmax.cli import main
 
-NAMES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate", "os.symlink"}
+NAMES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.symlink"}
+"""Audit events of calls that change names."""
+
 ON_DESCRIPTORS = ("write", "pwrite", "pwritev", "fsync", "fdatasync", "ftruncate", "posix_fallocate")
 
 
@@ -51,7 +54,7 @@ class Killer:
 
     def _watched(self, call: Any) -> Any:
         def watched(descriptor: int, *arguments: Any) -> Any:
-            if self._is_here(os.readlink(f"/proc/self/fd/{descriptor}")):
+            if self._is_here(Path(f"/proc/self/fd/{descriptor}").readlink()):
                 self._change()
             return call(descriptor, *arguments)
 
@@ -59,15 +62,15 @@ class Killer:
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in NAMES:
-            descriptors = [one for one in arguments[1:] if isinstance(one, int) and one >= 0]
-            is_relative = event in {"os.remove", "os.rmdir"} and bool(descriptors)
-            if is_relative or (not isinstance(arguments[0], int) and self._is_here(os.fspath(arguments[0]))):
+            # A name in an open folder comes with that folder's descriptor.
+            is_relative = event in {"os.remove", "os.rmdir"} and arguments[1] >= 0
+            if is_relative or self._is_here(arguments[0]):
                 self._change()
-        elif event == "open" and arguments[2] & os.O_CREAT and self._is_here(str(arguments[0])):
+        elif event == "open" and arguments[2] & os.O_CREAT and self._is_here(arguments[0]):
             self._change()
 
-    def _is_here(self, path: str) -> bool:
-        return os.path.abspath(path).startswith(self._folder)  # noqa: PTH100 - in a hook of every call
+    def _is_here(self, path: Any) -> bool:
+        return isinstance(path, str | Path) and os.path.abspath(path).startswith(self._folder)  # noqa: PTH100
 
     def _change(self) -> None:
         with self._lock:
@@ -76,37 +79,32 @@ class Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(words: list[str], cwd: str, at: int | None) -> dict[str, Any]:
-    """Run a command line in a fork; the exit code of one that is killed is -9."""
+def run(words: list[str], folder: str, at: int | None) -> dict[str, Any]:
+    """Run a command line in a fork; the exit code of one that was killed is -9."""
     with tempfile.TemporaryFile("w+") as answer:
         pid = os.fork()
         if not pid:
-            os.chdir(cwd)
+            os.chdir(folder)
             out, err = io.StringIO(), io.StringIO()
-            killer = Killer(cwd, at)
+            killer = Killer(folder, at)
             killer.install()
             code = 99
             try:
                 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                     code = main(words)
-            except BaseException:  # noqa: BLE001 - it is told
+            except BaseException:  # noqa: BLE001 - the fork must not become a second server
                 err.write(traceback.format_exc())
-            json.dump({"out": out.getvalue(), "err": err.getvalue(), "changes": killer.count}, answer)
+            json.dump({"err": err.getvalue(), "changes": killer.count}, answer)
             answer.flush()
             os._exit(code)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         answer.seek(0)
         text = answer.read()
-        return {"code": code, **(json.loads(text) if text else {"out": "", "err": "", "changes": at})}
+        return {"code": code, **(json.loads(text) if text else {"err": "", "changes": at})}
 
 
-if __name__ == "__main__":
-    for line in sys.stdin:
-        asked = json.loads(line)
-        if "warm" in asked:
-            code = main(asked["warm"])
-            reply: dict[str, Any] = {"code": code}
-        else:
-            reply = run(asked["words"], asked["cwd"], asked["at"])
-        sys.stdout.write(json.dumps(reply) + "\n")
-        sys.stdout.flush()
+for line in sys.stdin:
+    asked = json.loads(line)
+    reply = {"code": main(asked["warm"])} if "warm" in asked else run(asked["words"], asked["folder"], asked["at"])
+    sys.stdout.write(json.dumps(reply) + "\n")
+    sys.stdout.flush()

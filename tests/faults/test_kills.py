@@ -1,0 +1,153 @@
+"""Runs that are killed before any of their changes of the file system; a run with ``resume`` finishes each of them.
+
+Whatever kind of output it is, and whatever lay at its path, the run that resumes ends with the exit code and the bytes
+of a run that was not killed, and leaves nothing else.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.faults.watched import Watched
+from tests.processes import HANGS
+
+SCORE = ("score", "in", "-q", "--threads", "1", "--on-bad-row", "drop")
+RESUME = ("--if-exists", "resume")
+OVERWRITE = ("--if-exists", "overwrite")
+GATE = ("--fail-if", "mean_loss > 0")
+"""A condition that is true, so that the output is held back."""
+
+FOREIGN = ("a file of somebody else's",)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Commands: some that run before, one that is killed, and the one that resumes it."""
+
+    before: tuple[tuple[str, ...], ...]
+    killed: tuple[str, ...]
+    resumes: tuple[str, ...]
+
+
+def scenarios():
+    """Return every kind of output, alone and with rejected rows, new and over another, published and held back."""
+    found = {}
+    for out, rejects in [("o.parquet", ""), ("o.parquet", "r.parquet"), ("o", ""), ("o", "r")]:
+        words = (*SCORE, "-o", out, *(("--rejects", rejects) if rejects else ()))
+        kind = f"{'file' if out.endswith('.parquet') else 'folder'}{' and rejects' if rejects else ''}"
+        for over in (False, True):
+            name = f"{kind}, {'over another' if over else 'new'}"
+            before = ((*words, "--temperature", "2"),) if over else ()
+            first = (*words, *OVERWRITE) if over else words
+            resumes = (*words, *RESUME)
+            found[name] = Scenario(before, first, resumes)
+            found[f"{name}, held back"] = Scenario(before, (*first, *GATE), (*resumes, *GATE))
+            found[f"{name}, held back, then released"] = Scenario(before, (*first, *GATE), resumes)
+            found[f"{name}, being released"] = Scenario((*before, (*first, *GATE)), resumes, resumes)
+            if not out.endswith(".parquet"):
+                shards = [(*first, "--shard", f"{number}/2") for number in range(2)]
+                found[f"{name}, a shard"] = Scenario((*before, shards[0]), shards[1], resumes)
+                found[f"{name}, of shards"] = Scenario((*before, *shards), resumes, resumes)
+    words = (*SCORE, "-o", "o.parquet")
+    found["file, over a foreign one"] = Scenario((FOREIGN,), (*words, *OVERWRITE), (*words, *RESUME))
+    deep = (*SCORE, "-o", "new/folders/o", "--rejects", "other/new/r")
+    found["folder and rejects, in new folders"] = Scenario((), deep, (*deep, *RESUME))
+    return found
+
+
+SCENARIOS = scenarios()
+IN_DEFAULT_RUN = {
+    "file and rejects, over another": 6,
+    "folder and rejects, over another, held back, then released": 11,
+    "folder, over another, of shards": 9,
+    "folder and rejects, in new folders": 17,
+}
+"""The scenarios of the default run, and of how many points it takes one."""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Write three files, each with a bad row, and return their folder."""
+    folder = tmp_path_factory.mktemp("kills") / "in"
+    folder.mkdir()
+    random = np.random.default_rng(1)
+    for number in range(3):
+        logits = random.normal(size=(40, 5)).astype(np.float32)
+        logits[7, 2] = np.nan
+        table = pa.table({"id": np.arange(40), "logits": list(logits), "label": random.integers(0, 5, 40)})
+        pq.write_table(table, folder / f"{number}.parquet", row_group_size=20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(inputs):
+    """Return a process that runs commands and kills them."""
+    watched = Watched("kill_server.py")
+    out = inputs.with_name("warm.parquet")
+    assert watched.ask({"warm": [*SCORE[:1], str(inputs), *SCORE[2:], "-o", str(out)]}, seconds=HANGS)["code"] == 0
+    yield watched
+    watched.stop()
+
+
+def contents(folder):
+    """Return every file that is no input, and every folder; of journals only that they are there."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() and path.name != "journal" else b""
+        for path in sorted(folder.rglob("*"))
+        if path.relative_to(folder).parts[0] != "in"
+    }
+
+
+@pytest.mark.faults(keep=lambda name: name in IN_DEFAULT_RUN)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_before_every_change(tmp_path, inputs, server, table, everything, name):
+    """The run that resumes makes what a run that was not killed makes, and leaves nothing else."""
+    scenario = SCENARIOS[name]
+    ready, job = tmp_path / "ready", tmp_path / "job"
+
+    def run(words, at=None):
+        return server.ask({"words": words, "folder": str(job), "at": at}, seconds=HANGS)
+
+    def restart():
+        shutil.rmtree(job, ignore_errors=True)
+        shutil.copytree(ready, job)
+
+    job.mkdir()
+    shutil.copytree(inputs, job / "in")
+    for words in scenario.before:
+        if words == FOREIGN:
+            (job / "o.parquet").write_text("years of work")
+            continue
+        assert run(words)["code"] in {0, 4}
+    job.rename(ready)
+    restart()
+    whole = run(scenario.killed)
+    assert whole["code"] in {0, 4}, whole["err"]
+    changes = whole["changes"]
+    whole = run(scenario.resumes)
+    assert whole["code"] in {0, 4}, whole["err"]
+    want = contents(job)
+    step = 1 if everything else IN_DEFAULT_RUN[name]
+    for at in range(1, changes + 1, step):
+        restart()
+        assert run(scenario.killed, at)["code"] == -9
+        row = table.rows["SIGKILL before change number 1, 2, …", name]
+        row.times += 1
+        row.exits["-9"] += 1
+        recorded = any(path.read_bytes() for path in job.rglob(".*.batchmax/journal*"))
+        again = run(scenario.resumes)
+        if "over" in name and not recorded and again["code"] == 1:
+            # It had not recorded that it may replace what is there.
+            assert "another job, and complete" in again["err"] or "not an output of batchmax" in again["err"]
+            row.found["refused before the journal's first line"] += 1
+            assert run(scenario.killed)["code"] in {0, 4}
+            again = run(scenario.resumes)
+        assert again["code"] == whole["code"], (at, again["err"])
+        assert contents(job) == want, at
+        row.resumed += 1
