@@ -189,9 +189,7 @@ def test_a_manifest_of_an_earlier_version_is_skipped(inputs, tmp_path):
     assert find_files([out.parent]) == [str(old)]
 
 
-@pytest.mark.parametrize(
-    "words", [["calibrate", "--out"], ["report", "-o"], ["evaluate", "-o"], ["show", "--worst", "3", "-o"]]
-)
+@pytest.mark.parametrize("words", [["calibrate", "-o"], ["evaluate", "-o"], ["show", "--worst", "3", "-o"]])
 def test_every_output_gets_its_parents(inputs, tmp_path, words, capsys):
     """Missing parent folders of whatever a command writes are created."""
     ending = "json" if words[0] == "calibrate" else "parquet"
