@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
 from batchmax.parquet import Demand, FooterError, NotAMatrix, ThriftError, TooLarge, even_bytes
-from batchmax.parquet_files import InputFile, OpenFile
+from batchmax.parquet.encoded import ENCRYPTION
+from batchmax.parquet_files import InputFile, OpenFile, encrypted
 
 IN_FLIGHT = 3
 """Batches in memory at a time: two that are read ahead, and one that is worked on."""
@@ -73,6 +74,8 @@ class Allowance:
                 name = leaf.name
                 if wanted is not None and wanted.isdisjoint(_prefixes(name)):
                     continue
+                if file.footer.has_encrypted_columns and any(one in row_group.chunk(number) for one in ENCRYPTION):
+                    raise encrypted(file.path, leaf.path[0].decode(errors="replace"))
                 even = even_bytes(leaf, *sizes[number])
                 if even is not None:
                     self._even += even

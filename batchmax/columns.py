@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
@@ -92,6 +92,8 @@ def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
             found = _one_column(schema, name, options, "named with --logits")
         elif any(wildcard in name for wildcard in "*?["):
             found = _by_pattern(schema, name, options)
+        elif "," in name:
+            found = _by_names(schema, [one.strip() for one in name.split(",")], options)
         else:
             raise _unknown(name, types, options)
     elif "logits" in types:
@@ -238,7 +240,14 @@ def _only_list(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
 
 def _by_pattern(schema: pa.Schema, pattern: str, options: ScoreOptions) -> LogitsColumn:
     types = column_types(schema)
-    names = _matches(pattern, types)
+    if not pattern.strip("*?"):
+        raise UsageError(
+            f"{pattern!r} matches every column, and so numbers that are no logits, such as ids and weights",
+            where="--logits",
+            remedy="give a pattern that only classes match: --logits 'logit_*'; or name them: --logits A,B,C",
+        )
+    others = {*_not_classes(types, options)}
+    names = [name for name in _matches(pattern, types) if name not in others]
     if not names:
         raise UsageError(
             f"no column matches {pattern!r}; the columns are {_listed(types)}",
@@ -249,10 +258,72 @@ def _by_pattern(schema: pa.Schema, pattern: str, options: ScoreOptions) -> Logit
         return _one_column(schema, names[0], options, f"the only match of {pattern!r}")
     opening, closing = re.split(r"[*?\[]", pattern)[0], re.split(r"[*?\]]", pattern)[-1]
     suffixes = [name[len(opening) : len(name) - len(closing)] for name in names]
+    _check_alike(names, suffixes, types)
     return _wide(schema, names, suffixes, options)
 
 
-def _wide(schema: pa.Schema, names: Sequence[str], suffixes: Sequence[str], options: ScoreOptions) -> LogitsColumn:
+def _not_classes(types: dict[str, pa.DataType], options: ScoreOptions) -> Iterator[str]:
+    """Yield the columns that hold something else than a class: those of labels and bytes."""
+    if options.label not in {None, "none"}:
+        yield str(options.label)
+    yield from (name for name in LABEL_NAMES if name in types)
+    if options.bytes is not None:
+        yield options.bytes
+
+
+def _check_alike(names: Sequence[str], suffixes: Sequence[str], types: dict[str, pa.DataType]) -> None:
+    """Refuse integers among floats that are not numbered like them: these are ids or counts more often than classes."""
+    if all(suffix.isascii() and suffix.isdigit() for suffix in suffixes):
+        return
+    whole = [name for name in names if pa.types.is_integer(plain_type(types[name]))]
+    if whole and len(whole) < len(names):
+        raise UsageError(
+            f"{_listed(whole)} hold{'s' * (len(whole) == 1)} integers, and the other columns floats: are they classes?",
+            where="--logits",
+            remedy="give a narrower pattern, or name the classes: --logits A,B,C",
+        )
+
+
+def _by_names(schema: pa.Schema, names: Sequence[str], options: ScoreOptions) -> LogitsColumn:
+    """Return columns that were named one by one, in the order of the classes."""
+    types = column_types(schema)
+    for name in names:
+        if name not in types:
+            raise _unknown(name, types, options)
+    if len(set(names)) < len(names):
+        raise UsageError("a column is named twice", where="--logits", remedy="name each once")
+    numbers = [str(number) for number in range(len(names))]
+    if list(names) == [names[0].removesuffix("0") + number for number in numbers]:
+        return _wide(schema, names, numbers, options)
+    return _wide(schema, names, names, options, are_classes=True)
+
+
+def refuse_as_class(logits: LogitsColumn, option: str, names: Iterable[str]) -> None:
+    """Refuse columns that an option names where they are among those of the classes.
+
+    Raises
+    ------
+    UsageError
+        Naming the column.
+    """
+    taken = next((name for name in names if logits.layout == "wide" and name in logits.names), None)
+    if taken is not None:
+        raise UsageError(
+            f"column {taken!r} is also one of the logits ({logits.why})",
+            where=option,
+            remedy="give --logits a pattern that only classes match",
+        )
+
+
+def _wide(
+    schema: pa.Schema,
+    names: Sequence[str],
+    suffixes: Sequence[str],
+    options: ScoreOptions,
+    *,
+    are_classes: bool = False,
+) -> LogitsColumn:
+    """Return one column a class; in the order of their numbers, unless their names are those of the classes."""
     types = column_types(schema)
     computed = []
     for name in names:
@@ -265,7 +336,7 @@ def _wide(schema: pa.Schema, names: Sequence[str], suffixes: Sequence[str], opti
                 remedy="give a narrower pattern, as in --logits 'logit_[0-9]*'",
             )
         computed.append(dtype)
-    numbered = [suffix.isascii() and suffix.isdigit() for suffix in suffixes]
+    numbered = [not are_classes and suffix.isascii() and suffix.isdigit() for suffix in suffixes]
     order = list(range(len(names)))
     if all(numbered):
         order.sort(key=lambda position: int(suffixes[position]))

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from batchmax import __version__
 from batchmax.changes import Changes
+from batchmax.columns import refuse_as_class
 from batchmax.comparison_result import Comparison, gate_of
 from batchmax.errors import DataError, UsageError
 from batchmax.keys import check_key, comparable_type, values_at
@@ -203,6 +204,7 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
         types = []
         for source, name in zip((a, b), names, strict=True):
             check_key(source.schema, key, name)
+            refuse_as_class(source.job.logits, "--key", [key])
             types.append(comparable_type(source.schema.field(key).type))
         if types[0] != types[1]:
             raise UsageError(

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchmax.file_names import is_of_macos
 from batchmax.manifest import JOB_KEY, MANIFEST, PART, find_manifest, old_manifest_of, read_old_manifest
+from batchmax.parquet_files import read_footer
 from batchmax.sink import SUMMARY_KEY
 
 SUCCESS = "_SUCCESS"
@@ -73,14 +73,14 @@ def files_in(folder: Path) -> list[Path]:
 
 def _is_our_file(path: Path) -> bool:
     try:
-        return path.is_file() and JOB_KEY.encode() in (pq.read_metadata(path).metadata or {})
+        return path.is_file() and JOB_KEY.encode() in (read_footer(path).metadata or {})
     except (OSError, pa.ArrowException):
         return False
 
 
 def _json_of(path: Path, key: str) -> dict[str, Any] | None:
     try:
-        found = json.loads((pq.read_metadata(path).metadata or {})[key.encode()])
+        found = json.loads((read_footer(path).metadata or {})[key.encode()])
     except (OSError, pa.ArrowException, KeyError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

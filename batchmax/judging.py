@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from batchmax import kernels
 from batchmax.arrow import column_array, column_types, number_values, plain_array, plain_type, valid_rows
-from batchmax.columns import close_match
+from batchmax.columns import close_match, refuse_as_class
 from batchmax.errors import DataError, UsageError
 from batchmax.metrics import Judged
 from batchmax.options import ScoreOptions
@@ -75,7 +75,9 @@ class Judging:
                 where="--label",
                 remedy=close_match("label", self.source.schema.names) + "name it: --label NAME",
             )
+        refuse_as_class(self.source.job.logits, "--by", by)
         if sample_weight is not None:
+            refuse_as_class(self.source.job.logits, "--sample-weight", [sample_weight])
             _check_weights(sample_weight, column_types(self.source.schema)[sample_weight])
         self.is_dense = label.kind == "distribution"
         self.doubts: list[str] | None = None

@@ -97,8 +97,9 @@ def manifest_of_metadata(metadata: Mapping[bytes, bytes] | None) -> Manifest:
 def read_manifest(file: str | Path | bytes) -> Manifest | None:
     """Return the manifest in a Parquet file, given by its path or its bytes; None if it is not one."""
     try:
-        source = pa.BufferReader(file) if isinstance(file, bytes) else str(file)
-        return manifest_of_metadata(pq.read_metadata(source).metadata)
+        # Not by its path: pyarrow takes a colon in it for the end of a URI's scheme.
+        with pa.BufferReader(file) if isinstance(file, bytes) else pa.OSFile(str(file)) as source:
+            return manifest_of_metadata(pq.read_metadata(source).metadata)
     except (OSError, pa.ArrowException, JsonError):
         return None
 

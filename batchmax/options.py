@@ -41,7 +41,8 @@ class ScoreOptions:
     Attributes
     ----------
     logits
-        The column of logits, dotted where nested, or a pattern with ``*``, ``?`` or ``[…]`` for one column a class.
+        The column of logits, dotted where nested; or one column a class: a pattern with ``*``, ``?`` or ``[…]``, or
+        names with commas between them, in the order of the classes.
         None: ``logits``, else ``logit_*``, else the only list of floats.
     label
         The column of class indices, names or distributions; ``"none"`` for no label. None: ``label``, ``labels`` or

@@ -30,6 +30,8 @@ TAIL_READ = 64 << 10
 """Bytes of the end of an object that are read at once: most footers are in them."""
 
 MAGIC = b"PAR1"
+ENCRYPTED_MAGIC = b"PARE"
+"""At both ends of a file whose footer is encrypted."""
 
 
 Stamp = tuple[int, int, int, int]
@@ -91,10 +93,9 @@ class InputFile:
             return
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            parquet = _parquet_file(self.path, self.metadata)
-            opened = OpenFile(self, parquet, descriptor)
-            opened.check_unchanged()
-            with parquet:
+            with _parquet_file(self.path, self.metadata) as parquet:
+                opened = OpenFile(self, parquet, descriptor)
+                opened.check_unchanged()
                 yield opened
         finally:
             os.close(descriptor)
@@ -216,9 +217,16 @@ def open_file(path: str, storage: Sequence[str] = ()) -> InputFile:
         if not stat.S_ISREG(info.st_mode):
             # Opening a pipe that nobody writes to would wait for ever.
             raise DataError("not a regular file", where=path, remedy="write it into a file first: cat INPUT > FILE")
-        metadata = pq.read_metadata(path)
+        metadata = read_footer(path)
         _check_rows(path, metadata)
         return InputFile(path, metadata, info.st_size, _stamp(info))
+
+
+def read_footer(path: str | os.PathLike[str]) -> pq.FileMetaData:
+    """Return the footer of a local file, with the exceptions of pyarrow."""
+    # Not by its path: pyarrow takes a colon in it for the end of a URI's scheme, and a tilde for the home folder.
+    with pa.OSFile(os.fspath(path)) as stream:
+        return pq.read_metadata(stream)
 
 
 def _open_remote(path: str, storage: Sequence[str]) -> InputFile:
@@ -228,6 +236,8 @@ def _open_remote(path: str, storage: Sequence[str]) -> InputFile:
         raise DataError("there is no such object", where=path, remedy="look at what is there")
     tail = store.read(max(0, found.size - TAIL_READ), min(TAIL_READ, found.size))
     length = int.from_bytes(tail[-FOOTER_TAIL:-4], "little")
+    if tail[-4:] == ENCRYPTED_MAGIC:
+        raise encrypted(path)
     if tail[-4:] != MAGIC or length > found.size - FOOTER_TAIL:
         raise DataError("no Parquet file, or cut short", where=path, remedy="choose with a quoted glob: '*.parquet'")
     if length + FOOTER_TAIL > len(tail):
@@ -262,17 +272,23 @@ def arrow_schema(file: InputFile) -> pa.Schema:
         return decoded_schema(file.metadata.schema.to_arrow_schema())
 
 
-def _parquet_file(path: str, metadata: pq.FileMetaData) -> pq.ParquetFile:
+@contextlib.contextmanager
+def _parquet_file(path: str, metadata: pq.FileMetaData) -> Iterator[pq.ParquetFile]:
+    # Not by its path, as above.
     # A small buffer without read-ahead is what keeps a row group of gigabytes out of memory; a map is never used,
     # because a file cut short under a map is a signal, not an error.
-    return pq.ParquetFile(
-        path,
-        metadata=metadata,
-        memory_map=False,
-        pre_buffer=False,
-        buffer_size=READ_BUFFER,
-        page_checksum_verification=True,
-    )
+    with (
+        pa.OSFile(path) as stream,
+        pq.ParquetFile(
+            stream,
+            metadata=metadata,
+            memory_map=False,
+            pre_buffer=False,
+            buffer_size=READ_BUFFER,
+            page_checksum_verification=True,
+        ) as parquet,
+    ):
+        yield parquet
 
 
 def pyarrow_only() -> bool:
@@ -332,15 +348,27 @@ class reading:  # noqa: N801 - reads as a phrase
         if isinstance(error, pa.ArrowNotImplementedError):
             remedy = f"the file is damaged, or uses a feature that pyarrow does not read; look: batchmax inspect {name}"
         what = f"cannot be read: {text}"
-        if "magic bytes" in text or "file size is" in text:
+        if any(words in text for words in ("magic bytes", "file size is", "encrypted metadata")):
             what, remedy = _unlike_parquet(self._path)
         raise DataError(what, where=self._path, remedy=remedy) from error
 
 
+def encrypted(path: str, column: str | None = None) -> DataError:
+    """Return the error about a file with an encrypted column, or an encrypted footer."""
+    what = "the footer" if column is None else f"column {column!r}"
+    remedy = "write the file without encryption first, with a program that has its keys"
+    if column is not None:
+        remedy += f"; or, if the column is only carried, leave it out: --exclude {shlex.quote(column)}"
+    return DataError(f"{what} is encrypted, and encrypted Parquet files are not supported", where=path, remedy=remedy)
+
+
 def _unlike_parquet(path: str) -> tuple[str, str]:
     """Return what a file is that does not end as Parquet does, and what to do about it."""
-    with open(path, "rb") as stream:  # noqa: PTH123 - a URI one day
+    with open(path, "rb") as stream:  # noqa: PTH123 - as above
         head = stream.read(len(MAGIC))
+    if head == ENCRYPTED_MAGIC:
+        error = encrypted(path)
+        return error.what, error.remedy
     if head == MAGIC:
         return "the file is cut short: it begins as Parquet but does not end as such", "copy it, or make it, again"
     what = "no Parquet file" if head else "the file is empty"

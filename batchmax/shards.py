@@ -18,7 +18,7 @@ from batchmax.journal import Done, Journal, read_journal, read_journals
 from batchmax.options import IfExists, ScoreOptions
 from batchmax.plan import Part
 from batchmax.remote import RemoteOutput
-from batchmax.storage import is_file_path
+from batchmax.storage import is_file_path, refuse_other_formats
 from batchmax.stores import is_uri
 from batchmax.unfinished import remove
 
@@ -52,6 +52,7 @@ def make_output(out: str, options: ScoreOptions) -> Output:
     OutputError
         As :class:`batchmax.commit.Output` does.
     """
+    refuse_other_formats(out)
     gated = options.fail_if is not None
     if is_uri(out):
         if options.shard is not None:

@@ -24,6 +24,7 @@ from batchmax.parquet.encoded import CODEC, ENCODINGS, METADATA
 from batchmax.parquet.footer import footer_of_schema
 from batchmax.parquet.matrix_pages import CODEC_NUMBERS
 from batchmax.parquet.pages import BYTE_STREAM_SPLIT
+from batchmax.parquet_files import read_footer
 from batchmax.row_groups import RowGroupEncoder, writer_options
 from batchmax.sequence_rows import Piece
 from batchmax.storage import open_again, open_exclusively
@@ -172,7 +173,7 @@ class ParquetSink:
             system_calls.sync(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
             self._file.close()
-            written = pq.read_metadata(self.path)
+            written = read_footer(self.path)
         if written.num_rows != self.rows or written.num_columns != self._n_leaves:
             raise OutputError("the file does not hold what was written", where=str(self.path), remedy="check the disk")
         return size

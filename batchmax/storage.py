@@ -6,6 +6,7 @@ The only module that knows how names of files are chosen and that looks into fol
 from __future__ import annotations
 
 import contextlib
+import difflib
 import glob
 import heapq
 import itertools
@@ -31,6 +32,17 @@ from batchmax.table_search import TableSearch
 FILE_ENDINGS = (".parquet", ".pq", ".parq")
 """What the path of a single output file ends in; any other path is a folder."""
 
+
+OTHER_FORMATS = frozenset(
+    (
+        *("csv", "tsv", "txt", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "toml", "html", "htm", "md", "pdf"),
+        *("arrow", "arrows", "ipc", "feather", "orc", "avro", "xls", "xlsx", "ods", "npy", "npz", "pt", "pth", "pkl"),
+        *("pickle", "joblib", "h5", "hdf5", "hdf", "nc", "mat", "safetensors", "tfrecord", "msgpack", "bson", "db"),
+        *("sqlite", "sqlite3", "duckdb", "zarr", "lance", "delta", "iceberg", "gz", "bz2", "xz", "zst", "lz4"),
+        *("snappy", "zip", "7z", "tar", "tgz", "bin", "dat", "log"),
+    )
+)
+"""What names of files of other formats end in. An output of such a name would be a folder that surprises."""
 
 FILE = "file://"
 STREAM = "-"
@@ -211,6 +223,29 @@ def _refuse_other_encodings(path: str) -> None:
 def is_file_path(out: str) -> bool:
     """Return whether an output path means one file rather than a folder."""
     return out.lower().endswith(FILE_ENDINGS)
+
+
+def refuse_other_formats(out: str) -> None:
+    """Refuse an output whose name is that of a file of another format.
+
+    Any other name is that of a folder: ``run.2``, ``out.v2``. With a slash at its end, any name is.
+
+    Raises
+    ------
+    UsageError
+        Saying which formats can be written.
+    """
+    name = out.rpartition("/")[2]
+    stem, _, ending = name.rpartition(".")
+    if not stem or is_file_path(out):
+        return
+    is_misspelled = bool(difflib.get_close_matches(ending.lower(), ["parquet"], cutoff=0.75))
+    if ending.lower() in OTHER_FORMATS or is_misspelled:
+        raise UsageError(
+            f"outputs are Parquet files or Arrow streams, and no file ending in .{ending} can be written",
+            where=out,
+            remedy=f"name a file: {stem}.parquet; or a folder: {name}/; or write an Arrow stream to stdout: -",
+        )
 
 
 def hidden_sibling(path: Path) -> Path:

@@ -126,7 +126,7 @@ def test_wide_named():
     assert found.names == ("p_dog_z", "p_cat_z")
     assert found.class_names == found.suffixes == ("dog", "cat")
     assert found.dtype == np.dtype("f4")
-    assert find({"a_x": pa.float32(), "a_y": pa.int8()}, logits="a_?").dtype == np.dtype("f8")
+    assert find({"a_x": pa.float32(), "a_y": pa.int8()}, logits="a_x,a_y").dtype == np.dtype("f8")
 
 
 def test_one_number_a_row():

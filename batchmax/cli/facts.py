@@ -31,6 +31,7 @@ from batchmax.parquet.encoded import (
 )
 from batchmax.parquet.encoded import ENCODINGS as ENCODING_LIST
 from batchmax.parquet.thrift import Struct
+from batchmax.parquet_files import read_footer
 from batchmax.source import ParquetSource
 
 Facts = dict[str, Any]
@@ -71,11 +72,11 @@ def gather(file: str, given: dict[str, Any]) -> Facts:
         job = ParquetSource([file], options).job
     except (UsageError, DataError) as error:
         problem = error
-    footer, schema, chunks = _footer(file, problem)
+    footer, schema, chunks, tops = _footer(file, problem)
     if any(footer.num_columns != len(group) for group in chunks):
         raise problem or _unreadable(file)
     try:
-        columns = _columns(footer, schema, chunks)
+        columns = _columns(footer, schema, chunks, tops)
     except UnicodeDecodeError as error:  # a name is not text
         raise problem or _unreadable(file) from error
     facts: Facts = {
@@ -156,16 +157,19 @@ def _found(facts: Facts) -> list[tuple[str, str]]:
     ]
 
 
-def _footer(file: str, problem: BatchmaxError | None) -> tuple[pq.FileMetaData, pa.Schema, list[list[Struct]]]:
-    """Return the footer, the schema, and for each row group what is said of each column chunk."""
+def _footer(
+    file: str, problem: BatchmaxError | None
+) -> tuple[pq.FileMetaData, pa.Schema, list[list[Struct]], list[int]]:
+    """Return the footer, the schema, what is said of each column chunk of each row group, and the columns of these."""
     try:
-        footer = pq.read_metadata(file)
+        footer = read_footer(file)
         with Path(file).open("rb") as stream:
             stored = Footer.read(stream.fileno())
         # Not by pyarrow's metadata, which end the process where a damaged footer does not agree with itself.
         groups = map(stored.row_group, range(stored.n_row_groups))
         chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
-        return footer, footer.schema.to_arrow_schema(), chunks
+        tops = [number for number, column in enumerate(stored.columns) for _ in column.leaves]
+        return footer, footer.schema.to_arrow_schema(), chunks, tops
     except (*PARSING, FooterError, ThriftError) as error:
         raise problem or _unreadable(file) from error
 
@@ -205,24 +209,25 @@ def _span(smallest: str, largest: str) -> str:
     return smallest if smallest == largest else f"{smallest} to {largest}"
 
 
-def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struct]]) -> list[Facts]:
+def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struct]], tops: list[int]) -> list[Facts]:
     """Return the facts of each leaf column, summed over the row groups."""
     columns = []
     for position in range(footer.num_columns):
-        leaf = footer.schema.column(position)
+        leaf, own = footer.schema.column(position), tops[position]
         chunks = [group[position] for group in groups]
         # An encrypted column has none.
         known: list[Struct] = [chunk[METADATA].value for chunk in chunks if METADATA in chunk]
         encodings = {number for chunk in known for number in chunk[ENCODING_LIST].value.values}
         packed = sum(chunk[PACKED_BYTES].value for chunk in known)
         unpacked = sum(chunk[UNPACKED_BYTES].value for chunk in known)
-        top = leaf.path.split(".")[0]
-        is_top = top in schema.names and schema.names.count(top) == 1
+        # Not the path up to a dot: names have dots, too.
+        kind = schema.field(own).type if own < len(schema) else None
+        is_whole = kind is not None and not pa.types.is_struct(kind)
         columns.append(
             {
-                "name": leaf.path if not is_top or pa.types.is_struct(schema.field(top).type) else top,
+                "name": schema.names[own] if is_whole else leaf.path,
                 "path": leaf.path,
-                "type": type_text(schema.field(top).type) if is_top else leaf.physical_type.lower(),
+                "type": leaf.physical_type.lower() if kind is None else type_text(kind),
                 "bytes": packed,
                 "ratio": unpacked / packed if packed else None,
                 "codecs": sorted({CODECS.get(chunk[CODEC].value, "UNKNOWN") for chunk in known}),

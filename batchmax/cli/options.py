@@ -112,7 +112,7 @@ find_logits = stack(
         "--logits",
         metavar="NAME",
         group=READ,
-        help="Column of logits (nested: outputs.logits), or a pattern for one column per class: 'logit_*'."
+        help="Column of logits (nested: outputs.logits), or one per class: a pattern, 'logit_*', or names, A,B,C."
         "  [default: logits, else logit_*, else the only list of floats]",
     ),
     option(

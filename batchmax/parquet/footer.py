@@ -30,7 +30,7 @@ TAIL = 8
 """The length of the footer in four bytes, and the magic ones."""
 
 # Fields of FileMetaData, SchemaElement and RowGroup.
-SCHEMA, N_ROWS, ROW_GROUPS, KEY_VALUES, CREATED_BY, COLUMN_ORDERS = 2, 3, 4, 5, 6, 7
+SCHEMA, N_ROWS, ROW_GROUPS, KEY_VALUES, CREATED_BY, COLUMN_ORDERS, ENCRYPTION_ALGORITHM = 2, 3, 4, 5, 6, 7, 8
 TYPE, TYPE_LENGTH, REPETITION, NAME, N_CHILDREN, CONVERTED, SCALE, PRECISION, LOGICAL = 1, 2, 3, 4, 5, 6, 7, 8, 10
 COLUMNS, GROUP_ROWS, SORTING = 1, 3, 4
 REQUIRED, OPTIONAL, REPEATED = 0, 1, 2
@@ -180,6 +180,11 @@ class Footer:
     def leaves(self) -> list[Leaf]:
         """The leaves of all columns, in the order of a row group's chunks."""
         return [leaf for column in self.columns for leaf in column.leaves]
+
+    @property
+    def has_encrypted_columns(self) -> bool:
+        """Whether some column chunks are encrypted, though the footer is not."""
+        return ENCRYPTION_ALGORITHM in self.fields
 
     @property
     def n_row_groups(self) -> int:

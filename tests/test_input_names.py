@@ -1,0 +1,270 @@
+"""Names that are easily misread: of columns that are no classes, of files that look like URIs, of other formats."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.testing import assert_allclose
+
+import batchmax
+from batchmax.cli import main
+from batchmax.columns import find_logits
+from batchmax.errors import DataError, UsageError
+from batchmax.options import score_options
+from batchmax.storage import OTHER_FORMATS, refuse_other_formats
+
+TABLE = pa.table({"id": [7, 8], "logits": [[0.0, 1.0], [3.0, 1.0]], "label": [0, 1]})
+PROBS = [[1 / (1 + np.e), np.e / (1 + np.e)], [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))]]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path, table=TABLE):
+    """Write a file, whatever its name."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as stream:  # noqa: PTH123 - pyarrow reads some paths as URIs
+        pq.write_table(table, stream)
+
+
+# Columns that are no classes
+
+
+def schema(**columns):
+    """Return a schema of numbers: f for float64, i for int64."""
+    return pa.schema([(name, pa.float64() if kind == "f" else pa.int64()) for name, kind in columns.items()])
+
+
+MIXED = schema(id="i", weight="f", label="i", logit_a="f", logit_b="f", lot="f")
+
+
+@pytest.mark.parametrize("pattern", ["*", "**", "?*", "*?*", "?????"])
+def test_a_pattern_of_nothing_but_wildcards_is_refused(pattern):
+    """It matches ids, weights and labels as well as classes: exit 2, with the ways to say which columns are meant."""
+    with pytest.raises(
+        UsageError, match=r"matches every column.*--logits 'logit_\*'; or name them: --logits A,B,C"
+    ) as caught:
+        find_logits(MIXED, score_options(logits=pattern))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "want"),
+    [
+        ("l*", {}, ("logit_a", "logit_b", "lot")),
+        ("lo*t*", {"label": "lot"}, ("logit_a", "logit_b")),
+        ("l*", {"label": "none"}, ("logit_a", "logit_b", "lot")),
+        ("l*", {"label": "lot", "bytes": "logit_b"}, ("logit_a",)),
+        ("*l*", {}, ("logit_a", "logit_b", "lot")),
+        ("logit_?", {}, ("logit_a", "logit_b")),
+    ],
+)
+def test_columns_with_another_role_are_no_classes(pattern, options, want):
+    """Labels, by their usual names or as named, and bytes are left out of what a pattern matches."""
+    assert find_logits(MIXED, score_options(logits=pattern, **options)).names == want
+
+
+def test_integers_among_floats_are_doubtful():
+    """A pattern that also matches an id is refused; columns that are numbered may be of both types."""
+    with pytest.raises(UsageError, match=r"'id' holds integers, and the other columns floats: are they classes\?"):
+        find_logits(schema(id="i", is_a="f", is_b="f"), score_options(logits="i*"))
+    found = find_logits(schema(z_1="i", z_0="f"), score_options(logits="z_*"))
+    assert found.names == ("z_0", "z_1")
+    assert find_logits(schema(a="i", b="i"), score_options(logits="[ab]")).names == ("a", "b")
+
+
+def test_classes_named_one_by_one(here):
+    """Names with commas are one column a class, in this order, and the names of the classes."""
+    del here
+    columns = {"id": [1, 2], "dog": [0.0, 3.0], "cat": [1.0, 1.0], "label": ["cat", "dog"]}
+    write("in.parquet", pa.table(columns))
+    batchmax.score("in.parquet", "out.parquet", logits="dog, cat", outputs="probs,loss,pred", layout="list")
+    table = pq.read_table("out.parquet")
+    assert_allclose(np.array(table["probs"].to_pylist()), PROBS, rtol=1e-15)
+    assert table["pred"].to_pylist() == ["cat", "dog"]
+    assert table.column_names == ["id", "label", "probs", "loss", "pred"]
+    assert batchmax.verify("out.parquet", "in.parquet", logits="dog,cat").sampled_rows == 2
+    numbered = schema(z_0="f", z_1="f")
+    assert find_logits(numbered, score_options(logits="z_0,z_1")).class_names == ()
+    assert find_logits(numbered, score_options(logits="z_1,z_0")).class_names == ("z_1", "z_0")
+    for names, message in (
+        ("dog,cow", "there is no column 'cow'"),
+        ("dog,dog", "named twice"),
+        ("dog,label", "no number"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            batchmax.score("in.parquet", "no.parquet", logits=names)
+    comma = pa.schema([("a,b", pa.list_(pa.float64()))])
+    assert find_logits(comma, score_options(logits="a,b")).names == ("a,b",)
+
+
+def test_weights_groups_and_keys_are_no_classes(here):
+    """A column that another option names is refused where the pattern takes it for a class."""
+    del here
+    columns = {"s_0": [0.0, 1.0], "s_1": [1.0, 0.0], "s_2": [1.0, 2.0], "label": [0, 1]}
+    write("in.parquet", pa.table(columns))
+    for options in ({"sample_weight": "s_2"}, {"by": "s_2"}):
+        with pytest.raises(UsageError, match=r"column 's_2' is also one of the logits"):
+            batchmax.evaluate("in.parquet", logits="s_*", **options)
+    write("key.parquet", pa.table(columns | {"s_2": [1, 2]}))
+    with pytest.raises(UsageError, match=r"--key: column 's_2' is also one of the logits"):
+        batchmax.compare("key.parquet", "key.parquet", logits="s_*", key="s_2")
+
+
+# Names of files
+
+
+@pytest.mark.parametrize(
+    "name", ["run:1/x.parquet", "~/x.parquet", "~", "s3:x.parquet", "file:x.parquet", "a?b=1#c/x%20.parquet"]
+)
+def test_a_file_is_what_its_path_says(here, name, capsys):
+    """Colons, tildes, and what would mean something in a URI are parts of a name, of inputs and of outputs."""
+    write(here / name)
+    out = f"{name.removesuffix('.parquet')}_out.parquet"
+    batchmax.score(name, out)
+    with open(out, "rb") as stream:  # noqa: PTH123 - as above
+        assert_allclose(np.array(pq.read_table(stream)["probs"].to_pylist()), PROBS, rtol=1e-15)
+    batchmax.score(name, out, if_exists="resume")
+    batchmax.score(name, out, if_exists="overwrite")
+    assert batchmax.verify(out, name).sampled_rows == 2
+    assert batchmax.evaluate(name).n_rows == 2
+    for command in (["inspect", name], ["show", name, "--row", "1"], ["compare", name, name]):
+        assert main([*command, "--json"]) == 0
+        json.loads(capsys.readouterr().out)
+
+
+def test_an_output_of_another_format_is_refused(here):
+    """Exit 2, and the formats that can be written; for every known ending, in files and rejects."""
+    write("in.parquet")
+    for ending in sorted(OTHER_FORMATS):
+        with pytest.raises(
+            UsageError, match=r"outputs are Parquet files or Arrow streams, and no file ending in \."
+        ) as caught:
+            batchmax.score("in.parquet", f"x.{ending}")
+        assert "x.parquet; or a folder: x." in caught.value.remedy
+    for name in ("x.CSV", "a.b/x.csv", "x.parquet.gz", "x.parqet", "x.parket", "s3://bucket/x.csv"):
+        with pytest.raises(UsageError, match="no file ending in"):
+            batchmax.score("in.parquet", name)
+        with pytest.raises(UsageError, match="no file ending in"):
+            batchmax.convert("in.parquet", name, "fixed")
+    with pytest.raises(UsageError, match=r"^r\.csv: outputs are"):
+        batchmax.score("in.parquet", "out", on_bad_row="drop", rejects="r.csv")
+    assert main(["score", "in.parquet", "-o", "x.csv", "--dry-run"]) == 2
+    assert sorted(path.name for path in here.iterdir()) == ["in.parquet"]
+
+
+@pytest.mark.parametrize(
+    "name", ["out", "out.v2", "run-1.5", "2026.11.30", "x.csv/", ".hidden", "csv", "checkpoint.100"]
+)
+def test_names_of_folders_may_have_dots(here, name):
+    """Only endings of other formats are refused, and a slash at the end says that a folder is meant all the same."""
+    refuse_other_formats(name)
+    write("in.parquet")
+    batchmax.score("in.parquet", name)
+    assert (here / name / "part-00000.parquet").is_file()
+
+
+# Encrypted files
+
+
+@pytest.fixture
+def encrypted(here):
+    """Return a function that writes the table encrypted: with what is encrypted."""
+    keys = pytest.importorskip("pyarrow.parquet.encryption")
+    del here
+
+    class Kms(keys.KmsClient):
+        def __init__(self, _):
+            super().__init__()
+
+        def wrap_key(self, key, _):
+            return base64.b64encode(key)
+
+    factory = keys.CryptoFactory(Kms)
+
+    def make(path, columns, *, plain_footer=True):
+        settings = keys.EncryptionConfiguration(
+            footer_key="footer", plaintext_footer=plain_footer, column_keys={"column": columns}
+        )
+        properties = factory.file_encryption_properties(keys.KmsConnectionConfig(), settings)
+        with pq.ParquetWriter(path, TABLE.schema, encryption_properties=properties) as writer:
+            writer.write_table(TABLE)
+
+    return make
+
+
+def test_an_encrypted_footer(encrypted, capsys):
+    """The message says that the file is encrypted, not damaged, in every command."""
+    encrypted("in.parquet", ["label"], plain_footer=False)
+    commands = (
+        ["score", "in.parquet", "-o", "out.parquet"],
+        ["inspect", "in.parquet"],
+        ["show", "in.parquet", "--row", "0"],
+        ["evaluate", "in.parquet"],
+        ["verify", "in.parquet"],
+        ["convert", "in.parquet", "-o", "out.parquet", "--layout", "wide"],
+    )
+    for command in commands:
+        assert main(command) == 1
+        said = capsys.readouterr().err
+        assert "in.parquet: the footer is encrypted, and encrypted Parquet files are not supported" in said
+        assert "damaged" not in said
+
+
+def test_an_encrypted_column(encrypted, capsys):
+    """Only a job that reads the column fails, and names it; inspect shows the file."""
+    encrypted("in.parquet", ["id"])
+    with pytest.raises(DataError, match=r"^in\.parquet: column 'id' is encrypted.*or, if .*--exclude id$"):
+        batchmax.score("in.parquet", "out.parquet")
+    batchmax.score("in.parquet", "out.parquet", exclude="id")
+    assert_allclose(np.array(pq.read_table("out.parquet")["probs"].to_pylist()), PROBS, rtol=1e-15)
+    assert batchmax.evaluate("in.parquet").n_rows == 2
+    assert main(["inspect", "in.parquet"]) == 0
+    assert "id      int64" in capsys.readouterr().out
+    for columns in (["logits.list.element"], ["label"]):
+        encrypted("in.parquet", columns)
+        with pytest.raises(DataError, match=rf"^in\.parquet: column '{columns[0].split('.')[0]}' is encrypted"):
+            batchmax.score("in.parquet", "out.parquet", exclude="id", if_exists="overwrite")
+
+
+# Columns with dots
+
+
+def test_a_column_with_a_dot_is_no_struct(here, capsys, monkeypatch):
+    """``a.b`` at the top is shown with its own type next to the field ``b`` of ``a``, and both are carried."""
+    del here
+    struct = pa.array([{"b": "x", "c": 1.5}, {"b": "y", "c": 2.5}])
+    table = (
+        TABLE.append_column("a.b", pa.array([1, 2]))
+        .append_column("a", struct)
+        .append_column("x.y", pa.array(["p", "q"]))
+    )
+    write("in.parquet", table)
+    assert main(["inspect", "in.parquet", "--json"]) == 0
+    columns = [(one["name"], one["type"]) for one in json.loads(capsys.readouterr().out)["columns"]]
+    assert columns == [
+        ("id", "int64"),
+        ("logits", "list<double>"),
+        ("label", "int64"),
+        ("a.b", "int64"),
+        ("a.b", "struct<b: string, c: double>"),
+        ("a.c", "struct<b: string, c: double>"),
+        ("x.y", "string"),
+    ]
+    for reader in ("batchmax", "pyarrow"):
+        monkeypatch.setenv("BATCHMAX_PARQUET", reader)
+        batchmax.score("in.parquet", "out.parquet", if_exists="overwrite")
+        found = pq.read_table("out.parquet")
+        assert found.select(["a.b", "a", "x.y"]).equals(table.select(["a.b", "a", "x.y"]))
+        batchmax.score("in.parquet", "few.parquet", columns="a.b,x.y", if_exists="overwrite")
+        assert pq.read_table("few.parquet").select(["a.b", "x.y"]).equals(table.select(["a.b", "x.y"]))
