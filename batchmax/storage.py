@@ -193,18 +193,18 @@ def _each_once(found: Sequence[tuple[str, str]]) -> Inputs:
     """Return files without those that are there under another name already."""
     first: dict[object, str] = {}
     kept: list[tuple[str, str]] = []
-    again: list[str] = []
+    again: dict[str, None] = {}
     for path, folder in found:
         number = path if is_uri(path) else _file_number(Path(path)) or path
         if number not in first:
             first[number] = path
             kept.append((path, folder))
         else:
-            again.append(path if first[number] == path else f"{path} (the same file as {first[number]})")
+            again[path if first[number] == path else f"{path} (the same file as {first[number]})"] = None
     warnings = []
     if again:
         more = f" and {len(again) - MOST_NAMED:,} more" if len(again) > MOST_NAMED else ""
-        warnings.append(f"named more than once, and read once: {', '.join(again[:MOST_NAMED])}{more}")
+        warnings.append(f"named more than once, and read once: {', '.join(list(again)[:MOST_NAMED])}{more}")
     return Inputs([path for path, _ in kept], [folder for _, folder in kept], warnings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -147,8 +148,9 @@ def test_a_folder_is_verified_as_a_process(files, tmp_path):
     """The real command, from start to end: a folder passes, and without its last part it does not."""
     logits, _ = files
     out = tmp_path / "out"
-    batchmax.score([logits, logits], str(out))
-    command = [sys.executable, "-m", "batchmax", "verify", str(out), str(logits), str(logits)]
+    again = shutil.copy(logits, tmp_path / "again.parquet")
+    batchmax.score([logits, again], str(out))
+    command = [sys.executable, "-m", "batchmax", "verify", str(out), str(logits), str(again)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     assert (done.returncode, done.stderr) == (0, "")
     assert "100 of 4 classes, 6 row groups in 2 parts" in done.stdout

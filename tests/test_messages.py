@@ -225,7 +225,7 @@ CASES = {
     ),
     "inputs that differ": (
         ["x.parquet", "three.parquet"],
-        1,
+        2,
         "three.parquet: 3 classes, but 4 in x.parquet; score the files one by one",
     ),
     "too few names": (

@@ -129,8 +129,9 @@ def test_odd_rows_pass_under_each_policy(tmp_path, policy, name, outputs):
     source, out = tmp_path / "odd.parquet", str(tmp_path / name)
     table = pa.table({"id": range(56), "logits": pa.array(rows * 2, pa.list_(pa.float32())), "label": labels * 2})
     pq.write_table(table, source, row_group_size=9)
-    summary = batchmax.score([source, source], out, on_bad_row=policy, outputs=outputs, top_k=2, limit=100)
-    found = batchmax.verify(out, [source, source], sample=100)
+    again = shutil.copy(source, tmp_path / "again.parquet")
+    summary = batchmax.score([source, again], out, on_bad_row=policy, outputs=outputs, top_k=2, limit=100)
+    found = batchmax.verify(out, [source, again], sample=100)
     dropped = summary.bad_rows if policy == "drop" else 0
     assert found.n_rows == found.sampled_rows == 100 - dropped
     assert any("dropped" in note for note in found.notes) == bool(dropped)
@@ -623,7 +624,8 @@ def test_other_inputs_are_found(tmp_path, logits, out):
     batchmax.score(logits, out)
     other = written(tmp_path / "other.parquet", 61)
     assert "bytes" in refused(out, other)
-    assert "made of 1 files, not 2" in refused(out, logits, logits)
+    again = shutil.copy(logits, tmp_path / "again.parquet")
+    assert "made of 1 files, not 2" in refused(out, logits, again)
     table = pq.read_table(logits)
     sizes = set()
     for model in ("one", "two"):
