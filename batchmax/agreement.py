@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.arrow import column_types, type_text
-from batchmax.columns import LogitsColumn, find_logits
+from batchmax.columns import WORDS, LogitsColumn, find_logits
 from batchmax.errors import UsageError
 from batchmax.file_columns import Union
 from batchmax.job import Job
@@ -129,6 +129,13 @@ def _check_classes(file: InputFile, first_path: str, job: Job, options: ScoreOpt
         column = own_logits(file.schema, job.logits, options)
         assert column is not None  # noqa: S101 - every file has them
         classes, _ = find_classes(arrow_schema(file), options, job.logits)
+        holds = find_logits(arrow_schema(file), replace(options, logits=job.logits.names[0], n_classes=None)).holds
+    if holds != job.logits.holds:
+        raise UsageError(
+            f"the columns of logits hold {WORDS[holds]} here, and {WORDS[job.logits.holds]} in {first_path}",
+            where=file.path,
+            remedy=f"{ONE_BY_ONE}, or say what they hold: --input probs, log_probs or logits",
+        )
     if file.path == first_path:
         return
     length = column.n_classes or first(file, column)

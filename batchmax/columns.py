@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from batchmax.arrow import column_types, is_binary, is_list, is_spark_vector, plain_type, type_text
 from batchmax.errors import UsageError
-from batchmax.options import BinaryName, ScoreOptions
+from batchmax.options import BinaryName, InputKind, ScoreOptions
+from batchmax.scored_input import KINDS, as_written, check_unasked
 
 LogitsLayout = Literal["list", "large_list", "fixed", "tensor", "wide", "binary", "uint16", "spark"]
 OutputLayout = Literal["list", "large_list", "fixed", "wide"]
@@ -60,6 +61,8 @@ class LogitsColumn:
         What the bits are, for the layouts ``binary`` and ``uint16``.
     nested
         Whether a row is a sequence: a list of what is said here.
+    holds
+        What the numbers are: as ``--input`` says, as the metadata of an output of ``score`` say, or as the name does.
     """
 
     names: tuple[str, ...]
@@ -72,12 +75,14 @@ class LogitsColumn:
     output_layout: OutputLayout = "list"
     bits: BinaryName | None = None
     nested: bool = False
+    holds: InputKind = "logits"
 
 
 def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
     """Find the logits: the column or pattern asked for, or the one that stands out.
 
-    Unasked, that is a column named ``logits``, else columns ``logit_*``, else the only list of floats.
+    Unasked, that is what the metadata of an output of ``score`` say, else a column named ``logits``, else columns
+    ``logit_*``, else the only list of floats. Columns named ``probs`` and ``log_probs`` hold what they are called.
 
     Raises
     ------
@@ -86,10 +91,15 @@ def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
         of a wide layout, or a number of classes other than the one asked for.
     """
     types = column_types(schema)
+    asked, options = options, as_written(schema, options)
     name = options.logits
+    if name is None and options.input in KINDS and options.input in types:
+        # It says which of several columns is meant, too.
+        name = options.input
     if name is not None:
         if name in types:
-            found = _one_column(schema, name, options, "named with --logits")
+            reason = "named with --logits" if asked.logits else "which score wrote" if options.logits else "by its name"
+            found = _one_column(schema, name, options, reason)
         elif any(wildcard in name for wildcard in "*?["):
             found = _by_pattern(schema, name, options)
         elif "," in name:
@@ -100,8 +110,12 @@ def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
         found = _one_column(schema, "logits", options, "by its name")
     elif _matches("logit_*", types):
         found = _by_pattern(schema, "logit_*", options)
+    elif "logit" in types and computed_in(plain_type(types["logit"])) is not None:
+        found = _one_column(schema, "logit", options, "by its name")
     else:
         found = _only_list(schema, options)
+    holds = options.input or _held_by_name(found, options)
+    found = replace(found, holds=holds)
     if found.n_classes == 0:
         raise UsageError(f"the rows of column {found.names[0]!r} hold no classes", remedy=_NAME_ANOTHER)
     if options.n_classes is not None:
@@ -113,6 +127,20 @@ def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
             )
         found = replace(found, n_classes=options.n_classes)
     return found
+
+
+def one_logit(logits: LogitsColumn, schema: pa.Schema) -> UsageError:
+    """Return the error for rows of one logit, with the way to make two of it."""
+    name = logits.names[0]
+    remedy = "for a binary classifier give two logits a row, 0 and z: class 1 then has the probability sigmoid(z)"
+    if not logits.nested and logits.bits is None and "'" not in name and '"' not in name:
+        value = ".".join(f'"{part}"' for part in ([name] if name in schema.names else name.split(".")))
+        value += "" if logits.layout == "wide" else "[1]"
+        # S608: it is printed, and the name in it has no quotes.
+        query = f"COPY (SELECT *, [0, {value}] AS two_logits FROM 'FILE') TO 'two.parquet'"  # noqa: S608
+        remedy += f"; in DuckDB: {query}; then: --logits two_logits"
+    what = f"column {name!r} ({type_text(column_types(schema)[name])}) cannot hold logits of several classes"
+    return UsageError(f"{what}: it has one number a row, and softmax of that is always 1", remedy=remedy)
 
 
 def close_match(name: str, names: Iterable[str]) -> str:
@@ -183,13 +211,27 @@ def computed_in(arrow_type: pa.DataType) -> np.dtype[Any] | None:
 
 _NAME_ANOTHER = "name another column: --logits NAME"
 
+WORDS = {"logits": "logits", "probs": "probabilities", "log_probs": "logarithms of probabilities"}
+"""What columns hold, in words."""
+
+
+def _held_by_name(found: LogitsColumn, options: ScoreOptions) -> InputKind:
+    """Return what columns hold whose names say it; logits where they don't."""
+    if found.layout == "wide":
+        pattern = options.logits or ""
+        return next((kind for name, kind in KINDS.items() if pattern.startswith(f"{name[:-1]}_")), "logits")
+    return KINDS.get(found.names[0].rpartition(".")[2], "logits")
+
 
 def _one_column(schema: pa.Schema, name: str, options: ScoreOptions, reason: str) -> LogitsColumn:
     _check_once(schema, name)
     arrow_type = column_types(schema)[name]
-    if options.logits is not None and computed_in(plain_type(arrow_type)) is not None:
+    if computed_in(plain_type(arrow_type)) is not None:
         # A single column of numbers is the wide layout with one class.
-        return _wide(schema, [name], ["0"], options)
+        found = _wide(schema, [name], ["0"], options)
+        if options.logits is None:
+            raise one_logit(found, schema)
+        return found
     of_token = _of_token(arrow_type) if "." not in name or name in schema.names else None
     found = list_form(name, of_token or arrow_type, options.logits_dtype)
     what = f"column {name!r} ({type_text(arrow_type)})"
@@ -220,8 +262,13 @@ def _only_list(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
     floats = [
         field.name for field in schema if field.name in fit and field.name not in labels and _is_float_list(field.type)
     ]
-    if len(floats) == 1:
-        return _one_column(schema, floats[0], options, "the only list of floats")
+    if len(floats) == 1 or (floats and set(floats) <= KINDS.keys()):
+        name = next((name for name in KINDS if name in floats), floats[0])
+        if name in KINDS:
+            return _one_column(schema, name, options, "by its name")
+        if options.input is None:
+            check_unasked(name)
+        return _one_column(schema, name, options, "the only list of floats")
     if floats:
         raise UsageError(
             f"{len(floats)} columns could be the logits: {_listed(floats)}",

@@ -56,7 +56,9 @@ def convert(
         As :func:`batchmax.score`.
     """
     started = time.monotonic()
-    options = replace(options or ScoreOptions(), outputs=(), label="none")
+    options = options or ScoreOptions()
+    # Numbers are copied, whatever they are.
+    options = replace(options, outputs=(), label="none", input=options.input or "logits")
     out = local_path(os.fspath(out))
     source = open_source(src, options, mirrors=not is_file_path(out))
     if source.job.nesting is not None:

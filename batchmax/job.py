@@ -17,13 +17,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.activations import OF_A_MARGIN
-from batchmax.columns import LogitsColumn, OutputLayout, close_match, find_logits
+from batchmax.columns import WORDS, LogitsColumn, OutputLayout, close_match, find_logits, one_logit
 from batchmax.columns_out import STATUS_TYPE, matrix_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.gates import Gate
 from batchmax.labels import LabelColumn, check_classes, find_classes, find_label
 from batchmax.options import ScoreOptions
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS
+from batchmax.scored_input import as_written
 from batchmax.sequences import Nesting, find_sequences, row_fields, token_field
 from batchmax.summary import GATE_NAMES, LABEL_FIGURES, OF_TOKENS
 
@@ -33,7 +34,8 @@ class Job:
     """A scoring job whose every choice is made.
 
     ``nesting`` is how tokens are in rows, where rows are sequences. Then a row of everything that is said of logits,
-    labels, classes and bytes is a token; the columns that are carried and computed are those of whole rows.
+    labels, classes and bytes is a token; the columns that are carried and computed are those of whole rows. ``assumed``
+    is the note that the numbers are taken for probabilities, where nobody said so.
     """
 
     options: ScoreOptions
@@ -50,6 +52,7 @@ class Job:
     computed: pa.Schema
     notes: tuple[str, ...]
     nesting: Nesting | None = None
+    assumed: str = ""
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -118,7 +121,10 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     DataError
         The number of classes cannot be known, because no row has logits.
     """
-    logits = find_logits(schema, options)
+    asked, options = options, as_written(schema, options)
+    logits = find_logits(schema, asked)
+    assumed = "" if asked.input is not None else _assumed(logits, is_written=options.input is not None)
+    options = replace(options, input=logits.holds)
     whole, nesting = schema, find_sequences(schema, options, logits)
     schema = schema if nesting is None else nesting.schema
     dtype = np.dtype(options.dtype or logits.dtype)
@@ -129,6 +135,8 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     n_classes = logits.n_classes or first_length
     if not n_classes:
         raise DataError("no row has logits, so the number of classes is not known", remedy="give it with --n-classes")
+    if n_classes == 1:
+        raise one_logit(logits, schema)
     fitted = options.calibrated_classes or (n_classes if options.scale is None else len(options.scale))
     if fitted != n_classes:
         raise UsageError(
@@ -139,7 +147,7 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     classes, classes_from = find_classes(schema, options, logits)
     check_classes(classes, n_classes)
     label = find_label(schema, options, classes)
-    notes = [f"logits: {logits.why}, {n_classes:,} classes"]
+    notes = [f"logits: {logits.why}, {n_classes:,} classes", *([assumed] if assumed else [])]
     outputs = _choose_outputs(options, label)
     if label is not None and label.kind == "distribution" and options.loss_name in OF_A_MARGIN:
         raise UsageError(
@@ -175,6 +183,7 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
         computed=pa.schema([]),
         notes=tuple(notes),
         nesting=nesting,
+        assumed=assumed,
     )
     computed = list(_computed(job))
     taken = set(job.carried.names)
@@ -216,6 +225,16 @@ def _computed(job: Job) -> Iterator[pa.Field]:
     if job.nesting is not None:
         for field in row_fields(job.outputs):
             yield field.with_name(job.options.prefix + field.name)
+
+
+def _assumed(logits: LogitsColumn, *, is_written: bool) -> str:
+    """Return the note that columns are taken for probabilities; an empty text if they are taken for logits."""
+    if logits.holds == "logits":
+        return ""
+    names = f"columns {logits.names[0]!r}, … hold" if len(logits.names) > 1 else f"column {logits.names[0]!r} holds"
+    if is_written:
+        return f"input: {names} {WORDS[logits.holds]}, which score wrote"
+    return f"input: {names} {WORDS[logits.holds]}, by the name; if these are logits: --input logits"
 
 
 def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None) -> bool:

@@ -20,7 +20,9 @@ from batchmax.errors import DataError, UsageError
 from batchmax.metrics import Judged
 from batchmax.options import ScoreOptions
 from batchmax.outputs import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
-from batchmax.passes import OWN_PREFIX, Seen, first_file, loss_of_score, open_rows
+from batchmax.parquet_files import arrow_schema
+from batchmax.passes import OWN_PREFIX, Seen, open_rows, schema_of
+from batchmax.scored_input import loss_column
 from batchmax.scoring import doubts_about
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
@@ -65,8 +67,7 @@ class Judging:
         for name, value in (("--class-weights", options.class_weights), ("--label-smoothing", options.label_smoothing)):
             if value:
                 raise UsageError("a model is judged by its plain losses", where=name, remedy="leave it out")
-        file = first_file(src)
-        written = None if file is None else loss_of_score(file, options)
+        written = loss_column(schema_of(src), options)
         self.source = _opened(src, options, by, sample_weight, written)
         label = self.source.job.label
         if label is None:
@@ -82,7 +83,7 @@ class Judging:
         self.is_dense = label.kind == "distribution"
         self.doubts: list[str] | None = None
         self._weight = sample_weight
-        is_same = all(loss_of_score(one, options) == written for one in self.source.files)
+        is_same = all(loss_column(arrow_schema(one), options) == written for one in self.source.files)
         self._written = written if is_same else None
 
     def judge(self, seen: Seen) -> Judged:

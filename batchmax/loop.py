@@ -60,6 +60,9 @@ class Progress:
     def note(self, text: str) -> None:
         """Say what was chosen."""
 
+    def assumed(self, text: str) -> None:
+        """Say what was assumed about the input, which only the user can know."""
+
     def detail(self, text: str) -> None:
         """Say what only the curious want to know."""
 
@@ -256,7 +259,7 @@ class BadRows:
 
 def _reading(options: ScoreOptions) -> list[str]:
     """Return the words of a command that make it read rows as a job does, class names aside if they are long."""
-    defaults = ScoreOptions()
+    defaults = ScoreOptions(input="logits")
     names = ("logits", "label", "n_classes", "ignore_index", "logits_dtype", "input")
     given = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(defaults, name)}
     classes = ",".join(options.classes or ())

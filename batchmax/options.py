@@ -61,7 +61,8 @@ class ScoreOptions:
     bytes
         Of sequences: the column with each row's text, or how many bytes it has, for bits per byte. None: not told.
     input
-        What the numbers are: ``logits``, the default, ``log_probs`` or ``probs``.
+        What the numbers are: ``logits``, ``log_probs`` or ``probs``. None: what the metadata of an output of ``score``
+        or the column's name say, else logits.
     storage_options
         ``K=V`` for the file system of URIs: an endpoint, a region. They are part of no output and are never said.
     limit
@@ -136,7 +137,7 @@ class ScoreOptions:
     logits_dtype: BinaryName | None = None
     shift: bool = False
     bytes: str | None = None
-    input: InputKind = "logits"
+    input: InputKind | None = None
     storage_options: tuple[str, ...] = ()
     limit: int | None = None
     # What to compute
@@ -263,7 +264,7 @@ class ScoreOptions:
                 where="--top-k",
                 remedy="leave it out",
             )
-        if self.input != "logits":
+        if self.input not in {None, "logits"}:
             raise UsageError(
                 f"{self.activation} is computed of logits, not of {self.input}",
                 where="--activation",

@@ -305,6 +305,8 @@ def about(path: str) -> Iterator[None]:
         if not error.where.startswith(path):
             error.where = f"{path}: {error.where}" if error.where else path
         error.remedy = error.remedy.replace("batchmax inspect FILE", f"batchmax inspect {shlex.quote(path)}")
+        if "'" not in path:
+            error.remedy = error.remedy.replace("FROM 'FILE'", f"FROM '{path}'")
         raise
 
 

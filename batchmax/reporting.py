@@ -25,8 +25,9 @@ from batchmax.loop import Progress, tell_of
 from batchmax.option_values import names_of
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import STATUS_NAMES
-from batchmax.passes import OWN_PREFIX, columns_of_score, open_rows, rows_of
+from batchmax.passes import OWN_PREFIX, open_rows, rows_of, schema_of
 from batchmax.row_looks import Confidences, Pairs, RowLook
+from batchmax.scored_input import columns_computed
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
 from batchmax.text_files import TextFile
@@ -196,7 +197,9 @@ class _Gathering:
         self._asked = {"row": row, "worst": worst, "by": ",".join(by) or None, "bins": bins}
         looking = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
         if options.columns is None:
-            looking = replace(looking, exclude=tuple(dict.fromkeys((*options.exclude, *columns_of_score(src)))))
+            looking = replace(
+                looking, exclude=tuple(dict.fromkeys((*options.exclude, *columns_computed(schema_of(src)))))
+            )
         self.source = open_rows(src, looking)
         job = self.source.job
         if by and job.label is None:
@@ -301,6 +304,10 @@ class _Passes(Progress):
     def note(self, text: str) -> None:
         """Say what was chosen."""
         self._to.note(text)
+
+    def assumed(self, text: str) -> None:
+        """Say what was assumed about the input."""
+        self._to.assumed(text)
 
     def warn(self, text: str) -> None:
         """Say what looks wrong."""

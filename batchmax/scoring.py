@@ -211,12 +211,10 @@ def looks_like_probabilities(matrix: Array) -> bool:
 def doubts_about(matrix: Array, job: Job) -> list[str]:
     """Return what is odd about the first rows of a job, as sentences for people."""
     doubts = []
-    if job.n_classes == 1:
-        doubts.append("there is one class, so every probability is 1 and every loss 0; is this the right column?")
     some = matrix[:ROWS_LOOKED_AT]
     if job.options.input == "logits" and job.options.activation == "softmax" and looks_like_probabilities(some):
         doubts.append("the rows look like probabilities already; if they are: --input probs")
-    if job.options.input == "probs" and job.n_classes > 1 and not looks_like_probabilities(np.exp(some)):
+    if job.options.input != "logits" and len(some) and not looks_like_probabilities(np.exp(some)):
         doubts.append("not all rows sum to 1 as probabilities do; they are divided by their sums")
     return doubts
 

@@ -67,7 +67,7 @@ def plan_tasks(schema: pa.Schema, options: ScoreOptions, batch: pa.RecordBatch |
     length = None if batch is None else first_row_length(batch, find_logits(batch.schema, options))
     job = plan_scoring(schema, options, length)
     # From now on every row of every task is held against it.
-    return replace(job, options=replace(options, n_classes=job.n_classes))
+    return replace(job, options=replace(job.options, n_classes=job.n_classes))
 
 
 def score_batches(

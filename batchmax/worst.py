@@ -19,7 +19,8 @@ from batchmax.largest import Largest, decoded_type, taken
 from batchmax.loop import Progress, tell_of
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import LAST_WITHOUT_LOSS
-from batchmax.passes import OWN_PREFIX, Seen, columns_of_score, open_rows, rows_of
+from batchmax.passes import OWN_PREFIX, Seen, open_rows, rows_of, schema_of
+from batchmax.scored_input import columns_computed
 from batchmax.scoring import carried_columns
 
 NEEDED = ("pred", "confidence", "status")
@@ -82,7 +83,7 @@ def worst_rows(
         raise _no_labels()
     options = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
     if options.columns is None:
-        options = replace(options, exclude=tuple(dict.fromkeys((*options.exclude, *columns_of_score(src)))))
+        options = replace(options, exclude=tuple(dict.fromkeys((*options.exclude, *columns_computed(schema_of(src))))))
     source = open_rows(src, options)
     if source.job.label is None:
         raise _no_labels()

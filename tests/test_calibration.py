@@ -84,8 +84,6 @@ def test_separable_and_one_class_data_stay_within_bounds():
         assert math.isfinite(found.nll_after)
     one = batchmax.calibrate(table_of(logits, np.zeros(500, np.int64)))
     assert 1e-3 <= one.temperature <= 1e3
-    alone = batchmax.calibrate(table_of(logits[:, :1], np.zeros(500, np.int64)), logits="logits")
-    assert alone.temperature == 1.0
 
 
 def test_vector_scaling_is_scipys_optimum():

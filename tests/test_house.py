@@ -66,7 +66,7 @@ FLOORS = [
     {"labels", "columns_out"},
     {"matrices"},
     {"columns", "arrays", "alternatives", "summary", "parquet", "largest", "paired"},
-    {"groups"},
+    {"groups", "scored_input"},
     {"metrics", "metric_tables"},
     {"losses", "activated"},
     {"arrow_batches"},

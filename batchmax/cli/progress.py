@@ -106,6 +106,10 @@ class Progress(Listener):
         if self._verbose:
             self._tell(f"note: {text}")
 
+    def assumed(self, text: str) -> None:
+        """Say what was assumed about the input."""
+        self._tell(f"note: {text}")
+
     def detail(self, text: str) -> None:
         """Say how it is done, to those who asked."""
         if self._verbose:
