@@ -29,8 +29,9 @@ from batchmax.loop import Progress, tell_of
 from batchmax.losses import Rows, softmax_rows
 from batchmax.metrics import Counts, Judged
 from batchmax.options import ScoreOptions, resolve_options
-from batchmax.outputs import Status
+from batchmax.outputs import LAST_WITHOUT_LOSS, STATUS_NAMES, Status
 from batchmax.passes import open_rows, rows_of
+from batchmax.scored_input import written_by_score
 from batchmax.text_files import TextFile
 
 Array = NDArray[Any]
@@ -43,6 +44,8 @@ PRECISION = 1e-7
 """Of log T."""
 MOST_VECTOR_CLASSES = 10_000
 LARGEST_SCALE, LARGEST_BIAS = 1000.0, 1000.0
+MOST_NAMED = 10
+"""Classes that a warning names."""
 NO_LOSS = 1e-12
 """A mean loss below this leaves nothing to calibrate: every row is right, and certain."""
 
@@ -61,8 +64,10 @@ class Calibration:
         The mean loss in nats, and the expected calibration error, of the rows that were held out.
     n_fit, n_holdout
         Rows with a finite loss that were fitted to, and held out.
+    infinite_losses
+        Rows with an infinite loss, at any temperature: the label's class is masked. They are left out.
     at_bound
-        Whether the temperature is a bound of the search: the data ask for an even more extreme one.
+        Whether the temperature, a scale or a bias is a bound of the search: the data ask for an even more extreme one.
     """
 
     method: str = "temperature"
@@ -77,6 +82,7 @@ class Calibration:
     n_classes: int = 0
     n_fit: int = 0
     n_holdout: int = 0
+    infinite_losses: int = 0
     at_bound: bool = False
     classes: list[str] | None = None
     files: list[str] = field(default_factory=list)
@@ -165,25 +171,34 @@ def calibrate(
     )
     before = data.judged(bins)
     found.n_rows, found.n_fit, found.n_holdout = data.n_rows, data.n_fit, data.n_holdout
+    found.infinite_losses = data.infinite_losses
     if not data.n_fit:
-        raise DataError(
-            "no row has a label and a finite loss, so there is nothing to fit to",
-            where=", ".join(data.files),
-            remedy="look: batchmax evaluate",
+        raise data.nothing_to_fit()
+    found.warnings += data.doubts
+    if found.infinite_losses:
+        rows = "row has" if found.infinite_losses == 1 else "rows have"
+        found.warnings.append(
+            f"{found.infinite_losses:,} {rows} an infinite loss at every temperature: the figures leave them out"
         )
     found.temperature, found.at_bound = _temperature(data)
-    if found.at_bound:
-        found.warnings.append(
-            f"the best temperature is at the bound, {found.temperature:g}: the labels follow from the logits without "
-            "doubt, or not at all; more or other rows may help"
-        )
     after = _Scaling(beta=1.0 / found.temperature)
     if method == "vector":
-        after = _vector(data, after.beta)
-        found.temperature, found.at_bound = 1.0, False
+        after, found.at_bound, trouble = _vector(data, after.beta)
+        found.temperature = 1.0
         assert after.scale is not None  # noqa: S101 - what it is for
         assert after.bias is not None  # noqa: S101
         found.scale, found.bias = after.scale.tolist(), after.bias.tolist()
+        found.warnings += trouble
+    elif found.at_bound:
+        found.warnings.append(
+            f"the best temperature is at the bound of the search, {found.temperature:g}: every label is the largest "
+            "logit's, or the labels do not follow the logits; more or other rows may help"
+        )
+    if holdout and not data.n_holdout:
+        found.warnings.append(
+            f"none of the {data.n_fit:,} rows was held out, so there are no figures before and after: give more rows, "
+            "or judge the rows that were fitted to: --holdout 0"
+        )
     if not holdout:
         found.notes.append("no rows were held out: the figures are of the rows that were fitted to")
     found.nll_before, found.ece_before = before
@@ -221,6 +236,13 @@ class _Data:
         self._progress = progress
         source = open_rows(src, self._options)
         job = source.job
+        written = written_by_score(source.schema)
+        if written is not None and written.activation != "softmax" and job.options.input != "logits":
+            raise UsageError(
+                f"a calibration is for softmax, and score --activation {written.activation} wrote these",
+                where=", ".join(file.path for file in source.files),
+                remedy="give a file with the logits themselves",
+            )
         if job.label is None or job.label.kind == "distribution":
             what = "there is no label column" if job.label is None else "labels that are distributions have no class"
             raise UsageError(what, where="--label", remedy="name a column of classes: --label NAME")
@@ -228,11 +250,13 @@ class _Data:
         self.warnings, self.unified = list(source.warnings), list(source.unified)
         self.files = [file.path for file in source.files]
         self.notes = list(job.notes)
+        self.doubts: list[str] = []
         self.n_classes = job.n_classes
         self.classes = None if job.classes is None else list(job.classes)
         self._first: Any = source
         self._holdout, self._seed = holdout, seed
-        self.n_rows = self.n_fit = self.n_holdout = 0
+        self.n_rows = self.n_fit = self.n_holdout = self.infinite_losses = 0
+        self._statuses = np.zeros(len(Status), np.int64)
         fits = source.n_rows is not None and source.n_rows * (job.row_bytes + 16) <= options.memory_limit // SHARE
         self._kept: list[tuple[Array, Array, Array, Array]] | None = [] if fits else None
         self._is_kept = False
@@ -251,6 +275,21 @@ class _Data:
             counts.add(Judged(rows, labels, pred, rank, brier, np.zeros(0), judged & (rows.nll < np.inf)))
         figures = counts.figures()
         return figures["mean_loss"], figures["ece"]
+
+    def nothing_to_fit(self) -> DataError:
+        """Return the error that there is no row to fit to."""
+        where = ", ".join(self.files)
+        if self.n_holdout:
+            rows = f"all {self.n_holdout:,} rows" if self.n_holdout > 1 else "the only row"
+            what = f"{rows} with a label and a finite loss {'are' if self.n_holdout > 1 else 'is'} held out"
+            return DataError(
+                f"{what}, so there is nothing to fit to", where=where, remedy="give more rows, or --holdout 0"
+            )
+        counts = zip(STATUS_NAMES, self._statuses.tolist(), strict=True)
+        listed = ", ".join(f"{count:,} {name}" for name, count in counts if count)
+        what = f"no row has a label and a finite loss ({listed})" if listed else "there are no rows"
+        what += ", so there is nothing to fit to"
+        return DataError(what, where=where, remedy="give rows with a label and logits")
 
     def mean(self, of: Callable[[Array, Array], Array]) -> float:
         """Return the mean of something over the rows to fit to."""
@@ -272,11 +311,16 @@ class _Data:
         source = self._first or open_rows(self._src, self._options)
         self._first = None
         first = 0
-        self.n_rows = self.n_fit = self.n_holdout = 0
-        for seen in rows_of(source, self._progress):
+        self.n_rows = self.n_fit = self.n_holdout = self.infinite_losses = 0
+        self._statuses[:] = 0
+        self.doubts = []
+        for seen in rows_of(source, self._progress, self.doubts):
             assert seen.labels.indices is not None  # noqa: S101 - the label is a class
             n = len(seen.matrix)
-            good = (seen.scores.status == Status.OK) & np.isfinite(seen.scores.rows.nll)
+            status = seen.scores.status
+            good = (status == Status.OK) & np.isfinite(seen.scores.rows.nll)
+            self._statuses += np.bincount(status, minlength=len(Status))
+            self.infinite_losses += int(np.count_nonzero((status > LAST_WITHOUT_LOSS) & ~good))
             held = good & _held_out(first, n, self._seed, self._holdout)
             one = (seen.matrix, seen.labels.indices, held, good & ~held)
             self.n_rows, self.n_fit, self.n_holdout = (
@@ -350,8 +394,11 @@ def _slopes(matrix: Array, labels: Array, beta: float) -> Array:
     return np.nan_to_num(rows.nll - entropy)
 
 
-def _vector(data: _Data, beta: float) -> _Scaling:
-    """Return the scale and bias of each class that make the mean loss least, from a temperature on."""
+def _vector(data: _Data, beta: float) -> tuple[_Scaling, bool, list[str]]:
+    """Return the scale and bias of each class that make the mean loss least, from a temperature on.
+
+    And whether one of them is at a bound of the search, and warnings.
+    """
     k = data.n_classes
     if k > MOST_VECTOR_CLASSES:
         raise UsageError(
@@ -377,4 +424,18 @@ def _vector(data: _Data, beta: float) -> _Scaling:
     bounds = [(1.0 / LARGEST_SCALE, LARGEST_SCALE)] * k + [(-LARGEST_BIAS, LARGEST_BIAS)] * k
     start = np.concatenate([np.full(k, min(max(beta, 1.0 / LARGEST_SCALE), LARGEST_SCALE)), np.zeros(k)])
     found = scipy_optimize().minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return _Scaling(1.0, found.x[:k], found.x[k:])
+    low, high = np.array(bounds).T
+    at_bound = np.isclose(found.x, low, rtol=1e-9, atol=0.0) | np.isclose(found.x, high, rtol=1e-9, atol=0.0)
+    trouble = []
+    if at_bound.any():
+        names = data.classes or [str(number) for number in range(k)]
+        classes = [name for name, is_at in zip(names, at_bound[:k] | at_bound[k:], strict=True) if is_at]
+        more = f" and {len(classes) - MOST_NAMED:,} more" if len(classes) > MOST_NAMED else ""
+        trouble.append(
+            f"the best scale or bias is at a bound of the search, {1 / LARGEST_SCALE:g} to {LARGEST_SCALE:g} and "
+            f"{-LARGEST_BIAS:g} to {LARGEST_BIAS:g}, for class {', '.join(classes[:MOST_NAMED])}{more}: these rows "
+            "determine none; more or other rows may help, or --method temperature"
+        )
+    if not found.success:
+        trouble.append(f"the search for scales and biases ended before it converged: {found.message}")
+    return _Scaling(1.0, found.x[:k], found.x[k:]), bool(at_bound.any()), trouble

@@ -140,7 +140,7 @@ def one_logit(logits: LogitsColumn, schema: pa.Schema) -> UsageError:
         query = f"COPY (SELECT *, [0, {value}] AS two_logits FROM 'FILE') TO 'two.parquet'"  # noqa: S608
         remedy += f"; in DuckDB: {query}; then: --logits two_logits"
     what = f"column {name!r} ({type_text(column_types(schema)[name])}) cannot hold logits of several classes"
-    return UsageError(f"{what}: it has one number a row, and softmax of that is always 1", remedy=remedy)
+    return UsageError(f"{what}: it has one number in a row, whose softmax is always 1", remedy=remedy)
 
 
 def close_match(name: str, names: Iterable[str]) -> str:

@@ -6,8 +6,10 @@ rows find their partners is the business of ``pairing``, what is counted of them
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,7 +23,7 @@ from batchmax.errors import DataError, UsageError
 from batchmax.keys import check_key, comparable_type, values_at
 from batchmax.loop import PROGRAM_BYTES, Progress
 from batchmax.option_values import check_type
-from batchmax.options import ScoreOptions, resolve_options
+from batchmax.options import InputKind, ScoreOptions, resolve_options
 from batchmax.pairing import Pairs, Source, name_of
 from batchmax.passes import OWN_PREFIX, open_rows
 from batchmax.threads import use_threads
@@ -39,6 +41,9 @@ def compare(
     *,
     key: str | None = None,
     labels_from: WhoseLabels | None = None,
+    logits_b: str | None = None,
+    input_b: InputKind | None = None,
+    label_b: str | None = None,
     worst: int = 10,
     fail_if: str | None = None,
     progress: Progress | None = None,
@@ -59,6 +64,8 @@ def compare(
         row with the first, and so on.
     labels_from
         Whose labels are the ones to judge by, where both have some. None: they must be the same.
+    logits_b, input_b, label_b
+        The columns of b and what its logits column holds, where they differ from those of a; None: as for a.
     worst
         How many of the rows that moved most are returned.
     fail_if
@@ -94,7 +101,14 @@ def compare(
     gate = None if fail_if is None else gate_of(fail_if)
     options = _reading(resolve_options(options, given), key)
     _check(worst, labels_from)
-    of_a, of_b = _open(a, _side(options, labels_from, "a")), _open(b, _side(options, labels_from, "b"))
+    of_a = _open(a, _side(options, labels_from, "a"))
+    given_b = {"logits": logits_b, "input": input_b, "label": label_b}
+    own: dict[str, Any] = {name: value for name, value in given_b.items() if value is not None}
+    if logits_b is not None and input_b is None:
+        own["input"] = None  # what A holds says nothing about another column
+    for_b = replace(options, **own)
+    with _named_for_b(own):
+        of_b = _open(b, _side(for_b, labels_from, "b"))
     _check_agreement(of_a, of_b, key)
     changes = Changes(of_a.job, of_b.job, worst)
     progress = progress or Progress()
@@ -103,6 +117,8 @@ def compare(
             progress.note(f"{name}: {text}")
         for text in source.warnings:
             progress.warn(f"{name}: {text}")
+        if source.job.assumed:
+            progress.assumed(f"{name}: {source.job.assumed}")
     pairs = Pairs(of_a, of_b, key, progress)
     with use_threads(options):
         for rows_of_a, rows_of_b in pairs:
@@ -124,6 +140,8 @@ def compare(
     found.count(changes)
     found.moved = _moved(changes.moved, of_a, of_b, key)
     found.seconds = round(time.monotonic() - started, 3)
+    both = zip(("a", "b"), pairs.warnings, strict=True)
+    found.warnings += [f"{name}: {text}" for name, texts in both for text in dict.fromkeys(texts)]
     for text in found.warnings:
         progress.warn(text)
     found.warnings[:0] = [f"{name}: {text}" for name, one in (("a", of_a), ("b", of_b)) for text in one.warnings]
@@ -154,6 +172,18 @@ def _check(worst: int, labels_from: WhoseLabels | None) -> None:
     if worst < 0:
         raise UsageError(f"{worst} is less than 0", where="--worst")
     check_type("labels_from", labels_from, WhoseLabels | None)
+
+
+@contextlib.contextmanager
+def _named_for_b(own: Collection[str]) -> Iterator[None]:
+    """Name the options of b in errors about them."""
+    try:
+        yield
+    except UsageError as error:
+        for name in own:
+            if error.where.endswith(f"--{name}"):
+                error.where += "-b"
+        raise
 
 
 def _side(options: ScoreOptions, labels_from: WhoseLabels | None, name: str) -> ScoreOptions:

@@ -235,6 +235,7 @@ class _Evaluating:
         memory = options.memory_limit // max(1, len(columns))
         self._groups = [Groups(name, types[name], bins, memory) for name in columns]
         self._tally = Tally()
+        self._doubts: list[str] = []
         self._writes = False
 
     @property
@@ -265,7 +266,7 @@ class _Evaluating:
         # Counting takes one core, and the next rows' arithmetic all of them.
         with ThreadPoolExecutor(1, "count") as counter:
             counting: Future[None] | None = None
-            for seen in rows_of(self._source, self._progress):
+            for seen in rows_of(self._source, self._progress, self._doubts):
                 some = self._judging.judge(seen)
                 if counting is not None:
                     counting.result()
@@ -296,7 +297,6 @@ class _Evaluating:
             files=[file.path for file in source.files],
             bytes_read=source.size or 0,
             seconds=round(time.monotonic() - self._started, 3),
-            warnings=list(self._judging.doubts or ()),
             unified=list(source.unified),
             notes=list(job.notes),
         )
@@ -322,6 +322,7 @@ class _Evaluating:
         if found.infinite_losses:
             rows = f"{found.infinite_losses:,} rows have an infinite loss"
             found.warnings.append(f"{rows}: their label's logit is -inf; so there is no mean loss")
+        found.warnings[:0] = self._doubts
         for warning in found.warnings:
             self._progress.warn(warning)
         found.warnings[:0] = source.warnings

@@ -19,11 +19,10 @@ from batchmax.columns import close_match, refuse_as_class
 from batchmax.errors import DataError, UsageError
 from batchmax.metrics import Judged
 from batchmax.options import ScoreOptions
-from batchmax.outputs import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
+from batchmax.outputs import LAST_WITHOUT_LOSS, Status
 from batchmax.parquet_files import arrow_schema
 from batchmax.passes import OWN_PREFIX, Seen, open_rows, schema_of
 from batchmax.scored_input import loss_column
-from batchmax.scoring import doubts_about
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
 
@@ -48,8 +47,6 @@ class Judging:
         The rows, for :func:`batchmax.passes.rows_of`.
     is_dense
         Whether labels are distributions.
-    doubts
-        What is odd about the first rows; None until they were seen.
 
     Raises
     ------
@@ -81,7 +78,6 @@ class Judging:
             refuse_as_class(self.source.job.logits, "--sample-weight", [sample_weight])
             _check_weights(sample_weight, column_types(self.source.schema)[sample_weight])
         self.is_dense = label.kind == "distribution"
-        self.doubts: list[str] | None = None
         self._weight = sample_weight
         is_same = all(loss_column(arrow_schema(one), options) == written for one in self.source.files)
         self._written = written if is_same else None
@@ -95,8 +91,6 @@ class Judging:
             A weight that is none.
         """
         job, labels, n = self.source.job, seen.labels, len(seen.matrix)
-        if self.doubts is None and n:
-            self.doubts = doubts_about(seen.matrix[seen.scores.status > LAST_WITHOUT_PROBS], job)
         weights = np.zeros(0) if self._weight is None else self._weights(seen, self._weight)
         pred, rank, brier = np.empty(n, np.int32), np.zeros(n, np.int32), np.empty(n)
         rows, beta, indices = seen.scores.rows, job.options.beta, labels.indices

@@ -74,6 +74,8 @@ def tell_of(source: ParquetSource | StreamSource, progress: Progress) -> None:
     """Say what was chosen of a source, and what looks wrong with how it was named."""
     for text in source.job.notes:
         progress.note(text)
+    if source.job.assumed:
+        progress.assumed(source.job.assumed)
     for text in source.warnings:
         progress.warn(text)
 

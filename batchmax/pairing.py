@@ -81,10 +81,13 @@ class Pairs:
     ----------
     only_a, only_b
         Rows without a partner, known when all pairs were looked at. A null key has none.
+    warnings
+        What looks wrong about the first rows of each input.
     """
 
     def __init__(self, a: Source, b: Source, key: str | None, progress: Progress) -> None:
         self.only_a = self.only_b = 0
+        self.warnings: tuple[list[str], list[str]] = [], []
         self._sources = (a, b)
         self._key = key
         self._progress = progress
@@ -208,7 +211,7 @@ class Pairs:
     @contextmanager
     def _cursor(self, side: int, order: Order | None = None) -> Iterator[_Cursor]:
         source = self._sources[side]
-        seen = rows_of(source, self._progress if side == 0 else None)
+        seen = rows_of(source, self._progress if side == 0 else None, self.warnings[side])
         with closing(cast("Generator[Seen, None, None]", seen)) as rows:
             yield _Cursor(rows, order, source.job.options.threads or usable_cores())
 

@@ -23,9 +23,10 @@ from batchmax.loop import READ_AHEAD, BadRows, Progress, check_memory
 from batchmax.matrices import SparseVectorError
 from batchmax.memory import Buffers, usable_cores
 from batchmax.options import ScoreOptions
+from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.parquet_files import arrow_schema, open_file
 from batchmax.plan import plan_parts
-from batchmax.scoring import Scores, read_rows, score_rows
+from batchmax.scoring import Scores, doubts_about, read_rows, score_rows
 from batchmax.sequence_source import flattened
 from batchmax.source import ParquetSource, open_source
 from batchmax.storage import find_files
@@ -81,8 +82,12 @@ def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
     return source
 
 
-def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = None) -> Iterator[Seen]:
+def rows_of(
+    source: ParquetSource | StreamSource, progress: Progress | None = None, warnings: list[str] | None = None
+) -> Iterator[Seen]:
     """Compute every row, in order, with two chunks read ahead.
+
+    What looks wrong about the first rows is added to ``warnings``, or said to ``progress`` if there is no such list.
 
     Raises
     ------
@@ -92,9 +97,7 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
         A bad row under the policy ``error``. Under the others bad rows are handed on with their status.
     """
     job, options = source.job, source.job.options
-    progress = progress or Progress()
-    if job.assumed:
-        progress.assumed(job.assumed)
+    progress, is_checked = progress or Progress(), False
     bad_rows = BadRows(source, job)
     total = source.n_rows
     if total is not None and options.limit is not None:
@@ -122,6 +125,10 @@ def rows_of(source: ParquetSource | StreamSource, progress: Progress | None = No
                 raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
             scores = score_rows(matrix, labels, known, job, buffers.take)
             bad_rows.refuse(chunk, scores.status)
+            if not is_checked and len(matrix):
+                is_checked = True
+                for doubt in doubts_about(matrix[scores.status > LAST_WITHOUT_PROBS], job):
+                    (progress.warn if warnings is None else warnings.append)(doubt)
             yield Seen(chunk, matrix, labels, scores)
             progress.advance(chunk.rows_done, chunk.batch.num_rows * job.row_bytes)
 

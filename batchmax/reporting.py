@@ -175,7 +175,7 @@ def report(
         bytes_read=(gathering.source.size or 0) * (2 if gathering.evaluation else 1),
         seconds=round(time.monotonic() - started, 3),
         unified=list(gathering.source.unified),
-        warnings=list(found.warnings) if gathering.evaluation else list(gathering.source.warnings),
+        warnings=list(gathering.warnings),
         notes=[*gathering.source.job.notes, *facts.notes],
     )
 
@@ -208,6 +208,7 @@ class _Gathering:
             )
         _check_row(self.source, options, row)
         self.evaluation: Evaluation | None = None
+        self.warnings: list[str] = []
         self.look = RowLook(job, row)
         self._confidences = Confidences()
         self._worst = WorstRows(job, worst) if worst and job.label is not None else None
@@ -220,10 +221,16 @@ class _Gathering:
             self.evaluation = evaluate(src, judging, bins=bins, by=by, progress=passes)
             if self.evaluation.confusion is None and job.label.kind != "distribution":
                 self._pairs = Pairs(job.n_classes)
-        for seen in rows_of(self.source, passes):
+        for seen in rows_of(self.source, passes, self.warnings):
             for one in (self.look, self._confidences, self._worst, self._pairs):
                 if one is not None:
                     one.add(seen)
+        if self.evaluation is not None:
+            self.warnings = list(self.evaluation.warnings)
+        else:
+            for warning in self.warnings:
+                passes.warn(warning)
+            self.warnings[:0] = self.source.warnings
         judged = self.evaluation.n_rows if self.evaluation is not None else self.look.rows
         if judged != self.look.rows:
             raise DataError(
@@ -244,7 +251,7 @@ class _Gathering:
 
         job, found = self.source.job, self.evaluation
         names = job.classes or tuple(map(str, range(job.n_classes)))
-        notes = list(found.warnings) if found is not None else []
+        notes = list(self.warnings)
         if found is None:
             notes.append(
                 "There are no labels: losses, accuracy and calibration cannot be told. Name their column with --label."

@@ -266,7 +266,7 @@ def test_environment_of_another_program_is_no_concern(run, monkeypatch):
 
 
 def test_python_warnings_are_one_line(run, monkeypatch):
-    """A warning of a library comes out as a line of ours, without file and line number; -q silences it."""
+    """A warning of a library comes out as a line of ours, without file and line number, also with -q."""
     import warnings
 
     def score(*_, **__):
@@ -276,7 +276,7 @@ def test_python_warnings_are_one_line(run, monkeypatch):
 
     monkeypatch.setattr("batchmax.pipeline.score", score)
     assert run("score", "a", "-o", "b")[2] == "batchmax: warning: cache is damaged\nbatchmax: error: stop\n"
-    assert run("score", "a", "-o", "b", "-q")[2] == "batchmax: error: stop\n"
+    assert run("score", "a", "-o", "b", "-q")[2] == "batchmax: warning: cache is damaged\nbatchmax: error: stop\n"
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path):

@@ -44,8 +44,8 @@ def test_unknown_totals(capsys, clock):
     assert capsys.readouterr().err == "batchmax: 60 rows, 0 B/s\n"
 
 
-def test_quiet_says_nothing(capsys, clock):
-    """-q silences lines, notes and warnings, whatever else is asked for."""
+def test_quiet_says_nothing_but_warnings(capsys, clock):
+    """-q silences lines and notes, whatever else is asked for, and no warning."""
     with Progress(quiet=True, verbose=True) as progress:
         progress.start(10, 10)
         clock[0] += 1000
@@ -53,7 +53,7 @@ def test_quiet_says_nothing(capsys, clock):
         progress.warn("w")
         progress.note("n")
         progress.detail("d")
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "batchmax: warning: w\n")
 
 
 @pytest.mark.parametrize(
@@ -119,5 +119,5 @@ def test_a_bar_on_a_terminal(monkeypatch):
     assert "500 of 1,000 rows" in text
     assert "iB/s" in text
     assert "50%" in text
-    assert "batchmax: warning: look out" in text
+    assert "batchmax: \x1b[1;33mwarning:\x1b[0m look out" in text
     assert text.endswith("\x1b[2K")

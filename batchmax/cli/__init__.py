@@ -21,9 +21,9 @@ from importlib import import_module
 import click
 from click.shell_completion import shell_complete
 
+from batchmax.cli.messages import say
 from batchmax.cli.options import CONTEXT, READING, meta_key
 from batchmax.cli.signals import end_at_once, signals_raise
-from batchmax.cli.text import printable
 
 COMMANDS = {
     "Score": {
@@ -140,7 +140,7 @@ def _run(words: list[str], *, ends: bool) -> int:
     with signals_raise(to_the_end=ends) as signals:
         context.meta[meta_key("signals")] = signals
         try:
-            with _warnings_on_one_line(context):
+            with _warnings_on_one_line():
                 with context.scope():
                     group.parse_args(context, words.copy())
                     group.invoke(context)
@@ -197,7 +197,7 @@ def _report(error: BaseException, words: list[str], context: click.Context) -> i
             traceback.print_exception(error)
         if asked("json"):
             click.echo(failure.json())
-        click.echo(failure.line(), err=True)
+        say(failure.text(), label="error")
         # What could not be written is still in a buffer, and the interpreter would try again when it exits.
         sys.stdout.flush()
         return failure.exit_code
@@ -212,12 +212,11 @@ def _forget_stdout() -> None:
 
 
 @contextlib.contextmanager
-def _warnings_on_one_line(context: click.Context) -> Iterator[None]:
+def _warnings_on_one_line() -> Iterator[None]:
     """Show Python's warnings as people of a command line expect them."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        if not context.meta.get(meta_key("quiet")):
-            click.echo(printable(f"batchmax: warning: {message}"), err=True)
+        say(str(message), label="warning")
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from batchmax.cli import options as shared
 from batchmax.cli.options import BAD_ROWS, READ, WRITE, option
+from batchmax.options import InputKind
 
 EXAMPLE = """\
 batchmax compare old.parquet new.parquet
 batchmax compare old/ new/ --key id --fail-if 'mean_loss_change > 0.01 or right_to_wrong > 100'
+batchmax compare logits.parquet other.parquet --logits z --logits-b probabilities --input-b probs
 """
 
 
@@ -34,6 +36,15 @@ batchmax compare old/ new/ --key id --fail-if 'mean_loss_change > 0.01 or right_
     group=READ,
     help="Judge both by the labels of this one.  [default: they must be the same]",
 )
+@option("--logits-b", metavar="NAME", group=READ, help="Column of logits of B.  [default: as --logits]")
+@option(
+    "--input-b",
+    metavar="KIND",
+    type=click.Choice(get_args(InputKind)),
+    group=READ,
+    help="What the column of B holds.  [default: as --input]",
+)
+@option("--label-b", metavar="NAME", group=READ, help="Column of labels of B.  [default: as --label]")
 @shared.limit
 @shared.scale
 @shared.beta

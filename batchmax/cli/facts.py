@@ -15,7 +15,9 @@ from rich.text import Text
 from batchmax.arrow import type_text
 from batchmax.arrow_errors import PARSING
 from batchmax.cli import tables
+from batchmax.cli.suggestions import suggest
 from batchmax.cli.text import ABSENT, number, printable, shell_word, size
+from batchmax.columns import WORDS
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.options import score_options
 from batchmax.parquet import Footer, FooterError, ThriftError
@@ -32,7 +34,6 @@ from batchmax.parquet.encoded import (
 from batchmax.parquet.encoded import ENCODINGS as ENCODING_LIST
 from batchmax.parquet.thrift import Struct
 from batchmax.parquet_files import read_footer
-from batchmax.source import ParquetSource
 
 Facts = dict[str, Any]
 
@@ -67,11 +68,8 @@ def gather(file: str, given: dict[str, Any]) -> Facts:
     options = score_options(**given)
     if Path(file).is_dir():
         raise UsageError("is a folder", where=file, remedy=f"name one of its files: ls {shell_word(file)}")
-    job, problem = None, None
-    try:
-        job = ParquetSource([file], options).job
-    except (UsageError, DataError) as error:
-        problem = error
+    suggestion = suggest(file, options, given)
+    job, problem = suggestion.job, suggestion.problem
     footer, schema, chunks, tops = _footer(file, problem)
     if any(footer.num_columns != len(group) for group in chunks):
         raise problem or _unreadable(file)
@@ -93,15 +91,20 @@ def gather(file: str, given: dict[str, Any]) -> Facts:
         "label": None,
         "classes": None,
         "problem": None if problem is None else str(problem),
-        "command": None,
+        "task": suggestion.task or None,
+        "command": suggestion.command or None,
     }
     if job is not None:
         logits, label = job.logits, job.label
-        facts["logits"] = {"columns": list(logits.names), "layout": logits.layout, "why": logits.why}
+        facts["logits"] = {
+            "columns": list(logits.names),
+            "layout": logits.layout,
+            "why": logits.why,
+            "holds": logits.holds,
+        }
         facts["n_classes"] = job.n_classes
         facts["label"] = None if label is None else {"column": label.name, "why": label.why}
         facts["classes"] = None if job.classes is None else list(job.classes)
-        facts["command"] = _command(file, given)
     return facts
 
 
@@ -143,17 +146,21 @@ def show(facts: Facts) -> None:
 
 
 def _found(facts: Facts) -> list[tuple[str, str]]:
+    command = [(f"to {facts['task']}", facts["command"])] if facts["command"] else []
     if facts["problem"]:
-        return [("to score", f"not as it is: {printable(facts['problem'])}")]
+        problem = printable(facts["problem"])
+        if command:
+            return [("its rows", f"cannot be read: {problem}"), *command]
+        return [("to score", f"not as it is: {problem}")]
     classes = facts["classes"] or []
     names = ", ".join(map(printable, classes[:MOST_CLASSES]))
     more = f" and {len(classes) - MOST_CLASSES:,} more" if len(classes) > MOST_CLASSES else ""
     label = facts["label"]
     return [
-        ("logits", printable(facts["logits"]["why"])),
+        (WORDS[facts["logits"]["holds"]], printable(facts["logits"]["why"])),
         ("label", printable(label["why"] or label["column"]) if label else "none"),
         ("classes", number(facts["n_classes"]) + (f": {names}{more}" if names else "")),
-        ("to score", facts["command"]),
+        *command,
     ]
 
 
@@ -246,12 +253,3 @@ def _nulls(chunks: list[Struct]) -> int | None:
     statistics = [chunk[STATISTICS].value if STATISTICS in chunk else {} for chunk in chunks]
     counts: list[Any] = [found[NULL_COUNT].value if NULL_COUNT in found else None for found in statistics]
     return None if None in counts else sum(counts)
-
-
-def _command(file: str, given: dict[str, Any]) -> str:
-    """Return the command that scores the file with the options that ``inspect`` was given."""
-    words = ["batchmax", "score", shell_word(file), "-o", "scored.parquet"]
-    for name, value in given.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", shell_word(str(value))]
-    return " ".join(words)

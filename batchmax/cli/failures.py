@@ -21,7 +21,6 @@ import click
 from click.core import ParameterSource
 
 from batchmax.cli.signals import Terminated
-from batchmax.cli.text import printable
 from batchmax.errors import BatchmaxError
 
 EXIT_FAILED = 1
@@ -55,9 +54,9 @@ class Failure:
     where: str = ""
     remedy: str = ""
 
-    def line(self) -> str:
-        """Return the one line for stderr."""
-        return printable(f"batchmax: error: {BatchmaxError(self.what, where=self.where, remedy=self.remedy)}")
+    def text(self) -> str:
+        """Return the message for people."""
+        return str(BatchmaxError(self.what, where=self.where, remedy=self.remedy))
 
     def json(self) -> str:
         """Return the one line for ``--json``."""

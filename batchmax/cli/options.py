@@ -300,7 +300,7 @@ loudness = stack(
         is_eager=True,
         callback=_remember,
         group=RUNNING,
-        help="Say nothing but errors.",
+        help="Hide progress and the summary; warnings and errors are shown.",
     ),
     option("-v", "--verbose", is_flag=True, group=RUNNING, help="Explain what is done, and why."),
 )
@@ -313,7 +313,7 @@ quiet = option(
     expose_value=False,
     callback=_remember,
     group=RUNNING,
-    help="Say nothing but the answer, and errors.",
+    help="Hide progress and notes; the result, warnings and errors are shown.",
 )
 
 reporting = stack(

@@ -14,8 +14,9 @@ from typing import Any, Self
 
 import click
 
+from batchmax.cli.messages import say
 from batchmax.cli.options import meta_key
-from batchmax.cli.text import duration, printable, size
+from batchmax.cli.text import duration, size
 from batchmax.loop import Progress as Listener
 
 LINE_EVERY = 60.0
@@ -28,7 +29,7 @@ class Progress(Listener):
     Parameters
     ----------
     quiet
-        Say nothing at all.
+        Say nothing but warnings.
     verbose
         Say notes and details too.
     """
@@ -99,34 +100,30 @@ class Progress(Listener):
 
     def warn(self, text: str) -> None:
         """Say what may be wrong, once."""
-        self._tell(f"warning: {text}", yellow=True)
+        self._tell(text, label="warning")
 
     def note(self, text: str) -> None:
         """Say what was decided, to those who asked; the summary at the end says it to all."""
         if self._verbose:
-            self._tell(f"note: {text}")
+            self._tell(text, label="note")
 
     def assumed(self, text: str) -> None:
         """Say what was assumed about the input."""
-        self._tell(f"note: {text}")
+        self._tell(text, label="note")
 
     def detail(self, text: str) -> None:
         """Say how it is done, to those who asked."""
         if self._verbose:
             self._tell(text)
 
-    def _tell(self, text: str, *, yellow: bool = False) -> None:
-        if not self._quiet and text not in self._said:
+    def _tell(self, text: str, *, label: str = "") -> None:
+        if (label == "warning" or not self._quiet) and text not in self._said:
             self._said.add(text)
-            self._say(text, yellow=yellow)
+            self._say(text, label=label)
 
-    def _say(self, text: str, *, yellow: bool = False) -> None:
-        line = printable(f"batchmax: {text}")
+    def _say(self, text: str, *, label: str = "") -> None:
         with contextlib.suppress(OSError, ValueError):
-            if self._bar is not None:  # above the bar
-                self._bar.console.print(line, style="yellow" if yellow else None, soft_wrap=True)
-            else:
-                click.secho(line, fg="yellow" if yellow else None, err=True)
+            say(text, label=label, console=None if self._bar is None else self._bar.console)
 
     def _speed(self) -> float:
         return self._bytes / max(time.monotonic() - self._started, 1e-9)

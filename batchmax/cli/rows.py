@@ -66,7 +66,11 @@ def from_values(values: Sequence[float], betas: Sequence[float | None], **given:
     if given["label"] == "label":
         is_index = label.removeprefix("-").isdecimal() and given.get("classes") is None
         columns["label"] = pa.array([int(label) if is_index else label])
-    return _row("", pa.record_batch(columns), _options(betas, given | {"n_classes": len(values)}))
+    options = _options(betas, given | {"n_classes": len(values)})
+    if len(values) == 1:
+        what = "there is one number, whose softmax is always 1"
+        raise UsageError(what, where="--values", remedy=f"for a binary classifier give two: --values 0,{values[0]:g}")
+    return _row("", pa.record_batch(columns), options)
 
 
 def sequence(inputs: list[str], betas: Sequence[float | None], **given: Any) -> ScoreOptions | None:

@@ -1,0 +1,158 @@
+"""The command that ``inspect`` suggests for a file: one that runs, and computes what the file is for.
+
+A file of logits is to be scored, an output of ``score`` to be evaluated, or verified where its rows cannot be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from batchmax.cli.text import shell_word
+from batchmax.columns import LogitsColumn
+from batchmax.errors import BatchmaxError, DataError, UsageError
+from batchmax.job import Job
+from batchmax.options import ScoreOptions
+from batchmax.parquet_files import arrow_schema, open_file
+from batchmax.scored_input import written_by_score
+from batchmax.source import ParquetSource
+
+PREFIX = "batchmax_"
+"""Before the names of new columns, where the file has columns of these names."""
+
+MOST_LISTED = 10
+"""Classes whose names a command lists; more are in a file."""
+
+
+class Suggestion(NamedTuple):
+    """What to do with a file: ``score``, ``evaluate`` or ``verify``, with the command; or why nothing can be done.
+
+    ``job`` is how the file is read, None if it cannot be.
+    """
+
+    job: Job | None
+    task: str = ""
+    command: str = ""
+    problem: BatchmaxError | None = None
+
+
+def suggest(file: str, options: ScoreOptions, given: Mapping[str, Any]) -> Suggestion:
+    """Return what to do with a file, read with options, of which ``given`` are those that were typed."""
+    extra: dict[str, Any] = {}
+    try:
+        if written_by_score(arrow_schema(open_file(file))) is not None:
+            return _for_scored(file, options, given)
+        try:
+            source = ParquetSource([file], options)
+        except UsageError as error:
+            if not error.where.endswith("--outputs"):
+                raise
+            extra["prefix"] = PREFIX
+            source = ParquetSource([file], replace(options, prefix=PREFIX))
+        job = source.job
+        extra |= _kind_words(job.logits, options) | _label_words(source)
+    except (UsageError, DataError) as error:
+        return Suggestion(None, problem=error)
+    first = ""
+    if isinstance(classes := extra.get("classes"), int):
+        extra["classes"] = ",".join(map(str, range(1, classes + 1)))
+        if classes > MOST_LISTED:
+            extra["classes"] = _free("classes.txt")
+            first = f"seq 1 {classes} >{extra['classes']} && "
+    words = ["score", shell_word(file), "-o", _free("scored.parquet"), *_words({**given, **extra})]
+    return Suggestion(job, "score", f"{first}batchmax {' '.join(words)}")
+
+
+def _for_scored(file: str, options: ScoreOptions, given: Mapping[str, Any]) -> Suggestion:
+    """Return what to do with an output of ``score``."""
+    verify = f"batchmax verify {shell_word(file)}"
+    try:
+        job = ParquetSource([file], replace(options, columns=(), outputs=("status",))).job
+    except (UsageError, DataError) as error:
+        return Suggestion(None, "verify", verify, error)
+    if job.label is None:
+        return Suggestion(job, "verify", verify)
+    return Suggestion(job, "evaluate", f"batchmax {' '.join(['evaluate', shell_word(file), *_words(given)])}")
+
+
+def _kind_words(logits: LogitsColumn, options: ScoreOptions) -> dict[str, Any]:
+    """Return the options that say what columns hold that are no logits by their names."""
+    if logits.holds == "logits" or options.input is not None:
+        return {}
+    return {"logits": options.logits or logits.names[0], "input": logits.holds}
+
+
+def _label_words(source: ParquetSource) -> dict[str, Any]:
+    """Return the options with which the labels of a file are indices of classes; ``classes`` as a number, from 1 on.
+
+    Raises
+    ------
+    UsageError
+        Labels that are no classes.
+    """
+    job = source.job
+    if job.label is None or job.label.kind != "index":
+        return {}
+    found = label_range(source.files[0].metadata, job.label.name)
+    if found is None:
+        return {}
+    low, high = found
+    k, ignored = job.n_classes, job.options.ignore_index
+    extra: dict[str, Any] = {}
+    if low == -1 != ignored:
+        extra["ignore_index"] = ignored = -1
+    if high == k and low in {ignored, *range(1, k + 1)} and job.classes is None:
+        extra["classes"] = k
+    elif high >= k and high != ignored:
+        raise _no_class(source, high)
+    if low < 0 and low != ignored:
+        raise _no_class(source, low)
+    return extra
+
+
+def label_range(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
+    """Return the smallest and the largest value of a column of integers, by its statistics; None if they do not say."""
+    leaves = [leaf for leaf in range(footer.num_columns) if footer.schema.column(leaf).path.split(".")[0] == name]
+    if len(leaves) != 1:
+        return None
+    found: list[int] = []
+    for group in range(footer.num_row_groups):
+        statistics = footer.row_group(group).column(leaves[0]).statistics
+        if statistics is None or not statistics.has_min_max:
+            return None
+        found += [statistics.min, statistics.max]
+    if not found or not all(isinstance(value, int) and not isinstance(value, bool) for value in found):
+        return None
+    return min(found), max(found)
+
+
+def _no_class(source: ParquetSource, label: int) -> UsageError:
+    return UsageError(
+        f"label {label} is not a class: valid labels are 0 to {source.job.n_classes - 1:,}",
+        where=source.files[0].path,
+        remedy="name another column with --label, or ignore that label: --ignore-index " + str(label),
+    )
+
+
+def _free(name: str) -> str:
+    """Return a file name that nothing has yet."""
+    path, number = Path(name), 2
+    while path.exists() or path.is_symlink():
+        path, number = path.with_stem(f"{Path(name).stem}-{number}"), number + 1
+    return str(path)
+
+
+def _words(given: Mapping[str, Any]) -> Sequence[str]:
+    """Return options as words of a command."""
+    words = []
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, shell_word(str(value))]
+    return words
