@@ -22,6 +22,7 @@ from batchmax.job import Job
 from batchmax.labels import find_classes
 from batchmax.options import ScoreOptions
 from batchmax.parquet_files import InputFile, about, arrow_schema
+from batchmax.scored_input import as_written
 
 ONE_BY_ONE = "score the files one by one"
 MOST_SAID = 10
@@ -129,6 +130,7 @@ def _check_classes(file: InputFile, first_path: str, job: Job, options: ScoreOpt
         column = own_logits(file.schema, job.logits, options)
         assert column is not None  # noqa: S101 - every file has them
         classes, _ = find_classes(arrow_schema(file), options, job.logits)
+        as_written(arrow_schema(file), options)  # refuses probabilities that are no distribution
         holds = find_logits(arrow_schema(file), replace(options, logits=job.logits.names[0], n_classes=None)).holds
     if holds != job.logits.holds:
         raise UsageError(

@@ -16,7 +16,7 @@ from scipy.special import log_softmax, softmax
 
 import batchmax
 from batchmax.cli import main
-from batchmax.errors import DataError, UsageError
+from batchmax.errors import UsageError
 
 Z = np.random.default_rng(5).normal(size=(40, 4)) * 2
 LABELS = np.random.default_rng(6).integers(0, 4, 40)
@@ -194,7 +194,7 @@ def test_sigmoid_is_refused_until_it_can_be_evaluated(columns, tmp_path):
         lambda src: batchmax.evaluate(src, logits="probs"),
         lambda src: batchmax.evaluate(src, logits="probs", input="probs"),
         lambda src: batchmax.evaluate(pq.read_table(src)),
-        lambda src: batchmax.evaluate([write(tmp_path / "first.parquet", if_exists="overwrite"), src]),
+        lambda src: batchmax.evaluate([write(tmp_path / "first.parquet", if_exists="overwrite", columns=columns), src]),
     ):
         with pytest.raises(UsageError, match=r"--activation sigmoid wrote .* the losses are in column 'loss'"):
             run(str(path))
@@ -212,7 +212,7 @@ def test_files_that_hold_different_things_are_refused(tmp_path):
     # In a file of logits that were called probs, and scored as what they are.
     kept = pa.table({"probs": lists(Z), "label": LABELS})
     batchmax.score(kept, tmp_path / "c.parquet", columns="*", logits="probs", input="logits", prefix="p_")
-    with pytest.raises(DataError, match=r"b.parquet: the columns of logits hold probabilities here, and logits in"):
+    with pytest.raises(UsageError, match=r"b.parquet: the columns of logits hold probabilities here, and logits in"):
         batchmax.evaluate([str(tmp_path / "c.parquet"), str(b)])
 
 
