@@ -166,8 +166,12 @@ class Output:
         left = read_journals(self.shop.journals())
         return 0 if left is None or list(differences(job, left[0])) else left[1].rows
 
-    def release(self) -> None:
-        """Put an output that was held back at its path."""
+    def release(self, job: Mapping[str, Any]) -> None:
+        """Put an output that was held back at its path, or end what a run began that was killed while it did so."""
+        if not os.path.lexists(self.place.held):
+            if job_of(self.path, is_file=self.is_file) == job["output"]:
+                self._clear_leftovers()
+            return
         with self._working(), self.renaming(), uninterrupted():
             held, old = self.place.held, old_manifest_of(self.place.held)
             if inode(held) == inode(self.path):
@@ -377,11 +381,14 @@ class Output:
             output.number = None
             output.discard(done.run)
             output.take_run(self.run)
-        self.shop.clear()
+        if job is None:
+            self.shop.clear()
+        else:
+            # First, so that there is no moment in which it is not recorded that the output may replace another.
+            self.journal = Journal(self.shop.journal, job, replaces=self.replaces, run=self.run)
+            self.shop.clear_but_journal()
         if not self.is_file:
             self.shop.parts.make_room()
-        if job is not None:
-            self.journal = Journal(self.shop.journal, job, replaces=self.replaces, run=self.run)
         return Done()
 
     def _recall(self, done: Done, beside: Output | None) -> None:

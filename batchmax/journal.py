@@ -159,9 +159,15 @@ class Journal:
             os.ftruncate(self._descriptor, sum(size for _, size in _lines(path.read_bytes())))
             self._write({"boot": _boot()})
         else:
-            self._descriptor = open_exclusively(path)
+            # One that is there is replaced when the first line of the new one is written.
+            new = path.with_name(f"new-{path.name}") if path.exists() else path
+            if new != path:
+                new.unlink(missing_ok=True)
+            self._descriptor = open_exclusively(new)
             self._lock()
             self._write({"job": job, "boot": _boot(), "replaces": replaces, "run": run})
+            if new != path:
+                new.replace(path)
         self._waiting: deque[tuple[list[tuple[Growing, int]], dict[str, Any]]] = deque()
         self._synced = 0
 

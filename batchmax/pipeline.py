@@ -241,8 +241,8 @@ class _FileJob(_Job):
             raise GateError(_stays(reason), where=summary.held or self._out.where)
         if summary.held:
             for output in (self._rejects, self._out):
-                if output is not None and output.place.held.exists():
-                    output.release()
+                if output is not None:
+                    output.release(identity)
             summary.held = None
         return summary
 

@@ -114,17 +114,25 @@ def test_killed_before_every_change(tmp_path, inputs, server, table, everything,
     def run(words, at=None):
         return server.ask({"words": words, "folder": str(job), "at": at}, seconds=HANGS)
 
+    def begin():
+        shutil.rmtree(job, ignore_errors=True)
+        job.mkdir()
+        shutil.copytree(inputs, job / "in")
+        for words in scenario.before:
+            if words == FOREIGN:
+                (job / "o.parquet").write_text("years of work")
+                continue
+            assert run(words)["code"] in {0, 4}
+
     def restart():
+        if name.endswith("being released") and list(ready.glob(".*")):
+            # A journal tells a file by its inode, which a copy does not have.
+            begin()
+            return
         shutil.rmtree(job, ignore_errors=True)
         shutil.copytree(ready, job)
 
-    job.mkdir()
-    shutil.copytree(inputs, job / "in")
-    for words in scenario.before:
-        if words == FOREIGN:
-            (job / "o.parquet").write_text("years of work")
-            continue
-        assert run(words)["code"] in {0, 4}
+    begin()
     job.rename(ready)
     restart()
     whole = run(scenario.killed)
