@@ -6,6 +6,7 @@ import http.client
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -24,11 +25,15 @@ class Fault:
 
 
 class FailingProxy:
-    """Listens on a port of its own; ``faults`` are taken in turn, ``seen`` are method, path and range of requests."""
+    """Listens on a port of its own; ``faults`` are taken in turn, ``seen`` are method, path and range of requests.
+
+    ``before`` is called before a request is passed on, with the number of requests until then.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self.faults: list[Fault] = []
         self.seen: list[tuple[str, str, str | None]] = []
+        self.before: Callable[[int], None] = lambda _: None
         self._lock = threading.Lock()
         proxy = self
 
@@ -103,6 +108,7 @@ class FailingProxy:
         """Note a request, and return what is to go wrong with it."""
         with self._lock:
             self.seen.append((method, path, range_))
+            self.before(len(self.seen))
             for fault in self.faults:
                 if fault.method == method and fault.part in path and fault.times:
                     if fault.after:

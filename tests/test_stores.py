@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,93 +18,13 @@ from batchmax.manifest import MANIFEST, read_manifest
 from batchmax.spool import coalesced
 from batchmax.storage import find_files
 from batchmax.stores import store_of
-from tests.failing_proxy import FailingProxy, Fault
-from tests.processes import wait_until
+from tests.failing_proxy import Fault
 from tests.requirements import package
+from tests.s3_server import SECRET, below, get, keys, put, s3_proxy, s3_server, stored, without_run  # noqa: F401 - fixtures
 
-boto3 = package("boto3")
 package("moto")
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-SECRET = "a-very-secret-key"  # noqa: S105 - of a server that asks for none
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Run the store, and return where it listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: process.poll() is not None or listens(port), 0.1)
-        assert process.poll() is None
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def listens(port):
-    """Return whether there is a server at a port of this machine."""
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-@pytest.fixture
-def proxy(server, monkeypatch, tmp_path):
-    """Return the proxy that all requests of a test go through; the bucket is empty."""
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-    found = FailingProxy("127.0.0.1", server)
-    given = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", found.url)
-    monkeypatch.setattr(stores, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    stores._system.cache_clear()
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{server}")
-    client.create_bucket(Bucket="bucket")
-    for key in keys(client):
-        client.delete_object(Bucket="bucket", Key=key)
-    found.client = client
-    yield found
-    stores._system.cache_clear()
-    found.close()
-
-
-def keys(client):
-    return [one["Key"] for one in client.list_objects_v2(Bucket="bucket").get("Contents", [])]
-
-
-def put(proxy, path, key):
-    proxy.client.upload_file(str(path), "bucket", key)
-
-
-def get(proxy, key):
-    return proxy.client.get_object(Bucket="bucket", Key=key)["Body"].read()
-
-
-def without_run(key):
-    """Return a key with the name that a part has in a folder of a file system."""
-    return re.sub(r"(part-\d+)-[0-9a-f]{8}\.parquet$", r"\1.parquet", key)
-
-
-def stored(proxy, folder):
-    """Return what lies below a prefix by the names that the parts have in a file system; one run made all of them."""
-    found = {without_run(key): get(proxy, key) for key in keys(proxy.client) if key.startswith(f"{folder}/")}
-    assert len({key[-16:-8] for key in keys(proxy.client) if key.startswith(f"{folder}/part-")}) == 1
-    return {name.removeprefix(f"{folder}/"): data for name, data in found.items()}
-
-
-def below(folder):
-    """Return the files in a folder."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """A process that runs command lines, each in a fork, and kills the fork before its nth change of the file system.
 
 A request is a line of JSON: ``words``, the command line; ``folder``, where it runs; ``at``, the number of the change
-before which the fork is killed, or null. The answer has the exit code, what it printed, and how many changes it made.
+before which the fork is killed, or null. ``environment`` has variables for it, and a file that ``pid`` names gets its
+process id. The answer has the exit code, what it printed, and how many changes it made.
 ``warm`` in place of these is a command line to run here, so that what it imports and compiles is there in every fork.
 
 A change is a call that creates, writes, truncates, syncs, renames or removes a file or folder below ``folder``.
@@ -79,12 +80,22 @@ class Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(words: list[str], folder: str, at: int | None) -> dict[str, Any]:
+def run(
+    words: list[str],
+    folder: str,
+    at: int | None = None,
+    environment: dict[str, str] | None = None,
+    pid: str | None = None,
+) -> dict[str, Any]:
     """Run a command line in a fork; the exit code of one that was killed is -9."""
     with tempfile.TemporaryFile("w+") as answer:
-        pid = os.fork()
-        if not pid:
+        child = os.fork()
+        if not child:
             os.chdir(folder)
+            os.environ.update(environment or {})
+            tempfile.tempdir = None
+            if pid is not None:
+                Path(pid).write_text(str(os.getpid()), encoding="ascii")
             out, err = io.StringIO(), io.StringIO()
             killer = Killer(folder, at)
             killer.install()
@@ -97,7 +108,7 @@ def run(words: list[str], folder: str, at: int | None) -> dict[str, Any]:
             json.dump({"err": err.getvalue(), "changes": killer.count}, answer)
             answer.flush()
             os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         answer.seek(0)
         text = answer.read()
         return {"code": code, **(json.loads(text) if text else {"err": "", "changes": at})}
@@ -105,6 +116,6 @@ def run(words: list[str], folder: str, at: int | None) -> dict[str, Any]:
 
 for line in sys.stdin:
     asked = json.loads(line)
-    reply = {"code": main(asked["warm"])} if "warm" in asked else run(asked["words"], asked["folder"], asked["at"])
+    reply = {"code": main(asked["warm"])} if "warm" in asked else run(**asked)
     sys.stdout.write(json.dumps(reply) + "\n")
     sys.stdout.flush()

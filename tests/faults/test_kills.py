@@ -71,8 +71,8 @@ IN_DEFAULT_RUN = {
 """The scenarios of the default run, and of how many points it takes one."""
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
+@pytest.fixture(scope="module", name="inputs")
+def three_files(tmp_path_factory):
     """Write three files, each with a bad row, and return their folder."""
     folder = tmp_path_factory.mktemp("kills") / "in"
     folder.mkdir()
@@ -85,8 +85,8 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(inputs):
+@pytest.fixture(scope="module", name="forks")
+def kill_server(inputs):
     """Return a process that runs commands and kills them."""
     watched = Watched("kill_server.py")
     out = inputs.with_name("warm.parquet")
@@ -106,13 +106,13 @@ def contents(folder):
 
 @pytest.mark.faults(keep=lambda name: name in IN_DEFAULT_RUN)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_killed_before_every_change(tmp_path, inputs, server, table, everything, name):
+def test_killed_before_every_change(tmp_path, inputs, forks, table, everything, name):
     """The run that resumes makes what a run that was not killed makes, and leaves nothing else."""
     scenario = SCENARIOS[name]
     ready, job = tmp_path / "ready", tmp_path / "job"
 
     def run(words, at=None):
-        return server.ask({"words": words, "folder": str(job), "at": at}, seconds=HANGS)
+        return forks.ask({"words": words, "folder": str(job), "at": at}, seconds=HANGS)
 
     def begin():
         shutil.rmtree(job, ignore_errors=True)

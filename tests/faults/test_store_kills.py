@@ -1,0 +1,135 @@
+"""Runs on an object store that are killed before any of their requests.
+
+At every moment a reader that follows the manifest sees the whole old output or the whole new one. A run with ``resume``
+ends with the objects of a run that was not killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from batchmax.errors import DataError
+from batchmax.manifest import MANIFEST, read_manifest
+from batchmax.storage import find_files
+from tests.faults.test_kills import GATE, OVERWRITE, RESUME, SCORE, kill_server, three_files  # noqa: F401 - fixtures
+from tests.processes import HANGS
+from tests.requirements import package
+from tests.s3_server import SECRET, get, keys, s3_proxy, s3_server, without_run  # noqa: F401 - fixtures
+
+package("moto")
+
+OUTPUTS = {"file": ("o.parquet", ""), "file and rejects": ("o.parquet", "r.parquet"), "folder": ("o", ""),
+           "folder and rejects": ("o", "r")}  # fmt: skip
+SCENARIOS = [
+    f"{kind}, {before}{gate}"
+    for kind in OUTPUTS
+    for before in ("new", "over another")
+    for gate in ("", ", held back", ", held back, then released")
+]
+IN_DEFAULT_RUN = {"folder and rejects, over another": 19}
+"""The scenarios of the default run, and of how many requests it takes one."""
+
+
+def objects(proxy):
+    """Return all objects by the names that they have in a file system; of manifests what they say but for the run."""
+    found = {}
+    for key in keys(proxy.client):
+        data = get(proxy, key)
+        if key.endswith(MANIFEST):
+            manifest = read_manifest(data)
+            parts = {without_run(name): size for name, size in manifest.parts.items()}
+            data = json.dumps([parts, manifest.summary, manifest.generation, manifest.job])
+            assert all(f"{key.removesuffix(manifest.path)}{name}" in keys(proxy.client) for name in manifest.parts)
+        assert without_run(key) not in found, "parts of two runs"
+        found[without_run(key)] = data
+    return found
+
+
+def as_read(proxy, out):
+    """Return the files of an output as a reader that follows the manifest sees them; None without an output."""
+    if not out.endswith(".parquet") and not any(key.endswith(MANIFEST) for key in keys(proxy.client)):
+        return None
+    try:
+        files = find_files([f"s3://bucket/{out}"])
+    except DataError:
+        return None
+    return [get(proxy, file.removeprefix("s3://bucket/")) for file in files]
+
+
+@pytest.mark.faults(keep=lambda name: name in IN_DEFAULT_RUN)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_before_every_request(tmp_path, inputs, forks, proxy, table, everything, name):
+    """Readers see all of the old output or all of the new one, and the run that resumes makes the new one."""
+    kind, before, *gate = name.split(", ")
+    out, rejects = OUTPUTS[kind]
+    words = [*SCORE, "-o", f"s3://bucket/{out}", *(["--rejects", f"s3://bucket/{rejects}"] if rejects else [])]
+    killed = [*words, *(OVERWRITE if before == "over another" else ()), *(GATE if gate else ())]
+    resumes = [*words, *RESUME, *(GATE if gate == ["held back"] else ())]
+    staging = tmp_path / "staging"
+    environment = {
+        "AWS_ENDPOINT_URL": proxy.url,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1",
+        "TMPDIR": str(staging),
+    }
+    pid = tmp_path / "pid"
+
+    def run(line):
+        question = {"words": line, "folder": str(inputs.parent), "environment": environment, "pid": str(pid)}
+        return forks.ask(question, seconds=HANGS)
+
+    def restart():
+        for key in keys(proxy.client):
+            proxy.client.delete_object(Bucket="bucket", Key=key)
+        staging.mkdir(exist_ok=True)
+        for key, data in old.items():
+            proxy.client.put_object(Bucket="bucket", Key=key, Body=data)
+
+    def kill(number):
+        if number == at:
+            os.kill(int(pid.read_text(encoding="ascii")), signal.SIGKILL)
+
+    old = {}
+    restart()
+    if before == "over another":
+        assert run([*words, "--temperature", "2"])["code"] == 0
+    old = {key: get(proxy, key) for key in keys(proxy.client)}
+    old_files = as_read(proxy, out)
+    proxy.seen.clear()
+    whole = run(killed)
+    requests = len(proxy.seen)
+    assert whole["code"] in {0, 4}, whole["err"]
+    whole = run(resumes)
+    assert whole["code"] in {0, 4}, whole["err"]
+    want, new_files = objects(proxy), as_read(proxy, out)
+    proxy.before = kill
+    step = 1 if everything else IN_DEFAULT_RUN[name]
+    for number in range(1, requests + 1, step):
+        at = None
+        restart()
+        proxy.seen.clear()
+        at = number
+        assert run(killed)["code"] == -9
+        at = None
+        row = table.rows["SIGKILL before request number 1, 2, … to an object store", name]
+        row.times += 1
+        row.exits["-9"] += 1
+        found = as_read(proxy, out)
+        assert found in (old_files, new_files), number
+        row.found["none" if found is None else "old" if found == old_files else "new"] += 1
+        again = run(resumes)
+        if before == "over another" and "another job, and complete" in again["err"]:
+            # It had not recorded that it may replace what is there.
+            assert not list(Path(staging).rglob("journal"))
+            assert run(killed)["code"] in {0, 4}
+            again = run(resumes)
+        assert again["code"] == whole["code"], (number, again["err"])
+        assert objects(proxy) == want, number
+        assert not list(staging.rglob(".*")), number
+        row.resumed += 1
