@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 
 from batchmax.arrow_batches import decoded_batch, decoded_schema
 from batchmax.arrow_errors import is_damage
+from batchmax.content_sample import sampled_ranges
 from batchmax.errors import BatchmaxError, DataError
 from batchmax.file_columns import FileColumns
 from batchmax.parquet import Footer, FooterError, NotAMatrix, ThriftError
 from batchmax.parquet.encoded import METADATA, place_of
-from batchmax.spool import AHEAD, Spool
+from batchmax.spool import AHEAD, Spool, coalesced
 from batchmax.stores import Found, Store, is_uri, store_of
 
 READ_BUFFER = 1 << 20
@@ -109,6 +110,26 @@ class InputFile:
             length = int.from_bytes(stream.read(4), "little")
             stream.seek(-FOOTER_TAIL - length, os.SEEK_END)
             return hashlib.sha256(stream.read(length)).hexdigest()
+
+    @cached_property
+    def sample_digest(self) -> str:
+        """A digest of a sample of the data; see :mod:`batchmax.content_sample`."""
+        ranges = sampled_ranges(self.footer, self.size)
+        digest = hashlib.sha256()
+        with reading(self.path):
+            if self.store is not None:
+                pieces = self.store.read_ranges(list(coalesced(ranges)))
+                for start, end in ranges:
+                    first = next(one for one in pieces if one <= start < one + len(pieces[one]))
+                    digest.update(pieces[first][start - first : end - first])
+                return digest.hexdigest()
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                for start, end in ranges:
+                    digest.update(os.pread(descriptor, end - start, start))
+            finally:
+                os.close(descriptor)
+        return digest.hexdigest()
 
 
 class OpenFile:

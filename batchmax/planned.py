@@ -45,6 +45,7 @@ class Input:
     path: str
     size: int
     footer_sha256: str
+    sample_sha256: str
     values: dict[str, int | str | None] = field(default_factory=dict)
 
 
@@ -93,7 +94,7 @@ class Plan:
         return cls(
             version=__version__,
             inputs=tuple(
-                Input(file.path, file.size, file.footer_digest(), source.partitions.of(number))
+                Input(file.path, file.size, file.footer_digest(), file.sample_digest, source.partitions.of(number))
                 for number, file in enumerate(source.files)
             ),
             options=options,
@@ -198,7 +199,8 @@ def run_part(
     partitions = Partitions(tuple(map(schema.field, given.values)), (tuple(given.values.values()),))
     source = ParquetSource([given.path], options, among=Among(schema, plan.n_classes, partitions))
     file = source.files[0]
-    if (file.size, file.footer_digest()) != (given.size, given.footer_sha256):
+    known = (given.size, given.footer_sha256, given.sample_sha256)
+    if (file.size, file.footer_digest(), file.sample_digest) != known:
         raise DataError("the file has changed since the job was planned", where=file.path, remedy="plan the job again")
     job = source.job
     recipe = Recipe(

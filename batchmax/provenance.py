@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ OPTIONS_THAT_CHANGE_BYTES = (
     "row_group_size",
     "compression",
 )
+SAMPLES_AT_ONCE = 16
 MOST_INPUTS = 1000
 """Files of which each is named in an output; every part of a folder says it again."""
 
@@ -115,9 +117,17 @@ def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None, nesting: 
     return pa.schema([*schema, *added], metadata={key: value for key, value in kept.items() if key == b"batchmax"})
 
 
-def inputs_said(files: Sequence[InputFile]) -> list[dict[str, Any]]:
-    """Return what tells inputs from others: of each file its size and its footer, or one digest of very many."""
+def inputs_said(files: Sequence[InputFile], *, samples: bool = True) -> list[dict[str, Any]]:
+    """Return what tells inputs from others: of each file its size, its footer and a sample, or one digest of very many.
+
+    Without ``samples`` it is what earlier versions wrote.
+    """
     each: list[dict[str, Any]] = [{"size": file.size, "footer_sha256": file.footer_digest()} for file in files]
+    if samples:
+        # In an object store each sample is a few requests.
+        with ThreadPoolExecutor(SAMPLES_AT_ONCE if any(file.store for file in files) else 1, "samples") as pool:
+            for said, sample in zip(each, pool.map(lambda file: file.sample_digest, files), strict=True):
+                said["sample_sha256"] = sample
     if len(each) <= MOST_INPUTS:
         return each
     digest = hashlib.sha256(json.dumps(each).encode()).hexdigest()

@@ -118,15 +118,19 @@ class Recomputation:
         if len(files) != count:
             raise DataError(f"was made of {count:,} files, not {len(files):,}", where=where, remedy=SAME_INPUTS)
         if count != len(known):
-            if inputs_said(files) != [{"files": count, "size": known[0].size, "footer_sha256": known[0].digest}]:
+            told = [{"files": count, "size": known[0].size, "footer_sha256": known[0].digest}]
+            if told not in (inputs_said(files), inputs_said(files, samples=False)):
                 raise DataError("was made of other files", where=where, remedy=SAME_INPUTS)
             return
-        for file, (size, digest, _) in zip(files, known, strict=True):
+        for file, (size, digest, sample, _) in zip(files, known, strict=True):
             if file.size != size:
                 what = f"has {file.size:,} bytes, but had {size:,} when {where} was made of it"
                 raise DataError(what, where=file.path, remedy=f"{SAME_INPUTS}, or {AGAIN}")
             if file.footer_digest() != digest:
                 what = f"has another footer than when {where} was made of it"
+                raise DataError(what, where=file.path, remedy=f"{SAME_INPUTS}, or {AGAIN}")
+            if sample is not None and file.sample_digest != sample:
+                what = f"has other data than when {where} was made of it"
                 raise DataError(what, where=file.path, remedy=f"{SAME_INPUTS}, or {AGAIN}")
 
     def _check_counts(self) -> None:

@@ -68,10 +68,14 @@ Said = Mapping[str, Any]
 
 
 class Told(NamedTuple):
-    """The size of an input and the digest of its footer, or those of many files."""
+    """The size of an input, the digest of its footer and that of a sample of its data, or those of many files.
+
+    Earlier versions did not write a sample.
+    """
 
     size: int
     digest: str
+    sample: str | None = None
     files: int = 1
 
 
@@ -308,7 +312,9 @@ def _claims(path: str, raw: bytes) -> Claims:
             shift=given.get("shift", False),
         )
         files = json_objects(said["inputs"], {"size": int, "footer_sha256": str})
-        inputs = tuple(Told(file["size"], file["footer_sha256"], file.get("files", 1)) for file in files)
+        inputs = tuple(
+            Told(file["size"], file["footer_sha256"], file.get("sample_sha256"), file.get("files", 1)) for file in files
+        )
         outputs = tuple(said["outputs"])
         for name, value, hint in (
             ("n_classes", said["n_classes"], int),

@@ -14,6 +14,7 @@ import re
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,7 @@ FIRST_PAUSE = 0.5
 PIECE = 8 << 20
 """Bytes of a piece of a file that is sent."""
 PIECES_AT_ONCE = 8
+RANGES_AT_ONCE = 8
 
 LONGEST_SAID = 300
 """Characters of what a store says that are said again."""
@@ -89,6 +91,16 @@ class Store:
         def once() -> bytes:
             with self.system.open_input_file(self.path) as stream:
                 return whole(stream, start, size)
+
+        return tried(once, self.uri)
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> dict[int, bytes]:
+        """Return some ranges of the object, each given by its start and its end, by their starts."""
+
+        def once() -> dict[int, bytes]:
+            with self.system.open_input_file(self.path) as stream, ThreadPoolExecutor(RANGES_AT_ONCE, "ranges") as pool:
+                pieces = pool.map(lambda one: whole(stream, one[0], one[1] - one[0]), ranges)
+                return dict(zip((start for start, _ in ranges), pieces, strict=True))
 
         return tried(once, self.uri)
 

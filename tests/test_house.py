@@ -53,6 +53,7 @@ FLOORS = [
     {"picked_rows", "keys"},
     {"chunks", "allowance"},
     {"parquet_files"},
+    {"content_sample"},
     {"file_columns"},
     {"type_union"},
     {"text_files"},
