@@ -55,6 +55,8 @@ from batchmax.unfinished import PartFolder, inode, remove
 SENDERS = 4
 """Files of a folder that are uploaded at once."""
 
+DELETIONS_AT_ONCE = 16
+
 
 class RemoteParts(PartFolder):
     """Where parts are made here, and kept there.
@@ -219,9 +221,7 @@ class RemoteOutput(Output):
         with contextlib.suppress(DataError, OutputError):
             folder = self._folder(self._at)
             if folder.manifest is None or folder.manifest.run != run:
-                for name in folder.objects:
-                    if run_of(name) == run:
-                        self._store.at(f"{self._at}/{name}").delete()
+                self._delete([f"{self._at}/{name}" for name in folder.objects if run_of(name) == run])
 
     def location(self) -> Path | None:
         """Return where the finished output is: at its path, which stands for the URI, or in the staging directory."""
@@ -252,8 +252,7 @@ class RemoteOutput(Output):
             self._commit(uri, 1 if folder.manifest is None else folder.manifest.generation + 1)
             folder = self._folder(uri)
         self._store.at(f"{uri}/{SUCCESS}").write(b"")
-        for name in folder.stale():
-            self._store.at(f"{uri}/{name}").delete()
+        self._delete([f"{uri}/{name}" for name in folder.stale()])
         if folder.old is not None:
             self._store.at(f"{uri}{OLD_SUFFIX}").delete()
 
@@ -266,6 +265,10 @@ class RemoteOutput(Output):
         parts = [name for name, size in self.finished.items() if not folder.has({run_part(name, self.run): size})]
         with ThreadPoolExecutor(SENDERS, "send") as pool:
             list(pool.map(send, parts))
+
+    def _delete(self, uris: Sequence[str]) -> None:
+        with ThreadPoolExecutor(DELETIONS_AT_ONCE, "delete") as pool:
+            list(pool.map(lambda uri: self._store.at(uri).delete(), uris))
 
     def _commit(self, uri: str, generation: int) -> None:
         """Upload the manifest."""

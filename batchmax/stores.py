@@ -7,6 +7,7 @@ tried again a few times.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import random
@@ -105,9 +106,13 @@ class Store:
         return tried(once, self.uri)
 
     def delete(self) -> None:
-        """Take the object away, if it is there."""
-        if self.found() is not None:
-            tried(lambda: self.system.delete_file(self.path), self.uri, OutputError)
+        """Delete the object, if it is there."""
+
+        def once() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self.system.delete_file(self.path)
+
+        tried(once, self.uri, OutputError)
 
     def write(self, data: bytes) -> None:
         """Write a small object."""

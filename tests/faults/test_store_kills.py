@@ -25,13 +25,9 @@ package("moto")
 
 OUTPUTS = {"file": ("o.parquet", ""), "file and rejects": ("o.parquet", "r.parquet"), "folder": ("o", ""),
            "folder and rejects": ("o", "r")}  # fmt: skip
-SCENARIOS = [
-    f"{kind}, {before}{gate}"
-    for kind in OUTPUTS
-    for before in ("new", "over another")
-    for gate in ("", ", held back", ", held back, then released")
-]
-IN_DEFAULT_RUN = {"folder and rejects, over another": 19}
+SCENARIOS = [f"{kind}, {before}" for kind in OUTPUTS for before in ("new", "over another")]
+SCENARIOS += [f"{one}{gate}" for one in SCENARIOS[-2:] for gate in (", held back", ", held back, then released")]
+IN_DEFAULT_RUN = {"folder and rejects, over another": 29}
 """The scenarios of the default run, and of how many requests it takes one."""
 
 
@@ -67,7 +63,15 @@ def test_killed_before_every_request(tmp_path, inputs, forks, proxy, table, ever
     """Readers see all of the old output or all of the new one, and the run that resumes makes the new one."""
     kind, before, *gate = name.split(", ")
     out, rejects = OUTPUTS[kind]
-    words = [*SCORE, "-o", f"s3://bucket/{out}", *(["--rejects", f"s3://bucket/{rejects}"] if rejects else [])]
+    score = [word for word in SCORE if word != "in"]
+    words = [
+        *score,
+        "in/0.parquet",
+        "in/1.parquet",
+        "-o",
+        f"s3://bucket/{out}",
+        *(["--rejects", f"s3://bucket/{rejects}"] if rejects else []),
+    ]
     killed = [*words, *(OVERWRITE if before == "over another" else ()), *(GATE if gate else ())]
     resumes = [*words, *RESUME, *(GATE if gate == ["held back"] else ())]
     staging = tmp_path / "staging"
