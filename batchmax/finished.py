@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.file_names import is_of_macos
+from batchmax.json_fields import JsonError, json_object, parse_json
 from batchmax.manifest import JOB_KEY, MANIFEST, PART, find_manifest, old_manifest_of, read_old_manifest
 from batchmax.parquet_files import read_footer
 from batchmax.sink import SUMMARY_KEY
@@ -80,10 +81,9 @@ def _is_our_file(path: Path) -> bool:
 
 def _json_of(path: Path, key: str) -> dict[str, Any] | None:
     try:
-        found = json.loads((read_footer(path).metadata or {})[key.encode()])
-    except (OSError, pa.ArrowException, KeyError, ValueError, RecursionError):
+        return json_object(parse_json((read_footer(path).metadata or {})[key.encode()]), {})
+    except (OSError, pa.ArrowException, KeyError, JsonError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def newest(paths: list[str]) -> int:

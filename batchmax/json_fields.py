@@ -1,10 +1,16 @@
-"""JSON that was read back, with the types of its members checked before anything uses them."""
+"""JSON from files, with its nesting limited and the types of its members checked before anything uses them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+MOST_DEPTH = 64
+"""Levels of objects and arrays in each other; more would exhaust the stack where values are compared or written."""
+MOST_DIGITS = 20
+SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1
+"""Integers of 64 bits, with and without a sign."""
 
 
 class JsonError(ValueError):
@@ -14,15 +20,56 @@ class JsonError(ValueError):
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
+    Parameters
+    ----------
+    text
+        From a file; bytes are UTF-8.
+
     Raises
     ------
     JsonError
-        It is not JSON.
+        It is not JSON, is nested too deeply, or has an integer of more than 64 bits or half of a surrogate pair.
     """
     try:
-        return json.loads(text)
+        # json.loads would guess UTF-16 and UTF-32, and let surrogates through.
+        decoded = text if isinstance(text, str) else text.decode()
+        value = json.loads(decoded, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise JsonError(str(error)) from error
+    may_have_surrogates = "\\u" in decoded
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        if may_have_surrogates:
+            _check_texts(level)
+        level = list(_members(level))
+        if not level:
+            return value
+    raise JsonError(f"it is nested more than {MOST_DEPTH} times")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS or not SMALLEST <= (number := int(digits)) <= LARGEST:
+        raise JsonError("an integer has more than 64 bits")
+    return number
+
+
+def _members(level: list[Any]) -> Iterator[Any]:
+    """Yield what is in the objects and arrays of a level."""
+    for value in level:
+        if isinstance(value, dict):
+            yield from value.values()
+        elif isinstance(value, list):
+            yield from value
+
+
+def _check_texts(level: list[Any]) -> None:
+    for value in level:
+        for text in value if isinstance(value, dict) else (value,):
+            if isinstance(text, str):
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise JsonError("a text has half of a surrogate pair") from error
 
 
 def json_object(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
