@@ -20,6 +20,7 @@ from batchmax.installation import missing_package
 from batchmax.job import plan_scoring
 from batchmax.matrices import first_row_length
 from batchmax.options import ScoreOptions, resolve_options
+from batchmax.ray_engine import check_cpus
 from batchmax.tasks import check_options, plan_tasks, score_batches
 
 FIRST_ROWS = 10_000
@@ -58,7 +59,7 @@ def score(
     Raises
     ------
     UsageError
-        Ray is missing; an option or a column that cannot be.
+        Ray is missing; an option or a column that cannot be; more CPUs for a task than any node has or can have.
     DataError
         There is no row, or none of the first 10,000 has logits, and ``n_classes`` is not given.
     BadRowError
@@ -74,6 +75,7 @@ def score(
     if not num_cpus > 0:
         raise UsageError(f"num_cpus is {num_cpus:g}", remedy="give at least a part of a core")
     check_options(options)
+    check_cpus(num_cpus, where="num_cpus")
     first = _first_rows(dataset, options)
     job = plan_tasks(first.schema, options, first)
     return dataset.map_batches(

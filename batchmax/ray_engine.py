@@ -12,9 +12,11 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -27,6 +29,7 @@ from batchmax.commit import may_pass
 from batchmax.errors import BatchmaxError, OutputError, UsageError
 from batchmax.imports import allow_imports
 from batchmax.installation import missing_package
+from batchmax.interrupts import SIGNALS
 from batchmax.journal import Receipt
 from batchmax.loop import Progress
 from batchmax.memory import usable_cores
@@ -46,6 +49,9 @@ WORKER_DEATHS = 20
 
 MOST_TASKS = 10_000
 """Tasks that are made; of more parts, each has several."""
+
+WAIT_SECONDS = 30.0
+"""Between two lines about a node that is waited for."""
 
 TRIES = "tries-"
 """What files in a workshop begin with that have a byte for each time that a part was begun."""
@@ -132,14 +138,79 @@ def make_parts(
     }
     items = [{"part": json.dumps([asdict(plan.inputs[part.file]), asdict(part)])} for part in parts]
     with _connected():
+        grows = check_cpus(cpus, where="--threads")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS))
         task = functools.partial(_task, common=json.dumps(common))
-        for row in dataset.map(task, num_cpus=cpus).iter_rows():
-            receipt = _receipt(json.loads(row["receipt"]))
-            progress.advance(receipt.rows, receipt.rows * row_bytes)
-            yield receipt
+        with _telling_of_nodes(cpus, progress) if grows else contextlib.nullcontext():
+            for row in dataset.map(task, num_cpus=cpus).iter_rows():
+                receipt = _receipt(json.loads(row["receipt"]))
+                progress.advance(receipt.rows, receipt.rows * row_bytes)
+                yield receipt
+
+
+def check_cpus(cpus: float, *, where: str) -> bool:
+    """Check that a task which needs so many CPUs can run on the cluster that this process is connected to.
+
+    Returns
+    -------
+    whether no node is large enough yet, and the cluster can start one that is.
+
+    Raises
+    ------
+    UsageError
+        No node is large enough, and none can become so.
+    """
+    largest = largest_node()
+    if cpus <= largest:
+        return False
+    if cpus <= _largest_possible_node():
+        return True
+    raise UsageError(
+        f"a task needs {cpus:g} CPUs, and the largest node of the Ray cluster has {largest:g}",
+        where=where,
+        remedy=f"give at most {largest:g}, or add a larger node to the cluster",
+    )
+
+
+def largest_node() -> float:
+    """Return the CPUs of the largest node of the cluster that this process is connected to."""
+    import ray  # noqa: PLC0415 - as above
+
+    return max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+
+
+def _largest_possible_node() -> float:
+    """Return the CPUs of the largest node that the cluster can start by itself; 0 if it starts none."""
+    from ray._private.state import state  # noqa: PLC0415 - there is no public function for it
+
+    config = state.get_cluster_config()
+    groups = () if config is None else config.node_group_configs
+    return max((float(group.resources.get("CPU", 0)) for group in groups if group.max_count), default=0.0)
+
+
+@contextlib.contextmanager
+def _telling_of_nodes(cpus: int, progress: Progress) -> Iterator[None]:
+    """Say every :data:`WAIT_SECONDS` that no node is large enough yet, until one is."""
+    has_ended = threading.Event()
+    started = time.monotonic()
+
+    def tell() -> None:
+        while not has_ended.wait(WAIT_SECONDS) and (largest := largest_node()) < cpus:
+            seconds = time.monotonic() - started
+            progress.warn(
+                f"waiting for {seconds:,.0f} s for a node with {cpus} CPUs to join the Ray cluster; the largest has "
+                f"{largest:g} (--threads)"
+            )
+
+    teller = threading.Thread(target=tell, name="nodes", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        teller.join()
 
 
 def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
@@ -237,7 +308,8 @@ def _connected() -> Iterator[None]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         given |= {"include_dashboard": False, "num_cpus": usable_cores()}
     try:
-        ray.init(**given)
+        with _own_signal_handlers():
+            ray.init(**given)
     except (ConnectionError, RuntimeError, ValueError) as error:
         what = f"no cluster can be had: {' '.join(str(error).split())}"
         raise UsageError(what, where="RAY_ADDRESS", remedy="mend it, or unset it for this machine alone") from error
@@ -249,3 +321,25 @@ def _connected() -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Keep the handlers of SIGINT and SIGTERM: Ray sets its own, which ends the process by ``SystemExit``."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    came = False
+    try:
+        yield
+    except SystemExit as error:
+        came = error.code == signal.SIGTERM
+        if not came:
+            raise
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # set outside of Python
+                signal.signal(number, handler)
+    if came:
+        signal.raise_signal(signal.SIGTERM)

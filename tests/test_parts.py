@@ -20,13 +20,14 @@ import batchmax
 from batchmax import ray_engine
 from batchmax.cli import main
 from batchmax.errors import DataError, OutputError, UsageError
+from batchmax.loop import Progress
 from batchmax.options import score_options
 from batchmax.plan import plan_parts
 from batchmax.planned import Plan, run_part
 from batchmax.shards import parse_shard
 from batchmax.source import ParquetSource
 from batchmax.unfinished import PartFolder
-from tests.processes import HANGS
+from tests.processes import HANGS, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 N_FILES, N_ROWS = 5, 300
@@ -227,10 +228,15 @@ def test_a_plan_of_many_parts_is_made_and_kept_quickly(inputs):
 # Ray
 
 
-def on_ray(*words, **environment):
+def on_ray(*words, new_session=False, **environment):
     command = [sys.executable, "-m", "batchmax", "score", *words, "--engine", "ray"]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+        start_new_session=new_session,
     )
 
 
@@ -288,6 +294,83 @@ def test_workers_that_are_killed(tmp_path, monkeypatch):
         "_batchmax.parquet",
         *(f"part-0000{n}.parquet" for n in range(4)),
     ]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("number", "to_group", "code"),
+    [(signal.SIGTERM, False, 143), (signal.SIGINT, False, 130), (signal.SIGTERM, True, 143)],
+)
+def test_a_signal_ends_a_cluster(number, to_group, code, tmp_path, monkeypatch):
+    """One line and the exit code of the signal; what is done is kept, and no process of Ray is left over."""
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    logits = np.random.default_rng(0).normal(size=(40_000, 500)).astype(np.float32)
+    table = pa.table({"logits": pa.FixedSizeListArray.from_arrays(logits.ravel(), 500)})
+    for part in range(30):
+        pq.write_table(table, f"in/{part}.parquet", row_group_size=10_000, compression="none", use_dictionary=False)
+    run = on_ray("in", "-o", "out", "-q", new_session=True)
+    journal = Path(".out.batchmax/journal")
+    wait_until(lambda: run.poll() is not None or (journal.exists() and journal.read_bytes().count(b'"part"') > 1))
+    assert run.poll() is None
+    (os.killpg if to_group else os.kill)(run.pid, number)
+    _, err = run.communicate(timeout=HANGS)
+    assert run.returncode == code
+    assert err.count("\n") == 1, err
+    assert "what is done is kept; go on: --if-exists resume" in err
+    assert journal.read_bytes().count(b'"part"') > 1
+    wait_until(lambda: not _alive_in_session(run.pid), pause=0.2)
+
+
+def _alive_in_session(session):
+    """Return the processes of a session that have not ended."""
+    found = subprocess.run(["ps", "-s", str(session), "-o", "stat=,args="], capture_output=True, text=True, check=False)
+    return [line for line in found.stdout.splitlines() if not line.startswith("Z")]
+
+
+@pytest.mark.ray
+def test_more_cpus_than_a_node_has(inputs):
+    """Both numbers are named at once, instead of waiting for ever."""
+    run = on_ray(inputs, "-o", "out", "--threads", "4000")
+    out, err = run.communicate(timeout=HANGS)
+    assert (run.returncode, out) == (2, "")
+    assert err.count("\n") == 1, err
+    assert re.search(r"--threads: a task needs 4000 CPUs, and the largest node of the Ray cluster has \d+", err)
+    assert not os.path.lexists("out")
+
+
+def test_a_node_that_will_join(monkeypatch):
+    """While a cluster can still start a node that is large enough, a line says how long it has been waited for."""
+    sizes, lines = iter([2.0, 2.0, 2.0, 4.0]), []
+    monkeypatch.setattr(ray_engine, "largest_node", lambda: next(sizes))
+    monkeypatch.setattr(ray_engine, "_largest_possible_node", lambda: 8.0)
+    monkeypatch.setattr(ray_engine, "WAIT_SECONDS", 0.01)
+    progress = Progress()
+    progress.warn = lines.append
+    assert ray_engine.check_cpus(4, where="--threads")
+    with ray_engine._telling_of_nodes(4, progress):
+        wait_until(lambda: len(lines) == 2)
+    assert len(lines) == 2
+    assert all("for a node with 4 CPUs to join the Ray cluster; the largest has 2" in line for line in lines)
+    monkeypatch.setattr(ray_engine, "largest_node", lambda: 2.0)
+    with pytest.raises(UsageError, match="a task needs 9 CPUs, and the largest node of the Ray cluster has 2"):
+        ray_engine.check_cpus(9, where="--threads")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_handlers_that_ray_sets(number):
+    """Ray's own handlers of signals do not stay, and what one of them raised becomes the signal again."""
+    heard = []
+    before = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        with ray_engine._own_signal_handlers():
+            signal.signal(number, lambda signum, _: sys.exit(signum))
+            if number == signal.SIGTERM:
+                signal.raise_signal(number)
+        signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+    assert heard == [number] * (2 if number == signal.SIGTERM else 1)
 
 
 def test_what_a_cluster_cannot_do(inputs, monkeypatch):
