@@ -49,6 +49,8 @@ NUMBERS = [
 BYTES = [0, 1, 2, 3, 0x7F, 0x80, 0xFF]
 TEXTS = [b"", b"\xff\xfe", b"\x1b[2J", b"logits", b"label", b"x" * 5000]
 TRUE, FALSE, BYTE, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 6, 7, 8, 9, 10, 11, 12
+OTHERS = [(TRUE, True), (BYTE, 7), (I64, 7), (DOUBLE, bytes(8)), (BINARY, b"text"), (LIST, (I64, [1, 2])), (STRUCT, [])]
+"""Values of other types."""
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 
@@ -89,9 +91,8 @@ def parquet_files() -> list[tuple[bytes, pa.Table]]:
         stream = io.BytesIO()
         pq.write_table(table, stream, row_group_size=16, **chosen)
         found.append((stream.getvalue(), table))
-    for path in sorted((DATA / "layouts").glob("*.parquet")):
-        found.append((path.read_bytes(), pq.read_table(path)))
-    return found
+    paths = sorted((DATA / "layouts").glob("*.parquet"))
+    return found + [(path.read_bytes(), pq.read_table(path)) for path in paths]
 
 
 def rows(*, nulls: bool = False) -> pa.Table:
@@ -409,9 +410,13 @@ def write_struct(fields: list[Any]) -> bytes:
     """Return a struct as bytes, whatever the order of its fields."""
     out, before = b"", 0
     for number, kind, inner in fields:
-        kind = (TRUE if inner else FALSE) if kind in {TRUE, FALSE} else kind
+        head = (TRUE if inner else FALSE) if kind in {TRUE, FALSE} else kind
         delta = number - before
-        out += bytes([delta << 4 | kind]) if 0 < delta < 16 else bytes([kind]) + _to_varint(number << 1 ^ number >> 63)
+        out += (
+            bytes([delta << 4 | head])
+            if 0 < delta < 16
+            else bytes([head]) + _to_varint((number << 1 ^ number >> 63) % (1 << 64))
+        )
         out += b"" if kind in {TRUE, FALSE} else _write(kind, inner)
         before = number
     return out + b"\0"
@@ -427,7 +432,7 @@ def _write(kind: int, inner: Any) -> bytes:
     if kind == DOUBLE:
         return bytes(inner)
     if kind == BINARY:
-        return _to_varint(len(inner)) + bytes(inner)
+        return _to_varint(len(inner)) + b"".join([inner])
     if kind in {LIST, SET}:
         size = len(inner[1])
         head = bytes([size << 4 | inner[0]]) if size < 15 else bytes([0xF0 | inner[0]]) + _to_varint(size)
@@ -485,7 +490,7 @@ def arrow_columns() -> dict[str, pa.Array]:
         "fixed list": pa.array([[1, 2], None, [3, None]] * 4, pa.list_(pa.int32(), 2)),
         "list view": pa.array(lists.to_pylist(), pa.list_view(pa.int32())),
         "large list view": pa.array(lists.to_pylist(), pa.large_list_view(pa.int32())),
-        "list of text views": pa.array([["a"], None, ["b", "a text that is longer than a view"]] * 4, pa.list_(pa.string_view())),
+        "list of text views": pa.array([["a"], None, ["b", "longer than a view"]] * 4, pa.list_(pa.string_view())),
         "struct": pa.StructArray.from_arrays([numbers, texts], ["a", "b"], mask=pa.array([False, True] * 6)),
         "map": pairs,
         "dictionary": texts.dictionary_encode(),
@@ -493,7 +498,7 @@ def arrow_columns() -> dict[str, pa.Array]:
         "runs": pa.RunEndEncodedArray.from_arrays(ends, pa.array(["a", None, "c"])),
         "runs of lists": pa.RunEndEncodedArray.from_arrays(ends, pa.array([[1], [2, 3], []])),
         "sparse union": pa.UnionArray.from_sparse(kinds, [numbers, texts]),
-        "dense union": pa.UnionArray.from_dense(kinds, pa.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5], pa.int32()), [numbers, texts]),
+        "dense union": pa.UnionArray.from_dense(kinds, pa.array(np.arange(n, dtype=np.int32) // 2), [numbers, texts]),
         "extension": pa.ExtensionArray.from_storage(pa.json_(), texts),
         "null": pa.nulls(n),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Damaged files, streams, tables and metadata: the right values, or one line; never a crash, a hang or too much memory."""
+"""Damaged files, streams, tables and metadata: the right values or one line; no crash, no hang, bounded memory."""
 
 from __future__ import annotations
 
