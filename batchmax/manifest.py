@@ -125,10 +125,9 @@ def read_old_manifest(file: Path | bytes) -> dict[str, Any] | None:
     """Return the manifest that an earlier version wrote, given by its path or its bytes; None if it is not one."""
     try:
         data = file if isinstance(file, bytes) else file.read_bytes() if file.is_file() else b""
-        found = json.loads(data)
-    except (OSError, ValueError, RecursionError):
+        return json_object(parse_json(data), dict.fromkeys(OLD_KEYS, object))
+    except (OSError, JsonError):
         return None
-    return found if isinstance(found, dict) and found.keys() >= OLD_KEYS else None
 
 
 def run_part(name: str, run: str) -> str:
