@@ -119,15 +119,27 @@ class Allowance:
             raise self._refusal(max(taken, key=taken.__getitem__, default=""), needed)
 
     def batches(self, parquet: pq.ParquetFile, rows: int, columns: Any, **how: Any) -> Iterator[pa.RecordBatch]:
-        """Read the row group in batches of so many rows, each after it was found to be small enough."""
+        """Read the row group in batches of so many rows, each after it was found to be small enough.
+
+        Raises
+        ------
+        DataError
+            As :meth:`take`; or there are more or fewer rows than the footer says.
+        """
         batches = parquet.iter_batches(rows, [self._group], columns, **how)
-        left = parquet.metadata.row_group(self._group).num_rows
+        n_rows = left = parquet.metadata.row_group(self._group).num_rows
         while True:
             self.take(min(rows, left))
             batch = next(batches, None)
+            left -= 0 if batch is None else batch.num_rows
+            if left < 0 or (batch is None and left):
+                raise DataError(
+                    f"row group {self._group} holds {n_rows - left:,} rows, not {n_rows:,} as the footer says",
+                    where=self._file.path,
+                    remedy="the file is damaged: make it again",
+                )
             if batch is None:
                 return
-            left = max(0, left - batch.num_rows)
             yield batch
 
     def _taken(self, rows: int) -> dict[str, int]:
