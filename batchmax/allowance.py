@@ -6,24 +6,31 @@ What a few bytes of a file become is known from its pages (:mod:`batchmax.parque
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
 from batchmax.parquet import Demand, FooterError, NotAMatrix, ThriftError, TooLarge, even_bytes
 from batchmax.parquet.encoded import ENCRYPTION
+from batchmax.parquet.footer import Leaf
+from batchmax.parquet.int96 import TimestampRangeError, converted
+from batchmax.parquet.page_rows import count_values
 from batchmax.parquet_files import InputFile, OpenFile, encrypted
 
 IN_FLIGHT = 3
 """Batches in memory at a time: two that are read ahead, and one that is worked on."""
 MOST_DECODED = 1 << 30
 """Bytes that may be decoded at a time where nobody said how many."""
+MOST_PAGE = 1 << 40
+"""Bytes of a page whose header alone is read."""
 KEPT = 2
 """Row groups of the output in memory at a time: one that is filled, and one that is written."""
 
@@ -61,22 +68,26 @@ class Allowance:
         kept_rows: int | None = None,
     ) -> None:
         self._file, self._group, self._limit, self._kept_rows = file, group, limit, kept_rows
+        self._schema = schema
         self._demands: dict[str, Demand] = {}
         self._even = self._rows = self._kept = 0
+        self._descriptor = descriptor
+        self._leaves: list[tuple[int, Leaf]] = []
         name = ""
         if file.footer is None:
             raise self._damage("", FooterError("the footer is damaged"))
         try:
             row_group = file.footer.row_group(group)
             wanted = None if names is None else set(names)
-            sizes = row_group.sizes().tolist()
+            sizes = row_group.sizes.tolist()
             for number, leaf in enumerate(file.footer.leaves):
                 name = leaf.name
                 if wanted is not None and wanted.isdisjoint(_prefixes(name)):
                     continue
                 if file.footer.has_encrypted_columns and any(one in row_group.chunk(number) for one in ENCRYPTION):
                     raise encrypted(file.path, leaf.path[0].decode(errors="replace"))
-                even = even_bytes(leaf, *sizes[number])
+                self._leaves.append((number, leaf))
+                even = even_bytes(leaf, *sizes[number][:2])
                 if even is not None:
                     self._even += even
                     continue
@@ -118,13 +129,18 @@ class Allowance:
         if needed > self._limit:
             raise self._refusal(max(taken, key=taken.__getitem__, default=""), needed)
 
-    def batches(self, parquet: pq.ParquetFile, rows: int, columns: Any, **how: Any) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, parquet: pq.ParquetFile, rows: int, columns: Any, int96: Collection[str] = (), **how: Any
+    ) -> Iterator[pa.RecordBatch]:
         """Read the row group in batches of so many rows, each after it was found to be small enough.
+
+        ``int96`` are the columns whose INT96 timestamps stay the 12 bytes that the file has.
 
         Raises
         ------
         DataError
-            As :meth:`take`; or there are more or fewer rows than the footer says.
+            As :meth:`take`; there are more or fewer rows than the footer says; or an INT96 timestamp of another column
+            does not fit into its type.
         """
         batches = parquet.iter_batches(rows, [self._group], columns, **how)
         n_rows = left = parquet.metadata.row_group(self._group).num_rows
@@ -139,8 +155,57 @@ class Allowance:
                     remedy="the file is damaged: make it again",
                 )
             if batch is None:
+                self._check_rows()
                 return
-            yield batch
+            yield self._with_timestamps(batch, int96)
+
+    def _with_timestamps(self, batch: pa.RecordBatch, int96: Collection[str]) -> pa.RecordBatch:
+        """Return a batch with timestamps in place of the bytes that pyarrow read of INT96 columns, but for some."""
+        columns = list(zip(batch.schema, batch.columns, strict=True))
+        if self._file.int96_columns.issubset(int96) or self._file.int96_columns.isdisjoint(batch.schema.names):
+            return batch
+        for number, (field, array) in enumerate(columns):
+            if field.name in self._file.int96_columns and field.name not in int96:
+                try:
+                    found = converted(array, self._schema.field(field.name).type)
+                except TimestampRangeError as error:
+                    raise self._unrepresentable(field.name, error) from error
+                columns[number] = field.with_type(found.type), found
+        arrays = [array for _, array in columns]
+        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([field for field, _ in columns]))
+
+    def _unrepresentable(self, name: str, error: TimestampRangeError) -> DataError:
+        kind = self._schema.field(name).type
+        return DataError(
+            f"row group {self._group}, column {name!r}: the timestamp {error} doesn't fit into {kind}",
+            where=self._file.path,
+            remedy=f"write a Parquet file, which keeps it, or leave the column out: --exclude {shlex.quote(name)}",
+        )
+
+    def _check_rows(self) -> None:
+        """Compare the rows in the pages of each column with those of the row group, at which pyarrow stops.
+
+        Raises
+        ------
+        DataError
+            They differ.
+        """
+        if self._file.footer is None:
+            return
+        row_group = self._file.footer.row_group(self._group)
+        flat = np.array([not leaf.repetition and leaf.name not in self._demands for _, leaf in self._leaves], np.bool_)
+        places = row_group.places[[number for number, _ in self._leaves]]
+        right = np.zeros(len(flat), np.bool_)
+        right[flat] = count_values(self._descriptor, places[flat]) == row_group.n_rows
+        for number, leaf in itertools.compress(self._leaves, ~right):
+            try:
+                demand = self._demands.get(leaf.name)
+                if demand is None:
+                    chunk = row_group.chunk(number)
+                    demand = Demand(self._descriptor, chunk, leaf, row_group.n_rows, MOST_PAGE, texts_once=True)
+                demand.check_rows(row_group.n_rows)
+            except (NotAMatrix, FooterError, ThriftError) as error:
+                raise self._damage(leaf.name, error) from error
 
     def _taken(self, rows: int) -> dict[str, int]:
         taken: dict[str, int] = {}

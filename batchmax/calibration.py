@@ -337,13 +337,23 @@ class _Data:
 
 
 def _held_out(first: int, count: int, seed: int, share: float) -> Array:
-    """Return which of the rows from ``first`` on are held out: by splitmix64 of their numbers (Steele et al. 2014)."""
+    """Return which of the rows from ``first`` on are held out: output r, for row r, of SplitMix64 is below the share.
+
+    SplitMix64 (Steele et al. 2014) is seeded with its own output 0 for ``seed``; seeds would otherwise shift the rows.
+    """
+    rows = np.arange(first, first + count, dtype=np.uint64)
+    bits = _split_mix(_split_mix(np.array([seed % 2**64], np.uint64), np.uint64(0)), rows)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
+
+
+def _split_mix(seed: NDArray[np.uint64], n: Any) -> NDArray[np.uint64]:
+    """Return output n, from 0, of SplitMix64 with a seed."""
     with np.errstate(over="ignore"):
-        x = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(seed % 2**64)) * np.uint64(0x9E3779B97F4A7C15)
+        x = seed + (n + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
-    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
+        found: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
+    return found
 
 
 def _scaled(matrix: Array, how: _Scaling) -> Array:

@@ -87,7 +87,7 @@ def convert(
             raise UsageError(
                 "a run over a stream cannot be gone on with", where="--if-exists", remedy="write it into a file first"
             )
-        stored = output.settled(identity, max(file.stamp[3] for file in source.files))
+        stored = output.settled(identity, max(file.stamp.modified_ns for file in source.files))
         if stored is not None:
             return ScoreSummary.stored(stored, [file.path for file in source.files])
     recipe = Recipe(

@@ -6,7 +6,7 @@ are what the footer says. Everything else is decoded and encoded again by pyarro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -34,11 +34,14 @@ class Reading:
         Who unpacks pages ahead of the reader; None for nobody.
     copying
         What may be copied; None for nothing.
+    int96
+        The columns whose INT96 timestamps stay the 12 bytes that the file has; see :mod:`batchmax.parquet.int96`.
     """
 
     columns: Sequence[str] | None = None
     workers: Executor | None = None
     copying: Copying | None = None
+    int96: Collection[str] = ()
 
     @property
     def copied_names(self) -> Sequence[str]:

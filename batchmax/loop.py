@@ -28,6 +28,7 @@ from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import CopiedColumns
 from batchmax.plan import Part
 from batchmax.provenance import REJECT_FIELDS, rejects_schema
+from batchmax.scoring import narrowed
 from batchmax.sequence_rows import Ended
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
@@ -250,13 +251,12 @@ class BadRows:
     ) -> pa.RecordBatch:
         names = self._fields.names[: -len(REJECT_FIELDS)]
         whole = batch.select(names).take(pa.array(rows))
-        columns = [
-            column.cast(self._fields.field(name).type) for name, column in zip(names, whole.columns, strict=True)
-        ]
+        columns = [narrowed(whole.column(name), self._fields.field(name).type) for name in names]
         columns.append(pa.array([file for file, _ in places], pa.string()))
         columns.append(pa.array([row for _, row in places], pa.int64()))
         columns.append(pa.array([STATUS_NAMES[status[row]] for row in rows], pa.string()))
-        return pa.RecordBatch.from_arrays(columns, schema=self._fields)
+        fields = [field.with_type(column.type) for field, column in zip(self._fields, columns, strict=True)]
+        return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _reading(options: ScoreOptions) -> list[str]:

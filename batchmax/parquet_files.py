@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import hashlib
 import os
 import shlex
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +24,7 @@ from batchmax.errors import BatchmaxError, DataError
 from batchmax.file_columns import FileColumns
 from batchmax.parquet import Footer, FooterError, NotAMatrix, ThriftError
 from batchmax.parquet.encoded import METADATA, place_of
+from batchmax.parquet.int96 import footer_without_int96, has_int96
 from batchmax.spool import AHEAD, Spool, coalesced
 from batchmax.stores import Found, Store, is_uri, store_of
 
@@ -35,8 +38,25 @@ ENCRYPTED_MAGIC = b"PARE"
 """At both ends of a file whose footer is encrypted."""
 
 
-Stamp = tuple[int, int, int, int]
-"""What changes when a file is replaced or written to: its device, number, size, and when it was written last."""
+T = TypeVar("T")
+
+
+class Stamp(NamedTuple):
+    """What changes when a file is replaced or written to, as ``stat`` reports it.
+
+    The change time (ctime) is set by the system alone: a program that writes to a file and then restores its
+    modification time (``touch -r``, ``rsync -t``) changes it too. It also changes with the file's mode, owner and number
+    of links. Not detected is a write within the same tick of the system's clock (a few milliseconds) as the write before
+    it, a write through a memory map that the system has not yet noted, a write that another machine makes and whose
+    attributes the network file system has not yet fetched, and a clock that was set back. An object in a store has a
+    size and a modification time only, often in whole seconds.
+    """
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +94,10 @@ class InputFile:
         """The columns whose bytes are not those of an output: they are read as another type, or added."""
         return frozenset() if self.columns is None else self.columns.recoded
 
+    def read_as_stored(self, names: Iterable[str]) -> frozenset[str]:
+        """Return those of some columns that are not read as another type."""
+        return frozenset(names) if self.columns is None else frozenset(names) - self.columns.cast
+
     @cached_property
     def footer(self) -> Footer | None:
         """The footer as it is stored; None if it is not understood, and then the file is left to pyarrow alone."""
@@ -85,19 +109,43 @@ class InputFile:
         except FooterError:
             return None
 
+    @cached_property
+    def int96_columns(self) -> frozenset[str]:
+        """The columns with INT96 timestamps in them."""
+        return frozenset(column.name for column in (self.footer.columns if self.footer else ()) if has_int96(column))
+
+    @cached_property
+    def metadata_for_pyarrow(self) -> pq.FileMetaData:
+        """The metadata with which pyarrow reads the file: INT96 timestamps are 12 bytes, which it would narrow."""
+        changed = footer_without_int96(self.footer) if self.int96_columns and self.footer is not None else None
+        return self.metadata if changed is None else pq.read_metadata(changed)
+
     @contextlib.contextmanager
     def opened(self) -> Iterator[OpenFile]:
-        """Open the file for positioned reads, and for pyarrow in bounded memory with page checksums checked."""
+        """Open the file for positioned reads, and for pyarrow in bounded memory with page checksums checked.
+
+        Raises
+        ------
+        DataError
+            The file was changed since its footer was read, or before the end of the ``with`` block.
+        """
         if self.store is not None:
             with _spooled(self, self.store) as opened:
                 yield opened
+                opened.check_unchanged()
             return
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            with _parquet_file(self.path, self.metadata) as parquet:
+            with _parquet_file(self.path, self.metadata_for_pyarrow) as parquet:
                 opened = OpenFile(self, parquet, descriptor)
                 opened.check_unchanged()
-                yield opened
+                try:
+                    yield opened
+                except Exception:
+                    with contextlib.suppress(OSError):
+                        opened.check_unchanged()  # what went wrong may be a consequence
+                    raise
+                opened.check_unchanged()
         finally:
             os.close(descriptor)
 
@@ -169,7 +217,7 @@ class OpenFile:
             self._spool.need(-1, [(0, len(MAGIC))])
 
     def check_unchanged(self) -> None:
-        """Refuse to go on with a file that is not what it was when its footer was read.
+        """Compare the file with what it was when its footer was read; see :class:`Stamp` for what is not detected.
 
         Raises
         ------
@@ -184,10 +232,21 @@ class OpenFile:
             same = _stamp(os.fstat(self.descriptor)) == _stamp(os.stat(file.path)) == file.stamp  # noqa: PTH116
         if not same:
             raise DataError(
-                "the file has changed while it was read",
+                "the file was changed while it was being read",
                 where=file.path,
-                remedy="let whoever writes it finish, then run the command again",
+                remedy="wait until the program that writes it has finished, then run the command again",
             )
+
+    def checked(self, chunks: Iterator[T]) -> Iterator[T]:
+        """Return what is read from a local file, each item after a check that the file is unchanged.
+
+        A consumer that stops early, as with ``--limit``, therefore never gets a mix of old and new bytes. Objects of a
+        store are checked when the file is closed, since each check is a request.
+        """
+        for chunk in chunks:
+            if self._spool is None:
+                self.check_unchanged()
+            yield chunk
 
     def _ranges(self, group: int, names: Collection[str] | None) -> list[tuple[int, int]]:
         footer = self._file.footer
@@ -216,7 +275,7 @@ def _spooled(file: InputFile, store: Store) -> Iterator[OpenFile]:
     try:
         ending = file.tail + len(file.tail).to_bytes(4, "little") + MAGIC
         spool.put(file.size - len(ending), ending)
-        with _parquet_file(spool.path, file.metadata) as parquet:
+        with _parquet_file(spool.path, file.metadata_for_pyarrow) as parquet:
             spool.unlink()
             yield OpenFile(file, parquet, spool.descriptor, spool)
     finally:
@@ -280,17 +339,74 @@ def _check_rows(path: str, metadata: pq.FileMetaData) -> None:
 
 
 def _remote_stamp(found: Found) -> Stamp:
-    return 0, 0, found.size, found.mtime_ns
+    return Stamp(0, 0, found.size, found.mtime_ns, 0)
 
 
 def _stamp(info: os.stat_result) -> Stamp:
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+    return Stamp(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def arrow_schema(file: InputFile) -> pa.Schema:
     """Return the columns of a file as they are read."""
     with reading(file.path):
         return decoded_schema(file.metadata.schema.to_arrow_schema())
+
+
+def declared_schema(schema: pa.Schema, file: InputFile, names: Collection[str]) -> pa.Schema:
+    """Return a schema in which some columns have the types that a file declares, where pyarrow reads others for them.
+
+    Parquet has no type for them, and the file's Arrow schema says what they are: date64 is stored as days, seconds as
+    milliseconds, and a dictionary of numbers as these numbers. pyarrow leaves them as they are stored; other readers
+    (Polars, arrow-rs) restore them.
+    """
+    encoded = (file.metadata.metadata or {}).get(b"ARROW:schema")
+    if encoded is None:
+        return schema
+    try:
+        declared = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded)))
+    except (pa.ArrowException, ValueError, OSError):
+        return schema  # pyarrow ignores it too
+    found = {field.name: field.type for field in declared if len(declared.get_all_field_indices(field.name)) == 1}
+    fields = [
+        field.with_type(_declared(field.type, found[field.name]))
+        if field.name in names and field.name in found
+        else field
+        for field in schema
+    ]
+    return pa.schema(fields, schema.metadata)
+
+
+def _declared(read: pa.DataType, declared: pa.DataType) -> pa.DataType:
+    """Return the type that a file declares for what is read as another type, if it is stored in the same way."""
+    types = pa.types
+    if types.is_struct(read) and types.is_struct(declared):
+        if [field.name for field in read] != [field.name for field in declared]:
+            return read
+        pairs = zip(read, declared, strict=True)
+        return pa.struct([mine.with_type(_declared(mine.type, theirs.type)) for mine, theirs in pairs])
+    if types.is_map(read) and types.is_map(declared):
+        item = _declared(read.item_type, declared.item_type)
+        return pa.map_(read.key_field, read.item_field.with_type(item), read.keys_sorted)
+    for is_kind, make in ((types.is_list, pa.list_), (types.is_large_list, pa.large_list)):
+        if is_kind(read) and is_kind(declared):
+            return make(read.value_field.with_type(_declared(read.value_type, declared.value_type)))
+    if types.is_fixed_size_list(read) and types.is_fixed_size_list(declared):
+        item = _declared(read.value_type, declared.value_type)
+        return pa.list_(read.value_field.with_type(item), read.list_size)
+    if types.is_dictionary(declared):
+        value = read.value_type if types.is_dictionary(read) else read
+        return declared if _plain(value) == _plain(declared.value_type) else read
+    same = (
+        (types.is_date32(read) and types.is_date64(declared))
+        or (read == pa.time32("ms") and declared == pa.time32("s"))
+        or (types.is_timestamp(read) and read.unit == "ms" and declared == pa.timestamp("s", read.tz))
+    )
+    return declared if same else read
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type of texts or bytes that is stored in the same way, without 64-bit offsets."""
+    return {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}.get(kind, kind)
 
 
 @contextlib.contextmanager

@@ -233,7 +233,7 @@ class _FileJob(_Job):
             raise UsageError(
                 "a run over a stream cannot be gone on with", where="--if-exists", remedy="write it into a file first"
             )
-        stored = self._out.settled(identity, max(file.stamp[3] for file in self._source.files))
+        stored = self._out.settled(identity, max(file.stamp.modified_ns for file in self._source.files))
         if stored is None:
             return None
         summary = ScoreSummary.stored(stored, [file.path for file in self._source.files])

@@ -67,7 +67,7 @@ def job_identity(
         return None
     return {
         "output": json.loads(schema.metadata[b"batchmax"]),
-        "inputs": [[composed(file.path), *file.stamp[2:]] for file in source.files],
+        "inputs": [[composed(file.path), file.stamp.size, file.stamp.modified_ns] for file in source.files],
         "rejects": options.rejects is not None,
         "versions": {"numpy": np.__version__, "pyarrow": pa.__version__, "kernels": kernels.source_fingerprint()},
         "parquet": "pyarrow" if pyarrow_only() else "batchmax",

@@ -21,9 +21,9 @@ from batchmax.journal import Done, FileState, Journal, Receipt
 from batchmax.loop import Group, Progress, Result, Work, overlap
 from batchmax.manifest import MANIFEST_KEY, Manifest
 from batchmax.parquet import FileSchema
-from batchmax.parquet_files import InputFile, pyarrow_only
+from batchmax.parquet_files import InputFile, declared_schema, pyarrow_only
 from batchmax.plan import Part
-from batchmax.provenance import rejects_schema
+from batchmax.provenance import REJECT_FIELDS, rejects_schema
 from batchmax.row_groups import RowGroupEncoder
 from batchmax.sink import ParquetSink
 from batchmax.source import ParquetSource
@@ -61,10 +61,11 @@ class Recipe:
         if done.position:
             work.restore(done.state)
         with contextlib.ExitStack() as stack:
-            encoder, reading = self._ways(workers, self.source.files[0] if self.source.files else None)
+            like = self.source.files[0] if self.source.files else None
+            encoder, reading = self._ways(workers, like)
             rejects = None
             if rejects_out is not None:
-                rejects = stack.enter_context(self._rejects_sink(rejects_out.file, workers, done.rejects))
+                rejects = stack.enter_context(self._rejects_sink(rejects_out.file, workers, done.rejects, like))
             sink = stack.enter_context(ParquetSink(out.file, self.schema, self.codecs, self.plain, encoder, done.file))
             chunks = self.source.chunks(parts, reading, done.position)
             limit = self.source.job.options.limit
@@ -81,13 +82,13 @@ class Recipe:
     ) -> Receipt:
         """Write the file of a part, and that of its rejected rows, and put them where finished parts are."""
         work.begin(part)
-        file = self.source.files[part.file] if self.source.files else None
+        like = self.source.files[part.file] if self.source.files else None
         with contextlib.ExitStack() as stack:
-            encoder, reading = self._ways(workers, file)
+            encoder, reading = self._ways(workers, like)
             path, rejects = out.making(part.name), None
             stack.callback(remove, path)
             if rejects_out is not None:
-                rejects = self._rejects_sink(rejects_out.making(part.name), workers, FileState())
+                rejects = self._rejects_sink(rejects_out.making(part.name), workers, FileState(), like)
                 stack.callback(remove, rejects.path)
                 stack.enter_context(rejects)
             sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
@@ -103,21 +104,34 @@ class Recipe:
 
     def manifest(self, path: Path, manifest: Manifest, *, rejects: bool) -> None:
         """Write the manifest of a folder of parts, or of that of rejected rows: their columns, and no rows."""
+        like = self.source.files[0] if self.source.files else None
         with ThreadPoolExecutor(1, "pages") as workers, contextlib.ExitStack() as stack:
             if rejects:
-                sink = stack.enter_context(self._rejects_sink(path, workers, FileState()))
+                sink = stack.enter_context(self._rejects_sink(path, workers, FileState(), like))
             else:
-                encoder, _ = self._ways(workers, self.source.files[0] if self.source.files else None)
+                encoder, _ = self._ways(workers, like)
                 sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
             sink.close({MANIFEST_KEY: manifest.to_json()})
 
-    def _rejects_sink(self, path: Path, workers: ThreadPoolExecutor, done: FileState) -> ParquetSink:
-        schema = rejects_schema(self.source.schema, self.schema, nesting=self.source.job.nesting)
+    def _rejects_sink(
+        self, path: Path, workers: ThreadPoolExecutor, done: FileState, like: InputFile | None
+    ) -> ParquetSink:
+        schema = self._rejects_schema()
         codecs = dict.fromkeys(schema.names, "SNAPPY")
         encoder = None
         if not pyarrow_only():
-            encoder = RowGroupEncoder(FileSchema(schema), codecs, frozenset(), split=False, workers=workers)
+            encoder = RowGroupEncoder(
+                _file_schema(schema, like, self._rejected_names()), codecs, frozenset(), split=False, workers=workers
+            )
         return ParquetSink(path, schema, codecs, (), encoder, done)
+
+    def _rejects_schema(self) -> pa.Schema:
+        return rejects_schema(self.source.schema, self.schema, nesting=self.source.job.nesting)
+
+    def _rejected_names(self) -> Sequence[str]:
+        """Return the columns of rejected rows that are the input's."""
+        names: list[str] = self._rejects_schema().names
+        return names[: -len(REJECT_FIELDS)]
 
     def _overlap(
         self,
@@ -160,10 +174,21 @@ class Recipe:
             return None, Reading(self.columns)
         options = self.source.job.options
         names = self.source.job.carried.names
-        as_stored = [] if like is None else [name for name in names if name not in like.recoded]
-        schema = FileSchema(self.schema, None if like is None else like.footer, as_stored)
+        schema = _file_schema(self.schema, like, names)
         encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)
         # Rows that are cut anew, or another codec, are encoded anew.
         copies = options.compression is None and options.row_group_size is None
         everything = options.limit is None and options.on_bad_row != "drop"
-        return encoder, Reading(self.columns, workers, Copying(schema, names, everything) if copies else None)
+        copying = Copying(schema, names, everything) if copies else None
+        int96 = schema.int96
+        if options.rejects is not None:
+            int96 = int96 | _file_schema(self._rejects_schema(), like, self._rejected_names()).int96
+        return encoder, Reading(self.columns, workers, copying, int96)
+
+
+def _file_schema(schema: pa.Schema, like: InputFile | None, carried: Sequence[str]) -> FileSchema:
+    """Return the schema of a file whose carried columns are as those of an input."""
+    if like is None:
+        return FileSchema(schema)
+    names = [name for name in carried if name not in like.recoded]
+    return FileSchema(declared_schema(schema, like, names), like.footer, names)

@@ -70,6 +70,8 @@ class GroupReader:
         self, file: InputFile, opened: OpenFile, copier: Copier | None, group: int, row: int, how: Reading
     ) -> Iterator[Chunk]:
         """Read a row group, whose first row is this one of the file."""
+        if file.footer is not None:
+            file.footer.row_group(group).check_places()
         read = self._group_chunks if self.job.nesting is None else self._sequence_chunks
         return read(file, opened, copier, group, row, how)
 
@@ -145,15 +147,17 @@ class GroupReader:
     ) -> Iterator[Chunk]:
         """Read a row group of sequences, the logits as matrices as far as the pages show them to be such."""
         job, cut, position = self.job, TokenCut.of(self.job), (0, 0)
+        int96 = file.read_as_stored(how.int96)
         reader = self._matrix_reader(file, opened.descriptor, group, how)
         if isinstance(reader, SequenceReader):
             others = [name for name in how.columns or () if name not in job.logits.names]
             allowance = self._allowance(file, opened.descriptor, group, others)
-            batches = self._conformed(file, allowance.batches(opened.parquet, at_once, others), others)
+            batches = self._conformed(file, allowance.batches(opened.parquet, at_once, others, int96), others)
             try:
                 for chunk in from_matrices(reader, batches, job, rows, cut):
                     yield chunk
                     position = after(position, chunk)
+                reader.check_end()
             except NotAMatrix as error:
                 self.ways.refused(str(error))
             else:
@@ -163,7 +167,7 @@ class GroupReader:
         row_bytes = max(1, self.n_values(file, group) // max(rows, 1) * job.logits.dtype.itemsize)
         at_once = max(1, min(at_once, MOST_CHUNK_BYTES // row_bytes))
         allowance = self._allowance(file, opened.descriptor, group, how.columns)
-        batches = self._conformed(file, allowance.batches(opened.parquet, at_once, how.columns), how.columns)
+        batches = self._conformed(file, allowance.batches(opened.parquet, at_once, how.columns, int96), how.columns)
         yield from from_columns(batches, job, cut, position)
 
     def n_values(self, file: InputFile, group: int) -> int:
@@ -190,14 +194,14 @@ class GroupReader:
         self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, group: int, cut: Cut, how: Reading
     ) -> Iterator[Chunk]:
         """Read a row group, the logits as a matrix if they are one as far as the pages show it."""
-        done = 0
+        done, int96 = 0, file.read_as_stored(how.int96)
         reader = self._matrix_reader(file, descriptor, group, how)
         if isinstance(reader, MatrixReader):
             others = [name for name in how.columns or () if name not in self.job.logits.names]
             # Handing one column to another thread takes longer than decoding it.
             try:
                 allowance = self._allowance(file, descriptor, group, others, cut.group)
-                for batch in allowance.batches(parquet, cut.piece, others, use_threads=len(others) > 1):
+                for batch in allowance.batches(parquet, cut.piece, others, int96, use_threads=len(others) > 1):
                     logits = _matrix(batch.num_rows, self.job.n_classes, reader.dtype)
                     reader.read_into(logits)
                     if logits.dtype != self.job.logits.dtype:
@@ -207,6 +211,7 @@ class GroupReader:
                     logits.flags.writeable = False
                     yield Chunk(file.conform(batch, others), NOWHERE, logits=logits)
                     done += 1
+                reader.check_end()
             except NotAMatrix as error:
                 self.ways.refused(str(error))
             else:
@@ -215,7 +220,7 @@ class GroupReader:
         self.ways.slow += 1
         # Batches before the one that could not be read as a matrix are read again, but not given again.
         allowance = self._allowance(file, descriptor, group, how.columns, cut.group)
-        for batch in itertools.islice(allowance.batches(parquet, cut.piece, how.columns), done, None):
+        for batch in itertools.islice(allowance.batches(parquet, cut.piece, how.columns, int96), done, None):
             yield Chunk(file.conform(batch, how.columns), NOWHERE)
 
     def _matrix_reader(
@@ -294,7 +299,7 @@ class GroupReader:
             while rows > 1 and self._allowance(file, descriptor, group, names).needed(rows) > BYTES_JUDGED:
                 rows //= 4
             allowance = self._allowance(file, descriptor, group, names)
-            batch = next(allowance.batches(parquet, max(rows, 1), names), None)
+            batch = next(allowance.batches(parquet, max(rows, 1), names, file.read_as_stored(file.int96_columns)), None)
             if batch is not None:
                 return file.conform(batch, names)
         return None

@@ -6,7 +6,7 @@ bytes they are in the input where the row groups line up, and pyarrow encodes al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchmax.arrow import is_list, valid_rows
@@ -27,8 +28,12 @@ from batchmax.parquet import (
     NestedColumn,
     encode_matrix,
 )
-from batchmax.parquet.encoded import METADATA, movable, place_of
-from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn, footer_of_schema
+from batchmax.parquet.encoded import METADATA, TYPE, movable, place_of
+from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, Leaf, SchemaColumn, footer_of_schema
+from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
+from batchmax.parquet.int96 import converted, raw_type
+from batchmax.parquet.thrift import I32, Field, Struct
+from batchmax.parquet.value_order import FLOATS, value_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +96,22 @@ class RowGroupEncoder:
                 others.append(column.name)
             else:
                 columns[column.name] = [encode_matrix(known, form, self.workers.map)]
-        for int96 in (False, True):
-            names = [name for name in others if (name in self.schema.int96) == int96]
-            if names:
-                table = pa.Table.from_batches([batch.select(names) for batch in batches])
-                columns |= self._encode_with_pyarrow(table, int96=int96)
+        if others:
+            table = pa.Table.from_batches([batch.select(others) for batch in batches])
+            columns |= self._encode_with_pyarrow(self._int96_as_bytes(table))
         return columns
+
+    def _int96_as_bytes(self, table: pa.Table) -> pa.Table:
+        """Return a table with bytes in place of timestamps that become INT96, where it does not have them already."""
+        for number, name in enumerate(table.column_names):
+            if name in self.schema.int96:
+                kind = raw_type(table.field(number).type, self._column(name))
+                chunks = [converted(chunk, kind) for chunk in table.column(number).chunks]
+                table = table.set_column(number, table.field(number).with_type(kind), pa.chunked_array(chunks, kind))
+        return table
+
+    def _column(self, name: str) -> SchemaColumn:
+        return next(column for column in self.schema.columns if column.name == name)
 
     def _matrix_format(self, column: SchemaColumn) -> MatrixFormat | None:
         """Return how a column of numbers or of lists of them is written here; None if pyarrow must."""
@@ -108,26 +123,31 @@ class RowGroupEncoder:
             return None
         return MatrixFormat(codec, 2 + optional, self.split)
 
-    def _encode_with_pyarrow(self, table: pa.Table, *, int96: bool) -> dict[str, list[EncodedChunk]]:
+    def _encode_with_pyarrow(self, table: pa.Table) -> dict[str, list[EncodedChunk]]:
         names = tuple(table.column_names)
         if names not in self._options:
-            self._options[names] = writer_options(table.schema, self.codecs, self.plain) | {
-                "use_deprecated_int96_timestamps": int96,
-                "store_schema": False,
-            }
+            options = writer_options(table.schema, self.codecs, self.plain, float_statistics=True)
+            self._options[names] = options | {"store_schema": False}
         stream = pa.BufferOutputStream()
         with pq.ParquetWriter(stream, table.schema, **self._options[names]) as writer:
             writer.write_table(table, row_group_size=table.num_rows)
         data = stream.getvalue()
         footer = Footer.parse(data)
         group = footer.row_group(0)
-        return {
-            column.name: [
-                _cut_out(data, group.chunk(leaf)[METADATA].value)
-                for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves))
+        columns: dict[str, list[EncodedChunk]] = {}
+        for column in footer.columns:
+            target, nan = self._column(column.name), list(_leaves_with_nan(table.column(column.name)))
+            columns[column.name] = [
+                _cut_out(
+                    data,
+                    group.chunk(column.first_leaf + number)[METADATA].value,
+                    leaf,
+                    target.leaves[number],
+                    nan[number],
+                )
+                for number, leaf in enumerate(column.leaves)
             ]
-            for column in footer.columns
-        }
+        return columns
 
 
 def matrix_rows(array: pa.Array) -> MatrixRows | None:
@@ -147,13 +167,19 @@ def matrix_rows(array: pa.Array) -> MatrixRows | None:
     return MatrixRows(values.to_numpy().reshape(filled, n_classes), missing)
 
 
-def writer_options(schema: pa.Schema, codecs: Mapping[str, str], plain: frozenset[str]) -> dict[str, Any]:
-    """Return pyarrow's options for writing columns, by their leaves."""
-    leaves = leaf_columns(schema)
+def writer_options(
+    schema: pa.Schema, codecs: Mapping[str, str], plain: frozenset[str], *, float_statistics: bool = False
+) -> dict[str, Any]:
+    """Return pyarrow's options for writing columns, by their leaves.
+
+    ``float_statistics`` is whether floats get minimum and maximum, which are wrong for many readers if there is a NaN.
+    """
+    columns, leaves = leaf_columns(schema), footer_of_schema(schema).leaves
+    with_statistics = [leaf for leaf in leaves if float_statistics or value_order(leaf.element) not in FLOATS]
     return {
-        "compression": {leaf: codecs[name] for leaf, name in leaves.items()},
-        "use_dictionary": [leaf for leaf, name in leaves.items() if name not in plain],
-        "write_statistics": [leaf for leaf, name in leaves.items() if name not in plain],
+        "compression": {leaf: codecs[name] for leaf, name in columns.items()},
+        "use_dictionary": [leaf for leaf, name in columns.items() if name not in plain],
+        "write_statistics": [leaf.name for leaf in with_statistics if columns[leaf.name] not in plain],
         "write_page_checksum": True,
     }
 
@@ -166,6 +192,33 @@ def leaf_columns(schema: pa.Schema) -> dict[str, str]:
     return {leaf.name: column.name for column in footer_of_schema(schema).columns for leaf in column.leaves}
 
 
-def _cut_out(data: pa.Buffer, metadata: dict[int, Any]) -> EncodedChunk:
+def _leaves_with_nan(column: pa.ChunkedArray) -> Iterator[bool]:
+    """Yield for each leaf that a column has in Parquet whether there is a NaN in it."""
+    yield from map(any, zip(*map(_nan_in_leaves, column.chunks), strict=True))
+
+
+def _nan_in_leaves(array: pa.Array) -> Iterator[bool]:
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        yield from _nan_in_leaves(array.storage)
+    elif pa.types.is_dictionary(kind):
+        yield from _nan_in_leaves(array.dictionary)
+    elif pa.types.is_struct(kind):
+        for child in array.flatten():
+            yield from _nan_in_leaves(child)
+    elif pa.types.is_map(kind):
+        for child in (array.keys, array.items):
+            yield from _nan_in_leaves(child)
+    elif is_list(kind):
+        yield from _nan_in_leaves(array.flatten())
+    else:
+        yield pa.types.is_floating(kind) and bool(pc.any(pc.is_nan(array)).as_py())
+
+
+def _cut_out(data: pa.Buffer, metadata: Struct, leaf: Leaf, target: Leaf, has_nan: bool) -> EncodedChunk:
+    """Return a column chunk of a file that pyarrow wrote, as one of another leaf that has the same encoding."""
     start, size = place_of(metadata)
-    return EncodedChunk([data.slice(start, size)], movable(metadata))
+    order = value_order(target.element)
+    ordered = order is not None and order == value_order(leaf.element) and not has_nan
+    metadata = {**metadata, TYPE: Field(I32, target.element[ELEMENT_TYPE].value)}
+    return EncodedChunk([data.slice(start, size)], movable(metadata, ordered=ordered))

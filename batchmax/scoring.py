@@ -29,6 +29,7 @@ from batchmax.outputs import (
     OUTPUTS,
     Status,
 )
+from batchmax.parquet.int96 import is_raw
 from batchmax.sequences import Tokens
 
 Array = NDArray[Any]
@@ -197,7 +198,8 @@ def carried_columns(batch: pa.RecordBatch, job: Job) -> list[tuple[pa.Field, pa.
     if job.nesting is not None:
         theirs = {field.name: field for field in job.nesting.schema}
         fields = [field if batch.column(field.name).type == field.type else theirs[field.name] for field in fields]
-    return [(field, _narrow(batch.column(field.name), field.type)) for field in fields]
+    columns = [(field, narrowed(batch.column(field.name), field.type)) for field in fields]
+    return [(field if array.type == field.type else field.with_type(array.type), array) for field, array in columns]
 
 
 def looks_like_probabilities(matrix: Array) -> bool:
@@ -219,14 +221,15 @@ def doubts_about(matrix: Array, job: Job) -> list[str]:
     return doubts
 
 
-def _narrow(array: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """Return a struct array with just the children of another struct type."""
+def narrowed(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Return a struct array with just the children of another struct type; INT96 timestamps stay bytes."""
     if array.type == wanted:
         return array
     if not pa.types.is_struct(wanted):
-        return array.cast(wanted)
-    children = [_narrow(pc.struct_field(array, child.name), child.type) for child in wanted]
-    return pa.StructArray.from_arrays(children, fields=list(wanted), mask=array.is_null())
+        return array if is_raw(array.type, wanted) else array.cast(wanted)
+    children = [narrowed(pc.struct_field(array, child.name), child.type) for child in wanted]
+    fields = [field.with_type(child.type) for field, child in zip(wanted, children, strict=True)]
+    return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null())
 
 
 def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take) -> list[tuple[pa.Field, pa.Array]]:

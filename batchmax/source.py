@@ -252,10 +252,9 @@ class ParquetSource:
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = parquet.metadata.row_group(group).num_rows
-                chunks = self._groups.chunks(file, opened, copier, group, row, self._stored(how))
+                chunks = opened.checked(self._groups.chunks(file, opened, copier, group, row, self._stored(how)))
                 yield rows, (self._with_partitions(chunk, part.file, how) for chunk in chunks)
                 row += rows
-            opened.check_unchanged()
 
     def _stored(self, how: Reading) -> Reading:
         """Return how to read what is in files."""

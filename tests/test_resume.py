@@ -390,6 +390,6 @@ def test_an_input_that_changes_is_noticed(inputs, tmp_path):
             if rows:
                 os.utime(tmp_path / "in" / "2.parquet")
 
-    with pytest.raises(DataError, match=r"in/2\.parquet: the file has changed while it was read"):
+    with pytest.raises(DataError, match=r"in/2\.parquet: the file was changed while it was being read"):
         pipeline.score(inputs, "out.parquet", on_bad_row="null", progress=Writer())
     assert contents(tmp_path) == {}

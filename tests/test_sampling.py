@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +51,84 @@ def test_many_draws_from_a_known_row_pass_a_chi_square_test(draws, probs, dtype)
     assert stats.chisquare(counts, exact / exact.sum() * draws).pvalue > 0.001
 
 
+def first_draws(k, seeds, row):
+    """Return the draw of one row of k equal logits under each seed."""
+    logits = np.zeros((1, k), np.float32)
+    rows = softmax_rows(logits, 1.0)
+    classes = np.empty((len(seeds), 1), np.int32)
+    for number, seed in enumerate(seeds):
+        kernels.sample_rows(logits, 1.0, rows.maxima, rows.rests, np.uint64(seed), np.uint64(row), classes[number])
+    return classes[:, 0]
+
+
+def split_mix(seed, n):
+    """Output n, from 0, of SplitMix64, as in the paper by Steele, Lea and Flood, in whole numbers of Python."""
+    x = (seed + (n + 1) * 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
+
+
+def test_split_mix_has_its_published_outputs():
+    """The oracle's first numbers for the seed 1234567 are those of the reference implementation."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert [split_mix(1234567, n) for n in range(4)] == published
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**64 - 1])
+def test_the_draws_are_those_of_the_documented_algorithm(seed):
+    """The class that wins the race is the one that exact seeds and Python's own logarithm give."""
+    logits = np.random.default_rng(7).normal(size=(40, 9)) * 2
+    probs = np.exp(logits)
+    for first in (0, 10**9, 2**63):
+        want = []
+        for row in range(40):
+            row_seed = split_mix(split_mix(seed, 0), first + row)
+            uniform = [((split_mix(row_seed, j) >> 11) + 0.5) / 2**53 for j in range(9)]
+            want.append(int(np.argmin([-math.log(u) / p for u, p in zip(uniform, probs[row], strict=True)])))
+        assert drawn(logits, seed, first).tolist() == want
+
+
+@pytest.mark.parametrize("k", [2, 10, 1000])
+@pytest.mark.parametrize("row", [0, 1, 2**32, 10**12])
+def test_the_draws_of_one_row_over_seeds_are_uniform(row, k):
+    """Over the seeds 0, 1, 2, …, a row of equal logits draws each class as often as chance has it."""
+    counts = np.bincount(first_draws(k, range(max(4000, 12 * k)), row), minlength=k)
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+@pytest.mark.parametrize("k", [2, 10, 1000])
+@pytest.mark.parametrize("seed", [0, 1, 2**63, 2**64 - 1])
+def test_the_draws_of_one_seed_over_rows_are_uniform(seed, k):
+    """So it is over rows under one seed, from row 0 on."""
+    counts = np.bincount(drawn(np.zeros((40 * k + 20_000, k), np.float32), seed), minlength=k)
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_tokens_draw_as_rows_of_their_own_numbers():
+    """Token t of row r draws as the row 2**32 * r + t would, and each class is as frequent as chance has it."""
+    tokens = np.zeros((3, 400, 5), np.float32)
+    batch = pa.record_batch({"logits": tokens.tolist()}, pa.schema([("logits", pa.list_(pa.list_(pa.float32())))]))
+    found = np.array(batchmax.score_batch(batch, outputs="sample")["samples"].to_pylist())
+    assert found.tolist() == [drawn(rows, first=2**32 * row).tolist() for row, rows in enumerate(tokens)]
+    assert stats.chisquare(np.bincount(found.ravel(), minlength=5)).pvalue > 0.001
+    short = pa.record_batch({"logits": np.zeros((4000, 1, 5)).tolist()}, batch.schema)
+    first = [row[0] for row in batchmax.score_batch(short, outputs="sample")["samples"].to_pylist()]
+    assert stats.chisquare(np.bincount(first, minlength=5)).pvalue > 0.001
+
+
 def test_draws_of_rows_and_of_seeds_are_independent():
-    """Neighbouring rows, and the same rows under neighbouring seeds, agree as often as chance has them."""
+    """Neighbouring rows, the same rows under neighbouring seeds, and a row and the next under the next seed."""
     logits = np.zeros((300_000, 4), np.float32)
-    one, other = drawn(logits, seed=1), drawn(logits, seed=2)
-    for a, b in ((one, other), (one[1:], one[:-1]), (one[2:], one[:-2])):
+    draws = [drawn(logits, seed) for seed in (0, 1, 2)]
+    none, one, other = draws
+    pairs = [(one, other), (none, one), (one[1:], one[:-1]), (one[2:], one[:-2]), (one[1:], other[:-1])]
+    for a, b in [*pairs, (one[:-1], other[1:]), (none[4:], none[:-4])]:
         table = np.histogram2d(a, b, bins=4)[0]
         assert stats.chi2_contingency(table).pvalue > 0.001
+    by_seed = first_draws(4, range(20_000), 0)
+    for a, b in ((by_seed[1:], by_seed[:-1]), (by_seed, first_draws(4, range(20_000), 1))):
+        assert stats.chi2_contingency(np.histogram2d(a, b, bins=4)[0]).pvalue > 0.001
 
 
 def test_temperature_and_masks_count():

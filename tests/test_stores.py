@@ -145,7 +145,7 @@ def test_an_object_that_changes_meanwhile(proxy, big, tmp_path, monkeypatch):
 
     monkeypatch.setattr(stores.Store, "found", found)
     proxy.seen.extend([("", "", None)] * 36)
-    with pytest.raises(DataError, match="has changed while it was read"):
+    with pytest.raises(DataError, match="was changed while it was being read"):
         batchmax.score("s3://bucket/big.parquet", str(tmp_path / "o.parquet"))
 
 

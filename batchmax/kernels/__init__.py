@@ -54,6 +54,7 @@ __all__ = [
     "look_up_more",
     "loss_rows",
     "order_rows",
+    "page_heads",
     "row_moments",
     "sample_rows",
     "softmax_rows",
@@ -104,6 +105,7 @@ text_lengths = Kernel(pages.text_lengths, 1, parallel=False)
 stored = Kernel(snappy.stored, 2, parallel=False)
 find_structs = Kernel(structs.find_structs, 2, parallel=False)
 chunk_sizes = Kernel(structs.chunk_sizes, 2, parallel=False)
+page_heads = Kernel(structs.page_heads, 1, parallel=False)
 sum_lists = Kernel(sums.sum_lists, 3, parallel=False)
 sum_counted = Kernel(sums.sum_counted, 2, parallel=False)
 tally_rows = Kernel(tallies.tally_rows, 9, parallel=False)
@@ -167,7 +169,8 @@ def warmup(progress: Any = None) -> Path:
     text_lengths(packed[:0], np.zeros(0))
     stored(packed, 0, packed, np.zeros((1, 2), np.int64))
     find_structs(packed, 0, np.zeros(2, np.int64))
-    chunk_sizes(packed, np.zeros(1, np.int64), np.zeros((1, 2), np.int64))
+    chunk_sizes(packed, np.zeros(1, np.int64), np.zeros((1, 5), np.int64))
+    page_heads(packed.reshape(1, 1), np.zeros((1, 2), np.int64))
     check_repetition(packed, 0, 1, 0, packed)
     walk_levels(packed, packed, 0, 1, 0, 5, 3, True, packed)
     inner_length(packed, packed, 0, 5, 3, 0)

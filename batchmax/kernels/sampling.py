@@ -1,10 +1,13 @@
-"""A class for each row, drawn from its probabilities by a random number for each class that no thread shares.
+"""Draws of one class per row from its probabilities, by a counter-based random number generator.
 
 The Gumbel-max trick, in its form as a race: with E_j exponentially distributed, the class of the smallest E_j / p_j is
 j with probability p_j (Maddison et al. 2014, arXiv 1411.0030, for the maximum of log p_j - log E_j, which is the same).
-E_j = -log u_j, and u_j comes from a counter: SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
-number generators") begun at a mix of the seed and the row's number, at the place of the class. So a draw depends on the
-seed, the row's number, and its logits alone.
+
+E_j = -log u_j with u_j = (b_j >> 11 + 0.5) / 2**53, and the 64 bits b_j are output j of SplitMix64 (Steele, Lea and Flood
+2014, "Fast splittable pseudorandom number generators") seeded with output r of SplitMix64 seeded with output 0 of
+SplitMix64 seeded with the seed, where r is the row's number; of token t of a sequence, r = 2**32 * row + t. All count from
+0. A draw therefore depends on the seed, the row's number and the row's logits alone. :func:`split_mix` computes any
+output directly; its state is never 0 for small seeds, rows and classes, so no stream starts with an extreme number.
 """
 
 import numpy as np
@@ -40,17 +43,17 @@ def sample(z, beta, maxima, rests, seed, first_row, classes):
         for i in range(block * rows, min(z.shape[0], (block + 1) * rows)):
             classes[i] = -1
             if rests[i] == rests[i]:
-                start = _mix(_mix(seed) + (first_row + np.uint64(i)) * GOLDEN)
-                classes[i] = _first_of_race(z, i, z.dtype.type(maxima[i]), beta, start)
+                row_seed = split_mix(split_mix(seed, np.uint64(0)), first_row + np.uint64(i))
+                classes[i] = _first_of_race(z, i, z.dtype.type(maxima[i]), beta, row_seed)
         exchange_float_mode(before)
 
 
 @compiled
-def _first_of_race(z, i, m, beta, start):
+def _first_of_race(z, i, m, beta, row_seed):
     k = z.shape[1]
     times = np.empty(k)
     for j in range(k):
-        bits = _mix(start + np.uint64(j) * GOLDEN)
+        bits = split_mix(row_seed, np.uint64(j))
         # Above 0 and below 1, so that a time is neither 0 nor infinite.
         u = (np.float64(np.int64(bits >> np.uint64(11))) + 0.5) * UNIT
         times[j] = log1p(1.0 / u - 1.0) / shifted_exp(z[i, j], m, beta)
@@ -61,7 +64,9 @@ def _first_of_race(z, i, m, beta, start):
 
 
 @compiled
-def _mix(x):
+def split_mix(seed, n):
+    """Return output n, from 0, of SplitMix64 with a seed; both are uint64."""
+    x = seed + (n + np.uint64(1)) * GOLDEN
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

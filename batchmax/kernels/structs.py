@@ -15,8 +15,10 @@ from batchmax.kernels.pages import varint
 BYTE, DOUBLE, BINARY, LIST, MAP, STRUCT = 3, 7, 8, 9, 11, 12
 IN_STRUCT = -1
 """What is on the stack for a struct; for a list, the type of its items; for a map, both types."""
-CHUNK_METADATA, CODEC, PACKED_BYTES = 3, 4, 7
+CHUNK_METADATA, CODEC, N_VALUES, PACKED_BYTES, DATA_PAGE_AT, DICTIONARY_AT = 3, 4, 5, 7, 9, 11
 """Fields of ColumnChunk and ColumnMetaData."""
+DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
+"""Types of pages."""
 MOST_DEPTH = 64
 MOST_SHIFT = 63
 """An integer has ten bytes at most."""
@@ -127,16 +129,19 @@ def _skip_struct(data, at, kinds, left):
 
 
 def chunk_sizes(data, starts, sizes):
-    """Read the codec and the packed size of column chunks, of which thousands are in a wide row group.
+    """Read sizes and places of column chunks, of which thousands are in a wide row group.
 
     Parameters
     ----------
     data : (n_bytes,) uint8
     starts : (n_chunks,) int64
         Where the struct of each begins.
-    sizes : (n_chunks, 2) int64
-        Filled with both; with -1 where something else comes before them than writers put there.
+    sizes : (n_chunks, 5) int64
+        Filled with the codec, the packed bytes, the number of values, where the data pages begin, and where the
+        dictionary does, 0 without one; with -1 from where on something else is there than writers put there.
     """
+    kinds = np.empty(MOST_DEPTH, np.int64)
+    left = np.empty(MOST_DEPTH, np.int64)
     for i in range(starts.shape[0]):
         sizes[i] = -1
         at = starts[i]
@@ -146,27 +151,94 @@ def chunk_sizes(data, starts, sizes):
             head = np.int64(data[at])
             at += 1
             kind = head & 15
-            if head == 0 or head >> 4 == 0:
-                break
             number += head >> 4
+            if is_metadata and (head == 0 or number > DICTIONARY_AT):
+                if sizes[i, 3] >= 0 and sizes[i, 4] < 0:
+                    sizes[i, 4] = 0
+                break
+            if head >> 4 == 0:
+                break
             if kind == STRUCT and not is_metadata and number == CHUNK_METADATA:
                 is_metadata, number = True, np.int64(0)
             elif 4 <= kind <= 6:
                 value, at = varint(data, at, MOST_SHIFT)
+                value = value >> 1 if value & 1 == 0 and value >= 0 and at >= 0 else np.int64(-1)
                 if is_metadata and number == CODEC:
-                    sizes[i, 0] = value >> 1 if value & 1 == 0 and value >= 0 else -1
+                    sizes[i, 0] = value
+                elif is_metadata and number == N_VALUES:
+                    sizes[i, 2] = value
                 elif is_metadata and number == PACKED_BYTES:
-                    sizes[i, 1] = value >> 1 if value & 1 == 0 and value >= 0 and at >= 0 else -1
-                    break
+                    sizes[i, 1] = value
+                elif is_metadata and number == DATA_PAGE_AT:
+                    sizes[i, 3] = value
+                elif is_metadata and number == DICTIONARY_AT:
+                    sizes[i, 4] = value
             elif kind == LIST and at < data.shape[0] and (data[at] >> 4) < 15:
                 count, kind = np.int64(data[at] >> 4), np.int64(data[at] & 15)
                 at += 1
                 for _ in range(count):
-                    if not (4 <= kind <= 6 or kind == BINARY) or at < 0:
-                        at = -1
+                    if at < 0:
                         break
-                    value, at = varint(data, at, MOST_SHIFT)
-                    if kind == BINARY and at >= 0:
-                        at = at + value if 0 <= value <= data.shape[0] - at else -1
+                    if kind == STRUCT:
+                        at = _skip_struct(data, at, kinds, left)
+                    elif 4 <= kind <= 6 or kind == BINARY:
+                        value, at = varint(data, at, MOST_SHIFT)
+                        if kind == BINARY and at >= 0:
+                            at = at + value if 0 <= value <= data.shape[0] - at else -1
+                    else:
+                        at = -1
             else:
                 break
+
+
+def page_heads(data, heads):
+    """Read the headers of pages.
+
+    Parameters
+    ----------
+    data : (n_pages, n_bytes) uint8
+        The first bytes of each page.
+    heads : (n_pages, 2) int64
+        Filled with the bytes of each page, header included, and the number of its values, 0 for a dictionary; with -1
+        where the bytes are no header, or not all of it.
+    """
+    kinds = np.empty(MOST_DEPTH, np.int64)
+    left = np.empty(MOST_DEPTH, np.int64)
+    for i in range(data.shape[0]):
+        heads[i] = -1
+        page = data[i]
+        end = _skip_struct(page, 0, kinds, left)
+        if end < 0:
+            continue
+        at = np.int64(0)
+        number = np.int64(0)
+        kind_of_page = packed = n_values = np.int64(-1)
+        while at < end - 1:
+            head = np.int64(page[at])
+            at += 1
+            kind = head & 15
+            number += head >> 4
+            if head >> 4 == 0:
+                break
+            if kind == STRUCT:
+                # Of each type of page, the first field is how many values it has.
+                if (number == 5 or number == 7 or number == 8) and page[at] >> 4 == 1 and 4 <= page[at] & 15 <= 6:
+                    value, _ = varint(page, at + 1, MOST_SHIFT)
+                    n_values = value >> 1 if value & 1 == 0 else np.int64(-1)
+                break
+            if kind < 4 or kind > 6:
+                break
+            value, at = varint(page, at, MOST_SHIFT)
+            value = value >> 1 if value & 1 == 0 else np.int64(-1)
+            if number == 1:
+                kind_of_page = value
+            elif number == 3:
+                packed = value
+        is_dictionary = kind_of_page == DICTIONARY_PAGE
+        if (
+            packed >= 0
+            and n_values >= 0
+            and (is_dictionary or kind_of_page == DATA_PAGE or kind_of_page == DATA_PAGE_V2)
+        ):
+            heads[i, 0] = end + packed
+            heads[i, 1] = 0 if is_dictionary else n_values

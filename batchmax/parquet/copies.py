@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from batchmax import kernels
 from batchmax.parquet.encoded import (
     CODEC,
@@ -24,6 +26,7 @@ from batchmax.parquet.encoded import (
     ENCRYPTION,
     FILE_PATH,
     METADATA,
+    MIN_MAX_STATISTICS,
     N_VALUES,
     NULL_COUNT,
     PATH,
@@ -50,8 +53,11 @@ from batchmax.parquet.packed import (
     number,
     unpack,
 )
+from batchmax.parquet.page_rows import levels_before, rows_begun
 from batchmax.parquet.page_rules import page_header
+from batchmax.parquet.pages import BYTE_STREAM_SPLIT, PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY
 from batchmax.parquet.thrift import Struct, ThriftError
+from batchmax.parquet.value_order import FLOATS, value_order
 
 MAGIC_BYTES = 4
 BYTE_ARRAY, FIXED_BYTES = 6, 7
@@ -151,12 +157,15 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, o
         raise NotCopyable("the column is too large to be held whole")
     window = Window(descriptor, start, start + size, size)
     whole = window.bytes(start, size)
-    _check_pages(list(PackedPages(window, most, long=2 * MOST_PAGE_BYTES)), metadata, leaf, rows)
-    return EncodedChunk([whole], movable(metadata, ordered=ordered))
+    order = value_order(leaf.element) if ordered else None
+    bounds = metadata[STATISTICS].value.keys() & MIN_MAX_STATISTICS if STATISTICS in metadata else ()
+    nan = NanSearch(order if order in FLOATS and bounds else None)
+    _check_pages(list(PackedPages(window, most, long=2 * MOST_PAGE_BYTES)), metadata, leaf, rows, nan)
+    return EncodedChunk([whole], movable(metadata, ordered=order is not None and not nan.found))
 
 
-def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows: int) -> None:
-    """Compare pages with what the footer says of them."""
+def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows: int, nan: NanSearch) -> None:
+    """Compare pages with what the footer says of them, and look for NaN in them."""
     counts: Counter[tuple[bool, int]] = Counter()
     versions: set[int] = set()
     values = nulls = unpacked = pages_rows = 0
@@ -167,19 +176,26 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
         page.check()
         kind, own = found
         unpacked += number(page.header, 2) + page.header_bytes
-        if kind != DATA_PAGE_V2:
-            body = unpack(page.body, number(page.header, 2), metadata[CODEC].value)
         if kind == DICTIONARY_PAGE:
             counts[True, own[2]] += 1
-            _check_dictionary(joined(body), own[1], leaf.element)
+            entries = joined(unpack(page.body, number(page.header, 2), metadata[CODEC].value))
+            _check_dictionary(entries, own[1], leaf.element)
+            nan.look(PLAIN, [entries])
+            continue
+        encoding = own[4 if kind == DATA_PAGE_V2 else 2]
+        counts[False, encoding] += 1
+        versions.add(kind)
+        values += own[1]
+        if kind == DATA_PAGE_V2:
+            body = _check_second_version(page, own, metadata[CODEC].value, leaf)
+            nulls += own[2]
+            pages_rows += own[3]
         else:
-            counts[False, own[4 if kind == DATA_PAGE_V2 else 2]] += 1
-            versions.add(kind)
-            values += own[1]
-            if kind == DATA_PAGE_V2:
-                _check_second_version(page, own, metadata[CODEC].value, leaf)
-                nulls += own[2]
-                pages_rows += own[3]
+            body = unpack(page.body, number(page.header, 2), metadata[CODEC].value)
+            repetition, body = levels_before(body, leaf.repetition)
+            pages_rows += own[1] if not leaf.repetition else rows_begun(repetition, own[1], leaf.repetition)
+            _, body = levels_before(body, leaf.definition)
+        nan.look(encoding, body)
     if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
         raise NotCopyable("the pages have other encodings than the footer says, or it does not say")
     has_dictionary = bool(pages) and pages[0].header[1].value == DICTIONARY_PAGE
@@ -190,16 +206,16 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
         raise NotCopyable("the pages hold another number of values than the footer says")
     if unpacked != metadata[UNPACKED_BYTES].value:
         raise NotCopyable("the pages have another size than the footer says")
+    if pages_rows != rows:
+        raise NotCopyable("the pages hold another number of rows than the footer says")
     if DATA_PAGE_V2 in versions:
-        if versions == {DATA_PAGE_V2} and pages_rows != rows:
-            raise NotCopyable("the pages hold another number of rows than the footer says")
         known = metadata[STATISTICS].value.get(NULL_COUNT) if STATISTICS in metadata else None
         if known is None or known.value != nulls:
             raise NotCopyable("the number of nulls is not known")
 
 
-def _check_second_version(page: PackedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> None:
-    """Refuse a data page of version 2 whose levels, which are not packed, or values are not as its header says."""
+def _check_second_version(page: PackedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> Sequence[Bytes]:
+    """Return the values of a data page of version 2; refuse one whose levels or values are not as its header says."""
     size, levels = number(page.header, 2), own[5] + own[6]
     lengths = ((own[5], leaf.definition), (own[6], leaf.repetition))
     if any(length < 0 or bool(length) != bool(most) for length, most in lengths) or levels > min(size, len(page.body)):
@@ -215,9 +231,42 @@ def _check_second_version(page: PackedPage, own: Mapping[int, Any], codec: int, 
             raise NotCopyable("the levels of a page are not as its header says")
     values = page.body[levels:]
     if own.get(7, True) and (len(values) or size != levels):
-        unpack(values, size - levels, codec)
-    elif len(values) != size - levels:
+        return unpack(values, size - levels, codec)
+    if len(values) != size - levels:
         raise NotCopyable("a page has another size than it says")
+    return [values]
+
+
+class NanSearch:
+    """Looks for NaN in the pages of a column chunk.
+
+    Attributes
+    ----------
+    found
+        Whether there is one, or may be, because the values are encoded in a way that is not read here.
+    """
+
+    def __init__(self, order: str | None) -> None:
+        self.found = False
+        self._dtype = None if order is None else np.dtype(FLOATS[order])
+
+    def look(self, encoding: int, values: Sequence[Bytes]) -> None:
+        """Look at the values of a page."""
+        if self._dtype is None or self.found or encoding in {PLAIN_DICTIONARY, RLE_DICTIONARY}:
+            return  # indices of a dictionary, whose values were looked at
+        size = self._dtype.itemsize
+        if encoding == BYTE_STREAM_SPLIT:
+            whole = joined(values)
+            values = [whole[: len(whole) // size * size].reshape(size, -1).T.ravel()]
+        elif encoding != PLAIN:
+            self.found = True
+            return
+        if len(values) > 1 and any(len(piece) % size for piece in values):
+            values = [joined(values)]
+        for piece in values:
+            numbers = np.frombuffer(piece, self._dtype, len(piece) // size)
+            # The smallest of numbers is NaN if one of them is; this needs no memory.
+            self.found |= bool(len(numbers)) and bool(np.isnan(numbers.min()))
 
 
 def _encodings(metadata: Struct) -> Counter[tuple[bool, int]]:

@@ -47,6 +47,7 @@ SMALL, LITTLE = 16 << 20, 1 << 16
 HEAD, MOST_HEAD = 1 << 12, 1 << 24
 """Bytes of a page header: statistics of texts may be long."""
 DICTIONARY_ENCODINGS = {2, 8}
+RLE = 3
 
 
 class TooLarge(ValueError):  # noqa: N818 - says what a column chunk is
@@ -146,8 +147,7 @@ class Demand:
             raise NotAMatrix("the column lies outside of the file")
         self._window = Window(descriptor, start, os.fstat(descriptor).st_size, HEAD)
         dictionary = 0
-        seen = 0
-        for page in _pages(self._window, start + size):
+        for page in _pages(self._window, start + size, metadata[N_VALUES].value):
             self.page = max(self.page, page.packed + page.unpacked + dictionary)
             if self.page > most:
                 raise TooLarge(self.page)
@@ -158,12 +158,24 @@ class Demand:
                     kernels.text_lengths(self._unpacked(page), self._lengths)
             else:
                 self._pages.append(page)
-                seen += page.n_values
-                if seen >= metadata[N_VALUES].value:
-                    break  # as every reader does
         self._longest = int(self._lengths.max(initial=0))
         if not self._is_even:
             self.whole = sum(self._bytes_of(page) for page in self._pages)
+
+    def check_rows(self, n_rows: int) -> None:
+        """Compare the rows of all pages with how many there are said to be.
+
+        Raises
+        ------
+        NotAMatrix
+            They differ: a reader would stop in the middle of the pages, or miss rows.
+        OSError
+            The file cannot be read.
+        """
+        if not self._pages or any(map(self._has_packed_levels, self._pages)):
+            return
+        if (found := sum(map(self._rows_of, self._pages))) != n_rows:
+            raise NotAMatrix(f"its pages hold {found:,} rows, not {n_rows:,} as the footer says")
 
     def take(self, rows: int) -> int:
         """Return at most how many bytes the next rows take.
@@ -245,8 +257,14 @@ class Demand:
         if not self._leaf.repetition:
             return page.n_values
         if page.kind == DATA_PAGE_V2:
-            return number(page.inner, 3)
-        return _count(self._levels(page)[0], page.n_values, self._leaf.repetition.bit_length(), 0)
+            repetition = self._window.bytes(page.at, min(number(page.inner, 6), page.packed))
+        else:
+            repetition = self._levels(page)[0]
+        return _count(repetition, page.n_values, self._leaf.repetition.bit_length(), 0)
+
+    def _has_packed_levels(self, page: _Page) -> bool:
+        """Return whether the repetition levels of a page are in the encoding before RLE, which is not read here."""
+        return bool(self._leaf.repetition) and page.kind == DATA_PAGE and number(page.inner, 4) != RLE
 
     def _levels(self, page: _Page) -> tuple[Bytes, Bytes, Bytes]:
         """Return the repetition levels of a page, its values, and its definition levels."""
@@ -274,17 +292,28 @@ def _width(leaf: Leaf) -> int | None:
     return int(leaf.element[TYPE_LENGTH].value) if kind == FIXED_BYTES else WIDTHS.get(kind)
 
 
-def _pages(window: Window, end: int) -> Iterator[_Page]:
-    """Read the headers of the pages of a column chunk, and nothing else of them."""
-    at = window.start
+def _pages(window: Window, end: int, n_values: int) -> Iterator[_Page]:
+    """Read the headers of the pages of a column chunk of so many values, and nothing else of them."""
+    at, seen, first = window.start, 0, True
     while at < end:
-        header, length = _header(window, at)
+        try:
+            header, length = _header(window, at)
+        except NotAMatrix:
+            if seen >= n_values:
+                return  # bytes after the last page, which no reader looks at
+            raise
         kind: int = header[1].value
         field = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind)
         at += length
         if field is not None:
-            yield _Page(at, header, inner_header(header, field), kind)
+            page = _Page(at, header, inner_header(header, field), kind)
+            if kind == DICTIONARY_PAGE and not first:
+                raise NotAMatrix("there is a dictionary page after the first page")
+            first, seen = False, seen + (page.n_values if kind != DICTIONARY_PAGE else 0)
+            yield page
         at += number(header, 3)
+    if seen != n_values:
+        raise NotAMatrix(f"its pages hold {seen:,} values, not {n_values:,} as the footer says")
 
 
 def _header(window: Window, at: int) -> tuple[Struct, int]:

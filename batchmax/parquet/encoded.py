@@ -79,7 +79,7 @@ def place_of(metadata: Struct) -> tuple[int, int]:
 def movable(metadata: Struct, *, ordered: bool = True) -> Struct:
     """Return ColumnMetaData with positions from the chunk's own start, and without what is not true elsewhere.
 
-    ``ordered`` is whether the column has the order that its type defines; without, what is smallest is not known.
+    ``ordered`` is whether minimum and maximum bound all values, in the order that the column's type defines.
     """
     start, _ = place_of(metadata)
     kept = {number: field for number, field in metadata.items() if number in KEPT}

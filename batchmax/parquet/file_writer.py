@@ -25,16 +25,24 @@ from batchmax.parquet.footer import (
     CREATED_BY,
     GROUP_ROWS,
     KEY_VALUES,
+    LAYOUT_FIELDS,
+    LOGICAL,
     MAGIC,
     N_ROWS,
     ROW_GROUPS,
     SCHEMA,
     SORTING,
+    TYPE,
     Footer,
     SchemaColumn,
     footer_of_schema,
 )
+from batchmax.parquet.int96 import INT96, has_int96
 from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, read_struct, write_struct
+from batchmax.parquet.value_order import INT64
+
+TIMESTAMP_TYPE = 8
+"""A logical type."""
 
 
 class FileSchema:
@@ -52,8 +60,8 @@ class FileSchema:
     Attributes
     ----------
     int96
-        The columns with timestamps of 96 bits. Spark still writes them, and does not read what pyarrow would make of
-        them.
+        The columns with INT96 timestamps. Spark still writes them, and does not read the nanoseconds that pyarrow
+        would write instead.
     """
 
     def __init__(self, schema: pa.Schema, like: Footer | None = None, carried: Iterable[str] = ()) -> None:
@@ -62,15 +70,14 @@ class FileSchema:
         self._carried: dict[str, SchemaColumn] = {}
         self.columns: list[SchemaColumn] = []
         theirs = {name: like.column(name) for name in carried} if like is not None else {}
-        old = footer_of_schema(schema, use_deprecated_int96_timestamps=True).columns
-        for ours, int96 in zip(self.footer.columns, old, strict=True):
+        for ours in self.footer.columns:
             column = theirs.get(ours.name)
-            if column is None or not (column.stored_as(ours) or column.stored_as(int96)):
+            if column is None or not _is_encoded_as(column, ours):
                 self.columns.append(ours)
                 continue
             self._carried[ours.name] = column
             self.columns.append(column)
-            if not column.stored_as(ours):
+            if has_int96(column):
                 self.int96.add(ours.name)
 
     def takes(self, column: SchemaColumn) -> bool:
@@ -83,6 +90,19 @@ class FileSchema:
         """The elements of the whole tree, the root first."""
         root = self.footer.fields[SCHEMA].value.values[0]
         return [root, *(element for column in self.columns for element in column.elements)]
+
+
+def _is_encoded_as(theirs: SchemaColumn, ours: SchemaColumn) -> bool:
+    """Return whether what pyarrow encodes of a column of ours may be one of theirs, INT96 given as bytes."""
+    if not has_int96(theirs):
+        return theirs.stored_as(ours)
+    return theirs.nested_as(ours) and all(
+        leaf.element[TYPE].value == INT64 and LOGICAL in leaf.element and TIMESTAMP_TYPE in leaf.element[LOGICAL].value
+        if their.element[TYPE].value == INT96
+        else [their.element.get(field) for field in LAYOUT_FIELDS]
+        == [leaf.element.get(field) for field in LAYOUT_FIELDS]
+        for their, leaf in zip(theirs.leaves, ours.leaves, strict=True)
+    )
 
 
 @dataclass(frozen=True)

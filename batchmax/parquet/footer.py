@@ -39,6 +39,7 @@ MOST_NESTING = 100
 """Groups of the schema that lie in each other."""
 
 LAYOUT_FIELDS = (TYPE, TYPE_LENGTH, REPETITION, N_CHILDREN)
+NESTING_FIELDS = (REPETITION, N_CHILDREN)
 MEANING_FIELDS = (CONVERTED, SCALE, PRECISION, LOGICAL)
 
 
@@ -78,6 +79,10 @@ class SchemaColumn:
         """Return whether the bytes of one could be those of the other, whatever they mean and are called."""
         return self._fields(LAYOUT_FIELDS) == other._fields(LAYOUT_FIELDS)
 
+    def nested_as(self, other: SchemaColumn) -> bool:
+        """Return whether both have the same lists and structs, and as many leaves, of whatever types."""
+        return self._fields(NESTING_FIELDS) == other._fields(NESTING_FIELDS)
+
     def means(self, other: SchemaColumn) -> bool:
         """Return whether both have the same types, stored in the same way; names inside the column may differ."""
         return self.stored_as(other) and self._fields(MEANING_FIELDS) == other._fields(MEANING_FIELDS)
@@ -107,11 +112,39 @@ class RowGroup:
         self.n_rows: int = self.fields[GROUP_ROWS].value
         self.n_columns = len(self._starts) - 1
 
+    @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """Return (n_columns, 2) the codec and the packed bytes of each column chunk; -1 where they are not known."""
-        sizes = np.empty((self.n_columns, 2), np.int64)
+        """Sizes and places of column chunks, (n_columns, 5), -1 where they are not known.
+
+        Of each the codec, the packed bytes, the number of values, and where its data pages and its dictionary begin.
+        """
+        sizes = np.empty((self.n_columns, 5), np.int64)
         kernels.chunk_sizes(np.frombuffer(self._data, np.uint8), self._starts[:-1], sizes)
         return sizes
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Where each column chunk begins and ends, (n_columns, 2), -1 where that is not known."""
+        _, packed, _, data_at, dictionary_at = self.sizes.T
+        starts = np.where((dictionary_at > 0) & (dictionary_at < data_at), dictionary_at, data_at)
+        places = np.stack([starts, starts + packed], 1)
+        places[(packed < 0) | (data_at < 0) | (dictionary_at < 0)] = -1
+        return places
+
+    def check_places(self) -> None:
+        """Check that no two column chunks have bytes of the file in common.
+
+        Raises
+        ------
+        FooterError
+            Two do: what is said of one of them is wrong.
+        """
+        # Column chunks without values have no place, whatever is said of it.
+        places = self.places[self.sizes[:, 2] > 0]
+        places = places[places[:, 0] < places[:, 1]]
+        places = places[np.argsort(places[:, 0])]
+        if (places[:-1, 1] > places[1:, 0]).any():
+            raise FooterError("two columns of a row group lie in the same place of the file")
 
     def chunk(self, leaf: int) -> Struct:
         """Return what is said of a leaf's column chunk.

@@ -135,6 +135,16 @@ class SequenceReader:
                 return False
         return bool(self._levels.events[0][0] == GOES_ON)
 
+    def check_end(self) -> None:
+        """Check that all tokens were read.
+
+        Raises
+        ------
+        NotAMatrix
+            More pages follow.
+        """
+        self._numbers.check_end()
+
     def _take(self, tokens: int, *, everything: bool) -> NDArray[np.uint8]:
         taken: list[NDArray[np.uint8]] = []
         while self._levels.events and (tokens or everything):

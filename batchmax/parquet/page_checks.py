@@ -1,4 +1,4 @@
-"""Every page of a column chunk, looked at without decoding it: its place, its size and its checksum.
+"""Every page of a column chunk, checked without decoding its values: its place, size and checksum, and its rows.
 
 Unlike a copy (``copies``), this asks nothing of how a chunk is encoded, and has a window of it in memory, never all.
 """
@@ -9,10 +9,26 @@ import os
 from dataclasses import dataclass
 
 from batchmax.parquet.copies import MAGIC_BYTES
-from batchmax.parquet.encoded import FILE_PATH, METADATA, N_VALUES, place_of
-from batchmax.parquet.footer import TAIL, Footer, FooterError
-from batchmax.parquet.packed import DATA_PAGE, DATA_PAGE_V2, NotAMatrix, PackedPages, Window, inner_header, number
-from batchmax.parquet.pages import WINDOW
+from batchmax.parquet.encoded import CODEC, FILE_PATH, METADATA, N_VALUES, place_of
+from batchmax.parquet.footer import TAIL, Footer, FooterError, Leaf
+from batchmax.parquet.long_pages import Feed
+from batchmax.parquet.packed import (
+    CODECS,
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DICTIONARY_PAGE,
+    MOST_PAGE_BYTES,
+    Bytes,
+    NotAMatrix,
+    PackedPage,
+    PackedPages,
+    Window,
+    inner_header,
+    number,
+    unpack,
+)
+from batchmax.parquet.page_rows import levels_before, rows_begun
+from batchmax.parquet.pages import RLE, WINDOW
 from batchmax.parquet.thrift import ThriftError
 
 COUNTED = {DATA_PAGE: 5, DATA_PAGE_V2: 8}
@@ -43,28 +59,59 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
     """
     at = 0
     try:
-        entry = footer.row_group(group).chunk(leaf)
+        row_group = footer.row_group(group)
+        row_group.check_places()
+        entry = row_group.chunk(leaf)
         if FILE_PATH in entry or METADATA not in entry:
             raise DamagedPage("the column lies in another file, or is encrypted")
         metadata = entry[METADATA].value
         start, size = place_of(metadata)
         if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
             raise DamagedPage("the column reaches beyond the file")
-        pages = unchecked = values = 0
+        pages = unchecked = values = rows = 0
+        counted = True
         at = start
         for page in PackedPages(Window(descriptor, start, start + size, WINDOW)):
             at = page.at
-            page.check()
-            pages += 1
-            unchecked += 4 not in page.header
             kind = page.header[1].value
+            if page.stream is None:
+                page.check()
             if kind in COUNTED:
                 values += number(inner_header(page.header, COUNTED[kind]), 1)
+                found = _rows_in(page, kind, footer.leaves[leaf], metadata[CODEC].value)
+                counted, rows = counted and found is not None, rows + (found or 0)
+            elif kind == DICTIONARY_PAGE and pages:
+                raise DamagedPage("there is a dictionary page after the first page")
+            if page.stream is not None:
+                page.check()
+            pages += 1
+            unchecked += 4 not in page.header
             at += page.n_bytes
         if values != metadata[N_VALUES].value:
-            raise DamagedPage("the pages hold another number of values than the footer says")
+            raise DamagedPage(f"the pages hold {values:,} values, not {metadata[N_VALUES].value:,} as the footer says")
+        if counted and rows != row_group.n_rows:
+            raise DamagedPage(f"the pages hold {rows:,} rows, not {row_group.n_rows:,} as the footer says")
     except NotAMatrix as error:
         raise DamagedPage(f"{error} (byte {at:,})") from error
     except (FooterError, ThriftError) as error:
         raise DamagedPage(f"the footer, or a page header, is damaged: {error}") from error
     return PageCount(pages, unchecked)
+
+
+def _rows_in(page: PackedPage, kind: int, leaf: Leaf, codec: int) -> int | None:
+    """Return how many rows begin in a data page; None if its levels are stored in a way that is not read here."""
+    inner = inner_header(page.header, COUNTED[kind])
+    n_values, stream = number(inner, 1), page.stream
+    if not leaf.repetition:
+        return n_values
+    repetition: Bytes | None
+    if kind == DATA_PAGE_V2:
+        size = number(inner, 6)
+        repetition = page.body[:size] if stream is None else stream.take(min(size, stream.left))
+    elif number(inner, 4) != RLE or codec not in CODECS or (stream is not None and CODECS[codec] == "lz4_raw"):
+        return None
+    elif stream is None:
+        repetition, _ = levels_before(unpack(page.body, number(page.header, 2), codec), leaf.repetition)
+    else:
+        repetition = Feed(stream, codec, number(page.header, 2)).prefixed(MOST_PAGE_BYTES)
+    return rows_begun(repetition, n_values, leaf.repetition)

@@ -149,6 +149,18 @@ class NumberReader:
         assert self._long is None  # noqa: S101 - nobody looks ahead in the middle of a page
         return self._next_page(np.empty(0, np.uint8)) is not None
 
+    def check_end(self) -> None:
+        """Check that no page with values follows those that were read.
+
+        Raises
+        ------
+        NotAMatrix
+            One does.
+        """
+        for page in self._pages:
+            if page.kind == DICTIONARY_PAGE or page.n_values:
+                raise NotAMatrix("there are more values than the footer says")
+
     def _next_page(self, out: NDArray[np.uint8]) -> int | None:
         """Read a page: into ``out`` if all of it fits there, otherwise put it by.
 
@@ -166,6 +178,8 @@ class NumberReader:
                 raise NotAMatrix("there are fewer values than the footer says")
             return None
         if page.kind == DICTIONARY_PAGE:
+            if self._dictionary is not None or self._values_left < self.n_values:
+                raise NotAMatrix("there is a dictionary page after the first page")
             if page.encoding not in {PLAIN, PLAIN_DICTIONARY} or page.n_bytes % self.dtype.itemsize:
                 raise NotAMatrix("a dictionary that is not plain")
             whole = joined(page.values)
@@ -277,6 +291,16 @@ class MatrixReader:
         target = out.reshape(-1).view(np.uint8)
         if self._numbers.fill(target) != len(target):
             raise NotAMatrix("there are fewer values than the footer says")
+
+    def check_end(self) -> None:
+        """Check that all rows were read.
+
+        Raises
+        ------
+        NotAMatrix
+            More pages follow.
+        """
+        self._numbers.check_end()
 
 
 def described(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:

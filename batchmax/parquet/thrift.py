@@ -72,8 +72,9 @@ Struct = dict[int, Field]
 
 @dataclass
 class Unread:
-    """The positions of structs in a list that was not read: where each begins, and where the last ends."""
+    """Structs in a list that was not read: the bytes they are in, where each begins, and where the last ends."""
 
+    data: Any
     starts: NDArray[np.int64]
 
 
@@ -161,7 +162,7 @@ class _Reader:
         if kind != STRUCT or not kernels.find_structs(whole, self.at, starts):
             raise ThriftError("a list of structs ends early, or is none")
         self.at = int(starts[-1])
-        return Unread(starts)
+        return Unread(self._data, starts)
 
     def _value(self, kind: int, depth: int, *, in_list: bool = False) -> Any:
         if kind in {TRUE, FALSE}:
@@ -253,6 +254,14 @@ def _write_struct(out: bytearray, fields: Struct) -> None:
     out.append(STOP)
 
 
+def _write_list_head(out: bytearray, kind: int, size: int) -> None:
+    if size < LONG_LIST:
+        out.append(size << 4 | kind)
+    else:
+        out.append(LONG_LIST << 4 | kind)
+        _write_varint(out, size)
+
+
 def _write_value(out: bytearray, kind: int, value: Any) -> None:
     if kind in {TRUE, FALSE}:
         out.append(TRUE if value else FALSE)
@@ -263,12 +272,11 @@ def _write_value(out: bytearray, kind: int, value: Any) -> None:
         out += value
     elif kind == STRUCT:
         _write_struct(out, value)
+    elif kind in {LIST, SET} and isinstance(value, Unread):
+        _write_list_head(out, STRUCT, len(value.starts) - 1)
+        out += memoryview(value.data)[value.starts[0] : value.starts[-1]]
     elif kind in {LIST, SET}:
-        if len(value.values) < LONG_LIST:
-            out.append(len(value.values) << 4 | value.kind)
-        else:
-            out.append(LONG_LIST << 4 | value.kind)
-            _write_varint(out, len(value.values))
+        _write_list_head(out, value.kind, len(value.values))
         for one in value.values:
             _write_value(out, value.kind, one)
     elif kind == MAP:
