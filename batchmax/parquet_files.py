@@ -45,11 +45,11 @@ class Stamp(NamedTuple):
     """What changes when a file is replaced or written to, as ``stat`` reports it.
 
     The change time (ctime) is set by the system alone: a program that writes to a file and then restores its
-    modification time (``touch -r``, ``rsync -t``) changes it too. It also changes with the file's mode, owner and number
-    of links. Not detected is a write within the same tick of the system's clock (a few milliseconds) as the write before
-    it, a write through a memory map that the system has not yet noted, a write that another machine makes and whose
-    attributes the network file system has not yet fetched, and a clock that was set back. An object in a store has a
-    size and a modification time only, often in whole seconds.
+    modification time (``touch -r``, ``rsync -t``) changes it too. It also changes with the file's mode, owner and
+    number of links. Not detected are a write within the same tick of the system's clock (a few milliseconds) as the
+    write before it, a write through a memory map that the system has not yet noted, a write by another machine whose
+    attributes a network file system has not yet fetched, and a write after the clock was set back. An object in a store
+    has a size and a modification time only, often in whole seconds.
     """
 
     device: int

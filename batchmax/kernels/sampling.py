@@ -3,11 +3,11 @@
 The Gumbel-max trick, in its form as a race: with E_j exponentially distributed, the class of the smallest E_j / p_j is
 j with probability p_j (Maddison et al. 2014, arXiv 1411.0030, for the maximum of log p_j - log E_j, which is the same).
 
-E_j = -log u_j with u_j = (b_j >> 11 + 0.5) / 2**53, and the 64 bits b_j are output j of SplitMix64 (Steele, Lea and Flood
+E_j = -log u_j with u_j = ((b_j >> 11) + 0.5) / 2**53. The 64 bits b_j are output j of SplitMix64 (Steele, Lea and Flood
 2014, "Fast splittable pseudorandom number generators") seeded with output r of SplitMix64 seeded with output 0 of
-SplitMix64 seeded with the seed, where r is the row's number; of token t of a sequence, r = 2**32 * row + t. All count from
-0. A draw therefore depends on the seed, the row's number and the row's logits alone. :func:`split_mix` computes any
-output directly; its state is never 0 for small seeds, rows and classes, so no stream starts with an extreme number.
+SplitMix64 seeded with the seed, where r is the row's number; of token t of a sequence, r = 2**32 * row + t. All count
+from 0. A draw therefore depends on the seed, the row's number and the row's logits alone. :func:`split_mix` computes
+any output directly. Its state is not 0 for small seeds, rows and classes, so no stream begins with an extreme number.
 """
 
 import numpy as np

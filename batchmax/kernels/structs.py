@@ -17,8 +17,9 @@ IN_STRUCT = -1
 """What is on the stack for a struct; for a list, the type of its items; for a map, both types."""
 CHUNK_METADATA, CODEC, N_VALUES, PACKED_BYTES, DATA_PAGE_AT, DICTIONARY_AT = 3, 4, 5, 7, 9, 11
 """Fields of ColumnChunk and ColumnMetaData."""
-DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
-"""Types of pages."""
+DICTIONARY_PAGE, PAGE_TYPES = 2, (0, 2, 3)
+HEADER_FIELDS = (5, 7, 8)
+"""The fields of a page header that hold what only one type of page has."""
 MOST_DEPTH = 64
 MOST_SHIFT = 63
 """An integer has ten bytes at most."""
@@ -222,7 +223,7 @@ def page_heads(data, heads):
                 break
             if kind == STRUCT:
                 # Of each type of page, the first field is how many values it has.
-                if (number == 5 or number == 7 or number == 8) and page[at] >> 4 == 1 and 4 <= page[at] & 15 <= 6:
+                if number in HEADER_FIELDS and page[at] >> 4 == 1 and 4 <= page[at] & 15 <= 6:
                     value, _ = varint(page, at + 1, MOST_SHIFT)
                     n_values = value >> 1 if value & 1 == 0 else np.int64(-1)
                 break
@@ -234,11 +235,6 @@ def page_heads(data, heads):
                 kind_of_page = value
             elif number == 3:
                 packed = value
-        is_dictionary = kind_of_page == DICTIONARY_PAGE
-        if (
-            packed >= 0
-            and n_values >= 0
-            and (is_dictionary or kind_of_page == DATA_PAGE or kind_of_page == DATA_PAGE_V2)
-        ):
+        if packed >= 0 and n_values >= 0 and kind_of_page in PAGE_TYPES:
             heads[i, 0] = end + packed
-            heads[i, 1] = 0 if is_dictionary else n_values
+            heads[i, 1] = 0 if kind_of_page == DICTIONARY_PAGE else n_values

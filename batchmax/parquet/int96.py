@@ -1,9 +1,9 @@
 """Timestamps of 96 bits (INT96), without loss: Spark, Hive and Impala write them, and other readers narrow them.
 
 An INT96 timestamp is the nanoseconds since midnight in eight bytes and the Julian day in four, both little-endian.
-pyarrow reads it as nanoseconds since 1970 in 64 bits, and wraps silently outside of the years 1677 to 2262. Here a file's
-INT96 columns are declared as 12 bytes of fixed size instead, which have the same encodings, so that pyarrow reads and
-writes them as they are; :func:`converted` turns these bytes into timestamps, and timestamps into these bytes.
+pyarrow reads it as nanoseconds since 1970 in 64 bits, and wraps silently outside of the years 1677 to 2262. Here a
+file's INT96 columns are declared as 12 bytes of fixed size instead, which have the same encodings, so that pyarrow reads
+and writes them as they are; :func:`converted` turns these bytes into timestamps, and timestamps into these bytes.
 
 See Also
 --------
@@ -56,7 +56,7 @@ def has_int96(column: SchemaColumn) -> bool:
 
 
 def footer_without_int96(footer: Footer) -> pa.Buffer | None:
-    """Return a file without rows of its own that has a file's footer, INT96 declared as 12 bytes; None without INT96."""
+    """Return a footer, with the magic bytes around it, that declares INT96 as 12 bytes; None if there is no INT96."""
     if not any(map(has_int96, footer.columns)):
         return None
     elements = [_declared_as_bytes(element) for element in footer.fields[SCHEMA].value.values]

@@ -3,9 +3,9 @@
 The same bytes have different orders under different logical types: 0xFFFFFFFF is the largest unsigned number, and -1. A
 minimum and a maximum may therefore be kept only where a column's order is that under which they were found.
 
-Of floats, the format leaves NaN out of minimum and maximum, and does not say whether there is one. Readers that sort NaN
-above all numbers, such as DuckDB, Spark and DataFusion, then miss rows, or find too many, when they filter by statistics.
-So a column chunk with a NaN gets neither.
+The format leaves NaN out of minimum and maximum, and does not say whether there is one. Readers that sort NaN above all
+numbers, such as DuckDB, Spark and DataFusion, then miss rows, or find too many, when they filter by statistics. So a
+column chunk with a NaN gets neither.
 
 See Also
 --------
