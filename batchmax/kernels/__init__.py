@@ -170,7 +170,7 @@ def warmup(progress: Any = None) -> Path:
     stored(packed, 0, packed, np.zeros((1, 2), np.int64))
     find_structs(packed, 0, np.zeros(2, np.int64))
     chunk_sizes(packed, np.zeros(1, np.int64), np.zeros((1, 5), np.int64))
-    page_heads(packed.reshape(1, 1), np.zeros((1, 2), np.int64))
+    page_heads(packed.reshape(1, 1), np.zeros((1, 3), np.int64))
     check_repetition(packed, 0, 1, 0, packed)
     walk_levels(packed, packed, 0, 1, 0, 5, 3, True, packed)
     inner_length(packed, packed, 0, 5, 3, 0)

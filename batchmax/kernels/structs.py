@@ -199,9 +199,9 @@ def page_heads(data, heads):
     ----------
     data : (n_pages, n_bytes) uint8
         The first bytes of each page.
-    heads : (n_pages, 2) int64
-        Filled with the bytes of each page, header included, and the number of its values, 0 for a dictionary; with -1
-        where the bytes are no header, or not all of it.
+    heads : (n_pages, 3) int64
+        Filled with the bytes of each page, header included, the number of its values, 0 for a dictionary, and whether
+        it is one; with -1 where the bytes are no header, or not all of it.
     """
     kinds = np.empty(MOST_DEPTH, np.int64)
     left = np.empty(MOST_DEPTH, np.int64)
@@ -238,3 +238,4 @@ def page_heads(data, heads):
         if packed >= 0 and n_values >= 0 and kind_of_page in PAGE_TYPES:
             heads[i, 0] = end + packed
             heads[i, 1] = 0 if kind_of_page == DICTIONARY_PAGE else n_values
+            heads[i, 2] = kind_of_page == DICTIONARY_PAGE

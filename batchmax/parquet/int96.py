@@ -2,7 +2,7 @@
 
 An INT96 timestamp is the nanoseconds since midnight in eight bytes and the Julian day in four, both little-endian.
 pyarrow reads it as nanoseconds since 1970 in 64 bits, and wraps silently outside of the years 1677 to 2262. Here a
-file's INT96 columns are declared as 12 bytes of fixed size instead, which have the same encodings, so that pyarrow reads
+file's INT96 columns are declared as 12 bytes of fixed size instead, which have the same encodings, so pyarrow reads
 and writes them as they are; :func:`converted` turns these bytes into timestamps, and timestamps into these bytes.
 
 See Also

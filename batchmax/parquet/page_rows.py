@@ -75,13 +75,16 @@ def count_values(descriptor: int, places: NDArray[np.int64]) -> NDArray[np.int64
     counts[places[:, 0] < 0] = -1
     at, ends = places.T.copy()
     left = np.flatnonzero(at < ends)
+    first = True
     while len(left):
         data = np.zeros((len(left), HEAD), np.uint8)
         for row, position in zip(data, at[left].tolist(), strict=True):
             read_into(descriptor, [row.data], position)
-        heads = np.empty((len(left), 2), np.int64)
+        heads = np.empty((len(left), 3), np.int64)
         kernels.page_heads(data, heads)
-        unknown = heads[:, 0] < 0
+        # A dictionary comes first, or never.
+        unknown = (heads[:, 0] < 0) | ((heads[:, 2] > 0) & (not first))
+        first = False
         at[left] += heads[:, 0]
         counts[left] += heads[:, 1]
         counts[left[unknown]] = -1
