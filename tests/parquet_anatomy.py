@@ -216,6 +216,10 @@ def _check_statistics(group, table, chunk):
             values = values.cast(pa.decimal256(values.type.precision, values.type.scale))
         elif pa.types.is_float16(values.type):
             values = values.cast(pa.float32())
+        elif pa.types.is_duration(values.type):
+            values = values.cast(pa.int64())
+        elif isinstance(statistics.min, bytes) and not pa.types.is_fixed_size_binary(values.type):
+            values = values.cast(pa.large_binary())
         bounds = pc.min_max(values)
         assert statistics.min <= bounds["min"].as_py(), (chunk.path, chunk.group)
         assert statistics.max >= bounds["max"].as_py(), (chunk.path, chunk.group)

@@ -99,7 +99,7 @@ def flat_columns():
         "time64 ns": of(pa.time64("ns"), times),
         "timestamp s": of(pa.timestamp("s"), when),
         "timestamp ms": of(pa.timestamp("ms"), when),
-        "timestamp us": of(pa.timestamp("us"), [NOON.replace(year=1), *when[1:-1], NOON.replace(year=9996)]),
+        "timestamp us": of(pa.timestamp("us"), [NOON.replace(year=4), *when[1:-1], NOON.replace(year=9996)]),
         "timestamp ns": of(pa.timestamp("ns"), when),
         "timestamp us utc": of(pa.timestamp("us", "UTC"), [time.replace(tzinfo=dt.UTC) for time in when]),
         "timestamp ms zone": of(pa.timestamp("ms", "Asia/Tokyo"), [time.replace(tzinfo=dt.UTC) for time in when]),
@@ -367,6 +367,11 @@ def test_statistics_survive_where_they_are_right(files):
 OPERATORS = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
 FLAT = [*flat_columns()]
 MOST_VALUES = 3
+COMPARED_BY_PYARROW = set(FLAT) - {
+    *("float16", "decimal32", "decimal64", "uuid", "json", "nothing", "int96"),
+    *("dictionary", "ordered", "dictionary of numbers"),
+}
+"""The columns of types that pyarrow has kernels for."""
 
 
 @SOME
@@ -426,22 +431,24 @@ def test_pyarrow_filters_find_the_same_rows(how, what, files):
     """So it is in pyarrow, whose dataset skips row groups by their statistics."""
     table = pq.read_table(files(how)).slice(0, rows_in(what))
     data = ds.dataset(files(how, what))
-    for name in FLAT:
+    for name in [name for name in FLAT if name not in {"uuid", "json"}]:  # pyarrow compares none of their statistics
         column = pc.field(name)
         tests = [column.is_null(), column.is_valid()]
         kind = table.schema.field(name).type
-        if pa.types.is_floating(kind) and kind != pa.float16():  # pyarrow compares none of these
-            tests += [column.is_nan(), column.is_null(nan_is_null=True)]
-            tests += [
-                sign(column, pa.scalar(value, kind)) for sign in OPERATORS.values() for value in (np.nan, 0.0, 1.0)
-            ]
-        elif not isinstance(kind, pa.BaseExtensionType | pa.DictionaryType) and name not in {"int96", "float16"}:
-            values = table[name].drop_null().unique()
-            for value in values[:: max(1, len(values) // MOST_VALUES)] if len(values) else ():
-                tests += [sign(column, value) for sign in OPERATORS.values()]
+        values = [np.nan, 0.0, 1.0] if pa.types.is_floating(kind) else list(dict.fromkeys(map(some_value, table[name])))
+        values = [value for value in values[:: max(1, len(values) // MOST_VALUES)] if value is not None]
+        if pa.types.is_floating(kind):
+            tests.append(column.is_null(nan_is_null=True))
+        if name in COMPARED_BY_PYARROW:
+            tests += [sign(column, pa.scalar(value, kind)) for value in values for sign in OPERATORS.values()]
         for test in tests:
             want = table.filter(test)["id"].to_pylist()
             assert data.to_table(columns=["id"], filter=test)["id"].to_pylist() == want, (name, str(test))
+
+
+def some_value(scalar):
+    """Return a scalar's value in a form that pyarrow makes the same scalar of."""
+    return scalar.value if pa.types.is_temporal(scalar.type) and scalar.is_valid else scalar.as_py()
 
 
 def test_the_float_column_without_statistics_keeps_its_nan(tmp_path):
