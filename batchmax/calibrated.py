@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from batchmax.errors import UsageError
 from batchmax.imports import allow_imports
 from batchmax.installation import missing_package
 from batchmax.json_fields import JsonError, json_object, parse_json
+from batchmax.text_input import read_text
 
 SMALLEST_T, LARGEST_T = 1e-3, 1e3
 """The bounds of a temperature that is looked for."""
@@ -24,8 +24,6 @@ MEMBERS = {
     "bias": list | None,
 }
 """The members of a calibration file that are read, with their types."""
-MOST_BYTES = 1 << 26
-"""Of a file: ten thousand classes with their names take less."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +37,24 @@ class Calibrated:
     bias: tuple[float, ...] | None
 
 
-def read_calibration(path: str | os.PathLike[str]) -> Calibrated:
-    """Read what ``calibrate`` wrote.
+def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) -> Calibrated:
+    """Read what ``calibrate`` wrote, at a path or a URI, with these options of its file system.
 
     Raises
     ------
     UsageError
         There is no such file, or it is something else, or damaged.
     """
-    name = os.fspath(path)
-    where = "--calibration"
+    name, where = os.fspath(path), "--calibration"
+    remedy = "make it: batchmax calibrate INPUT -o FILE"
+    text = read_text(path, where, storage)
+    if text is None:
+        raise UsageError(f"there is no file {name}", where=where, remedy=remedy)
     try:
-        with Path(name).open(encoding="utf-8") as stream:
-            return _checked(json_object(parse_json(stream.read(MOST_BYTES)), MEMBERS))
-    except FileNotFoundError:
-        raise UsageError(
-            f"there is no file {name}", where=where, remedy="make it: batchmax calibrate INPUT -o FILE"
-        ) from None
-    except (OSError, UnicodeDecodeError, JsonError) as error:
-        text = " ".join(str(error).split())
-        raise UsageError(
-            f"{name} is no calibration: {text}", where=where, remedy="make one: batchmax calibrate INPUT -o FILE"
-        ) from error
+        return _checked(json_object(parse_json(text), MEMBERS))
+    except JsonError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{name} is no calibration: {reason}", where=where, remedy=remedy) from error
 
 
 def scipy_optimize() -> Any:

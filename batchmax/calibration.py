@@ -155,7 +155,7 @@ def calibrate(
     options = resolve_options(options, given)
     progress = progress or Progress()
     started = time.monotonic()
-    file = None if out is None else TextFile(out, (".json",), if_exists or "error")
+    file = None if out is None else TextFile(out, (".json",), if_exists or "error", options.storage_options)
     data = _Data(src, options, holdout, seed, progress)
     if file is not None:
         file.keep_apart(data.files)

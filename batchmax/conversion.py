@@ -30,9 +30,10 @@ from batchmax.runs import Run, open_outputs
 from batchmax.scoring import carried_columns
 from batchmax.sink import SUMMARY_KEY
 from batchmax.source import ParquetSource, open_source
-from batchmax.storage import is_file_path, local_path
+from batchmax.storage import is_file_path
 from batchmax.stream_source import StreamSource
 from batchmax.summary import ScoreSummary, Tally
+from batchmax.uris import local_path
 
 Array = np.ndarray[Any, Any]
 LARGEST_EXACT = 2.0**53

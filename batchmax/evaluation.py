@@ -203,7 +203,7 @@ def evaluate(
     job = _Evaluating(src, options, bins, top_k, sample_weight, by, progress or Progress())
     if out is None:
         return job.run(gate)
-    output = table_output(out, if_exists or "error", job.inputs)
+    output = table_output(out, if_exists or "error", job.inputs, options.storage_options)
     with table_sink(output, job.schema) as sink:
         found = job.run(gate, sink.write)
         sink.write(job.table(found))

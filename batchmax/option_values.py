@@ -8,17 +8,20 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from batchmax.errors import UsageError
 from batchmax.json_fields import JsonError, json_object, parse_json
+from batchmax.text_input import read_text
+from batchmax.uris import is_uri
 
 
-def read_classes(given: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ...]:
+def read_classes(given: str | os.PathLike[str] | Iterable[str], storage: Sequence[str] = ()) -> tuple[str, ...]:
     """Return class names from text with commas, a file with a name a line, or a Hugging Face ``config.json``.
+
+    A file may be at a URI, with these options of its file system.
 
     Raises
     ------
@@ -27,9 +30,9 @@ def read_classes(given: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ..
     """
     if not isinstance(given, str | os.PathLike):
         return tuple(str(name) for name in _items("classes", given))
-    text = _file_text(given, "--classes")
+    text = read_text(given, "--classes", storage)
     if text is None:
-        if isinstance(given, os.PathLike) or re.fullmatch(r"[^,]*(/[^,]*|\.(txt|json|csv))", given):
+        if isinstance(given, os.PathLike) or re.fullmatch(r"[^,]*(/[^,]*|\.(txt|json|csv))", given) or is_uri(given):
             raise UsageError(f"there is no file {given}", where="--classes", remedy="give a file, or names: A,B,C")
         return names_of("classes", given)
     if not text.lstrip().startswith("{"):
@@ -50,8 +53,10 @@ def read_classes(given: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ..
     return names
 
 
-def read_class_weights(given: Any) -> tuple[float, ...] | dict[str, float]:
+def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, ...] | dict[str, float]:
     """Return class weights from numbers, a dictionary by name, or a file of lines ``number`` or ``name,number``.
+
+    A file may be at a URI, with these options of its file system.
 
     Raises
     ------
@@ -62,7 +67,7 @@ def read_class_weights(given: Any) -> tuple[float, ...] | dict[str, float]:
         return {str(name): _weight(weight) for name, weight in given.items()}
     if not isinstance(given, str | os.PathLike):
         return tuple(_weight(weight) for weight in _items("class_weights", given))
-    text = _file_text(given, "--class-weights")
+    text = read_text(given, "--class-weights", storage)
     if text is None:
         raise UsageError(
             f"there is no file {given}", where="--class-weights", remedy="write one number a line into a file"
@@ -109,16 +114,6 @@ def parse_bytes(text: str | int) -> int:
         raise UsageError(f"{text!r} is not a size", where="--memory-limit", remedy="write it like 512MiB or 2GB")
     base = 1024 if match[3] else 1000
     return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
-
-
-def _file_text(path: str | os.PathLike[str], option: str) -> str | None:
-    """Return the text of a file, or None if nothing has that name."""
-    try:
-        if not Path(path).is_file():
-            return None
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as text", where=option, remedy="give a text file in UTF-8") from error
 
 
 def names_of(option: str, given: Any) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -294,6 +294,7 @@ def score_options(**given: Any) -> ScoreOptions:
         An unknown name, or a value of the wrong type or outside its domain.
     """
     known = set(_hints())
+    storage = names_of("storage_options", given.get("storage_options") or ())
     values = {name: _plain(value) for name, value in given.items() if value is not None}
     temperature = values.pop("temperature", None)
     if temperature is not None:
@@ -304,7 +305,7 @@ def score_options(**given: Any) -> ScoreOptions:
             raise UsageError(f"temperature is {temperature:g}", where="--temperature", remedy="give a number above 0")
         values["beta"] = 1.0 / float(temperature)
     if values.get("calibration") is not None:
-        _apply(values, temperature)
+        _apply(values, temperature, storage)
     unknown = sorted(set(values) - known)
     if unknown:
         raise UsageError(
@@ -314,24 +315,24 @@ def score_options(**given: Any) -> ScoreOptions:
         if name in values:
             values[name] = names_of(name, values[name])
     if "classes" in values:
-        values["classes"] = read_classes(given["classes"])
+        values["classes"] = read_classes(given["classes"], storage)
     if "memory_limit" in values:
         values["memory_limit"] = parse_bytes(values["memory_limit"])
     if "class_weights" in values:
-        values["class_weights"] = read_class_weights(values["class_weights"])
+        values["class_weights"] = read_class_weights(values["class_weights"], storage)
     if "outputs" in values and not values["outputs"] and "top_k" not in values:
         raise UsageError("nothing is asked for", where="--outputs", remedy="try probs,loss")
     return ScoreOptions(**values)
 
 
-def _apply(values: dict[str, Any], temperature: Any) -> None:
+def _apply(values: dict[str, Any], temperature: Any, storage: Sequence[str]) -> None:
     """Take over what a calibration says."""
     if temperature is not None or "beta" in values:
         raise UsageError(
             "both --calibration and a temperature are given", remedy="give one: the calibration has a temperature"
         )
     check_type("calibration", values["calibration"], str)
-    found = read_calibration(values["calibration"])
+    found = read_calibration(values["calibration"], storage)
     values |= {"calibrated_classes": found.n_classes, "beta": 1.0 / found.temperature}
     values |= {"scale": found.scale, "bias": found.bias} if found.scale is not None else {}
 

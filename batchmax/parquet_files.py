@@ -26,7 +26,8 @@ from batchmax.parquet import Footer, FooterError, NotAMatrix, ThriftError
 from batchmax.parquet.encoded import METADATA, place_of
 from batchmax.parquet.int96 import footer_without_int96, has_int96
 from batchmax.spool import AHEAD, Spool, coalesced
-from batchmax.stores import Found, Store, is_uri, store_of
+from batchmax.stores import Found, Store, store_of
+from batchmax.uris import is_uri
 
 READ_BUFFER = 1 << 20
 FOOTER_TAIL = 8

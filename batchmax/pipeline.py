@@ -37,9 +37,10 @@ from batchmax.runs import Run, open_outputs
 from batchmax.score_work import ScoreWork
 from batchmax.sink import SUMMARY_KEY
 from batchmax.source import open_source
-from batchmax.storage import STREAM, is_file_path, local_path
+from batchmax.storage import STREAM, is_file_path
 from batchmax.summary import GATE_NAMES, ScoreSummary
 from batchmax.threads import use_threads
+from batchmax.uris import local_path
 
 
 def score(

@@ -150,7 +150,7 @@ def report(
     started = time.monotonic()
     progress = progress or Progress()
     options = resolve_options(options, given)
-    place = TextFile(out, ENDINGS, if_exists or "error")
+    place = TextFile(out, ENDINGS, if_exists or "error", options.storage_options)
     _check(src, row, worst, bins)
     _need_libraries()
     gathering = _Gathering(src, options, row, worst, tuple(names_of("by", by)), bins, progress)

@@ -12,7 +12,7 @@ from typing import Any
 
 from batchmax.arrow_batches import check_parquet_types
 from batchmax.commit import Output
-from batchmax.errors import OutputError, UsageError
+from batchmax.errors import UsageError
 from batchmax.file_names import folded
 from batchmax.interrupts import uninterrupted
 from batchmax.journal import Done, Receipt
@@ -24,11 +24,11 @@ from batchmax.plan import Part, plan_parts
 from batchmax.recipe import Recipe
 from batchmax.shards import make_output
 from batchmax.source import ParquetSource
-from batchmax.storage import refuse_inputs_as_output
-from batchmax.stores import is_uri
+from batchmax.storage import refuse_inputs_as_output, refuse_uris_as_output
 from batchmax.stream_source import StreamSource
 from batchmax.summary import ScoreSummary
 from batchmax.threads import use_threads
+from batchmax.uris import is_uri
 
 Elsewhere = Callable[[Sequence[Part]], Iterable[Receipt]]
 """Who has parts made elsewhere: takes those that are to be made, and gives receipts in whatever order they come."""
@@ -159,7 +159,7 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
     inputs = [file.path for file in source.files]
     for path in (out, options.rejects):
         if path is not None and is_uri(path):
-            _refuse_uri_as_output(inputs, path)
+            refuse_uris_as_output(inputs, path)
     written = [] if is_uri(out) else places(out, gated=gated)
     rejected = [] if options.rejects is None or is_uri(options.rejects) else places(options.rejects, gated=gated)
     refuse_inputs_as_output(inputs, *written, *rejected)
@@ -176,9 +176,3 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
     if {folded(str(path.resolve())) for path in written} & {folded(str(path.resolve())) for path in rejected}:
         raise UsageError("rejects and output are the same path", where="--rejects", remedy="name another")
     return output, rejects
-
-
-def _refuse_uri_as_output(inputs: Sequence[str], out: str) -> None:
-    for text in inputs:
-        if text == out or text.startswith(f"{out.rstrip('/')}/"):
-            raise OutputError(f"the output is also an input ({text})", where=out, remedy="name another output: -o")

@@ -19,8 +19,8 @@ from batchmax.options import IfExists, ScoreOptions
 from batchmax.plan import Part
 from batchmax.remote import RemoteOutput
 from batchmax.storage import is_file_path, refuse_other_formats
-from batchmax.stores import is_uri
 from batchmax.unfinished import remove
+from batchmax.uris import is_uri
 
 SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 

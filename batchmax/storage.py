@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from urllib.parse import unquote
 
 from batchmax import system_calls
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.file_names import composed, name_order
 from batchmax.manifest import MANIFEST, OLD_SUFFIX, read_manifest, without_other_runs
 from batchmax.partitions import folder_of
-from batchmax.stores import is_uri, store_of
+from batchmax.stores import store_of
 from batchmax.table_search import TableSearch
+from batchmax.uris import is_uri, local_path
 
 FILE_ENDINGS = (".parquet", ".pq", ".parq")
 """What the path of a single output file ends in; any other path is a folder."""
@@ -44,7 +44,6 @@ OTHER_FORMATS = frozenset(
 )
 """What names of files of other formats end in. An output of such a name would be a folder that surprises."""
 
-FILE = "file://"
 STREAM = "-"
 """Stands for stdin or stdout."""
 
@@ -63,11 +62,6 @@ def refuse_stream(path: str) -> None:
     if path == STREAM:
         what = "a stream can only be all of the input, or all of the output, of score"
         raise UsageError(what, where=path, remedy="name a path; a file of this name is ./-")
-
-
-def local_path(path: str) -> str:
-    """Return the path of a ``file://`` URI; any other as it is."""
-    return unquote(path[len(FILE) :]) if path.startswith(f"{FILE}/") else path
 
 
 def refuse_streams_and_stores(path: str) -> None:
@@ -270,6 +264,19 @@ def sync_folder(folder: Path) -> None:
         system_calls.sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def refuse_uris_as_output(inputs: Sequence[str], out: str) -> None:
+    """Refuse an output at a URI that is one of the inputs, or a folder around one.
+
+    Raises
+    ------
+    OutputError
+        Naming the input.
+    """
+    for text in inputs:
+        if text == out or text.startswith(f"{out.rstrip('/')}/"):
+            raise OutputError(f"the output is also an input ({text})", where=out, remedy="name another output: -o")
 
 
 def refuse_inputs_as_output(inputs: Sequence[str], *outputs: Path) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import os
 import random
-import re
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,6 @@ from batchmax.file_names import name_order
 
 T = TypeVar("T")
 
-URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 TRIES = 4
 FIRST_PAUSE = 0.5
 PIECE = 8 << 20
@@ -157,11 +155,6 @@ class Store:
 
     def _found(self, info: fs.FileInfo) -> Found:
         return Found(self.root + info.path.lstrip("/"), info.size, info.mtime_ns or 0)
-
-
-def is_uri(path: str) -> bool:
-    """Return whether a path is a URI."""
-    return URI.match(path) is not None
 
 
 def store_of(uri: str, options: Sequence[str] = ()) -> Store:

@@ -11,14 +11,27 @@ from batchmax.commit import Output
 from batchmax.errors import UsageError
 from batchmax.options import IfExists
 from batchmax.places import places
+from batchmax.remote import RemoteOutput
 from batchmax.sink import ParquetSink
-from batchmax.storage import is_file_path, refuse_inputs_as_output
+from batchmax.storage import is_file_path, refuse_inputs_as_output, refuse_uris_as_output
+from batchmax.uris import is_uri, local_path
 
 CODEC = "SNAPPY"
 
 
-def table_output(out: str, if_exists: IfExists, inputs: Sequence[str]) -> Output:
-    """Return where a table can be saved, before it is made; ``inputs`` are files that must stay.
+def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: Sequence[str] = ()) -> Output:
+    """Return where a table can be saved, before it is made.
+
+    Parameters
+    ----------
+    out
+        A path or a URI.
+    if_exists
+        ``error`` or ``overwrite``.
+    inputs
+        Files that must stay.
+    storage
+        Options of the file system of a URI.
 
     Raises
     ------
@@ -27,12 +40,16 @@ def table_output(out: str, if_exists: IfExists, inputs: Sequence[str]) -> Output
     OutputError
         The file is there already and may not be replaced, or is one of the inputs.
     """
+    out = local_path(out)
     if not is_file_path(out):
         raise UsageError("a table goes to one file", where=out, remedy="let the name end in .parquet")
     if if_exists == "resume":
         raise UsageError(
             "a table is written at once, and not gone on with", where="--if-exists", remedy="try --if-exists overwrite"
         )
+    if is_uri(out):
+        refuse_uris_as_output(inputs, out)
+        return RemoteOutput(out, if_exists, storage)
     refuse_inputs_as_output(inputs, *places(out, gated=False))
     return Output(out, if_exists)
 

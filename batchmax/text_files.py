@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from batchmax import system_calls
@@ -14,10 +15,13 @@ from batchmax.storage import (
     open_exclusively,
     refuse_file_as_folder,
     refuse_inputs_as_output,
-    refuse_streams_and_stores,
+    refuse_stream,
+    refuse_uris_as_output,
     remove_empty,
     sync_folder,
 )
+from batchmax.stores import store_of
+from batchmax.uris import is_uri, local_path
 
 
 class TextFile:
@@ -26,11 +30,13 @@ class TextFile:
     Parameters
     ----------
     out
-        The path.
+        The path, or a URI.
     endings
         What it may end in.
     if_exists
         ``error`` or ``overwrite``.
+    storage
+        Options of the file system of a URI.
 
     Raises
     ------
@@ -40,9 +46,14 @@ class TextFile:
         Something is there that may not be replaced.
     """
 
-    def __init__(self, out: str | os.PathLike[str], endings: tuple[str, ...], if_exists: str) -> None:
-        refuse_streams_and_stores(os.fspath(out))
-        self.path = Path(out)
+    def __init__(
+        self, out: str | os.PathLike[str], endings: tuple[str, ...], if_exists: str, storage: Sequence[str] = ()
+    ) -> None:
+        text = local_path(os.fspath(out))
+        refuse_stream(text)
+        self._store = store_of(text, storage) if is_uri(text) else None
+        self.path = Path(text)
+        self._where = text
         self._replaces = if_exists == "overwrite"
         if if_exists not in {"error", "overwrite"}:
             raise UsageError(
@@ -51,15 +62,19 @@ class TextFile:
         if not self.path.name.lower().endswith(endings) or self.path.name.lower() in endings:
             raise UsageError(
                 f"its name must end in {' or '.join(endings)}",
-                where=str(out),
+                where=text,
                 remedy=f"try -o {self.path.stem}{endings[0]}",
             )
-        refuse_file_as_folder(self.path)
+        if self._store is None:
+            refuse_file_as_folder(self.path)
         self._check()
 
     def keep_apart(self, inputs: list[str]) -> None:
         """Refuse a place that is one of the inputs."""
-        refuse_inputs_as_output(inputs, self.path)
+        if self._store is None:
+            refuse_inputs_as_output(inputs, self.path)
+        else:
+            refuse_uris_as_output(inputs, self._store.uri)
 
     def write(self, text: str) -> int:
         """Put the text in its place, and return its size in bytes.
@@ -70,6 +85,10 @@ class TextFile:
             It cannot be written; what was there is still there.
         """
         content = text.encode()
+        if self._store is not None:
+            self._check()
+            self._store.write(content)
+            return len(content)
         beside = hidden_sibling(self.path)
         parents: list[Path] = []
         try:
@@ -107,6 +126,10 @@ class TextFile:
         beside.replace(self.path)
 
     def _check(self) -> None:
+        if self._store is not None:
+            if not self._replaces and self._store.found() is not None:
+                self._refuse()
+            return
         if self.path.is_dir():
             raise OutputError("a folder is in the way", where=str(self.path), remedy="name another file: -o")
         if not self._replaces and os.path.lexists(self.path):
@@ -114,5 +137,5 @@ class TextFile:
 
     def _refuse(self) -> None:
         raise OutputError(
-            "the output exists", where=str(self.path), remedy="replace it: --if-exists overwrite, or name another: -o"
+            "the output exists", where=self._where, remedy="replace it: --if-exists overwrite, or name another: -o"
         )

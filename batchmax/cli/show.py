@@ -128,7 +128,9 @@ def _show_worst(
 
     if out is None and if_exists is not None:
         raise UsageError("nothing is written", where="--if-exists", remedy="add -o worst.parquet, or leave it out")
-    output = None if out is None else table_files.table_output(out, if_exists or "error", find_files(inputs))
+    storage, output = given["storage_options"] or (), None
+    if out is not None:
+        output = table_files.table_output(out, if_exists or "error", find_files(inputs, storage), storage)
     with Progress(quiet=is_quiet()) as progress:
         found = worst_rows(inputs, n, progress=progress, **given)
         if output is not None:
