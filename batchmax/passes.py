@@ -133,12 +133,12 @@ def rows_of(
             progress.advance(chunk.rows_done, chunk.batch.num_rows * job.row_bytes)
 
 
-def schema_of(src: Any) -> pa.Schema:
+def schema_of(src: Any, storage: Sequence[str] = ()) -> pa.Schema:
     """Return the schema of an input before it is opened: of a table, or of the first file; an empty one otherwise."""
     if hasattr(src, "__arrow_c_stream__"):
         found = getattr(src, "schema", None)
         return found if isinstance(found, pa.Schema) else pa.schema([])
-    return arrow_schema(open_file(find_files(_paths(src))[0]))
+    return arrow_schema(open_file(find_files(_paths(src), storage)[0], storage))
 
 
 def _paths(src: Any) -> list[str]:

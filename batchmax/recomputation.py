@@ -54,6 +54,8 @@ class Recomputation:
         What it was made of: files, folders, globs.
     logits
         The column or columns of logits, where the output does not know: they had one column a class.
+    storage
+        Options of the file system of URIs.
 
     Attributes
     ----------
@@ -68,10 +70,16 @@ class Recomputation:
         They are other inputs than those that were scored.
     """
 
-    def __init__(self, scored: Scored, inputs: Sequence[str | os.PathLike[str]], logits: str | None = None) -> None:
+    def __init__(
+        self,
+        scored: Scored,
+        inputs: Sequence[str | os.PathLike[str]],
+        logits: str | None = None,
+        storage: Sequence[str] = (),
+    ) -> None:
         self.errors: dict[str, Worst] = {}
         self._scored = scored
-        self._source = _open(scored, [os.fspath(path) for path in inputs], logits)
+        self._source = _open(scored, [os.fspath(path) for path in inputs], logits, storage)
         self._job = self._source.job
         self._reader = RowReader(scored)
         self._reader.use_label(self._job.label)
@@ -220,9 +228,9 @@ class Recomputation:
                 raise DataError(what, where=where, remedy=AGAIN)
 
 
-def _open(scored: Scored, inputs: list[str], logits: str | None) -> ParquetSource:
+def _open(scored: Scored, inputs: list[str], logits: str | None, storage: Sequence[str]) -> ParquetSource:
     """Open the inputs as the job did."""
-    options = scored.claims.options
+    options = replace(scored.claims.options, storage_options=tuple(storage))
     if logits is not None or options.logits is not None:
         return ParquetSource(inputs, replace(options, logits=logits or options.logits), mirrors=scored.is_folder)
     # One column a class: the output knows the first and the last name, and what the pattern made of them.

@@ -323,21 +323,26 @@ class RemoteOutput(Output):
         return OutputError("what is there is not an output of batchmax", where=self._at, remedy="name another: -o")
 
     def _folder(self, uri: str) -> StoredFolder:
-        """Look at what lies below a URI."""
-        objects = {one.uri[len(uri) + 1 :]: one for one in self._store.at(uri).below()}
-        committed: Manifest | None = None
-        for name, one in objects.items():
-            if name.rpartition("/")[2] == MANIFEST:
-                found = read_manifest(self._store.at(one.uri).read(0, one.size))
-                is_later = committed is None or (found is not None and found.generation > committed.generation)
-                if found is not None and found.path == name and is_later:
-                    committed = found
-        old = None
-        if SUCCESS in objects and committed is None:
-            store = self._store.at(f"{uri}{OLD_SUFFIX}")
-            there = store.found()
-            old = None if there is None else read_old_manifest(store.read(0, there.size))
-        return StoredFolder(objects, committed, old)
+        return stored_folder(self._store.at(uri))
+
+
+def stored_folder(store: Store) -> StoredFolder:
+    """Look at what lies below a URI."""
+    uri = store.uri
+    objects = {one.uri[len(uri) + 1 :]: one for one in store.below()}
+    committed: Manifest | None = None
+    for name, one in objects.items():
+        if name.rpartition("/")[2] == MANIFEST:
+            found = read_manifest(store.at(one.uri).read(0, one.size))
+            is_later = committed is None or (found is not None and found.generation > committed.generation)
+            if found is not None and found.path == name and is_later:
+                committed = found
+    old = None
+    if SUCCESS in objects and committed is None:
+        beside = store.at(f"{uri}{OLD_SUFFIX}")
+        there = beside.found()
+        old = None if there is None else read_old_manifest(beside.read(0, there.size))
+    return StoredFolder(objects, committed, old)
 
 
 def staging(uri: str) -> Path:

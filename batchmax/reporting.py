@@ -198,7 +198,10 @@ class _Gathering:
         looking = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
         if options.columns is None:
             looking = replace(
-                looking, exclude=tuple(dict.fromkeys((*options.exclude, *columns_computed(schema_of(src)))))
+                looking,
+                exclude=tuple(
+                    dict.fromkeys((*options.exclude, *columns_computed(schema_of(src, options.storage_options))))
+                ),
             )
         self.source = open_rows(src, looking)
         job = self.source.job

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,9 +28,12 @@ from batchmax.option_values import check_type
 from batchmax.options import FloatName, ScoreOptions
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, PLURALS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS
 from batchmax.parquet_files import InputFile, arrow_schema, open_file
+from batchmax.remote import StoredFolder, stored_folder
 from batchmax.sequences import row_fields
 from batchmax.sink import SUMMARY_KEY
-from batchmax.storage import refuse_streams_and_stores
+from batchmax.storage import find_files
+from batchmax.stores import store_of
+from batchmax.uris import is_uri, local_path
 
 REJECTED = ("row", "status")
 """The last columns of a file with rejected rows."""
@@ -148,22 +151,27 @@ class Scored:
         return sum(file.size for file in self.files)
 
 
-def open_scored(path: str) -> Scored:
+def open_scored(path: str, storage: Sequence[str] = ()) -> Scored:
     """Open what ``score`` wrote, a file or a folder, and compare what its files say with each other.
+
+    Parameters
+    ----------
+    path
+        Of the file or the folder, also as a URI; or a glob over files of one output.
+    storage
+        Options of the file system of a URI.
 
     Raises
     ------
     DataError
         Nothing is there, it is nothing that ``score`` wrote, or it is not whole.
     UsageError
-        It is no path but a stream or a URI.
+        It is no path but a stream.
     """
-    refuse_streams_and_stores(path)
-    is_folder = Path(path).is_dir()
-    if not is_folder and not Path(path).exists():
-        raise DataError("no such file or folder", where=path, remedy=f"look: ls {shlex.quote(str(Path(path).parent))}")
-    manifest, parts = _folder(Path(path)) if is_folder else (None, {path: None})
-    files = [open_file(name) for name in parts]
+    path = local_path(path)
+    manifest, parts = _opened(path, storage)
+    is_folder = manifest is not None
+    files = [open_file(name, storage) for name in parts]
     first = files[0]
     said = [_own_metadata(file) for file in files]
     claims = _claims(first.path, said[0])
@@ -186,7 +194,7 @@ def open_scored(path: str) -> Scored:
         schema,
         claims,
         _new_columns(first.path, schema, claims),
-        manifest if is_folder else summaries[0],
+        manifest if is_folder or len(files) > 1 else summaries[0],
     )
     _check_rows(path, scored.n_rows, manifest, "the manifest", claims)
     return scored
@@ -202,6 +210,38 @@ def _check_rows(path: str, rows: int, summary: Said | None, who: str, claims: Cl
     left = read - bad if claims.options.on_bad_row == "drop" else read
     if left != rows:
         raise DataError(f"{rows:,} rows are there, but {who} says {left:,}", where=path, remedy=AGAIN)
+
+
+def _opened(path: str, storage: Sequence[str]) -> tuple[Said | None, dict[str, int | None]]:
+    """Return the summary in a folder's manifest, the paths of the files, and their sizes where it has them."""
+    if is_uri(path):
+        store = store_of(path, storage)
+        folder = None if store.found() is not None and not path.endswith("/") else stored_folder(store)
+        if folder is not None and folder.is_finished:
+            return _stored_folder(store.uri, folder)
+    elif Path(path).is_dir():
+        return _folder(Path(path))
+    return None, dict.fromkeys(find_files([path], storage))
+
+
+def _stored_folder(uri: str, folder: StoredFolder) -> tuple[Said, dict[str, int | None]]:
+    """Return the same of a folder in an object store; what runs left there that did not commit is not part of it."""
+    if SUCCESS not in folder.objects:
+        raise DataError(f"there is no {SUCCESS} in it, so it is not whole", where=uri, remedy=AGAIN)
+    if folder.manifest is None:
+        if folder.old is None:
+            remedy = "name a folder that score wrote, or one of the files"
+            raise DataError(f"there is no manifest that batchmax wrote: {MANIFEST}", where=uri, remedy=remedy)
+        parts = sorted(name for name in folder.objects if PART.fullmatch(name.rpartition("/")[2]))
+        return folder.old, {f"{uri}/{name}": None for name in parts}
+    missing = next((name for name in folder.manifest.parts if name not in folder.objects), None)
+    if missing is not None:
+        raise DataError(f"{missing} is missing", where=uri, remedy=AGAIN)
+    # A folder that was copied here has parts without the id of a run.
+    if foreign := [name for name in folder.foreign() if name not in folder.manifest.parts]:
+        what = "the manifest does not list this file"
+        raise DataError(what, where=f"{uri}/{foreign[0]}", remedy="move it to another folder")
+    return dict(folder.manifest.summary), {f"{uri}/{name}": size for name, size in folder.manifest.parts.items()}
 
 
 def _folder(folder: Path) -> tuple[Said, dict[str, int | None]]:

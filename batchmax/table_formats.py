@@ -95,11 +95,10 @@ def refuse_table(found: TableFormat, table: str, given: str) -> None:
     UsageError
         Naming the format and how to get at the rows.
     """
-    what = (
-        f"this is a {found.name} table"
-        if given.rstrip("/") == table.rstrip("/")
-        else (f"{table} is a {found.name} table" if found.marker else f"this is a data file of a {found.name} table")
-    )
+    name = f"{'an' if found.name[0] in 'AEIOU' else 'a'} {found.name} table"
+    what = f"{table} is {name}" if found.marker else f"this is a data file of {name}"
+    if given.rstrip("/") == table.rstrip("/"):
+        what = f"this is {name}"
     raise UsageError(
         f"{what}, and its log, which batchmax does not read, says which files and rows are current",
         where=given,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,12 @@ from batchmax.stores import Store
 from batchmax.table_formats import FORMATS, TableFormat, format_of, format_of_file, refuse_table
 
 MARKERS = tuple(one.marker for one in FORMATS)
+
+MARKERS_ASKED_FOR = ("_delta_log", "metadata", ".hoodie")
+"""Those that a store is asked for, with two requests each; others are only seen in listings."""
+
+REQUESTS = 8
+"""Folders of a store that are looked at at once."""
 
 WITHOUT_FOLDERS = ("http://", "https://")
 """Servers of these may answer any request with a page, so an answer does not show that a folder is there."""
@@ -59,19 +66,23 @@ class TableSearch:
                 known[folder].add(entry)
                 folder, _, entry = folder.rpartition("/")
 
-        def markers(folder: str) -> Iterable[str]:
-            return known[folder] if folder in known else _stored_markers(store.at(folder))
+        for file in files:
+            _refuse_file(file, given)
+        folders: dict[str, None] = {}
+        for file in files:
+            one = file.rpartition("/")[0]
+            while len(one) > len(store.root) and one not in folders:
+                folders[one] = None
+                one = one.rpartition("/")[0]
+        unknown = [one for one in folders if one not in known and one not in self._formats]
+        with ThreadPoolExecutor(REQUESTS, "look") as pool:
+            asked = dict(zip(unknown, pool.map(lambda one: _stored_markers(store.at(one)), unknown), strict=True))
 
         def names(folder: str) -> Iterable[str]:
             return known[folder] if folder in known else _stored_names(store.at(folder))
 
-        for file in files:
-            _refuse_file(file, given)
-        for folder in dict.fromkeys(file.rpartition("/")[0] for file in files):
-            one = folder
-            while len(one) > len(store.root):
-                self._refuse(one, given, markers, names)
-                one = one.rpartition("/")[0]
+        for folder in folders:
+            self._refuse(folder, given, lambda one: known[one] if one in known else asked.get(one, ()), names)
 
     def _refuse(
         self, folder: str, given: str, markers: Callable[[str], Iterable[str]], names: Callable[[str], Iterable[str]]
@@ -104,10 +115,16 @@ def _local_names(folder: str) -> Iterable[str]:
 def _stored_markers(folder: Store) -> Iterable[str]:
     # Not tried again: who may not look around an object may still read it.
     try:
-        infos = folder.system.get_file_info([f"{folder.path}/{marker}" for marker in MARKERS])
+        infos = _markers_at(folder)
     except (OSError, pa.ArrowException):
         return ()
-    return [marker for marker, info in zip(MARKERS, infos, strict=True) if info.type == fs.FileType.Directory]
+    return [marker for marker, info in zip(MARKERS_ASKED_FOR, infos, strict=True) if info.type == fs.FileType.Directory]
+
+
+def _markers_at(folder: Store) -> Sequence[fs.FileInfo]:
+    paths = [f"{folder.path}/{marker}" for marker in MARKERS_ASKED_FOR]
+    found: Sequence[fs.FileInfo] = folder.system.get_file_info(paths)
+    return found
 
 
 def _stored_names(folder: Store) -> Iterable[str]:

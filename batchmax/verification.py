@@ -21,6 +21,7 @@ from batchmax import __version__
 from batchmax.allowance import whole_batches
 from batchmax.errors import DataError, UsageError
 from batchmax.loop import Progress
+from batchmax.option_values import names_of
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import Footer
 from batchmax.parquet.page_checks import DamagedPage, check_pages
@@ -105,6 +106,7 @@ def verify(
     sample: int | None = None,
     seed: int = 0,
     logits: str | None = None,
+    storage_options: str | Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Verification:
     """Check a scored file or folder.
@@ -116,7 +118,7 @@ def verify(
     Parameters
     ----------
     file
-        What ``score`` wrote: a file, or a folder of parts.
+        What ``score`` wrote: a file, or a folder of parts; a path or a URI.
     inputs
         What it was made of: files, folders, globs, in the order that they were scored in.
     sample
@@ -125,6 +127,8 @@ def verify(
         What chooses them.
     logits
         The pattern of the logits' columns, where they had one column a class under names that do not show it.
+    storage_options
+        For the file system of URIs, as for :func:`batchmax.score`.
     progress
         Who is told how far it is.
 
@@ -139,7 +143,8 @@ def verify(
     named = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     _check_options(named, sample, seed, logits)
     progress = progress or Progress()
-    scored = open_scored(os.fspath(file))
+    storage = names_of("storage_options", storage_options)
+    scored = open_scored(os.fspath(file), storage)
     tokens = ScoredTokens(scored) if scored.claims.nested else None
     if tokens is not None and named:
         raise UsageError(
@@ -147,7 +152,7 @@ def verify(
             remedy="leave the inputs out: pages, rows and summary are checked without",
         )
     checks = RowChecks(scored if tokens is None else tokens.scored)
-    recomputation = Recomputation(scored, named, logits) if named else None
+    recomputation = Recomputation(scored, named, logits, storage) if named else None
     if recomputation is not None:
         checks.use_label(recomputation.label)
     found = Verification(

@@ -21,6 +21,7 @@ PACKAGES = {
     "datasets": "datasets",
     "duckdb": "duckdb",
     "fastparquet": "fastparquet",
+    "fsspec": "fsspec",
     "matplotlib": "matplotlib",
     "moto": "moto[server,s3]",
     "mpmath": "mpmath",

@@ -146,13 +146,30 @@ def test_what_is_no_parquet_file_fails(run, tmp_path):
         assert err.count("\n") == 1
 
 
-def test_a_folder_is_no_file(run, tmp_path):
-    """A folder is answered with how to see its files."""
-    assert run(tmp_path) == (
-        2,
-        "",
-        f"batchmax: error: {tmp_path}: is a folder; name one of its files: ls {tmp_path}\n",
-    )
+def test_several_files_are_shown_together(run, tmp_path):
+    """A folder, a glob or several files: sums over all, each column once, what differs, and a command for all."""
+    rows = {"a": ([[1.0, 2.0]] * 3, pa.int32(), "snappy"), "b": ([[1.0, 2.0]] * 5, pa.int64(), "zstd")}
+    for name, (logits, kind, codec) in rows.items():
+        table = pa.table({"id": pa.array(range(len(logits)), kind), "logits": logits})
+        if name == "b":
+            table = table.append_column("x", pa.array(["t"] * 5))
+        pq.write_table(table, tmp_path / f"{name}.parquet", compression=codec)
+    for given in ([tmp_path], [f"{tmp_path}/*.parquet"], [tmp_path / "a.parquet", tmp_path / "b.parquet"]):
+        code, out, _ = run(*given, "--json")
+        facts = json.loads(out)
+        assert (code, facts["n_rows"], facts["row_groups"]["count"]) == (0, 8, 2)
+        assert facts["files"] == [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
+        footers = [pq.read_metadata(tmp_path / f"{name}.parquet").row_group(0) for name in rows]
+        wanted = sum(group.column(leaf).total_compressed_size for group in footers for leaf in range(group.num_columns))
+        assert facts["bytes"] == wanted
+        columns = {one["name"]: one for one in facts["columns"]}
+        assert columns["id"]["type"] == "int32, int64"
+        assert columns["id"]["codecs"] == ["SNAPPY", "ZSTD"]
+        assert [one["column"] for one in facts["unified"]] == ["id", "x"]
+        assert shlex.split(facts["command"])[2 : 2 + len(given)] == list(map(str, given))
+    code, out, _ = run(tmp_path)
+    assert "files       2\n" in out
+    assert "differs   column 'id': read as int64 (int32 in 1, int64 in 1)" in out
 
 
 @pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "zstd", "lz4"])

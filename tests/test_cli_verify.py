@@ -93,9 +93,10 @@ def test_options_are_passed_on_as_they_are(run, monkeypatch, files):
 
     monkeypatch.setattr("batchmax.verification.verify", verify)
     run(files[1], "a", "b", "--sample", "5", "--seed", "9", "--logits", "x_*")
-    assert given == {"file": str(files[1]), "inputs": ("a", "b"), "sample": 5, "seed": 9, "logits": "x_*"}
+    usual = {"file": str(files[1]), "inputs": (), "sample": None, "seed": 0, "logits": None, "storage_options": ()}
+    assert given == usual | {"inputs": ("a", "b"), "sample": 5, "seed": 9, "logits": "x_*"}
     run(files[1])
-    assert given == {"file": str(files[1]), "inputs": (), "sample": None, "seed": 0, "logits": None}
+    assert given == usual
 
 
 def test_quiet_says_nothing(run, files):

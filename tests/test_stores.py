@@ -141,12 +141,52 @@ def test_an_object_that_changes_meanwhile(proxy, big, tmp_path, monkeypatch):
 
     def found(self):
         info = real(self)
-        return info if not proxy.seen[40:] else stores.Found(info.uri, info.size, info.mtime_ns + 1)
+        n_reads = sum(range_ is not None for method, _, range_ in proxy.seen if method == "GET")
+        # The footer is the first read.
+        return info if n_reads < 2 else stores.Found(info.uri, info.size, info.mtime_ns + 1)
 
     monkeypatch.setattr(stores.Store, "found", found)
-    proxy.seen.extend([("", "", None)] * 36)
     with pytest.raises(DataError, match="was changed while it was being read"):
         batchmax.score("s3://bucket/big.parquet", str(tmp_path / "o.parquet"))
+
+
+def test_a_table_in_a_store(proxy, big):
+    """Is refused by its name from whatever is named in it, at a cost that the depth of the path bounds."""
+    put(proxy, big, "lake/table/day=1/a.parquet")
+    put(proxy, big, "lake/other/data/b.parquet")
+    for key in ("lake/table/_delta_log/00000000000000000000.json", "lake/other/metadata/v1.metadata.json"):
+        proxy.client.put_object(Bucket="bucket", Key=key, Body=b"{}")
+    for given in (
+        "lake/table",
+        "lake/table/",
+        "lake/table/day=1",
+        "lake/table/day=1/a.parquet",
+        "lake/t*/**/*.parquet",
+    ):
+        with pytest.raises(UsageError, match="is a Delta Lake table"):
+            find_files([f"s3://bucket/{given}"])
+    for given in ("lake/other", "lake/other/data/b.parquet"):
+        with pytest.raises(UsageError, match="is an Iceberg table"):
+            find_files([f"s3://bucket/{given}"])
+    put(proxy, big, "plain/a.parquet")
+    for number in range(4):
+        proxy.client.put_object(Bucket="bucket", Key=f"plain/sub{number}/x.parquet", Body=b"x")
+    for given, n_files, n_folders in (("plain", 5, 1), ("plain/*/x.parquet", 4, 1), ("plain/sub1/x.parquet", 1, 3)):
+        proxy.seen.clear()
+        assert len(find_files([f"s3://bucket/{given}"])) == n_files
+        assert len(proxy.seen) <= 4 + 6 * n_folders
+
+
+def test_folders_around_an_object_that_may_not_be_looked_at(proxy, big, monkeypatch):
+    """An object is read by whoever may read it, even where the store refuses to say what is around it."""
+    put(proxy, big, "deep/a.parquet")
+    put(proxy, big, "deep/_delta_log/0.json")
+
+    def refuse(_):
+        raise PermissionError(13, "ACCESS_DENIED")
+
+    monkeypatch.setattr("batchmax.table_search._markers_at", refuse)
+    assert find_files(["s3://bucket/deep/a.parquet"]) == ["s3://bucket/deep/a.parquet"]
 
 
 # Writing

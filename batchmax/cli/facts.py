@@ -5,22 +5,23 @@ A file in which no logits are found is still described: that is when people look
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.text import Text
 
+from batchmax.agreement import said_of
 from batchmax.arrow import type_text
 from batchmax.arrow_errors import PARSING
 from batchmax.cli import tables
 from batchmax.cli.suggestions import suggest
-from batchmax.cli.text import ABSENT, number, printable, shell_word, size
+from batchmax.cli.text import ABSENT, number, printable, size
 from batchmax.columns import WORDS
-from batchmax.errors import BatchmaxError, DataError, UsageError
+from batchmax.errors import BatchmaxError, DataError
 from batchmax.options import score_options
-from batchmax.parquet import Footer, FooterError, ThriftError
+from batchmax.parquet import FooterError, ThriftError
 from batchmax.parquet.encoded import (
     CODEC,
     DICTIONARY_AT,
@@ -33,7 +34,8 @@ from batchmax.parquet.encoded import (
 )
 from batchmax.parquet.encoded import ENCODINGS as ENCODING_LIST
 from batchmax.parquet.thrift import Struct
-from batchmax.parquet_files import read_footer
+from batchmax.parquet_files import open_file
+from batchmax.storage import find_files
 
 Facts = dict[str, Any]
 
@@ -55,37 +57,35 @@ MOST_COLUMNS = 40
 MOST_CLASSES = 20
 
 
-def gather(file: str, given: dict[str, Any]) -> Facts:
-    """Return everything there is to say about a file, ready for JSON.
+def gather(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
+    """Return everything there is to say about files together, ready for JSON.
 
     Raises
     ------
     DataError
-        The file cannot be read.
+        A file cannot be read.
     UsageError
-        The file is not there, or an option cannot be.
+        No file is there, or an option cannot be.
     """
     options = score_options(**given)
-    if Path(file).is_dir():
-        raise UsageError("is a folder", where=file, remedy=f"name one of its files: ls {shell_word(file)}")
-    suggestion = suggest(file, options, given)
+    paths = find_files(inputs, options.storage_options)
+    # Options of stores may be secrets.
+    typed = {name: value for name, value in given.items() if name != "storage_options"}
+    suggestion = suggest(list(inputs), options, typed)
     job, problem = suggestion.job, suggestion.problem
-    footer, schema, chunks, tops = _footer(file, problem)
-    if any(footer.num_columns != len(group) for group in chunks):
-        raise problem or _unreadable(file)
-    try:
-        columns = _columns(footer, schema, chunks, tops)
-    except UnicodeDecodeError as error:  # a name is not text
-        raise problem or _unreadable(file) from error
+    files = [_facts_of(path, options.storage_options, problem) for path in paths]
+    groups = [group for file in files for group in file["row_groups"]]
     facts: Facts = {
-        "file": file,
-        "bytes": sum(column["bytes"] for column in columns),
-        "n_rows": footer.num_rows,
-        "created_by": _created_by(footer),
-        "format_version": footer.format_version,
-        "row_groups": _row_groups(footer),
-        "columns": columns,
-        "metadata_keys": [key.decode("utf-8", "backslashreplace") for key in footer.metadata or {}],
+        "file": ", ".join(inputs),
+        "files": paths,
+        "bytes": sum(file["bytes"] for file in files),
+        "n_rows": sum(file["n_rows"] for file in files),
+        "created_by": ", ".join(_each_once(file["created_by"] for file in files)) or None,
+        "format_version": ", ".join(_each_once(file["format_version"] for file in files)),
+        "row_groups": _row_groups(groups),
+        "columns": _merged([file["columns"] for file in files]),
+        "metadata_keys": _each_once(key for file in files for key in file["metadata_keys"]),
+        "unified": list(suggestion.unified),
         "logits": None,
         "n_classes": None,
         "label": None,
@@ -115,6 +115,7 @@ def show(facts: Facts) -> None:
     tables.show_pairs(
         [
             ("file", printable(facts["file"])),
+            *([("files", number(len(facts["files"])))] if len(facts["files"]) > 1 else []),
             ("rows", number(facts["n_rows"])),
             ("size", f"{size(facts['bytes'])} of columns"),
             ("row groups", _groups_text(groups)),
@@ -160,25 +161,72 @@ def _found(facts: Facts) -> list[tuple[str, str]]:
         (WORDS[facts["logits"]["holds"]], printable(facts["logits"]["why"])),
         ("label", printable(label["why"] or label["column"]) if label else "none"),
         ("classes", number(facts["n_classes"]) + (f": {names}{more}" if names else "")),
+        *(("differs", printable(line)) for line in said_of(facts["unified"], len(facts["files"]))),
         *command,
     ]
 
 
-def _footer(
-    file: str, problem: BatchmaxError | None
-) -> tuple[pq.FileMetaData, pa.Schema, list[list[Struct]], list[int]]:
-    """Return the footer, the schema, what is said of each column chunk of each row group, and the columns of these."""
+def _facts_of(path: str, storage: Sequence[str], problem: BatchmaxError | None) -> Facts:
+    """Return the facts of one file; ``problem`` is why it cannot be read, if that is known already."""
     try:
-        footer = read_footer(file)
-        with Path(file).open("rb") as stream:
-            stored = Footer.read(stream.fileno())
+        file = open_file(path, storage)
+    except DataError as error:
+        raise problem or error from error
+    footer, stored = file.metadata, file.footer
+    if stored is None:
+        raise problem or _unreadable(path)
+    try:
         # Not by pyarrow's metadata, which end the process where a damaged footer does not agree with itself.
         groups = map(stored.row_group, range(stored.n_row_groups))
         chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
+        if any(footer.num_columns != len(group) for group in chunks):
+            raise problem or _unreadable(path)
         tops = [number for number, column in enumerate(stored.columns) for _ in column.leaves]
-        return footer, footer.schema.to_arrow_schema(), chunks, tops
-    except (*PARSING, FooterError, ThriftError) as error:
-        raise problem or _unreadable(file) from error
+        columns = _columns(footer, footer.schema.to_arrow_schema(), chunks, tops)
+    except (*PARSING, FooterError, ThriftError, UnicodeDecodeError) as error:  # the last: a name is not text
+        raise problem or _unreadable(path) from error
+    return {
+        "bytes": sum(column["bytes"] for column in columns),
+        "n_rows": footer.num_rows,
+        "created_by": _created_by(footer),
+        "format_version": footer.format_version,
+        "row_groups": [footer.row_group(position) for position in range(footer.num_row_groups)],
+        "columns": columns,
+        "metadata_keys": [key.decode("utf-8", "backslashreplace") for key in footer.metadata or {}],
+    }
+
+
+def _each_once(texts: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if text))
+
+
+def _merged(files: Sequence[Sequence[Facts]]) -> list[Facts]:
+    """Return the columns of several files together, in the order in which they come."""
+    found: dict[tuple[str, str, bool], list[Facts]] = {}
+    for columns in files:
+        for column in columns:
+            is_struct = column["type"].startswith("struct")  # of a struct, or with a dot in its own name
+            found.setdefault((column["name"], column["path"], is_struct), []).append(column)
+    merged = []
+    for same in found.values():
+        packed, unpacked = sum(one["bytes"] for one in same), sum(one["unpacked_bytes"] for one in same)
+        nulls = [one["nulls"] for one in same]
+        merged.append(
+            {
+                **same[0],
+                "type": ", ".join(_each_once(one["type"] for one in same)),
+                "bytes": packed,
+                "unpacked_bytes": unpacked,
+                "ratio": unpacked / packed if packed else None,
+                "codecs": sorted({codec for one in same for codec in one["codecs"]}),
+                "encodings": sorted({encoding for one in same for encoding in one["encodings"]}),
+                "has_dictionary": any(one["has_dictionary"] for one in same),
+                "has_page_index": any(one["has_page_index"] for one in same),
+                "levels": ", ".join(_each_once(one["levels"] for one in same)),
+                "nulls": None if None in nulls else sum(nulls),
+            }
+        )
+    return merged
 
 
 def _created_by(footer: pq.FileMetaData) -> str | None:
@@ -192,8 +240,7 @@ def _unreadable(file: str) -> DataError:
     return DataError("its footer cannot be read", where=file, remedy="write it again; it must be one Parquet file")
 
 
-def _row_groups(footer: pq.FileMetaData) -> Facts:
-    groups = [footer.row_group(position) for position in range(footer.num_row_groups)]
+def _row_groups(groups: Sequence[pq.RowGroupMetaData]) -> Facts:
     rows = [group.num_rows for group in groups]
     sizes = [group.total_byte_size for group in groups]
     return {
@@ -236,6 +283,7 @@ def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struc
                 "path": leaf.path,
                 "type": leaf.physical_type.lower() if kind is None else type_text(kind),
                 "bytes": packed,
+                "unpacked_bytes": unpacked,
                 "ratio": unpacked / packed if packed else None,
                 "codecs": sorted({CODECS.get(chunk[CODEC].value, "UNKNOWN") for chunk in known}),
                 "encodings": sorted(ENCODINGS.get(number, "UNKNOWN") for number in encodings),

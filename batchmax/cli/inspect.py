@@ -15,22 +15,23 @@ batchmax inspect logits.parquet --json
 
 
 @shared.command(example=EXAMPLE)
-@click.argument("file", metavar="FILE")
+@shared.inputs
 @shared.find_logits
+@shared.storage
 @shared.find_labels
 @shared.scale
 @shared.beta
 @shared.quiet
 @shared.reporting
-def command(file: str, json: bool, **given: Any) -> None:
-    """Say what is in a file, and how to score it.
+def command(inputs: tuple[str, ...], json: bool, **given: Any) -> None:
+    """Say what is in files, and how to score them.
 
-    Columns, row groups, codec and encodings; which column is taken for the logits and why, which for the
-    label, how many classes there are and their names; and the command to run.
+    Columns, row groups, codec and encodings of INPUT (files, folders, quoted globs); which column is taken for the
+    logits and why, which for the label, how many classes there are and their names; and the command to run.
     """
     from batchmax.cli import facts, tables
 
-    found = facts.gather(file, given)
+    found = facts.gather(inputs, given)
     if json:
         click.echo(tables.json_line(found))
     else:

@@ -20,6 +20,7 @@ from batchmax.options import ScoreOptions
 from batchmax.parquet_files import arrow_schema, open_file
 from batchmax.scored_input import written_by_score
 from batchmax.source import ParquetSource
+from batchmax.storage import find_files
 
 PREFIX = "batchmax_"
 """Before the names of new columns, where the file has columns of these names."""
@@ -31,28 +32,30 @@ MOST_LISTED = 10
 class Suggestion(NamedTuple):
     """What to do with a file: ``score``, ``evaluate`` or ``verify``, with the command; or why nothing can be done.
 
-    ``job`` is how the file is read, None if it cannot be.
+    ``job`` is how the files are read, None if they cannot be, and ``unified`` which columns differ between them.
     """
 
     job: Job | None
     task: str = ""
     command: str = ""
     problem: BatchmaxError | None = None
+    unified: Sequence[dict[str, Any]] = ()
 
 
-def suggest(file: str, options: ScoreOptions, given: Mapping[str, Any]) -> Suggestion:
-    """Return what to do with a file, read with options, of which ``given`` are those that were typed."""
+def suggest(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) -> Suggestion:
+    """Return what to do with files, read with options, of which ``given`` are those that were typed."""
     extra: dict[str, Any] = {}
     try:
-        if written_by_score(arrow_schema(open_file(file))) is not None:
-            return _for_scored(file, options, given)
+        storage = options.storage_options
+        if written_by_score(arrow_schema(open_file(find_files(inputs, storage)[0], storage))) is not None:
+            return _for_scored(inputs, options, given)
         try:
-            source = ParquetSource([file], options)
+            source = ParquetSource(inputs, options)
         except UsageError as error:
             if not error.where.endswith("--outputs"):
                 raise
             extra["prefix"] = PREFIX
-            source = ParquetSource([file], replace(options, prefix=PREFIX))
+            source = ParquetSource(inputs, replace(options, prefix=PREFIX))
         job = source.job
         extra |= _kind_words(job.logits, options) | _label_words(source)
     except (UsageError, DataError) as error:
@@ -63,20 +66,21 @@ def suggest(file: str, options: ScoreOptions, given: Mapping[str, Any]) -> Sugge
         if classes > MOST_LISTED:
             extra["classes"] = _free("classes.txt")
             first = f"seq 1 {classes} >{extra['classes']} && "
-    words = ["score", shell_word(file), "-o", _free("scored.parquet"), *_words({**given, **extra})]
-    return Suggestion(job, "score", f"{first}batchmax {' '.join(words)}")
+    words = ["score", *map(shell_word, inputs), "-o", _free("scored.parquet"), *_words({**given, **extra})]
+    return Suggestion(job, "score", f"{first}batchmax {' '.join(words)}", unified=source.unified)
 
 
-def _for_scored(file: str, options: ScoreOptions, given: Mapping[str, Any]) -> Suggestion:
+def _for_scored(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) -> Suggestion:
     """Return what to do with an output of ``score``."""
-    verify = f"batchmax verify {shell_word(file)}"
+    named = [*map(shell_word, inputs)]
+    verify = " && ".join(f"batchmax verify {name}" for name in named)
     try:
-        job = ParquetSource([file], replace(options, columns=(), outputs=("status",))).job
+        job = ParquetSource(inputs, replace(options, columns=(), outputs=("status",))).job
     except (UsageError, DataError) as error:
         return Suggestion(None, "verify", verify, error)
     if job.label is None:
         return Suggestion(job, "verify", verify)
-    return Suggestion(job, "evaluate", f"batchmax {' '.join(['evaluate', shell_word(file), *_words(given)])}")
+    return Suggestion(job, "evaluate", f"batchmax {' '.join(['evaluate', *named, *_words(given)])}")
 
 
 def _kind_words(logits: LogitsColumn, options: ScoreOptions) -> dict[str, Any]:

@@ -22,6 +22,7 @@ batchmax verify scored.parquet logits.parquet --sample 100
     group=READ,
     help="Columns of logits in INPUT, where they are one a class and FILE does not know the pattern.",
 )
+@shared.storage
 @option(
     "--sample",
     metavar="N",
@@ -36,6 +37,7 @@ def command(
     file: str,
     inputs: tuple[str, ...],
     logits: str | None,
+    storage_options: tuple[str, ...],
     sample: int | None,
     seed: int,
     quiet: bool,
@@ -54,7 +56,15 @@ def command(
     from batchmax.cli.progress import Progress
 
     with Progress(quiet=quiet, verbose=verbose) as progress:
-        found = verification.verify(file, inputs, sample=sample, seed=seed, logits=logits, progress=progress)
+        found = verification.verify(
+            file,
+            inputs,
+            sample=sample,
+            seed=seed,
+            logits=logits,
+            storage_options=storage_options,
+            progress=progress,
+        )
     if json:
         click.echo(tables.json_line(found.as_dict()))
     elif not quiet:
