@@ -44,6 +44,7 @@ _HOMES = {
     "ScoreOptions": "options",
     "BatchmaxError": "errors",
     "UsageError": "errors",
+    "InputTypeError": "errors",
     "DataError": "errors",
     "BadRowError": "errors",
     "OutputError": "errors",

@@ -49,13 +49,15 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
             return f"the labels are no distribution over {job.n_classes:,} classes", ""
         if given == job.n_classes and job.label.kind == "index":
             return (
-                f"label {given} is not a class: there are {job.n_classes:,}, from 0",
+                f"label {given} is not a class: valid labels are 0 to {job.n_classes - 1:,}",
                 f"if labels count from 1, name them: --classes {_names_from_1(job.n_classes)}",
             )
         if job.label.kind == "name":
             close = close_match(str(given), job.classes or ())
             return f"label {given!r} is no class name", close.rstrip("; ")
-        return f"label {given} is not a class: there are {job.n_classes:,}, from 0", ""
+        ignored = isinstance(given, int | float) and given < 0
+        hint = f"if it means that a row has no label: --ignore-index {given}" if ignored else ""
+        return f"label {given} is not a class: valid labels are 0 to {job.n_classes - 1:,}", hint
     return "the logits are null", ""
 
 

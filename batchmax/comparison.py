@@ -16,6 +16,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from batchmax import __version__
+from batchmax.arrow import type_text
 from batchmax.changes import Changes
 from batchmax.columns import refuse_as_class
 from batchmax.comparison_result import Comparison, gate_of
@@ -231,16 +232,16 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
             remedy="choose by which to judge: --labels-from a, or b",
         )
     if key is not None:
-        types = []
         for source, name in zip((a, b), names, strict=True):
             check_key(source.schema, key, name)
             refuse_as_class(source.job.logits, "--key", [key])
-            types.append(comparable_type(source.schema.field(key).type))
-        if types[0] != types[1]:
+        types = [source.schema.field(key).type for source in (a, b)]
+        if comparable_type(types[0]) != comparable_type(types[1]):
+            words = [type_text(kind) for kind in types]
             raise UsageError(
-                f"column {key!r} is {types[0]} in {names[0]} and {types[1]} in {names[1]}",
+                f"column {key!r} is {words[0]} in {names[0]} and {words[1]} in {names[1]}, so that no keys are equal",
                 where="--key",
-                remedy="make it the same in both",
+                remedy="write it with one type in both inputs, or name another column",
             )
     needed = PROGRAM_BYTES + int((a.memory_needed() + b.memory_needed()) * READING_SHARE)
     limit = a.job.options.memory_limit

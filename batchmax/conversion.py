@@ -21,7 +21,8 @@ from batchmax.job import Job
 from batchmax.loop import BadRows, Progress, Result, tell_of
 from batchmax.matrices import read_matrix
 from batchmax.memory import Buffers
-from batchmax.options import Layout, ScoreOptions
+from batchmax.option_values import check_type
+from batchmax.options import Layout, ScoreOptions, resolve_options
 from batchmax.outputs import LAST_BAD, Status
 from batchmax.plan import Part
 from batchmax.provenance import job_identity, output_codecs, output_schema, output_split
@@ -40,13 +41,19 @@ LARGEST_EXACT = 2.0**53
 
 
 def convert(
-    src: Any, out: str, layout: Layout, options: ScoreOptions | None = None, *, progress: Progress | None = None
+    src: Any,
+    out: str | os.PathLike[str],
+    layout: Layout,
+    options: ScoreOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    **given: Any,
 ) -> ScoreSummary:
     """Write inputs again with the logits in another layout.
 
     Parameters
     ----------
-    src, out, options, progress
+    src, out, options, given, progress
         As in :func:`batchmax.score`; of the options, those on reading, on the output file and on bad rows count.
     layout
         ``list``, ``fixed``, or ``wide``: one column a class, ``logit_0`` and so on.
@@ -57,7 +64,8 @@ def convert(
         As :func:`batchmax.score`.
     """
     started = time.monotonic()
-    options = options or ScoreOptions()
+    options = resolve_options(options, given)
+    check_type("layout", layout, Layout)
     # Numbers are copied, whatever they are.
     options = replace(options, outputs=(), label="none", input=options.input or "logits")
     out = local_path(os.fspath(out))

@@ -4,6 +4,7 @@
 
     BatchmaxError            failed: the output path is as it was            exit 1
     ├── UsageError           an option or a column that cannot be            exit 2
+    │   └── InputTypeError   an input that is neither paths nor a table      exit 2
     ├── DataError            the data are not what they must be              exit 1
     │   ├── BadRowError      one row, under the policy ``error``             exit 1
     │   ├── SparseVectorError    a Spark vector of few values (`matrices`)   exit 1
@@ -49,6 +50,10 @@ class UsageError(BatchmaxError, ValueError):
     """An option or a column that cannot be."""
 
     exit_code = 2
+
+
+class InputTypeError(UsageError, TypeError):
+    """An input from Python that is neither paths nor a table."""
 
 
 class DataError(BatchmaxError):

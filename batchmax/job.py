@@ -145,7 +145,7 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
             remedy="calibrate the logits that are to be scored",
         )
     classes, classes_from = find_classes(schema, options, logits)
-    check_classes(classes, n_classes)
+    check_classes(classes, n_classes, classes_from)
     label = find_label(schema, options, classes)
     notes = [f"logits: {logits.why}, {n_classes:,} classes", *([assumed] if assumed else [])]
     outputs = _choose_outputs(options, label)

@@ -64,7 +64,7 @@ class Judging:
         for name, value in (("--class-weights", options.class_weights), ("--label-smoothing", options.label_smoothing)):
             if value:
                 raise UsageError("a model is judged by its plain losses", where=name, remedy="leave it out")
-        written = loss_column(schema_of(src, options.storage_options), options)
+        written = loss_column(schema_of(src, options), options)
         self.source = _opened(src, options, by, sample_weight, written)
         label = self.source.job.label
         if label is None:

@@ -43,6 +43,9 @@ LabelKind = Literal["index", "name", "distribution"]
 SUM_TOLERANCE = 1e-3
 """How far the sum of a target distribution may be from 1."""
 
+ASKED = "--classes"
+"""The origin of class names that were asked for."""
+
 IGNORED_INDEX = int(np.iinfo(np.int64).min)
 """An index that no row has: it stands for ``--ignore-index`` where labels are numbers but no indices."""
 
@@ -105,8 +108,8 @@ def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
     return names, where
 
 
-def check_classes(classes: tuple[str, ...] | None, n_classes: int) -> None:
-    """Check that there is one name for each class.
+def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str) -> None:
+    """Check that there is one name for each class; ``origin`` is where they are from, as :func:`find_classes` has it.
 
     Raises
     ------
@@ -114,11 +117,14 @@ def check_classes(classes: tuple[str, ...] | None, n_classes: int) -> None:
         There is another number of names.
     """
     if classes is not None and len(classes) != n_classes:
+        is_asked = origin == ASKED
+        names = f"{len(classes):,} class name{'s' * (len(classes) != 1)}"
         raise UsageError(
-            f"{len(classes):,} class name{'s' * (len(classes) != 1)}, but the logits have {n_classes:,}"
+            f"{names if is_asked else f'{origin} has {names}'}, but the logits have {n_classes:,}"
             f" class{'es' * (n_classes != 1)}",
-            where="--classes",
-            remedy="give one name for each class, in the order of the logits",
+            where=ASKED if is_asked else "",
+            remedy="give one name for each class, in the order of the logits"
+            + ("" if is_asked else ": --classes A,B,C; or name another column of labels: --label NAME"),
         )
 
 
@@ -230,7 +236,7 @@ def label_name(types: Mapping[str, pa.DataType], options: ScoreOptions) -> str |
 
 def _class_names(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> tuple[tuple[str, ...] | None, str]:
     if options.classes is not None:
-        return options.classes, "--classes"
+        return options.classes, ASKED
     label = label_name(column_types(schema), options)
     names = None if label is None else _class_label_names(schema, label)
     # Numbers are names only as long as nobody says what the labels count from.

@@ -186,9 +186,9 @@ class ScoreOptions:
         _check_at_least("--threads", self.threads, 1)
         if not 1 / MAX_BETA <= self.beta <= MAX_BETA:
             raise UsageError(
-                f"beta is {self.beta:g}",
+                f"{self.beta} is not an inverse temperature",
                 where="--beta",
-                remedy=f"it must be above 0 and at most {MAX_BETA:g}, and so must the temperature, 1/beta",
+                remedy=f"give a number from {1 / MAX_BETA:g} to {MAX_BETA:g}",
             )
         if (self.scale is None) != (self.bias is None) or len(self.scale or ()) != len(self.bias or ()):
             raise UsageError(
@@ -301,8 +301,12 @@ def score_options(**given: Any) -> ScoreOptions:
         if "beta" in values:
             raise UsageError("both --temperature and --beta are given", remedy="give one: beta is 1/temperature")
         check_type("temperature", temperature, float)
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise UsageError(f"temperature is {temperature:g}", where="--temperature", remedy="give a number above 0")
+        if not 1 / MAX_BETA <= temperature <= MAX_BETA:
+            raise UsageError(
+                f"{temperature} is not a temperature",
+                where="--temperature",
+                remedy=f"give a number from {1 / MAX_BETA:g} to {MAX_BETA:g}",
+            )
         values["beta"] = 1.0 / float(temperature)
     if values.get("calibration") is not None:
         _apply(values, temperature, storage)

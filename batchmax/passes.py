@@ -7,7 +7,7 @@ labels and classes holds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ from batchmax.plan import plan_parts
 from batchmax.scoring import Scores, doubts_about, read_rows, score_rows
 from batchmax.sequence_source import flattened
 from batchmax.source import ParquetSource, open_source
-from batchmax.storage import find_files
+from batchmax.storage import find_files, paths_of
 from batchmax.stream_source import StreamSource
 from batchmax.threads import use_threads
 
@@ -133,13 +133,10 @@ def rows_of(
             progress.advance(chunk.rows_done, chunk.batch.num_rows * job.row_bytes)
 
 
-def schema_of(src: Any, storage: Sequence[str] = ()) -> pa.Schema:
+def schema_of(src: Any, options: ScoreOptions) -> pa.Schema:
     """Return the schema of an input before it is opened: of a table, or of the first file; an empty one otherwise."""
     if hasattr(src, "__arrow_c_stream__"):
         found = getattr(src, "schema", None)
         return found if isinstance(found, pa.Schema) else pa.schema([])
-    return arrow_schema(open_file(find_files(_paths(src), storage)[0], storage))
-
-
-def _paths(src: Any) -> list[str]:
-    return [str(path) for path in ([src] if not isinstance(src, Sequence) or isinstance(src, str) else src)]
+    first = find_files(paths_of(src), options.storage_options)[0]
+    return arrow_schema(open_file(first, options.storage_options))

@@ -29,6 +29,7 @@ from batchmax.passes import OWN_PREFIX, open_rows, rows_of, schema_of
 from batchmax.row_looks import Confidences, Pairs, RowLook
 from batchmax.scored_input import columns_computed
 from batchmax.source import ParquetSource
+from batchmax.storage import paths_of
 from batchmax.stream_source import StreamSource
 from batchmax.text_files import TextFile
 from batchmax.worst import NEEDED, WorstRows
@@ -198,10 +199,7 @@ class _Gathering:
         looking = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
         if options.columns is None:
             looking = replace(
-                looking,
-                exclude=tuple(
-                    dict.fromkeys((*options.exclude, *columns_computed(schema_of(src, options.storage_options))))
-                ),
+                looking, exclude=tuple(dict.fromkeys((*options.exclude, *columns_computed(schema_of(src, options)))))
             )
         self.source = open_rows(src, looking)
         job = self.source.job
@@ -325,7 +323,7 @@ class _Passes(Progress):
 
 
 def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
-    paths = [src] if isinstance(src, str) else src if isinstance(src, list | tuple) else []
+    paths = [] if hasattr(src, "__arrow_c_stream__") else paths_of(src)
     if isinstance(src, pa.RecordBatchReader) or "-" in paths:
         raise UsageError(
             "a stream can be read once, and a report takes two passes", remedy="give a table, or write it to a file"

@@ -78,7 +78,7 @@ class GroupReader:
     def memory(self, file: InputFile) -> int:
         """Return about how many bytes of memory the work on any row group of a file takes."""
         if self.job.nesting is not None:
-            return TokenCut.of(self.job).memory(self.job, self._unpacked_bytes(file))
+            return TokenCut.of(self.job).memory(self.job, self._unpacked_bytes(file), self._n_tokens(file))
         groups = range(file.metadata.num_row_groups)
         return max((self._cut(file, file.metadata.row_group(group)).memory() for group in groups), default=0)
 
@@ -180,6 +180,13 @@ class GroupReader:
         except (FooterError, ThriftError):
             return 0
         return int(chunk[METADATA].value[N_VALUES].value) if METADATA in chunk else 0
+
+    def _n_tokens(self, file: InputFile) -> int | None:
+        """Return how many tokens and rows a file has at most; None where the footer does not say."""
+        counts = [self.n_values(file, group) for group in range(file.metadata.num_row_groups)]
+        if not all(counts):
+            return None
+        return file.metadata.num_rows + sum(counts) // self.job.n_classes
 
     def _still_read(self, how: Reading, copied: CopiedColumns | None) -> Reading:
         """Return how to read a row group of which some columns are copied."""

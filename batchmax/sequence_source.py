@@ -47,11 +47,18 @@ class TokenCut:
         most = MOST_ROW_GROUP_BYTES // written if rows is None else np.iinfo(np.int64).max
         return cls(piece, max(1, most), min(rows or MOST_ROW_GROUP_ROWS, MOST_ROW_GROUP_ROWS))
 
-    def memory(self, job: Job, row_bytes: int) -> int:
-        """Return about how many bytes the work on tokens takes, and that on rows of so many other bytes each."""
+    def memory(self, job: Job, row_bytes: int = 0, tokens: int | None = None) -> int:
+        """Return about how many bytes the work on tokens takes, and that on rows of so many other bytes each.
+
+        ``tokens`` is how many there are at most, None where that is not known.
+        """
         small = job.result_bytes - len(job.matrices) * job.row_bytes
-        kept = 4 * min(self.group, MOST_ROW_GROUP_BYTES // max(small, 1)) * max(small, 0)
-        return self.piece * (4 * job.result_bytes + 8 * job.row_bytes) + kept + ROWS_AT_ONCE * row_bytes
+        group = min(self.group, MOST_ROW_GROUP_BYTES // max(small, 1))
+        piece, rows = self.piece, ROWS_AT_ONCE
+        if tokens is not None:
+            group, piece, rows = min(group, tokens), min(piece, tokens), min(rows, tokens)
+        kept = 4 * group * max(small, 0)
+        return piece * (4 * job.result_bytes + 8 * job.row_bytes) + kept + rows * row_bytes
 
 
 def from_matrices(

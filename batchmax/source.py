@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +45,7 @@ from batchmax.row_group_reader import GroupReader
 from batchmax.sequence_source import (
     sequence_runs,
 )
-from batchmax.storage import STREAM, Inputs, find_inputs
+from batchmax.storage import STREAM, Inputs, find_inputs, paths_of
 from batchmax.stream_source import StreamSource
 
 
@@ -64,21 +63,11 @@ def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> Pa
     """
     if hasattr(src, "__arrow_c_stream__"):
         return StreamSource(src, options)
-    if isinstance(src, str | os.PathLike):
-        src = [src]
-    if not isinstance(src, Iterable):
-        raise UsageError(
-            f"{type(src).__name__} is no input",
-            remedy="give paths, or an object with __arrow_c_stream__ such as a table",
-        )
-    paths = list(src)
-    for path in paths:
-        if not isinstance(path, str | os.PathLike):
-            raise UsageError(f"{type(path).__name__} is no path", remedy="give paths as text, or a table")
+    paths = paths_of(src)
     if paths == [STREAM]:
         incoming = IncomingStream(sys.stdin.buffer, STREAM, options.memory_limit)
         return StreamSource(pa.RecordBatchReader.from_batches(incoming.schema, incoming), options, STREAM)
-    return ParquetSource([os.fspath(path) for path in paths], options, mirrors=mirrors)
+    return ParquetSource(paths, options, mirrors=mirrors)
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,15 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from batchmax import system_calls
-from batchmax.errors import DataError, OutputError, UsageError
+from batchmax.errors import DataError, InputTypeError, OutputError, UsageError
 from batchmax.file_names import composed, name_order
 from batchmax.manifest import MANIFEST, OLD_SUFFIX, read_manifest, without_other_runs
 from batchmax.partitions import folder_of
@@ -124,6 +125,36 @@ def remove_empty(folders: Iterable[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def paths_of(src: Any) -> list[str]:
+    """Return the paths that an input names: one path, or several.
+
+    Raises
+    ------
+    InputTypeError
+        It is neither.
+    """
+    if isinstance(src, str | os.PathLike):
+        return [os.fspath(src)]
+    if not isinstance(src, Iterable) or isinstance(src, bytes | Mapping) or hasattr(src, "__array__"):
+        raise _wrong_input(type(src).__name__, src)
+    paths = list(src)
+    for path in paths:
+        if not isinstance(path, str | os.PathLike):
+            raise _wrong_input(f"{type(src).__name__} of {type(path).__name__}", path)
+    return [os.fspath(path) for path in paths]
+
+
+def _wrong_input(kind: str, given: Any) -> InputTypeError:
+    """Return the error for an input of another type, with the way to make a table of it."""
+    remedy = "make a table of it: pyarrow.table({'logits': list(array), 'label': labels})"
+    if isinstance(given, Mapping):
+        remedy = "make a table of it: pyarrow.table(columns)"
+    if hasattr(given, "collect"):
+        remedy = "make a table of it: frame.collect()"
+    accepted = "paths, or tables and readers with __arrow_c_stream__ (pyarrow, pandas, Polars, DuckDB)"
+    return InputTypeError(f"an input of type {kind} is not accepted", remedy=f"give {accepted}; {remedy}")
 
 
 def find_files(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str] = ()) -> list[str]:

@@ -95,7 +95,7 @@ class StreamSource:
     def memory_needed(self) -> int:
         """Return about how many bytes of memory a job on this stream takes besides what the program itself does."""
         if self.job.nesting is not None:
-            return TokenCut.of(self.job).memory(self.job, 0)
+            return TokenCut.of(self.job).memory(self.job)
         return plan_cut(self.job).memory(self.n_rows)
 
     def _sequences(self) -> Iterator[Chunk]:

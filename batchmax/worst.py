@@ -84,10 +84,7 @@ def worst_rows(
     options = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
     if options.columns is None:
         options = replace(
-            options,
-            exclude=tuple(
-                dict.fromkeys((*options.exclude, *columns_computed(schema_of(src, options.storage_options))))
-            ),
+            options, exclude=tuple(dict.fromkeys((*options.exclude, *columns_computed(schema_of(src, options)))))
         )
     source = open_rows(src, options)
     if source.job.label is None:

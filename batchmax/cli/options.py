@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 
 from batchmax import options as domain
 
@@ -64,7 +65,15 @@ class Command(click.Command):
                 formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, remembering what it reads in case it fails without saying so."""
+        """Run the command, remembering what it reads in case it fails without saying so.
+
+        Of options that exclude each other, those that were typed take precedence over those in the environment.
+        """
+        scales = [name for name in ("temperature", "beta", "calibration") if ctx.params.get(name) is not None]
+        if any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in scales):
+            for name in scales:
+                if ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+                    ctx.params[name] = None
         ctx.meta[READING] = ", ".join(map(str, ctx.params.get("inputs") or ()))
         return super().invoke(ctx)
 
@@ -98,6 +107,11 @@ def meta_key(name: str) -> str:
 def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     ctx.meta[meta_key(str(param.name))] = value
     return value
+
+
+def is_typed(name: str) -> bool:
+    """Return whether an option of the running command was typed, rather than set in the environment."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def is_quiet() -> bool:

@@ -23,7 +23,7 @@ from batchmax.errors import DataError, UsageError
 from batchmax.job import plan_scoring
 from batchmax.options import ScoreOptions, score_options
 from batchmax.outputs import LAST_BAD, Status
-from batchmax.scoring import read_rows
+from batchmax.scoring import doubts_about, read_rows
 from batchmax.source import ParquetSource
 
 Vector = NDArray[np.floating[Any]]
@@ -43,7 +43,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of logits, its label and its scores; what is wrong with it, if it is bad."""
+    """A row of logits, its label and its scores.
+
+    ``trouble`` is what is wrong with it, if it is bad; ``doubts`` what looks wrong; ``assumed`` what its numbers were
+    taken for.
+    """
 
     origin: str
     logits: Vector | None
@@ -51,6 +55,8 @@ class Row:
     label: int | None
     scores: tuple[Scores, ...]
     trouble: str | None = None
+    doubts: tuple[str, ...] = ()
+    assumed: str = ""
 
     def class_name(self, index: int) -> str:
         """Return the name of a class, empty where classes are only numbered."""
@@ -172,7 +178,9 @@ def _row(origin: str, batch: pa.RecordBatch, options: Sequence[ScoreOptions]) ->
         )
     status = Status[scores[0].status.upper()]
     trouble = describe_bad_row(batch, 0, status, job)[0] if status <= LAST_BAD else None
-    return Row(origin, matrix[0] if is_read else None, job.classes or (), label, tuple(scores), trouble)
+    logits = matrix[0] if is_read else None
+    doubts = () if logits is None else tuple(doubts_about(matrix, job))
+    return Row(origin, logits, job.classes or (), label, tuple(scores), trouble, doubts, job.assumed)
 
 
 def _vector(values: Sequence[float] | None, dtype: np.dtype[Any]) -> Vector | None:

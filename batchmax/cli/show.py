@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from batchmax.cli import options as shared
-from batchmax.cli.options import COMPUTE, READ, WRITE, is_quiet, option
+from batchmax.cli.options import COMPUTE, READ, WRITE, is_quiet, is_typed, option
 from batchmax.cli.text import number, printable
 from batchmax.errors import UsageError
 from batchmax.options import IfExists, ScoreOptions
@@ -24,7 +24,7 @@ batchmax show --values 1,2 --alternatives --label 0
 batchmax show logits.parquet --worst 20 -o worst.parquet
 """
 
-WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row", "threads", "memory_limit")
+WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
 """Options that mean nothing of one row."""
 
 
@@ -72,6 +72,7 @@ def command(
     With --worst, INPUT may also be what score wrote, and the rows of largest loss come with their columns.
     """
     from batchmax.cli import row_table, rows, tables
+    from batchmax.cli.progress import Progress
 
     everything, side_by_side = given.pop("all"), given.pop("alternatives")
     betas = numbers("--beta", beta) if beta is not None else [None]
@@ -82,7 +83,7 @@ def command(
         _show_worst(list(inputs), worst, beta=betas[0], json=json, **given)
         return
     chosen = {name: given.pop(name) for name in WITH_WORST}
-    if unused := next((name for name, value in chosen.items() if value is not None), None):
+    if unused := next((name for name, value in chosen.items() if value is not None and is_typed(name)), None):
         raise UsageError(
             "this goes with --worst", where=f"--{unused.replace('_', '-')}", remedy="leave it out, or add --worst 20"
         )
@@ -100,6 +101,11 @@ def command(
         return
     else:
         shown = rows.from_files(list(inputs), row, betas, token=token, **given)
+    with Progress(quiet=is_quiet()) as progress:
+        if shown.assumed:
+            progress.assumed(shown.assumed)
+        for doubt in shown.doubts:
+            progress.warn(doubt)
     if side_by_side:
         record = rows.alternatives(shown)
         click.echo(tables.json_line(record)) if json else row_table.show_alternatives(shown, record)
@@ -111,8 +117,10 @@ def command(
 
 def _show_sequence(inputs: list[str], row: int, options: ScoreOptions, *, everything: bool, json: bool) -> None:
     from batchmax.cli import token_rows
+    from batchmax.cli.progress import Progress
 
-    line = token_rows.show(inputs, row, options, everything=everything, as_json=json)
+    with Progress(quiet=is_quiet()) as progress:
+        line = token_rows.show(inputs, row, options, progress, everything=everything, as_json=json)
     if line is not None:
         click.echo(line)
 
@@ -126,7 +134,7 @@ def _show_worst(
     from batchmax.storage import find_files
     from batchmax.worst import worst_rows
 
-    if out is None and if_exists is not None:
+    if out is None and if_exists is not None and is_typed("if_exists"):
         raise UsageError("nothing is written", where="--if-exists", remedy="add -o worst.parquet, or leave it out")
     storage, output = given["storage_options"] or (), None
     if out is not None:

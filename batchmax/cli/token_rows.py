@@ -40,14 +40,18 @@ def is_sequence(inputs: list[str], options: ScoreOptions) -> bool:
     return ParquetSource(inputs, options).job.nesting is not None
 
 
-def show(inputs: list[str], row: int, options: ScoreOptions, *, everything: bool, as_json: bool) -> str | None:
+def show(
+    inputs: list[str], row: int, options: ScoreOptions, progress: Progress, *, everything: bool, as_json: bool
+) -> str | None:
     """Print a sequence, or return it as JSON."""
     asked = ("pred", "confidence", *(() if options.label == "none" else ("loss", "rank")), "status")
     source = ParquetSource(inputs, replace(options, outputs=None))
     if source.job.label is None:
         asked = ("pred", "confidence", "status")
     source = ParquetSource(inputs, replace(options, outputs=asked, columns=(), on_bad_row="null", prefix=""))
-    work = ScoreWork(source, Progress())
+    if source.job.assumed:
+        progress.assumed(source.job.assumed)
+    work = ScoreWork(source, progress)
     batches = [work(chunk, Buffers()).batch for chunk in _chunks(source, row)]
     found = pa.Table.from_batches(batches).to_pylist()[0]
     record = {"row": row, **{name: value for name, value in found.items() if name != "status"}}
