@@ -190,9 +190,11 @@ def calibrate(
         found.scale, found.bias = after.scale.tolist(), after.bias.tolist()
         found.warnings += trouble
     elif found.at_bound:
+        is_small = found.temperature < 1.0
+        why = "every label is that of the largest logit" if is_small else "the labels do not follow the logits"
         found.warnings.append(
-            f"the best temperature is at the bound of the search, {found.temperature:g}: every label is the largest "
-            "logit's, or the labels do not follow the logits; more or other rows may help"
+            f"the best temperature is at the bound of the search, {found.temperature:g}, because {why}; "
+            "more or other rows may help"
         )
     if holdout and not data.n_holdout:
         found.warnings.append(

@@ -186,7 +186,7 @@ class GroupReader:
         counts = [self.n_values(file, group) for group in range(file.metadata.num_row_groups)]
         if not all(counts):
             return None
-        return file.metadata.num_rows + sum(counts) // self.job.n_classes
+        return int(file.metadata.num_rows) + sum(counts) // self.job.n_classes
 
     def _still_read(self, how: Reading, copied: CopiedColumns | None) -> Reading:
         """Return how to read a row group of which some columns are copied."""

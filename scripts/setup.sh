@@ -9,6 +9,20 @@ VENV=$ROOT/.venv
 VERSIONS=declared # or floor, the lowest that pyproject.toml allows, or newest, which may be pre-releases
 WITHOUT=          # names of packages that are not installed, with commas between them
 
+LOCK='
+import fcntl, sys, time
+seconds = 2
+while seconds > 0:
+    try:
+        fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        sys.exit()
+    except BlockingIOError:
+        time.sleep(0.1)
+        seconds -= 0.1
+print(f"batchmax: waiting for another process that is setting up {sys.argv[1]}", file=sys.stderr)
+fcntl.flock(9, fcntl.LOCK_EX)
+'
+
 wanted() {
     printf '%s\n' "$ROOT" "$WITHOUT"
     [[ $VERSIONS != newest ]] || date +%F # new releases appear every day
@@ -38,7 +52,7 @@ install() { # EXTRA
         fail "Python 3.11 or later is needed, $python is $("$python" -V 2>&1); name another: PYTHON=python3.12 $0"
     # If two scripts start at once, the second waits here. Python takes the lock because macOS has no flock command.
     exec 9<"$ROOT/pyproject.toml"
-    "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' || true
+    "$python" -c "$LOCK" "$VENV" || true
     if ! is_installed "$1"; then
         echo "batchmax: setting up $VENV ($1), once; this takes a minute or more" >&2
         if [[ -e $VENV/.unfinished ]] || is_other_python || ! "$VENV/bin/python" -m pip --version &>/dev/null; then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import os
 import platform
 import re
@@ -81,7 +82,18 @@ FLOORS = [
     {"ipc"},
     {"ipc_messages"},
     {"exact_activations", "installation"},
-    {"outputs", "activations", "errors", "imports", "partitions", "interrupts", "exact", "bounds", "report_page"},
+    {
+        "outputs",
+        "activations",
+        "errors",
+        "imports",
+        "compilation",
+        "partitions",
+        "interrupts",
+        "exact",
+        "bounds",
+        "report_page",
+    },
     {"system_calls", "json_fields", "arrow_errors", "file_names"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -298,6 +310,19 @@ def test_the_first_call_sets_up_and_the_next_only_runs(clone, tmp_path):
     again = subprocess.run([link, "x"], cwd=tmp_path, env=clone.environment, capture_output=True, text=True, check=True)
     assert (again.stdout, again.stderr) == ("[ran][x]", "")
     assert clone.installed() == [".[insight]"]
+
+
+def test_a_script_says_that_it_waits_for_another_set_up(clone):
+    """After two seconds of waiting for a lock that another process holds there is a line; then it goes on."""
+    with (clone.root / "pyproject.toml").open() as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        process = clone.start("batchmax", "x")
+        assert process.stderr.readline() == (
+            f"batchmax: waiting for another process that is setting up {clone.root / '.venv'}\n"
+        )
+        assert process.poll() is None
+    assert process.communicate(timeout=HANGS)[0] == "[ran][x]"
+    assert process.returncode == 0
 
 
 def test_each_script_installs_its_extra(clone):

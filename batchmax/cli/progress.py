@@ -17,7 +17,10 @@ import click
 from batchmax.cli.messages import say
 from batchmax.cli.options import meta_key
 from batchmax.cli.text import duration, size
+from batchmax.compilation import listening
 from batchmax.loop import Progress as Listener
+
+COMPILING = "compiling kernels (first run only)"
 
 LINE_EVERY = 60.0
 """Seconds between two plain lines."""
@@ -46,15 +49,19 @@ class Progress(Listener):
         self._started = self._last_line = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
+        self._is_compiling = False
+        self._listening = listening(self._compiling)
 
     def __enter__(self) -> Self:
         """Return the progress itself."""
+        self._listening.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take the bar off the terminal."""
+        self._listening.__exit__(None, None, None)
         if self._bar is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._bar.stop()
@@ -64,10 +71,21 @@ class Progress(Listener):
         """Begin to count; None is a total that is not known."""
         self._total_rows, self._total_bytes = total_rows, total_bytes
         self._started = self._last_line = time.monotonic()
+        self._show_bar()
+        self.advance(0, 0)
+
+    def _show_bar(self) -> None:
         if not self._quiet and self._bar is None and sys.stderr.isatty():
             self._bar, self._task = _make_bar()
             self._bar.start()
-        self.advance(0, 0)
+
+    def _compiling(self, is_compiling: bool) -> None:
+        """Show whether kernels are compiled, which may come before the rows are counted."""
+        self._is_compiling = is_compiling
+        with contextlib.suppress(OSError, ValueError):
+            self._show_bar()
+            if self._bar is not None:
+                self._bar.update(self._task, done=self._done())
 
     def advance(self, rows: int, n_bytes: int) -> None:
         """Count what has been done since the last call."""
@@ -129,6 +147,8 @@ class Progress(Listener):
         return self._bytes / max(time.monotonic() - self._started, 1e-9)
 
     def _done(self) -> str:
+        if self._is_compiling:
+            return COMPILING
         total = "" if self._total_rows is None else f" of {self._total_rows:,}"
         return f"{self._rows:,}{total} rows"
 

@@ -29,6 +29,7 @@ import numpy as np
 from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
+from batchmax.compilation import compiling
 from batchmax.kernels.cache import KernelCache
 from batchmax.kernels.float_mode import STANDARD, exchange
 
@@ -171,7 +172,15 @@ def _compile(function: Callable[..., Any], *, parallel: bool) -> Any:
     dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy")
     dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba offers no other way to name the folder
     dispatcher.compile = partial(_undisturbed, dispatcher.compile)
+    # What the cache has is not compiled.
+    dispatcher._compiler.compile = partial(_announced, dispatcher._compiler.compile)  # noqa: SLF001
     return dispatcher
+
+
+def _announced(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Compile, and say so to those who wait."""
+    with compiling():
+        return work(*arguments)
 
 
 def _undisturbed(work: Callable[..., Any], *arguments: Any) -> Any:
