@@ -108,7 +108,7 @@ def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
     return names, where
 
 
-def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str) -> None:
+def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str = ASKED) -> None:
     """Check that there is one name for each class; ``origin`` is where they are from, as :func:`find_classes` has it.
 
     Raises

@@ -194,7 +194,7 @@ def test_a_bad_row_is_shown(run, file):
         (["--values", "1", "--beta", "x"], "--beta: 'x' is not a number; write it like 0.5,1,-inf"),
         (
             ["--values", "1", "--beta", "1,0"],
-            "--beta: beta is 0; it must be above 0 and at most 1e+300",
+            "--beta: 0.0 is not an inverse temperature; give a number from 1e-300 to 1e+300",
         ),
         (
             ["--values", "1", "--beta", "1", "--temperature", "1"],
@@ -240,8 +240,8 @@ def test_bars(share, width, text):
 def test_a_bad_row_says_what_is_wrong_with_it(run):
     """The value of a label that is no class is shown, in the table and in JSON."""
     words = ["--values", "1,2", "--label", "10"]
-    assert "bad row: label 10 is not a class: there are 2, from 0" in run(*words)[1]
-    assert json.loads(run(*words, "--json")[1])["trouble"] == "label 10 is not a class: there are 2, from 0"
+    assert "bad row: label 10 is not a class: valid labels are 0 to 1" in run(*words)[1]
+    assert json.loads(run(*words, "--json")[1])["trouble"] == "label 10 is not a class: valid labels are 0 to 1"
     assert json.loads(run("--values", "1,2", "--label", "1", "--json")[1])["trouble"] is None
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from batchmax import errors
-from batchmax.errors import BadRowError, BatchmaxError, DataError, GateError, OutputError, UsageError
+from batchmax.errors import (
+    BadRowError,
+    BatchmaxError,
+    DataError,
+    GateError,
+    InputTypeError,
+    OutputError,
+    UsageError,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +37,8 @@ def test_the_line_is_where_what_and_remedy(parts, line):
     [
         (BatchmaxError, 1, Exception),
         (UsageError, 2, ValueError),
+        (InputTypeError, 2, UsageError),
+        (InputTypeError, 2, TypeError),
         (DataError, 1, BatchmaxError),
         (BadRowError, 1, DataError),
         (OutputError, 1, BatchmaxError),
@@ -45,7 +55,7 @@ def test_each_error_has_its_exit_code_and_base(kind, code, base):
 def test_the_drawn_tree_is_whole():
     """Every exception of the module is in the tree of its docstring, with its exit code beside it."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BatchmaxError)]
-    assert len(kinds) == 6
+    assert len(kinds) == 7
     for kind in kinds:
         (line,) = [line for line in (errors.__doc__ or "").splitlines() if f"{kind.__name__} " in line]
         assert line.endswith(f"exit {kind.exit_code}")

@@ -151,13 +151,13 @@ CASES = {
     "a bad label": (
         ["bad_label.parquet"],
         1,
-        "bad_label.parquet: row 3 (row group 0): label 17 is not a class: there are 4, from 0; "
+        "bad_label.parquet: row 3 (row group 0): label 17 is not a class: valid labels are 0 to 3; "
         "look: batchmax show bad_label.parquet --row 3; " + BAD_LOGITS,
     ),
     "labels from 1": (
         ["from_one.parquet"],
         1,
-        "from_one.parquet: row 3 (row group 0): label 4 is not a class: there are 4, from 0; "
+        "from_one.parquet: row 3 (row group 0): label 4 is not a class: valid labels are 0 to 3; "
         "if labels count from 1, name them: --classes 1,2,3,4; "
         "look: batchmax show from_one.parquet --row 3; " + BAD_LOGITS,
     ),
