@@ -109,20 +109,17 @@ def _score_sequences(batch: pa.RecordBatch, job: Job, first_row: int, whole: str
     pieces: list[pa.RecordBatch] = []
     policy = job.options.on_bad_row
     for chunk in from_columns(iter([batch]), job, TokenCut.of(job), (0, 0)):
-        assert chunk.tokens is not None  # noqa: S101 - these are of sequences
         matrix, labels, known = read_rows(chunk.batch, job, known=chunk.known)
         scores = score_rows(matrix, labels, known, job, first_row=row, tokens=chunk.tokens)
         ended = rows.add(chunk.tokens, scores)
         bad = scores.status <= LAST_BAD
-        missing = chunk.tokens.missing
-        if policy == "error" and missing.any() and not bad[: chunk.tokens.first_missing].any():
-            raise bad_row(f"row {row + int(np.argmax(missing)):,} of {whole}", "the logits are null", "", look)
+        if policy == "error" and (null := chunk.null_row(scores.status)) is not None:
+            raise bad_row(f"row {row + null:,} of {whole}", "the logits are null", "", look)
         if policy == "error" and bad.any():
             token = int(np.argmax(bad))
             at, place = chunk.tokens.row_of(token)
             where = f"row {row + at:,} of {whole}, token {place:,}"
-            raise bad_row(where, *describe_bad_row(chunk.row(token, job), 0, scores.status[token], job), look)
-        drop = policy == "drop" and bool((ended.status <= LAST_BAD).any())
-        pieces.append(ended.batch.filter(pa.array(ended.status > LAST_BAD)) if drop else ended.batch)
+            raise bad_row(where, *describe_bad_row(chunk.unit(token, job), 0, scores.status[token], job), look)
+        pieces.append(ended.batch.filter(pa.array(~ended.totals.is_bad)) if policy == "drop" else ended.batch)
         row += chunk.tokens.n_ended
     return pa.concat_batches(pieces) if pieces else pa.RecordBatch.from_pylist([], schema=job.schema)

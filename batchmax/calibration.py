@@ -30,9 +30,12 @@ from batchmax.losses import Rows, softmax_rows
 from batchmax.metrics import Counts, Judged
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import LAST_WITHOUT_LOSS, STATUS_NAMES, Status
-from batchmax.passes import open_rows, rows_of
+from batchmax.passes import open_rows, refuse_bytes, rows_of
 from batchmax.scored_input import written_by_score
+from batchmax.sequence_totals import SequenceTally
+from batchmax.summary import Tally
 from batchmax.text_files import TextFile
+from batchmax.token_chunks import TokenChunk
 
 Array = NDArray[Any]
 
@@ -62,8 +65,10 @@ class Calibration:
         By class, of the logits: then they become scale * z + bias, and the temperature is 1.
     nll_before, nll_after, ece_before, ece_after
         The mean loss in nats, and the expected calibration error, of the rows that were held out.
+    n_rows, bad_rows
+        All rows, and those without an answer.
     n_fit, n_holdout
-        Rows with a finite loss that were fitted to, and held out.
+        Rows with a finite loss that were fitted to, and held out; of sequences, tokens.
     infinite_losses
         Rows with an infinite loss, at any temperature: the label's class is masked. They are left out.
     at_bound
@@ -79,6 +84,7 @@ class Calibration:
     ece_before: float | None = None
     ece_after: float | None = None
     n_rows: int = 0
+    bad_rows: int = 0
     n_classes: int = 0
     n_fit: int = 0
     n_holdout: int = 0
@@ -133,7 +139,7 @@ def calibrate(
         ``temperature``, or ``vector``: a scale and a bias for each class, of up to ten thousand.
     holdout
         The share of the rows, from 0 to below 1, that is not fitted to but judged; by a hash of the row's number. With
-        0 all rows are both.
+        0 all rows are both. Of rows that are sequences, all tokens of a row go together.
     seed
         Of that hash.
     bins
@@ -171,7 +177,7 @@ def calibrate(
     )
     before = data.judged(bins)
     found.n_rows, found.n_fit, found.n_holdout = data.n_rows, data.n_fit, data.n_holdout
-    found.infinite_losses = data.infinite_losses
+    found.infinite_losses, found.bad_rows = data.infinite_losses, data.bad_rows
     if not data.n_fit:
         raise data.nothing_to_fit()
     found.warnings += data.doubts
@@ -233,6 +239,7 @@ class _Data:
             raise UsageError("there is nothing to calibrate to without labels", where="--label", remedy="name them")
         if options.beta != 1.0:
             raise UsageError("the temperature is what is looked for", where="--temperature", remedy="leave it out")
+        refuse_bytes(options)
         self._options = replace(options, outputs=("loss",), columns=())
         self._src = src
         self._progress = progress
@@ -257,10 +264,11 @@ class _Data:
         self.classes = None if job.classes is None else list(job.classes)
         self._first: Any = source
         self._holdout, self._seed = holdout, seed
-        self.n_rows = self.n_fit = self.n_holdout = self.infinite_losses = 0
+        self.n_rows = self.bad_rows = self.n_fit = self.n_holdout = self.infinite_losses = 0
         self._statuses = np.zeros(len(Status), np.int64)
-        fits = source.n_rows is not None and source.n_rows * (job.row_bytes + 16) <= options.memory_limit // SHARE
-        self._kept: list[tuple[Array, Array, Array, Array]] | None = [] if fits else None
+        # Given up when they take more than their share.
+        self._kept: list[tuple[Array, Array, Array, Array]] | None = []
+        self._room = options.memory_limit // SHARE
         self._is_kept = False
 
     def judged(self, bins: int, how: _Scaling | None = None) -> tuple[float | None, float | None]:
@@ -312,39 +320,40 @@ class _Data:
             return
         source = self._first or open_rows(self._src, self._options)
         self._first = None
-        first = 0
-        self.n_rows = self.n_fit = self.n_holdout = self.infinite_losses = 0
-        self._statuses[:] = 0
+        tally, sequences = Tally(), SequenceTally(shift=source.job.options.shift)
+        self.n_fit = self.n_holdout = self.infinite_losses = 0
         self.doubts = []
         for seen in rows_of(source, self._progress, self.doubts):
             assert seen.labels.indices is not None  # noqa: S101 - the label is a class
-            n = len(seen.matrix)
-            status = seen.scores.status
+            chunk, status, first = seen.chunk, seen.scores.status, tally.rows
+            numbers = first + np.arange(len(status))
+            tally.add(status)
+            if isinstance(chunk, TokenChunk):
+                numbers = first + chunk.tokens.places()[0]
+                tally.add_sequences(sequences.add(chunk.tokens, status).first(chunk.rows_done).status)
             good = (status == Status.OK) & np.isfinite(seen.scores.rows.nll)
-            self._statuses += np.bincount(status, minlength=len(Status))
             self.infinite_losses += int(np.count_nonzero((status > LAST_WITHOUT_LOSS) & ~good))
-            held = good & _held_out(first, n, self._seed, self._holdout)
+            held = good & _held_out(numbers, self._seed, self._holdout)
             one = (seen.matrix, seen.labels.indices, held, good & ~held)
-            self.n_rows, self.n_fit, self.n_holdout = (
-                self.n_rows + n,
-                self.n_fit + int(one[3].sum()),
-                self.n_holdout + int(held.sum()),
-            )
-            first += n
+            self.n_fit += int(one[3].sum())
+            self.n_holdout += int(held.sum())
+            self._room -= sum(array.nbytes for array in one)
+            if self._room < 0:
+                self._kept = None
             if self._kept is not None:
                 one = tuple(array.copy() for array in one)  # type: ignore[assignment]
                 self._kept.append(one)
             yield one
+        self.n_rows, self.bad_rows, self._statuses = tally.rows, tally.bad_rows, tally.statuses
         self._is_kept = self._kept is not None
 
 
-def _held_out(first: int, count: int, seed: int, share: float) -> Array:
-    """Return which of the rows from ``first`` on are held out: output r, for row r, of SplitMix64 is below the share.
+def _held_out(numbers: Array, seed: int, share: float) -> Array:
+    """Return which of some rows are held out: output r, for row r, of SplitMix64 is below the share.
 
     SplitMix64 (Steele et al. 2014) is seeded with its own output 0 for ``seed``; seeds would otherwise shift the rows.
     """
-    rows = np.arange(first, first + count, dtype=np.uint64)
-    bits = _split_mix(_split_mix(np.array([seed % 2**64], np.uint64), np.uint64(0)), rows)
+    bits = _split_mix(_split_mix(np.array([seed % 2**64], np.uint64), np.uint64(0)), numbers.astype(np.uint64))
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
 
 

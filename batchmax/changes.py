@@ -36,6 +36,9 @@ MOVED = pa.schema(
 )
 """What is kept of a row that moved; numbers count over all files of an input."""
 
+MOVED_TOKENS = pa.schema([*list(MOVED)[:2], pa.field("token", pa.int64()), *list(MOVED)[2:]])
+"""What is kept of a token that moved: its place in both rows too."""
+
 
 class Changes:
     """Counts over pairs.
@@ -50,7 +53,8 @@ class Changes:
     Attributes
     ----------
     pairs, bad, judged
-        How many pairs were looked at; of these, how many were bad on either side, and how many have a loss on both.
+        How many pairs of rows or tokens were looked at; of these, how many were bad on either side, and how many have a
+        loss on both.
     agreed
         How many pairs have one prediction.
     hits, losses
@@ -62,28 +66,31 @@ class Changes:
     divergence
         Sums of KL(a || b).
     other_labels, first_other
-        Pairs whose labels are not the same, and the numbers of the first one's rows.
+        Pairs whose labels are not the same, and the numbers of the first one's rows, and its place in them if it is one
+        of tokens.
     """
 
     def __init__(self, a: Job, b: Job, worst: int) -> None:
         labels = [job.label for job in (a, b) if job.label is not None]
         self.pairs = self.bad = self.judged = self.agreed = self.right_to_wrong = self.wrong_to_right = 0
         self.other_labels = 0
-        self.first_other: tuple[int, int] | None = None
+        self.first_other: tuple[int, int, int | None] | None = None
         self.hits = [0, 0]
         self.losses = (np.zeros(3), np.zeros(3))
         self.differences = Differences()
         self.divergence = np.zeros(3)
         self.has_labels = bool(labels)
+        self.of_tokens = a.nesting is not None
         self.has_classes = bool(labels) and labels[0].kind != "distribution"
         self._betas = a.options.beta, b.options.beta
         self._both_labelled = len(labels) == 2
-        self._largest = Largest(worst, MOVED, a.options.memory_limit // 4) if worst else None
+        self._schema = MOVED if a.nesting is None else MOVED_TOKENS
+        self._largest = Largest(worst, self._schema, a.options.memory_limit // 4) if worst else None
 
     @property
     def moved(self) -> pa.Table:
         """The rows that moved, the farthest first: by the change of their loss, without labels by divergence."""
-        return MOVED.empty_table() if self._largest is None else self._largest.table
+        return self._schema.empty_table() if self._largest is None else self._largest.table
 
     def add(self, a: Side, b: Side) -> None:
         """Count some pairs."""
@@ -132,7 +139,8 @@ class Changes:
             return
         if self.first_other is None:
             row = int(np.argmax(differ))
-            self.first_other = int(a.numbers[row]), int(b.numbers[row])
+            place = None if a.places is None else int(a.places[row])
+            self.first_other = int(a.numbers[row]), int(b.numbers[row]), place
         self.other_labels += int(np.count_nonzero(differ))
 
     def _count_hits(self, a: Array, b: Array) -> None:
@@ -147,10 +155,11 @@ class Changes:
         labels = b.labels if a.labels is None else a.labels
 
         def columns(rows: Array) -> list[pa.Array]:
-            arrays = (a.numbers, b.numbers, labels, a.pred, b.pred, loss_a, loss_b, kl)
+            places = () if a.places is None else (a.places,)
+            arrays = (a.numbers, b.numbers, *places, labels, a.pred, b.pred, loss_a, loss_b, kl)
             return [
                 pa.nulls(len(rows), field.type) if array is None else pa.array(array[rows], field.type)
-                for array, field in zip(arrays, MOVED, strict=True)
+                for array, field in zip(arrays, self._schema, strict=True)
             ]
 
         self._largest.add(np.where(moved > 0.0, moved, np.nan), columns)

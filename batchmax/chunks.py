@@ -7,18 +7,19 @@ because it shows in the bytes of the output.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.arrow import column_array
 from batchmax.job import Job
 from batchmax.parquet import CopiedColumns
-from batchmax.sequences import Tokens
 
 MOST_ROW_GROUP_BYTES = 64 << 20
 """Probabilities of a row group of the output, unless its rows are asked for."""
@@ -45,13 +46,21 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
-    """A batch of rows: where they are from, and whether a row group of the output ends with them.
+class Chunk(ABC):
+    """Units of computation in order: rows (:class:`RowChunk`), or the tokens of sequences (``TokenChunk``).
 
-    ``logits`` is a read-only (n_rows, n_classes) matrix where the logits were read as one; then they are not in the
-    batch. ``copied`` is what the output may have from the input's row group as it is; columns in it need not be in the
-    batch either. Of sequences, each row here is a token, ``tokens`` are the rows that these are of, and ``known`` what
-    is known of their statuses.
+    Attributes
+    ----------
+    batch
+        The columns of the units, one value for each unit.
+    origin
+        Where the first row of the chunk is from.
+    ends_group
+        Whether a row group of the output ends with the chunk.
+    logits
+        A read-only (n_units, n_classes) matrix where the logits were read as one; then they are not in the batch.
+    copied
+        What the output may have from the input's row group as it is. Columns in it need not be in the batch.
     """
 
     batch: pa.RecordBatch
@@ -59,55 +68,107 @@ class Chunk:
     ends_group: bool = False
     logits: NDArray[Any] | None = None
     copied: CopiedColumns | None = None
-    tokens: Tokens | None = None
-    known: NDArray[np.uint8] | None = None
+
+    @property
+    @abstractmethod
+    def known(self) -> NDArray[np.uint8] | None:
+        """The status of each unit as far as it is known from the structure of the input; None for nothing."""
+
+    @property
+    @abstractmethod
+    def n_rows(self) -> int:
+        """How many rows are in this chunk, some of them perhaps in part."""
+
+    @property
+    @abstractmethod
+    def rows_done(self) -> int:
+        """How many rows end in this chunk."""
+
+    @abstractmethod
+    def rows_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the file that units belong to."""
+
+    @abstractmethod
+    def place(self, unit: int) -> str:
+        """Return where a unit is, in words."""
+
+    @abstractmethod
+    def values(self, name: str) -> pa.Array:
+        """Return a column with one value for each unit, that of its row where the column is one of rows."""
+
+    @abstractmethod
+    def take(self, units: NDArray[np.int64], names: Sequence[str]) -> pa.RecordBatch:
+        """Return columns that were read for some units."""
+
+    @abstractmethod
+    def with_columns(self, add: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Self:
+        """Return the chunk with columns added that have one value for each row."""
+
+    @abstractmethod
+    def split(self, rows: int) -> tuple[Self, Self]:
+        """Return the first rows of the chunk, all of which must end in it, and the rest."""
+
+    def unit(self, unit: int, job: Job) -> pa.RecordBatch:
+        """Return one unit as a batch with its logits in a column, however they were read."""
+        batch = self.batch.slice(unit, 1)
+        if self.logits is None:
+            return batch
+        logits = pa.array([self.logits[unit]], pa.list_(pa.from_numpy_dtype(self.logits.dtype)))
+        return batch.append_column(job.logits.names[0], logits)
+
+
+@dataclass(frozen=True, eq=False)
+class RowChunk(Chunk):
+    """Rows that follow one another in a file."""
+
+    @property
+    def known(self) -> None:
+        """Nothing is known of rows beforehand."""
+        return
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows."""
+        return int(self.batch.num_rows)
 
     @property
     def rows_done(self) -> int:
-        """How many rows end here."""
-        return self.batch.num_rows if self.tokens is None else self.tokens.n_ended
+        """The number of rows."""
+        return int(self.batch.num_rows)
 
-    def locate(self, row: int) -> tuple[str, int, int | None]:
-        """Return the file, the row in the file, and the row group of a row of this chunk; for a token its row."""
-        if self.tokens is not None:
-            row, _ = self.tokens.row_of(row)
-        return self.origin.file, self.origin.first_row + row, self.origin.row_group
+    def rows_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the file."""
+        return self.origin.first_row + units
 
-    def place(self, row: int) -> str:
-        """Return where a row of this chunk is, in words."""
-        if self.tokens is None:
-            return self.origin.place(row)
-        row, token = self.tokens.row_of(row)
-        return self.origin.place(row, f", token {token:,}")
+    def place(self, unit: int) -> str:
+        """Return where a row is, in words."""
+        return self.origin.place(unit)
 
-    def slice(self, start: int, rows: int, *, ends_group: bool) -> Chunk:
-        """Return some rows of the chunk."""
+    def values(self, name: str) -> pa.Array:
+        """Return a column."""
+        return column_array(self.batch, name)
+
+    def take(self, units: NDArray[np.int64], names: Sequence[str]) -> pa.RecordBatch:
+        """Return columns of some rows."""
+        return self.batch.select(list(names)).take(pa.array(units))
+
+    def with_columns(self, add: Callable[[pa.RecordBatch], pa.RecordBatch]) -> RowChunk:
+        """Return the chunk with columns added."""
+        return replace(self, batch=add(self.batch))
+
+    def slice(self, start: int, rows: int, *, ends_group: bool) -> RowChunk:
+        """Return some rows that follow one another."""
         origin = replace(self.origin, first_row=self.origin.first_row + start)
         logits = None if self.logits is None else self.logits[start : start + rows]
-        return Chunk(self.batch.slice(start, rows), origin, ends_group, logits, self.copied)
+        return replace(self, batch=self.batch.slice(start, rows), origin=origin, ends_group=ends_group, logits=logits)
 
-    def split(self, rows: int) -> tuple[Chunk, Chunk]:
-        """Return the first rows of the chunk, which all end there, and what follows them."""
-        n_rows, tokens = self.batch.num_rows, self.tokens
-        if tokens is None:
-            return self.slice(0, rows, ends_group=False), self.slice(rows, n_rows - rows, ends_group=self.ends_group)
-        at = int(tokens.lengths[:rows].sum())
-        head, tail = self.slice(0, at, ends_group=False), self.slice(at, n_rows - at, ends_group=self.ends_group)
-        mine, theirs = tokens.split(rows)
-        origin = replace(self.origin, first_row=self.origin.first_row + rows)
-        known = (None, None) if self.known is None else (self.known[:at], self.known[at:])
-        return (
-            replace(head, origin=self.origin, tokens=mine, known=known[0]),
-            replace(tail, origin=origin, tokens=theirs, known=known[1]),
-        )
+    def split(self, rows: int) -> tuple[RowChunk, RowChunk]:
+        """Return the first rows, and the rest."""
+        left = self.batch.num_rows - rows
+        return self.slice(0, rows, ends_group=False), self.slice(rows, left, ends_group=self.ends_group)
 
-    def row(self, row: int, job: Job) -> pa.RecordBatch:
-        """Return one row, its logits in a column whichever way they were read."""
-        batch = self.batch.slice(row, 1)
-        if self.logits is None:
-            return batch
-        logits = pa.array([self.logits[row]], pa.list_(pa.from_numpy_dtype(self.logits.dtype)))
-        return batch.append_column(job.logits.names[0], logits)
+
+C = TypeVar("C", bound=Chunk)
 
 
 class Part(Protocol):
@@ -188,10 +249,10 @@ def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
     return Cut(job, group, _equal_pieces(group, piece), max(0, stored_bytes - job.row_bytes))
 
 
-def regroup(chunks: Iterable[Chunk], group: int, piece: int) -> Iterator[Chunk]:
+def regroup(chunks: Iterable[RowChunk], group: int, piece: int) -> Iterator[RowChunk]:
     """Cut chunks so that none has more rows than a piece, and that a group ends after so many rows and at the end."""
     have = 0
-    last: Chunk | None = None
+    last: RowChunk | None = None
     for chunk in chunks:
         start = 0
         while start < chunk.batch.num_rows:
@@ -205,8 +266,8 @@ def regroup(chunks: Iterable[Chunk], group: int, piece: int) -> Iterator[Chunk]:
         yield replace(last, ends_group=True)
 
 
-def limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
-    """Return the chunks of the first ``limit`` rows; of all for None."""
+def limited(chunks: Iterator[C], limit: int | None) -> Iterator[C]:
+    """Return the chunks of the first ``limit`` rows, whole sequences where chunks are of tokens; of all for None."""
     if limit is None:
         yield from chunks
         return
@@ -216,17 +277,18 @@ def limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
         limit -= chunk.rows_done
 
 
-def skipped(runs: Iterable[tuple[int, Iterator[Chunk]]], skip: int) -> Iterator[Chunk]:
+def skipped(runs: Iterable[tuple[int, Iterator[C]]], skip: int) -> Iterator[C]:
     """Return the chunks of runs of rows without the first ``skip`` rows; a run that is left out is not read at all."""
     for rows, chunks in runs:
         if skip >= rows > 0:
             skip -= rows
             continue
         for chunk in chunks:
-            have = chunk.batch.num_rows
-            if skip < have:
-                yield chunk if not skip else chunk.slice(skip, have - skip, ends_group=chunk.ends_group)
-            skip = max(0, skip - have)
+            if skip >= chunk.n_rows > 0:
+                skip -= chunk.rows_done
+            else:
+                yield chunk.split(skip)[1] if skip else chunk
+                skip = 0
 
 
 def _equal_pieces(rows: int, most: int) -> int:

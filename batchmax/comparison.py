@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
 from batchmax import __version__
@@ -25,8 +26,8 @@ from batchmax.keys import check_key, comparable_type, values_at
 from batchmax.loop import PROGRAM_BYTES, Progress
 from batchmax.option_values import check_type
 from batchmax.options import InputKind, ScoreOptions, resolve_options
-from batchmax.pairing import Pairs, Source, name_of
-from batchmax.passes import OWN_PREFIX, open_rows
+from batchmax.pairing import Pairs, SequencePairs, Source, name_of
+from batchmax.passes import OWN_PREFIX, open_rows, refuse_bytes
 from batchmax.threads import use_threads
 
 READING_SHARE = 0.75
@@ -62,7 +63,7 @@ def compare(
         says what is written is not used.
     key
         The column whose values tell which rows belong together: integers, texts or times, none twice. None: the first
-        row with the first, and so on.
+        row with the first, and so on. Of rows that are sequences, the first token is compared with the first.
     labels_from
         Whose labels are the ones to judge by, where both have some. None: they must be the same.
     logits_b, input_b, label_b
@@ -79,8 +80,9 @@ def compare(
     UsageError
         An option or a column that cannot be, other classes in a and b, or more rows to keep than there is memory for.
     DataError
-        An input that cannot be read, other numbers of rows, a key that is there twice, or labels that are not the same;
-        a bad row under the policy ``error``. Under the others a pair with a bad row is left out and counted.
+        An input that cannot be read, other numbers of rows, or of tokens in a row, without a key; a key that is there
+        twice, or labels that are not the same; a bad row under the policy ``error``. Under the others a pair with a bad
+        row is left out and counted.
     GateError
         The condition is true.
 
@@ -139,6 +141,9 @@ def compare(
         version=__version__,
     )
     found.count(changes)
+    if pairs.sequences is not None:
+        found.count_sequences(pairs.sequences)
+        _check_lengths(pairs.sequences, found, of_a, of_b)
     found.moved = _moved(changes.moved, of_a, of_b, key)
     found.seconds = round(time.monotonic() - started, 3)
     both = zip(("a", "b"), pairs.warnings, strict=True)
@@ -153,6 +158,7 @@ def compare(
 
 def _reading(options: ScoreOptions, key: str | None) -> ScoreOptions:
     """Return options that read what is compared, and nothing else."""
+    refuse_bytes(options)
     for name, value in (("--class-weights", options.class_weights), ("--label-smoothing", options.label_smoothing)):
         if value:
             raise UsageError("losses are compared as plain cross-entropy", where=name, remedy="leave it out")
@@ -211,6 +217,13 @@ def _open(src: Any, options: ScoreOptions) -> Source:
 def _check_agreement(a: Source, b: Source, key: str | None) -> None:
     """Check that the classes are the same, that labels are of one kind, and that both fit into the memory."""
     names = name_of(a), name_of(b)
+    if (a.job.nesting is None) != (b.job.nesting is None):
+        nested = names[a.job.nesting is None]
+        raise UsageError(
+            f"the rows of {nested} are sequences, and those of the other input are not",
+            where="--logits",
+            remedy="compare sequences with sequences",
+        )
     if a.job.n_classes != b.job.n_classes:
         raise UsageError(
             f"{b.job.n_classes:,} classes, but {a.job.n_classes:,} in {names[0]}",
@@ -253,12 +266,44 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
         )
 
 
+def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source) -> None:
+    """Say, or refuse if places pair rows, that sequences have other numbers of tokens in b.
+
+    Raises
+    ------
+    DataError
+        Rows are paired by their places, and a sequence is longer on one side.
+    """
+    uneven = np.flatnonzero(pairs.is_uneven)
+    if not len(uneven):
+        return
+    at = uneven[0]
+    (file_a, row_a), (file_b, row_b) = (
+        place(source, rows[at]) for source, rows in zip((a, b), pairs.rows, strict=True)
+    )
+    in_a, in_b = (int(lengths[at]) for lengths in pairs.lengths)
+    what = f"{in_a:,} token{'s' * (in_a != 1)}, and {in_b:,} in {file_b} (row {row_b:,})"
+    if found.key is None:
+        raise DataError(
+            f"row {row_a:,} has {what}",
+            where=file_a,
+            remedy="pair rows by a column that tells them apart: --key COLUMN",
+        )
+    found.warnings.append(
+        f"{len(uneven):,} sequences have another number of tokens in b, and what only one side has is left out; the "
+        f"first is row {row_a:,} of {file_a}: {what}"
+    )
+
+
 def _other_labels(changes: Changes, a: Source, b: Source) -> DataError:
     assert changes.first_other is not None  # noqa: S101 - who calls has looked
-    (file_a, row_a), (file_b, row_b) = (place(*pair) for pair in zip((a, b), changes.first_other, strict=True))
-    count = f"{changes.other_labels:,} of {changes.judged:,} rows have" if changes.other_labels > 1 else "a row has"
+    *numbers, token = changes.first_other
+    (file_a, row_a), (file_b, row_b) = (place(*pair) for pair in zip((a, b), numbers, strict=True))
+    unit, at = ("row", "") if token is None else ("token", f", token {token:,}")
+    many = changes.other_labels > 1
+    count = f"{changes.other_labels:,} of {changes.judged:,} {unit}s have" if many else f"a {unit} has"
     return DataError(
-        f"{count} another label than in {file_b}, the first row {row_a:,} (there row {row_b:,})",
+        f"{count} another label than in {file_b}, the first row {row_a:,}{at} (there row {row_b:,})",
         where=file_a,
         remedy="pair rows by a column that tells them apart: --key COLUMN; or judge both by one: --labels-from a",
     )
@@ -287,5 +332,6 @@ def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list
         for name in ("label", "pred_a", "pred_b"):
             if classes is not None and row[name] is not None:
                 row[name] = classes[row[name]]
-        found.append({"file": file, "row": at, "file_b": file_b, "row_b": at_b, "key": keys.get(a), **row})
+        token = {"token": row.pop("token")} if "token" in row else {}
+        found.append({"file": file, "row": at, "file_b": file_b, "row_b": at_b, **token, "key": keys.get(a), **row})
     return found

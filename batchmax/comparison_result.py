@@ -12,10 +12,16 @@ import shlex
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+import numpy as np
+
 from batchmax.changes import Changes
 from batchmax.errors import GateError
 from batchmax.gates import NO_LABELS, Figure, Gate, figure
 from batchmax.paired import mcnemar
+from batchmax.pairing import SequencePairs
+
+OF_TOKENS = ("tokens_only_a", "tokens_only_b")
+"""Figures that there are only where rows are sequences."""
 
 INTERVAL = "95 %, normal approximation, paired"
 """What ``mean_loss_change_low`` and ``…_high`` are."""
@@ -32,9 +38,13 @@ class Comparison:
     unified_a, unified_b
         The columns that are not the same in all files, as in the summary of ``score``.
     n_rows, only_a, only_b, bad_rows
-        Pairs that were looked at, rows without a partner, and pairs of which either row is bad: these are left out.
-    n_judged
-        Pairs that have a loss on both sides. The figures of losses and accuracy are of these.
+        Pairs that were looked at, rows without a partner, and pairs of which either row is bad: these are left out. Of
+        sequences, tokens that are not bad count even if another token of their row is.
+    n_compared, n_judged
+        Pairs of rows, or of the tokens of sequences, of which neither is bad, and which have a loss on both sides.
+        Agreement and divergence are of the first, losses and accuracy of the second.
+    tokens_only_a, tokens_only_b
+        Where rows are sequences, and None otherwise: tokens that one sequence of a pair has more than the other.
     mean_loss_a, mean_loss_b, mean_loss_change
         Plain cross-entropy in nats; the change is b's less a's.
     mean_loss_change_low, mean_loss_change_high, interval
@@ -62,7 +72,10 @@ class Comparison:
     only_a: int = 0
     only_b: int = 0
     bad_rows: int = 0
+    n_compared: int = 0
     n_judged: int = 0
+    tokens_only_a: int | None = None
+    tokens_only_b: int | None = None
     n_classes: int = 0
     mean_loss_a: float | None = None
     mean_loss_b: float | None = None
@@ -91,7 +104,7 @@ class Comparison:
     def count(self, changes: Changes) -> None:
         """Take over what was counted."""
         self.n_rows, self.bad_rows, self.n_judged = changes.pairs, changes.bad, changes.judged
-        compared = changes.pairs - changes.bad
+        compared = self.n_compared = changes.pairs - changes.bad
         self.infinite_kl = int(changes.divergence[2])
         if compared:
             self.agreement = changes.agreed / compared
@@ -111,6 +124,12 @@ class Comparison:
                 "a does not: the mean KL is that of the others"
             )
 
+    def count_sequences(self, pairs: SequencePairs) -> None:
+        """Take over what was counted of sequences, where the pairs were those of tokens."""
+        self.n_rows, self.bad_rows = len(pairs.is_bad), int(np.count_nonzero(pairs.is_bad))
+        more = np.where(pairs.is_uneven, pairs.lengths[0] - pairs.lengths[1], 0)
+        self.tokens_only_a, self.tokens_only_b = int(more[more > 0].sum()), int(-more[more < 0].sum())
+
     def _count_losses(self, changes: Changes) -> None:
         self.infinite_losses_a, self.infinite_losses_b = (int(sums[2]) for sums in changes.losses)
         means = [
@@ -127,7 +146,8 @@ class Comparison:
             )
         for name, infinite in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b)):
             if infinite:
-                self.warnings.append(f"{infinite:,} rows have an infinite loss in {name}, so there is no mean")
+                unit = "tokens" if changes.of_tokens else "rows"
+                self.warnings.append(f"{infinite:,} {unit} have an infinite loss in {name}, so there is no mean")
 
     def judge(self, gate: Gate) -> None:
         """Raise if a condition is true.
@@ -136,7 +156,13 @@ class Comparison:
         ------
         GateError
             Naming the figures in it.
+        UsageError
+            It names a figure of sequences, and the rows are not sequences.
         """
+        for name in gate.names:
+            if name in OF_TOKENS and self.tokens_only_a is None:
+                what = f"{name} is a figure of sequences, and the rows are not sequences"
+                raise gate.unknown(name, what, "leave it out")
         if reason := gate.failure(self.figures()):
             words = [(self.files_a or ["A"])[0], (self.files_b or ["B"])[0]]
             words += [] if self.key is None else ["--key", self.key]
@@ -149,8 +175,11 @@ class Comparison:
     def figures(self) -> dict[str, Figure]:
         """Return the figures that a condition may name."""
         no_pairs = "" if self.n_rows else "there are no pairs of rows"
-        compared = self.n_rows - self.bad_rows
-        not_compared = no_pairs or ("" if compared else f"all {self.n_rows:,} pairs have a bad row")
+        compared = self.n_compared
+        all_bad = f"all {self.n_rows:,} pairs have a bad row"
+        if self.tokens_only_a is not None:
+            all_bad = "all pairs of tokens have a bad one" if self.bad_rows else "there are no pairs of tokens"
+        not_compared = no_pairs or ("" if compared else all_bad)
         no_loss = "" if self.n_judged else not_compared or "no pair has a loss on both sides"
         if self.infinite_losses_a is None:
             no_loss = NO_LABELS
@@ -164,6 +193,7 @@ class Comparison:
         losses = {f"mean_loss_{side}": (no_loss, infinite[place]) for place, side in enumerate("ab")}
         reasons: dict[str, tuple[str, ...]] = {
             **dict.fromkeys(("only_a", "only_b"), ("",)),
+            **dict.fromkeys(OF_TOKENS, (no_pairs,)),
             "bad_rows": (no_pairs,),
             **losses,
             "mean_loss_change": (no_loss, *infinite),

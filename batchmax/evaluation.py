@@ -10,23 +10,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from batchmax import __version__
 from batchmax.arrow import column_array, column_types
 from batchmax.errors import GateError, UsageError
 from batchmax.gates import NO_ROWS, Figure, Gate, figure, infinite_losses, without_loss
 from batchmax.groups import Groups
+from batchmax.job import check_token_figures
 from batchmax.judging import Judging
 from batchmax.loop import Progress, tell_of
 from batchmax.metric_tables import SCHEMA, metric_rows
 from batchmax.metrics import CONFIDENCE_BINS, LOSS_BINS, Counts, Judged
 from batchmax.option_values import names_of
 from batchmax.options import IfExists, ScoreOptions, resolve_options
-from batchmax.outputs import STATUS_NAMES
 from batchmax.passes import Seen, rows_of
-from batchmax.summary import Tally
+from batchmax.sequence_totals import SequenceTally, text_bytes
+from batchmax.summary import OF_TOKENS, Tally, named_counts, without_text
 from batchmax.table_files import table_output, table_sink
+from batchmax.token_chunks import TokenChunk
 
 MOST_BINS = 1000
 MOST_LISTED = 10_000
@@ -43,6 +47,10 @@ class Evaluation:
         All rows, those without a label or an answer too; every other figure is over those that have both, and
         weighted where there are weights, as scikit-learn does with ``sample_weight``: then supports, the confusion
         matrix and the rows of bins are sums of weights. Statuses, histograms and the rows of slices are counts.
+    n_tokens, bits_per_token, bits_per_byte, token_status_counts
+        Where rows are sequences, and None otherwise: the tokens that have a loss, the losses in bits, and how many
+        tokens have each status. Then every figure is over tokens, but ``n_rows``, ``bad_rows``, ``bad_rate`` and
+        ``status_counts``, as in a :class:`batchmax.summary.ScoreSummary`. ``bits_per_byte`` needs ``bytes``.
     mean_loss, log_likelihood, perplexity
         Of the cross-entropy in nats: its mean, minus its sum, and exp of the mean.
     top_k_accuracy
@@ -62,7 +70,7 @@ class Evaluation:
         Rows by label and predicted class; None for more than a thousand classes.
     slices
         By column: the figures of the rows of each value, the largest group first; none where there are more than ten
-        thousand, which only ``out`` takes.
+        thousand, which only ``out`` takes. Of sequences, ``n_tokens`` is over how many tokens they are.
     losses, confidences
         Histograms: of the loss by tenths of a nat, the last for all above; of the confidence of right and wrong rows.
 
@@ -91,6 +99,10 @@ class Evaluation:
     bad_rate: float | None = None
     infinite_losses: int = 0
     status_counts: dict[str, int] = field(default_factory=dict)
+    n_tokens: int | None = None
+    bits_per_token: float | None = None
+    bits_per_byte: float | None = None
+    token_status_counts: dict[str, int] | None = None
     files: list[str] = field(default_factory=list)
     unified: list[dict[str, Any]] = field(default_factory=list)
     bytes_read: int = 0
@@ -101,15 +113,20 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything under the names that it has in JSON."""
-        return dict(vars(self))
+        values = dict(vars(self))
+        return values if self.token_status_counts is not None else {k: values[k] for k in values if k not in OF_TOKENS}
 
     def figures(self) -> dict[str, Figure]:
         """Return the figures that a condition may name; ``top_k_accuracy`` is that of the largest k."""
         no_rows = "" if self.n_rows else NO_ROWS
-        no_loss = without_loss(self.status_counts)
+        tokens = self.token_status_counts
+        of, counts = ("row", self.status_counts) if tokens is None else ("token", tokens)
+        no_loss = without_loss(counts, of)
         # Every labelled row has a Brier score, so that none is left only where no row counts.
         no_weight = "the weights of the rows sum to 0, or are too large" if self.brier is None else ""
-        infinite = infinite_losses(self.infinite_losses)
+        infinite = infinite_losses(self.infinite_losses, of)
+        no_tokens = "the rows are not sequences" if tokens is None else ""
+        no_bytes = without_text(self.status_counts) if self.bits_per_byte is None else ""
         no_classes = "" if self.per_class else "labels are distributions, which have no class"
         too_large = "exp of the mean loss is too large" if self.perplexity is None else ""
         largest = max(self.top_k_accuracy, key=int, default=None)
@@ -124,6 +141,9 @@ class Evaluation:
             "bad_rows": figure(self.bad_rows, no_rows),
             "bad_rate": figure(self.bad_rate, no_rows),
             "infinite_losses": figure(self.infinite_losses, no_loss, no_weight),
+            "n_tokens": figure(self.n_tokens, no_tokens),
+            "bits_per_token": figure(self.bits_per_token, no_tokens, no_loss, infinite),
+            "bits_per_byte": figure(self.bits_per_byte, no_tokens, no_loss, infinite, no_bytes),
             "brier": figure(self.brier, no_loss, no_weight),
             "ece": figure(self.ece, no_loss, no_weight, no_classes),
             "mce": figure(self.mce, no_loss, no_weight, no_classes),
@@ -233,9 +253,11 @@ class _Evaluating:
         self._counts = Counts(job.n_classes, _top_k(top_k, job.n_classes), bins)
         types = column_types(self._source.schema)
         memory = options.memory_limit // max(1, len(columns))
-        self._groups = [Groups(name, types[name], bins, memory) for name in columns]
+        nested, text = job.nesting is not None, options.bytes is not None
+        self._groups = [Groups(name, types[name], bins, memory, nested=nested, has_text=text) for name in columns]
         self._tally = Tally()
         self._doubts: list[str] = []
+        self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
         self._writes = False
 
     @property
@@ -259,6 +281,8 @@ class _Evaluating:
         if gate is not None and "top_k_accuracy" in gate.names and not self._counts.top_k:
             what = f"no top-k accuracy is computed for {self._counts.n_classes} classes"
             raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
+        if gate is not None:
+            check_token_figures(gate, self._source.job.options, self._source.job.nesting, OF_TOKENS)
         self._writes = write is not None
         tell_of(self._source, self._progress)
         if len(self._groups) == 1:
@@ -279,10 +303,26 @@ class _Evaluating:
         return found
 
     def _count(self, seen: Seen, some: Judged) -> None:
-        self._tally.add(seen.scores.status)
+        chunk, status = seen.chunk, seen.scores.status
         self._counts.add(some)
+        if isinstance(chunk, TokenChunk):
+            self._count_sequences(chunk, status, some)
+            return
+        self._tally.add(status)
         for group in self._groups:
-            group.add(column_array(seen.chunk.batch, group.name), some)
+            group.add(chunk.values(group.name), some)
+
+    def _count_sequences(self, chunk: TokenChunk, status: NDArray[np.uint8], some: Judged) -> None:
+        nll, tokens, name = some.rows.nll, chunk.tokens, self._source.job.options.bytes
+        self._tally.add(status, nll, nll)
+        ended = self._sequences.add(tokens, status, (nll,)).first(tokens.n_ended)
+        self._tally.add_sequences(ended.status)
+        n_bytes = np.zeros(len(ended.status), np.int64)
+        if name is not None:
+            n_bytes = text_bytes(chunk, name, ended)
+            self._tally.add_text(n_bytes, ended.sums[0], ended.is_scored)
+        for group in self._groups:
+            group.add_sequences(column_array(tokens.rows, group.name), some, tokens.lengths, ended, n_bytes)
 
     def _found(self) -> Evaluation:
         source, job, tally = self._source, self._source.job, self._tally
@@ -293,13 +333,16 @@ class _Evaluating:
             bad_rows=tally.bad_rows,
             bad_rate=tally.bad_rows / tally.rows if tally.rows else None,
             infinite_losses=self._counts.infinite_losses,
-            status_counts={name: int(count) for name, count in zip(STATUS_NAMES, tally.statuses, strict=True) if count},
+            status_counts=named_counts(tally.row_statuses),
             files=[file.path for file in source.files],
             bytes_read=source.size or 0,
             seconds=round(time.monotonic() - self._started, 3),
             unified=list(source.unified),
             notes=list(job.notes),
         )
+        if job.nesting is not None:
+            found.n_tokens, found.token_status_counts = tally.judged, named_counts(tally.statuses)
+            found.bits_per_token, found.bits_per_byte = tally.bits()
         counts = self._counts
         for name, value in counts.figures().items():
             setattr(found, name, value)
@@ -320,7 +363,7 @@ class _Evaluating:
                 where = "they are in the table" if self._writes else "for a table of them: -o groups.parquet"
                 found.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
         if found.infinite_losses:
-            rows = f"{found.infinite_losses:,} rows have an infinite loss"
+            rows = f"{found.infinite_losses:,} {'rows' if job.nesting is None else 'tokens'} have an infinite loss"
             found.warnings.append(f"{rows}: their label's logit is -inf; so there is no mean loss")
         found.warnings[:0] = self._doubts
         for warning in found.warnings:

@@ -6,6 +6,7 @@ by remembering a hash of each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -19,6 +20,7 @@ from batchmax.arrow import plain_array, plain_type
 from batchmax.errors import DataError, UsageError
 from batchmax.kernels.tallies import BINS, FIGURES, ROWS
 from batchmax.metrics import Judged, calibration_errors, finite, group_figures
+from batchmax.sequence_totals import SequenceTotals
 
 Array = NDArray[Any]
 
@@ -31,8 +33,7 @@ SHARE = 3
 """The part of the memory that groups may take is one in so many; as much again may go to hashes."""
 NAN = float("nan")
 
-FIELDS = (
-    pa.field("n_rows", pa.int64()),
+FIGURE_FIELDS = (
     pa.field("mean_loss", pa.float64()),
     pa.field("perplexity", pa.float64()),
     pa.field("accuracy", pa.float64()),
@@ -40,6 +41,13 @@ FIELDS = (
     pa.field("ece", pa.float64()),
 )
 """The figures of a group, in the order that tables have them."""
+N_ROWS, N_TOKENS = pa.field("n_rows", pa.int64()), pa.field("n_tokens", pa.int64())
+BITS_PER_BYTE = pa.field("bits_per_byte", pa.float64())
+"""What is counted of a group; the last two of sequences alone."""
+
+SEQUENCES, TOKENS, BYTES, TEXT_NLL, OF_SEQUENCES = 0, 1, 2, 3, 4
+"""Places in the sums of a group of sequences: how many there are, how many tokens have a loss, and of the sequences
+that have a loss as a whole the bytes of text and the losses."""
 
 AS_INTEGERS = (
     (pa.types.is_timestamp, pa.int64()),
@@ -61,6 +69,11 @@ class Groups:
         Of confidence, for the calibration error of each group.
     memory
         Bytes that the job may use.
+    nested
+        Whether rows are sequences. Then figures are of tokens, ``n_rows`` counts sequences, and ``n_tokens`` the tokens
+        with a loss, over which the figures are.
+    has_text
+        Whether the bytes of text of sequences are known, for ``bits_per_byte``.
 
     Attributes
     ----------
@@ -77,36 +90,81 @@ class Groups:
         The column holds no plain values.
     """
 
-    def __init__(self, name: str, kind: pa.DataType, n_bins: int, memory: int) -> None:
+    def __init__(
+        self, name: str, kind: pa.DataType, n_bins: int, memory: int, *, nested: bool = False, has_text: bool = False
+    ) -> None:
         plain = plain_type(kind)
         if pa.types.is_nested(plain) or pa.types.is_interval(plain):
             raise UsageError(f"column {name!r} holds {kind}", where="--by", remedy="name one of plain values")
         self.name = name
         self._kind = _grouped_type(plain)
         self._key_kind = next((key for is_kind, key in AS_INTEGERS if is_kind(plain)), self._kind)
-        self.schema = pa.schema([pa.field(name, self._kind), *FIELDS])
+        self._fields = (
+            N_ROWS,
+            *((N_TOKENS,) if nested else ()),
+            *FIGURE_FIELDS,
+            *((BITS_PER_BYTE,) if has_text else ()),
+        )
+        self.schema = pa.schema([pa.field(name, self._kind), *self._fields])
         self.given = 0
         self.give: Callable[[pa.RecordBatch], None] | None = None
         width = BINS + 3 * n_bins
-        self._most = max(1, memory // SHARE // (8 * width + VALUE_BYTES))
+        n_counts = OF_SEQUENCES if nested else 0
+        self._most = max(1, memory // SHARE // (8 * (width + n_counts) + VALUE_BYTES))
         self._most_hashes = memory // SHARE // HASH_BYTES
         self._numbers: dict[Any, int] = {}
         # Room for all: what is not used yet takes no memory, and growing would take it twice.
         self._sums = np.zeros((self._most + PIECE, width))
+        self._counts = np.zeros((self._most + PIECE, n_counts))
         self._hashes = np.zeros(0, np.int64)
         self._largest: Any = None
         self._ascending = True
 
     def add(self, column: pa.Array, some: Judged) -> None:
         """Count rows by this column's values."""
-        column = plain_array(column)
-        if column.type != self._kind:
-            column = column.cast(self._kind)
+        column = self._plain(column)
         for start in range(0, len(column), PIECE):
-            piece = slice(start, start + PIECE)
-            self._add(column[piece], some, piece)
+            codes = self._codes(column[start : start + PIECE])
+            self._add(codes, some, slice(start, start + PIECE))
+            self._limit(codes)
 
-    def _add(self, column: pa.Array, some: Judged, piece: slice) -> None:
+    def add_sequences(
+        self, column: pa.Array, some: Judged, lengths: Array, ended: SequenceTotals, n_bytes: Array
+    ) -> None:
+        """Count sequences, and their tokens, by this column's values.
+
+        Parameters
+        ----------
+        column
+            One value for each sequence.
+        some
+            The tokens.
+        lengths
+            How many of them each sequence has.
+        ended, n_bytes
+            The totals of the first sequences, those that end with these tokens, and the bytes of their text.
+        """
+        column = self._plain(column)
+        first = 0
+        for start in range(0, len(column), PIECE):
+            codes = self._codes(column[start : start + PIECE])
+            here = lengths[start : start + PIECE]
+            self._add(np.repeat(codes, here), some, slice(first, first + int(here.sum())))
+            first += int(here.sum())
+            whole = slice(start, min(start + PIECE, len(ended.status)))
+            scored, codes_of_whole = ended.is_scored[whole], codes[: max(0, whole.stop - start)]
+            values = np.stack([
+                np.ones(len(scored)), ended.counts[whole], n_bytes[whole], np.where(scored, ended.sums[0, whole], 0.0)
+            ], axis=1)  # fmt: skip
+            np.add.at(self._counts, codes_of_whole, values)
+            self._limit(codes)
+
+    def _plain(self, column: pa.Array) -> pa.Array:
+        column = plain_array(column)
+        return column if column.type == self._kind else column.cast(self._kind)
+
+    def _codes(self, column: pa.Array) -> Array:
+        """Return the number of the group of each value."""
         encoded = column.dictionary_encode(null_encoding="encode")
         values = encoded.dictionary.cast(self._key_kind).to_pylist()
         if pa.types.is_floating(self._kind):
@@ -115,9 +173,15 @@ class Groups:
         if new:
             self._meet(new)
         numbers = np.array([self._numbers[value] for value in values], np.int64)
-        codes = numbers[encoded.indices.to_numpy()]
+        codes: Array = numbers[encoded.indices.to_numpy()]
+        return codes
+
+    def _add(self, codes: Array, some: Judged, piece: slice) -> None:
         rows = (some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted)
         kernels.tally_groups(*(array[piece] for array in rows), codes, self._sums)
+
+    def _limit(self, codes: Array) -> None:
+        """Give groups away if there are too many; the last of these rows may go on."""
         if len(self._numbers) > self._most:
             self._make_room(int(codes[-1]))
 
@@ -129,9 +193,11 @@ class Groups:
         """Return the figures of each group in memory, as JSON has them, the largest first."""
         values = list(self._numbers)
         found = self._figures(values)
-        columns = [[_plain(value) for value in self._texts(values)], found["n_rows"].tolist()]
-        columns += [list(map(finite, found[field.name].tolist())) for field in FIELDS[1:]]
-        names = ("value", *(field.name for field in FIELDS))
+        columns = [[_plain(value) for value in self._texts(values)]]
+        for field in self._fields:
+            numbers = found[field.name].tolist()
+            columns.append(numbers if pa.types.is_integer(field.type) else list(map(finite, numbers)))
+        names = ("value", *(field.name for field in self._fields))
         rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         return sorted(rows, key=lambda row: -row["n_rows"])
 
@@ -177,10 +243,11 @@ class Groups:
         for start in range(0, len(done), PIECE):
             self.give(self._batch(done[start : start + PIECE]))
         self.given += len(done)
-        sums = self._sums[last].copy()
         self._numbers = {kept: 0}
-        self._sums[: len(done) + 1] = 0.0
-        self._sums[0] = sums
+        for array in (self._sums, self._counts):
+            sums = array[last].copy()
+            array[: len(done) + 1] = 0.0
+            array[0] = sums
 
     def _remember(self, done: list[Any]) -> None:
         in_order = [*([] if self._largest is None else [self._largest]), *done]
@@ -204,13 +271,23 @@ class Groups:
             sums = self._sums[numbers[start : start + PIECE]]
             bins = sums[:, BINS:].reshape(len(sums), -1, 3)
             found = group_figures(sums[:, :FIGURES]) | calibration_errors(bins)
-            pieces.append(found | {"n_rows": sums[:, ROWS].astype(np.int64)})
-        return {field.name: np.concatenate([piece[field.name] for piece in pieces]) for field in FIELDS}
+            pieces.append(found | self._counted(numbers[start : start + PIECE]))
+        return {field.name: np.concatenate([piece[field.name] for piece in pieces]) for field in self._fields}
+
+    def _counted(self, numbers: Array) -> dict[str, Array]:
+        """Return what was counted of some groups."""
+        if N_TOKENS not in self._fields:
+            return {"n_rows": self._sums[numbers, ROWS].astype(np.int64)}
+        counts = self._counts[numbers]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bits = counts[:, TEXT_NLL] / math.log(2) / counts[:, BYTES]
+        rows, tokens = counts[:, SEQUENCES], counts[:, TOKENS]
+        return {"n_rows": rows.astype(np.int64), "n_tokens": tokens.astype(np.int64), "bits_per_byte": bits}
 
     def _batch(self, values: list[Any]) -> pa.RecordBatch:
         found = self._figures(values)
         columns = [pa.array(values, self._key_kind).cast(self._kind)]
-        for field in FIELDS:
+        for field in self._fields:
             numbers = found[field.name]
             columns.append(pa.array(numbers, field.type, mask=~np.isfinite(numbers)))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)

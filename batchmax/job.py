@@ -7,7 +7,7 @@ on has to look at an option twice. Knows schemas, not data.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from batchmax.errors import DataError, UsageError
 from batchmax.gates import Gate
 from batchmax.labels import LabelColumn, check_classes, find_classes, find_label
 from batchmax.options import ScoreOptions
-from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, top_k_outputs
 from batchmax.scored_input import as_written
 from batchmax.sequences import Nesting, find_sequences, row_fields, token_field
 from batchmax.summary import GATE_NAMES, LABEL_FIGURES, OF_TOKENS
@@ -86,9 +86,7 @@ class Job:
     @property
     def top_k_outputs(self) -> tuple[str, ...]:
         """The columns that ``--top-k`` adds, if it is given."""
-        if not self.options.top_k:
-            return ()
-        return TOP_K_OUTPUTS if self.nesting is None else TOP_K_OF_TOKENS
+        return top_k_outputs(self.options.top_k, nested=self.nesting is not None)
 
     def list_field(self, name: str) -> pa.Field:
         """Return the field of a row of sequences for an output of its tokens."""
@@ -246,13 +244,24 @@ def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None
         An invalid condition, or a figure that these rows do not have.
     """
     gate = Gate(condition, GATE_NAMES)
+    check_token_figures(gate, options, nesting, OF_TOKENS)
+    return not LABEL_FIGURES.isdisjoint(gate.names)
+
+
+def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | None, names: Collection[str]) -> None:
+    """Check that the figures of sequences (``names``) that a condition names have a value for these rows.
+
+    Raises
+    ------
+    UsageError
+        The rows are not sequences, or bytes are not known.
+    """
     for name in gate.names:
-        if name in OF_TOKENS and nesting is None:
+        if name in names and nesting is None:
             raise gate.unknown(name, f"{name} is a figure of sequences, and the rows are not sequences", "leave it out")
         if name == "bits_per_byte" and options.bytes is None:
             remedy = "name the column with each row's text or its number of bytes: --bytes NAME"
             raise gate.unknown(name, "the number of bytes is not known", remedy)
-    return not LABEL_FIGURES.isdisjoint(gate.names)
 
 
 def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[str, ...]:

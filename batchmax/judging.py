@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.arrow import column_array, column_types, number_values, plain_array, plain_type, valid_rows
+from batchmax.arrow import column_types, number_values, plain_array, plain_type, valid_rows
 from batchmax.columns import close_match, refuse_as_class
 from batchmax.errors import DataError, UsageError
 from batchmax.metrics import Judged
@@ -23,8 +23,10 @@ from batchmax.outputs import LAST_WITHOUT_LOSS, Status
 from batchmax.parquet_files import arrow_schema
 from batchmax.passes import OWN_PREFIX, Seen, open_rows, schema_of
 from batchmax.scored_input import loss_column
+from batchmax.sequences import token_values
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
+from batchmax.token_chunks import TokenChunk
 
 Array = NDArray[Any]
 
@@ -108,14 +110,15 @@ class Judging:
         nll, status = seen.scores.nll, seen.scores.status
         if nll is None or self._written is None:
             return np.zeros(0) if nll is None else nll
-        column = plain_array(column_array(seen.chunk.batch, self._written))
+        name, chunk = self._written, seen.chunk
+        column = plain_array(token_values(chunk.tokens, name) if isinstance(chunk, TokenChunk) else chunk.values(name))
         losses = np.where(valid_rows(column), number_values(column).astype(np.float64), nll)
         # The label's probability was rounded to 0 when it was written, and its loss was not.
         status[(status == Status.MASKED_LABEL) & np.isfinite(losses)] = Status.OK
         return losses
 
     def _weights(self, seen: Seen, name: str) -> Array:
-        column = plain_array(column_array(seen.chunk.batch, name))
+        column = plain_array(seen.chunk.values(name))
         weights = number_values(column).astype(np.float64)
         wrong = ~valid_rows(column) | ~(np.isfinite(weights) & (weights >= 0))
         if wrong.any():

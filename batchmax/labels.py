@@ -91,7 +91,7 @@ def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
     """Return the names of the classes, or None, and where they are from.
 
     Asked for, or what the columns of a wide layout are named for, or the Hugging Face ``ClassLabel`` names of
-    the label column in the schema's metadata.
+    the label column in the schema's metadata; of lists of labels where rows are sequences.
 
     Raises
     ------
@@ -257,13 +257,24 @@ def _class_names(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
 def _class_label_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
     try:
         found = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
-        for name in ("info", "features", label):
+        for name in ("info", "features"):
             found = json_object(found, {name: dict})[name]
+        found = json_object(found, {label: dict | list})[label]
+        if label in schema.names and not is_list(plain_type(schema.field(label).type)):
+            found = _item_feature(found)
         json_object(found, {"_type": str, "names": list})
         return tuple(json_list(found["names"], str)) if found["_type"] == "ClassLabel" else None
     except JsonError:
         # No such feature, or metadata of another make: nobody asked for it, so nobody is told.
         return None
+
+
+def _item_feature(feature: Any) -> Any:
+    """Return what Hugging Face says of the items of lists, in any version; anything else as it is."""
+    if isinstance(feature, list):
+        return feature[0] if len(feature) == 1 else feature
+    is_list_feature = feature.get("_type") in {"List", "LargeList", "Sequence"}
+    return json_object(feature, {"feature": dict})["feature"] if is_list_feature else feature
 
 
 def _are_integers(classes: tuple[str, ...]) -> bool:

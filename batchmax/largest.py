@@ -6,7 +6,6 @@ Knows Arrow columns and one number a row; not what either means.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -73,10 +72,9 @@ def decoded_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def taken(array: pa.Array, rows: NDArray[Any]) -> pa.Array:
-    """Return some values of a column in memory of their own, without the dictionary of all."""
-    chosen = array.take(pa.array(rows))
-    return chosen.dictionary_decode() if isinstance(chosen, pa.DictionaryArray) else chosen
+def decoded(array: pa.Array) -> pa.Array:
+    """Return the values of a dictionary column without the dictionary; any other column as it is."""
+    return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
 
 
 def _falling(values: NDArray[np.float64]) -> NDArray[np.intp]:

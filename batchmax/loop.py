@@ -32,6 +32,7 @@ from batchmax.scoring import narrowed
 from batchmax.sequence_rows import Ended
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
+from batchmax.token_chunks import TokenChunk
 
 MOST_CLASSES_SHOWN = 80
 """Characters of class names that a suggested command repeats."""
@@ -156,7 +157,7 @@ def overlap(
             group.append((work(chunk, buffers), buffers))
             position += chunk.rows_done
             progress.advance(chunk.rows_done, chunk.batch.num_rows * row_bytes)
-            if chunk.ends_group or chunk.tokens is not None:
+            if chunk.ends_group or isinstance(chunk, TokenChunk):
                 free += writing.result()
                 state = work.state() if chunk.ends_group else {}
                 done = Group([result for result, _ in group], chunk.copied, position, state, chunk.ends_group)
@@ -202,18 +203,17 @@ class BadRows:
         bad = status <= LAST_BAD
         if self._job.options.on_bad_row != "error":
             return
-        tokens = chunk.tokens
-        if tokens is not None and tokens.missing.any() and not bad[: tokens.first_missing].any():
-            raise bad_row(chunk.origin.place(int(np.argmax(tokens.missing))), "the logits are null")
+        if isinstance(chunk, TokenChunk) and (row := chunk.null_row(status)) is not None:
+            raise bad_row(chunk.origin.place(row), "the logits are null")
         if not bad.any():
             return
-        row = int(np.argmax(bad))
-        file, at, group = chunk.locate(row)
-        what, hint = describe_bad_row(chunk.row(row, self._job), 0, int(status[row]), self._job)
+        unit = int(np.argmax(bad))
+        what, hint = describe_bad_row(chunk.unit(unit, self._job), 0, int(status[unit]), self._job)
         look = ""
-        if group is not None:
-            look = "look: " + shlex.join(["batchmax", "show", file, "--row", str(at), *_reading(self._job.options)])
-        raise bad_row(chunk.place(row), what, hint, look)
+        if chunk.origin.row_group is not None:
+            words = ["batchmax", "show", chunk.origin.file, "--row", str(chunk.rows_of(np.array([unit]))[0])]
+            look = "look: " + shlex.join([*words, *_reading(self._job.options)])
+        raise bad_row(chunk.place(unit), what, hint, look)
 
     def settle(self, chunk: Chunk, batch: pa.RecordBatch, status: Array) -> Result:
         """Return what is written of a chunk's results, and of the chunk itself."""
@@ -221,39 +221,33 @@ class BadRows:
         options = self._job.options
         if options.on_bad_row != "drop" or not bad.any():
             return Result(batch)
-        rejects = None if options.rejects is None else self._rejected(chunk, np.flatnonzero(bad), status)
+        rows, rejects = np.flatnonzero(bad), None
+        if options.rejects is not None:
+            rejects = self._whole(chunk, chunk.batch, rows, chunk.rows_of(rows), status)
         return Result(batch.filter(pa.array(~bad)), rejects)
 
-    def settle_rows(self, chunk: Chunk, ended: Ended) -> Result:
+    def settle_rows(self, chunk: TokenChunk, ended: Ended) -> Result:
         """Return what is written of the sequences that end with a chunk, and of the chunk itself.
 
         Rejected sequences are kept without their logits, which may have been gone for long.
         """
-        bad = ended.status <= LAST_BAD
+        bad = ended.totals.is_bad
         options = self._job.options
         if options.on_bad_row != "drop" or not bad.any():
             return Result(ended.batch, ended=ended)
         rejects = None
-        if options.rejects is not None and chunk.tokens is not None:
+        if options.rejects is not None:
             rows = np.flatnonzero(bad)
-            origin = chunk.origin
-            places = [(origin.file, origin.first_row + int(row)) for row in rows]
-            rejects = self._whole(chunk.tokens.rows, rows, places, ended.status)
+            rejects = self._whole(chunk, chunk.tokens.rows, rows, chunk.origin.first_row + rows, ended.totals.status)
         return Result(ended.batch.filter(pa.array(~bad)), rejects, ended)
 
-    def _rejected(self, chunk: Chunk, rows: Array, status: Array) -> pa.RecordBatch:
-        """Return whole rows with the file, the row in the file and the status."""
-        places = [chunk.locate(int(row))[:2] for row in rows]
-        return self._whole(chunk.batch, rows, places, status)
-
-    def _whole(
-        self, batch: pa.RecordBatch, rows: Array, places: Sequence[tuple[str, int]], status: Array
-    ) -> pa.RecordBatch:
+    def _whole(self, chunk: Chunk, batch: pa.RecordBatch, rows: Array, numbers: Array, status: Array) -> pa.RecordBatch:
+        """Return some rows of a batch with the file, their numbers in the file and their statuses."""
         names = self._fields.names[: -len(REJECT_FIELDS)]
         whole = batch.select(names).take(pa.array(rows))
         columns = [narrowed(whole.column(name), self._fields.field(name).type) for name in names]
-        columns.append(pa.array([file for file, _ in places], pa.string()))
-        columns.append(pa.array([row for _, row in places], pa.int64()))
+        columns.append(pa.array([chunk.origin.file] * len(rows), pa.string()))
+        columns.append(pa.array(numbers, pa.int64()))
         columns.append(pa.array([STATUS_NAMES[status[row]] for row in rows], pa.string()))
         fields = [field.with_type(column.type) for field, column in zip(self._fields, columns, strict=True)]
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))

@@ -129,8 +129,9 @@ def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
 def _rows_array(batch: pa.RecordBatch, column: LogitsColumn) -> pa.Array:
     array = plain_array(column_array(batch, column.names[0]))
     if column.layout != "spark":
-        is_nested = column.nested and is_list(plain_type(array.type.value_type))
-        return plain_array(array.flatten()) if is_nested else array
+        # A batch has rows of sequences, or their tokens.
+        item = plain_type(array.type.value_type) if column.nested and is_list(array.type) else None
+        return plain_array(array.flatten()) if item is not None and (is_list(item) or is_binary(item)) else array
     sparse = pc.index(pc.equal(pc.struct_field(array, "type"), 0), value=True).as_py()
     if sparse >= 0:
         vector = array[sparse].as_py()

@@ -2,8 +2,9 @@
 
 Without groups: ``scope`` (``all``, ``class`` or ``bin``), ``name`` (of the class, or the bin's borders; null for all),
 ``figure`` and ``value``. With groups: a row for each, in the order in which they come; the grouping column as it is in
-the input, then ``n_rows``, ``mean_loss``, ``perplexity``, ``accuracy``, ``brier`` and ``ece``. With several grouping
-columns, a table as without, with more scopes: these columns.
+the input, then ``n_rows``, ``mean_loss``, ``perplexity``, ``accuracy``, ``brier`` and ``ece``; of sequences also
+``n_tokens``, the tokens that have a loss, and ``bits_per_byte`` if bytes are known. With several grouping columns, a
+table as without, with more scopes: these columns.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ def metric_rows(found: dict[str, Any]) -> pa.RecordBatch:
 def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float | None]]:
     for figure in HEADLINE:
         yield "all", None, figure, found[figure]
+    if found.get("n_tokens") is not None:
+        for figure in ("n_tokens", "bits_per_token", "bits_per_byte"):
+            yield "all", None, figure, found[figure]
     for k, value in found["top_k_accuracy"].items():
         yield "all", None, f"top_{k}_accuracy", value
     for one in found["per_class"]:
@@ -59,5 +63,5 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float |
     for column, groups in found["slices"].items():
         for one in groups:
             name = None if one["value"] is None else str(one["value"])
-            for figure in ("n_rows", "mean_loss", "perplexity", "accuracy", "brier", "ece"):
+            for figure in list(one)[1:]:
                 yield column, name, figure, one[figure]

@@ -68,6 +68,22 @@ PLURALS: dict[str, str] = {
 """What a column is called where a row holds a list of its values, one for each token."""
 
 
+SCALARS = ("mean_loss", "sum_loss", "perplexity", "n_tokens")
+"""The columns of a row of sequences as a whole, beside the losses of its tokens."""
+
+
+def column_name(output: str, *, nested: bool) -> str:
+    """Return what the column of an output is called, without a prefix; ``nested`` where rows are sequences."""
+    return PLURALS.get(output, output) if nested else output
+
+
+def top_k_outputs(top_k: int | None, *, nested: bool) -> tuple[str, ...]:
+    """Return the columns that ``--top-k`` adds; none where it isn't given."""
+    if not top_k:
+        return ()
+    return TOP_K_OF_TOKENS if nested else TOP_K_OUTPUTS
+
+
 class Status(IntEnum):
     """What a row is, most severe first: where several hold, the smallest number wins."""
 

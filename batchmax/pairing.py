@@ -1,13 +1,14 @@
 """Rows of two inputs in pairs, as both are read: the first with the first, or those that have the same key.
 
 The inputs need not be cut alike: what both have in memory at a time is paired. Where keys come in the same order on
-both sides, no row is kept; where they do not, one side is read into memory first. What pairs are for, others know.
+both sides, no row is kept; where they do not, one side is read into memory first. Of sequences that are a pair, tokens
+are paired by their places. What pairs are for, others know.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, cast
@@ -18,14 +19,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.arrow import column_array, number_values, valid_rows
+from batchmax.arrow import number_values, valid_rows
 from batchmax.errors import DataError, UsageError
 from batchmax.keys import Keys, comparable, partners, read_keys
 from batchmax.loop import PROGRAM_BYTES, Progress
 from batchmax.memory import usable_cores
+from batchmax.outputs import LAST_BAD, Status
 from batchmax.passes import Seen, rows_of
+from batchmax.sequence_totals import SequenceTally
+from batchmax.sequences import Tokens
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
+from batchmax.token_chunks import TokenChunk
 
 Array = NDArray[Any]
 Source = ParquetSource | StreamSource
@@ -37,14 +42,20 @@ SMALL_COLUMNS_BYTES = 64
 """About what a row takes in memory besides its logits."""
 
 
+TOKEN_BITS = 32
+"""Bits of a token's place in a number that says its row's place as well."""
+
+
 @dataclass(frozen=True, eq=False)
 class Side:
-    """Some rows of one input, (n,) or (n, K) each, numbered over all its files; see :class:`batchmax.passes.Seen`.
+    """Some rows or tokens of one input, (n,) or (n, K) each; see :class:`batchmax.passes.Seen`.
 
-    What the input does not have is None. The arrays are overwritten when the next rows come.
+    ``numbers`` are those of the rows over all files, and ``places`` those of tokens in their rows. What the input does
+    not have is None. The arrays are overwritten when the next rows come.
     """
 
     numbers: Array
+    places: Array | None
     matrix: Array
     status: Array
     pred: Array
@@ -65,8 +76,34 @@ class Side:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
+@dataclass(frozen=True, eq=False)
+class SequencePairs:
+    """What is known of pairs of sequences, (n,) each: the numbers of the rows, statuses and numbers of tokens of both.
+
+    ``only_a`` and ``only_b`` are how many sequences have no partner.
+    """
+
+    rows: tuple[Array, Array]
+    statuses: tuple[Array, Array]
+    lengths: tuple[Array, Array]
+    only_a: int
+    only_b: int
+
+    @property
+    def is_bad(self) -> Array:
+        """Which pairs have a bad sequence on either side."""
+        return np.asarray((self.statuses[0] <= LAST_BAD) | (self.statuses[1] <= LAST_BAD))
+
+    @property
+    def is_uneven(self) -> Array:
+        """Which pairs have another number of tokens in b, and no sequence that is null."""
+        is_null = (self.statuses[0] == Status.NULL_LOGITS) & (self.lengths[0] == 0)
+        is_null |= (self.statuses[1] == Status.NULL_LOGITS) & (self.lengths[1] == 0)
+        return np.asarray((self.lengths[0] != self.lengths[1]) & ~is_null)
+
+
 class Pairs:
-    """Pairs of rows of two inputs, in the order of the first.
+    """Pairs of rows of two inputs, or of the tokens of sequences, in the order of the first.
 
     Parameters
     ----------
@@ -83,11 +120,14 @@ class Pairs:
         Rows without a partner, known when all pairs were looked at. A null key has none.
     warnings
         What looks wrong about the first rows of each input.
+    sequences
+        Where rows are sequences, what is known of their pairs when all were looked at; otherwise None.
     """
 
     def __init__(self, a: Source, b: Source, key: str | None, progress: Progress) -> None:
         self.only_a = self.only_b = 0
         self.warnings: tuple[list[str], list[str]] = [], []
+        self.sequences: SequencePairs | None = None
         self._sources = (a, b)
         self._key = key
         self._progress = progress
@@ -102,6 +142,8 @@ class Pairs:
         UsageError
             Keys or rows that must be kept take more memory than they may.
         """
+        if self._sources[0].job.nesting is not None:
+            return self._tokens()
         if self._key is None:
             return self._by_place()
         keys = [self._keys(source, self._key) for source in self._sources]
@@ -113,8 +155,7 @@ class Pairs:
 
     def _by_place(self) -> Iterator[tuple[Side, Side]]:
         a, b = self._sources
-        if None not in {rows_in(a), rows_in(b)} and rows_in(a) != rows_in(b):
-            raise _not_as_many(a, b, f"{rows_in(a):,}", f"{rows_in(b):,}")
+        self._check_counts(rows_in(a), rows_in(b))
         with self._cursor(0) as of_a, self._cursor(1) as of_b:
             while of_a.fill() & of_b.fill():
                 n = min(of_a.left, of_b.left)
@@ -122,6 +163,67 @@ class Pairs:
             if of_a.left or of_b.left:
                 n = (of_b if of_a.left else of_a).first
                 raise _not_as_many(a, b, *((f"more than {n:,}", f"{n:,}")[:: 1 if of_a.left else -1]))
+
+    def _check_counts(self, in_a: int | None, in_b: int | None) -> None:
+        if None not in {in_a, in_b} and in_a != in_b:
+            raise _not_as_many(*self._sources, f"{in_a:,}", f"{in_b:,}")
+
+    def _tokens(self) -> Iterator[tuple[Side, Side]]:
+        """Pair the tokens of sequences that are a pair by their places."""
+        partner = None
+        if self._key is None:
+            self._check_counts(*map(rows_in, self._sources))
+        else:
+            partner = self._partner([self._keys(source, self._key) for source in self._sources])
+        tallies = tuple(_Sequences(shift=source.job.options.shift) for source in self._sources)
+        wanted = None if partner is None else np.sort(partner[partner >= 0])
+        is_ordered = partner is None or bool((np.diff(partner[partner >= 0]) > 0).all())
+        orders = _by_token(partner, tallies[0]), _by_token(_own(wanted, rows_in(self._sources[1])), tallies[1])
+        if is_ordered:
+            yield from self._merged(*orders)
+        else:
+            numbers, kept = self._kept_tokens(orders[1], 0 if wanted is None else len(wanted))
+            with self._cursor(0, orders[0]) as of_a:
+                while of_a.fill():
+                    if kept is None:
+                        of_a.skip()
+                        continue
+                    wanted_here = number_values(of_a.keys)[of_a.at :]
+                    at = np.minimum(np.searchsorted(numbers, wanted_here), len(numbers) - 1)
+                    tokens = np.flatnonzero(numbers[at] == wanted_here)
+                    yield of_a.next(of_a.left, tokens), kept.some(at[tokens])
+        self.sequences = self._paired(partner, tallies)
+
+    def _paired(self, partner: Array | None, tallies: Sequence[_Sequences]) -> SequencePairs:
+        """Return what is known of the pairs of sequences when all tokens were looked at."""
+        (status_a, length_a), (status_b, length_b) = (one.arrays() for one in tallies)
+        if partner is None:
+            self._check_counts(len(status_a), len(status_b))
+            partner = np.arange(len(status_a))
+        a = np.flatnonzero(partner[: len(status_a)] >= 0)
+        b = partner[a]
+        self.only_a, self.only_b = len(status_a) - len(a), len(status_b) - len(b)
+        return SequencePairs((a, b), (status_a[a], status_b[b]), (length_a[a], length_b[b]), self.only_a, self.only_b)
+
+    def _kept_tokens(self, order: Order, n_rows: int) -> tuple[Array, Side | None]:
+        """Read the tokens of b that have a partner into memory; return their keys, which rise, and them if any."""
+        b = self._sources[1]
+        # The pieces that were read, and all of them together.
+        self._check_kept(n_rows, 2 * (b.n_rows or 0) * b.row_bytes)
+        pieces: list[dict[str, Any]] = []
+        keys: list[Array] = []
+        with self._cursor(1, order) as of_b:
+            while of_b.fill():
+                keys.append(number_values(of_b.keys)[of_b.at :])
+                some = of_b.next(of_b.left)
+                pieces.append({name: None if one is None else one.copy() for name, one in some.arrays().items()})
+        if not pieces:
+            return np.zeros(0, np.int64), None
+        whole: dict[str, Any] = {
+            name: None if one is None else np.concatenate([piece[name] for piece in pieces])
+            for name, one in pieces[0].items()
+        }
+        return np.concatenate(keys), Side(**whole)
 
     def _by_partner(self, partner: Array) -> Iterator[tuple[Side, Side]]:
         """Pair rows of a with the rows of b that have these numbers, where it is not -1."""
@@ -158,18 +260,8 @@ class Pairs:
 
     def _kept(self, wanted: Array) -> Side:
         """Read the rows of b with these numbers, which rise, into memory."""
-        a, b = self._sources
-        needed = PROGRAM_BYTES + max(a.memory_needed(), b.memory_needed())
-        needed += len(wanted) * (b.job.row_bytes + SMALL_COLUMNS_BYTES)
-        limit = a.job.options.memory_limit
-        if needed > limit:
-            raise UsageError(
-                f"the keys are in another order in the two inputs; to keep {len(wanted):,} rows takes about "
-                f"{needed / 2**20:,.0f} MiB, and the job may use {limit / 2**20:,.0f}",
-                where="--key",
-                remedy=f"sort both by {self._key}, or allow more: --memory-limit {math.ceil(needed / 2**20)}MiB",
-            )
-        self._progress.detail(f"the keys are in another order in the two inputs, so {len(wanted):,} rows are kept")
+        b = self._sources[1]
+        self._check_kept(len(wanted), len(wanted) * (b.job.row_bytes + SMALL_COLUMNS_BYTES))
         kept: dict[str, Any] = {}
         with self._cursor(1) as of_b:
             while of_b.fill():
@@ -185,6 +277,20 @@ class Pairs:
                 self.only_b += rows - len(some.status)
         return Side(**kept)
 
+    def _check_kept(self, n_rows: int, n_bytes: int) -> None:
+        """Refuse to keep so many rows of b if there is no room for their bytes."""
+        a, b = self._sources
+        needed = PROGRAM_BYTES + max(a.memory_needed(), b.memory_needed()) + n_bytes
+        limit = a.job.options.memory_limit
+        if needed > limit:
+            raise UsageError(
+                f"the keys are in another order in the two inputs; to keep {n_rows:,} rows takes about "
+                f"{needed / 2**20:,.0f} MiB, and the job may use {limit / 2**20:,.0f}",
+                where="--key",
+                remedy=f"sort both by {self._key}, or allow more: --memory-limit {math.ceil(needed / 2**20)}MiB",
+            )
+        self._progress.detail(f"the keys are in another order in the two inputs, so {n_rows:,} rows are kept")
+
     def _keys(self, source: Source, key: str) -> Keys:
         options = source.job.options
         most = options.memory_limit // KEY_SHARE
@@ -196,11 +302,13 @@ class Pairs:
         for one, source in zip(keys, self._sources, strict=True):
             if one.values is None:
                 limit = source.job.options.memory_limit
+                nested = source.job.nesting is not None
                 raise UsageError(
-                    f"the keys of {name_of(source)} do not all rise, and take more than 1/{KEY_SHARE} of the "
-                    f"{limit / 2**20:,.0f} MiB that the job may use",
+                    f"the keys of {name_of(source)} {'' if nested else 'do not all rise, and '}take more than "
+                    f"1/{KEY_SHARE} of the {limit / 2**20:,.0f} MiB that the job may use",
                     where="--key",
-                    remedy=f"sort both inputs by {self._key}, or allow more: --memory-limit {2 * limit / 2**20:.0f}MiB",
+                    remedy=("" if nested else f"sort both inputs by {self._key}, or ")
+                    + f"allow more: --memory-limit {2 * limit / 2**20:.0f}MiB",
                 )
             values.append(one.values)
         found = partners(values[0], values[1], (name_of(self._sources[0]), name_of(self._sources[1])))
@@ -236,7 +344,7 @@ class _Cursor:
         """Have at least one row that counts, or return that there is none any more."""
         while not self.left:
             if self._seen is not None:
-                self.first += len(self._seen.matrix)
+                self.first += self._seen.chunk.rows_done
             self._seen = next(self._rows, None)
             if self._seen is None:
                 # Whoever reads the other input still computes.
@@ -271,9 +379,13 @@ class _Cursor:
     def _side(self) -> Side:
         seen = self._seen
         assert seen is not None  # noqa: S101 - filled before
-        scores = seen.scores
+        scores, chunk = seen.scores, seen.chunk
+        rows, places = np.arange(len(seen.matrix)), None
+        if isinstance(chunk, TokenChunk):
+            rows, places = chunk.tokens.places()
         return Side(
-            numbers=np.arange(self.first, self.first + len(seen.matrix)),
+            numbers=self.first + rows,
+            places=places,
             matrix=seen.matrix,
             status=scores.status,
             pred=scores.values["pred"],
@@ -300,7 +412,7 @@ def rows_in(source: Source) -> int | None:
 
 def _by_key(name: str) -> Order:
     """Return the order of the values of a column."""
-    return lambda seen, _: (None, comparable(column_array(seen.chunk.batch, name)))
+    return lambda seen, _: (None, comparable(seen.chunk.values(name)))
 
 
 def _by_number(partner: Array | None) -> Order:
@@ -314,6 +426,58 @@ def _by_number(partner: Array | None) -> Order:
         return chosen, pa.array(partner[rows][chosen])
 
     return order
+
+
+def _by_token(partner: Array | None, sequences: _Sequences) -> Order:
+    """Return the order of the tokens of sequences by the numbers of their rows' partners, and by their places.
+
+    Without partners by the numbers of the rows themselves. The sequences are counted as they come.
+    """
+
+    def order(seen: Seen, first: int) -> tuple[Array | None, pa.Array]:
+        assert isinstance(seen.chunk, TokenChunk)  # noqa: S101 - rows are sequences
+        tokens = seen.chunk.tokens
+        sequences.add(tokens, seen.scores.status)
+        rows, places = tokens.places()
+        numbers = first + rows if partner is None else partner[first + rows]
+        chosen = np.flatnonzero(numbers >= 0)
+        return chosen, pa.array((numbers[chosen] << TOKEN_BITS) + places[chosen])
+
+    return order
+
+
+def _own(wanted: Array | None, n_rows: int | None) -> Array | None:
+    """Return the numbers of all rows, -1 for those that have no partner."""
+    if wanted is None:
+        return None
+    own = np.full(n_rows or 0, -1, np.int64)
+    own[wanted] = wanted
+    return own
+
+
+class _Sequences:
+    """The statuses and lengths of the sequences of one input."""
+
+    def __init__(self, *, shift: bool) -> None:
+        self._tally = SequenceTally(shift=shift)
+        self._statuses: list[Array] = []
+        self._lengths: list[Array] = []
+        self._open = 0
+
+    def add(self, tokens: Tokens, status: Array) -> None:
+        """Count some tokens."""
+        ended = self._tally.add(tokens, status).first(tokens.n_ended)
+        lengths = tokens.lengths.copy()
+        lengths[0] += self._open
+        self._open = 0 if tokens.ends else int(lengths[-1])
+        self._statuses.append(ended.status)
+        self._lengths.append(lengths[: tokens.n_ended])
+
+    def arrays(self) -> tuple[Array, Array]:
+        """Return the status and the number of tokens of each sequence."""
+        if not self._statuses:
+            return np.zeros(0, np.uint8), np.zeros(0, np.int64)
+        return np.concatenate(self._statuses), np.concatenate(self._lengths)
 
 
 def _tight(rows: Array) -> slice | Array:

@@ -27,7 +27,6 @@ from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.parquet_files import arrow_schema, open_file
 from batchmax.plan import plan_parts
 from batchmax.scoring import Scores, doubts_about, read_rows, score_rows
-from batchmax.sequence_source import flattened
 from batchmax.source import ParquetSource, open_source
 from batchmax.storage import find_files, paths_of
 from batchmax.stream_source import StreamSource
@@ -41,16 +40,16 @@ OWN_PREFIX = "\0"
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Some rows going by. The arrays are overwritten when the rows after the next come; copy what is to be kept.
+    """Some rows or tokens. The arrays are overwritten when those after the next come; copy what is to be kept.
 
     Attributes
     ----------
     chunk
-        Where the rows are from, and the columns that were asked for.
+        Where they are from, and the columns that were asked for.
     matrix
-        The logits, (n_rows, n_classes), read-only.
+        The logits, (n, n_classes), read-only.
     labels, scores
-        Of the same rows; bad rows are among them, as their status says.
+        Of the same rows or tokens; bad ones are among them, as their status says.
     """
 
     chunk: Chunk
@@ -82,6 +81,22 @@ def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
     return source
 
 
+def refuse_bytes(options: ScoreOptions) -> None:
+    """Refuse ``bytes`` where it would change nothing.
+
+    Raises
+    ------
+    UsageError
+        It is given.
+    """
+    if options.bytes is not None:
+        raise UsageError(
+            "bits per byte are figures of score and evaluate",
+            where="--bytes",
+            remedy="leave it out; or: batchmax evaluate FILE --bytes NAME",
+        )
+
+
 def rows_of(
     source: ParquetSource | StreamSource, progress: Progress | None = None, warnings: list[str] | None = None
 ) -> Iterator[Seen]:
@@ -111,8 +126,6 @@ def rows_of(
         ThreadPoolExecutor(1, "read") as reader,
     ):
         chunks = limited(source.chunks(parts, Reading(job.columns_read, workers)), options.limit)
-        if job.nesting is not None:
-            chunks = flattened(chunks, tuple(job.carried.names))
         ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
         while (chunk := ahead.popleft().result()) is not None:
             ahead.append(reader.submit(next, chunks, None))

@@ -1,6 +1,7 @@
-"""An output held against its inputs: the same files, as many rows, and some rows worked out again exactly.
+"""An output compared with its inputs: the same files, as many rows, and some rows computed again exactly.
 
-A row's status follows from its logits and label by definition, its numbers from ``exact``: no kernel takes part.
+A row's status follows from its logits and label by definition, its numbers from ``exact``: no kernel takes part. Where
+rows are sequences, some tokens of a row are computed again, and the status of the row follows from those of all.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from batchmax.arrow import plain_array
 from batchmax.copying import Reading
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.exact import MOST_ULPS
-from batchmax.labels import LabelColumn
+from batchmax.labels import LabelColumn, Labels
 from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES
 from batchmax.picked_rows import PickedRow, pick_rows
 from batchmax.plan import plan_parts
@@ -27,8 +28,12 @@ from batchmax.provenance import inputs_said
 from batchmax.row_answers import MEASURED, exact_answer, row_statuses
 from batchmax.row_values import RowReader, RowValues
 from batchmax.scored import AGAIN, Scored
+from batchmax.scored_tokens import ScoredTokens
 from batchmax.scoring import carried_columns, read_rows
+from batchmax.sequence_source import TokenCut, from_columns
+from batchmax.sequence_totals import SequenceTally
 from batchmax.source import ParquetSource
+from batchmax.token_chunks import TokenChunk
 
 Array = NDArray[Any]
 
@@ -37,10 +42,11 @@ SAME_INPUTS = "name the files that were scored, in their order"
 
 @dataclass(frozen=True)
 class Worst:
-    """The largest error that was found in an output: in ULP, and in which row."""
+    """The largest error that was found in an output: in ULP, and in which row, of sequences in which token."""
 
     ulp: float
     row: int
+    token: int | None = None
 
 
 class Recomputation:
@@ -56,9 +62,17 @@ class Recomputation:
         The column or columns of logits, where the output does not know: they had one column a class.
     storage
         Options of the file system of URIs.
+    tokens
+        The tokens of the output, where its rows are sequences.
+    of_each
+        How many tokens of a sequence are computed again.
+    seed
+        Random seed for these.
 
     Attributes
     ----------
+    sampled_tokens
+        How many tokens were computed again.
     errors
         The largest error of each output that has one, over the rows so far.
 
@@ -76,12 +90,20 @@ class Recomputation:
         inputs: Sequence[str | os.PathLike[str]],
         logits: str | None = None,
         storage: Sequence[str] = (),
+        tokens: ScoredTokens | None = None,
+        *,
+        of_each: int = 1,
+        seed: int = 0,
     ) -> None:
         self.errors: dict[str, Worst] = {}
+        self.sampled_tokens = 0
         self._scored = scored
+        self._tokens = tokens
+        self._of_each = of_each
+        self._random = np.random.default_rng(seed)
         self._source = _open(scored, [os.fspath(path) for path in inputs], logits, storage)
         self._job = self._source.job
-        self._reader = RowReader(scored)
+        self._reader = RowReader(scored if tokens is None else tokens.scored)
         self._reader.use_label(self._job.label)
         self._check_inputs()
         self._check_counts()
@@ -104,7 +126,7 @@ class Recomputation:
         return rows if limit is None else min(rows, limit)
 
     def check(self, numbers: Sequence[int]) -> None:
-        """Work rows of the output out again.
+        """Compute rows of the output again.
 
         Raises
         ------
@@ -114,7 +136,11 @@ class Recomputation:
         kept = self._input_rows(numbers)
         theirs = pick_rows(self._source.files, kept)
         for ours, its_input in zip(pick_rows(self._scored.files, numbers), theirs, strict=True):
-            self._check_row(ours, its_input)
+            self._check_carried(ours, its_input)
+            if self._tokens is None:
+                self._check_row(ours, its_input)
+            else:
+                self._check_sequence(ours, its_input, self._tokens)
 
     def _check_inputs(self) -> None:
         """Compare the inputs with what the output says of them."""
@@ -179,26 +205,72 @@ class Recomputation:
         """Yield the statuses of all rows of the inputs that were scored."""
         parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
         label = () if self._job.label is None else (self._job.label.name,)
-        left = self.n_rows
+        left, tally = self.n_rows, SequenceTally(shift=self._job.options.shift)
         for chunk in self._source.chunks(parts, Reading((*self._job.logits.names, *label))):
-            matrix, labels, known = read_rows(chunk.batch, self._job, logits=chunk.logits)
-            status = row_statuses(matrix, labels, known, self._job.options)[:left]
+            matrix, labels, known = read_rows(chunk.batch, self._job, logits=chunk.logits, known=chunk.known)
+            status = row_statuses(matrix, labels, known, self._job.options)
+            if isinstance(chunk, TokenChunk):
+                status = tally.add(chunk.tokens, status).first(chunk.rows_done).status
+            status = status[:left]
             left -= len(status)
             yield status
             if not left:
                 return
 
+    def _check_carried(self, ours: PickedRow, its_input: PickedRow) -> None:
+        """Compare the columns that were carried through with the input's."""
+        for field, array in carried_columns(its_input.batch, self._job):
+            if not _same(array, ours.batch.column(field.name)):
+                where = _places(ours, its_input)
+                raise DataError(f"{field.name} is not that of the input", where=where, remedy=AGAIN)
+
     def _check_row(self, ours: PickedRow, its_input: PickedRow) -> None:
-        """Hold one row of the output against the row it was made of."""
-        where = f"{ours.place}, from {its_input.place}"
+        """Compare one row of the output with the row it was made of."""
+        where = _places(ours, its_input)
         try:
-            matrix, labels, known = read_rows(its_input.batch, self._job)
+            unit = read_rows(its_input.batch, self._job)
             given = self._reader.read(ours.batch)
         except BatchmaxError as error:
             raise DataError(error.what, where=where, remedy=AGAIN) from error
-        for field, array in carried_columns(its_input.batch, self._job):
-            if not _same(array, ours.batch.column(field.name)):
-                raise DataError(f"{field.name} is not that of the input", where=where, remedy=AGAIN)
+        self._check_values(unit, given, where, (ours.number, None))
+
+    def _check_sequence(self, ours: PickedRow, its_input: PickedRow, tokens: ScoredTokens) -> None:
+        """Compare one sequence of the output with the row it was made of: its status, and some of its tokens."""
+        job, where = self._job, _places(ours, its_input)
+        tally = SequenceTally(shift=job.options.shift)
+        units: list[tuple[Array, Labels, Array | None]] = []
+        try:
+            chunks = list(from_columns(iter([its_input.batch]), job, TokenCut.of(job), (0, 0)))
+            mine = tokens.of(ours.batch)
+            count = sum(chunk.batch.num_rows for chunk in chunks)
+            if mine.num_rows != count:
+                raise DataError(f"has {mine.num_rows:,} tokens, and {count:,} in the input", where="")
+            chosen = sorted(self._random.choice(count, min(self._of_each, count), replace=False).tolist())
+            whole, first = None, 0
+            for chunk in chunks:
+                matrix, labels, known = read_rows(chunk.batch, job, known=chunk.known)
+                whole = tally.add(chunk.tokens, row_statuses(matrix, labels, known, job.options))
+                for token in chosen:
+                    if first <= token < first + len(matrix):
+                        at = token - first
+                        one = None if chunk.known is None else chunk.known[at : at + 1]
+                        units.append(read_rows(chunk.unit(at, job), job, known=one))
+                first += len(matrix)
+            given = [self._reader.read(mine.slice(token, 1)) for token in chosen]
+            if whole is not None:
+                is_null = bool(chunks[0].tokens.missing[0])
+                tokens.check_row(ours.batch, int(whole.status[0]), int(whole.counts[0]), is_null=is_null)
+        except BatchmaxError as error:
+            raise DataError(error.what, where=where, remedy=AGAIN) from error
+        for token, unit, values in zip(chosen, units, given, strict=True):
+            self._check_values(unit, values, f"{where}, token {token:,}", (ours.number, token))
+        self.sampled_tokens += len(chosen)
+
+    def _check_values(
+        self, unit: tuple[Array, Labels, Array | None], given: RowValues, where: str, place: tuple[int, int | None]
+    ) -> None:
+        """Compare the outputs of a row or token with exact answers."""
+        matrix, labels, known = unit
         status = int(row_statuses(matrix, labels, known, self._job.options)[0])
         self._check_presence(given, status, where)
         if status <= LAST_WITHOUT_PROBS:
@@ -213,7 +285,7 @@ class Recomputation:
             if name not in MEASURED:
                 continue
             if name not in self.errors or off > self.errors[name].ulp:
-                self.errors[name] = Worst(off, ours.number)
+                self.errors[name] = Worst(off, *place)
 
     def _check_presence(self, given: RowValues, status: int, where: str) -> None:
         """Hold the status, and what is null, against the status that the row should have."""
@@ -226,6 +298,10 @@ class Recomputation:
             if present != (status > (LAST_WITHOUT_LOSS if with_label else LAST_WITHOUT_PROBS)):
                 what = f"{output} is {'there' if present else 'null'}, but the row is {name}"
                 raise DataError(what, where=where, remedy=AGAIN)
+
+
+def _places(ours: PickedRow, its_input: PickedRow) -> str:
+    return f"{ours.place}, from {its_input.place}"
 
 
 def _open(scored: Scored, inputs: list[str], logits: str | None, storage: Sequence[str]) -> ParquetSource:

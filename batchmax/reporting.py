@@ -25,12 +25,13 @@ from batchmax.loop import Progress, tell_of
 from batchmax.option_values import names_of
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import STATUS_NAMES
-from batchmax.passes import OWN_PREFIX, open_rows, rows_of, schema_of
-from batchmax.row_looks import Confidences, Pairs, RowLook
+from batchmax.passes import OWN_PREFIX, open_rows, refuse_bytes, rows_of, schema_of
+from batchmax.row_looks import Confidences, KeptRow, Pairs, RowLook
 from batchmax.scored_input import columns_computed
 from batchmax.source import ParquetSource
 from batchmax.storage import paths_of
 from batchmax.stream_source import StreamSource
+from batchmax.summary import named_counts
 from batchmax.text_files import TextFile
 from batchmax.worst import NEEDED, WorstRows
 
@@ -53,13 +54,17 @@ class Report:
         The page.
     row
         The row that it draws: ``file``, and ``row`` in it; None if no row can be drawn.
+    n_tokens
+        Where rows are sequences, how many tokens have a loss; figures are over these. None otherwise.
     worst_rows
-        How many rows it lists.
+        How many rows, or tokens, it lists.
     """
 
     out: str = ""
     n_rows: int = 0
     n_classes: int | None = None
+    n_tokens: int | None = None
+    bad_rows: int = 0
     mean_loss: float | None = None
     accuracy: float | None = None
     ece: float | None = None
@@ -153,6 +158,7 @@ def report(
     options = resolve_options(options, given)
     place = TextFile(out, ENDINGS, if_exists or "error", options.storage_options)
     _check(src, row, worst, bins)
+    refuse_bytes(options)
     _need_libraries()
     gathering = _Gathering(src, options, row, worst, tuple(names_of("by", by)), bins, progress)
     place.keep_apart([file.path for file in gathering.source.files])
@@ -166,10 +172,12 @@ def report(
         out=str(out),
         n_rows=facts.n_rows,
         n_classes=facts.n_classes,
+        n_tokens=found.n_tokens,
+        bad_rows=gathering.bad_rows,
         mean_loss=found.mean_loss,
         accuracy=found.accuracy,
         ece=found.ece,
-        row=None if facts.row is None or kept is None else {"file": kept.file, "row": kept.row},
+        row=None if facts.row is None or kept is None else _place(kept),
         worst_rows=len(facts.worst.rows) if facts.worst is not None else 0,
         bytes_written=size,
         files=[file.path for file in gathering.source.files],
@@ -211,7 +219,7 @@ class _Gathering:
         self.evaluation: Evaluation | None = None
         self.warnings: list[str] = []
         self.look = RowLook(job, row)
-        self._confidences = Confidences()
+        self._confidences = Confidences(job)
         self._worst = WorstRows(job, worst) if worst and job.label is not None else None
         self._pairs: Pairs | None = None
         passes = _Passes(progress, 1 if job.label is None else 2)
@@ -239,10 +247,15 @@ class _Gathering:
                 where=", ".join(file.path for file in self.source.files) or "the stream",
                 remedy="give a file or a table that stays as it is",
             )
-        if row is not None and self.look.kept is None:
+        if row is not None and row >= self.look.rows:
             raise UsageError(
                 f"row {row:,} is not one of the {self.look.rows:,} rows", where="--row", remedy="rows count from 0"
             )
+
+    @property
+    def bad_rows(self) -> int:
+        """How many rows are bad."""
+        return self._confidences.tally.bad_rows
 
     def facts(self, title: str | None) -> Facts:
         """Return everything on the page."""
@@ -258,7 +271,7 @@ class _Gathering:
                 "There are no labels: losses, accuracy and calibration cannot be told. Name their column with --label."
             )
         if job.nesting is not None:
-            notes.append("The rows of the input are sequences: here every token of them counts as a row.")
+            notes.append("The rows of the input are sequences, and figures are over their tokens.")
         if self._pairs is not None and not self._pairs.is_exact:
             notes.append("More classes were confused than are counted: what occurred seldom is left out.")
         kept, row = self.look.kept, None
@@ -266,6 +279,9 @@ class _Gathering:
             row = report_facts.row_facts(kept, job, names, was_asked=self._asked["row"] is not None)
         elif kept is not None:
             notes.append(f"Row {kept.number:,} has no probabilities to draw: it is {STATUS_NAMES[kept.status]}.")
+        elif self._asked["row"] is not None:
+            notes.append(f"Row {self._asked['row']:,} has no tokens to draw.")
+        tally = self._confidences.tally
         return Facts(
             title=printable(title if title is not None else self._title(), LONGEST_TITLE),
             n_rows=self.look.rows,
@@ -273,9 +289,8 @@ class _Gathering:
             names=names,
             made=report_facts.made(self.source, self._given, self._asked),
             evaluation=found,
-            status_counts={
-                name: int(count) for name, count in zip(STATUS_NAMES, self._confidences.statuses, strict=True) if count
-            },
+            status_counts=named_counts(tally.row_statuses),
+            token_status_counts=None if job.nesting is None else named_counts(tally.statuses),
             confidences={"edges": self._confidences.edges, "counts": self._confidences.counts.tolist()},
             confused=self._pairs.found if self._pairs is not None else (),
             row=row,
@@ -290,6 +305,12 @@ class _Gathering:
             return "A stream of logits"
         more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
         return f"{files[0].path.rsplit('/', 1)[-1]}{more}"
+
+
+def _place(kept: KeptRow) -> dict[str, Any]:
+    """Return where a row, or a token, is."""
+    place: dict[str, Any] = {"file": kept.file, "row": kept.row}
+    return place if kept.token is None else place | {"token": kept.token}
 
 
 class _Passes(Progress):

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchmax.allowance import Allowance
-from batchmax.chunks import MOST_CHUNK_BYTES, Chunk, Cut, Origin, Ways, plan_cut, regroup
+from batchmax.chunks import MOST_CHUNK_BYTES, Chunk, Cut, Origin, RowChunk, Ways, plan_cut, regroup
 from batchmax.copying import Copier, Reading
 from batchmax.errors import DataError
 from batchmax.job import Job
@@ -31,7 +31,8 @@ from batchmax.parquet import (
 )
 from batchmax.parquet.encoded import METADATA, N_VALUES
 from batchmax.parquet_files import InputFile, OpenFile, pyarrow_only, reading
-from batchmax.sequence_source import ROWS_AT_ONCE, TokenCut, after, from_columns, from_matrices, regrouped
+from batchmax.sequence_source import ROWS_AT_ONCE, TokenCut, from_columns, from_matrices, regrouped
+from batchmax.token_chunks import TokenChunk
 
 MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
 """Layouts whose column may be read as a matrix."""
@@ -90,7 +91,7 @@ class GroupReader:
         group: int,
         row: int,
         how: Reading,
-    ) -> Iterator[Chunk]:
+    ) -> Iterator[RowChunk]:
         """Read a row group, whose first row is this one of the file."""
         parquet = opened.parquet
         with reading(file.path):
@@ -119,7 +120,7 @@ class GroupReader:
 
     def _sequence_chunks(
         self, file: InputFile, opened: OpenFile, copier: Copier | None, group: int, row: int, how: Reading
-    ) -> Iterator[Chunk]:
+    ) -> Iterator[TokenChunk]:
         """Read a row group of sequences, whose first row is this one of the file."""
         with reading(file.path):
             opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
@@ -134,7 +135,7 @@ class GroupReader:
             for chunk in regrouped(self._token_chunks(file, opened, group, rows, at_once, still), cut, whole=whole):
                 origin = Origin(file.path, row + position[0], group)
                 yield replace(chunk, origin=origin, copied=copied)
-                position = after(position, chunk)
+                position = chunk.after(position)
             if position != (rows, 0):
                 raise DataError(
                     f"row group {group} holds {position[0]:,} rows, not {rows:,} as the footer says",
@@ -144,7 +145,7 @@ class GroupReader:
 
     def _token_chunks(
         self, file: InputFile, opened: OpenFile, group: int, rows: int, at_once: int, how: Reading
-    ) -> Iterator[Chunk]:
+    ) -> Iterator[TokenChunk]:
         """Read a row group of sequences, the logits as matrices as far as the pages show them to be such."""
         job, cut, position = self.job, TokenCut.of(self.job), (0, 0)
         int96 = file.read_as_stored(how.int96)
@@ -156,7 +157,7 @@ class GroupReader:
             try:
                 for chunk in from_matrices(reader, batches, job, rows, cut):
                     yield chunk
-                    position = after(position, chunk)
+                    position = chunk.after(position)
                 reader.check_end()
             except NotAMatrix as error:
                 self.ways.refused(str(error))
@@ -192,14 +193,15 @@ class GroupReader:
         """Return how to read a row group of which some columns are copied."""
         if how.columns is None or copied is None or how.copying is None or not how.copying.instead:
             return how
-        needed = {*self.job.logits.names, *([self.job.label.name] if self.job.label else [])}
+        label, text = self.job.label, self.job.options.bytes
+        needed = {*self.job.logits.names, *([label.name] if label else []), *([text] if text is not None else [])}
         # A column with logits or labels somewhere in it is read whole, as it always is.
         needed |= {name.split(".")[0] for name in needed}
         return replace(how, columns=[name for name in how.columns if name not in copied.chunks or name in needed])
 
     def _batches(
         self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, group: int, cut: Cut, how: Reading
-    ) -> Iterator[Chunk]:
+    ) -> Iterator[RowChunk]:
         """Read a row group, the logits as a matrix if they are one as far as the pages show it."""
         done, int96 = 0, file.read_as_stored(how.int96)
         reader = self._matrix_reader(file, descriptor, group, how)
@@ -216,7 +218,7 @@ class GroupReader:
                         np.copyto(wider, logits)
                         logits = wider
                     logits.flags.writeable = False
-                    yield Chunk(file.conform(batch, others), NOWHERE, logits=logits)
+                    yield RowChunk(file.conform(batch, others), NOWHERE, logits=logits)
                     done += 1
                 reader.check_end()
             except NotAMatrix as error:
@@ -228,7 +230,7 @@ class GroupReader:
         # Batches before the one that could not be read as a matrix are read again, but not given again.
         allowance = self._allowance(file, descriptor, group, how.columns, cut.group)
         for batch in itertools.islice(allowance.batches(parquet, cut.piece, how.columns, int96), done, None):
-            yield Chunk(file.conform(batch, how.columns), NOWHERE)
+            yield RowChunk(file.conform(batch, how.columns), NOWHERE)
 
     def _matrix_reader(
         self, file: InputFile, descriptor: int, group: int, how: Reading

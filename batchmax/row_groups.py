@@ -63,8 +63,10 @@ class RowGroupEncoder:
     _options: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
     def nested_column(self, name: str, dtype: np.dtype[Any], n_classes: int) -> NestedColumn:
-        """Return what makes a column of lists of lists of float32 or float64 that may all be null, piece by piece."""
-        return NestedColumn(MatrixFormat(self.codecs[name], byte_stream_split=self.split), dtype, n_classes)
+        """Return what makes a column of lists of lists of floats that may all be null, piece by piece."""
+        # Not every reader knows split bytes of float16.
+        split = self.split and dtype != np.float16
+        return NestedColumn(MatrixFormat(self.codecs[name], byte_stream_split=split), dtype, n_classes)
 
     def encode(
         self,

@@ -15,7 +15,10 @@ from batchmax.job import Job
 from batchmax.outputs import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 from batchmax.passes import Seen
 from batchmax.scoring import carried_columns
+from batchmax.sequence_totals import SequenceTally
 from batchmax.sequences import Tokens
+from batchmax.summary import Tally
+from batchmax.token_chunks import TokenChunk
 
 CONFIDENCE_BINS = 20
 MOST_PAIRS = 1 << 18
@@ -58,14 +61,13 @@ class RowLook:
         self._job = job
         self._number = number
         self._largest = -np.inf
-        self._sequences = 0
         self._open: list[NDArray[np.float64]] = []
         self._goes_on = False
 
     def add(self, seen: Seen) -> None:
         """Look at some more rows."""
         n = len(seen.matrix)
-        if seen.chunk.tokens is not None:
+        if isinstance(seen.chunk, TokenChunk):
             self._add_tokens(seen, seen.chunk.tokens)
         elif self._number is not None:
             if self.rows <= self._number < self.rows + n:
@@ -76,7 +78,7 @@ class RowLook:
             if interest[at] > self._largest:
                 self._largest = float(interest[at])
                 self._keep(seen, at)
-        self.rows += n
+        self.rows += seen.chunk.rows_done
 
     def _add_tokens(self, seen: Seen, tokens: Tokens) -> None:
         row, place = tokens.places()
@@ -84,7 +86,9 @@ class RowLook:
         losses = np.where(seen.scores.status > LAST_WITHOUT_LOSS, losses, np.nan)
         interest = self._interest(seen)
         if self._number is not None:
-            interest = np.where(self._sequences + row == self._number, interest, -np.inf)
+            # A token without a loss is better than none.
+            interest = np.maximum(interest, np.finfo(np.float64).min)
+            interest = np.where(self.rows + row == self._number, interest, -np.inf)
         ends = np.cumsum(tokens.lengths)
         before, self._open = self._open, []
         kept, self._goes_on = self._goes_on and tokens.continues, False
@@ -101,13 +105,11 @@ class RowLook:
                 losses[ends[mine] - tokens.lengths[mine] : ends[mine]],
             ]
             if self.kept is not None:
-                number = self._sequences + mine
-                self.kept = replace(self.kept, number=number, token=int(place[at]), losses=np.concatenate(whole))
+                self.kept = replace(self.kept, token=int(place[at]), losses=np.concatenate(whole))
             self._goes_on = mine == tokens.n_rows - 1 and not tokens.ends
         if not tokens.ends:
             last = losses[ends[-1] - tokens.lengths[-1] :]
             self._open = [*(before if tokens.n_rows == 1 else []), last]
-        self._sequences += tokens.n_ended
 
     def _interest(self, seen: Seen) -> NDArray[np.float64]:
         losses, status = seen.scores.losses, seen.scores.status
@@ -120,12 +122,14 @@ class RowLook:
         label = None
         if indices is not None and status >= Status.MASKED_LABEL:
             label = int(indices[at])
-        carried = carried_columns(seen.chunk.batch.slice(at, 1), self._job)
+        chunk, unit = seen.chunk, np.array([at])
+        carried = carried_columns(chunk.take(unit, self._job.carried.names), self._job)
         columns = pa.RecordBatch.from_arrays(
-            [array.take(pa.array([0])) for _, array in carried], schema=pa.schema([field for field, _ in carried])
+            [array for _, array in carried], schema=pa.schema([field for field, _ in carried])
         )
-        file, row, _ = seen.chunk.locate(at)
-        self.kept = KeptRow(file, row, self.rows + at, seen.matrix[at].copy(), label, status, columns)
+        row = int(chunk.rows_of(unit)[0])
+        number = self.rows + row - chunk.origin.first_row
+        self.kept = KeptRow(chunk.origin.file, row, number, seen.matrix[at].copy(), label, status, columns)
 
 
 class Pairs:
@@ -168,16 +172,20 @@ class Pairs:
 
 
 class Confidences:
-    """A histogram of the largest probability, and how many rows have which status: what there is without labels."""
+    """A histogram of the largest probability, and how many rows and tokens have which status: needs no labels."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
         self.counts = np.zeros(CONFIDENCE_BINS, np.int64)
-        self.statuses = np.zeros(len(Status), np.int64)
+        self.tally = Tally()
+        self._sequences = SequenceTally(shift=job.options.shift)
 
     def add(self, seen: Seen) -> None:
         """Count some more rows."""
         status = seen.scores.status
-        self.statuses += np.bincount(status, minlength=len(Status))
+        self.tally.add(status)
+        if isinstance(seen.chunk, TokenChunk):
+            tokens = seen.chunk.tokens
+            self.tally.add_sequences(self._sequences.add(tokens, status).first(tokens.n_ended).status)
         confidence = seen.scores.values["confidence"][status > LAST_WITHOUT_PROBS]
         bins = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
         self.counts += np.bincount(bins, minlength=CONFIDENCE_BINS)

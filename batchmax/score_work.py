@@ -14,10 +14,11 @@ from batchmax.parquet_files import pyarrow_only
 from batchmax.plan import Part
 from batchmax.scoring import doubts_about, read_rows, score_rows, score_table
 from batchmax.sequence_rows import SequenceRows
-from batchmax.sequences import Tokens, row_bytes
+from batchmax.sequence_totals import text_bytes
 from batchmax.source import ParquetSource
 from batchmax.stream_source import StreamSource
 from batchmax.summary import Tally
+from batchmax.token_chunks import TokenChunk
 
 
 class ScoreWork:
@@ -49,19 +50,19 @@ class ScoreWork:
             for doubt in doubts_about(matrix, job):
                 self.warn(doubt)
         numbers = self._start + self.tally.rows
-        scores = score_rows(matrix, labels, known, job, buffers.take, numbers, chunk.tokens)
+        tokens = chunk.tokens if isinstance(chunk, TokenChunk) else None
+        scores = score_rows(matrix, labels, known, job, buffers.take, numbers, tokens)
         self._bad_rows.refuse(chunk, scores.status)
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
-        if self._rows is not None and chunk.tokens is not None:
+        if self._rows is not None and isinstance(chunk, TokenChunk):
             ended = self._rows.add(chunk.tokens, scores)
-            self.tally.add_rows(ended.status, self._bytes(chunk.tokens))
+            totals = ended.totals
+            self.tally.add_sequences(totals.status)
+            if job.options.bytes is not None and scores.nll is not None:
+                _, plain, _ = totals.sums
+                self.tally.add_text(text_bytes(chunk, job.options.bytes, totals), plain, totals.is_scored)
             return self._bad_rows.settle_rows(chunk, ended)
         return self._bad_rows.settle(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)
-
-    def _bytes(self, tokens: Tokens) -> int:
-        """Return how many bytes of text the rows are that end here."""
-        name = self._job.options.bytes
-        return 0 if name is None else int(row_bytes(tokens, name)[: tokens.n_ended].sum())
 
     def begin(self, part: Part) -> None:
         """Count a part by itself. Only the first rows of all are looked at for what is odd about them."""
@@ -106,7 +107,8 @@ class ScoreWork:
         """Return what there is to warn of at the end."""
         if not self.tally.infinite_losses:
             return []
-        rows = f"{self.tally.infinite_losses:,} rows have an infinite loss"
+        units = "rows" if self._job.nesting is None else "tokens"
+        rows = f"{self.tally.infinite_losses:,} {units} have an infinite loss"
         lacks = "logit -inf" if self._job.options.activation == "softmax" else "probability 0"
         return [f"{rows}: a class that counts in it has {lacks}; so there is no mean loss"]
 

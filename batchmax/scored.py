@@ -26,7 +26,7 @@ from batchmax.json_fields import JsonError, json_list, json_object, json_objects
 from batchmax.manifest import JOB_KEY, MANIFEST, PART, find_manifest, old_manifest_of, read_old_manifest
 from batchmax.option_values import check_type
 from batchmax.options import FloatName, ScoreOptions
-from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, PLURALS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, column_name, top_k_outputs
 from batchmax.parquet_files import InputFile, arrow_schema, open_file
 from batchmax.remote import StoredFolder, stored_folder
 from batchmax.sequences import row_fields
@@ -366,7 +366,7 @@ def _claims(path: str, raw: bytes) -> Claims:
             options=options,
             logits=said["logits"] if column is None else column,
             n_classes=said["n_classes"],
-            outputs=(*outputs, *_top_k_outputs(options, nested="shift" in given)),
+            outputs=(*outputs, *top_k_outputs(options.top_k, nested="shift" in given)),
             nested="shift" in given,
             layout=said["layout"],
             dtype=said["dtype"],
@@ -386,12 +386,6 @@ def _only_name(logits: Any) -> str | None:
     return name
 
 
-def _top_k_outputs(options: ScoreOptions, *, nested: bool) -> tuple[str, ...]:
-    if not options.top_k:
-        return ()
-    return TOP_K_OF_TOKENS if nested else TOP_K_OUTPUTS
-
-
 def _new_columns(path: str, schema: pa.Schema, claims: Claims) -> dict[str, tuple[str, ...]]:
     """Return the columns of each output: they come last, in the order that they were asked for."""
     widths = {name: claims.width(name) for name in claims.outputs}
@@ -402,7 +396,7 @@ def _new_columns(path: str, schema: pa.Schema, claims: Claims) -> dict[str, tupl
         raise DataError(what, where=path, remedy=f"name the output itself, or {AGAIN}")
     columns: dict[str, tuple[str, ...]] = {}
     for output, width in widths.items():
-        wanted = claims.options.prefix + (PLURALS.get(output, output) if claims.nested else output)
+        wanted = claims.options.prefix + column_name(output, nested=claims.nested)
         for at in range(first, first + width):
             name = schema.names[at] if at >= 0 else None
             if name is None or not _is_called(name, output, wanted, claims) or not _is_kind(schema, at, output, claims):

@@ -17,7 +17,7 @@ from batchmax.arrow import column_types
 from batchmax.errors import UsageError
 from batchmax.json_fields import JsonError, json_list, json_object, parse_json
 from batchmax.options import InputKind, ScoreOptions
-from batchmax.outputs import OUTPUTS, PLURALS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS
+from batchmax.outputs import OUTPUTS, PLURALS, SCALARS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS, column_name, top_k_outputs
 
 METADATA = {
     "command": str,
@@ -56,6 +56,8 @@ class Written:
         What the probabilities were computed with.
     is_plain
         Whether the losses are the negative logarithms of the labels' probabilities.
+    is_nested, shift
+        Whether the rows are sequences, and the label of a token is that of the next one.
     """
 
     logits: str | None
@@ -65,6 +67,7 @@ class Written:
     outputs: tuple[str, ...]
     is_wide: bool
     prefix: str
+    is_nested: bool
     shift: bool
     activation: str
     is_plain: bool
@@ -78,15 +81,21 @@ class Written:
         """Return the name of an output's column, or a pattern for its columns, one for each class."""
         if self.is_wide and output in OUTPUTS and OUTPUTS[output].kind == "matrix":
             return f"{self.prefix}{output.removesuffix('s')}_*"
-        return self.prefix + output
+        return self.prefix + column_name(output, nested=self.is_nested)
 
     def output_of(self, name: str) -> str | None:
         """Return which output a column holds, or the columns of a pattern; None if it is none of them."""
         for output in self.outputs:
             pattern = self.pattern(output)
-            if name in {pattern, self.prefix + PLURALS.get(output, output)} or fnmatchcase(name, pattern):
+            if name in {pattern, *self._whole_rows(output)} or fnmatchcase(name, pattern):
                 return output
         return None
+
+    def _whole_rows(self, output: str) -> list[str]:
+        """Return the columns of sequences as a whole that come with an output of their tokens."""
+        if not self.is_nested or output not in {"loss", "status"}:
+            return []
+        return [self.prefix + name for name in (SCALARS if output == "loss" else ("status",))]
 
 
 def written_by_score(schema: pa.Schema) -> Written | None:
@@ -108,9 +117,10 @@ def written_by_score(schema: pa.Schema) -> Written | None:
             input=KINDS.get(given["input"], "logits"),
             label=said["label"],
             classes=None if classes is None else tuple(json_list(classes, str)),
-            outputs=(*outputs, *((*TOP_K_OUTPUTS, *TOP_K_OF_TOKENS) if given["top_k"] else ())),
+            outputs=(*outputs, *top_k_outputs(given["top_k"], nested="shift" in given)),
             is_wide=said["layout"] == "wide",
             prefix=given["prefix"],
+            is_nested="shift" in given,
             shift=given.get("shift", False) is True,
             activation=activation,
             is_plain=is_plain and said["class_weights"] is None and not given["label_smoothing"],
@@ -135,6 +145,7 @@ def loss_column(schema: pa.Schema, options: ScoreOptions) -> str | None:
     if written is None or not written.is_plain or "loss" not in written.outputs or options.logits is not None:
         return None
     is_theirs = options.label in {None, written.label} and options.classes in {None, written.classes}
+    is_theirs = is_theirs and (written.shift or not options.shift)
     column, is_kept = written.pattern("loss"), kept_logits(column_types(schema), written) is not None
     return column if is_theirs and column in schema.names and not is_kept else None
 

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.columns_out import status_column, vector_column
 from batchmax.job import Job
 from batchmax.losses import perplexities
-from batchmax.outputs import LAST_BAD, LAST_WITHOUT_PROBS, Status
+from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.parquet import TokenRows
 from batchmax.scoring import Scores, carried_columns, computed_columns
+from batchmax.sequence_totals import SequenceTally, SequenceTotals
 from batchmax.sequences import Tokens
 
 Array = NDArray[Any]
@@ -47,13 +47,13 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class Ended:
-    """Rows whose last token was computed: their columns, the worst status of each, and matrices on their way.
+    """Rows whose last token was computed: their columns, what is known of them as a whole, and matrices on their way.
 
     ``taken_back`` is whether the matrices of the row that was begun before are to be taken out again.
     """
 
     batch: pa.RecordBatch
-    status: NDArray[np.uint8]
+    totals: SequenceTotals
     pieces: Sequence[Piece] = ()
     taken_back: bool = False
 
@@ -77,73 +77,43 @@ class SequenceRows:
         self._open: list[dict[str, pa.Array]] = []
         self._row: pa.RecordBatch | None = None
         self._length = 0
-        self._worst = int(Status.OK)
-        self._sums = np.zeros((3, 3))
-        self._counted = 0
+        has_losses = job.label is not None
+        shift = job.nesting is not None and job.nesting.shift
+        self._tally = SequenceTally(shift=shift, n_sums=3 if has_losses else 0)
+        self._open_is_bad = False
 
     def add(self, tokens: Tokens, scores: Scores) -> Ended:
         """Take what was computed of some tokens; return the rows that end with them."""
-        worst = self._worst_of(tokens, scores.status)
+        values: tuple[Array, ...] = ()
+        if scores.losses is not None and scores.nll is not None:
+            weights = np.ones(len(scores.status)) if scores.weights is None else scores.weights
+            values = scores.losses, scores.nll, weights
+        totals = self._tally.add(tokens, scores.status, values)
+        ended = totals.first(tokens.n_ended)
         columns = dict.fromkeys(self._kept, pa.nulls(0))
         for name in self._kept:
             ((_, columns[name]),) = computed_columns(scores, self._job, names=[name])
-        batch = self._rows(tokens, columns, self._scalars(tokens, scores, worst))
-        was_open_bad = self._drops and tokens.continues and self._worst <= LAST_BAD
-        pieces, taken_back = (
-            self._pieces(tokens, scores, worst, was_bad=was_open_bad) if self._streamed else ([], False)
-        )
-        self._worst = int(Status.OK) if tokens.ends else int(worst[-1])
-        return Ended(batch, worst[: tokens.n_ended], pieces, taken_back)
+        batch = self._rows(tokens, columns, self._scalars(ended))
+        pieces, taken_back = self._pieces(tokens, scores, totals.is_bad) if self._streamed else ([], False)
+        self._open_is_bad = not tokens.ends and bool(totals.is_bad[-1])
+        return Ended(batch, ended, pieces, taken_back)
 
-    def _worst_of(self, tokens: Tokens, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the worst status of each row until now; of a row that is null its own."""
-        worst = np.full(tokens.n_rows, Status.OK, np.uint8)
-        row, _ = tokens.places()
-        if self._job.nesting is not None and self._job.nesting.shift:
-            # The last token of a row has no label by design; that says nothing of the row.
-            status = status.copy()
-            ends = np.cumsum(tokens.lengths)[: tokens.n_ended][tokens.lengths[: tokens.n_ended] > 0] - 1
-            status[ends[status[ends] == Status.UNLABELLED]] = Status.OK
-        np.minimum.at(worst, row, status)
-        worst[tokens.missing] = Status.NULL_LOGITS
-        if tokens.continues:
-            worst[0] = min(int(worst[0]), self._worst)
-        return worst
-
-    def _scalars(self, tokens: Tokens, scores: Scores, worst: NDArray[np.uint8]) -> dict[str, pa.Array]:
-        """Return what is said of the rows that end as a whole."""
-        n_ended = tokens.n_ended
+    def _scalars(self, ended: SequenceTotals) -> dict[str, pa.Array]:
+        """Return the columns of the rows that end as a whole."""
         found: dict[str, pa.Array] = {}
         if "status" in self._job.outputs:
-            found["status"] = status_column(worst[:n_ended])
-        if "loss" not in self._job.outputs or scores.losses is None or scores.nll is None:
+            found["status"] = status_column(ended.status)
+        if "loss" not in self._job.outputs:
             return found
-        counted = scores.status >= Status.MASKED_LABEL
-        weights = np.ones(len(counted)) if scores.weights is None else scores.weights
-        sums = np.zeros((3, tokens.n_rows, 3))
-        sums[:, 0] = self._sums if tokens.n_rows else 0.0
-        counts = np.zeros(tokens.n_rows, np.int64)
-        if tokens.n_rows:
-            counts[0] = self._counted
-        row, _ = tokens.places()
-        np.add.at(counts, row, counted)
-        for one, values in zip(sums, (scores.losses, scores.nll, weights), strict=True):
-            kernels.sum_lists(values, counted, tokens.lengths, one)
-        self._sums = sums[:, -1].copy() if not tokens.ends else np.zeros((3, 3))
-        self._counted = 0 if tokens.ends else int(counts[-1])
-        loss, nll, weight = (one[:n_ended, 0] + one[:n_ended, 1] for one in sums)
-        infinite = sums[0, :n_ended, 2] > 0
-        counts = counts[:n_ended]
-        bad = worst[:n_ended] <= LAST_BAD
-        nothing = bad | (counts == 0)
+        bad, nothing = ended.is_bad, ~ended.is_scored
+        loss, nll, weight = ended.sums
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            total = np.where(infinite, np.inf, loss)
-            mean = total / weight
-            perplexity = perplexities(np.where(sums[1, :n_ended, 2] > 0, np.inf, nll) / counts)
-        columns = {"mean_loss": (mean, nothing), "sum_loss": (total, bad), "perplexity": (perplexity, nothing)}
+            mean = loss / weight
+            perplexity = perplexities(nll / ended.counts)
+        columns = {"mean_loss": (mean, nothing), "sum_loss": (loss, bad), "perplexity": (perplexity, nothing)}
         for name, (numbers, missing) in columns.items():
             found[name] = vector_column(numbers, missing if missing.any() else None)
-        found["n_tokens"] = vector_column(counts, bad if bad.any() else None)
+        found["n_tokens"] = vector_column(ended.counts, bad if bad.any() else None)
         return found
 
     def _rows(self, tokens: Tokens, columns: dict[str, pa.Array], scalars: dict[str, pa.Array]) -> pa.RecordBatch:
@@ -180,19 +150,17 @@ class SequenceRows:
             )
         )
 
-    def _pieces(
-        self, tokens: Tokens, scores: Scores, worst: NDArray[np.uint8], *, was_bad: bool
-    ) -> tuple[list[Piece], bool]:
+    def _pieces(self, tokens: Tokens, scores: Scores, bad: NDArray[np.bool_]) -> tuple[list[Piece], bool]:
         """Return the matrices of these tokens, and whether what was handed on of the first row is to be taken back."""
-        taken_back = self._drops and tokens.continues and not was_bad and int(worst[0]) <= LAST_BAD
-        keep = worst > LAST_BAD if self._drops else np.ones(tokens.n_rows, np.bool_)
+        taken_back = self._drops and tokens.continues and not self._open_is_bad and bool(bad[0])
+        keep = ~bad if self._drops else np.ones(tokens.n_rows, np.bool_)
         runs = [(0, tokens.n_rows)]
         if self._drops and not tokens.ends and not (tokens.continues and tokens.n_rows == 1):
             runs = [(0, tokens.n_rows - 1), (tokens.n_rows - 1, tokens.n_rows)]
         starts = np.concatenate([[0], np.cumsum(tokens.lengths)])
         pieces = []
         for name in self._streamed:
-            matrix = scores.values[name]
+            matrix, column = scores.values[name], self._job.list_field(name).name
             for number, (low, high) in enumerate(runs):
                 begin, end = int(starts[low]), int(starts[high])
                 kept_tokens = np.repeat(keep[low:high], tokens.lengths[low:high])
@@ -204,7 +172,7 @@ class SequenceRows:
                     tokens.missing[low:high][keep[low:high]],
                     goes_on=low == 0 and tokens.continues and bool(keep[0]),
                 )
-                pieces.append(Piece(name, rows, number == 1))
+                pieces.append(Piece(column, rows, number == 1))
         return pieces, taken_back
 
 

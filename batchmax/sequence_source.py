@@ -16,15 +16,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.arrow import column_array, plain_array, valid_rows
-from batchmax.chunks import MOST_CHUNK_BYTES, MOST_ROW_GROUP_BYTES, MOST_ROW_GROUP_ROWS, Chunk, Origin
+from batchmax.chunks import MOST_CHUNK_BYTES, MOST_ROW_GROUP_BYTES, MOST_ROW_GROUP_ROWS, Origin
 from batchmax.errors import DataError
 from batchmax.job import Job
 from batchmax.kernels.nested import GOES_ON, NULL
 from batchmax.parquet import SequenceReader
-from batchmax.sequences import Tokens, extents, token_batch, token_labels
-
-Position = tuple[int, int]
-"""How many rows are behind, and how many tokens of the next."""
+from batchmax.sequences import Tokens, extents, token_labels
+from batchmax.token_chunks import Position, TokenChunk
 
 ROWS_AT_ONCE = 1 << 12
 """Rows whose columns beside the logits are read at a time, at most."""
@@ -63,7 +61,7 @@ class TokenCut:
 
 def from_matrices(
     reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int, cut: TokenCut
-) -> Iterator[Chunk]:
+) -> Iterator[TokenChunk]:
     """Read the tokens of a row group as matrices, and the columns beside them.
 
     Raises
@@ -100,7 +98,9 @@ def from_matrices(
         done += len(lengths) - (not ends)
 
 
-def from_columns(batches: Iterator[pa.RecordBatch], job: Job, cut: TokenCut, position: Position) -> Iterator[Chunk]:
+def from_columns(
+    batches: Iterator[pa.RecordBatch], job: Job, cut: TokenCut, position: Position
+) -> Iterator[TokenChunk]:
     """Cut batches of rows, with their logits, into chunks, from a position on."""
     name = job.logits.names[0]
     skip, first = position
@@ -129,40 +129,19 @@ def from_columns(batches: Iterator[pa.RecordBatch], job: Job, cut: TokenCut, pos
         skip = first = 0
 
 
-def after(position: Position, chunk: Chunk) -> Position:
-    """Return the position after a chunk."""
-    tokens = chunk.tokens
-    assert tokens is not None  # noqa: S101 - these are of sequences
-    if tokens.ends:
-        return position[0] + tokens.n_rows, 0
-    return position[0] + tokens.n_ended, int(tokens.lengths[-1]) + (tokens.first if tokens.n_rows == 1 else 0)
-
-
-def flattened(chunks: Iterable[Chunk], names: tuple[str, ...]) -> Iterator[Chunk]:
-    """Return chunks as if each token were a row, with columns of its row beside it."""
-    for chunk in chunks:
-        assert chunk.tokens is not None  # noqa: S101 - these are of sequences
-        columns = token_batch(chunk.tokens, tuple(name for name in names if name not in chunk.batch.schema.names))
-        batch = chunk.batch
-        for name, column in columns.items():
-            batch = batch.append_column(name, column)
-        yield replace(chunk, batch=batch)
-
-
-def regrouped(chunks: Iterable[Chunk], cut: TokenCut, *, whole: bool) -> Iterator[Chunk]:
+def regrouped(chunks: Iterable[TokenChunk], cut: TokenCut, *, whole: bool) -> Iterator[TokenChunk]:
     """Cut chunks where row groups of the output end: where a row does, when enough was put into one, and at the end.
 
     With ``whole`` only at the end.
     """
     tokens = rows = 0
-    last: Chunk | None = None
+    last: TokenChunk | None = None
     for chunk in chunks:
-        rest: Chunk | None = chunk
+        rest: TokenChunk | None = chunk
         while rest is not None:
             if last is not None:
                 yield last
             found = rest.tokens
-            assert found is not None  # noqa: S101 - these are of sequences
             ended = tokens + np.cumsum(found.lengths)[: found.n_ended]
             counts = rows + 1 + np.arange(len(ended))
             full = np.flatnonzero((ended >= cut.group) | (counts >= cut.group_rows)) if not whole else ended[:0]
@@ -170,9 +149,7 @@ def regrouped(chunks: Iterable[Chunk], cut: TokenCut, *, whole: bool) -> Iterato
                 last, rest = rest.split(int(full[0]) + 1)
             else:
                 last, rest = rest, None
-            mine = last.tokens
-            assert mine is not None  # noqa: S101 - as above
-            tokens, rows = tokens + int(mine.lengths.sum()), rows + mine.n_ended
+            tokens, rows = tokens + int(last.tokens.lengths.sum()), rows + last.tokens.n_ended
             last = replace(last, ends_group=bool(len(full)))
             if len(full):
                 tokens = rows = 0
@@ -210,7 +187,7 @@ class _Rows:
         return taken[0] if len(taken) == 1 else pa.concat_batches(taken)
 
 
-def _chunk(tokens: Tokens, job: Job, columns: dict[str, pa.Array], logits: NDArray[Any] | None = None) -> Chunk:
+def _chunk(tokens: Tokens, job: Job, columns: dict[str, pa.Array], logits: NDArray[Any] | None = None) -> TokenChunk:
     assert job.nesting is not None  # noqa: S101 - these are of sequences
     labels, known = token_labels(tokens, job.nesting) if job.label is not None else (None, None)
     if labels is not None and job.label is not None:
@@ -218,7 +195,7 @@ def _chunk(tokens: Tokens, job: Job, columns: dict[str, pa.Array], logits: NDArr
     n_tokens = int(tokens.lengths.sum())
     schema = pa.schema([pa.field(name, array.type) for name, array in columns.items()])
     batch = pa.RecordBatch.from_struct_array(_struct(columns, schema, n_tokens))
-    return Chunk(batch, Origin("", 0, None), logits=logits, tokens=tokens, known=known)
+    return TokenChunk(batch, Origin("", 0, None), logits=logits, tokens=tokens, statuses=known)
 
 
 def _struct(columns: dict[str, pa.Array], schema: pa.Schema, n_rows: int) -> pa.StructArray:
@@ -247,35 +224,3 @@ def _matrix(rows: int, job: Job) -> NDArray[Any]:
     # Arrow's pool gives memory out again that was used before; NumPy's would be new, and new memory is slow.
     buffer = pa.allocate_buffer(rows * job.row_bytes)
     return np.frombuffer(buffer, job.logits.dtype).reshape(rows, job.n_classes)
-
-
-def sequence_runs(runs: Iterable[tuple[int, Iterator[Chunk]]], skip: int, job: Job) -> Iterator[Chunk]:
-    """Return the chunks of runs of rows without the first ``skip`` rows; a run that is left out is not read at all.
-
-    With a number of rows asked for, row groups of the output end after so many wherever runs do.
-    """
-
-    def chunks() -> Iterator[Chunk]:
-        left = skip
-        for rows, run in runs:
-            if left >= rows > 0:
-                left -= rows
-                continue
-            yield from skipped_rows(run, left)
-            left = 0
-
-    return chunks() if job.options.row_group_size is None else regrouped(chunks(), TokenCut.of(job), whole=False)
-
-
-def skipped_rows(chunks: Iterable[Chunk], skip: int) -> Iterator[Chunk]:
-    """Return the chunks of the rows after the first ``skip``."""
-    for chunk in chunks:
-        tokens = chunk.tokens
-        assert tokens is not None  # noqa: S101 - these are of sequences
-        if skip == 0:
-            yield chunk
-        elif skip >= tokens.n_rows:
-            skip -= tokens.n_ended
-        else:
-            yield chunk.split(skip)[1]
-            skip = 0

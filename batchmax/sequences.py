@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax.arrow import column_array, is_list, plain_array, plain_type, type_text, valid_rows
@@ -21,10 +20,7 @@ from batchmax.columns import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.labels import label_name
 from batchmax.options import ScoreOptions
-from batchmax.outputs import PLURALS, Status
-
-SCALARS = ("mean_loss", "sum_loss", "perplexity", "n_tokens")
-"""What is said of a row as a whole, beside the losses of its tokens."""
+from batchmax.outputs import PLURALS, SCALARS, Status
 
 
 @dataclass(frozen=True)
@@ -134,11 +130,6 @@ class Tokens:
         return self.first > 0
 
     @property
-    def n_begun(self) -> int:
-        """How many rows begin here."""
-        return self.n_rows - self.continues
-
-    @property
     def n_ended(self) -> int:
         """How many rows end here."""
         return self.n_rows - (not self.ends)
@@ -214,18 +205,16 @@ def token_labels(tokens: Tokens, nesting: Nesting) -> tuple[pa.Array | None, NDA
     return labels, np.where(bad, Status.BAD_LABEL, Status.OK).astype(np.uint8)
 
 
-def token_batch(tokens: Tokens, names: tuple[str, ...]) -> dict[str, pa.Array]:
-    """Return columns of the rows, each value as often as its row has tokens."""
-    row, _ = tokens.places()
-    picked = pa.array(row)
-    return {name: column_array(tokens.rows, name).take(picked) for name in names}
+def token_values(tokens: Tokens, name: str) -> pa.Array:
+    """Return the values of a column that has a list for each row with one value for each token.
 
-
-def row_bytes(tokens: Tokens, name: str) -> NDArray[np.int64]:
-    """Return how many bytes of text each row stands for: a number of them, or the length of text; 0 for null."""
-    column = plain_array(column_array(tokens.rows, name))
-    counts = column if pa.types.is_integer(column.type) else pc.binary_length(column)
-    return np.asarray(pc.fill_null(counts, 0).cast(pa.int64()).to_numpy(zero_copy_only=False))
+    A token beyond the end of its row's list has null.
+    """
+    lists = plain_array(column_array(tokens.rows, name))
+    row, place = tokens.places()
+    starts, counts = extents(lists)
+    inside = place < np.where(valid_rows(lists), counts, 0)[row]
+    return lists.values.take(pa.array(np.where(inside, starts[row] + place, 0), pa.int64(), mask=~inside))
 
 
 def extents(lists: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,7 +11,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -21,6 +21,7 @@ from batchmax.chunks import (
     MOST_ROW_GROUP_ROWS,
     Chunk,
     Part,
+    RowChunk,
     Ways,
     regroup,
     skipped,
@@ -42,11 +43,10 @@ from batchmax.parquet import (
 from batchmax.parquet_files import InputFile, OpenFile, about, arrow_schema, open_file, pyarrow_only, reading
 from batchmax.partitions import Partitions, are_mirrored, keys_of, partitions_of
 from batchmax.row_group_reader import GroupReader
-from batchmax.sequence_source import (
-    sequence_runs,
-)
+from batchmax.sequence_source import TokenCut, regrouped
 from batchmax.storage import STREAM, Inputs, find_inputs, paths_of
 from batchmax.stream_source import StreamSource
+from batchmax.token_chunks import TokenChunk
 
 
 def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> ParquetSource | StreamSource:
@@ -216,14 +216,14 @@ class ParquetSource:
         The first ``skip`` rows are left out, which must end where a row group of the output does.
         """
         runs = (run for part in parts for run in self._part_runs(part, how))
-        if self.job.nesting is not None:
-            return sequence_runs(runs, skip, self.job)
         chunks = skipped(runs, skip)
         wanted = self._options.row_group_size
         if wanted is None:
             return chunks
+        if self.job.nesting is not None:
+            return regrouped(cast("Iterator[TokenChunk]", chunks), TokenCut.of(self.job), whole=False)
         wanted = min(wanted, MOST_ROW_GROUP_ROWS)
-        return regroup(chunks, wanted, wanted)
+        return regroup(cast("Iterator[RowChunk]", chunks), wanted, wanted)
 
     def memory_needed(self) -> int:
         """Return about how many bytes of memory a job on these files takes besides what the program itself does."""
@@ -255,7 +255,7 @@ class ParquetSource:
     def _with_partitions(self, chunk: Chunk, file: int, how: Reading) -> Chunk:
         if not self.partitions.fields:
             return chunk
-        return replace(chunk, batch=self.partitions.added(chunk.batch, file, how.columns))
+        return chunk.with_columns(lambda rows: self.partitions.added(rows, file, how.columns))
 
     def _own_length(self, file: InputFile, column: LogitsColumn) -> int | None:
         """Return the number of classes of a file: by its schema, or of its first row; None without rows or logits."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from batchmax.arrow_batches import check_batch, check_schema, decoded_batches, decoded_schema
 from batchmax.arrow_errors import PARSING, is_damage
-from batchmax.chunks import Chunk, Origin, Part, Ways, plan_cut, regroup
+from batchmax.chunks import Chunk, Origin, Part, RowChunk, Ways, plan_cut, regroup
 from batchmax.columns import find_logits
 from batchmax.copying import Reading
 from batchmax.errors import DataError
@@ -21,7 +21,8 @@ from batchmax.matrices import first_row_length
 from batchmax.options import ScoreOptions
 from batchmax.parquet_files import InputFile
 from batchmax.partitions import Partitions
-from batchmax.sequence_source import TokenCut, after, from_columns, regrouped
+from batchmax.sequence_source import TokenCut, from_columns, regrouped
+from batchmax.token_chunks import TokenChunk
 
 MOST_DECODED_SHARE = 8
 """The share of the memory limit that the plain values of views and runs may take at a time, as a divisor."""
@@ -98,17 +99,17 @@ class StreamSource:
             return TokenCut.of(self.job).memory(self.job)
         return plan_cut(self.job).memory(self.n_rows)
 
-    def _sequences(self) -> Iterator[Chunk]:
+    def _sequences(self) -> Iterator[TokenChunk]:
         cut = TokenCut.of(self.job)
         position = 0, 0
         for chunk in regrouped(from_columns(self._batches, self.job, cut, position), cut, whole=False):
             yield replace(chunk, origin=Origin("the stream", position[0], None))
-            position = after(position, chunk)
+            position = chunk.after(position)
 
-    def _chunks(self) -> Iterator[Chunk]:
+    def _chunks(self) -> Iterator[RowChunk]:
         first_row = 0
         for batch in self._batches:
-            yield Chunk(batch, Origin("the stream", first_row, None))
+            yield RowChunk(batch, Origin("the stream", first_row, None))
             first_row += batch.num_rows
 
 

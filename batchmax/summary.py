@@ -38,13 +38,18 @@ LABEL_FIGURES = frozenset(
 
 @dataclass(eq=False)
 class Tally:
-    """Counts and sums over rows; where rows are sequences, over tokens, and ``sequences`` are the statuses of rows."""
+    """Counts and sums over rows; where rows are sequences, over tokens.
+
+    Of sequences, ``sequences`` are the statuses of rows, and ``bytes`` the bytes of text of those that have a loss as a
+    whole, whose tokens have the losses ``text_nll``.
+    """
 
     statuses: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
     sequences: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
     loss: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     nll: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     weight: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    text_nll: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     judged: int = 0
     hits: int = 0
     bytes: int = 0
@@ -94,7 +99,7 @@ class Tally:
             total.hits += one.hits
             total.bytes += one.bytes
             total.nested |= one.nested
-            for name in ("loss", "nll", "weight"):
+            for name in ("loss", "nll", "weight", "text_nll"):
                 _add_exactly(getattr(total, name), getattr(one, name))
         return total
 
@@ -118,18 +123,19 @@ class Tally:
         if hits is not None:
             self.hits += int(np.count_nonzero(hits & counted))
 
-    def add_rows(self, status: NDArray[np.uint8], n_bytes: int = 0) -> None:
-        """Count sequences: the status of each, and how many bytes of text they are."""
+    def add_sequences(self, status: NDArray[np.uint8]) -> None:
+        """Count sequences by their statuses."""
         self.nested = True
         self.sequences += np.bincount(status, minlength=len(Status))
-        self.bytes += n_bytes
+
+    def add_text(self, n_bytes: NDArray[np.int64], nll: NDArray[np.float64], counted: NDArray[np.bool_]) -> None:
+        """Count the bytes of text of sequences, and the sums of their plain losses, of those that count."""
+        self.bytes += sum(n_bytes[counted].tolist())
+        kernels.sum_counted(nll, counted, self.text_nll)
 
     def bits(self) -> tuple[float | None, float | None]:
         """Return the plain losses in bits, of a token and of a byte; None for what is not finite, or not known."""
-        if not self.judged or self.nll[2]:
-            return None, None
-        bits = (self.nll[0] + self.nll[1]) / math.log(2)
-        return _finite(bits / self.judged), _finite(bits / self.bytes) if self.bytes else None
+        return (_bits(self.nll, self.judged), _bits(self.text_nll, self.bytes))
 
     def plain_figures(self) -> tuple[float | None, float | None, float | None]:
         """Return the mean of the plain losses, minus their sum, and exp of the mean; None for what is not finite."""
@@ -149,6 +155,8 @@ class ScoreSummary:
 
     Where rows are sequences, every figure is one of tokens, but ``n_rows``, ``bad_rows``, ``bad_rate`` and
     ``status_counts``; ``n_tokens`` are those with a loss. Otherwise what is said of tokens is not there.
+    ``bits_per_byte`` is over the rows that are not bad and have a loss: the losses of these, and all bytes of their
+    text.
 
     ``unified`` are the columns that are not the same in all files: each with the type that it was read as, in how many
     files it has which type, and in how many it is missing.
@@ -186,9 +194,9 @@ class ScoreSummary:
         self.bad_rows = tally.bad_rows
         self.bad_rate = tally.bad_rows / tally.rows if tally.rows else None
         self.infinite_losses = tally.infinite_losses
-        self.status_counts = _counts(tally.row_statuses)
+        self.status_counts = named_counts(tally.row_statuses)
         if is_nested:
-            self.n_tokens, self.token_status_counts = tally.judged, _counts(tally.statuses)
+            self.n_tokens, self.token_status_counts = tally.judged, named_counts(tally.statuses)
             self.bits_per_token, self.bits_per_byte = tally.bits()
         if not tally.judged:
             return
@@ -229,7 +237,7 @@ class ScoreSummary:
         no_rows = "" if self.n_rows else NO_ROWS
         no_classes = "labels are distributions, which have no class" if self.accuracy is None else ""
         rows = "" if is_nested else "the rows are not sequences"
-        no_bytes = "the number of bytes is not known or 0" if self.bits_per_byte is None else ""
+        no_bytes = without_text(self.status_counts) if self.bits_per_byte is None else ""
         no_mean = "the weights of the labels sum to 0, or the losses are too large" if self.mean_loss is None else ""
         no_likelihood = "a label has probability 0" if self.log_likelihood is None else ""
         too_large = "exp of the mean loss is too large" if self.perplexity is None else ""
@@ -267,6 +275,11 @@ class ScoreSummary:
         return f"<table>{rows}</table>"
 
 
+def without_text(status_counts: Mapping[str, int]) -> str:
+    """Return why there are no bits per byte. ``status_counts`` are sequences by their status."""
+    return without_loss(status_counts, "row") or "the number of bytes is not known or 0"
+
+
 GATE_NAMES = tuple(ScoreSummary().figures())
 """What a condition on a summary may name."""
 
@@ -274,8 +287,13 @@ OF_TOKENS = ("n_tokens", "bits_per_token", "bits_per_byte", "token_status_counts
 """What a summary says only where rows are sequences."""
 
 
-def _counts(statuses: NDArray[np.int64]) -> dict[str, int]:
+def named_counts(statuses: NDArray[np.int64]) -> dict[str, int]:
+    """Return counts by the names of statuses, without those that are 0."""
     return {name: int(number) for name, number in zip(STATUS_NAMES, statuses, strict=True) if number}
+
+
+def _bits(nll: NDArray[np.float64], count: int) -> float | None:
+    return None if nll[2] or not count else _finite((nll[0] + nll[1]) / math.log(2) / count)
 
 
 def _finite(value: float) -> float | None:

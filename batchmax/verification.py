@@ -57,10 +57,10 @@ class Verification:
         The names in the output's summary that agree with the rows; empty where there is none.
     inputs
         How many files it was held against; None without inputs.
-    sampled_rows, seed
-        How many rows were worked out again, and what chose them.
+    sampled_rows, sampled_tokens, seed
+        How many rows were computed again, of sequences how many of their tokens, and the random seed for both.
     largest_errors
-        For each output with an error in units in the last place: the largest (``ulp``) and its ``row``.
+        For each output with an error in units in the last place: the largest (``ulp``), and its ``row`` and ``token``.
     """
 
     file: str
@@ -76,6 +76,7 @@ class Verification:
     summary: list[str] = field(default_factory=list)
     inputs: int | None = None
     sampled_rows: int = 0
+    sampled_tokens: int | None = None
     seed: int | None = None
     largest_errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -146,13 +147,12 @@ def verify(
     storage = names_of("storage_options", storage_options)
     scored = open_scored(os.fspath(file), storage)
     tokens = ScoredTokens(scored) if scored.claims.nested else None
-    if tokens is not None and named:
-        raise UsageError(
-            "tokens of sequences are not worked out from inputs",
-            remedy="leave the inputs out: pages, rows and summary are checked without",
-        )
     checks = RowChecks(scored if tokens is None else tokens.scored)
-    recomputation = Recomputation(scored, named, logits, storage) if named else None
+    recomputation = None
+    if named:
+        # About as many tokens as rows were asked for.
+        of_each = -(-(SAMPLE if sample is None else sample) // max(scored.n_rows, 1))
+        recomputation = Recomputation(scored, named, logits, storage, tokens, of_each=max(of_each, 1), seed=seed)
     if recomputation is not None:
         checks.use_label(recomputation.label)
     found = Verification(
@@ -167,7 +167,7 @@ def verify(
     for one in scored.files:
         progress.note(f"checking {one.path}: {one.metadata.num_rows:,} rows")
         _check_file(one, scored, checks, tokens, found, progress)
-    found.summary = _check_summary(scored, checks.counts)
+    found.summary = _check_summary(scored, checks.counts, tokens)
     found.sums = {name: {"off": off, "bound": checks.bound(name)} for name, off in checks.deviations.items()}
     found.compared = {name: sorted(others) for name, others in checks.compared.items()}
     found.notes = checks.notes
@@ -247,6 +247,8 @@ def _check_rows(
         at_tokens = False
         try:
             own = batch if tokens is None else tokens.of(batch)
+            if tokens is not None:
+                tokens.count(batch)
             at_tokens = tokens is not None
             checks.add(own)
         except WrongRowError as error:
@@ -261,13 +263,13 @@ def _check_rows(
     return rows
 
 
-def _check_summary(scored: Scored, counts: Counts) -> list[str]:
+def _check_summary(scored: Scored, counts: Counts, tokens: ScoredTokens | None) -> list[str]:
     """Compare what was counted with what the job's summary says, and return the names that agree."""
     said = scored.summary
     if said is None:
         return []
     who = "the manifest" if scored.is_folder else "the summary in the footer"
-    wanted = _expected(scored, counts, said)
+    wanted = _expected(scored, counts, said) if tokens is None else _expected_of_tokens(scored, counts, tokens)
     for name, value in wanted.items():
         if name in said and not _agree(said[name], value, scored):
             raise DataError(f"{who} says {name} {said[name]}, and the rows {value}", where=scored.path, remedy=AGAIN)
@@ -278,11 +280,6 @@ def _expected(scored: Scored, counts: Counts, said: Said) -> dict[str, Any]:
     """Return what a summary must say, as far as the output's columns show it."""
     dropped = scored.claims.options.on_bad_row == "drop"
     wanted: dict[str, Any] = {"n_classes": scored.claims.n_classes}
-    if scored.claims.nested:
-        # What is counted are tokens; of rows that were dropped nothing is known.
-        if not dropped and "loss" in scored.columns and not counts.infinite_losses and counts.weight_sum:
-            wanted |= {"mean_loss": counts.loss_sum / counts.weight_sum, "n_tokens": counts.losses}
-        return wanted
     if "status" in scored.columns:
         seen = {name: int(count) for name, count in zip(STATUS_NAMES, counts.statuses.tolist(), strict=False) if count}
         bad = STATUS_NAMES[: LAST_BAD + 1]
@@ -294,6 +291,29 @@ def _expected(scored: Scored, counts: Counts, said: Said) -> dict[str, Any]:
             wanted["bad_rows"] = sum(seen.get(name, 0) for name in bad)
     if "loss" in scored.columns:
         wanted["infinite_losses"] = counts.infinite_losses
+        if not counts.infinite_losses and counts.weight_sum:
+            wanted["mean_loss"] = counts.loss_sum / counts.weight_sum
+    if "correct" in scored.columns:
+        judged = counts.rows - counts.without_loss
+        wanted["accuracy"] = counts.hits / judged if judged else None
+    return wanted
+
+
+def _expected_of_tokens(scored: Scored, counts: Counts, tokens: ScoredTokens) -> dict[str, Any]:
+    """Return what a summary of sequences must say; of rows that were dropped, and of their tokens, nothing is known."""
+    wanted: dict[str, Any] = {"n_classes": scored.claims.n_classes}
+    if scored.claims.options.on_bad_row == "drop":
+        return wanted
+    if "status" in scored.columns:
+        names = STATUS_NAMES[: LAST_BAD + 1]
+        rows = {name: int(count) for name, count in zip(STATUS_NAMES, tokens.statuses.tolist(), strict=True) if count}
+        of_tokens = {
+            name: int(count) for name, count in zip(STATUS_NAMES, counts.statuses.tolist(), strict=False) if count
+        }
+        wanted |= {"status_counts": rows, "bad_rows": sum(rows.get(name, 0) for name in names)}
+        wanted["token_status_counts"] = of_tokens
+    if "loss" in scored.columns:
+        wanted |= {"infinite_losses": counts.infinite_losses, "n_tokens": counts.losses}
         if not counts.infinite_losses and counts.weight_sum:
             wanted["mean_loss"] = counts.loss_sum / counts.weight_sum
     if "correct" in scored.columns:
@@ -316,8 +336,11 @@ def _recompute(scored: Scored, recomputation: Recomputation, sample: int, seed: 
     found.inputs = recomputation.files
     found.sampled_rows, found.seed = rows, seed
     found.largest_errors = {
-        name: {"ulp": round(worst.ulp, 3), "row": worst.row} for name, worst in recomputation.errors.items()
+        name: {"ulp": round(worst.ulp, 3), "row": worst.row} | ({} if worst.token is None else {"token": worst.token})
+        for name, worst in recomputation.errors.items()
     }
+    if scored.claims.nested:
+        found.sampled_tokens = recomputation.sampled_tokens
     if not scored.claims.inputs:
         found.notes.append("the output was made of a stream, so it does not know its inputs; only rows were compared")
     if scored.claims.options.input == "probs":

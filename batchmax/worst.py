@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from batchmax.columns_out import pred_column
 from batchmax.errors import UsageError
 from batchmax.job import Job
-from batchmax.largest import Largest, decoded_type, taken
+from batchmax.largest import Largest, decoded, decoded_type
 from batchmax.loop import Progress, tell_of
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.outputs import LAST_WITHOUT_LOSS
-from batchmax.passes import OWN_PREFIX, Seen, open_rows, rows_of, schema_of
+from batchmax.passes import OWN_PREFIX, Seen, open_rows, refuse_bytes, rows_of, schema_of
 from batchmax.scored_input import columns_computed
 from batchmax.scoring import carried_columns
+from batchmax.token_chunks import TokenChunk
 
 NEEDED = ("pred", "confidence", "status")
 """What is computed of every row, besides the loss."""
@@ -81,6 +82,7 @@ def worst_rows(
         raise UsageError(f"{n!r} is not a number of rows", where="--worst", remedy="give 1 or more: --worst 20")
     if options.label == "none":
         raise _no_labels()
+    refuse_bytes(options)
     options = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
     if options.columns is None:
         options = replace(
@@ -106,7 +108,8 @@ class WorstRows:
         shown = job.label.name if job.label is not None and job.label.kind != "distribution" else None
         # The logits of sequences are no column of a token's.
         left_out = {shown} if job.nesting is None else {shown, job.nesting.logits}
-        self._carried = [field for field in job.carried if field.name not in left_out]
+        of_units = {} if job.nesting is None else {field.name: field for field in job.nesting.schema}
+        self._carried = [of_units.get(one.name, one) for one in job.carried if one.name not in left_out]
         self._largest = Largest(n, self._schema(), job.options.memory_limit // 4)
 
     @property
@@ -140,21 +143,21 @@ class WorstRows:
     def _columns(self, seen: Seen, losses: NDArray[np.float64], rows: NDArray[np.intp]) -> list[pa.Array]:
         """Return the columns of the schema for some of the rows."""
         job, scores, indices, n = self._job, seen.scores, seen.labels.indices, len(rows)
-        carried = {field.name: array for field, array in carried_columns(seen.chunk.batch, job)}
+        batch = seen.chunk.take(rows, [field.name for field in self._carried])
+        carried = {field.name: array for field, array in carried_columns(batch, job)}
         label, p_label = pa.nulls(n, pa.int64() if job.classes is None else pa.string()), pa.nulls(n, pa.float64())
         if indices is not None and scores.nll is not None:
             label = pa.array(indices[rows])
             if job.classes is not None:
                 label = pa.array(job.classes, pa.string()).take(label)
             p_label = pa.array(np.exp(-scores.nll[rows]))
-        places = [rows]
-        if seen.chunk.tokens is not None:
-            places = [every[rows] for every in seen.chunk.tokens.places()]
+        places = [seen.chunk.rows_of(rows)]
+        if isinstance(seen.chunk, TokenChunk):
+            places.append(seen.chunk.tokens.places()[1][rows])
         return [
             pa.array([seen.chunk.origin.file] * n, pa.string()),
-            pa.array(seen.chunk.origin.first_row + places[0], pa.int64()),
-            *(pa.array(place, pa.int64()) for place in places[1:]),
-            *(taken(carried[field.name], rows) for field in self._carried),
+            *(pa.array(place, pa.int64()) for place in places),
+            *(decoded(carried[field.name]) for field in self._carried),
             label,
             pred_column(scores.values["pred"][rows], job.classes),
             p_label,

@@ -18,7 +18,7 @@ from batchmax.gates import Figure, Gate, figure
 from batchmax.summary import GATE_NAMES
 
 INF, NAN = math.inf, math.nan
-OF_TOKENS = {"n_tokens", "bits_per_token", "bits_per_byte"}
+OF_TOKENS = {"n_tokens", "bits_per_token", "bits_per_byte", "tokens_only_a", "tokens_only_b"}
 
 SITUATIONS = ("no rows", "all rows bad", "all labels ignored", "one infinite value", "one NaN")
 GOOD = [[2.0, 1.0, 0.0], [0.0, 1.0, -1.0], [0.5, 0.0, 3.0]]
@@ -68,6 +68,23 @@ def evaluate(situation, folder, condition):
     batchmax.evaluate(str(folder / "in.parquet"), on_bad_row="null", top_k=[1, 2], fail_if=condition)
 
 
+def evaluate_sequences(situation, folder, condition):
+    """Evaluate sequences with a condition."""
+    pq.write_table(sequences_of(situation), folder / "in.parquet")
+    given = {"on_bad_row": "null", "bytes": "n", "n_classes": 3, "top_k": [1, 2]}
+    batchmax.evaluate(str(folder / "in.parquet"), fail_if=condition, **given)
+
+
+def compare_sequences(situation, folder, condition):
+    """Compare sequences without a flaw to those in a situation, token by token."""
+    rows = sequences_of(situation)
+    good = sequences_of("").slice(0, rows.num_rows).set_column(2, "label", rows["label"])
+    pq.write_table(good, folder / "a.parquet")
+    pq.write_table(rows, folder / "b.parquet")
+    given = {"on_bad_row": "null", "n_classes": 3, "memory_limit": "2GiB", "fail_if": condition}
+    batchmax.compare(str(folder / "a.parquet"), str(folder / "b.parquet"), **given)
+
+
 def compare(situation, folder, condition):
     """Compare rows without a flaw to those in a situation, row by row."""
     rows = rows_of(situation)
@@ -77,10 +94,10 @@ def compare(situation, folder, condition):
     batchmax.compare(str(folder / "a.parquet"), str(folder / "b.parquet"), on_bad_row="null", fail_if=condition)
 
 
-ALWAYS = {"n_rows", "n_classes", "bytes_read", "bytes_written", "seconds", "n_judged", "n_tokens"}
+ALWAYS = {"n_rows", "n_classes", "bytes_read", "bytes_written", "seconds", "n_compared", "n_judged", "n_tokens"}
 """Counts of the evidence itself, and figures of the run: they have a value whatever the rows are."""
 
-WITHOUT_LOSSES = {"bad_rows", "bad_rate", "only_a", "only_b"}
+WITHOUT_LOSSES = {"bad_rows", "bad_rate", "only_a", "only_b", "tokens_only_a", "tokens_only_b"}
 OF_PAIRS = {"agreement", "mean_kl", "infinite_kl"}
 
 KNOWN = {
@@ -102,8 +119,10 @@ LACKING = {
 COMMANDS = {
     "score": (score, sorted(set(GATE_NAMES) - OF_TOKENS)),
     "score of sequences": (score_sequences, GATE_NAMES),
-    "evaluate": (evaluate, EVALUATION_GATES),
-    "compare": (compare, COMPARISON_NAMES),
+    "evaluate": (evaluate, sorted(set(EVALUATION_GATES) - OF_TOKENS)),
+    "evaluate of sequences": (evaluate_sequences, EVALUATION_GATES),
+    "compare": (compare, sorted(set(COMPARISON_NAMES) - OF_TOKENS)),
+    "compare of sequences": (compare_sequences, COMPARISON_NAMES),
 }
 
 
@@ -121,6 +140,9 @@ def test_no_gate_passes_without_evidence(command, situation, tmp_path):
         except GateError as error:
             failed[name] = str(error)
     known = KNOWN.get(situation, set(names) - LACKING.get(situation, set()))
+    if situation == "one NaN":
+        # The only sequence is bad as a whole, so none has a text whose tokens all have losses.
+        known = known - {"bits_per_byte"}
     assert set(failed) == set(names) - known
     for name, message in failed.items():
         assert re.search(rf"{name} has no value \([a-z0-9].+?\)", message), message
@@ -128,14 +150,12 @@ def test_no_gate_passes_without_evidence(command, situation, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(OF_TOKENS))
 def test_figures_of_sequences_are_refused_for_rows(name, tmp_path):
-    """Rows have no tokens: a condition on them is invalid, before anything is read or written."""
-    with pytest.raises(UsageError, match=f"{name} is a figure of sequences"):
-        score("one NaN", tmp_path, f"{name} > 1")
-    assert not (tmp_path / "out.parquet").exists()
-    for command, names in (evaluate, EVALUATION_GATES), (compare, COMPARISON_NAMES):
-        assert name not in names
-        with pytest.raises(UsageError, match=f"no figure is called '{name}'"):
+    """Rows have no tokens: a condition on them is invalid in every command, and nothing is written."""
+    for command, names in (score, GATE_NAMES), (evaluate, EVALUATION_GATES), (compare, COMPARISON_NAMES):
+        told = f"{name} is a figure of sequences" if name in names else f"no figure is called '{name}'"
+        with pytest.raises(UsageError, match=told):
             command("one NaN", tmp_path, f"{name} > 1")
+    assert not (tmp_path / "out.parquet").exists()
 
 
 def test_bits_per_byte_need_bytes(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from batchmax.cli import tables
 from batchmax.cli.text import duration, number, printable, size
 from batchmax.verification import Verification
@@ -22,9 +24,11 @@ def show(found: Verification) -> None:
     pairs.append(("summary", f"agrees: {', '.join(found.summary)}" if found.summary else "none in it"))
     if found.inputs is not None:
         pairs.append(("inputs", f"{_count(found.inputs, 'file')}, sizes, footers and rows as they were"))
-        pairs.append(("worked out", f"{_count(found.sampled_rows, 'row')} (--seed {found.seed}), allowed are 3 ULP"))
+        tokens = "" if found.sampled_tokens is None else f"{_count(found.sampled_tokens, 'token')} of "
+        sampled = f"{tokens}{_count(found.sampled_rows, 'row')} (--seed {found.seed})"
+        pairs.append(("worked out", f"{sampled}, allowed are 3 ULP"))
         pairs += [
-            (f"  {name}", f"{error['ulp']:.2f} ULP at most, row {number(error['row'])}")
+            (f"  {name}", f"{error['ulp']:.2f} ULP at most, row {number(error['row'])}{_token(error)}")
             for name, error in found.largest_errors.items()
         ]
     rate = f"{size(found.bytes_read / found.seconds)}/s" if found.seconds else ""
@@ -48,6 +52,10 @@ def _output(found: Verification, name: str) -> str:
     if found.compared[name]:
         parts.append(f"agrees with {', '.join(found.compared[name])}")
     return ", ".join(parts) or "in range"
+
+
+def _token(error: dict[str, Any]) -> str:
+    return f", token {number(error['token'])}" if "token" in error else ""
 
 
 def _count(value: int, what: str) -> str:

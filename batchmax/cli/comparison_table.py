@@ -43,15 +43,20 @@ def _files(files: Sequence[str]) -> str:
 
 
 def _rows(found: Comparison) -> str:
-    parts = [f"{number(found.n_rows)} pairs" + (f" by {printable(found.key)}" if found.key is not None else "")]
+    pairs = "pairs" if found.tokens_only_a is None else "pairs of sequences"
+    parts = [f"{number(found.n_rows)} {pairs}" + (f" by {printable(found.key)}" if found.key is not None else "")]
     for count, what in (
         (found.only_a, "only in A"),
         (found.only_b, "only in B"),
-        (found.bad_rows, "left out, bad on either side"),
+        (found.bad_rows, "left out, bad on either side" if found.tokens_only_a is None else "bad on either side"),
+        (found.tokens_only_a or 0, "tokens only in A"),
+        (found.tokens_only_b or 0, "tokens only in B"),
     ):
         if count:
             parts.append(f"{number(count)} {what}")
-    if found.mean_loss_a is not None and found.n_judged < found.n_rows - found.bad_rows:
+    if found.tokens_only_a is not None and found.mean_loss_a is not None:
+        parts.append(f"{number(found.n_judged)} tokens with a loss")
+    elif found.mean_loss_a is not None and found.n_judged < found.n_rows - found.bad_rows:
         parts.append(f"{number(found.n_judged)} with a label")
     return ", ".join(parts)
 
@@ -124,6 +129,7 @@ def _shown(found: Comparison) -> list[str]:
     """Return the names of the columns that say something."""
     rows = found.moved
     names = ["file", "row"] if len(found.files_a) > 1 else ["row"]
+    names += ["token"] if "token" in rows[0] else []
     if found.key is not None:
         names += ["file_b", "row_b", "key"] if len(found.files_b) > 1 else ["row_b", "key"]
     names += ["label"] if any(row["label"] is not None for row in rows) else []

@@ -22,6 +22,7 @@ batchmax evaluate logits/ --fail-if 'ece > 0.05 or accuracy < 0.9'
 @shared.find_logits
 @shared.storage
 @shared.find_labels
+@shared.text_bytes
 @option("--sample-weight", metavar="NAME", group=READ, help="Column of weights of the rows.  [default: 1 each]")
 @shared.scale
 @shared.beta

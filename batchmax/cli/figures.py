@@ -13,22 +13,27 @@ from batchmax.cli.text import duration, number, printable, shell_word
 MOST_ROWS = 20
 """Classes and groups that are printed; JSON has them all."""
 CLASS_COLUMNS = ("class", "support", "precision", "recall", "f1", "mean_loss")
-GROUP_COLUMNS = ("value", "n_rows", "accuracy", "mean_loss", "brier", "ece")
+GROUP_COLUMNS = ("value", "n_rows", "n_tokens", "accuracy", "mean_loss", "bits_per_byte", "brier", "ece")
+"""The third and the sixth are those of sequences."""
 
 
 def show_evaluation(found: Any) -> None:
     """Print an evaluation: a :class:`batchmax.evaluation.Evaluation`."""
     odd = {name: count for name, count in found.status_counts.items() if name != "ok"}
+    tokens = [] if found.n_tokens is None else [("tokens with a loss", number(found.n_tokens))]
+    bits = [("bits per token", found.bits_per_token), ("bits per byte", found.bits_per_byte)]
     tops = [(f"top-{k} accuracy", number(value)) for k, value in found.top_k_accuracy.items()]
     show_pairs(
         [
             ("rows", number(found.n_rows)),
+            *tokens,
             ("odd rows", ", ".join(f"{number(count)} {name}" for name, count in odd.items()) or "none"),
             ("classes", number(found.n_classes)),
             ("accuracy", number(found.accuracy)),
             *tops,
             ("mean loss", number(found.mean_loss)),
             ("perplexity", number(found.perplexity)),
+            *((name, number(value)) for name, value in bits if value is not None),
             ("log likelihood", number(found.log_likelihood)),
             ("Brier score", number(found.brier)),
             ("ECE", f"{number(found.ece)}  (over {len(found.bins)} bins)"),
@@ -44,7 +49,8 @@ def show_evaluation(found: Any) -> None:
         _show("" if few else f"the {MOST_ROWS} classes of lowest F1, of {len(rows):,}", CLASS_COLUMNS, shown)
     for column, groups in found.slices.items():
         more = f", the {MOST_ROWS} largest of {len(groups):,}" if len(groups) > MOST_ROWS else ""
-        _show(f"by {printable(column)}{more}", GROUP_COLUMNS, groups[:MOST_ROWS])
+        names = [name for name in GROUP_COLUMNS if not groups or name in groups[0]]
+        _show(f"by {printable(column)}{more}", names, groups[:MOST_ROWS])
 
 
 def show_calibration(found: Any, out: str) -> None:
@@ -79,7 +85,7 @@ def _show(title: str, names: Sequence[str], rows: Iterable[dict[str, Any]]) -> N
         click.echo(title)
     table = new_table()
     for place, name in enumerate(names):
-        table.add_column(name.replace("n_rows", "rows").replace("_", " "), justify="right" if place else "left")
+        table.add_column(name.removeprefix("n_").replace("_", " "), justify="right" if place else "left")
     for row in rows:
         first, *rest = (row[name] for name in names)
         table.add_row("null" if first is None else printable(first), *map(number, rest))

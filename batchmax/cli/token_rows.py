@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from rich.text import Text
 
-from batchmax.chunks import Chunk, limited
+from batchmax.chunks import limited
 from batchmax.cli import tables
 from batchmax.cli.text import ABSENT, number, printable
 from batchmax.copying import Reading
@@ -26,6 +26,7 @@ from batchmax.options import ScoreOptions
 from batchmax.plan import plan_parts
 from batchmax.score_work import ScoreWork
 from batchmax.source import ParquetSource
+from batchmax.token_chunks import TokenChunk
 
 TOP = 10
 """Tokens that are shown unless all are asked for: those of largest loss."""
@@ -66,24 +67,24 @@ def token_of(inputs: list[str], row: int, token: int, options: ScoreOptions) -> 
     source = ParquetSource(inputs, replace(options, columns=(), outputs=("status",), on_bad_row="null"))
     count = 0
     for chunk in _chunks(source, row):
-        assert chunk.tokens is not None  # noqa: S101 - these are of sequences
         first = chunk.tokens.first
         count = first + chunk.batch.num_rows
         if first <= token < count:
             origin = f"{printable(chunk.origin.file)}: row {row:,}, token {token:,}"
-            return origin, chunk.row(token - first, source.job), source.job
+            return origin, chunk.unit(token - first, source.job), source.job
     raise UsageError(
         f"token {token:,} is not one of the {count:,} of row {row:,}", where="--token", remedy="tokens count from 0"
     )
 
 
-def _chunks(source: ParquetSource, row: int) -> Iterator[Chunk]:
+def _chunks(source: ParquetSource, row: int) -> Iterator[TokenChunk]:
     if row >= source.n_rows:
         raise UsageError(
             f"row {row:,} is not one of the {source.n_rows:,} rows", where="--row", remedy="rows count from 0"
         )
     parts = plan_parts(source.group_rows(), source.row_bytes)
-    return limited(source.chunks(parts, Reading(source.job.columns_read), row), 1)
+    chunks = source.chunks(parts, Reading(source.job.columns_read), row)
+    return limited(cast("Iterator[TokenChunk]", chunks), 1)
 
 
 def _file_of(source: ParquetSource, row: int) -> str:

@@ -45,13 +45,17 @@ def show(found: pa.Table) -> None:
         columns.insert(0, ("file", list(map(_shortened, names)), False))
     columns += [(printable(name), *_cells(found[name])) for name in carried]
     widths = [max(map(cell_len, (heading, *cells))) for heading, cells, _ in columns]
-    shown = max(fitting(widths, console.width), len(columns) - len(carried))
+    least = [
+        width if is_number else min(width, NARROWEST) for width, (_, _, is_number) in zip(widths, columns, strict=True)
+    ]
+    shown = max(fitting(widths, least, console.width), 1)
+    # Where there is too little room it is the last column that is cut. All widths are given: rich would take what is
+    # missing from every column.
+    widths[shown - 1] = min(widths[shown - 1], console.width - sum(widths[: shown - 1]) - tables.GAP * (shown - 1))
     table = tables.new_table()
-    for place, (heading, _, is_number) in enumerate(columns[:shown]):
-        # Where there is too little room it is the last column that gives way.
-        least = widths[place] if place < shown - 1 else None
+    for width, (heading, _, is_number) in zip(widths[:shown], columns[:shown], strict=True):
         justify: Literal["left", "right"] = "right" if is_number else "left"
-        table.add_column(Text(heading), justify=justify, min_width=least, no_wrap=True, overflow="ellipsis")
+        table.add_column(Text(heading), justify=justify, width=max(width, 1), no_wrap=True, overflow="ellipsis")
     for line in zip(*(cells for _, cells, _ in columns[:shown]), strict=True):
         table.add_row(*map(Text, line))
     console.print(table)
@@ -60,11 +64,11 @@ def show(found: pa.Table) -> None:
         console.print(Text(f"no room for {left_out}: --columns, --json or -o", style="dim"))
 
 
-def fitting(widths: Sequence[int], room: int) -> int:
-    """Return how many columns of these widths a table has room for, the last of them perhaps cut."""
+def fitting(widths: Sequence[int], least: Sequence[int], room: int) -> int:
+    """Return how many columns of these widths a table has room for, the last of them cut to its least if need be."""
     used = 0
     for count, width in enumerate(widths):
-        if used + min(width, NARROWEST) > room:
+        if used + least[count] > room:
             return count
         used += width + tables.GAP
     return len(widths)

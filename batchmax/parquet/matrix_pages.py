@@ -57,6 +57,11 @@ PACKED_PIECES = 2
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
+FIXED_LEN_BYTE_ARRAY = 7
+STORED_TYPES = FLOATS | {np.dtype(np.float16): FIXED_LEN_BYTE_ARRAY}
+"""The physical types of numbers by the format's number."""
+
+
 @dataclass(frozen=True, eq=False)
 class MatrixRows:
     """Some rows of a list column: numbers, and which rows are null.
@@ -165,7 +170,7 @@ class ChunkCounts:
         encoding = self._form.encoding
         kinds = [{1: Field(I32, DATA_PAGE), 2: Field(I32, encoding), 3: Field(I32, self.pages)}]
         return {
-            TYPE: Field(I32, FLOATS[self._dtype]),
+            TYPE: Field(I32, STORED_TYPES[self._dtype]),
             ENCODINGS: Field(LIST, List(I32, [RLE, encoding])),
             PATH: Field(LIST, List(BINARY)),
             CODEC: Field(I32, CODEC_NUMBERS[self._form.codec]),

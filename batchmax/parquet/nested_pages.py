@@ -31,7 +31,7 @@ class TokenRows:
 
     Attributes
     ----------
-    values : (n_numbers_of_tokens, K) float32 or float64
+    values : (n_numbers_of_tokens, K) float16, float32 or float64
         The tokens that are not null, C-contiguous.
     repetition, definition : (n_entries,) uint8
         One entry for each token, and for each row without any: the level of its beginning, and ``NUMBER``,

@@ -26,35 +26,38 @@ from batchmax.report_page.facts import Facts, Made, RowFacts, TextTable
 from batchmax.report_page.headline import lead, tiles
 from batchmax.report_page.rankings import class_chart, pair_chart, pairs_of, slice_section
 from batchmax.report_page.row_charts import row_charts
+from batchmax.report_page.texts import counting
 
 __all__ = ["Facts", "Made", "RowFacts", "TextTable", "page"]
 
 
 def page(facts: Facts) -> str:
     """Return the page: the same text for the same facts."""
+    with drawing(), counting(facts.unit):
+        return _rendered(facts)
+
+
+def _rendered(facts: Facts) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_resource("page.html"))
     style = _style()
     found = facts.evaluation
-    with drawing():
-        charts = _charts(facts)
-        row = None if facts.row is None else row_charts(facts.row)
-        slices = (
-            []
-            if found is None
-            else [
-                slice_section(place, column, groups, found.mean_loss)
-                for place, (column, groups) in enumerate(found.slices.items(), 1)
-            ]
-        )
+    slices = (
+        []
+        if found is None
+        else [
+            slice_section(place, column, groups, found.mean_loss)
+            for place, (column, groups) in enumerate(found.slices.items(), 1)
+        ]
+    )
     return template.render(
         facts=facts,
         style=Markup(style),  # noqa: S704 - a file of ours
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         lead=lead(facts),
         tiles=tiles(facts),
-        charts=charts,
-        row_charts=row,
+        charts=_charts(facts),
+        row_charts=None if facts.row is None else row_charts(facts.row),
         slices=slices,
     )
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from batchmax.report_page.canvas import INKS, Canvas
 from batchmax.report_page.facts import TextTable
-from batchmax.report_page.texts import label, number, printable, rows, share, short_count
+from batchmax.report_page.texts import label, number, printable, rows, share, short_count, unit
 
 WIDTH = 400
 LONGEST_LABEL = 14
@@ -83,7 +83,7 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
     curve.set_ylabel("loss −log p, nats")
     curve.yaxis.set_major_locator(MaxNLocator(6, integer=last > 5))
     _log_counts(bars, [count for _, _, count in bins], "x")
-    bars.set_xlabel("rows")
+    bars.set_xlabel(f"{unit()}s")
     for axes in (curve, bars):
         axes.set_ylim(0, last)
         axes.grid(visible=True, axis="y", clip_on=False)
@@ -99,15 +99,20 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
         told = f"loss {_range(low, high)}: {rows(count)}, {share(count / total)}"
         canvas.mark(curve, -0.08, 3.0, low, top, f"{told}\np of the right class {_p_range(low, high)}")
     largest = max(bins, key=lambda one: one[2])
-    words = f"Histogram of the loss of {rows(total)}. Most rows, {number(largest[2])}, have a loss of "
+    words = f"Histogram of the loss of {rows(total)}. Most {unit()}s, {number(largest[2])}, have a loss of "
     words += f"{_range(largest[0], largest[1])} nats."
-    caption = "Left, the loss that a row gets for the probability p it gave its class; right, how many rows are there."
+    one = unit()
+    caption = (
+        f"Left, the loss that a {one} gets for the probability p it gave its class; right, how many {one}s are there."
+    )
     if infinite:
         caption += f" Another {rows(infinite)} gave their class no probability at all: their loss is infinite."
     table = [(_range(low, high), _p_range(low, high), number(count), share(count / total)) for low, high, count in bins]
     if infinite:
         table.append(("∞", "0", number(infinite), share(infinite / total)))
-    return Chart("loss", "Loss", caption, canvas.svg(words), ("loss", "p of the right class", "rows", "share"), table)
+    return Chart(
+        "loss", "Loss", caption, canvas.svg(words), ("loss", "p of the right class", f"{one}s", "share"), table
+    )
 
 
 def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
@@ -135,16 +140,16 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
     upper.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     upper.tick_params(labelbottom=False)
-    upper.set_ylabel("rows that are right")
+    upper.set_ylabel(f"{unit()}s that are right")
     _log_counts(lower, [one["n_rows"] for one in filled], "y")
-    lower.set_xlabel("confidence: the largest probability of a row")
-    lower.set_ylabel("rows")
+    lower.set_xlabel(f"confidence: the largest probability of a {unit()}")
+    lower.set_ylabel(f"{unit()}s")
     worst = max(filled, key=lambda one: abs(one["accuracy"] - one["confidence"]))
     words = f"Reliability diagram of {len(bins)} bins. Expected calibration error {number(ece)}. The largest gap: "
     words += _bin_words(worst).replace("\n", ", ")
     caption = (
-        "Bars: how many rows of a confidence are right. Marks: how many the model claims. Where they meet, it can be "
-        "believed. Below, how many rows there are."
+        f"Bars: how many {unit()}s of a confidence are right. Marks: how many the model claims. Where they meet, it "
+        f"can be believed. Below, how many {unit()}s there are."
     )
     table = [
         (
@@ -156,7 +161,7 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
         )
         for one in bins
     ]
-    heading = ("confidence", "rows", "mean confidence", "accuracy", "gap")
+    heading = ("confidence", f"{unit()}s", "mean confidence", "accuracy", "gap")
     return Chart("reliability", "Reliability", caption, canvas.svg(words), heading, table)
 
 
@@ -181,13 +186,13 @@ def confidence_chart(edges: Sequence[float], groups: Mapping[str, Sequence[float
         axes.grid(visible=True, axis="y", clip_on=False)
         axes.tick_params(labelbottom=is_last)
         if is_last:
-            axes.set_xlabel("confidence: the largest probability of a row")
+            axes.set_xlabel(f"confidence: the largest probability of a {unit()}")
         canvas.text(axes, float(edges[0]), max(*counts, 1) * 1.09, f"{name}: {rows(sum(counts))}", "start")
         said.append(f"{rows(sum(counts))} {name}")
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
             canvas.mark(axes, low, high, 0, max(*counts, 1), f"confidence {_range(low, high)}\n{name}: {rows(count)}")
     words = f"Histograms of the confidence: {', '.join(said)}."
-    caption = "Each on a scale of its own. Wrong rows far to the right are those the model was sure of."
+    caption = f"Each on a scale of its own. Wrong {unit()}s far to the right are those the model was sure of."
     if set(groups) != {"right", "wrong"}:
         caption = "How sure the model is of its answers. Whether it is right to be, only labels can say."
     table = [

@@ -101,6 +101,8 @@ class Facts:
         Who was taken for whom how often, (label, prediction, rows), where classes are too many for a matrix.
     names
         Of the classes.
+    status_counts, token_status_counts
+        How many rows have each status; where rows are sequences, how many tokens too, and None otherwise.
     notes
         What a reader must know before all else.
     """
@@ -112,9 +114,15 @@ class Facts:
     made: Made
     evaluation: Any = None
     status_counts: Mapping[str, int] = field(default_factory=dict)
+    token_status_counts: Mapping[str, int] | None = None
     confidences: Mapping[str, Sequence[float]] | None = None
     confused: Sequence[tuple[int, int, float]] = ()
     row: RowFacts | None = None
     worst: TextTable | None = None
     notes: Sequence[str] = ()
     version: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What figures are over: rows, or tokens."""
+        return "row" if self.token_status_counts is None else "token"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batchmax.report_page.facts import Facts
-from batchmax.report_page.texts import number, rows, share
+from batchmax.report_page.texts import number, rows, share, unit
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,9 @@ def lead(facts: Facts) -> str:
     """Return what the page comes to."""
     found = facts.evaluation
     if found is None:
-        return (
-            f"{rows(facts.n_rows)} of {number(facts.n_classes)} classes, without labels: what can be said without them."
-        )
+        return f"{_amount(facts)}, without labels: what can be said without them."
     if found.accuracy is None:
-        return f"{rows(facts.n_rows)} of {number(facts.n_classes)} classes. Which of them are right cannot be told."
+        return f"{_amount(facts)}. Which of them are right cannot be told."
     judged = sum(one["n_rows"] for one in found.bins)
     text = f"The model is right on {share(found.accuracy)} of {rows(judged)}."
     claimed = claimed_accuracy(facts)
@@ -44,12 +43,15 @@ def lead(facts: Facts) -> str:
 
 def tiles(facts: Facts) -> list[Tile]:
     """Return the headline figures."""
-    odd = [f"{number(count)} {name}" for name, count in facts.status_counts.items() if name != "ok" and count]
     found = facts.evaluation
-    counts = Tile("Rows", number(facts.n_rows), ", ".join(odd) or "none of them odd")
+    counts = [Tile("Rows", number(facts.n_rows), _odd(facts.status_counts))]
+    if facts.token_status_counts is not None:
+        n_tokens = sum(facts.token_status_counts.values()) if found is None else found.n_tokens
+        name = "Tokens" if found is None else "Tokens with a loss"
+        counts.append(Tile(name, number(n_tokens), _odd(facts.token_status_counts)))
     classes = Tile("Classes", number(facts.n_classes))
     if found is None:
-        return [counts, classes]
+        return [*counts, classes]
     top = ", ".join(f"top {k}: {share(value, 2)}" for k, value in found.top_k_accuracy.items())
     bad = f"{share(found.bad_rate, 2)} of all" if found.bad_rows else "no row without an answer"
     infinite = f"{rows(found.infinite_losses)} infinite" if found.infinite_losses else ""
@@ -66,11 +68,24 @@ def tiles(facts: Facts) -> list[Tile]:
         Tile("Mean confidence", share(claimed, 2), "what it claims"),
         Tile("Perplexity", number(found.perplexity), "exp of the mean loss"),
         Tile("Brier score", number(found.brier), "0 best, 2 worst"),
-        Tile("Log-likelihood", number(found.log_likelihood, 6), "sum over rows, nats"),
-        counts,
+        Tile("Log-likelihood", number(found.log_likelihood, 6), f"sum over {unit()}s, nats"),
+        *counts,
         Tile("Bad rows", number(found.bad_rows), bad),
         classes,
     ]
+
+
+def _amount(facts: Facts) -> str:
+    """Return how much data there is."""
+    tokens, one = facts.token_status_counts, "row" if facts.n_rows == 1 else "rows"
+    of = "" if tokens is None else f" with {rows(sum(tokens.values()))}"
+    return f"{number(facts.n_rows)} {one}{of} of {number(facts.n_classes)} classes"
+
+
+def _odd(counts: Mapping[str, int]) -> str:
+    """Return how many rows or tokens have another status than ok."""
+    odd = [f"{number(count)} {name}" for name, count in counts.items() if name != "ok" and count]
+    return ", ".join(odd) or "none of them odd"
 
 
 def claimed_accuracy(facts: Facts) -> float | None:

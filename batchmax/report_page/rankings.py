@@ -7,7 +7,7 @@ from typing import Any
 
 from batchmax.report_page.charts import MOST_BARS, Bar, Chart, bars_chart
 from batchmax.report_page.facts import TextTable
-from batchmax.report_page.texts import LONGEST, label, number, printable, rows, share
+from batchmax.report_page.texts import LONGEST, label, number, printable, rows, share, unit
 
 MOST_LISTED = 50
 """Lines of a table of classes, pairs or slices; ``evaluate`` has them all."""
@@ -41,10 +41,10 @@ def class_chart(per_class: Sequence[Mapping[str, Any]], names: Sequence[str]) ->
         )
         for name, one in ranked[:MOST_LISTED]
     ]
-    caption = "Mean loss of the rows of each class."
+    caption = f"Mean loss of the {unit()}s of each class."
     if len(known) > MOST_BARS:
-        caption = f"Mean loss of the rows of each class: the {MOST_BARS} largest of {number(len(known))}."
-    heading = ("class", "mean loss", "rows", "predicted", "precision", "recall", "F1")
+        caption = f"Mean loss of the {unit()}s of each class: the {MOST_BARS} largest of {number(len(known))}."
+    heading = ("class", "mean loss", f"{unit()}s", "predicted", "precision", "recall", "F1")
     return bars_chart("classes", "Loss by class", caption, bars, "mean loss, nats", heading, table)
 
 
@@ -75,8 +75,8 @@ def pair_chart(
         bars.append(Bar(short, count, number(count), told, "wrong"))
         table.append((printable(names[true]), printable(names[pred]), number(count), part))
     caption = f"What was taken for what: true → predicted, the most frequent of {number(len(pairs))} pairs that occur."
-    heading = ("true", "predicted", "rows", "of the class")
-    return bars_chart("confusion", "Confusion", caption, bars[:MOST_BARS], "rows", heading, table)
+    heading = ("true", "predicted", f"{unit()}s", "of the class")
+    return bars_chart("confusion", "Confusion", caption, bars[:MOST_BARS], f"{unit()}s", heading, table)
 
 
 def slice_section(
@@ -93,12 +93,12 @@ def slice_section(
         }
     known = [one for one in found if one["mean_loss"] is not None]
     base = mean_loss or 0.0
-    ranked = sorted(known, key=lambda one: -one["n_rows"] * (one["mean_loss"] - base))
+    ranked = sorted(known, key=lambda one: -_count(one) * (one["mean_loss"] - base))
     ranked += [one for one in found if one["mean_loss"] is None]
     table = [
         (
             _value(one["value"], LONGEST),
-            number(one["n_rows"]),
+            number(_count(one)),
             number(one["mean_loss"]),
             share(one["accuracy"], 2),
             number(one["perplexity"]),
@@ -106,8 +106,9 @@ def slice_section(
         )
         for one in ranked[:MOST_LISTED]
     ]
-    heading = ("value", "rows", "mean loss", "accuracy", "perplexity", "Brier")
-    said = "In the order of how much loss they add above the mean of all rows: many rows, or a large loss."
+    heading = ("value", f"{unit()}s", "mean loss", "accuracy", "perplexity", "Brier")
+    one = unit()
+    said = f"In the order of how much loss they add above the mean of all {one}s: many {one}s, or a large loss."
     if len(found) > MOST_LISTED:
         said += f" The first {MOST_LISTED} of {number(len(found))} groups."
     bars = [
@@ -115,7 +116,7 @@ def slice_section(
             _value(one["value"], 40),
             one["mean_loss"],
             number(one["mean_loss"], 3),
-            f"{label(_value(one['value'], 40), 22)}: {rows(one['n_rows'])}\n"
+            f"{label(_value(one['value'], 40), 22)}: {rows(_count(one))}\n"
             f"mean loss {number(one['mean_loss'])}, right {share(one['accuracy'])}",
         )
         for one in ranked[:MOST_BARS]
@@ -124,7 +125,13 @@ def slice_section(
     chart = None
     if bars:
         chart = bars_chart(
-            f"slices-{place}", "Loss by group", "Mean loss of the rows of each group.", bars, "mean loss, nats", (), []
+            f"slices-{place}",
+            "Loss by group",
+            f"Mean loss of the {unit()}s of each group.",
+            bars,
+            "mean loss, nats",
+            (),
+            [],
         )
     return {
         "name": name,
@@ -132,6 +139,12 @@ def slice_section(
         "chart": chart,
         "table": TextTable(name, heading, table, frozenset(range(1, 6))),
     }
+
+
+def _count(group: Mapping[str, Any]) -> int:
+    """Return over how many rows, or tokens, the figures of a group are."""
+    count: int = group.get("n_tokens", group["n_rows"])
+    return count
 
 
 def _value(value: Any, longest: int) -> str:

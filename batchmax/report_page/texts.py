@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 ABSENT = "–"
@@ -11,6 +14,8 @@ ABSENT = "–"
 
 LONGEST = 120
 """Characters of a value from the data that are shown."""
+
+_UNIT: ContextVar[str] = ContextVar("unit", default="row")
 
 NARROW = frozenset("abcdefghijklnopqrstuvxyz0123456789 .,;:!|'()[]{}/-_\"It")
 """Letters that are no wider than a digit."""
@@ -64,9 +69,24 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:,.{digits}g}".replace("-", "−")
 
 
+@contextmanager
+def counting(what: str) -> Iterator[None]:
+    """Let :func:`unit` and :func:`rows` speak of something else than rows."""
+    before = _UNIT.set(what)
+    try:
+        yield
+    finally:
+        _UNIT.reset(before)
+
+
+def unit() -> str:
+    """Return what is counted: ``row``, or ``token`` where rows are sequences."""
+    return _UNIT.get()
+
+
 def rows(count: Any) -> str:
-    """Return a number of rows in words."""
-    return f"{number(count)} row{'' if count == 1 else 's'}"
+    """Return a number of rows, or of what is counted instead, in words."""
+    return f"{number(count)} {unit()}{'' if count == 1 else 's'}"
 
 
 def share(value: float | None, digits: int = 1) -> str:

@@ -1,0 +1,488 @@
+"""Every command with every option on sequences, and on the same tokens stored as plain rows.
+
+Where an option means the same, results are the same; where it has no meaning, it is refused. The options are those that
+the commands declare, so that a new one needs a line in a table here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchmax.cli import COMMANDS, group, main
+
+CLASSES = ["a", "b", "c"]
+LENGTHS = [3, 1, 4, 2]
+N = sum(LENGTHS)
+SINGULARS = {
+    "losses": "loss",
+    "preds": "pred",
+    "confidences": "confidence",
+    "margins": "margin",
+    "entropies": "entropy",
+    "logsumexps": "logsumexp",
+    "ranks": "rank",
+    "corrects": "correct",
+    "el2ns": "el2n",
+    "statuses": "status",
+}
+OF_ROWS = {"mean_loss", "sum_loss", "perplexity", "n_tokens", "status"}
+"""Columns of a scored sequence as a whole."""
+
+
+def nested(values: Sequence[Any]) -> list[list[Any]]:
+    """Return values of tokens as a list for each sequence."""
+    ends = np.cumsum(LENGTHS).tolist()
+    return [list(values[end - length : end]) for end, length in zip(ends, LENGTHS, strict=True)]
+
+
+def repeated(values: Sequence[Any]) -> list[Any]:
+    """Return values of sequences, once for each token."""
+    return [value for value, length in zip(values, LENGTHS, strict=True) for _ in range(length)]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Write sequences and the same tokens as rows, and files that options name; return the folder."""
+    folder = tmp_path_factory.mktemp("inputs")
+    random = np.random.default_rng(4)
+    logits = (3 * random.standard_normal((N, 3))).astype(np.float32)
+    other = (3 * random.standard_normal((N, 3))).astype(np.float32)
+    powers = np.exp(logits.astype(np.float64))
+    labels = random.integers(0, 3, N).tolist()
+    labels[2] = -100
+    columns = {
+        "logits": (logits.tolist(), pa.list_(pa.float32())),
+        "other": (other.tolist(), pa.list_(pa.float32())),
+        "p": ((powers / powers.sum(axis=1, keepdims=True)).tolist(), pa.list_(pa.float64())),
+        "bits": ([row.tobytes() for row in logits], pa.binary(12)),
+        "label": (labels, pa.int64()),
+        "second": (random.integers(0, 3, N).tolist(), pa.int64()),
+        "name": (random.choice(CLASSES, N).tolist(), pa.string()),
+    }
+    theirs = {
+        "id": ([13, 11, 17, 12], pa.int64()),
+        "group": (["x", "y", "x", "z"], pa.string()),
+        "weight": ([0.5, 1.0, 2.0, 1.5], pa.float64()),
+        "size": ([4, 1, 9, 5], pa.int64()),
+    }
+    of_sequences = {name: pa.array(nested(values), pa.list_(kind)) for name, (values, kind) in columns.items()}
+    of_rows = {name: pa.array(values, kind) for name, (values, kind) in columns.items()}
+    of_sequences |= {name: pa.array(values, kind) for name, (values, kind) in theirs.items()}
+    of_rows |= {name: pa.array(repeated(values), kind) for name, (values, kind) in theirs.items()}
+    of_sequences["place"] = pa.array(range(len(LENGTHS)))
+    of_rows["place"] = pa.array(range(N))
+    tables = {"s": pa.table(of_sequences), "r": pa.table(of_rows)}
+    bad = np.array(logits)
+    bad[4, 1] = math.nan
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet", row_group_size=3 if name == "s" else 8)
+        values = pa.array(nested(bad.tolist()) if name == "s" else bad.tolist(), table.schema.field("logits").type)
+        pq.write_table(table.set_column(0, "logits", values), folder / f"{name}-bad.parquet")
+        moved = table.set_column(0, "logits", table["other"])
+        pq.write_table(moved, folder / f"{name}-b.parquet")
+        words = ["score", str(folder / f"{name}.parquet"), "-o", str(folder / f"{name}-scored.parquet"), "-q"]
+        assert main([*words, "--outputs", "probs,loss,status", "--columns", "label,id,place"]) == 0
+    words = ["calibrate", str(folder / "r.parquet"), "-o", str(folder / "calibration.json"), "-q"]
+    assert main(words) == 0
+    (folder / "weights.txt").write_text("1\n2\n0.5\n")
+    return folder
+
+
+# What options mean
+
+
+@dataclass(frozen=True)
+class Same:
+    """The results are the same; ``rows`` are the words for rows where they differ."""
+
+    words: str
+    rows: str | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Sequences refuse the option, rows take it."""
+
+    words: str
+    message: str
+
+
+@dataclass(frozen=True)
+class OfSequences:
+    """Rows refuse the option, sequences take it."""
+
+    words: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Other:
+    """Both take the option, and the results are not comparable; another test checks them."""
+
+    words: str
+
+
+READ = {
+    "--logits": Same("--logits other"),
+    "--n-classes": Same("--n-classes 3"),
+    "--logits-dtype": Same("--logits bits --logits-dtype float32"),
+    "--storage-option": Same("--storage-option region=x"),
+}
+LABELS = {
+    "--label": Same("--label second"),
+    "--classes": Same("--label name --classes a,b,c"),
+    "--ignore-index": Same("--ignore-index 1 --on-bad-row null"),
+    "--shift": OfSequences("--shift", "no sequences"),
+}
+SCALE = {
+    "--temperature": Same("--temperature 2"),
+    "--input": Same("--logits p --input probs"),
+    "--beta": Same("--beta 0.5"),
+    "--calibration": Same("--calibration {calibration.json}"),
+}
+LIMIT = {"--limit": Same("--limit 2", "--limit 4")}
+LOUD = {"--quiet": Same("-q"), "--verbose": Same("-v"), "--json": Same("--json"), "--debug": Same("--debug")}
+RUN = {"--threads": Same("--threads 1"), "--memory-limit": Same("--memory-limit 3GiB")}
+BAD = {"--on-bad-row": Same("{bad} --on-bad-row null")}
+CARRIED = {"--columns": Same("--columns id,place"), "--exclude": Same("--exclude group,name")}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "score": READ
+    | LABELS
+    | SCALE
+    | LIMIT
+    | LOUD
+    | RUN
+    | CARRIED
+    | {
+        "--bytes": OfSequences("--bytes size", "no sequences"),
+        "--activation": Same("--activation taylor"),
+        "--loss": Same("--activation sigmoid --loss mse"),
+        "--outputs": Same(
+            "--outputs probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,status"
+        ),
+        "--top-k": Same("--top-k 2"),
+        "--seed": Other("--outputs sample --seed 3"),
+        "--class-weights": Same("--class-weights {weights.txt}"),
+        "--label-smoothing": Same("--label-smoothing 0.1"),
+        "--out": Same("-o {out}"),
+        "--layout": Same("--layout fixed"),
+        "--dtype": Same("--dtype float16"),
+        "--prefix": Same("--prefix p_"),
+        "--if-exists": Same("--if-exists overwrite"),
+        "--shard": Other("-o {folder} --shard 0/2"),
+        "--compression": Same("--compression zstd"),
+        "--row-group-size": Same("--row-group-size 2"),
+        "--on-bad-row": Same("{bad} --on-bad-row null"),
+        "--rejects": Other("{bad} --on-bad-row drop --rejects {rejects}"),
+        "--fail-if": Same("--fail-if 'mean_loss > 99'"),
+        "--engine": Same("--engine local"),
+        "--dry-run": Other("--dry-run"),
+    },
+    "inspect": {name: READ[name] for name in ("--logits", "--n-classes", "--logits-dtype")}
+    | {name: LABELS[name] for name in ("--label", "--classes")}
+    | {"--ignore-index": Same("--ignore-index -100"), "--shift": Other("--shift")}
+    | {name: SCALE[name] for name in ("--temperature", "--input", "--beta")}
+    | {name: LOUD[name] for name in ("--quiet", "--json", "--debug")},
+    "show": READ
+    | LABELS
+    | {"--shift": OfSequences("--row 0 --token 0 --shift", "no sequences"), "--ignore-index": Same("--ignore-index 1")}
+    | SCALE
+    | {name: LOUD[name] for name in ("--quiet", "--json", "--debug")}
+    | {
+        "--row": Same("--row 2 --token 1", "--row 5"),
+        "--token": OfSequences("--row 2 --token 1", "no sequences"),
+        "--worst": Same("--worst 4"),
+        "--values": Other("--values 1,2"),
+        "--limit": Same("--worst 3 --limit 2", "--worst 3 --limit 4"),
+        "--all": Same("--all"),
+        "--alternatives": Same("--alternatives"),
+        "--out": Same("--worst 3 -o {out}"),
+        "--columns": Same("--worst 3 --columns id"),
+        "--exclude": Same("--worst 3 --exclude group"),
+        "--if-exists": Same("--worst 3 -o {out} --if-exists overwrite"),
+        "--on-bad-row": Same("{bad} --worst 3 --on-bad-row null"),
+        "--threads": Same("--worst 3 --threads 1"),
+        "--memory-limit": Same("--worst 3 --memory-limit 3GiB"),
+    },
+    "evaluate": READ
+    | LABELS
+    | SCALE
+    | LIMIT
+    | LOUD
+    | RUN
+    | BAD
+    | {
+        "--bytes": OfSequences("--bytes size", "no sequences"),
+        "--sample-weight": Same("--sample-weight weight"),
+        "--bins": Same("--bins 4"),
+        "--top-k": Same("--top-k 1,2"),
+        "--by": Same("--by group"),
+        "--out": Same("--by group,id -o {out}"),
+        "--if-exists": Same("-o {out} --if-exists overwrite"),
+        "--fail-if": Same("--fail-if 'mean_loss > 99'"),
+    },
+    "calibrate": READ
+    | LABELS
+    | {"--input": Same("--logits p --input probs --holdout 0")}
+    | LIMIT
+    | LOUD
+    | RUN
+    | BAD
+    | {
+        "--method": Same("--method vector"),
+        "--holdout": Other("--holdout 0.5"),
+        "--seed": Other("--seed 1 --holdout 0.5"),
+        "--bins": Same("--bins 4"),
+        "--out": Same("-o {out}"),
+        "--if-exists": Same("--if-exists overwrite"),
+    },
+    "compare": READ
+    | LABELS
+    | SCALE
+    | LIMIT
+    | LOUD
+    | RUN
+    | BAD
+    | {
+        "--key": Same("--key id", "--key place"),
+        "--labels-from": Same("--labels-from b"),
+        "--logits-b": Same("--logits-b other"),
+        "--input-b": Same("--logits-b p --input-b probs"),
+        "--label-b": Same("--label-b second --labels-from a"),
+        "--worst": Same("--worst 3"),
+        "--fail-if": Same("--fail-if 'mean_loss_a > 99'"),
+    },
+    "report": READ
+    | LABELS
+    | SCALE
+    | LIMIT
+    | LOUD
+    | RUN
+    | BAD
+    | CARRIED
+    | {
+        "--bins": Same("--bins 4"),
+        "--by": Same("--by group"),
+        "--row": Same("--row 1", "--row 3"),
+        "--worst": Same("--worst 3"),
+        "--out": Same("-o {out}"),
+        "--title": Same("--title Tokens"),
+        "--if-exists": Same("--if-exists overwrite"),
+    },
+    "verify": LOUD | {"--logits": Same("--logits logits"), "--sample": Same("--sample 4"), "--seed": Same("--seed 2")},
+    "convert": {
+        name: Refused(meaning.words, "one way to lay these out")
+        for name, meaning in (
+            READ
+            | LIMIT
+            | LOUD
+            | RUN
+            | BAD
+            | CARRIED
+            | {
+                "--out": Other("-o {out}"),
+                "--layout": Other("--layout wide"),
+                "--if-exists": Other("--if-exists overwrite"),
+                "--compression": Other("--compression zstd"),
+                "--row-group-size": Other("--row-group-size 2"),
+                "--rejects": Other("{bad} --on-bad-row drop --rejects {rejects}"),
+            }
+        ).items()
+    },
+    "warmup": {},
+}
+"""What each option of each command means of sequences. ``warmup`` has no input."""
+
+
+def declared(name: str) -> set[str]:
+    """Return the options that a command declares, by their long names."""
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    return {max(param.opts, key=len) for param in command.params if isinstance(param, click.Option)}
+
+
+@pytest.mark.parametrize("name", [name for names in COMMANDS.values() for name in names])
+def test_the_table_has_every_option(name):
+    """Every option that a command declares has a meaning of sequences in the table, and no other has."""
+    assert set(OPTIONS[name]) == (set() if name == "warmup" else declared(name))
+
+
+# Running a command
+
+
+def words_of(name: str, kind: str, given: str, inputs: Path, folder: Path) -> list[str]:
+    """Return the words of a command on sequences (``s``) or rows (``r``) with some options."""
+    out = {"calibrate": "out.json", "report": "out.html"}.get(name, "out.parquet")
+    places = {"out": folder / out, "folder": folder / "parts", "rejects": folder / "rejects.parquet", "bad": ""}
+    places |= {file.name: file for file in inputs.iterdir()}
+    options = given
+    for word, path in places.items():
+        options = options.replace(f"{{{word}}}", str(path))
+    source = inputs / (f"{kind}-bad.parquet" if "{bad}" in given else f"{kind}.parquet")
+    files = {"compare": [source, inputs / f"{kind}-b.parquet"], "verify": [inputs / f"{kind}-scored.parquet", source]}
+    named = [] if "--values" in given else files.get(name, [source])
+    words = [name, *map(str, named), *shlex.split(options)]
+    if name in {"score", "convert", "calibrate", "report"} and "-o" not in words:
+        words += ["-o", str(places["out"])]
+    if name == "convert" and "--layout" not in words:
+        words += ["--layout", "list"]
+    if name == "calibrate" and "--holdout" not in words:
+        words += ["--holdout", "0"]
+    if name == "show" and not {"--row", "--worst", "--values"} & set(words):
+        words += ["--row", "2", "--token", "1"] if kind == "s" else ["--row", "5"]
+    return words if "--json" in words else [*words, "--json"]
+
+
+def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:
+    """Run a command; return its exit code, and what it prints as JSON."""
+    capsys.readouterr()
+    code = main(words)
+    out, err = capsys.readouterr()
+    assert "this is a bug" not in err, (words, err)
+    return code, json.loads(out) if out else None
+
+
+# What is the same
+
+
+def flat_row(row: int, token: int) -> int:
+    """Return the plain row that holds a token."""
+    return sum(LENGTHS[:row]) + token
+
+
+def scored(path: Path, kind: str) -> dict[str, list[Any]]:
+    """Return the columns of an output by their names for rows, one value for each token."""
+    table = pq.read_table(path)
+    lengths = LENGTHS[: table.num_rows]
+    found = {}
+    for name in table.schema.names:
+        prefix = "p_" if name.startswith("p_") else ""
+        plain, values = name.removeprefix(prefix), table[name].to_pylist()
+        if kind == "s" and (plain in OF_ROWS or plain == "tail_mass"):
+            continue
+        if kind == "s" and not isinstance(values[0], list):
+            values = [value for value, length in zip(values, lengths, strict=True) for _ in range(length)]
+        elif kind == "s":
+            values = [one for value in values for one in value]
+        if plain == "top_k_log_probs":
+            plain, values = "top_k_probs", [[math.exp(one) for one in value] for value in values]
+        if plain == "top_k_probs":
+            values = [[pytest.approx(one, rel=1e-6) for one in value] for value in values]
+        found[prefix + SINGULARS.get(plain, plain)] = values
+    found.pop("place", None)
+    return found
+
+
+def statuses(found: dict[str, Any]) -> dict[str, int]:
+    """Return how many tokens have which status."""
+    counts: dict[str, int] = found.get("token_status_counts") or found["status_counts"]
+    return counts
+
+
+def only(found: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return some members of a result."""
+    return {name: found[name] for name in names}
+
+
+def figures(name: str, kind: str, found: Any, words: list[str]) -> Any:
+    """Return what of a command's result must be the same for sequences and rows."""
+    if name == "score":
+        names = ("n_classes", "mean_loss", "log_likelihood", "accuracy", "perplexity", "infinite_losses")
+        columns = scored(Path(words[words.index("-o") + 1]), kind)
+        return only(found, *names), statuses(found), found["bad_rows"] > 0, columns
+    if name == "evaluate":
+        apart = {"n_rows", "status_counts", "token_status_counts", "bad_rows", "bad_rate", "n_tokens", "bits_per_token"}
+        apart |= {"bits_per_byte", "files", "bytes_read", "seconds", "notes", "slices", "warnings"}
+        slices = {
+            by: [{key: one[key] for key in one if key not in {"n_rows", "n_tokens"}} for one in sorted_groups(groups)]
+            for by, groups in found["slices"].items()
+        }
+        whole = {key: value for key, value in found.items() if key not in apart}
+        return whole, slices, statuses(found), found["bad_rows"] > 0, len(found["warnings"])
+    if name == "calibrate":
+        names = ("temperature", "scale", "bias", "nll_before", "nll_after", "ece_before", "ece_after", "n_fit")
+        return only(found, *names, "n_holdout", "n_classes", "classes", "at_bound"), found["bad_rows"] > 0
+    if name == "compare":
+        apart = {
+            "files_a",
+            "files_b",
+            "key",
+            "n_rows",
+            "only_a",
+            "only_b",
+            "bad_rows",
+            "moved",
+            "bytes_read",
+            "seconds",
+        }
+        apart |= {"tokens_only_a", "tokens_only_b"}
+        moved = [
+            (flat_row(row["row"], row["token"]) if kind == "s" else row["row"])
+            for row in found["moved"]
+            if row["row"] == row["row_b"]
+        ]
+        assert len(moved) == len(found["moved"])
+        values = [only(row, "label", "pred_a", "pred_b", "loss_a", "loss_b", "kl") for row in found["moved"]]
+        return {key: value for key, value in found.items() if key not in apart}, moved, values, found["bad_rows"] > 0
+    if name == "report":
+        row = found["row"]
+        at = flat_row(row["row"], row["token"]) if kind == "s" else row["row"]
+        return only(found, "n_classes", "mean_loss", "accuracy", "ece", "worst_rows"), at, found["bad_rows"] > 0
+    if name == "verify":
+        return only(found, "outputs", "compared", "sums", "n_classes", "inputs"), set(found["summary"]) & {"mean_loss"}
+    if name == "inspect":
+        label = None if found["label"] is None else found["label"]["column"]
+        return found["logits"]["columns"], found["n_classes"], label, found["classes"], found["problem"]
+    if "--worst" in words:
+        if "-o" in words:
+            found = pq.read_table(words[words.index("-o") + 1]).to_pylist()
+        places = [flat_row(row["row"], row["token"]) if kind == "s" else row["row"] for row in found]
+        names = ("label", "pred", "p_label", "p_pred", "loss")
+        return places, [only(row, *names) | {key: row[key] for key in ("id", "group") if key in row} for row in found]
+    return {key: value for key, value in found.items() if key != "row"}
+
+
+def sorted_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return groups in the order of their values."""
+    return sorted(groups, key=lambda one: str(one["value"]))
+
+
+CASES = [(name, option, meaning) for name, options in OPTIONS.items() for option, meaning in options.items()]
+
+
+@pytest.mark.parametrize(("name", "option", "meaning"), CASES, ids=[f"{name} {option}" for name, option, _ in CASES])
+def test_options_of_sequences(name, option, meaning, inputs, tmp_path, capsys, monkeypatch):
+    """With any option, sequences give the results of their tokens as rows, or an error that says why not."""
+    if name == "report" and option not in {"--by", "--row"}:
+        # Drawing takes a second, and what is drawn is the same.
+        monkeypatch.setattr("batchmax.report_page.page", lambda _: "")
+    results = {}
+    for kind in "sr":
+        folder = tmp_path / kind
+        folder.mkdir()
+        given = meaning.rows if kind == "r" and isinstance(meaning, Same) and meaning.rows else meaning.words
+        words = words_of(name, kind, given, inputs, folder)
+        code, found = run(words, capsys)
+        takes = not isinstance(meaning, Refused if kind == "s" else OfSequences)
+        if not takes:
+            assert code == 2, (words, found)
+            assert meaning.message in found["error"]["what"], found
+            assert list(folder.iterdir()) == [], option
+            continue
+        assert code == 0, (words, found)
+        results[kind] = figures(name, kind, found, words) if isinstance(meaning, Same) else None
+    if isinstance(meaning, Same):
+        assert results["s"] == results["r"], option
