@@ -191,7 +191,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--engine": Same("--engine local"),
         "--dry-run": Other("--dry-run"),
     },
-    "inspect": {name: READ[name] for name in ("--logits", "--n-classes", "--logits-dtype")}
+    "inspect": READ
     | {name: LABELS[name] for name in ("--label", "--classes")}
     | {"--ignore-index": Same("--ignore-index -100"), "--shift": Other("--shift")}
     | {name: SCALE[name] for name in ("--temperature", "--input", "--beta")}
@@ -282,7 +282,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--title": Same("--title Tokens"),
         "--if-exists": Same("--if-exists overwrite"),
     },
-    "verify": LOUD | {"--logits": Same("--logits logits"), "--sample": Same("--sample 4"), "--seed": Same("--seed 2")},
+    "verify": LOUD
+    | {
+        "--storage-option": READ["--storage-option"],
+        "--logits": Same("--logits logits"),
+        "--sample": Same("--sample 4"),
+        "--seed": Same("--seed 2"),
+    },
     "convert": {
         name: Refused(meaning.words, "one way to lay these out")
         for name, meaning in (
