@@ -57,6 +57,9 @@ SENDERS = 4
 
 DELETIONS_AT_ONCE = 16
 
+CLOCK_STEP = 1_000_000_000
+"""Nanoseconds: stores give the time of an object in whole seconds, rounded down."""
+
 
 class RemoteParts(PartFolder):
     """Where parts are made here, and kept there.
@@ -156,9 +159,10 @@ class RemoteOutput(Output):
             return None
         found = self._finished()
         if found is None:
+            self._check(None if self.is_file else self._folder(self._at), replaces=False)
             return None
         theirs, summary, mtime_ns = found
-        refuse_other_job(job, theirs, self._at, has_changed=newest_input > mtime_ns)
+        refuse_other_job(job, theirs, self._at, has_changed=newest_input >= mtime_ns + CLOCK_STEP)
         if left is None or same:
             self._clear_leftovers()
         return {**summary, "held": None}

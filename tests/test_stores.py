@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax import stores
+from batchmax import loop, pipeline, stores
 from batchmax.cli import main
-from batchmax.errors import DataError, OutputError, UsageError
+from batchmax.errors import BadRowError, DataError, OutputError, UsageError
 from batchmax.manifest import MANIFEST, read_manifest
 from batchmax.spool import coalesced
 from batchmax.storage import find_files
@@ -277,6 +277,123 @@ def test_a_gate_holds_it_back(proxy):
     assert main(["score", str(DATA / "digits.parquet"), "-o", "s3://bucket/out.parquet", *gate]) == 4
     assert get(proxy, "out.parquet") == b"old"
     assert keys(proxy.client) == ["out.parquet", "out.parquet.held"]
+
+
+# Folders that are replaced
+
+
+@pytest.fixture
+def four(tmp_path):
+    """Write four files, and return their folder."""
+    table = pq.read_table(DATA / "digits.parquet")
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        pq.write_table(table.slice(200 * number, 200), tmp_path / "in" / f"{number}.parquet")
+    return tmp_path / "in"
+
+
+def parts_below(client, prefix="out/"):
+    return [key for key in keys(client) if key.startswith(prefix) and "part-" in key]
+
+
+def test_an_overwriting_run_that_fails_leaves_the_old_output(proxy, four, monkeypatch):
+    """Until the manifest is replaced, commands read the old parts; a run that resumes replaces them."""
+    monkeypatch.setattr(stores, "TRIES", 1)
+    old = batchmax.score(four, "s3://bucket/out", temperature=2.0)
+    before = {key: get(proxy, key) for key in keys(proxy.client)}
+    proxy.faults = [Fault("500", "PUT", "part-00002", times=10_000)]
+    with pytest.raises(OutputError, match="part-00002"):
+        batchmax.score(four, "s3://bucket/out", if_exists="overwrite")
+    assert len(parts_below(proxy.client)) == 6
+    assert find_files(["s3://bucket/out"]) == [
+        f"s3://bucket/{key}" for key in parts_below(proxy.client) if key in before
+    ]
+    assert find_files(["s3://bucket/out/*.parquet", "s3://bucket/o*/part*"]) == find_files(["s3://bucket/out"])
+    assert batchmax.evaluate("s3://bucket/out").mean_loss == pytest.approx(old.mean_loss)
+    proxy.faults = []
+    new = batchmax.score(four, "s3://bucket/out", if_exists="resume")
+    assert batchmax.evaluate("s3://bucket/out").mean_loss == pytest.approx(new.mean_loss)
+    assert len(parts_below(proxy.client)) == 4
+    assert not set(parts_below(proxy.client)) & before.keys()
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_bad_row_in_the_last_file_leaves_nothing_of_the_run(proxy, four, over):
+    """A run that fails for good deletes the parts that it uploaded, and no others."""
+    if over:
+        batchmax.score(four, "s3://bucket/out", temperature=2.0)
+    before = {key: get(proxy, key) for key in keys(proxy.client)}
+    table = pq.read_table(four / "3.parquet")
+    labels = pa.array([99] * len(table), table.schema.field("label").type)
+    position = table.schema.get_field_index("label")
+    pq.write_table(table.set_column(position, table.schema.field("label"), labels), four / "3.parquet")
+    with pytest.raises(BadRowError):
+        batchmax.score(four, "s3://bucket/out", if_exists="overwrite")
+    assert [path for method, path, _ in proxy.seen if method == "PUT" and "part-00002" in path]
+    assert {key: get(proxy, key) for key in keys(proxy.client)} == before
+
+
+@pytest.mark.parametrize("name", ["_batchmax.parquet", "_SUCCESS"])
+@pytest.mark.parametrize("over", [False, True])
+def test_a_run_that_ends_before_its_last_object_is_finished(proxy, four, monkeypatch, name, over):
+    """With every part uploaded and the manifest or _SUCCESS missing, a run that resumes uploads these alone."""
+    monkeypatch.setattr(stores, "TRIES", 1)
+    if over:
+        batchmax.score(four, "s3://bucket/out", temperature=2.0)
+    proxy.faults = [Fault("500", "POST", f"out/{name}", times=10_000)]
+    with pytest.raises(OutputError, match=name) as caught:
+        batchmax.score(four, "s3://bucket/out", if_exists="overwrite" if over else "error")
+    assert "resume" in "".join(caught.value.__notes__)
+    proxy.faults, proxy.seen[:] = [], []
+    assert batchmax.score(four, "s3://bucket/out", if_exists="resume").n_rows == 800
+    assert not [path for method, path, _ in proxy.seen if method in {"PUT", "POST"} and "part-" in path]
+    assert batchmax.evaluate("s3://bucket/out").n_rows == 800
+    assert list(map(without_run, keys(proxy.client))) == [
+        "out/_SUCCESS", f"out/{MANIFEST}", *(f"out/part-0000{number}.parquet" for number in range(4)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("if_exists", ["error", "overwrite", "resume"])
+@pytest.mark.parametrize("name", ["table.parquet", "part-00000.parquet", "deep/notes.txt"])
+def test_objects_of_somebody_else_are_never_deleted(proxy, if_exists, name):
+    """A folder is not written where other objects lie; they stay."""
+    proxy.client.put_object(Bucket="bucket", Key=f"out/{name}", Body=b"years of work")
+    with pytest.raises(OutputError, match=rf"batchmax did not write everything that is there \({name}\)"):
+        batchmax.score(str(DATA / "digits.parquet"), "s3://bucket/out", if_exists=if_exists)
+    assert keys(proxy.client) == [f"out/{name}"]
+    assert get(proxy, f"out/{name}") == b"years of work"
+
+
+def test_an_output_of_an_earlier_version(proxy, four, tmp_path):
+    """Its parts have no run in their names, and its manifest lies next to them: it is read, and replaced."""
+    batchmax.score(four, str(tmp_path / "out"))
+    summary = read_manifest(tmp_path / "out" / MANIFEST).summary
+    (tmp_path / "out" / MANIFEST).unlink()
+    for path in (tmp_path / "out").iterdir():
+        put(proxy, path, f"out/{path.name}")
+    proxy.client.put_object(Bucket="bucket", Key="out.batchmax.json", Body=json.dumps(summary).encode())
+    assert batchmax.evaluate("s3://bucket/out").n_rows == 800
+    assert batchmax.score(four, "s3://bucket/out", if_exists="resume").n_rows == 800
+    assert len(find_files(["s3://bucket"])) == 5
+    batchmax.score(four, "s3://bucket/out", if_exists="overwrite")
+    assert len(keys(proxy.client)) == 6
+    assert all(key == without_run(key) or "part-" in key for key in keys(proxy.client))
+    assert len(find_files(["s3://bucket/out"])) == 4
+
+
+def test_parts_that_another_run_deleted(proxy, four, monkeypatch):
+    """A manifest that lists objects which are not there is never published."""
+
+    class Deleter(loop.Progress):
+        def advance(self, rows, n_bytes):
+            del rows, n_bytes
+            for key in parts_below(proxy.client):
+                proxy.client.delete_object(Bucket="bucket", Key=key)
+
+    with pytest.raises(OutputError, match="parts of the output were deleted while the run was going on"):
+        pipeline.score(four, "s3://bucket/out", progress=Deleter())
+    assert not [key for key in keys(proxy.client) if "part-" not in key]
+    monkeypatch.undo()
 
 
 # What is said
