@@ -240,10 +240,9 @@ class RemoteOutput(Output):
         if not self.is_file:
             manifest = self._folder(self._at).manifest
             return manifest is not None and manifest.run == self.run
-        with contextlib.suppress(OutputError):
-            found = self._finished()
-            return found is not None and self.job is not None and found[0] == self.job["output"]
-        return False
+        if self.job is None or self._store.found() is None:
+            return False
+        return bool(self._metadata(self._at)[0] == self.job["output"])
 
     def _send(self, uri: str) -> None:
         if self.is_file:
@@ -301,6 +300,8 @@ class RemoteOutput(Output):
             if found is None:
                 return None
             job, summary = self._metadata(self._at)
+            if not job or not summary:
+                raise self._not_ours()
             return job, summary, found.mtime_ns
         folder = self._folder(self._at)
         if folder.manifest is not None:
@@ -309,19 +310,19 @@ class RemoteOutput(Output):
         if SUCCESS not in folder.objects:
             return None
         parts = [name for name in sorted(folder.objects) if PART.fullmatch(name.rpartition("/")[2])]
-        if folder.old is None or not parts:
+        job = self._metadata(f"{self._at}/{parts[0]}")[0] if parts else {}
+        if folder.old is None or not job:
             raise self._not_ours()
-        return self._metadata(f"{self._at}/{parts[0]}")[0], folder.old, folder.objects[SUCCESS].mtime_ns
+        return job, folder.old, folder.objects[SUCCESS].mtime_ns
 
     def _metadata(self, uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return which job made a file, and the summary in it, which parts of folders do not have."""
+        """Return which job made a file, and the summary in it; empty where the file does not say so."""
         with contextlib.suppress(DataError, JsonError):
             metadata = open_file(uri, self._storage).metadata.metadata or {}
             texts = [metadata.get(key.encode(), b"{}") for key in (JOB_KEY, SUMMARY_KEY)]
             job, summary = (json_object(parse_json(text), {}) for text in texts)
-            if job and (summary or not self.is_file):
-                return job, summary
-        raise self._not_ours()
+            return job, summary
+        return {}, {}
 
     def _not_ours(self) -> OutputError:
         return OutputError("what is there is not an output of batchmax", where=self._at, remedy="name another: -o")
@@ -342,7 +343,8 @@ def stored_folder(store: Store) -> StoredFolder:
             if found is not None and found.path == name and is_later:
                 committed = found
     old = None
-    if SUCCESS in objects and committed is None:
+    matches = (PART.fullmatch(name.rpartition("/")[2]) for name in objects)
+    if SUCCESS in objects and any(match is not None and match[2] is None for match in matches):
         beside = store.at(f"{uri}{OLD_SUFFIX}")
         there = beside.found()
         old = None if there is None else read_old_manifest(beside.read(0, there.size))
