@@ -110,10 +110,10 @@ class Job:
     def found(self) -> str:
         """Return which output is at the path: none, the old one, the new one, or neither."""
         data = self._data()
-        before = self._only_data(self.old) if self.replacing else {}
+        before = self.old if self.replacing else {}
         if data == before:
             return "old" if self.replacing else "none"
-        return "new" if data == self._only_data(self.new) else "NEITHER"
+        return "new" if data == self.new else "NEITHER"
 
     def judge(
         self, done: subprocess.CompletedProcess[str], fault: str, how: str, table: Table, *, says: bool = True
@@ -171,10 +171,6 @@ class Job:
     def _data(self) -> dict[str, bytes]:
         paths = [self.out] if self.out.is_file() else sorted(self.out.rglob("*")) if self.out.is_dir() else []
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
-
-    def _only_data(self, files: dict[str, bytes]) -> dict[str, bytes]:
-        # A manifest says how long the job took.
-        return {name: data for name, data in files.items() if not name.endswith(".json")}
 
 
 def strace(call: str, action: str, number: int, *paths: Path) -> tuple[str, ...]:

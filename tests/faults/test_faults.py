@@ -51,13 +51,9 @@ def of_one_kind(job):
 
 def ours(job):
     """Return every path that the job writes to, as strace wants them: by the names at the time of the call."""
-    inside = ("output", "output/part-00000.parquet", "output/_SUCCESS", "journal", "lock", "old", "manifest")
-    beside = (
-        job.out,
-        job.out / "_SUCCESS",
-        job.out / "part-00000.parquet",
-        job.folder / f"{job.out.name}.batchmax.json",
-    )
+    files = ("_SUCCESS", "_batchmax.parquet", "part-00000.parquet")
+    inside = ("output", *(f"output/{name}" for name in files), "making", "journal", "new-journal", "lock", "old")
+    beside = (job.out, *(job.out / name for name in files))
     return [job.workshop, *(job.workshop / name for name in inside), *beside, job.folder]
 
 
