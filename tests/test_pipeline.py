@@ -602,10 +602,12 @@ def test_rows_that_are_probabilities_warn(tmp_path):
     assert score(digits(), tmp_path / "c.parquet").warnings == []
 
 
-def test_one_class_warns(tmp_path):
-    """A softmax over one class says nothing."""
+def test_one_class_is_refused(tmp_path):
+    """Softmax over one class is always 1: the job is refused before anything is written."""
     pq.write_table(pa.table({"logits": lists(np.ones((3, 1), np.float32))}), tmp_path / "in.parquet")
-    assert "there is one class" in score(tmp_path / "in.parquet", tmp_path / "out.parquet").warnings[0]
+    with pytest.raises(UsageError, match="one number in a row, whose softmax is always 1"):
+        score(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 
 
 def test_infinite_losses_warn_and_leave_no_mean(tmp_path):

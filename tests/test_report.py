@@ -300,7 +300,6 @@ NAN, INF = float("nan"), float("inf")
 ODD = {
     "no rows": ([], [], {"n_classes": 3}),
     "one row": ([[1.0, 2.0]], [1], {}),
-    "one class": ([[1.0]], [0], {}),
     "all ignored": ([[1.0, 2.0]] * 3, [-100] * 3, {}),
     "all bad": ([[NAN, 2.0]] * 3, [0] * 3, {"on_bad_row": "null"}),
     "a bad row asked for": ([[NAN, 2.0], [1.0, 2.0]], [0, 1], {"on_bad_row": "null", "row": 0}),
