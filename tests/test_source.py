@@ -71,7 +71,9 @@ def test_every_row_comes_once_with_its_place(tmp_path, files, size, most_bytes):
         source = ParquetSource(paths, score_options(row_group_size=size))
         chunks = read(source)
     found = [
-        (chunk.batch["id"][row].as_py(), *chunk.locate(row)) for chunk in chunks for row in range(chunk.batch.num_rows)
+        (number, chunk.origin.file, row, chunk.origin.row_group)
+        for chunk in chunks
+        for number, row in zip(chunk.batch["id"].to_pylist(), chunk.rows_of(np.arange(chunk.n_rows)), strict=True)
     ]
     if size is None:
         assert found == expected
