@@ -39,10 +39,20 @@ def check_schema(schema: pa.Schema, where: str) -> None:
         A name is not UTF-8.
     """
     try:
-        # Names are decoded when they are asked for, and this asks for all.
-        str(schema)
+        for field in schema:
+            _read_names(field)
     except UnicodeDecodeError as error:
         raise DataError(f"the name of a column is not UTF-8: {error}", where=where, remedy=_LOOK) from error
+
+
+def _read_names(field: pa.Field) -> None:
+    """Ask for the names of a field and of all in it, which are decoded only then."""
+    _ = field.name
+    kind = field.type
+    while isinstance(kind, pa.BaseExtensionType) or pa.types.is_dictionary(kind):
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type
+    for place in range(kind.num_fields):
+        _read_names(kind.field(place))
 
 
 def check_batch(batch: pa.RecordBatch, where: str) -> None:

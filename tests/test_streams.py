@@ -144,6 +144,16 @@ def test_a_map_without_keys():
     assert refused == 1
 
 
+@pytest.mark.parametrize("inner", [False, True])
+def test_names_that_are_not_utf8(inner, tmp_path, monkeypatch, capsys):
+    """The name of a column, or of a field within it, that cannot be decoded is one line."""
+    column = pa.StructArray.from_arrays([pa.array(range(N))], ["inner"])
+    data = stream_of(batch_with(column, "outer"))
+    changed = replaced(data, *((b"inner", b"in\xffer") if inner else (b"outer", b"ou\xffer")))
+    assert run(changed, "score", "-", "-o", str(tmp_path / "o.parquet"), monkeypatch=monkeypatch) == 1
+    assert "the name of a column is not UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("size", [1 << 20, (1 << 31) - 8])
 def test_a_message_that_claims_more_than_is_there(size, tmp_path, monkeypatch, capsys):
     """A message is as long as the bytes that come, and none is read that takes more memory than the job may use."""

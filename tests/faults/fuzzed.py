@@ -212,11 +212,10 @@ def _texts(column: pa.ChunkedArray) -> list[str]:
 
 
 def _text(value: pa.Scalar) -> str:
-    kind = value.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return str(value.as_buffer().to_pybytes())  # copied undecoded, and perhaps not UTF-8
     try:
         return str(value.as_py())
+    except UnicodeDecodeError:  # copied undecoded
+        return str(value.as_buffer().to_pybytes())
     except (ValueError, OverflowError):
         return str(value)
 
