@@ -31,6 +31,11 @@ MOST_DECODED = 1 << 30
 """Bytes that may be decoded at a time where nobody said how many."""
 MOST_PAGE = 1 << 40
 """Bytes of a page whose header alone is read."""
+MIB = 1 << 20
+PROGRAM_BYTES = 256 * MIB
+"""Memory of the program itself, for which a suggested limit has room."""
+JUDGED = 10
+"""How often a row is counted before a job begins, where its size is judged by the first rows."""
 KEPT = 2
 """Row groups of the output in memory at a time: one that is filled, and one that is written."""
 
@@ -73,6 +78,9 @@ class Allowance:
         self._even = self._rows = self._kept = 0
         self._descriptor = descriptor
         self._leaves: list[tuple[int, Leaf]] = []
+        self._left = 0
+        pages = whole = 0
+        too_large: tuple[str, int] | None = None
         name = ""
         if file.footer is None:
             raise self._damage("", FooterError("the footer is damaged"))
@@ -93,14 +101,24 @@ class Allowance:
                     continue
                 chunk = row_group.chunk(number)
                 once = name in _dictionaries(schema)
-                self._demands[name] = Demand(descriptor, chunk, leaf, row_group.n_rows, limit, texts_once=once)
-        except TooLarge as error:
-            raise self._refusal(name, error.n_bytes) from error
+                try:
+                    demand = Demand(descriptor, chunk, leaf, row_group.n_rows, limit, texts_once=once)
+                except TooLarge as error:
+                    too_large = too_large or (name, error.page)
+                    pages, whole = pages + error.page, whole + error.whole
+                    continue
+                self._demands[name] = demand
+                pages, whole = pages + demand.page, whole + demand.whole
         except (NotAMatrix, FooterError, ThriftError) as error:
             raise self._damage(name, error) from error
-        self._pages = sum(demand.page for demand in self._demands.values())
-        whole = self._even * row_group.n_rows + sum(demand.whole for demand in self._demands.values())
-        self._is_small = self._pages + (IN_FLIGHT + KEPT) * whole <= limit
+        whole += self._even * row_group.n_rows
+        most = pages + (IN_FLIGHT + KEPT) * whole
+        self._enough = PROGRAM_BYTES + most + JUDGED * whole // max(row_group.n_rows, 1)
+        if too_large is not None:
+            # What rows take is not known without decoding pages that are too large for it.
+            raise self._refusal(*too_large, self._enough)
+        self._pages, self._left = pages, row_group.n_rows
+        self._is_small = most <= limit
 
     def needed(self, rows: int) -> int:
         """Return at most how many bytes the next rows take."""
@@ -116,6 +134,18 @@ class Allowance:
         """
         if self._is_small:
             return
+        needed, name = self._next(rows)
+        if needed <= self._limit:
+            return
+        # How many rows the job decodes at a time is only known of the job's own allowance.
+        enough = needed if self._kept_rows is not None else self._enough
+        while self._left > 0:
+            enough = max(enough, self._next(rows)[0])
+        raise self._refusal(name, needed, enough)
+
+    def _next(self, rows: int) -> tuple[int, str]:
+        """Return how many bytes are needed when the next rows are decoded, and the column that takes most of them."""
+        self._left -= max(rows, 1)
         taken = self._taken(rows)
         total = self._even * rows + sum(taken.values())
         if self._kept_rows is not None:
@@ -126,8 +156,7 @@ class Allowance:
             self._kept = self._kept + added if self._rows else total
             self._rows += rows
         needed = self._pages + IN_FLIGHT * total + KEPT * self._kept
-        if needed > self._limit:
-            raise self._refusal(max(taken, key=taken.__getitem__, default=""), needed)
+        return needed, max(taken, key=taken.__getitem__, default="")
 
     def batches(
         self, parquet: pq.ParquetFile, rows: int, columns: Any, int96: Collection[str] = (), **how: Any
@@ -216,14 +245,15 @@ class Allowance:
                 raise self._damage(name, error) from error
         return taken
 
-    def _refusal(self, name: str, needed: int) -> DataError:
-        more = math.ceil(needed / 2**20)
+    def _refusal(self, name: str, needed: int, enough: int) -> DataError:
+        """Return an error about a column that takes ``needed`` bytes; ``enough`` are enough for the row group."""
         what = f"column {name!r}" if name else "its columns"
+        asked, most, limit = math.ceil(needed / MIB), math.ceil(enough / MIB), self._limit // MIB
         return DataError(
-            f"row group {self._group}: decoding {what} takes up to {more:,} MiB, and the job may use "
-            f"{self._limit / 2**20:,.0f}",
+            f"row group {self._group}: decoding {what} takes up to {asked:,} MiB, and the job may use {limit:,}",
             where=self._file.path,
-            remedy=f"allow more: --memory-limit {more}MiB; look: batchmax inspect {shlex.quote(self._file.path)}",
+            remedy=f"allow more: --memory-limit {most}MiB is enough for it; "
+            f"look: batchmax inspect {shlex.quote(self._file.path)}",
         )
 
     def _damage(self, name: str, error: Exception) -> DataError:

@@ -181,7 +181,7 @@ def check_memory(source: ParquetSource | StreamSource) -> None:
         raise UsageError(
             f"the job takes about {needed / 2**20:,.0f} MiB, and may use {limit / 2**20:,.0f}",
             where="--memory-limit",
-            remedy=f"allow {math.ceil(needed / 2**20)}MiB, or make row groups smaller: --row-group-size ROWS",
+            remedy=f"allow at least {math.ceil(needed / 2**20)}MiB, or make row groups smaller: --row-group-size ROWS",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax.allowance import Allowance
+from batchmax.cli import main
 from batchmax.errors import DataError
 from batchmax.parquet import Demand, Footer, NotAMatrix, TooLarge
 from batchmax.parquet.demands import LEVEL_BYTES, even_bytes
@@ -147,7 +149,7 @@ def test_pages_that_are_too_large_or_none(tmp_path):
     path.write_bytes(data)
     with pytest.raises(TooLarge) as caught:
         demand(path, most=50)
-    assert caught.value.n_bytes > 50
+    assert caught.value.page > 50
     for changes in ({"DATA_AT": -9, "DICTIONARY_AT": -9}, {"PACKED": -1}, {"DATA_AT": 5, "DICTIONARY_AT": 5}):
         path.write_bytes(forge.edited(data, forge.set_chunk(0, **changes)))
         with pytest.raises(NotAMatrix):
@@ -170,3 +172,28 @@ def test_an_allowance_counts_what_is_kept(tmp_path):
                     [allowance.take(500) for _ in range(40)]
             else:
                 [allowance.take(500) for _ in range(40)]
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+@pytest.mark.parametrize("limit", ["300MiB", "350MiB"])
+def test_the_limit_that_is_suggested_is_enough(dictionary, limit, tmp_path, capsys):
+    """A job whose rows take too much memory succeeds with the limit that its error calls enough."""
+    rows, path = 240, tmp_path / "x.parquet"
+    texts = pa.array(["x" * (1 << 19)] * rows)
+    lists = pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), texts)
+    table = pa.table({"logits": [[1.0, 2.0]] * rows, "label": [0, 1] * (rows // 2), "x": lists})
+    pq.write_table(table, path, compression="zstd", use_dictionary=dictionary, write_batch_size=120)
+    words = ["score", str(path), "-o", str(tmp_path / "o.parquet"), "--quiet", "--memory-limit"]
+    code = main([*words, limit])
+    line = capsys.readouterr().err
+    if code == 2:  # before any page is looked at
+        found = re.search(r"allow at least (\d+MiB)", line)
+        assert found is not None, line
+        code = main([*words, found[1]])
+        line = capsys.readouterr().err
+        if not code:
+            return
+    found = re.search(r"allow more: --memory-limit (\d+MiB) is enough for it", line)
+    assert code == 1
+    assert found is not None, line
+    assert main([*words, found[1]]) == 0, capsys.readouterr().err

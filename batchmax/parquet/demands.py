@@ -51,11 +51,16 @@ RLE = 3
 
 
 class TooLarge(ValueError):  # noqa: N818 - says what a column chunk is
-    """A column chunk that takes more memory than may be taken; ``n_bytes`` is how much, as far as it was counted."""
+    """A column chunk with a page that takes more memory than allowed.
 
-    def __init__(self, n_bytes: int) -> None:
-        super().__init__(f"{n_bytes:,} bytes")
-        self.n_bytes = n_bytes
+    ``page`` are the bytes of its largest page, as in :class:`Demand`, and ``whole`` those that all rows take at most,
+    judged by page headers alone.
+    """
+
+    def __init__(self, page: int, whole: int) -> None:
+        super().__init__(f"{page:,} bytes")
+        self.page = page
+        self.whole = whole
 
 
 @dataclass(frozen=True)
@@ -149,18 +154,19 @@ class Demand:
         dictionary = 0
         for page in _pages(self._window, start + size, metadata[N_VALUES].value):
             self.page = max(self.page, page.packed + page.unpacked + dictionary)
-            if self.page > most:
-                raise TooLarge(self.page)
             if page.kind == DICTIONARY_PAGE:
                 dictionary = page.unpacked
-                if self._width is None:
+                if self._width is None and self.page <= most:
                     self._lengths = np.zeros(min(page.n_values, dictionary))
                     kernels.text_lengths(self._unpacked(page), self._lengths)
             else:
                 self._pages.append(page)
-        self._longest = int(self._lengths.max(initial=0))
+        # Of a dictionary that is too large to be looked at, a text may be all of it.
+        self._longest = int(self._lengths.max(initial=0)) if self.page <= most else dictionary
         if not self._is_even:
             self.whole = sum(self._bytes_of(page) for page in self._pages)
+        if self.page > most:
+            raise TooLarge(self.page, self.whole)
 
     def check_rows(self, n_rows: int) -> None:
         """Compare the rows of all pages with how many there are said to be.
