@@ -319,7 +319,6 @@ def test_schemas_that_drift(commands, tmp_path):
         "a type": rows.set_column(LABEL, "label", pa.array([[1.0]] * ROWS)),
         "no logits": rows.drop_columns("logits"),
         "other classes": forge.table(ROWS, CLASSES + 1),
-        "no text": rows.drop_columns("text"),
         "twice": pa.Table.from_arrays([*rows.columns, rows["text"]], names=[*rows.schema.names, "text"]),
     }
     pq.write_table(rows, tmp_path / "in" / "0.parquet")
