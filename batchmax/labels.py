@@ -37,6 +37,7 @@ from batchmax.matrices import Matrix, Statuses, read_matrix
 from batchmax.memory import Take
 from batchmax.options import ScoreOptions
 from batchmax.outputs import Status
+from batchmax.scored_input import written_by_score
 
 LabelKind = Literal["index", "name", "distribution"]
 
@@ -54,7 +55,8 @@ IGNORED_INDEX = int(np.iinfo(np.int64).min)
 class LabelColumn:
     """The label column: what a label of it is, and where names are looked up (text to index).
 
-    ``sums_to_1`` is whether a distribution must; under sigmoid each class is for itself.
+    ``sums_to_1`` is whether a distribution must; under sigmoid each class is for itself. ``ignores_names`` is whether
+    labels are indices although the names of the classes are numbers.
     """
 
     name: str
@@ -62,6 +64,7 @@ class LabelColumn:
     lookup: dict[str, int] | None
     why: str
     sums_to_1: bool = True
+    ignores_names: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,10 @@ def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...
         return LabelColumn(name, "name", {class_: index for index, class_ in enumerate(classes)}, why)
     if pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_boolean(plain):
         # What Hugging Face calls a ClassLabel is an index, whatever its names look like.
-        if classes is None or not _are_integers(classes) or _class_label_names(schema, name) == classes:
+        if classes is None or not _are_integers(classes):
             return LabelColumn(name, "index", None, why)
+        if _class_label_names(schema, name) == classes or _are_indices(schema, name, classes):
+            return LabelColumn(name, "index", None, why, ignores_names=True)
         lookup = {str(int(class_)): index for index, class_ in enumerate(classes)}
         if len(lookup) < len(classes):
             raise UsageError(
@@ -275,6 +280,12 @@ def _item_feature(feature: Any) -> Any:
         return feature[0] if len(feature) == 1 else feature
     is_list_feature = feature.get("_type") in {"List", "LargeList", "Sequence"}
     return json_object(feature, {"feature": dict})["feature"] if is_list_feature else feature
+
+
+def _are_indices(schema: pa.Schema, name: str, classes: tuple[str, ...]) -> bool:
+    """Return whether an output of ``score`` says that its labels are indices, though the classes' names are numbers."""
+    written = written_by_score(schema)
+    return written is not None and written.has_indices and (written.label, written.classes) == (name, classes)
 
 
 def _are_integers(classes: tuple[str, ...]) -> bool:

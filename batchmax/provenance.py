@@ -146,7 +146,9 @@ def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) ->
     if job.nesting is not None:
         options |= {"shift": job.options.shift}
     weights = None if job.class_weights is None else job.class_weights.tolist()
-    return {
+    # Names that are numbers could be what the labels are, or what indices stand for.
+    label_kind = {"label_kind": "index"} if job.label is not None and job.label.ignores_names else {}
+    return label_kind | {
         "version": __version__,
         "command": command,
         "logits": list(job.logits.names) if len(job.logits.names) == 1 else job.logits.why,

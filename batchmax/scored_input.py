@@ -56,6 +56,8 @@ class Written:
         What the probabilities were computed with.
     is_plain
         Whether the losses are the negative logarithms of the labels' probabilities.
+    has_indices
+        Whether the labels are indices of classes whose names are numbers.
     is_nested, shift
         Whether the rows are sequences, and the label of a token is that of the next one.
     """
@@ -71,6 +73,7 @@ class Written:
     shift: bool
     activation: str
     is_plain: bool
+    has_indices: bool
 
     @property
     def is_distribution(self) -> bool:
@@ -123,6 +126,7 @@ def written_by_score(schema: pa.Schema) -> Written | None:
             is_nested="shift" in given,
             shift=given.get("shift", False) is True,
             activation=activation,
+            has_indices=said.get("label_kind") == "index",
             is_plain=is_plain and said["class_weights"] is None and not given["label_smoothing"],
         )
     except (JsonError, TypeError):

@@ -137,6 +137,18 @@ def test_outputs_of_score_in_memory_are_recognised(tmp_path):
         batchmax.evaluate(read, logits="p_loss")
 
 
+def test_labels_of_a_class_label_whose_names_are_numbers(tmp_path):
+    """What Hugging Face calls a ClassLabel is an index, in an output of ``score`` too, whatever its names are."""
+    features = {"label": {"_type": "ClassLabel", "names": ["3", "1", "0", "2"]}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    said = batchmax.score(table(logits=lists(Z)).replace_schema_metadata(metadata), tmp_path / "s.parquet")
+    found = batchmax.evaluate(str(tmp_path / "s.parquet"))
+    assert (found.accuracy, found.mean_loss) == (said.accuracy, pytest.approx(NLL.mean(), rel=1e-6))
+    assert found.classes == ["3", "1", "0", "2"]
+    named = batchmax.evaluate(table(logits=lists(Z)), classes=["3", "1", "0", "2"])
+    assert named.accuracy != said.accuracy
+
+
 def test_a_note_says_what_was_assumed(tmp_path, capsys):
     """What a column is taken for is said by every command, also without ``-v``, unless it was asked for."""
     path = tmp_path / "p.parquet"
