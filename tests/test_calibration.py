@@ -232,7 +232,7 @@ def test_the_command_says_what_it_found(tmp_path, capsys):
     file = str(tmp_path / "c d.json")
     assert main(["calibrate", str(DIGITS), "-o", file]) == 0
     out = capsys.readouterr().out
-    assert "temperature  1.01908" in out
+    assert "temperature  0.985682" in out
     assert f"--calibration '{file}'" in out
     assert main(["calibrate", str(DIGITS), "-o", file, "--json", "--if-exists", "overwrite", "--method", "vector"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -470,7 +470,6 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 
 WRONG = {
     "another ending": ({"out": "x.parquet"}, r"must end in \.html"),
-    "no folder": ({"out": "nowhere/x.html"}, "no folder"),
     "a row that is not there": ({"row": 899}, "not one of the 899 rows"),
     "a row after the limit": ({"row": 10, "limit": 10}, "not one of the 10 rows"),
     "a negative row": ({"row": -1}, "no row -1"),
