@@ -278,7 +278,7 @@ def _item_feature(feature: Any) -> Any:
     """Return what Hugging Face says of the items of lists, in any version; anything else as it is."""
     if isinstance(feature, list):
         return feature[0] if len(feature) == 1 else feature
-    is_list_feature = feature.get("_type") in {"List", "LargeList", "Sequence"}
+    is_list_feature = feature.get("_type") in ("List", "LargeList", "Sequence")
     return json_object(feature, {"feature": dict})["feature"] if is_list_feature else feature
 
 

@@ -81,3 +81,12 @@ def test_names_of_classes_with_half_a_surrogate(tmp_path, capsys):
     names.write_text('{"id2label": {"0": "\\ud800", "1": "b"}}')
     assert main(["evaluate", str(path), "--classes", str(names)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_features_of_any_type(tmp_path):
+    """Metadata of Hugging Face whose members have other types say nothing of classes."""
+    path = tmp_path / "x.parquet"
+    for feature in ({"_type": {"a": 1}}, {"_type": []}, {"_type": "List", "feature": 3}, [], [[]], 7, None):
+        value = json.dumps({"info": {"features": {"label": feature}}})
+        pq.write_table(forge.table().replace_schema_metadata({"huggingface": value}), path)
+        assert main(["evaluate", str(path), "-q"]) == 0

@@ -5,18 +5,20 @@ A file of logits is to be scored, an output of ``score`` to be evaluated, or ver
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import pyarrow.parquet as pq
 
 from batchmax.cli.text import shell_word
 from batchmax.columns import LogitsColumn
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.job import Job
 from batchmax.options import ScoreOptions
+from batchmax.parquet import Footer, FooterError, ThriftError
+from batchmax.parquet.encoded import METADATA, STATISTICS
+from batchmax.parquet.footer import TYPE
 from batchmax.parquet_files import arrow_schema, open_file
 from batchmax.scored_input import written_by_score
 from batchmax.source import ParquetSource
@@ -24,6 +26,12 @@ from batchmax.storage import find_files
 
 PREFIX = "batchmax_"
 """Before the names of new columns, where the file has columns of these names."""
+
+INTEGERS = {1: 4, 2: 8}
+"""Bytes of the physical types of integers."""
+
+MIN_MAX = (5, 6)
+"""The fields of statistics with the largest and the smallest value."""
 
 MOST_LISTED = 10
 """Classes whose names a command lists; more are in a file."""
@@ -101,7 +109,7 @@ def _label_words(source: ParquetSource) -> dict[str, Any]:
     job = source.job
     if job.label is None or job.label.kind != "index":
         return {}
-    found = label_range(source.files[0].metadata, job.label.name)
+    found = label_range(source.files[0].footer, job.label.name)
     if found is None:
         return {}
     low, high = found
@@ -118,20 +126,24 @@ def _label_words(source: ParquetSource) -> dict[str, Any]:
     return extra
 
 
-def label_range(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
+def label_range(footer: Footer | None, name: str) -> tuple[int, int] | None:
     """Return the smallest and the largest value of a column of integers, by its statistics; None if they do not say."""
-    leaves = [leaf for leaf in range(footer.num_columns) if footer.schema.column(leaf).path.split(".")[0] == name]
-    if len(leaves) != 1:
+    leaves = [] if footer is None else [leaf for leaf in footer.leaves if leaf.name.split(".")[0] == name]
+    if footer is None or len(leaves) != 1 or leaves[0].element[TYPE].value not in INTEGERS:
         return None
-    found: list[int] = []
-    for group in range(footer.num_row_groups):
-        statistics = footer.row_group(group).column(leaves[0]).statistics
-        if statistics is None or not statistics.has_min_max:
-            return None
-        found += [statistics.min, statistics.max]
-    if not found or not all(isinstance(value, int) and not isinstance(value, bool) for value in found):
-        return None
-    return min(found), max(found)
+    width, found = INTEGERS[leaves[0].element[TYPE].value], list[int]()
+    # Not pyarrow's statistics: it ends the process where those of a damaged file do not fit its schema.
+    with contextlib.suppress(FooterError, ThriftError):
+        for group in range(footer.n_row_groups):
+            metadata = footer.row_group(group).chunk(footer.leaves.index(leaves[0])).get(METADATA)
+            statistics = metadata.value.get(STATISTICS) if metadata is not None else None
+            for number in MIN_MAX:
+                bound = statistics.value.get(number) if statistics is not None else None
+                if bound is None or not isinstance(bound.value, bytes) or len(bound.value) != width:
+                    return None
+                found.append(int.from_bytes(bound.value, "little", signed=True))
+        return (min(found), max(found)) if found else None
+    return None
 
 
 def _no_class(source: ParquetSource, label: int) -> UsageError:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
+from tests.faults import forge
 from tests.faults.watched import Watched
 from tests.processes import HANGS
 from tests.rows import sequences
@@ -143,3 +144,21 @@ def test_the_real_command(variant, tmp_path, everything):
         )
         assert done.returncode in {0, 1, 2}, (name, at, done.stderr)
         assert done.stderr.count("\n") == (done.returncode != 0), (name, at, done.stderr)
+
+
+def test_statistics_of_another_type(tmp_path):
+    """``inspect`` and ``score`` survive a footer over which pyarrow's statistics end the process."""
+    table = pa.table(
+        {"logits": pa.array([[1.0, 2.0]] * 4, pa.list_(pa.float32())), "label": pa.array([0, 1, 1, 0], pa.int32())}
+    )
+    path = tmp_path / "x.parquet"
+
+    def edit(fields):
+        forge.chunk(fields, 1)[forge.CHUNK_METADATA].value[1].value = 0  # the physical type: a boolean
+
+    path.write_bytes(forge.edited(forge.file_of(table), edit))
+    for words in (["inspect", str(path)], ["score", str(path), "-o", str(tmp_path / "o.parquet"), "--quiet"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "batchmax", *words], capture_output=True, timeout=HANGS, check=False
+        )
+        assert done.returncode in {0, 1}, done.stderr
