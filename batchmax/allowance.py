@@ -276,7 +276,7 @@ def _dictionaries(schema: pa.Schema) -> frozenset[str]:
 
 
 def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
-    """Read all columns of a row group in batches of so many rows.
+    """Read all columns of a row group in batches of so many rows, INT96 timestamps as the 12 bytes that the file has.
 
     Raises
     ------
@@ -285,4 +285,4 @@ def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> I
     """
     opened.need(group, ahead=False)
     allowance = Allowance(file, opened.descriptor, group, file.schema, None, MOST_DECODED)
-    yield from allowance.batches(opened.parquet, rows, None)
+    yield from allowance.batches(opened.parquet, rows, None, file.read_as_stored(file.int96_columns))

@@ -24,7 +24,7 @@ from batchmax.errors import BatchmaxError, DataError
 from batchmax.file_columns import FileColumns
 from batchmax.parquet import Footer, FooterError, NotAMatrix, ThriftError
 from batchmax.parquet.encoded import METADATA, place_of
-from batchmax.parquet.int96 import footer_without_int96, has_int96
+from batchmax.parquet.int96 import footer_without_int96, has_int96, readable
 from batchmax.spool import AHEAD, Spool, coalesced
 from batchmax.stores import Found, Store, store_of
 from batchmax.uris import is_uri
@@ -94,6 +94,14 @@ class InputFile:
     def recoded(self) -> frozenset[str]:
         """The columns whose bytes are not those of an output: they are read as another type, or added."""
         return frozenset() if self.columns is None else self.columns.recoded
+
+    def with_readable_timestamps(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch of the file with timestamps in place of INT96 bytes, in a coarser unit where they need one."""
+        for number, name in enumerate(batch.schema.names):
+            if name in self.int96_columns:
+                array = readable(batch.column(number), self.schema.field(name).type)
+                batch = batch.set_column(number, batch.schema.field(number).with_type(array.type), array)
+        return batch
 
     def read_as_stored(self, names: Iterable[str]) -> frozenset[str]:
         """Return those of some columns that are not read as another type."""

@@ -22,6 +22,7 @@ from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.exact import MOST_ULPS
 from batchmax.labels import LabelColumn, Labels
 from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES
+from batchmax.parquet.int96 import converted, raw_of
 from batchmax.picked_rows import PickedRow, pick_rows
 from batchmax.plan import plan_parts
 from batchmax.provenance import inputs_said
@@ -346,7 +347,9 @@ def _literal(text: str) -> str:
 
 def _same(ours: pa.Array, theirs: pa.Array) -> bool:
     """Return whether two arrays of one value hold the same, NaN being the same as NaN."""
-    ours, theirs = plain_array(ours), plain_array(theirs)
+    # Either may have INT96 timestamps as bytes, which express every one.
+    kinds = raw_of(ours.type, theirs.type), raw_of(theirs.type, ours.type)
+    ours, theirs = plain_array(converted(ours, kinds[0])), plain_array(converted(theirs, kinds[1]))
     if ours.equals(theirs):
         return True
     try:

@@ -313,8 +313,8 @@ class ParquetSource:
                     continue
                 opened.need(group, ahead=False)
                 allowance = Allowance(file, descriptor, group, file.schema, None, self._options.memory_limit)
-                for batch in allowance.batches(parquet, min(rows, 1024), None):
+                for batch in allowance.batches(parquet, min(rows, 1024), None, file.int96_columns):
                     if row < batch.num_rows:
-                        return file.conform(batch.slice(row, 1))
+                        return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))
                     row -= batch.num_rows
         raise IndexError(row)

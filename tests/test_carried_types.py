@@ -25,6 +25,7 @@ import pytest
 import batchmax
 from batchmax.errors import DataError
 from batchmax.parquet.thrift import I32, Field
+from batchmax.source import open_source
 from tests.faults import forge
 from tests.parquet_anatomy import check_file, chunks_of
 from tests.requirements import optional
@@ -510,3 +511,13 @@ def test_files_with_int96_and_other_timestamps_are_one_output(tmp_path):
         got = pq.read_table(tmp_path / f"{order}.parquet")["int96"].cast(pa.int64()).to_pylist()
         one = 1704067200 * 10**9
         assert sorted(got, key=repr) == sorted([one, one + 1, one, None], key=repr)
+
+
+def test_verify_and_show_accept_timestamps_of_any_year(files):
+    """A carried INT96 column is compared as it is stored; one row is shown with its year, in microseconds."""
+    path, out = files("1.0 with statistics"), files("1.0 with statistics", "zstd")
+    assert batchmax.verify(out, inputs=[str(path)], sample=N).sampled_rows == N
+    _, row = open_source(str(path), batchmax.score_options()).row(1)
+    assert str(row["int96"][0]).startswith("9999-12-31 00:00:00")
+    _, row = open_source(str(path), batchmax.score_options(exclude="id")).row(0)
+    assert row["int96"].type == pa.timestamp("ns")

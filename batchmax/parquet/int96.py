@@ -12,6 +12,8 @@ https://github.com/apache/parquet-format (``parquet.thrift``: Type and LogicalTy
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,21 +75,40 @@ def _declared_as_bytes(element: Struct) -> Struct:
 
 def raw_type(kind: pa.DataType, column: SchemaColumn) -> pa.DataType:
     """Return the type of a column with 12 bytes in place of the timestamps that are INT96 in a file's schema."""
-    return _replaced(kind, iter([leaf.element[TYPE].value == INT96 for leaf in column.leaves]))
+    is_int96 = iter([leaf.element[TYPE].value == INT96 for leaf in column.leaves])
+    return _replaced(kind, lambda leaf: RAW if next(is_int96) and pa.types.is_timestamp(leaf) else leaf)
 
 
-def _replaced(kind: pa.DataType, flags: Any) -> pa.DataType:
+def raw_of(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """Return a type with 12 bytes in place of timestamps if another, with the same nesting, has such bytes there."""
+    return other if is_raw(other, kind) else kind
+
+
+def readable(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return an array with timestamps in place of 12 bytes: of a type's unit, or of the finest that has them all."""
+    for unit in ("", "us", "ms"):
+        with contextlib.suppress(TimestampRangeError):
+            return converted(array, _in_unit(kind, unit) if unit else kind)
+    return converted(array, _in_unit(kind, "s"))
+
+
+def _in_unit(kind: pa.DataType, unit: str) -> pa.DataType:
+    return _replaced(kind, lambda leaf: pa.timestamp(unit, leaf.tz) if pa.types.is_timestamp(leaf) else leaf)
+
+
+def _replaced(kind: pa.DataType, leaf: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """Return a type with others in place of its leaves, which are taken in Parquet's order."""
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_replaced(field.type, flags)) for field in kind])
+        return pa.struct([field.with_type(_replaced(field.type, leaf)) for field in kind])
     if pa.types.is_map(kind):
-        key, item = _replaced(kind.key_type, flags), _replaced(kind.item_type, flags)
+        key, item = _replaced(kind.key_type, leaf), _replaced(kind.item_type, leaf)
         return pa.map_(kind.key_field.with_type(key), kind.item_field.with_type(item), kind.keys_sorted)
     if pa.types.is_fixed_size_list(kind):
-        return pa.list_(kind.value_field.with_type(_replaced(kind.value_type, flags)), kind.list_size)
+        return pa.list_(kind.value_field.with_type(_replaced(kind.value_type, leaf)), kind.list_size)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         make = pa.list_ if pa.types.is_list(kind) else pa.large_list
-        return make(kind.value_field.with_type(_replaced(kind.value_type, flags)))
-    return RAW if next(flags) and pa.types.is_timestamp(kind) else kind
+        return make(kind.value_field.with_type(_replaced(kind.value_type, leaf)))
+    return leaf(kind)
 
 
 def is_raw(kind: pa.DataType, wanted: pa.DataType) -> bool:
