@@ -118,6 +118,15 @@ def check_definition(data, n_values, level, width):
     return at == data.shape[0]
 
 
+@compiled
+def _ones(byte):
+    """Return how many bits of a byte are 1."""
+    bits = np.int64(byte)
+    bits -= (bits >> 1) & 0x55
+    bits = (bits & 0x33) + ((bits >> 2) & 0x33)
+    return (bits + (bits >> 4)) & 0x0F
+
+
 def count_levels(data, n_values, width, wanted):
     """Return where n_values levels of ``width`` bits end, and how many of them are ``wanted``.
 
@@ -138,7 +147,12 @@ def count_levels(data, n_values, width, wanted):
             if size == 0 or size * width > data.shape[0] - at:
                 return -1, count
             have = min(size * 8, n_values - done)
-            for place in range(have):
+            whole = have >> 3 if width == 1 else 0
+            ones = 0
+            for byte in range(at, at + whole):
+                ones += _ones(data[byte])
+            count += ones if wanted else 8 * whole - ones
+            for place in range(8 * whole, have):
                 bit = place * width
                 two = np.int64(data[at + (bit >> 3)])
                 if (bit & 7) + width > 8:
