@@ -50,7 +50,8 @@ def test_commands_over_metadata_that_make_no_sense(key, tmp_path, capsys):
     """Metadata that say nothing useful are no error where nobody asked for them, and one line where somebody did."""
     path = tmp_path / "x.parquet"
     names = b'{"info":{"features":{"label":{"_type":"ClassLabel","names":["\\ud800"]}}}}'
-    values = {**REFUSED, "NaN": b'{"info": NaN}', "names": names}
+    some = "objects", "a hundred thousand brackets", "a million digits", "half of a surrogate pair as bytes"
+    values = {kind: REFUSED[kind] for kind in some} | {"NaN": b'{"info": NaN}', "names": names}
     for kind, value in values.items():
         pq.write_table(forge.table().replace_schema_metadata({key: value}), path)
         for words in (

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.fuzzing import Cases
 
 SEED = 16
-FEW, MANY = 100, 6000
+FEW, MANY = 60, 6000
 
 
 @pytest.mark.faults(keep=lambda: True)
