@@ -997,6 +997,20 @@ def test_spark_reads_what_we_write(layout, spark, tmp_path):
 
 
 @pytest.mark.spark
+def test_spark_reads_a_folder_with_its_manifest(spark, tmp_path):
+    """The rows of all parts, with the columns of folders named key=value, of the output and of the folder above it."""
+    for day in (1, 2):
+        (tmp_path / "in" / f"day={day}").mkdir(parents=True)
+        pq.write_table(pa.table({"logits": [[1.0, 2.0]] * 5}), tmp_path / "in" / f"day={day}" / "x.parquet")
+    batchmax.score(tmp_path / "in", tmp_path / "partitioned" / "out")
+    batchmax.score(tmp_path / "in" / "day=1", tmp_path / "plain" / "out")
+    partitioned = spark.read.parquet(str(tmp_path / "partitioned" / "out"))
+    assert sorted(partitioned.groupBy("day").count().collect()) == [(1, 5), (2, 5)]
+    assert spark.read.parquet(str(tmp_path / "plain" / "out")).count() == 5
+    assert spark.read.option("recursiveFileLookup", "true").parquet(str(tmp_path / "plain")).count() == 5
+
+
+@pytest.mark.spark
 @pytest.mark.parametrize("how", [how for how in INPUTS if how != "checksums"])  # they are in brotli, unknown to Spark
 def test_spark_reads_what_was_carried(how, spark, tmp_path):
     """Columns of every type come through to Spark, and Spark's filters believe nothing stale."""
