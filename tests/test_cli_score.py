@@ -170,10 +170,11 @@ def test_verbose_says_notes_while_they_come_up(run):
 
 
 @pytest.mark.usefixtures("calls")
-def test_quiet_success_is_silent(run):
-    """-q says nothing at all when all is well, but --json's line."""
-    assert run("score", "a", "-o", "b", "-q") == (0, "", "")
-    assert run("score", "a", "-o", "b", "-q", "--json") == (0, SUMMARY.to_json() + "\n", "")
+def test_quiet_success_shows_warnings_alone(run):
+    """-q hides the summary, and no warning; --json's line stays."""
+    warning = "batchmax: warning: 3 rows look odd\n"
+    assert run("score", "a", "-o", "b", "-q") == (0, "", warning)
+    assert run("score", "a", "-o", "b", "-q", "--json") == (0, SUMMARY.to_json() + "\n", warning)
 
 
 @pytest.mark.usefixtures("calls")
