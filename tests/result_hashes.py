@@ -117,7 +117,7 @@ def column_results(z: NDArray[Any]) -> Iterator[tuple[str, Any]]:
         scored = batchmax.score_batch(batch, **options | given)
         for name in scored.schema.names[2:]:
             yield f"{prefix}column {name}", scored.column(name)
-    passing = {"seconds", "version", "files", "bytes_read", "warnings", "notes"}
+    passing = {"seconds", "version", "files", "bytes_read", "warnings", "notes", "unified", "unified_a", "unified_b"}
     other = pa.record_batch({"logits": finite.column("logits").take(pa.array([0, 2, 1, 3, 4])), "label": label[:5]})
     for name, found in (
         ("evaluate", batchmax.evaluate(pa.table(rows), on_bad_row="null")),
