@@ -53,16 +53,31 @@ MOST_NAMED = 5
 
 
 def refuse_stream(path: str) -> None:
-    """Refuse ``-`` where a stream cannot be.
+    """Refuse ``-`` where a stream cannot be, and a name that is not UTF-8.
 
     Raises
     ------
     UsageError
         Saying what to give instead.
+    DataError
+        The name is not UTF-8.
     """
+    _refuse_other_encodings(path)
     if path == STREAM:
         what = "a stream can only be all of the input, or all of the output, of score"
         raise UsageError(what, where=path, remedy="name a path; a file of this name is ./-")
+
+
+def _refuse_other_encodings(path: str) -> None:
+    """Refuse a name that is not UTF-8: neither JSON nor an output could say where its rows are from."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            "the name is not valid UTF-8",
+            where=os.fsencode(path).decode("utf-8", "backslashreplace"),
+            remedy="rename it, or make a link to it under another name",
+        ) from None
 
 
 def refuse_streams_and_stores(path: str) -> None:
@@ -233,18 +248,6 @@ def _each_once(found: Sequence[tuple[str, str]]) -> Inputs:
     return Inputs([path for path, _ in kept], [folder for _, folder in kept], warnings)
 
 
-def _refuse_other_encodings(path: str) -> None:
-    """Refuse a name that is not UTF-8: neither JSON nor an output could say where its rows are from."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise DataError(
-            "the name is not valid UTF-8",
-            where=os.fsencode(path).decode("utf-8", "backslashreplace"),
-            remedy="rename it, or make a link to it under another name",
-        ) from None
-
-
 def is_file_path(out: str) -> bool:
     """Return whether an output path means one file rather than a folder."""
     return out.lower().endswith(FILE_ENDINGS)
@@ -261,6 +264,7 @@ def refuse_other_formats(out: str) -> None:
         Saying which formats can be written.
     """
     name = out.rpartition("/")[2]
+    _refuse_other_encodings(out)
     stem, _, ending = name.rpartition(".")
     if not stem or is_file_path(out):
         return

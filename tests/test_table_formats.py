@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from batchmax.cli import main
 from batchmax.errors import DataError, UsageError
 from batchmax.storage import find_files, find_inputs
 
@@ -196,3 +199,14 @@ def test_a_name_that_is_not_utf8(tmp_path):
         with pytest.raises(DataError, match="the name is not valid UTF-8") as caught:
             find_files([given])
         assert caught.value.where == rf"{tmp_path}/caf\xe9.parquet"
+
+
+@pytest.mark.parametrize("command", [["-o", "X.parquet"], ["-o", "X"], ["-o", "o.parquet", "--rejects", "X.parquet"]])
+def test_an_output_whose_name_is_not_utf8(command, tmp_path, monkeypatch, capsys):
+    """It is refused before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"logits": [[0.0, 1.0]]}), "in.parquet")
+    words = [word.replace("X", os.fsdecode(b"caf\xe9")) for word in command]
+    assert main(["score", "in.parquet", *words, "--on-bad-row", "drop"]) == 1
+    assert r"batchmax: error: caf\xe9" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
