@@ -21,7 +21,7 @@ from batchmax.file_columns import Union
 from batchmax.job import Job
 from batchmax.labels import find_classes
 from batchmax.options import ScoreOptions
-from batchmax.parquet_files import InputFile, about, arrow_schema
+from batchmax.parquet_files import InputFile, about
 from batchmax.scored_input import as_written
 
 ONE_BY_ONE = "score the files one by one"
@@ -43,14 +43,20 @@ def own_logits(schema: pa.Schema, column: LogitsColumn, options: ScoreOptions) -
 
 
 def check_agreement(
-    files: Sequence[InputFile], union: Union, job: Job, options: ScoreOptions, own: Collection[str], first: FirstLength
+    files: Sequence[InputFile],
+    schemas: Sequence[pa.Schema],
+    union: Union,
+    job: Job,
+    options: ScoreOptions,
+    own: Collection[str],
+    first: FirstLength,
 ) -> None:
     """Check what must be the same in all files.
 
     Parameters
     ----------
-    files, union
-        All files, and their columns.
+    files, schemas, union
+        All files, the columns of each with its metadata, and those of all together.
     job, options
         What is computed of them, and as it was asked for.
     own
@@ -74,12 +80,17 @@ def check_agreement(
                 remedy=_remedy(name, job),
             )
     _check_presence(files, job)
-    for file in files:
-        counts = Counter(file.schema.names)
-        for name in needed:
-            if counts[name] > 1:
-                raise UsageError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
-        _check_classes(file, files[0].path, job, options, first)
+    # Files with the same columns and the same metadata about them are alike: thousands are checked as one.
+    columns: dict[tuple[int, bytes | None, bytes | None], LogitsColumn] = {}
+    for file, schema in zip(files, schemas, strict=True):
+        metadata = schema.metadata or {}
+        key = id(file.schema), metadata.get(b"huggingface"), metadata.get(b"batchmax")
+        if key not in columns:
+            columns[key] = _check_columns(file, schema, files[0].path, job, options, needed)
+        length = job.n_classes if file is files[0] else columns[key].n_classes or first(file, columns[key])
+        if length not in {None, job.n_classes}:
+            what = f"{length:,} classes, but {job.n_classes:,} in {files[0].path}"
+            raise UsageError(what, where=file.path, remedy=ONE_BY_ONE)
 
 
 def said_of(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]:
@@ -124,32 +135,32 @@ def _check_presence(files: Sequence[InputFile], job: Job) -> None:
                 )
 
 
-def _check_classes(file: InputFile, first_path: str, job: Job, options: ScoreOptions, first: FirstLength) -> None:
-    """Check that a file has as many classes as the others, under the same names."""
+def _check_columns(
+    file: InputFile, schema: pa.Schema, first_path: str, job: Job, options: ScoreOptions, needed: Collection[str]
+) -> LogitsColumn:
+    """Check that the columns of a file mean what those of the first do, and return its logits."""
+    counts = Counter(schema.names)
+    for name in needed:
+        if counts[name] > 1:
+            raise UsageError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
     with about(file.path):
         column = own_logits(file.schema, job.logits, options)
         assert column is not None  # noqa: S101 - every file has them
-        classes, _ = find_classes(arrow_schema(file), options, job.logits)
-        as_written(arrow_schema(file), options)  # refuses probabilities that are no distribution
-        holds = find_logits(arrow_schema(file), replace(options, logits=job.logits.names[0], n_classes=None)).holds
+        classes, _ = find_classes(schema, options, job.logits)
+        as_written(schema, options)  # refuses probabilities that are no distribution
+        holds = find_logits(schema, replace(options, logits=job.logits.names[0], n_classes=None)).holds
     if holds != job.logits.holds:
         raise UsageError(
             f"the columns of logits hold {WORDS[holds]} here, and {WORDS[job.logits.holds]} in {first_path}",
             where=file.path,
             remedy=f"{ONE_BY_ONE}, or say what they hold: --input probs, log_probs or logits",
         )
-    if file.path == first_path:
-        return
-    length = column.n_classes or first(file, column)
-    if length not in {None, job.n_classes}:
-        raise UsageError(
-            f"{length:,} classes, but {job.n_classes:,} in {first_path}", where=file.path, remedy=ONE_BY_ONE
-        )
-    if classes is not None and classes != job.classes:
+    if file.path != first_path and classes is not None and classes != job.classes:
         what = "the classes have other names than in" if job.classes else "the classes have names, but none in"
         raise UsageError(
             f"{what} {first_path}", where=file.path, remedy=f"{ONE_BY_ONE}, or give the names with --classes"
         )
+    return column
 
 
 def _remedy(name: str, job: Job) -> str:

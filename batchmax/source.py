@@ -145,7 +145,7 @@ class ParquetSource:
                 length = next((found for found in lengths if found), None)
             self.job = plan_scoring(self.schema, options, length)
         own = self.partitions.names
-        check_agreement(self.files, union, self.job, options, own, self._first_length)
+        check_agreement(self.files, schemas, union, self.job, options, own, self._first_length)
         self._say(union)
         self._groups = GroupReader(self.job, own, self.ways)
 

@@ -39,7 +39,7 @@ def inputs(tmp_path, monkeypatch):
 def test_an_output_folder_has_the_same_folders(inputs):
     """Numbered within each, without columns for them; DuckDB and Polars see them as columns, and verify as whole."""
     batchmax.score(inputs, "out")
-    found = sorted(str(path.relative_to("out")) for path in Path("out").rglob("*.parquet"))
+    found = sorted(str(path.relative_to("out")) for path in Path("out").rglob("part-*.parquet"))
     assert found == [f"{folder}/part-0000{number}.parquet" for folder in FOLDERS for number in (0, 1)]
     assert pq.read_schema(f"out/{found[0]}").names == ["id", "label", "probs", "loss"]
     files = duckdb.read_parquet("out/**/*.parquet", hive_partitioning=True)
@@ -84,6 +84,7 @@ def test_folders_that_cannot_be_mirrored_are_columns(inputs):
     batchmax.score([f"{inputs}/date=2026-11-20", f"{inputs}/date=2026-11-19"], "out")
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "_SUCCESS",
+        "_batchmax.parquet",
         *(f"part-0000{n}.parquet" for n in range(6)),
     ]
     assert pq.read_table("out")["hour"].to_pylist() == [3] * 40 + [11] * 40 + [3] * 40
