@@ -202,6 +202,8 @@ class Output:
             if write is not None and not self.is_file:
                 manifest = Manifest(self.finished, summary or {})
                 path = self.shop.output / manifest.path
+                # A file system that encodes accents another way than the manifest may not find the folder by its name.
+                path.parent.mkdir(parents=True, exist_ok=True)
                 remove(path)
                 write(path, manifest)
                 sync_folder(path.parent)

@@ -140,8 +140,8 @@ USAGE_ERRORS = [
     ),
     (["score", "a", "-o"], "option '-o' requires an argument; try: batchmax score -h"),
     (["score", "a", "-o", "b", "--dry-run=1"], "option '--dry-run' does not take a value; try: batchmax score -h"),
-    (["inspect"], "FILE is missing; try: batchmax inspect -h"),
-    (["inspect", "a", "b"], "got unexpected extra argument (b); try: batchmax inspect -h"),
+    (["inspect"], "INPUT is missing; try: batchmax inspect -h"),
+    (["warmup", "a"], "got unexpected extra argument (a); try: batchmax warmup -h"),
     (["convert", "a", "-o", "b"], "--layout is missing; try: batchmax convert -h"),
     (["score", "a", "-o", "b", "--n-classes", "0"], "--n-classes: 0 is less than 1; try: batchmax score -h"),
 ]

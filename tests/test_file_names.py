@@ -18,6 +18,7 @@ import batchmax
 from batchmax.cli import main
 from batchmax.errors import OutputError, UsageError
 from batchmax.file_names import composed, folded, is_of_macos, name_order
+from batchmax.manifest import find_manifest
 from batchmax.partitions import are_mirrored, partitions_of
 from batchmax.storage import find_files, find_inputs, refuse_inputs_as_output
 
@@ -215,6 +216,7 @@ def test_folders_that_differ_in_case_are_not_mirrored(tmp_path, monkeypatch):
     batchmax.score("in", "out")
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "_SUCCESS",
+        "_batchmax.parquet",
         "part-00000.parquet",
         "part-00001.parquet",
     ]
@@ -247,8 +249,13 @@ def test_a_run_is_resumed_whatever_the_form_of_names(tmp_path, monkeypatch):
     batchmax.score("in", "out", if_exists="resume")
     assert len(made) == 1
     ours, theirs = (
-        {nfd(str(path.relative_to(root))): path.read_bytes() for path in Path(root).rglob("*.parquet")}
+        {nfd(str(path.relative_to(root))): path.read_bytes() for path in Path(root).rglob("part-*.parquet")}
         for root in ("out", "whole")
     )
     assert ours == theirs
+    (_, ours), (_, theirs) = (find_manifest(Path(root)) for root in ("out", "whole"))
+    assert [(nfd(name), size) for name, size in ours.parts.items()] == [
+        (nfd(name), size) for name, size in theirs.parts.items()
+    ]
+    assert (ours.summary, ours.job) == (theirs.summary, theirs.job)
     assert batchmax.verify("out", "in").n_rows == 60

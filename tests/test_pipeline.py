@@ -458,7 +458,7 @@ def test_rejects_are_whole_rows_with_their_place(layout, out, tmp_path):
     assert left["label"].to_pylist() == [label for label in labels if 0 <= label < 10]
     assert (summary.n_rows, summary.bad_rows, left.num_rows) == (60, 2, 58)
     if out == "out":
-        assert contents(tmp_path / "rejects") == ["_SUCCESS", "part-00000.parquet"]
+        assert contents(tmp_path / "rejects") == ["_SUCCESS", "_batchmax.parquet", "part-00000.parquet"]
 
 
 def test_every_bad_status_is_rejected_and_no_other(tmp_path):
@@ -663,7 +663,7 @@ def test_the_batchmax_key_says_what_decides_the_bytes(tmp_path):
     assert said["temperature"] == 0.5
     assert said["classes"][3] == "three"
     assert said["outputs"] == ["probs", "loss"]
-    assert [set(file) for file in said["inputs"]] == [{"size", "footer_sha256"}]
+    assert [set(file) for file in said["inputs"]] == [{"size", "footer_sha256", "sample_sha256"}]
     assert said["inputs"][0]["size"] == digits().stat().st_size
     text = json.dumps(said)
     assert str(tmp_path) not in text

@@ -79,7 +79,7 @@ def test_what_is_said_is_json(path, options):
     values = json.loads(said(path, **options)[b"batchmax"], parse_constant=pytest.fail)
     assert values["version"] == __version__
     assert values["n_classes"] == 2
-    assert [set(file) for file in values["inputs"]] == [{"size", "footer_sha256"}]
+    assert [set(file) for file in values["inputs"]] == [{"size", "footer_sha256", "sample_sha256"}]
     assert values["inputs"][0]["size"] == path.stat().st_size
 
 

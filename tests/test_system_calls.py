@@ -172,12 +172,12 @@ def outcome(folder, inputs, early="", late=""):
 def expected(tmp_path_factory, inputs):
     """Return what comes of the jobs where nothing is taken away."""
     found = outcome(tmp_path_factory.mktemp("system") / "all", inputs)
-    parts = [f"part-0000{number}.parquet" for number in range(3)]
+    parts = ["_batchmax.parquet", *(f"part-0000{number}.parquet" for number in range(3))]
     assert [*found["digests"]] == [
         *(f"killed/{part}" for part in parts), "killed.parquet", *(f"new/{part}" for part in parts), "new.parquet",
     ]  # fmt: skip
     assert found["left"] == []
-    assert len(set(found["digests"].values())) == 4
+    assert len(set(found["digests"].values())) == 5
     return found
 
 

@@ -28,7 +28,7 @@ from batchmax.cli.signals import end_at_once, signals_raise
 COMMANDS = {
     "Score": {
         "score": "Turn logits into probabilities and losses.",
-        "inspect": "Say what is in a file, and how to score it.",
+        "inspect": "Say what is in files, and how to score them.",
         "show": "Show the arithmetic of one row, step by step, or the worst rows.",
     },
     "Decide": {
