@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
 from batchmax.parquet import Demand, FooterError, NotAMatrix, ThriftError, TooLarge, even_bytes
-from batchmax.parquet.encoded import ENCRYPTION
+from batchmax.parquet.encoded import ENCRYPTION, METADATA, UNPACKED_BYTES
 from batchmax.parquet.footer import Leaf
 from batchmax.parquet.int96 import TimestampRangeError, converted
+from batchmax.parquet.packed import CODECS
 from batchmax.parquet.page_rows import count_values
 from batchmax.parquet_files import InputFile, OpenFile, encrypted
 
@@ -100,6 +101,11 @@ class Allowance:
                     self._even += even
                     continue
                 chunk = row_group.chunk(number)
+                if METADATA in chunk and sizes[number][0] not in CODECS:
+                    # Its pages can't be looked at, so the size that the footer states is spread over the rows.
+                    n_bytes = max(0, chunk[METADATA].value[UNPACKED_BYTES].value)
+                    self._even += -(-n_bytes // max(1, row_group.n_rows))
+                    continue
                 once = name in _dictionaries(schema)
                 try:
                     demand = Demand(descriptor, chunk, leaf, row_group.n_rows, limit, texts_once=once)
@@ -223,9 +229,11 @@ class Allowance:
             return
         row_group = self._file.footer.row_group(self._group)
         flat = np.array([not leaf.repetition and leaf.name not in self._demands for _, leaf in self._leaves], np.bool_)
-        places = row_group.places[[number for number, _ in self._leaves]]
-        right = np.zeros(len(flat), np.bool_)
-        right[flat] = count_values(self._descriptor, places[flat]) == row_group.n_rows
+        numbers = [number for number, _ in self._leaves]
+        # Of codecs that pyarrow alone decodes, only what page headers say can be counted.
+        right = ~np.isin(row_group.sizes[numbers, 0], list(CODECS))
+        counts = count_values(self._descriptor, row_group.places[numbers][flat])
+        right[flat] = (counts == row_group.n_rows) | (right[flat] & (counts < 0))
         for number, leaf in itertools.compress(self._leaves, ~right):
             try:
                 demand = self._demands.get(leaf.name)

@@ -316,8 +316,10 @@ def test_a_signal_ends_a_cluster(number, to_group, code, tmp_path, monkeypatch):
     (os.killpg if to_group else os.kill)(run.pid, number)
     _, err = run.communicate(timeout=HANGS)
     assert run.returncode == code
-    assert err.count("\n") == 1, err
-    assert "what is done is kept; go on: --if-exists resume" in err
+    # A signal to the whole group ends Ray's own processes too, which its core may log.
+    lines = [line for line in err.splitlines() if not (to_group and re.match(r"\[.*\.cc:\d+: ", line))]
+    assert len(lines) == 1, err
+    assert "what is done is kept; go on: --if-exists resume" in lines[0]
     assert journal.read_bytes().count(b'"part"') > 1
     wait_until(lambda: not _alive_in_session(run.pid), pause=0.2)
 

@@ -163,3 +163,23 @@ def test_values_are_counted_by_headers_alone(codec, dictionary, tmp_path):
         assert count_values(descriptor, wrong).tolist() == [-1, -1, -1]
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_codec_that_only_pyarrow_decodes(version, tmp_path):
+    """LZ4 as Hadoop writes it is read and carried; values are counted by page headers, rows in levels are not."""
+    path, out = tmp_path / "x.parquet", tmp_path / "out.parquet"
+    pq.write_table(table(), path, **OPTIONS, data_page_version=version, compression="lz4")
+
+    def edit(fields):
+        for leaf in range(len(LEAVES) + 1):
+            forge.set_chunk(leaf, CODEC=5)(fields)  # pyarrow reads both kinds of LZ4 under this number
+
+    path.write_bytes(forge.edited(path.read_bytes(), edit))
+    for options in ({}, DECODED):
+        batchmax.score(path, out, if_exists="overwrite", **options)
+        names = [name for name in NAMES if name != "logits"]
+        assert pq.read_table(out, columns=names).equals(table().select(names))
+    with_repeated_page(path, LEAVES["id"], n_values=True)
+    with pytest.raises(DataError, match="column 'id'"):
+        batchmax.score(path, out, if_exists="overwrite", **DECODED)

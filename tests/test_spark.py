@@ -153,7 +153,9 @@ def test_a_bad_row_fails_the_task_with_our_message(spark):
     with pytest.raises(Exception, match="Python worker") as raised:
         scored.collect()
     line = next(line for line in str(raised.value).splitlines() if line.startswith("batchmax."))
-    assert line.startswith("batchmax.errors.BadRowError: row 5 of partition 1: label 7 is not a class: there are 2")
+    assert line.startswith(
+        "batchmax.errors.BadRowError: row 5 of partition 1: label 7 is not a class: valid labels are 0 to 1"
+    )
     assert line.endswith("go on: --on-bad-row null")
 
 
