@@ -289,6 +289,12 @@ def _expected(scored: Scored, counts: Counts, said: Said) -> dict[str, Any]:
         wanted["status_counts"] = seen
         if not dropped:
             wanted["bad_rows"] = sum(seen.get(name, 0) for name in bad)
+    return wanted | _expected_losses(scored, counts)
+
+
+def _expected_losses(scored: Scored, counts: Counts) -> dict[str, Any]:
+    """Return what a summary must say of losses and predictions, of rows or of tokens."""
+    wanted: dict[str, Any] = {}
     if "loss" in scored.columns:
         wanted["infinite_losses"] = counts.infinite_losses
         if not counts.infinite_losses and counts.weight_sum:
@@ -313,13 +319,8 @@ def _expected_of_tokens(scored: Scored, counts: Counts, tokens: ScoredTokens) ->
         wanted |= {"status_counts": rows, "bad_rows": sum(rows.get(name, 0) for name in names)}
         wanted["token_status_counts"] = of_tokens
     if "loss" in scored.columns:
-        wanted |= {"infinite_losses": counts.infinite_losses, "n_tokens": counts.losses}
-        if not counts.infinite_losses and counts.weight_sum:
-            wanted["mean_loss"] = counts.loss_sum / counts.weight_sum
-    if "correct" in scored.columns:
-        judged = counts.rows - counts.without_loss
-        wanted["accuracy"] = counts.hits / judged if judged else None
-    return wanted
+        wanted["n_tokens"] = counts.losses
+    return wanted | _expected_losses(scored, counts)
 
 
 def _agree(said: Any, value: Any, scored: Scored) -> bool:
