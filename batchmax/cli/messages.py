@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import unicodedata
 from typing import Any
 
 import click
@@ -44,9 +43,11 @@ def say(text: str, *, label: str = "", console: Any = None) -> None:
 
 def wrapped(line: str, width: int) -> str:
     """Return a text on lines of at most so many columns, broken at spaces only; a longer word has a line of its own."""
+    from rich.cells import cell_len
+
     lines, used = [""], 0
     for number, word in enumerate(line.split(" ")):
-        size = _cells(word)
+        size = cell_len(word)
         if number and used + 1 + size > width and lines[-1].strip():
             lines.append(INDENT + word)
             used = len(INDENT) + size
@@ -54,12 +55,6 @@ def wrapped(line: str, width: int) -> str:
             lines[-1] += f" {word}" if number else word
             used += size + (number > 0)
     return "\n".join(lines)
-
-
-def _cells(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 
 
 def _is_terminal() -> bool:
