@@ -107,13 +107,10 @@ class RowGroupEncoder:
         """Return a table with bytes in place of timestamps that become INT96, where it does not have them already."""
         for number, name in enumerate(table.column_names):
             if name in self.schema.int96:
-                kind = raw_type(table.field(number).type, self._column(name))
+                kind = raw_type(table.field(number).type, self.schema.by_name[name])
                 chunks = [converted(chunk, kind) for chunk in table.column(number).chunks]
                 table = table.set_column(number, table.field(number).with_type(kind), pa.chunked_array(chunks, kind))
         return table
-
-    def _column(self, name: str) -> SchemaColumn:
-        return next(column for column in self.schema.columns if column.name == name)
 
     def _matrix_format(self, column: SchemaColumn) -> MatrixFormat | None:
         """Return how a column of numbers or of lists of them is written here; None if pyarrow must."""
@@ -138,7 +135,7 @@ class RowGroupEncoder:
         group = footer.row_group(0)
         columns: dict[str, list[EncodedChunk]] = {}
         for column in footer.columns:
-            target, nan = self._column(column.name), list(_leaves_with_nan(table.column(column.name)))
+            target, nan = self.schema.by_name[column.name], list(_leaves_with_nan(table.column(column.name)))
             columns[column.name] = [
                 _cut_out(
                     data,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -79,6 +80,11 @@ class FileSchema:
             self.columns.append(column)
             if has_int96(column):
                 self.int96.add(ours.name)
+
+    @cached_property
+    def by_name(self) -> dict[str, SchemaColumn]:
+        """The columns by their names."""
+        return {column.name: column for column in self.columns}
 
     def takes(self, column: SchemaColumn) -> bool:
         """Return whether chunks of a column of another file may be copied into this one's."""
