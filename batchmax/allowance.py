@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
+from batchmax.memory import MIB, PROGRAM_BYTES
 from batchmax.parquet import Demand, FooterError, NotAMatrix, ThriftError, TooLarge, even_bytes
 from batchmax.parquet.encoded import ENCRYPTION, METADATA, UNPACKED_BYTES
 from batchmax.parquet.footer import Leaf
@@ -32,9 +33,6 @@ MOST_DECODED = 1 << 30
 """Bytes that may be decoded at a time where nobody said how many."""
 MOST_PAGE = 1 << 40
 """Bytes of a page whose header alone is read."""
-MIB = 1 << 20
-PROGRAM_BYTES = 256 * MIB
-"""Memory of the program itself, for which a suggested limit has room."""
 JUDGED = 10
 """How often a row is counted before a job begins, where its size is judged by the first rows."""
 KEPT = 2

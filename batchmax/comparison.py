@@ -23,7 +23,8 @@ from batchmax.columns import refuse_as_class
 from batchmax.comparison_result import Comparison, gate_of
 from batchmax.errors import DataError, UsageError
 from batchmax.keys import check_key, comparable_type, values_at
-from batchmax.loop import PROGRAM_BYTES, Progress
+from batchmax.loop import Progress
+from batchmax.memory import PROGRAM_BYTES
 from batchmax.option_values import check_type
 from batchmax.options import InputKind, ScoreOptions, resolve_options
 from batchmax.pairing import Pairs, SequencePairs, Source, name_of

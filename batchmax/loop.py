@@ -22,7 +22,7 @@ from batchmax.bad_rows import bad_row, describe_bad_row
 from batchmax.chunks import Chunk
 from batchmax.errors import UsageError
 from batchmax.job import Job
-from batchmax.memory import Buffers
+from batchmax.memory import PROGRAM_BYTES, Buffers
 from batchmax.options import ScoreOptions
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import CopiedColumns
@@ -39,9 +39,6 @@ MOST_CLASSES_SHOWN = 80
 
 READ_AHEAD = 2
 """Chunks that are read ahead: enough that a slow moment of the disk is not waited for."""
-
-PROGRAM_BYTES = 250 << 20
-"""Memory of the program itself: the interpreter, Numba, Arrow and the compiled kernels."""
 
 
 class Progress:

@@ -15,6 +15,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+MIB = 1 << 20
+PROGRAM_BYTES = 250 * MIB
+"""Memory of the program itself: the interpreter, Numba, Arrow and the compiled kernels."""
+
 Take: TypeAlias = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
 """Gives uninitialised memory of a shape and type: ``numpy.empty``, or something that hands out buffers again."""
 

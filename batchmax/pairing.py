@@ -22,8 +22,8 @@ from batchmax import kernels
 from batchmax.arrow import number_values, valid_rows
 from batchmax.errors import DataError, UsageError
 from batchmax.keys import Keys, comparable, partners, read_keys
-from batchmax.loop import PROGRAM_BYTES, Progress
-from batchmax.memory import usable_cores
+from batchmax.loop import Progress
+from batchmax.memory import PROGRAM_BYTES, usable_cores
 from batchmax.outputs import LAST_BAD, Status
 from batchmax.passes import Seen, rows_of
 from batchmax.sequence_totals import SequenceTally

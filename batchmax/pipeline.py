@@ -25,8 +25,8 @@ from batchmax.gates import Gate
 from batchmax.ipc import OutgoingStream
 from batchmax.job import Job
 from batchmax.journal import Receipt
-from batchmax.loop import PROGRAM_BYTES, Progress, Result, check_memory, overlap, tell_of
-from batchmax.memory import Buffers, usable_cores
+from batchmax.loop import Progress, Result, check_memory, overlap, tell_of
+from batchmax.memory import PROGRAM_BYTES, Buffers, usable_cores
 from batchmax.options import ScoreOptions, resolve_options
 from batchmax.parquet_files import pyarrow_only
 from batchmax.plan import Part, plan_parts

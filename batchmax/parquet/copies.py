@@ -38,7 +38,16 @@ from batchmax.parquet.encoded import (
     place_of,
 )
 from batchmax.parquet.file_writer import FileSchema, Sorting
-from batchmax.parquet.footer import SORTING, TAIL, TYPE_LENGTH, Footer, FooterError, Leaf, SchemaColumn
+from batchmax.parquet.footer import (
+    FIXED_LEN_BYTE_ARRAY,
+    SORTING,
+    TAIL,
+    TYPE_LENGTH,
+    Footer,
+    FooterError,
+    Leaf,
+    SchemaColumn,
+)
 from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
 from batchmax.parquet.packed import (
     DATA_PAGE_V2,
@@ -57,10 +66,9 @@ from batchmax.parquet.page_rows import levels_before, rows_begun
 from batchmax.parquet.page_rules import page_header
 from batchmax.parquet.pages import BYTE_STREAM_SPLIT, PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY
 from batchmax.parquet.thrift import Struct, ThriftError
-from batchmax.parquet.value_order import FLOATS, value_order
+from batchmax.parquet.value_order import BYTE_ARRAY, FLOATS, value_order
 
 MAGIC_BYTES = 4
-BYTE_ARRAY, FIXED_BYTES = 6, 7
 WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 """Bytes of a value, by the physical type."""
 
@@ -284,7 +292,7 @@ def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
     if kind == BYTE_ARRAY:
         right = kernels.count_texts(entries) == count
     else:
-        width = element[TYPE_LENGTH].value if kind == FIXED_BYTES else WIDTHS.get(kind, 0)
+        width = element[TYPE_LENGTH].value if kind == FIXED_LEN_BYTE_ARRAY else WIDTHS.get(kind, 0)
         right = len(entries) == count * width
     if not right:
         raise NotCopyable("a dictionary holds another number of values than it says")

@@ -19,7 +19,7 @@ import numpy as np
 from batchmax import kernels
 from batchmax.parquet.encoded import CODEC, METADATA, N_VALUES, place_of
 from batchmax.parquet.fields import read_page_header
-from batchmax.parquet.footer import TYPE, TYPE_LENGTH, Leaf
+from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY, TYPE, TYPE_LENGTH, Leaf
 from batchmax.parquet.packed import (
     DATA_PAGE,
     DATA_PAGE_V2,
@@ -32,11 +32,11 @@ from batchmax.parquet.packed import (
     number,
     unpack,
 )
+from batchmax.parquet.pages import RLE
 from batchmax.parquet.thrift import Struct, ThriftError
 
 WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 """Bytes of a value in memory, by the physical type; texts and bytes are not among them."""
-FIXED_BYTES = 7
 LEVEL_BYTES = 4
 """Of the two levels of a value."""
 OFFSET_BYTES = 8
@@ -47,7 +47,6 @@ SMALL, LITTLE = 16 << 20, 1 << 16
 HEAD, MOST_HEAD = 1 << 12, 1 << 24
 """Bytes of a page header: statistics of texts may be long."""
 DICTIONARY_ENCODINGS = {2, 8}
-RLE = 3
 
 
 class TooLarge(ValueError):  # noqa: N818 - says what a column chunk is
@@ -295,7 +294,7 @@ class Demand:
 
 def _width(leaf: Leaf) -> int | None:
     kind = leaf.element[TYPE].value
-    return int(leaf.element[TYPE_LENGTH].value) if kind == FIXED_BYTES else WIDTHS.get(kind)
+    return int(leaf.element[TYPE_LENGTH].value) if kind == FIXED_LEN_BYTE_ARRAY else WIDTHS.get(kind)
 
 
 def _pages(window: Window, end: int, n_values: int) -> Iterator[_Page]:

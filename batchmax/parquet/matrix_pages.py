@@ -33,6 +33,7 @@ from batchmax.parquet.encoded import (
     UNPACKED_BYTES,
     EncodedChunk,
 )
+from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY
 from batchmax.parquet.levels import full_levels, levels_with_nulls, varint
 from batchmax.parquet.packed import CODECS, DATA_PAGE, copied
 from batchmax.parquet.pages import BYTE_STREAM_SPLIT, FLOATS, PLAIN, RLE
@@ -57,7 +58,6 @@ PACKED_PIECES = 2
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
-FIXED_LEN_BYTE_ARRAY = 7
 STORED_TYPES = FLOATS | {np.dtype(np.float16): FIXED_LEN_BYTE_ARRAY}
 """The physical types of numbers by the format's number."""
 

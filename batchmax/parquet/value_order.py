@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from batchmax.parquet.footer import CONVERTED, LOGICAL, TYPE
+from batchmax.parquet.footer import CONVERTED, FIXED_LEN_BYTE_ARRAY, LOGICAL, TYPE
 from batchmax.parquet.thrift import Struct
 
-INT32, INT64, FLOAT, DOUBLE, BYTE_ARRAY, FIXED_LEN_BYTE_ARRAY = 1, 2, 4, 5, 6, 7
+INT32, INT64, FLOAT, DOUBLE, BYTE_ARRAY = 1, 2, 4, 5, 6
 # Converted types.
 DECIMAL, UNSIGNED, INTERVAL = 5, frozenset({11, 12, 13, 14}), 21
 # Logical types.
