@@ -18,10 +18,7 @@ import pyarrow as pa
 
 from batchmax.arrow_errors import is_damage
 from batchmax.errors import DataError
-from batchmax.ipc_messages import CONTINUATION, MIB, MessageError, MessageStream
-
-END = CONTINUATION + bytes(4)
-"""The marker that ends a stream."""
+from batchmax.ipc_messages import MIB, MessageError, MessageStream
 
 MOST_MESSAGE = 1 << 30
 """Bytes of a message where no limit is given."""

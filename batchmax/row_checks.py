@@ -253,14 +253,13 @@ class Counts:
     """What a summary says of all rows, counted in the output itself."""
 
     def __init__(self) -> None:
-        self.rows = self.without_probs = self.without_loss = self.losses = self.infinite_losses = self.hits = 0
+        self.rows = self.without_loss = self.losses = self.infinite_losses = self.hits = 0
         self.statuses = np.zeros(256, np.int64)
         self.loss_sum = self.weight_sum = 0.0
 
     def add(self, found: RowValues, weights: Array | None) -> None:
         """Count the rows of a batch."""
         self.rows += len(found.has_probs)
-        self.without_probs += int(np.count_nonzero(~found.has_probs))
         self.without_loss += int(np.count_nonzero(~found.has_loss))
         if found.status is not None:
             self.statuses += np.bincount(found.status, minlength=256)

@@ -75,7 +75,6 @@ class SequenceRows:
         self._kept = tuple(name for name in (*job.outputs, *job.top_k_outputs) if name not in self._streamed)
         self._drops = job.options.on_bad_row == "drop"
         self._open: list[dict[str, pa.Array]] = []
-        self._row: pa.RecordBatch | None = None
         self._length = 0
         has_losses = job.label is not None
         shift = job.nesting is not None and job.nesting.shift

@@ -16,7 +16,7 @@ import pytest
 
 import batchmax
 from batchmax.errors import DataError
-from batchmax.ipc import END, IncomingStream, OutgoingStream
+from batchmax.ipc import IncomingStream, OutgoingStream
 from tests.peaks import PEAK
 from tests.processes import HANGS
 from tests.requirements import optional
@@ -27,6 +27,8 @@ pl = optional("polars")
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"
 BATCHMAX = [sys.executable, "-m", "batchmax"]
+END = b"\xff\xff\xff\xff\0\0\0\0"
+"""The marker that ends a stream, as Arrow's format has it."""
 
 
 def stream_of(table, rows=100):
