@@ -26,6 +26,7 @@ from pyarrow import fs
 
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.file_names import name_order
+from batchmax.imports import allow_imports
 
 T = TypeVar("T")
 
@@ -211,6 +212,7 @@ def _system(scheme: str, host: str, options: tuple[str, ...]) -> fs.FileSystem:
         return fs.S3FileSystem(**{**known, **limits, "retry_strategy": retries, **given})
     if scheme == "gs":
         return fs.GcsFileSystem(**given)
+    allow_imports()  # file systems import whatever they need
     try:
         import fsspec  # noqa: PLC0415 - need not be installed
     except ImportError as error:

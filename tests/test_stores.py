@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -457,3 +459,27 @@ def test_the_store_itself():
     memory = store_of("memory://x/y.txt")
     memory.write(b"abc")
     assert memory.read(0, 3) == b"abc"
+
+
+FILE_SYSTEM = """
+import pandas, scipy
+from fsspec.implementations.memory import MemoryFileSystem
+"""
+COMMAND = """
+import fsspec, sys
+from batchmax.cli import main
+fsspec.register_implementation("mine", "mine.MemoryFileSystem")
+sys.argv[1:] = ["inspect", "mine://nowhere/x.parquet"]
+sys.exit(main())
+"""
+
+
+def test_file_systems_import_what_the_command_line_does_not_need(tmp_path):
+    """The packages that Numba and pyarrow are told to do without are there for others."""
+    package("fsspec")
+    package("pandas")
+    package("scipy")
+    (tmp_path / "mine.py").write_text(FILE_SYSTEM)
+    ran = subprocess.run([sys.executable, "-c", COMMAND], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1, ran.stderr
+    assert "there is no such object" in ran.stderr

@@ -49,6 +49,10 @@ INTERRUPTED = {130, 143}
 """Exit codes after a signal."""
 
 
+NUMBA_SETTINGS = ".numba_config.yaml"
+"""A file that Numba looks for in the current directory."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is asked for."""
 
@@ -173,15 +177,15 @@ def _settle_in() -> None:
 class _Unused:
     """Says of packages that they are not there, although they may be, where others look for them in vain.
 
-    Numba imports SciPy for products of matrices, and pyarrow imports pandas to ask whether something is one of its
-    objects. Each takes a sixth of a second.
+    Numba imports SciPy for products of matrices, CFFI for functions in C, and PyYAML to read a file of settings. pyarrow
+    imports pandas to ask whether something is one of its objects. SciPy and pandas take a sixth of a second each.
     """
 
     keeps_out = True
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002  the protocol
         """Raise for those packages; of all others know nothing."""
-        if fullname in {"pandas", "scipy"}:
+        if fullname in {"cffi", "pandas", "scipy"} or (fullname == "yaml" and not os.path.exists(NUMBA_SETTINGS)):
             raise ModuleNotFoundError(f"{fullname} is not used here", name=fullname)
 
 

@@ -329,6 +329,8 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
     NotAMatrix
         There are not so many.
     """
+    if pieces and len(pieces[0]) > size:
+        return pieces[0][:size], [pieces[0][size:], *pieces[1:]]
     first: list[Bytes] = []
     rest = deque(pieces)
     while size and rest:
@@ -340,6 +342,18 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
     if size:
         raise NotAMatrix("levels are longer than their page")
     return joined(first or [np.empty(0, np.uint8)]), list(rest)
+
+
+def cut_levels(body: Sequence[Bytes]) -> tuple[Bytes, list[Bytes]]:
+    """Return the levels at the beginning of a data page of version 1, and the rest; four bytes say how long they are.
+
+    Raises
+    ------
+    NotAMatrix
+        They are longer than the page.
+    """
+    size, rest = cut(body, 4)
+    return cut(rest, int.from_bytes(size.tobytes(), "little"))
 
 
 def checksum(header: Struct) -> int:

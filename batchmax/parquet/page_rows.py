@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.parquet.packed import Bytes, NotAMatrix, cut
+from batchmax.parquet.packed import Bytes, NotAMatrix, cut_levels
 from batchmax.system_calls import read_into
 
-LENGTH_BYTES = 4
 HEAD = 256
 """Bytes of a page header of numbers."""
 
@@ -30,10 +29,7 @@ def levels_before(body: Sequence[Bytes], most: int) -> tuple[Bytes | None, Seque
     NotAMatrix
         The levels are longer than the page.
     """
-    if not most:
-        return None, body
-    size, rest = cut(body, LENGTH_BYTES)
-    return cut(rest, int.from_bytes(size.tobytes(), "little"))
+    return cut_levels(body) if most else (None, body)
 
 
 def rows_begun(repetition: Bytes | None, n_values: int, most: int) -> int:

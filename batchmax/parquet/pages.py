@@ -32,7 +32,7 @@ from batchmax.parquet.packed import (
     PackedPage,
     PackedPages,
     Window,
-    cut,
+    cut_levels,
     inner_header,
     number,
     unpack,
@@ -205,8 +205,8 @@ class PageReader:
 
     def _page_v1(self, header: Struct, body: Sequence[Bytes]) -> Page:
         _check_v1(header)
-        repetition, rest = _prefixed(body)
-        definition, values = _prefixed(rest)
+        repetition, rest = cut_levels(body)
+        definition, values = cut_levels(rest)
         return Page(DATA_PAGE, number(header, 1), number(header, 2), repetition, definition, values)
 
     def _page_v2(self, header: Struct, body: Bytes, unpacked: int) -> Page:
@@ -238,9 +238,3 @@ def _v2_levels(header: Struct, most: int) -> tuple[int, int]:
     if definition + repetition > most:
         raise NotAMatrix("levels are longer than their page")
     return definition, repetition
-
-
-def _prefixed(body: Sequence[Bytes]) -> tuple[Bytes, list[Bytes]]:
-    """Return what the four bytes of length at the beginning are about, and what follows."""
-    size, rest = cut(body, 4)
-    return cut(rest, int.from_bytes(size.tobytes(), "little"))
