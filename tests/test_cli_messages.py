@@ -11,11 +11,9 @@ import subprocess
 import sys
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy.special import softmax
 
 import batchmax
 from batchmax import compilation
@@ -24,6 +22,10 @@ from batchmax.cli.messages import wrapped
 from batchmax.cli.progress import COMPILING, Progress
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from tests.processes import HANGS
+from tests.requirements import optional, package
+
+special = package("scipy.special")
+pl = optional("polars")
 
 Z = np.random.default_rng(3).normal(size=(30, 3))
 LABELS = np.random.default_rng(4).integers(0, 3, 30)
@@ -123,7 +125,7 @@ def test_kernels_that_are_compiled_are_named(capsys, monkeypatch):
 # -q
 
 
-PROBS = softmax(Z, 1)
+PROBS = special.softmax(Z, 1)
 
 
 @pytest.mark.parametrize(
@@ -349,21 +351,21 @@ def test_vector_scaling_at_its_bound_is_told():
 
 
 INPUTS = {
-    "an array": np.zeros((2, 2)),
-    "a dictionary": {"logits": [[1.0, 2.0]], "label": [0]},
-    "a lazy frame": pl.DataFrame({"logits": [[1.0, 2.0]]}).lazy(),
-    "a number": 5,
-    "a list of numbers": [5],
-    "a list of arrays": [np.zeros(2)],
-    "bytes": b"x",
-    "nothing": None,
+    "an array": lambda: np.zeros((2, 2)),
+    "a dictionary": lambda: {"logits": [[1.0, 2.0]], "label": [0]},
+    "a lazy frame": lambda: pl.DataFrame({"logits": [[1.0, 2.0]]}).lazy(),
+    "a number": lambda: 5,
+    "a list of numbers": lambda: [5],
+    "a list of arrays": lambda: [np.zeros(2)],
+    "bytes": lambda: b"x",
+    "nothing": lambda: None,
 }
 
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_inputs_of_other_types_are_type_errors(name, tmp_path):
     """Every function that reads rows names the types that it takes, and how to make one."""
-    given = INPUTS[name]
+    given = INPUTS[name]()
     for run in (
         batchmax.evaluate,
         batchmax.scan,

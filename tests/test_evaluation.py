@@ -17,7 +17,7 @@ import batchmax
 from batchmax import evaluation
 from batchmax import groups as groups_module
 from batchmax.errors import DataError, GateError, OutputError, UsageError
-from tests.requirements import optional
+from tests.requirements import optional, package
 
 torch = optional("torch")
 metrics = optional("sklearn.metrics")
@@ -106,9 +106,9 @@ def test_figures_are_those_of_scikit_learn(case, weighted):
 @pytest.mark.parametrize("case", ["digits", "random", "many classes"])
 def test_calibration_errors_are_those_of_torchmetrics(case, bins):
     """ECE, MCE and RMSCE over equal bins: torchmetrics' own arithmetic, in float64; what it calls rounds to float32."""
-    from torchmetrics.functional.classification import multiclass_calibration_error
+    calibration_error = package("torchmetrics.functional.classification").multiclass_calibration_error
 
-    compute = sys.modules[multiclass_calibration_error.__module__]._ce_compute
+    compute = sys.modules[calibration_error.__module__]._ce_compute
     logits, labels, _ = CASES[case]()
     found = batchmax.evaluate(table_of(logits, labels), bins=bins)
     probs, y = torch.from_numpy(probs_of(logits)), torch.from_numpy(labels)
@@ -118,7 +118,7 @@ def test_calibration_errors_are_those_of_torchmetrics(case, bins):
         borders = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
         want = compute(confidences, predicted.eq(y).double(), borders, norm=norm)
         assert ours == pytest.approx(float(want), rel=1e-6), figure
-        single = multiclass_calibration_error(probs, y, num_classes=logits.shape[1], n_bins=bins, norm=norm)
+        single = calibration_error(probs, y, num_classes=logits.shape[1], n_bins=bins, norm=norm)
         assert ours == pytest.approx(float(single), rel=1e-4), figure
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import mpmath
 import numba
 import numpy as np
 import pytest
 
 from batchmax.kernels import exponential
+from tests.requirements import package
+
+mpmath = package("mpmath")
 
 LARGEST = np.finfo(np.float64).max
 SMALLEST = np.finfo(np.float64).smallest_subnormal

@@ -18,6 +18,7 @@ import numba
 import pytest
 
 from tests.processes import HANGS
+from tests.requirements import PACKAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "batchmax"
@@ -187,6 +188,19 @@ def test_every_test_says_what_is_true():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"
+
+
+def test_packages_that_may_be_missing_are_asked_for():
+    """Tests import what batchmax itself does not need by ``tests.requirements``, which skips them where it is missing.
+
+    Of Spark they need not: its tests only run when it was asked for, and then it must be there.
+    """
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            missing = {name.partition(".")[0] for name in names} & (PACKAGES.keys() - {"pyspark"})
+            assert not missing, f"{path}:{node.lineno} imports {missing}"
 
 
 def test_help_loads_neither_numba_nor_pyarrow():

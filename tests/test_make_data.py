@@ -95,9 +95,8 @@ def test_remaking_changes_nothing(tmp_path):
 
 def test_digits_are_a_real_model_on_images_it_has_not_seen():
     """The logits' softmax is what scikit-learn's own network says of the images the ids name."""
-    from sklearn.datasets import load_digits
-    from sklearn.neural_network import MLPClassifier
-
+    load_digits = package("sklearn.datasets").load_digits
+    classifier = package("sklearn.neural_network").MLPClassifier
     images, labels = load_digits(return_X_y=True)
     table = pq.read_table(DATA / "digits.parquet")
     ids = table["id"].to_numpy()
@@ -110,7 +109,7 @@ def test_digits_are_a_real_model_on_images_it_has_not_seen():
     accuracy = np.mean(logits.argmax(axis=1) == labels[ids])
     assert 0.9 < accuracy < 1.0
     # A network trained here, on the images that are not in the file, is of the same kind.
-    network = MLPClassifier(hidden_layer_sizes=(32,), max_iter=1000, random_state=1)
+    network = classifier(hidden_layer_sizes=(32,), max_iter=1000, random_state=1)
     network.fit(images[seen] / 16.0, labels[seen])
     assert np.mean(network.predict(images[ids] / 16.0) == logits.argmax(axis=1)) > 0.9
     assert np.abs(network.predict_proba(images[ids] / 16.0) - probs).mean() < 0.03

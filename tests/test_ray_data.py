@@ -33,13 +33,11 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def ray():
     """`ray.data`, with one small cluster for all tests; it takes seconds to start."""
-    package("ray")
+    ray = package("ray")
+    package("ray.data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))
-        import ray
-        import ray.data
-
         ray.init(
             num_cpus=2,
             include_dashboard=False,
@@ -254,9 +252,8 @@ def test_the_block_in_the_readme_runs(tmp_path):
 @pytest.mark.usefixtures("ray")
 def test_a_block_without_rows_has_the_columns():
     """Tensors and dictionaries of no rows are no trouble."""
-    from ray.data.extensions import ArrowTensorTypeV2
-
-    kinds = {"logits": ArrowTensorTypeV2((3,), pa.float32()), "name": pa.dictionary(pa.int8(), pa.string())}
+    tensors = package("ray.data.extensions").ArrowTensorTypeV2
+    kinds = {"logits": tensors((3,), pa.float32()), "name": pa.dictionary(pa.int8(), pa.string())}
     empty = pa.schema(list(kinds.items())).empty_table()
     (got,) = batchmax.ray.score_block(empty, empty.schema, batchmax.score_options(n_classes=3), 1)
     assert (got.num_rows, got.schema.names) == (0, ["name", "probs"])

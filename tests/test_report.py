@@ -364,8 +364,7 @@ def test_columns_of_every_type_are_text(tmp_path):
 
 def test_the_same_input_makes_the_same_bytes(digits, tmp_path):
     """Also with another number of threads, another path of the page, and settings of matplotlib that a user made."""
-    import matplotlib as mpl
-
+    mpl = package("matplotlib")
     text, *_ = digits
     with mpl.rc_context({"axes.grid": True, "font.size": 30, "svg.fonttype": "path", "axes.facecolor": "red"}):
         again, _ = written(DIGITS, tmp_path, "other.html", by="label", threads=1)

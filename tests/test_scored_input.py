@@ -7,16 +7,19 @@ import math
 import shlex
 import subprocess
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy.special import log_softmax, softmax
 
 import batchmax
 from batchmax.cli import main
 from batchmax.errors import UsageError
+from tests.requirements import optional, package
+
+duckdb = optional("duckdb")
+special = package("scipy.special")
+softmax, log_softmax = special.softmax, special.log_softmax
 
 Z = np.random.default_rng(5).normal(size=(40, 4)) * 2
 LABELS = np.random.default_rng(6).integers(0, 4, 40)

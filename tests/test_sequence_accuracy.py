@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
+from tests.requirements import package
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -30,8 +31,8 @@ def random_sequences(k, spread, lengths=(40, 1, 7, 2, 90)):
 
 def torch_means(table):
     """Return the mean loss of each sequence as PyTorch computes it in float64: position t against id t + 1."""
-    import torch
-    import torch.nn.functional as F  # noqa: N812
+    torch = package("torch")
+    F = torch.nn.functional
 
     means = []
     for row in table.select(["logits", "ids"]).to_pylist():

@@ -80,6 +80,25 @@ print("right")
 """
 
 
+NO_HELPER = """
+import multiprocessing, os
+import numpy as np
+multiprocessing.set_start_method("forkserver")
+import batchmax
+batchmax.softmax(np.zeros((1000, 100), np.float32))
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("alone")
+"""
+
+
+def test_threads_need_no_other_process() -> None:
+    """The default from Python 3.14 on: a lock between processes would start one that complains after a signal."""
+    ran = subprocess.run([sys.executable, "-c", NO_HELPER], capture_output=True, text=True, check=True)
+    assert ran.stdout == "alone\n"
+
+
 @pytest.mark.slow
 def test_workers_of_other_libraries(tmp_path: Path) -> None:
     """Forked workers of a DataLoader, of ``datasets.map`` and of a pool return the bits of the parent."""

@@ -8,7 +8,6 @@ import itertools
 import json
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +21,9 @@ from batchmax.options import score_options
 from batchmax.planned import Plan, run_part
 from batchmax.source import ParquetSource
 from batchmax.unfinished import PartFolder
+from tests.requirements import optional
+
+duckdb = optional("duckdb")
 
 K, ROWS = 4, 30
 D = decimal.Decimal

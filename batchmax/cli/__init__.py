@@ -177,15 +177,15 @@ def _settle_in() -> None:
 class _Unused:
     """Says of packages that they are not there, although they may be, where others look for them in vain.
 
-    Numba imports SciPy for products of matrices, CFFI for functions in C, and PyYAML to read a file of settings. pyarrow
-    imports pandas to ask whether something is one of its objects. SciPy and pandas take a sixth of a second each.
+    Numba imports SciPy for products of matrices, CFFI for functions in C, and PyYAML to read a file of settings;
+    pyarrow imports pandas to ask whether something is one of its objects. SciPy and pandas take a sixth of a second.
     """
 
     keeps_out = True
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002  the protocol
         """Raise for those packages; of all others know nothing."""
-        if fullname in {"cffi", "pandas", "scipy"} or (fullname == "yaml" and not os.path.exists(NUMBA_SETTINGS)):
+        if fullname in {"cffi", "pandas", "scipy"} or (fullname == "yaml" and not os.access(NUMBA_SETTINGS, os.F_OK)):
             raise ModuleNotFoundError(f"{fullname} is not used here", name=fullname)
 
 

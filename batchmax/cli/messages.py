@@ -24,7 +24,7 @@ def say(text: str, *, label: str = "", console: Any = None) -> None:
     """Print one message to stderr, above the progress bar of a console of rich if there is one."""
     start = f"batchmax: {label}: " if label else "batchmax: "
     line = printable(start + text)
-    if not _is_terminal():
+    if console is None and not _is_terminal():
         click.echo(line, err=True)
         return
     shown = wrapped(line, _width())

@@ -9,6 +9,9 @@ ever, and it may be another library that used it, such as PyTorch, whose runtime
 OpenMP runtime, or whose parent ran kernels, kernels therefore run as the same functions compiled without threads,
 which give the same bits.
 
+Numba takes a lock between processes before it starts threads, which from Python 3.14 on needs a helper process, and
+always shared memory. Each process has threads of its own, so the lock is left out; Numba has another one for threads.
+
 A fork may come while another thread compiles or loads a kernel. The locks that Numba and LLVM hold then would never be
 released in the child, so :func:`os.fork` waits until they are free.
 """
@@ -19,7 +22,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ import numba
 import numpy as np
 from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
+from numba.np.ufunc import parallel as numba_threads
 
 from batchmax.compilation import compiling
 from batchmax.kernels.cache import KernelCache
@@ -88,6 +92,7 @@ def _release_compilers() -> None:
 
 
 _STATE = _State()
+numba_threads._backend_init_process_lock = nullcontext()  # noqa: SLF001 - Numba offers no other way to do without
 os.register_at_fork(
     before=_hold_compilers, after_in_parent=_release_compilers, after_in_child=_STATE.after_fork_in_child
 )
