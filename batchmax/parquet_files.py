@@ -373,15 +373,15 @@ def declared_schema(schema: pa.Schema, file: InputFile, names: Collection[str]) 
         return schema
     try:
         declared = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded)))
+        found = {field.name: field.type for field in declared if len(declared.get_all_field_indices(field.name)) == 1}
+        fields = [
+            field.with_type(_declared(field.type, found[field.name]))
+            if field.name in names and field.name in found
+            else field
+            for field in schema
+        ]
     except (pa.ArrowException, ValueError, OSError):
-        return schema  # pyarrow ignores it too
-    found = {field.name: field.type for field in declared if len(declared.get_all_field_indices(field.name)) == 1}
-    fields = [
-        field.with_type(_declared(field.type, found[field.name]))
-        if field.name in names and field.name in found
-        else field
-        for field in schema
-    ]
+        return schema  # it is damaged, also where a name is not UTF-8, and pyarrow ignores it
     return pa.schema(fields, schema.metadata)
 
 

@@ -466,6 +466,26 @@ def test_the_float_column_without_statistics_keeps_its_nan(tmp_path):
     assert counts == [80, 10, 10]
 
 
+@pytest.mark.parametrize("name", [b"id", b"item"])
+def test_a_declared_schema_with_damaged_names_is_ignored(name, tmp_path):
+    """A name in the Arrow schema that is not UTF-8 changes nothing, as in pyarrow, which reads the Parquet schema."""
+    path, out = tmp_path / "x.parquet", tmp_path / "out.parquet"
+    nested = pa.array([[1], [2]], pa.list_(pa.field("item", pa.int64())))
+    pq.write_table(pa.table({"id": [1, 2], "logits": [[1.0, 2.0]] * 2, "nested": nested}), path)
+
+    def damage(fields):
+        for pair in fields[5].value.values:
+            if pair[1].value == b"ARROW:schema":
+                declared = base64.b64decode(pair[2].value)
+                assert name in declared
+                pair[2].value = base64.b64encode(declared.replace(name, b"\xff" + name[1:]))
+
+    path.write_bytes(forge.edited(path.read_bytes(), damage))
+    batchmax.score(path, out)
+    assert pq.read_table(out)["id"].to_pylist() == [1, 2]
+    assert pq.read_table(out)["nested"].to_pylist() == [[1], [2]]
+
+
 def test_rejected_rows_keep_types_as_well(tmp_path):
     """Of rows that are dropped, everything is kept: INT96, declared types, and statistics without NaN."""
     table = source()

@@ -508,7 +508,7 @@ def check_carried(out, source, keep=slice(None), readers=READERS, how=""):
     rows = pa.array(np.arange(source.num_rows)[keep])
     want = source.select(names).take(rows)
     for reader, read in readers.items():
-        if reader in REFUSING and "code" in names:
+        if reader in REFUSING and "code" in names and pa.types.is_fixed_size_binary(want.schema.field("code").type):
             with pytest.raises(ValueError, match="does not have a datasets dtype equivalent"):
                 read(out, want.schema.remove_metadata())
             continue
