@@ -14,14 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchmax.columns import find_logits
+from batchmax.columns.job import plan_scoring
+from batchmax.columns.logits import find_logits
+from batchmax.columns.matrices import first_row_length
 from batchmax.errors import DataError, UsageError
-from batchmax.installation import missing_package
-from batchmax.job import plan_scoring
-from batchmax.matrices import first_row_length
-from batchmax.options import ScoreOptions, resolve_options
-from batchmax.ray_engine import check_cpus
-from batchmax.tasks import check_options, plan_tasks, score_batches
+from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
+from batchmax.jobs.ray_executor import check_cpus
+from batchmax.options.score_options import ScoreOptions, resolve_options
+from batchmax.runtime.installation import missing_package
 
 FIRST_ROWS = 10_000
 """How far the number of classes is looked for where the first row has none."""

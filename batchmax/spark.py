@@ -18,12 +18,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchmax.columns import LogitsColumn, find_logits
+from batchmax.columns.job import Job, plan_scoring
+from batchmax.columns.logits import LogitsColumn, find_logits
 from batchmax.errors import UsageError
-from batchmax.installation import missing_package
-from batchmax.job import Job, plan_scoring
-from batchmax.options import ScoreOptions, resolve_options
-from batchmax.tasks import check_options, plan_tasks, score_batches
+from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
+from batchmax.options.score_options import ScoreOptions, resolve_options
+from batchmax.runtime.installation import missing_package
 
 MOST_BATCH_BYTES = 256 << 20
 """Arrow batches of more logits than that are warned of: the JVM and Python hold one each, for every core."""

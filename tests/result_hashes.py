@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 import batchmax
 from batchmax.activations import ACTIVATIONS, OF_A_MARGIN
-from batchmax.kernels import launch
+from batchmax.kernels import dispatch as launch
 from batchmax.kernels.float_mode import STANDARD
 
 N_ROWS = 75

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from batchmax import stores
+from batchmax.storage import object_store as stores
 from tests.failing_proxy import FailingProxy
 from tests.processes import wait_until
 from tests.requirements import package

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import batchmax
-from batchmax import arrays
+from batchmax.functional import softmax as arrays
 from tests import oracle
 from tests.requirements import optional
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import batchmax
-from batchmax.bounds import Accuracy, Evidence, log_sum_bound, off_one, outside, sum_bound
+from batchmax.verification.error_intervals import Accuracy, Evidence, log_sum_bound, off_one, outside, sum_bound
 from tests import oracle
 
 DTYPES = [np.float16, np.float32, np.float64]

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax import calibration as module
 from batchmax.cli import main
 from batchmax.errors import BatchmaxError, DataError, OutputError, UsageError
+from batchmax.evaluation import calibrate as module
 from tests.requirements import optional
 
 optimize = optional("scipy.optimize")

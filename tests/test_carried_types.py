@@ -25,7 +25,7 @@ import pytest
 import batchmax
 from batchmax.errors import DataError
 from batchmax.parquet.thrift import I32, Field
-from batchmax.source import open_source
+from batchmax.sources.parquet_source import open_source
 from tests.faults import forge
 from tests.parquet_anatomy import check_file, chunks_of
 from tests.requirements import optional

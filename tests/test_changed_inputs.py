@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax import loop
 from batchmax.errors import DataError
-from batchmax.parquet_files import open_file
+from batchmax.jobs import pipeline as loop
+from batchmax.sources.parquet_file import open_file
 from tests.rows import lists
 
 CHANGED = r"x\.parquet: the file was changed while it was being read; wait until the program"

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from batchmax.cli import COMMANDS, group, main
-from batchmax.cli.failures import explain
+from batchmax.cli.errors import explain
 from batchmax.cli.options import HEADINGS
 from batchmax.cli.signals import Terminated
 from batchmax.errors import BadRowError, DataError, GateError, OutputError, UsageError
@@ -44,7 +44,7 @@ def failing(monkeypatch):
         def score(*_, **__):
             raise error
 
-        monkeypatch.setattr("batchmax.pipeline.score", score)
+        monkeypatch.setattr("batchmax.jobs.score.score", score)
 
     return fail_with
 
@@ -247,7 +247,7 @@ def test_environment_sets_options(run, monkeypatch):
         given.update(outputs=options.outputs, top_k=options.top_k)
         raise DataError("stop")
 
-    monkeypatch.setattr("batchmax.pipeline.score", score)
+    monkeypatch.setattr("batchmax.jobs.score.score", score)
     monkeypatch.setenv("BATCHMAX_SCORE_OUTPUTS", "loss,pred")
     monkeypatch.setenv("BATCHMAX_SCORE_TOP_K", "5")
     monkeypatch.setenv("BATCHMAX_SCORE_JSON", "1")
@@ -274,7 +274,7 @@ def test_python_warnings_are_one_line(run, monkeypatch):
         warnings.warn("cache is damaged", RuntimeWarning, stacklevel=1)
         raise DataError("stop")
 
-    monkeypatch.setattr("batchmax.pipeline.score", score)
+    monkeypatch.setattr("batchmax.jobs.score.score", score)
     assert run("score", "a", "-o", "b")[2] == "batchmax: warning: cache is damaged\nbatchmax: error: stop\n"
     assert run("score", "a", "-o", "b", "-q")[2] == "batchmax: warning: cache is damaged\nbatchmax: error: stop\n"
 
@@ -311,7 +311,7 @@ import batchmax.pipeline
 def score(*_, **__):
     print("ready", file=sys.stderr, flush=True)
     time.sleep(3600)
-batchmax.pipeline.score = score
+batchmax.jobs.score.score = score
 from batchmax.cli import main
 sys.exit(main(["score", "a", "-o", "b"]))
 """
@@ -390,7 +390,7 @@ def test_a_signal_that_was_swallowed_is_not_the_last(monkeypatch):
             signal.raise_signal(signal.SIGTERM)  # not heard: an interruption is being handled
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("batchmax.pipeline.score", score)
+    monkeypatch.setattr("batchmax.jobs.score.score", score)
     assert main(["score", "a", "-o", "b"]) == 143
 
 
@@ -403,7 +403,7 @@ class Finalized:
 def score(*_, **__):
     Finalized()
     time.sleep(3600)
-batchmax.pipeline.score = score
+batchmax.jobs.score.score = score
 from batchmax.cli import main
 sys.exit(main(["score", "a", "-o", "b"]))
 """
@@ -426,7 +426,7 @@ def test_a_failure_that_unwinds_is_not_interrupted(monkeypatch, run):
         finally:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("batchmax.pipeline.score", score)
+    monkeypatch.setattr("batchmax.jobs.score.score", score)
     assert run("score", "a", "-o", "b") == (1, "", "batchmax: error: torn\n")
 
 
@@ -434,7 +434,7 @@ def test_signals_that_are_ignored_stay_ignored(monkeypatch, run):
     """A job that a shell has put into the background is not ended by what is typed at the terminal."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        monkeypatch.setattr("batchmax.pipeline.score", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr("batchmax.jobs.score.score", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         code, _, err = run("score", "a", "-o", "b", "-q")
         assert (code, err) == (0, "")
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax import compilation
 from batchmax.cli import main
 from batchmax.cli.messages import wrapped
 from batchmax.cli.progress import COMPILING, Progress
 from batchmax.errors import BatchmaxError, DataError, UsageError
+from batchmax.runtime import compilation
 from tests.processes import HANGS
 from tests.requirements import optional, package
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax import reporting
 from batchmax.cli import main
-from batchmax.cli.report import command
+from batchmax.cli.commands.report import command
+from batchmax.reports import report as reporting
 
 DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
 

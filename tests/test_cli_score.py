@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from batchmax.cli import main
-from batchmax.options import score_options
-from batchmax.summary import ScoreSummary
+from batchmax.options.score_options import score_options
+from batchmax.scoring.summary import ScoreSummary
 from tests.processes import HANGS
 
 DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
@@ -51,9 +51,9 @@ def calls(monkeypatch):
         made.append((src, out, options))
         return {"parts": 2, "schema": {"id": "int64", "a\x1b": "string"}, "memory_bytes": 2**20, "inputs": list("xy")}
 
-    monkeypatch.setattr("batchmax.pipeline.score", score)
-    monkeypatch.setattr("batchmax.conversion.convert", convert)
-    monkeypatch.setattr("batchmax.pipeline.dry_run", dry_run)
+    monkeypatch.setattr("batchmax.jobs.score.score", score)
+    monkeypatch.setattr("batchmax.jobs.convert.convert", convert)
+    monkeypatch.setattr("batchmax.jobs.score.dry_run", dry_run)
     return made
 
 

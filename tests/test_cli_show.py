@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli import main, row_table
-from batchmax.cli.rows import from_values
+from batchmax.cli import main
+from batchmax.cli.render import row as row_table
+from batchmax.cli.render.rows import from_values
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchmax.cli.text import duration, number, printable, shell_word, size
+from batchmax.cli.render.formatting import duration, number, printable, shell_word, size
 
 
 @given(st.text(st.characters(exclude_categories=[])))

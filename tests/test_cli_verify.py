@@ -91,7 +91,7 @@ def test_options_are_passed_on_as_they_are(run, monkeypatch, files):
         given.update(file=file, inputs=inputs, **options)
         return real(file)
 
-    monkeypatch.setattr("batchmax.verification.verify", verify)
+    monkeypatch.setattr("batchmax.verification.verify.verify", verify)
     run(files[1], "a", "b", "--sample", "5", "--seed", "9", "--logits", "x_*")
     usual = {"file": str(files[1]), "inputs": (), "sample": None, "seed": 0, "logits": None, "storage_options": ()}
     assert given == usual | {"inputs": ("a", "b"), "sample": 5, "seed": 9, "logits": "x_*"}

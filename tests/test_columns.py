@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from batchmax.columns import find_logits
+from batchmax.columns.logits import find_logits
 from batchmax.errors import UsageError
-from batchmax.options import ScoreOptions
+from batchmax.options.score_options import ScoreOptions
 
 F4 = pa.list_(pa.float32())
 SPARK = pa.struct(

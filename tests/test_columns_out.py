@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.columns_out import (
+from batchmax.columns.result_arrays import (
     STATUS_TYPE,
     matrix_columns,
     matrix_fields,

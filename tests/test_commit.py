@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.commit import Output
 from batchmax.errors import OutputError, UsageError
-from batchmax.manifest import MANIFEST_KEY, Manifest, read_manifest
+from batchmax.sinks.commit.output import Output
+from batchmax.storage.manifest import MANIFEST_KEY, Manifest, read_manifest
 from tests.processes import HANGS
 
 SUMMARY = {"n_rows": 1, "status_counts": {"ok": 1}, "version": "1"}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import batchmax
 from batchmax import kernels
-from batchmax.loop import Progress
-from batchmax.paired import MOST_EXACT, Differences, mcnemar
+from batchmax.evaluation.comparison.paired_tests import MOST_EXACT, Differences, mcnemar
+from batchmax.jobs.pipeline import Progress
 from tests.requirements import optional, package
 
 mpmath = optional("mpmath")
@@ -247,7 +247,7 @@ def test_a_join_that_does_not_fit_is_refused(tmp_path):
 
 def test_keys_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     """Keys in no order that take more than their share are refused; such that rise need no memory."""
-    monkeypatch.setattr("batchmax.pairing.KEY_SHARE", 1 << 24)
+    monkeypatch.setattr("batchmax.evaluation.comparison.row_pairing.KEY_SHARE", 1 << 24)
     a, b = rows_of(50), rows_of(50)
     paths = [write(table, tmp_path / f"{name}.parquet") for name, table in (("a", a), ("b", b))]
     assert batchmax.compare(*paths, key="id").n_rows == 50

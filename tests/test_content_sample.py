@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.content_sample import MOST_PLACES, REACH, sampled_ranges
 from batchmax.errors import DataError, OutputError
-from batchmax.parquet_files import open_file
+from batchmax.sources.content_sample import MOST_PLACES, REACH, sampled_ranges
+from batchmax.sources.parquet_file import open_file
 
 PLAIN = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 """How files are written whose footers do not depend on their values."""

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
-from batchmax import BadRowError, DataError, OutputError, UsageError, chunks
-from batchmax.conversion import convert
-from batchmax.options import score_options
-from batchmax.pipeline import score
+from batchmax import BadRowError, DataError, OutputError, UsageError
+from batchmax.jobs.convert import convert
+from batchmax.jobs.score import score
+from batchmax.options.score_options import score_options
+from batchmax.sources import chunks
 from tests.rows import INF, NAN, columns_of, lists, some_logits
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "layouts"

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.allowance import Allowance
 from batchmax.cli import main
 from batchmax.errors import DataError
 from batchmax.parquet import Demand, Footer, NotAMatrix, TooLarge
-from batchmax.parquet.demands import LEVEL_BYTES, even_bytes
-from batchmax.parquet_files import arrow_schema, open_file
+from batchmax.parquet.reading.decoded_size import LEVEL_BYTES, even_bytes
+from batchmax.sources.decode_budget import Allowance
+from batchmax.sources.parquet_file import arrow_schema, open_file
 from tests.faults import forge
 
 ROWS = 5000

@@ -5,15 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchmax import errors
-from batchmax.errors import (
-    BadRowError,
-    BatchmaxError,
-    DataError,
-    GateError,
-    InputTypeError,
-    OutputError,
-    UsageError,
-)
+from batchmax.errors import BadRowError, BatchmaxError, DataError, GateError, InputTypeError, OutputError, UsageError
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax import evaluation
-from batchmax import groups as groups_module
 from batchmax.errors import DataError, GateError, OutputError, UsageError
+from batchmax.evaluation import evaluate as evaluation
+from batchmax.evaluation import groups as groups_module
 from tests.requirements import optional, package
 
 torch = optional("torch")

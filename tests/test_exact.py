@@ -7,7 +7,7 @@ from decimal import Decimal, Inexact, localcontext
 import numpy as np
 import pytest
 
-from batchmax.exact import ExactRow, loss_ulps, ulps
+from batchmax.verification.exact import ExactRow, loss_ulps, ulps
 from tests import oracle
 from tests.requirements import optional
 

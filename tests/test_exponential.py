@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from batchmax.kernels import exponential
+from batchmax.kernels import exp as exponential
 from tests.requirements import package
 
 mpmath = package("mpmath")

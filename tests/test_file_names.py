@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import batchmax
 from batchmax.cli import main
 from batchmax.errors import OutputError, UsageError
-from batchmax.file_names import composed, folded, is_of_macos, name_order
-from batchmax.manifest import find_manifest
-from batchmax.partitions import are_mirrored, partitions_of
-from batchmax.storage import find_files, find_inputs, refuse_inputs_as_output
+from batchmax.storage.file_names import composed, folded, is_of_macos, name_order
+from batchmax.storage.hive import are_mirrored, partitions_of
+from batchmax.storage.manifest import find_manifest
+from batchmax.storage.paths import find_files, find_inputs, refuse_inputs_as_output
 
 
 def nfd(name):
@@ -231,21 +231,21 @@ def test_a_run_is_resumed_whatever_the_form_of_names(tmp_path, monkeypatch):
     batchmax.score("in", "whole")
     made = []
 
-    def part(self, receipt, real=batchmax.journal.Journal.part):
+    def part(self, receipt, real=batchmax.sinks.commit.journal.Journal.part):
         real(self, receipt)
         made.append(receipt.name)
         if len(made) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("batchmax.journal.Journal.part", part)
+        patch.setattr("batchmax.sinks.commit.journal.Journal.part", part)
         with pytest.raises(KeyboardInterrupt):
             batchmax.score("in", "out")
     for root in (Path("in"), Path(".out.batchmax/output")):
         for path in sorted(root.rglob("*"), reverse=True):  # files before their folders
             path.rename(path.with_name(nfd(path.name)))
     made.clear()
-    monkeypatch.setattr("batchmax.journal.Journal.part", part)
+    monkeypatch.setattr("batchmax.sinks.commit.journal.Journal.part", part)
     batchmax.score("in", "out", if_exists="resume")
     assert len(made) == 1
     ours, theirs = (

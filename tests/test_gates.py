@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.comparison_result import COMPARISON_NAMES
 from batchmax.errors import GateError, UsageError
-from batchmax.evaluation import EVALUATION_GATES
-from batchmax.gates import Figure, Gate, figure
-from batchmax.summary import GATE_NAMES
+from batchmax.evaluation.comparison.result import COMPARISON_NAMES
+from batchmax.evaluation.evaluate import EVALUATION_GATES
+from batchmax.options.gates import Figure, Gate, figure
+from batchmax.scoring.summary import GATE_NAMES
 
 INF, NAN = math.inf, math.nan
 OF_TOKENS = {"n_tokens", "bits_per_token", "bits_per_byte", "tokens_only_a", "tokens_only_b"}

@@ -15,10 +15,10 @@ from numpy.testing import assert_allclose
 
 import batchmax
 from batchmax.cli import main
-from batchmax.columns import find_logits
+from batchmax.columns.logits import find_logits
 from batchmax.errors import DataError, UsageError
-from batchmax.options import score_options
-from batchmax.storage import OTHER_FORMATS, refuse_other_formats
+from batchmax.options.score_options import score_options
+from batchmax.storage.paths import OTHER_FORMATS, refuse_other_formats
 
 TABLE = pa.table({"id": [7, 8], "logits": [[0.0, 1.0], [3.0, 1.0]], "label": [0, 1]})
 PROBS = [[1 / (1 + np.e), np.e / (1 + np.e)], [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))]]

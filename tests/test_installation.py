@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from batchmax.installation import install_command, missing_package
+from batchmax.runtime.installation import install_command, missing_package
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"
@@ -60,7 +60,7 @@ def test_the_pyproject_of_another_package_is_ignored(text, tmp_path, monkeypatch
     """Some packages install their pyproject.toml into site-packages by mistake; it does not make that a clone."""
     path = tmp_path / "pyproject.toml"
     path.write_bytes(text)
-    monkeypatch.setattr("batchmax.installation._PYPROJECT", path)
+    monkeypatch.setattr("batchmax.runtime.installation._PYPROJECT", path)
     assert install_command("spark") == "pip install 'batchmax[spark]'"
 
 

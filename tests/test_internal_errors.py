@@ -14,7 +14,7 @@ import pytest
 import batchmax
 from batchmax.cli import main
 from batchmax.errors import DataError
-from batchmax.parquet_files import reading
+from batchmax.sources.parquet_file import reading
 
 ERRORS = [AttributeError, TypeError, NameError, KeyError, IndexError, AssertionError, ValueError, RuntimeError]
 
@@ -34,57 +34,57 @@ PLACES = [
     ("batchmax.parquet.footer.kernels.chunk_sizes", SCORE),
     ("batchmax.parquet.footer.Footer.row_group", SCORE),
     ("batchmax.parquet.footer.read_at", SCORE),
-    ("batchmax.parquet.packed.read_into", SCORE),
-    ("batchmax.parquet.packed.read_page_header", SCORE),
-    ("batchmax.parquet.packed.PackedPage.check", SCORE),
-    ("batchmax.parquet.pages.unpack", SCORE),
-    ("batchmax.parquet.pages.PageReader._page_v1", SCORE),
-    ("batchmax.parquet.pages.Layout.of", SCORE),
-    ("batchmax.parquet.reader.place_of", SCORE),
-    ("batchmax.parquet.reader.FlatLevels.check", SCORE),
-    ("batchmax.parquet.reader.MatrixReader.read_into", SCORE),
-    ("batchmax.parquet.nested_reader.NestedLevels.check", SEQUENCES),
-    ("batchmax.parquet.nested_reader.SequenceReader._take", SEQUENCES),
-    ("batchmax.parquet.demands._header", SCORE),
-    ("batchmax.parquet.demands.Demand.take", SCORE),
-    ("batchmax.parquet.copies._check_pages", SCORE),
-    ("batchmax.parquet.copies.movable", SCORE),
-    ("batchmax.parquet.page_rules.check_fields", SCORE),
-    ("batchmax.allowance.even_bytes", SCORE),
-    ("batchmax.allowance.Allowance.take", SCORE),
-    ("batchmax.row_group_reader._matrix", SCORE),
-    ("batchmax.row_group_reader.GroupReader._cut", SCORE),
-    ("batchmax.row_group_reader.GroupReader.n_values", SEQUENCES),
-    ("batchmax.parquet_files.decoded_batch", SCORE),
-    ("batchmax.parquet_files.OpenFile.check_unchanged", SCORE),
-    ("batchmax.parquet_files._parquet_file", SCORE),
-    ("batchmax.source.ParquetSource._with_partitions", SCORE),
-    ("batchmax.provenance.input_codecs", SCORE),
-    ("batchmax.system_calls.sync", SCORE),
-    ("batchmax.system_calls.sync_data", SCORE),
-    ("batchmax.system_calls.set_direct", SCORE),
-    ("batchmax.parquet.appender.Appender.write", SCORE),
-    ("batchmax.parquet.appender.Appender._flush", SCORE),
-    ("batchmax.parquet.file_writer.FileWriter.append", SCORE),
-    ("batchmax.journal.Journal._write", SCORE),
-    ("batchmax.journal._replay", RESUME),
-    ("batchmax.journal._files", RESUME),
-    ("batchmax.journal.Receipt", FOLDER),
-    ("batchmax.labels.json_object", SCORE),
-    ("batchmax.calibrated.Calibrated", CALIBRATED),
-    ("batchmax.calibrated._is_number", CALIBRATED),
-    ("batchmax.finished._is_our_file", (*RESUME[:3], "scored.parquet", *RESUME[4:])),
-    ("batchmax.verification.check_pages", VERIFY),
-    ("batchmax.parquet.page_checks.PackedPages", VERIFY),
-    ("batchmax.scored.ScoreOptions", VERIFY),
-    ("batchmax.scored.Told", VERIFY),
-    ("batchmax.row_checks.RowChecks.add", VERIFY),
-    ("batchmax.scored_input.json_list", ("evaluate", "scored.parquet")),
-    ("batchmax.columns.as_written", ("evaluate", "scored.parquet")),
-    ("batchmax.cli.facts._columns", INSPECT),
+    ("batchmax.parquet.reading.raw_pages.read_into", SCORE),
+    ("batchmax.parquet.reading.raw_pages.read_page_header", SCORE),
+    ("batchmax.parquet.reading.raw_pages.PackedPage.check", SCORE),
+    ("batchmax.parquet.reading.page_reader.unpack", SCORE),
+    ("batchmax.parquet.reading.page_reader.PageReader._page_v1", SCORE),
+    ("batchmax.parquet.reading.page_reader.Layout.of", SCORE),
+    ("batchmax.parquet.reading.list_reader.place_of", SCORE),
+    ("batchmax.parquet.reading.list_reader.FlatLevels.check", SCORE),
+    ("batchmax.parquet.reading.list_reader.MatrixReader.read_into", SCORE),
+    ("batchmax.parquet.reading.nested_list_reader.NestedLevels.check", SEQUENCES),
+    ("batchmax.parquet.reading.nested_list_reader.SequenceReader._take", SEQUENCES),
+    ("batchmax.parquet.reading.decoded_size._header", SCORE),
+    ("batchmax.parquet.reading.decoded_size.Demand.take", SCORE),
+    ("batchmax.parquet.writing.chunk_copy._check_pages", SCORE),
+    ("batchmax.parquet.writing.chunk_copy.movable", SCORE),
+    ("batchmax.parquet.reading.page_header.check_fields", SCORE),
+    ("batchmax.sources.decode_budget.even_bytes", SCORE),
+    ("batchmax.sources.decode_budget.Allowance.take", SCORE),
+    ("batchmax.sources.row_group_reader._matrix", SCORE),
+    ("batchmax.sources.row_group_reader.GroupReader._cut", SCORE),
+    ("batchmax.sources.row_group_reader.GroupReader.n_values", SEQUENCES),
+    ("batchmax.sources.parquet_file.decoded_batch", SCORE),
+    ("batchmax.sources.parquet_file.OpenFile.check_unchanged", SCORE),
+    ("batchmax.sources.parquet_file._parquet_file", SCORE),
+    ("batchmax.sources.parquet_source.ParquetSource._with_partitions", SCORE),
+    ("batchmax.sinks.metadata.input_codecs", SCORE),
+    ("batchmax.storage.system_calls.sync", SCORE),
+    ("batchmax.storage.system_calls.sync_data", SCORE),
+    ("batchmax.storage.system_calls.set_direct", SCORE),
+    ("batchmax.parquet.writing.direct_io.Appender.write", SCORE),
+    ("batchmax.parquet.writing.direct_io.Appender._flush", SCORE),
+    ("batchmax.parquet.writing.file_writer.FileWriter.append", SCORE),
+    ("batchmax.sinks.commit.journal.Journal._write", SCORE),
+    ("batchmax.sinks.commit.journal._replay", RESUME),
+    ("batchmax.sinks.commit.journal._files", RESUME),
+    ("batchmax.sinks.commit.journal.Receipt", FOLDER),
+    ("batchmax.columns.labels.json_object", SCORE),
+    ("batchmax.options.calibration_file.Calibrated", CALIBRATED),
+    ("batchmax.options.calibration_file._is_number", CALIBRATED),
+    ("batchmax.sinks.commit.existing_output._is_our_file", (*RESUME[:3], "scored.parquet", *RESUME[4:])),
+    ("batchmax.verification.verify.check_pages", VERIFY),
+    ("batchmax.parquet.reading.checksums.PackedPages", VERIFY),
+    ("batchmax.verification.scored_output.ScoreOptions", VERIFY),
+    ("batchmax.verification.scored_output.Told", VERIFY),
+    ("batchmax.verification.invariants.RowChecks.add", VERIFY),
+    ("batchmax.columns.scored_input.json_list", ("evaluate", "scored.parquet")),
+    ("batchmax.columns.logits.as_written", ("evaluate", "scored.parquet")),
+    ("batchmax.cli.render.inspection._columns", INSPECT),
     ("batchmax.parquet.footer.Footer.read", INSPECT),
-    ("batchmax.picked_rows.batch_rows", VERIFY),
-    ("batchmax.keys.reading", ("compare", "in.parquet", "in.parquet", "--key", "id")),
+    ("batchmax.sources.row_lookup.batch_rows", VERIFY),
+    ("batchmax.evaluation.comparison.join_keys.reading", ("compare", "in.parquet", "in.parquet", "--key", "id")),
 ]
 
 
@@ -122,10 +122,10 @@ def here(folder, tmp_path, monkeypatch):
 def test_a_bug_is_reported_as_one(monkeypatch, capsys, number):
     """Wherever an error of the program comes from, the message names it, and no file or metadata is called damaged."""
     place, words = PLACES[number]
-    monkeypatch.setattr("batchmax.parquet.appender.SYNC_BYTES", 1)
+    monkeypatch.setattr("batchmax.parquet.writing.direct_io.SYNC_BYTES", 1)
     if "resume" in words and "new" in words[3]:
         with monkeypatch.context() as patch:
-            patch.setattr("batchmax.commit.Output.publish", lambda *_: 1 / 0)
+            patch.setattr("batchmax.sinks.commit.output.Output.publish", lambda *_: 1 / 0)
             assert main([*words]) == 1
     for error in (ERRORS[number % len(ERRORS)], AttributeError):
 
@@ -193,7 +193,7 @@ def variants(value, strange=itertools.cycle(STRANGE)):  # noqa: B008 - goes on w
             yield {**value, key: changed} if isinstance(value, dict) else [*value[:key], changed, *value[key + 1 :]]
 
 
-@pytest.mark.parametrize("key", ["batchmax", "batchmax.summary"])
+@pytest.mark.parametrize("key", ["batchmax", "batchmax.scoring.summary"])
 @pytest.mark.usefixtures("here")
 def test_metadata_that_are_not_what_they_should_be(capsys, key):
     """Whatever a member of an output's metadata is, verify and evaluate answer, and it is not a bug."""

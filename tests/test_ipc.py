@@ -16,7 +16,7 @@ import pytest
 
 import batchmax
 from batchmax.errors import DataError
-from batchmax.ipc import IncomingStream, OutgoingStream
+from batchmax.sources.streams.ipc_reader import IncomingStream, OutgoingStream
 from tests.peaks import PEAK
 from tests.processes import HANGS
 from tests.requirements import optional

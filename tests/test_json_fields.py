@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax.cli import main
-from batchmax.json_fields import MOST_DEPTH, JsonError, parse_json
+from batchmax.storage.json_fields import MOST_DEPTH, JsonError, parse_json
 from tests.faults import forge
 
 REFUSED = {
@@ -45,7 +45,7 @@ def test_what_is_read():
     assert parse_json(text) == parse_json(text.encode()) == json.loads(text)
 
 
-@pytest.mark.parametrize("key", ["huggingface", "batchmax", "pandas", "batchmax.summary"])
+@pytest.mark.parametrize("key", ["huggingface", "batchmax", "pandas", "batchmax.scoring.summary"])
 def test_commands_over_metadata_that_make_no_sense(key, tmp_path, capsys):
     """Metadata that say nothing useful are no error where nobody asked for them, and one line where somebody did."""
     path = tmp_path / "x.parquet"

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchmax.kernels import cache, sums
-from batchmax.kernels.launch import Kernel
+from batchmax.kernels import cache
+from batchmax.kernels import compensated_sums as sums
+from batchmax.kernels.dispatch import Kernel
 
 ROOT = Path(__file__).resolve().parent.parent
 

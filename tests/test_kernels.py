@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from batchmax.losses import softmax_rows
+from batchmax.functional.losses import softmax_rows
 from batchmax.outputs import Status
 from tests import oracle
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.columns import find_logits
+from batchmax.columns.labels import check_classes, find_classes, find_label, read_labels
+from batchmax.columns.logits import find_logits
 from batchmax.errors import UsageError
-from batchmax.labels import check_classes, find_classes, find_label, read_labels
-from batchmax.options import ScoreOptions
+from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import Status
 
 DATA = Path(__file__).parent.parent / "data"

@@ -15,8 +15,8 @@ from packaging.version import Version
 import batchmax
 from batchmax.cli import main
 from batchmax.errors import DataError
-from batchmax.manifest import MANIFEST, Manifest, read_manifest, run_part, without_other_runs
-from batchmax.storage import find_files
+from batchmax.storage.manifest import MANIFEST, Manifest, read_manifest, run_part, without_other_runs
+from batchmax.storage.paths import find_files
 from tests.requirements import package
 
 N_ROWS = 30
@@ -159,7 +159,7 @@ def test_parts_of_other_runs_are_left_out(inputs, tmp_path):
     schema = pq.read_schema(out / next(iter(sizes[RUNS[0]])))
     for generation, run in enumerate(RUNS, 1):
         text = Manifest(sizes[run], {}, run, generation).to_json()
-        metadata = {"batchmax.manifest": text, "batchmax": "{}"}
+        metadata = {"batchmax.storage.manifest": text, "batchmax": "{}"}
         pq.write_table(schema.empty_table().replace_schema_metadata(metadata), out / MANIFEST)
         assert find_files([out]) == [str(out / next(iter(sizes[run])))]
         assert find_files([tmp_path / "o*"]) == [str(out / next(iter(sizes[run])))]

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from batchmax.columns import find_logits
-from batchmax.columns_out import matrix_columns
+from batchmax.columns.logits import find_logits
+from batchmax.columns.matrices import column_array, first_row_length, read_matrix
+from batchmax.columns.result_arrays import matrix_columns
 from batchmax.errors import DataError, UsageError
-from batchmax.matrices import column_array, first_row_length, read_matrix
-from batchmax.options import ScoreOptions
+from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import Status
 
 DATA = Path(__file__).parent.parent / "data" / "layouts"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.memory import Buffers, usable_cores
+from batchmax.runtime.buffers import Buffers, usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchmax.kernels.nested import BEGINS, EMPTY, GOES_ON, NULL
-from batchmax.parquet import Footer, NotAMatrix, SequenceReader, first_inner_length, long_pages, packed, pages
-from batchmax.parquet.long_pages import BLOCK_TAG, Feed
+from batchmax.kernels.parquet.nested_levels import BEGINS, EMPTY, GOES_ON, NULL
+from batchmax.parquet import Footer, NotAMatrix, SequenceReader, first_inner_length
+from batchmax.parquet.reading import large_pages as long_pages
+from batchmax.parquet.reading import page_reader as pages
+from batchmax.parquet.reading import raw_pages as packed
+from batchmax.parquet.reading.large_pages import BLOCK_TAG, Feed
 
 CODECS = ["NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4"]
 ENCODINGS = {

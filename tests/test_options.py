@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from batchmax.errors import UsageError
-from batchmax.options import (
+from batchmax.options.score_options import (
     MIN_MEMORY,
     ScoreOptions,
     parse_bytes,

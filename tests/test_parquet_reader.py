@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchmax
-import batchmax.chunks
-import batchmax.loop
+import batchmax.jobs.pipeline
+import batchmax.sources.chunks
 from batchmax.parquet import Footer, MatrixReader, NotAMatrix
-from batchmax.parquet.encoded import METADATA, place_of
 from batchmax.parquet.thrift import ThriftError, read_struct, write_struct
+from batchmax.parquet.writing.column_chunk import METADATA, place_of
 
 
 def lists(matrix, *, nullable=True):
@@ -249,7 +249,7 @@ def test_both_ways_give_the_same_values(tmp_path, monkeypatch):
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=120)
     said = []
 
-    class Listener(batchmax.loop.Progress):
+    class Listener(batchmax.jobs.pipeline.Progress):
         def detail(self, text):
             said.append(text)
 
@@ -267,7 +267,7 @@ def test_both_ways_give_the_same_values(tmp_path, monkeypatch):
 
 def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, monkeypatch):
     """A null in the middle of a row group: what was given before is not given twice, what follows is not lost."""
-    monkeypatch.setattr(batchmax.chunks, "MOST_CHUNK_BYTES", 400)
+    monkeypatch.setattr(batchmax.sources.chunks, "MOST_CHUNK_BYTES", 400)
     rows = np.random.default_rng(3).standard_normal((300, 10)).astype(np.float32).tolist()
     # As many values as a matrix would have, so that only the pages show that it is none.
     rows[171], rows[172] = None, [0.0] * 19
@@ -275,7 +275,7 @@ def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, m
     pq.write_table(table, tmp_path / "in.parquet", data_page_size=200, write_batch_size=10)
     said = []
 
-    class Listener(batchmax.loop.Progress):
+    class Listener(batchmax.jobs.pipeline.Progress):
         def detail(self, text):
             said.append(text)
 

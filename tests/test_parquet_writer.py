@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchmax
-import batchmax.chunks
+import batchmax.sources.chunks
 from batchmax.errors import BatchmaxError
-from batchmax.loop import Progress
+from batchmax.jobs.pipeline import Progress
 from batchmax.parquet import (
     FileSchema,
     FileWriter,
@@ -28,9 +28,9 @@ from batchmax.parquet import (
     NotCopyable,
     copy_column,
     encode_matrix,
-    matrix_pages,
 )
 from batchmax.parquet.fields import COLUMN_CHUNK, check_fields
+from batchmax.parquet.writing import list_writer as matrix_pages
 
 CODECS = ("NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4")
 
@@ -309,7 +309,7 @@ def test_names_that_look_alike(tmp_path):
 @pytest.mark.parametrize("limit", [99, 100, 101, 150])
 def test_a_limit_leaves_what_is_sorted_sorted(tmp_path, monkeypatch, limit):
     """Wherever the limit falls among chunks and row groups, each row group says how it is sorted."""
-    monkeypatch.setattr(batchmax.chunks, "MOST_CHUNK_BYTES", 5 * 50 * 4)
+    monkeypatch.setattr(batchmax.sources.chunks, "MOST_CHUNK_BYTES", 5 * 50 * 4)
     options = {"sorting_columns": [pq.SortingColumn(0)]}
     out, _ = counts("out", tmp_path, rows().select(["id", "logits", "label"]), options, limit=limit)
     assert out.metadata.num_rows == limit

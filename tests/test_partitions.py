@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.partitions import are_mirrored, folder_of, partitions_of
+from batchmax.storage.hive import are_mirrored, folder_of, partitions_of
 from tests.requirements import optional
 
 duckdb = optional("duckdb")

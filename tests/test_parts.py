@@ -17,16 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax import ray_engine
 from batchmax.cli import main
 from batchmax.errors import DataError, OutputError, UsageError
-from batchmax.loop import Progress
-from batchmax.options import score_options
-from batchmax.plan import plan_parts
-from batchmax.planned import Plan, run_part
-from batchmax.shards import parse_shard
-from batchmax.source import ParquetSource
-from batchmax.unfinished import PartFolder
+from batchmax.jobs import ray_executor as ray_engine
+from batchmax.jobs.pipeline import Progress
+from batchmax.jobs.plan import Plan, run_part
+from batchmax.options.score_options import score_options
+from batchmax.sinks.commit.shared_output import parse_shard
+from batchmax.sinks.commit.staging import PartFolder
+from batchmax.sources.parquet_source import ParquetSource
+from batchmax.sources.parts import plan_parts
 from tests.processes import HANGS, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchmax.plan import PART_BYTES, Part, plan_parts
+from batchmax.sources.parts import PART_BYTES, Part, plan_parts
 
 FILES = st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=1, max_size=6)
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax import __version__
-from batchmax.options import score_options
-from batchmax.provenance import output_codecs, output_schema, rejects_schema
-from batchmax.source import open_source
+from batchmax.options.score_options import score_options
+from batchmax.sinks.metadata import output_codecs, output_schema, rejects_schema
+from batchmax.sources.parquet_source import open_source
 
 TABLE = pa.table(
     {"id": [1, 2], "a.b": ["x", "y"], "logits": pa.array([[0.5, 1], [2, 3]], pa.list_(pa.float32())), "label": [0, 1]}

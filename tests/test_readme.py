@@ -134,16 +134,16 @@ def test_the_readme_names_every_option_output_and_status():
     """Nothing that `score` has is left out, and no option is named that no command has."""
     import click
 
-    from batchmax.cli.calibrate import command as calibrate
-    from batchmax.cli.compare import command as compare
-    from batchmax.cli.convert import command as convert
-    from batchmax.cli.evaluate import command as evaluate
-    from batchmax.cli.report import command as report
-    from batchmax.cli.score import command as score
-    from batchmax.cli.show import command as show
-    from batchmax.cli.verify import command as verify
+    from batchmax.cli.commands.calibrate import command as calibrate
+    from batchmax.cli.commands.compare import command as compare
+    from batchmax.cli.commands.convert import command as convert
+    from batchmax.cli.commands.evaluate import command as evaluate
+    from batchmax.cli.commands.report import command as report
+    from batchmax.cli.commands.score import command as score
+    from batchmax.cli.commands.show import command as show
+    from batchmax.cli.commands.verify import command as verify
     from batchmax.outputs import OUTPUTS, STATUS_NAMES
-    from batchmax.summary import GATE_NAMES
+    from batchmax.scoring.summary import GATE_NAMES
 
     def options(command):
         parameters = command.get_params(click.Context(command, **command.context_settings))

@@ -284,7 +284,7 @@ def test_many_classes_show_their_worst_pairs(tmp_path):
 
 def test_pairs_beyond_what_is_kept_are_forgotten_and_that_is_said(tmp_path, monkeypatch):
     """The most frequent pair is still first."""
-    from batchmax import row_looks
+    from batchmax.reports import collectors as row_looks
 
     monkeypatch.setattr(row_looks, "MOST_PAIRS", 8)
     rng = np.random.default_rng(6)
@@ -437,7 +437,7 @@ def test_the_old_page_stays_unless_asked(tmp_path):
 
 def test_a_page_that_came_meanwhile_is_not_replaced(tmp_path, monkeypatch):
     """Between the first look and the end somebody else may have written there."""
-    from batchmax import text_files
+    from batchmax.sinks import text_file as text_files
 
     out = tmp_path / "x.html"
     place = text_files.TextFile(str(out), (".html",), "error")
@@ -451,7 +451,7 @@ def test_a_page_that_came_meanwhile_is_not_replaced(tmp_path, monkeypatch):
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     """A full disk is one line, and the old page is there."""
-    from batchmax import text_files
+    from batchmax.sinks import text_file as text_files
 
     out = tmp_path / "x.html"
     out.write_text("old")
@@ -501,7 +501,7 @@ def test_a_stream_that_can_be_read_once_is_refused(tmp_path):
 
 def test_without_the_libraries_the_remedy_is_named(tmp_path, monkeypatch):
     """Jinja2 and matplotlib come with an extra."""
-    from batchmax import reporting
+    from batchmax.reports import report as reporting
 
     monkeypatch.setattr(reporting, "find_spec", lambda _: None)
     with pytest.raises(batchmax.UsageError, match=re.escape("pip install '.[insight]'")):
@@ -510,7 +510,7 @@ def test_without_the_libraries_the_remedy_is_named(tmp_path, monkeypatch):
 
 def test_the_template_is_where_the_code_is():
     """Template and style sheet lie in the package, which the wheel takes whole."""
-    from batchmax import report_page
+    from batchmax.reports.html import page as report_page
 
     folder = Path(report_page.__file__).parent
     assert {path.name for path in folder.iterdir()} >= {"page.html", "style.css"}

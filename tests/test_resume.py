@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax import journal as journals
-from batchmax import loop, pipeline
 from batchmax.errors import BadRowError, DataError, GateError, OutputError, UsageError
-from batchmax.journal import Journal, read_journal
-from batchmax.options import score_options
+from batchmax.jobs import pipeline as loop
+from batchmax.jobs import score as pipeline
+from batchmax.options.score_options import score_options
+from batchmax.sinks.commit import journal as journals
+from batchmax.sinks.commit.journal import Journal, read_journal
 
 N_FILES, N_ROWS, N_GROUPS = 3, 600, 5
 
@@ -49,9 +50,9 @@ class Killed(BaseException):
 
 def nothing_is_cleaned_up(patch):
     """Have what would be cleaned up stay, as it does where a process is killed."""
-    patch.setattr("batchmax.unfinished.Workshop.clear", lambda *_: None)
-    patch.setattr("batchmax.commit.Output.can_go_on_after", lambda *_: True)
-    patch.setattr("batchmax.renames.Rename.undo", lambda *_: None)
+    patch.setattr("batchmax.sinks.commit.staging.Workshop.clear", lambda *_: None)
+    patch.setattr("batchmax.sinks.commit.output.Output.can_go_on_after", lambda *_: True)
+    patch.setattr("batchmax.sinks.commit.atomic_rename.Rename.undo", lambda *_: None)
 
 
 def contents(folder):
@@ -136,7 +137,7 @@ def test_sequences_after_every_line_of_the_journal(tmp_path, monkeypatch, killed
         pq.write_table(table, folder / f"{number}.parquet", row_group_size=6)
     monkeypatch.chdir(tmp_path)
     # Chunks of a few tokens: rows are cut, and row groups of the output end where there is enough in them.
-    monkeypatch.setattr("batchmax.sequence_source.MOST_CHUNK_BYTES", 700)
+    monkeypatch.setattr("batchmax.sources.sequence_source.MOST_CHUNK_BYTES", 700)
     options = {"on_bad_row": "null"} | options
     if options.get("rejects"):
         options["rejects"] = f"rejects{out[3:]}"

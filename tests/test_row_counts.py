@@ -12,7 +12,7 @@ import pytest
 
 import batchmax
 from batchmax.errors import BatchmaxError, DataError
-from batchmax.parquet.page_rows import count_values
+from batchmax.parquet.reading.page_rows import count_values
 from batchmax.parquet.thrift import I32, I64, Field
 from tests.faults import forge
 from tests.parquet_anatomy import chunks_of

@@ -13,7 +13,7 @@ import pytest
 import batchmax
 from batchmax import kernels
 from batchmax.errors import UsageError
-from batchmax.losses import softmax_rows
+from batchmax.functional.losses import softmax_rows
 from tests.requirements import optional
 
 stats = optional("scipy.stats")

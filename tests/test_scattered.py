@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchmax import kernels
-from batchmax.parquet import Footer, MatrixReader, NotAMatrix, packed, pages, scattered
+from batchmax.parquet import Footer, MatrixReader, NotAMatrix
 from batchmax.parquet.levels import varint
+from batchmax.parquet.reading import page_reader as pages
+from batchmax.parquet.reading import raw_pages as packed
+from batchmax.parquet.reading import scatter_read as scattered
 
 N_ROWS, N_CLASSES = 48, 50
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from batchmax import BadRowError, DataError, UsageError, score_batch
-from batchmax.options import ScoreOptions
+from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import OUTPUTS
 from tests import oracle
 from tests.requirements import optional

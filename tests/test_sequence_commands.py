@@ -474,7 +474,7 @@ def test_options_of_sequences(name, option, meaning, inputs, tmp_path, capsys, m
     """With any option, sequences give the results of their tokens as rows, or an error that says why not."""
     if name == "report" and option not in {"--by", "--row"}:
         # Drawing takes a second, and what is drawn is the same.
-        monkeypatch.setattr("batchmax.report_page.page", lambda _: "")
+        monkeypatch.setattr("batchmax.reports.html.page.page", lambda _: "")
     results = {}
     for kind in "sr":
         folder = tmp_path / kind

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-import batchmax.sequence_source
+import batchmax.sources.sequence_source
 from batchmax.cli import main
-from batchmax.copying import Reading
 from batchmax.errors import DataError, GateError, UsageError
 from batchmax.outputs import Status
-from batchmax.plan import plan_parts
-from batchmax.scoring import read_rows
-from batchmax.source import open_source
+from batchmax.scoring.score_rows import read_rows
+from batchmax.sources.parquet_source import open_source
+from batchmax.sources.parts import plan_parts
+from batchmax.sources.passthrough import Reading
 from tests.requirements import optional
 
 duckdb = optional("duckdb")
@@ -64,7 +64,7 @@ KEYS = {
 @pytest.mark.parametrize("kind", KEYS)
 def test_a_file_has_not_changed_from_itself(write, monkeypatch, kind, piece):
     """Compared with itself, by place and by key, in any order of rows: every token with itself, and no change."""
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = A.set_column(2, "id", KEYS[kind])
     a = write("a", table, row_group_size=2)
     keyed = 3 - table["id"].null_count
@@ -83,7 +83,7 @@ def test_a_file_has_not_changed_from_itself(write, monkeypatch, kind, piece):
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]], ids=["rising", "other"])
 def test_moved_tokens_are_named(write, monkeypatch, order, piece):
     """The tokens that moved most are named by file, row, place and key, over several files; losses are their own."""
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     random = np.random.default_rng(3)
     lengths, k = [2, 3, 1, 4], 3
     logits = [random.standard_normal((n, k)).astype(np.float32) for n in lengths]
@@ -121,7 +121,7 @@ def test_moved_tokens_are_named(write, monkeypatch, order, piece):
 @PIECES
 def test_sequences_that_are_missing_or_shorter_are_told(write, monkeypatch, piece):
     """By key, a missing sequence is counted and a shorter one named; by place, both are errors that name rows."""
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     a = write("a", A)
     shorter = table_of([[[1, 0], [2, 0]], [[4, 0]]], [[0, 0], [0]], id=[10, 12])
     for order in ([0, 1], [1, 0]):
@@ -170,8 +170,8 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_sequences_are_counted_by_every_command(write, tmp_path, monkeypatch, kind, piece):
     """Each command counts the same bad rows, and its gate on them fails."""
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
-    monkeypatch.setattr("batchmax.report_page.page", lambda _: "")
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr("batchmax.reports.html.page.page", lambda _: "")
     logits, labels = BAD[kind]
     path = write("in", table_of([[[0, 0], [1, 0]], logits, [[1, 0]]], [[0, 0], labels, [1]]))
     options = {"on_bad_row": "null", "n_classes": 2}
@@ -196,7 +196,7 @@ def test_bad_sequences_are_counted_by_every_command(write, tmp_path, monkeypatch
 @PIECES
 def test_padding_is_not_odd(write, tmp_path, monkeypatch, piece):
     """Tokens without a label say nothing of a sequence that has a loss; of one without any loss they do."""
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     inf = float("inf")
     rows = [
         ([[1, 0], [0, 0]], [0, -100], "ok"),
@@ -223,7 +223,7 @@ def test_padding_is_not_odd(write, tmp_path, monkeypatch, piece):
 @PIECES
 def test_bytes_are_those_of_losses(write, tmp_path, monkeypatch, piece):
     """Bits per byte are over the rows that have a loss and are not bad, in score, in evaluate, and in each group."""
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     logits = [[[0, 0], [0, 0]], None, [[0, 0], [NAN, 0]], [[0, 0]], [[2, 0], [0, 0], [0, 0]], [], [[0, 0]]]
     labels = [[0, 0], [0], [0, 0], [-100], [1, -100, 0], [], [0]]
     numbers = [2, 100, 50, None, 7, None, 0]
@@ -328,7 +328,7 @@ def test_written_losses_are_used(write, tmp_path, monkeypatch, piece):
     """Of what score wrote, losses are those in the file, which have digits that the probabilities have lost."""
     path = write("in", table_of([[[0, 200], [1, 0]], [[30, 0]]], [[0, 0], [0]]))
     batchmax.score(path, tmp_path / "out.parquet", outputs="probs,loss")
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     found = batchmax.evaluate(str(tmp_path / "out.parquet"))
     losses = [one for row in pq.read_table(tmp_path / "out.parquet")["losses"].to_pylist() for one in row]
     assert found.mean_loss == pytest.approx(math.fsum(losses) / 3, rel=1e-12)
@@ -387,7 +387,7 @@ def is_held_out(row, seed, share):
 @PIECES
 def test_whole_sequences_are_held_out(write, monkeypatch, piece):
     """All tokens of a sequence are fitted to, or all are held out, by the number of its row."""
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     random = np.random.default_rng(2)
     lengths = [1, 2, 4, 0, 8, 16, 32]
     logits = [random.standard_normal((n, 3)).tolist() for n in lengths]
@@ -402,8 +402,8 @@ def test_whole_sequences_are_held_out(write, monkeypatch, piece):
 @pytest.mark.parametrize("row", [0, 1, 2, 3])
 def test_a_report_of_a_row_without_a_loss(write, tmp_path, monkeypatch, row, piece):
     """A row that was asked for is drawn if it has a token with probabilities; otherwise the page says why not."""
-    monkeypatch.setattr("batchmax.report_page.page", lambda _: "")
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr("batchmax.reports.html.page.page", lambda _: "")
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     path = write("in", table_of([[[1, 0]], [[2, 0], [0, 1]], None, []], [[0], [-100, -100], [0], []]))
     found = batchmax.report(path, str(tmp_path / "page.html"), row=row, on_bad_row="null", worst=0)
     if row < 2:
@@ -488,8 +488,8 @@ def test_a_chunk_of_tokens_is_split_between_rows(write, monkeypatch, as_matrix):
 @PIECES
 def test_groups_that_are_given_away(write, tmp_path, monkeypatch, piece):
     """With room for one group, those of rows that come together are all in the table, empty and null rows too."""
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
-    monkeypatch.setattr("batchmax.groups.SHARE", 10**6)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr("batchmax.evaluation.groups.SHARE", 10**6)
     lengths = [2, 0, 1, None, 4, 3]
     logits = [None if n is None else [[0.0, 0.0]] * n for n in lengths]
     labels = [[0] * (n or 0) for n in lengths]

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-import batchmax.chunks
-import batchmax.sequence_source
+import batchmax.sources.chunks
+import batchmax.sources.sequence_source
 from batchmax.errors import BadRowError, UsageError
 
 LENGTHS = [5, 0, 7, 30, 1, 0, 0, 12, 3]
@@ -104,7 +104,7 @@ WAYS = {
 def test_rows_are_right_however_they_are_cut(tmp_path, monkeypatch, way, kind, piece, path):
     """Losses, what follows of them, and probabilities are those of plain sums, whatever a chunk is."""
     monkeypatch.setenv("BATCHMAX_PARQUET", path)
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = sequences(kind=kind, label_nulls=[2, 3], k=3)
     pq.write_table(table, tmp_path / "in.parquet", **WAYS[way])
     out = tmp_path / "out.parquet"
@@ -122,7 +122,7 @@ def test_rows_are_right_however_they_are_cut(tmp_path, monkeypatch, way, kind, p
 @pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
 def test_shifted_labels(tmp_path, monkeypatch, piece):
     """Each token is held against the next label, the last against none, which says nothing of the row."""
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = sequences()
     pq.write_table(table, tmp_path / "in.parquet")
     batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="loss,status", shift=True)
@@ -192,7 +192,7 @@ def bad_rows_table():
 def test_odd_tokens_are_named(tmp_path, monkeypatch, piece, path):
     """Each token has its status, the row the worst of them; of a bad token nothing else is known, nor of its row."""
     monkeypatch.setenv("BATCHMAX_PARQUET", path)
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table, statuses = bad_rows_table()
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=5)
     out = tmp_path / "out.parquet"
@@ -217,7 +217,7 @@ def test_odd_tokens_are_named(tmp_path, monkeypatch, piece, path):
 def test_dropped_rows_leave_nothing(tmp_path, monkeypatch, piece, path):
     """A row with a bad token is gone as a whole, though much of it was written already; rejects tell of it."""
     monkeypatch.setenv("BATCHMAX_PARQUET", path)
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table, statuses = bad_rows_table()
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=7)
     out = tmp_path / "out.parquet"
@@ -288,7 +288,7 @@ def test_a_part_is_a_file_and_a_killed_run_goes_on(tmp_path, monkeypatch):
     """A folder of parts has the rows of one file, and a limit takes rows, not tokens."""
     table = sequences([9] * 30, k=100)
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=4)
-    monkeypatch.setattr("batchmax.plan.PART_BYTES", 1)
+    monkeypatch.setattr("batchmax.sources.parts.PART_BYTES", 1)
     batchmax.score(tmp_path / "in.parquet", tmp_path / "folder", outputs="probs,loss")
     batchmax.score(tmp_path / "in.parquet", tmp_path / "one.parquet", outputs="probs,loss")
     assert pq.read_table(tmp_path / "folder").equals(pq.read_table(tmp_path / "one.parquet"))
@@ -387,7 +387,7 @@ def as_rows(table):
 @pytest.mark.parametrize("piece", [1, 60, 1 << 20], ids=["a token at a time", "some", "all"])
 def test_figures_are_those_of_tokens(monkeypatch, piece):
     """Figures and the worst rows of sequences are those of their tokens as rows; rows are counted as sequences."""
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = sequences(k=9, spread=2.0)
     flat = as_rows(table)
     of_sequences, of_tokens = batchmax.evaluate(table, by="id"), batchmax.evaluate(flat, by="id")
@@ -430,10 +430,10 @@ def test_a_report_is_one_of_tokens(tmp_path):
 @pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
 def test_the_strip_of_a_report_is_the_whole_row(monkeypatch, piece):
     """However a row is cut, the losses of all of its tokens are drawn, and the token of largest loss is told."""
-    from batchmax.passes import open_rows, rows_of
-    from batchmax.row_looks import RowLook
+    from batchmax.evaluation.row_stream import open_rows, rows_of
+    from batchmax.reports.collectors import RowLook
 
-    monkeypatch.setattr(batchmax.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = sequences(k=9)
     want = [exact_losses(row["logits"], row["labels"]) for row in table.to_pylist()]
     worst = max(range(len(want)), key=lambda row: max(want[row], default=-1))

@@ -11,8 +11,8 @@ import pytest
 
 from batchmax.errors import OutputError
 from batchmax.parquet import Footer
-from batchmax.row_groups import leaf_columns
-from batchmax.sink import ParquetSink, input_codecs, kept_metadata
+from batchmax.sinks.parquet_sink import ParquetSink, input_codecs, kept_metadata
+from batchmax.sinks.row_group_encoder import leaf_columns
 
 ROWS = 500
 PROBS = np.random.default_rng(3).random((ROWS, 8), np.float32)

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchmax import chunks as module
-from batchmax.copying import Reading
 from batchmax.errors import DataError, UsageError
-from batchmax.options import score_options
-from batchmax.plan import plan_parts
-from batchmax.source import ParquetSource, open_source
-from batchmax.stream_source import StreamSource
+from batchmax.options.score_options import score_options
+from batchmax.sources import chunks as module
+from batchmax.sources.parquet_source import ParquetSource, open_source
+from batchmax.sources.parts import plan_parts
+from batchmax.sources.passthrough import Reading
+from batchmax.sources.streams.stream_source import StreamSource
 
 OPTIONS = score_options()
 

@@ -13,13 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax import loop, pipeline, stores
 from batchmax.cli import main
 from batchmax.errors import BadRowError, DataError, OutputError, UsageError
-from batchmax.manifest import MANIFEST, read_manifest
-from batchmax.spool import coalesced
-from batchmax.storage import find_files
-from batchmax.stores import store_of
+from batchmax.jobs import pipeline as loop
+from batchmax.jobs import score as pipeline
+from batchmax.storage import object_store as stores
+from batchmax.storage.manifest import MANIFEST, read_manifest
+from batchmax.storage.object_store import store_of
+from batchmax.storage.paths import find_files
+from batchmax.storage.range_cache import coalesced
 from tests.failing_proxy import Fault
 from tests.requirements import package
 from tests.s3_server import SECRET, below, get, keys, put, s3_proxy, s3_server, stored, without_run  # noqa: F401 - fixtures
@@ -187,7 +189,7 @@ def test_folders_around_an_object_that_may_not_be_looked_at(proxy, big, monkeypa
     def refuse(_):
         raise PermissionError(13, "ACCESS_DENIED")
 
-    monkeypatch.setattr("batchmax.table_search._markers_at", refuse)
+    monkeypatch.setattr("batchmax.storage.table_search._markers_at", refuse)
     assert find_files(["s3://bucket/deep/a.parquet"]) == ["s3://bucket/deep/a.parquet"]
 
 

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.arrow_batches import decoded_batch, decoded_batches
 from batchmax.cli import main
 from batchmax.errors import DataError, UsageError
-from batchmax.ipc import IncomingStream
-from batchmax.options import score_options
-from batchmax.tasks import plan_tasks, score_batches
-from batchmax.worst import worst_rows
+from batchmax.evaluation.worst_rows import worst_rows
+from batchmax.jobs.engine_task import plan_tasks, score_batches
+from batchmax.options.score_options import score_options
+from batchmax.sources.streams.arrow_batches import decoded_batch, decoded_batches
+from batchmax.sources.streams.ipc_reader import IncomingStream
 from tests import arrow_damage
 from tests.arrow_damage import ARRAYS, N, batch_with, int32s, replaced, stream_of
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchmax.outputs import Status
-from batchmax.summary import GATE_NAMES, ScoreSummary, Tally
+from batchmax.scoring.summary import GATE_NAMES, ScoreSummary, Tally
 
 OK = int(Status.OK)
 

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchmax import system_calls
+from batchmax.storage import system_calls
 from tests.processes import HANGS
 
 ROOT = Path(__file__).resolve().parent.parent

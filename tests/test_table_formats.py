@@ -11,7 +11,7 @@ import pytest
 
 from batchmax.cli import main
 from batchmax.errors import DataError, UsageError
-from batchmax.storage import find_files, find_inputs
+from batchmax.storage.paths import find_files, find_inputs
 
 UUID = "0199a2f4-1c2d-7e3f-8a4b-5c6d7e8f9a0b"
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import batchmax
-from batchmax import tasks
+from batchmax.jobs import engine_task as tasks
 from tests.rows import odd_rows
 
 

@@ -9,9 +9,9 @@ import itertools
 import pyarrow as pa
 import pytest
 
+from batchmax.columns.type_union import common_type, common_type_of, read_as
 from batchmax.errors import DataError, UsageError
-from batchmax.file_columns import conform_to, unite
-from batchmax.type_union import common_type, common_type_of, read_as
+from batchmax.sources.file_columns import conform_to, unite
 
 D = decimal.Decimal
 UTC = dt.UTC

@@ -17,10 +17,10 @@ from numpy.testing import assert_allclose
 import batchmax
 from batchmax.cli import main
 from batchmax.errors import DataError, UsageError
-from batchmax.options import score_options
-from batchmax.planned import Plan, run_part
-from batchmax.source import ParquetSource
-from batchmax.unfinished import PartFolder
+from batchmax.jobs.plan import Plan, run_part
+from batchmax.options.score_options import score_options
+from batchmax.sinks.commit.staging import PartFolder
+from batchmax.sources.parquet_source import ParquetSource
 from tests.requirements import optional
 
 duckdb = optional("duckdb")
@@ -155,8 +155,8 @@ def test_the_order_of_files_decides_the_order_of_columns_alone(files, logits):
 def test_the_logits_are_read_as_matrices(files):
     """Lists, large lists and lists of one length, float32 and float64, are all read without pyarrow."""
     source = ParquetSource(files, score_options())
-    from batchmax.copying import Reading
-    from batchmax.plan import plan_parts
+    from batchmax.sources.parts import plan_parts
+    from batchmax.sources.passthrough import Reading
 
     parts = plan_parts(source.group_rows(), source.row_bytes)
     chunks = list(source.chunks(parts, Reading(source.job.columns_read)))
@@ -172,7 +172,7 @@ def test_equal_columns_are_still_copied(files):
     source = ParquetSource(files, score_options())
     assert {name for file in source.files for name in file.recoded} == {"id", "logits", "label"}
     details = []
-    from batchmax.loop import Progress
+    from batchmax.jobs.pipeline import Progress
 
     class Listener(Progress):
         def detail(self, text):

@@ -240,7 +240,9 @@ def test_the_seed_chooses_the_rows(logits, out, monkeypatch):
     """The same seed works out the same rows, another one others."""
     batchmax.score(logits, out)
     chosen = []
-    monkeypatch.setattr("batchmax.recomputation.Recomputation.check", lambda _, numbers: chosen.append(list(numbers)))
+    monkeypatch.setattr(
+        "batchmax.verification.recompute.Recomputation.check", lambda _, numbers: chosen.append(list(numbers))
+    )
     for seed in (1, 1, 2):
         batchmax.verify(out, logits, seed=seed)
     assert chosen[0] == chosen[1] != chosen[2]
@@ -401,7 +403,7 @@ def test_a_class_twice_is_found_by_itself(with_everything, out):
 @pytest.mark.parametrize("size", [1, 700, 1 << 20])
 def test_rows_are_the_same_in_batches_of_any_size(with_everything, monkeypatch, size):
     """However few rows are decoded at once, each is compared with its own input, and the row that is wrong is named."""
-    monkeypatch.setattr("batchmax.picked_rows.BATCH_BYTES", size)
+    monkeypatch.setattr("batchmax.sources.row_lookup.BATCH_BYTES", size)
     logits, scored = with_everything
     for number in range(3):
         assert batchmax.verify(scored, logits, sample=9, seed=number).sampled_rows == 9
@@ -458,10 +460,10 @@ def folder(tmp_path):
 def alter(manifest, **changed):
     """Write a manifest again, with other figures in its summary."""
     metadata = dict(pq.read_metadata(manifest).metadata)
-    said = json.loads(metadata[b"batchmax.manifest"])
+    said = json.loads(metadata[b"batchmax.storage.manifest"])
     said["summary"] |= changed
     kept = {key: value for key, value in metadata.items() if key != b"ARROW:schema"}
-    table = pq.read_table(manifest).replace_schema_metadata(kept | {b"batchmax.manifest": json.dumps(said)})
+    table = pq.read_table(manifest).replace_schema_metadata(kept | {b"batchmax.storage.manifest": json.dumps(said)})
     pq.write_table(table, manifest)
 
 
@@ -493,7 +495,7 @@ def test_a_missing_part_is_found(folder, number):
 def test_an_output_of_an_earlier_version_passes(folder, number):
     """Its manifest lies next to the folder as JSON; a part that is missing is found by its number, or by the rows."""
     out, sources, manifest = folder
-    said = json.loads(pq.read_metadata(manifest).metadata[b"batchmax.manifest"])
+    said = json.loads(pq.read_metadata(manifest).metadata[b"batchmax.storage.manifest"])
     manifest.unlink()
     out.with_name("scored.batchmax.json").write_text(json.dumps(said["summary"]))
     assert len(batchmax.verify(out, sources, sample=63).files) == 3
@@ -564,7 +566,7 @@ def test_a_summary_in_the_footer_is_compared(with_everything, out):
     table = pq.read_table(with_everything[1])
     summary = {"n_rows": 60, "bad_rows": 0, "status_counts": {"ok": 54, "ignored": 6}}
     for said, holds in ((summary, True), (summary | {"n_rows": 61}, False), ([], False)):
-        metadata = table.schema.metadata | {b"batchmax.summary": json.dumps(said).encode()}
+        metadata = table.schema.metadata | {b"batchmax.scoring.summary": json.dumps(said).encode()}
         pq.write_table(table.replace_schema_metadata(metadata), out, write_page_checksum=True)
         masked = pq.read_table(out).column("status").to_pylist().count("masked_label")
         if holds and not masked:
@@ -665,7 +667,7 @@ def test_options_that_cannot_be(with_everything, options, where):
 
 def test_very_many_inputs_are_told_together(tmp_path, monkeypatch):
     """As one digest, which verify compares: every part of a folder says what it was made of."""
-    monkeypatch.setattr("batchmax.provenance.MOST_INPUTS", 2)
+    monkeypatch.setattr("batchmax.sinks.metadata.MOST_INPUTS", 2)
     (tmp_path / "in").mkdir()
     for number in range(4):
         written(tmp_path / "in" / f"{number}.parquet", n=30 + number)

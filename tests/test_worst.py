@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.largest import Largest
+from batchmax.evaluation.top_rows import Largest
 from tests.requirements import package
 from tests.rows import NAN, odd_rows
 

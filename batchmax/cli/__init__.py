@@ -2,7 +2,7 @@
 
 Each command is a module of this package that is imported when the command runs, and the commands import
 numba, pyarrow and rich when they need them, so that help answers at once. Whatever leaves a command ends
-here, as one line and an exit code (:mod:`batchmax.cli.failures`).
+here, as one line and an exit code (:mod:`batchmax.cli.errors`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
         """Import and return a command."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = import_module(f"batchmax.cli.{cmd_name}").command
+        command: click.Command = import_module(f"batchmax.cli.commands.{cmd_name}").command
         return command
 
     def resolve_command(
@@ -190,7 +190,7 @@ class _Unused:
 
 
 def _report(error: BaseException, words: list[str], context: click.Context) -> int:
-    from batchmax.cli.failures import explain
+    from batchmax.cli.errors import explain
 
     def asked(flag: str) -> bool:  # the words count too: an error in parsing comes before options have values
         return f"--{flag}" in words or bool(context.meta.get(meta_key(flag)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from batchmax.cli.text import printable
+from batchmax.cli.render.formatting import printable
 
 COLORS = {"error": "red", "warning": "yellow"}
 """The colours of labels."""

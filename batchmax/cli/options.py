@@ -1,7 +1,7 @@
 """How commands declare themselves: options under headings, a help page that ends in an example.
 
 Options that several commands share are decorators here, so that they mean and say the same everywhere. The
-defaults stand in :mod:`batchmax.options`: an option that is not given is passed on as None.
+defaults stand in :mod:`batchmax.options.score_options`: an option that is not given is passed on as None.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
-from batchmax import options as domain
+from batchmax.options import score_options as domain
 
 READ = "What to read"
 COMPUTE = "What to compute"

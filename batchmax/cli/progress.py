@@ -16,9 +16,9 @@ import click
 
 from batchmax.cli.messages import say
 from batchmax.cli.options import meta_key
-from batchmax.cli.text import duration, size
-from batchmax.compilation import listening
-from batchmax.loop import Progress as Listener
+from batchmax.cli.render.formatting import duration, size
+from batchmax.jobs.pipeline import Progress as Listener
+from batchmax.runtime.compilation import listening
 
 COMPILING = "compiling kernels (first run only)"
 

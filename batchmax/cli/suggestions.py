@@ -11,18 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batchmax.cli.text import shell_word
-from batchmax.columns import LogitsColumn
+from batchmax.cli.render.formatting import shell_word
+from batchmax.columns.job import Job
+from batchmax.columns.logits import LogitsColumn
+from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import BatchmaxError, DataError, UsageError
-from batchmax.job import Job
-from batchmax.options import ScoreOptions
+from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import Footer, FooterError, ThriftError
-from batchmax.parquet.encoded import METADATA, STATISTICS
 from batchmax.parquet.footer import TYPE
-from batchmax.parquet_files import arrow_schema, open_file
-from batchmax.scored_input import written_by_score
-from batchmax.source import ParquetSource
-from batchmax.storage import find_files
+from batchmax.parquet.writing.column_chunk import METADATA, STATISTICS
+from batchmax.sources.parquet_file import arrow_schema, open_file
+from batchmax.sources.parquet_source import ParquetSource
+from batchmax.storage.paths import find_files
 
 PREFIX = "batchmax_"
 """Before the names of new columns, where the file has columns of these names."""

@@ -10,27 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import (
-    alternatives,
-    dense,
-    divergence,
-    elementwise,
-    judgement,
-    moments,
-    nested,
-    order,
-    pages,
-    sampling,
-    single,
-    snappy,
-    structs,
-    sums,
-    tallies,
-)
+from batchmax.kernels import activations as alternatives
+from batchmax.kernels import compensated_sums as sums
+from batchmax.kernels import elementwise, moments, sampling
+from batchmax.kernels import kl_divergence as divergence
+from batchmax.kernels import metric_sums as tallies
+from batchmax.kernels import ranking as order
+from batchmax.kernels import row_metrics as judgement
+from batchmax.kernels import soft_targets as dense
 from batchmax.kernels import softmax as _softmax
+from batchmax.kernels import softmax_float32 as single
 from batchmax.kernels.cache import cache_folder, source_fingerprint
-from batchmax.kernels.launch import Kernel, limit_threads, standard_floats
-from batchmax.kernels.machine import compiled_by
+from batchmax.kernels.dispatch import Kernel, limit_threads, standard_floats
+from batchmax.kernels.intrinsics import compiled_by
+from batchmax.kernels.parquet import nested_levels as nested
+from batchmax.kernels.parquet import rle as pages
+from batchmax.kernels.parquet import snappy
+from batchmax.kernels.parquet import thrift_skip as structs
 
 __all__ = [
     "activate_rows",
@@ -119,7 +115,7 @@ def softmax_rows(logits: Any, *arguments: Any) -> None:
 
 
 def judge_rows(logits: Any, *arguments: Any) -> None:
-    """Run the kernel that judges rows for these logits; see :func:`batchmax.kernels.judgement.judge`."""
+    """Run the kernel that judges rows for these logits; see :func:`batchmax.kernels.row_metrics.judge`."""
     is_wide = logits.dtype == np.float32 and logits.shape[1] > _softmax.MOST_TALL_CLASSES["float32"]
     (_judge_single if is_wide else _judge)(logits, *arguments)
 

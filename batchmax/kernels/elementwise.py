@@ -2,7 +2,7 @@
 
 from numba import prange
 
-from batchmax.kernels.exponential import exp, log, log1p
+from batchmax.kernels.exp import exp, log, log1p
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.softmax import block_count, block_rows
 

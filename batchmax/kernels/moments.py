@@ -9,11 +9,11 @@ import math
 import numpy as np
 from numba import prange
 
-from batchmax.kernels.exponential import log1p, shifted_exp, shifted_logit
+from batchmax.kernels.compensated_sums import new_terms, sum_squares, sum_terms
+from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.machine import compiled
+from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.softmax import block_count, block_rows
-from batchmax.kernels.sums import new_terms, sum_squares, sum_terms
 
 NEGLIGIBLE = -745.0
 

@@ -13,9 +13,9 @@ any output directly. Its state is not 0 for small seeds, rows and classes, so no
 import numpy as np
 from numba import prange
 
-from batchmax.kernels.exponential import log1p, shifted_exp
+from batchmax.kernels.exp import log1p, shifted_exp
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.machine import compiled
+from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.softmax import block_count, block_rows
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)

@@ -17,9 +17,9 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from batchmax.kernels.exponential import log1p, shifted_exp, shifted_logit
+from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.machine import compiled, fma, maximum, plain
+from batchmax.kernels.intrinsics import compiled, fma, maximum, plain
 from batchmax.outputs import Status
 
 MOST_TALL_CLASSES = {"float32": 12, "float64": 32}

@@ -6,17 +6,17 @@ nothing. General readers handle them one by one all the same. Here they are comp
 
 from __future__ import annotations
 
-from batchmax.parquet.copies import CopiedColumns, NotCopyable, copy_column, sorting_of
-from batchmax.parquet.demands import Demand, TooLarge, even_bytes
-from batchmax.parquet.encoded import EncodedChunk
-from batchmax.parquet.file_writer import FileSchema, FileWriter, Sorting
 from batchmax.parquet.footer import Footer, FooterError
-from batchmax.parquet.matrix_pages import MatrixFormat, MatrixRows, encode_matrix
-from batchmax.parquet.nested_pages import NestedColumn, TokenRows
-from batchmax.parquet.nested_reader import SequenceReader, first_inner_length
-from batchmax.parquet.packed import NotAMatrix
-from batchmax.parquet.reader import MatrixReader
+from batchmax.parquet.reading.decoded_size import Demand, TooLarge, even_bytes
+from batchmax.parquet.reading.list_reader import MatrixReader
+from batchmax.parquet.reading.nested_list_reader import SequenceReader, first_inner_length
+from batchmax.parquet.reading.raw_pages import NotAMatrix
 from batchmax.parquet.thrift import ThriftError
+from batchmax.parquet.writing.chunk_copy import CopiedColumns, NotCopyable, copy_column, sorting_of
+from batchmax.parquet.writing.column_chunk import EncodedChunk
+from batchmax.parquet.writing.file_writer import FileSchema, FileWriter, Sorting
+from batchmax.parquet.writing.list_writer import MatrixFormat, MatrixRows, encode_matrix
+from batchmax.parquet.writing.nested_list_writer import NestedColumn, TokenRows
 
 __all__ = [
     "CopiedColumns",

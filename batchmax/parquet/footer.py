@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.parquet.fields import COLUMN_CHUNK, FILE_METADATA, ROW_GROUP, check_fields
 from batchmax.parquet.thrift import Struct, ThriftError, Unread, read_struct
-from batchmax.system_calls import read_at
+from batchmax.storage.system_calls import read_at
 
 MAGIC = b"PAR1"
 TAIL = 8

@@ -18,8 +18,9 @@ from typing import Any
 
 def leave_out(what: str) -> None:
     """Change what the job will call."""
-    from batchmax import pipeline, system_calls
-    from batchmax.parquet import matrix_pages
+    from batchmax.jobs import score as pipeline
+    from batchmax.parquet.writing import list_writer as matrix_pages
+    from batchmax.storage import system_calls
 
     places: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
         "timed": [(system_calls, name, timed(getattr(system_calls, name))) for name in ("sync", "sync_data")],

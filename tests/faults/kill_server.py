@@ -22,8 +22,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from batchmax import renames
 from batchmax.cli import main
+from batchmax.sinks.commit import atomic_rename as renames
 
 NAMES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.symlink"}
 """Audit events of calls that change names."""

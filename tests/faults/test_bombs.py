@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import batchmax.source
+import batchmax.sources.parquet_source
 from batchmax.errors import DataError
-from batchmax.options import score_options
+from batchmax.options.score_options import score_options
 from batchmax.parquet.thrift import BINARY, LIST, Field, List
-from batchmax.source import ParquetSource
+from batchmax.sources.parquet_source import ParquetSource
 from tests import oracle
 from tests.faults import forge
 from tests.faults.watched import ROOT
@@ -338,7 +338,7 @@ def test_a_file_that_was_there_when_it_was_listed(tmp_path, monkeypatch, fate):
     for number in range(2):
         pq.write_table(forge.table(), tmp_path / f"{number}.parquet")
     victim = tmp_path / "1.parquet"
-    real = batchmax.source.find_inputs
+    real = batchmax.sources.parquet_source.find_inputs
 
     def listed(*inputs):
         found = real(*inputs)
@@ -352,7 +352,7 @@ def test_a_file_that_was_there_when_it_was_listed(tmp_path, monkeypatch, fate):
         }[fate]()
         return found
 
-    monkeypatch.setattr(batchmax.source, "find_inputs", listed)
+    monkeypatch.setattr(batchmax.sources.parquet_source, "find_inputs", listed)
     with pytest.raises(DataError) as caught:
         ParquetSource([str(tmp_path)], score_options())
     assert caught.value.where == str(victim)

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.parquet.encoded import METADATA, PACKED_BYTES, UNPACKED_BYTES
 from batchmax.parquet.footer import COLUMNS, GROUP_ROWS, N_ROWS, ROW_GROUPS
 from batchmax.parquet.thrift import Field, read_struct, write_struct
+from batchmax.parquet.writing.column_chunk import METADATA, PACKED_BYTES, UNPACKED_BYTES
 from tests.faults.forge import file_of, with_arrow_schema
 
 PAGE_AT = 9

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from batchmax.errors import DataError
-from batchmax.manifest import MANIFEST, read_manifest
-from batchmax.storage import find_files
+from batchmax.storage.manifest import MANIFEST, read_manifest
+from batchmax.storage.paths import find_files
 from tests.faults.test_kills import GATE, OVERWRITE, RESUME, SCORE, kill_server, three_files  # noqa: F401 - fixtures
 from tests.processes import HANGS
 from tests.requirements import package

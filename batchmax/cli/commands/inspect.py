@@ -1,0 +1,39 @@
+"""``batchmax inspect``: what is in a file, and the command that scores it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from batchmax.cli import options as shared
+
+EXAMPLE = """\
+batchmax inspect logits.parquet
+batchmax inspect logits.parquet --json
+"""
+
+
+@shared.command(example=EXAMPLE)
+@shared.inputs
+@shared.find_logits
+@shared.storage
+@shared.find_labels
+@shared.scale
+@shared.beta
+@shared.quiet
+@shared.reporting
+def command(inputs: tuple[str, ...], json: bool, **given: Any) -> None:
+    """Say what is in files, and how to score them.
+
+    Columns, row groups, codec and encodings of INPUT (files, folders, quoted globs); which column is taken for the
+    logits and why, which for the label, how many classes there are and their names; and the command to run.
+    """
+    from batchmax.cli.render import inspection as facts
+    from batchmax.cli.render import tables
+
+    found = facts.gather(inputs, given)
+    if json:
+        click.echo(tables.json_line(found))
+    else:
+        facts.show(found)

@@ -1,0 +1,144 @@
+"""A comparison for people: the figures of both sides and what changed, then the rows that moved most.
+
+Knows the names of the figures, not how they come about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.text import Text
+
+from batchmax.cli.render import tables
+from batchmax.cli.render.formatting import ABSENT, duration, number, printable
+from batchmax.evaluation.comparison.result import Comparison
+
+LONGEST = 40
+"""Characters of a name that are shown."""
+
+
+def show(found: Comparison) -> None:
+    """Print it."""
+    tables.show_pairs(
+        [
+            ("A", _files(found.files_a)),
+            ("B", _files(found.files_b)),
+            ("rows", _rows(found)),
+            *_losses(found),
+            *_flips(found),
+            ("agreement", _share(found.agreement, "of predictions")),
+            ("mean KL(A‖B)", _divergence(found)),
+            ("time", duration(found.seconds)),
+        ]
+    )
+    if found.moved:
+        _show_moved(found)
+
+
+def _files(files: Sequence[str]) -> str:
+    if not files:
+        return "a stream"
+    return printable(files[0]) + (f" and {number(len(files) - 1)} more" if len(files) > 1 else "")
+
+
+def _rows(found: Comparison) -> str:
+    pairs = "pairs" if found.tokens_only_a is None else "pairs of sequences"
+    parts = [f"{number(found.n_rows)} {pairs}" + (f" by {printable(found.key)}" if found.key is not None else "")]
+    for count, what in (
+        (found.only_a, "only in A"),
+        (found.only_b, "only in B"),
+        (found.bad_rows, "left out, bad on either side" if found.tokens_only_a is None else "bad on either side"),
+        (found.tokens_only_a or 0, "tokens only in A"),
+        (found.tokens_only_b or 0, "tokens only in B"),
+    ):
+        if count:
+            parts.append(f"{number(count)} {what}")
+    if found.tokens_only_a is not None and found.mean_loss_a is not None:
+        parts.append(f"{number(found.n_judged)} tokens with a loss")
+    elif found.mean_loss_a is not None and found.n_judged < found.n_rows - found.bad_rows:
+        parts.append(f"{number(found.n_judged)} with a label")
+    return ", ".join(parts)
+
+
+def _losses(found: Comparison) -> list[tuple[str, str]]:
+    if found.infinite_losses_a is None:
+        return [("losses", "none, for there are no labels")]
+    pairs = [("mean loss", _change(found.mean_loss_a, found.mean_loss_b, found.mean_loss_change))]
+    if found.mean_loss_change_low is not None:
+        low, high = _signed(found.mean_loss_change_low), _signed(found.mean_loss_change_high)
+        pairs.append(("  change", f"95 % between {low} and {high} ({number(found.n_judged)} pairs, normal)"))
+    if found.infinite_losses_a or found.infinite_losses_b:
+        counts = f"{number(found.infinite_losses_a)} in A, {number(found.infinite_losses_b)} in B"
+        pairs.append(("infinite losses", counts))
+    return pairs
+
+
+def _flips(found: Comparison) -> list[tuple[str, str]]:
+    if found.accuracy_a is None or found.accuracy_b is None:
+        return []
+    flips = f"{number(found.right_to_wrong)} right → wrong, {number(found.wrong_to_right)} wrong → right"
+    return [
+        ("accuracy", _change(found.accuracy_a, found.accuracy_b, found.accuracy_b - found.accuracy_a)),
+        ("flips", flips),
+        ("  McNemar", f"p = {_short(found.mcnemar_p)} ({found.mcnemar_method})"),
+    ]
+
+
+def _divergence(found: Comparison) -> str:
+    text = ABSENT if found.mean_kl is None else f"{number(found.mean_kl)} nats"
+    if not found.infinite_kl:
+        return text
+    return f"{text} over those where it is finite; infinite in {number(found.infinite_kl)}: B masks what A does not"
+
+
+def _change(a: float | None, b: float | None, change: float | None) -> str:
+    text = f"{number(a)} → {number(b)}"
+    return text if change is None else f"{text}  ({_signed(change)})"
+
+
+def _signed(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:+.4g}" if value else "0"
+
+
+def _short(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.3g}"
+
+
+def _share(value: float | None, what: str) -> str:
+    return ABSENT if value is None else f"{100 * value:.6g} % {what}"
+
+
+def _show_moved(found: Comparison) -> None:
+    rows = found.moved
+    console = tables.console()
+    console.print(
+        Text(f"\nmoved most, by {'the change of loss' if found.moved_by == 'loss' else 'KL(A‖B)'}", style="bold")
+    )
+    table = tables.new_table()
+    names = _shown(found)
+    for name in names:
+        is_text = any(isinstance(row[name], str) for row in rows)
+        table.add_column(Text(name.replace("_", " ")), justify="left" if is_text else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[name])) for name in names))
+    console.print(table)
+
+
+def _shown(found: Comparison) -> list[str]:
+    """Return the names of the columns that say something."""
+    rows = found.moved
+    names = ["file", "row"] if len(found.files_a) > 1 else ["row"]
+    names += ["token"] if "token" in rows[0] else []
+    if found.key is not None:
+        names += ["file_b", "row_b", "key"] if len(found.files_b) > 1 else ["row_b", "key"]
+    names += ["label"] if any(row["label"] is not None for row in rows) else []
+    names += ["pred_a", "pred_b"]
+    return [*names, "loss_a", "loss_b", "kl"] if found.moved_by == "loss" else [*names, "kl"]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int):
+        return str(value)  # a number that is typed again, or an index
+    text = number(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -1,0 +1,143 @@
+"""Summaries and plans as small tables on stdout, for a terminal and for a pipe.
+
+Knows the names of a summary's figures, not how they come about.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+
+from batchmax.cli.render.formatting import duration, number, printable, size
+
+GAP = 2
+"""Spaces between two columns of a table."""
+
+MOST_LINES = 20
+"""Items of a list that are printed; JSON has them all."""
+
+PIPED_WIDTH = 160
+"""Columns of a table that no terminal limits."""
+
+
+class StdoutConsole(Console):
+    """A console that leaves it to ``main`` what a closed pipe means; rich would exit."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass on the error that is being handled."""
+        raise BrokenPipeError
+
+
+def console() -> Console:
+    """Return a console on stdout that prints text as it is: no markup, no emoji, no guessing at numbers."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    return StdoutConsole(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
+
+
+def json_line(value: Any) -> str:
+    """Return JSON on one line, where a number that is not finite is null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values, a pair a line; not wrapped, for commands among them are there to be copied."""
+    listed = list(pairs)
+    width = max((cell_len(name) for name, _ in listed), default=0)
+    for name, value in listed:
+        lines = iter(value.split("\n"))
+        click.echo(f"{click.style(name, bold=True)}{'':{width - cell_len(name) + GAP}}{next(lines)}")
+        for line in lines:
+            click.echo(f"{'':{width + GAP}}{line}")
+
+
+def new_table(gap: int = GAP) -> Table:
+    """Return an empty table in the style of all tables, with so many spaces between columns."""
+    # The box has one space of its own between columns.
+    return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0))
+
+
+def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:
+    """Print what a job did: a :class:`batchmax.scoring.summary.ScoreSummary`."""
+    odd = {name: count for name, count in (summary.status_counts or {}).items() if name != "ok" and count}
+    pairs = [("rows", number(summary.n_rows)), ("classes", number(summary.n_classes))]
+    if scored:
+        pairs += [
+            ("mean loss", number(summary.mean_loss)),
+            ("accuracy", number(summary.accuracy)),
+            ("perplexity", number(summary.perplexity)),
+        ]
+        if summary.n_tokens is not None:
+            pairs[1:1] = [("tokens with a loss", number(summary.n_tokens))]
+            bits = [("bits per token", summary.bits_per_token), ("bits per byte", summary.bits_per_byte)]
+            pairs += [(name, number(value)) for name, value in bits if value is not None]
+    pairs.append(("odd rows", ", ".join(f"{number(count)} {name}" for name, count in odd.items()) or "none"))
+    if summary.infinite_losses:
+        pairs.append(("infinite losses", number(summary.infinite_losses)))
+    pairs.append(("time", _time(summary)))
+    pairs.append(("output", printable(summary.held or out)))
+    pairs += [("note", printable(note)) for note in summary.notes]
+    show_pairs(pairs)
+
+
+def show_report(found: Any) -> None:
+    """Print what a page says, and where it is: a :class:`batchmax.reports.report.Report`."""
+    pairs = [("rows", number(found.n_rows)), ("classes", number(found.n_classes))]
+    if found.accuracy is not None or found.mean_loss is not None:
+        pairs += [("accuracy", number(found.accuracy)), ("mean loss", number(found.mean_loss))]
+    if found.row is not None:
+        pairs.append(("row drawn", f"{printable(found.row['file'])}: row {number(found.row['row'])}"))
+    pairs += [("time", duration(found.seconds)), ("page", f"{printable(found.out)}  ({size(found.bytes_written)})")]
+    pairs += [("note", printable(note)) for note in found.notes]
+    show_pairs(pairs)
+
+
+def _time(summary: Any) -> str:
+    if not summary.seconds:
+        return duration(summary.seconds)
+    rate = f"{number(round(summary.n_rows / summary.seconds))} rows/s"
+    read = f"{size((summary.bytes_read or 0) / summary.seconds)}/s read"
+    return f"{duration(summary.seconds)}  ({rate}, {read})"
+
+
+def show_plan(plan: Mapping[str, Any]) -> None:
+    """Print what a job would do."""
+    show_pairs((name.replace("_", " "), "\n".join(_lines(name, value))) for name, value in plan.items() if value != [])
+
+
+def _lines(name: str, value: Any) -> list[str]:
+    """Return a value of a plan as lines: an item of a list or of a mapping each."""
+    if isinstance(value, Mapping):
+        lines = [f"{printable(key)}: {_line(key, item)}" for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        lines = [_line(name, item) for item in value]
+    else:
+        return [_line(name, value)]
+    more = [f"and {len(lines) - MOST_LINES:,} more"] if len(lines) > MOST_LINES else []
+    return [*lines[:MOST_LINES], *more] or ["none"]
+
+
+def _line(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{printable(key)}: {_line(key, item)}" for key, item in value.items())
+    is_size = "bytes" in name or "memory" in name
+    return size(value) if is_size and isinstance(value, int) else number(value)

@@ -1,0 +1,62 @@
+"""What ``verify`` checked, as a list for people: a line for each thing that held, and how close it came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batchmax.cli.render import tables
+from batchmax.cli.render.formatting import duration, number, printable, size
+from batchmax.verification.verify import Verification
+
+
+def show(found: Verification) -> None:
+    """Print it."""
+    pairs = [
+        ("file", printable(found.file)),
+        (
+            "rows",
+            f"{number(found.n_rows)} of {number(found.n_classes)} classes, {_count(found.row_groups, 'row group')}"
+            + (f" in {_count(len(found.files), 'part')}" if len(found.files) > 1 else ""),
+        ),
+        ("pages", _pages(found)),
+    ]
+    pairs += [(name, _output(found, name)) for name in found.outputs]
+    pairs.append(("summary", f"agrees: {', '.join(found.summary)}" if found.summary else "none in it"))
+    if found.inputs is not None:
+        pairs.append(("inputs", f"{_count(found.inputs, 'file')}, sizes, footers and rows as they were"))
+        tokens = "" if found.sampled_tokens is None else f"{_count(found.sampled_tokens, 'token')} of "
+        sampled = f"{tokens}{_count(found.sampled_rows, 'row')} (--seed {found.seed})"
+        pairs.append(("worked out", f"{sampled}, allowed are 3 ULP"))
+        pairs += [
+            (f"  {name}", f"{error['ulp']:.2f} ULP at most, row {number(error['row'])}{_token(error)}")
+            for name, error in found.largest_errors.items()
+        ]
+    rate = f"{size(found.bytes_read / found.seconds)}/s" if found.seconds else ""
+    pairs.append(("time", f"{duration(found.seconds)}  ({rate})"))
+    pairs += [("note", printable(note)) for note in found.notes]
+    tables.show_pairs(pairs)
+
+
+def _pages(found: Verification) -> str:
+    checked = found.pages - found.unchecked_pages
+    without = f", {_count(found.unchecked_pages, 'page')} of carried columns without" if found.unchecked_pages else ""
+    return f"{_count(checked, 'checksum')} right{without}, all columns decoded"
+
+
+def _output(found: Verification, name: str) -> str:
+    parts = []
+    if name in found.sums:
+        off, bound = found.sums[name]["off"], found.sums[name]["bound"]
+        total = "sums" if name == "probs" else "sums of exponentials"
+        parts.append(f"{total} within {number(off)} of 1 ({number(bound)} allowed)")
+    if found.compared[name]:
+        parts.append(f"agrees with {', '.join(found.compared[name])}")
+    return ", ".join(parts) or "in range"
+
+
+def _token(error: dict[str, Any]) -> str:
+    return f", token {number(error['token'])}" if "token" in error else ""
+
+
+def _count(value: int, what: str) -> str:
+    return f"{number(value)} {what}{'s' * (value != 1)}"

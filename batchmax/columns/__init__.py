@@ -1,0 +1,1 @@
+"""The columns of a table that a job uses: logits, labels, sequences, and result arrays."""

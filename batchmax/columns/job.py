@@ -1,0 +1,353 @@
+"""A scoring job with every choice made: what is read, computed and written.
+
+:func:`plan_scoring` puts a schema and options together and settles once what the data decide, so that nothing further
+on has to look at an option twice. Knows schemas, not data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.activations import OF_A_MARGIN
+from batchmax.columns.labels import LabelColumn, check_classes, find_classes, find_label
+from batchmax.columns.logits import WORDS, LogitsColumn, OutputLayout, close_match, find_logits, one_logit
+from batchmax.columns.result_arrays import STATUS_TYPE, matrix_fields
+from batchmax.columns.scored_input import as_written
+from batchmax.columns.sequences import Nesting, find_sequences, row_fields, token_field
+from batchmax.errors import DataError, UsageError
+from batchmax.options.gates import Gate
+from batchmax.options.score_options import ScoreOptions
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, top_k_outputs
+from batchmax.scoring.summary import GATE_NAMES, LABEL_FIGURES, OF_TOKENS
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A scoring job whose every choice is made.
+
+    ``nesting`` is how tokens are in rows, where rows are sequences. Then a row of everything that is said of logits,
+    labels, classes and bytes is a token; the columns that are carried and computed are those of whole rows. ``assumed``
+    is the note that the numbers are taken for probabilities, where nobody said so.
+    """
+
+    options: ScoreOptions
+    logits: LogitsColumn
+    label: LabelColumn | None
+    classes: tuple[str, ...] | None
+    n_classes: int
+    outputs: tuple[str, ...]
+    layout: OutputLayout
+    dtype: np.dtype[Any]
+    loss_dtype: np.dtype[Any]
+    class_weights: NDArray[np.float64] | None
+    carried: pa.Schema
+    computed: pa.Schema
+    notes: tuple[str, ...]
+    nesting: Nesting | None = None
+    assumed: str = ""
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The fields of the output: the carried ones, then the computed ones."""
+        return pa.schema([*self.carried, *self.computed])
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of one row of logits as it is computed on."""
+        return self.n_classes * self.logits.dtype.itemsize
+
+    @property
+    def result_bytes(self) -> int:
+        """The bytes of one row of results: matrices as they are computed, and as they are written if that differs."""
+        matrices = sum(OUTPUTS[name].kind == "matrix" for name in self.outputs)
+        if self.options.activation != "softmax":
+            matrices += 2
+        written = 0 if self.dtype == self.logits.dtype else self.dtype.itemsize
+        name = 4 if self.classes is None else sum(map(len, self.classes)) // len(self.classes) + 4
+        top_k = (name + 16 + self.dtype.itemsize) * (self.options.top_k or 0) + name
+        return matrices * self.n_classes * (self.logits.dtype.itemsize + written) + 8 * len(self.outputs) + top_k
+
+    @property
+    def columns_read(self) -> tuple[str, ...]:
+        """The names of the columns that are needed, nested ones dotted."""
+        names = [*self.logits.names, *([self.label.name] if self.label else []), *self.carried.names]
+        if self.options.bytes is not None:
+            names.append(self.options.bytes)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def top_k_outputs(self) -> tuple[str, ...]:
+        """The columns that ``--top-k`` adds, if it is given."""
+        return top_k_outputs(self.options.top_k, nested=self.nesting is not None)
+
+    def list_field(self, name: str) -> pa.Field:
+        """Return the field of a row of sequences for an output of its tokens."""
+        assert self.nesting is not None  # noqa: S101 - rows are sequences
+        (field,) = computed_fields(name, self)
+        found = token_field(field, self.nesting)
+        return found.with_name(self.options.prefix + found.name)
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """The outputs with a number for each class."""
+        return tuple(name for name in self.outputs if OUTPUTS[name].kind == "matrix")
+
+
+def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | None = None) -> Job:
+    """Settle what the schema decides.
+
+    Parameters
+    ----------
+    schema
+        Of the input.
+    first_length
+        The length of the first row that has one; used where neither the schema nor the options say how many classes
+        there are.
+
+    Raises
+    ------
+    UsageError
+        A column or an option that cannot be with this schema.
+    DataError
+        The number of classes cannot be known, because no row has logits.
+    """
+    asked, options = options, as_written(schema, options)
+    logits = find_logits(schema, asked)
+    assumed = "" if asked.input is not None else _assumed(logits, is_written=options.input is not None)
+    options = replace(options, input=logits.holds)
+    whole, nesting = schema, find_sequences(schema, options, logits)
+    schema = schema if nesting is None else nesting.schema
+    dtype = np.dtype(options.dtype or logits.dtype)
+    if options.dtype == "float64" or options.input == "probs" or options.scale is not None or not options.is_usual:
+        # The logarithm of a probability needs more digits than the probability has, and a scaled logit, too. What is
+        # computed by other means than the usual ones is computed in float64.
+        logits = replace(logits, dtype=np.dtype(np.float64))
+    n_classes = logits.n_classes or first_length
+    if not n_classes:
+        raise DataError("no row has logits, so the number of classes is not known", remedy="give it with --n-classes")
+    if n_classes == 1:
+        raise one_logit(logits, schema)
+    fitted = options.calibrated_classes or (n_classes if options.scale is None else len(options.scale))
+    if fitted != n_classes:
+        raise UsageError(
+            f"it is for {fitted:,} classes, and the logits have {n_classes:,}",
+            where="--calibration",
+            remedy="calibrate the logits that are to be scored",
+        )
+    classes, classes_from = find_classes(schema, options, logits)
+    check_classes(classes, n_classes, classes_from)
+    label = find_label(schema, options, classes)
+    notes = [f"logits: {logits.why}, {n_classes:,} classes", *([assumed] if assumed else [])]
+    outputs = _choose_outputs(options, label)
+    if label is not None and label.kind == "distribution" and options.loss_name in OF_A_MARGIN:
+        raise UsageError(
+            f"{options.loss_name} needs class labels, and column {label.name!r} holds distributions",
+            where="--loss",
+            remedy="choose another loss, or name another column with --label",
+        )
+    if options.outputs is None and label is None and options.label != "none":
+        notes.append("no label column, so probs alone are written; name one with --label to get losses")
+    judged = options.fail_if is not None and _needs_labels(options.fail_if, options, nesting)
+    if not judged and not any(OUTPUTS[name].needs_label or OUTPUTS[name].kind == "status" for name in outputs):
+        label = None
+    if label is not None:
+        notes.append(f"labels: {label.why}")
+    if classes is not None:
+        notes.append(f"class names: {classes_from}")
+    if options.top_k is not None and options.top_k > n_classes:
+        raise UsageError(
+            f"{options.top_k} is more than the {n_classes} classes", where="--top-k", remedy=f"give at most {n_classes}"
+        )
+    job = Job(
+        options=options,
+        logits=logits,
+        label=label,
+        classes=classes,
+        n_classes=n_classes,
+        outputs=outputs,
+        layout=options.layout or logits.output_layout,
+        dtype=dtype,
+        loss_dtype=np.dtype(np.promote_types(dtype, np.float32)),
+        class_weights=_class_weights(options, classes, n_classes),
+        carried=_carried(whole, options, logits),
+        computed=pa.schema([]),
+        notes=tuple(notes),
+        nesting=nesting,
+        assumed=assumed,
+    )
+    computed = list(_computed(job))
+    taken = set(job.carried.names)
+    for field in computed:
+        if field.name in taken:
+            raise UsageError(
+                f"the input has a column {field.name!r} already",
+                where="--outputs",
+                remedy=f"put --prefix batchmax_ before the new ones, or leave the old one out: --exclude {field.name}",
+            )
+    return replace(job, computed=pa.schema(computed))
+
+
+def computed_fields(name: str, job: Job) -> list[pa.Field]:
+    """Return the fields of one output, many for a wide matrix; of tokens, and then without a prefix, in sequences."""
+    prefix = "" if job.nesting is not None else job.options.prefix
+    label_type = pa.int32() if job.classes is None else pa.string()
+    if name == "tail_mass":
+        return [pa.field(prefix + name, pa.from_numpy_dtype(job.dtype))]
+    if name.startswith("top_k"):
+        item = label_type if name == "top_k_classes" else pa.from_numpy_dtype(job.dtype)
+        return [pa.field(prefix + name, pa.list_(item))]
+    kind = OUTPUTS[name].kind
+    if kind == "matrix":
+        return matrix_fields(name, job.n_classes, job.layout, job.dtype, job.logits.suffixes, prefix)
+    types = {
+        "float": pa.from_numpy_dtype(job.loss_dtype),
+        "int32": label_type if name in CLASS_OUTPUTS else pa.int32(),
+        "bool": pa.bool_(),
+        "status": STATUS_TYPE,
+    }
+    return [pa.field(prefix + name, types[kind])]
+
+
+def _computed(job: Job) -> Iterator[pa.Field]:
+    """Yield the fields of all outputs, as they are of rows."""
+    for name in (*job.outputs, *job.top_k_outputs):
+        yield from computed_fields(name, job) if job.nesting is None else [job.list_field(name)]
+    if job.nesting is not None:
+        for field in row_fields(job.outputs):
+            yield field.with_name(job.options.prefix + field.name)
+
+
+def _assumed(logits: LogitsColumn, *, is_written: bool) -> str:
+    """Return the note that columns are taken for probabilities; an empty text if they are taken for logits."""
+    if logits.holds == "logits":
+        return ""
+    names = f"columns {logits.names[0]!r}, … hold" if len(logits.names) > 1 else f"column {logits.names[0]!r} holds"
+    if is_written:
+        return f"input: {names} {WORDS[logits.holds]}, which score wrote"
+    return f"input: {names} {WORDS[logits.holds]}, by the name; if these are logits: --input logits"
+
+
+def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None) -> bool:
+    """Return whether a condition names a figure of labels.
+
+    Raises
+    ------
+    UsageError
+        An invalid condition, or a figure that these rows do not have.
+    """
+    gate = Gate(condition, GATE_NAMES)
+    check_token_figures(gate, options, nesting, OF_TOKENS)
+    return not LABEL_FIGURES.isdisjoint(gate.names)
+
+
+def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | None, names: Collection[str]) -> None:
+    """Check that the figures of sequences (``names``) that a condition names have a value for these rows.
+
+    Raises
+    ------
+    UsageError
+        The rows are not sequences, or bytes are not known.
+    """
+    for name in gate.names:
+        if name in names and nesting is None:
+            raise gate.unknown(name, f"{name} is a figure of sequences, and the rows are not sequences", "leave it out")
+        if name == "bits_per_byte" and options.bytes is None:
+            remedy = "name the column with each row's text or its number of bytes: --bytes NAME"
+            raise gate.unknown(name, "the number of bytes is not known", remedy)
+
+
+def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[str, ...]:
+    if options.outputs is None:
+        return ("probs", "loss") if label is not None else ("probs",)
+    for name in options.outputs:
+        if OUTPUTS[name].needs_label and label is None:
+            raise UsageError(
+                f"{name} needs a label, and no column is called label, labels or target",
+                where="--outputs",
+                remedy="name the column with --label",
+            )
+        if OUTPUTS[name].needs_label and name != "loss" and label is not None and label.kind == "distribution":
+            raise UsageError(
+                f"{name} needs class labels, and column {label.name!r} holds distributions",
+                where="--outputs",
+                remedy=f"leave {name} out, or name another column with --label",
+            )
+    return options.outputs
+
+
+def _carried(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> pa.Schema:
+    wanted = options.columns
+    known = set(schema.names)
+    for option, names in (("--columns", wanted or ()), ("--exclude", options.exclude)):
+        for name in names:
+            if name not in known and not (name == "*" and option == "--columns"):
+                raise UsageError(
+                    f"there is no column {name!r}",
+                    where=option,
+                    remedy=f"{close_match(name, schema.names)}the columns are {', '.join(schema.names[:20])}",
+                )
+    fields = []
+    for field in schema:
+        if field.name in options.exclude:
+            continue
+        if wanted is None:
+            kept = _without(field, frozenset(logits.names))
+            if kept is not None:
+                fields.append(kept)
+        elif "*" in wanted or field.name in wanted:
+            fields.append(field)
+    twice = next((name for name, count in Counter(field.name for field in fields).items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"the input has two columns {twice!r}",
+            where="--columns",
+            remedy=f"rename one, or leave both out: --exclude {twice}",
+        )
+    return pa.schema(fields)
+
+
+def _without(field: pa.Field, names: frozenset[str]) -> pa.Field | None:
+    """Return a field without the logits in it, or None if nothing is left."""
+    if field.name in names:
+        return None
+    if not pa.types.is_struct(field.type):
+        return field
+    inner = frozenset(name.removeprefix(f"{field.name}.") for name in names if name.startswith(f"{field.name}."))
+    children = [kept for child in field.type if (kept := _without(child, inner)) is not None]
+    if len(children) == field.type.num_fields:
+        return field
+    return field.with_type(pa.struct(children)) if children else None
+
+
+def _class_weights(
+    options: ScoreOptions, classes: tuple[str, ...] | None, n_classes: int
+) -> NDArray[np.float64] | None:
+    given = options.class_weights
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        names = classes or tuple(str(index) for index in range(n_classes))
+        unknown = sorted(set(given) - set(names))
+        lacking = [name for name in names if name not in given]
+        if unknown or lacking:
+            what = f"no class is called {unknown[0]!r}" if unknown else f"class {lacking[0]!r} has no weight"
+            remedy = "give one line name,number for each class"
+            if classes is None:
+                remedy += ", and the names in the order of the logits: --classes A,B,C"
+            raise UsageError(what, where="--class-weights", remedy=remedy)
+        given = tuple(given[name] for name in names)
+    if len(given) != n_classes:
+        raise UsageError(
+            f"{len(given):,} weights for {n_classes:,} classes",
+            where="--class-weights",
+            remedy="give one for each class, in the order of the logits",
+        )
+    return np.asarray(given, np.float64)

@@ -1,0 +1,396 @@
+"""Labels and the names of classes: which column, which names, and what index each row means.
+
+:func:`find_classes` and :func:`find_label` ask the schema, :func:`read_labels` a batch of rows. A label is an
+index, a name that is looked up, or a distribution over the classes. Whether an index is within range is left
+to the kernels, which see every label anyway. Knows no files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchmax.activations import ACTIVATIONS
+from batchmax.columns.arrow import (
+    column_array,
+    column_types,
+    is_binary,
+    is_list,
+    number_values,
+    plain_array,
+    plain_type,
+    type_text,
+    valid_rows,
+)
+from batchmax.columns.logits import LABEL_NAMES, LogitsColumn, close_match, list_form
+from batchmax.columns.matrices import Matrix, Statuses, read_matrix
+from batchmax.columns.scored_input import written_by_score
+from batchmax.errors import UsageError
+from batchmax.options.score_options import ScoreOptions
+from batchmax.outputs import Status
+from batchmax.runtime.buffers import Take
+from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
+
+LabelKind = Literal["index", "name", "distribution"]
+
+SUM_TOLERANCE = 1e-3
+"""How far the sum of a target distribution may be from 1."""
+
+ASKED = "--classes"
+"""The origin of class names that were asked for."""
+
+IGNORED_INDEX = int(np.iinfo(np.int64).min)
+"""An index that no row has: it stands for ``--ignore-index`` where labels are numbers but no indices."""
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The label column: what a label of it is, and where names are looked up (text to index).
+
+    ``sums_to_1`` is whether a distribution must; under sigmoid each class is for itself. ``ignores_names`` is whether
+    labels are indices although the names of the classes are numbers.
+    """
+
+    name: str
+    kind: LabelKind
+    lookup: dict[str, int] | None
+    why: str
+    sums_to_1: bool = True
+    ignores_names: bool = False
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a batch: either indices or target distributions.
+
+    Attributes
+    ----------
+    indices
+        Shape (n_rows,), int64, read-only; 0 where the status is not ``OK``. Not checked against the range.
+    targets
+        Shape (n_rows, n_classes), read-only; anything where the status is not ``OK``.
+    status
+        Shape (n_rows,), ``BAD_LABEL``, ``UNLABELLED`` or ``OK``; None if all are ``OK``.
+    ignore_index
+        The index that means "ignored" in ``indices``: the one asked for, except where labels are looked up
+        as names that are numbers. There the one asked for is a label, not an index.
+    """
+
+    indices: NDArray[np.int64] | None
+    targets: Matrix | None
+    status: Statuses | None
+    ignore_index: int
+
+
+def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> tuple[tuple[str, ...] | None, str]:
+    """Return the names of the classes, or None, and where they are from.
+
+    Asked for, or what the columns of a wide layout are named for, or the Hugging Face ``ClassLabel`` names of
+    the label column in the schema's metadata; of lists of labels where rows are sequences.
+
+    Raises
+    ------
+    UsageError
+        A name twice in the metadata, or another number of names than ``--n-classes``.
+    """
+    names, where = _class_names(schema, options, logits)
+    if options.n_classes is not None and names is not None and len(names) != options.n_classes:
+        raise UsageError(
+            f"{options.n_classes:,} asked for, but there are {len(names):,} names, from {where}",
+            where="--n-classes",
+            remedy="give the number of the logits in a row, or leave it out",
+        )
+    return names, where
+
+
+def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str = ASKED) -> None:
+    """Check that there is one name for each class; ``origin`` is where they are from, as :func:`find_classes` has it.
+
+    Raises
+    ------
+    UsageError
+        There is another number of names.
+    """
+    if classes is not None and len(classes) != n_classes:
+        is_asked = origin == ASKED
+        names = f"{len(classes):,} class name{'s' * (len(classes) != 1)}"
+        raise UsageError(
+            f"{names if is_asked else f'{origin} has {names}'}, but the logits have {n_classes:,}"
+            f" class{'es' * (n_classes != 1)}",
+            where=ASKED if is_asked else "",
+            remedy="give one name for each class, in the order of the logits"
+            + ("" if is_asked else ": --classes A,B,C; or name another column of labels: --label NAME"),
+        )
+
+
+def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...] | None) -> LabelColumn | None:
+    """Find the label column: the one asked for, or one named ``label``, ``labels`` or ``target``.
+
+    Raises
+    ------
+    UsageError
+        No such column, a type that is no label, or text without class names.
+    """
+    types = column_types(schema)
+    name = label_name(types, options)
+    if name is None:
+        return None
+    if name not in types:
+        raise UsageError(
+            f"there is no column {name!r}",
+            where="--label",
+            remedy=close_match(name, types) + "batchmax inspect FILE shows the columns",
+        )
+    if len(schema.get_all_field_indices(name)) > 1:
+        raise UsageError(f"column {name!r} is there twice", where="--label", remedy="rename one of the two")
+    what = f"column {name!r} ({type_text(types[name])})"
+    why = f"{what}, {'named with --label' if options.label else 'by its name'}"
+    plain = plain_type(types[name])
+    if _is_text(plain):
+        if classes is None:
+            raise UsageError(
+                f"{what} holds text, which means nothing without the names of the classes",
+                where="--label",
+                remedy="give them in the order of the logits: --classes A,B,C, or do without: --label none",
+            )
+        return LabelColumn(name, "name", {class_: index for index, class_ in enumerate(classes)}, why)
+    if pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_boolean(plain):
+        # What Hugging Face calls a ClassLabel is an index, whatever its names look like.
+        if classes is None or not _are_integers(classes):
+            return LabelColumn(name, "index", None, why)
+        if _class_label_names(schema, name) == classes or _are_indices(schema, name, classes):
+            return LabelColumn(name, "index", None, why, ignores_names=True)
+        lookup = {str(int(class_)): index for index, class_ in enumerate(classes)}
+        if len(lookup) < len(classes):
+            raise UsageError(
+                "two class names are the same number",
+                where="--classes",
+                remedy="write each number in one way",
+            )
+        return LabelColumn(name, "name", lookup, why)
+    if pa.types.is_null(plain):
+        return LabelColumn(name, "index", None, why)
+    if is_list(plain):
+        try:
+            list_form(name, types[name])
+        except UsageError as error:
+            raise UsageError(
+                error.what, where="--label", remedy="name another column: --label NAME, or none: --label none"
+            ) from error
+        return LabelColumn(name, "distribution", None, why, ACTIVATIONS[options.activation].is_distribution)
+    raise UsageError(
+        f"{what} cannot hold labels",
+        where="--label",
+        remedy="name another column: --label NAME, or none: --label none",
+    )
+
+
+def read_labels(
+    batch: pa.RecordBatch,
+    label: LabelColumn,
+    n_classes: int,
+    dtype: np.dtype[Any],
+    ignore_index: int,
+    take: Take = np.empty,
+) -> Labels:
+    """Return the labels of a batch.
+
+    Parameters
+    ----------
+    batch
+        Rows that hold the column ``label.name``.
+    label
+        What :func:`find_label` found.
+    n_classes
+        The length of a target distribution.
+    dtype
+        The type of target distributions: that of the logits.
+    ignore_index
+        The label of rows to ignore. It is an index, or one of the numbers where class names are numbers.
+    take
+        Where memory for target distributions comes from if they must be copied.
+    """
+    if label.kind == "distribution":
+        targets, status = _read_targets(batch, label, n_classes, dtype, take)
+        return Labels(None, targets, status, ignore_index)
+    array = column_array(batch, label.name)
+    lookup = label.lookup or {}
+    if label.kind == "name" and _is_text(plain_type(array.type)):
+        indices, status = _look_up_text(array, lookup)
+        return Labels(indices, None, status, ignore_index)
+    indices, status = _whole_numbers(plain_array(array))
+    if label.kind == "name":
+        return _look_up_numbers(indices, status, lookup, ignore_index)
+    return Labels(indices, None, status, ignore_index)
+
+
+def label_name(types: Mapping[str, pa.DataType], options: ScoreOptions) -> str | None:
+    """Return the column of the labels: the one asked for, or the first of those where people keep them."""
+    if options.label is not None:
+        return None if options.label == "none" else options.label
+    return next((name for name in LABEL_NAMES if name in types and name != options.logits), None)
+
+
+def _class_names(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> tuple[tuple[str, ...] | None, str]:
+    if options.classes is not None:
+        return options.classes, ASKED
+    label = label_name(column_types(schema), options)
+    names = None if label is None else _class_label_names(schema, label)
+    # Numbers are names only as long as nobody says what the labels count from.
+    if logits.class_names and (names is None or not _are_integers(logits.class_names)):
+        return logits.class_names, "the names of the logits columns"
+    if names is None:
+        return None, ""
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise UsageError(
+            f"the file's metadata names class {twice!r} twice",
+            where="classes",
+            remedy="give the names with --classes",
+        )
+    return names, f"the Hugging Face ClassLabel of column {label!r}"
+
+
+def _class_label_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
+    try:
+        found = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
+        for name in ("info", "features"):
+            found = json_object(found, {name: dict})[name]
+        found = json_object(found, {label: dict | list})[label]
+        if label in schema.names and not is_list(plain_type(schema.field(label).type)):
+            found = _item_feature(found)
+        json_object(found, {"_type": str, "names": list})
+        return tuple(json_list(found["names"], str)) if found["_type"] == "ClassLabel" else None
+    except JsonError:
+        # No such feature, or metadata of another make: nobody asked for it, so nobody is told.
+        return None
+
+
+def _item_feature(feature: Any) -> Any:
+    """Return what Hugging Face says of the items of lists, in any version; anything else as it is."""
+    if isinstance(feature, list):
+        return feature[0] if len(feature) == 1 else feature
+    is_list_feature = feature.get("_type") in ("List", "LargeList", "Sequence")
+    return json_object(feature, {"feature": dict})["feature"] if is_list_feature else feature
+
+
+def _are_indices(schema: pa.Schema, name: str, classes: tuple[str, ...]) -> bool:
+    """Return whether an output of ``score`` says that its labels are indices, though the classes' names are numbers."""
+    written = written_by_score(schema)
+    return written is not None and written.has_indices and (written.label, written.classes) == (name, classes)
+
+
+def _are_integers(classes: tuple[str, ...]) -> bool:
+    return all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes)
+
+
+def _is_text(plain: pa.DataType) -> bool:
+    # Old writers of Parquet leave out that bytes are text.
+    return bool(
+        pa.types.is_string(plain)
+        or pa.types.is_large_string(plain)
+        or pa.types.is_string_view(plain)
+        or (is_binary(plain) and not pa.types.is_fixed_size_binary(plain))
+    )
+
+
+def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]:
+    """Return labels as int64, zero where they are null or no whole number that fits."""
+    if pa.types.is_null(array.type):
+        return np.zeros(len(array), np.int64), np.full(len(array), Status.UNLABELLED, np.uint8)
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    values = number_values(array)
+    missing = None if array.null_count == 0 else ~valid_rows(array)
+    unfit = None
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64, copy=False)
+        absent = np.isnan(values)
+        missing = absent if missing is None else missing | absent
+        # 2**63 itself is a float, and the first that does not fit; a null may stand on anything.
+        unfit = ~missing & ~((np.abs(values) < 2.0**63) & (np.trunc(values) == values))
+        values = np.where(missing | unfit, 0, values).astype(np.int64)
+    elif values.dtype == np.uint64:
+        unfit = values > np.uint64(np.iinfo(np.int64).max)
+        values = np.where(unfit, 0, values).astype(np.int64)
+    indices = values if values.dtype == np.int64 else values.astype(np.int64)
+    if not ((missing is not None and missing.any()) or (unfit is not None and unfit.any())):
+        return indices if indices.flags.aligned else indices.copy(), None
+    status = np.full(len(array), Status.OK, np.uint8)
+    if unfit is not None:
+        status[unfit] = Status.BAD_LABEL
+    if missing is not None:
+        status[missing] = Status.UNLABELLED
+    return np.where(status == Status.OK, indices, 0), status
+
+
+def _look_up_text(array: pa.Array, lookup: dict[str, int]) -> tuple[NDArray[np.int64], Statuses | None]:
+    """Return the index of each name. A dictionary's codes say nothing: its names are looked up, once each."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if isinstance(array, pa.DictionaryArray):
+        codes, names = array.indices, plain_array(array.dictionary)
+        found = _index_of(names, lookup).take(codes)
+        valid = valid_rows(codes if names.null_count == 0 else names.take(codes))
+    else:
+        names = plain_array(array)
+        found, valid = _index_of(names, lookup), valid_rows(names)
+    indices = found.fill_null(0).cast(pa.int64()).to_numpy()
+    if found.null_count == 0:
+        return indices, None
+    status = np.full(len(array), Status.OK, np.uint8)
+    status[~valid_rows(found)] = Status.BAD_LABEL
+    status[~valid] = Status.UNLABELLED
+    return indices, status
+
+
+def _index_of(names: pa.Array, lookup: dict[str, int]) -> pa.Array:
+    # As bytes, so that text, large text and bytes that should be text are looked up in the same way.
+    known = pa.array([name.encode() for name in lookup], pa.large_binary())
+    return pc.index_in(names.cast(pa.large_binary()), value_set=known)
+
+
+def _look_up_numbers(
+    numbers: NDArray[np.int64], status: Statuses | None, lookup: dict[str, int], ignore_index: int
+) -> Labels:
+    names = np.array([int(name) for name in lookup], np.int64)
+    order = np.argsort(names)
+    place = np.minimum(np.searchsorted(names, numbers, sorter=order), len(names) - 1)
+    indices = order[place].astype(np.int64)
+    ignored = numbers == ignore_index
+    unknown = (names[indices] != numbers) & ~ignored
+    indices[unknown] = 0
+    indices[ignored] = IGNORED_INDEX
+    statuses = np.full(len(numbers), Status.OK, np.uint8)
+    statuses[unknown] = Status.BAD_LABEL
+    if status is not None:
+        statuses = np.where(status == Status.OK, statuses, status)
+        indices[status != Status.OK] = 0
+    return Labels(indices, None, statuses if (statuses != Status.OK).any() else None, IGNORED_INDEX)
+
+
+def _read_targets(
+    batch: pa.RecordBatch, label: LabelColumn, n_classes: int, dtype: np.dtype[Any], take: Take
+) -> tuple[Matrix, Statuses | None]:
+    form = LogitsColumn((label.name,), "list", None, dtype)
+    targets, found = read_matrix(batch, form, n_classes, take)
+    # A NaN makes both comparisons false, an infinity the second.
+    with np.errstate(invalid="ignore"):
+        sums = targets.sum(axis=1, dtype=np.float64)
+    fits = np.abs(sums - 1) <= SUM_TOLERANCE if label.sums_to_1 else targets.max(axis=1, initial=0.0) <= 1
+    good = (targets.min(axis=1, initial=np.inf) >= 0) & fits
+    if found is None and good.all():
+        return targets, None
+    status = np.where(good, Status.OK, Status.BAD_LABEL).astype(np.uint8)
+    if found is not None:
+        status[found != Status.OK] = Status.BAD_LABEL
+        status[~valid_rows(column_array(batch, label.name))] = Status.UNLABELLED
+    return targets, status

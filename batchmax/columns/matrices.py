@@ -1,0 +1,246 @@
+"""Rows of numbers in Arrow columns as NumPy matrices, without a copy wherever that is possible.
+
+:func:`read_matrix` turns the column that ``columns`` chose into one read-only matrix and says of each row
+that has no logits why. Nothing loops over rows in Python. Knows record batches; knows neither files nor
+what the numbers mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchmax.columns.arrow import (
+    buffer_view,
+    column_array,
+    is_binary,
+    is_list,
+    number_values,
+    plain_array,
+    plain_type,
+    read_only,
+    valid_rows,
+)
+from batchmax.columns.logits import BITS_WIDTH, LogitsColumn
+from batchmax.errors import DataError, UsageError
+from batchmax.outputs import Status
+from batchmax.runtime.buffers import Take
+
+Matrix: TypeAlias = NDArray[Any]
+Statuses: TypeAlias = NDArray[np.uint8]
+
+_TILE_BYTES = 2**20
+
+
+class SparseVectorError(DataError):
+    """A Spark vector that is sparse; ``row`` is its row in the batch."""
+
+    def __init__(self, what: str, *, row: int, remedy: str) -> None:
+        super().__init__(what, where=f"row {row:,} of the batch", remedy=remedy)
+        self.row = row
+
+
+def read_matrix(
+    batch: pa.RecordBatch, column: LogitsColumn, n_classes: int, take: Take = np.empty
+) -> tuple[Matrix, Statuses | None]:
+    """Return the logits of a batch as a matrix, and what is wrong with its rows.
+
+    Parameters
+    ----------
+    batch
+        Rows that hold the columns ``column.names``; a slice of a larger batch will do.
+    column
+        What :func:`batchmax.columns.logits.find_logits` found.
+    n_classes
+        The length a row must have.
+    take
+        Where memory comes from if the numbers must be copied.
+
+    Returns
+    -------
+    matrix
+        Shape (n_rows, n_classes), type ``column.dtype``, C-contiguous and read-only: a view of Arrow's
+        memory if the type is the one computed in and every row is whole, else memory from ``take``.
+    statuses
+        Shape (n_rows,), ``NULL_LOGITS``, ``BAD_LENGTH`` or ``OK`` for each row; None if all are fine. Rows
+        that are not hold zeros. Integers become float64, which rounds those above 2**53.
+
+    Raises
+    ------
+    SparseVectorError
+        A Spark vector is sparse.
+    """
+    if column.layout == "wide":
+        return _read_wide(batch, column, take)
+    array = _rows_array(batch, column)
+    unit = BITS_WIDTH[column.bits] if column.bits is not None and column.layout == "binary" else 1
+    block, present, statuses = _block(array, n_classes * unit)
+    if column.bits is not None:
+        block = block.view(_bits_dtype(column))
+    if statuses is None and block.dtype == column.dtype and block.flags.aligned:
+        return read_only(block), None
+    out = take((len(array), n_classes), column.dtype)
+    if present is None:
+        _convert(block, column, out)
+    else:
+        whole = np.empty(block.shape, column.dtype)
+        _convert(block, column, whole)
+        out[present] = whole
+    if statuses is not None:
+        out[statuses != Status.OK] = 0
+    return read_only(out), statuses
+
+
+def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
+    """Return the number of classes of the first row that is neither null nor empty; None without one.
+
+    Raises
+    ------
+    SparseVectorError
+        A Spark vector is sparse.
+    UsageError
+        The bytes of the row are no whole number of ``column.bits``.
+    """
+    if column.layout == "wide":
+        return len(column.names)
+    array = _rows_array(batch, column)
+    constant = _width(array)
+    lengths = np.diff(_offsets(array)) if constant is None else np.full(len(array), constant)
+    filled = (lengths > 0) & valid_rows(array)
+    if not filled.any():
+        return None
+    length = int(lengths[np.argmax(filled)])
+    if column.layout == "binary" and column.bits is not None:
+        n_bytes = length
+        length, rest = divmod(n_bytes, BITS_WIDTH[column.bits])
+        if rest:
+            raise UsageError(
+                f"a row of {column.names[0]!r} has {n_bytes:,} bytes, no whole number of {column.bits}",
+                where="--logits-dtype",
+                remedy="name the type the bytes were written in",
+            )
+    return length
+
+
+def _rows_array(batch: pa.RecordBatch, column: LogitsColumn) -> pa.Array:
+    array = plain_array(column_array(batch, column.names[0]))
+    if column.layout != "spark":
+        # A batch has rows of sequences, or their tokens.
+        item = plain_type(array.type.value_type) if column.nested and is_list(array.type) else None
+        return plain_array(array.flatten()) if item is not None and (is_list(item) or is_binary(item)) else array
+    sparse = pc.index(pc.equal(pc.struct_field(array, "type"), 0), value=True).as_py()
+    if sparse >= 0:
+        vector = array[sparse].as_py()
+        stored = f"{len(vector['values'] or ())} of {vector['size']} values stored"
+        raise SparseVectorError(
+            f"a sparse Spark vector in column {column.names[0]!r}, {stored}",
+            row=sparse,
+            remedy="make it dense in Spark first, with pyspark.ml.functions.vector_to_array",
+        )
+    return plain_array(pc.struct_field(array, "values"))
+
+
+def _width(array: pa.Array) -> int | None:
+    if pa.types.is_fixed_size_list(array.type):
+        return int(array.type.list_size)
+    if pa.types.is_fixed_size_binary(array.type):
+        return int(array.type.byte_width)
+    return None
+
+
+def _offsets(array: pa.Array) -> Matrix:
+    is_large = pa.types.is_large_list(array.type) or pa.types.is_large_binary(array.type)
+    dtype = np.dtype(np.int64 if is_large else np.int32)
+    # An array without rows may come without its one offset.
+    length = len(array) + 1 if len(array) else 0
+    return buffer_view(array.buffers()[1], dtype, array.offset, length) if length else np.zeros(1, dtype)
+
+
+def _elements(array: pa.Array, first: int, last: int) -> tuple[Matrix, NDArray[np.bool_] | None]:
+    """Return the elements between two places of the child, which does not know of the array's slice."""
+    if is_binary(array.type):
+        buffer = array.buffers()[1 if pa.types.is_fixed_size_binary(array.type) else 2]
+        return buffer_view(buffer, np.dtype(np.uint8), first, last - first), None
+    child = plain_array(array.values.slice(first, last - first))
+    return number_values(child), None if child.null_count == 0 else ~valid_rows(child)
+
+
+def _block(array: pa.Array, width: int) -> tuple[Matrix, NDArray[np.bool_] | None, Statuses | None]:
+    """Return rows of ``width`` elements, which rows they are (None: all), and statuses (None: fine)."""
+    n_rows = len(array)
+    constant = _width(array)
+    if constant is not None:
+        first, last = array.offset * constant, (array.offset + n_rows) * constant
+        lengths = None
+        even = constant == width
+    else:
+        offsets = _offsets(array)
+        first, last = int(offsets[0]), int(offsets[-1])
+        lengths = np.diff(offsets)
+        even = bool((lengths == width).all())
+    elements, null_elements = _elements(array, first, last)
+    if even and array.null_count == 0 and null_elements is None:
+        return elements.reshape(n_rows, width), None, None
+
+    valid = valid_rows(array)
+    if lengths is None:
+        lengths = np.full(n_rows, constant)
+    statuses = np.full(n_rows, Status.OK, np.uint8)
+    statuses[lengths != width] = Status.BAD_LENGTH
+    statuses[~valid] = Status.NULL_LOGITS
+    present = None
+    n_present = n_rows
+    if not even:
+        present = valid & (lengths == width)
+        n_present = int(present.sum())
+        if len(elements) != n_present * width:
+            kept = np.repeat(present, lengths)
+            elements = elements[kept]
+            null_elements = None if null_elements is None else null_elements[kept]
+    if null_elements is not None:
+        holed = null_elements.reshape(n_present, width).any(axis=1)
+        if present is None:
+            statuses[holed] = Status.NULL_LOGITS
+        else:
+            statuses[np.flatnonzero(present)[holed]] = Status.NULL_LOGITS
+    # A child may count nulls of its own under rows that are null, so that only now all may be found fine.
+    fine = bool((statuses == Status.OK).all())
+    return elements.reshape(n_present, width), present, None if fine else statuses
+
+
+def _bits_dtype(column: LogitsColumn) -> np.dtype[Any]:
+    return np.dtype(np.uint16 if column.bits == "bfloat16" else column.bits)
+
+
+def _convert(block: Matrix, column: LogitsColumn, out: Matrix) -> None:
+    if column.bits == "bfloat16":
+        # A bfloat16 is the upper half of a float32.
+        np.left_shift(block, 16, out=out.view(np.uint32), dtype=np.uint32)
+    else:
+        with np.errstate(over="ignore"):
+            np.copyto(out, block, casting="same_kind")
+
+
+def _read_wide(batch: pa.RecordBatch, column: LogitsColumn, take: Take) -> tuple[Matrix, Statuses | None]:
+    arrays = [plain_array(column_array(batch, name)) for name in column.names]
+    values = [number_values(array) for array in arrays]
+    out = take((batch.num_rows, len(arrays)), column.dtype)
+    # A tile of rows stays in cache while the columns are spread over it.
+    step = max(64, _TILE_BYTES // (len(arrays) * column.dtype.itemsize))
+    with np.errstate(over="ignore"):
+        for start in range(0, batch.num_rows, step):
+            tile = out[start : start + step]
+            for position, numbers in enumerate(values):
+                tile[:, position] = numbers[start : start + step]
+    null_rows = np.zeros(batch.num_rows, np.bool_)
+    for array in arrays:
+        if array.null_count:
+            null_rows |= ~valid_rows(array)
+    if not null_rows.any():
+        return read_only(out), None
+    out[null_rows] = 0
+    return read_only(out), np.where(null_rows, Status.NULL_LOGITS, Status.OK).astype(np.uint8)

@@ -1,0 +1,248 @@
+"""Rows that are sequences: which columns hold a list for each token, what a token's columns are, and theirs of a row.
+
+A sequence is a row whose logits are a list of rows, one for each token. Everything that is computed is computed of
+tokens, as if each were a row; what is told apart here is put together again where columns are written. Knows schemas
+and arrays, no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.columns.arrow import column_array, is_list, plain_array, plain_type, type_text, valid_rows
+from batchmax.columns.labels import label_name
+from batchmax.columns.logits import LogitsColumn
+from batchmax.errors import UsageError
+from batchmax.options.score_options import ScoreOptions
+from batchmax.outputs import PLURALS, SCALARS, Status
+
+
+@dataclass(frozen=True)
+class Nesting:
+    """How tokens are in rows.
+
+    Attributes
+    ----------
+    logits, label
+        The names of the columns with a list for each row; no label for None.
+    schema
+        Of the input, as it is for tokens: these columns with the items of their lists.
+    is_large
+        Whether the logits' lists are counted in 64 bits.
+    shift
+        Whether the label of a token is that of the next place in the list, so that the last has none.
+    """
+
+    logits: str
+    label: str | None
+    schema: pa.Schema
+    is_large: bool
+    shift: bool
+
+
+def find_sequences(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> Nesting | None:
+    """Return how the rows of a schema are sequences, or None if they are not.
+
+    Raises
+    ------
+    UsageError
+        Labels that are no lists; an option for sequences where there are none.
+    """
+    if not logits.nested:
+        for option, given in (("--shift", options.shift), ("--bytes", options.bytes is not None)):
+            if given:
+                what = "the logits are one row of numbers a row, no sequences"
+                raise UsageError(what, where=option, remedy="leave it out; it is for lists of such rows")
+        return None
+    name = logits.names[0]
+    types = {field.name: field.type for field in schema}
+    label = label_name(types, options)
+    if label is not None and label in types and not is_list(plain_type(types[label])):
+        raise UsageError(
+            f"column {label!r} ({type_text(types[label])}) has one label a row, and rows are sequences",
+            where="--label",
+            remedy="name a column of lists, one label for each token; or none: --label none",
+        )
+    if options.layout == "wide":
+        raise UsageError("sequences have no columns a class", where="--layout", remedy="give list or fixed")
+    _check_bytes(types, options)
+    fields = [_opened(field) if field.name in {name, label} else field for field in schema]
+    outer = plain_type(types[name])
+    is_large = pa.types.is_large_list(outer) or pa.types.is_large_list_view(outer)
+    return Nesting(name, label, pa.schema(fields, schema.metadata), bool(is_large), options.shift)
+
+
+def token_field(field: pa.Field, nesting: Nesting) -> pa.Field:
+    """Return the field of a row for one of tokens, whose name has no prefix."""
+    make = pa.large_list if nesting.is_large else pa.list_
+    return pa.field(PLURALS.get(field.name, field.name), make(field.type))
+
+
+def row_fields(names: tuple[str, ...]) -> list[pa.Field]:
+    """Return the fields of a row as a whole that go with some outputs of its tokens."""
+    fields = []
+    if "loss" in names:
+        types = (pa.float64(), pa.float64(), pa.float64(), pa.int64())
+        fields += [pa.field(name, kind) for name, kind in zip(SCALARS, types, strict=True)]
+    if "status" in names:
+        fields.append(pa.field("status", pa.dictionary(pa.int8(), pa.string())))
+    return fields
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Which rows some tokens are of.
+
+    Attributes
+    ----------
+    rows
+        The rows that have tokens here, or none at all: what was read beside the logits, lists whole.
+    lengths
+        Shape (n_rows,), int64: how many tokens of each row are here.
+    missing
+        Shape (n_rows,): the rows that are null.
+    first
+        The place in its row of the first token: 0, unless the first row began before.
+    ends
+        Whether the last row ends here.
+    """
+
+    rows: pa.RecordBatch
+    lengths: NDArray[np.int64]
+    missing: NDArray[np.bool_]
+    first: int
+    ends: bool
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return len(self.lengths)
+
+    @property
+    def continues(self) -> bool:
+        """Whether the first row began before."""
+        return self.first > 0
+
+    @property
+    def n_ended(self) -> int:
+        """How many rows end here."""
+        return self.n_rows - (not self.ends)
+
+    @property
+    def first_missing(self) -> int:
+        """How many tokens come before the first row that is null."""
+        return (
+            int(self.lengths[: int(np.argmax(self.missing))].sum()) if self.missing.any() else int(self.lengths.sum())
+        )
+
+    def row_of(self, token: int) -> tuple[int, int]:
+        """Return the row of a token, among these, and its place in that row."""
+        ends = np.cumsum(self.lengths)
+        row = int(np.searchsorted(ends, token, side="right"))
+        return row, token - int(ends[row] - self.lengths[row]) + (self.first if row == 0 else 0)
+
+    def numbered(self, first_row: int) -> Iterator[tuple[slice, int]]:
+        """Yield the tokens of each row, and a number for the first of them, where the first row has this one.
+
+        The numbers go on within a row, and are nobody else's.
+        """
+        at = 0
+        for row, length in enumerate(self.lengths.tolist()):
+            yield slice(at, at + length), (first_row + row << 32) + (self.first if row == 0 else 0)
+            at += length
+
+    def split(self, rows: int) -> tuple[Tokens, Tokens]:
+        """Return the tokens of the first rows, which all end there, and those of the others."""
+        lengths, missing = self.lengths, self.missing
+        return (
+            Tokens(self.rows.slice(0, rows), lengths[:rows], missing[:rows], self.first, ends=True),
+            Tokens(self.rows.slice(rows), lengths[rows:], missing[rows:], 0, self.ends),
+        )
+
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the row of each token, among these, and its place in that row."""
+        row = np.repeat(np.arange(self.n_rows), self.lengths)
+        starts = np.cumsum(self.lengths) - self.lengths
+        place = np.arange(len(row)) - starts[row]
+        place[: self.lengths[0] if self.n_rows else 0] += self.first
+        return row, place
+
+
+def token_labels(tokens: Tokens, nesting: Nesting) -> tuple[pa.Array | None, NDArray[np.uint8] | None]:
+    """Return the labels of tokens, and what is wrong with them; None for no labels, or where nothing is.
+
+    A token beyond the end of its row's labels has a bad one, and so has the last token of a row that has more labels
+    than tokens. A row whose labels are null has none.
+    """
+    if nesting.label is None:
+        return None, None
+    lists = plain_array(column_array(tokens.rows, nesting.label))
+    row, place = tokens.places()
+    known = valid_rows(lists)
+    starts, counts = extents(lists)
+    counts = np.where(known, counts, 0)
+    wanted = place + nesting.shift
+    inside = wanted < counts[row]
+    index = pa.array(np.where(inside, starts[row] + wanted, 0), pa.int64(), mask=~inside)
+    labels = lists.values.take(index)
+    last = np.zeros(len(row), np.bool_)
+    last_of_row = np.cumsum(tokens.lengths) - 1
+    ended = np.flatnonzero((tokens.lengths > 0) & (np.arange(tokens.n_rows) < tokens.n_ended))
+    last[last_of_row[ended]] = True
+    beyond = ~inside & known[row]
+    if nesting.shift:
+        beyond &= ~(last & (wanted == counts[row]))
+    too_many = last & known[row] & (counts[row] > place + 1)
+    bad = beyond | too_many
+    if not bad.any():
+        return labels, None
+    return labels, np.where(bad, Status.BAD_LABEL, Status.OK).astype(np.uint8)
+
+
+def token_values(tokens: Tokens, name: str) -> pa.Array:
+    """Return the values of a column that has a list for each row with one value for each token.
+
+    A token beyond the end of its row's list has null.
+    """
+    lists = plain_array(column_array(tokens.rows, name))
+    row, place = tokens.places()
+    starts, counts = extents(lists)
+    inside = place < np.where(valid_rows(lists), counts, 0)[row]
+    return lists.values.take(pa.array(np.where(inside, starts[row] + place, 0), pa.int64(), mask=~inside))
+
+
+def extents(lists: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where in the child of lists each begins, and how long it is."""
+    if isinstance(lists, pa.FixedSizeListArray):
+        size = lists.type.list_size
+        return (np.arange(len(lists)) + lists.offset) * size, np.full(len(lists), size)
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return offsets[:-1], np.diff(offsets)
+
+
+def _opened(field: pa.Field) -> pa.Field:
+    kind = plain_type(field.type)
+    return field.with_type(kind.value_type) if is_list(kind) else field
+
+
+def _check_bytes(types: dict[str, Any], options: ScoreOptions) -> None:
+    if options.bytes is None:
+        return
+    kind = plain_type(types[options.bytes]) if options.bytes in types else None
+    if kind is None:
+        remedy = f"the columns are {', '.join(list(types)[:20])}"
+        raise UsageError(f"there is no column {options.bytes!r}", where="--bytes", remedy=remedy)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    if not (pa.types.is_integer(kind) or is_text or is_bytes):
+        raise UsageError(
+            f"column {options.bytes!r} ({type_text(types[options.bytes])}) is neither a number of bytes nor text",
+            where="--bytes",
+            remedy="name one that is",
+        )

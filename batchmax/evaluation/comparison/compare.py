@@ -1,0 +1,338 @@
+"""What changed from one file of logits to another: the same rows under two models, a pair at a time.
+
+Losses are judged as pairs, which says far more than two means do: rows are hard or easy under both models alike. How
+rows find their partners is the business of ``pairing``, what is counted of them that of ``changes``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from batchmax import __version__
+from batchmax.columns.arrow import type_text
+from batchmax.columns.logits import refuse_as_class
+from batchmax.errors import DataError, UsageError
+from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
+from batchmax.evaluation.comparison.pair_metrics import Changes
+from batchmax.evaluation.comparison.result import Comparison, gate_of
+from batchmax.evaluation.comparison.row_pairing import Pairs, SequencePairs, Source, name_of
+from batchmax.evaluation.row_stream import OWN_PREFIX, open_rows, refuse_bytes
+from batchmax.jobs.pipeline import Progress
+from batchmax.jobs.threads import use_threads
+from batchmax.options.parsing import check_type
+from batchmax.options.score_options import InputKind, ScoreOptions, resolve_options
+from batchmax.runtime.buffers import PROGRAM_BYTES
+
+READING_SHARE = 0.75
+"""What reading takes of what a job is judged to take that writes as well; two thirds at most were measured."""
+
+WhoseLabels = Literal["a", "b"]
+
+
+def compare(
+    a: Any,
+    b: Any,
+    options: ScoreOptions | None = None,
+    *,
+    key: str | None = None,
+    labels_from: WhoseLabels | None = None,
+    logits_b: str | None = None,
+    input_b: InputKind | None = None,
+    label_b: str | None = None,
+    worst: int = 10,
+    fail_if: str | None = None,
+    progress: Progress | None = None,
+    **given: Any,
+) -> Comparison:
+    """Return what changed from a to b, row by row.
+
+    Parameters
+    ----------
+    a, b
+        Logits, or what ``score`` wrote, or one of each: paths, one or several, or anything with ``__arrow_c_stream__``.
+        Where one has no labels, its rows are judged by those of the other.
+    options
+        How both are read, as made by :func:`batchmax.score_options`; or give its keyword arguments directly. What only
+        says what is written is not used.
+    key
+        The column whose values tell which rows belong together: integers, texts or times, none twice. None: the first
+        row with the first, and so on. Of rows that are sequences, the first token is compared with the first.
+    labels_from
+        Whose labels are the ones to judge by, where both have some. None: they must be the same.
+    logits_b, input_b, label_b
+        The columns of b and what its logits column holds, where they differ from those of a; None: as for a.
+    worst
+        How many of the rows that moved most are returned.
+    fail_if
+        A condition over the numbers of the result, as that of :func:`batchmax.score`.
+    progress
+        Who is told how far it is.
+
+    Raises
+    ------
+    UsageError
+        An option or a column that cannot be, other classes in a and b, or more rows to keep than there is memory for.
+    DataError
+        An input that cannot be read, other numbers of rows, or of tokens in a row, without a key; a key that is there
+        twice, or labels that are not the same; a bad row under the policy ``error``. Under the others a pair with a bad
+        row is left out and counted.
+    GateError
+        The condition is true.
+
+    Notes
+    -----
+    The interval is mean ± 1.96 s / sqrt(n) of the n differences. Flips are tested by McNemar's test, exact up to 10,000
+    of them. KL is computed in float64 from the logits.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> a = pa.table({"logits": [[2.0, 0.0], [0.0, 1.0]], "label": [0, 0]})
+    >>> b = pa.table({"logits": [[2.0, 0.0], [1.0, 0.0]]})
+    >>> found = compare(a, b)
+    >>> found.wrong_to_right, round(found.mean_loss_change, 3)
+    (1, -0.5)
+    """
+    started = time.monotonic()
+    gate = None if fail_if is None else gate_of(fail_if)
+    options = _reading(resolve_options(options, given), key)
+    _check(worst, labels_from)
+    of_a = _open(a, _side(options, labels_from, "a"))
+    given_b = {"logits": logits_b, "input": input_b, "label": label_b}
+    own: dict[str, Any] = {name: value for name, value in given_b.items() if value is not None}
+    if logits_b is not None and input_b is None:
+        own["input"] = None  # what A holds says nothing about another column
+    for_b = replace(options, **own)
+    with _named_for_b(own):
+        of_b = _open(b, _side(for_b, labels_from, "b"))
+    _check_agreement(of_a, of_b, key)
+    changes = Changes(of_a.job, of_b.job, worst)
+    progress = progress or Progress()
+    for name, source in (("a", of_a), ("b", of_b)):
+        for text in source.job.notes:
+            progress.note(f"{name}: {text}")
+        for text in source.warnings:
+            progress.warn(f"{name}: {text}")
+        if source.job.assumed:
+            progress.assumed(f"{name}: {source.job.assumed}")
+    pairs = Pairs(of_a, of_b, key, progress)
+    with use_threads(options):
+        for rows_of_a, rows_of_b in pairs:
+            changes.add(rows_of_a, rows_of_b)
+    if changes.first_other is not None:
+        raise _other_labels(changes, of_a, of_b)
+    found = Comparison(
+        files_a=[file.path for file in of_a.files],
+        files_b=[file.path for file in of_b.files],
+        unified_a=list(of_a.unified),
+        unified_b=list(of_b.unified),
+        key=key,
+        only_a=pairs.only_a,
+        only_b=pairs.only_b,
+        n_classes=of_a.job.n_classes,
+        bytes_read=(of_a.size or 0) + (of_b.size or 0),
+        version=__version__,
+    )
+    found.count(changes)
+    if pairs.sequences is not None:
+        found.count_sequences(pairs.sequences)
+        _check_lengths(pairs.sequences, found, of_a, of_b)
+    found.moved = _moved(changes.moved, of_a, of_b, key)
+    found.seconds = round(time.monotonic() - started, 3)
+    both = zip(("a", "b"), pairs.warnings, strict=True)
+    found.warnings += [f"{name}: {text}" for name, texts in both for text in dict.fromkeys(texts)]
+    for text in found.warnings:
+        progress.warn(text)
+    found.warnings[:0] = [f"{name}: {text}" for name, one in (("a", of_a), ("b", of_b)) for text in one.warnings]
+    if gate is not None:
+        found.judge(gate)
+    return found
+
+
+def _reading(options: ScoreOptions, key: str | None) -> ScoreOptions:
+    """Return options that read what is compared, and nothing else."""
+    refuse_bytes(options)
+    for name, value in (("--class-weights", options.class_weights), ("--label-smoothing", options.label_smoothing)):
+        if value:
+            raise UsageError("losses are compared as plain cross-entropy", where=name, remedy="leave it out")
+    return replace(
+        options,
+        outputs=("pred", "status"),
+        columns=() if key is None else (key,),
+        exclude=(),
+        prefix=OWN_PREFIX,
+        top_k=None,
+        rejects=None,
+        fail_if=None,
+    )
+
+
+def _check(worst: int, labels_from: WhoseLabels | None) -> None:
+    check_type("worst", worst, int)
+    if worst < 0:
+        raise UsageError(f"{worst} is less than 0", where="--worst")
+    check_type("labels_from", labels_from, WhoseLabels | None)
+
+
+@contextlib.contextmanager
+def _named_for_b(own: Collection[str]) -> Iterator[None]:
+    """Name the options of b in errors about them."""
+    try:
+        yield
+    except UsageError as error:
+        for name in own:
+            if error.where.endswith(f"--{name}"):
+                error.where += "-b"
+        raise
+
+
+def _side(options: ScoreOptions, labels_from: WhoseLabels | None, name: str) -> ScoreOptions:
+    return options if labels_from in {None, name} else replace(options, label="none")
+
+
+def _open(src: Any, options: ScoreOptions) -> Source:
+    if options.columns and hasattr(src, "__arrow_c_stream__"):
+        raise UsageError(
+            "keys are looked at before the rows, and a stream comes once",
+            where="--key",
+            remedy="write it into a file first, or pair rows by their place",
+        )
+    if not options.columns:
+        return open_rows(src, options)
+    try:
+        return open_rows(src, options)
+    except UsageError as error:
+        if error.where.endswith("--columns"):
+            error.where = error.where.replace("--columns", "--key")
+        raise
+
+
+def _check_agreement(a: Source, b: Source, key: str | None) -> None:
+    """Check that the classes are the same, that labels are of one kind, and that both fit into the memory."""
+    names = name_of(a), name_of(b)
+    if (a.job.nesting is None) != (b.job.nesting is None):
+        nested = names[a.job.nesting is None]
+        raise UsageError(
+            f"the rows of {nested} are sequences, and those of the other input are not",
+            where="--logits",
+            remedy="compare sequences with sequences",
+        )
+    if a.job.n_classes != b.job.n_classes:
+        raise UsageError(
+            f"{b.job.n_classes:,} classes, but {a.job.n_classes:,} in {names[0]}",
+            where=names[1],
+            remedy="compare what the same classes were scored for; look: batchmax inspect FILE",
+        )
+    if a.job.classes and b.job.classes and a.job.classes != b.job.classes:
+        order = "in another order" if set(a.job.classes) == set(b.job.classes) else "called otherwise"
+        raise UsageError(
+            f"the classes are {order} than in {names[0]}",
+            where=names[1],
+            remedy="bring the logits into one order, or, if only names differ, give them: --classes A,B,C",
+        )
+    kinds = [source.job.label.kind == "distribution" for source in (a, b) if source.job.label is not None]
+    if len(set(kinds)) > 1:
+        raise UsageError(
+            f"labels are distributions in {names[not kinds[0]]} and classes in {names[kinds[0]]}",
+            where="--label",
+            remedy="choose by which to judge: --labels-from a, or b",
+        )
+    if key is not None:
+        for source, name in zip((a, b), names, strict=True):
+            check_key(source.schema, key, name)
+            refuse_as_class(source.job.logits, "--key", [key])
+        types = [source.schema.field(key).type for source in (a, b)]
+        if comparable_type(types[0]) != comparable_type(types[1]):
+            words = [type_text(kind) for kind in types]
+            raise UsageError(
+                f"column {key!r} is {words[0]} in {names[0]} and {words[1]} in {names[1]}, so that no keys are equal",
+                where="--key",
+                remedy="write it with one type in both inputs, or name another column",
+            )
+    needed = PROGRAM_BYTES + int((a.memory_needed() + b.memory_needed()) * READING_SHARE)
+    limit = a.job.options.memory_limit
+    if needed > limit:
+        raise UsageError(
+            f"reading both takes about {needed / 2**20:,.0f} MiB, and may use {limit / 2**20:,.0f}",
+            where="--memory-limit",
+            remedy=f"allow {math.ceil(needed / 2**20)}MiB",
+        )
+
+
+def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source) -> None:
+    """Say, or refuse if places pair rows, that sequences have other numbers of tokens in b.
+
+    Raises
+    ------
+    DataError
+        Rows are paired by their places, and a sequence is longer on one side.
+    """
+    uneven = np.flatnonzero(pairs.is_uneven)
+    if not len(uneven):
+        return
+    at = uneven[0]
+    (file_a, row_a), (file_b, row_b) = (
+        place(source, rows[at]) for source, rows in zip((a, b), pairs.rows, strict=True)
+    )
+    in_a, in_b = (int(lengths[at]) for lengths in pairs.lengths)
+    what = f"{in_a:,} token{'s' * (in_a != 1)}, and {in_b:,} in {file_b} (row {row_b:,})"
+    if found.key is None:
+        raise DataError(
+            f"row {row_a:,} has {what}",
+            where=file_a,
+            remedy="pair rows by a column that tells them apart: --key COLUMN",
+        )
+    found.warnings.append(
+        f"{len(uneven):,} sequences have another number of tokens in b, and what only one side has is left out; the "
+        f"first is row {row_a:,} of {file_a}: {what}"
+    )
+
+
+def _other_labels(changes: Changes, a: Source, b: Source) -> DataError:
+    assert changes.first_other is not None  # noqa: S101 - who calls has looked
+    *numbers, token = changes.first_other
+    (file_a, row_a), (file_b, row_b) = (place(*pair) for pair in zip((a, b), numbers, strict=True))
+    unit, at = ("row", "") if token is None else ("token", f", token {token:,}")
+    many = changes.other_labels > 1
+    count = f"{changes.other_labels:,} of {changes.judged:,} {unit}s have" if many else f"a {unit} has"
+    return DataError(
+        f"{count} another label than in {file_b}, the first row {row_a:,}{at} (there row {row_b:,})",
+        where=file_a,
+        remedy="pair rows by a column that tells them apart: --key COLUMN; or judge both by one: --labels-from a",
+    )
+
+
+def place(source: Source, number: int) -> tuple[str, int]:
+    """Return the file and the row in it of a row that is counted over all files."""
+    for file in source.files:
+        if number < file.metadata.num_rows:
+            return file.path, number
+        number -= file.metadata.num_rows
+    return "the stream", number
+
+
+def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list[dict[str, Any]]:
+    """Return the rows that moved most, with their places, the names of their classes, and their keys."""
+    rows = table.to_pylist()
+    classes = of_a.job.classes or of_b.job.classes
+    keys: dict[int, int | str] = {}
+    if key is not None:
+        keys = values_at(of_a.files, key, [row["number_a"] for row in rows], of_a.job.options.memory_limit)
+    found = []
+    for row in rows:
+        a, b = row.pop("number_a"), row.pop("number_b")
+        (file, at), (file_b, at_b) = place(of_a, a), place(of_b, b)
+        for name in ("label", "pred_a", "pred_b"):
+            if classes is not None and row[name] is not None:
+                row[name] = classes[row[name]]
+        token = {"token": row.pop("token")} if "token" in row else {}
+        found.append({"file": file, "row": at, "file_b": file_b, "row_b": at_b, **token, "key": keys.get(a), **row})
+    return found

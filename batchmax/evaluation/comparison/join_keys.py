@@ -1,0 +1,214 @@
+"""The values of a key column of Parquet files: whether they rise from row to row, and all of them if there is room.
+
+Two files whose keys rise are paired as they are read; others need all keys in memory. Knows columns and files, not what
+is paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchmax.columns.arrow import (
+    column_array,
+    is_binary,
+    number_values,
+    plain_array,
+    plain_type,
+    type_text,
+    valid_rows,
+)
+from batchmax.columns.logits import close_match
+from batchmax.errors import DataError, UsageError
+from batchmax.sources.decode_budget import Allowance
+from batchmax.sources.parquet_file import InputFile, reading
+
+ROWS_READ = 1 << 16
+"""Keys that are decoded at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """The keys of some files.
+
+    Attributes
+    ----------
+    rise
+        Whether each is larger than the one before, and none is null: then none is there twice.
+    values
+        All of them, or None if there was no room.
+    """
+
+    rise: bool
+    values: pa.ChunkedArray | None
+
+
+def check_key(schema: pa.Schema, name: str, where: str) -> None:
+    """Check that a column can be a key.
+
+    Raises
+    ------
+    UsageError
+        There is none of this name, or it holds other things than integers, texts, bytes, decimals or times.
+    """
+    if name not in schema.names:
+        raise UsageError(
+            f"there is no column {name!r} in {where}",
+            where="--key",
+            remedy=f"{close_match(name, schema.names)}the columns are {', '.join(schema.names[:20])}",
+        )
+    kind = plain_type(schema.field(name).type)
+    is_exact = pa.types.is_integer(kind) or pa.types.is_temporal(kind) or pa.types.is_decimal(kind)
+    if not (is_exact or pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_binary(kind)):
+        raise UsageError(
+            f"column {name!r} ({type_text(kind)}) of {where} cannot be a key",
+            where="--key",
+            remedy="name a column of integers, texts or times",
+        )
+
+
+def comparable(array: pa.Array) -> pa.Array:
+    """Return keys in the one type of their kind: integers as int64, texts as their bytes."""
+    array = plain_array(array)
+    if pa.types.is_integer(array.type) and array.type != pa.uint64():
+        return array.cast(pa.int64())
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or is_binary(array.type):
+        return array.cast(pa.large_binary())
+    return array
+
+
+def comparable_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type that :func:`comparable` gives keys of a type."""
+    return comparable(pa.array([], kind)).type
+
+
+def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_limit: int, most: int) -> Keys:
+    """Read the keys of the first ``limit`` rows of files (of all for None); keep them if they take ``most`` bytes.
+
+    Raises
+    ------
+    DataError
+        A file cannot be read.
+    """
+    kept: list[pa.Array] | None = []
+    rise, last, n_bytes = True, None, 0
+    for array in map(comparable, _batches(files, name, limit, memory_limit)):
+        if rise:
+            both = array if last is None else pa.concat_arrays([last, array])
+            rise = not array.null_count and _rises(both)
+            last = array[-1:]
+        if kept is not None:
+            kept.append(array)
+            n_bytes += array.nbytes
+            if n_bytes > most:
+                kept = None
+        if kept is None and not rise:
+            break
+    kind = comparable_type(files[0].schema_read.field(name).type)
+    return Keys(rise, None if kept is None else pa.chunked_array(kept, kind))
+
+
+def values_at(files: Sequence[InputFile], name: str, rows: Sequence[int], memory_limit: int) -> dict[int, int | str]:
+    """Return the keys of some rows, by their numbers over all files: integers, and all else as text.
+
+    Raises
+    ------
+    DataError
+        A file cannot be read.
+    """
+    found: dict[int, int | str] = {}
+    left, first = sorted(rows), 0
+    for array in _batches(files, name, None, memory_limit):
+        while left and left[0] < first + len(array):
+            row = left.pop(0)
+            found[row] = _said(array[row - first])
+        if not left:
+            break
+        first += len(array)
+    return found
+
+
+def partners(a: pa.ChunkedArray, b: pa.ChunkedArray, names: tuple[str, str]) -> NDArray[np.int64]:
+    """Return for each key of a the row of b that has it, -1 where none has; a null key has no partner.
+
+    Raises
+    ------
+    DataError
+        A key is there twice: naming it, its first two rows, and by ``names`` the input.
+    """
+    if not (pa.types.is_integer(a.type) or pa.types.is_temporal(a.type)):
+        for keys, name in zip((a, b), names, strict=True):
+            if pc.count_distinct(keys, mode="only_valid").as_py() < len(keys) - keys.null_count:
+                values, counts = pc.value_counts(keys.drop_null()).flatten()
+                raise _twice(keys, values.filter(pc.greater(counts, 1))[0], name)
+        return number_values(pc.index_in(a, value_set=b, skip_nulls=True).combine_chunks().fill_null(-1)).astype(int)
+    # Numbers are sorted, which takes a tenth of the memory of Arrow's hash tables.
+    ordered = []
+    for keys, name in zip((a, b), names, strict=True):
+        order, values = _ordered(keys)
+        same = np.flatnonzero(values[1:] == values[:-1])
+        if len(same):
+            raise _twice(keys, keys[int(order[same].min())], name)
+        ordered.append((order, values))
+    (order_a, values_a), (order_b, values_b) = ordered
+    partner = np.full(len(a), -1, np.int64)
+    if len(values_b):
+        place = np.minimum(np.searchsorted(values_b, values_a), len(values_b) - 1)
+        is_there = values_b[place] == values_a
+        partner[order_a[is_there]] = order_b[place[is_there]]
+    return partner
+
+
+def _ordered(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return the rows of keys that are not null in the order of their keys, and these as numbers."""
+    whole = keys.combine_chunks()
+    values = number_values(whole if pa.types.is_integer(keys.type) else whole.view(f"int{keys.type.bit_width}"))
+    rows = np.flatnonzero(valid_rows(whole)) if whole.null_count else None
+    order = np.argsort(values if rows is None else values[rows], kind="stable")
+    order = order if rows is None else rows[order]
+    return order, values[order]
+
+
+def _twice(keys: pa.ChunkedArray, key: pa.Scalar, where: str) -> DataError:
+    first = pc.index(keys, key).as_py()
+    second = first + 1 + pc.index(keys[first + 1 :], key).as_py()
+    return DataError(
+        f"rows {first:,} and {second:,} have the same key, {_said(key)!r}",
+        where=where,
+        remedy="name a column that tells rows apart: --key COLUMN",
+    )
+
+
+def _said(key: pa.Scalar) -> int | str:
+    if pa.types.is_temporal(key.type) or pa.types.is_decimal(key.type):
+        return str(key.cast(pa.string()).as_py())
+    value = key.as_py()
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
+def _rises(array: pa.Array) -> bool:
+    return bool(pc.all(pc.less(array[:-1], array[1:])).as_py() in {True, None})
+
+
+def _batches(files: Sequence[InputFile], name: str, limit: int | None, memory_limit: int) -> Iterator[pa.Array]:
+    left = limit
+    for file in files:
+        with reading(file.path), file.opened() as opened:
+            parquet, descriptor = opened.parquet, opened.descriptor
+            for group in range(parquet.num_row_groups):
+                if left is not None and left <= 0:
+                    return
+                opened.need(group, [name])
+                allowance = Allowance(file, descriptor, group, file.schema, [name], memory_limit)
+                for batch in allowance.batches(parquet, ROWS_READ, [name]):
+                    array = plain_array(column_array(file.conform(batch, [name]), name))[:left]
+                    if len(array):
+                        yield array
+                    if left is not None:
+                        left -= len(array)

@@ -1,0 +1,177 @@
+"""What is counted of pairs of rows: losses and their differences, flips, divergence, and the rows that moved most.
+
+Arrays in, sums out, whichever way the rows were paired; knows jobs and matrices, not files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.columns.job import Job
+from batchmax.columns.labels import IGNORED_INDEX
+from batchmax.evaluation.comparison.paired_tests import Differences
+from batchmax.evaluation.comparison.row_pairing import Side
+from batchmax.evaluation.top_rows import Largest
+from batchmax.functional.losses import dense_losses, softmax_rows
+from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS
+
+Array = NDArray[Any]
+
+MOVED = pa.schema(
+    {
+        "number_a": pa.int64(),
+        "number_b": pa.int64(),
+        "label": pa.int64(),
+        "pred_a": pa.int32(),
+        "pred_b": pa.int32(),
+        "loss_a": pa.float64(),
+        "loss_b": pa.float64(),
+        "kl": pa.float64(),
+    }
+)
+"""What is kept of a row that moved; numbers count over all files of an input."""
+
+MOVED_TOKENS = pa.schema([*list(MOVED)[:2], pa.field("token", pa.int64()), *list(MOVED)[2:]])
+"""What is kept of a token that moved: its place in both rows too."""
+
+
+class Changes:
+    """Counts over pairs.
+
+    Parameters
+    ----------
+    a, b
+        How the two inputs are read. Where one has no labels, its rows are judged by those of the other.
+    worst
+        How many of the rows that moved most to keep.
+
+    Attributes
+    ----------
+    pairs, bad, judged
+        How many pairs of rows or tokens were looked at; of these, how many were bad on either side, and how many have a
+        loss on both.
+    agreed
+        How many pairs have one prediction.
+    hits, losses
+        Of a and b: how many predictions are the label, and the sums of losses as ``kernels.sum_counted`` has them.
+    right_to_wrong, wrong_to_right
+        Predictions that were the label in a alone, and in b alone.
+    differences
+        Of the losses of b and a, where both are finite.
+    divergence
+        Sums of KL(a || b).
+    other_labels, first_other
+        Pairs whose labels are not the same, and the numbers of the first one's rows, and its place in them if it is one
+        of tokens.
+    """
+
+    def __init__(self, a: Job, b: Job, worst: int) -> None:
+        labels = [job.label for job in (a, b) if job.label is not None]
+        self.pairs = self.bad = self.judged = self.agreed = self.right_to_wrong = self.wrong_to_right = 0
+        self.other_labels = 0
+        self.first_other: tuple[int, int, int | None] | None = None
+        self.hits = [0, 0]
+        self.losses = (np.zeros(3), np.zeros(3))
+        self.differences = Differences()
+        self.divergence = np.zeros(3)
+        self.has_labels = bool(labels)
+        self.of_tokens = a.nesting is not None
+        self.has_classes = bool(labels) and labels[0].kind != "distribution"
+        self._betas = a.options.beta, b.options.beta
+        self._both_labelled = len(labels) == 2
+        self._schema = MOVED if a.nesting is None else MOVED_TOKENS
+        self._largest = Largest(worst, self._schema, a.options.memory_limit // 4) if worst else None
+
+    @property
+    def moved(self) -> pa.Table:
+        """The rows that moved, the farthest first: by the change of their loss, without labels by divergence."""
+        return self._schema.empty_table() if self._largest is None else self._largest.table
+
+    def add(self, a: Side, b: Side) -> None:
+        """Count some pairs."""
+        good = (a.status > LAST_BAD) & (b.status > LAST_BAD)
+        self.pairs += len(good)
+        self.bad += int(np.count_nonzero(~good))
+        kl = self._divergence(a, b)
+        kernels.sum_counted(kl, good, self.divergence)
+        self.agreed += int(np.count_nonzero((a.pred == b.pred) & good))
+        if not self.has_labels:
+            self._keep(a, b, np.where(good, kl, 0.0), None, None, kl)
+            return
+        judged = (a.status > LAST_WITHOUT_LOSS) & (b.status > LAST_WITHOUT_LOSS)
+        self.judged += int(np.count_nonzero(judged))
+        if self._both_labelled:
+            self._compare_labels(a, b, judged)
+        loss_a, hits_a = _judge(a, b, self._betas[0])
+        loss_b, hits_b = _judge(b, a, self._betas[1])
+        for loss, sums in zip((loss_a, loss_b), self.losses, strict=True):
+            kernels.sum_counted(loss, judged, sums)
+        finite = judged & np.isfinite(loss_a) & np.isfinite(loss_b)
+        self.differences.add(loss_a[finite], loss_b[finite])
+        if hits_a is not None and hits_b is not None:
+            self._count_hits(hits_a & judged, hits_b & judged)
+        with np.errstate(invalid="ignore"):
+            change = np.where(loss_a == loss_b, 0.0, np.abs(loss_b - loss_a))
+        self._keep(a, b, np.where(judged, change, 0.0), loss_a, loss_b, kl)
+
+    def _divergence(self, a: Side, b: Side) -> Array:
+        matrices = a.matrix, b.matrix
+        if matrices[0].dtype != matrices[1].dtype:
+            matrices = a.matrix.astype(np.float64, copy=False), b.matrix.astype(np.float64, copy=False)
+        kl = np.empty(len(a.status))
+        kernels.divergence_rows(*matrices, *self._betas, kl)
+        return kl
+
+    def _compare_labels(self, a: Side, b: Side, judged: Array) -> None:
+        if a.labels is not None:
+            differ = a.labels != b.labels
+        else:
+            assert a.targets is not None  # noqa: S101 - labels of one kind, which who calls has checked
+            assert b.targets is not None  # noqa: S101
+            differ = (a.targets.astype(np.float32) != b.targets.astype(np.float32)).any(axis=1)
+        differ &= judged
+        if not differ.any():
+            return
+        if self.first_other is None:
+            row = int(np.argmax(differ))
+            place = None if a.places is None else int(a.places[row])
+            self.first_other = int(a.numbers[row]), int(b.numbers[row]), place
+        self.other_labels += int(np.count_nonzero(differ))
+
+    def _count_hits(self, a: Array, b: Array) -> None:
+        self.hits[0] += int(np.count_nonzero(a))
+        self.hits[1] += int(np.count_nonzero(b))
+        self.right_to_wrong += int(np.count_nonzero(a & ~b))
+        self.wrong_to_right += int(np.count_nonzero(b & ~a))
+
+    def _keep(self, a: Side, b: Side, moved: Array, loss_a: Array | None, loss_b: Array | None, kl: Array) -> None:
+        if self._largest is None:
+            return
+        labels = b.labels if a.labels is None else a.labels
+
+        def columns(rows: Array) -> list[pa.Array]:
+            places = () if a.places is None else (a.places,)
+            arrays = (a.numbers, b.numbers, *places, labels, a.pred, b.pred, loss_a, loss_b, kl)
+            return [
+                pa.nulls(len(rows), field.type) if array is None else pa.array(array[rows], field.type)
+                for array, field in zip(arrays, self._schema, strict=True)
+            ]
+
+        self._largest.add(np.where(moved > 0.0, moved, np.nan), columns)
+
+
+def _judge(side: Side, other: Side, beta: float) -> tuple[Array, Array | None]:
+    """Return losses and hits of one side: by its own labels, or by the other's where it has none."""
+    if side.nll is not None:
+        return side.nll, side.hits
+    # Rows without a label of their own are left out by their status, not by an index that means so.
+    rows = softmax_rows(side.matrix, beta, labels=other.labels, ignore_index=IGNORED_INDEX)
+    if other.targets is None:
+        return rows.nll, rows.hits
+    targets = other.targets.astype(side.matrix.dtype, copy=False)
+    return dense_losses(side.matrix, rows, beta, targets, None, 0.0), None

@@ -1,0 +1,249 @@
+"""What a comparison found: figures of two inputs and of what changed between them, for programs and for conditions.
+
+Knows what was counted, not how rows were read or paired.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import shlex
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from batchmax.errors import GateError
+from batchmax.evaluation.comparison.pair_metrics import Changes
+from batchmax.evaluation.comparison.paired_tests import mcnemar
+from batchmax.evaluation.comparison.row_pairing import SequencePairs
+from batchmax.options.gates import NO_LABELS, Figure, Gate, figure
+
+OF_TOKENS = ("tokens_only_a", "tokens_only_b")
+"""Figures that there are only where rows are sequences."""
+
+INTERVAL = "95 %, normal approximation, paired"
+"""What ``mean_loss_change_low`` and ``…_high`` are."""
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """What changed from a to b. A value that does not exist or is not finite is None.
+
+    Attributes
+    ----------
+    files_a, files_b, key
+        What was compared, and the column that paired the rows; None where their place did.
+    unified_a, unified_b
+        The columns that are not the same in all files, as in the summary of ``score``.
+    n_rows, only_a, only_b, bad_rows
+        Pairs that were looked at, rows without a partner, and pairs of which either row is bad: these are left out. Of
+        sequences, tokens that are not bad count even if another token of their row is.
+    n_compared, n_judged
+        Pairs of rows, or of the tokens of sequences, of which neither is bad, and which have a loss on both sides.
+        Agreement and divergence are of the first, losses and accuracy of the second.
+    tokens_only_a, tokens_only_b
+        Where rows are sequences, and None otherwise: tokens that one sequence of a pair has more than the other.
+    mean_loss_a, mean_loss_b, mean_loss_change
+        Plain cross-entropy in nats; the change is b's less a's.
+    mean_loss_change_low, mean_loss_change_high, interval
+        The bounds of its 95 % confidence interval, and how they were found.
+    infinite_losses_a, infinite_losses_b
+        Losses of +inf; where there is one, there is no mean.
+    accuracy_a, accuracy_b, right_to_wrong, wrong_to_right, mcnemar_p, mcnemar_method
+        How many predictions are the label, which changed, and the p-value that both changes are equally likely.
+    agreement
+        The share of pairs with one prediction.
+    mean_kl, infinite_kl
+        Mean of KL(a || b) in nats over the pairs where it is finite, and how many are infinite: b masks a class there
+        that a does not. A condition on the mean holds if one is infinite.
+    moved_by, moved
+        The rows that moved most, the farthest first, and by what: ``loss``, the size of its change, or ``kl`` where
+        there are no labels. Rows are numbered in their files. A number that is infinite is so here, and null in JSON.
+    """
+
+    files_a: list[str] = field(default_factory=list)
+    files_b: list[str] = field(default_factory=list)
+    unified_a: list[dict[str, Any]] = field(default_factory=list)
+    unified_b: list[dict[str, Any]] = field(default_factory=list)
+    key: str | None = None
+    n_rows: int = 0
+    only_a: int = 0
+    only_b: int = 0
+    bad_rows: int = 0
+    n_compared: int = 0
+    n_judged: int = 0
+    tokens_only_a: int | None = None
+    tokens_only_b: int | None = None
+    n_classes: int = 0
+    mean_loss_a: float | None = None
+    mean_loss_b: float | None = None
+    mean_loss_change: float | None = None
+    mean_loss_change_low: float | None = None
+    mean_loss_change_high: float | None = None
+    interval: str = INTERVAL
+    infinite_losses_a: int | None = None
+    infinite_losses_b: int | None = None
+    accuracy_a: float | None = None
+    accuracy_b: float | None = None
+    right_to_wrong: int | None = None
+    wrong_to_right: int | None = None
+    mcnemar_p: float | None = None
+    mcnemar_method: str | None = None
+    agreement: float | None = None
+    mean_kl: float | None = None
+    infinite_kl: int = 0
+    moved_by: Literal["loss", "kl"] = "loss"
+    moved: list[dict[str, Any]] = field(default_factory=list)
+    bytes_read: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    version: str = ""
+
+    def count(self, changes: Changes) -> None:
+        """Take over what was counted."""
+        self.n_rows, self.bad_rows, self.n_judged = changes.pairs, changes.bad, changes.judged
+        compared = self.n_compared = changes.pairs - changes.bad
+        self.infinite_kl = int(changes.divergence[2])
+        if compared:
+            self.agreement = changes.agreed / compared
+        if compared > self.infinite_kl:
+            total = float(changes.divergence[0] + changes.divergence[1])
+            self.mean_kl = _finite(total / (compared - self.infinite_kl))
+        self.moved_by = "loss" if changes.has_labels else "kl"
+        if changes.has_labels:
+            self._count_losses(changes)
+        if changes.has_classes and changes.judged:
+            self.accuracy_a, self.accuracy_b = (hits / changes.judged for hits in changes.hits)
+            self.right_to_wrong, self.wrong_to_right = changes.right_to_wrong, changes.wrong_to_right
+            self.mcnemar_p, self.mcnemar_method = mcnemar(changes.right_to_wrong, changes.wrong_to_right)
+        if self.infinite_kl:
+            self.warnings.append(
+                f"{self.infinite_kl:,} of {compared:,} pairs have an infinite KL divergence: b masks a class that "
+                "a does not: the mean KL is that of the others"
+            )
+
+    def count_sequences(self, pairs: SequencePairs) -> None:
+        """Take over what was counted of sequences, where the pairs were those of tokens."""
+        self.n_rows, self.bad_rows = len(pairs.is_bad), int(np.count_nonzero(pairs.is_bad))
+        more = np.where(pairs.is_uneven, pairs.lengths[0] - pairs.lengths[1], 0)
+        self.tokens_only_a, self.tokens_only_b = int(more[more > 0].sum()), int(-more[more < 0].sum())
+
+    def _count_losses(self, changes: Changes) -> None:
+        self.infinite_losses_a, self.infinite_losses_b = (int(sums[2]) for sums in changes.losses)
+        means = [
+            float(sums[0] + sums[1]) / changes.judged if changes.judged and not sums[2] else None
+            for sums in changes.losses
+        ]
+        self.mean_loss_a, self.mean_loss_b = means
+        if None not in means:
+            found = changes.differences.interval()
+            self.mean_loss_change, self.mean_loss_change_low, self.mean_loss_change_high = (
+                found.mean,
+                found.low,
+                found.high,
+            )
+        for name, infinite in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b)):
+            if infinite:
+                unit = "tokens" if changes.of_tokens else "rows"
+                self.warnings.append(f"{infinite:,} {unit} have an infinite loss in {name}, so there is no mean")
+
+    def judge(self, gate: Gate) -> None:
+        """Raise if a condition is true.
+
+        Raises
+        ------
+        GateError
+            Naming the figures in it.
+        UsageError
+            It names a figure of sequences, and the rows are not sequences.
+        """
+        for name in gate.names:
+            if name in OF_TOKENS and self.tokens_only_a is None:
+                what = f"{name} is a figure of sequences, and the rows are not sequences"
+                raise gate.unknown(name, what, "leave it out")
+        if reason := gate.failure(self.figures()):
+            words = [(self.files_a or ["A"])[0], (self.files_b or ["B"])[0]]
+            words += [] if self.key is None else ["--key", self.key]
+            raise GateError(
+                reason,
+                where=(self.files_b or ["the stream"])[0],
+                remedy=f"look: batchmax compare {shlex.join(words)} --worst 20",
+            )
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the figures that a condition may name."""
+        no_pairs = "" if self.n_rows else "there are no pairs of rows"
+        compared = self.n_compared
+        all_bad = f"all {self.n_rows:,} pairs have a bad row"
+        if self.tokens_only_a is not None:
+            all_bad = "all pairs of tokens have a bad one" if self.bad_rows else "there are no pairs of tokens"
+        not_compared = no_pairs or ("" if compared else all_bad)
+        no_loss = "" if self.n_judged else not_compared or "no pair has a loss on both sides"
+        if self.infinite_losses_a is None:
+            no_loss = NO_LABELS
+        no_classes = "labels are distributions, which have no class" if self.accuracy_a is None else ""
+        infinite = [
+            f"{side} has {count:,} infinite losses" if count else ""
+            for side, count in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b))
+        ]
+        one_pair = "an interval needs two pairs" if self.n_judged < 2 else ""
+        no_kl = f"{self.infinite_kl:,} of {compared:,} pairs have an infinite divergence" if self.infinite_kl else ""
+        losses = {f"mean_loss_{side}": (no_loss, infinite[place]) for place, side in enumerate("ab")}
+        reasons: dict[str, tuple[str, ...]] = {
+            **dict.fromkeys(("only_a", "only_b"), ("",)),
+            **dict.fromkeys(OF_TOKENS, (no_pairs,)),
+            "bad_rows": (no_pairs,),
+            **losses,
+            "mean_loss_change": (no_loss, *infinite),
+            **dict.fromkeys(("mean_loss_change_low", "mean_loss_change_high"), (no_loss, *infinite, one_pair)),
+            **dict.fromkeys(("infinite_losses_a", "infinite_losses_b"), (no_loss,)),
+            **dict.fromkeys(
+                ("accuracy_a", "accuracy_b", "right_to_wrong", "wrong_to_right", "mcnemar_p"), (no_loss, no_classes)
+            ),
+            "agreement": (not_compared,),
+            "mean_kl": (not_compared, no_kl),
+            "infinite_kl": (not_compared,),
+            "bytes_read": ("" if self.files_a and self.files_b else "the size of a stream is not known",),
+        }
+        for side in "ab":
+            if not self.n_rows + getattr(self, f"only_{side}"):
+                reasons[f"only_{side}"] = (f"{side} has no rows",)
+        return {name: figure(getattr(self, name), *reasons.get(name, ())) for name in COMPARISON_NAMES}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the comparison under the names that it has in JSON."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values["moved"] = [{name: _finite(value) for name, value in row.items()} for row in self.moved]
+        return values
+
+    def to_json(self) -> str:
+        """Return the comparison as one line of JSON."""
+        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+            for name, value in self.as_dict().items()
+        )
+        return f"<table>{rows}</table>"
+
+
+COMPARISON_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})
+"""What a condition may name: the numbers."""
+
+
+def gate_of(condition: str) -> Gate:
+    """Return a condition over the numbers of a comparison.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    return Gate(condition, COMPARISON_NAMES)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

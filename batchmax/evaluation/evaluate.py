@@ -1,0 +1,383 @@
+"""Whether a model is any good: one pass over logits, or over what ``score`` wrote, and figures for people and gates."""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax import __version__
+from batchmax.columns.arrow import column_array, column_types
+from batchmax.columns.job import check_token_figures
+from batchmax.errors import GateError, UsageError
+from batchmax.evaluation.groups import Groups
+from batchmax.evaluation.judged_rows import Judging
+from batchmax.evaluation.metric_table import SCHEMA, metric_rows
+from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, Counts, Judged
+from batchmax.evaluation.row_stream import Seen, rows_of
+from batchmax.jobs.pipeline import Progress, tell_of
+from batchmax.options.gates import NO_ROWS, Figure, Gate, figure, infinite_losses, without_loss
+from batchmax.options.parsing import names_of
+from batchmax.options.score_options import IfExists, ScoreOptions, resolve_options
+from batchmax.scoring.sequence_totals import SequenceTally, text_bytes
+from batchmax.scoring.summary import OF_TOKENS, Tally, named_counts, without_text
+from batchmax.sinks.table_file import table_output, table_sink
+from batchmax.sources.token_chunks import TokenChunk
+
+MOST_BINS = 1000
+MOST_LISTED = 10_000
+"""Groups that an answer lists."""
+
+
+@dataclass(kw_only=True)
+class Evaluation:
+    """What an evaluation found. A value that does not exist or is not finite is None.
+
+    Attributes
+    ----------
+    n_rows
+        All rows, those without a label or an answer too; every other figure is over those that have both, and
+        weighted where there are weights, as scikit-learn does with ``sample_weight``: then supports, the confusion
+        matrix and the rows of bins are sums of weights. Statuses, histograms and the rows of slices are counts.
+    n_tokens, bits_per_token, bits_per_byte, token_status_counts
+        Where rows are sequences, and None otherwise: the tokens that have a loss, the losses in bits, and how many
+        tokens have each status. Then every figure is over tokens, but ``n_rows``, ``bad_rows``, ``bad_rate`` and
+        ``status_counts``, as in a :class:`batchmax.scoring.summary.ScoreSummary`. ``bits_per_byte`` needs ``bytes``.
+    mean_loss, log_likelihood, perplexity
+        Of the cross-entropy in nats: its mean, minus its sum, and exp of the mean.
+    top_k_accuracy
+        By k: the share of rows whose label is among the k largest logits, ties to the lower index.
+    brier
+        The mean of the sum over classes of (p - y)**2, not halved.
+    ece, mce, rmsce
+        The expected, the largest, and the root mean squared distance of confidence and accuracy over bins of equal
+        width; a confidence of 1 is in the last bin.
+    bins
+        Those: borders, weight, mean confidence, accuracy.
+    per_class
+        Support, how often predicted, precision, recall, F1 and mean loss, in the order of the logits. Without a row
+        of a class there is no recall, and without one predicted no precision: None, where scikit-learn has
+        ``zero_division``.
+    confusion
+        Rows by label and predicted class; None for more than a thousand classes.
+    slices
+        By column: the figures of the rows of each value, the largest group first; none where there are more than ten
+        thousand, which only ``out`` takes. Of sequences, ``n_tokens`` is over how many tokens they are.
+    losses, confidences
+        Histograms: of the loss by tenths of a nat, the last for all above; of the confidence of right and wrong rows.
+
+    Labels that are distributions have a loss and a Brier score. What is about one class is None or empty.
+    """
+
+    n_rows: int = 0
+    n_classes: int | None = None
+    classes: list[str] | None = None
+    mean_loss: float | None = None
+    log_likelihood: float | None = None
+    accuracy: float | None = None
+    top_k_accuracy: dict[str, float | None] = field(default_factory=dict)
+    perplexity: float | None = None
+    brier: float | None = None
+    ece: float | None = None
+    mce: float | None = None
+    rmsce: float | None = None
+    bins: list[dict[str, Any]] = field(default_factory=list)
+    per_class: list[dict[str, Any]] = field(default_factory=list)
+    confusion: list[list[float]] | None = None
+    slices: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    confidences: dict[str, list[float]] = field(default_factory=dict)
+    bad_rows: int = 0
+    bad_rate: float | None = None
+    infinite_losses: int = 0
+    status_counts: dict[str, int] = field(default_factory=dict)
+    n_tokens: int | None = None
+    bits_per_token: float | None = None
+    bits_per_byte: float | None = None
+    token_status_counts: dict[str, int] | None = None
+    files: list[str] = field(default_factory=list)
+    unified: list[dict[str, Any]] = field(default_factory=list)
+    bytes_read: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    version: str = __version__
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything under the names that it has in JSON."""
+        values = dict(vars(self))
+        return values if self.token_status_counts is not None else {k: values[k] for k in values if k not in OF_TOKENS}
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the figures that a condition may name; ``top_k_accuracy`` is that of the largest k."""
+        no_rows = "" if self.n_rows else NO_ROWS
+        tokens = self.token_status_counts
+        of, counts = ("row", self.status_counts) if tokens is None else ("token", tokens)
+        no_loss = without_loss(counts, of)
+        # Every labelled row has a Brier score, so that none is left only where no row counts.
+        no_weight = "the weights of the rows sum to 0, or are too large" if self.brier is None else ""
+        infinite = infinite_losses(self.infinite_losses, of)
+        no_tokens = "the rows are not sequences" if tokens is None else ""
+        no_bytes = without_text(self.status_counts) if self.bits_per_byte is None else ""
+        no_classes = "" if self.per_class else "labels are distributions, which have no class"
+        too_large = "exp of the mean loss is too large" if self.perplexity is None else ""
+        largest = max(self.top_k_accuracy, key=int, default=None)
+        no_top_k = "no top-k accuracy is computed" if largest is None else ""
+        return {
+            "n_rows": figure(self.n_rows),
+            "n_classes": figure(self.n_classes),
+            "mean_loss": figure(self.mean_loss, no_loss, no_weight, infinite),
+            "log_likelihood": figure(self.log_likelihood, no_loss, no_weight, infinite),
+            "accuracy": figure(self.accuracy, no_loss, no_weight, no_classes),
+            "perplexity": figure(self.perplexity, no_loss, no_weight, infinite, too_large),
+            "bad_rows": figure(self.bad_rows, no_rows),
+            "bad_rate": figure(self.bad_rate, no_rows),
+            "infinite_losses": figure(self.infinite_losses, no_loss, no_weight),
+            "n_tokens": figure(self.n_tokens, no_tokens),
+            "bits_per_token": figure(self.bits_per_token, no_tokens, no_loss, infinite),
+            "bits_per_byte": figure(self.bits_per_byte, no_tokens, no_loss, infinite, no_bytes),
+            "brier": figure(self.brier, no_loss, no_weight),
+            "ece": figure(self.ece, no_loss, no_weight, no_classes),
+            "mce": figure(self.mce, no_loss, no_weight, no_classes),
+            "rmsce": figure(self.rmsce, no_loss, no_weight, no_classes),
+            "top_k_accuracy": figure(self.top_k_accuracy.get(largest or ""), no_loss, no_weight, no_classes, no_top_k),
+            "bytes_read": figure(self.bytes_read, "" if self.files else "the size of a stream is not known"),
+            "seconds": figure(self.seconds),
+        }
+
+    def to_json(self) -> str:
+        """Return everything as one line of JSON."""
+        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
+
+    def _repr_html_(self) -> str:
+        shown = ("n_rows", "n_classes", "mean_loss", "accuracy", "perplexity", "brier", "ece", "bad_rows")
+        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(str(getattr(self, name)))}</td></tr>" for name in shown)
+        return f"<table>{cells}</table>"
+
+
+EVALUATION_GATES = tuple(Evaluation().figures())
+"""What a condition may name."""
+
+
+def evaluate(
+    src: Any,
+    options: ScoreOptions | None = None,
+    *,
+    out: str | None = None,
+    if_exists: IfExists | None = None,
+    bins: int = 15,
+    top_k: int | Iterable[int] | None = None,
+    sample_weight: str | None = None,
+    by: str | Iterable[str] = (),
+    fail_if: str | None = None,
+    progress: Progress | None = None,
+    **given: Any,
+) -> Evaluation:
+    """Judge logits, or what ``score`` wrote, against their labels, in one pass and bounded memory.
+
+    Parameters
+    ----------
+    src
+        Paths of files and folders and globs, one or several; or anything with ``__arrow_c_stream__``.
+    options, given
+        How rows are read: as for :func:`batchmax.score`.
+    out
+        A file for the figures as a table, if any; see :mod:`batchmax.evaluation.metric_table`.
+    if_exists
+        What to do where something is there: ``error`` or ``overwrite``.
+    bins
+        The bins of confidence, 1 to 1000, of the calibration errors.
+    top_k
+        The k of ``top_k_accuracy``, one or several; 5 where there are more than 5 classes.
+    sample_weight
+        A column of weights, one a row.
+    by
+        Columns whose values cut the rows into groups.
+    fail_if
+        A condition under which it fails, of the names in :data:`EVALUATION_GATES`.
+    progress
+        Who is told how far it is.
+
+    Raises
+    ------
+    UsageError
+        An option or a column that cannot be, no label, or class weights and smoothing: figures are the plain ones.
+    DataError
+        An input that cannot be read; a bad row under the policy ``error``; a weight that is none; more groups than
+        there is memory for.
+    OutputError
+        The table cannot be written.
+    GateError
+        The condition is true; then nothing is written.
+    """
+    options = resolve_options(options, given)
+    gate = None if fail_if is None else Gate(fail_if, EVALUATION_GATES)
+    job = _Evaluating(src, options, bins, top_k, sample_weight, by, progress or Progress())
+    if out is None:
+        return job.run(gate)
+    output = table_output(out, if_exists or "error", job.inputs, options.storage_options)
+    with table_sink(output, job.schema) as sink:
+        found = job.run(gate, sink.write)
+        sink.write(job.table(found))
+        sink.publish()
+    return found
+
+
+class _Evaluating:
+    def __init__(
+        self,
+        src: Any,
+        options: ScoreOptions,
+        bins: int,
+        top_k: int | Iterable[int] | None,
+        sample_weight: str | None,
+        by: str | Iterable[str],
+        progress: Progress,
+    ) -> None:
+        self._started = time.monotonic()
+        self._progress = progress
+        if not isinstance(bins, int) or not 1 <= bins <= MOST_BINS:
+            raise UsageError(f"{bins} bins", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+        columns = list(dict.fromkeys(names_of("by", by)))
+        self._judging = Judging(src, options, columns, sample_weight)
+        self._source = self._judging.source
+        job = self._source.job
+        self._counts = Counts(job.n_classes, _top_k(top_k, job.n_classes), bins)
+        types = column_types(self._source.schema)
+        memory = options.memory_limit // max(1, len(columns))
+        nested, text = job.nesting is not None, options.bytes is not None
+        self._groups = [Groups(name, types[name], bins, memory, nested=nested, has_text=text) for name in columns]
+        self._tally = Tally()
+        self._doubts: list[str] = []
+        self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
+        self._writes = False
+
+    @property
+    def inputs(self) -> list[str]:
+        """The files that are read."""
+        return [file.path for file in self._source.files]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the table of figures."""
+        return self._groups[0].schema if len(self._groups) == 1 else SCHEMA
+
+    def table(self, found: Evaluation) -> pa.RecordBatch:
+        """Return the figures as a table, without the groups that were written already."""
+        if len(self._groups) == 1:
+            return self._groups[0].table()
+        return metric_rows(found.as_dict() | {"slices": {group.name: group.figures() for group in self._groups}})
+
+    def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
+        """Look at every row; ``write`` takes groups that are too many to hold."""
+        if gate is not None and "top_k_accuracy" in gate.names and not self._counts.top_k:
+            what = f"no top-k accuracy is computed for {self._counts.n_classes} classes"
+            raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
+        if gate is not None:
+            check_token_figures(gate, self._source.job.options, self._source.job.nesting, OF_TOKENS)
+        self._writes = write is not None
+        tell_of(self._source, self._progress)
+        if len(self._groups) == 1:
+            self._groups[0].give = write
+        # Counting takes one core, and the next rows' arithmetic all of them.
+        with ThreadPoolExecutor(1, "count") as counter:
+            counting: Future[None] | None = None
+            for seen in rows_of(self._source, self._progress, self._doubts):
+                some = self._judging.judge(seen)
+                if counting is not None:
+                    counting.result()
+                counting = counter.submit(self._count, seen, some)
+            if counting is not None:
+                counting.result()
+        found = self._found()
+        if gate is not None and (reason := gate.failure(found.figures())):
+            raise GateError(reason, where=", ".join(found.files))
+        return found
+
+    def _count(self, seen: Seen, some: Judged) -> None:
+        chunk, status = seen.chunk, seen.scores.status
+        self._counts.add(some)
+        if isinstance(chunk, TokenChunk):
+            self._count_sequences(chunk, status, some)
+            return
+        self._tally.add(status)
+        for group in self._groups:
+            group.add(chunk.values(group.name), some)
+
+    def _count_sequences(self, chunk: TokenChunk, status: NDArray[np.uint8], some: Judged) -> None:
+        nll, tokens, name = some.rows.nll, chunk.tokens, self._source.job.options.bytes
+        self._tally.add(status, nll, nll)
+        ended = self._sequences.add(tokens, status, (nll,)).first(tokens.n_ended)
+        self._tally.add_sequences(ended.status)
+        n_bytes = np.zeros(len(ended.status), np.int64)
+        if name is not None:
+            n_bytes = text_bytes(chunk, name, ended)
+            self._tally.add_text(n_bytes, ended.sums[0], ended.is_scored)
+        for group in self._groups:
+            group.add_sequences(column_array(tokens.rows, group.name), some, tokens.lengths, ended, n_bytes)
+
+    def _found(self) -> Evaluation:
+        source, job, tally = self._source, self._source.job, self._tally
+        found = Evaluation(
+            n_rows=tally.rows,
+            n_classes=job.n_classes,
+            classes=None if job.classes is None else list(job.classes),
+            bad_rows=tally.bad_rows,
+            bad_rate=tally.bad_rows / tally.rows if tally.rows else None,
+            infinite_losses=self._counts.infinite_losses,
+            status_counts=named_counts(tally.row_statuses),
+            files=[file.path for file in source.files],
+            bytes_read=source.size or 0,
+            seconds=round(time.monotonic() - self._started, 3),
+            unified=list(source.unified),
+            notes=list(job.notes),
+        )
+        if job.nesting is not None:
+            found.n_tokens, found.token_status_counts = tally.judged, named_counts(tally.statuses)
+            found.bits_per_token, found.bits_per_byte = tally.bits()
+        counts = self._counts
+        for name, value in counts.figures().items():
+            setattr(found, name, value)
+        edges = [tenth / 10 for tenth in range(LOSS_BINS)]
+        found.losses = {"edges": edges, "counts": counts.losses.tolist()}
+        if self._judging.is_dense:
+            found.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
+        else:
+            found.bins, found.per_class = counts.reliability(), counts.per_class(job.classes)
+            found.confusion = counts.confusion_matrix()
+            wrong, right = counts.confidences.tolist()
+            widths = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
+            found.confidences = {"edges": widths, "right": right, "wrong": wrong}
+        for group in self._groups:
+            listed = not group.given and len(group) <= MOST_LISTED
+            found.slices[group.name] = group.figures() if listed else []
+            if not listed:
+                where = "they are in the table" if self._writes else "for a table of them: -o groups.parquet"
+                found.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
+        if found.infinite_losses:
+            rows = f"{found.infinite_losses:,} {'rows' if job.nesting is None else 'tokens'} have an infinite loss"
+            found.warnings.append(f"{rows}: their label's logit is -inf; so there is no mean loss")
+        found.warnings[:0] = self._doubts
+        for warning in found.warnings:
+            self._progress.warn(warning)
+        found.warnings[:0] = source.warnings
+        return found
+
+
+def _top_k(given: int | Iterable[int] | None, n_classes: int) -> tuple[int, ...]:
+    if given is None:
+        return (5,) if n_classes > 5 else ()
+    asked = sorted({given} if isinstance(given, int) else set(given))
+    if any(k < 1 or k > n_classes for k in asked):
+        raise UsageError(
+            f"{asked} of {n_classes} classes", where="--top-k", remedy=f"give numbers from 1 to {n_classes}"
+        )
+    return tuple(asked)

@@ -1,0 +1,321 @@
+"""Rows by the values of a column: as many groups as there is memory for, or any number whose rows come together.
+
+A group whose rows are over can be given away; that no row of it comes again is known from the order of the values, or
+by remembering a hash of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.columns.arrow import plain_array, plain_type
+from batchmax.errors import DataError, UsageError
+from batchmax.evaluation.metrics import Judged, calibration_errors, finite, group_figures
+from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS
+from batchmax.scoring.sequence_totals import SequenceTotals
+
+Array = NDArray[Any]
+
+VALUE_BYTES = 300
+"""What a group takes in memory besides its sums: its value as a Python object, its number, and its row of a table."""
+HASH_BYTES = 16
+PIECE = 2**16
+"""Rows, or groups, that are worked on at once."""
+SHARE = 3
+"""The part of the memory that groups may take is one in so many; as much again may go to hashes."""
+NAN = float("nan")
+
+FIGURE_FIELDS = (
+    pa.field("mean_loss", pa.float64()),
+    pa.field("perplexity", pa.float64()),
+    pa.field("accuracy", pa.float64()),
+    pa.field("brier", pa.float64()),
+    pa.field("ece", pa.float64()),
+)
+"""The figures of a group, in the order that tables have them."""
+N_ROWS, N_TOKENS = pa.field("n_rows", pa.int64()), pa.field("n_tokens", pa.int64())
+BITS_PER_BYTE = pa.field("bits_per_byte", pa.float64())
+"""What is counted of a group; the last two of sequences alone."""
+
+SEQUENCES, TOKENS, BYTES, TEXT_NLL, OF_SEQUENCES = 0, 1, 2, 3, 4
+"""Places in the sums of a group of sequences: how many there are, how many tokens have a loss, and of the sequences
+that have a loss as a whole the bytes of text and the losses."""
+
+AS_INTEGERS = (
+    (pa.types.is_timestamp, pa.int64()),
+    (pa.types.is_duration, pa.int64()),
+    (pa.types.is_date64, pa.int64()),
+    (pa.types.is_time64, pa.int64()),
+)
+"""Types that are looked up by their numbers: as Python objects they may lose nanoseconds."""
+
+
+class Groups:
+    """The groups of one column.
+
+    Parameters
+    ----------
+    name, kind
+        The column, and its type.
+    n_bins
+        Of confidence, for the calibration error of each group.
+    memory
+        Bytes that the job may use.
+    nested
+        Whether rows are sequences. Then figures are of tokens, ``n_rows`` counts sequences, and ``n_tokens`` the tokens
+        with a loss, over which the figures are.
+    has_text
+        Whether the bytes of text of sequences are known, for ``bits_per_byte``.
+
+    Attributes
+    ----------
+    schema
+        Of the table of groups.
+    give
+        Takes rows of that table, when there are too many for memory; None if nobody does.
+    given
+        How many it took.
+
+    Raises
+    ------
+    UsageError
+        The column holds no plain values.
+    """
+
+    def __init__(
+        self, name: str, kind: pa.DataType, n_bins: int, memory: int, *, nested: bool = False, has_text: bool = False
+    ) -> None:
+        plain = plain_type(kind)
+        if pa.types.is_nested(plain) or pa.types.is_interval(plain):
+            raise UsageError(f"column {name!r} holds {kind}", where="--by", remedy="name one of plain values")
+        self.name = name
+        self._kind = _grouped_type(plain)
+        self._key_kind = next((key for is_kind, key in AS_INTEGERS if is_kind(plain)), self._kind)
+        self._fields = (
+            N_ROWS,
+            *((N_TOKENS,) if nested else ()),
+            *FIGURE_FIELDS,
+            *((BITS_PER_BYTE,) if has_text else ()),
+        )
+        self.schema = pa.schema([pa.field(name, self._kind), *self._fields])
+        self.given = 0
+        self.give: Callable[[pa.RecordBatch], None] | None = None
+        width = BINS + 3 * n_bins
+        n_counts = OF_SEQUENCES if nested else 0
+        self._most = max(1, memory // SHARE // (8 * (width + n_counts) + VALUE_BYTES))
+        self._most_hashes = memory // SHARE // HASH_BYTES
+        self._numbers: dict[Any, int] = {}
+        # Room for all: what is not used yet takes no memory, and growing would take it twice.
+        self._sums = np.zeros((self._most + PIECE, width))
+        self._counts = np.zeros((self._most + PIECE, n_counts))
+        self._hashes = np.zeros(0, np.int64)
+        self._largest: Any = None
+        self._ascending = True
+
+    def add(self, column: pa.Array, some: Judged) -> None:
+        """Count rows by this column's values."""
+        column = self._plain(column)
+        for start in range(0, len(column), PIECE):
+            codes = self._codes(column[start : start + PIECE])
+            self._add(codes, some, slice(start, start + PIECE))
+            self._limit(codes)
+
+    def add_sequences(
+        self, column: pa.Array, some: Judged, lengths: Array, ended: SequenceTotals, n_bytes: Array
+    ) -> None:
+        """Count sequences, and their tokens, by this column's values.
+
+        Parameters
+        ----------
+        column
+            One value for each sequence.
+        some
+            The tokens.
+        lengths
+            How many of them each sequence has.
+        ended, n_bytes
+            The totals of the first sequences, those that end with these tokens, and the bytes of their text.
+        """
+        column = self._plain(column)
+        first = 0
+        for start in range(0, len(column), PIECE):
+            codes = self._codes(column[start : start + PIECE])
+            here = lengths[start : start + PIECE]
+            self._add(np.repeat(codes, here), some, slice(first, first + int(here.sum())))
+            first += int(here.sum())
+            whole = slice(start, min(start + PIECE, len(ended.status)))
+            scored, codes_of_whole = ended.is_scored[whole], codes[: max(0, whole.stop - start)]
+            values = np.stack([
+                np.ones(len(scored)), ended.counts[whole], n_bytes[whole], np.where(scored, ended.sums[0, whole], 0.0)
+            ], axis=1)  # fmt: skip
+            np.add.at(self._counts, codes_of_whole, values)
+            self._limit(codes)
+
+    def _plain(self, column: pa.Array) -> pa.Array:
+        column = plain_array(column)
+        return column if column.type == self._kind else column.cast(self._kind)
+
+    def _codes(self, column: pa.Array) -> Array:
+        """Return the number of the group of each value."""
+        encoded = column.dictionary_encode(null_encoding="encode")
+        values = encoded.dictionary.cast(self._key_kind).to_pylist()
+        if pa.types.is_floating(self._kind):
+            values = [NAN if value != value else value for value in values]  # noqa: PLR0124 - only NaN is not itself
+        new = [value for value in values if value not in self._numbers]
+        if new:
+            self._meet(new)
+        numbers = np.array([self._numbers[value] for value in values], np.int64)
+        codes: Array = numbers[encoded.indices.to_numpy()]
+        return codes
+
+    def _add(self, codes: Array, some: Judged, piece: slice) -> None:
+        rows = (some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted)
+        kernels.tally_groups(*(array[piece] for array in rows), codes, self._sums)
+
+    def _limit(self, codes: Array) -> None:
+        """Give groups away if there are too many; the last of these rows may go on."""
+        if len(self._numbers) > self._most:
+            self._make_room(int(codes[-1]))
+
+    def table(self) -> pa.RecordBatch:
+        """Return the groups in memory as a table, in the order in which they came."""
+        return self._batch(list(self._numbers))
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Return the figures of each group in memory, as JSON has them, the largest first."""
+        values = list(self._numbers)
+        found = self._figures(values)
+        columns = [[_plain(value) for value in self._texts(values)]]
+        for field in self._fields:
+            numbers = found[field.name].tolist()
+            columns.append(numbers if pa.types.is_integer(field.type) else list(map(finite, numbers)))
+        names = ("value", *(field.name for field in self._fields))
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return sorted(rows, key=lambda row: -row["n_rows"])
+
+    def __len__(self) -> int:
+        """Return how many groups there were."""
+        return self.given + len(self._numbers)
+
+    def _meet(self, values: list[Any]) -> None:
+        if self.given:
+            self._check_new(values)
+        for value in values:
+            self._numbers[value] = len(self._numbers)
+
+    def _check_new(self, values: list[Any]) -> None:
+        """Refuse a value whose group was given away."""
+        if self._ascending and all(value is not None and value > self._largest for value in values):
+            return
+        hashes = _hashes(values)
+        places = np.searchsorted(self._hashes, hashes)
+        again = places < len(self._hashes)
+        again[again] = self._hashes[places[again]] == hashes[again]
+        if not again.any() and len(self._hashes) == self.given:
+            return
+        value = self._texts(values[int(np.argmax(again)) :][:1])[0]
+        raise DataError(
+            f"its value {value!r} comes again after {self.given:,} other groups, too many to hold",
+            where=f"column {self.name!r}",
+            remedy="sort the rows by it, or allow more: --memory-limit SIZE",
+        )
+
+    def _make_room(self, last: int) -> None:
+        """Give all groups away but the last row's, which may go on."""
+        kept = next(value for value, number in self._numbers.items() if number == last)
+        done = [value for value, number in self._numbers.items() if number != last]
+        if self.give is None:
+            raise DataError(
+                f"there are more than {self._most:,} groups",
+                where=f"column {self.name!r}",
+                remedy=f"write those of one column as they come: --by {self.name} -o groups.parquet; "
+                "or allow more: --memory-limit SIZE",
+            )
+        self._remember(done)
+        for start in range(0, len(done), PIECE):
+            self.give(self._batch(done[start : start + PIECE]))
+        self.given += len(done)
+        self._numbers = {kept: 0}
+        for array in (self._sums, self._counts):
+            sums = array[last].copy()
+            array[: len(done) + 1] = 0.0
+            array[0] = sums
+
+    def _remember(self, done: list[Any]) -> None:
+        in_order = [*([] if self._largest is None else [self._largest]), *done]
+        if self._ascending:
+            self._ascending = None not in done and all(a < b for a, b in pairwise(in_order))
+        self._largest = done[-1]
+        hashes = _hashes(done)
+        if len(self._hashes) + len(hashes) <= self._most_hashes:
+            self._hashes = np.sort(np.concatenate([self._hashes, hashes]))
+        elif not self._ascending:
+            raise DataError(
+                f"there are more than {self.given:,} groups, in no order",
+                where=f"column {self.name!r}",
+                remedy="sort the rows by it, or allow more: --memory-limit SIZE",
+            )
+
+    def _figures(self, values: list[Any]) -> dict[str, Array]:
+        numbers = np.array([self._numbers[value] for value in values], np.int64)
+        pieces = []
+        for start in range(0, max(1, len(numbers)), PIECE):
+            sums = self._sums[numbers[start : start + PIECE]]
+            bins = sums[:, BINS:].reshape(len(sums), -1, 3)
+            found = group_figures(sums[:, :FIGURES]) | calibration_errors(bins)
+            pieces.append(found | self._counted(numbers[start : start + PIECE]))
+        return {field.name: np.concatenate([piece[field.name] for piece in pieces]) for field in self._fields}
+
+    def _counted(self, numbers: Array) -> dict[str, Array]:
+        """Return what was counted of some groups."""
+        if N_TOKENS not in self._fields:
+            return {"n_rows": self._sums[numbers, ROWS].astype(np.int64)}
+        counts = self._counts[numbers]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bits = counts[:, TEXT_NLL] / math.log(2) / counts[:, BYTES]
+        rows, tokens = counts[:, SEQUENCES], counts[:, TOKENS]
+        return {"n_rows": rows.astype(np.int64), "n_tokens": tokens.astype(np.int64), "bits_per_byte": bits}
+
+    def _batch(self, values: list[Any]) -> pa.RecordBatch:
+        found = self._figures(values)
+        columns = [pa.array(values, self._key_kind).cast(self._kind)]
+        for field in self._fields:
+            numbers = found[field.name]
+            columns.append(pa.array(numbers, field.type, mask=~np.isfinite(numbers)))
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def _texts(self, values: list[Any]) -> list[Any]:
+        """Return values as people know them: times as text."""
+        if self._key_kind == self._kind or pa.types.is_duration(self._kind):
+            return values
+        texts: list[Any] = pa.array(values, self._key_kind).cast(self._kind).cast(pa.string()).to_pylist()
+        return texts
+
+
+def _grouped_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type whose values are grouped: Arrow doesn't look up views and small decimals."""
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    return pa.large_binary() if pa.types.is_binary_view(kind) else kind
+
+
+def _hashes(values: list[Any]) -> Array:
+    # Those of the text: -1 and -2 have the same hash.
+    return np.array([hash(repr(value)) for value in values], np.int64)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it."""
+    if isinstance(value, float):
+        return value if value - value == 0.0 else str(value)
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

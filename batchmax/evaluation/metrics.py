@@ -1,0 +1,202 @@
+"""Sums over rows, and the figures that follow from them: accuracy, calibration, classes, groups.
+
+Knows arrays, and neither files nor Arrow. A figure that does not exist is None, never NaN.
+
+See Also
+--------
+Naeini et al. 2015, "Obtaining well calibrated probabilities using Bayesian binning" (the expected calibration error);
+Guo et al. 2017, arXiv 1706.04599 (reliability diagrams); Brier 1950, for several classes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.functional.losses import Rows, perplexities
+from batchmax.kernels.metric_sums import (
+    BRIER,
+    CLASS_LOSS,
+    FIGURES,
+    HITS,
+    INFINITE,
+    LOSS,
+    PREDICTED,
+    RIGHT,
+    SUPPORT,
+    WEIGHT,
+)
+
+Array = NDArray[Any]
+
+MOST_CONFUSED = 1000
+"""Classes up to which who was taken for whom is counted."""
+LOSS_BINS = 101
+"""Tenths of a nat up to 10, and all above."""
+CONFIDENCE_BINS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What of some rows is counted: arrays of (n_rows,).
+
+    Attributes
+    ----------
+    rows
+        What the softmax kernel left.
+    pred, rank, brier
+        What the judging kernel left.
+    labels
+        int64. Of rows whose labels are distributions no label is read, as their rank is 0.
+    weights
+        float64; empty for 1 each.
+    counted
+        Whether a row has a label and a loss.
+    """
+
+    rows: Rows
+    labels: Array
+    pred: Array
+    rank: Array
+    brier: Array
+    weights: Array
+    counted: Array
+
+
+@dataclass(eq=False)
+class Counts:
+    """Sums over all rows.
+
+    Attributes
+    ----------
+    n_classes, top_k, n_bins
+        What is counted: of how many classes; the places that count as right; the bins of confidence.
+    """
+
+    n_classes: int
+    top_k: tuple[int, ...]
+    n_bins: int
+    judged: int = 0
+    sums: Array = field(init=False)
+    tops: Array = field(init=False)
+    classes: Array = field(init=False)
+    confusion: Array = field(init=False)
+    bins: Array = field(init=False)
+    losses: Array = field(init=False)
+    confidences: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing."""
+        k = self.n_classes
+        self.sums, self.tops, self.classes = np.zeros((FIGURES, 2)), np.zeros(len(self.top_k)), np.zeros((k, 4))
+        self.confusion = np.zeros((k, k) if k <= MOST_CONFUSED else (0, 0))
+        self.bins = np.zeros((self.n_bins, 3))
+        self.losses = np.zeros(LOSS_BINS, np.int64)
+        self.confidences = np.zeros((2, CONFIDENCE_BINS), np.int64)
+
+    @property
+    def infinite_losses(self) -> int:
+        """How many rows had a loss of +inf."""
+        return int(self.sums[INFINITE, 0])
+
+    def add(self, some: Judged) -> None:
+        """Count some rows."""
+        self.judged += int(np.count_nonzero(some.counted))
+        kernels.tally_rows(
+            some.rows.nll, some.rows.rests, some.pred, some.rank, some.brier, some.labels, some.weights, some.counted,
+            np.array(self.top_k, np.int64), self.sums, self.tops, self.classes, self.confusion, self.bins, self.losses,
+            self.confidences,
+        )  # fmt: skip
+
+    def figures(self) -> dict[str, Any]:
+        """Return the headline figures."""
+        sums = self.sums.sum(axis=1)
+        weight = sums[WEIGHT]
+        found = group_figures(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
+        return {name: finite(float(values[0])) for name, values in found.items()} | {
+            "log_likelihood": None if sums[INFINITE] or not self.judged else finite(-sums[LOSS]),
+            "top_k_accuracy": {
+                str(k): finite(top / weight) if weight else None for k, top in zip(self.top_k, self.tops, strict=True)
+            },
+        }
+
+    def reliability(self) -> list[dict[str, Any]]:
+        """Return the bins of confidence: borders, weight of the rows, their mean confidence, and their accuracy."""
+        return [
+            {
+                "low": at / self.n_bins,
+                "high": (at + 1) / self.n_bins,
+                "n_rows": exact(weight),
+                "confidence": finite(confidence / weight) if weight else None,
+                "accuracy": finite(hits / weight) if weight else None,
+            }
+            for at, (weight, confidence, hits) in enumerate(self.bins.tolist())
+        ]
+
+    def per_class(self, names: tuple[str, ...] | None) -> list[dict[str, Any]]:
+        """Return the figures of each class; None where there is nothing to divide by."""
+        found = []
+        for number, one in enumerate(self.classes.tolist()):
+            support, predicted, right, loss = one[SUPPORT], one[PREDICTED], one[RIGHT], one[CLASS_LOSS]
+            both = support + predicted
+            found.append(
+                {
+                    "class": names[number] if names is not None else number,
+                    "support": exact(support),
+                    "predicted": exact(predicted),
+                    "precision": finite(right / predicted) if predicted else None,
+                    "recall": finite(right / support) if support else None,
+                    "f1": finite(2.0 * right / both) if both else None,
+                    "mean_loss": finite(loss / support) if support else None,
+                }
+            )
+        return found
+
+    def confusion_matrix(self) -> list[list[float]] | None:
+        """Return the weights of rows by label and predicted class; None where there are too many classes."""
+        if not len(self.confusion):
+            return None
+        whole = bool((self.confusion == np.floor(self.confusion)).all())
+        found: list[list[float]] = (self.confusion.astype(np.int64) if whole else self.confusion).tolist()
+        return found
+
+
+def group_figures(sums: Array) -> dict[str, Array]:
+    """Return the figures of each of n groups by its sums, (n, 5); NaN, or inf, where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        weight = sums[:, WEIGHT]
+        mean = np.where(sums[:, INFINITE] > 0, np.nan, sums[:, LOSS] / weight)
+        return {
+            "mean_loss": mean,
+            "perplexity": perplexities(mean),
+            "accuracy": sums[:, HITS] / weight,
+            "brier": sums[:, BRIER] / weight,
+        }
+
+
+def calibration_errors(bins: Array) -> dict[str, Array]:
+    """Return the calibration errors of each of n groups by its bins, (n, b, 3); NaN where nothing is in them."""
+    weights, confidences, hits = np.moveaxis(bins, 2, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gaps = np.where(weights > 0, np.abs(hits - confidences) / weights, 0.0)
+        total = weights.sum(axis=1)
+        return {
+            "ece": (weights * gaps).sum(axis=1) / total,
+            "mce": np.where(total > 0, gaps.max(axis=1), np.nan),
+            "rmsce": np.sqrt((weights * gaps * gaps).sum(axis=1) / total),
+        }
+
+
+def finite(value: float) -> float | None:
+    """Return a number, None for one that is none or infinite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def exact(value: float) -> float:
+    """Return a sum of weights, as an integer where it is one."""
+    return int(value) if float(value).is_integer() else value

@@ -1,0 +1,155 @@
+"""One look at every row, for commands that count and compare: inputs read ahead, rows computed, nothing written.
+
+Inputs are logits, or files that ``score`` wrote: of these the probabilities are read, and what their metadata say of
+labels and classes holds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.columns.labels import Labels
+from batchmax.columns.matrices import SparseVectorError
+from batchmax.errors import DataError, UsageError
+from batchmax.jobs.pipeline import READ_AHEAD, BadRows, Progress, check_memory
+from batchmax.jobs.threads import use_threads
+from batchmax.options.score_options import ScoreOptions
+from batchmax.outputs import LAST_WITHOUT_PROBS
+from batchmax.runtime.buffers import Buffers, usable_cores
+from batchmax.scoring.score_rows import Scores, doubts_about, read_rows, score_rows
+from batchmax.sources.chunks import Chunk, limited
+from batchmax.sources.parquet_file import arrow_schema, open_file
+from batchmax.sources.parquet_source import ParquetSource, open_source
+from batchmax.sources.parts import plan_parts
+from batchmax.sources.passthrough import Reading
+from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.storage.paths import find_files, paths_of
+
+Array = NDArray[Any]
+
+OWN_PREFIX = "\0"
+"""Before the names of what is computed, where it is not written: no column of a file is in its way."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Some rows or tokens. The arrays are overwritten when those after the next come; copy what is to be kept.
+
+    Attributes
+    ----------
+    chunk
+        Where they are from, and the columns that were asked for.
+    matrix
+        The logits, (n, n_classes), read-only.
+    labels, scores
+        Of the same rows or tokens; bad ones are among them, as their status says.
+    """
+
+    chunk: Chunk
+    matrix: Array
+    labels: Labels
+    scores: Scores
+
+
+def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
+    """Open logits, or what ``score`` wrote: one or several paths, or an object with ``__arrow_c_stream__``.
+
+    ``options.outputs`` are what :func:`rows_of` computes, and ``options.columns`` what it reads besides.
+
+    Raises
+    ------
+    DataError
+        Nothing is there, or it is no Parquet file, or files do not agree.
+    UsageError
+        Columns that cannot be what they are asked to be, or a job that does not fit into the memory it may use.
+    """
+    if not options.is_usual:
+        raise UsageError(
+            "this is computed with softmax and cross-entropy alone",
+            where="--activation" if options.activation != "softmax" else "--loss",
+            remedy="leave it out, or give what score --activation wrote",
+        )
+    source = open_source(src, options)
+    check_memory(source)
+    return source
+
+
+def refuse_bytes(options: ScoreOptions) -> None:
+    """Refuse ``bytes`` where it would change nothing.
+
+    Raises
+    ------
+    UsageError
+        It is given.
+    """
+    if options.bytes is not None:
+        raise UsageError(
+            "bits per byte are figures of score and evaluate",
+            where="--bytes",
+            remedy="leave it out; or: batchmax evaluate FILE --bytes NAME",
+        )
+
+
+def rows_of(
+    source: ParquetSource | StreamSource, progress: Progress | None = None, warnings: list[str] | None = None
+) -> Iterator[Seen]:
+    """Compute every row, in order, with two chunks read ahead.
+
+    What looks wrong about the first rows is added to ``warnings``, or said to ``progress`` if there is no such list.
+
+    Raises
+    ------
+    DataError
+        An input that cannot be read.
+    BadRowError
+        A bad row under the policy ``error``. Under the others bad rows are handed on with their status.
+    """
+    job, options = source.job, source.job.options
+    progress, is_checked = progress or Progress(), False
+    bad_rows = BadRows(source, job)
+    total = source.n_rows
+    if total is not None and options.limit is not None:
+        total = min(total, options.limit)
+    progress.start(total, None if total is None else total * source.row_bytes)
+    parts = plan_parts(source.group_rows(), source.row_bytes)
+    both = deque([Buffers(), Buffers()])
+    with (
+        use_threads(options),
+        ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers,
+        ThreadPoolExecutor(1, "read") as reader,
+    ):
+        chunks = limited(source.chunks(parts, Reading(job.columns_read, workers)), options.limit)
+        ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
+        while (chunk := ahead.popleft().result()) is not None:
+            ahead.append(reader.submit(next, chunks, None))
+            buffers = both[0]
+            both.rotate()
+            buffers.reset()
+            try:
+                matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits, chunk.known)
+            except SparseVectorError as error:
+                raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
+            scores = score_rows(matrix, labels, known, job, buffers.take)
+            bad_rows.refuse(chunk, scores.status)
+            if not is_checked and len(matrix):
+                is_checked = True
+                for doubt in doubts_about(matrix[scores.status > LAST_WITHOUT_PROBS], job):
+                    (progress.warn if warnings is None else warnings.append)(doubt)
+            yield Seen(chunk, matrix, labels, scores)
+            progress.advance(chunk.rows_done, chunk.batch.num_rows * job.row_bytes)
+
+
+def schema_of(src: Any, options: ScoreOptions) -> pa.Schema:
+    """Return the schema of an input before it is opened: of a table, or of the first file; an empty one otherwise."""
+    if hasattr(src, "__arrow_c_stream__"):
+        found = getattr(src, "schema", None)
+        return found if isinstance(found, pa.Schema) else pa.schema([])
+    first = find_files(paths_of(src), options.storage_options)[0]
+    return arrow_schema(open_file(first, options.storage_options))

@@ -1,0 +1,171 @@
+"""The rows of largest loss, found in one look at all rows: no more rows in memory than were asked for.
+
+Ties go to the row that comes first, so that the result depends on the inputs alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.columns.job import Job
+from batchmax.columns.result_arrays import pred_column
+from batchmax.columns.scored_input import columns_computed
+from batchmax.errors import UsageError
+from batchmax.evaluation.row_stream import OWN_PREFIX, Seen, open_rows, refuse_bytes, rows_of, schema_of
+from batchmax.evaluation.top_rows import Largest, decoded, decoded_type
+from batchmax.jobs.pipeline import Progress, tell_of
+from batchmax.options.score_options import ScoreOptions, resolve_options
+from batchmax.outputs import LAST_WITHOUT_LOSS
+from batchmax.scoring.score_rows import carried_columns
+from batchmax.sources.token_chunks import TokenChunk
+
+NEEDED = ("pred", "confidence", "status")
+"""What is computed of every row, besides the loss."""
+
+PLACE = ("file", "row")
+"""The columns that say where a row is from; a token has a third."""
+
+FIGURES = ("label", "pred", "p_label", "p_pred", "loss")
+"""The columns after the carried ones."""
+
+
+def worst_rows(
+    src: Any, n: int, options: ScoreOptions | None = None, *, progress: Progress | None = None, **given: Any
+) -> pa.Table:
+    """Return the rows of largest loss over all inputs.
+
+    Parameters
+    ----------
+    src
+        Logits, or what ``score`` wrote: paths, one or several, or anything with ``__arrow_c_stream__``.
+    n
+        How many rows, at least 1. Fewer are returned where fewer have a loss: rows that are bad, ignored or unlabelled
+        have none.
+    options
+        As made by :func:`batchmax.score_options`; or give its keyword arguments directly. ``columns`` and ``exclude``
+        choose what is carried; of a file that ``score`` wrote, the columns it computed are left out unless named.
+    progress
+        Who is told how far it is.
+
+    Returns
+    -------
+    A table sorted by falling loss, +inf first, ties in the order of the inputs. Its columns are ``file`` and ``row``
+    (in the file, from 0); the carried ones, where one that has a name of these is called ``input_…``; then ``label``
+    and ``pred``, by name where the classes have names, ``p_label`` and ``p_pred``, their probabilities (float64), and
+    ``loss`` in nats (float64). ``label`` and ``p_label`` are null where labels are distributions.
+
+    Raises
+    ------
+    UsageError
+        An option or a column that cannot be, no labels, or more rows than there is memory for.
+    DataError
+        An input that cannot be read; a bad row under the policy ``error``.
+
+    See Also
+    --------
+    batchmax.compare : what became worse from one file to another.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> table = pa.table({"logits": [[1.0, 2.0], [5.0, 0.0]], "label": [1, 1]})
+    >>> worst_rows(table, 1).select(["row", "label", "pred"]).to_pylist()
+    [{'row': 1, 'label': 1, 'pred': 0}]
+    """
+    options = resolve_options(options, given)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise UsageError(f"{n!r} is not a number of rows", where="--worst", remedy="give 1 or more: --worst 20")
+    if options.label == "none":
+        raise _no_labels()
+    refuse_bytes(options)
+    options = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
+    if options.columns is None:
+        options = replace(
+            options, exclude=tuple(dict.fromkeys((*options.exclude, *columns_computed(schema_of(src, options)))))
+        )
+    source = open_rows(src, options)
+    if source.job.label is None:
+        raise _no_labels()
+    progress = progress or Progress()
+    tell_of(source, progress)
+    rows = WorstRows(source.job, n)
+    for seen in rows_of(source, progress):
+        rows.add(seen)
+    return rows.table
+
+
+class WorstRows:
+    """The rows of largest loss of a job's rows as they go by."""
+
+    def __init__(self, job: Job, n: int) -> None:
+        self._job = job
+        self._place = PLACE if job.nesting is None else (*PLACE, "token")
+        shown = job.label.name if job.label is not None and job.label.kind != "distribution" else None
+        # The logits of sequences are no column of a token's.
+        left_out = {shown} if job.nesting is None else {shown, job.nesting.logits}
+        of_units = {} if job.nesting is None else {field.name: field for field in job.nesting.schema}
+        self._carried = [of_units.get(one.name, one) for one in job.carried if one.name not in left_out]
+        self._largest = Largest(n, self._schema(), job.options.memory_limit // 4)
+
+    @property
+    def table(self) -> pa.Table:
+        """The rows so far, the worst first; see :func:`worst_rows`."""
+        return self._largest.table
+
+    def add(self, seen: Seen) -> None:
+        """Look at some more rows."""
+        if seen.scores.losses is not None:
+            has_loss = seen.scores.status > LAST_WITHOUT_LOSS
+            losses = np.where(has_loss, seen.scores.losses, np.nan)
+            self._largest.add(losses, lambda rows: self._columns(seen, losses, rows))
+
+    def _schema(self) -> pa.Schema:
+        names = {*self._place, *FIGURES}
+        carried = [
+            pa.field(f"input_{field.name}" if field.name in names else field.name, decoded_type(field.type))
+            for field in self._carried
+        ]
+        by_name = self._job.classes is not None
+        types = (pa.string() if by_name else pa.int64(), pa.string() if by_name else pa.int32(), *[pa.float64()] * 3)
+        return pa.schema(
+            [
+                *(pa.field(name, pa.string() if name == "file" else pa.int64()) for name in self._place),
+                *carried,
+                *(pa.field(name, kind) for name, kind in zip(FIGURES, types, strict=True)),
+            ]
+        )
+
+    def _columns(self, seen: Seen, losses: NDArray[np.float64], rows: NDArray[np.intp]) -> list[pa.Array]:
+        """Return the columns of the schema for some of the rows."""
+        job, scores, indices, n = self._job, seen.scores, seen.labels.indices, len(rows)
+        batch = seen.chunk.take(rows, [field.name for field in self._carried])
+        carried = {field.name: array for field, array in carried_columns(batch, job)}
+        label, p_label = pa.nulls(n, pa.int64() if job.classes is None else pa.string()), pa.nulls(n, pa.float64())
+        if indices is not None and scores.nll is not None:
+            label = pa.array(indices[rows])
+            if job.classes is not None:
+                label = pa.array(job.classes, pa.string()).take(label)
+            p_label = pa.array(np.exp(-scores.nll[rows]))
+        places = [seen.chunk.rows_of(rows)]
+        if isinstance(seen.chunk, TokenChunk):
+            places.append(seen.chunk.tokens.places()[1][rows])
+        return [
+            pa.array([seen.chunk.origin.file] * n, pa.string()),
+            *(pa.array(place, pa.int64()) for place in places),
+            *(decoded(carried[field.name]) for field in self._carried),
+            label,
+            pred_column(scores.values["pred"][rows], job.classes),
+            p_label,
+            pa.array(scores.values["confidence"][rows]),
+            pa.array(losses[rows]),
+        ]
+
+
+def _no_labels() -> UsageError:
+    what = "there are no labels, and so no losses"
+    return UsageError(what, where="--worst", remedy="name their column: --label NAME")

@@ -1,0 +1,210 @@
+"""The alternatives to softmax and cross-entropy, so that they can be compared on one's own logits.
+
+With x = z / T, K classes and the label y (or a target distribution t):
+
+=============  =====================================  ==============================================================
+activation     p_j                                    a row without an answer
+=============  =====================================  ==============================================================
+``softmax``    exp(x_j) / Σ exp(x_k)                  a NaN, a +inf, nothing but -inf
+``argmax``     1 for the first of the largest, else 0  the same; softmax tends to it as T tends to 0
+``sigmoid``    1 / (1 + exp(-x_j))                    a NaN; each class for itself, so p need not sum to 1
+``sum``        z_j / Σ z_k                            the sum is 0, or the signs differ, or one is infinite; T cancels
+``taylor``     (1 + x_j + x_j²/2) / Σ …               one is infinite
+``spherical``  x_j² / Σ x_k²                          all are 0, or one is infinite; -z and z are the same to it
+=============  =====================================  ==============================================================
+
+=========================  ======================================================  ================================
+loss                       of a row                                                with
+=========================  ======================================================  ================================
+``cross_entropy``          -log p_y, or -Σ t_j log p_j                              softmax, sum, taylor, spherical
+``binary_cross_entropy``   -Σ (t_j log p_j + (1 - t_j) log(1 - p_j))                sigmoid; several t_j may be 1
+``mse`` (``brier``)        Σ (p_j - t_j)²                                           all
+``hinge``                  max(0, 1 + max over j ≠ y of x_j - x_y)                  softmax, argmax: of the logits
+``squared_hinge``          its square                                              softmax, argmax
+=========================  ======================================================  ================================
+
+How a gradient behaves where the model is confidently wrong (p_y near 0, another p_j near 1) is why softmax goes with
+cross-entropy. That of cross-entropy is (p - t) / T: it stays at about 1 in size however wrong the row is, because the
+logarithm undoes the exponential. That of the squared error has a factor p_j (1 - p_j), which vanishes there: the row
+that needs to move most moves least. Cross-entropy of ``sum`` and ``spherical`` grows without bound as z_y tends to 0.
+
+See Also
+--------
+de Brébisson and Vincent 2016, "An exploration of softmax alternatives belonging to the spherical loss family",
+arXiv 1511.05042, for ``taylor`` and ``spherical`` (theirs adds a small constant to each square, this does not);
+``sklearn.metrics.hinge_loss``; ``torch.nn.functional.binary_cross_entropy_with_logits``, a mean over classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from batchmax import kernels
+from batchmax.activations import ACTIVATIONS, LOSSES, OF_A_MARGIN, ActivationName, Kind, LossName, loss_of
+
+Array = NDArray[Any]
+Reduction = Literal["none", "mean", "sum"]
+
+
+@kernels.standard_floats()
+def activate(
+    logits: ArrayLike, activation: ActivationName = "softmax", *, axis: int = -1, temperature: float = 1.0
+) -> Array:
+    """Return an activation of logits along an axis; see :mod:`batchmax.functional.activations` for the formulas.
+
+    Parameters
+    ----------
+    logits
+        Any shape with at least one axis. Computed in float64; float32 and float16 give float32, all else float64.
+    activation
+        Its name.
+    axis
+        The axis of the classes.
+    temperature
+        T, above 0: the logits are divided by it.
+
+    Returns
+    -------
+    what stands for probabilities, of the shape of ``logits``; NaN in rows without an answer.
+
+    Raises
+    ------
+    TypeError
+        Logits that are not real numbers.
+    ValueError
+        An unknown name, a bad axis or temperature.
+
+    See Also
+    --------
+    batchmax.softmax : the same as ``activation="softmax"``, to 3 ULP and faster.
+
+    Examples
+    --------
+    >>> activate([10.0, 20.0], "sum").round(4).tolist()
+    [0.3333, 0.6667]
+    """
+    number = int(_kind(activation).number)
+    z, beta, dtype, moved = _rows(logits, axis, temperature)
+    probs = np.empty_like(z)
+    if z.size:
+        kernels.activate_rows(z, number, beta, probs, np.empty((0, z.shape[1])))
+    return np.moveaxis(probs.reshape(moved), -1, axis).astype(dtype, copy=False)
+
+
+@kernels.standard_floats()
+def loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    activation: ActivationName = "softmax",
+    loss: LossName | None = None,
+    axis: int = -1,
+    temperature: float = 1.0,
+    reduction: Reduction = "none",
+    grad: bool = False,
+) -> Any:
+    """Return the losses of rows, and with ``grad`` their gradients; the module has the formulas.
+
+    Parameters
+    ----------
+    logits, axis, temperature
+        As for :func:`activate`.
+    labels
+        Class indices, of the shape of ``logits`` without ``axis``; or targets, floats of the shape of ``logits``, but
+        not for ``hinge`` and ``squared_hinge``. For ``sigmoid`` several may be 1.
+    activation, loss
+        A pair that makes sense; the loss that usually goes with the activation unless given.
+    reduction
+        ``"none"``, ``"mean"`` or ``"sum"`` over rows.
+    grad
+        Whether the gradient with respect to the logits is returned, too: of the reduced loss.
+
+    Returns
+    -------
+    losses, or (losses, gradient): losses of the shape of the rows, a number if reduced; the gradient of the shape of
+    ``logits``. NaN in rows without an answer.
+
+    Raises
+    ------
+    TypeError, IndexError
+        Labels that are no integers, or no classes.
+    ValueError
+        An unknown name, a pair that makes no sense, shapes that do not fit, no classes.
+
+    Examples
+    --------
+    >>> losses, gradient = loss([[8.0, 0.0]], [1], grad=True)
+    >>> gradient.round(3).tolist()
+    [[1.0, -1.0]]
+    >>> loss([[8.0, 0.0]], [1], loss="mse", grad=True)[1].round(3).tolist()
+    [[0.001, -0.001]]
+    """
+    chosen = _kind(activation)
+    name = loss_of(activation, loss)
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}")
+    z, beta, dtype, moved = _rows(logits, axis, temperature)
+    n, k = z.shape
+    if k == 0:
+        raise ValueError("a loss needs at least one class")
+    indices, targets = _labels(labels, axis, moved, k)
+    if len(targets) and name in OF_A_MARGIN:
+        raise ValueError(f"{name} needs class indices, not targets")
+    found, gradients = np.empty(n), np.empty((n if grad else 0, k))
+    kernels.loss_rows(z, indices, targets, int(chosen.number), int(LOSSES[name]), beta, found, gradients)
+    share = 1.0 / n if reduction == "mean" and n else 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        result: Any
+        if reduction == "none":
+            result = found.astype(dtype, copy=False).reshape(moved[:-1])[()]
+        else:
+            result = dtype.type(found.sum() * share if n or reduction == "sum" else math.nan)
+        if not grad:
+            return result
+        gradient = np.moveaxis((gradients * share).reshape(moved), -1, axis).astype(dtype, copy=False)
+    return result, gradient
+
+
+def _kind(name: str) -> Kind:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"no activation is called {name!r}: choose of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def _rows(logits: ArrayLike, axis: int, temperature: float) -> tuple[Array, float, np.dtype[Any], tuple[int, ...]]:
+    """Return the logits as a matrix of float64, beta, the type of results, and the shape with the classes last."""
+    given = np.asarray(logits)
+    if given.dtype.kind not in "iuf":
+        raise TypeError(f"logits must be real numbers, not {given.dtype}")
+    if not given.ndim:
+        raise ValueError("logits need at least one axis")
+    beta = 1.0 / temperature if temperature else math.nan
+    if not 0.0 < beta < math.inf:
+        raise ValueError(f"temperature must be a number above 0, not {temperature!r}")
+    dtype = np.dtype(np.float32 if given.dtype.kind == "f" and given.dtype.itemsize <= 4 else np.float64)
+    moved = np.moveaxis(given, axis, -1)
+    rows = math.prod(moved.shape[:-1])
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        matrix = np.ascontiguousarray(moved.reshape(rows, moved.shape[-1]), np.float64)
+    return matrix, beta, dtype, moved.shape
+
+
+def _labels(labels: ArrayLike, axis: int, moved: tuple[int, ...], k: int) -> tuple[Array, Array]:
+    """Return class indices and no targets, or the other way round."""
+    given = np.asarray(labels)
+    if given.dtype.kind == "f" and given.ndim == len(moved):
+        targets = np.moveaxis(given, axis, -1)
+        if targets.shape != moved:
+            raise ValueError(f"targets have shape {given.shape}, which is not that of the logits")
+        return np.empty(0, np.int64), np.ascontiguousarray(targets.reshape(-1, k), np.float64)
+    if given.dtype.kind not in "iu" and given.size:
+        raise TypeError(f"labels must be integers, or floats of the shape of the logits, not {given.dtype}")
+    if given.shape != moved[:-1]:
+        raise ValueError(f"labels have shape {given.shape}, but the rows have shape {moved[:-1]}")
+    if given.size and not (given.min() >= 0 and given.max() < k):
+        raise IndexError(f"a label is not a class: there are {k}, from 0")
+    return np.ascontiguousarray(given, np.int64).reshape(-1), np.empty((0, k))

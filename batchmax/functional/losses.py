@@ -1,0 +1,144 @@
+"""What the kernels leave of rows, and the losses that follow from it: matrices in, one number a row out.
+
+Under both the NumPy API and the scoring of batches, which bring their own memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.outputs import Status
+from batchmax.runtime.buffers import Take
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the softmax kernels leave of n rows; see :func:`batchmax.kernels.softmax.softmax_wide`."""
+
+    maxima: Array
+    rests: Array
+    nll: Array
+    hits: Array
+    status: Array
+
+    @property
+    def log_sums(self) -> Array:
+        """The logs of the sums of exponentials over the maxima, (n,) float64."""
+        found = np.empty(len(self.rests))
+        kernels.log1p_values(self.rests, found)
+        return found
+
+
+def perplexities(mean_losses: Array) -> Array:
+    """Return exp of (n,) float64 mean losses in nats."""
+    found = np.empty(len(mean_losses))
+    kernels.exp_values(mean_losses, found)
+    return found
+
+
+def softmax_rows(
+    matrix: Array,
+    beta: float,
+    *,
+    labels: Array | None = None,
+    ignore_index: int = -100,
+    probs: Array | None = None,
+    log_probs: Array | None = None,
+    status: Array | None = None,
+    take: Take = np.empty,
+) -> Rows:
+    """Run the softmax kernel over a read-only (n, K) matrix, K >= 1, and return what it leaves of each row.
+
+    ``probs`` and ``log_probs`` are filled where given. ``labels`` are int64. ``status`` holds what is known of the rows
+    before, and is lowered in place.
+    """
+    n, k = matrix.shape
+    unwanted = np.empty((0, k), matrix.dtype)
+    if status is None:
+        status = take((n,), np.uint8)
+        status.fill(Status.OK)
+    rows = Rows(
+        maxima=take((n,), np.float64),
+        rests=take((n,), np.float64),
+        nll=take((0 if labels is None else n,), np.float64),
+        hits=take((0 if labels is None else n,), np.bool_),
+        status=status,
+    )
+    kernels.softmax_rows(
+        matrix,
+        np.empty(0, np.int64) if labels is None else labels,
+        beta,
+        ignore_index,
+        unwanted if probs is None else probs,
+        unwanted if log_probs is None else log_probs,
+        rows.maxima,
+        rows.rests,
+        rows.nll,
+        rows.hits,
+        rows.status,
+    )
+    return rows
+
+
+def index_losses(
+    matrix: Array,
+    rows: Rows,
+    beta: float,
+    labels: Array,
+    weights: Array | None,
+    label_smoothing: float,
+    ignore_index: int,
+    take: Take = np.empty,
+) -> Array:
+    """Return the (n,) float64 losses against class indices, given what the softmax kernel left.
+
+    A label that is no class has loss NaN; an ignored one, 0. Without weights and smoothing this is ``rows.nll`` itself.
+    """
+    if weights is None and label_smoothing == 0.0:
+        return rows.nll
+    k = matrix.shape[1]
+    classes = np.where((labels >= 0) & (labels < k) & (labels != ignore_index), labels, 0)
+    factors = 1.0 if weights is None else weights[classes]
+    with np.errstate(invalid="ignore"):
+        # An infinite loss of weight 0 counts nothing, as in a target distribution.
+        losses = np.where(factors == 0.0, np.where(np.isnan(rows.nll), np.nan, 0.0), rows.nll * factors)
+    if label_smoothing != 0.0:
+        uniform = dense_losses(matrix, rows, beta, None, weights, label_smoothing, take)
+        share = 1.0 - label_smoothing
+        losses = (losses * share if share else np.where(np.isnan(losses), np.nan, 0.0)) + uniform
+        losses[labels == ignore_index] = 0.0
+    return losses
+
+
+def dense_losses(
+    matrix: Array,
+    rows: Rows,
+    beta: float,
+    targets: Array | None,
+    weights: Array | None,
+    label_smoothing: float,
+    take: Take = np.empty,
+) -> Array:
+    """Return the (n,) float64 losses against distributions; without ``targets``, only the uniform part of smoothing."""
+    n, k = matrix.shape
+    losses = take((n,), np.float64)
+    if targets is None:
+        targets = np.empty((0, k), matrix.dtype)
+    kernels.dense_cross_entropy(
+        matrix,
+        targets,
+        np.ones(k) if weights is None else weights,
+        label_smoothing,
+        beta,
+        rows.maxima,
+        rows.rests,
+        losses,
+    )
+    return losses

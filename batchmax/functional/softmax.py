@@ -1,0 +1,372 @@
+"""The NumPy API: checks what it is given, allocates what is missing, calls the kernels.
+
+Functions take any shape, axis and strides, and hand the kernels what they want: a read-only, C-contiguous (n, K) matrix
+of float32 or float64. Nothing here knows about Arrow or files.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+from numpy.typing import ArrayLike
+
+from batchmax.functional.losses import Array, dense_losses, index_losses, softmax_rows
+from batchmax.kernels import standard_floats
+from batchmax.runtime.buffers import Buffers
+
+Reduction = Literal["none", "mean", "sum"]
+
+
+@standard_floats()
+def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None) -> Array:
+    """Return exp(z / T) / sum(exp(z / T)) along an axis, within 3 ULP at any number of classes.
+
+    Parameters
+    ----------
+    logits
+        Any shape with at least one axis; float32 and float64 keep their type, float16 becomes float32, integers become
+        float64, which rounds those above 2**53.
+    axis
+        The axis of the classes.
+    temperature
+        T, above 0. What is computed is exact for beta = 1 / T rounded to float64 once.
+    out
+        Memory for the result, of its shape and type; it may lie anywhere in that of ``logits``.
+
+    Returns
+    -------
+    probabilities of the shape of ``logits``; NaN for a row (a line along ``axis``) with a NaN or +inf or of nothing but
+    -inf.
+
+    Raises
+    ------
+    TypeError
+        Logits that are not real numbers, or ``out`` of another type.
+    ValueError
+        A bad axis, temperature, or shape of ``out``.
+
+    Notes
+    -----
+    Unlike ``scipy.special.softmax``, ``axis`` is one axis and -1 by default. Unlike PyTorch, float16 gives float32.
+
+    See Also
+    --------
+    torch.nn.functional.softmax, scipy.special.softmax
+    """
+    view = _Lines(logits, axis, temperature)
+    result = _result(out, view.logits.shape, view.dtype, "out")
+    target = view.target(result)
+    if view.matrix.size:
+        softmax_rows(view.matrix_apart_from(result), view.beta, probs=target)
+    view.store(target, result)
+    return result
+
+
+@standard_floats()
+def log_softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None) -> Array:
+    """Return the logarithm of :func:`softmax`, computed from the logits: z / T - max - log(sum).
+
+    Parameters, errors and notes are those of :func:`softmax`; a class with logit -inf gives -inf.
+
+    See Also
+    --------
+    torch.nn.functional.log_softmax, scipy.special.log_softmax
+    """
+    view = _Lines(logits, axis, temperature)
+    result = _result(out, view.logits.shape, view.dtype, "out")
+    target = view.target(result)
+    if view.matrix.size:
+        softmax_rows(view.matrix_apart_from(result), view.beta, log_probs=target)
+    view.store(target, result)
+    return result
+
+
+@standard_floats()
+def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
+    """Return log(sum(exp(z))) along an axis, without overflow.
+
+    Parameters
+    ----------
+    logits, axis
+        As in :func:`softmax`.
+
+    Returns
+    -------
+    an array of the shape of ``logits`` without ``axis`` (a scalar for one row): +inf for a row with a +inf, -inf for a
+    row of nothing but -inf or of no classes, NaN for a row with a NaN.
+
+    See Also
+    --------
+    torch.logsumexp, scipy.special.logsumexp
+    """
+    view = _Lines(logits, axis, 1.0)
+    if not view.matrix.shape[1]:
+        return np.full(view.row_shape, -np.inf, view.dtype)[()]
+    rows = softmax_rows(view.matrix, view.beta)
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = np.where(np.isnan(rows.rests), rows.maxima, rows.maxima + rows.log_sums)
+        return values.astype(view.dtype).reshape(view.row_shape)[()]
+
+
+@standard_floats()
+def cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int = -1,
+    class_weights: ArrayLike | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "none",
+    temperature: float = 1.0,
+) -> Any:
+    """Return the cross-entropy of each row in nats: log(sum(exp(x - max))) - (x_label - max), with x = z / T.
+
+    Parameters
+    ----------
+    logits, axis, temperature
+        As in :func:`softmax`.
+    labels
+        Class indices of any integer type, of the shape of ``logits`` without ``axis``; or floats of the shape of
+        ``logits``: a target distribution for each row.
+    class_weights
+        (K,), finite and not negative: the factor on each class's loss.
+    ignore_index
+        The index whose rows have loss 0 and do not count in a mean.
+    label_smoothing
+        The share, between 0 and 1, of the uniform distribution that is mixed into the target.
+    reduction
+        ``none``; ``sum``; or ``mean``, which divides by the summed weights of the labels (for distributions: by the
+        number of rows) and is NaN over nothing.
+
+    Returns
+    -------
+    losses of the shape of ``logits`` without ``axis``, or a scalar; float64 for float64 and integer logits, else
+    float32. NaN for a row without probabilities; +inf where the label's logit is -inf.
+
+    Raises
+    ------
+    IndexError
+        A label that is neither a class nor ``ignore_index``.
+    TypeError, ValueError
+        Arguments of the wrong type or shape; no classes.
+
+    Notes
+    -----
+    As ``torch.nn.functional.cross_entropy``, except: the classes are on the last axis unless ``axis`` says otherwise;
+    ``reduction`` is ``none`` by default; a target or weight of 0 on a class with logit -inf adds 0, not NaN; float16
+    gives float32; negative or infinite weights are refused.
+    """
+    return _cross_entropy(
+        _Lines(logits, axis, temperature), labels, class_weights, ignore_index, label_smoothing, reduction, None
+    )
+
+
+@standard_floats()
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int = -1,
+    class_weights: ArrayLike | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    out: tuple[Array, Array] | None = None,
+) -> tuple[Array, Any]:
+    """Return what :func:`softmax` and :func:`cross_entropy` return, from one pass over the logits.
+
+    Parameters
+    ----------
+    out
+        Memory for (probabilities, losses), each of its result's shape and type. Either may lie anywhere in that of
+        ``logits``, ``labels`` or ``class_weights``, but not in that of the other. The rest is as in
+        :func:`cross_entropy`.
+    """
+    view = _Lines(logits, axis, temperature)
+    result = _result(None if out is None else out[0], view.logits.shape, view.dtype, "out[0]")
+    losses = None if out is None else _result(out[1], view.row_shape, view.dtype, "out[1]")
+    target = view.target(result)
+    computed = _cross_entropy(view, labels, class_weights, ignore_index, label_smoothing, "none", (target, result))
+    view.store(target, result)
+    if losses is None:
+        return result, computed
+    losses[...] = computed
+    return result, losses
+
+
+BLOCK_ROWS = 1 << 16
+"""Rows that the losses of an array are computed of at a time."""
+
+
+class _Lines:
+    """An array of any shape as the (n, K) matrix of its lines along one axis."""
+
+    def __init__(self, logits: ArrayLike, axis: int, temperature: float) -> None:
+        self.logits = np.asarray(logits)
+        self.dtype = _compute_dtype(self.logits.dtype)
+        if not (np.isfinite(temperature) and temperature > 0 and np.isfinite(1.0 / temperature)):
+            message = f"temperature must be a positive finite number, not {temperature!r}"
+            raise ValueError(message)
+        self.beta = 1.0 / float(temperature)
+        self.axis = normalize_axis_index(axis, self.logits.ndim)
+        moved = np.moveaxis(self.logits, self.axis, -1)
+        self.row_shape = moved.shape[:-1]
+        self.matrix = np.ascontiguousarray(
+            moved.reshape(int(np.prod(self.row_shape, dtype=np.int64)), moved.shape[-1]), self.dtype
+        ).view()
+        self.matrix.flags.writeable = False
+
+    def matrix_apart_from(self, result: Array) -> Array:
+        """Return the matrix, copied if the result lies in its memory."""
+        matrix = _apart_from(self.matrix, result)
+        matrix.flags.writeable = False
+        return matrix
+
+    def target(self, result: Array) -> Array:
+        """Return the (n, K) matrix to fill: the result itself where its memory is laid out like that."""
+        if self.axis == self.logits.ndim - 1 and result.flags.c_contiguous and result.flags.aligned:
+            return result.reshape(self.matrix.shape)
+        return np.empty(self.matrix.shape, self.dtype)
+
+    def store(self, target: Array, result: Array) -> None:
+        """Put a filled target where it belongs, unless it is there."""
+        if not np.may_share_memory(target, result):
+            np.moveaxis(result, self.axis, -1)[...] = target.reshape((*self.row_shape, self.matrix.shape[1]))
+
+
+def _cross_entropy(
+    view: _Lines,
+    labels: ArrayLike,
+    class_weights: ArrayLike | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: Reduction,
+    out: tuple[Array, Array] | None,
+) -> Any:
+    """Return the losses, in memory of their own.
+
+    ``out`` is where the probabilities are written, and the caller's memory that this may be a view of: what is read
+    after them is copied if it lies there.
+    """
+    n, k = view.matrix.shape
+    if k == 0:
+        message = "cross-entropy needs at least one class"
+        raise ValueError(message)
+    if reduction not in ("none", "mean", "sum"):
+        message = f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}"
+        raise ValueError(message)
+    if not 0.0 <= label_smoothing <= 1.0:
+        message = f"label_smoothing must be between 0 and 1, not {label_smoothing!r}"
+        raise ValueError(message)
+    weights = _class_weights(class_weights, k)
+    given = np.asarray(labels)
+    matrix, probs = view.matrix, None
+    if out is not None:
+        probs, result = out
+        matrix = view.matrix_apart_from(result)
+        given = _apart_from(given, result)
+        weights = None if weights is None else _apart_from(weights, result)
+    dense = given.shape == view.logits.shape and given.dtype.kind == "f"
+    if dense:
+        targets = np.ascontiguousarray(np.moveaxis(given, view.axis, -1).reshape(n, k), view.dtype)
+    else:
+        targets = _indices(given, view, ignore_index)
+    losses = np.empty(n, view.dtype if reduction == "none" else np.float64)
+    buffers = Buffers()
+    for start in range(0, n, BLOCK_ROWS):
+        # A block at a time, because what is kept of each row would be fresh memory otherwise, which is slow.
+        block = slice(start, start + BLOCK_ROWS)
+        buffers.reset()
+        z, target = matrix[block], targets[block]
+        rows = softmax_rows(
+            z,
+            view.beta,
+            labels=None if dense else target,
+            ignore_index=ignore_index,
+            probs=None if probs is None else probs[block],
+            take=buffers.take,
+        )
+        if dense:
+            found = dense_losses(z, rows, view.beta, target, weights, label_smoothing, buffers.take)
+        else:
+            found = index_losses(z, rows, view.beta, target, weights, label_smoothing, ignore_index, buffers.take)
+        # A float32 has no room for a loss above 3.4e38: it is +inf there.
+        with np.errstate(over="ignore", under="ignore"):
+            losses[block] = found
+    if reduction == "none":
+        return losses.reshape(view.row_shape)[()]
+    total = 1.0
+    if reduction == "mean" and dense:
+        total = n
+    elif reduction == "mean":
+        counted = targets != ignore_index
+        total = float(np.count_nonzero(counted) if weights is None else weights[targets[counted]].sum())
+    with np.errstate(over="ignore", under="ignore"):
+        # Over nothing there is no mean, not even where smoothing left a loss to labels without weight.
+        return view.dtype.type(losses.sum() / total if total else np.nan)
+
+
+def _apart_from(array: Array, result: Array) -> Array:
+    """Return an array, copied if a result lies in its memory."""
+    return array.copy() if np.may_share_memory(array, result) else array
+
+
+def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.kind in "iub":
+        return np.dtype(np.float64)
+    if dtype.kind == "f" and dtype.itemsize <= np.dtype(np.float64).itemsize:
+        return np.dtype(np.float32 if dtype.itemsize <= np.dtype(np.float32).itemsize else np.float64)
+    message = f"logits must be float16, float32, float64 or integers, not {dtype}"
+    raise TypeError(message)
+
+
+def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+        message = f"{name} must be an array of {dtype}, not {getattr(out, 'dtype', type(out).__name__)}"
+        raise TypeError(message)
+    if out.shape != shape:
+        message = f"{name} has shape {out.shape}, the result {shape}"
+        raise ValueError(message)
+    if not out.flags.writeable:
+        message = f"{name} is read-only"
+        raise ValueError(message)
+    return out
+
+
+def _class_weights(class_weights: ArrayLike | None, k: int) -> Array | None:
+    if class_weights is None:
+        return None
+    weights = np.ascontiguousarray(class_weights, np.float64)
+    if weights.shape != (k,):
+        message = f"class_weights has shape {weights.shape}, but there are {k} classes"
+        raise ValueError(message)
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        message = "class_weights must be finite and not negative"
+        raise ValueError(message)
+    return weights
+
+
+def _indices(given: Array, view: _Lines, ignore_index: int) -> Array:
+    k = view.matrix.shape[1]
+    if given.dtype.kind not in "iu" and given.size:
+        message = (
+            f"labels must be integers of shape {view.row_shape} or floats of shape {view.logits.shape}, "
+            f"not {given.dtype} of shape {given.shape}"
+        )
+        raise TypeError(message)
+    if given.shape != view.row_shape:
+        message = f"labels have shape {given.shape}, but the rows have shape {view.row_shape}"
+        raise ValueError(message)
+    if given.size and (given.min() < 0 or given.max() >= k):
+        bad = ((given < 0) | (given >= k)) & (given != ignore_index)
+        if bad.any():
+            where = np.unravel_index(int(np.argmax(bad)), given.shape)
+            at = tuple(int(index) for index in where)
+            message = f"label {given[where]} at {at} is not a class: there are {k} classes, from 0"
+            raise IndexError(message)
+    return np.ascontiguousarray(given, np.int64).reshape(-1)

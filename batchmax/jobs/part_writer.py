@@ -1,0 +1,194 @@
+"""How rows become files: from chunks of a source to one file, or to that of a part.
+
+Knows what columns are read, how they are encoded and where bytes go; not which parts there are, nor who publishes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from batchmax.jobs.pipeline import Group, Progress, Result, Work, overlap
+from batchmax.parquet import FileSchema
+from batchmax.sinks.commit.journal import Done, FileState, Journal, Receipt
+from batchmax.sinks.commit.output import Output
+from batchmax.sinks.commit.staging import PartFolder, remove
+from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
+from batchmax.sinks.parquet_sink import ParquetSink
+from batchmax.sinks.row_group_encoder import RowGroupEncoder
+from batchmax.sources.chunks import Chunk, limited
+from batchmax.sources.parquet_file import InputFile, declared_schema, pyarrow_only
+from batchmax.sources.parquet_source import ParquetSource
+from batchmax.sources.parts import Part
+from batchmax.sources.passthrough import Copying, Reading
+from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.storage.manifest import MANIFEST_KEY, Manifest
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What is read, and how it is written.
+
+    ``columns`` are the names that are read (None for all); ``plain`` the output columns that are written without
+    dictionary and statistics, and ``split`` whether with the bytes of their numbers split.
+    """
+
+    source: ParquetSource | StreamSource
+    schema: pa.Schema
+    codecs: Mapping[str, str]
+    plain: Sequence[str]
+    columns: Sequence[str] | None
+    progress: Progress
+    split: bool = False
+
+    def file(
+        self,
+        parts: Sequence[Part],
+        work: Work,
+        out: Output,
+        rejects_out: Output | None,
+        done: Done,
+        describe: Callable[[], Mapping[str, str]],
+        workers: ThreadPoolExecutor,
+    ) -> int:
+        """Write all parts into the one file of an output, from where it is done; return how many bytes there are."""
+        if done.position:
+            work.restore(done.state)
+        with contextlib.ExitStack() as stack:
+            like = self.source.files[0] if self.source.files else None
+            encoder, reading = self._ways(workers, like)
+            rejects = None
+            if rejects_out is not None:
+                rejects = stack.enter_context(self._rejects_sink(rejects_out.file, workers, done.rejects, like))
+            sink = stack.enter_context(ParquetSink(out.file, self.schema, self.codecs, self.plain, encoder, done.file))
+            chunks = self.source.chunks(parts, reading, done.position)
+            limit = self.source.job.options.limit
+            left = None if limit is None else limit - done.position
+            journal = None if pyarrow_only() else out.journal
+            self._overlap(limited(chunks, left), work, sink, rejects, journal, done.position)
+            size = sink.close(describe())
+            if journal is not None:
+                journal.settle()
+            return size + (rejects.close() if rejects is not None else 0)
+
+    def part(
+        self, part: Part, work: Work, out: PartFolder, rejects_out: PartFolder | None, workers: ThreadPoolExecutor
+    ) -> Receipt:
+        """Write the file of a part, and that of its rejected rows, and put them where finished parts are."""
+        work.begin(part)
+        like = self.source.files[part.file] if self.source.files else None
+        with contextlib.ExitStack() as stack:
+            encoder, reading = self._ways(workers, like)
+            path, rejects = out.making(part.name), None
+            stack.callback(remove, path)
+            if rejects_out is not None:
+                rejects = self._rejects_sink(rejects_out.making(part.name), workers, FileState(), like)
+                stack.callback(remove, rejects.path)
+                stack.enter_context(rejects)
+            sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
+            limit = self.source.job.options.limit
+            chunks = limited(self.source.chunks([part], reading), part.rows if self.source.files else limit)
+            rows = self._overlap(chunks, work, sink, rejects, None, 0)
+            size, rejects_size = sink.close(), None
+            if rejects_out is not None and rejects is not None and (rejects.rows or part.number == 0):
+                rejects_size = rejects.close()
+                rejects_out.keep(rejects.path, part.name)
+            out.keep(path, part.name)
+        return Receipt(part.number, part.name, rows, size, rejects_size, json.dumps(work.state()))
+
+    def manifest(self, path: Path, manifest: Manifest, *, rejects: bool) -> None:
+        """Write the manifest of a folder of parts, or of that of rejected rows: their columns, and no rows."""
+        like = self.source.files[0] if self.source.files else None
+        with ThreadPoolExecutor(1, "pages") as workers, contextlib.ExitStack() as stack:
+            if rejects:
+                sink = stack.enter_context(self._rejects_sink(path, workers, FileState(), like))
+            else:
+                encoder, _ = self._ways(workers, like)
+                sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
+            sink.close({MANIFEST_KEY: manifest.to_json()})
+
+    def _rejects_sink(
+        self, path: Path, workers: ThreadPoolExecutor, done: FileState, like: InputFile | None
+    ) -> ParquetSink:
+        schema = self._rejects_schema()
+        codecs = dict.fromkeys(schema.names, "SNAPPY")
+        encoder = None
+        if not pyarrow_only():
+            encoder = RowGroupEncoder(
+                _file_schema(schema, like, self._rejected_names()), codecs, frozenset(), split=False, workers=workers
+            )
+        return ParquetSink(path, schema, codecs, (), encoder, done)
+
+    def _rejects_schema(self) -> pa.Schema:
+        return rejects_schema(self.source.schema, self.schema, nesting=self.source.job.nesting)
+
+    def _rejected_names(self) -> Sequence[str]:
+        """Return the columns of rejected rows that are the input's."""
+        names: list[str] = self._rejects_schema().names
+        return names[: -len(REJECT_FIELDS)]
+
+    def _overlap(
+        self,
+        chunks: Iterator[Chunk],
+        work: Work,
+        sink: ParquetSink,
+        rejects: ParquetSink | None,
+        journal: Journal | None,
+        position: int,
+    ) -> int:
+        """Read, work and write at the same time; return how many rows of the inputs are behind."""
+        results: list[Result] = []
+        job = self.source.job
+
+        def write(group: Group) -> None:
+            for result in group.results:
+                if result.ended is not None and (result.ended.pieces or result.ended.taken_back):
+                    taken_back = result.ended.taken_back
+                    sink.stream(result.ended.pieces, job.dtype, job.n_classes, taken_back=taken_back)
+            results.extend(group.results)
+            if not group.ends:
+                return
+            sink.write([result.batch for result in results], group.copied)
+            if rejects is not None:
+                rejects.write([result.rejects for result in results if result.rejects is not None])
+            results.clear()
+            if journal is not None:
+                if rejects is not None:
+                    rejects.push()
+                journal.group([sink] if rejects is None else [sink, rejects], group.position, group.state)
+
+        return overlap(chunks, work, write, self.progress, job.row_bytes, position)
+
+    def _ways(self, workers: ThreadPoolExecutor, like: InputFile | None) -> tuple[RowGroupEncoder | None, Reading]:
+        """Return how row groups are encoded (None for pyarrow's way), and how the source is read.
+
+        ``like`` is the file whose columns the carried ones are stored as.
+        """
+        if pyarrow_only():
+            return None, Reading(self.columns)
+        options = self.source.job.options
+        names = self.source.job.carried.names
+        schema = _file_schema(self.schema, like, names)
+        encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)
+        # Rows that are cut anew, or another codec, are encoded anew.
+        copies = options.compression is None and options.row_group_size is None
+        everything = options.limit is None and options.on_bad_row != "drop"
+        copying = Copying(schema, names, everything) if copies else None
+        int96 = schema.int96
+        if options.rejects is not None:
+            int96 = int96 | _file_schema(self._rejects_schema(), like, self._rejected_names()).int96
+        return encoder, Reading(self.columns, workers, copying, int96)
+
+
+def _file_schema(schema: pa.Schema, like: InputFile | None, carried: Sequence[str]) -> FileSchema:
+    """Return the schema of a file whose carried columns are as those of an input."""
+    if like is None:
+        return FileSchema(schema)
+    names = [name for name in carried if name not in like.recoded]
+    return FileSchema(declared_schema(schema, like, names), like.footer, names)

@@ -1,0 +1,237 @@
+"""A job as a plan: what is read, what each part is, and everything that decides its bytes, as JSON.
+
+Running a part is a function of the plan and the part's number. Whoever runs it, and however often, makes the same file
+and the same receipt; a plan of one part alone is all that a machine far away has to be told.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Self
+
+import pyarrow as pa
+
+from batchmax import __version__
+from batchmax.errors import DataError
+from batchmax.jobs.part_writer import Recipe
+from batchmax.jobs.pipeline import Progress
+from batchmax.jobs.score_stage import ScoreWork
+from batchmax.jobs.threads import use_threads
+from batchmax.options.score_options import ScoreOptions
+from batchmax.runtime.buffers import usable_cores
+from batchmax.sinks.commit.journal import Receipt
+from batchmax.sinks.commit.staging import PartFolder
+from batchmax.sinks.metadata import output_codecs, output_schema, output_split, plain_columns
+from batchmax.sources.parquet_source import Among, ParquetSource
+from batchmax.sources.parts import Part, plan_parts
+from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.storage.hive import Partitions
+from batchmax.storage.json_fields import JsonError, json_object, json_objects, parse_json
+
+OF_ONE_MACHINE = frozenset(
+    {"threads", "memory_limit", "if_exists", "shard", "engine", "fail_if", "calibration", "storage_options"}
+)
+"""Options that decide nothing about a part; what a calibration says is in others."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file of the input, what tells that it is still the same, and the values of columns that folders name."""
+
+    path: str
+    size: int
+    footer_sha256: str
+    sample_sha256: str
+    values: dict[str, int | str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scoring job into a folder.
+
+    Attributes
+    ----------
+    version
+        Of batchmax.
+    inputs
+        The files.
+    options
+        Those of the job that decide its bytes, where they are not the usual ones.
+    n_classes
+        How many there are.
+    schema, output
+        Of the input and of the parts' files, with their metadata: Arrow's IPC message in base64.
+    codecs, split
+        How columns are written.
+    parts
+        In the order of the rows.
+    """
+
+    version: str
+    inputs: tuple[Input, ...]
+    options: dict[str, Any]
+    n_classes: int
+    schema: str
+    output: str
+    codecs: dict[str, str]
+    split: bool
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, source: ParquetSource | StreamSource) -> Plan:
+        """Return the plan of a job on files."""
+        job = source.job
+        usual = ScoreOptions()
+        options = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(job.options).items()
+            if name not in OF_ONE_MACHINE and value != getattr(usual, name)
+        }
+        return cls(
+            version=__version__,
+            inputs=tuple(
+                Input(file.path, file.size, file.footer_digest(), file.sample_digest, source.partitions.of(number))
+                for number, file in enumerate(source.files)
+            ),
+            options=options,
+            n_classes=job.n_classes,
+            schema=_packed(source.schema),
+            output=_packed(output_schema(job, source)),
+            codecs=output_codecs(job, source),
+            split=output_split(job, source),
+            parts=tuple(
+                plan_parts(source.group_rows(), source.row_bytes, limit=job.options.limit, folders=source.folders)
+            ),
+        )
+
+    def header(self) -> str:
+        """Return the plan without inputs and parts, as JSON: what is the same for all of them."""
+        return json.dumps(self.as_dict() | {"inputs": [], "parts": []}, ensure_ascii=False)
+
+    @classmethod
+    def of_header(cls, text: str, inputs: list[dict[str, Any]], parts: list[dict[str, Any]]) -> Self:
+        """Return a plan of some parts, and of the inputs that these are of, as JSON has them.
+
+        Raises
+        ------
+        DataError
+            As :meth:`from_json` does.
+        """
+        plan = cls.from_json(text)
+        return replace(plan, inputs=tuple(Input(**one) for one in inputs), parts=tuple(Part(**one) for one in parts))
+
+    def to_json(self) -> str:
+        """Return the plan as JSON."""
+        return json.dumps(self.as_dict(), ensure_ascii=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the plan that :meth:`to_json` gave.
+
+        Raises
+        ------
+        DataError
+            It is none, or of another version of batchmax.
+        """
+        try:
+            said = json_object(parse_json(text), {"version": str})
+            if said["version"] != __version__:
+                what = f"it is of batchmax {said['version']}, and this is {__version__}"
+                raise DataError(what, where="the plan", remedy="have the same version everywhere")
+            said = json_object(said, dict.fromkeys(_names(cls), object) | {"inputs": list, "parts": list})
+            inputs = _made(Input, said["inputs"])
+            parts = _made(Part, said["parts"])
+        except JsonError as error:
+            raise DataError("it makes no sense", where="the plan", remedy="make it again") from error
+        return cls(**{name: said[name] for name in _names(cls)} | {"inputs": inputs, "parts": parts})
+
+    def score_options(self, threads: int | None, memory_limit: int) -> ScoreOptions:
+        """Return the options of the job, on a machine that may use so much."""
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in self.options.items()
+        }
+        return ScoreOptions(**given, threads=threads, memory_limit=memory_limit)
+
+
+def run_part(
+    plan: Plan,
+    number: int,
+    out: PartFolder,
+    rejects: PartFolder | None = None,
+    *,
+    threads: int | None = None,
+    memory_limit: int = ScoreOptions.memory_limit,
+    storage: Sequence[str] = (),
+) -> Receipt:
+    """Make one part of a plan, and return its receipt.
+
+    Parameters
+    ----------
+    plan
+        That has the part, perhaps alone.
+    number
+        The part's.
+    out, rejects
+        Where.
+    threads, memory_limit
+        What the process may use; the bytes are the same whatever it may.
+    storage
+        Options of the file system of URIs.
+
+    Raises
+    ------
+    BatchmaxError
+        An input that has changed or cannot be read, a bad row under the policy ``error``, a place that cannot be
+        written to.
+    """
+    part = next(one for one in plan.parts if one.number == number)
+    given = plan.inputs[part.file]
+    options = replace(plan.score_options(threads, memory_limit), storage_options=tuple(storage))
+    schema = _unpacked(plan.schema)
+    partitions = Partitions(tuple(map(schema.field, given.values)), (tuple(given.values.values()),))
+    source = ParquetSource([given.path], options, among=Among(schema, plan.n_classes, partitions))
+    file = source.files[0]
+    known = (given.size, given.footer_sha256, given.sample_sha256)
+    if (file.size, file.footer_digest(), file.sample_digest) != known:
+        raise DataError("the file has changed since the job was planned", where=file.path, remedy="plan the job again")
+    job = source.job
+    recipe = Recipe(
+        source=source,
+        schema=_unpacked(plan.output),
+        codecs=plan.codecs,
+        split=plan.split,
+        plain=plain_columns(job),
+        columns=None if options.rejects is not None else job.columns_read,
+        progress=Progress(),
+    )
+    with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
+        return recipe.part(replace(part, file=0), ScoreWork(source, Progress(), to_file=True), out, rejects, workers)
+
+
+def _names(kind: Any) -> list[str]:
+    """Return the names of the fields of a dataclass."""
+    return [field.name for field in fields(kind)]
+
+
+def _made(kind: Any, values: list[Any]) -> tuple[Any, ...]:
+    """Return the instances of a dataclass that a list of JSON objects describes."""
+    names = _names(kind)
+    return tuple(
+        kind(**{name: one[name] for name in names}) for one in json_objects(values, dict.fromkeys(names, object))
+    )
+
+
+def _packed(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def _unpacked(text: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))

@@ -1,0 +1,345 @@
+"""Parts on a Ray cluster: descriptions go out, receipts come back, and the driver alone publishes.
+
+Logits never pass through Ray. Each task reads its row groups and writes its file by itself, so the place of the output
+must be one that every machine sees. A part that a worker died over is run again; it is the same part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from batchmax import errors
+from batchmax.errors import BatchmaxError, OutputError, UsageError
+from batchmax.jobs.pipeline import Progress
+from batchmax.jobs.plan import Plan, run_part
+from batchmax.runtime.buffers import usable_cores
+from batchmax.runtime.installation import missing_package
+from batchmax.runtime.lazy_imports import allow_imports
+from batchmax.runtime.signal_guard import SIGNALS
+from batchmax.sinks.commit.journal import Receipt
+from batchmax.sinks.commit.output import may_pass
+from batchmax.sinks.commit.remote_output import remote_parts
+from batchmax.sinks.commit.staging import PartFolder
+from batchmax.sources.parts import Part
+
+MOST_TRIES = 3
+"""Times that a part is tried where the system, and not the data, stands in the way."""
+
+PAUSE_SECONDS = 2.0
+"""Before the second try; it doubles."""
+
+WORKER_DEATHS = 20
+"""Workers that may die over one part; Ray itself would start new ones for ever."""
+
+MOST_TASKS = 10_000
+"""Tasks that are made; of more parts, each has several."""
+
+WAIT_SECONDS = 30.0
+"""Between two lines about a node that is waited for."""
+
+TRIES = "tries-"
+"""What files in a workshop begin with that have a byte for each time that a part was begun."""
+
+SEEN = "seen"
+"""The file in a workshop by which a worker knows that it sees the driver's folder, and not one of its own."""
+
+
+def check_ray() -> None:
+    """Refuse to go on without Ray.
+
+    Raises
+    ------
+    UsageError
+        It is not installed.
+    """
+    if find_spec("ray") is None:
+        raise missing_package("Ray", "ray", where="--engine")
+
+
+def make_parts(
+    plan: Plan,
+    parts: Sequence[Part],
+    out: PartFolder,
+    rejects: PartFolder | None,
+    uris: tuple[str | None, str | None] = (None, None),
+    *,
+    storage: Sequence[str] = (),
+    run: str = "",
+    cpus: int,
+    memory_limit: int,
+    progress: Progress,
+    row_bytes: int,
+) -> Iterator[Receipt]:
+    """Have parts made by a cluster: the one of ``RAY_ADDRESS``, that this process is connected to, or this machine.
+
+    Parameters
+    ----------
+    plan
+        Of the job.
+    parts
+        Those that are to be made.
+    out, rejects
+        Where; seen by all machines.
+    uris, storage, run
+        Where instead, of both, the options of that file system, and the id of the run, which is in names there.
+    cpus
+        Of a task, which are as many threads of the kernels.
+    memory_limit
+        Of a task, in bytes.
+    progress, row_bytes
+        Who is told of parts that are done, and the bytes of a row of logits.
+
+    Returns
+    -------
+    receipts in the order in which they come.
+
+    Raises
+    ------
+    BatchmaxError
+        A part failed, with what it said; no cluster, or a folder that a worker does not see.
+    """
+    if not parts:
+        return
+    allow_imports()
+    import ray.data  # noqa: PLC0415 - it is large, and may not be installed
+
+    token = secrets.token_hex(8)
+    for folder in (out, rejects):
+        if folder is not None:
+            (folder.folder / SEEN).write_text(token)
+            for path in folder.folder.glob(f"{TRIES}*"):
+                path.unlink()
+    common = {
+        "plan": plan.header(),
+        "folder": str(out.folder.absolute()),
+        "rejects": None if rejects is None else str(rejects.folder.absolute()),
+        "token": token,
+        "uris": uris,
+        "storage": list(storage),
+        "run": run,
+        "cpus": cpus,
+        "memory_limit": memory_limit,
+    }
+    items = [{"part": json.dumps([asdict(plan.inputs[part.file]), asdict(part)])} for part in parts]
+    with _connected():
+        grows = check_cpus(cpus, where="--threads")
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS))
+        task = functools.partial(_task, common=json.dumps(common))
+        with _telling_of_nodes(cpus, progress) if grows else contextlib.nullcontext():
+            for row in dataset.map(task, num_cpus=cpus).iter_rows():
+                receipt = _receipt(json.loads(row["receipt"]))
+                progress.advance(receipt.rows, receipt.rows * row_bytes)
+                yield receipt
+
+
+def check_cpus(cpus: float, *, where: str) -> bool:
+    """Check that a task which needs so many CPUs can run on the cluster that this process is connected to.
+
+    Returns
+    -------
+    whether no node is large enough yet, and the cluster can start one that is.
+
+    Raises
+    ------
+    UsageError
+        No node is large enough, and none can become so.
+    """
+    largest = largest_node()
+    if cpus <= largest:
+        return False
+    if cpus <= _largest_possible_node():
+        return True
+    raise UsageError(
+        f"a task needs {cpus:g} CPUs, and the largest node of the Ray cluster has {largest:g}",
+        where=where,
+        remedy=f"give at most {largest:g}, or add a larger node to the cluster",
+    )
+
+
+def largest_node() -> float:
+    """Return the CPUs of the largest node of the cluster that this process is connected to."""
+    import ray  # noqa: PLC0415 - as above
+
+    return max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+
+
+def _largest_possible_node() -> float:
+    """Return the CPUs of the largest node that the cluster can start by itself; 0 if it starts none."""
+    from ray._private.state import state  # noqa: PLC0415 - there is no public function for it
+
+    config = state.get_cluster_config()
+    groups = () if config is None else config.node_group_configs
+    return max((float(group.resources.get("CPU", 0)) for group in groups if group.max_count), default=0.0)
+
+
+@contextlib.contextmanager
+def _telling_of_nodes(cpus: int, progress: Progress) -> Iterator[None]:
+    """Say every :data:`WAIT_SECONDS` that no node is large enough yet, until one is."""
+    has_ended = threading.Event()
+    started = time.monotonic()
+
+    def tell() -> None:
+        while not has_ended.wait(WAIT_SECONDS) and (largest := largest_node()) < cpus:
+            seconds = time.monotonic() - started
+            progress.warn(
+                f"waiting for {seconds:,.0f} s for a node with {cpus} CPUs to join the Ray cluster; the largest has "
+                f"{largest:g} (--threads)"
+            )
+
+    teller = threading.Thread(target=tell, name="nodes", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        teller.join()
+
+
+def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
+    """Make one part, on whichever machine; failures are told, not raised, or Ray would try bad data again."""
+    how = json.loads(common)
+    one, part = json.loads(row["part"])
+    plan = Plan.of_header(how["plan"], [one], [part | {"file": 0}])
+    try:
+        for folder, uri in zip((how["folder"], how["rejects"]), how["uris"], strict=True):
+            if folder is not None and uri is None:
+                _check_seen(folder, how["token"])
+        if how["uris"][0] is None:
+            _count_try(Path(how["folder"]) / f"{TRIES}{part['number']}")
+        found = _tried(plan, part["number"], how)
+    except BatchmaxError as error:
+        told = {"error": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}
+        return {"receipt": json.dumps(told)}
+    return {"receipt": json.dumps(asdict(found))}
+
+
+def _tried(plan: Plan, number: int, how: dict[str, Any]) -> Receipt:
+    """Make a part, and try again where the system stood in the way."""
+    pause = PAUSE_SECONDS
+    for tries in range(1, MOST_TRIES + 1):
+        try:
+            with _places(how) as (out, rejects):
+                given = {"threads": how["cpus"], "memory_limit": how["memory_limit"]}
+                return run_part(plan, number, out, rejects, **given, storage=how["storage"])
+        except Exception as error:
+            if not may_pass(error) or tries == MOST_TRIES:
+                if isinstance(error, BatchmaxError):
+                    raise
+                what = f"part {number} failed: {type(error).__name__}: {error}"
+                raise OutputError(what, where=socket.gethostname(), remedy="look at the worker's log") from error
+        time.sleep(pause)
+        pause *= 2
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def _places(how: dict[str, Any]) -> Iterator[tuple[PartFolder, PartFolder | None]]:
+    """Return where parts are made: in the driver's folders, or here for an output that is sent to a URI."""
+    with contextlib.ExitStack() as stack:
+        found: list[PartFolder | None] = []
+        for folder, uri in zip((how["folder"], how["rejects"]), how["uris"], strict=True):
+            if folder is None:
+                found.append(None)
+            elif uri is None:
+                found.append(PartFolder(Path(folder)))
+            else:
+                here = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchmax-"))
+                found.append(remote_parts(here, uri, how["storage"], how["run"]))
+        yield found[0] or PartFolder(Path(how["folder"])), found[1]
+
+
+def _check_seen(folder: str, token: str) -> None:
+    path = Path(folder) / SEEN
+    if not path.is_file() or path.read_text() != token:
+        raise OutputError(
+            f"the worker on {socket.gethostname()} does not see the folder in which the output is made",
+            where=folder,
+            remedy="write to a file system that all machines share: -o",
+        )
+
+
+def _count_try(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.write(b".")
+        tries = stream.tell()
+    if tries > WORKER_DEATHS:
+        raise OutputError(
+            f"{tries - 1} workers died over this part",
+            where=path.name.removeprefix(TRIES),
+            remedy="look at their logs; if memory ran out: a smaller --memory-limit, or fewer tasks on a machine",
+        )
+
+
+def _receipt(told: dict[str, Any]) -> Receipt:
+    """Return what a task told, or raise what went wrong there."""
+    if "error" not in told:
+        return Receipt(**told)
+    raise getattr(errors, told["error"])(told["what"], where=told["where"], remedy=told["remedy"])
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """Be connected to a cluster, started here if there is none; a connection that was there already stays."""
+    import ray  # noqa: PLC0415 - as above
+
+    if ray.is_initialized():
+        yield
+        return
+    given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        given |= {"include_dashboard": False, "num_cpus": usable_cores()}
+    try:
+        with _own_signal_handlers():
+            ray.init(**given)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        what = f"no cluster can be had: {' '.join(str(error).split())}"
+        raise UsageError(what, where="RAY_ADDRESS", remedy="mend it, or unset it for this machine alone") from error
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # Ray prints what it has to say of dead workers, and stdout is for answers.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Keep the handlers of SIGINT and SIGTERM: Ray sets its own, which ends the process by ``SystemExit``."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    came = False
+    try:
+        yield
+    except SystemExit as error:
+        came = error.code == signal.SIGTERM
+        if not came:
+            raise
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # set outside of Python
+                signal.signal(number, handler)
+    if came:
+        signal.raise_signal(signal.SIGTERM)

@@ -1,0 +1,55 @@
+"""How a job uses the CPU: with how many threads, and in the standard floating-point mode."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from batchmax import kernels
+from batchmax.options.score_options import ScoreOptions
+from batchmax.runtime.buffers import usable_cores
+
+
+@contextlib.contextmanager
+def use_threads(options: ScoreOptions) -> Iterator[None]:
+    """Let the kernels that this thread calls use as many threads as were asked for, or as the process may.
+
+    The thread, and those that are started here, compute in the standard floating-point mode.
+    Arrow's threads belong to the process: they are limited where it was asked for, until the last job that did is over.
+    """
+    kernels.limit_threads(options.threads or usable_cores())
+    if options.threads is not None:
+        _ARROW_THREADS.limit(options.threads)
+    try:
+        with kernels.standard_floats():
+            yield
+    finally:
+        kernels.limit_threads(None)
+        if options.threads is not None:
+            _ARROW_THREADS.release()
+
+
+class _ArrowThreads:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs = 0
+        self._before = 0
+
+    def limit(self, threads: int) -> None:
+        with self._lock:
+            if not self._jobs:
+                self._before = pa.cpu_count()
+            self._jobs += 1
+            pa.set_cpu_count(threads)
+
+    def release(self) -> None:
+        with self._lock:
+            self._jobs -= 1
+            if not self._jobs:
+                pa.set_cpu_count(self._before)
+
+
+_ARROW_THREADS = _ArrowThreads()

@@ -1,0 +1,205 @@
+"""The scalar arithmetic: a shifted logit, its exponential, exp, expm1, log and log1p. One number in, one number out.
+
+There are two of each, chosen by the type of the logit. A float32 logit is worked on in float64, where the difference
+to the maximum, the product with beta and the sum over a million classes all lose less than a thousandth of a float32
+ULP; the polynomial is only as good as float32 needs. A float64 logit has no wider type to go to, so the difference and
+the product are carried as unevaluated sums of two float64 (Knuth's two-sum; a product and its fused remainder), and the
+exponential takes both halves.
+
+The loops that call these functions vectorise, because there is no branch, no table and no call in here, and they give
+the same bits on every system. ``math.exp`` is a call of the C library, whose results depend on its version and on the
+CPU. Every constant is derived where it stands.
+
+See Also
+--------
+Muller et al., Handbook of Floating-Point Arithmetic, 2nd ed., chapters 4 (two-sum) and 11 (range reduction).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from batchmax.kernels.intrinsics import bits_of, compiled, float_of, fma
+
+LOG2_E = 1.4426950408889634
+# ln 2 in two parts: the first has 33 significant bits, so that its product with an exponent of 11 bits is exact.
+LN2_HIGH = 6.93147180369123816490e-01
+LN2_LOW = 1.90821492927058770002e-10
+# Adding 1.5 * 2**52 rounds to an integer and leaves that integer in the low bits of the sum.
+ROUNDER = 6755399441055744.0
+ROUNDER_BITS = 0x4338000000000000
+# exp2 of this is zero in float32 by far and still a normal float64, so its exponent bits can be built without a test.
+LOWEST_EXP2 = -1000.0
+# exp of this is below half the smallest subnormal float64.
+LOWEST_EXP = -746.0
+# exp of this is above the largest float64.
+HIGHEST_EXP = 710.0
+HUGE = 2.0**1021
+SMALLEST_NORMAL = 2.0**-1022
+INVERSE_FACTORIALS = tuple(1 / math.factorial(n) for n in range(19))
+
+
+def shifted_logit(z, m, beta):
+    """Return beta * (z - m) as the unevaluated sum of two float64; -inf where z is -inf.
+
+    Parameters
+    ----------
+    z, m
+        A logit and the largest logit of its row, both float32 or both float64.
+    beta
+        The inverse temperature, float64.
+    """
+
+
+@overload(shifted_logit, inline="never")
+def _shifted_logit(z, m, beta):
+    if z == types.float32:
+        return lambda z, m, beta: (beta * (np.float64(z) - np.float64(m)), 0.0)
+    return lambda z, m, beta: _shifted_logit_double(z, m, beta)
+
+
+@compiled
+def _shifted_logit_double(z, m, beta):
+    # A difference of two numbers near the largest float64 overflows; of their quarters, which are exact, it does not.
+    huge = abs(z) > HUGE or abs(m) > HUGE
+    z = 0.25 * z if huge else z
+    m = 0.25 * m if huge else m
+    beta = 4.0 * beta if huge else beta
+    difference = z - m
+    back = difference - z
+    lost = (z - (difference - back)) - (m + back)
+    high = beta * difference
+    low = fma(beta, difference, -high) + beta * lost
+    # Far below any exponential that counts the remainder does not matter, and for infinities it is NaN.
+    low = 0.0 if high < LOWEST_EXP else low
+    return high, low
+
+
+def shifted_exp(z, m, beta):
+    """Return exp(beta * (z - m)) as a float64 for z <= m; NaN if anything is NaN or m is infinite.
+
+    For float32 logits the relative error is below 2**-27; for float64 logits it is below 0.8 ULP, subnormal results
+    included.
+    """
+
+
+@overload(shifted_exp, inline="never")
+def _shifted_exp(z, m, beta):
+    if z == types.float32:
+        return lambda z, m, beta: exp2_single((beta * LOG2_E) * (np.float64(z) - np.float64(m)))
+    return lambda z, m, beta: _exp_double(*_shifted_logit_double(z, m, beta))
+
+
+@compiled
+def exp2_single(x):
+    """Return 2**x of a float64 x < 1000, good enough for float32; NaN of NaN."""
+    # 2**x = 2**n * 2**r with |r| <= 1/2. The polynomial is the Chebyshev fit of (2**r - 1) / r, degree 5, so that 2**0
+    # is exactly 1; its relative error is 2**-27.5. Written so that a NaN passes the comparison.
+    x = LOWEST_EXP2 if x < LOWEST_EXP2 else x
+    rounded = x + ROUNDER
+    r = x - (rounded - ROUNDER)
+    p = fma(r, 0.0001545316294512069, 0.0013390863364671234)
+    p = fma(r, p, 0.009618082557277852)
+    p = fma(r, p, 0.05550357114219078)
+    p = fma(r, p, 0.24022650760568126)
+    p = fma(r, p, 0.6931471880262288)
+    p = fma(r, p, 1.0)
+    return float_of(bits_of(p) + (bits_of(rounded) << 52))
+
+
+@compiled
+def _exp_double(high, low):
+    # exp(x) = 2**n * exp(r) with |r| <= ln(2)/2, r itself in two parts. Taylor's series to r**13 / 13! leaves 2**-57.
+    low = 0.0 if high < LOWEST_EXP else low
+    high = LOWEST_EXP if high < LOWEST_EXP else high
+    rounded = fma(high, LOG2_E, ROUNDER)
+    n = rounded - ROUNDER
+    near = fma(-n, LN2_HIGH, high)
+    rest = fma(-n, LN2_LOW, low)
+    r = near + rest
+    rest = (near - r) + rest
+    q = fma(r, 1 / 6227020800, 1 / 479001600)
+    q = fma(r, q, 1 / 39916800)
+    q = fma(r, q, 1 / 3628800)
+    q = fma(r, q, 1 / 362880)
+    q = fma(r, q, 1 / 40320)
+    q = fma(r, q, 1 / 5040)
+    q = fma(r, q, 1 / 720)
+    q = fma(r, q, 1 / 120)
+    q = fma(r, q, 1 / 24)
+    q = fma(r, q, 1 / 6)
+    q = fma(r, q, 1 / 2)
+    e = 1.0 + (r + fma(r * r, q, fma(r, rest, rest)))
+    # 2**n in two factors, because n reaches -1077 and a subnormal result must be rounded once, by the second product.
+    whole = bits_of(rounded) - ROUNDER_BITS
+    half = whole >> 1
+    return e * float_of((half + 1023) << 52) * float_of((whole - half + 1023) << 52)
+
+
+@compiled
+def exp(x):
+    """Return exp(x) of a float64 to 0.8 ULP, subnormal results included; +inf above the largest float64, NaN of NaN."""
+    return _exp_double(HIGHEST_EXP if x > HIGHEST_EXP else x, 0.0)
+
+
+@compiled
+def expm1(x):
+    """Return exp(x) - 1 of a float64 x <= 0 to about one ULP; NaN of NaN."""
+    # Taylor's series to x**18 / 18! for x > -0.7, where the difference would lose digits; it leaves 2**-57.
+    q = 0.0
+    for n in range(18, 1, -1):
+        q = fma(x, q, INVERSE_FACTORIALS[n])
+    return fma(x * x, q, x) if x > -0.7 else exp(x) - 1.0
+
+
+@compiled
+def log(x):
+    """Return log(x) of a float64 to about one ULP; -inf of 0, NaN of a negative number and of NaN."""
+    # A subnormal number is made normal first.
+    is_small = x < SMALLEST_NORMAL
+    found = _log_of(x * 2.0**54 if is_small else x, 0.0, -54.0 if is_small else 0.0)
+    found = found if x < np.inf else x
+    found = found if x != 0.0 else -np.inf
+    return found if x >= 0.0 else np.nan
+
+
+@compiled
+def log1p(x):
+    """Return log(1 + x) of a float64 x >= 0 to about one ULP; NaN of NaN."""
+    # 1 + x is carried with its rounding error.
+    u = 1.0 + x
+    back = u - 1.0
+    lost = (1.0 - (u - back)) + (x - back)
+    return _log_of(u, lost / u, 0.0)
+
+
+@compiled
+def _log_of(u, rest, exponent):
+    """Return log(u) + exponent * log(2) + rest of a normal number u > 0 and a rest far smaller than the logarithm.
+
+    u is split into 2**k * (1 + f) with 1 + f between sqrt(1/2) and sqrt(2); log(1 + f) is the series of
+    2 artanh(f / (2 + f)), arranged as in FreeBSD's ``e_log.c``.
+    """
+    bits = bits_of(u)
+    # Adding the distance from sqrt(1/2) to 1 in the upper bits moves the border between two exponents to sqrt(2).
+    k = ((bits + (0x3FF0000000000000 - 0x3FE6A09E667F3BCD)) >> 52) - 1023
+    f = float_of(bits - (k << 52)) - 1.0
+    s = f / (2.0 + f)
+    t = s * s
+    q = fma(t, 2 / 21, 2 / 19)
+    q = fma(t, q, 2 / 17)
+    q = fma(t, q, 2 / 15)
+    q = fma(t, q, 2 / 13)
+    q = fma(t, q, 2 / 11)
+    q = fma(t, q, 2 / 9)
+    q = fma(t, q, 2 / 7)
+    q = fma(t, q, 2 / 5)
+    q = fma(t, q, 2 / 3)
+    half_square = 0.5 * f * f
+    n = np.float64(k) + exponent
+    small = fma(n, LN2_LOW, rest) + s * fma(t, q, half_square)
+    return fma(n, LN2_HIGH, f - (half_square - small))

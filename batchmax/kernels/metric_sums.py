@@ -1,0 +1,151 @@
+"""What an evaluation counts over rows: one row after another, so that sums do not depend on threads or batches."""
+
+import numpy as np
+
+from batchmax.kernels.intrinsics import compiled
+from batchmax.kernels.softmax import add_exactly
+
+WEIGHT, LOSS, BRIER, HITS, INFINITE, FIGURES = 0, 1, 2, 3, 4, 5
+"""Places in the sums of a whole, or of a group: of weights, of weighted losses, Brier scores and hits, and how many
+losses of rows that weigh something were infinite. Hits are NaN where a label is no class."""
+ROWS, BINS = 5, 6
+"""Places in the sums of a group alone: how many rows there were, and from where on its bins are."""
+SUPPORT, PREDICTED, RIGHT, CLASS_LOSS = 0, 1, 2, 3
+"""Places in the sums of a class."""
+
+
+def tally_rows(
+    nll,
+    rests,
+    pred,
+    rank,
+    brier,
+    labels,
+    weights,
+    counted,
+    top_k,
+    sums,
+    tops,
+    classes,
+    confusion,
+    bins,
+    losses,
+    confidences,
+):
+    """Add rows to what is counted.
+
+    Parameters
+    ----------
+    nll, rests, brier : (n,) float64
+    pred, rank : (n,) int32
+        What the softmax and the judging kernel leave of rows. Rank 0 says that the label is no class, but a
+        distribution over them: then the row has a loss and a Brier score, and nothing else is counted.
+    labels : (n,) int64
+    weights : (n,) float64, or (0,) for 1 each
+    counted : (n,) bool
+        Rows that have a loss.
+    top_k : (t,) int64
+    sums : (5, 2) float64
+        As named above, each with what its roundings lost.
+    tops : (t,) float64
+        Weights of the rows whose label is among the first k.
+    classes : (K, 4) float64
+        As named above.
+    confusion : (K, K) float64, or (0, 0)
+        Weights by label and predicted class.
+    bins : (b, 3) float64
+        For equal widths of confidence: weights, and weighted confidences and hits.
+    losses : (l,) int64
+        Rows by tenths of a nat; the last are all that are larger.
+    confidences : (2, c) int64
+        Wrong and right rows, by equal widths of confidence.
+    """
+    n_bins = bins.shape[0]
+    n_widths = confidences.shape[1]
+    for i in range(nll.shape[0]):
+        if not counted[i]:
+            continue
+        w = weights[i] if weights.shape[0] != 0 else 1.0
+        _add(sums, WEIGHT, w)
+        _add(sums, BRIER, w * brier[i])
+        _add(sums, HITS, _weight_within(1, rank[i], w))
+        if nll[i] < np.inf:
+            _add(sums, LOSS, w * nll[i])
+        elif w != 0.0:
+            sums[INFINITE, 0] += 1.0
+        losses[int(min(10.0 * nll[i], losses.shape[0] - 1.0))] += 1
+        for j in range(top_k.shape[0]):
+            tops[j] += _weight_within(top_k[j], rank[i], w)
+        if rank[i] == 0:
+            continue
+        y = labels[i]
+        p = pred[i]
+        hit = rank[i] == 1
+        confidence = 1.0 / (1.0 + rests[i])
+        classes[y, SUPPORT] += w
+        classes[p, PREDICTED] += w
+        classes[y, RIGHT] += w if hit else 0.0
+        classes[y, CLASS_LOSS] += w * nll[i] if w != 0.0 else 0.0
+        if confusion.shape[0] != 0:
+            confusion[y, p] += w
+        at = _bin(confidence, n_bins)
+        bins[at, 0] += w
+        bins[at, 1] += w * confidence
+        bins[at, 2] += w if hit else 0.0
+        confidences[1 if hit else 0, _bin(confidence, n_widths)] += 1
+
+
+def tally_groups(nll, rests, rank, brier, weights, counted, groups, sums):
+    """Add rows to the sums of their groups.
+
+    Parameters
+    ----------
+    nll, rests, rank, brier, weights, counted
+        As for :func:`tally_rows`.
+    groups : (n,) int64
+        The number of each row's group.
+    sums : (n_groups, 6 + 3 b) float64
+        As named above; for each of b bins its weights, and weighted confidences and hits.
+    """
+    n_bins = (sums.shape[1] - BINS) // 3
+    for i in range(nll.shape[0]):
+        g = groups[i]
+        sums[g, ROWS] += 1.0
+        if not counted[i]:
+            continue
+        w = weights[i] if weights.shape[0] != 0 else 1.0
+        sums[g, WEIGHT] += w
+        sums[g, BRIER] += w * brier[i]
+        hit = _weight_within(1, rank[i], w)
+        sums[g, HITS] += hit
+        if nll[i] < np.inf:
+            sums[g, LOSS] += w * nll[i]
+        elif w != 0.0:
+            sums[g, INFINITE] += 1.0
+        confidence = 1.0 / (1.0 + rests[i])
+        at = BINS + 3 * _bin(confidence, n_bins)
+        sums[g, at] += w
+        sums[g, at + 1] += w * confidence
+        sums[g, at + 2] += hit
+
+
+@compiled
+def _add(sums, place, value):
+    sums[place, 0], sums[place, 1] = add_exactly(sums[place, 0], sums[place, 1], value)
+
+
+@compiled
+def _weight_within(k, rank, w):
+    return np.nan if rank == 0 else w if rank <= k else 0.0
+
+
+@compiled
+def _bin(value, count):
+    """Return which of ``count`` equal parts of 0 to 1 a value lies in, the lower border included, and 1 in the last."""
+    at = int(value * count)
+    # The product is rounded, so that a border may have been passed, or not reached.
+    if at / count > value:
+        at -= 1
+    elif (at + 1) / count <= value:
+        at += 1
+    return min(max(at, 0), count - 1)

@@ -1,0 +1,1 @@
+"""Kernels that decode and check parts of Parquet files: levels, Snappy, Thrift structs."""

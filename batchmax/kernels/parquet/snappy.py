@@ -1,0 +1,168 @@
+"""Bytes that snappy could not make smaller, found where they lie: every length checked before it is used.
+
+See Also
+--------
+https://github.com/google/snappy/blob/main/format_description.txt
+"""
+
+import numpy as np
+
+from batchmax.kernels.intrinsics import compiled
+from batchmax.kernels.parquet.rle import varint
+
+LITERAL = 0
+NEAR_COPY = 1
+LONG_LITERAL = 60
+MOST_SHIFT = 28
+"""The length is of 32 bits: no more than five bytes."""
+
+LONGEST_TAG = 5
+"""Bytes of the tag of an element: itself, and the four that may say how long a literal is, or how far away a copy."""
+
+STORED = 1 << 10
+"""A literal of so many bytes or more is one that the encoder gave up on."""
+
+
+@compiled
+def little_endian(data, at, n_bytes):
+    """Return a number of some bytes, which must be there."""
+    value = np.int64(0)
+    for byte in range(n_bytes):
+        value |= np.int64(data[at + byte]) << (8 * byte)
+    return value
+
+
+def stored(data, size, head, pieces):
+    """Unpack what comes before the first long literal, and find that and all after it.
+
+    Parameters
+    ----------
+    data : (n_bytes,) uint8
+        What snappy made of ``size`` bytes.
+    head : (n_head,) uint8
+        Receives what comes first.
+    pieces : (n_pieces, 2) int64
+        Receives where in the data each of the literals begins and ends.
+
+    Returns
+    -------
+    How many bytes are in the head, and how many pieces there are; -1 and 0 if there is no long literal, something else
+    than literals after it, too much for the head or the pieces, or a length that is wrong.
+    """
+    length, at = varint(data, 0, MOST_SHIFT)
+    if at < 0 or length != size:
+        return -1, 0
+    end = data.shape[0]
+    filled = count = 0
+    done = np.int64(0)
+    while at < end:
+        tag = np.int64(data[at])
+        at += 1
+        kind = tag & 3
+        if kind == LITERAL:
+            length = (tag >> 2) + 1
+            if length > LONG_LITERAL:
+                n_bytes = length - LONG_LITERAL
+                if n_bytes > end - at:
+                    return -1, 0
+                length = little_endian(data, at, n_bytes) + 1
+                at += n_bytes
+            if length > end - at:
+                return -1, 0
+            if count or length >= STORED:
+                if count == pieces.shape[0]:
+                    return -1, 0
+                pieces[count, 0] = at
+                pieces[count, 1] = at + length
+                count += 1
+            else:
+                if length > head.shape[0] - filled:
+                    return -1, 0
+                for byte in range(length):
+                    head[filled + byte] = data[at + byte]
+                filled += length
+            at += length
+        else:
+            n_bytes = 1 if kind == NEAR_COPY else 2 * (kind - 1)
+            if n_bytes > end - at or count:
+                return -1, 0
+            offset = little_endian(data, at, n_bytes)
+            at += n_bytes
+            length = (tag >> 2) + 1
+            if kind == NEAR_COPY:
+                length = ((tag >> 2) & 7) + 4
+                offset |= (tag >> 5) << 8
+            if offset == 0 or offset > filled or length > head.shape[0] - filled:
+                return -1, 0
+            for byte in range(length):
+                head[filled + byte] = head[filled + byte - offset]
+            filled += length
+        done += length
+    return (filled, count) if done == size and count else (-1, 0)
+
+
+def unsnap(data, last, out, filled, history, state):
+    """Unpack some of what snappy made, to be gone on with.
+
+    Parameters
+    ----------
+    data : (n_bytes,) uint8
+        Elements from where the last call stopped, cut anywhere.
+    last
+        Whether nothing follows the data.
+    out : (n_out,) uint8
+        Receives what is unpacked, from ``filled`` on.
+    history : (n_history,) uint8
+        What was unpacked before ``out``, its end.
+    state : (3,) int64
+        What is left of the element that was stopped in: bytes of a literal; bytes of a copy, and from how far away.
+
+    Returns
+    -------
+    how many bytes of the data are done with, and how many of ``out`` are filled; -1 for the first if the data are
+    damaged, or refer to something that came before the history.
+    """
+    at = 0
+    end = data.shape[0]
+    while filled < out.shape[0]:
+        if state[0] > 0:
+            count = min(state[0], end - at, out.shape[0] - filled)
+            if count == 0:
+                break
+            out[filled : filled + count] = data[at : at + count]
+            at += count
+            filled += count
+            state[0] -= count
+            continue
+        if state[1] > 0:
+            count = min(state[1], out.shape[0] - filled)
+            away = state[2]
+            if away > filled + history.shape[0]:
+                return -1, filled
+            for _ in range(count):
+                source = filled - away
+                out[filled] = out[source] if source >= 0 else history[history.shape[0] + source]
+                filled += 1
+            state[1] -= count
+            continue
+        if at == end or (end - at < LONGEST_TAG and not last):
+            break
+        tag = np.int64(data[at])
+        at += 1
+        kind = tag & 3
+        length = (tag >> 2) + 1
+        n_bytes = max(0, length - LONG_LITERAL) if kind == LITERAL else 1 if kind == NEAR_COPY else 2 * (kind - 1)
+        if n_bytes > end - at:
+            return -1, filled
+        number = little_endian(data, at, n_bytes)
+        at += n_bytes
+        if kind == LITERAL:
+            state[0] = length if n_bytes == 0 else number + 1
+            continue
+        if kind == NEAR_COPY:
+            length = ((tag >> 2) & 7) + 4
+            number |= (tag >> 5) << 8
+        if number == 0:
+            return -1, filled
+        state[1], state[2] = length, number
+    return at, filled

@@ -1,0 +1,262 @@
+"""Sixteen float32 at once, as a type of Numba: an LLVM vector, and the operations that a row of logits needs.
+
+LLVM vectorises loops by itself, and most kernels leave it to that. What it leaves over at the end of a row is slow,
+though: up to fifteen numbers one by one, which cost a row of a hundred classes as much as the rest; and there is no way
+to ask for memory ahead of time. Here a vector is a value, and the loop over a row says what happens at its end. A CPU
+with narrower registers works on a vector in pieces, with the same results.
+
+Rows are addresses, not arrays: an array that is handed to a function is counted, atomically, and that takes longer than
+a short row.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.extending import intrinsic, overload, register_model
+
+from batchmax.kernels.intrinsics import call_llvm
+
+WIDTH = 16
+"""Numbers in a vector: as many float32 as the widest registers hold."""
+
+INT32 = ir.IntType(32)
+INTS = ir.VectorType(INT32, WIDTH)
+SINGLES = ir.VectorType(ir.FloatType(), WIDTH)
+DOUBLES = ir.VectorType(ir.DoubleType(), WIDTH)
+LANES = ir.Constant(INTS, list(range(WIDTH)))
+ALIGN = 4
+
+
+class Vector(types.Type):  # type: ignore[misc]
+    """A vector of 16 float32 or float64."""
+
+
+singles, doubles = Vector("singles"), Vector("doubles")
+
+
+@register_model(Vector)
+class _Model(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, SINGLES if vector == singles else DOUBLES)
+
+
+def _everywhere(builder: Any, value: Any) -> Any:
+    """Return a scalar in every lane, and a vector as it is."""
+    if isinstance(value.type, ir.VectorType):
+        return value
+    kind = ir.VectorType(value.type, WIDTH)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, INT32(0))
+    return builder.shuffle_vector(one, one, ir.Constant(INTS, [0] * WIDTH))
+
+
+def _below(builder: Any, count: Any) -> Any:
+    """Return which lanes' numbers are below a count."""
+    return builder.icmp_signed("<", LANES, _everywhere(builder, builder.trunc(count, INT32)))
+
+
+def _vector_at(builder: Any, row: Any, j: Any, kind: Any = SINGLES) -> Any:
+    return builder.bitcast(builder.gep(row, [j]), kind.as_pointer())
+
+
+# Memory
+
+
+@intrinsic
+def address(typing_context: Any, matrix: Any, i: Any) -> Any:
+    """Return where row i of a C-contiguous (n, K) array begins."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        n_columns = cgutils.unpack_tuple(builder, array.shape)[1]
+        return builder.gep(array.data, [builder.mul(arguments[1], n_columns)])
+
+    return types.CPointer(matrix.dtype)(matrix, types.intp), generate
+
+
+@intrinsic
+def load(typing_context: Any, row: Any, j: Any) -> Any:
+    """Return 16 float32 or float64 from the j-th of a row on."""
+    vector, kind = (singles, SINGLES) if row.dtype == types.float32 else (doubles, DOUBLES)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, j = arguments
+        return builder.load(_vector_at(builder, row, j, kind), align=ALIGN)
+
+    return vector(row, types.intp), generate
+
+
+@intrinsic
+def load_some(typing_context: Any, row: Any, j: Any, count: Any, fill: Any) -> Any:
+    """Return ``count`` float32, at most 16, from the j-th of a row on, and ``fill`` in the lanes after them."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, j, count, fill = arguments
+        operands = [_vector_at(builder, row, j), INT32(ALIGN), _below(builder, count), _everywhere(builder, fill)]
+        return call_llvm(builder, "llvm.masked.load.v16f32.p0", SINGLES, operands)
+
+    return singles(row, types.intp, types.intp, types.float32), generate
+
+
+@intrinsic
+def store(typing_context: Any, row: Any, j: Any, vector: Any) -> Any:
+    """Write 16 float32 from the j-th of a row on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, j, vector = arguments
+        builder.store(vector, _vector_at(builder, row, j), align=ALIGN)
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp, singles), generate
+
+
+@intrinsic
+def store_some(typing_context: Any, row: Any, j: Any, count: Any, vector: Any) -> Any:
+    """Write the first ``count`` lanes from the j-th of a row on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, j, count, vector = arguments
+        operands = [vector, _vector_at(builder, row, j), INT32(ALIGN), _below(builder, count)]
+        call_llvm(builder, "llvm.masked.store.v16f32.p0", ir.VoidType(), operands)
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp, types.intp, singles), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, row: Any, j: Any) -> Any:
+    """Ask for the j-th number of a row, which will be read soon. There need not be one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        at = builder.bitcast(builder.gep(*arguments[:1], arguments[1:]), ir.IntType(8).as_pointer())
+        to_read, into_every_cache, data = INT32(0), INT32(3), INT32(1)
+        call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [at, to_read, into_every_cache, data])
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp), generate
+
+
+# Lane by lane. A float32 among the operands stands in every lane.
+
+
+def _of_two(emit: Any) -> Any:
+    @intrinsic
+    def operation(typing_context: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return emit(builder, *(_everywhere(builder, argument) for argument in arguments))
+
+        return (a if isinstance(a, Vector) else b)(a, b), generate
+
+    return operation
+
+
+larger = _of_two(lambda builder, a, b: call_llvm(builder, "llvm.maximum.v16f32", SINGLES, [a, b], ("nsz",)))
+"""The larger of a and b, NaN if either is NaN."""
+
+at_least = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+"""The larger of a and b, neither of which is NaN: one instruction instead of three."""
+
+_add = _of_two(lambda builder, a, b: builder.fadd(a, b))
+_subtract = _of_two(lambda builder, a, b: builder.fsub(a, b))
+_multiply = _of_two(lambda builder, a, b: builder.fmul(a, b))
+
+
+@overload(operator.add)
+def _plus(a, b):
+    return (lambda a, b: _add(a, b)) if isinstance(a, Vector) else None
+
+
+@overload(operator.sub)
+def _minus(a, b):
+    return (lambda a, b: _subtract(a, b)) if isinstance(a, Vector) else None
+
+
+@overload(operator.mul)
+def _times(a, b):
+    return (lambda a, b: _multiply(a, b)) if isinstance(a, Vector) else None
+
+
+@intrinsic
+def fma_lanes(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a * b + c, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return call_llvm(builder, "llvm.fma.v16f32", SINGLES, [_everywhere(builder, x) for x in arguments])
+
+    return singles(a, b, c), generate
+
+
+@intrinsic
+def add_exponents(typing_context: Any, a: Any, b: Any) -> Any:
+    """Return a times 2**n, where n > -256 stands in the low bits of b; 0 where that is far below the normal numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits, exponents = (builder.bitcast(argument, INTS) for argument in arguments)
+        shifted = builder.shl(exponents, ir.Constant(INTS, [23] * WIDTH))
+        scaled = builder.add(bits, shifted)
+        zero = ir.Constant(INTS, None)
+        return builder.bitcast(builder.select(builder.icmp_signed(">", scaled, zero), scaled, zero), SINGLES)
+
+    return singles(singles, singles), generate
+
+
+@intrinsic
+def where_less(typing_context: Any, low: Any, high: Any, a: Any) -> Any:
+    """Return a where low < high, and 0 elsewhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        low, high, a = (_everywhere(builder, argument) for argument in arguments)
+        return builder.select(builder.fcmp_ordered("<", low, high), a, ir.Constant(SINGLES, None))
+
+    return singles(low, high, singles), generate
+
+
+# From one type to another
+
+
+@intrinsic
+def widened(typing_context: Any, a: Any) -> Any:
+    """Return a vector of float32 as one of float64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(arguments[0], DOUBLES)
+
+    return doubles(singles), generate
+
+
+def _combined(builder: Any, vector: Any, combine: Any) -> Any:
+    """Return what is left when the halves of a vector are combined until one number is left."""
+    n = WIDTH
+    while n > 1:
+        n //= 2
+        low, high = (ir.Constant(ir.VectorType(INT32, n), list(range(start, start + n))) for start in (0, n))
+        vector = combine(*(builder.shuffle_vector(vector, vector, half) for half in (low, high)))
+    return builder.extract_element(vector, INT32(0))
+
+
+@intrinsic
+def largest(typing_context: Any, a: Any) -> Any:
+    """Return the largest lane, NaN if any is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (a,) = arguments
+        m = _combined(builder, a, lambda x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
+        odd = call_llvm(builder, "llvm.vector.reduce.or.v16i1", ir.IntType(1), [builder.fcmp_unordered("uno", a, a)])
+        return builder.select(odd, ir.Constant(ir.FloatType(), float("nan")), m)
+
+    return types.float32(singles), generate
+
+
+@intrinsic
+def total(typing_context: Any, a: Any) -> Any:
+    """Return the sum of the lanes of a vector of float64, added up in one order on every CPU."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _combined(builder, arguments[0], builder.fadd)
+
+    return types.float64(doubles), generate

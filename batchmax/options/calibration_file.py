@@ -1,0 +1,103 @@
+"""Calibrations as files: what ``calibrate`` wrote and ``score --calibration`` takes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchmax.errors import UsageError
+from batchmax.runtime.installation import missing_package
+from batchmax.runtime.lazy_imports import allow_imports
+from batchmax.storage.json_fields import JsonError, json_object, parse_json
+from batchmax.storage.text_input import read_text
+
+SMALLEST_T, LARGEST_T = 1e-3, 1e3
+"""The bounds of a temperature that is looked for."""
+MEMBERS = {
+    "n_classes": int,
+    "temperature": float | int,
+    "classes": list | None,
+    "scale": list | None,
+    "bias": list | None,
+}
+"""The members of a calibration file that are read, with their types."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration to be applied: a temperature, or a scale and a bias for each class."""
+
+    n_classes: int
+    classes: tuple[str, ...] | None
+    temperature: float
+    scale: tuple[float, ...] | None
+    bias: tuple[float, ...] | None
+
+
+def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) -> Calibrated:
+    """Read what ``calibrate`` wrote, at a path or a URI, with these options of its file system.
+
+    Raises
+    ------
+    UsageError
+        There is no such file, or it is something else, or damaged.
+    """
+    name, where = os.fspath(path), "--calibration"
+    remedy = "make it: batchmax calibrate INPUT -o FILE"
+    text = read_text(path, where, storage)
+    if text is None:
+        raise UsageError(f"there is no file {name}", where=where, remedy=remedy)
+    try:
+        return _checked(json_object(parse_json(text), MEMBERS))
+    except JsonError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{name} is no calibration: {reason}", where=where, remedy=remedy) from error
+
+
+def scipy_optimize() -> Any:
+    """Return SciPy's optimisers.
+
+    Raises
+    ------
+    UsageError
+        SciPy is not installed.
+    """
+    allow_imports()
+    try:
+        from scipy import optimize  # noqa: PLC0415 - it takes a while, and need not be installed
+    except ImportError as error:
+        raise missing_package("SciPy", "insight") from error
+    return optimize
+
+
+def _checked(said: Mapping[str, Any]) -> Calibrated:
+    n_classes, temperature = said["n_classes"], said["temperature"]
+    if isinstance(n_classes, bool) or n_classes < 1:
+        raise JsonError("n_classes is no count")
+    if not _is_number(temperature) or temperature <= 0:
+        raise JsonError("temperature is no number above 0")
+    classes = said["classes"]
+    if classes is not None and not (
+        isinstance(classes, list) and len(classes) == n_classes and all(isinstance(name, str) for name in classes)
+    ):
+        raise JsonError("classes are not as many names")
+    vectors = []
+    for name in ("scale", "bias"):
+        values = said[name]
+        if values is not None and not (
+            isinstance(values, list) and len(values) == n_classes and all(map(_is_number, values))
+        ):
+            raise JsonError(f"{name} is not one number for each class")
+        vectors.append(None if values is None else tuple(map(float, values)))
+    if (vectors[0] is None) != (vectors[1] is None) or min(vectors[0] or (1.0,)) <= 0:
+        raise JsonError("scale and bias do not go together")
+    return Calibrated(n_classes, None if classes is None else tuple(classes), float(temperature), *vectors)
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN, infinity, and integers that no float can hold

@@ -1,0 +1,183 @@
+"""Values as people type and pass them: names, class weights, sizes; from text, files or Python's own things.
+
+Knows one value at a time; which options there are, and how they go together, is the business of ``options``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin
+
+from batchmax.errors import UsageError
+from batchmax.storage.json_fields import JsonError, json_object, parse_json
+from batchmax.storage.text_input import read_text
+from batchmax.storage.uris import is_uri
+
+
+def read_classes(given: str | os.PathLike[str] | Iterable[str], storage: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return class names from text with commas, a file with a name a line, or a Hugging Face ``config.json``.
+
+    A file may be at a URI, with these options of its file system.
+
+    Raises
+    ------
+    UsageError
+        A file that holds no names, or what can only be a file that is not there.
+    """
+    if not isinstance(given, str | os.PathLike):
+        return tuple(str(name) for name in _items("classes", given))
+    text = read_text(given, "--classes", storage)
+    if text is None:
+        if isinstance(given, os.PathLike) or re.fullmatch(r"[^,]*(/[^,]*|\.(txt|json|csv))", given) or is_uri(given):
+            raise UsageError(f"there is no file {given}", where="--classes", remedy="give a file, or names: A,B,C")
+        return names_of("classes", given)
+    if not text.lstrip().startswith("{"):
+        names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    else:
+        try:
+            by_id = json_object(parse_json(text), {"id2label": dict})["id2label"]
+            keys = [str(index) for index in range(len(by_id))]
+            names = tuple(str(name) for name in map(json_object(by_id, dict.fromkeys(keys, object)).get, keys))
+        except JsonError as error:
+            raise UsageError(
+                f"{given} has no id2label with the names of classes 0, 1, 2, …",
+                where="--classes",
+                remedy="give a config.json of Hugging Face, or a file with one name a line",
+            ) from error
+    if not names:
+        raise UsageError(f"{given} holds no names", where="--classes", remedy="write one name a line")
+    return names
+
+
+def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, ...] | dict[str, float]:
+    """Return class weights from numbers, a dictionary by name, or a file of lines ``number`` or ``name,number``.
+
+    A file may be at a URI, with these options of its file system.
+
+    Raises
+    ------
+    UsageError
+        A file that is not there, a line that is neither, or weights that are no numbers.
+    """
+    if isinstance(given, Mapping):
+        return {str(name): _weight(weight) for name, weight in given.items()}
+    if not isinstance(given, str | os.PathLike):
+        return tuple(_weight(weight) for weight in _items("class_weights", given))
+    text = read_text(given, "--class-weights", storage)
+    if text is None:
+        raise UsageError(
+            f"there is no file {given}", where="--class-weights", remedy="write one number a line into a file"
+        )
+    named: dict[str, float] = {}
+    plain: list[float] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        name, comma, weight = line.rpartition(",")
+        try:
+            value = float(weight)
+        except ValueError:
+            raise UsageError(
+                f"line {number} of {given} is {line.strip()!r}",
+                where="--class-weights",
+                remedy="write one number a line, or name,number",
+            ) from None
+        if comma and name.strip() in named:
+            raise UsageError(f"{given} names {name.strip()!r} twice", where="--class-weights", remedy="name it once")
+        if comma:
+            named[name.strip()] = value
+        else:
+            plain.append(value)
+    if bool(named) == bool(plain):
+        what = "mixes numbers with and without names" if named else "holds no numbers"
+        raise UsageError(f"{given} {what}", where="--class-weights", remedy="write one number a line, or name,number")
+    return named or tuple(plain)
+
+
+def parse_bytes(text: str | int) -> int:
+    """Read a size: ``1073741824``, ``"512MiB"``, ``"2 GB"``.
+
+    Raises
+    ------
+    UsageError
+        Text that is not a size.
+    """
+    if not isinstance(text, str):
+        check_type("memory_limit", text, int)
+        return text
+    match = re.fullmatch(r"\s*([0-9.]{1,20})\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if match is None or match[1].count(".") > 1 or match[1] == ".":
+        raise UsageError(f"{text!r} is not a size", where="--memory-limit", remedy="write it like 512MiB or 2GB")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
+
+
+def names_of(option: str, given: Any) -> tuple[str, ...]:
+    """Return names from text with commas, or from anything that holds texts."""
+    items = given.split(",") if isinstance(given, str) else _items(option, given)
+    for item in items:
+        check_type(option, item, str)
+    return tuple(item.strip() for item in items if item.strip())
+
+
+def _items(option: str, given: Any) -> list[Any]:
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise _wrong_type(option, given, "a list")
+    return list(given)
+
+
+def _weight(given: Any) -> float:
+    # float() takes text, which is no number here, and tensors of one number, which are.
+    try:
+        if not isinstance(given, str | bytes):
+            return float(given)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise _wrong_type("class_weights", given, "numbers")
+
+
+def check_type(option: str, value: Any, hint: Any) -> None:
+    """Check that a value is of the type that an annotation says.
+
+    Raises
+    ------
+    UsageError
+        Saying what to give.
+    """
+    if _is_of(value, hint):
+        return
+    choices = [name for part in (hint, *get_args(hint)) if get_origin(part) is Literal for name in get_args(part)]
+    if choices and isinstance(value, str):
+        raise UsageError(f"{value!r} is not a choice", where=_flag(option), remedy=f"choose of {', '.join(choices)}")
+    name = hint.__name__ if isinstance(hint, type) else str(hint).removesuffix(" | None")
+    raise _wrong_type(option, value, " or ".join(choices) or name)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of an annotated type; integers are numbers too, true and false are not."""
+    kind, arguments = get_origin(hint), get_args(hint)
+    if hint is bool:
+        return isinstance(value, bool)
+    if kind is None:
+        if hint is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+            return False
+        return isinstance(value, {int: Integral, float: Real}.get(hint, hint)) and not isinstance(value, bool)
+    if kind is Literal:
+        return isinstance(value, str) and value in arguments
+    if kind is tuple:
+        return isinstance(value, tuple) and all(_is_of(item, arguments[0]) for item in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(_is_of(item, arguments[1]) for item in value.values())
+    return any(_is_of(value, part) for part in arguments)
+
+
+def _wrong_type(option: str, value: Any, wanted: str) -> UsageError:
+    return UsageError(f"its type is {type(value).__name__}", where=_flag(option), remedy=f"give {wanted}")
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")

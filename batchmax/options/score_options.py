@@ -1,0 +1,390 @@
+"""What was asked, checked once and frozen.
+
+Every command line option and every keyword argument of the Python functions becomes a field of
+:class:`ScoreOptions`; whatever is built from one is known to make sense. What depends on the data (whether a
+column exists, how many classes there are) is not known here and is decided in ``columns``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from numbers import Integral, Real
+from typing import Any, Literal, get_type_hints
+
+from batchmax.activations import ACTIVATIONS, ActivationName, LossName, loss_of
+from batchmax.errors import UsageError
+from batchmax.options.calibration_file import read_calibration
+from batchmax.options.parsing import check_type, names_of, parse_bytes, read_class_weights, read_classes
+from batchmax.outputs import OUTPUTS
+
+InputKind = Literal["logits", "log_probs", "probs"]
+Layout = Literal["list", "fixed", "wide"]
+FloatName = Literal["float32", "float64", "float16"]
+BinaryName = Literal["float32", "float16", "bfloat16"]
+BadRowPolicy = Literal["error", "null", "drop"]
+IfExists = Literal["error", "overwrite", "resume"]
+Engine = Literal["local", "ray"]
+Compression = Literal["snappy", "zstd", "lz4", "gzip", "brotli", "none"]
+
+MAX_BETA = 1e300
+MIN_MEMORY = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """Options of a scoring job; the field names are the command line's long options.
+
+    Attributes
+    ----------
+    logits
+        The column of logits, dotted where nested; or one column a class: a pattern with ``*``, ``?`` or ``[…]``, or
+        names with commas between them, in the order of the classes.
+        None: ``logits``, else ``logit_*``, else the only list of floats.
+    label
+        The column of class indices, names or distributions; ``"none"`` for no label. None: ``label``, ``labels`` or
+        ``target``, if there is one.
+    classes
+        The names of the classes in the order of the logits. None: those in the file's metadata, if any.
+    n_classes
+        The length every row must have, at least 1. None: what the schema says, else that of the first row.
+    ignore_index
+        The label of rows to leave out of the loss; -100 unless given.
+    logits_dtype
+        What binary rows and lists of uint16 hold: ``float32``, ``float16`` or ``bfloat16``. None: no bits.
+    shift
+        Of sequences: whether the label of a token is the next one of its row's labels, so that the last token has
+        none. False: the label in its own place.
+    bytes
+        Of sequences: the column with each row's text, or how many bytes it has, for bits per byte. None: not told.
+    input
+        What the numbers are: ``logits``, ``log_probs`` or ``probs``. None: what the metadata of an output of ``score``
+        or the column's name say, else logits.
+    storage_options
+        ``K=V`` for the file system of URIs: an endpoint, a region. They are part of no output and are never said.
+    limit
+        How many rows to read at most. None: all.
+    beta
+        The inverse temperature, from 1e-300 to 1e300; 1 unless given.
+    calibration
+        A file that ``calibrate`` wrote. It sets ``beta``, or ``scale`` and ``bias``, and ``calibrated_classes``, which
+        the logits must have. None: none.
+    scale, bias
+        One number a class, by which the logits become ``scale * z + bias``, in float64. None: 1 and 0.
+    activation, loss
+        What makes probabilities of logits, and the loss column, of :data:`batchmax.activations.ACTIVATIONS`:
+        ``softmax`` unless given, and the loss that usually goes with it, ``cross_entropy`` for softmax.
+    outputs
+        The columns to compute, names of :data:`batchmax.outputs.OUTPUTS`, in the order to write them. None: ``probs``,
+        and ``loss`` where there is a label.
+    seed
+        Of the random draws of ``sample``, from 0 to 2**64 - 1; 0 unless given.
+    top_k
+        How many of the most probable classes to add to each row, at least 1. None: none.
+    class_weights
+        The factor on each class's loss, finite and not negative: in the order of the logits, or by name. None: 1 each.
+    label_smoothing
+        The share, from 0 to 1, of the uniform distribution in the target of the loss; 0 unless given.
+    layout
+        How matrices are written: ``list``, ``fixed`` or ``wide``. None: as the logits are.
+    dtype
+        The type of the numbers written: ``float32``, ``float64`` or ``float16``; a loss is at least float32. None: what
+        was computed in.
+    columns
+        The input's columns to carry, ``"*"`` for all. None: all but the logits.
+    exclude
+        Columns not to carry; none unless given.
+    prefix
+        Text before the names of new columns; empty unless given.
+    compression
+        The codec to write with: ``snappy``, ``zstd``, ``lz4``, ``gzip``, ``brotli`` or ``none``. None: the input's.
+    row_group_size
+        Rows of a row group of the output, at least 1. None: as in the input.
+    if_exists
+        What to do where the output is there already, or an unfinished run of this job: ``error``, the default,
+        ``overwrite``, or ``resume``, which goes on with it.
+    on_bad_row
+        What to do with a bad row: ``error``, the default, ``null`` or ``drop``.
+    shard
+        Which parts of a folder to make: ``"2/8"`` is every eighth from the third on. A run without it, with
+        ``if_exists="resume"``, makes what is missing and publishes. None: all, and publish.
+    rejects
+        Where dropped rows are written, with the reason. None: nowhere.
+    fail_if
+        A condition on the summary under which the job fails at its end. None: never.
+    engine
+        Who makes the parts of a folder: ``local``, this process, the default, or ``ray``, a cluster.
+    threads
+        How many threads compute, at least 1. None: as many as there are cores to use.
+    memory_limit
+        The memory to stay within, in bytes, at least 256 MiB; 1 GiB unless given.
+
+    Raises
+    ------
+    UsageError
+        A value of the wrong type or outside its domain, or two options that contradict each other.
+    """
+
+    # What to read
+    logits: str | None = None
+    label: str | None = None
+    classes: tuple[str, ...] | None = None
+    n_classes: int | None = None
+    ignore_index: int = -100
+    logits_dtype: BinaryName | None = None
+    shift: bool = False
+    bytes: str | None = None
+    input: InputKind | None = None
+    storage_options: tuple[str, ...] = ()
+    limit: int | None = None
+    # What to compute
+    beta: float = 1.0
+    calibration: str | None = None
+    calibrated_classes: int | None = None
+    scale: tuple[float, ...] | None = None
+    bias: tuple[float, ...] | None = None
+    activation: ActivationName = "softmax"
+    loss: LossName | None = None
+    outputs: tuple[str, ...] | None = None
+    seed: int = 0
+    top_k: int | None = None
+    class_weights: tuple[float, ...] | dict[str, float] | None = None
+    label_smoothing: float = 0.0
+    # What to write
+    layout: Layout | None = None
+    dtype: FloatName | None = None
+    columns: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    prefix: str = ""
+    compression: Compression | None = None
+    row_group_size: int | None = None
+    if_exists: IfExists = "error"
+    shard: str | None = None
+    # When rows are bad
+    on_bad_row: BadRowPolicy = "error"
+    rejects: str | None = None
+    fail_if: str | None = None
+    # Running
+    engine: Engine = "local"
+    threads: int | None = None
+    memory_limit: int = 2**30
+
+    def __post_init__(self) -> None:
+        """Check each value and each pair of values."""
+        for name, hint in _hints().items():
+            check_type(name, getattr(self, name), hint)
+        _check_at_least("--n-classes", self.n_classes, 1)
+        _check_at_least("--top-k", self.top_k, 1)
+        _check_at_least("--seed", self.seed, 0)
+        if self.seed >= 2**64:
+            raise UsageError(f"{self.seed} is more than 64 bits hold", where="--seed", remedy="give a smaller number")
+        _check_at_least("--limit", self.limit, 0)
+        _check_at_least("--row-group-size", self.row_group_size, 1)
+        _check_at_least("--threads", self.threads, 1)
+        if not 1 / MAX_BETA <= self.beta <= MAX_BETA:
+            raise UsageError(
+                f"{self.beta} is not an inverse temperature",
+                where="--beta",
+                remedy=f"give a number from {1 / MAX_BETA:g} to {MAX_BETA:g}",
+            )
+        if (self.scale is None) != (self.bias is None) or len(self.scale or ()) != len(self.bias or ()):
+            raise UsageError(
+                "scale and bias go together", where="--calibration", remedy="give one number a class of each"
+            )
+        if (
+            not all(math.isfinite(one) for one in (*(self.scale or ()), *(self.bias or ())))
+            or min(self.scale or (1,)) <= 0
+        ):
+            raise UsageError("a scale or a bias is no number", where="--calibration", remedy="calibrate again")
+        if not 0.0 <= self.label_smoothing <= 1.0:
+            raise UsageError(
+                f"{self.label_smoothing:g} is not between 0 and 1", where="--label-smoothing", remedy="try 0.1"
+            )
+        if self.memory_limit < MIN_MEMORY:
+            raise UsageError(
+                f"{self.memory_limit:,} bytes is too little to run in",
+                where="--memory-limit",
+                remedy=f"give at least {MIN_MEMORY // 2**20}MiB",
+            )
+        for name in self.outputs or ():
+            if name not in OUTPUTS:
+                raise UsageError(
+                    f"no output is called {name!r}", where="--outputs", remedy=f"choose of {', '.join(OUTPUTS)}"
+                )
+            if OUTPUTS[name].needs_label and self.label == "none":
+                raise UsageError(f"{name} needs a label", where="--outputs", remedy="name its column with --label")
+        self._check_activation()
+        _check_unique("--outputs", self.outputs or ())
+        _check_unique("--classes", self.classes or ())
+        if self.rejects is not None and self.on_bad_row != "drop":
+            raise UsageError(
+                "rejected rows are kept only when bad rows are dropped",
+                where="--rejects",
+                remedy="add --on-bad-row drop",
+            )
+        weights = self.class_weights or ()
+        for weight in weights.values() if isinstance(weights, dict) else weights:
+            if not (math.isfinite(weight) and weight >= 0):
+                raise UsageError(
+                    f"a weight is {weight:g}", where="--class-weights", remedy="weights are finite and not negative"
+                )
+
+    @property
+    def loss_name(self) -> str:
+        """The loss that was asked for, or goes with the activation."""
+        return loss_of(self.activation, self.loss)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is softmax and cross-entropy."""
+        return (self.activation, self.loss_name) == ("softmax", "cross_entropy")
+
+    def _check_activation(self) -> None:
+        """Check that an activation, a loss and what else is asked for go together."""
+        try:
+            loss = self.loss_name
+        except ValueError as error:
+            raise UsageError(str(error), where="--loss", remedy="batchmax show --alternatives compares them") from error
+        if loss != "cross_entropy" and (self.class_weights is not None or self.label_smoothing):
+            raise UsageError(f"{loss} has neither class weights nor smoothing", where="--loss", remedy="leave them out")
+        if self.activation == "softmax":
+            return
+        kind = ACTIVATIONS[self.activation]
+        for name in self.outputs or ():
+            if OUTPUTS[name].of == "softmax" or (OUTPUTS[name].of == "distribution" and not kind.is_distribution):
+                raise UsageError(
+                    f"{name} means nothing under {self.activation}", where="--outputs", remedy="leave it out"
+                )
+        if self.top_k is not None and not kind.is_distribution:
+            raise UsageError(
+                f"the most probable classes mean nothing under {self.activation}",
+                where="--top-k",
+                remedy="leave it out",
+            )
+        if self.input not in {None, "logits"}:
+            raise UsageError(
+                f"{self.activation} is computed of logits, not of {self.input}",
+                where="--activation",
+                remedy="give logits",
+            )
+        if self.calibration is not None or self.scale is not None:
+            raise UsageError(
+                "what calibrate found holds for softmax alone", where="--calibration", remedy="leave one out"
+            )
+
+
+def score_options(**given: Any) -> ScoreOptions:
+    """Build :class:`ScoreOptions` from what people type or pass.
+
+    Comma-separated text and iterables of text are both taken for lists; ``temperature`` stands for
+    ``1 / beta``; ``memory_limit`` may be text such as ``"512MiB"``; ``None`` means the default.
+
+    Parameters
+    ----------
+    given
+        ``temperature``, and the attributes of :class:`ScoreOptions` by their names. ``classes`` and ``class_weights``
+        may also be as :func:`read_classes` and :func:`read_class_weights` take them.
+
+    Raises
+    ------
+    UsageError
+        An unknown name, or a value of the wrong type or outside its domain.
+    """
+    known = set(_hints())
+    storage = names_of("storage_options", given.get("storage_options") or ())
+    values = {name: _plain(value) for name, value in given.items() if value is not None}
+    temperature = values.pop("temperature", None)
+    if temperature is not None:
+        if "beta" in values:
+            raise UsageError("both --temperature and --beta are given", remedy="give one: beta is 1/temperature")
+        check_type("temperature", temperature, float)
+        if not 1 / MAX_BETA <= temperature <= MAX_BETA:
+            raise UsageError(
+                f"{temperature} is not a temperature",
+                where="--temperature",
+                remedy=f"give a number from {1 / MAX_BETA:g} to {MAX_BETA:g}",
+            )
+        values["beta"] = 1.0 / float(temperature)
+    if values.get("calibration") is not None:
+        _apply(values, temperature, storage)
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UsageError(
+            f"no option is called {unknown[0]!r}", remedy=f"choose of {', '.join(sorted({*known, 'temperature'}))}"
+        )
+    for name in ("outputs", "columns", "exclude", "storage_options"):
+        if name in values:
+            values[name] = names_of(name, values[name])
+    if "classes" in values:
+        values["classes"] = read_classes(given["classes"], storage)
+    if "memory_limit" in values:
+        values["memory_limit"] = parse_bytes(values["memory_limit"])
+    if "class_weights" in values:
+        values["class_weights"] = read_class_weights(values["class_weights"], storage)
+    if "outputs" in values and not values["outputs"] and "top_k" not in values:
+        raise UsageError("nothing is asked for", where="--outputs", remedy="try probs,loss")
+    return ScoreOptions(**values)
+
+
+def _apply(values: dict[str, Any], temperature: Any, storage: Sequence[str]) -> None:
+    """Take over what a calibration says."""
+    if temperature is not None or "beta" in values:
+        raise UsageError(
+            "both --calibration and a temperature are given", remedy="give one: the calibration has a temperature"
+        )
+    check_type("calibration", values["calibration"], str)
+    found = read_calibration(values["calibration"], storage)
+    values |= {"calibrated_classes": found.n_classes, "beta": 1.0 / found.temperature}
+    values |= {"scale": found.scale, "bias": found.bias} if found.scale is not None else {}
+
+
+def resolve_options(options: ScoreOptions | None, given: Mapping[str, Any]) -> ScoreOptions:
+    """Return the options a function was called with: made already, or as keyword arguments.
+
+    Raises
+    ------
+    UsageError
+        Both are given, ``options`` is something else, or what :func:`score_options` raises.
+    """
+    if options is None:
+        return score_options(**given)
+    if not isinstance(options, ScoreOptions):
+        raise UsageError(
+            f"options is of type {type(options).__name__}", remedy="make it with batchmax.score_options(...)"
+        )
+    if given:
+        raise UsageError(
+            f"both options and {next(iter(given))!r} are given",
+            remedy="give one: put the rest into score_options(...)",
+        )
+    return options
+
+
+def _plain(value: Any) -> Any:
+    """Return NumPy's numbers as Python's, and paths as text: both end up in JSON."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(ScoreOptions)
+
+
+def _check_at_least(option: str, value: int | None, smallest: int) -> None:
+    if value is not None and value < smallest:
+        raise UsageError(f"{value} is less than {smallest}", where=option)
+
+
+def _check_unique(option: str, names: tuple[str, ...]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UsageError(f"{name!r} is named twice", where=option, remedy="name it once")
+        seen.add(name)

@@ -1,0 +1,1 @@
+"""Readers of column chunks: pages, decompression, lists of numbers, decoded sizes, checks."""

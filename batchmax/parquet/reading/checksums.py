@@ -1,0 +1,117 @@
+"""Every page of a column chunk, checked without decoding its values: its place, size and checksum, and its rows.
+
+Unlike a copy (``copies``), this asks nothing of how a chunk is encoded, and has a window of it in memory, never all.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from batchmax.parquet.footer import TAIL, Footer, FooterError, Leaf
+from batchmax.parquet.reading.large_pages import Feed
+from batchmax.parquet.reading.page_reader import RLE, WINDOW
+from batchmax.parquet.reading.page_rows import levels_before, rows_begun
+from batchmax.parquet.reading.raw_pages import (
+    CODECS,
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DICTIONARY_PAGE,
+    MOST_PAGE_BYTES,
+    Bytes,
+    NotAMatrix,
+    PackedPage,
+    PackedPages,
+    Window,
+    inner_header,
+    number,
+    unpack,
+)
+from batchmax.parquet.thrift import ThriftError
+from batchmax.parquet.writing.chunk_copy import MAGIC_BYTES
+from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, place_of
+
+COUNTED = {DATA_PAGE: 5, DATA_PAGE_V2: 8}
+"""The field of a page header that says how many values a page has, by the type of the page."""
+
+
+class DamagedPage(ValueError):  # noqa: N818 - says what was found
+    """A page that is not what its header or the footer says."""
+
+
+@dataclass(frozen=True)
+class PageCount:
+    """How many pages a column chunk has, and how many of them have no checksum."""
+
+    pages: int
+    unchecked: int
+
+
+def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageCount:
+    """Walk the pages of a column chunk, and compare each with its checksum.
+
+    Raises
+    ------
+    DamagedPage
+        A page is not what its header or the footer says.
+    OSError
+        The file cannot be read.
+    """
+    at = 0
+    try:
+        row_group = footer.row_group(group)
+        row_group.check_places()
+        entry = row_group.chunk(leaf)
+        if FILE_PATH in entry or METADATA not in entry:
+            raise DamagedPage("the column lies in another file, or is encrypted")
+        metadata = entry[METADATA].value
+        start, size = place_of(metadata)
+        if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
+            raise DamagedPage("the column reaches beyond the file")
+        pages = unchecked = values = rows = 0
+        counted = True
+        at = start
+        for page in PackedPages(Window(descriptor, start, start + size, WINDOW)):
+            at = page.at
+            kind = page.header[1].value
+            if page.stream is None:
+                page.check()
+            if kind in COUNTED:
+                values += number(inner_header(page.header, COUNTED[kind]), 1)
+                found = _rows_in(page, kind, footer.leaves[leaf], metadata[CODEC].value)
+                counted, rows = counted and found is not None, rows + (found or 0)
+            elif kind == DICTIONARY_PAGE and pages:
+                raise DamagedPage("there is a dictionary page after the first page")
+            if page.stream is not None:
+                page.check()
+            pages += 1
+            unchecked += 4 not in page.header
+            at += page.n_bytes
+        if values != metadata[N_VALUES].value:
+            raise DamagedPage(f"the pages hold {values:,} values, not {metadata[N_VALUES].value:,} as the footer says")
+        if counted and rows != row_group.n_rows:
+            raise DamagedPage(f"the pages hold {rows:,} rows, not {row_group.n_rows:,} as the footer says")
+    except NotAMatrix as error:
+        raise DamagedPage(f"{error} (byte {at:,})") from error
+    except (FooterError, ThriftError) as error:
+        raise DamagedPage(f"the footer, or a page header, is damaged: {error}") from error
+    return PageCount(pages, unchecked)
+
+
+def _rows_in(page: PackedPage, kind: int, leaf: Leaf, codec: int) -> int | None:
+    """Return how many rows begin in a data page; None if its levels are stored in a way that is not read here."""
+    inner = inner_header(page.header, COUNTED[kind])
+    n_values, stream = number(inner, 1), page.stream
+    if not leaf.repetition:
+        return n_values
+    repetition: Bytes | None
+    if kind == DATA_PAGE_V2:
+        size = number(inner, 6)
+        repetition = page.body[:size] if stream is None else stream.take(min(size, stream.left))
+    elif number(inner, 4) != RLE or codec not in CODECS or (stream is not None and CODECS[codec] == "lz4_raw"):
+        return None
+    elif stream is None:
+        repetition, _ = levels_before(unpack(page.body, number(page.header, 2), codec), leaf.repetition)
+    else:
+        repetition = Feed(stream, codec, number(page.header, 2)).prefixed(MOST_PAGE_BYTES)
+    return rows_begun(repetition, n_values, leaf.repetition)

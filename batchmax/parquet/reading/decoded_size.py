@@ -1,0 +1,338 @@
+"""What decoding a column chunk will take, known before it is decoded: from its page headers, not from its footer.
+
+A few bytes of a file may stand for gigabytes: a page that was packed well, a text that a dictionary has once and a
+million rows point to, a run of two thousand million nulls. A general reader takes the memory as it goes.
+:class:`Demand` says what a whole chunk may take, or goes before the reader, as many rows at a time.
+
+Page headers are always read; pages are unpacked only where their headers leave open too much. Not known here is how
+long texts are that share prefixes with the one before (DELTA_BYTE_ARRAY).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchmax import kernels
+from batchmax.parquet.fields import read_page_header
+from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY, TYPE, TYPE_LENGTH, Leaf
+from batchmax.parquet.reading.page_reader import RLE
+from batchmax.parquet.reading.raw_pages import (
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DICTIONARY_PAGE,
+    Bytes,
+    NotAMatrix,
+    Window,
+    inner_header,
+    joined,
+    number,
+    unpack,
+)
+from batchmax.parquet.thrift import Struct, ThriftError
+from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, place_of
+
+WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+"""Bytes of a value in memory, by the physical type; texts and bytes are not among them."""
+LEVEL_BYTES = 4
+"""Of the two levels of a value."""
+OFFSET_BYTES = 8
+MOST_RATIO = {0: 1, 1: 64, 7: 256}
+"""How much smaller a codec can make pages; of the others none is known that is small."""
+SMALL, LITTLE = 16 << 20, 1 << 16
+"""Bytes of a chunk, and of a page, that nobody looks at more closely."""
+HEAD, MOST_HEAD = 1 << 12, 1 << 24
+"""Bytes of a page header: statistics of texts may be long."""
+DICTIONARY_ENCODINGS = {2, 8}
+
+
+class TooLarge(ValueError):  # noqa: N818 - says what a column chunk is
+    """A column chunk with a page that takes more memory than allowed.
+
+    ``page`` are the bytes of its largest page, as in :class:`Demand`, and ``whole`` those that all rows take at most,
+    judged by page headers alone.
+    """
+
+    def __init__(self, page: int, whole: int) -> None:
+        super().__init__(f"{page:,} bytes")
+        self.page = page
+        self.whole = whole
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A data page: where its body lies, what it says of itself, and how many rows begin in it, if it says that."""
+
+    at: int
+    header: Struct
+    inner: Struct
+    kind: int
+
+    @property
+    def packed(self) -> int:
+        return number(self.header, 3)
+
+    @property
+    def unpacked(self) -> int:
+        return number(self.header, 2)
+
+    @property
+    def n_values(self) -> int:
+        return number(self.inner, 1)
+
+
+def even_bytes(leaf: Leaf, codec: int, packed: int) -> int | None:
+    """Return how many bytes each row takes of a column chunk that hides nothing; None if it must be looked at."""
+    width = _width(leaf)
+    if width is None or leaf.repetition or codec not in MOST_RATIO or not 0 <= packed <= SMALL // MOST_RATIO[codec]:
+        return None
+    return width + LEVEL_BYTES
+
+
+class Demand:
+    """What the rows of a column chunk take.
+
+    Parameters
+    ----------
+    descriptor
+        Of the open file.
+    chunk
+        What the footer says of the column chunk.
+    leaf
+        What the schema says of the column.
+    n_rows
+        The rows of the row group.
+    most
+        Bytes that a page may have, packed and unpacked.
+    texts_once
+        Whether texts that a dictionary has are held once, and rows point to them.
+
+    Attributes
+    ----------
+    page
+        Bytes of the largest page, packed and unpacked, and of the dictionary.
+    whole
+        At most how many bytes all rows take.
+    added
+        How many of the bytes of the last rows taken were not among those of the rows before.
+
+    Raises
+    ------
+    TooLarge
+        A page takes more than may be taken.
+    NotAMatrix
+        The pages are damaged.
+    OSError
+        The file cannot be read.
+    """
+
+    def __init__(self, descriptor: int, chunk: Struct, leaf: Leaf, n_rows: int, most: int, *, texts_once: bool) -> None:
+        self.page = self.whole = self.added = 0
+        self._most, self._leaf, self._texts_once = most, leaf, texts_once
+        self._pages: list[_Page] = []
+        self._next = self._rows_left = self._bytes_here = self._row_bytes = 0
+        self._lengths = np.zeros(0)
+        self._longest = 0
+        self._width = _width(leaf)
+        self._is_even = self._width is not None and not leaf.repetition
+        if METADATA not in chunk:
+            return  # encrypted, or in another file: whoever decodes it will say so
+        metadata = chunk[METADATA].value
+        self._codec = metadata[CODEC].value
+        if self._width is not None and self._is_even:
+            self.whole = n_rows * (self._width + LEVEL_BYTES)
+        if metadata[N_VALUES].value <= 0:
+            return  # then there may be no page, and no place
+        start, size = place_of(metadata)
+        if start < 0 or size < 0:
+            raise NotAMatrix("the column lies outside of the file")
+        self._window = Window(descriptor, start, os.fstat(descriptor).st_size, HEAD)
+        dictionary = 0
+        for page in _pages(self._window, start + size, metadata[N_VALUES].value):
+            self.page = max(self.page, page.packed + page.unpacked + dictionary)
+            if page.kind == DICTIONARY_PAGE:
+                dictionary = page.unpacked
+                if self._width is None and self.page <= most:
+                    self._lengths = np.zeros(min(page.n_values, dictionary))
+                    kernels.text_lengths(self._unpacked(page), self._lengths)
+            else:
+                self._pages.append(page)
+        # Of a dictionary that is too large to be looked at, a text may be all of it.
+        self._longest = int(self._lengths.max(initial=0)) if self.page <= most else dictionary
+        if not self._is_even:
+            self.whole = sum(self._bytes_of(page) for page in self._pages)
+        if self.page > most:
+            raise TooLarge(self.page, self.whole)
+
+    def check_rows(self, n_rows: int) -> None:
+        """Compare the rows of all pages with how many there are said to be.
+
+        Raises
+        ------
+        NotAMatrix
+            They differ: a reader would stop in the middle of the pages, or miss rows.
+        OSError
+            The file cannot be read.
+        """
+        if not self._pages or any(map(self._has_packed_levels, self._pages)):
+            return
+        if (found := sum(map(self._rows_of, self._pages))) != n_rows:
+            raise NotAMatrix(f"its pages hold {found:,} rows, not {n_rows:,} as the footer says")
+
+    def take(self, rows: int) -> int:
+        """Return at most how many bytes the next rows take.
+
+        Raises
+        ------
+        NotAMatrix, OSError
+            As on opening.
+        """
+        if self._width is not None and self._is_even:
+            self.added = rows * (self._width + LEVEL_BYTES)
+            return self.added
+        self.added = 0
+        if not self._leaf.repetition:
+            return self._take_texts(rows)
+        taken = self._bytes_here if self._rows_left else 0
+        # A page in which no row begins belongs to the last one.
+        while (rows > self._rows_left or not self._rows_left) and self._next < len(self._pages):
+            rows -= min(rows, self._rows_left)
+            self._turn()
+            taken += self._bytes_here
+        self._rows_left = max(0, self._rows_left - rows)
+        return taken
+
+    def _take_texts(self, rows: int) -> int:
+        taken = 0
+        while rows and (self._rows_left or self._next < len(self._pages)):
+            if not self._rows_left:
+                self._turn()
+            count = min(rows, self._rows_left)
+            rows, self._rows_left = rows - count, self._rows_left - count
+            taken += min(self._bytes_here, count * self._row_bytes)
+        return taken
+
+    def _turn(self) -> None:
+        """Go on to the next page."""
+        page = self._pages[self._next]
+        self._next += 1
+        self._rows_left = self._rows_of(page)
+        self._bytes_here = self._row_bytes = self._bytes_of(page)
+        if self._width is None and self._is_indices(page) and not self._texts_once:
+            own = LEVEL_BYTES + OFFSET_BYTES
+            n_bytes, longest = self._texts(page)
+            self._bytes_here = page.n_values * own + n_bytes
+            self._row_bytes = self._bytes_here if self._leaf.repetition else longest + own
+        self.added += self._bytes_here
+
+    def _bytes_of(self, page: _Page) -> int:
+        """Return at most how many bytes the values of a page become, by its header alone."""
+        n_values = page.n_values
+        if self._width is not None:
+            return n_values * (self._width + LEVEL_BYTES)
+        own = n_values * (LEVEL_BYTES + OFFSET_BYTES)
+        if not self._is_indices(page):
+            return own + page.unpacked
+        return own if self._texts_once else own + n_values * self._longest
+
+    def _is_indices(self, page: _Page) -> bool:
+        return number(page.inner, 4 if page.kind == DATA_PAGE_V2 else 2) in DICTIONARY_ENCODINGS
+
+    def _texts(self, page: _Page) -> tuple[int, int]:
+        """Return how many bytes the texts are that a page has as indices, and the longest; bounds if unknown."""
+        n_values = page.n_values
+        bounds = n_values * self._longest, self._longest
+        if bounds[0] <= LITTLE or n_values * OFFSET_BYTES > self._most:
+            return bounds
+        have = n_values - (number(page.inner, 2) if page.kind == DATA_PAGE_V2 else self._nulls(page))
+        out = np.zeros(max(0, have))
+        known = kernels.look_up(self._levels(page)[1], len(out), self._lengths, out)
+        return (int(out.sum()), int(out.max(initial=0))) if known else bounds
+
+    def _nulls(self, page: _Page) -> int:
+        definition = self._levels(page)[2]
+        top = self._leaf.definition
+        return page.n_values - _count(definition, page.n_values, top.bit_length(), top) if top else 0
+
+    def _rows_of(self, page: _Page) -> int:
+        """Return how many rows begin in a page."""
+        if not self._leaf.repetition:
+            return page.n_values
+        if page.kind == DATA_PAGE_V2:
+            repetition = self._window.bytes(page.at, min(number(page.inner, 6), page.packed))
+        else:
+            repetition = self._levels(page)[0]
+        return _count(repetition, page.n_values, self._leaf.repetition.bit_length(), 0)
+
+    def _has_packed_levels(self, page: _Page) -> bool:
+        """Return whether the repetition levels of a page are in the encoding before RLE, which is not read here."""
+        return bool(self._leaf.repetition) and page.kind == DATA_PAGE and number(page.inner, 4) != RLE
+
+    def _levels(self, page: _Page) -> tuple[Bytes, Bytes, Bytes]:
+        """Return the repetition levels of a page, its values, and its definition levels."""
+        if page.kind == DATA_PAGE_V2:
+            body = self._window.bytes(page.at, page.packed)
+            definition, repetition = number(page.inner, 5), number(page.inner, 6)
+            values = body[definition + repetition :]
+            if 7 not in page.inner or page.inner[7].value:
+                values = joined(unpack(values, page.unpacked - definition - repetition, self._codec))
+            return body[:repetition], values, body[repetition : repetition + definition]
+        rest = self._unpacked(page)
+        found: list[Bytes] = []
+        for level in (self._leaf.repetition, self._leaf.definition):
+            size = int.from_bytes(rest[:4].tobytes(), "little") if level else -4
+            found.append(rest[4 : 4 + max(size, 0)])
+            rest = rest[4 + size :]
+        return found[0], rest, found[1]
+
+    def _unpacked(self, page: _Page) -> Bytes:
+        return joined(unpack(self._window.bytes(page.at, page.packed), page.unpacked, self._codec))
+
+
+def _width(leaf: Leaf) -> int | None:
+    kind = leaf.element[TYPE].value
+    return int(leaf.element[TYPE_LENGTH].value) if kind == FIXED_LEN_BYTE_ARRAY else WIDTHS.get(kind)
+
+
+def _pages(window: Window, end: int, n_values: int) -> Iterator[_Page]:
+    """Read the headers of the pages of a column chunk of so many values, and nothing else of them."""
+    at, seen, first = window.start, 0, True
+    while at < end:
+        try:
+            header, length = _header(window, at)
+        except NotAMatrix:
+            if seen >= n_values:
+                return  # bytes after the last page, which no reader looks at
+            raise
+        kind: int = header[1].value
+        field = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind)
+        at += length
+        if field is not None:
+            page = _Page(at, header, inner_header(header, field), kind)
+            if kind == DICTIONARY_PAGE and not first:
+                raise NotAMatrix("there is a dictionary page after the first page")
+            first, seen = False, seen + (page.n_values if kind != DICTIONARY_PAGE else 0)
+            yield page
+        at += number(header, 3)
+    if seen != n_values:
+        raise NotAMatrix(f"its pages hold {seen:,} values, not {n_values:,} as the footer says")
+
+
+def _header(window: Window, at: int) -> tuple[Struct, int]:
+    size = HEAD
+    while True:
+        size = min(size, window.end - at)
+        try:
+            return read_page_header(window.bytes(at, size).data)
+        except ThriftError as error:
+            if size in {MOST_HEAD, window.end - at}:
+                raise NotAMatrix(f"a page header is damaged: {error}") from error
+            size <<= 6
+
+
+def _count(levels: Bytes, n_values: int, width: int, wanted: int) -> int:
+    """Return how many of so many levels are the one that is wanted; of those before the damage, if there is one."""
+    return int(kernels.count_levels(levels, n_values, width, wanted)[1])

@@ -1,0 +1,240 @@
+"""Pages of a column chunk, understood and unpacked, several at once, and given in order.
+
+Knows pages, not what is in them.
+
+See Also
+--------
+https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader and what it holds)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from batchmax.parquet.reading.large_pages import Feed
+from batchmax.parquet.reading.raw_pages import (
+    CODECS,
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DICTIONARY_PAGE,
+    LONG_PAGE_BYTES,
+    MOST_PAGE_BYTES,
+    NOTHING,
+    Bytes,
+    NotAMatrix,
+    PackedBody,
+    PackedPage,
+    PackedPages,
+    Window,
+    cut_levels,
+    inner_header,
+    number,
+    unpack,
+)
+from batchmax.parquet.reading.scatter_read import Layout
+from batchmax.parquet.thrift import Struct
+
+PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY, BYTE_STREAM_SPLIT = 0, 2, 3, 8, 9
+FLOATS: dict[np.dtype[Any], int] = {np.dtype(np.float32): 4, np.dtype(np.float64): 5}
+"""The format's numbers of the types that a matrix may have."""
+WINDOW = 4 << 20
+"""Bytes that are read at once."""
+SLOW_CODECS = {"gzip", "brotli", "zstd"}
+PAGES_AHEAD = 4
+"""Pages that are unpacked while the one before them is looked at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """An unpacked page, its values in one piece or several; those of a long one are to be had from its ``feed``."""
+
+    kind: int
+    n_values: int
+    encoding: int
+    repetition: Bytes
+    definition: Bytes
+    values: Sequence[Bytes]
+    feed: Feed | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """The number of bytes of the values."""
+        return sum(map(len, self.values)) if self.feed is None else self.feed.left
+
+
+class PageReader:
+    """The pages of one column chunk.
+
+    Parameters
+    ----------
+    descriptor
+        Of the open file.
+    start, end
+        Where in the file the chunk lies.
+    codec
+        Its compression, by the format's number.
+    workers
+        Who checks and unpacks pages while those before them are looked at; None for nobody else.
+    most
+        Bytes that a page in memory may have, packed and unpacked: several are there at a time. A longer one is taken
+        piece by piece; only its levels, and a dictionary, must not be larger than four times this.
+
+    Raises
+    ------
+    NotAMatrix
+        A codec that is not read here.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        start: int,
+        end: int,
+        codec: int,
+        workers: Executor | None = None,
+        most: int = MOST_PAGE_BYTES,
+    ) -> None:
+        if codec not in CODECS:
+            raise NotAMatrix(f"codec {codec}")
+        self._descriptor, self._window = descriptor, Window(descriptor, start, end, WINDOW)
+        self._packed = PackedPages(self._window, long=min(most, LONG_PAGE_BYTES))
+        self._most_at_once = 4 * most
+        self._codec = codec
+        # Handing a page to somebody else takes longer than unpacking it does with the quick codecs.
+        self._workers = workers if CODECS[codec] in SLOW_CODECS else None
+        self._last: Page | None = None
+        self._layout: Layout | None = None
+
+    def __iter__(self) -> Iterator[Page]:
+        """Read the pages in order.
+
+        Raises
+        ------
+        NotAMatrix
+            A page that is damaged, or of a kind that is not read here.
+        OSError
+            The file cannot be read.
+        """
+        if self._workers is None:
+            for packed in self._packed:
+                self._last = self._page(packed)
+                plain = self._last.encoding == PLAIN and self._last.kind != DICTIONARY_PAGE and packed.stream is None
+                self._layout = Layout.of(packed, self._last.values) if plain else None
+                yield self._last
+            return
+        ahead: deque[Future[Page]] = deque()
+        for page in self._packed:
+            if page.stream is not None:
+                # Whoever takes it reads it; what comes before it is taken first.
+                while ahead:
+                    yield ahead.popleft().result()
+                yield self._page(page)
+                continue
+            ahead.append(self._workers.submit(self._page, page))
+            if len(ahead) > PAGES_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def repeat(self, out: Bytes) -> tuple[Page, int] | None:
+        """Read the values of the next pages to where they go, if these are plain and in all but values like the last.
+
+        Return that last page, whose levels each of them has, and how many they are; or None, and then the next page is
+        still to be read.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        """
+        layout, last, at = self._layout, self._last, self._packed.at
+        if layout is None or last is None or len(out) < layout.n_values_bytes or self._window.has(at, layout.n_bytes):
+            return None
+        count = layout.read(self._descriptor, at, self._window.end, out)
+        if not count:
+            self._layout = None
+            return None
+        self._packed.at += count * layout.n_bytes
+        return last, count
+
+    def _page(self, page: PackedPage) -> Page:
+        if page.stream is not None:
+            return self._long_page(page.header, page.stream)
+        page.check()
+        header, body = page.header, page.body
+        kind = header[1].value
+        unpacked = number(header, 2)
+        if kind == DATA_PAGE:
+            return self._page_v1(inner_header(header, 5), unpack(body, unpacked, self._codec))
+        if kind == DATA_PAGE_V2:
+            return self._page_v2(inner_header(header, 8), body, unpacked)
+        if kind == DICTIONARY_PAGE:
+            inner = inner_header(header, 7)
+            return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, unpack(body, unpacked, self._codec))
+        raise NotAMatrix(f"page type {kind}")
+
+    def _long_page(self, header: Struct, body: PackedBody) -> Page:
+        """Return a page of which no more than the levels is unpacked."""
+        kind, unpacked, most = header[1].value, number(header, 2), self._most_at_once
+        if kind == DATA_PAGE:
+            inner = inner_header(header, 5)
+            _check_v1(inner)
+            feed = Feed(body, self._codec, unpacked)
+            repetition, definition = feed.prefixed(most), feed.prefixed(most)
+            return Page(kind, number(inner, 1), number(inner, 2), repetition, definition, [], feed)
+        if kind == DATA_PAGE_V2:
+            inner = inner_header(header, 8)
+            definition_bytes, repetition_bytes = _v2_levels(inner, min(unpacked, body.left, most))
+            repetition, definition = body.take(repetition_bytes), body.take(definition_bytes)
+            codec = self._codec if 7 not in inner or inner[7].value else 0
+            feed = Feed(body, codec, unpacked - repetition_bytes - definition_bytes)
+            return Page(kind, number(inner, 1), number(inner, 4), repetition, definition, [], feed)
+        if kind == DICTIONARY_PAGE:
+            if unpacked > most:
+                raise NotAMatrix("a dictionary that is too large")
+            inner = inner_header(header, 7)
+            values = Feed(body, self._codec, unpacked).take(unpacked)
+            return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, [values])
+        raise NotAMatrix(f"page type {kind}")
+
+    def _page_v1(self, header: Struct, body: Sequence[Bytes]) -> Page:
+        _check_v1(header)
+        repetition, rest = cut_levels(body)
+        definition, values = cut_levels(rest)
+        return Page(DATA_PAGE, number(header, 1), number(header, 2), repetition, definition, values)
+
+    def _page_v2(self, header: Struct, body: Bytes, unpacked: int) -> Page:
+        definition, repetition = _v2_levels(header, min(unpacked, len(body)))
+        levels = definition + repetition
+        values: Sequence[Bytes] = [body[levels:]]
+        if 7 not in header or header[7].value:
+            values = unpack(values[0], unpacked - levels, self._codec)
+        elif len(values[0]) != unpacked - levels:
+            raise NotAMatrix("a page is not as long as it says")
+        return Page(
+            DATA_PAGE_V2,
+            number(header, 1),
+            number(header, 4),
+            body[:repetition],
+            body[repetition:levels],
+            values,
+        )
+
+
+def _check_v1(header: Struct) -> None:
+    if number(header, 3) != RLE or number(header, 4) != RLE:
+        raise NotAMatrix("levels in another encoding than RLE")
+
+
+def _v2_levels(header: Struct, most: int) -> tuple[int, int]:
+    """Return how many bytes the definition levels have, and how many the repetition levels."""
+    definition, repetition = number(header, 5), number(header, 6)
+    if definition + repetition > most:
+        raise NotAMatrix("levels are longer than their page")
+    return definition, repetition

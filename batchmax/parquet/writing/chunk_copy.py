@@ -1,0 +1,298 @@
+"""Column chunks of one file for another: the bytes as they are, without decoding them.
+
+The pages are walked all the same: their headers must lead from the first byte of the chunk to the last, their checksums
+must be right, and their values must be as many as the footer says. What is not certain is refused, and then somebody
+else must decode it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from batchmax import kernels
+from batchmax.parquet.footer import (
+    FIXED_LEN_BYTE_ARRAY,
+    SORTING,
+    TAIL,
+    TYPE_LENGTH,
+    Footer,
+    FooterError,
+    Leaf,
+    SchemaColumn,
+)
+from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
+from batchmax.parquet.reading.page_header import page_header
+from batchmax.parquet.reading.page_reader import BYTE_STREAM_SPLIT, PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY
+from batchmax.parquet.reading.page_rows import levels_before, rows_begun
+from batchmax.parquet.reading.raw_pages import (
+    DATA_PAGE_V2,
+    DICTIONARY_PAGE,
+    MOST_PAGE_BYTES,
+    Bytes,
+    NotAMatrix,
+    PackedPage,
+    PackedPages,
+    Window,
+    joined,
+    number,
+    unpack,
+)
+from batchmax.parquet.thrift import Struct, ThriftError
+from batchmax.parquet.value_order import BYTE_ARRAY, FLOATS, value_order
+from batchmax.parquet.writing.column_chunk import (
+    CODEC,
+    DATA_PAGE_AT,
+    DICTIONARY_AT,
+    ENCODING_COUNTS,
+    ENCODINGS,
+    ENCRYPTION,
+    FILE_PATH,
+    METADATA,
+    MIN_MAX_STATISTICS,
+    N_VALUES,
+    NULL_COUNT,
+    PATH,
+    STATISTICS,
+    TYPE,
+    UNPACKED_BYTES,
+    EncodedChunk,
+    movable,
+    place_of,
+)
+from batchmax.parquet.writing.file_writer import FileSchema, Sorting
+
+MAGIC_BYTES = 4
+WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+"""Bytes of a value, by the physical type."""
+
+
+class NotCopyable(ValueError):  # noqa: N818 - says what a chunk is, and nothing went wrong
+    """A column chunk that cannot be known to be good elsewhere."""
+
+
+@dataclass(frozen=True, eq=False)
+class CopiedColumns:
+    """What a row group of the output has from one of the input.
+
+    Attributes
+    ----------
+    n_rows
+        Of the input's row group. Chunks fit a row group of the output that has all of them, and no other.
+    chunks
+        By the column's name, one chunk for each leaf.
+    sorting
+        By what the rows are sorted, also where only some of them are taken.
+    """
+
+    n_rows: int
+    chunks: Mapping[str, Sequence[EncodedChunk]]
+    sorting: Sequence[Sorting]
+
+
+def copy_column(
+    descriptor: int, footer: Footer, group: int, column: SchemaColumn, most: int = MOST_PAGE_BYTES
+) -> list[EncodedChunk]:
+    """Return the chunks of a top-level column in a row group, one for each leaf; each has at most so many bytes.
+
+    Raises
+    ------
+    NotCopyable
+        A chunk lies in another file, is encrypted, or its pages are not what the footer says.
+    OSError
+        The file cannot be read.
+    """
+    with _doubtful():
+        row_group = footer.row_group(group)
+        return [
+            _copy(descriptor, row_group.chunk(number), leaf, row_group.n_rows, most, ordered=footer.ordered[number])
+            for number, leaf in enumerate(column.leaves, start=column.first_leaf)
+        ]
+
+
+def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
+    """Return by what rows of a row group are still sorted in a file of another schema.
+
+    Raises
+    ------
+    NotCopyable
+        The footer is damaged.
+    """
+    keys: list[Sorting] = []
+    with _doubtful():
+        found = footer.row_group(group).fields.get(SORTING)
+        for element in found.value.values if found else ():
+            leaf = element[1].value
+            column = next((one for one in footer.columns if 0 <= leaf - one.first_leaf < len(one.leaves)), None)
+            if column is None:
+                raise NotCopyable("the rows are sorted by a column that is not there")
+            if not schema.takes(column):
+                break
+            keys.append(Sorting(column.name, leaf - column.first_leaf, element))
+    return keys
+
+
+@contextlib.contextmanager
+def _doubtful() -> Iterator[None]:
+    try:
+        yield
+    except (FooterError, ThriftError) as error:
+        raise NotCopyable(f"the footer is damaged: {error}") from error
+    except NotAMatrix as error:
+        raise NotCopyable(str(error)) from error
+
+
+def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, ordered: bool) -> EncodedChunk:
+    if FILE_PATH in entry:
+        raise NotCopyable("the column lies in another file")
+    if any(field in entry for field in ENCRYPTION):
+        raise NotCopyable("the column is encrypted")
+    if METADATA not in entry:
+        raise NotCopyable("the footer says nothing of the column")
+    metadata: Struct = entry[METADATA].value
+    if tuple(metadata[PATH].value.values) != leaf.path or metadata[TYPE].value != leaf.element[ELEMENT_TYPE].value:
+        raise NotCopyable("the column is another one than in the schema")
+    start, size = place_of(metadata)
+    if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
+        raise NotCopyable("the column reaches beyond the file")
+    if size > most:
+        raise NotCopyable("the column is too large to be held whole")
+    window = Window(descriptor, start, start + size, size)
+    whole = window.bytes(start, size)
+    order = value_order(leaf.element) if ordered else None
+    bounds = metadata[STATISTICS].value.keys() & MIN_MAX_STATISTICS if STATISTICS in metadata else ()
+    nan = NanSearch(order if order in FLOATS and bounds else None)
+    _check_pages(list(PackedPages(window, most, long=2 * MOST_PAGE_BYTES)), metadata, leaf, rows, nan)
+    return EncodedChunk([whole], movable(metadata, ordered=order is not None and not nan.found))
+
+
+def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows: int, nan: NanSearch) -> None:
+    """Compare pages with what the footer says of them, and look for NaN in them."""
+    counts: Counter[tuple[bool, int]] = Counter()
+    versions: set[int] = set()
+    values = nulls = unpacked = pages_rows = 0
+    for index, page in enumerate(pages):
+        found = page_header(page.header)
+        if found is None or (index and found[0] == DICTIONARY_PAGE):
+            raise NotCopyable("a page header is not as it must be")
+        page.check()
+        kind, own = found
+        unpacked += number(page.header, 2) + page.header_bytes
+        if kind == DICTIONARY_PAGE:
+            counts[True, own[2]] += 1
+            entries = joined(unpack(page.body, number(page.header, 2), metadata[CODEC].value))
+            _check_dictionary(entries, own[1], leaf.element)
+            nan.look(PLAIN, [entries])
+            continue
+        encoding = own[4 if kind == DATA_PAGE_V2 else 2]
+        counts[False, encoding] += 1
+        versions.add(kind)
+        values += own[1]
+        if kind == DATA_PAGE_V2:
+            body = _check_second_version(page, own, metadata[CODEC].value, leaf)
+            nulls += own[2]
+            pages_rows += own[3]
+        else:
+            body = unpack(page.body, number(page.header, 2), metadata[CODEC].value)
+            repetition, body = levels_before(body, leaf.repetition)
+            pages_rows += own[1] if not leaf.repetition else rows_begun(repetition, own[1], leaf.repetition)
+            _, body = levels_before(body, leaf.definition)
+        nan.look(encoding, body)
+    if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
+        raise NotCopyable("the pages have other encodings than the footer says, or it does not say")
+    has_dictionary = bool(pages) and pages[0].header[1].value == DICTIONARY_PAGE
+    places = [page.at for page in pages[:2]] if has_dictionary else [0, *(page.at for page in pages[:1])]
+    if [metadata[field].value if field in metadata else 0 for field in (DICTIONARY_AT, DATA_PAGE_AT)] != places:
+        raise NotCopyable("pages are not where the footer says")
+    if values != metadata[N_VALUES].value or (not leaf.repetition and values != rows):
+        raise NotCopyable("the pages hold another number of values than the footer says")
+    if unpacked != metadata[UNPACKED_BYTES].value:
+        raise NotCopyable("the pages have another size than the footer says")
+    if pages_rows != rows:
+        raise NotCopyable("the pages hold another number of rows than the footer says")
+    if DATA_PAGE_V2 in versions:
+        known = metadata[STATISTICS].value.get(NULL_COUNT) if STATISTICS in metadata else None
+        if known is None or known.value != nulls:
+            raise NotCopyable("the number of nulls is not known")
+
+
+def _check_second_version(page: PackedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> Sequence[Bytes]:
+    """Return the values of a data page of version 2; refuse one whose levels or values are not as its header says."""
+    size, levels = number(page.header, 2), own[5] + own[6]
+    lengths = ((own[5], leaf.definition), (own[6], leaf.repetition))
+    if any(length < 0 or bool(length) != bool(most) for length, most in lengths) or levels > min(size, len(page.body)):
+        raise NotCopyable("the levels of a page are not as its header says")
+    if min(own[1], own[2], own[3]) < 0:
+        raise NotCopyable("a page says that it has less than nothing")
+    repetition, definition = page.body[: own[6]], page.body[own[6] : levels]
+    for data, most, wanted, counted in (
+        (repetition, leaf.repetition, 0, own[3]),
+        (definition, leaf.definition, leaf.definition, own[1] - own[2]),
+    ):
+        if most and kernels.count_levels(data, own[1], most.bit_length(), wanted) != (len(data), counted):
+            raise NotCopyable("the levels of a page are not as its header says")
+    values = page.body[levels:]
+    if own.get(7, True) and (len(values) or size != levels):
+        return unpack(values, size - levels, codec)
+    if len(values) != size - levels:
+        raise NotCopyable("a page has another size than it says")
+    return [values]
+
+
+class NanSearch:
+    """Looks for NaN in the pages of a column chunk.
+
+    Attributes
+    ----------
+    found
+        Whether there is one, or may be, because the values are encoded in a way that is not read here.
+    """
+
+    def __init__(self, order: str | None) -> None:
+        self.found = False
+        self._dtype = None if order is None else np.dtype(FLOATS[order])
+
+    def look(self, encoding: int, values: Sequence[Bytes]) -> None:
+        """Look at the values of a page."""
+        if self._dtype is None or self.found or encoding in {PLAIN_DICTIONARY, RLE_DICTIONARY}:
+            return  # indices of a dictionary, whose values were looked at
+        size = self._dtype.itemsize
+        if encoding == BYTE_STREAM_SPLIT:
+            whole = joined(values)
+            values = [whole[: len(whole) // size * size].reshape(size, -1).T.ravel()]
+        elif encoding != PLAIN:
+            self.found = True
+            return
+        if len(values) > 1 and any(len(piece) % size for piece in values):
+            values = [joined(values)]
+        for piece in values:
+            numbers = np.frombuffer(piece, self._dtype, len(piece) // size)
+            # The smallest of numbers is NaN if one of them is; this needs no memory.
+            self.found |= bool(len(numbers)) and bool(np.isnan(numbers.min()))
+
+
+def _encodings(metadata: Struct) -> Counter[tuple[bool, int]]:
+    """Return how many pages there are of each encoding, dictionaries and others, as the footer says."""
+    # Writers do not agree on whether a data page of version 2 counts as one of version 1.
+    counts: Counter[tuple[bool, int]] = Counter()
+    for entry in metadata[ENCODING_COUNTS].value.values if ENCODING_COUNTS in metadata else ():
+        counts[entry[1].value == DICTIONARY_PAGE, entry[2].value] += entry[3].value
+    return counts
+
+
+def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
+    """Refuse a dictionary page that does not hold just so many values of the schema's type."""
+    kind = element[ELEMENT_TYPE].value
+    if kind == BYTE_ARRAY:
+        right = kernels.count_texts(entries) == count
+    else:
+        width = element[TYPE_LENGTH].value if kind == FIXED_LEN_BYTE_ARRAY else WIDTHS.get(kind, 0)
+        right = len(entries) == count * width
+    if not right:
+        raise NotCopyable("a dictionary holds another number of values than it says")

@@ -1,0 +1,251 @@
+"""A Parquet file out of encoded column chunks: row groups appended one after another, the footer at the end.
+
+The schema is pyarrow's for the output's Arrow schema, except that a column which is carried through keeps the elements
+it has in the input, where the two are stored in the same way: so logical types, field ids and names survive that Arrow
+has no word for.
+
+See Also
+--------
+https://github.com/apache/parquet-format (``parquet.thrift``: FileMetaData and RowGroup)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+
+from batchmax.parquet.footer import (
+    COLUMNS,
+    CREATED_BY,
+    GROUP_ROWS,
+    KEY_VALUES,
+    LAYOUT_FIELDS,
+    LOGICAL,
+    MAGIC,
+    N_ROWS,
+    ROW_GROUPS,
+    SCHEMA,
+    SORTING,
+    TYPE,
+    Footer,
+    SchemaColumn,
+    footer_of_schema,
+)
+from batchmax.parquet.int96 import INT96, has_int96
+from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, read_struct, write_struct
+from batchmax.parquet.value_order import INT64
+from batchmax.parquet.writing.column_chunk import METADATA, EncodedChunk
+from batchmax.parquet.writing.direct_io import Appender
+
+TIMESTAMP_TYPE = 8
+"""A logical type."""
+
+
+class FileSchema:
+    """The schema of a file that will be written.
+
+    Parameters
+    ----------
+    schema
+        The Arrow schema, with the metadata of the file.
+    like
+        The footer of the input, if there is one.
+    carried
+        The columns that are the input's.
+
+    Attributes
+    ----------
+    int96
+        The columns with INT96 timestamps. Spark still writes them, and does not read the nanoseconds that pyarrow
+        would write instead.
+    """
+
+    def __init__(self, schema: pa.Schema, like: Footer | None = None, carried: Iterable[str] = ()) -> None:
+        self.footer = footer_of_schema(schema)
+        self.int96: set[str] = set()
+        self._carried: dict[str, SchemaColumn] = {}
+        self.columns: list[SchemaColumn] = []
+        theirs = {name: like.column(name) for name in carried} if like is not None else {}
+        for ours in self.footer.columns:
+            column = theirs.get(ours.name)
+            if column is None or not _is_encoded_as(column, ours):
+                self.columns.append(ours)
+                continue
+            self._carried[ours.name] = column
+            self.columns.append(column)
+            if has_int96(column):
+                self.int96.add(ours.name)
+
+    @cached_property
+    def by_name(self) -> dict[str, SchemaColumn]:
+        """The columns by their names."""
+        return {column.name: column for column in self.columns}
+
+    def takes(self, column: SchemaColumn) -> bool:
+        """Return whether chunks of a column of another file may be copied into this one's."""
+        ours = self._carried.get(column.name)
+        return ours is not None and ours.means(column)
+
+    @property
+    def elements(self) -> list[Struct]:
+        """The elements of the whole tree, the root first."""
+        root = self.footer.fields[SCHEMA].value.values[0]
+        return [root, *(element for column in self.columns for element in column.elements)]
+
+
+def _is_encoded_as(theirs: SchemaColumn, ours: SchemaColumn) -> bool:
+    """Return whether what pyarrow encodes of a column of ours may be one of theirs, INT96 given as bytes."""
+    if not has_int96(theirs):
+        return theirs.stored_as(ours)
+    return theirs.nested_as(ours) and all(
+        leaf.element[TYPE].value == INT64 and LOGICAL in leaf.element and TIMESTAMP_TYPE in leaf.element[LOGICAL].value
+        if their.element[TYPE].value == INT96
+        else [their.element.get(field) for field in LAYOUT_FIELDS]
+        == [leaf.element.get(field) for field in LAYOUT_FIELDS]
+        for their, leaf in zip(theirs.leaves, ours.leaves, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Sorting:
+    """That rows are sorted by a leaf: its column, its number among that column's leaves, and what the footer says."""
+
+    column: str
+    leaf: int
+    element: Struct
+
+
+class FileWriter:
+    """A file that is written row group by row group.
+
+    Parameters
+    ----------
+    descriptor
+        Of a file, open for reading and writing. Whoever opened it closes it.
+    schema
+        Of the file.
+    created_by
+        The program's name and version, as the format wants it: ``name version 1.2.3``.
+    done
+        The row groups that a file which was left unfinished has already, as :meth:`new_groups` gave them; and how many
+        bytes it had with them.
+
+    Raises
+    ------
+    OSError
+        From every method: the file cannot be written.
+    """
+
+    def __init__(
+        self, descriptor: int, schema: FileSchema, created_by: str, done: tuple[Sequence[bytes], int] = ((), 0)
+    ) -> None:
+        groups, size = done
+        self._descriptor = descriptor
+        self._file = Appender(descriptor, size)
+        self._schema = schema
+        self._created_by = created_by
+        self._groups: list[Struct] = [read_struct(group)[0] for group in groups]
+        self._told = len(self._groups)
+        self._n_rows = sum(group[GROUP_ROWS].value for group in self._groups)
+        if not size:
+            self._file.write([MAGIC])
+
+    @property
+    def size(self) -> int:
+        """How many bytes the file has, those included that wait to be written."""
+        return self._file.size
+
+    @property
+    def written(self) -> int:
+        """How many bytes the system has got."""
+        return self._file.written
+
+    @property
+    def synced(self) -> int:
+        """How many bytes are durable."""
+        return self._file.synced
+
+    def append(self, n_rows: int, columns: Mapping[str, Sequence[EncodedChunk]], sorting: Sequence[Sorting]) -> None:
+        """Append a row group: for each column of the schema, a chunk for each of its leaves."""
+        start, unpacked, packed = self._file.size, 0, 0
+        entries: list[Struct] = []
+        first_leaf: dict[str, int] = {}
+        for column in self._schema.columns:
+            first_leaf[column.name] = len(entries)
+            for chunk, leaf in zip(columns[column.name], column.leaves, strict=True):
+                at = self._file.size
+                if chunk.at is not None:
+                    at = chunk.at
+                    start = min(start, at)
+                else:
+                    self._file.write(chunk.pieces)
+                    if self._file.size - at != chunk.n_bytes:
+                        raise ValueError(f"a chunk has {self._file.size - at} bytes, not {chunk.n_bytes}")
+                packed += chunk.n_bytes
+                entries.append({2: Field(I64, 0), METADATA: Field(STRUCT, chunk.placed(at, leaf.path))})
+                unpacked += chunk.unpacked_bytes
+        group: Struct = {
+            COLUMNS: Field(LIST, List(STRUCT, entries)),
+            2: Field(I64, unpacked),
+            GROUP_ROWS: Field(I64, n_rows),
+            5: Field(I64, start),
+            6: Field(I64, packed),
+        }
+        if sorting:
+            keys = [{**key.element, 1: Field(I32, first_leaf[key.column] + key.leaf)} for key in sorting]
+            group[SORTING] = Field(LIST, List(STRUCT, keys))
+        self._groups.append(group)
+        self._n_rows += n_rows
+
+    def stream(self, pieces: Iterable[Any]) -> None:
+        """Append bytes of a column chunk of the next row group, before all that :meth:`append` writes."""
+        self._file.write(pieces)
+
+    def take_back(self, size: int) -> None:
+        """Let the file end where it ended with so many bytes: behind what it has of whole row groups."""
+        self._file.finish()
+        self._file.close()
+        self._file = Appender(self._descriptor, size)
+
+    def new_groups(self) -> list[bytes]:
+        """Return the row groups that were appended since this was asked last, as the footer will have them."""
+        groups = [write_struct(group) for group in self._groups[self._told :]]
+        self._told = len(self._groups)
+        return groups
+
+    def sync(self) -> None:
+        """Make durable what is written."""
+        self._file.sync()
+
+    def push(self) -> None:
+        """Write what waits; this is for small files, which are written slowly so."""
+        self._file.push()
+
+    def pause(self) -> None:
+        """Write what waits, without a footer: the file is left unfinished."""
+        self._file.finish()
+
+    def finish(self, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write the footer, with more metadata than the schema has."""
+        fields = dict(self._schema.footer.fields)
+        fields[SCHEMA] = Field(LIST, List(STRUCT, self._schema.elements))
+        fields[N_ROWS] = Field(I64, self._n_rows)
+        fields[ROW_GROUPS] = Field(LIST, List(STRUCT, self._groups))
+        if metadata:
+            texts = ((key.encode(), value.encode()) for key, value in metadata.items())
+            pairs = [{1: Field(BINARY, key), 2: Field(BINARY, value)} for key, value in texts]
+            known = fields[KEY_VALUES].value.values if KEY_VALUES in fields else []
+            fields[KEY_VALUES] = Field(LIST, List(STRUCT, [*known, *pairs]))
+        fields[CREATED_BY] = Field(BINARY, self._created_by.encode())
+        footer = write_struct(fields)
+        self._file.write([footer, len(footer).to_bytes(4, "little"), MAGIC])
+        self._file.finish()
+
+    def close(self) -> None:
+        """Let go of the file, finished or not."""
+        self._file.close()

@@ -1,0 +1,269 @@
+"""The rows of a matrix as the pages of a list column: the reverse of :class:`MatrixReader`.
+
+Pages end where rows end. Their levels are made once for a shape, and their values are the matrix's own memory: without
+a codec not one number is copied on the way to the file. Pages do not depend on each other, so several are made at once.
+
+See Also
+--------
+https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader and DataPageHeader)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from isal.isal_zlib import crc32
+from numpy.typing import NDArray
+
+from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY
+from batchmax.parquet.levels import full_levels, levels_with_nulls, varint
+from batchmax.parquet.reading.page_reader import BYTE_STREAM_SPLIT, FLOATS, PLAIN, RLE
+from batchmax.parquet.reading.raw_pages import CODECS, DATA_PAGE, copied
+from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
+from batchmax.parquet.writing.column_chunk import (
+    CODEC,
+    DATA_PAGE_AT,
+    ENCODING_COUNTS,
+    ENCODINGS,
+    N_VALUES,
+    PACKED_BYTES,
+    PATH,
+    TYPE,
+    UNPACKED_BYTES,
+    EncodedChunk,
+)
+
+PAGE_BYTES = 1 << 20
+"""Values of a page, unless one row has more."""
+
+CODEC_NUMBERS = {"NONE": 0, "SNAPPY": 1, "GZIP": 2, "BROTLI": 4, "ZSTD": 6, "LZ4": 7}
+SIGN = 1 << 31
+LITERAL = b"\xfc"
+"""Snappy's tag of bytes as they are, whose number less one follows in four bytes."""
+
+SAMPLE_BYTES = 1 << 12
+SAMPLES = 4
+WORTH_PACKING = 0.95
+"""A sample that snappy shrinks to less than this says that the page is worth its time."""
+
+PACKED_PIECES = 2
+"""A page that was packed is a header and a body."""
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+
+STORED_TYPES = FLOATS | {np.dtype(np.float16): FIXED_LEN_BYTE_ARRAY}
+"""The physical types of numbers by the format's number."""
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixRows:
+    """Some rows of a list column: numbers, and which rows are null.
+
+    Attributes
+    ----------
+    values : (n_values, K) float32 or float64
+        The rows that are not null, C-contiguous, K at least 1.
+    missing : (n_rows,) bool or None
+        The rows that are null; None if none is.
+    """
+
+    values: NDArray[Any]
+    missing: NDArray[np.bool_] | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows, null ones included."""
+        return len(self.values) if self.missing is None else len(self.missing)
+
+
+@dataclass(frozen=True)
+class MatrixFormat:
+    """How a list column is written.
+
+    Attributes
+    ----------
+    codec
+        ``NONE``, ``SNAPPY``, ``GZIP``, ``BROTLI``, ``ZSTD`` or ``LZ4``.
+    definition
+        The definition level of a number: how many of the list, its entries and the number may be null or absent.
+    byte_stream_split
+        Whether all first bytes of a page's numbers come first, then all second bytes, and so on.
+    repeated
+        Whether a row is a list. Without, it is one number, and K is 1.
+    """
+
+    codec: str
+    definition: int = 3
+    byte_stream_split: bool = False
+    repeated: bool = True
+
+    @property
+    def encoding(self) -> int:
+        """The encoding by the format's number."""
+        return BYTE_STREAM_SPLIT if self.byte_stream_split else PLAIN
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPage:
+    """A page as pieces of bytes: its header, and a body in one or more."""
+
+    pieces: Sequence[Any]
+    n_values: int
+    unpacked_bytes: int
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the values lie where they lay, after a header and the levels."""
+        return len(self.pieces) > PACKED_PIECES
+
+
+def encode_matrix(rows: Sequence[MatrixRows], form: MatrixFormat, map_pages: Map = map) -> EncodedChunk:
+    """Return rows as a column chunk.
+
+    Parameters
+    ----------
+    rows
+        One after another. No page has rows of two of them.
+    map_pages
+        Applies a function to each of many arguments and gives the results in order; an executor's does it in parallel.
+    """
+    first, *others = (page for run in rows for page in _pages(run))
+    opening = _encode_page(first, form)
+    # A page that only gets a header is made sooner than it is handed to somebody else; and made when it is asked for,
+    # what its checksum has brought into the CPU's cache is still there when it is written.
+    rest = (map if opening.is_stored else map_pages)(lambda rows: _encode_page(rows, form), others)
+    counts = ChunkCounts(form, rows[0].values.dtype)
+    metadata = counts.metadata()
+    return EncodedChunk(_pieces(chain([opening], rest), counts, metadata), metadata)
+
+
+class ChunkCounts:
+    """What the pages of a column chunk come to."""
+
+    def __init__(self, form: MatrixFormat, dtype: np.dtype[Any]) -> None:
+        self._form = form
+        self._dtype = dtype
+        self.pages = self.values = self.unpacked = self.packed = 0
+
+    def add(self, page: EncodedPage) -> None:
+        """Count a page."""
+        self.pages += 1
+        self.values += page.n_values
+        self.unpacked += page.unpacked_bytes
+        self.packed += sum(len(memoryview(piece).cast("B")) for piece in page.pieces)
+
+    def copy(self) -> ChunkCounts:
+        """Return the same counts, to count on from."""
+        other = ChunkCounts(self._form, self._dtype)
+        other.pages, other.values, other.unpacked, other.packed = self.pages, self.values, self.unpacked, self.packed
+        return other
+
+    def metadata(self) -> Struct:
+        """Return the ColumnMetaData of these pages, from position 0 on."""
+        encoding = self._form.encoding
+        kinds = [{1: Field(I32, DATA_PAGE), 2: Field(I32, encoding), 3: Field(I32, self.pages)}]
+        return {
+            TYPE: Field(I32, STORED_TYPES[self._dtype]),
+            ENCODINGS: Field(LIST, List(I32, [RLE, encoding])),
+            PATH: Field(LIST, List(BINARY)),
+            CODEC: Field(I32, CODEC_NUMBERS[self._form.codec]),
+            N_VALUES: Field(I64, self.values),
+            UNPACKED_BYTES: Field(I64, self.unpacked),
+            PACKED_BYTES: Field(I64, self.packed),
+            DATA_PAGE_AT: Field(I64, 0),
+            ENCODING_COUNTS: Field(LIST, List(STRUCT, kinds)),
+        }
+
+
+def _pieces(pages: Iterable[EncodedPage], counts: ChunkCounts, metadata: Struct) -> Iterator[Any]:
+    """Yield the pieces of pages, and fill in how many values and bytes they have."""
+    for page in pages:
+        yield from page.pieces
+        counts.add(page)
+    metadata.update(counts.metadata())
+
+
+def _pages(rows: MatrixRows) -> Iterable[MatrixRows]:
+    """Cut rows into pages."""
+    n_classes = rows.values.shape[1]
+    step = max(1, PAGE_BYTES // (n_classes * rows.values.itemsize))
+    if rows.missing is None:
+        for start in range(0, len(rows.values), step):
+            yield MatrixRows(rows.values[start : start + step])
+        return
+    at = 0
+    for start in range(0, len(rows.missing), step):
+        missing = rows.missing[start : start + step]
+        end = at + len(missing) - int(np.count_nonzero(missing))
+        yield MatrixRows(rows.values[at:end], missing if missing.any() else None)
+        at = end
+
+
+def _encode_page(rows: MatrixRows, form: MatrixFormat) -> EncodedPage:
+    n_classes = rows.values.shape[1]
+    if rows.missing is None:
+        n_values = rows.values.size
+        levels = full_levels(rows.n_rows, n_classes, form.definition, repeated=form.repeated)
+    else:
+        n_values = rows.values.size + rows.n_rows - len(rows.values)
+        levels = levels_with_nulls(rows.missing, n_classes, form.definition, repeated=form.repeated)
+    return encode_body(rows.values, levels, n_values, form)
+
+
+def encode_body(numbers: NDArray[Any], levels: bytes, n_values: int, form: MatrixFormat) -> EncodedPage:
+    """Return numbers as a page, behind their levels; ``n_values`` counts nulls and empty lists too."""
+    values = _bytes_of(numbers)
+    if form.byte_stream_split:
+        values = np.ascontiguousarray(values.reshape(-1, numbers.itemsize).T).reshape(-1)
+    size = len(levels) + len(values)
+    body = _pack(levels, values, form.codec)
+    checksum = 0
+    for piece in body:
+        checksum = crc32(piece, checksum)
+    packed = sum(len(piece) for piece in body)
+    before, after = _page_header(n_values, form.encoding, size, packed)
+    # The number is signed there, and the sign its lowest bit.
+    signed = checksum << 1 if checksum < SIGN else 4 * SIGN - 2 * checksum - 1
+    header = before + varint(signed) + after
+    return EncodedPage([header, *body], n_values, len(header) + size)
+
+
+@lru_cache(maxsize=64)
+def _page_header(n_values: int, encoding: int, size: int, packed: int) -> tuple[bytes, bytes]:
+    """Return the header of a data page: what is before its checksum, in which most pages differ, and what is after."""
+    page: Struct = {1: Field(I32, n_values), 2: Field(I32, encoding), 3: Field(I32, RLE), 4: Field(I32, RLE)}
+    sizes: Struct = {1: Field(I32, DATA_PAGE), 2: Field(I32, size), 3: Field(I32, packed), 4: Field(I32, 0)}
+    header = write_struct({**sizes, 5: Field(STRUCT, page)})
+    at = len(write_struct(sizes)) - 2
+    return header[:at], header[at + 1 :]
+
+
+def _bytes_of(values: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+
+
+def _pack(levels: bytes, values: NDArray[np.uint8], codec: str) -> list[Any]:
+    """Return a page's body as the codec stores it, in pieces."""
+    if codec == "NONE":
+        return [levels, values]
+    if codec == "SNAPPY" and not _shrinks(values):
+        # Floats hardly ever do. Snappy's own encoder would then copy them behind a tag for every 64 KiB; one tag says
+        # the same of the whole page, and its values stay where they are.
+        size = len(levels) + len(values)
+        return [varint(size) + LITERAL + (size - 1).to_bytes(4, "little") + levels, values]
+    whole = copied([np.frombuffer(levels, np.uint8), values])
+    return [pa.Codec(CODECS[CODEC_NUMBERS[codec]]).compress(pa.py_buffer(whole))]
+
+
+def _shrinks(values: NDArray[np.uint8]) -> bool:
+    """Return whether snappy makes a sample of some bytes smaller."""
+    step = max(SAMPLE_BYTES, len(values) // SAMPLES)
+    sample = np.concatenate([values[at : at + SAMPLE_BYTES] for at in range(0, len(values), step)] or [values])
+    return len(pa.Codec("snappy").compress(sample, asbytes=True)) < WORTH_PACKING * len(sample)

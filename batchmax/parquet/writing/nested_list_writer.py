@@ -1,0 +1,152 @@
+"""The tokens of sequences as the pages of a column of lists of lists: the reverse of :class:`SequenceReader`.
+
+Pages end where tokens end, wherever rows do, so that a row of gigabytes is written as it is computed. What levels say
+beside where rows and tokens begin is made here as well: which rows and tokens are null, and which rows are empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchmax.parquet.levels import LONG_ROW, packed_levels, run, sized
+from batchmax.parquet.writing.column_chunk import EncodedChunk
+from batchmax.parquet.writing.list_writer import PAGE_BYTES, ChunkCounts, MatrixFormat, encode_body
+
+NULL_ROW, EMPTY_ROW, NULL_TOKEN, NUMBER = 0, 1, 2, 5
+"""Definition levels of a column in which lists, their lists and their numbers may all be null."""
+ROW_BEGINS, TOKEN_BEGINS, GOES_ON = 0, 1, 2
+"""Repetition levels."""
+BITS = 2, 3
+"""Of repetition and definition levels."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows:
+    """Some tokens, and the rows that they are in.
+
+    Attributes
+    ----------
+    values : (n_numbers_of_tokens, K) float16, float32 or float64
+        The tokens that are not null, C-contiguous.
+    repetition, definition : (n_entries,) uint8
+        One entry for each token, and for each row without any: the level of its beginning, and ``NUMBER``,
+        ``NULL_TOKEN``, ``EMPTY_ROW`` or ``NULL_ROW``.
+    """
+
+    values: NDArray[Any]
+    repetition: NDArray[np.uint8]
+    definition: NDArray[np.uint8]
+
+    @classmethod
+    def of(
+        cls,
+        values: NDArray[Any],
+        missing: NDArray[np.bool_],
+        lengths: NDArray[np.int64],
+        missing_rows: NDArray[np.bool_],
+        *,
+        goes_on: bool,
+    ) -> Self:
+        """Return tokens of some rows.
+
+        Parameters
+        ----------
+        values
+            As above.
+        missing : (n_tokens,) bool
+            The tokens that are null.
+        lengths : (n_rows,)
+            How many tokens each row has here.
+        missing_rows : (n_rows,) bool
+            The rows that are null.
+        goes_on
+            Whether the first row began before.
+        """
+        entries = np.maximum(lengths, 1)
+        if goes_on and len(lengths) and not lengths[0]:
+            entries[0] = 0
+        starts = np.cumsum(entries) - entries
+        repetition = np.full(int(entries.sum()), TOKEN_BEGINS, np.uint8)
+        begun = starts[entries > 0] if not goes_on else starts[1:][entries[1:] > 0]
+        repetition[begun] = ROW_BEGINS
+        definition = np.full(len(repetition), NUMBER, np.uint8)
+        without = (lengths == 0) & (entries > 0)
+        definition[starts[without]] = np.where(missing_rows[without], NULL_ROW, EMPTY_ROW)
+        is_token = definition == NUMBER
+        definition[np.flatnonzero(is_token)[missing]] = NULL_TOKEN
+        return cls(values, repetition, definition)
+
+
+class NestedColumn:
+    """A column chunk of lists of lists in the making.
+
+    Parameters
+    ----------
+    form
+        Its codec, and whether bytes are split.
+    dtype, n_classes
+        Of its numbers, and how many a token has.
+    """
+
+    def __init__(self, form: MatrixFormat, dtype: np.dtype[Any], n_classes: int) -> None:
+        self._form = form
+        self._n_classes = n_classes
+        self._step = max(1, PAGE_BYTES // (n_classes * dtype.itemsize))
+        self._counts = ChunkCounts(form, dtype)
+
+    def pages(self, rows: TokenRows) -> Iterator[Any]:
+        """Yield the pieces of the pages of some tokens, to be written one after another."""
+        at = 0
+        for start in range(0, len(rows.repetition), self._step):
+            repetition = rows.repetition[start : start + self._step]
+            definition = rows.definition[start : start + self._step]
+            end = at + int(np.count_nonzero(definition == NUMBER))
+            levels = nested_levels(repetition, definition, self._n_classes)
+            n_values = len(repetition) + (end - at) * (self._n_classes - 1)
+            page = encode_body(rows.values[at:end], levels, n_values, self._form)
+            self._counts.add(page)
+            yield from page.pieces
+            at = end
+
+    def mark(self) -> Any:
+        """Return what to give to :meth:`take_back`."""
+        return self._counts.copy()
+
+    def take_back(self, mark: Any) -> None:
+        """Forget the pages after a mark."""
+        self._counts = mark
+
+    def chunk(self, pieces: Iterable[Any] = (), at: int | None = None) -> EncodedChunk:
+        """Return the column chunk: pieces that are still to be written, or where in the file they are already."""
+        return EncodedChunk(pieces, self._counts.metadata(), at)
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes the pages have."""
+        return self._counts.packed
+
+
+def nested_levels(repetition: NDArray[np.uint8], definition: NDArray[np.uint8], n_classes: int) -> bytes:
+    """Return what a page of tokens begins with: repetition levels, then definition levels, each after its length."""
+    full = definition == NUMBER
+    counts = np.where(full, n_classes, 1)
+    if n_classes >= LONG_ROW:
+        rest = run(n_classes - 1, GOES_ON)
+        whole = [run(1, level) + rest for level in (ROW_BEGINS, TOKEN_BEGINS)]
+        alone = [run(1, level) for level in (ROW_BEGINS, TOKEN_BEGINS)]
+        levels = b"".join((whole if is_full else alone)[level] for level, is_full in zip(repetition, full, strict=True))
+    else:
+        flat = np.full(int(counts.sum()), GOES_ON, np.uint8)
+        flat[np.cumsum(counts) - counts] = repetition
+        levels = packed_levels(flat, BITS[0])
+    borders = np.flatnonzero(np.diff(definition)) + 1
+    starts = np.concatenate([[0], borders]).astype(np.int64)
+    totals = np.add.reduceat(counts, starts) if len(counts) else counts
+    kinds = definition[starts] if len(counts) else definition
+    definitions = b"".join(run(int(total), int(kind)) for total, kind in zip(totals, kinds, strict=True))
+    return sized(levels) + sized(definitions)

@@ -1,0 +1,1 @@
+"""Reports about a model: what a page shows, collected from the rows."""

@@ -1,0 +1,196 @@
+"""What a report wants to know of single rows and cannot read off sums: one row whole, and who was taken for whom.
+
+Fed with rows as they go by; keeps one row, and counts that are bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.columns.job import Job
+from batchmax.columns.sequences import Tokens
+from batchmax.evaluation.row_stream import Seen
+from batchmax.outputs import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
+from batchmax.scoring.score_rows import carried_columns
+from batchmax.scoring.sequence_totals import SequenceTally
+from batchmax.scoring.summary import Tally
+from batchmax.sources.token_chunks import TokenChunk
+
+CONFIDENCE_BINS = 20
+MOST_PAIRS = 1 << 18
+"""Pairs of classes that are counted at a time; beyond, those that occurred least are forgotten."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeptRow:
+    """One row: where it is from, what it holds, its status, and its columns as a batch of one.
+
+    Of sequences, one token: its place in the row, and the losses of all of the row's tokens, NaN for none.
+    """
+
+    file: str
+    row: int
+    number: int
+    logits: NDArray[np.floating]
+    label: int | None
+    status: Status
+    columns: pa.RecordBatch
+    token: int | None = None
+    losses: NDArray[np.float64] | None = None
+
+
+class RowLook:
+    """One row of those going by.
+
+    Parameters
+    ----------
+    job
+        Of the rows.
+    number
+        Which, from 0 over all of them; None: the one of largest loss, or without labels of least confidence, the first
+        of several. Of a sequence, the token of which that is so.
+    """
+
+    def __init__(self, job: Job, number: int | None) -> None:
+        self.kept: KeptRow | None = None
+        self.rows = 0
+        self._job = job
+        self._number = number
+        self._largest = -np.inf
+        self._open: list[NDArray[np.float64]] = []
+        self._goes_on = False
+
+    def add(self, seen: Seen) -> None:
+        """Look at some more rows."""
+        n = len(seen.matrix)
+        if isinstance(seen.chunk, TokenChunk):
+            self._add_tokens(seen, seen.chunk.tokens)
+        elif self._number is not None:
+            if self.rows <= self._number < self.rows + n:
+                self._keep(seen, self._number - self.rows)
+        elif n:
+            interest = self._interest(seen)
+            at = int(np.argmax(interest))
+            if interest[at] > self._largest:
+                self._largest = float(interest[at])
+                self._keep(seen, at)
+        self.rows += seen.chunk.rows_done
+
+    def _add_tokens(self, seen: Seen, tokens: Tokens) -> None:
+        row, place = tokens.places()
+        losses = seen.scores.losses if seen.scores.losses is not None else np.full(len(row), np.nan)
+        losses = np.where(seen.scores.status > LAST_WITHOUT_LOSS, losses, np.nan)
+        interest = self._interest(seen)
+        if self._number is not None:
+            # A token without a loss is better than none.
+            interest = np.maximum(interest, np.finfo(np.float64).min)
+            interest = np.where(self.rows + row == self._number, interest, -np.inf)
+        ends = np.cumsum(tokens.lengths)
+        before, self._open = self._open, []
+        kept, self._goes_on = self._goes_on and tokens.continues, False
+        if kept and self.kept is not None and self.kept.losses is not None:
+            self.kept = replace(self.kept, losses=np.concatenate([self.kept.losses, losses[: ends[0]]]))
+            self._goes_on = tokens.n_rows == 1 and not tokens.ends
+        at = int(np.argmax(interest)) if len(interest) else 0
+        if len(interest) and interest[at] > self._largest:
+            self._largest = float(interest[at])
+            self._keep(seen, at)
+            mine = int(row[at])
+            whole = [
+                *(before if mine == 0 and tokens.continues else []),
+                losses[ends[mine] - tokens.lengths[mine] : ends[mine]],
+            ]
+            if self.kept is not None:
+                self.kept = replace(self.kept, token=int(place[at]), losses=np.concatenate(whole))
+            self._goes_on = mine == tokens.n_rows - 1 and not tokens.ends
+        if not tokens.ends:
+            last = losses[ends[-1] - tokens.lengths[-1] :]
+            self._open = [*(before if tokens.n_rows == 1 else []), last]
+
+    def _interest(self, seen: Seen) -> NDArray[np.float64]:
+        losses, status = seen.scores.losses, seen.scores.status
+        if losses is None:
+            return np.where(status > LAST_WITHOUT_PROBS, -seen.scores.values["confidence"], -np.inf)
+        return np.where(status > LAST_WITHOUT_LOSS, losses, -np.inf)
+
+    def _keep(self, seen: Seen, at: int) -> None:
+        indices, status = seen.labels.indices, Status(int(seen.scores.status[at]))
+        label = None
+        if indices is not None and status >= Status.MASKED_LABEL:
+            label = int(indices[at])
+        chunk, unit = seen.chunk, np.array([at])
+        carried = carried_columns(chunk.take(unit, self._job.carried.names), self._job)
+        columns = pa.RecordBatch.from_arrays(
+            [array for _, array in carried], schema=pa.schema([field for field, _ in carried])
+        )
+        row = int(chunk.rows_of(unit)[0])
+        number = self.rows + row - chunk.origin.first_row
+        self.kept = KeptRow(chunk.origin.file, row, number, seen.matrix[at].copy(), label, status, columns)
+
+
+class Pairs:
+    """How often which class was taken for which other, of so many classes that no matrix holds them.
+
+    Counts are exact while there are no more pairs than :data:`MOST_PAIRS`. Beyond, pairs are forgotten, those of one
+    chunk with the smallest counts first, and ``is_exact`` says so.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        self.is_exact = True
+        self._k = n_classes
+        self._codes = np.empty(0, np.int64)
+        self._counts = np.empty(0, np.int64)
+
+    def add(self, seen: Seen) -> None:
+        """Count some more rows."""
+        labels, pred = seen.labels.indices, seen.scores.values["pred"]
+        if labels is None:
+            return
+        wrong = (seen.scores.status >= Status.MASKED_LABEL) & (labels != pred)
+        codes, counts = np.unique(labels[wrong] * self._k + pred[wrong], return_counts=True)
+        both = np.concatenate([self._codes, codes])
+        self._codes, places = np.unique(both, return_inverse=True)
+        self._counts = np.bincount(places, np.concatenate([self._counts, counts]), minlength=len(self._codes)).astype(
+            np.int64
+        )
+        if len(self._codes) > MOST_PAIRS:
+            self.is_exact = False
+            kept = np.sort(np.argsort(-self._counts, kind="stable")[: MOST_PAIRS // 2])
+            self._codes, self._counts = self._codes[kept], self._counts[kept]
+
+    @property
+    def found(self) -> list[tuple[int, int, float]]:
+        """The pairs: label, prediction, rows."""
+        return [
+            (int(code // self._k), int(code % self._k), int(count))
+            for code, count in zip(self._codes, self._counts, strict=True)
+        ]
+
+
+class Confidences:
+    """A histogram of the largest probability, and how many rows and tokens have which status: needs no labels."""
+
+    def __init__(self, job: Job) -> None:
+        self.counts = np.zeros(CONFIDENCE_BINS, np.int64)
+        self.tally = Tally()
+        self._sequences = SequenceTally(shift=job.options.shift)
+
+    def add(self, seen: Seen) -> None:
+        """Count some more rows."""
+        status = seen.scores.status
+        self.tally.add(status)
+        if isinstance(seen.chunk, TokenChunk):
+            tokens = seen.chunk.tokens
+            self.tally.add_sequences(self._sequences.add(tokens, status).first(tokens.n_ended).status)
+        confidence = seen.scores.values["confidence"][status > LAST_WITHOUT_PROBS]
+        bins = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
+        self.counts += np.bincount(bins, minlength=CONFIDENCE_BINS)
+
+    @property
+    def edges(self) -> list[float]:
+        """The borders of the bins."""
+        return [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]

@@ -1,0 +1,263 @@
+"""What a report says of single rows and of how it came about: from Arrow and files to numbers and text.
+
+Values of columns may be anything and of any size; here they become short text, and the page escapes that.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchmax import __version__, kernels
+from batchmax.columns.job import Job
+from batchmax.evaluation.worst_rows import FIGURES
+from batchmax.functional.losses import softmax_rows
+from batchmax.options.score_options import MAX_BETA, ScoreOptions
+from batchmax.outputs import LAST_WITHOUT_PROBS
+from batchmax.reports.collectors import KeptRow
+from batchmax.reports.html.formatting import ABSENT, number, printable, size
+from batchmax.reports.html.page_model import Made, Pair, RowFacts, TextTable
+from batchmax.sources.parquet_file import InputFile
+from batchmax.sources.parquet_source import ParquetSource
+from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.storage.json_fields import JsonError, json_list, json_object, json_objects, parse_json
+
+SCORED = {
+    "version": str,
+    "logits": list | str,
+    "temperature": float | int,
+    "outputs": list,
+    "options": dict,
+    "inputs": list,
+}
+"""The members of an output's metadata that are shown, with their types."""
+
+MOST_CLASSES = 12
+"""Classes of a row that are drawn: those of the largest logits, and the label."""
+
+MOST_COLUMNS = 16
+"""Carried columns that are shown of a row."""
+
+MOST_FILES = 30
+MOST_ITEMS = 20
+"""Of a list, a struct or a map in a column."""
+
+BETAS = 41
+"""Betas that a row is shown under, an odd number, so that the one in the middle is that of the report."""
+
+BETA_SPAN = 20.0
+"""How far below and above it they reach, as a factor."""
+
+SILENT = {"threads", "memory_limit", "outputs", "prefix", "if_exists", "rejects", "fail_if", "top_k"}
+"""Options that change nothing on a page."""
+
+CALIBRATED = {"beta", "scale", "bias", "calibrated_classes"}
+"""Options that a calibration sets."""
+
+
+def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool) -> RowFacts:
+    """Return a row, and what each β makes of it."""
+    z = kept.logits[np.newaxis, :]
+    used = BETAS // 2
+    with np.errstate(over="ignore"):
+        betas = job.options.beta * np.geomspace(1 / BETA_SPAN, BETA_SPAN, BETAS)
+    betas = np.clip(betas, 1 / MAX_BETA, MAX_BETA)
+    betas[used] = job.options.beta
+    shown = np.argsort(-kept.logits, kind="stable")[:MOST_CLASSES]
+    if kept.label is not None and kept.label not in shown:
+        shown[-1] = kept.label
+    labels = None if kept.label is None else np.array([kept.label], np.int64)
+    probs, losses = np.empty((BETAS, len(shown))), np.full(BETAS, np.nan)
+    whole = np.empty_like(z)
+    for at, beta in enumerate(betas.tolist()):
+        rows = softmax_rows(z, beta, labels=labels, probs=whole)
+        probs[at] = whole[0, shown]
+        if labels is not None:
+            losses[at] = rows.nll[0]
+    said = f"{kept.file}: row {kept.row:,}" + (f", token {kept.token:,}." if kept.token is not None else ".")
+    kind = "row" if kept.token is None else "token"
+    if was_asked:
+        title = f"Row {kept.number:,}" + ("" if kept.token is None else f", its token {kept.token:,}")
+    elif job.label is not None:
+        title, said = f"The {kind} of largest loss", f"{said} Another: --row N."
+    else:
+        title, said = f"The {kind} of least confidence", f"{said} Another: --row N."
+    if kept.label is not None:
+        said += f" Its label is {printable(names[kept.label], 60)}, its loss {number(float(losses[used]))} nats."
+    return RowFacts(
+        title=title,
+        said=printable(said, 4000),
+        columns=_row_columns(kept.columns),
+        quantity=_quantity(job.options),
+        names=[names[at] for at in shown],
+        logits=kept.logits[shown].astype(np.float64),
+        label=None if kept.label is None else int(np.flatnonzero(shown == kept.label)[0]),
+        pred=0,
+        betas=betas,
+        probs=probs,
+        losses=losses,
+        used=used,
+        n_classes=job.n_classes,
+        token=kept.token,
+        strip=kept.losses,
+    )
+
+
+def _quantity(options: ScoreOptions) -> str:
+    if options.input != "logits":
+        return "log-probability"
+    return "logit" if options.scale is None else "scaled logit"
+
+
+def has_probs(kept: KeptRow) -> bool:
+    """Return whether there is anything to draw of a row."""
+    return kept.status > LAST_WITHOUT_PROBS
+
+
+def worst_table(table: pa.Table) -> TextTable:
+    """Return the rows of largest loss as text."""
+    is_one_file = len(set(table.column("file").to_pylist())) <= 1
+    place = ["row", "token"] if "token" in table.schema.names[:3] else ["row"]
+    first = [*place, *FIGURES] if is_one_file else ["file", *place, *FIGURES]
+    carried = [name for name in table.schema.names if name not in {"file", *place, *FIGURES}]
+    names = [*first, *carried[:MOST_COLUMNS]]
+    columns = [[shown_value(value) for value in table.column(name)] for name in names]
+    kind = "tokens" if len(place) > 1 else "rows"
+    said = f"The {table.num_rows:,} {kind} of largest loss, the worst first."
+    if is_one_file and table.num_rows:
+        said += f" All are of {printable(table.column('file')[0].as_py(), 300)}."
+    if len(carried) > MOST_COLUMNS:
+        said += f" {len(carried) - MOST_COLUMNS:,} more columns: batchmax show --worst {table.num_rows}."
+    numbers = {at for at, name in enumerate(names) if _is_number(table.schema.field(name).type)}
+    return TextTable(
+        f"The worst {kind}",
+        [printable(name, 60) for name in names],
+        list(zip(*columns, strict=True)),
+        frozenset(numbers),
+        said,
+    )
+
+
+def shown_value(value: pa.Scalar) -> str:
+    """Return a value of any type as text of bounded length, made of a bounded part of it."""
+    if not value.is_valid:
+        return ABSENT
+    kind = value.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return shown_value(value.value)
+    if pa.types.is_dictionary(kind):
+        return shown_value(value.dictionary[value.index.as_py()])
+    if pa.types.is_union(kind):
+        return shown_value(value.value)
+    if pa.types.is_interval(kind):
+        months, days, nanoseconds = value.as_py()
+        return printable(f"{months:,} months, {days:,} days, {nanoseconds:,} nanoseconds")
+    if pa.types.is_struct(kind):
+        inside = ", ".join(
+            f"{field.name}: {shown_value(value[at])}" for at, field in enumerate(islice(kind, MOST_ITEMS))
+        )
+        return printable(f"{{{inside}}}")
+    if pa.types.is_nested(kind):
+        values = value.values
+        inside = ", ".join(shown_value(values[at]) for at in range(min(len(values), MOST_ITEMS)))
+        return printable(f"[{inside}]" if len(values) <= MOST_ITEMS else f"[{inside}, …] ({len(values):,})")
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        buffer = value.as_buffer()
+        return f"{buffer[:16].to_pybytes().hex()}{'…' if buffer.size > 16 else ''} ({size(buffer.size)})"
+    if pa.types.is_temporal(kind):
+        return _shown_time(value)
+    plain = value.as_py()
+    return number(plain, 6) if isinstance(plain, float) else printable(plain)
+
+
+def _shown_time(value: pa.Scalar) -> str:
+    """Return a time as Arrow writes it: Python knows fewer years, and not all zones."""
+    try:
+        return printable(value.cast(pa.string()).as_py())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return printable(f"{value.cast(pa.int64()).as_py()} ({value.type})")
+
+
+def made(source: ParquetSource | StreamSource, options: ScoreOptions, asked: Mapping[str, Any]) -> Made:
+    """Return how a report came about."""
+    pairs = [
+        ("batchmax", __version__),
+        ("kernels", kernels.compiled_by()),
+        ("NumPy, pyarrow", f"{np.__version__}, {pa.__version__}"),
+        *[(note.split(":", 1)[0], printable(note.split(":", 1)[-1].strip(), 300)) for note in source.job.notes],
+    ]
+    files = source.files
+    lines = [
+        (
+            printable(file.path, 300),
+            number(file.metadata.num_rows),
+            size(file.size),
+            printable(file.metadata.created_by or ABSENT, 60),
+            file.footer_digest()[:16],
+        )
+        for file in files[:MOST_FILES]
+    ]
+    said = f"and {len(files) - MOST_FILES:,} more files" if len(files) > MOST_FILES else ""
+    if not files:
+        said = "The rows came as an Arrow stream."
+    inputs = TextTable(
+        "Inputs", ("file", "rows", "size", "written by", "SHA-256 of the footer"), lines, frozenset({1, 2}), said
+    )
+    return Made(pairs, _command(files, options, asked), inputs, _scored(files))
+
+
+def _command(files: Sequence[InputFile], options: ScoreOptions, asked: Mapping[str, Any]) -> str:
+    """Return the command that makes the page again."""
+    default = ScoreOptions()
+    silent = SILENT if options.calibration is None else SILENT | CALIBRATED
+    changed = {
+        one.name: getattr(options, one.name)
+        for one in fields(ScoreOptions)
+        if one.name not in silent and getattr(options, one.name) != getattr(default, one.name)
+    }
+    words = [file.path for file in files[:MOST_FILES]] + (["…"] if len(files) > MOST_FILES else [])
+    words += ["-o", "report.html"]
+    for name, value in {**changed, **asked}.items():
+        if value is not None and value != ():
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{name.replace('_', '-')}", printable(text, 300)]
+    return printable(f"batchmax report {' '.join(map(shlex.quote, words))}", 20_000)
+
+
+def _scored(files: Sequence[InputFile]) -> list[Pair]:
+    """Return what the first input says of how it was made; nothing if ``score`` did not write it."""
+    metadata = files[0].metadata.metadata if files else None
+    try:
+        said = json_object(parse_json((metadata or {}).get(b"batchmax", b"")), SCORED)
+        logits = said["logits"] if isinstance(said["logits"], list) else [said["logits"]]
+        made_of = json_objects(said["inputs"][:8], {"footer_sha256": str, "size": int})
+        shown = {
+            "batchmax": said["version"],
+            "logits": ", ".join(json_list(logits, str)),
+            "temperature": said["temperature"],
+            "outputs": ", ".join(json_list(said["outputs"], str)),
+            "options": ", ".join(
+                f"{name} {value}" for name, value in said["options"].items() if value not in (None, [], "")
+            ),
+            "made of": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in made_of),
+        }
+    except JsonError:
+        return []  # no metadata, or those of another version
+    return [(name, printable(value, 600)) for name, value in shown.items()]
+
+
+def _row_columns(columns: pa.RecordBatch) -> list[Pair]:
+    names = columns.schema.names[:MOST_COLUMNS]
+    shown = [(printable(name, 60), shown_value(columns.column(at)[0])) for at, name in enumerate(names)]
+    more = columns.num_columns - MOST_COLUMNS
+    return [*shown, *([("", f"and {more:,} more columns")] if more > 0 else [])]
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))

@@ -1,0 +1,100 @@
+"""The top of a page: what the figures say in a sentence, and the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from batchmax.reports.html.formatting import number, rows, share, unit
+from batchmax.reports.html.page_model import Facts
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure with its name and a line under it."""
+
+    name: str
+    value: str
+    under: str = ""
+
+
+def lead(facts: Facts) -> str:
+    """Return what the page comes to."""
+    found = facts.evaluation
+    if found is None:
+        return f"{_amount(facts)}, without labels: what can be said without them."
+    if found.accuracy is None:
+        return f"{_amount(facts)}. Which of them are right cannot be told."
+    judged = sum(one["n_rows"] for one in found.bins)
+    text = f"The model is right on {share(found.accuracy)} of {rows(judged)}."
+    claimed = claimed_accuracy(facts)
+    if claimed is not None:
+        gap = claimed - found.accuracy
+        text += f" It claims {share(claimed)}: "
+        text += (
+            "about what it keeps." if abs(gap) < 0.0005 else f"{_points(gap)} too {'much' if gap > 0 else 'little'}."
+        )
+    chance = math.log(facts.n_classes)
+    if found.mean_loss is not None and chance:
+        text += f" Its mean loss is {share(found.mean_loss / chance)} of what guessing costs."
+    return text
+
+
+def tiles(facts: Facts) -> list[Tile]:
+    """Return the headline figures."""
+    found = facts.evaluation
+    counts = [Tile("Rows", number(facts.n_rows), _odd(facts.status_counts))]
+    if facts.token_status_counts is not None:
+        n_tokens = sum(facts.token_status_counts.values()) if found is None else found.n_tokens
+        name = "Tokens" if found is None else "Tokens with a loss"
+        counts.append(Tile(name, number(n_tokens), _odd(facts.token_status_counts)))
+    classes = Tile("Classes", number(facts.n_classes))
+    if found is None:
+        return [*counts, classes]
+    top = ", ".join(f"top {k}: {share(value, 2)}" for k, value in found.top_k_accuracy.items())
+    bad = f"{share(found.bad_rate, 2)} of all" if found.bad_rows else "no row without an answer"
+    infinite = f"{rows(found.infinite_losses)} infinite" if found.infinite_losses else ""
+    chance = f"guessing: ln {number(facts.n_classes)} = {number(math.log(facts.n_classes))}"
+    claimed = claimed_accuracy(facts)
+    return [
+        Tile("Accuracy", share(found.accuracy, 2), top),
+        Tile("Mean loss, nats", number(found.mean_loss), infinite or chance),
+        Tile(
+            "Calibration error (ECE)",
+            number(found.ece, 3),
+            f"largest {number(found.mce, 3)}, RMS {number(found.rmsce, 3)}",
+        ),
+        Tile("Mean confidence", share(claimed, 2), "what it claims"),
+        Tile("Perplexity", number(found.perplexity), "exp of the mean loss"),
+        Tile("Brier score", number(found.brier), "0 best, 2 worst"),
+        Tile("Log-likelihood", number(found.log_likelihood, 6), f"sum over {unit()}s, nats"),
+        *counts,
+        Tile("Bad rows", number(found.bad_rows), bad),
+        classes,
+    ]
+
+
+def _amount(facts: Facts) -> str:
+    """Return how much data there is."""
+    tokens, one = facts.token_status_counts, "row" if facts.n_rows == 1 else "rows"
+    of = "" if tokens is None else f" with {rows(sum(tokens.values()))}"
+    return f"{number(facts.n_rows)} {one}{of} of {number(facts.n_classes)} classes"
+
+
+def _odd(counts: Mapping[str, int]) -> str:
+    """Return how many rows or tokens have another status than ok."""
+    odd = [f"{number(count)} {name}" for name, count in counts.items() if name != "ok" and count]
+    return ", ".join(odd) or "none of them odd"
+
+
+def claimed_accuracy(facts: Facts) -> float | None:
+    """Return the mean confidence of the rows that were judged."""
+    filled = [one for one in facts.evaluation.bins if one["n_rows"]]
+    total = sum(one["n_rows"] for one in filled)
+    return math.fsum(one["n_rows"] * one["confidence"] for one in filled) / total if total else None
+
+
+def _points(gap: float) -> str:
+    value = f"{abs(100 * gap):.1f}"
+    return f"{value} point{'' if value == '1.0' else 's'}"

@@ -1,0 +1,102 @@
+"""A report as one page of HTML: numbers and text in, a text out that needs nothing else, neither network nor scripts.
+
+Everything from the data is escaped by Jinja2 or by ElementTree. The page allows itself nothing but its one style sheet,
+by its hash: text that became an element after all could do nothing. Knows no files and no Arrow.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from batchmax.reports.html.charts import (
+    MOST_CELLS,
+    Chart,
+    confidence_chart,
+    confusion_chart,
+    loss_chart,
+    reliability_chart,
+)
+from batchmax.reports.html.formatting import counting
+from batchmax.reports.html.headline import lead, tiles
+from batchmax.reports.html.page_model import Facts, Made, RowFacts, TextTable
+from batchmax.reports.html.rankings import class_chart, pair_chart, pairs_of, slice_section
+from batchmax.reports.html.row_charts import row_charts
+from batchmax.reports.html.svg import INKS, drawing
+
+__all__ = ["Facts", "Made", "RowFacts", "TextTable", "page"]
+
+
+def page(facts: Facts) -> str:
+    """Return the page: the same text for the same facts."""
+    with drawing(), counting(facts.unit):
+        return _rendered(facts)
+
+
+def _rendered(facts: Facts) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(_resource("page.html"))
+    style = _style()
+    found = facts.evaluation
+    slices = (
+        []
+        if found is None
+        else [
+            slice_section(place, column, groups, found.mean_loss)
+            for place, (column, groups) in enumerate(found.slices.items(), 1)
+        ]
+    )
+    return template.render(
+        facts=facts,
+        style=Markup(style),  # noqa: S704 - a file of ours
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        lead=lead(facts),
+        tiles=tiles(facts),
+        charts=_charts(facts),
+        row_charts=None if facts.row is None else row_charts(facts.row),
+        slices=slices,
+    )
+
+
+def _charts(facts: Facts) -> list[Chart]:
+    found = facts.evaluation
+    if found is None:
+        if facts.confidences is None:
+            return []
+        drawn = [confidence_chart(facts.confidences["edges"], {"all": facts.confidences["counts"]})]
+    else:
+        drawn = [_losses(facts), reliability_chart(found.bins, found.ece)]
+        if found.confidences:
+            groups = {name: found.confidences[name] for name in ("right", "wrong")}
+            drawn.append(confidence_chart(found.confidences["edges"], groups))
+        drawn += [class_chart(found.per_class, facts.names), _confusion(facts)]
+    return [chart for chart in drawn if chart is not None]
+
+
+def _losses(facts: Facts) -> Chart | None:
+    losses, infinite = facts.evaluation.losses, facts.evaluation.infinite_losses
+    if not losses:
+        return None
+    *counts, last = losses["counts"]
+    return loss_chart(losses["edges"], [*counts, last - infinite], infinite)
+
+
+def _confusion(facts: Facts) -> Chart | None:
+    found = facts.evaluation
+    if found.confusion is not None and found.n_classes <= MOST_CELLS:
+        return confusion_chart(found.confusion, facts.names) if any(map(any, found.confusion)) else None
+    pairs = facts.confused if found.confusion is None else pairs_of(found.confusion)
+    return pair_chart(pairs, found.per_class, facts.names)
+
+
+def _style() -> str:
+    inks = [f".f-{name} {{ fill: var(--{name}); }} .s-{name} {{ stroke: var(--{name}); }}" for name in INKS]
+    return "\n".join(["", _resource("style.css").strip(), *inks, ""])
+
+
+def _resource(name: str) -> str:
+    return resources.files(__name__).joinpath(name).read_text("utf-8")

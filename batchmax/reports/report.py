@@ -1,0 +1,381 @@
+"""A report: one page for a person who decides, made in two passes over the rows, one for sums and one for single rows.
+
+What the page looks like, ``report_page`` knows; here its facts are gathered, and it is put in its place.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from batchmax import __version__
+from batchmax.columns.scored_input import columns_computed
+from batchmax.errors import DataError, UsageError
+from batchmax.evaluation.evaluate import MOST_BINS, Evaluation, evaluate
+from batchmax.evaluation.row_stream import OWN_PREFIX, open_rows, refuse_bytes, rows_of, schema_of
+from batchmax.evaluation.worst_rows import NEEDED, WorstRows
+from batchmax.jobs.pipeline import Progress, tell_of
+from batchmax.options.parsing import names_of
+from batchmax.options.score_options import ScoreOptions, resolve_options
+from batchmax.outputs import STATUS_NAMES
+from batchmax.reports.collectors import Confidences, KeptRow, Pairs, RowLook
+from batchmax.runtime.installation import missing_package
+from batchmax.scoring.summary import named_counts
+from batchmax.sinks.text_file import TextFile
+from batchmax.sources.parquet_source import ParquetSource
+from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.storage.paths import paths_of
+
+if TYPE_CHECKING:
+    from batchmax.reports.html.page import Facts
+
+ENDINGS = (".html", ".htm")
+LONGEST_TITLE = 300
+MOST_WORST = 100
+"""Rows that a page lists; ``show --worst`` lists any number."""
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What a report came to.
+
+    Attributes
+    ----------
+    out, bytes_written
+        The page.
+    row
+        The row that it draws: ``file``, and ``row`` in it; None if no row can be drawn.
+    n_tokens
+        Where rows are sequences, how many tokens have a loss; figures are over these. None otherwise.
+    worst_rows
+        How many rows, or tokens, it lists.
+    """
+
+    out: str = ""
+    n_rows: int = 0
+    n_classes: int | None = None
+    n_tokens: int | None = None
+    bad_rows: int = 0
+    mean_loss: float | None = None
+    accuracy: float | None = None
+    ece: float | None = None
+    row: dict[str, Any] | None = None
+    worst_rows: int = 0
+    bytes_written: int = 0
+    files: list[str] = field(default_factory=list)
+    bytes_read: int = 0
+    seconds: float = 0.0
+    unified: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    version: str = __version__
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it under the names that it has in JSON."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return it as one line of JSON."""
+        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+            for name, value in self.as_dict().items()
+        )
+        return f"<table>{cells}</table>"
+
+
+def report(
+    src: Any,
+    out: str,
+    options: ScoreOptions | None = None,
+    *,
+    row: int | None = None,
+    worst: int = 20,
+    by: str | Iterable[str] = (),
+    bins: int = 15,
+    title: str | None = None,
+    progress: Progress | None = None,
+    if_exists: Literal["error", "overwrite"] | None = None,
+    **given: Any,
+) -> Report:
+    """Write a page about logits, or about what ``score`` wrote: figures, charts, one row, the worst rows.
+
+    The page is one file of HTML that needs nothing else: no network, no scripts. The same input and options give the
+    same bytes, on one type of CPU and with the same libraries.
+
+    Parameters
+    ----------
+    src
+        Paths of files and folders and globs, one or several; or a table, anything with ``__arrow_c_stream__`` that can
+        be read twice.
+    out
+        The page's path; it ends in ``.html`` or ``.htm``.
+    options, given
+        How rows are read: as for :func:`batchmax.score`. ``columns`` and ``exclude`` choose what is shown of single
+        rows.
+    row
+        The row to draw, from 0 over all inputs. None: the one of largest loss, or without labels the one of least
+        confidence.
+    worst
+        How many rows of largest loss to list, 0 to 100.
+    by
+        Columns whose values cut the rows into groups.
+    bins
+        Bins of the reliability diagram.
+    title
+        The page's title. None: the first file's name.
+    progress
+        Who is told how far it is.
+    if_exists
+        What to do where something is there: ``error`` or ``overwrite``.
+
+    Raises
+    ------
+    UsageError
+        An option or a column that cannot be; libraries that are not installed.
+    DataError
+        An input that cannot be read; a bad row under the policy ``error``.
+    OutputError
+        The page cannot be written.
+
+    See Also
+    --------
+    batchmax.evaluate : the figures alone, and gates on them.
+    """
+    started = time.monotonic()
+    progress = progress or Progress()
+    options = resolve_options(options, given)
+    place = TextFile(out, ENDINGS, if_exists or "error", options.storage_options)
+    _check(src, row, worst, bins)
+    refuse_bytes(options)
+    _need_libraries()
+    gathering = _Gathering(src, options, row, worst, tuple(names_of("by", by)), bins, progress)
+    place.keep_apart([file.path for file in gathering.source.files])
+    facts = gathering.facts(title)
+    from batchmax.reports.html.page import page  # noqa: PLC0415 - takes half a second, and may not be installed
+
+    size = place.write(page(facts))
+    progress.published()
+    found, kept = gathering.evaluation or Evaluation(), gathering.look.kept
+    return Report(
+        out=str(out),
+        n_rows=facts.n_rows,
+        n_classes=facts.n_classes,
+        n_tokens=found.n_tokens,
+        bad_rows=gathering.bad_rows,
+        mean_loss=found.mean_loss,
+        accuracy=found.accuracy,
+        ece=found.ece,
+        row=None if facts.row is None or kept is None else _place(kept),
+        worst_rows=len(facts.worst.rows) if facts.worst is not None else 0,
+        bytes_written=size,
+        files=[file.path for file in gathering.source.files],
+        bytes_read=(gathering.source.size or 0) * (2 if gathering.evaluation else 1),
+        seconds=round(time.monotonic() - started, 3),
+        unified=list(gathering.source.unified),
+        warnings=list(gathering.warnings),
+        notes=[*gathering.source.job.notes, *facts.notes],
+    )
+
+
+class _Gathering:
+    """The two passes, and what they leave."""
+
+    def __init__(
+        self,
+        src: Any,
+        options: ScoreOptions,
+        row: int | None,
+        worst: int,
+        by: tuple[str, ...],
+        bins: int,
+        progress: Progress,
+    ) -> None:
+        self._given = options
+        self._asked = {"row": row, "worst": worst, "by": ",".join(by) or None, "bins": bins}
+        looking = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
+        if options.columns is None:
+            looking = replace(
+                looking, exclude=tuple(dict.fromkeys((*options.exclude, *columns_computed(schema_of(src, options)))))
+            )
+        self.source = open_rows(src, looking)
+        job = self.source.job
+        if by and job.label is None:
+            raise UsageError(
+                "there are no labels to judge groups by", where="--by", remedy="name their column: --label NAME"
+            )
+        _check_row(self.source, options, row)
+        self.evaluation: Evaluation | None = None
+        self.warnings: list[str] = []
+        self.look = RowLook(job, row)
+        self._confidences = Confidences(job)
+        self._worst = WorstRows(job, worst) if worst and job.label is not None else None
+        self._pairs: Pairs | None = None
+        passes = _Passes(progress, 1 if job.label is None else 2)
+        if job.label is None:
+            tell_of(self.source, progress)
+        else:
+            judging = replace(options, exclude=(), rejects=None, fail_if=None, top_k=None)
+            self.evaluation = evaluate(src, judging, bins=bins, by=by, progress=passes)
+            if self.evaluation.confusion is None and job.label.kind != "distribution":
+                self._pairs = Pairs(job.n_classes)
+        for seen in rows_of(self.source, passes, self.warnings):
+            for one in (self.look, self._confidences, self._worst, self._pairs):
+                if one is not None:
+                    one.add(seen)
+        if self.evaluation is not None:
+            self.warnings = list(self.evaluation.warnings)
+        else:
+            for warning in self.warnings:
+                passes.warn(warning)
+            self.warnings[:0] = self.source.warnings
+        judged = self.evaluation.n_rows if self.evaluation is not None else self.look.rows
+        if judged != self.look.rows:
+            raise DataError(
+                f"it gave {judged:,} rows, and {self.look.rows:,} when it was read again",
+                where=", ".join(file.path for file in self.source.files) or "the stream",
+                remedy="give a file or a table that stays as it is",
+            )
+        if row is not None and row >= self.look.rows:
+            raise UsageError(
+                f"row {row:,} is not one of the {self.look.rows:,} rows", where="--row", remedy="rows count from 0"
+            )
+
+    @property
+    def bad_rows(self) -> int:
+        """How many rows are bad."""
+        return self._confidences.tally.bad_rows
+
+    def facts(self, title: str | None) -> Facts:
+        """Return everything on the page."""
+        from batchmax.reports import facts as report_facts  # noqa: PLC0415 - as above
+        from batchmax.reports.html.formatting import printable  # noqa: PLC0415
+        from batchmax.reports.html.page import Facts  # noqa: PLC0415
+
+        job, found = self.source.job, self.evaluation
+        names = job.classes or tuple(map(str, range(job.n_classes)))
+        notes = list(self.warnings)
+        if found is None:
+            notes.append(
+                "There are no labels: losses, accuracy and calibration cannot be told. Name their column with --label."
+            )
+        if job.nesting is not None:
+            notes.append("The rows of the input are sequences, and figures are over their tokens.")
+        if self._pairs is not None and not self._pairs.is_exact:
+            notes.append("More classes were confused than are counted: what occurred seldom is left out.")
+        kept, row = self.look.kept, None
+        if kept is not None and report_facts.has_probs(kept):
+            row = report_facts.row_facts(kept, job, names, was_asked=self._asked["row"] is not None)
+        elif kept is not None:
+            notes.append(f"Row {kept.number:,} has no probabilities to draw: it is {STATUS_NAMES[kept.status]}.")
+        elif self._asked["row"] is not None:
+            notes.append(f"Row {self._asked['row']:,} has no tokens to draw.")
+        tally = self._confidences.tally
+        return Facts(
+            title=printable(title if title is not None else self._title(), LONGEST_TITLE),
+            n_rows=self.look.rows,
+            n_classes=job.n_classes,
+            names=names,
+            made=report_facts.made(self.source, self._given, self._asked),
+            evaluation=found,
+            status_counts=named_counts(tally.row_statuses),
+            token_status_counts=None if job.nesting is None else named_counts(tally.statuses),
+            confidences={"edges": self._confidences.edges, "counts": self._confidences.counts.tolist()},
+            confused=self._pairs.found if self._pairs is not None else (),
+            row=row,
+            worst=None if self._worst is None else report_facts.worst_table(self._worst.table),
+            notes=notes,
+            version=__version__,
+        )
+
+    def _title(self) -> str:
+        files = self.source.files
+        if not files:
+            return "A stream of logits"
+        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+        return f"{files[0].path.rsplit('/', 1)[-1]}{more}"
+
+
+def _place(kept: KeptRow) -> dict[str, Any]:
+    """Return where a row, or a token, is."""
+    place: dict[str, Any] = {"file": kept.file, "row": kept.row}
+    return place if kept.token is None else place | {"token": kept.token}
+
+
+class _Passes(Progress):
+    """Several passes over the same rows, told as one job."""
+
+    def __init__(self, to: Progress, passes: int) -> None:
+        self._to, self._passes, self._is_started = to, passes, False
+
+    def start(self, total_rows: int | None, total_bytes: int | None) -> None:
+        """Say how much there is to do, in all passes, when the first begins."""
+        if not self._is_started:
+            times = self._passes
+            self._to.start(total_rows and times * total_rows, total_bytes and times * total_bytes)
+        self._is_started = True
+
+    def advance(self, rows: int, n_bytes: int) -> None:
+        """Say what was done since the last time, in whichever pass."""
+        self._to.advance(rows, n_bytes)
+
+    def note(self, text: str) -> None:
+        """Say what was chosen."""
+        self._to.note(text)
+
+    def assumed(self, text: str) -> None:
+        """Say what was assumed about the input."""
+        self._to.assumed(text)
+
+    def warn(self, text: str) -> None:
+        """Say what looks wrong."""
+        self._to.warn(text)
+
+
+def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
+    paths = [] if hasattr(src, "__arrow_c_stream__") else paths_of(src)
+    if isinstance(src, pa.RecordBatchReader) or "-" in paths:
+        raise UsageError(
+            "a stream can be read once, and a report takes two passes", remedy="give a table, or write it to a file"
+        )
+    if row is not None and row < 0:
+        raise UsageError(f"there is no row {row}", where="--row", remedy="the first is --row 0")
+    if not 0 <= worst <= MOST_WORST:
+        raise UsageError(
+            f"{worst:,} rows", where="--worst", remedy=f"a page lists 0 to {MOST_WORST}; batchmax show --worst {worst}"
+        )
+    if not 1 <= bins <= MOST_BINS:
+        raise UsageError(f"{bins} bins", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+
+
+def _check_row(source: ParquetSource | StreamSource, options: ScoreOptions, row: int | None) -> None:
+    total = source.n_rows
+    if total is not None and options.limit is not None:
+        total = min(total, options.limit)
+    if row is not None and total is not None and row >= total:
+        raise UsageError(f"row {row:,} is not one of the {total:,} rows", where="--row", remedy="rows count from 0")
+
+
+def _need_libraries() -> None:
+    for name in ("jinja2", "matplotlib"):
+        if find_spec(name) is None:
+            raise missing_package(name, "insight", where="report")
+    # What matplotlib remarks on its folders when it is imported, no reader of a page needs to know.
+    remarks = logging.getLogger("matplotlib")
+    level = remarks.level
+    remarks.setLevel(logging.ERROR)
+    try:
+        import_module("batchmax.reports.html.page")
+    finally:
+        remarks.setLevel(level)

@@ -1,0 +1,1 @@
+"""The process: threads, memory, signals, lazy imports, progress callbacks. Knows nothing of data."""

@@ -1,0 +1,324 @@
+"""From logits to the columns that were asked for, no files.
+
+:func:`score_rows` is the arithmetic of a batch on matrices; :func:`score_table` wraps it in Arrow columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.columns.job import Job, computed_fields
+from batchmax.columns.labels import Labels, read_labels
+from batchmax.columns.matrices import read_matrix
+from batchmax.columns.result_arrays import matrix_columns, pred_column, status_column, vector_column
+from batchmax.columns.sequences import Tokens
+from batchmax.functional.losses import Rows, dense_losses, index_losses, softmax_rows
+from batchmax.outputs import CLASS_OUTPUTS, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, Status
+from batchmax.parquet.int96 import is_raw
+from batchmax.runtime.buffers import Take
+from batchmax.scoring.other_losses import activated, mend_statuses, other_losses
+
+Array = NDArray[Any]
+
+PROBABILITY_SLACK = 1e-3
+"""How far a row of probabilities may be from summing to 1."""
+ROWS_LOOKED_AT = 1024
+"""Rows of the first chunk that are checked for being probabilities already."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What was computed of n rows: (n,) or (n, K) arrays by output name, and what a summary counts.
+
+    ``rows`` is what the softmax kernel left.
+    """
+
+    values: dict[str, Array]
+    rows: Rows
+    status: NDArray[np.uint8]
+    losses: NDArray[np.float64] | None
+    nll: NDArray[np.float64] | None
+    hits: NDArray[np.bool_] | None
+    weights: NDArray[np.float64] | None
+
+
+def read_rows(
+    batch: pa.RecordBatch,
+    job: Job,
+    take: Take = np.empty,
+    logits: Array | None = None,
+    known: NDArray[np.uint8] | None = None,
+) -> tuple[Array, Labels, Array | None]:
+    """Return a batch's logits as a read-only matrix, its labels, and what is known of its rows' statuses.
+
+    ``logits`` is that matrix where it was read already; then the batch need not hold it. ``known`` is what was known of
+    the statuses before.
+    """
+    matrix, status = read_matrix(batch, job.logits, job.n_classes, take) if logits is None else (logits, None)
+    if job.options.input == "probs":
+        probs, matrix = matrix, take(matrix.shape, matrix.dtype)
+        kernels.log_matrix(probs, matrix)
+        matrix.flags.writeable = False
+    if job.options.scale is not None:
+        matrix = np.multiply(matrix, np.array(job.options.scale), out=take(matrix.shape, np.float64))
+        matrix += np.array(job.options.bias)
+        matrix.flags.writeable = False
+    if job.label is None:
+        labels = Labels(None, None, None, job.options.ignore_index)
+    else:
+        labels = read_labels(batch, job.label, job.n_classes, job.logits.dtype, job.options.ignore_index, take)
+    if known is not None:
+        status = known if status is None else np.minimum(status, known)
+    return matrix, labels, status
+
+
+def score_rows(
+    matrix: Array,
+    labels: Labels,
+    row_status: Array | None,
+    job: Job,
+    take: Take = np.empty,
+    first_row: int = 0,
+    tokens: Tokens | None = None,
+) -> Scores:
+    """Compute every output of a job for an (n, K) matrix of logits, whose first row has a number among all of the job.
+
+    Where the rows are tokens, ``tokens`` says of what sequences.
+
+    The results are in memory from ``take``. Rows that are bad hold NaN or -1; their status says why.
+    """
+    n = len(matrix)
+    options, beta, logits, activation = job.options, job.options.beta, matrix, job.options.activation
+    status = take((n,), np.uint8)
+    status.fill(Status.OK)
+    for known in (row_status, labels.status):
+        if known is not None:
+            np.minimum(status, known, out=status)
+    values: dict[str, Array] = {}
+    if activation != "softmax":
+        values["probs"], matrix = activated(logits, activation, beta, take)
+        beta = 1.0
+    for name in ("probs", "log_probs"):
+        if name in job.outputs and name not in values:
+            values[name] = take(matrix.shape, matrix.dtype)
+    rows = softmax_rows(
+        matrix,
+        beta,
+        labels=labels.indices,
+        ignore_index=labels.ignore_index,
+        probs=values.get("probs") if activation == "softmax" else None,
+        log_probs=values.get("log_probs"),
+        status=status,
+        take=take,
+    )
+    if activation != "softmax":
+        mend_statuses(status, logits)
+    nll = losses = hits = weights = None
+    if labels.indices is not None:
+        if labels.status is not None and labels.ignore_index == 0:
+            # Rows without a label stand at index 0, which the kernel took for the ignored one.
+            status[(status == Status.IGNORED) & (labels.status == Status.UNLABELLED)] = Status.UNLABELLED
+        nll, hits, weights = rows.nll, rows.hits, job.class_weights
+        losses = index_losses(
+            matrix, rows, beta, labels.indices, weights, options.label_smoothing, labels.ignore_index, take
+        )
+        if weights is not None:
+            weights = weights[np.where(status >= Status.MASKED_LABEL, labels.indices, 0)]
+    elif labels.targets is not None:
+        nll = losses = dense_losses(matrix, rows, beta, labels.targets, None, 0.0, take)
+        if job.class_weights is not None or options.label_smoothing:
+            losses = dense_losses(matrix, rows, beta, labels.targets, job.class_weights, options.label_smoothing, take)
+    if nll is not None and losses is not None and not options.is_usual:
+        nll, losses = other_losses(logits, labels.indices, labels.targets, status, options, (nll, losses), take)
+    if losses is not None and (labels.targets is not None or activation != "softmax"):
+        # The plain loss: smoothing puts weight on classes that the target leaves out.
+        is_plain = activation == "softmax" or options.loss_name == "cross_entropy"
+        infinite = (nll if is_plain else losses) == np.inf
+        status[infinite & (status == Status.OK)] = Status.MASKED_LABEL
+    if losses is not None:
+        values["loss"] = losses
+    _add_order(values, matrix, labels.indices, rows, job, beta, take)
+    _add_moments(values, matrix, labels.indices, rows, job, beta, take)
+    if "sample" in job.outputs:
+        values["sample"] = take((len(matrix),), np.int32)
+        for run, number in [(slice(None), first_row)] if tokens is None else tokens.numbered(first_row):
+            given = matrix[run], beta, rows.maxima[run], rows.rests[run]
+            kernels.sample_rows(*given, np.uint64(options.seed), np.uint64(number), values["sample"][run])
+    if "confidence" in job.outputs:
+        values["confidence"] = 1.0 / (1.0 + rows.rests)
+    if "logsumexp" in job.outputs:
+        with np.errstate(over="ignore"):
+            values["logsumexp"] = beta * rows.maxima + rows.log_sums
+    if hits is not None:
+        values["correct"] = hits
+    values["status"] = status
+    return Scores(values, rows, status, losses, nll, hits, weights)
+
+
+def score_table(batch: pa.RecordBatch, scores: Scores, job: Job, take: Take = np.empty) -> pa.RecordBatch:
+    """Return the carried columns of a batch and the computed ones, null where a row has no value."""
+    columns = carried_columns(batch, job) + computed_columns(scores, job, take)
+    present = pa.schema([field for field, _ in columns])
+    return pa.RecordBatch.from_arrays([array for _, array in columns], schema=present)
+
+
+def computed_columns(
+    scores: Scores, job: Job, take: Take = np.empty, names: Sequence[str] | None = None
+) -> list[tuple[pa.Field, pa.Array]]:
+    """Return the columns that were computed, or some of them, null where a row has no value."""
+    columns = []
+    for name in (*job.outputs, *job.top_k_outputs) if names is None else names:
+        needs_label = name in OUTPUTS and OUTPUTS[name].needs_label
+        lacking = scores.status <= (LAST_WITHOUT_LOSS if needs_label else LAST_WITHOUT_PROBS)
+        columns += _wrap(name, scores.values[name], lacking if lacking.any() else None, job, take)
+    return columns
+
+
+def carried_columns(batch: pa.RecordBatch, job: Job) -> list[tuple[pa.Field, pa.Array]]:
+    """Return the columns of a batch that are carried through, but those that were not read.
+
+    Of a batch of tokens, labels and logits are those of tokens, and everything else is of their rows.
+    """
+    names = set(batch.schema.names)
+    fields = [field for field in job.carried if field.name in names]
+    if job.nesting is not None:
+        theirs = {field.name: field for field in job.nesting.schema}
+        fields = [field if batch.column(field.name).type == field.type else theirs[field.name] for field in fields]
+    columns = [(field, narrowed(batch.column(field.name), field.type)) for field in fields]
+    return [(field if array.type == field.type else field.with_type(array.type), array) for field, array in columns]
+
+
+def looks_like_probabilities(matrix: Array) -> bool:
+    """Return whether every row lies between 0 and 1 and sums to 1."""
+    if not matrix.size or matrix.shape[1] == 1:
+        return False
+    inside = bool(((matrix >= 0) & (matrix <= 1)).all())
+    return inside and bool((np.abs(matrix.sum(axis=1, dtype=np.float64) - 1.0) <= PROBABILITY_SLACK).all())
+
+
+def doubts_about(matrix: Array, job: Job) -> list[str]:
+    """Return what is odd about the first rows of a job, as sentences for people."""
+    doubts = []
+    some = matrix[:ROWS_LOOKED_AT]
+    if job.options.input == "logits" and job.options.activation == "softmax" and looks_like_probabilities(some):
+        doubts.append("the rows look like probabilities already; if they are: --input probs")
+    if job.options.input != "logits" and len(some) and not looks_like_probabilities(np.exp(some)):
+        doubts.append("not all rows sum to 1 as probabilities do; they are divided by their sums")
+    return doubts
+
+
+def narrowed(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Return a struct array with just the children of another struct type; INT96 timestamps stay bytes."""
+    if array.type == wanted:
+        return array
+    if not pa.types.is_struct(wanted):
+        return array if is_raw(array.type, wanted) else array.cast(wanted)
+    children = [narrowed(pc.struct_field(array, child.name), child.type) for child in wanted]
+    fields = [field.with_type(child.type) for field, child in zip(wanted, children, strict=True)]
+    return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null())
+
+
+def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take) -> list[tuple[pa.Field, pa.Array]]:
+    prefix = job.options.prefix if job.nesting is None else ""
+    if name == "top_k_classes":
+        field = computed_fields(name, job)[0]
+        rows = matrix_columns(name, np.ascontiguousarray(values), "list", missing=missing, prefix=prefix)[0][1]
+        if job.classes is not None:
+            names = pa.array(job.classes, pa.string()).take(rows.values)
+            rows = pa.ListArray.from_arrays(rows.offsets, names, mask=rows.is_null() if missing is not None else None)
+        return [(field, rows)]
+    if name.startswith("top_k"):
+        return matrix_columns(name, values.astype(job.dtype), "list", missing=missing, prefix=prefix)
+    field = computed_fields(name, job)
+    if name == "tail_mass":
+        return [(field[0], vector_column(_cast(values, job.dtype, take), missing))]
+    kind = OUTPUTS[name].kind
+    if kind == "matrix":
+        return matrix_columns(
+            name,
+            _cast(values, job.dtype, take),
+            job.layout,
+            missing=missing,
+            suffixes=job.logits.suffixes,
+            prefix=prefix,
+        )
+    if kind == "status":
+        return [(field[0], status_column(values))]
+    if name in CLASS_OUTPUTS:
+        return [(field[0], pred_column(values, job.classes, missing))]
+    if kind == "float":
+        values = _cast(values, job.loss_dtype, take)
+    return [(field[0], vector_column(values, missing))]
+
+
+def _cast(values: Array, dtype: np.dtype[Any], take: Take) -> Array:
+    if values.dtype == dtype:
+        return values
+    target = take(values.shape, dtype)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        np.copyto(target, values, casting="same_kind")
+    return target
+
+
+def _add_order(
+    values: dict[str, Array], matrix: Array, labels: Array | None, rows: Rows, job: Job, beta: float, take: Take
+) -> None:
+    n = len(matrix)
+    if {"pred", "margin", "rank"} & set(job.outputs):
+        ranked = labels is not None and "rank" in job.outputs
+        values["pred"], values["margin"] = take((n,), np.int32), take((n,), np.float64)
+        values["rank"] = take((n if ranked else 0,), np.int32)
+        kernels.order_rows(
+            matrix,
+            labels if ranked else np.empty(0, np.int64),
+            beta,
+            rows.maxima,
+            rows.rests,
+            values["pred"],
+            values["margin"],
+            values["rank"],
+        )
+    if job.options.top_k:
+        shape = (n, job.options.top_k)
+        values["top_k_classes"], values["top_k_probs"] = take(shape, np.int32), take(shape, np.float64)
+        kernels.top_k_rows(matrix, beta, rows.maxima, rows.rests, values["top_k_classes"], values["top_k_probs"])
+    if "tail_mass" in job.top_k_outputs:
+        classes = values["top_k_classes"]
+        values["tail_mass"] = take((n,), np.float64)
+        kernels.tail_rows(matrix, beta, rows.maxima, rows.rests, classes, values["tail_mass"])
+        values["top_k_log_probs"] = _log_probs_of(matrix, classes, rows, beta)
+
+
+def _log_probs_of(matrix: Array, classes: Array, rows: Rows, beta: float) -> Array:
+    """Return the logarithms of the probabilities of some classes, (n, k) float64: never of a probability."""
+    logits = np.take_along_axis(matrix, np.maximum(classes, 0).astype(np.int64), axis=1).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found: Array = beta * (logits - rows.maxima[:, None]) - rows.log_sums[:, None]
+    return found
+
+
+def _add_moments(
+    values: dict[str, Array], matrix: Array, labels: Array | None, rows: Rows, job: Job, beta: float, take: Take
+) -> None:
+    wanted = [name for name in ("entropy", "el2n") if name in job.outputs]
+    if not wanted:
+        return
+    for name in ("entropy", "el2n"):
+        values[name] = take((len(matrix) if name in wanted else 0,), np.float64)
+    kernels.row_moments(
+        matrix,
+        np.empty(0, np.int64) if labels is None else labels,
+        beta,
+        rows.maxima,
+        rows.rests,
+        values["entropy"],
+        values["el2n"],
+    )

@@ -1,0 +1,198 @@
+"""What was computed of tokens, put together again as rows: lists of values, and what is said of a row as a whole.
+
+Tokens come in pieces that end anywhere. A row is given when its last token is there; until then its values are kept.
+Matrices need not be kept: they may be handed on as they come, as pieces of pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.columns.job import Job
+from batchmax.columns.result_arrays import status_column, vector_column
+from batchmax.columns.sequences import Tokens
+from batchmax.functional.losses import perplexities
+from batchmax.outputs import LAST_WITHOUT_PROBS
+from batchmax.parquet import TokenRows
+from batchmax.scoring.score_rows import Scores, carried_columns, computed_columns
+from batchmax.scoring.sequence_totals import SequenceTally, SequenceTotals
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Tokens of a matrix on their way to a file.
+
+    Attributes
+    ----------
+    name
+        Of the column.
+    rows
+        The tokens, and the rows that they are in.
+    begins
+        Whether this is the beginning of a row that may have to be taken back.
+    """
+
+    name: str
+    rows: TokenRows
+    begins: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """Rows whose last token was computed: their columns, what is known of them as a whole, and matrices on their way.
+
+    ``taken_back`` is whether the matrices of the row that was begun before are to be taken out again.
+    """
+
+    batch: pa.RecordBatch
+    totals: SequenceTotals
+    pieces: Sequence[Piece] = ()
+    taken_back: bool = False
+
+
+class SequenceRows:
+    """Puts rows together.
+
+    Parameters
+    ----------
+    job
+        Of sequences.
+    streams
+        Whether matrices are handed on as they come, and not columns of the rows.
+    """
+
+    def __init__(self, job: Job, *, streams: bool) -> None:
+        self._job = job
+        self._streamed = job.matrices if streams else ()
+        self._kept = tuple(name for name in (*job.outputs, *job.top_k_outputs) if name not in self._streamed)
+        self._drops = job.options.on_bad_row == "drop"
+        self._open: list[dict[str, pa.Array]] = []
+        self._length = 0
+        has_losses = job.label is not None
+        shift = job.nesting is not None and job.nesting.shift
+        self._tally = SequenceTally(shift=shift, n_sums=3 if has_losses else 0)
+        self._open_is_bad = False
+
+    def add(self, tokens: Tokens, scores: Scores) -> Ended:
+        """Take what was computed of some tokens; return the rows that end with them."""
+        values: tuple[Array, ...] = ()
+        if scores.losses is not None and scores.nll is not None:
+            weights = np.ones(len(scores.status)) if scores.weights is None else scores.weights
+            values = scores.losses, scores.nll, weights
+        totals = self._tally.add(tokens, scores.status, values)
+        ended = totals.first(tokens.n_ended)
+        columns = dict.fromkeys(self._kept, pa.nulls(0))
+        for name in self._kept:
+            ((_, columns[name]),) = computed_columns(scores, self._job, names=[name])
+        batch = self._rows(tokens, columns, self._scalars(ended))
+        pieces, taken_back = self._pieces(tokens, scores, totals.is_bad) if self._streamed else ([], False)
+        self._open_is_bad = not tokens.ends and bool(totals.is_bad[-1])
+        return Ended(batch, ended, pieces, taken_back)
+
+    def _scalars(self, ended: SequenceTotals) -> dict[str, pa.Array]:
+        """Return the columns of the rows that end as a whole."""
+        found: dict[str, pa.Array] = {}
+        if "status" in self._job.outputs:
+            found["status"] = status_column(ended.status)
+        if "loss" not in self._job.outputs:
+            return found
+        bad, nothing = ended.is_bad, ~ended.is_scored
+        loss, nll, weight = ended.sums
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            mean = loss / weight
+            perplexity = perplexities(nll / ended.counts)
+        columns = {"mean_loss": (mean, nothing), "sum_loss": (loss, bad), "perplexity": (perplexity, nothing)}
+        for name, (numbers, missing) in columns.items():
+            found[name] = vector_column(numbers, missing if missing.any() else None)
+        found["n_tokens"] = vector_column(ended.counts, bad if bad.any() else None)
+        return found
+
+    def _rows(self, tokens: Tokens, columns: dict[str, pa.Array], scalars: dict[str, pa.Array]) -> pa.RecordBatch:
+        """Return the rows that end here, and keep what is there of one that does not."""
+        n_ended = tokens.n_ended
+        lengths = tokens.lengths.copy()
+        rows = tokens.rows
+        if tokens.continues:
+            lengths[0] += self._length
+        at = int(tokens.lengths[:n_ended].sum())
+        n_tokens = int(tokens.lengths.sum())
+        whole = {}
+        for name, array in columns.items():
+            before = [open_[name] for open_ in self._open]
+            here = array.slice(0, at) if n_ended else array.slice(0, 0)
+            whole[name] = pa.concat_arrays([*before, here]) if before and n_ended else _copied(here)
+        if n_ended:
+            self._open, self._length = [], 0
+        if not tokens.ends and n_tokens > at:
+            self._open.append({name: _copied(array.slice(at)) for name, array in columns.items()})
+        self._length = 0 if tokens.ends else int(lengths[-1])
+        fields = list(carried_columns(rows.slice(0, n_ended), self._job))
+        job, missing = self._job, tokens.missing[:n_ended]
+        prefix = job.options.prefix
+        arrays = {field.name: array for field, array in fields}
+        for name, array in whole.items():
+            field = job.list_field(name)
+            arrays[field.name] = _lists(array, lengths[:n_ended], missing, field.type)
+        arrays |= {prefix + name: array for name, array in scalars.items()}
+        present = [field for field in job.schema if field.name in arrays]
+        return pa.RecordBatch.from_struct_array(
+            pa.Array.from_buffers(
+                pa.struct(present), n_ended, [None], children=[arrays[field.name] for field in present]
+            )
+        )
+
+    def _pieces(self, tokens: Tokens, scores: Scores, bad: NDArray[np.bool_]) -> tuple[list[Piece], bool]:
+        """Return the matrices of these tokens, and whether what was handed on of the first row is to be taken back."""
+        taken_back = self._drops and tokens.continues and not self._open_is_bad and bool(bad[0])
+        keep = ~bad if self._drops else np.ones(tokens.n_rows, np.bool_)
+        runs = [(0, tokens.n_rows)]
+        if self._drops and not tokens.ends and not (tokens.continues and tokens.n_rows == 1):
+            runs = [(0, tokens.n_rows - 1), (tokens.n_rows - 1, tokens.n_rows)]
+        starts = np.concatenate([[0], np.cumsum(tokens.lengths)])
+        pieces = []
+        for name in self._streamed:
+            matrix, column = scores.values[name], self._job.list_field(name).name
+            for number, (low, high) in enumerate(runs):
+                begin, end = int(starts[low]), int(starts[high])
+                kept_tokens = np.repeat(keep[low:high], tokens.lengths[low:high])
+                missing = scores.status[begin:end] <= LAST_WITHOUT_PROBS
+                rows = TokenRows.of(
+                    _present(matrix[begin:end], kept_tokens & ~missing, self._job.dtype),
+                    missing[kept_tokens],
+                    tokens.lengths[low:high][keep[low:high]],
+                    tokens.missing[low:high][keep[low:high]],
+                    goes_on=low == 0 and tokens.continues and bool(keep[0]),
+                )
+                pieces.append(Piece(column, rows, number == 1))
+        return pieces, taken_back
+
+
+def _present(matrix: Array, present: NDArray[np.bool_], dtype: np.dtype[Any]) -> Array:
+    found = matrix if present.all() else matrix[present]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return found if found.dtype == dtype else found.astype(dtype)
+
+
+def _lists(values: pa.Array, lengths: Array, missing: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    """Return values as lists of some lengths, null where rows are missing."""
+    dtype = np.int64 if pa.types.is_large_list(kind) else np.int32
+    total = int(lengths.sum())
+    if total > np.iinfo(dtype).max:
+        raise ValueError(f"{total:,} tokens are too many for one array of {kind}")
+    offsets = np.zeros(len(lengths) + 1, dtype)
+    np.cumsum(lengths, out=offsets[1:])
+    bitmap = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
+    return pa.Array.from_buffers(kind, len(lengths), [bitmap, pa.py_buffer(offsets)], children=[values])
+
+
+def _copied(array: pa.Array) -> pa.Array:
+    """Return an array in memory of its own: that of what was computed is used again before rows are written."""
+    return pa.concat_arrays([array, array.slice(0, 0)]) if len(array) else array

@@ -1,0 +1,1 @@
+"""Where results go: Parquet files, Arrow streams, text files. Knows no kernels."""

@@ -1,0 +1,1 @@
+"""How output files, folders and objects replace older ones: staging, journal, publication, clean-up."""

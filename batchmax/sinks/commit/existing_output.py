@@ -1,0 +1,91 @@
+"""What lies at an output's path: whether batchmax wrote it, for which job, and what came out.
+
+Knows finished outputs, files and folders; neither writes nor removes anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from batchmax.sinks.parquet_sink import SUMMARY_KEY
+from batchmax.sources.parquet_file import read_footer
+from batchmax.storage.file_names import is_of_macos
+from batchmax.storage.json_fields import JsonError, json_object, parse_json
+from batchmax.storage.manifest import JOB_KEY, MANIFEST, PART, find_manifest, old_manifest_of, read_old_manifest
+
+SUCCESS = "_SUCCESS"
+
+
+def is_ours(path: Path, *, is_file: bool) -> bool:
+    """Return whether batchmax wrote the file, or the folder and every file in it, as their footers say."""
+    if is_file:
+        return _is_our_file(path)
+    if not path.is_dir() or not (path / SUCCESS).is_file():
+        return False
+    parts = [part for part in files_in(path) if part.name != SUCCESS]
+    return bool(parts) and all(map(_is_our_file, parts))
+
+
+def job_of(path: Path, *, is_file: bool) -> dict[str, Any] | None:
+    """Return which job made a finished output, None if it was not batchmax."""
+    parts = [path] if is_file else sorted(part for part in files_in(path) if part.suffix == ".parquet")
+    return _json_of(parts[0], JOB_KEY) if parts and is_ours(path, is_file=is_file) else None
+
+
+def summary_of(path: Path, *, is_file: bool) -> Mapping[str, Any] | None:
+    """Return the summary of a finished output: from the file itself, or from the folder's manifest."""
+    if is_file:
+        return _json_of(path, SUMMARY_KEY)
+    found = find_manifest(path)
+    return read_old_manifest(old_manifest_of(path)) if found is None else found[1].summary
+
+
+def is_output_folder(path: Path) -> bool:
+    """Return whether a folder is a finished output, and has no other files in it, as their names say."""
+    if not (path / SUCCESS).is_file():
+        return False
+    if find_manifest(path) is None and read_old_manifest(old_manifest_of(path)) is None:
+        return False
+    return all(part.name in {SUCCESS, MANIFEST} or PART.fullmatch(part.name) for part in files_in(path))
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words what two jobs do not have in common, the one asked for first."""
+    for key in dict.fromkeys((*here, *there)):
+        one, other = here.get(key), there.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from differences(one, other)
+        elif one != other and key == "inputs":
+            yield "the inputs are others, or have changed"
+        elif one != other:
+            yield f"{key} is {json.dumps(one, ensure_ascii=False)}, was {json.dumps(other, ensure_ascii=False)}"
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files in a folder and the folders in it, but those that macOS puts there."""
+    return [path for path in folder.rglob("*") if not path.is_dir() and not is_of_macos(path.name)]
+
+
+def _is_our_file(path: Path) -> bool:
+    try:
+        return path.is_file() and JOB_KEY.encode() in (read_footer(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _json_of(path: Path, key: str) -> dict[str, Any] | None:
+    try:
+        return json_object(parse_json((read_footer(path).metadata or {})[key.encode()]), {})
+    except (OSError, pa.ArrowException, KeyError, JsonError):
+        return None
+
+
+def newest(paths: list[str]) -> int:
+    """Return when the last of some files was changed, in nanoseconds; 0 for none."""
+    return max((os.stat(path).st_mtime_ns for path in paths), default=0)  # noqa: PTH116 - a URI one day

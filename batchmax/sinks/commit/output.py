@@ -1,0 +1,499 @@
+"""Publishing: the output path holds what it held before, or the whole new output, and nothing in between.
+
+An output is made in a staging directory next to its path (:mod:`batchmax.sinks.commit.staging`) and renamed when it
+is finished.
+A commit has the same steps for a file, a folder and an object store:
+
+1. *Prepare*: finish what is staged. A folder gets its manifest and an empty ``_SUCCESS``.
+2. *Decide*: the journal records that the output is finished, and the inodes of what is published. From here on a run
+   that resumes only repeats the steps below; each of them does nothing where it was done already.
+3. *Publish*: rename the rejected rows, then the output. What was at the path moves into the staging directory, and back
+   if the job fails after all.
+4. *Clean up*: remove the staging directory of the rejected rows, then that of the output, its journal last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shlex
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchmax.errors import BatchmaxError, GateError, OutputError
+from batchmax.options.score_options import IfExists
+from batchmax.runtime.signal_guard import uninterrupted
+from batchmax.sinks.commit.atomic_rename import Rename
+from batchmax.sinks.commit.destination import REPLACE, Place
+from batchmax.sinks.commit.existing_output import SUCCESS, differences, job_of, newest, summary_of
+from batchmax.sinks.commit.journal import Done, Journal, read_journal, read_journals
+from batchmax.sinks.commit.staging import PartFolder, Workshop, inode, remove
+from batchmax.sources.parts import Part
+from batchmax.storage.manifest import Manifest, old_manifest_of, read_old_manifest
+from batchmax.storage.paths import open_exclusively, sync_folder
+
+RESUMABLE = "what is done is kept; go on: --if-exists resume"
+"""The note of an exception after which a run left something to go on with."""
+
+WriteManifest = Callable[[Path, Manifest], None]
+"""Writes the manifest of a folder to a path, with the columns of the folder's parts."""
+
+
+class Output:
+    """An output in the making: one file, or a folder of parts.
+
+    Parameters
+    ----------
+    out
+        The path. One that ends as Parquet files do is a file, any other a folder.
+    if_exists
+        Whether what batchmax wrote there before may be replaced, or what a run left there be gone on with.
+    gated
+        Whether the output may be held back, so that the place of a held one must be free too.
+
+    Attributes
+    ----------
+    place
+        Where it goes.
+    journal
+        The record of what is done, while the output of a job that can be resumed is built.
+    shop
+        The staging directory.
+    replaces
+        Whether what lies at the path may be replaced; a run that resumes another takes it from there.
+    run
+        The id of the run; a run that resumes another keeps it.
+    uri
+        Where the parts go as they are made, if that is not on this machine.
+    publishes
+        Whether a run on it publishes it.
+    finished
+        The names and sizes of the parts that are finished, in the order of their rows.
+    number
+        The inode of the output, once it is prepared; None before.
+    job
+        The job whose output it is, once that is known.
+
+    Raises
+    ------
+    UsageError
+        It is no path but a stream or a URI.
+    OutputError
+        Something is at the path already and may not be replaced.
+    """
+
+    publishes = True
+    uri: str | None = None
+
+    def __init__(self, out: str | os.PathLike[str], if_exists: IfExists, *, gated: bool = False) -> None:
+        self.place = Place(out, if_exists, gated=gated)
+        self.path = self.place.path
+        self.is_file = self.place.is_file
+        self.journal: Journal | None = None
+        self.finished: dict[str, int] = {}
+        self.replaces = if_exists == "overwrite"
+        self.run = secrets.token_hex(4)
+        self.shop = Workshop(self.path)
+        self._if_exists = if_exists
+        self.number: int | None = None
+        self._is_published = False
+        self._renames: list[Rename] = []
+        self._stale: list[Path] = []
+        self._leave = False
+        self._keeps_journal = False
+        self.job: Mapping[str, Any] | None = None
+
+    @property
+    def where(self) -> str:
+        """Where it goes, as people know it."""
+        return self.uri or str(self.path)
+
+    def mine(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """Return which parts a run on this output makes."""
+        return parts
+
+    @property
+    def file(self) -> Path:
+        """Where to write the one file."""
+        return self.shop.output
+
+    @property
+    def parts(self) -> PartFolder:
+        """Where to make parts."""
+        return self.shop.parts
+
+    def settled(self, job: Mapping[str, Any], newest_input: int) -> dict[str, Any] | None:
+        """Return the summary of this job's output if that is complete already, or held back.
+
+        None means that there is something to do, perhaps only to publish or to clean up.
+
+        Parameters
+        ----------
+        job
+            As it is given to :meth:`building`.
+        newest_input
+            When the last of the inputs was written, in nanoseconds.
+
+        Raises
+        ------
+        OutputError
+            What is complete is of another job.
+        """
+        left = read_journals(self.shop.journals())
+        same = left is not None and not list(differences(job, left[0]))
+        if left is not None and same and (left[1].replaces or self._is_located(left[1])):
+            return None
+        self.place.check(replaces=False)
+        for path in (self.path, self.place.held):
+            found = job_of(path, is_file=self.is_file) if os.path.lexists(path) else None
+            summary = None if found is None else summary_of(path, is_file=self.is_file)
+            if found is None or summary is None:
+                continue
+            written = newest([str(path if self.is_file else path / SUCCESS)])
+            refuse_other_job(job, found, str(path), has_changed=newest_input > written)
+            if left is None or same:
+                self._clear_leftovers()
+            return {**summary, "held": str(path) if path == self.place.held else None}
+        return None
+
+    def rows_done(self, job: Mapping[str, Any], rows: int) -> int:
+        """Return how many of so many rows a run with ``resume`` would skip; looks only."""
+        if any(job_of(path, is_file=self.is_file) == job["output"] for path in (self.path, self.place.held)):
+            return rows
+        left = read_journals(self.shop.journals())
+        return 0 if left is None or list(differences(job, left[0])) else left[1].rows
+
+    def release(self, job: Mapping[str, Any]) -> None:
+        """Put an output that was held back at its path, or end what a run began that was killed while it did so."""
+        if not os.path.lexists(self.place.held):
+            if job_of(self.path, is_file=self.is_file) == job["output"]:
+                self._clear_leftovers()
+            return
+        with self._working(), self.renaming(), uninterrupted():
+            held, old = self.place.held, old_manifest_of(self.place.held)
+            if inode(held) == inode(self.path):
+                held.unlink()
+                return
+            self._rename(held, self.path).do(replace=False)
+            if not self.is_file and read_old_manifest(old) is not None:
+                self._rename(old, old_manifest_of(self.path)).do(replace=True)
+            sync_folder(self.path.parent)
+
+    def is_at_path(self) -> bool:
+        """Return whether a run that was killed has published the output already."""
+        return self.number is not None and inode(self.path) == self.number
+
+    def prepare(self, write: WriteManifest | None = None, summary: Mapping[str, Any] | None = None) -> None:
+        """Finish what is staged, so that nothing but renames is left to do; a folder gets its manifest.
+
+        Parameters
+        ----------
+        write
+            Writes the manifest; of a file None.
+        summary
+            What the manifest says came out.
+        """
+        if self.location() not in {None, self.shop.output}:
+            return
+        with self.renaming():
+            if write is not None and not self.is_file:
+                manifest = Manifest(self.finished, summary or {})
+                path = self.shop.output / manifest.path
+                # A file system that encodes accents another way than the manifest may not find the folder by its name.
+                path.parent.mkdir(parents=True, exist_ok=True)
+                remove(path)
+                write(path, manifest)
+                sync_folder(path.parent)
+                with contextlib.suppress(FileExistsError):
+                    os.close(open_exclusively(self.shop.output / SUCCESS))
+                sync_folder(self.shop.output)
+            self.number = inode(self.shop.output)
+
+    def decide(self, summary: Mapping[str, Any], beside: Output | None) -> None:
+        """Record in the journal that everything is prepared, so that a run after this one publishes it."""
+        if self.journal is not None:
+            outputs = [self] if beside is None else [self, beside]
+            with self.renaming():
+                self.journal.publishing(summary, [output.number for output in outputs])
+
+    def publish(self) -> None:
+        """Put the output that is prepared at its path."""
+        self._put(self.path)
+        if self.number is not None and inode(self.place.held) == self.number:
+            # A run that was killed had held it back, and the file has two names now.
+            self.place.held.unlink()
+
+    def hold(self) -> Path | str:
+        """Put the output that is prepared next to its path, under the name of a held one, and return that."""
+        self.place.check_held()
+        self._put(self.place.held)
+        # The journal says that this output may replace the other one, if it is released.
+        self._keeps_journal = self.journal is not None and os.path.lexists(self.path)
+        return self.place.held
+
+    @contextlib.contextmanager
+    def building(self, job: Mapping[str, Any] | None = None, beside: Output | None = None) -> Iterator[Done]:
+        """Make room for the parts; whatever ends the block but a true gate, take back what was published in it.
+
+        Parameters
+        ----------
+        job
+            What makes the job this job, as JSON has it, so that another run can go on with what this one leaves; None
+            if none can.
+        beside
+            The output of the rejected rows, which goes with this one.
+
+        Returns
+        -------
+        what is done already.
+
+        Raises
+        ------
+        OutputError
+            Another run is at it, or has left something that may not be thrown away.
+        """
+        with self._working():
+            with self.renaming():
+                done = self._begin(job, beside)
+            yield done
+
+    @contextlib.contextmanager
+    def beside(self, main: Output, done: Done) -> Iterator[None]:
+        """Make room for what goes with another output and fails with it, where so much is done of both."""
+        with self._working(main):
+            with self.renaming():
+                self.place.check(replaces=self.replaces)
+                if not done.rejects.size and not done.receipts:
+                    self.shop.clear()
+                    if not self.is_file:
+                        self.shop.parts.make_room()
+            yield
+
+    @contextlib.contextmanager
+    def _working(self, main: Output | None = None) -> Iterator[None]:
+        """Have the staging directory; keep it only with what can be resumed, as the main output says."""
+        keep = False
+        try:
+            with self.renaming():
+                self.shop.open()
+                self.restore()
+            yield
+        except GateError:
+            raise
+        except BaseException as error:
+            with uninterrupted():
+                keep = True  # unless all that follows goes well
+                self._undo(error)
+                keep = (main or self).can_go_on_after(error)
+            raise
+        finally:
+            with uninterrupted():
+                if self.journal is not None:
+                    self.journal.close()
+                if not keep:
+                    self._clean_up()
+                self.shop.close(keep=keep or self._keeps_journal, published=self._is_published)
+
+    def _clean_up(self) -> None:
+        """Remove what was replaced, if the output is published, and otherwise what was made."""
+        for rename in self._renames:
+            rename.forget()
+        for path in self._stale if self._is_published else ():
+            remove(path)
+        if not self._is_published:
+            self.discard(self.run)
+        if self._keeps_journal:
+            self.shop.clear_but_journal()
+
+    def take_run(self, run: str) -> None:
+        """Have the id of another run: of the one that is resumed, or that this output goes with."""
+        self.run = run
+
+    def discard(self, run: str) -> None:
+        """Remove what a run has put somewhere else than into the staging directory, unless it is published."""
+
+    def _undo(self, error: BaseException) -> None:
+        try:
+            for rename in reversed(self._renames):
+                rename.undo()
+        except OSError as trouble:
+            raise OutputError(
+                f"failed ({error}), and what was there could not be put back: {trouble.strerror}",
+                where=str(self.path),
+                remedy=f"look: ls -la {shlex.quote(str(self.path))} {shlex.quote(str(self.shop.folder))}",
+            ) from error
+
+    def can_go_on_after(self, error: BaseException) -> bool:
+        """Return whether there is something to resume, and say so in a note of the error."""
+        if self._leave:
+            return True
+        if self.journal is None or not may_pass(error):
+            return False
+        with contextlib.suppress(OSError):
+            self.journal.settle()
+        found = read_journals(self.shop.journals())
+        if found is None or not (found[1].rows or found[1].published):
+            return False
+        if RESUMABLE not in getattr(error, "__notes__", ()):
+            error.add_note(RESUMABLE)
+        return True
+
+    def restore(self) -> None:
+        """Put back what a run that was killed had put aside."""
+        if os.path.lexists(self.shop.old) and not os.path.lexists(self.path):
+            self.shop.old.rename(self.path)
+
+    def _begin(self, job: Mapping[str, Any] | None, beside: Output | None) -> Done:
+        """Resume what is there, or remove it and begin."""
+        outputs = [self] if beside is None else [self, beside]
+        for output in outputs:
+            output.job = job
+        found = read_journals(self.shop.journals())
+        # What another run has left stays until this one decides about it.
+        self._leave = found is not None
+        theirs, done = found or ({}, Done())
+        same = found is not None and job is not None and not list(differences(job, theirs))
+        resumes = same and self._if_exists == "resume"
+        if resumes:
+            self._recall(done, beside)
+        # Another run may have published since this one looked.
+        self.place.check(replaces=self.replaces)
+        if resumes and self._is_there(done, beside):
+            self._leave = False
+            main = self.shop.journal
+            is_begun = read_journal(main) is not None
+            self.journal = Journal(main, None if is_begun else job, replaces=self.replaces, run=self.run)
+            return done
+        if same and self._if_exists == "error" and done.rows:
+            raise OutputError(
+                f"an unfinished run of this job lies here, with {done.rows:,} rows done",
+                where=str(self.shop.folder),
+                remedy="go on with it: --if-exists resume, or begin anew: --if-exists overwrite",
+            )
+        self._leave = False
+        if found is not None and not self._is_located(done):
+            why = "" if self._if_exists == "overwrite" else ": it was of another job" if not same else ": it is damaged"
+            what = f"{self.path}: an unfinished run that lay here is thrown away{why}"
+            if done.rows:
+                warnings.warn(what, RuntimeWarning, stacklevel=2)
+        for output in outputs:
+            output.number = None
+            output.discard(done.run)
+            output.take_run(self.run)
+        if job is None:
+            self.shop.clear()
+        else:
+            # First, so that there is no moment in which it is not recorded that the output may replace another.
+            self.journal = Journal(self.shop.journal, job, replaces=self.replaces, run=self.run)
+            self.shop.clear_but_journal()
+        if not self.is_file:
+            self.shop.parts.make_room()
+        return Done()
+
+    def _recall(self, done: Done, beside: Output | None) -> None:
+        """Take over from a journal what the run that is resumed was told, and what it has published."""
+        outputs = [self] if beside is None else [self, beside]
+        for output in outputs:
+            output.replaces = done.replaces
+            output.take_run(done.run)
+        if done.published is not None:
+            for output, number in zip(outputs, done.published["of"], strict=False):
+                output.number = number
+            if any(output.location() is None for output in outputs):
+                done.published = None
+                for output in outputs:
+                    output.number = None
+
+    def _is_located(self, done: Done) -> bool:
+        """Return whether the output that a journal says is finished is at its path, or held back."""
+        of = (done.published or {}).get("of") or [None]
+        return of[0] is not None and of[0] in {inode(self.path), inode(self.place.held)}
+
+    def location(self) -> Path | None:
+        """Return where the finished output is: at its path, held back, or in the staging directory."""
+        if self.number is None:
+            return None
+        paths = (self.path, self.place.held, self.shop.output)
+        return next((path for path in paths if inode(path) == self.number), None)
+
+    def _is_there(self, done: Done, beside: Output | None) -> bool:
+        """Return whether the files hold what a journal says, and take away what it does not speak of."""
+        rejects = {one.name: one.rejects for one in done.receipts.values() if one.rejects is not None}
+        if beside is not None and not beside.holds(rejects, done.rejects.size):
+            return False
+        return self.holds({one.name: one.size for one in done.receipts.values()}, done.file.size)
+
+    def holds(self, parts: Mapping[str, int], size: int) -> bool:
+        """Return whether parts, or the one file, are as large as a journal says; take other parts away."""
+        if self.location() in {self.path, self.place.held}:
+            return True
+        return self.shop.holds_file(size) if self.is_file else self.shop.parts.holds(parts)
+
+    def _clear_leftovers(self) -> None:
+        """Remove what a run that was killed at its very end has left."""
+        if inode(self.place.held) is not None and inode(self.place.held) == inode(self.path):
+            self.place.held.unlink()
+        if self.shop.folder.is_dir():
+            with self._working():
+                """Leaving it removes it."""
+
+    def _put(self, target: Path) -> None:
+        with self.renaming(), uninterrupted():
+            at = self.location() or self.shop.output
+            if at != target:
+                if at != self.shop.output:
+                    remove(self.shop.output)
+                    at.rename(self.shop.output)
+                self._rename(self.shop.output, target).do(replace=self.replaces)
+            sync_folder(self.path.parent)
+            old = old_manifest_of(target)
+            if not self.is_file and read_old_manifest(old) is not None:
+                self._stale.append(old)
+            self._is_published = True
+
+    def _rename(self, new: Path, path: Path) -> Rename:
+        """Return a rename that is undone if the job fails after all."""
+        old = self.shop.old if path == self.path else self.shop.old.with_name(f"old-{len(self._renames)}")
+        self._renames.append(Rename(new, path, old))
+        return self._renames[-1]
+
+    @contextlib.contextmanager
+    def renaming(self) -> Iterator[None]:
+        """Name the output in what the system says of files."""
+        where = str(self.path)
+        try:
+            yield
+        except OSError as error:
+            if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+                what = "another run has published here in the meantime, and its output stays"
+                raise OutputError(what, where=where, remedy=REPLACE) from error
+            raise OutputError(
+                f"cannot be written: {error.strerror or error}", where=where, remedy="name another output: -o"
+            ) from error
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether a run after this one may not meet the same error: the machine's, not the data's or a mistake."""
+    if not isinstance(error, BatchmaxError) or isinstance(error, OutputError):
+        return True
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
+
+
+def refuse_other_job(job: Mapping[str, Any], found: Mapping[str, Any], where: str, *, has_changed: bool) -> None:
+    """Refuse a finished output that is not that of a job.
+
+    Raises
+    ------
+    OutputError
+        Naming what differs.
+    """
+    others = list(differences(job["output"], found))
+    if has_changed:
+        others.append("an input has changed since")
+    if others:
+        what = f"this is the output of another job, and complete: {'; '.join(others[:3])}"
+        raise OutputError(what, where=where, remedy=REPLACE)

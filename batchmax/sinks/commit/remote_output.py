@@ -1,0 +1,378 @@
+"""Outputs at URIs: made on this machine, checked, and then uploaded.
+
+One file is made in a staging directory of this machine and uploaded when it is finished. Of a folder each part is
+uploaded as soon as it is made; a folder that may be held back is made here as a whole. What a killed run has left is in
+the staging directory, so it is resumed on this machine.
+
+A store has no rename, so a folder is committed by names. The parts of each run have names of their own
+(``part-00000-1f3a9c24.parquet``), and nothing that a run uploads replaces what another has uploaded, up to the commit:
+
+1. upload the manifest, which lists the parts, or put it in the place of the old one: this is the commit;
+2. upload ``_SUCCESS``;
+3. delete the parts of other runs.
+
+Each step does nothing where it was done already, so a run that resumes repeats them. A reader that follows the
+manifest, as all commands of batchmax do, reads the old parts before the first step and the new ones after it. One that
+only lists the objects below the URI also sees parts of a run that has not committed, and until the end of the third
+step the parts of the output that is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchmax.errors import DataError, OutputError
+from batchmax.options.score_options import IfExists
+from batchmax.sinks.commit.destination import REPLACE
+from batchmax.sinks.commit.existing_output import SUCCESS, differences
+from batchmax.sinks.commit.journal import read_journals
+from batchmax.sinks.commit.output import Output, WriteManifest, refuse_other_job
+from batchmax.sinks.commit.staging import PartFolder, inode, remove
+from batchmax.sinks.parquet_sink import SUMMARY_KEY
+from batchmax.sources.parquet_file import open_file
+from batchmax.storage.json_fields import JsonError, json_object, parse_json
+from batchmax.storage.manifest import (
+    JOB_KEY,
+    MANIFEST,
+    OLD_SUFFIX,
+    PART,
+    Manifest,
+    read_manifest,
+    read_old_manifest,
+    run_of,
+    run_part,
+)
+from batchmax.storage.object_store import Found, Store, store_of
+
+SENDERS = 4
+"""Files of a folder that are uploaded at once."""
+
+DELETIONS_AT_ONCE = 16
+
+CLOCK_STEP = 1_000_000_000
+"""Nanoseconds: stores give the time of an object in whole seconds, rounded down."""
+
+
+class RemoteParts(PartFolder):
+    """Where parts are made here, and kept there.
+
+    Parameters
+    ----------
+    folder
+        The staging directory, or any folder of this machine.
+    store
+        The output's folder.
+    run
+        The id of the run, which is in the names of its parts.
+    """
+
+    def __init__(self, folder: Path, store: Store, run: str) -> None:
+        super().__init__(folder)
+        self.run = run
+        self._store = store
+
+    def keep(self, made: Path, name: str) -> None:
+        """Upload a part that is finished; one of its name there is the same."""
+        self._store.at(f"{self._store.uri}/{run_part(name, self.run)}").send(made)
+        made.unlink()
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """Return whether the parts there have these sizes."""
+        found = {one.uri[len(self._store.uri) + 1 :]: one.size for one in self._store.below()}
+        return all(found.get(run_part(name, self.run)) == size for name, size in sizes.items())
+
+
+@dataclass(frozen=True)
+class StoredFolder:
+    """What lies below the URI of a folder.
+
+    Attributes
+    ----------
+    objects
+        By their paths in the folder.
+    manifest
+        That of the output that was committed last; None if there is none.
+    old
+        The manifest that an earlier version wrote; None if there is none.
+    """
+
+    objects: Mapping[str, Found]
+    manifest: Manifest | None
+    old: Mapping[str, Any] | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether an output lies there, of whatever kind."""
+        return self.manifest is not None or SUCCESS in self.objects
+
+    def foreign(self) -> list[str]:
+        """Return the paths of objects that batchmax did not write, as their names say."""
+        return sorted(name for name in self.objects if not self._is_ours(name))
+
+    def stale(self) -> list[str]:
+        """Return the paths of objects of other runs than the one whose output was committed last."""
+        current = {SUCCESS} if self.manifest is None else {SUCCESS, self.manifest.path, *self.manifest.parts}
+        return sorted(name for name in self.objects if name not in current and self._is_ours(name))
+
+    def has(self, parts: Mapping[str, int]) -> bool:
+        """Return whether parts are there and have these sizes."""
+        return all(name in self.objects and self.objects[name].size == size for name, size in parts.items())
+
+    def _is_ours(self, name: str) -> bool:
+        last = name.rpartition("/")[2]
+        match = PART.fullmatch(last)
+        # Earlier versions wrote parts without the id of a run; without their manifest these may be anybody's.
+        return last in {SUCCESS, MANIFEST} or (match is not None and (match[2] is not None or self.old is not None))
+
+
+class RemoteOutput(Output):
+    """An output at a URI; parameters and errors are those of :class:`batchmax.sinks.commit.output.Output`.
+
+    ``storage`` are the options of its file system.
+    """
+
+    def __init__(self, uri: str, if_exists: IfExists, storage: Sequence[str], *, gated: bool = False) -> None:
+        self._at = uri.rstrip("/")
+        self.uri = self._at
+        self._store = store_of(self._at, storage)
+        self._storage = storage
+        super().__init__(str(staging(self._at)), if_exists, gated=gated)
+        self._manifest: Callable[[int], Path] | None = None
+        if not self.is_file and not gated:
+            self.shop.parts = RemoteParts(self.shop.folder, self._store, self.run)
+        if if_exists != "resume":
+            self._check(None if self.is_file else self._folder(self._at), replaces=if_exists == "overwrite")
+
+    def settled(self, job: Mapping[str, Any], newest_input: int) -> dict[str, Any] | None:
+        """Return the summary of this job's output if that is complete already; None if it is not."""
+        left = read_journals(self.shop.journals())
+        same = left is not None and not list(differences(job, left[0]))
+        if left is not None and same and (left[1].replaces or left[1].published):
+            return None
+        found = self._finished()
+        if found is None:
+            self._check(None if self.is_file else self._folder(self._at), replaces=False)
+            return None
+        theirs, summary, mtime_ns = found
+        refuse_other_job(job, theirs, self._at, has_changed=newest_input >= mtime_ns + CLOCK_STEP)
+        if left is None or same:
+            self._clear_leftovers()
+        return {**summary, "held": None}
+
+    def rows_done(self, job: Mapping[str, Any], rows: int) -> int:
+        """Return how many of so many rows a run with ``resume`` would skip; looks only."""
+        with contextlib.suppress(OutputError):
+            found = self._finished()
+            if found is not None and found[0] == job["output"]:
+                return rows
+        return super().rows_done(job, rows)
+
+    def take_run(self, run: str) -> None:
+        """Have the id of another run, which is in the names of the parts."""
+        super().take_run(run)
+        if isinstance(self.shop.parts, RemoteParts):
+            self.shop.parts.run = run
+
+    def is_at_path(self) -> bool:
+        """Return whether a run that was killed has published the output already."""
+        return self.location() == self.path
+
+    def prepare(self, write: WriteManifest | None = None, summary: Mapping[str, Any] | None = None) -> None:
+        """Check that every part is there and may be published; the manifest is written when it is uploaded."""
+
+        def manifest(generation: int) -> Path:
+            path = self.shop.folder / "manifest"
+            remove(path)
+            if write is not None:
+                write(path, Manifest(self._parts(), summary or {}, self.run, generation))
+            return path
+
+        self._manifest = manifest
+        if self.is_at_path():
+            return
+        folder = None if self.is_file else self._folder(self._at)
+        self._check(folder, replaces=self.replaces)
+        if folder is not None and isinstance(self.shop.parts, RemoteParts) and not folder.has(self._parts()):
+            what = "parts of the output were deleted while the run was going on"
+            remedy = "see to it that no other run writes there, then run the command again"
+            raise OutputError(what, where=self._at, remedy=remedy)
+        self.number = inode(self.shop.output)
+
+    def publish(self) -> None:
+        """Upload what is not there yet, and commit."""
+        if not self.is_file or not self.is_at_path():
+            self._send(self._at)
+        self._is_published = True
+
+    def hold(self) -> str:
+        """Upload the output under the name of one that is held back, and return that."""
+        self._send(f"{self._at}.held")
+        self._is_published = True
+        return f"{self._at}.held"
+
+    def discard(self, run: str) -> None:
+        """Delete the parts that a run has uploaded, unless they are those of the output that is there."""
+        if self.is_file or not run:
+            return
+        with contextlib.suppress(DataError, OutputError):
+            folder = self._folder(self._at)
+            if folder.manifest is None or folder.manifest.run != run:
+                self._delete([f"{self._at}/{name}" for name in folder.objects if run_of(name) == run])
+
+    def location(self) -> Path | None:
+        """Return where the finished output is: at its path, which stands for the URI, or in the staging directory."""
+        if self.number is None:
+            return None
+        if self._is_committed():
+            return self.path
+        return self.shop.output if inode(self.shop.output) == self.number else None
+
+    def _is_committed(self) -> bool:
+        """Return whether this run has committed; of a file, whether the same job has: its bytes are the same."""
+        if not self.is_file:
+            manifest = self._folder(self._at).manifest
+            return manifest is not None and manifest.run == self.run
+        if self.job is None or self._store.found() is None:
+            return False
+        return bool(self._metadata(self._at)[0] == self.job["output"])
+
+    def _send(self, uri: str) -> None:
+        if self.is_file:
+            self._store.at(uri).send(self.shop.output)
+            return
+        folder = self._folder(uri)
+        if folder.manifest is None or folder.manifest.run != self.run:
+            if not isinstance(self.shop.parts, RemoteParts):
+                self._send_parts(uri, folder)
+            self._commit(uri, 1 if folder.manifest is None else folder.manifest.generation + 1)
+            folder = self._folder(uri)
+        self._store.at(f"{uri}/{SUCCESS}").write(b"")
+        self._delete([f"{uri}/{name}" for name in folder.stale()])
+        if folder.old is not None:
+            self._store.at(f"{uri}{OLD_SUFFIX}").delete()
+
+    def _send_parts(self, uri: str, folder: StoredFolder) -> None:
+        """Upload the parts of a folder that was made here, except those that are there already."""
+
+        def send(name: str) -> None:
+            self._store.at(f"{uri}/{run_part(name, self.run)}").send(self.shop.output / name)
+
+        parts = [name for name, size in self.finished.items() if not folder.has({run_part(name, self.run): size})]
+        with ThreadPoolExecutor(SENDERS, "send") as pool:
+            list(pool.map(send, parts))
+
+    def _delete(self, uris: Sequence[str]) -> None:
+        with ThreadPoolExecutor(DELETIONS_AT_ONCE, "delete") as pool:
+            list(pool.map(lambda uri: self._store.at(uri).delete(), uris))
+
+    def _commit(self, uri: str, generation: int) -> None:
+        """Upload the manifest."""
+        if self._manifest is None:
+            raise ValueError("the output is not prepared")
+        path = self._manifest(generation)
+        self._store.at(f"{uri}/{Manifest(self._parts(), {}).path}").send(path)
+
+    def _parts(self) -> dict[str, int]:
+        """Return the names that the parts have there, and their sizes."""
+        return {run_part(name, self.run): size for name, size in self.finished.items()}
+
+    def _check(self, folder: StoredFolder | None, *, replaces: bool) -> None:
+        """Refuse a place with something that may not be replaced; ``folder`` is None for a file."""
+        is_there = self._store.found() is not None if folder is None else folder.is_finished
+        if is_there and not replaces:
+            raise OutputError("the output exists", where=self._at, remedy=REPLACE)
+        if folder is not None and (foreign := folder.foreign()):
+            what = f"batchmax did not write everything that is there ({foreign[0]}), so it is not replaced"
+            raise OutputError(what, where=self._at, remedy="delete it yourself, or name another output: -o")
+
+    def _finished(self) -> tuple[Mapping[str, Any], Mapping[str, Any], int] | None:
+        """Return which job made the output that is there, its summary, and when it was finished."""
+        if self.is_file:
+            found = self._store.found()
+            if found is None:
+                return None
+            job, summary = self._metadata(self._at)
+            if not job or not summary:
+                raise self._not_ours()
+            return job, summary, found.mtime_ns
+        folder = self._folder(self._at)
+        if folder.manifest is not None:
+            written = folder.objects[folder.manifest.path].mtime_ns
+            return folder.manifest.job, folder.manifest.summary, written
+        if SUCCESS not in folder.objects:
+            return None
+        parts = [name for name in sorted(folder.objects) if PART.fullmatch(name.rpartition("/")[2])]
+        job = self._metadata(f"{self._at}/{parts[0]}")[0] if parts else {}
+        if folder.old is None or not job:
+            raise self._not_ours()
+        return job, folder.old, folder.objects[SUCCESS].mtime_ns
+
+    def _metadata(self, uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return which job made a file, and the summary in it; empty where the file does not say so."""
+        with contextlib.suppress(DataError, JsonError):
+            metadata = open_file(uri, self._storage).metadata.metadata or {}
+            texts = [metadata.get(key.encode(), b"{}") for key in (JOB_KEY, SUMMARY_KEY)]
+            job, summary = (json_object(parse_json(text), {}) for text in texts)
+            return job, summary
+        return {}, {}
+
+    def _not_ours(self) -> OutputError:
+        return OutputError("what is there is not an output of batchmax", where=self._at, remedy="name another: -o")
+
+    def _folder(self, uri: str) -> StoredFolder:
+        return stored_folder(self._store.at(uri))
+
+
+def stored_folder(store: Store) -> StoredFolder:
+    """Look at what lies below a URI."""
+    uri = store.uri
+    objects = {one.uri[len(uri) + 1 :]: one for one in store.below()}
+    committed: Manifest | None = None
+    for name, one in objects.items():
+        if name.rpartition("/")[2] == MANIFEST:
+            found = read_manifest(store.at(one.uri).read(0, one.size))
+            is_later = committed is None or (found is not None and found.generation > committed.generation)
+            if found is not None and found.path == name and is_later:
+                committed = found
+    old = None
+    matches = (PART.fullmatch(name.rpartition("/")[2]) for name in objects)
+    if SUCCESS in objects and any(match is not None and match[2] is None for match in matches):
+        beside = store.at(f"{uri}{OLD_SUFFIX}")
+        there = beside.found()
+        old = None if there is None else read_old_manifest(beside.read(0, there.size))
+    return StoredFolder(objects, committed, old)
+
+
+def staging(uri: str) -> Path:
+    """Return where on this machine an output is made: in a folder of the user's own, the same for the same URI.
+
+    Raises
+    ------
+    OutputError
+        The folder is somebody else's.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"batchmax-{user}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    info = folder.lstat()
+    if not folder.is_dir() or folder.is_symlink() or info.st_uid != user or info.st_mode & 0o077:
+        what = "outputs are made here before they are sent, and it is not a folder of yours alone"
+        raise OutputError(what, where=str(folder), remedy="set TMPDIR to another folder")
+    name = uri.rpartition("/")[2]
+    return folder / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}-{name}"
+
+
+def remote_parts(folder: str, uri: str, storage: Sequence[str], run: str) -> RemoteParts:
+    """Return where a worker makes parts of an output at a URI, in a folder of its own machine."""
+    parts = RemoteParts(Path(folder), store_of(uri, storage), run)
+    parts.make_room()
+    return parts

@@ -1,0 +1,281 @@
+"""Where an output is made before it is published, and who may make it: a hidden folder beside the output's path.
+
+The folder holds what will be published, the journal of what is done, and a file that is locked as long as a run works
+on the output. The lock dies with the process. The folder goes when the output is published or the run gives up; after
+a run that was killed it stays, and another run goes on from it, or throws it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shlex
+import shutil
+import stat
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from batchmax.errors import OutputError
+from batchmax.storage.file_names import composed
+from batchmax.storage.paths import make_parents, remove_empty, sync_folder
+
+ENDING = ".batchmax"
+LOCK = "lock"
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+
+
+class Workshop:
+    """The hidden folder of one output.
+
+    Attributes
+    ----------
+    output
+        What is being made: a file, or a folder of finished parts.
+    parts
+        Where parts are made.
+    old
+        What was at the output's path while it is replaced.
+    journal
+        What is done.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.folder = path.with_name(f".{path.name}{ENDING}")
+        self.parts = PartFolder(self.folder)
+        self.output = self.parts.output
+        self.old = self.folder / "old"
+        self.journal = self.folder / "journal"
+        self._lock: int | None = None
+        self._parents: list[Path] = []
+
+    def open(self) -> None:
+        """Make the folder, or take over one that nobody uses, and have it to oneself.
+
+        Raises
+        ------
+        OutputError
+            Another run is making this output, or the folder is not what it should be.
+        OSError
+            It cannot be made.
+        """
+        while self._lock is None:
+            # Another run may remove parents that it created, as long as they are empty.
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                self._parents = make_parents(self.folder) or self._parents
+                self.folder.mkdir(mode=0o700)
+            # Whoever finishes takes the folder away, and then this must begin anew.
+            with contextlib.suppress(FileNotFoundError):
+                self._check()
+                self._lock = self._locked(self.folder / LOCK)
+
+    def share(self) -> None:
+        """Have the folder together with others that share it.
+
+        Raises
+        ------
+        OutputError
+            A run has it to itself now.
+        """
+        if self._lock is not None:
+            self._take(self._lock, fcntl.LOCK_SH)
+
+    def open_shared(self) -> bool:
+        """Make the folder, or join those that share it; return whether nobody else has it, before it is shared.
+
+        Raises
+        ------
+        OutputError, OSError
+            As :meth:`open` does.
+        """
+        with contextlib.suppress(OutputError):
+            self.open()
+            return True
+        while self._lock is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._check()
+                self._lock = self._locked(self.folder / LOCK, fcntl.LOCK_SH)
+        return False
+
+    def journal_of(self, shard: tuple[int, int]) -> Path:
+        """Return the journal of a shard: its number, of how many."""
+        return self.folder / f"journal-{shard[0]}-of-{shard[1]}"
+
+    def journals(self) -> list[Path]:
+        """Return all journals, the one of a run that has the folder to itself first."""
+        return [self.journal, *sorted(self.folder.glob("journal-*"))]
+
+    def clear(self) -> None:
+        """Throw away what was made, but neither the folder nor the lock."""
+        self._clear_but(LOCK)
+
+    def holds_file(self, size: int) -> bool:
+        """Return whether the one file has so many bytes, or more; take it away if none of them counts."""
+        if not size:
+            remove(self.output)
+        return (self.output.stat().st_size if self.output.is_file() else 0) >= size
+
+    def close(self, *, keep: bool = False, published: bool = False) -> None:
+        """Unlock the folder, and remove it unless it is to be kept.
+
+        Parameters
+        ----------
+        keep
+            Whether another run can resume what is in it, so that it stays.
+        published
+            Whether the journal says that the output is published. Then the journal is removed after everything else,
+            so that a run after a kill removes the rest. Otherwise it is removed first, because what it lists is
+            removed next.
+        """
+        if self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        try:
+            if not keep:
+                with contextlib.suppress(OSError):
+                    if published:
+                        self._clear_but(self.journal.name, LOCK)
+                    else:
+                        for journal in self.journals():
+                            remove(journal)
+                    self.clear()
+                    remove(self.folder / LOCK)
+                    self.folder.rmdir()
+                    remove_empty(self._parents)
+        finally:
+            os.close(lock)
+
+    def clear_but_journal(self) -> None:
+        """Remove what was made, but not the journal."""
+        self._clear_but(self.journal.name, LOCK)
+
+    def _clear_but(self, *names: str) -> None:
+        for item in self.folder.iterdir():
+            if item.name not in names:
+                remove(item)
+
+    def _check(self) -> None:
+        info = self.folder.lstat()
+        if not stat.S_ISDIR(info.st_mode) or (hasattr(os, "getuid") and info.st_uid != os.getuid()):
+            raise OutputError(
+                "here the output would be made, and what is there is not a folder of yours",
+                where=str(self.folder),
+                remedy=f"move it: mv {shlex.quote(str(self.folder))} {shlex.quote(f'{self.folder}.old')}",
+            )
+
+    def _locked(self, path: Path, how: int = fcntl.LOCK_EX) -> int | None:
+        """Open and lock a file; None if somebody has taken it away in the meantime."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            self._take(descriptor, how)
+            if identity(path) != identity(descriptor):
+                os.close(descriptor)
+                return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _take(self, descriptor: int, how: int) -> None:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                "another run is making this output",
+                where=str(self._path),
+                remedy="wait for it, or name another output: -o",
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{self._path.parent}: the file system has no locks; make sure that no other run has this output",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+class PartFolder:
+    """Where parts are made, and kept when they are whole: two folders in a workshop.
+
+    Attributes
+    ----------
+    folder
+        The workshop.
+    output
+        Of finished parts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "output"
+        self._making = folder / "making"
+
+    def make_room(self) -> None:
+        """Make the folders, unless they are there."""
+        self.output.mkdir(exist_ok=True)
+        self._making.mkdir(exist_ok=True)
+
+    def making(self, name: str) -> Path:
+        """Return where to write a part, which nothing has and no other process uses."""
+        return self._making / f"{Path(name).name}.{secrets.token_hex(4)}"
+
+    def keep(self, made: Path, name: str) -> None:
+        """Put a part that is whole among the finished ones, durably; one of its name there is the same.
+
+        Raises
+        ------
+        OutputError
+            It cannot be put there.
+        """
+        path = self.output / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            what = f"cannot be written: {error.strerror or error}"
+            raise OutputError(what, where=str(path), remedy="name another output: -o") from error
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """Return whether the finished parts have these sizes; take away what is none of them."""
+        if not self.output.is_dir():
+            return False
+        paths = [path for path in self.output.rglob("*") if not path.is_dir()]
+        found = {composed(str(path.relative_to(self.output))): path for path in paths}
+        wanted = {composed(name): size for name, size in sizes.items()}
+        if any(name not in found or found[name].stat().st_size != size for name, size in wanted.items()):
+            return False
+        for name in found.keys() - wanted.keys():
+            found[name].unlink(missing_ok=True)
+        remove(self._making)
+        self._making.mkdir()
+        return True
+
+
+def identity(path: Path | int) -> tuple[int, int] | None:
+    """Return what tells a file or folder from all others, None if nothing is there."""
+    try:
+        info = os.fstat(path) if isinstance(path, int) else path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return info.st_dev, info.st_ino
+
+
+def inode(path: Path) -> int | None:
+    """Return the number of a file or folder in its file system, which a restart of the machine does not change."""
+    found = identity(path)
+    return None if found is None else found[1]
+
+
+def remove(path: Path) -> None:
+    """Take a file, a link or a folder away, if it can be."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()

@@ -1,0 +1,165 @@
+"""What an output says of itself: its metadata, rebuilt rather than copied, and the codecs of its columns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchmax import __version__, kernels
+from batchmax.columns.job import Job
+from batchmax.columns.sequences import Nesting
+from batchmax.options.score_options import ScoreOptions
+from batchmax.parquet import Footer
+from batchmax.sinks.parquet_sink import input_codecs, kept_metadata, splits_bytes
+from batchmax.sources.parquet_file import InputFile, pyarrow_only
+from batchmax.sources.parquet_source import ParquetSource
+from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.storage.file_names import composed
+
+OPTIONS_THAT_CHANGE_BYTES = (
+    "beta",
+    "input",
+    "logits_dtype",
+    "columns",
+    "exclude",
+    "ignore_index",
+    "label_smoothing",
+    "limit",
+    "on_bad_row",
+    "top_k",
+    "prefix",
+    "row_group_size",
+    "compression",
+)
+SAMPLES_AT_ONCE = 16
+MOST_INPUTS = 1000
+"""Files of which each is named in an output; every part of a folder says it again."""
+
+REJECT_FIELDS = (pa.field("file", pa.string()), pa.field("row", pa.int64()), pa.field("status", pa.string()))
+"""What is added to a row that was rejected; prefixed with ``batchmax_`` where the row has such a column."""
+
+
+def output_schema(job: Job, source: ParquetSource | StreamSource, command: str = "score") -> pa.Schema:
+    """Return a job's output schema with the metadata of the file: what is still true of the input's, and our own."""
+    metadata: dict[bytes, bytes] = {}
+    for file in reversed(source.files):
+        metadata.update(kept_metadata(file.metadata.metadata))
+    if not source.files:
+        metadata = kept_metadata(source.schema.metadata)
+    metadata[b"batchmax"] = json.dumps(_provenance(job, source, command), ensure_ascii=False).encode()
+    return job.schema.with_metadata(metadata)
+
+
+def job_identity(
+    source: ParquetSource | StreamSource, schema: pa.Schema, options: ScoreOptions
+) -> dict[str, Any] | None:
+    """Return what must be the same for a run to go on with what another left, as JSON has it; None if none can.
+
+    ``output`` is what the finished output says of itself too.
+    """
+    if not source.files or (pyarrow_only() and options.rejects is not None):
+        return None
+    return {
+        "output": json.loads(schema.metadata[b"batchmax"]),
+        "inputs": [[composed(file.path), file.stamp.size, file.stamp.modified_ns] for file in source.files],
+        "rejects": options.rejects is not None,
+        "versions": {"numpy": np.__version__, "pyarrow": pa.__version__, "kernels": kernels.source_fingerprint()},
+        "parquet": "pyarrow" if pyarrow_only() else "batchmax",
+    }
+
+
+def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, str]:
+    """Return the codec of each column of the output, by the column's name."""
+    chosen = None if job.options.compression is None else job.options.compression.upper()
+    theirs = input_codecs(_first_filled(source))
+    logits = theirs.get(job.logits.names[0].split(".")[0], "SNAPPY")
+    codecs = {name: chosen or theirs.get(name, "SNAPPY") for name in job.carried.names}
+    return codecs | dict.fromkeys(job.computed.names, chosen or logits)
+
+
+def plain_columns(job: Job) -> tuple[str, ...]:
+    """Return the columns of an output whose numbers hardly repeat."""
+    everything = "*" in (job.options.columns or ())
+    return (*job.computed.names, *(job.logits.names if everything else ()))
+
+
+def output_split(job: Job, source: ParquetSource | StreamSource) -> bool:
+    """Return whether matrices of the output have their bytes split: where the logits have."""
+    return splits_bytes(_first_filled(source), job.logits.names[0].split(".")[0])
+
+
+def _first_filled(source: ParquetSource | StreamSource) -> Footer | None:
+    """Return the footer of the first file with rows in it."""
+    return next((file.footer for file in source.files if file.metadata.num_rows), None)
+
+
+def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None, nesting: Nesting | None = None) -> pa.Schema:
+    """Return the schema of rejected rows: everything of the input, then file, row and status.
+
+    Of a file, which says the job that the output is of. Sequences are told without their logits, which need not fit
+    into memory.
+    """
+    if nesting is not None:
+        schema = pa.schema([field for field in schema if field.name != nesting.logits])
+    added: list[pa.Field] = []
+    for field in REJECT_FIELDS:
+        name = field.name
+        while name in schema.names:
+            name = f"batchmax_{name}"
+        added.append(field.with_name(name))
+    kept = output.metadata if output is not None else {}
+    return pa.schema([*schema, *added], metadata={key: value for key, value in kept.items() if key == b"batchmax"})
+
+
+def inputs_said(files: Sequence[InputFile], *, samples: bool = True) -> list[dict[str, Any]]:
+    """Return what tells inputs from others: of each file its size, its footer and a sample, or one digest of very many.
+
+    Without ``samples`` it is what earlier versions wrote.
+    """
+    each: list[dict[str, Any]] = [{"size": file.size, "footer_sha256": file.footer_digest()} for file in files]
+    if samples:
+        # In an object store each sample is a few requests.
+        with ThreadPoolExecutor(SAMPLES_AT_ONCE if any(file.store for file in files) else 1, "samples") as pool:
+            for said, sample in zip(each, pool.map(lambda file: file.sample_digest, files), strict=True):
+                said["sample_sha256"] = sample
+    if len(each) <= MOST_INPUTS:
+        return each
+    digest = hashlib.sha256(json.dumps(each).encode()).hexdigest()
+    return [{"files": len(each), "size": sum(file.size for file in files), "footer_sha256": digest}]
+
+
+def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) -> dict[str, Any]:
+    """Return what determines the bytes, and nothing else: no time, host or number of threads."""
+    options = {name: getattr(job.options, name) for name in OPTIONS_THAT_CHANGE_BYTES}
+    if "sample" in job.outputs:
+        options["seed"] = job.options.seed
+    if not job.options.is_usual:
+        options |= {"activation": job.options.activation, "loss": job.options.loss_name}
+    if job.options.scale is not None:
+        options |= {"scale": job.options.scale, "bias": job.options.bias}
+    if job.nesting is not None:
+        options |= {"shift": job.options.shift}
+    weights = None if job.class_weights is None else job.class_weights.tolist()
+    # Names that are numbers could be what the labels are, or what indices stand for.
+    label_kind = {"label_kind": "index"} if job.label is not None and job.label.ignores_names else {}
+    return label_kind | {
+        "version": __version__,
+        "command": command,
+        "logits": list(job.logits.names) if len(job.logits.names) == 1 else job.logits.why,
+        "label": job.label.name if job.label else None,
+        "n_classes": job.n_classes,
+        "classes": job.classes,
+        "temperature": 1.0 / job.options.beta,
+        "outputs": list(job.outputs),
+        "layout": job.layout,
+        "dtype": str(job.dtype),
+        "class_weights": weights,
+        "options": options,
+        "inputs": inputs_said(source.files),
+    }

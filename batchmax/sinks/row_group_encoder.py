@@ -1,0 +1,223 @@
+"""Record batches as a row group: each column encoded by who does it best, none by who needs it decoded.
+
+Columns of computed matrices become pages here (``parquet.encode_matrix``), columns that are carried through stay the
+bytes they are in the input where the row groups line up, and pyarrow encodes all others in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batchmax.columns.arrow import is_list, valid_rows
+from batchmax.parquet import (
+    CopiedColumns,
+    EncodedChunk,
+    FileSchema,
+    Footer,
+    MatrixFormat,
+    MatrixRows,
+    NestedColumn,
+    encode_matrix,
+)
+from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, Leaf, SchemaColumn, footer_of_schema
+from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
+from batchmax.parquet.int96 import converted, raw_type
+from batchmax.parquet.thrift import I32, Field, Struct
+from batchmax.parquet.value_order import FLOATS, value_order
+from batchmax.parquet.writing.column_chunk import METADATA, TYPE, movable, place_of
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroupEncoder:
+    """How the row groups of a file are encoded.
+
+    Attributes
+    ----------
+    schema
+        Of the file as Parquet has it.
+    codecs
+        By the column's name.
+    plain
+        The columns whose values hardly repeat: without dictionary and statistics, and as pages of a matrix where they
+        are one.
+    split
+        Whether the bytes of the numbers of such a matrix are split (BYTE_STREAM_SPLIT).
+    workers
+        Who encodes pages at the same time.
+    """
+
+    schema: FileSchema
+    codecs: Mapping[str, str]
+    plain: frozenset[str]
+    split: bool
+    workers: Executor
+    _options: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
+
+    def nested_column(self, name: str, dtype: np.dtype[Any], n_classes: int) -> NestedColumn:
+        """Return what makes a column of lists of lists of floats that may all be null, piece by piece."""
+        # Not every reader knows split bytes of float16.
+        split = self.split and dtype != np.float16
+        return NestedColumn(MatrixFormat(self.codecs[name], byte_stream_split=split), dtype, n_classes)
+
+    def encode(
+        self,
+        batches: Sequence[pa.RecordBatch],
+        copied: CopiedColumns | None,
+        streamed: Mapping[str, EncodedChunk] = MappingProxyType({}),
+    ) -> dict[str, list[EncodedChunk]]:
+        """Return the chunks of every column.
+
+        Parameters
+        ----------
+        batches
+            The rows, at least one. They need not have the columns that are copied.
+        copied
+            What comes from the input, if these rows are all of a row group of it.
+        streamed
+            Columns of lists of lists that were made piece by piece.
+        """
+        columns = {name: list(chunks) for name, chunks in copied.chunks.items()} if copied is not None else {}
+        columns |= {name: [chunk] for name, chunk in streamed.items()}
+        others: list[str] = []
+        for column in self.schema.columns:
+            if column.name in columns:
+                continue
+            rows = [matrix_rows(batch.column(column.name)) for batch in batches] if column.name in self.plain else []
+            form = self._matrix_format(column)
+            known = [run for run in rows if run is not None]
+            if form is None or not rows or len(known) < len(rows):
+                others.append(column.name)
+            else:
+                columns[column.name] = [encode_matrix(known, form, self.workers.map)]
+        if others:
+            table = pa.Table.from_batches([batch.select(others) for batch in batches])
+            columns |= self._encode_with_pyarrow(self._int96_as_bytes(table))
+        return columns
+
+    def _int96_as_bytes(self, table: pa.Table) -> pa.Table:
+        """Return a table with bytes in place of timestamps that become INT96, where it does not have them already."""
+        for number, name in enumerate(table.column_names):
+            if name in self.schema.int96:
+                kind = raw_type(table.field(number).type, self.schema.by_name[name])
+                chunks = [converted(chunk, kind) for chunk in table.column(number).chunks]
+                table = table.set_column(number, table.field(number).with_type(kind), pa.chunked_array(chunks, kind))
+        return table
+
+    def _matrix_format(self, column: SchemaColumn) -> MatrixFormat | None:
+        """Return how a column of numbers or of lists of them is written here; None if pyarrow must."""
+        levels = [element[REPETITION].value for element in column.elements]
+        codec, optional = self.codecs[column.name], levels[-1] == OPTIONAL
+        if len(levels) == 1:
+            return MatrixFormat(codec, 1, self.split, repeated=False) if optional else None
+        if levels[:-1] != [OPTIONAL, REPEATED] or len(column.leaves) != 1 or levels[-1] == REPEATED:
+            return None
+        return MatrixFormat(codec, 2 + optional, self.split)
+
+    def _encode_with_pyarrow(self, table: pa.Table) -> dict[str, list[EncodedChunk]]:
+        names = tuple(table.column_names)
+        if names not in self._options:
+            options = writer_options(table.schema, self.codecs, self.plain, float_statistics=True)
+            self._options[names] = options | {"store_schema": False}
+        stream = pa.BufferOutputStream()
+        with pq.ParquetWriter(stream, table.schema, **self._options[names]) as writer:
+            writer.write_table(table, row_group_size=table.num_rows)
+        data = stream.getvalue()
+        footer = Footer.parse(data)
+        group = footer.row_group(0)
+        columns: dict[str, list[EncodedChunk]] = {}
+        for column in footer.columns:
+            target, nan = self.schema.by_name[column.name], list(_leaves_with_nan(table.column(column.name)))
+            columns[column.name] = [
+                _cut_out(
+                    data,
+                    group.chunk(column.first_leaf + number)[METADATA].value,
+                    leaf,
+                    target.leaves[number],
+                    nan[number],
+                )
+                for number, leaf in enumerate(column.leaves)
+            ]
+        return columns
+
+
+def matrix_rows(array: pa.Array) -> MatrixRows | None:
+    """Return a column's rows as a matrix, or None if they are not floats, or lists of them of one length."""
+    missing = ~valid_rows(array) if array.null_count else None
+    filled = len(array) - array.null_count
+    values = array.flatten() if is_list(array.type) else array.drop_null()
+    if values.type not in {pa.float32(), pa.float64()} or values.null_count:
+        return None
+    n_classes = len(values) // max(filled, 1) or 1
+    if filled * n_classes != len(values):
+        return None
+    if is_list(array.type) and not pa.types.is_fixed_size_list(array.type):
+        lengths = np.diff(array.offsets.to_numpy())
+        if ((lengths if missing is None else lengths[~missing]) != n_classes).any():
+            return None
+    return MatrixRows(values.to_numpy().reshape(filled, n_classes), missing)
+
+
+def writer_options(
+    schema: pa.Schema, codecs: Mapping[str, str], plain: frozenset[str], *, float_statistics: bool = False
+) -> dict[str, Any]:
+    """Return pyarrow's options for writing columns, by their leaves.
+
+    ``float_statistics`` is whether floats get minimum and maximum, which are wrong for many readers if there is a NaN.
+    """
+    columns, leaves = leaf_columns(schema), footer_of_schema(schema).leaves
+    with_statistics = [leaf for leaf in leaves if float_statistics or value_order(leaf.element) not in FLOATS]
+    return {
+        "compression": {leaf: codecs[name] for leaf, name in columns.items()},
+        "use_dictionary": [leaf for leaf, name in columns.items() if name not in plain],
+        "write_statistics": [leaf.name for leaf in with_statistics if columns[leaf.name] not in plain],
+        "write_page_checksum": True,
+    }
+
+
+def leaf_columns(schema: pa.Schema) -> dict[str, str]:
+    """Return the path of every leaf that a schema has in Parquet, and the column it belongs to.
+
+    A path does not tell: a name may have a dot in it.
+    """
+    return {leaf.name: column.name for column in footer_of_schema(schema).columns for leaf in column.leaves}
+
+
+def _leaves_with_nan(column: pa.ChunkedArray) -> Iterator[bool]:
+    """Yield for each leaf that a column has in Parquet whether there is a NaN in it."""
+    yield from map(any, zip(*map(_nan_in_leaves, column.chunks), strict=True))
+
+
+def _nan_in_leaves(array: pa.Array) -> Iterator[bool]:
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        yield from _nan_in_leaves(array.storage)
+    elif pa.types.is_dictionary(kind):
+        yield from _nan_in_leaves(array.dictionary)
+    elif pa.types.is_struct(kind):
+        for child in array.flatten():
+            yield from _nan_in_leaves(child)
+    elif pa.types.is_map(kind):
+        for child in (array.keys, array.items):
+            yield from _nan_in_leaves(child)
+    elif is_list(kind):
+        yield from _nan_in_leaves(array.flatten())
+    else:
+        yield pa.types.is_floating(kind) and bool(pc.any(pc.is_nan(array)).as_py())
+
+
+def _cut_out(data: pa.Buffer, metadata: Struct, leaf: Leaf, target: Leaf, has_nan: bool) -> EncodedChunk:
+    """Return a column chunk of a file that pyarrow wrote, as one of another leaf that has the same encoding."""
+    start, size = place_of(metadata)
+    order = value_order(target.element)
+    ordered = order is not None and order == value_order(leaf.element) and not has_nan
+    metadata = {**metadata, TYPE: Field(I32, target.element[ELEMENT_TYPE].value)}
+    return EncodedChunk([data.slice(start, size)], movable(metadata, ordered=ordered))

@@ -1,0 +1,90 @@
+"""Columns of a row group that come in pieces, on their way to a file: rows of sequences may be too large to be kept."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from batchmax.parquet import EncodedChunk, FileWriter, NestedColumn
+from batchmax.scoring.sequence_assembler import Piece
+from batchmax.sinks.row_group_encoder import RowGroupEncoder
+
+STAGED = 1 << 20
+"""Bytes of what waits in a file that are taken at once."""
+
+
+class StreamedColumns:
+    """Columns of a row group that come in pieces: the first goes to its place, the others wait in files of their own.
+
+    A column chunk is in one piece in its file, so only one of them can be written as it comes.
+    """
+
+    def __init__(
+        self, encoder: RowGroupEncoder, file: FileWriter, folder: Path, dtype: np.dtype[Any], n_classes: int
+    ) -> None:
+        self._make = functools.partial(encoder.nested_column, dtype=dtype, n_classes=n_classes)
+        self._file = file
+        self._folder = folder
+        self._columns: dict[str, NestedColumn] = {}
+        self._waiting: dict[str, IO[bytes]] = {}
+        self._start = 0
+        self._marks: dict[str, tuple[Any, int]] = {}
+
+    def add(self, pieces: Sequence[Piece]) -> None:
+        """Append tokens."""
+        for piece in pieces:
+            column = self._columns.get(piece.name)
+            if column is None:
+                if not self._columns:
+                    self._start = self._file.size
+                elif piece.name not in self._waiting:
+                    self._waiting[piece.name] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - see close
+                column = self._columns[piece.name] = self._make(piece.name)
+            if piece.begins:
+                self._marks[piece.name] = column.mark(), column.n_bytes
+            made = column.pages(piece.rows)
+            waiting = self._waiting.get(piece.name)
+            if waiting is None:
+                self._file.stream(made)
+            else:
+                waiting.writelines(made)
+
+    def take_back(self) -> None:
+        """Take the row that was begun last out again."""
+        for name, (mark, size) in self._marks.items():
+            self._columns[name].take_back(mark)
+            if name in self._waiting:
+                self._waiting[name].seek(size)
+                self._waiting[name].truncate()
+            else:
+                self._file.take_back(self._start + size)
+
+    def end(self) -> dict[str, EncodedChunk]:
+        """Return the columns of the row group, and begin the next."""
+        chunks = {}
+        for name, column in self._columns.items():
+            if name in self._waiting:
+                chunks[name] = column.chunk(_drained(self._waiting[name]))
+            else:
+                chunks[name] = column.chunk(at=self._start)
+        self._columns, self._marks = {}, {}
+        return chunks
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for file in self._waiting.values():
+            file.close()
+
+
+def _drained(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what is in a file, and empty it."""
+    file.seek(0)
+    while data := file.read(STAGED):
+        yield data
+    file.seek(0)
+    file.truncate()

@@ -1,0 +1,99 @@
+"""A table as a Parquet file, as safely as any output: its path has the old file or the new."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from batchmax.errors import UsageError
+from batchmax.options.score_options import IfExists
+from batchmax.sinks.commit.destination import places
+from batchmax.sinks.commit.output import Output
+from batchmax.sinks.commit.remote_output import RemoteOutput
+from batchmax.sinks.parquet_sink import ParquetSink
+from batchmax.storage.paths import is_file_path, refuse_inputs_as_output, refuse_uris_as_output
+from batchmax.storage.uris import is_uri, local_path
+
+CODEC = "SNAPPY"
+
+
+def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: Sequence[str] = ()) -> Output:
+    """Return where a table can be saved, before it is made.
+
+    Parameters
+    ----------
+    out
+        A path or a URI.
+    if_exists
+        ``error`` or ``overwrite``.
+    inputs
+        Files that must stay.
+    storage
+        Options of the file system of a URI.
+
+    Raises
+    ------
+    UsageError
+        It is no path of a Parquet file, or to be gone on with.
+    OutputError
+        The file is there already and may not be replaced, or is one of the inputs.
+    """
+    out = local_path(out)
+    if not is_file_path(out):
+        raise UsageError("a table goes to one file", where=out, remedy="let the name end in .parquet")
+    if if_exists == "resume":
+        raise UsageError(
+            "a table is written at once, and not gone on with", where="--if-exists", remedy="try --if-exists overwrite"
+        )
+    if is_uri(out):
+        refuse_uris_as_output(inputs, out)
+        return RemoteOutput(out, if_exists, storage)
+    refuse_inputs_as_output(inputs, *places(out, gated=False))
+    return Output(out, if_exists)
+
+
+class TableSink:
+    """A table in the making; nothing is at its path until :meth:`publish`."""
+
+    def __init__(self, output: Output, sink: ParquetSink) -> None:
+        self._output, self._sink = output, sink
+
+    def write(self, *batches: pa.RecordBatch) -> None:
+        """Append rows."""
+        self._sink.write(batches)
+
+    def publish(self) -> int:
+        """Put the table in its place, and return the file's size in bytes."""
+        size = self._sink.close()
+        self._output.prepare()
+        self._output.publish()
+        return size
+
+
+@contextlib.contextmanager
+def table_sink(output: Output, schema: pa.Schema) -> Iterator[TableSink]:
+    """Make room for a table at a place that :func:`table_output` gave.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; what was there is still there.
+    """
+    codecs = dict.fromkeys(schema.names, CODEC)
+    with output.building(), ParquetSink(output.file, schema, codecs, ()) as sink:
+        yield TableSink(output, sink)
+
+
+def save_table(table: pa.Table, output: Output) -> int:
+    """Write a table to a place that :func:`table_output` gave, and return the file's size in bytes.
+
+    Raises
+    ------
+    OutputError
+        As :func:`table_sink`.
+    """
+    with table_sink(output, table.schema) as sink:
+        sink.write(*table.to_batches())
+        return sink.publish()

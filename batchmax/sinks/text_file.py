@@ -1,0 +1,141 @@
+"""A text as a file, written as every output is: its path has the old file or the whole new one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from batchmax.errors import OutputError, UsageError
+from batchmax.storage import system_calls
+from batchmax.storage.object_store import store_of
+from batchmax.storage.paths import (
+    hidden_sibling,
+    make_parents,
+    open_exclusively,
+    refuse_file_as_folder,
+    refuse_inputs_as_output,
+    refuse_stream,
+    refuse_uris_as_output,
+    remove_empty,
+    sync_folder,
+)
+from batchmax.storage.uris import is_uri, local_path
+
+
+class TextFile:
+    """The place of a text, looked at before the work on it begins.
+
+    Parameters
+    ----------
+    out
+        The path, or a URI.
+    endings
+        What it may end in.
+    if_exists
+        ``error`` or ``overwrite``.
+    storage
+        Options of the file system of a URI.
+
+    Raises
+    ------
+    UsageError
+        No path of such a file.
+    OutputError
+        Something is there that may not be replaced.
+    """
+
+    def __init__(
+        self, out: str | os.PathLike[str], endings: tuple[str, ...], if_exists: str, storage: Sequence[str] = ()
+    ) -> None:
+        text = local_path(os.fspath(out))
+        refuse_stream(text)
+        self._store = store_of(text, storage) if is_uri(text) else None
+        self.path = Path(text)
+        self._where = text
+        self._replaces = if_exists == "overwrite"
+        if if_exists not in {"error", "overwrite"}:
+            raise UsageError(
+                f"{if_exists!r} is not what can be done", where="--if-exists", remedy="give error or overwrite"
+            )
+        if not self.path.name.lower().endswith(endings) or self.path.name.lower() in endings:
+            raise UsageError(
+                f"its name must end in {' or '.join(endings)}",
+                where=text,
+                remedy=f"try -o {self.path.stem}{endings[0]}",
+            )
+        if self._store is None:
+            refuse_file_as_folder(self.path)
+        self._check()
+
+    def keep_apart(self, inputs: list[str]) -> None:
+        """Refuse a place that is one of the inputs."""
+        if self._store is None:
+            refuse_inputs_as_output(inputs, self.path)
+        else:
+            refuse_uris_as_output(inputs, self._store.uri)
+
+    def write(self, text: str) -> int:
+        """Put the text in its place, and return its size in bytes.
+
+        Raises
+        ------
+        OutputError
+            It cannot be written; what was there is still there.
+        """
+        content = text.encode()
+        if self._store is not None:
+            self._check()
+            self._store.write(content)
+            return len(content)
+        beside = hidden_sibling(self.path)
+        parents: list[Path] = []
+        try:
+            parents = make_parents(self.path)
+            with os.fdopen(open_exclusively(beside), "wb") as file:
+                file.write(content)
+                file.flush()
+                system_calls.sync(file.fileno())
+            self._check()
+            self._put(beside)
+        except FileExistsError:
+            self._refuse()
+        except OSError as error:
+            raise OutputError(
+                f"it cannot be written: {error.strerror}", where=str(self.path), remedy="name another: -o"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            remove_empty(parents)
+        with contextlib.suppress(OSError):
+            sync_folder(self.path.parent)
+        return len(content)
+
+    def _put(self, beside: Path) -> None:
+        if not self._replaces:
+            try:
+                os.link(beside, self.path)  # unlike a rename, never over a file that has come meanwhile
+            except FileExistsError:
+                raise
+            except OSError:
+                """No hard links here."""
+            else:
+                return
+        beside.replace(self.path)
+
+    def _check(self) -> None:
+        if self._store is not None:
+            if not self._replaces and self._store.found() is not None:
+                self._refuse()
+            return
+        if self.path.is_dir():
+            raise OutputError("a folder is in the way", where=str(self.path), remedy="name another file: -o")
+        if not self._replaces and os.path.lexists(self.path):
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise OutputError(
+            "the output exists", where=self._where, remedy="replace it: --if-exists overwrite, or name another: -o"
+        )

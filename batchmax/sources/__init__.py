@@ -1,0 +1,1 @@
+"""Where rows come from: Parquet files and Arrow streams, read in chunks within a memory limit."""

@@ -1,0 +1,307 @@
+"""Inputs as batches of bounded bytes: Parquet files, or anything that gives an Arrow stream.
+
+A :class:`Chunk` knows where its rows came from, and whether a row group of the output ends with it. Whoever reads files
+another way gives chunks too; nothing after this module knows how a file is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import pyarrow as pa
+
+from batchmax.columns.job import plan_scoring
+from batchmax.columns.logits import LogitsColumn, find_logits
+from batchmax.columns.matrices import SparseVectorError, first_row_length
+from batchmax.errors import DataError, UsageError
+from batchmax.options.score_options import ScoreOptions
+from batchmax.parquet import FooterError, NotAMatrix, ThriftError, first_inner_length
+from batchmax.sources.chunks import MOST_ROW_GROUP_ROWS, Chunk, Part, RowChunk, Ways, regroup, skipped
+from batchmax.sources.decode_budget import Allowance
+from batchmax.sources.file_columns import Union, conform_to, unite
+from batchmax.sources.parquet_file import InputFile, OpenFile, about, arrow_schema, open_file, pyarrow_only, reading
+from batchmax.sources.passthrough import Copier, Reading
+from batchmax.sources.row_group_reader import GroupReader
+from batchmax.sources.schema_check import check_agreement, own_logits, said_of
+from batchmax.sources.sequence_source import TokenCut, regrouped
+from batchmax.sources.streams.ipc_reader import IncomingStream
+from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.sources.token_chunks import TokenChunk
+from batchmax.storage.hive import Partitions, are_mirrored, keys_of, partitions_of
+from batchmax.storage.paths import STREAM, Inputs, find_inputs, paths_of
+
+
+def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> ParquetSource | StreamSource:
+    """Open paths (one, or several), ``-`` for an Arrow IPC stream on stdin, or an object with ``__arrow_c_stream__``.
+
+    ``mirrors`` is as for :class:`ParquetSource`.
+
+    Raises
+    ------
+    DataError
+        Nothing is there, or it is no Parquet file, or files do not agree.
+    UsageError
+        Columns that cannot be what they are asked to be.
+    """
+    if hasattr(src, "__arrow_c_stream__"):
+        return StreamSource(src, options)
+    paths = paths_of(src)
+    if paths == [STREAM]:
+        incoming = IncomingStream(sys.stdin.buffer, STREAM, options.memory_limit)
+        return StreamSource(pa.RecordBatchReader.from_batches(incoming.schema, incoming), options, STREAM)
+    return ParquetSource(paths, options, mirrors=mirrors)
+
+
+@dataclass(frozen=True)
+class Among:
+    """What is known of several files: their columns, their number of classes, and the columns that folders name."""
+
+    schema: pa.Schema
+    n_classes: int
+    partitions: Partitions
+
+
+class ParquetSource:
+    """Parquet files, one after another, as if they were one.
+
+    Parameters
+    ----------
+    inputs
+        Files, folders, globs.
+    options
+        How they are read.
+    mirrors
+        Whether folders named ``key=value`` become folders of the output, where they can, and not columns.
+    among
+        What is known of all the files among which these are; None if they are all there are.
+
+    Attributes
+    ----------
+    folders
+        For each file the folder that the output has too; empty if it has none.
+    partitions
+        The columns that are in the folders of the files.
+    warnings
+        What to tell the user about the inputs.
+    unified
+        Which columns are not the same in all files, as JSON has it.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        options: ScoreOptions,
+        *,
+        mirrors: bool = False,
+        among: Among | None = None,
+    ) -> None:
+        if among is None:
+            found = find_inputs(inputs, options.storage_options)
+        else:
+            found = Inputs(list(inputs), [""] * len(inputs), [])
+        self.files = [open_file(path, options.storage_options) for path in found.files]
+        self.n_rows = sum(file.metadata.num_rows for file in self.files)
+        self.size = sum(file.size for file in self.files)
+        self.ways = Ways()
+        self.warnings = found.warnings
+        self.unified: list[dict[str, Any]] = []
+        self._options = options
+        folders = found.folders
+        self.folders = folders if mirrors and are_mirrored(folders) else []
+        self.partitions = Partitions()
+        if among is not None:
+            self._open_among(among)
+            return
+        schemas = [arrow_schema(file) for file in self.files]
+        union = unite(found.files, schemas)
+        pairs = zip(self.files, union.files, strict=True)
+        self.files = [replace(file, columns=columns) for file, columns in pairs]
+        self.schema = union.schema
+        if not self.folders:
+            self._name_partitions(folders)
+        with about(self.files[0].path):
+            column = find_logits(self.schema, options)
+            length = None
+            if column.n_classes is None:
+                lengths = (self._own_length(file, column) for file in self.files)
+                length = next((found for found in lengths if found), None)
+            self.job = plan_scoring(self.schema, options, length)
+        own = self.partitions.names
+        check_agreement(self.files, schemas, union, self.job, options, own, self._first_length)
+        self._say(union)
+        self._groups = GroupReader(self.job, own, self.ways)
+
+    def _open_among(self, among: Among) -> None:
+        """Read the files with the columns of all those among which they are."""
+        self.schema, self.partitions = among.schema, among.partitions
+        self.job = plan_scoring(among.schema, self._options, among.n_classes)
+        stored = pa.schema([field for field in among.schema if field.name not in self.partitions.names])
+        self.files = [replace(file, columns=conform_to(stored, arrow_schema(file))) for file in self.files]
+        self._groups = GroupReader(self.job, self.partitions.names, self.ways)
+
+    def _say(self, union: Union) -> None:
+        """Say how many files were read, and what is not the same in all of them."""
+        n_files = len(self.files)
+        if n_files == 1:
+            return
+        read = self.schema.names if self._options.rejects is not None else self.job.columns_read
+        tops = {name.split(".")[0] for name in read}
+        self.unified = union.differences({*read, *tops})
+        notes = (f"files: {n_files:,}", *said_of(self.unified, n_files))
+        self.job = replace(self.job, notes=(*self.job.notes, *notes))
+
+    def _name_partitions(self, folders: Sequence[str]) -> None:
+        """Make columns of the folders ``key=value``, but of keys that are columns of the files."""
+        for file, folder in zip(self.files, folders, strict=True):
+            for key in keys_of(folder):
+                if file.columns is not None and key in file.columns.added:
+                    having = next(one.path for one in self.files if key in one.schema.names)
+                    raise UsageError(
+                        f"{key!r} is a folder of this file, and a column of {having}",
+                        where=file.path,
+                        remedy="write the column into all files, or into none",
+                    )
+        self.partitions = partitions_of(folders, self.schema.names)
+        for field in self.partitions.fields:
+            self.schema = self.schema.append(field)
+
+    def row(self, number: int) -> tuple[str, pa.RecordBatch]:
+        """Return the file and the batch of one row, counted from 0 over all files."""
+        left = number
+        for index, file in enumerate(self.files):
+            if 0 <= left < file.metadata.num_rows:
+                return file.path, self.partitions.added(self._one_row(file, left), index, None)
+            left -= file.metadata.num_rows
+        raise UsageError(
+            f"row {number:,} is not one of the {self.n_rows:,} rows", where="--row", remedy="rows count from 0"
+        )
+
+    def group_rows(self) -> list[list[int]]:
+        """Return the number of rows of each row group of each file."""
+        return [
+            [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+            for file in self.files
+        ]
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of the logits of one row, of sequences on average."""
+        if self.job.nesting is None:
+            return self.job.row_bytes
+        groups = ((file, group) for file in self.files for group in range(file.metadata.num_row_groups))
+        numbers: int = sum(self._groups.n_values(file, group) for file, group in groups)
+        return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(int(self.n_rows), 1))))
+
+    def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
+        """Read the rows of some parts in order, in chunks that the inputs and options decide, never the machine.
+
+        The first ``skip`` rows are left out, which must end where a row group of the output does.
+        """
+        runs = (run for part in parts for run in self._part_runs(part, how))
+        chunks = skipped(runs, skip)
+        wanted = self._options.row_group_size
+        if wanted is None:
+            return chunks
+        if self.job.nesting is not None:
+            return regrouped(cast("Iterator[TokenChunk]", chunks), TokenCut.of(self.job), whole=False)
+        wanted = min(wanted, MOST_ROW_GROUP_ROWS)
+        return regroup(cast("Iterator[RowChunk]", chunks), wanted, wanted)
+
+    def memory_needed(self) -> int:
+        """Return about how many bytes of memory a job on these files takes besides what the program itself does."""
+        return max(map(self._groups.memory, self.files), default=0)
+
+    def _part_runs(self, part: Part, how: Reading) -> Iterator[tuple[int, Iterator[Chunk]]]:
+        """Yield the rows of each row group of a part, and the chunks that they are read in if they are."""
+        file = self.files[part.file]
+        with reading(file.path), file.opened() as opened:
+            parquet, descriptor = opened.parquet, opened.descriptor
+            copier = None
+            if how.copying is not None and file.footer is not None:
+                copying = replace(how.copying, names=[name for name in how.copying.names if name not in file.recoded])
+                copier = Copier(descriptor, file.footer, copying, self.ways, self._options.memory_limit // 4)
+            row = part.first_row
+            for group in range(part.first_group, part.end_group):
+                rows = parquet.metadata.row_group(group).num_rows
+                chunks = opened.checked(self._groups.chunks(file, opened, copier, group, row, self._stored(how)))
+                yield rows, (self._with_partitions(chunk, part.file, how) for chunk in chunks)
+                row += rows
+
+    def _stored(self, how: Reading) -> Reading:
+        """Return how to read what is in files."""
+        names = self.partitions.names
+        if how.columns is None or not names:
+            return how
+        return replace(how, columns=[name for name in how.columns if name not in names])
+
+    def _with_partitions(self, chunk: Chunk, file: int, how: Reading) -> Chunk:
+        if not self.partitions.fields:
+            return chunk
+        return chunk.with_columns(lambda rows: self.partitions.added(rows, file, how.columns))
+
+    def _own_length(self, file: InputFile, column: LogitsColumn) -> int | None:
+        """Return the number of classes of a file: by its schema, or of its first row; None without rows or logits."""
+        found = own_logits(file.schema, column, self._options)
+        return None if found is None else found.n_classes or self._first_length(file, found)
+
+    def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
+        with reading(file.path), file.opened() as opened:
+            parquet, descriptor = opened.parquet, opened.descriptor
+            first_row = 0
+            if column.nested and not pyarrow_only():
+                found = self._first_inner_length(file, opened, column)
+                if found is not None:
+                    return found
+            at_once = 1 if column.nested else 64
+
+            def batches(group: int) -> Iterator[pa.RecordBatch]:
+                opened.need(group, column.names, ahead=False)
+                allowance = Allowance(file, descriptor, group, file.schema, column.names, self._options.memory_limit)
+                return allowance.batches(parquet, at_once, list(column.names), use_threads=False)
+
+            for batch in itertools.chain.from_iterable(map(batches, range(parquet.num_row_groups))):
+                try:
+                    length = first_row_length(batch, column)
+                except SparseVectorError as error:
+                    where = f"{file.path}: row {first_row + error.row:,}"
+                    raise DataError(error.what, where=where, remedy=error.remedy) from error
+                if length:
+                    return length
+                first_row += batch.num_rows
+        return None
+
+    def _first_inner_length(self, file: InputFile, opened: OpenFile, column: LogitsColumn) -> int | None:
+        """Return the length of the first list of numbers in a column of lists of them, if pages show it."""
+        found = None if file.footer is None else file.footer.column(column.names[0])
+        if file.footer is None or found is None:
+            return None
+        most = self._options.memory_limit // 8
+        with contextlib.suppress(NotAMatrix, FooterError, ThriftError):
+            for group in range(file.footer.n_row_groups):
+                opened.need(group, column.names, ahead=False)
+                chunk = file.footer.row_group(group).chunk(found.first_leaf)
+                length = first_inner_length(opened.descriptor, chunk, found, most)
+                if length is not None:
+                    return length
+        return None
+
+    def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:
+        with reading(file.path), file.opened() as opened:
+            parquet, descriptor = opened.parquet, opened.descriptor
+            for group in range(parquet.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                if row >= rows:
+                    row -= rows
+                    continue
+                opened.need(group, ahead=False)
+                allowance = Allowance(file, descriptor, group, file.schema, None, self._options.memory_limit)
+                for batch in allowance.batches(parquet, min(rows, 1024), None, file.int96_columns):
+                    if row < batch.num_rows:
+                        return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))
+                    row -= batch.num_rows
+        raise IndexError(row)

@@ -1,0 +1,81 @@
+"""Single rows of Parquet files by their numbers, in one pass over the row groups that hold one."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchmax.errors import DataError
+from batchmax.sources.decode_budget import whole_batches
+from batchmax.sources.parquet_file import InputFile, reading
+
+BATCH_BYTES = 2 << 20
+"""Of rows that are decoded at once, as they are stored."""
+
+MOST_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class PickedRow:
+    """A row: its number over all files, the file it is in, its number there, and its columns as a batch of one."""
+
+    number: int
+    file: str
+    row: int
+    batch: pa.RecordBatch
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        return f"{self.file}: row {self.row:,}"
+
+
+def pick_rows(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[PickedRow]:
+    """Yield rows in the order of their numbers, which count from 0 over all files.
+
+    Raises
+    ------
+    DataError
+        A file cannot be read.
+    """
+    starts = [0, *accumulate(file.metadata.num_rows for file in files)]
+    wanted: dict[int, list[int]] = {}
+    for number in sorted(numbers):
+        wanted.setdefault(bisect_right(starts, number) - 1, []).append(number)
+    for place, here in wanted.items():
+        file, start = files[place], starts[place]
+        for row, batch in _rows(file, [number - start for number in here]):
+            yield PickedRow(start + row, file.path, row, batch)
+
+
+def batch_rows(group: pq.RowGroupMetaData) -> int:
+    """Return how many rows of a row group to decode at once."""
+    rows: int = BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)
+    return max(1, min(MOST_ROWS, rows))
+
+
+def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    left = list(rows)
+    with reading(file.path), file.opened() as opened:
+        parquet = opened.parquet
+        first = 0
+        for number in range(parquet.num_row_groups):
+            group = parquet.metadata.row_group(number)
+            end = first + group.num_rows
+            at = first
+            if left and left[0] < end:
+                for batch in whole_batches(file, opened, number, batch_rows(group)):
+                    while left and left[0] < at + batch.num_rows:
+                        row = left.pop(0)
+                        yield row, file.conform(batch.slice(row - at, 1))
+                    at += batch.num_rows
+                    if not left or left[0] >= end:
+                        break
+            first = end
+    if left:
+        raise DataError(f"row {left[0]:,} is not in it", where=file.path, remedy="the file is damaged: make it again")

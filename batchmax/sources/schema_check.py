@@ -1,0 +1,169 @@
+"""Several files as one: what must be the same in all of them, and in words what is not.
+
+Logits and labels must be in every file, and every file must have as many classes. Of what is carried through, a column
+may be missing, and a type may be another, as :mod:`batchmax.sources.file_columns` has it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from batchmax.columns.arrow import column_types, type_text
+from batchmax.columns.job import Job
+from batchmax.columns.labels import find_classes
+from batchmax.columns.logits import WORDS, LogitsColumn, find_logits
+from batchmax.columns.scored_input import as_written
+from batchmax.errors import UsageError
+from batchmax.options.score_options import ScoreOptions
+from batchmax.sources.file_columns import Union
+from batchmax.sources.parquet_file import InputFile, about
+
+ONE_BY_ONE = "score the files one by one"
+MOST_SAID = 10
+"""Columns that are not the same in all files, of which a line is said each."""
+
+FirstLength = Callable[[InputFile, LogitsColumn], int | None]
+"""Returns the length of the first row of logits of a file."""
+
+
+def own_logits(schema: pa.Schema, column: LogitsColumn, options: ScoreOptions) -> LogitsColumn | None:
+    """Return the logits of all files as they are in one of them; None if it lacks them, or some of them."""
+    types = column_types(schema)
+    if any(name not in types for name in column.names):
+        return None
+    if column.layout == "wide":
+        return column
+    return find_logits(schema, replace(options, logits=column.names[0]))
+
+
+def check_agreement(
+    files: Sequence[InputFile],
+    schemas: Sequence[pa.Schema],
+    union: Union,
+    job: Job,
+    options: ScoreOptions,
+    own: Collection[str],
+    first: FirstLength,
+) -> None:
+    """Check what must be the same in all files.
+
+    Parameters
+    ----------
+    files, schemas, union
+        All files, the columns of each with its metadata, and those of all together.
+    job, options
+        What is computed of them, and as it was asked for.
+    own
+        Columns that are not in the files.
+    first
+        Returns the length of the first row of logits of a file.
+
+    Raises
+    ------
+    UsageError
+        Naming the file, and the one that it differs from.
+    """
+    needed = [name for name in _needed(union.schema, job, options) if name not in own]
+    for name in needed:
+        if name in union.conflicts:
+            conflict = union.conflicts[name]
+            kinds = type_text(conflict.other_kind), type_text(conflict.kind)
+            raise UsageError(
+                f"column {name!r} is {kinds[0]}, but {kinds[1]} in {conflict.file}, and no type has the values of both",
+                where=conflict.other_file,
+                remedy=_remedy(name, job),
+            )
+    _check_presence(files, job)
+    # Files with the same columns and the same metadata about them are alike: thousands are checked as one.
+    columns: dict[tuple[int, bytes | None, bytes | None], LogitsColumn] = {}
+    for file, schema in zip(files, schemas, strict=True):
+        metadata = schema.metadata or {}
+        key = id(file.schema), metadata.get(b"huggingface"), metadata.get(b"batchmax")
+        if key not in columns:
+            columns[key] = _check_columns(file, schema, files[0].path, job, options, needed)
+        length = job.n_classes if file is files[0] else columns[key].n_classes or first(file, columns[key])
+        if length not in {None, job.n_classes}:
+            what = f"{length:,} classes, but {job.n_classes:,} in {files[0].path}"
+            raise UsageError(what, where=file.path, remedy=ONE_BY_ONE)
+
+
+def said_of(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]:
+    """Return in words what was read otherwise than it is in some files: for each column a line."""
+    lines = []
+    for one in differences[:MOST_SAID]:
+        types, missing = one["types"], one["missing"]
+        kinds = ", ".join(f"{name} in {count:,}" for name, count in types.items())
+        text = f"column {one['column']!r}: read as {one['type']}" + (
+            f" ({kinds})" if set(types) != {one["type"]} else ""
+        )
+        lines.append(text + (f", null in the {missing:,} of {n_files:,} files without it" if missing else ""))
+    if len(differences) > MOST_SAID:
+        lines.append(f"and {len(differences) - MOST_SAID:,} more columns that are not the same in all files: --json")
+    return lines
+
+
+def _needed(schema: pa.Schema, job: Job, options: ScoreOptions) -> list[str]:
+    """Return the names of the columns that are read, of nested ones that of the whole."""
+    read = schema.names if options.rejects is not None else job.columns_read
+    names = set(schema.names)
+    return list(dict.fromkeys(name if name in names else name.split(".")[0] for name in read))
+
+
+def _check_presence(files: Sequence[InputFile], job: Job) -> None:
+    """Check that every file has what is computed on."""
+    wanted = dict.fromkeys(job.logits.names, "logits")
+    if job.label is not None:
+        wanted[job.label.name] = "label"
+    if job.options.bytes is not None:
+        wanted[job.options.bytes] = "bytes"
+    types = {id(file.schema): column_types(file.schema) for file in files if file.columns is not None}
+    for name, role in wanted.items():
+        having = next((file.path for file in files if name in types.get(id(file.schema), ())), "")
+        for file in files:
+            if file.columns is not None and name not in types[id(file.schema)]:
+                without = ", or do without labels: --label none" if role == "label" else ""
+                raise UsageError(
+                    f"there is no column {name!r}, which holds the {role} in {having}",
+                    where=file.path,
+                    remedy=f"leave the file out, add the column, or name another: --{role}{without}",
+                )
+
+
+def _check_columns(
+    file: InputFile, schema: pa.Schema, first_path: str, job: Job, options: ScoreOptions, needed: Collection[str]
+) -> LogitsColumn:
+    """Check that the columns of a file mean what those of the first do, and return its logits."""
+    counts = Counter(schema.names)
+    for name in needed:
+        if counts[name] > 1:
+            raise UsageError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
+    with about(file.path):
+        column = own_logits(file.schema, job.logits, options)
+        assert column is not None  # noqa: S101 - every file has them
+        classes, _ = find_classes(schema, options, job.logits)
+        as_written(schema, options)  # refuses probabilities that are no distribution
+        holds = find_logits(schema, replace(options, logits=job.logits.names[0], n_classes=None)).holds
+    if holds != job.logits.holds:
+        raise UsageError(
+            f"the columns of logits hold {WORDS[holds]} here, and {WORDS[job.logits.holds]} in {first_path}",
+            where=file.path,
+            remedy=f"{ONE_BY_ONE}, or say what they hold: --input probs, log_probs or logits",
+        )
+    if file.path != first_path and classes is not None and classes != job.classes:
+        what = "the classes have other names than in" if job.classes else "the classes have names, but none in"
+        raise UsageError(
+            f"{what} {first_path}", where=file.path, remedy=f"{ONE_BY_ONE}, or give the names with --classes"
+        )
+    return column
+
+
+def _remedy(name: str, job: Job) -> str:
+    if name in job.carried.names and (job.label is None or name != job.label.name):
+        return f"leave the column out: --exclude {shlex.quote(name)}, or write it with one type"
+    return f"write it with one type, or {ONE_BY_ONE}"

@@ -1,0 +1,226 @@
+"""Sequences as chunks of tokens: rows cut anywhere, so that one of gigabytes goes through memory piece by piece.
+
+A chunk's batch is that of its tokens: their labels, and their logits unless these were read as a matrix; the rows that
+they are of come with it. A row group of the output ends where a row does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.columns.arrow import column_array, plain_array, valid_rows
+from batchmax.columns.job import Job
+from batchmax.columns.sequences import Tokens, extents, token_labels
+from batchmax.errors import DataError
+from batchmax.kernels.parquet.nested_levels import GOES_ON, NULL
+from batchmax.parquet import SequenceReader
+from batchmax.sources.chunks import MOST_CHUNK_BYTES, MOST_ROW_GROUP_BYTES, MOST_ROW_GROUP_ROWS, Origin
+from batchmax.sources.token_chunks import Position, TokenChunk
+
+ROWS_AT_ONCE = 1 << 12
+"""Rows whose columns beside the logits are read at a time, at most."""
+
+
+@dataclass(frozen=True)
+class TokenCut:
+    """How many tokens make a chunk, and after how many, or how many rows, a row group of the output ends with a row."""
+
+    piece: int
+    group: int
+    group_rows: int
+
+    @classmethod
+    def of(cls, job: Job) -> TokenCut:
+        """Return how to cut a job."""
+        written = max(job.result_bytes, 1)
+        piece = max(1, MOST_CHUNK_BYTES // max(job.row_bytes, job.result_bytes))
+        rows = job.options.row_group_size
+        most = MOST_ROW_GROUP_BYTES // written if rows is None else np.iinfo(np.int64).max
+        return cls(piece, max(1, most), min(rows or MOST_ROW_GROUP_ROWS, MOST_ROW_GROUP_ROWS))
+
+    def memory(self, job: Job, row_bytes: int = 0, tokens: int | None = None) -> int:
+        """Return about how many bytes the work on tokens takes, and that on rows of so many other bytes each.
+
+        ``tokens`` is how many there are at most, None where that is not known.
+        """
+        small = job.result_bytes - len(job.matrices) * job.row_bytes
+        group = min(self.group, MOST_ROW_GROUP_BYTES // max(small, 1))
+        piece, rows = self.piece, ROWS_AT_ONCE
+        if tokens is not None:
+            group, piece, rows = min(group, tokens), min(piece, tokens), min(rows, tokens)
+        kept = 4 * group * max(small, 0)
+        return piece * (4 * job.result_bytes + 8 * job.row_bytes) + kept + rows * row_bytes
+
+
+def from_matrices(
+    reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int, cut: TokenCut
+) -> Iterator[TokenChunk]:
+    """Read the tokens of a row group as matrices, and the columns beside them.
+
+    Raises
+    ------
+    NotAMatrix
+        The logits are not what a matrix can be made of; what was given until then is right.
+    DataError
+        There are not as many rows as there should be.
+    """
+    beside = _Rows(batches)
+    done = first = 0
+    while done < n_rows:
+        logits = _matrix(cut.piece, job)
+        events = reader.read_into(logits)
+        goes_on = reader.goes_on()
+        is_token = events <= GOES_ON
+        tokens = int(np.count_nonzero(is_token))
+        begun = events != GOES_ON
+        if not len(events):
+            raise DataError(f"the logits end after {done:,} rows")
+        if begun[0] == (first > 0):
+            # A row that began before has ended with the tokens before these, or there is none that these go on with.
+            raise DataError("the logits' levels do not say where rows begin")
+        row = np.cumsum(begun) - begun[0]
+        lengths = np.bincount(row, weights=is_token, minlength=int(row[-1]) + 1).astype(np.int64)
+        missing = np.zeros(len(lengths), np.bool_)
+        missing[row[events == NULL]] = True
+        ends = not goes_on
+        rows = beside.take(len(lengths), keep_last=not ends)
+        logits = logits[:tokens]
+        logits.flags.writeable = False
+        yield _chunk(Tokens(rows, lengths, missing, first, ends), job, {}, logits)
+        first = 0 if ends else int(lengths[-1]) + (first if len(lengths) == 1 else 0)
+        done += len(lengths) - (not ends)
+
+
+def from_columns(
+    batches: Iterator[pa.RecordBatch], job: Job, cut: TokenCut, position: Position
+) -> Iterator[TokenChunk]:
+    """Cut batches of rows, with their logits, into chunks, from a position on."""
+    name = job.logits.names[0]
+    skip, first = position
+    for batch in batches:
+        if skip >= batch.num_rows:
+            skip -= batch.num_rows
+            continue
+        rows = batch.slice(skip)
+        lists = plain_array(column_array(rows, name))
+        valid = valid_rows(lists)
+        starts, counts = extents(lists)
+        # Numbers under a null row are passed over.
+        counts = np.where(valid, counts, 0)
+        for row, place, lengths in _pieces(counts, cut.piece, first):
+            end = row + len(lengths)
+            begin = starts[row:end].copy()
+            begin[0] += place
+            filled = np.flatnonzero(lengths)
+            runs = [lists.values.slice(int(begin[n]), int(lengths[n])) for n in filled]
+            if int(lengths.sum()) == (int(begin[filled[-1]] + lengths[filled[-1]] - begin[filled[0]]) if runs else 0):
+                runs = [lists.values.slice(int(begin[filled[0]]) if runs else 0, int(lengths.sum()))]
+            inner = runs[0] if len(runs) == 1 else pa.concat_arrays(runs)
+            done = int(lengths[-1]) + (place if len(lengths) == 1 else 0)
+            tokens = Tokens(rows.slice(row, len(lengths)), lengths, ~valid[row:end], place, done == counts[end - 1])
+            yield _chunk(tokens, job, {name: inner})
+        skip = first = 0
+
+
+def regrouped(chunks: Iterable[TokenChunk], cut: TokenCut, *, whole: bool) -> Iterator[TokenChunk]:
+    """Cut chunks where row groups of the output end: where a row does, when enough was put into one, and at the end.
+
+    With ``whole`` only at the end.
+    """
+    tokens = rows = 0
+    last: TokenChunk | None = None
+    for chunk in chunks:
+        rest: TokenChunk | None = chunk
+        while rest is not None:
+            if last is not None:
+                yield last
+            found = rest.tokens
+            ended = tokens + np.cumsum(found.lengths)[: found.n_ended]
+            counts = rows + 1 + np.arange(len(ended))
+            full = np.flatnonzero((ended >= cut.group) | (counts >= cut.group_rows)) if not whole else ended[:0]
+            if len(full) and int(full[0]) + 1 < found.n_rows:
+                last, rest = rest.split(int(full[0]) + 1)
+            else:
+                last, rest = rest, None
+            tokens, rows = tokens + int(last.tokens.lengths.sum()), rows + last.tokens.n_ended
+            last = replace(last, ends_group=bool(len(full)))
+            if len(full):
+                tokens = rows = 0
+    if last is not None:
+        yield replace(last, ends_group=True)
+
+
+class _Rows:
+    """Columns beside the logits, taken as many rows at a time as begin with some tokens."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._left: deque[pa.RecordBatch] = deque()
+
+    def take(self, n_rows: int, *, keep_last: bool) -> pa.RecordBatch:
+        """Return rows; the last of them again the next time, if it goes on."""
+        have = sum(batch.num_rows for batch in self._left)
+        while have < n_rows:
+            batch = next(self._batches, None)
+            if batch is None:
+                raise DataError("there are more sequences of logits than rows")
+            self._left.append(batch)
+            have += batch.num_rows
+        taken: list[pa.RecordBatch] = []
+        wanted = n_rows
+        while wanted:
+            batch = self._left.popleft()
+            count = min(wanted, batch.num_rows)
+            taken.append(batch.slice(0, count))
+            wanted -= count
+            if count < batch.num_rows:
+                self._left.appendleft(batch.slice(count))
+        if keep_last:
+            self._left.appendleft(taken[-1].slice(taken[-1].num_rows - 1))
+        return taken[0] if len(taken) == 1 else pa.concat_batches(taken)
+
+
+def _chunk(tokens: Tokens, job: Job, columns: dict[str, pa.Array], logits: NDArray[Any] | None = None) -> TokenChunk:
+    assert job.nesting is not None  # noqa: S101 - these are of sequences
+    labels, known = token_labels(tokens, job.nesting) if job.label is not None else (None, None)
+    if labels is not None and job.label is not None:
+        columns = columns | {job.label.name: labels}
+    n_tokens = int(tokens.lengths.sum())
+    schema = pa.schema([pa.field(name, array.type) for name, array in columns.items()])
+    batch = pa.RecordBatch.from_struct_array(_struct(columns, schema, n_tokens))
+    return TokenChunk(batch, Origin("", 0, None), logits=logits, tokens=tokens, statuses=known)
+
+
+def _struct(columns: dict[str, pa.Array], schema: pa.Schema, n_rows: int) -> pa.StructArray:
+    """Return columns as structs: only these have a length without any column."""
+    return pa.Array.from_buffers(pa.struct(list(schema)), n_rows, [None], children=list(columns.values()))
+
+
+def _pieces(counts: NDArray[np.int64], most: int, first: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+    """Cut rows of tokens into pieces: yield the first row of each, its first token's place, and tokens of each row."""
+    row = 0
+    n_rows = len(counts)
+    while row < n_rows:
+        left = counts[row:].copy()
+        left[0] -= first
+        ends = np.cumsum(left)
+        whole = int(np.searchsorted(ends, most, side="right"))
+        if whole == 0:
+            yield row, first, np.array([most], np.int64)
+            first += most
+            continue
+        yield row, first, left[:whole]
+        row, first = row + whole, 0
+
+
+def _matrix(rows: int, job: Job) -> NDArray[Any]:
+    # Arrow's pool gives memory out again that was used before; NumPy's would be new, and new memory is slow.
+    buffer = pa.allocate_buffer(rows * job.row_bytes)
+    return np.frombuffer(buffer, job.logits.dtype).reshape(rows, job.n_classes)

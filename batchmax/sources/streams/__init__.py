@@ -1,0 +1,1 @@
+"""Sources that are not Parquet files: Arrow IPC streams, and tables and readers in memory."""

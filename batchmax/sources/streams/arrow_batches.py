@@ -1,0 +1,286 @@
+"""Record batches from outside: checked before use, and turned into types that can be computed on and written.
+
+What comes by IPC or by Arrow's C interface, or was put together from buffers in Python, may contain offsets, indices or
+views that point outside of its memory; Arrow finds them only if it is asked to. What pyarrow can't filter, take or
+write, such as views of text and run-end-encoded columns, becomes an array of plain values; a batch whose plain values
+are much larger than the batch itself is decoded a few rows at a time.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from batchmax.columns.arrow import buffer_view, is_binary, is_list, number_values, type_text, valid_rows
+from batchmax.errors import DataError, UsageError
+from batchmax.runtime.arrow_errors import PARSING, is_damage
+
+TEXT_AND_BYTES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+"""Types of values that dictionaries are kept of."""
+OFFSET_BYTES = 8
+"""Of a text, bytes or a list, besides its value."""
+
+_LOOK = "the program that made it wrote damaged data, or the stream was damaged on the way"
+
+
+def check_schema(schema: pa.Schema, where: str) -> None:
+    """Check that all names of a schema are text.
+
+    Raises
+    ------
+    DataError
+        A name is not UTF-8.
+    """
+    try:
+        for field in schema:
+            _read_names(field)
+    except UnicodeDecodeError as error:
+        raise DataError(f"the name of a column is not UTF-8: {error}", where=where, remedy=_LOOK) from error
+
+
+def _read_names(field: pa.Field) -> None:
+    """Ask for the names of a field and of all in it, which are decoded only then."""
+    _ = field.name
+    kind = field.type
+    while isinstance(kind, pa.BaseExtensionType) or pa.types.is_dictionary(kind):
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type
+    for place in range(kind.num_fields):
+        _read_names(kind.field(place))
+
+
+def check_batch(batch: pa.RecordBatch, where: str) -> None:
+    """Check that everything in a batch that refers to something else refers to what is there.
+
+    That is Arrow's full validation, which looks at offsets, indices, views, run ends, the types of unions, counts of
+    nulls and UTF-8 of every array and of everything that it contains.
+
+    Raises
+    ------
+    DataError
+        Naming the column and what is wrong with it.
+    """
+    for number, field in enumerate(batch.schema):
+        column = batch.column(number)
+        try:
+            column.validate(full=True)
+        except PARSING as error:
+            if not is_damage(error):
+                raise
+            raise _damage(field, " ".join(str(error).split()), where) from error
+        if len(column) != batch.num_rows:
+            raise _damage(field, f"it has {len(column):,} rows, and the batch {batch.num_rows:,}", where)
+        if column.null_count and not field.nullable:
+            raise _damage(field, f"its type allows no nulls, and {column.null_count:,} rows are null", where)
+
+
+def _damage(field: pa.Field, what: str, where: str) -> DataError:
+    return DataError(f"column {field.name!r} ({type_text(field.type)}) is not valid: {what}", where=where, remedy=_LOOK)
+
+
+def decoded_schema(schema: pa.Schema) -> pa.Schema:
+    """Return a schema with plain values in place of views, runs, and dictionaries other than of text and bytes."""
+    return pa.schema([field.with_type(_decoded_type(field.type)) for field in schema], schema.metadata)
+
+
+def decoded_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch of the schema that :func:`decoded_schema` returns for it."""
+    schema = decoded_schema(batch.schema)
+    if schema.equals(batch.schema) and not any(map(_has_null_entry, batch.columns)):
+        return batch
+    columns = [_decoded(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def decoded_batches(batches: Iterable[pa.RecordBatch], n_bytes: int) -> Iterator[pa.RecordBatch]:
+    """Decode batches, in pieces of at most so many decoded bytes, or of one row; empty batches are left out."""
+    for batch in batches:
+        start = 0
+        for rows in _pieces(batch, n_bytes):
+            yield decoded_batch(batch.slice(start, rows))
+            start += rows
+
+
+def check_parquet_types(fields: Iterable[pa.Field]) -> None:
+    """Check that there is a Parquet type for each column.
+
+    Raises
+    ------
+    UsageError
+        Naming those for which there is none.
+    """
+    found = [field for field in fields if not _is_written(field.type)]
+    if not found:
+        return
+    names = ", ".join(f"{field.name!r} ({type_text(field.type)})" for field in found)
+    raise UsageError(
+        f"column{'s' * (len(found) > 1)} {names} can't be written to Parquet",
+        where="--columns",
+        remedy=f"leave {'them' if len(found) > 1 else 'it'} out: --exclude {','.join(field.name for field in found)}",
+    )
+
+
+@lru_cache(maxsize=256)
+def _is_written(kind: pa.DataType) -> bool:
+    """Return whether pyarrow writes a type to Parquet: it is asked, because that depends on its version."""
+    if pa.types.is_primitive(kind) and not pa.types.is_interval(kind):
+        return True
+    try:
+        pq.write_table(pa.Table.from_batches([], pa.schema([pa.field("x", kind)])), io.BytesIO())
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
+def _decoded_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_run_end_encoded(kind):
+        return _decoded_type(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        storage = _decoded_type(kind.storage_type)
+        return kind if storage == kind.storage_type else storage
+    if pa.types.is_dictionary(kind):
+        value = _decoded_type(kind.value_type)
+        # Parquet keeps dictionaries of text and bytes; others come back as plain values, and some of another type.
+        is_kept = any(is_kind(value) for is_kind in TEXT_AND_BYTES)
+        return pa.dictionary(kind.index_type, value, kind.ordered) if is_kept else value
+    if pa.types.is_map(kind):
+        key, item = (field.with_type(_decoded_type(field.type)) for field in (kind.key_field, kind.item_field))
+        return pa.map_(key, item, keys_sorted=kind.keys_sorted)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_decoded_type(field.type)) for field in kind])
+    if is_list(kind):
+        field = kind.value_field.with_type(_decoded_type(kind.value_type))
+        return pa.list_(field, kind.list_size) if pa.types.is_fixed_size_list(kind) else _list_factory(kind)(field)
+    return kind
+
+
+def _list_factory(kind: pa.DataType) -> Callable[[pa.Field], pa.DataType]:
+    if pa.types.is_list_view(kind):
+        return pa.list_view  # type: ignore[no-any-return]
+    if pa.types.is_large_list_view(kind):
+        return pa.large_list_view  # type: ignore[no-any-return]
+    return pa.large_list if pa.types.is_large_list(kind) else pa.list_  # type: ignore[no-any-return]
+
+
+def _decoded(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return an array as the type that :func:`_decoded_type` returns for its type."""
+    if array.type == kind and not _has_null_entry(array):
+        return array
+    if isinstance(array, pa.ExtensionArray):
+        return _decoded(array.storage, kind)
+    if isinstance(array, pa.RunEndEncodedArray):
+        # run_end_decode does not know all types of values.
+        values = _decoded(array.values, kind)
+        return values.take(pa.array(_runs(array)))
+    if isinstance(array, pa.DictionaryArray):
+        if not pa.types.is_dictionary(kind):
+            return _decoded(array.dictionary, kind).take(array.indices)
+        values = _decoded(array.dictionary, kind.value_type)
+        if values.null_count:  # which Parquet does not have
+            encoded = values.take(array.indices).dictionary_encode()
+            array, values = encoded, encoded.dictionary
+        return pa.DictionaryArray.from_arrays(array.indices.cast(kind.index_type), values, ordered=kind.ordered)
+    if pa.types.is_map(kind):
+        entries = pa.struct([kind.key_field, kind.item_field])
+        return _with_child(array, kind, _decoded(_entries(array), entries))
+    if pa.types.is_struct(kind):
+        fields = list(kind)
+        children = [_decoded(array.field(place), field.type) for place, field in enumerate(fields)]
+        return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null())
+    if is_list(kind):
+        return _with_child(array, kind, _decoded(array.values, kind.value_type))
+    return array.cast(kind)
+
+
+def _has_null_entry(array: pa.Array) -> bool:
+    return isinstance(array, pa.DictionaryArray) and array.dictionary.null_count > 0
+
+
+def _with_child(array: pa.Array, kind: pa.DataType, child: pa.Array) -> pa.Array:
+    """Return lists, or a map, of other values at the same places."""
+    is_view = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    own = 1 if pa.types.is_fixed_size_list(kind) else 3 if is_view else 2
+    buffers = array.buffers()[:own]
+    return pa.Array.from_buffers(kind, len(array), buffers, array.null_count, array.offset, [child])
+
+
+def _entries(array: pa.MapArray) -> pa.StructArray:
+    """Return the keys and values of all rows of a map."""
+    return pa.StructArray.from_arrays([array.keys, array.items], fields=[array.type.key_field, array.type.item_field])
+
+
+def _runs(array: pa.RunEndEncodedArray) -> NDArray[np.int64]:
+    """Return the number of the run that each row is in."""
+    rows = np.arange(array.offset, array.offset + len(array), dtype=np.int64)
+    return np.searchsorted(number_values(array.run_ends), rows, side="right")
+
+
+def _pieces(batch: pa.RecordBatch, n_bytes: int) -> Iterator[int]:
+    """Return how many rows to decode at a time, so that they take at most so many bytes."""
+    sizes = np.zeros(1, np.int64)
+    for column, field in zip(batch.columns, decoded_schema(batch.schema), strict=True):
+        # Of these, and of no other column, a few bytes may stand for many.
+        if column.type != field.type or _has_list_views(column.type):
+            sizes = sizes + _row_bytes(column)
+    left, largest = batch.num_rows, max(1, int(sizes.max(initial=0)))
+    if len(sizes) == 1 or largest * left <= n_bytes:
+        most = max(1, n_bytes // largest)
+        while left > 0:
+            yield min(most, left)
+            left -= most
+        return
+    ends = np.cumsum(sizes)
+    start = done = 0
+    while start < batch.num_rows:
+        end = max(start + 1, int(np.searchsorted(ends, done + n_bytes, side="right")))
+        yield end - start
+        start, done = end, int(ends[end - 1])
+
+
+def _has_list_views(kind: pa.DataType) -> bool:
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return True
+    return any(_has_list_views(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def _row_bytes(array: pa.Array) -> NDArray[np.int64]:
+    """Return at most how many bytes each row takes when it is decoded; one number if it is the same for all rows."""
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        return _row_bytes(array.storage)
+    if isinstance(array, pa.RunEndEncodedArray):
+        return _largest(array.values)
+    if isinstance(array, pa.DictionaryArray):
+        return _largest(array.dictionary)
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        views = np.frombuffer(array.buffers()[1] or b"", "<i4").reshape(-1, 4)[array.offset : array.offset + len(array)]
+        return np.where(valid_rows(array), views[:, 0], 0).astype(np.int64) + OFFSET_BYTES
+    if pa.types.is_fixed_size_list(kind):
+        return np.int64(kind.list_size) * _largest(array.values)
+    if pa.types.is_map(kind) or is_list(kind):
+        if pa.types.is_map(kind):
+            lengths = np.diff(buffer_view(array.buffers()[1], np.dtype("i4"), array.offset, len(array) + 1))
+            return lengths * _largest(_entries(array)) + OFFSET_BYTES
+        lengths = np.asarray(pc.fill_null(pc.list_value_length(array), 0))
+        return lengths.astype(np.int64) * _largest(array.values) + OFFSET_BYTES
+    if pa.types.is_struct(kind):
+        return sum((_row_bytes(array.field(place)) for place in range(kind.num_fields)), np.zeros(1, np.int64))
+    if pa.types.is_union(kind):
+        return sum((_largest(array.field(place)) for place in range(kind.num_fields)), np.zeros(1, np.int64))
+    if is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return np.asarray(pc.fill_null(pc.binary_length(array), 0)).astype(np.int64) + OFFSET_BYTES
+    return np.array([1 if pa.types.is_null(kind) else -(-kind.bit_width // 8)])
+
+
+def _largest(array: pa.Array) -> NDArray[np.int64]:
+    return np.array([_row_bytes(array).max(initial=0)])

@@ -1,0 +1,274 @@
+"""Messages of an Arrow IPC stream, checked before Arrow decodes them.
+
+Arrow verifies the structure of a message, but allocates what the message asks for, and ends the process where the keys
+of a map are null. So the sizes that a message states are compared with the bytes that are there and with a limit, and
+nulls are refused where Arrow requires values. The message format is specified in Message.fbs and Schema.fbs of Arrow.
+Contents of buffers, such as offsets, are checked after decoding (:mod:`batchmax.sources.streams.arrow_batches`).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+CONTINUATION = b"\xff\xff\xff\xff"
+SCHEMA, DICTIONARY_BATCH, RECORD_BATCH = 1, 2, 3
+"""Types of messages."""
+MAP, RUN_END_ENCODED = 17, 22
+"""Types of fields."""
+MOST_DEPTH = 64
+"""Nesting of types that Arrow reads."""
+ALIGNMENT = 8
+"""Bytes; buffers of a message begin at a multiple of it."""
+MIB = 1 << 20
+
+
+class MessageError(ValueError):
+    """A message that is damaged, or takes more memory than is allowed.
+
+    ``where`` is the batch and the column as far as they are known; ``needed`` are the bytes that the message takes if
+    that is more than the limit.
+    """
+
+    def __init__(self, what: str, *, where: str = "", needed: int = 0) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.needed = needed
+
+
+class MessageStream(io.RawIOBase):
+    """A stream of bytes that is handed on message by message, each after it has been checked.
+
+    Parameters
+    ----------
+    stream
+        Of bytes; only ever read forwards.
+    limit
+        Bytes that a message may have, as it is and decompressed; also the dictionaries of all fields together.
+
+    Attributes
+    ----------
+    is_empty
+        Nothing has been read.
+    has_ended
+        The marker that ends a stream has been read.
+    """
+
+    def __init__(self, stream: BinaryIO, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._pieces: deque[bytes] = deque()
+        self._schema = _Schema()
+        self._dictionary_bytes: dict[int, int] = {}
+        self._n_batches = 0
+        self.is_empty = True
+        self.has_ended = False
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Read bytes of one message, at most ``size``; Arrow asks for one part of a message after the other.
+
+        Raises
+        ------
+        MessageError
+            The message that begins here is damaged or too large.
+        """
+        if not self._pieces and not self.has_ended:
+            self._read_message()
+        if not self._pieces:
+            return b""
+        piece = self._pieces.popleft()
+        if 0 <= size < len(piece):
+            self._pieces.appendleft(piece[size:])
+            piece = piece[:size]
+        elif size > len(piece) and self._pieces:
+            return piece + self.read(size - len(piece))
+        return piece
+
+    def _read_message(self) -> None:
+        prefix = self._stream.read(len(CONTINUATION))
+        if not prefix:
+            return
+        self.is_empty = False
+        if prefix == CONTINUATION:  # before Arrow 0.15 there was none
+            prefix += self._stream.read(4)
+        self._pieces.append(prefix)
+        size = int.from_bytes(prefix[-4:], "little", signed=True)
+        if len(prefix) not in {4, 8} or prefix == CONTINUATION or size < 0:
+            raise MessageError("it ends within a message, or its messages are damaged")
+        self.has_ended = size == 0
+        if self.has_ended:
+            return
+        where = f"batch {self._n_batches}" if self._n_batches else ""
+        metadata = self._take(size, where)
+        message = Table(metadata, _unpack("<I", metadata, 0))
+        kind, n_bytes = message.number(1, "<B"), message.number(3, "<q")
+        header = message.table(2)
+        where = f"batch {self._n_batches}" if kind in {RECORD_BATCH, DICTIONARY_BATCH} else ""
+        if n_bytes < 0:
+            raise MessageError(f"a message has {n_bytes:,} bytes", where=where)
+        body = self._take(n_bytes, where)
+        if header is None:
+            return
+        if kind == SCHEMA:
+            self._schema = _Schema.of(header)
+        elif kind == RECORD_BATCH:
+            self._check_size(_decoded_bytes(header, body, self._schema.nodes, where), where)
+            self._n_batches += 1
+        elif kind == DICTIONARY_BATCH:
+            self._check_dictionary(header, body, where)
+
+    def _check_dictionary(self, header: Table, body: bytes, where: str) -> None:
+        number, batch = header.number(0, "<q"), header.table(1)
+        if batch is None or number not in self._schema.dictionaries:
+            raise MessageError(f"there is no column for dictionary {number}", where=where)
+        is_delta = bool(header.number(2, "<B"))
+        have = self._dictionary_bytes.get(number, 0) if is_delta else 0
+        self._dictionary_bytes[number] = have + _decoded_bytes(batch, body, self._schema.dictionaries[number], where)
+        self._check_size(sum(self._dictionary_bytes.values()), where, "its dictionaries take")
+
+    def _take(self, size: int, where: str) -> bytes:
+        """Read a part of a message and keep it for Arrow."""
+        self._check_size(size, where)
+        data = self._stream.read(size)
+        if len(data) < size:
+            raise MessageError("it ends within a message", where=where)
+        if data:
+            self._pieces.append(data)
+        return data
+
+    def _check_size(self, n_bytes: int, where: str, what: str = "it takes") -> None:
+        if n_bytes > self._limit:
+            mib = f"{n_bytes / MIB:,.0f} MiB, and the job may use {self._limit / MIB:,.0f}"
+            raise MessageError(f"{what} {mib}", where=where, needed=n_bytes)
+
+
+class _Schema:
+    """The nodes of a record batch and of each dictionary: the column of each, and whether it must have no nulls."""
+
+    def __init__(self) -> None:
+        self.nodes: list[tuple[str, bool]] = []
+        self.dictionaries: dict[int, list[tuple[str, bool]]] = {}
+
+    @classmethod
+    def of(cls, table: Table) -> _Schema:
+        """Return what a ``Schema`` says."""
+        schema = cls()
+        for field in table.tables(1):
+            schema._add(field, schema.nodes, field.text(0), required=False, depth=0)
+        return schema
+
+    def _add(self, field: Table, nodes: list[tuple[str, bool]], name: str, *, required: bool, depth: int) -> None:
+        if depth > MOST_DEPTH:
+            raise MessageError(f"types are nested more than {MOST_DEPTH} times", where=f"column {name!r}")
+        nodes.append((name, required))
+        encoding = field.table(4)
+        if encoding is not None:
+            # Where the dictionary is: the values, of a field that is otherwise the same.
+            nodes = self.dictionaries[encoding.number(0, "<q")] = [(name, False)]
+        kind = field.number(2, "<B")
+        for place, child in enumerate(field.tables(5)):
+            is_ends = kind == RUN_END_ENCODED and place == 0
+            before = len(nodes)
+            self._add(child, nodes, name, required=is_ends or kind == MAP, depth=depth + 1)
+            if kind == MAP and before + 1 < len(nodes):
+                nodes[before + 1] = name, True  # the keys: the first child of a map's structs
+
+
+class Table:
+    """A table of a flatbuffer, whose fields are known by their numbers.
+
+    Raises
+    ------
+    MessageError
+        From every method: it points outside of the data.
+    """
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data, self._at = data, at
+        self._vtable = at - _unpack("<i", data, at)
+        self._size = _unpack("<H", data, self._vtable)
+
+    def number(self, field: int, kind: str) -> int:
+        """Return a number, 0 if the field is not there."""
+        at = self._place(field)
+        return 0 if at is None else _unpack(kind, self._data, at)
+
+    def table(self, field: int) -> Table | None:
+        """Return a table, None if the field is not there."""
+        at = self._place(field)
+        return None if at is None else Table(self._data, at + _unpack("<I", self._data, at))
+
+    def tables(self, field: int) -> Iterator[Table]:
+        """Return the tables of a vector."""
+        at, count = self._vector(field, 4)
+        for place in range(at, at + 4 * count, 4):
+            yield Table(self._data, place + _unpack("<I", self._data, place))
+
+    def pairs(self, field: int) -> np.ndarray[Any, Any]:
+        """Return a vector of structs of two 64-bit integers, shape (count, 2)."""
+        at, count = self._vector(field, 16)
+        return np.frombuffer(self._data, "<i8", 2 * count, at).reshape(count, 2)
+
+    def text(self, field: int) -> str:
+        """Return a text."""
+        at, count = self._vector(field, 1)
+        return self._data[at : at + count].decode(errors="replace")
+
+    def _place(self, field: int) -> int | None:
+        entry = 4 + 2 * field
+        if entry + 2 > self._size:
+            return None
+        offset = _unpack("<H", self._data, self._vtable + entry)
+        return self._at + offset if offset else None
+
+    def _vector(self, field: int, width: int) -> tuple[int, int]:
+        """Return where the values of a vector begin, and how many there are."""
+        at = self._place(field)
+        if at is None:
+            return 0, 0
+        at += _unpack("<I", self._data, at)
+        count = _unpack("<I", self._data, at)
+        if at + 4 + count * width > len(self._data):
+            raise MessageError("its metadata are damaged")
+        return at + 4, count
+
+
+def _decoded_bytes(batch: Table, body: bytes, nodes: list[tuple[str, bool]], where: str) -> int:
+    """Check the nodes and buffers of a ``RecordBatch``; return the bytes of all of its buffers, decompressed."""
+    found = batch.pairs(1)
+    if len(found) != len(nodes):
+        raise MessageError(f"it has {len(found):,} arrays instead of {len(nodes):,}", where=where)
+    for (length, nulls), (name, required) in zip(found.tolist(), nodes, strict=True):
+        column = f"{where}, column {name!r}"
+        if not 0 <= nulls <= length:
+            raise MessageError(f"{nulls:,} of {length:,} values are null", where=column)
+        if required and nulls:
+            raise MessageError(f"{nulls:,} keys of maps or ends of runs are null", where=column)
+    is_compressed = batch.table(3) is not None
+    total = 0
+    for offset, size in batch.pairs(2).tolist():
+        if offset < 0 or size < 0 or offset + size > len(body) or offset % ALIGNMENT:
+            raise MessageError(f"a buffer at {offset:,} of {size:,} bytes is not in its body", where=where)
+        stored = is_compressed and size and _unpack("<q", body, offset)
+        if stored and stored < -1:
+            raise MessageError(f"a buffer has {stored:,} bytes decompressed", where=where)
+        # -1: the buffer was left as it is.
+        total += stored if stored and stored > 0 else size
+    return total
+
+
+def _unpack(kind: str, data: bytes, at: int) -> int:
+    """Return a number that lies in the data."""
+    if not 0 <= at <= len(data) - struct.calcsize(kind):
+        raise MessageError("its metadata are damaged")
+    return int(struct.unpack_from(kind, data, at)[0])

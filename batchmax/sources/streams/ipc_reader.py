@@ -1,0 +1,165 @@
+"""Arrow IPC streams through pipes: one comes in, one goes out.
+
+A stream that was cut off looks whole to Arrow's readers if it was cut between two batches. So what comes in must end
+with the marker that ends a stream, and what goes out has it only when everything was written. Messages that come in are
+checked before Arrow decodes them (:mod:`batchmax.sources.streams.ipc_messages`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import select
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from batchmax.errors import DataError
+from batchmax.runtime.arrow_errors import is_damage
+from batchmax.sources.streams.ipc_messages import MIB, MessageError, MessageStream
+
+MOST_MESSAGE = 1 << 30
+"""Bytes of a message where no limit is given."""
+
+_REMEDY = "write one with Arrow: pyarrow.ipc.new_stream, Polars' write_ipc_stream, DuckDB's COPY … (FORMAT arrows)"
+
+
+_LOOK = "look at the messages of the command that wrote it"
+
+
+class IncomingStream:
+    """A stream that is read once, as it comes.
+
+    Parameters
+    ----------
+    stream
+        Of bytes; only ever read forwards.
+    name
+        What errors call it.
+    limit
+        Bytes that a message may take, as it is and decompressed.
+
+    Raises
+    ------
+    DataError
+        It is not an Arrow stream, is damaged, ends before its end, or a batch takes more memory than the limit.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, limit: int = MOST_MESSAGE) -> None:
+        self._name = name
+        self._has_begun = False
+        self._stream = stream
+        self._messages = MessageStream(stream, limit)
+        with self._reading():
+            self._reader = pa.ipc.open_stream(self._messages)
+        self.schema: pa.Schema = self._reader.schema
+        self._has_begun = True
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Yield the batches."""
+        while True:
+            with self._reading():
+                try:
+                    batch = self._reader.read_next_batch()
+                except StopIteration:
+                    break
+            yield batch
+        if not self._messages.has_ended:
+            raise DataError("the stream ends before its end marker: it was cut off", where=self._name, remedy=_LOOK)
+        if _has_more(self._stream):
+            raise DataError(
+                "there is more after the end of the stream: only the first of several streams would be read",
+                where=self._name,
+                remedy="write all batches as one stream, or run the command once for each stream",
+            )
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except MessageError as error:
+            raise self._damage(error.what, error) from error
+        except (pa.ArrowException, OSError) as error:
+            if not is_damage(error):
+                raise
+            raise self._damage(" ".join(str(error).split()), error) from error
+
+    def _damage(self, what: str, error: Exception) -> DataError:
+        if self._messages.is_empty:
+            return DataError("stdin is empty", where=self._name, remedy=_REMEDY)
+        if not self._has_begun:
+            return DataError(f"not an Arrow IPC stream: {what}", where=self._name, remedy=_REMEDY)
+        where, needed = (error.where, error.needed) if isinstance(error, MessageError) else ("", 0)
+        where = f"{self._name}: {where}" if where else self._name
+        if needed:
+            remedy = f"write smaller batches, or allow more: --memory-limit {math.ceil(needed / MIB)}MiB"
+            return DataError(what, where=where, remedy=remedy)
+        return DataError(f"the stream is damaged or cut off: {what}", where=where, remedy=_LOOK)
+
+
+def _has_more(stream: BinaryIO) -> bool:
+    """Return whether there are bytes that can be read now; never wait for them, for the pipe may stay open."""
+    try:
+        ready = select.select([stream], [], [], 0)[0]
+    except (OSError, ValueError):
+        return bool(stream.read(1))  # not a file of the system's
+    return bool(ready and stream.read(1))
+
+
+class OutgoingStream:
+    """A stream that is written as it is made.
+
+    Parameters
+    ----------
+    stream
+        Of bytes, which need not be able to seek.
+    schema
+        Of the batches.
+
+    Raises
+    ------
+    BrokenPipeError
+        From every method: whoever read it has seen enough.
+    OSError
+        As above: it cannot be written for another reason.
+    """
+
+    def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
+        self._bytes = _Counting(stream)
+        self._writer = pa.ipc.new_stream(self._bytes, schema)
+
+    @property
+    def size(self) -> int:
+        """How many bytes were written."""
+        return self._bytes.size
+
+    def write(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Write batches; empty ones are left out."""
+        for batch in batches:
+            if batch.num_rows:
+                self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        """End the stream. Without this its readers know that it is not whole."""
+        self._writer.close()
+
+
+class _Counting(io.RawIOBase):
+    """Writes everything, and counts it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while len(rest):
+            rest = rest[self._stream.write(rest) or 0 :]
+        self.size += size
+        return size

@@ -1,0 +1,146 @@
+"""An Arrow stream as a source: a table, a data frame, the result of a query, a reader."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from batchmax.columns.job import plan_scoring
+from batchmax.columns.logits import find_logits
+from batchmax.columns.matrices import first_row_length
+from batchmax.errors import DataError
+from batchmax.options.score_options import ScoreOptions
+from batchmax.runtime.arrow_errors import PARSING, is_damage
+from batchmax.sources.chunks import Chunk, Origin, Part, RowChunk, Ways, plan_cut, regroup
+from batchmax.sources.parquet_file import InputFile
+from batchmax.sources.passthrough import Reading
+from batchmax.sources.sequence_source import TokenCut, from_columns, regrouped
+from batchmax.sources.streams.arrow_batches import check_batch, check_schema, decoded_batches, decoded_schema
+from batchmax.sources.token_chunks import TokenChunk
+from batchmax.storage.hive import Partitions
+
+MOST_DECODED_SHARE = 8
+"""The share of the memory limit that the plain values of views and runs may take at a time, as a divisor."""
+
+
+class StreamSource:
+    """An Arrow stream: a table, a data frame, the result of a query, a reader.
+
+    Parameters
+    ----------
+    stream
+        A reader of record batches, or an object with ``__arrow_c_stream__``.
+    options
+        How it is read.
+    name
+        What errors call it.
+
+    Raises
+    ------
+    DataError
+        The stream cannot be read, or its first batches are not valid.
+    UsageError
+        Columns that cannot be what they are asked to be.
+    """
+
+    files: list[InputFile]
+    folders: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    unified: Sequence[dict[str, Any]] = ()
+    partitions = Partitions()
+
+    def __init__(self, stream: Any, options: ScoreOptions, name: str = "the stream") -> None:
+        # Through the C interface an error would come as a text.
+        is_reader = isinstance(stream, pa.RecordBatchReader)
+        with _reading(name):
+            reader = stream if is_reader else pa.RecordBatchReader.from_stream(stream)
+        check_schema(reader.schema, name)
+        self._batches = decoded_batches(_checked(reader, name), options.memory_limit // MOST_DECODED_SHARE)
+        self.files = []
+        self.schema = decoded_schema(reader.schema)
+        self.n_rows: int | None = getattr(stream, "num_rows", None)
+        self.size: int | None = None
+        self.ways = Ways()
+        self._options = options
+        read: list[pa.RecordBatch] = []
+        column = find_logits(self.schema, options)
+        length = column.n_classes
+        while length is None and (batch := next(self._batches, None)) is not None:
+            read.append(batch)
+            length = first_row_length(batch, column)
+        self._batches = itertools.chain(read, self._batches)
+        self.job = plan_scoring(self.schema, options, length)
+
+    def group_rows(self) -> list[list[int]]:
+        """Return that a stream is one file of one row group, whose length nobody knows."""
+        return [[0]]
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of the logits of one row, or of one token of it."""
+        return self.job.row_bytes
+
+    def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
+        """Read the rows in order. A stream is one part, gives all of its columns, and cannot begin later."""
+        del parts, how, skip
+        if self.job.nesting is not None:
+            return self._sequences()
+        cut = plan_cut(self.job)
+        return regroup(self._chunks(), cut.group, cut.piece)
+
+    def memory_needed(self) -> int:
+        """Return about how many bytes of memory a job on this stream takes besides what the program itself does."""
+        if self.job.nesting is not None:
+            return TokenCut.of(self.job).memory(self.job)
+        return plan_cut(self.job).memory(self.n_rows)
+
+    def _sequences(self) -> Iterator[TokenChunk]:
+        cut = TokenCut.of(self.job)
+        position = 0, 0
+        for chunk in regrouped(from_columns(self._batches, self.job, cut, position), cut, whole=False):
+            yield replace(chunk, origin=Origin("the stream", position[0], None))
+            position = chunk.after(position)
+
+    def _chunks(self) -> Iterator[RowChunk]:
+        first_row = 0
+        for batch in self._batches:
+            yield RowChunk(batch, Origin("the stream", first_row, None))
+            first_row += batch.num_rows
+
+
+def _checked(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a stream after checking each of them.
+
+    Raises
+    ------
+    DataError
+        Naming the batch, counted from 0, and the column.
+    """
+    number = 0
+    while True:
+        where = f"{name}: batch {number:,}"
+        with _reading(where):
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+        check_batch(batch, where)
+        yield batch
+        number += 1
+
+
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Turn what Arrow says of a stream that is not valid into errors that name it."""
+    try:
+        yield
+    except PARSING as error:
+        if not is_damage(error):
+            raise
+        what = f"cannot be read: {' '.join(str(error).split())}"
+        raise DataError(what, where=where, remedy="look at the program that made it") from error

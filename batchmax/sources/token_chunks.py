@@ -1,0 +1,118 @@
+"""The tokens of sequences on their way: a chunk has some tokens, and the rows of the file that these are in.
+
+Tokens of one row may be in several chunks. Knows neither files nor how tokens are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.columns.arrow import column_array
+from batchmax.columns.sequences import Tokens
+from batchmax.outputs import LAST_BAD
+from batchmax.sources.chunks import Chunk
+
+Position = tuple[int, int]
+"""How many rows are complete, and how many tokens of the next row."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenChunk(Chunk):
+    """Tokens that follow one another.
+
+    Attributes
+    ----------
+    tokens
+        Which row each token is in, and the columns of these rows. ``batch`` has the columns with one value for each
+        token: labels, and logits unless they were read as a matrix.
+    statuses
+        The status of each token as far as it is known, such as a label that is missing; None for nothing.
+    """
+
+    tokens: Tokens = field(kw_only=True)
+    statuses: NDArray[np.uint8] | None = field(default=None, kw_only=True)
+
+    @property
+    def known(self) -> NDArray[np.uint8] | None:
+        """The status of each token as far as it is known."""
+        return self.statuses
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows have tokens in this chunk, or are empty or null."""
+        return self.tokens.n_rows
+
+    @property
+    def rows_done(self) -> int:
+        """How many rows end in this chunk."""
+        return self.tokens.n_ended
+
+    def rows_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the file that tokens are in."""
+        return self.origin.first_row + self.tokens.places()[0][units]
+
+    def place(self, unit: int) -> str:
+        """Return where a token is, in words."""
+        row, token = self.tokens.row_of(unit)
+        return self.origin.place(row, f", token {token:,}")
+
+    def values(self, name: str) -> pa.Array:
+        """Return a column with one value for each token."""
+        if name in self.batch.schema.names:
+            return self.batch.column(name)
+        return column_array(self.tokens.rows, name).take(pa.array(self.tokens.places()[0]))
+
+    def take(self, units: NDArray[np.int64], names: Sequence[str]) -> pa.RecordBatch:
+        """Return columns for some tokens: their own, and those of their rows."""
+        own, index = self.batch.schema.names, pa.array(units)
+        rows = pa.array(self.tokens.places()[0][units])
+        columns = [self.batch[name].take(index) if name in own else self.tokens.rows[name].take(rows) for name in names]
+        return pa.RecordBatch.from_arrays(columns, names=list(names))
+
+    def with_columns(self, add: Callable[[pa.RecordBatch], pa.RecordBatch]) -> TokenChunk:
+        """Return the chunk with columns added to its rows."""
+        return replace(self, tokens=replace(self.tokens, rows=add(self.tokens.rows)))
+
+    def split(self, rows: int) -> tuple[TokenChunk, TokenChunk]:
+        """Return the tokens of the first rows, all of which must end in the chunk, and the rest."""
+        at = int(self.tokens.lengths[:rows].sum())
+        head, tail = self.tokens.split(rows)
+        origin = replace(self.origin, first_row=self.origin.first_row + rows)
+        return (
+            self._run(slice(0, at), tokens=head, ends_group=False),
+            self._run(slice(at, None), tokens=tail, origin=origin),
+        )
+
+    def null_row(self, status: NDArray[np.uint8]) -> int | None:
+        """Return the first row of the chunk that is null; None where there is none, or a bad token before it.
+
+        ``status`` has the status of each token.
+        """
+        tokens = self.tokens
+        if not tokens.missing.any() or (status[: tokens.first_missing] <= LAST_BAD).any():
+            return None
+        return int(np.argmax(tokens.missing))
+
+    def after(self, position: Position) -> Position:
+        """Return the position after the chunk, where the one before it is given."""
+        tokens = self.tokens
+        if tokens.ends:
+            return position[0] + tokens.n_rows, 0
+        return position[0] + tokens.n_ended, int(tokens.lengths[-1]) + (tokens.first if tokens.n_rows == 1 else 0)
+
+    def _run(self, units: slice, **changes: Any) -> TokenChunk:
+        """Return some tokens that follow one another, with other values for what the tokens alone don't decide."""
+        first, end, _ = units.indices(self.batch.num_rows)
+        return replace(
+            self,
+            batch=self.batch.slice(first, end - first),
+            logits=None if self.logits is None else self.logits[units],
+            statuses=None if self.statuses is None else self.statuses[units],
+            **changes,
+        )

@@ -1,0 +1,135 @@
+"""Whether inputs are in a table of Delta Lake, Iceberg or the like: a look at the folders around them.
+
+Each folder is looked at once. In an object store the folders below an input are known from its listing; those around
+it, at most one for each level of its path, are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from batchmax.storage.object_store import Store
+from batchmax.storage.table_formats import FORMATS, TableFormat, format_of, format_of_file, refuse_table
+
+MARKERS = tuple(one.marker for one in FORMATS)
+
+MARKERS_ASKED_FOR = ("_delta_log", "metadata", ".hoodie")
+"""Those that a store is asked for, with two requests each; others are only seen in listings."""
+
+REQUESTS = 8
+"""Folders of a store that are looked at at once."""
+
+WITHOUT_FOLDERS = ("http://", "https://")
+"""Servers of these may answer any request with a page, so an answer does not show that a folder is there."""
+
+
+class TableSearch:
+    """Refuses inputs in tables, with a UsageError that names the table, its format, and how to export its rows."""
+
+    def __init__(self) -> None:
+        self._formats: dict[str, TableFormat | None] = {}
+
+    def refuse_local(self, given: str, files: Iterable[str]) -> None:
+        """Refuse files that are in a table: in any folder around them, or around what they are links to."""
+        folders: dict[str, None] = {}
+        for file in files:
+            _refuse_file(file, given)
+            folders[os.path.dirname(file) or "."] = None  # noqa: PTH120 - of many files
+            if os.path.islink(file):  # noqa: PTH114 - as above
+                target = os.path.realpath(file)
+                folders[os.path.dirname(target)] = None  # noqa: PTH120 - as above
+                _refuse_file(target, given)
+        around: dict[str, None] = {}
+        for folder in folders:
+            around[os.path.abspath(folder)] = None  # noqa: PTH100 - links stay links
+            around[os.path.realpath(folder)] = None
+        for folder in around:
+            for one in (Path(folder), *Path(folder).parents):
+                self._refuse(str(one), given, _local_markers, _local_names)
+
+    def refuse_stored(
+        self, given: str, store: Store, files: Sequence[str], root: str = "", listed: Iterable[str] = ()
+    ) -> None:
+        """Refuse objects of a store that are in a table; ``listed`` are the URIs of everything below ``root``."""
+        if store.root in WITHOUT_FOLDERS:
+            return
+        known: dict[str, set[str]] = {}
+        for uri in listed:
+            folder, _, entry = uri.rpartition("/")
+            while len(folder) >= len(root) and entry not in known.setdefault(folder, set()):
+                known[folder].add(entry)
+                folder, _, entry = folder.rpartition("/")
+
+        for file in files:
+            _refuse_file(file, given)
+        folders: dict[str, None] = {}
+        for file in files:
+            one = file.rpartition("/")[0]
+            while len(one) > len(store.root) and one not in folders:
+                folders[one] = None
+                one = one.rpartition("/")[0]
+        unknown = [one for one in folders if one not in known and one not in self._formats]
+        with ThreadPoolExecutor(REQUESTS, "look") as pool:
+            asked = dict(zip(unknown, pool.map(lambda one: _stored_markers(store.at(one)), unknown), strict=True))
+
+        def names(folder: str) -> Iterable[str]:
+            return known[folder] if folder in known else _stored_names(store.at(folder))
+
+        for folder in folders:
+            self._refuse(folder, given, lambda one: known[one] if one in known else asked.get(one, ()), names)
+
+    def _refuse(
+        self, folder: str, given: str, markers: Callable[[str], Iterable[str]], names: Callable[[str], Iterable[str]]
+    ) -> None:
+        if folder not in self._formats:
+            self._formats[folder] = format_of(markers(folder), lambda marker: names(f"{folder.rstrip('/')}/{marker}"))
+        found = self._formats[folder]
+        if found is not None:
+            refuse_table(found, folder, given)
+
+
+def _refuse_file(path: str, given: str) -> None:
+    folder, _, name = path.replace(os.sep, "/").rpartition("/")
+    found = format_of_file(name)
+    if found is not None:
+        refuse_table(found, folder or ".", given)
+
+
+def _local_markers(folder: str) -> Iterable[str]:
+    return [marker for marker in MARKERS if os.path.isdir(os.path.join(folder, marker))]  # noqa: PTH112, PTH118
+
+
+def _local_names(folder: str) -> Iterable[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names
+    except OSError:
+        return ()
+
+
+def _stored_markers(folder: Store) -> Iterable[str]:
+    # Not tried again: who may not look around an object may still read it.
+    try:
+        infos = _markers_at(folder)
+    except (OSError, pa.ArrowException):
+        return ()
+    return [marker for marker, info in zip(MARKERS_ASKED_FOR, infos, strict=True) if info.type == fs.FileType.Directory]
+
+
+def _markers_at(folder: Store) -> Sequence[fs.FileInfo]:
+    paths = [f"{folder.path}/{marker}" for marker in MARKERS_ASKED_FOR]
+    found: Sequence[fs.FileInfo] = folder.system.get_file_info(paths)
+    return found
+
+
+def _stored_names(folder: Store) -> Iterable[str]:
+    try:
+        infos = folder.system.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
+    except (OSError, pa.ArrowException):
+        return ()
+    return [info.base_name for info in infos]

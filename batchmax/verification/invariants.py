@@ -1,0 +1,297 @@
+"""What must hold of the new columns of a scored row whatever its logits were: ranges, sums, and one by the other.
+
+The probabilities say between which numbers everything else must lie (``bounds``). The largest deviation from 1 is kept,
+and what a summary counts. Reads batches of an output; knows neither its files nor its inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.activations import ACTIVATIONS
+from batchmax.columns.labels import LabelColumn, Labels
+from batchmax.outputs import OUTPUTS
+from batchmax.verification.column_reader import RowReader, RowValues, refuse
+from batchmax.verification.error_intervals import (
+    Accuracy,
+    Evidence,
+    Interval,
+    log_sum_bound,
+    off_one,
+    outside,
+    sum_bound,
+)
+from batchmax.verification.scored_output import Scored
+
+Array = NDArray[Any]
+
+ROUGH_UNITS = 32.0
+"""ULP that columns may be off for which nothing better is promised: margin, entropy, el2n."""
+
+
+class RowChecks:
+    """Checks of one output, a batch at a time.
+
+    Attributes
+    ----------
+    deviations
+        How far the sum of a row is from 1 at most, for ``probs`` and ``log_probs``.
+    compared
+        For each output, what it was held against.
+    counts
+        What was counted, to be held against a summary.
+    notes
+        What could not be checked, and why.
+    """
+
+    def __init__(self, scored: Scored) -> None:
+        reader = RowReader(scored)
+        self.notes = reader.notes
+        self.deviations: dict[str, float] = {}
+        self.compared: dict[str, set[str]] = {name: set() for name in scored.columns}
+        self.counts = Counts()
+        self._reader = reader
+        self._claims = scored.claims
+        self._columns = scored.columns
+        self._sums_to_1 = ACTIVATIONS[scored.claims.options.activation].is_distribution
+        self._smoothing = scored.claims.options.label_smoothing
+        weights = scored.claims.options.class_weights
+        self._weights = None if weights is None else np.asarray(weights, np.float64)
+        self._exact = Accuracy.of(self._claims.loss_dtype)
+        self._rough = Accuracy.of(self._claims.loss_dtype, ROUGH_UNITS)
+
+    def use_label(self, label: LabelColumn | None) -> None:
+        """Take labels for what the inputs say they are."""
+        self._reader.use_label(label)
+
+    def bound(self, name: str) -> float:
+        """Return how far the sums of ``probs`` or ``log_probs`` may be from 1."""
+        of = sum_bound if name == "probs" else log_sum_bound
+        return of(self._claims.dtype, self._claims.n_classes)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Check the rows of a batch.
+
+        Raises
+        ------
+        WrongRowError
+            The first row of the first thing that does not hold.
+        """
+        found = self._reader.read(batch)
+        evidence = self._evidence(found)
+        self._check_ranges(found)
+        if evidence is not None:
+            rows = np.flatnonzero(found.has_probs)
+            self._check_by_probs(found.values, rows, evidence)
+            if found.labels is not None:
+                kept = found.has_loss[rows]
+                self._check_by_labels(found.values, rows[kept], evidence.rows(kept), found.labels)
+        self.counts.add(found, self._weights)
+
+    def _evidence(self, found: RowValues) -> Evidence | None:
+        """Return what the matrices say of the exact probabilities, after a look at each by itself."""
+        evidence: Evidence | None = None
+        rows = np.flatnonzero(found.has_probs)
+        for name in ("log_probs", "probs"):
+            if name not in found.values:
+                continue
+            matrix = found.values[name][rows]
+            self._check_matrix(name, matrix, rows)
+            said = Evidence(matrix, self._claims.dtype, logs=name == "log_probs")
+            if evidence is not None:
+                self.compared["probs"].add("log_probs")
+                apart = (said.probs[0] > evidence.probs[1]) | (said.probs[1] < evidence.probs[0])
+                refuse(
+                    apart.any(axis=1),
+                    lambda row, a=apart: f"probs and log_probs disagree at class {int(np.argmax(a[row]))}",
+                    rows,
+                )
+            evidence = said
+        return evidence
+
+    def _check_matrix(self, name: str, matrix: Array, rows: Array) -> None:
+        """Check the range and the sum of each row of ``probs`` or ``log_probs``."""
+        low, high = (0.0, 1.0) if name == "probs" else (-math.inf, 0.0)
+        wrong = ~((matrix >= low) & (matrix <= high))
+        refuse(wrong.any(axis=1), lambda row: _out_of_range(name, matrix[row], wrong[row]), rows)
+        if not self._sums_to_1:
+            return
+        bound = self.bound(name)
+        away = off_one(matrix if name == "probs" else np.exp(matrix), bound)
+        total = "sum" if name == "probs" else "exponentials sum"
+        refuse(
+            ~(away <= bound),
+            lambda row: f"the {total} of {name} is off 1 by {away[row]:.3g}, and rounding explains {bound:.3g}",
+            rows,
+        )
+        self.deviations[name] = max(self.deviations.get(name, 0.0), float(away.max(initial=0.0)))
+
+    def _check_ranges(self, found: RowValues) -> None:
+        """Check what one number a row can be, by itself."""
+        k, values = self._claims.n_classes, found.values
+        ranges = {
+            "loss": (0.0, math.inf),
+            "pred": (0, k - 1),
+            "sample": (0, k - 1),
+            "confidence": (1 / k, 1.0),
+            "margin": (0.0, 1.0),
+            "entropy": (0.0, math.log(k)),
+            "logsumexp": (-math.inf, math.inf),
+            "rank": (1, k),
+            "el2n": (0.0, math.sqrt(2)),
+        }
+        slack = 1 + self._rough.relative
+        for name in ranges.keys() & values.keys():
+            low, high = ranges[name]
+            given = values[name]
+            inside = (given >= low / slack) & (given <= high * slack + self._rough.absolute)
+            present = found.has_loss if OUTPUTS[name].needs_label else found.has_probs
+            refuse(
+                present & ~inside,
+                lambda row, n=name, g=given, lo=low, hi=high: f"{n} is {g[row]:g}, not between {lo:g} and {hi:g}",
+            )
+        if "rank" in values and "correct" in values:
+            self.compared["correct"].add("rank")
+            correct, rank = values["correct"], values["rank"]
+            refuse(
+                found.has_loss & (correct != (rank == 1)),
+                lambda row: f"correct is {bool(correct[row])}, but rank is {rank[row]}",
+            )
+
+    def _check_by_probs(self, values: dict[str, Array], rows: Array, evidence: Evidence) -> None:
+        """Check what follows from the probabilities alone."""
+        if "confidence" in values:
+            low, high = evidence.probs
+            self._hold("confidence", values, (low.max(axis=1), high.max(axis=1)), self._exact, rows)
+        if "margin" in values:
+            self._hold("margin", values, evidence.leads(), self._rough, rows)
+        if "entropy" in values:
+            self._hold("entropy", values, evidence.entropy(), self._rough, rows)
+        if "pred" in values:
+            low, high = evidence.probs
+            pred = values["pred"][rows].astype(np.int64)
+            self.compared["pred"].add("probs")
+            refuse(
+                high[np.arange(len(rows)), pred] < low.max(axis=1),
+                lambda row: f"pred is class {pred[row]}, which is not the most probable one",
+                rows,
+            )
+        if "top_k_classes" in values:
+            self._check_top_k(
+                values["top_k_classes"][rows].astype(np.int64), values["top_k_probs"][rows], rows, evidence
+            )
+
+    def _check_top_k(self, classes: Array, probs: Array, rows: Array, evidence: Evidence) -> None:
+        self.compared["top_k_classes"].add("probs")
+        self.compared["top_k_probs"].add("probs")
+        in_range = ((classes >= 0) & (classes < self._claims.n_classes)).all(axis=1)
+        refuse(~in_range, lambda _: "top_k_classes holds what is no class", rows)
+        low, high = (np.take_along_axis(side, classes, axis=1) for side in evidence.probs)
+        wrong = outside(probs, low, high, Accuracy.of(self._claims.dtype)).any(axis=1)
+        refuse(wrong, lambda _: "top_k_probs are not the probabilities of top_k_classes", rows)
+        ordered = np.sort(classes, axis=1)
+        twice = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+        above = (evidence.probs[0] > high.min(axis=1)[:, None]).sum(axis=1)
+        refuse(twice | (above >= classes.shape[1]), lambda _: "top_k_classes are not the most probable ones", rows)
+
+    def _check_by_labels(self, values: dict[str, Array], rows: Array, evidence: Evidence, labels: Labels) -> None:
+        """Check what follows from probabilities and labels; all rows have both."""
+        if "loss" in values and self._claims.options.loss_name == "cross_entropy":
+            if labels.indices is not None and self._weights is None and not self._smoothing:
+                interval = evidence.label_losses(labels.indices[rows])
+            else:
+                interval = evidence.losses(self._shares(labels, rows))
+            if labels.targets is not None:
+                # Distributions are read in the type of the logits, which may be narrower than their own.
+                lost = float(np.finfo(np.float32).eps)
+                interval = interval[0] * (1 - lost), interval[1] * (1 + lost)
+            self._hold("loss", values, interval, self._exact, rows)
+        if labels.indices is None:
+            return
+        indices, at = labels.indices[rows], np.arange(len(rows))
+        if "el2n" in values:
+            self._hold("el2n", values, evidence.distance(indices), self._rough, rows)
+        if "rank" in values:
+            low, high = evidence.probs
+            least = (low > high[at, indices][:, None]).sum(axis=1) + 1
+            most = (high >= low[at, indices][:, None]).sum(axis=1)
+            rank = values["rank"][rows]
+            self.compared["rank"].add("probs")
+            refuse(
+                (rank < least) | (rank > most),
+                lambda row: f"rank is {rank[row]}, but by the probabilities {least[row]} to {most[row]}",
+                rows,
+            )
+        if "correct" in values and "pred" in values:
+            self.compared["correct"].add("pred")
+            refuse(
+                values["correct"][rows] != (values["pred"][rows] == indices),
+                lambda row: f"correct is {bool(values['correct'][rows[row]])}, but pred and the label say otherwise",
+                rows,
+            )
+
+    def _shares(self, labels: Labels, rows: Array) -> Array:
+        """Return the share of each class in the loss of some rows, (n, K)."""
+        k = self._claims.n_classes
+        if labels.targets is not None:
+            targets = labels.targets[rows]
+        else:
+            targets = np.zeros((len(rows), k))
+            targets[np.arange(len(rows)), np.asarray(labels.indices)[rows]] = 1.0
+        shares = targets * (1 - self._smoothing) + self._smoothing / k
+        return np.asarray(shares if self._weights is None else shares * self._weights)
+
+    def _hold(self, name: str, values: dict[str, Array], interval: Interval, accuracy: Accuracy, rows: Array) -> None:
+        """Hold an output against the numbers that the probabilities put it between."""
+        self.compared[name].add("probs")
+        (low, high), given = interval, values[name][rows]
+        refuse(
+            outside(given, low, high, accuracy),
+            lambda row: f"{name} is {given[row]:.9g}, but by the probabilities {_between(low[row], high[row])}",
+            rows,
+        )
+
+
+class Counts:
+    """What a summary says of all rows, counted in the output itself."""
+
+    def __init__(self) -> None:
+        self.rows = self.without_loss = self.losses = self.infinite_losses = self.hits = 0
+        self.statuses = np.zeros(256, np.int64)
+        self.loss_sum = self.weight_sum = 0.0
+
+    def add(self, found: RowValues, weights: Array | None) -> None:
+        """Count the rows of a batch."""
+        self.rows += len(found.has_probs)
+        self.without_loss += int(np.count_nonzero(~found.has_loss))
+        if found.status is not None:
+            self.statuses += np.bincount(found.status, minlength=256)
+        if "correct" in found.values:
+            self.hits += int(np.count_nonzero(found.values["correct"][found.has_loss]))
+        if "loss" not in found.values:
+            return
+        losses = found.values["loss"][found.has_loss]
+        finite = np.isfinite(losses)
+        self.losses += len(losses)
+        self.infinite_losses += int(np.count_nonzero(~finite))
+        # As many batches as there are, and each is summed without a rounding of its own.
+        self.loss_sum += math.fsum(losses[finite].tolist())
+        if weights is None:
+            self.weight_sum += len(losses)
+        elif found.labels is not None and found.labels.indices is not None:
+            self.weight_sum += math.fsum(weights[found.labels.indices[found.has_loss]].tolist())
+
+
+def _out_of_range(name: str, row: Array, wrong: Array) -> str:
+    at = int(np.argmax(wrong))
+    return f"{name} is {row[at]:g} at class {at}, not {'between 0 and 1' if name == 'probs' else '0 or less'}"
+
+
+def _between(low: Any, high: Any) -> str:
+    first, second = f"{low:.9g}", f"{high:.9g}"
+    return first if first == second else f"{first} to {second}"

@@ -1,0 +1,201 @@
+"""The tokens of a scored output of sequences, as if each were a row, for checks of rows.
+
+Whether the lists of a row have the same length, and whether the columns of the row as a whole follow from its tokens,
+is checked here; the tokens themselves are checked elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchmax.columns.arrow import column_array, is_list, plain_array, plain_type, valid_rows
+from batchmax.columns.sequences import Nesting, Tokens, extents, token_labels
+from batchmax.outputs import LAST_BAD, PLURALS, STATUS_NAMES, Status
+from batchmax.scoring.sequence_totals import SequenceTally
+from batchmax.verification.column_reader import refuse
+from batchmax.verification.scored_output import Scored
+
+Array = NDArray[Any]
+
+SLACK = 1e-6
+"""What sums of losses may lose where the losses were rounded to float32, relative to them."""
+
+
+class ScoredTokens:
+    """Reads batches of rows as batches of tokens.
+
+    Parameters
+    ----------
+    scored
+        An output of sequences.
+
+    Attributes
+    ----------
+    scored
+        The same as an output of tokens, without the columns of rows as a whole and without ``top_k``.
+    statuses
+        How many rows have each status, by number, of those that were counted; zeros without such a column.
+    """
+
+    def __init__(self, scored: Scored) -> None:
+        options = scored.claims.options
+        label = options.label if options.label in scored.schema.names else None
+        kept = {name: columns for name, columns in scored.columns.items() if name in PLURALS or name.endswith("probs")}
+        kept = {name: columns for name, columns in kept.items() if not name.startswith("top_k") and name != "tail_mass"}
+        names = {column for columns in kept.values() for column in columns}
+        fields = [
+            field.with_type(plain_type(field.type).value_type) if field.name in {*names, label} else field
+            for field in scored.schema
+        ]
+        self._lists = [columns[0] for columns in scored.columns.values()]
+        self._prefix = options.prefix
+        self._nesting = Nesting(scored.claims.logits, label, pa.schema(fields), is_large=False, shift=options.shift)
+        self._names = [field.name for field in fields if field.name in {*names, label}]
+        schema = pa.schema([field for field in fields if field.name in self._names])
+        claims = replace(scored.claims, outputs=tuple(kept), options=replace(options, shift=False, top_k=None))
+        self.scored = replace(scored, schema=schema, columns=kept, claims=claims)
+        self.statuses = np.zeros(len(Status), np.int64)
+        self._label = label
+        self._weighted = options.class_weights is not None
+        self._is_plain = options.is_usual and not options.label_smoothing
+
+    def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the tokens of some rows.
+
+        Raises
+        ------
+        WrongRowError
+            Lists of a row that do not go together, or figures that do not follow from them.
+        """
+        lists = {name: plain_array(column_array(batch, name)) for name in self._lists}
+        first = next(iter(lists.values()))
+        valid = valid_rows(first)
+        lengths = _lengths(first, valid)
+        for name, array in lists.items():
+            others = valid_rows(array)
+            wrong = (others != valid) | (_lengths(array, others) != lengths)
+            refuse(wrong, lambda _, n=name: f"{n} has not as many values as {self._lists[0]}")
+        tokens = Tokens(batch, lengths, ~valid, 0, ends=True)
+        self._check_rows(batch, lists, valid)
+        columns = {name: _flat(lists[name], valid) for name in self._names if name in lists}
+        if self._label is not None:
+            labels, known = token_labels(tokens, self._nesting)
+            columns[self._label] = labels if known is None else _with_wrong(labels, known != Status.OK)
+        arrays = [columns[name] for name in self._names]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.scored.schema)
+
+    def count(self, batch: pa.RecordBatch) -> None:
+        """Count the statuses of rows."""
+        if self._prefix + "statuses" in batch.schema.names:
+            self.statuses += np.bincount(self._row_statuses(batch), minlength=len(Status))
+
+    def check_row(self, batch: pa.RecordBatch, status: int, n_losses: int, *, is_null: bool) -> None:
+        """Check the columns of the only row of a batch, whose status and number of tokens with a loss are known.
+
+        Raises
+        ------
+        WrongRowError
+            A column says otherwise.
+        """
+        names, first = batch.schema.names, plain_array(column_array(batch, self._lists[0]))
+        refuse(valid_rows(first) == is_null, lambda _: f"{self._lists[0]} is {'not ' * is_null}null, unlike the logits")
+        if self._prefix + "statuses" in names:
+            found = int(self._row_statuses(batch)[0])
+            refuse(
+                np.array([found != status]), lambda _: f"status is {STATUS_NAMES[found]}, not {STATUS_NAMES[status]}"
+            )
+        if self._prefix + "n_tokens" in names:
+            said, wanted = batch.column(self._prefix + "n_tokens")[0].as_py(), None if status <= LAST_BAD else n_losses
+            refuse(np.array([said != wanted]), lambda _: f"n_tokens is {said}, not {wanted}")
+
+    def _row_statuses(self, batch: pa.RecordBatch) -> Array:
+        texts = plain_array(column_array(batch, self._prefix + "status")).cast(pa.string())
+        found = pc.fill_null(pc.index_in(texts, value_set=pa.array(STATUS_NAMES)), len(Status))
+        codes: Array = found.to_numpy(zero_copy_only=False)
+        refuse(codes >= len(Status), lambda row: f"status is {texts[row].as_py()!r}, which is none")
+        return codes
+
+    def row_of(self, batch: pa.RecordBatch, token: int) -> int:
+        """Return the row of a token of a batch."""
+        first = plain_array(column_array(batch, self._lists[0]))
+        return int(np.searchsorted(np.cumsum(_lengths(first, valid_rows(first))), token, side="right"))
+
+    def _check_rows(self, batch: pa.RecordBatch, lists: dict[str, pa.Array], valid: NDArray[np.bool_]) -> None:
+        """Check what is said of rows as a whole."""
+        losses = lists.get(self._prefix + "losses")
+        if losses is not None and self._prefix + "n_tokens" in batch.schema.names:
+            values = _flat(losses, valid)
+            known = valid_rows(values)
+            given = values.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64)
+            numbers = np.where(known & ~np.isnan(given), given, 0.0)
+            row = np.repeat(np.arange(len(valid)), _lengths(losses, valid))
+            counts = np.bincount(row, weights=known, minlength=len(valid))
+            sums = np.bincount(row, weights=numbers, minlength=len(valid))
+            said = column_array(batch, self._prefix + "n_tokens")
+            there = valid_rows(said)
+            refuse(
+                there & (counts != said.fill_null(0).to_numpy()),
+                lambda at: f"n_tokens is {said[at]}, and {counts[at]:.0f} tokens have a loss",
+            )
+            total = column_array(batch, self._prefix + "sum_loss")
+            given = total.fill_null(0).to_numpy()
+            with np.errstate(invalid="ignore"):
+                off = ~((np.abs(given - sums) <= SLACK * np.abs(sums)) | (given == sums))
+            refuse(there & off, lambda at: f"sum_loss is {given[at]:.9g}, and the losses sum to {sums[at]:.9g}")
+            self._check_means(batch, counts, sums)
+        statuses = lists.get(self._prefix + "statuses")
+        if statuses is not None:
+            codes = self._row_statuses(batch)
+            refuse(~valid & (codes != Status.NULL_LOGITS), lambda _: "the row is null, and its status not null_logits")
+            worst = self._worst(statuses, valid)
+            refuse(
+                valid & (codes != worst),
+                lambda at: f"status is {STATUS_NAMES[codes[at]]}, and by its tokens {STATUS_NAMES[worst[at]]}",
+            )
+
+    def _check_means(self, batch: pa.RecordBatch, counts: Array, sums: Array) -> None:
+        """Check ``mean_loss`` and ``perplexity`` by the numbers of losses and their sums, where these decide them."""
+        if self._weighted:
+            return
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            means = sums / counts
+            wanted = {"mean_loss": means} | ({"perplexity": np.exp(means)} if self._is_plain else {})
+            for name, values in wanted.items():
+                array = column_array(batch, self._prefix + name)
+                given = array.fill_null(0).to_numpy()
+                slack = SLACK * (1.0 + (np.abs(means) if name == "perplexity" else 0.0))
+                off = ~((np.abs(given - values) <= slack * np.abs(values)) | (given == values))
+                refuse(
+                    valid_rows(array) & off,
+                    lambda at, n=name, g=given, v=values: f"{n} is {g[at]:.9g}, and by the losses {v[at]:.9g}",
+                )
+
+    def _worst(self, statuses: pa.Array, valid: NDArray[np.bool_]) -> Array:
+        """Return the status of each row that follows from those of its tokens."""
+        tokens = pc.index_in(plain_array(_flat(statuses, valid)).cast(pa.string()), value_set=pa.array(STATUS_NAMES))
+        codes = tokens.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint8)
+        lengths = _lengths(statuses, valid)
+        rows = Tokens(pa.RecordBatch.from_pylist([]), lengths, np.zeros(len(lengths), np.bool_), 0, ends=True)
+        return SequenceTally(shift=self._nesting.shift).add(rows, codes).status
+
+
+def _lengths(array: pa.Array, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    _, counts = extents(array)
+    return np.where(valid, counts, 0).astype(np.int64)
+
+
+def _flat(array: pa.Array, valid: NDArray[np.bool_]) -> pa.Array:
+    return (array if valid.all() else array.filter(pa.array(valid))).flatten()
+
+
+def _with_wrong(labels: pa.Array, wrong: NDArray[np.bool_]) -> pa.Array:
+    """Return labels, with one that is no class where there is no right one."""
+    if is_list(labels.type):
+        return labels
+    return pa.array(np.where(wrong, -1, labels.fill_null(0).to_numpy()), labels.type, mask=~wrong & ~valid_rows(labels))
