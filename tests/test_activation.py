@@ -12,7 +12,7 @@ import pytest
 
 import batchmax
 from batchmax.activations import ACTIVATIONS
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import BadRowError, DataError, OutputError, UsageError
 from tests.requirements import optional
 

@@ -11,7 +11,7 @@ import pytest
 
 import batchmax
 from batchmax.activations import ACTIVATIONS, LOSSES
-from batchmax.cli import main
+from batchmax.cli.app import main
 from tests.requirements import optional
 
 torch = optional("torch")

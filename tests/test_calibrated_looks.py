@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import UsageError
 from tests.test_report import written
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import BatchmaxError, DataError, OutputError, UsageError
 from batchmax.evaluation import calibrate as module
 from tests.requirements import optional

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 
 DIGITS = str(Path(__file__).resolve().parent.parent / "data" / "digits.parquet")
 

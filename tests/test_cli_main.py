@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from batchmax.cli import COMMANDS, group, main
+from batchmax.cli.app import COMMANDS, group, main
 from batchmax.cli.errors import explain
 from batchmax.cli.options import HEADINGS
 from batchmax.cli.signals import Terminated
@@ -56,7 +56,7 @@ def python(*words, env=None):
 @pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["score", "-h"], ["--version"], ["score"], ["nonsense"]])
 def test_help_and_usage_errors_import_nothing_heavy(words):
     """What needs no data waits for neither numba, nor pyarrow, nor NumPy, nor rich."""
-    code = f"import sys; from batchmax.cli import main; main({words}); print(*sys.modules)"
+    code = f"import sys; from batchmax.cli.app import main; main({words}); print(*sys.modules)"
     modules = python("-c", code).stdout.split()
     assert "click" in modules
     assert not {"numba", "pyarrow", "numpy", "rich", "llvmlite"} & set(modules)
@@ -307,12 +307,12 @@ def test_a_full_stdout_is_a_failure():
 
 SLEEPER = """
 import sys, time
-import batchmax.pipeline
+import batchmax.jobs.score
 def score(*_, **__):
     print("ready", file=sys.stderr, flush=True)
     time.sleep(3600)
 batchmax.jobs.score.score = score
-from batchmax.cli import main
+from batchmax.cli.app import main
 sys.exit(main(["score", "a", "-o", "b"]))
 """
 
@@ -396,7 +396,7 @@ def test_a_signal_that_was_swallowed_is_not_the_last(monkeypatch):
 
 FINALIZED = """
 import signal, sys, time
-import batchmax.pipeline
+import batchmax.jobs.score
 class Finalized:
     def __del__(self):
         signal.raise_signal(int(sys.argv[1]))
@@ -404,7 +404,7 @@ def score(*_, **__):
     Finalized()
     time.sleep(3600)
 batchmax.jobs.score.score = score
-from batchmax.cli import main
+from batchmax.cli.app import main
 sys.exit(main(["score", "a", "-o", "b"]))
 """
 

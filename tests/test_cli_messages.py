@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.cli.messages import wrapped
 from batchmax.cli.progress import COMPILING, Progress
 from batchmax.errors import BatchmaxError, DataError, UsageError

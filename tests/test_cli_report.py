@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.cli.commands.report import command
 from batchmax.reports import report as reporting
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.options.score_options import score_options
 from batchmax.scoring.summary import ScoreSummary
 from tests.processes import HANGS

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.cli.render import row as row_table
 from batchmax.cli.render.rows import from_values
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchmax.cli.render.formatting import duration, number, printable, shell_word, size
+from batchmax.cli.render.formatting import duration, number, size
+from batchmax.runtime.text import printable, shell_word
 
 
 @given(st.text(st.characters(exclude_categories=[])))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from tests.processes import HANGS
 from tests.rows import lists, some_logits
 

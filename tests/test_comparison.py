@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import batchmax
 from batchmax import kernels
 from batchmax.evaluation.comparison.paired_tests import MOST_EXACT, Differences, mcnemar
-from batchmax.jobs.pipeline import Progress
+from batchmax.runtime.progress import Progress
 from tests.requirements import optional, package
 
 mpmath = optional("mpmath")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import DataError
 from batchmax.parquet import Demand, Footer, NotAMatrix, TooLarge
 from batchmax.parquet.reading.decoded_size import LEVEL_BYTES, even_bytes

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import OutputError, UsageError
 from batchmax.storage.file_names import composed, folded, is_of_macos, name_order
 from batchmax.storage.hive import are_mirrored, partitions_of

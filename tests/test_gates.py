@@ -14,8 +14,7 @@ import batchmax
 from batchmax.errors import GateError, UsageError
 from batchmax.evaluation.comparison.result import COMPARISON_NAMES
 from batchmax.evaluation.evaluate import EVALUATION_GATES
-from batchmax.options.gates import Figure, Gate, figure
-from batchmax.scoring.summary import GATE_NAMES
+from batchmax.options.gates import SCORE_FIGURES, Figure, Gate, figure
 
 INF, NAN = math.inf, math.nan
 OF_TOKENS = {"n_tokens", "bits_per_token", "bits_per_byte", "tokens_only_a", "tokens_only_b"}
@@ -117,8 +116,8 @@ LACKING = {
 """The figures that have no value, in situations in which most have one."""
 
 COMMANDS = {
-    "score": (score, sorted(set(GATE_NAMES) - OF_TOKENS)),
-    "score of sequences": (score_sequences, GATE_NAMES),
+    "score": (score, sorted(set(SCORE_FIGURES) - OF_TOKENS)),
+    "score of sequences": (score_sequences, SCORE_FIGURES),
     "evaluate": (evaluate, sorted(set(EVALUATION_GATES) - OF_TOKENS)),
     "evaluate of sequences": (evaluate_sequences, EVALUATION_GATES),
     "compare": (compare, sorted(set(COMPARISON_NAMES) - OF_TOKENS)),
@@ -151,7 +150,7 @@ def test_no_gate_passes_without_evidence(command, situation, tmp_path):
 @pytest.mark.parametrize("name", sorted(OF_TOKENS))
 def test_figures_of_sequences_are_refused_for_rows(name, tmp_path):
     """Rows have no tokens: a condition on them is invalid in every command, and nothing is written."""
-    for command, names in (score, GATE_NAMES), (evaluate, EVALUATION_GATES), (compare, COMPARISON_NAMES):
+    for command, names in (score, SCORE_FIGURES), (evaluate, EVALUATION_GATES), (compare, COMPARISON_NAMES):
         told = f"{name} is a figure of sequences" if name in names else f"no figure is called '{name}'"
         with pytest.raises(UsageError, match=told):
             command("one NaN", tmp_path, f"{name} > 1")
@@ -206,7 +205,7 @@ def test_what_is_no_value(value):
 
 def test_why_a_condition_holds():
     """Each figure of the condition is told with its value, or why it has none."""
-    gate = Gate("mean_loss > 1 or bad_rows > 0", GATE_NAMES)
+    gate = Gate("mean_loss > 1 or bad_rows > 0", SCORE_FIGURES)
     figures = {"mean_loss": Figure(None, "2 rows have an infinite loss"), "bad_rows": Figure(0)}
     assert gate.failure(figures) == (
         "--fail-if 'mean_loss > 1 or bad_rows > 0' is true: "
@@ -241,7 +240,7 @@ def test_why_a_condition_holds():
 )
 def test_conditions(condition, values, is_true):
     """Names against numbers on either side, with and, or and brackets; what has no value is true."""
-    assert Gate(condition, GATE_NAMES).is_true(values) is is_true
+    assert Gate(condition, SCORE_FIGURES).is_true(values) is is_true
 
 
 @pytest.mark.parametrize(
@@ -283,7 +282,7 @@ def test_what_is_no_condition(condition):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # Python's remarks on "1 is", "1in"
         with pytest.raises(UsageError) as caught:
-            Gate(condition, GATE_NAMES)
+            Gate(condition, SCORE_FIGURES)
     assert caught.value.where == "--fail-if"
     assert caught.value.remedy
 
@@ -308,9 +307,9 @@ def test_what_is_no_condition(condition):
 )
 def test_early_decisions(condition, bad_rows, is_decided):
     """A run stops early only for a count that is over already: no later row can make the condition false again."""
-    assert Gate(condition, GATE_NAMES).is_decided({"bad_rows": bad_rows, "infinite_losses": 0}) is is_decided
+    assert Gate(condition, SCORE_FIGURES).is_decided({"bad_rows": bad_rows, "infinite_losses": 0}) is is_decided
 
 
 def test_a_condition_knows_its_names():
     """Each name once, in order, to be shown with its value."""
-    assert Gate("mean_loss > 1 or 2 < bad_rows or mean_loss < 0", GATE_NAMES).names == ["mean_loss", "bad_rows"]
+    assert Gate("mean_loss > 1 or 2 < bad_rows or mean_loss < 0", SCORE_FIGURES).names == ["mean_loss", "bad_rows"]

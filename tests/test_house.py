@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import graphlib
 import os
 import platform
 import re
@@ -24,111 +25,68 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "batchmax"
 SCRIPTS = ROOT / "scripts"
 
-# From the top. A room imports from lower floors only; one on the same floor is a stranger.
-FLOORS = [
+LAYERS = [
     {"__main__"},
     {"cli"},
     {"__init__"},
     {"ray", "spark"},
-    {"tasks"},
-    {"reporting"},
-    {"pipeline", "conversion", "verification", "evaluation", "calibration", "comparison"},
-    {"ray_engine"},
-    {"planned", "comparison_result", "report_facts"},
-    {"changes"},
-    {"pairing"},
-    {"worst", "table_files", "row_looks", "judging"},
-    {"passes", "runs", "score_work", "groups"},
-    {"recipe"},
-    {"loop", "row_checks", "recomputation"},
-    {"scored_tokens"},
-    {"row_values", "row_answers"},
-    {"provenance", "threads", "scored"},
-    {"shards"},
-    {"remote"},
-    {"commit"},
-    {"places"},
-    {"finished", "renames"},
-    {"source", "sink", "plan", "batch_scoring"},
-    {"journal", "unfinished"},
-    {"stream_source", "agreement", "row_group_reader", "streamed_columns"},
-    {"copying", "row_groups", "sequence_source", "sequence_rows"},
-    {"sequence_totals"},
-    {"token_chunks", "picked_rows", "keys"},
-    {"chunks", "allowance"},
-    {"parquet_files"},
-    {"content_sample"},
-    {"file_columns"},
-    {"type_union"},
-    {"text_files"},
-    {"storage"},
-    {"table_search"},
-    {"spool", "manifest"},
+    {"reports"},
+    {"evaluation"},
+    {"verification", "jobs"},
+    {"sinks"},
     {"scoring"},
-    {"bad_rows"},
-    {"job"},
-    {"sequences"},
-    {"labels", "columns_out"},
-    {"matrices"},
-    {"columns", "arrays", "alternatives", "summary", "parquet", "largest", "paired"},
-    {"scored_input"},
-    {"metrics", "metric_tables"},
-    {"losses", "activated"},
-    {"arrow_batches"},
-    {"arrow", "memory"},
+    {"sources"},
+    {"columns"},
+    {"functional"},
+    {"parquet"},
     {"kernels"},
     {"options"},
-    {"option_values", "calibrated", "gates"},
-    {"text_input"},
-    {"stores"},
-    {"table_formats", "uris"},
-    {"ipc"},
-    {"ipc_messages"},
-    {"exact_activations", "installation"},
-    {
-        "outputs",
-        "activations",
-        "errors",
-        "imports",
-        "compilation",
-        "partitions",
-        "interrupts",
-        "exact",
-        "bounds",
-        "report_page",
-    },
-    {"system_calls", "json_fields", "arrow_errors", "file_names"},
+    {"storage"},
+    {"runtime"},
+    {"errors", "outputs", "activations"},
 ]
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+"""The folders and modules of the package, from the top. Each imports from itself and from lower layers only."""
+LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 
 
-def room_of(path):
-    """Return the top-level module or package that a file belongs to."""
+def folder_of(path):
+    """Return the top-level folder or module that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path):
-    """Yield the rooms of batchmax that a module imports from, anywhere in it."""
+def module_of(path):
+    """Return the name of a module below ``batchmax``."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_module(name):
+    """Return whether a dotted name below ``batchmax`` is a module or a folder of modules."""
+    path = PACKAGE.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def imported_modules(path):
+    """Yield the names, below ``batchmax``, of the modules that a module imports from, anywhere in it."""
     package = ("batchmax", *path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            modules = [(alias.name, []) for alias in node.names]
+            found = [(alias.name, [""]) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
-            modules = [(".".join(filter(None, (base, node.module))), [alias.name for alias in node.names])]
+            found = [(".".join(filter(None, (base, node.module))), [alias.name for alias in node.names])]
         else:
             continue
-        for module, names in modules:
-            first, *rest = module.split(".")
-            if first != "batchmax":
-                continue
-            if rest:
-                yield rest[0]
-                continue
-            for name in names or [""]:
-                is_room = (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
-                if name != "__version__":  # the one thing that everybody may know of the whole
-                    yield name if name and is_room else "__init__"
+        for module, names in found:
+            first, _, rest = module.partition(".")
+            for name in names if first == "batchmax" else ():
+                inner = ".".join(filter(None, (rest, name)))
+                if inner != "__version__":  # which every module may know
+                    yield inner if name and is_module(inner) else rest or "__init__"
+
+
+def imported_folders(path):
+    """Yield the top-level folders and modules that a module imports from."""
+    return {module.partition(".")[0] for module in imported_modules(path)}
 
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -136,12 +94,30 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_downwards(path):
-    """Every module has a floor, and imports from its own package or from floors below."""
-    room = room_of(path)
-    assert room in FLOOR_OF, f"give {room} a floor in FLOORS"
-    for other in imported_rooms(path):
-        assert other in FLOOR_OF, f"give {other} a floor in FLOORS"
-        assert other == room or FLOOR_OF[other] > FLOOR_OF[room], f"{room} imports {other}"
+    """Every module has a layer, and imports from its own folder or from lower layers."""
+    folder = folder_of(path)
+    assert folder in LAYER_OF, f"give {folder} a place in LAYERS"
+    for other in imported_folders(path):
+        assert other in LAYER_OF, f"give {other} a place in LAYERS"
+        assert other == folder or LAYER_OF[other] > LAYER_OF[folder], f"{folder} imports {other}"
+
+
+def test_modules_of_a_folder_do_not_import_each_other_in_a_circle():
+    """No module imports itself by way of others, whether at its beginning or in a function."""
+    graph = graphlib.TopologicalSorter()
+    for path in MODULES:
+        module = module_of(path)
+        graph.add(module, *(set(imported_modules(path)) - {module}))
+    graph.prepare()
+
+
+def test_the_package_is_navigable():
+    """Few folders and modules at the top, each folder with a sentence of what it is about."""
+    folders = [path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert len(folders) <= 16
+    assert len(list(PACKAGE.glob("*.py"))) <= 9
+    for path in PACKAGE.rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
 def test_the_layer_test_sees_every_form_of_import(tmp_path, monkeypatch):
@@ -161,7 +137,8 @@ def test_the_layer_test_sees_every_form_of_import(tmp_path, monkeypatch):
             from .. import source
         """)
     )
-    assert sorted(imported_rooms(module)) == ["__init__", "errors", "kernels", "plan", "sink", "source"]
+    assert sorted(imported_folders(module)) == ["__init__", "errors", "kernels", "plan", "sink", "source"]
+    assert sorted(imported_modules(module)) == ["__init__", "errors", "kernels", "plan", "sink", "source"]
 
 
 def test_version_is_one():
@@ -207,7 +184,7 @@ def test_help_loads_neither_numba_nor_pyarrow():
     """`batchmax --help` answers without the two imports that take long."""
     code = """
     import sys
-    from batchmax.cli import main
+    from batchmax.cli.app import main
     sys.argv = ["batchmax", "--help"]
     try:
         main()

@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.columns.logits import find_logits
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import score_options

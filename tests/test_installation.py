@@ -29,7 +29,7 @@ def site(tmp_path_factory):
 
 def run_without_ray(site, folder):
     """Return the message of `batchmax score --engine ray` where Ray is missing and the package lies in ``site``."""
-    code = "import sys; sys.modules['ray'] = None; from batchmax.cli import main; sys.exit(main())"
+    code = "import sys; sys.modules['ray'] = None; from batchmax.cli.app import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, "score", DIGITS, "-o", "scored", "--engine", "ray"],
         cwd=folder,

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 import batchmax
-from batchmax.jobs.pipeline import Progress
+from batchmax.runtime.progress import Progress
 from tests.parquet_anatomy import check_file, chunks_of, write_pages
 from tests.parquet_readers import (
     READERS,

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import DataError
 from batchmax.sources.parquet_file import reading
 
@@ -40,8 +40,8 @@ PLACES = [
     ("batchmax.parquet.reading.page_reader.unpack", SCORE),
     ("batchmax.parquet.reading.page_reader.PageReader._page_v1", SCORE),
     ("batchmax.parquet.reading.page_reader.Layout.of", SCORE),
-    ("batchmax.parquet.reading.list_reader.place_of", SCORE),
-    ("batchmax.parquet.reading.list_reader.FlatLevels.check", SCORE),
+    ("batchmax.parquet.reading.value_reader.place_of", SCORE),
+    ("batchmax.parquet.reading.value_reader.FlatLevels.check", SCORE),
     ("batchmax.parquet.reading.list_reader.MatrixReader.read_into", SCORE),
     ("batchmax.parquet.reading.nested_list_reader.NestedLevels.check", SEQUENCES),
     ("batchmax.parquet.reading.nested_list_reader.SequenceReader._take", SEQUENCES),
@@ -81,7 +81,7 @@ PLACES = [
     ("batchmax.verification.invariants.RowChecks.add", VERIFY),
     ("batchmax.columns.scored_input.json_list", ("evaluate", "scored.parquet")),
     ("batchmax.columns.logits.as_written", ("evaluate", "scored.parquet")),
-    ("batchmax.cli.render.inspection._columns", INSPECT),
+    ("batchmax.sources.inspection._columns", INSPECT),
     ("batchmax.parquet.footer.Footer.read", INSPECT),
     ("batchmax.sources.row_lookup.batch_rows", VERIFY),
     ("batchmax.evaluation.comparison.join_keys.reading", ("compare", "in.parquet", "in.parquet", "--key", "id")),

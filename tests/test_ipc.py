@@ -16,7 +16,8 @@ import pytest
 
 import batchmax
 from batchmax.errors import DataError
-from batchmax.sources.streams.ipc_reader import IncomingStream, OutgoingStream
+from batchmax.sinks.ipc_writer import OutgoingStream
+from batchmax.sources.streams.ipc_reader import IncomingStream
 from tests.peaks import PEAK
 from tests.processes import HANGS
 from tests.requirements import optional
@@ -133,7 +134,7 @@ def test_a_long_stream_takes_no_more_memory(tmp_path):
     )
     peak = tmp_path / "peak"
     code = (
-        f"import sys; from batchmax.cli import main{PEAK}"
+        f"import sys; from batchmax.cli.app import main{PEAK}"
         "code = main(sys.argv[2:]); open(sys.argv[1], 'w').write(str(peak())); sys.exit(code)"
     )
     process = subprocess.Popen(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.storage.json_fields import MOST_DEPTH, JsonError, parse_json
 from tests.faults import forge
 

@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 def total():
     """Compile or load a kernel anew, and return what it gives for 1 + 2 + 4, of which one does not count."""
     found = np.zeros(3)
-    Kernel(sums.sum_counted, 2, parallel=False)(np.array([1.0, 2.0, 4.0]), np.array([True, False, True]), found)
+    Kernel(compensated_sums.sum_counted, 2, parallel=False)(np.array([1.0, 2.0, 4.0]), np.array([True, False, True]), found)
     return found[0]
 
 
@@ -44,9 +44,9 @@ def test_a_second_process_compiles_nothing(folder):
     """What one process compiles, the next one loads."""
     code = """
     import numpy as np
-    from batchmax.kernels import sums
-    from batchmax.kernels.launch import Kernel
-    kernel = Kernel(sums.sum_counted, 2, parallel=False)
+    from batchmax.kernels import compensated_sums
+    from batchmax.kernels.dispatch import Kernel
+    kernel = Kernel(compensated_sums.sum_counted, 2, parallel=False)
     kernel(np.ones(3), np.ones(3, bool), np.zeros(3))
     stats = kernel._serial.stats
     print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
@@ -158,7 +158,7 @@ def test_the_stamp_is_that_of_all_sources(tmp_path, monkeypatch):
     stamp = cache.source_fingerprint.__wrapped__
     seen = {stamp()}
     assert stamp() in seen
-    for path in [*sorted((package / "kernels").glob("*.py")), *tables]:
+    for path in [*sorted((package / "kernels").rglob("*.py")), *tables]:
         path.write_text(path.read_text() + "\n# changed\n")
         assert stamp() not in seen, path
         seen.add(stamp())

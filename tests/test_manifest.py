@@ -13,7 +13,7 @@ import pytest
 from packaging.version import Version
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import DataError
 from batchmax.storage.manifest import MANIFEST, Manifest, read_manifest, run_part, without_other_runs
 from batchmax.storage.paths import find_files

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.runtime.buffers import Buffers, usable_cores
+from batchmax.runtime.buffers import Buffers
+from batchmax.runtime.cores import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 from tests.processes import HANGS
 
 ROWS, K = 20, 4

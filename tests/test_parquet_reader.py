@@ -249,7 +249,7 @@ def test_both_ways_give_the_same_values(tmp_path, monkeypatch):
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=120)
     said = []
 
-    class Listener(batchmax.jobs.pipeline.Progress):
+    class Listener(batchmax.runtime.progress.Progress):
         def detail(self, text):
             said.append(text)
 
@@ -275,7 +275,7 @@ def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, m
     pq.write_table(table, tmp_path / "in.parquet", data_page_size=200, write_batch_size=10)
     said = []
 
-    class Listener(batchmax.jobs.pipeline.Progress):
+    class Listener(batchmax.runtime.progress.Progress):
         def detail(self, text):
             said.append(text)
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 import batchmax
 import batchmax.sources.chunks
 from batchmax.errors import BatchmaxError
-from batchmax.jobs.pipeline import Progress
 from batchmax.parquet import (
     FileSchema,
     FileWriter,
@@ -31,6 +30,7 @@ from batchmax.parquet import (
 )
 from batchmax.parquet.fields import COLUMN_CHUNK, check_fields
 from batchmax.parquet.writing import list_writer as matrix_pages
+from batchmax.runtime.progress import Progress
 
 CODECS = ("NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4")
 

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.jobs import ray_executor as ray_engine
-from batchmax.jobs.pipeline import Progress
 from batchmax.jobs.plan import Plan, run_part
 from batchmax.options.score_options import score_options
+from batchmax.runtime.progress import Progress
 from batchmax.sinks.commit.shared_output import parse_shard
 from batchmax.sinks.commit.staging import PartFolder
 from batchmax.sources.parquet_source import ParquetSource
@@ -35,7 +35,7 @@ WITH_REJECTS = {"on_bad_row": "drop", "rejects": "rejects", "outputs": "probs,lo
 
 HOLD_SHARED = """
 import time
-from batchmax.shards import SharedOutput
+from batchmax.sinks.commit.shared_output import SharedOutput
 out = SharedOutput("out", "error", (1, 2))
 out.shop.open_shared()
 out.shop.share()

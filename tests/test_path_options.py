@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli import COMMANDS, group, main
+from batchmax.cli.app import COMMANDS, group, main
 from tests.requirements import package
 
 fsspec = package("fsspec")

@@ -22,13 +22,13 @@ from numpy.testing import assert_array_equal
 
 import batchmax
 from batchmax import BadRowError, BatchmaxError, DataError, GateError, OutputError, UsageError
-from batchmax.jobs import pipeline as loop
 from batchmax.jobs import run as runs
 from batchmax.jobs import threads
-from batchmax.jobs.pipeline import Progress
 from batchmax.jobs.score import dry_run, scan, score
 from batchmax.options.score_options import score_options
 from batchmax.outputs import OUTPUTS
+from batchmax.runtime.buffers import PROGRAM_BYTES
+from batchmax.runtime.progress import Progress
 from batchmax.sources import chunks
 from batchmax.sources.parts import plan_parts
 from tests import oracle
@@ -1060,7 +1060,7 @@ def test_a_plan_says_what_memory_it_takes_and_checks_the_gate(tmp_path):
     """A dry run refuses what the run would refuse, and says what memory the run takes."""
     pq.write_table(table_of(20), tmp_path / "in.parquet")
     plan = dry_run(tmp_path / "in.parquet", str(tmp_path / "o.parquet"), score_options())
-    assert loop.PROGRAM_BYTES < plan["memory_needed"] < plan["memory_limit"]
+    assert PROGRAM_BYTES < plan["memory_needed"] < plan["memory_limit"]
     with pytest.raises(UsageError, match="--fail-if"):
         dry_run(tmp_path / "in.parquet", str(tmp_path / "o.parquet"), score_options(fail_if="garbage (("))
 

@@ -142,8 +142,8 @@ def test_the_readme_names_every_option_output_and_status():
     from batchmax.cli.commands.score import command as score
     from batchmax.cli.commands.show import command as show
     from batchmax.cli.commands.verify import command as verify
+    from batchmax.options.gates import SCORE_FIGURES
     from batchmax.outputs import OUTPUTS, STATUS_NAMES
-    from batchmax.scoring.summary import GATE_NAMES
 
     def options(command):
         parameters = command.get_params(click.Context(command, **command.context_settings))
@@ -153,7 +153,7 @@ def test_the_readme_names_every_option_output_and_status():
     assert options(score) <= named
     others = (show, compare, convert, verify, evaluate, calibrate, report)
     assert named <= options(score).union(*map(options, others))
-    for name in (*OUTPUTS, *STATUS_NAMES, *GATE_NAMES):
+    for name in (*OUTPUTS, *STATUS_NAMES, *SCORE_FIGURES):
         assert re.search(rf"`[^`\n]*\b{name}\b", README), name
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import UsageError
 from tests.requirements import optional, package
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli import COMMANDS, group, main
+from batchmax.cli.app import COMMANDS, group, main
 
 CLASSES = ["a", "b", "c"]
 LENGTHS = [3, 1, 4, 2]

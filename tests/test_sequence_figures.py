@@ -12,7 +12,7 @@ import pytest
 
 import batchmax
 import batchmax.sources.sequence_source
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import DataError, GateError, UsageError
 from batchmax.outputs import Status
 from batchmax.scoring.score_rows import read_rows

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.jobs.pipeline import Progress
+from batchmax.runtime.progress import Progress
 from tests.parquet_readers import READERS, hugging_face
 from tests.requirements import optional
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from batchmax.errors import DataError, OutputError, UsageError
-from batchmax.storage.paths import find_files, hidden_sibling, is_file_path, open_exclusively, refuse_inputs_as_output
+from batchmax.storage.files import hidden_sibling, open_exclusively
+from batchmax.storage.paths import find_files, is_file_path, refuse_inputs_as_output
 
 
 @pytest.fixture

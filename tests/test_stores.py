@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import BadRowError, DataError, OutputError, UsageError
 from batchmax.jobs import pipeline as loop
 from batchmax.jobs import score as pipeline
@@ -469,7 +469,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 """
 COMMAND = """
 import fsspec, sys
-from batchmax.cli import main
+from batchmax.cli.app import main
 fsspec.register_implementation("mine", "mine.MemoryFileSystem")
 sys.argv[1:] = ["inspect", "mine://nowhere/x.parquet"]
 sys.exit(main())

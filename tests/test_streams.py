@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.worst_rows import worst_rows
 from batchmax.jobs.engine_task import plan_tasks, score_batches

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchmax.options.gates import SCORE_FIGURES
 from batchmax.outputs import Status
-from batchmax.scoring.summary import GATE_NAMES, ScoreSummary, Tally
+from batchmax.scoring.summary import ScoreSummary
+from batchmax.scoring.tally import Tally
 
 OK = int(Status.OK)
 
@@ -132,8 +134,9 @@ def test_the_summary_has_the_names_of_the_documents():
         "infinite_losses", "status_counts", "files", "bytes_read", "bytes_written", "seconds", "warnings", "version",
     }  # fmt: skip
     of_tokens = {"n_tokens", "bits_per_token", "bits_per_byte"}
-    assert set(GATE_NAMES) - of_tokens <= set(ScoreSummary().as_dict())
-    assert set(GATE_NAMES) <= set(ScoreSummary(token_status_counts={}).as_dict())
+    assert tuple(ScoreSummary().figures()) == SCORE_FIGURES
+    assert set(SCORE_FIGURES) - of_tokens <= set(ScoreSummary().as_dict())
+    assert set(SCORE_FIGURES) <= set(ScoreSummary(token_status_counts={}).as_dict())
 
 
 def test_html_is_escaped():

@@ -36,11 +36,11 @@ import numba, numpy, pyarrow, pyarrow.parquet
 
 {late}
 
-from batchmax.cli import main
-from batchmax.journal import Journal
-from batchmax.parquet import appender
+from batchmax.cli.app import main
+from batchmax.sinks.commit.journal import Journal
+from batchmax.parquet.writing import direct_io
 
-appender.SYNC_BYTES = 1  # each write is made durable
+direct_io.SYNC_BYTES = 1  # each write is made durable
 
 
 def run(*words):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import DataError, UsageError
 from batchmax.storage.paths import find_files, find_inputs
 

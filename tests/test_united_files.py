@@ -15,7 +15,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import DataError, UsageError
 from batchmax.jobs.plan import Plan, run_part
 from batchmax.options.score_options import score_options
@@ -172,7 +172,7 @@ def test_equal_columns_are_still_copied(files):
     source = ParquetSource(files, score_options())
     assert {name for file in source.files for name in file.recoded} == {"id", "logits", "label"}
     details = []
-    from batchmax.jobs.pipeline import Progress
+    from batchmax.runtime.progress import Progress
 
     class Listener(Progress):
         def detail(self, text):

@@ -14,7 +14,7 @@ SENTENCE = (
 SCRIPT = """
 import sys
 sys.platform = "win32"
-from batchmax.cli import main
+from batchmax.cli.app import main
 sys.exit(main())
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from batchmax.cli.render.formatting import printable
+from batchmax.runtime.text import printable
 
 COLORS = {"error": "red", "warning": "yellow"}
 """The colours of labels."""

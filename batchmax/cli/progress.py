@@ -17,8 +17,8 @@ import click
 from batchmax.cli.messages import say
 from batchmax.cli.options import meta_key
 from batchmax.cli.render.formatting import duration, size
-from batchmax.jobs.pipeline import Progress as Listener
 from batchmax.runtime.compilation import listening
+from batchmax.runtime.progress import Progress as Listener
 
 COMPILING = "compiling kernels (first run only)"
 

@@ -23,10 +23,9 @@ from batchmax.columns.result_arrays import STATUS_TYPE, matrix_fields
 from batchmax.columns.scored_input import as_written
 from batchmax.columns.sequences import Nesting, find_sequences, row_fields, token_field
 from batchmax.errors import DataError, UsageError
-from batchmax.options.gates import Gate
+from batchmax.options.gates import LABEL_FIGURES, SCORE_FIGURES, TOKEN_FIGURES, Gate
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, top_k_outputs
-from batchmax.scoring.summary import GATE_NAMES, LABEL_FIGURES, OF_TOKENS
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,8 +242,8 @@ def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None
     UsageError
         An invalid condition, or a figure that these rows do not have.
     """
-    gate = Gate(condition, GATE_NAMES)
-    check_token_figures(gate, options, nesting, OF_TOKENS)
+    gate = Gate(condition, SCORE_FIGURES)
+    check_token_figures(gate, options, nesting, TOKEN_FIGURES)
     return not LABEL_FIGURES.isdisjoint(gate.names)
 
 

@@ -28,12 +28,13 @@ from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.metrics import Counts, Judged
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes, rows_of
 from batchmax.functional.losses import Rows, softmax_rows
-from batchmax.jobs.pipeline import Progress, tell_of
+from batchmax.jobs.pipeline import tell_of
 from batchmax.options.calibration_file import LARGEST_T, SMALLEST_T, scipy_optimize
 from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.outputs import LAST_WITHOUT_LOSS, STATUS_NAMES, Status
+from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally
-from batchmax.scoring.summary import Tally
+from batchmax.scoring.tally import Tally
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.token_chunks import TokenChunk
 

@@ -23,12 +23,14 @@ from batchmax.evaluation.judged_rows import Judging
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
 from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, Counts, Judged
 from batchmax.evaluation.row_stream import Seen, rows_of
-from batchmax.jobs.pipeline import Progress, tell_of
-from batchmax.options.gates import NO_ROWS, Figure, Gate, figure, infinite_losses, without_loss
+from batchmax.jobs.pipeline import tell_of
+from batchmax.options.gates import NO_ROWS, TOKEN_FIGURES, Figure, Gate, figure, infinite_losses, without_loss
 from batchmax.options.parsing import names_of
 from batchmax.options.score_options import IfExists, ScoreOptions, resolve_options
+from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally, text_bytes
-from batchmax.scoring.summary import OF_TOKENS, Tally, named_counts, without_text
+from batchmax.scoring.summary import TOKEN_FIELDS, without_text
+from batchmax.scoring.tally import Tally, named_counts
 from batchmax.sinks.table_file import table_output, table_sink
 from batchmax.sources.token_chunks import TokenChunk
 
@@ -114,7 +116,9 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Return everything under the names that it has in JSON."""
         values = dict(vars(self))
-        return values if self.token_status_counts is not None else {k: values[k] for k in values if k not in OF_TOKENS}
+        return (
+            values if self.token_status_counts is not None else {k: values[k] for k in values if k not in TOKEN_FIELDS}
+        )
 
     def figures(self) -> dict[str, Figure]:
         """Return the figures that a condition may name; ``top_k_accuracy`` is that of the largest k."""
@@ -282,7 +286,7 @@ class _Evaluating:
             what = f"no top-k accuracy is computed for {self._counts.n_classes} classes"
             raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
         if gate is not None:
-            check_token_figures(gate, self._source.job.options, self._source.job.nesting, OF_TOKENS)
+            check_token_figures(gate, self._source.job.options, self._source.job.nesting, TOKEN_FIGURES)
         self._writes = write is not None
         tell_of(self._source, self._progress)
         if len(self._groups) == 1:

@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 from batchmax.columns.labels import Labels
 from batchmax.columns.matrices import SparseVectorError
 from batchmax.errors import DataError, UsageError
-from batchmax.jobs.pipeline import READ_AHEAD, BadRows, Progress, check_memory
+from batchmax.jobs.bad_row_policy import BadRows
+from batchmax.jobs.pipeline import READ_AHEAD
 from batchmax.jobs.threads import use_threads
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import LAST_WITHOUT_PROBS
-from batchmax.runtime.buffers import Buffers, usable_cores
+from batchmax.runtime.buffers import Buffers
+from batchmax.runtime.cores import usable_cores
+from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import Scores, doubts_about, read_rows, score_rows
 from batchmax.sources.chunks import Chunk, limited
+from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import arrow_schema, open_file
 from batchmax.sources.parquet_source import ParquetSource, open_source
 from batchmax.sources.parts import plan_parts

@@ -18,9 +18,10 @@ from batchmax.columns.scored_input import columns_computed
 from batchmax.errors import UsageError
 from batchmax.evaluation.row_stream import OWN_PREFIX, Seen, open_rows, refuse_bytes, rows_of, schema_of
 from batchmax.evaluation.top_rows import Largest, decoded, decoded_type
-from batchmax.jobs.pipeline import Progress, tell_of
+from batchmax.jobs.pipeline import tell_of
 from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.outputs import LAST_WITHOUT_LOSS
+from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import carried_columns
 from batchmax.sources.token_chunks import TokenChunk
 

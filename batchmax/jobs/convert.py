@@ -18,15 +18,18 @@ from batchmax.columns.logits import LogitsColumn, OutputLayout
 from batchmax.columns.matrices import read_matrix
 from batchmax.columns.result_arrays import matrix_columns, matrix_fields
 from batchmax.errors import DataError, UsageError
+from batchmax.jobs.bad_row_policy import BadRows
 from batchmax.jobs.part_writer import Recipe
-from batchmax.jobs.pipeline import BadRows, Progress, Result, tell_of
+from batchmax.jobs.pipeline import Result, tell_of
 from batchmax.jobs.run import Run, open_outputs
 from batchmax.options.parsing import check_type
 from batchmax.options.score_options import Layout, ScoreOptions, resolve_options
 from batchmax.outputs import LAST_BAD, Status
 from batchmax.runtime.buffers import Buffers
+from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import carried_columns
-from batchmax.scoring.summary import ScoreSummary, Tally
+from batchmax.scoring.summary import ScoreSummary
+from batchmax.scoring.tally import Tally
 from batchmax.sinks.metadata import job_identity, output_codecs, output_schema, output_split
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
 from batchmax.sources.chunks import Chunk

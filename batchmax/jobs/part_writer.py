@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from batchmax.jobs.pipeline import Group, Progress, Result, Work, overlap
+from batchmax.jobs.pipeline import Group, Result, Work, overlap
 from batchmax.parquet import FileSchema
-from batchmax.sinks.commit.journal import Done, FileState, Journal, Receipt
+from batchmax.runtime.progress import Progress
+from batchmax.sinks.commit.journal import Done, Journal, Receipt
 from batchmax.sinks.commit.output import Output
 from batchmax.sinks.commit.staging import PartFolder, remove
 from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
-from batchmax.sinks.parquet_sink import ParquetSink
+from batchmax.sinks.parquet_sink import FileState, ParquetSink
 from batchmax.sinks.row_group_encoder import RowGroupEncoder
 from batchmax.sources.chunks import Chunk, limited
 from batchmax.sources.parquet_file import InputFile, declared_schema, pyarrow_only

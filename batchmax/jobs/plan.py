@@ -18,11 +18,11 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.errors import DataError
 from batchmax.jobs.part_writer import Recipe
-from batchmax.jobs.pipeline import Progress
 from batchmax.jobs.score_stage import ScoreWork
 from batchmax.jobs.threads import use_threads
 from batchmax.options.score_options import ScoreOptions
-from batchmax.runtime.buffers import usable_cores
+from batchmax.runtime.cores import usable_cores
+from batchmax.runtime.progress import Progress
 from batchmax.sinks.commit.journal import Receipt
 from batchmax.sinks.commit.staging import PartFolder
 from batchmax.sinks.metadata import output_codecs, output_schema, output_split, plain_columns

@@ -26,11 +26,11 @@ from typing import Any
 
 from batchmax import errors
 from batchmax.errors import BatchmaxError, OutputError, UsageError
-from batchmax.jobs.pipeline import Progress
 from batchmax.jobs.plan import Plan, run_part
-from batchmax.runtime.buffers import usable_cores
+from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.installation import missing_package
 from batchmax.runtime.lazy_imports import allow_imports
+from batchmax.runtime.progress import Progress
 from batchmax.runtime.signal_guard import SIGNALS
 from batchmax.sinks.commit.journal import Receipt
 from batchmax.sinks.commit.output import may_pass

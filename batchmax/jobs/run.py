@@ -12,16 +12,17 @@ from typing import Any
 
 from batchmax.errors import UsageError
 from batchmax.jobs.part_writer import Recipe
-from batchmax.jobs.pipeline import Work, check_memory
+from batchmax.jobs.pipeline import Work
 from batchmax.jobs.threads import use_threads
 from batchmax.options.score_options import ScoreOptions
-from batchmax.runtime.buffers import usable_cores
+from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.signal_guard import uninterrupted
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.sinks.commit.destination import places
 from batchmax.sinks.commit.journal import Done, Receipt
 from batchmax.sinks.commit.output import Output
 from batchmax.sinks.commit.shared_output import make_output
+from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import Part, plan_parts
 from batchmax.sources.streams.arrow_batches import check_parquet_types

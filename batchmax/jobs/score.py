@@ -8,38 +8,28 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
-from batchmax import __version__
 from batchmax.columns.job import Job
-from batchmax.errors import GateError, UsageError
-from batchmax.jobs import ray_executor as ray_engine
-from batchmax.jobs.part_writer import Recipe
-from batchmax.jobs.pipeline import Progress, Result, check_memory, overlap, tell_of
+from batchmax.errors import UsageError
 from batchmax.jobs.plan import Plan
-from batchmax.jobs.run import Run, open_outputs
+from batchmax.jobs.run import open_outputs
+from batchmax.jobs.score_job import FileJob, StreamJob
 from batchmax.jobs.score_stage import ScoreWork
 from batchmax.jobs.threads import use_threads
-from batchmax.options.gates import Gate
 from batchmax.options.score_options import ScoreOptions, resolve_options
-from batchmax.runtime.buffers import PROGRAM_BYTES, Buffers, usable_cores
-from batchmax.scoring.summary import GATE_NAMES, ScoreSummary
-from batchmax.sinks.commit.journal import Receipt
-from batchmax.sinks.metadata import job_identity, output_codecs, output_schema, output_split, plain_columns
-from batchmax.sinks.parquet_sink import SUMMARY_KEY
-from batchmax.sources.chunks import Chunk, limited
-from batchmax.sources.parquet_file import pyarrow_only
+from batchmax.runtime.buffers import PROGRAM_BYTES, Buffers
+from batchmax.runtime.cores import usable_cores
+from batchmax.runtime.progress import Progress
+from batchmax.scoring.summary import ScoreSummary
+from batchmax.sinks.metadata import job_identity, output_schema
+from batchmax.sources.chunks import limited
 from batchmax.sources.parquet_source import open_source
-from batchmax.sources.parts import Part, plan_parts
+from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import Reading
-from batchmax.sources.streams.ipc_reader import OutgoingStream
 from batchmax.storage.paths import STREAM, is_file_path
 from batchmax.storage.uris import local_path
 
@@ -79,8 +69,8 @@ def score(
     """
     options, out = resolve_options(options, given), local_path(os.fspath(out))
     if out == STREAM:
-        return _StreamJob(src, options, progress or Progress()).run()
-    job = _FileJob(src, out, options, progress or Progress())
+        return StreamJob(src, options, progress or Progress()).run()
+    job = FileJob(src, out, options, progress or Progress())
     return job.settled() or job.run()
 
 
@@ -118,7 +108,7 @@ def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dic
     plan = Plan.of(source).as_dict() if source.files else None
     rows = source.n_rows if options.limit is None or source.n_rows is None else min(source.n_rows, options.limit)
     identity = job_identity(source, output_schema(job, source), options)
-    new_bytes = sum(_width(field.type, job) for field in job.computed)
+    new_bytes = sum(_value_bytes(field.type, job) for field in job.computed)
     return {
         "inputs": [file.path for file in source.files],
         "unified": list(source.unified),
@@ -140,252 +130,13 @@ def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dic
     }
 
 
-class _Job:
-    """One scoring job: its work and its condition, wherever the results go."""
-
-    def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
-        self._started = time.monotonic()
-        self._gate = None if options.fail_if is None else Gate(options.fail_if, GATE_NAMES)
-        self._source = open_source(src, options, mirrors=out != STREAM and not is_file_path(out))
-        self._job = self._source.job
-        self._work = ScoreWork(self._source, progress, to_file=out != STREAM)
-        self._progress = progress
-        self._where = out
-
-    def state(self) -> dict[str, Any]:
-        """Return what was counted until now, as JSON has it."""
-        return self._work.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on counting from there."""
-        self._work.restore(state)
-
-    def begin(self, part: Part) -> None:
-        """Count a part by itself."""
-        self._work.begin(part)
-
-    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Count everything."""
-        self._work.gather(states)
-
-    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
-        """Do the work on a chunk, unless the condition is true whatever comes."""
-        result = self._work(chunk, buffers)
-        if self._gate and self._gate.is_decided(self._work.known()):
-            raise GateError(
-                f"--fail-if {self._gate.condition!r} is true after {self._work.rows:,} rows",
-                where=self._where,
-                remedy="the run was stopped and nothing is written; mend the input, or change the condition",
-            )
-        return result
-
-    def _summary(self) -> ScoreSummary:
-        """Return what was counted."""
-        work = self._work
-        summary = ScoreSummary(
-            n_classes=self._job.n_classes,
-            files=[file.path for file in self._source.files],
-            bytes_read=self._source.size or 0,
-            seconds=round(time.monotonic() - self._started, 3),
-            unified=list(self._source.unified),
-            warnings=[*work.warnings, *work.late_warnings()],
-            notes=list(self._job.notes),
-            version=__version__,
-        )
-        has_hits = self._job.label is not None and self._job.label.kind != "distribution"
-        summary.count(work.tally, has_hits=has_hits, is_nested=self._job.nesting is not None)
-        return summary
-
-    def _failed(self, summary: ScoreSummary) -> str:
-        """Return why the condition is true, in words; nothing if it is not, or there is none."""
-        if self._gate is None:
-            return ""
-        return self._gate.failure(summary.figures(has_labels=self._job.label is not None))
-
-
-class _FileJob(_Job):
-    """A job whose results go to a file or a folder."""
-
-    def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
-        super().__init__(src, out, options, progress)
-        if options.engine == "ray":
-            self._check_ray(out)
-        self._out, self._rejects = open_outputs(self._source, out, options)
-        self._schema = output_schema(self._job, self._source)
-        tell_of(self._source, progress)
-
-    def _check_ray(self, out: str) -> None:
-        ray_engine.check_ray()
-        where, remedy = "--engine", "leave it out"
-        if is_file_path(out):
-            raise UsageError("a file is made by one process", where=where, remedy=f"name a folder, not {out}")
-        if not self._source.files:
-            raise UsageError("a stream cannot be cut into parts", where=where, remedy="write it into files first")
-        if self._job.options.shard is not None:
-            raise UsageError("a shard is made by one process", where=where, remedy=remedy + ", or --shard")
-        if pyarrow_only():
-            raise UsageError("BATCHMAX_PARQUET=pyarrow is for one process", where=where, remedy=remedy)
-
-    def settled(self) -> ScoreSummary | None:
-        """Return the summary that is there already, if the job was to be gone on with and is done."""
-        if self._job.options.if_exists != "resume":
-            return None
-        identity = self._identity()
-        if identity is None:
-            raise UsageError(
-                "a run over a stream cannot be gone on with", where="--if-exists", remedy="write it into a file first"
-            )
-        stored = self._out.settled(identity, max(file.stamp.modified_ns for file in self._source.files))
-        if stored is None:
-            return None
-        summary = ScoreSummary.stored(stored, [file.path for file in self._source.files])
-        if reason := self._failed(summary):
-            raise GateError(_stays(reason), where=summary.held or self._out.where)
-        if summary.held:
-            for output in (self._rejects, self._out):
-                if output is not None:
-                    output.release(identity)
-            summary.held = None
-        return summary
-
-    def run(self) -> ScoreSummary:
-        """Do it."""
-        job, source = self._job, self._source
-        recipe = Recipe(
-            source=source,
-            schema=self._schema,
-            codecs=output_codecs(job, source),
-            split=output_split(job, source),
-            plain=plain_columns(job),
-            columns=self._columns_read(),
-            progress=self._progress,
-        )
-        run = Run(recipe, self._out, self._rejects, self._identity())
-        with run.building() as done:
-            if done.published is None:
-                elsewhere = None if job.options.engine == "local" else self._on_ray
-                run.stream(self, lambda: {SUMMARY_KEY: self._summary().lasting()}, elsewhere)
-                self._progress.detail(source.ways.text())
-                summary = self._summary()
-                summary.bytes_written = run.written
-                summary.warnings[:0] = source.warnings  # not in the output: they name paths
-                for text in self._work.late_warnings():
-                    self._progress.warn(text)
-            else:
-                summary = ScoreSummary.stored(done.published["summary"], [file.path for file in source.files])
-            if not self._out.publishes:
-                again = (
-                    "the same command without --shard, and with --if-exists resume, makes what is missing and publishes"
-                )
-                summary.notes.append(f"shard {job.options.shard} is done: {again}")
-                self._progress.note(summary.notes[-1])
-                return summary
-            if reason := self._failed(summary):
-                self._hold(run, summary, reason)
-            if not self._out.is_file:
-                rows = [part.rows for part in plan_parts(source.group_rows(), source.row_bytes)]
-                self._progress.detail(f"parts: {len(rows):,}, of at most {max(rows, default=0):,} rows")
-            run.publish(summary)
-        return summary
-
-    def _columns_read(self) -> Sequence[str] | None:
-        """Return the columns that are read; all but the logits are for rejected sequences."""
-        job = self._job
-        if job.options.rejects is None:
-            return job.columns_read
-        return None if job.nesting is None else self._source.schema.names
-
-    def _on_ray(self, parts: Sequence[Part]) -> Iterator[Receipt]:
-        """Have parts made by a Ray cluster."""
-        source, options = self._source, self._job.options
-        rejects = None if self._rejects is None else self._rejects.parts
-        yield from ray_engine.make_parts(
-            Plan.of(source),
-            parts,
-            self._out.parts,
-            rejects,
-            (self._out.uri, None if self._rejects is None else self._rejects.uri),
-            storage=options.storage_options,
-            run=self._out.run,
-            cpus=options.threads or 1,
-            memory_limit=options.memory_limit,
-            progress=self._progress,
-            row_bytes=self._job.row_bytes,
-        )
-
-    def _identity(self) -> dict[str, Any] | None:
-        return job_identity(self._source, self._schema, self._job.options)
-
-    def _hold(self, run: Run, summary: ScoreSummary, reason: str) -> None:
-        if self._out.is_at_path():
-            # A run that was killed had published it; what is left is to clean up.
-            run.publish(summary)
-            raise GateError(_stays(reason), where=self._out.where)
-        summary.held = run.hold(summary)
-        raise GateError(
-            reason,
-            where=self._out.where,
-            remedy=f"the finished output is {summary.held}; to keep it: --if-exists resume with another --fail-if, or "
-            "with none",
-        )
-
-
-class _StreamJob(_Job):
-    """A job whose results go to stdout as an Arrow IPC stream."""
-
-    def __init__(self, src: Any, options: ScoreOptions, progress: Progress) -> None:
-        for option, given in (("--rejects", options.rejects), ("--row-group-size", options.row_group_size)):
-            if given is not None:
-                raise UsageError("a stream cannot do that", where=option, remedy="leave it out, or name a file: -o")
-        if options.if_exists == "resume":
-            raise UsageError("a stream cannot be gone on with", where="--if-exists", remedy="name a file: -o")
-        super().__init__(src, STREAM, options, progress)
-        check_memory(self._source)
-
-    def run(self) -> ScoreSummary:
-        """Do it. After a failure the stream has no end."""
-        source, job, options = self._source, self._job, self._job.options
-        tell_of(source, self._progress)
-        parts = plan_parts(source.group_rows(), source.row_bytes)
-        self._progress.start(source.n_rows, None)
-        outgoing = OutgoingStream(sys.stdout.buffer, output_schema(job, source))
-        with (
-            use_threads(options),
-            ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers,
-        ):
-            chunks = limited(source.chunks(parts, Reading(job.columns_read, workers)), options.limit)
-            # Whoever reads it has each batch as soon as it is there.
-            single = (replace(chunk, ends_group=True) for chunk in chunks)
-            overlap(
-                single,
-                self,
-                lambda group: outgoing.write([one.batch for one in group.results]),
-                self._progress,
-                job.row_bytes,
-            )
-        summary = self._summary()
-        for text in self._work.late_warnings():
-            self._progress.warn(text)
-        if reason := self._failed(summary):
-            raise GateError(reason, where=STREAM, remedy="the stream was left without its end")
-        outgoing.close()
-        sys.stdout.buffer.flush()
-        summary.bytes_written = outgoing.size
-        summary.warnings[:0] = source.warnings
-        return summary
-
-
-def _stays(reason: str) -> str:
-    return f"the output is complete already, and stays as it is; {reason}"
-
-
-def _width(kind: Any, job: Job) -> int:
+def _value_bytes(kind: Any, job: Job) -> int:
     """Return about how many bytes a value of a computed column has."""
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size * kind.value_type.bit_width // 8)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         count = job.options.top_k if kind.value_type in {pa.int32(), pa.string()} else job.n_classes
-        return (count or job.n_classes) * _width(kind.value_type, job)
+        return (count or job.n_classes) * _value_bytes(kind.value_type, job)
     if pa.types.is_dictionary(kind) or pa.types.is_boolean(kind):
         return 1
     return 4 if pa.types.is_string(kind) else int(kind.bit_width) // 8

@@ -7,12 +7,14 @@ from typing import Any
 
 from batchmax.columns.matrices import SparseVectorError
 from batchmax.errors import DataError
-from batchmax.jobs.pipeline import BadRows, Progress, Result
+from batchmax.jobs.bad_row_policy import BadRows
+from batchmax.jobs.pipeline import Result
 from batchmax.runtime.buffers import Buffers
+from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import doubts_about, read_rows, score_rows, score_table
 from batchmax.scoring.sequence_assembler import SequenceRows
 from batchmax.scoring.sequence_totals import text_bytes
-from batchmax.scoring.summary import Tally
+from batchmax.scoring.tally import Tally
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.parquet_file import pyarrow_only
 from batchmax.sources.parquet_source import ParquetSource

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchmax import kernels
 from batchmax.options.score_options import ScoreOptions
-from batchmax.runtime.buffers import usable_cores
+from batchmax.runtime.cores import usable_cores
 
 
 @contextlib.contextmanager

@@ -20,6 +20,31 @@ COUNTS = ("bad_rows", "infinite_losses")
 """Figures that can only grow: the run stops once one exceeds its limit."""
 
 
+SCORE_FIGURES = (
+    "n_rows",
+    "n_classes",
+    "mean_loss",
+    "log_likelihood",
+    "accuracy",
+    "perplexity",
+    "bad_rows",
+    "bad_rate",
+    "infinite_losses",
+    "n_tokens",
+    "bits_per_token",
+    "bits_per_byte",
+    "bytes_read",
+    "bytes_written",
+    "seconds",
+)
+"""Figures of the summary of ``score``, in the order in which they are listed."""
+
+TOKEN_FIGURES = ("n_tokens", "bits_per_token", "bits_per_byte")
+"""Those of them that only sequences have."""
+
+LABEL_FIGURES = frozenset({"mean_loss", "log_likelihood", "accuracy", "perplexity", "infinite_losses", *TOKEN_FIGURES})
+"""Those of them that have no value without labels."""
+
 NO_ROWS = "there are no rows"
 NO_LABELS = "the rows have no labels"
 

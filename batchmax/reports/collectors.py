@@ -17,7 +17,7 @@ from batchmax.evaluation.row_stream import Seen
 from batchmax.outputs import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 from batchmax.scoring.score_rows import carried_columns
 from batchmax.scoring.sequence_totals import SequenceTally
-from batchmax.scoring.summary import Tally
+from batchmax.scoring.tally import Tally
 from batchmax.sources.token_chunks import TokenChunk
 
 CONFIDENCE_BINS = 20

@@ -23,13 +23,14 @@ from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.evaluate import MOST_BINS, Evaluation, evaluate
 from batchmax.evaluation.row_stream import OWN_PREFIX, open_rows, refuse_bytes, rows_of, schema_of
 from batchmax.evaluation.worst_rows import NEEDED, WorstRows
-from batchmax.jobs.pipeline import Progress, tell_of
+from batchmax.jobs.pipeline import tell_of
 from batchmax.options.parsing import names_of
 from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.outputs import STATUS_NAMES
 from batchmax.reports.collectors import Confidences, KeptRow, Pairs, RowLook
 from batchmax.runtime.installation import missing_package
-from batchmax.scoring.summary import named_counts
+from batchmax.runtime.progress import Progress
+from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.streams.stream_source import StreamSource

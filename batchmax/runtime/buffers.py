@@ -7,9 +7,7 @@ therefore works in a few :class:`Buffers` that go round between the stages of th
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -45,13 +43,3 @@ class Buffers:
         block = self._blocks[self._next]
         self._next += 1
         return block[:size].view(kind).reshape(shape)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use: its CPU affinity, and the quota of its control group."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))

@@ -8,142 +8,15 @@ from __future__ import annotations
 
 import html
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from batchmax.options.gates import NO_LABELS, NO_ROWS, TOKEN_FIGURES, Figure, figure, infinite_losses, without_loss
+from batchmax.scoring.tally import Tally, finite, named_counts
 
-from batchmax import kernels
-from batchmax.functional.losses import perplexities
-from batchmax.options.gates import NO_LABELS, NO_ROWS, Figure, figure, infinite_losses, without_loss
-from batchmax.outputs import LAST_BAD, STATUS_NAMES, Status
-
-LABEL_FIGURES = frozenset(
-    {
-        "mean_loss",
-        "log_likelihood",
-        "accuracy",
-        "perplexity",
-        "infinite_losses",
-        "n_tokens",
-        "bits_per_token",
-        "bits_per_byte",
-    }
-)
-"""Names of the summary that have no value without labels."""
-
-
-@dataclass(eq=False)
-class Tally:
-    """Counts and sums over rows; where rows are sequences, over tokens.
-
-    Of sequences, ``sequences`` are the statuses of rows, and ``bytes`` the bytes of text of those that have a loss as a
-    whole, whose tokens have the losses ``text_nll``.
-    """
-
-    statuses: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
-    sequences: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
-    loss: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    nll: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    weight: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    text_nll: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    judged: int = 0
-    hits: int = 0
-    bytes: int = 0
-    nested: bool = False
-
-    @property
-    def row_statuses(self) -> NDArray[np.int64]:
-        """How many rows there are of each status."""
-        return self.sequences if self.nested else self.statuses
-
-    @property
-    def rows(self) -> int:
-        """How many rows were counted."""
-        return int(self.row_statuses.sum())
-
-    @property
-    def bad_rows(self) -> int:
-        """How many of them were bad."""
-        return int(self.row_statuses[: LAST_BAD + 1].sum())
-
-    @property
-    def infinite_losses(self) -> int:
-        """How many of them had a loss of +inf."""
-        return int(self.loss[2])
-
-    def state(self) -> dict[str, Any]:
-        """Return everything as JSON has it; numbers keep all their digits."""
-        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
-
-    @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> Tally:
-        """Return what was counted when :meth:`state` was asked."""
-        tally = cls()
-        for name, value in vars(tally).items():
-            kept = state[name]
-            setattr(tally, name, np.array(kept, value.dtype) if isinstance(value, np.ndarray) else kept)
-        return tally
-
-    @classmethod
-    def merged(cls, tallies: Iterable[Tally]) -> Tally:
-        """Return what was counted by all of them, in their order."""
-        total = cls()
-        for one in tallies:
-            total.statuses += one.statuses
-            total.sequences += one.sequences
-            total.judged += one.judged
-            total.hits += one.hits
-            total.bytes += one.bytes
-            total.nested |= one.nested
-            for name in ("loss", "nll", "weight", "text_nll"):
-                _add_exactly(getattr(total, name), getattr(one, name))
-        return total
-
-    def add(
-        self,
-        status: NDArray[np.uint8],
-        losses: NDArray[np.float64] | None = None,
-        nll: NDArray[np.float64] | None = None,
-        hits: NDArray[np.bool_] | None = None,
-        weights: NDArray[np.float64] | None = None,
-    ) -> None:
-        """Count a batch: its statuses, and where there are labels the losses, their plain form, and who was right."""
-        self.statuses += np.bincount(status, minlength=len(Status))
-        if losses is None or nll is None:
-            return
-        counted = status >= Status.MASKED_LABEL
-        kernels.sum_counted(losses, counted, self.loss)
-        kernels.sum_counted(nll, counted, self.nll)
-        self.judged += int(np.count_nonzero(counted))
-        kernels.sum_counted(np.ones(len(counted)) if weights is None else weights, counted, self.weight)
-        if hits is not None:
-            self.hits += int(np.count_nonzero(hits & counted))
-
-    def add_sequences(self, status: NDArray[np.uint8]) -> None:
-        """Count sequences by their statuses."""
-        self.nested = True
-        self.sequences += np.bincount(status, minlength=len(Status))
-
-    def add_text(self, n_bytes: NDArray[np.int64], nll: NDArray[np.float64], counted: NDArray[np.bool_]) -> None:
-        """Count the bytes of text of sequences, and the sums of their plain losses, of those that count."""
-        self.bytes += sum(n_bytes[counted].tolist())
-        kernels.sum_counted(nll, counted, self.text_nll)
-
-    def bits(self) -> tuple[float | None, float | None]:
-        """Return the plain losses in bits, of a token and of a byte; None for what is not finite, or not known."""
-        return (_bits(self.nll, self.judged), _bits(self.text_nll, self.bytes))
-
-    def plain_figures(self) -> tuple[float | None, float | None, float | None]:
-        """Return the mean of the plain losses, minus their sum, and exp of the mean; None for what is not finite."""
-        if not self.judged or self.nll[2]:
-            return None, None, None
-        total = self.nll[0] + self.nll[1]
-        mean = total / self.judged
-        return _finite(mean), _finite(-total), _finite(float(perplexities(np.array([mean]))[0]))
+TOKEN_FIELDS = frozenset({*TOKEN_FIGURES, "token_status_counts"})
+"""Fields that only summaries of sequences have."""
 
 
 @dataclass(kw_only=True)
@@ -202,7 +75,7 @@ class ScoreSummary:
             return
         weight = tally.weight[0] + tally.weight[1]
         if not tally.infinite_losses and weight:
-            self.mean_loss = _finite((tally.loss[0] + tally.loss[1]) / weight)
+            self.mean_loss = finite((tally.loss[0] + tally.loss[1]) / weight)
         _, self.log_likelihood, self.perplexity = tally.plain_figures()
         if has_hits:
             self.accuracy = tally.hits / tally.judged
@@ -226,7 +99,9 @@ class ScoreSummary:
         """Return the summary under the names that it has in JSON."""
         values = asdict(self)
         del values["unrecorded"]
-        return values if self.token_status_counts is not None else {k: values[k] for k in values if k not in OF_TOKENS}
+        return (
+            values if self.token_status_counts is not None else {k: values[k] for k in values if k not in TOKEN_FIELDS}
+        )
 
     def figures(self, *, has_labels: bool = True) -> dict[str, Figure]:
         """Return the figures that a condition may name, in the order in which they are listed."""
@@ -278,32 +153,3 @@ class ScoreSummary:
 def without_text(status_counts: Mapping[str, int]) -> str:
     """Return why there are no bits per byte. ``status_counts`` are sequences by their status."""
     return without_loss(status_counts, "row") or "the number of bytes is not known or 0"
-
-
-GATE_NAMES = tuple(ScoreSummary().figures())
-"""What a condition on a summary may name."""
-
-OF_TOKENS = ("n_tokens", "bits_per_token", "bits_per_byte", "token_status_counts")
-"""What a summary says only where rows are sequences."""
-
-
-def named_counts(statuses: NDArray[np.int64]) -> dict[str, int]:
-    """Return counts by the names of statuses, without those that are 0."""
-    return {name: int(number) for name, number in zip(STATUS_NAMES, statuses, strict=True) if number}
-
-
-def _bits(nll: NDArray[np.float64], count: int) -> float | None:
-    return None if nll[2] or not count else _finite((nll[0] + nll[1]) / math.log(2) / count)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _add_exactly(total: NDArray[np.float64], more: NDArray[np.float64]) -> None:
-    """Add a sum, what its roundings lost, and a count, to others in place; of this sum's rounding, too."""
-    added = total[0] + more[0]
-    taken = added - total[0]
-    total[1] += more[1] + ((total[0] - (added - taken)) + (more[0] - taken))
-    total[0] = added
-    total[2] += more[2]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -20,16 +21,15 @@ from batchmax import __version__
 from batchmax.errors import OutputError
 from batchmax.parquet import CopiedColumns, FileWriter, Footer, FooterError, ThriftError
 from batchmax.parquet.footer import footer_of_schema
-from batchmax.parquet.reading.page_reader import BYTE_STREAM_SPLIT
+from batchmax.parquet.format import BYTE_STREAM_SPLIT
 from batchmax.parquet.writing.column_chunk import CODEC, ENCODINGS, METADATA
 from batchmax.parquet.writing.list_writer import CODEC_NUMBERS
 from batchmax.scoring.sequence_assembler import Piece
-from batchmax.sinks.commit.journal import FileState
 from batchmax.sinks.row_group_encoder import RowGroupEncoder, writer_options
 from batchmax.sinks.spilled_columns import StreamedColumns
 from batchmax.sources.parquet_file import read_footer
 from batchmax.storage import system_calls
-from batchmax.storage.paths import open_again, open_exclusively
+from batchmax.storage.files import open_again, open_exclusively
 
 SUMMARY_KEY = "batchmax.scoring.summary"
 """The metadata that say what came out, in JSON."""
@@ -262,3 +262,12 @@ class _Writing:
                 where=str(self._path),
                 remedy="make room there, or name another place: -o",
             ) from error
+
+
+@dataclass
+class FileState:
+    """How far a file is whole: bytes, rows, and its row groups as the footer will have them."""
+
+    size: int = 0
+    rows: int = 0
+    groups: list[bytes] = field(default_factory=list)

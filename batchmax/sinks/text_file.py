@@ -9,17 +9,15 @@ from pathlib import Path
 
 from batchmax.errors import OutputError, UsageError
 from batchmax.storage import system_calls
+from batchmax.storage.files import hidden_sibling, open_exclusively, sync_folder
 from batchmax.storage.object_store import store_of
 from batchmax.storage.paths import (
-    hidden_sibling,
     make_parents,
-    open_exclusively,
     refuse_file_as_folder,
     refuse_inputs_as_output,
     refuse_stream,
     refuse_uris_as_output,
     remove_empty,
-    sync_folder,
 )
 from batchmax.storage.uris import is_uri, local_path
 

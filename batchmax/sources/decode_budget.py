@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from batchmax.errors import DataError
 from batchmax.parquet import Demand, FooterError, NotAMatrix, ThriftError, TooLarge, even_bytes
 from batchmax.parquet.footer import Leaf
+from batchmax.parquet.format import CODECS
 from batchmax.parquet.int96 import TimestampRangeError, converted
 from batchmax.parquet.reading.page_rows import count_values
-from batchmax.parquet.reading.raw_pages import CODECS
 from batchmax.parquet.writing.column_chunk import ENCRYPTION, METADATA, UNPACKED_BYTES
 from batchmax.runtime.buffers import MIB, PROGRAM_BYTES
 from batchmax.sources.parquet_file import InputFile, OpenFile, encrypted

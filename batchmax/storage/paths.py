@@ -12,7 +12,6 @@ import heapq
 import itertools
 import os
 import re
-import secrets
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from batchmax.errors import DataError, InputTypeError, OutputError, UsageError
-from batchmax.storage import system_calls
 from batchmax.storage.file_names import composed, name_order
 from batchmax.storage.hive import folder_of
 from batchmax.storage.manifest import MANIFEST, OLD_SUFFIX, read_manifest, without_other_runs
@@ -275,30 +273,6 @@ def refuse_other_formats(out: str) -> None:
             where=out,
             remedy=f"name a file: {stem}.parquet; or a folder: {name}/; or write an Arrow stream to stdout: -",
         )
-
-
-def hidden_sibling(path: Path) -> Path:
-    """Return a name beside a path that nothing has and that readers of folders skip."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
-def open_exclusively(path: Path) -> int:
-    """Create a file for writing and return its descriptor; what is there already, or a link, is never opened."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-
-def open_again(path: Path) -> int:
-    """Open a file to write on, and return its descriptor; a link is never followed."""
-    return os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        system_calls.sync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def refuse_uris_as_output(inputs: Sequence[str], out: str) -> None:

@@ -19,11 +19,11 @@ import numpy as np
 
 from batchmax import __version__
 from batchmax.errors import DataError, UsageError
-from batchmax.jobs.pipeline import Progress
 from batchmax.options.parsing import names_of
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import Footer
 from batchmax.parquet.reading.checksums import DamagedPage, check_pages
+from batchmax.runtime.progress import Progress
 from batchmax.sources.decode_budget import whole_batches
 from batchmax.sources.parquet_file import MAGIC, InputFile, OpenFile, reading
 from batchmax.sources.row_lookup import batch_rows

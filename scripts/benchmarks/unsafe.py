@@ -51,13 +51,13 @@ def timed(sync: Callable[[int], None]) -> Callable[[Any], None]:
 def main() -> int:
     """Run it."""
     parts, *words = sys.argv[1:]
-    from batchmax import cli
+    from batchmax.cli import app
 
-    cli._settle_in()  # noqa: SLF001 - as the command does before it imports anything
+    app._settle_in()  # noqa: SLF001 - as the command does before it imports anything
     for part in parts.split(","):
         leave_out(part)
     sys.argv = ["batchmax", *words]
-    code = cli.main()
+    code = app.main()
     if SYNCS:
         with Path(os.environ["BENCH_SYNCS"]).open("a", encoding="ascii") as seconds:
             print(sum(SYNCS), file=seconds)

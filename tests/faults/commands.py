@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 FORGET_PEAK = "5"

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import batchmax
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.errors import BatchmaxError
 from tests.faults.damages import Case, case
 

@@ -22,7 +22,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 from batchmax.sinks.commit import atomic_rename as renames
 
 NAMES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.symlink"}

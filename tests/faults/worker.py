@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchmax.cli import main
+from batchmax.cli.app import main
 
 
 def run(*words: str) -> tuple[int, str]:

@@ -29,11 +29,11 @@ def command(inputs: tuple[str, ...], json: bool, **given: Any) -> None:
     Columns, row groups, codec and encodings of INPUT (files, folders, quoted globs); which column is taken for the
     logits and why, which for the label, how many classes there are and their names; and the command to run.
     """
-    from batchmax.cli.render import inspection as facts
-    from batchmax.cli.render import tables
+    from batchmax.cli.render import inspection, tables
+    from batchmax.sources.inspection import gather
 
-    found = facts.gather(inputs, given)
+    found = gather(inputs, given)
     if json:
         click.echo(tables.json_line(found))
     else:
-        facts.show(found)
+        inspection.show(found)

@@ -11,9 +11,10 @@ import click
 
 from batchmax.cli import options as shared
 from batchmax.cli.options import COMPUTE, READ, WRITE, is_quiet, is_typed, option
-from batchmax.cli.render.formatting import number, printable
+from batchmax.cli.render.formatting import number
 from batchmax.errors import UsageError
 from batchmax.options.score_options import IfExists, ScoreOptions
+from batchmax.runtime.text import printable
 
 EXAMPLE = """\
 batchmax show logits.parquet --row 18223

@@ -24,8 +24,9 @@ def command(quiet: bool, verbose: bool, json: bool) -> None:
     """
     from batchmax import kernels
     from batchmax.cli.progress import Progress
-    from batchmax.cli.render.formatting import duration, printable
+    from batchmax.cli.render.formatting import duration
     from batchmax.cli.render.tables import json_line
+    from batchmax.runtime.text import printable
 
     started = time.perf_counter()
     with Progress(quiet=quiet, verbose=verbose) as progress:

@@ -11,8 +11,9 @@ from typing import Any
 from rich.text import Text
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, duration, number, printable
+from batchmax.cli.render.formatting import ABSENT, duration, number
 from batchmax.evaluation.comparison.result import Comparison
+from batchmax.runtime.text import printable
 
 LONGEST = 40
 """Characters of a name that are shown."""

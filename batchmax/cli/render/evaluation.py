@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from batchmax.cli.render.formatting import duration, number, printable, shell_word
+from batchmax.cli.render.formatting import duration, number
 from batchmax.cli.render.tables import console, new_table, show_pairs
+from batchmax.runtime.text import printable, shell_word
 
 MOST_ROWS = 20
 """Classes and groups that are printed; JSON has them all."""

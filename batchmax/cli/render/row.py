@@ -15,8 +15,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, number, printable
+from batchmax.cli.render.formatting import ABSENT, number
 from batchmax.cli.render.rows import Row, Scores, Vector
+from batchmax.runtime.text import printable
 
 TOP = 10
 """Classes shown unless all are asked for."""

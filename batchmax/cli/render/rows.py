@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
 from batchmax.cli.render import tokens as token_rows
-from batchmax.cli.render.formatting import printable
 from batchmax.columns.job import plan_scoring
 from batchmax.errors import DataError, UsageError
 from batchmax.functional.activations import activate, loss
 from batchmax.jobs.score_batch import score_batch
 from batchmax.options.score_options import ScoreOptions, score_options
 from batchmax.outputs import LAST_BAD, Status
+from batchmax.runtime.text import printable
 from batchmax.scoring.bad_rows import describe_bad_row
 from batchmax.scoring.score_rows import doubts_about, read_rows
 from batchmax.sources.parquet_source import ParquetSource

@@ -18,7 +18,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from batchmax.cli.render.formatting import duration, number, printable, size
+from batchmax.cli.render.formatting import duration, number, size
+from batchmax.runtime.text import printable
 
 GAP = 2
 """Spaces between two columns of a table."""

@@ -15,13 +15,14 @@ import pyarrow as pa
 from rich.text import Text
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, number, printable
+from batchmax.cli.render.formatting import ABSENT, number
 from batchmax.columns.job import Job
 from batchmax.errors import UsageError
-from batchmax.jobs.pipeline import Progress
 from batchmax.jobs.score_stage import ScoreWork
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.buffers import Buffers
+from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import printable
 from batchmax.sources.chunks import limited
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import duration, number, printable, size
+from batchmax.cli.render.formatting import duration, number, size
+from batchmax.runtime.text import printable
 from batchmax.verification.verify import Verification
 
 

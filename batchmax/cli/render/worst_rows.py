@@ -15,7 +15,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, number, printable
+from batchmax.cli.render.formatting import ABSENT, number
+from batchmax.runtime.text import printable
 
 HEADINGS = {"label": "label", "pred": "pred", "p_label": "p(label)", "p_pred": "p(pred)", "loss": "loss"}
 LONGEST = 60

@@ -25,11 +25,11 @@ from batchmax.evaluation.comparison.pair_metrics import Changes
 from batchmax.evaluation.comparison.result import Comparison, gate_of
 from batchmax.evaluation.comparison.row_pairing import Pairs, SequencePairs, Source, name_of
 from batchmax.evaluation.row_stream import OWN_PREFIX, open_rows, refuse_bytes
-from batchmax.jobs.pipeline import Progress
 from batchmax.jobs.threads import use_threads
 from batchmax.options.parsing import check_type
 from batchmax.options.score_options import InputKind, ScoreOptions, resolve_options
 from batchmax.runtime.buffers import PROGRAM_BYTES
+from batchmax.runtime.progress import Progress
 
 READING_SHARE = 0.75
 """What reading takes of what a job is judged to take that writes as well; two thirds at most were measured."""

@@ -24,9 +24,10 @@ from batchmax.columns.sequences import Tokens
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.comparison.join_keys import Keys, comparable, partners, read_keys
 from batchmax.evaluation.row_stream import Seen, rows_of
-from batchmax.jobs.pipeline import Progress
 from batchmax.outputs import LAST_BAD, Status
-from batchmax.runtime.buffers import PROGRAM_BYTES, usable_cores
+from batchmax.runtime.buffers import PROGRAM_BYTES
+from batchmax.runtime.cores import usable_cores
+from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.streams.stream_source import StreamSource

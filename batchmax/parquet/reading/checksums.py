@@ -9,14 +9,12 @@ import os
 from dataclasses import dataclass
 
 from batchmax.parquet.footer import TAIL, Footer, FooterError, Leaf
+from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, RLE
+from batchmax.parquet.reading.compression import unpack
 from batchmax.parquet.reading.large_pages import Feed
-from batchmax.parquet.reading.page_reader import RLE, WINDOW
+from batchmax.parquet.reading.page_reader import WINDOW
 from batchmax.parquet.reading.page_rows import levels_before, rows_begun
 from batchmax.parquet.reading.raw_pages import (
-    CODECS,
-    DATA_PAGE,
-    DATA_PAGE_V2,
-    DICTIONARY_PAGE,
     MOST_PAGE_BYTES,
     Bytes,
     NotAMatrix,
@@ -25,7 +23,6 @@ from batchmax.parquet.reading.raw_pages import (
     Window,
     inner_header,
     number,
-    unpack,
 )
 from batchmax.parquet.thrift import ThriftError
 from batchmax.parquet.writing.chunk_copy import MAGIC_BYTES

@@ -19,19 +19,9 @@ import numpy as np
 from batchmax import kernels
 from batchmax.parquet.fields import read_page_header
 from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY, TYPE, TYPE_LENGTH, Leaf
-from batchmax.parquet.reading.page_reader import RLE
-from batchmax.parquet.reading.raw_pages import (
-    DATA_PAGE,
-    DATA_PAGE_V2,
-    DICTIONARY_PAGE,
-    Bytes,
-    NotAMatrix,
-    Window,
-    inner_header,
-    joined,
-    number,
-    unpack,
-)
+from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, RLE
+from batchmax.parquet.reading.compression import unpack
+from batchmax.parquet.reading.raw_pages import Bytes, NotAMatrix, Window, inner_header, joined, number
 from batchmax.parquet.thrift import Struct, ThriftError
 from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, place_of
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from batchmax import kernels
 from batchmax.kernels.parquet.snappy import LONG_LITERAL, LONGEST_TAG
-from batchmax.parquet.reading.raw_pages import CODECS, PIECE, Bytes, NotAMatrix, PackedBody, pooled
+from batchmax.parquet.format import CODECS
+from batchmax.parquet.reading.raw_pages import PIECE, Bytes, NotAMatrix, PackedBody, pooled
 
 PADDING = 8
 """Bytes that the kernel wants behind them."""

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.kernels.parquet.nested_levels import GOES_ON
 from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn
-from batchmax.parquet.reading.list_reader import NumberReader, described
+from batchmax.parquet.format import DICTIONARY_PAGE
 from batchmax.parquet.reading.page_reader import Page, PageReader
-from batchmax.parquet.reading.raw_pages import DICTIONARY_PAGE, MOST_PAGE_BYTES, NotAMatrix
+from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, NotAMatrix
+from batchmax.parquet.reading.value_reader import NumberReader, described
 from batchmax.parquet.thrift import Struct
 
 NESTED_ELEMENTS = 5

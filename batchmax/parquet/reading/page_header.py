@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchmax.parquet.fields import BOOLEAN, Rule, Rules, check_fields, struct
-from batchmax.parquet.reading.page_reader import RLE
-from batchmax.parquet.reading.raw_pages import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE
+from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, RLE
 from batchmax.parquet.thrift import BINARY, I32, I64, Struct, ThriftError
 
 

@@ -13,16 +13,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
+from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, PLAIN, RLE
+from batchmax.parquet.reading.compression import unpack
 from batchmax.parquet.reading.large_pages import Feed
 from batchmax.parquet.reading.raw_pages import (
-    CODECS,
-    DATA_PAGE,
-    DATA_PAGE_V2,
-    DICTIONARY_PAGE,
     LONG_PAGE_BYTES,
     MOST_PAGE_BYTES,
     NOTHING,
@@ -35,14 +30,10 @@ from batchmax.parquet.reading.raw_pages import (
     cut_levels,
     inner_header,
     number,
-    unpack,
 )
 from batchmax.parquet.reading.scatter_read import Layout
 from batchmax.parquet.thrift import Struct
 
-PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY, BYTE_STREAM_SPLIT = 0, 2, 3, 8, 9
-FLOATS: dict[np.dtype[Any], int] = {np.dtype(np.float32): 4, np.dtype(np.float64): 5}
-"""The format's numbers of the types that a matrix may have."""
 WINDOW = 4 << 20
 """Bytes that are read at once."""
 SLOW_CODECS = {"gzip", "brotli", "zstd"}

@@ -28,12 +28,18 @@ from batchmax.parquet.footer import (
     SchemaColumn,
 )
 from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
-from batchmax.parquet.reading.page_header import page_header
-from batchmax.parquet.reading.page_reader import BYTE_STREAM_SPLIT, PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY
-from batchmax.parquet.reading.page_rows import levels_before, rows_begun
-from batchmax.parquet.reading.raw_pages import (
+from batchmax.parquet.format import (
+    BYTE_STREAM_SPLIT,
     DATA_PAGE_V2,
     DICTIONARY_PAGE,
+    PLAIN,
+    PLAIN_DICTIONARY,
+    RLE_DICTIONARY,
+)
+from batchmax.parquet.reading.compression import unpack
+from batchmax.parquet.reading.page_header import page_header
+from batchmax.parquet.reading.page_rows import levels_before, rows_begun
+from batchmax.parquet.reading.raw_pages import (
     MOST_PAGE_BYTES,
     Bytes,
     NotAMatrix,
@@ -42,7 +48,6 @@ from batchmax.parquet.reading.raw_pages import (
     Window,
     joined,
     number,
-    unpack,
 )
 from batchmax.parquet.thrift import Struct, ThriftError
 from batchmax.parquet.value_order import BYTE_ARRAY, FLOATS, value_order

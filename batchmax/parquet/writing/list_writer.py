@@ -22,9 +22,9 @@ from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY
+from batchmax.parquet.format import BYTE_STREAM_SPLIT, CODECS, DATA_PAGE, FLOATS, PLAIN, RLE
 from batchmax.parquet.levels import full_levels, levels_with_nulls, varint
-from batchmax.parquet.reading.page_reader import BYTE_STREAM_SPLIT, FLOATS, PLAIN, RLE
-from batchmax.parquet.reading.raw_pages import CODECS, DATA_PAGE, copied
+from batchmax.parquet.reading.raw_pages import copied
 from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
 from batchmax.parquet.writing.column_chunk import (
     CODEC,

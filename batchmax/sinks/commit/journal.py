@@ -22,23 +22,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from batchmax.sinks.parquet_sink import FileState
 from batchmax.storage import system_calls
+from batchmax.storage.files import open_exclusively
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
-from batchmax.storage.paths import open_exclusively
 
 HEAD = {"job": dict, "boot": str, "replaces": bool, "run": str}
 GROUP = {"position": int, "state": dict, "files": list}
 PART = {"number": int, "name": str, "rows": int, "size": int, "rejects": int | None, "state": str}
 """The members of the first entry of a journal, of one about a row group, and of a receipt, with their types."""
-
-
-@dataclass
-class FileState:
-    """How far a file is whole: bytes, rows, and its row groups as the footer will have them."""
-
-    size: int = 0
-    rows: int = 0
-    groups: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,8 @@ from batchmax.sinks.commit.existing_output import SUCCESS, differences, job_of, 
 from batchmax.sinks.commit.journal import Done, Journal, read_journal, read_journals
 from batchmax.sinks.commit.staging import PartFolder, Workshop, inode, remove
 from batchmax.sources.parts import Part
+from batchmax.storage.files import open_exclusively, sync_folder
 from batchmax.storage.manifest import Manifest, old_manifest_of, read_old_manifest
-from batchmax.storage.paths import open_exclusively, sync_folder
 
 RESUMABLE = "what is done is kept; go on: --if-exists resume"
 """The note of an exception after which a run left something to go on with."""

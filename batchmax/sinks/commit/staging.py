@@ -21,7 +21,8 @@ from pathlib import Path
 
 from batchmax.errors import OutputError
 from batchmax.storage.file_names import composed
-from batchmax.storage.paths import make_parents, remove_empty, sync_folder
+from batchmax.storage.files import sync_folder
+from batchmax.storage.paths import make_parents, remove_empty
 
 ENDING = ".batchmax"
 LOCK = "lock"

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batchmax.cli.render.formatting import shell_word
 from batchmax.columns.job import Job
 from batchmax.columns.logits import LogitsColumn
 from batchmax.columns.scored_input import written_by_score
@@ -20,6 +19,7 @@ from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import Footer, FooterError, ThriftError
 from batchmax.parquet.footer import TYPE
 from batchmax.parquet.writing.column_chunk import METADATA, STATISTICS
+from batchmax.runtime.text import shell_word
 from batchmax.sources.parquet_file import arrow_schema, open_file
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.storage.paths import find_files

@@ -1,0 +1,210 @@
+"""The command ``batchmax``: its subcommands, and what happens before and after one runs.
+
+Each command is a module of :mod:`batchmax.cli.commands` that is imported when the command runs, and the commands import
+numba, pyarrow and rich when they need them, so that help answers at once. Exceptions end here, as one line and an exit
+code (:mod:`batchmax.cli.errors`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import io
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+
+import click
+from click.shell_completion import shell_complete
+
+from batchmax.cli.messages import say
+from batchmax.cli.options import CONTEXT, READING, meta_key
+from batchmax.cli.signals import end_at_once, signals_raise
+from batchmax.runtime.lazy_imports import UnusedPackages
+
+COMMANDS = {
+    "Score": {
+        "score": "Turn logits into probabilities and losses.",
+        "inspect": "Say what is in files, and how to score them.",
+        "show": "Show the arithmetic of one row, step by step, or the worst rows.",
+    },
+    "Decide": {
+        "evaluate": "Say how good the model is: accuracy, calibration, classes.",
+        "calibrate": "Find the temperature under which probabilities can be believed.",
+        "compare": "Say what changed from one file to another.",
+        "report": "Write a page for a person who decides.",
+    },
+    "Keep": {
+        "verify": "Check a scored file or folder.",
+        "convert": "Write logits in another layout.",
+        "warmup": "Compile the kernels ahead of time.",
+    },
+}
+"""The commands by group, in the order of help; a name is also that of its module."""
+
+
+INTERRUPTED = {130, 143}
+"""Exit codes after a signal."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  Click's signature
+        """Return the names in the order of help."""
+        return [name for names in COMMANDS.values() for name in names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = import_module(f"batchmax.cli.commands.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or suggest the nearest."""
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            from difflib import get_close_matches
+
+            nearest = get_close_matches(name, self.list_commands(ctx), n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise click.UsageError(f"no command is called {name!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the commands by group, from the table above: nothing is imported."""
+        for group, names in COMMANDS.items():
+            with formatter.section(group):
+                formatter.write_dl([(f"{name:<9}", short_help) for name, short_help in names.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write an example."""
+        with formatter.section("Example"):
+            formatter.write("  batchmax score logits.parquet -o scored.parquet\n")
+            formatter.write("  batchmax score -h\n")
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001
+    if value and not ctx.resilient_parsing:
+        from batchmax import __version__
+
+        click.echo(f"batchmax {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings=CONTEXT, invoke_without_command=True)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    allow_from_autoenv=False,  # BATCHMAX_VERSION is a likely name for something else
+    callback=_show_version,
+    help="Show the version.",
+)
+@click.pass_context
+def group(ctx: click.Context) -> None:
+    """Softmax and cross-entropy of logits in Parquet files, offline, at the speed of the disk."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    Parameters
+    ----------
+    args
+        The words after ``batchmax``; those of the process if None.
+    """
+    if args is not None:
+        return _run(list(args), ends=False)
+    _settle_in()
+    exit_code = _run(sys.argv[1:], ends=True)
+    return end_at_once(exit_code) if exit_code in INTERRUPTED else exit_code
+
+
+def _run(words: list[str], *, ends: bool) -> int:
+    """Run a command line; ``ends`` says that the process does so with it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal cannot write must not end the program.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if completion := os.environ.get("_BATCHMAX_COMPLETE"):
+        return shell_complete(group, {}, "batchmax", "_BATCHMAX_COMPLETE", completion)
+    context = click.Context(group, info_name="batchmax", auto_envvar_prefix="BATCHMAX", **CONTEXT)
+    with signals_raise(to_the_end=ends) as signals:
+        context.meta[meta_key("signals")] = signals
+        try:
+            with _warnings_on_one_line():
+                with context.scope():
+                    group.parse_args(context, words.copy())
+                    group.invoke(context)
+                sys.stdout.flush()
+        except click.exceptions.Exit as done:
+            return done.exit_code
+        except BrokenPipeError:  # whoever read our output has seen enough
+            _forget_stdout()
+        except BaseException as error:  # noqa: BLE001  here every failure becomes a line and an exit code
+            signals.are_heard = False
+            return _report(error, words, context)
+    return 0
+
+
+def _settle_in() -> None:
+    """Keep libraries that are imported later from using more of the machine than they need in a process of our own."""
+    # Threads that wait for the next kernel sleep: by default they spin, on a core that reads or writes meanwhile.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # NumPy's BLAS starts a thread for every core, and nothing here multiplies matrices.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Arrow's pool gives memory that nobody wanted for 10 ms back to the system, and what comes from there is slow.
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "1000")
+    sys.meta_path.insert(0, UnusedPackages())
+    # Importing makes hundreds of thousands of objects, and looking through them for garbage takes a tenth of the time,
+    # or a third of a second when the interpreter exits.
+    gc.set_threshold(1_000_000)
+    atexit.register(gc.freeze)
+
+
+def _report(error: BaseException, words: list[str], context: click.Context) -> int:
+    from batchmax.cli.errors import explain
+
+    def asked(flag: str) -> bool:  # the words count too: an error in parsing comes before options have values
+        return f"--{flag}" in words or bool(context.meta.get(meta_key(flag)))
+
+    failure = explain(error, command=context.invoked_subcommand or "", reading=context.meta.get(READING, ""))
+    with contextlib.suppress(OSError, ValueError):  # a closed stdout or stderr leaves the exit code to speak
+        if asked("debug"):
+            traceback.print_exception(error)
+        if asked("json"):
+            click.echo(failure.json())
+        say(failure.text(), label="error")
+        # What could not be written is still in a buffer, and the interpreter would try again when it exits.
+        sys.stdout.flush()
+        return failure.exit_code
+    _forget_stdout()
+    return failure.exit_code
+
+
+def _forget_stdout() -> None:
+    """Send what is still buffered nowhere, so that the interpreter does not fail on it when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    """Show Python's warnings as people of a command line expect them."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        say(str(message), label="warning")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

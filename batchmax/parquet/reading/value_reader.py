@@ -1,0 +1,250 @@
+"""The numbers of a column chunk, whatever rows they are in."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from concurrent.futures import Executor
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.parquet.format import BYTE_STREAM_SPLIT, DICTIONARY_PAGE, FLOATS, PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY
+from batchmax.parquet.reading.large_pages import DictionaryValues, PlainValues
+from batchmax.parquet.reading.page_reader import Page, PageReader
+from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, NotAMatrix, copied, joined, pooled
+from batchmax.parquet.thrift import Struct
+from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, place_of
+
+TYPES: dict[int, np.dtype[Any]] = {number: dtype for dtype, number in FLOATS.items()}
+
+
+MOST_DEFINITION = 3
+
+
+class Levels(Protocol):
+    """What a reader knows of the levels of its column."""
+
+    def check(self, page: Page) -> int:
+        """Return how many numbers a page holds; raise :class:`NotAMatrix` if its levels are not what they must be."""
+
+
+class FlatLevels:
+    """Levels of rows of K values."""
+
+    def __init__(self, n_classes: int, level: int) -> None:
+        self._n_classes = n_classes
+        self._level = level
+        self._packed = _packed_pattern(n_classes)
+        self._place = self._place_after = 0
+        self._checked: tuple[int, int, bytes, bytes] | None = None
+
+    def check(self, page: Page) -> int:
+        """Return how many numbers a page holds."""
+        n_values, level = page.n_values, self._level
+        # Most pages have the levels of the one before.
+        levels = (self._place, n_values, page.repetition.tobytes(), page.definition.tobytes())
+        if levels == self._checked:
+            self._place = self._place_after
+            return n_values
+        self._place = kernels.check_repetition(page.repetition, n_values, self._n_classes, self._place, self._packed)
+        if self._place < 0:
+            raise NotAMatrix("rows are not all of one length")
+        if not kernels.check_definition(page.definition, n_values, level, level.bit_length()):
+            raise NotAMatrix("a row or a value is null")
+        self._checked, self._place_after = levels, self._place
+        return n_values
+
+
+class NumberReader:
+    """The numbers of one column chunk, in order, whatever lists they are in.
+
+    Parameters
+    ----------
+    descriptor
+        Of the open file; read at positions, so that it can be shared.
+    chunk
+        What the footer says of the column chunk.
+    levels
+        Who looks at the levels of each page.
+    workers, most_page_bytes
+        Who unpacks pages ahead, and how large they may be, as for
+        :class:`~batchmax.parquet.reading.page_reader.PageReader`.
+
+    Attributes
+    ----------
+    dtype
+        What the values are: float32 or float64.
+    n_values
+        How many the footer says there are, nulls and empty lists included.
+
+    Raises
+    ------
+    NotAMatrix
+        Another type, or codec, than are read here; from the methods: pages that do not hold what they say.
+    OSError
+        From the methods: the file cannot be read.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        chunk: Struct,
+        levels: Levels,
+        workers: Executor | None = None,
+        most_page_bytes: int = MOST_PAGE_BYTES,
+    ) -> None:
+        kind, codec, n_values, start, size = described(chunk, descriptor)
+        self.dtype = TYPES[kind]
+        self.n_values: int = n_values
+        self._levels = levels
+        self._values_left = n_values
+        self._reader = PageReader(descriptor, start, start + size, codec, workers, most_page_bytes)
+        self._pages = iter(self._reader)
+        self._dictionary: NDArray[Any] | None = None
+        self._left: deque[NDArray[np.uint8]] = deque()
+        self._long: PlainValues | DictionaryValues | None = None
+        self._long_left = 0
+
+    def fill(self, target: NDArray[np.uint8]) -> int:
+        """Fill memory with the next numbers; return how many bytes it got, fewer only if there are no more."""
+        done = 0
+        while done < len(target):
+            if self._left:
+                piece = self._left.popleft()
+                count = min(len(piece), len(target) - done)
+                target[done : done + count] = piece[:count]
+                if count < len(piece):
+                    self._left.appendleft(piece[count:])
+            elif self._long is not None:
+                count = min(self._long_left, len(target) - done)
+                self._long.into(target[done : done + count])
+                self._long_left -= count
+                self._long = self._long if self._long_left else None
+            else:
+                found = self._next_page(target[done:])
+                if found is None:
+                    break
+                count = found
+            done += count
+        return done
+
+    def look_ahead(self) -> bool:
+        """Take the levels of one more page, and its numbers aside; return whether there was one."""
+        assert self._long is None  # noqa: S101 - nobody looks ahead in the middle of a page
+        return self._next_page(np.empty(0, np.uint8)) is not None
+
+    def check_end(self) -> None:
+        """Check that no page with values follows those that were read.
+
+        Raises
+        ------
+        NotAMatrix
+            One does.
+        """
+        for page in self._pages:
+            if page.kind == DICTIONARY_PAGE or page.n_values:
+                raise NotAMatrix("there are more values than the footer says")
+
+    def _next_page(self, out: NDArray[np.uint8]) -> int | None:
+        """Read a page: into ``out`` if all of it fits there, otherwise put it by.
+
+        Return how many bytes went out; None if there is no page any more.
+        """
+        again = self._reader.repeat(out) if len(out) else None
+        if again is not None:
+            last, count = again
+            for _ in range(count):
+                self._count(last)
+            return count * last.n_bytes
+        page = next(self._pages, None)
+        if page is None:
+            if self._values_left:
+                raise NotAMatrix("there are fewer values than the footer says")
+            return None
+        if page.kind == DICTIONARY_PAGE:
+            if self._dictionary is not None or self._values_left < self.n_values:
+                raise NotAMatrix("there is a dictionary page after the first page")
+            if page.encoding not in {PLAIN, PLAIN_DICTIONARY} or page.n_bytes % self.dtype.itemsize:
+                raise NotAMatrix("a dictionary that is not plain")
+            whole = joined(page.values)
+            is_aligned = not whole.ctypes.data % self.dtype.itemsize
+            self._dictionary = (whole if is_aligned else copied(page.values)).view(self.dtype)
+            return 0
+        n_bytes = self._count(page) * self.dtype.itemsize
+        if page.encoding == PLAIN and page.n_bytes != n_bytes:
+            raise NotAMatrix("a page holds another number of values than it says")
+        if page.feed is not None:
+            self._begin_long(page, n_bytes)
+            return 0
+        if page.encoding == PLAIN:
+            self._left.extend(piece for piece in page.values if len(piece))
+            return 0
+        fits = n_bytes <= len(out)
+        target = out[:n_bytes] if fits else pooled(n_bytes)
+        self._decode(page, n_bytes // self.dtype.itemsize, target)
+        if fits:
+            return n_bytes
+        self._left.append(target)
+        return 0
+
+    def _begin_long(self, page: Page, n_bytes: int) -> None:
+        assert page.feed is not None  # noqa: S101 - it is long
+        if page.encoding == PLAIN:
+            self._long = PlainValues(page.feed)
+        elif page.encoding in {PLAIN_DICTIONARY, RLE_DICTIONARY} and self._dictionary is not None:
+            self._long = DictionaryValues(page.feed, self._dictionary)
+        else:
+            raise NotAMatrix(f"a long page in encoding {page.encoding}")
+        self._long_left = n_bytes
+        if not n_bytes:
+            self._long = None
+
+    def _count(self, page: Page) -> int:
+        """Take a page's values from those that are to come, check its levels, and return how many numbers it holds."""
+        self._values_left -= page.n_values
+        if self._values_left < 0:
+            raise NotAMatrix("there are more values than the footer says")
+        return self._levels.check(page)
+
+    def _decode(self, page: Page, n_values: int, out: NDArray[np.uint8]) -> None:
+        values = joined(page.values)
+        if page.encoding in {PLAIN_DICTIONARY, RLE_DICTIONARY}:
+            numbers = out.view(self.dtype)
+            if self._dictionary is None or not kernels.look_up(values, n_values, self._dictionary, numbers):
+                raise NotAMatrix("indices that the dictionary does not have")
+        elif page.encoding == BYTE_STREAM_SPLIT:
+            if len(values) != len(out):
+                raise NotAMatrix("a page holds another number of values than it says")
+            # All first bytes, then all second bytes, and so on.
+            size = self.dtype.itemsize
+            out.reshape(-1, size)[:] = values.reshape(size, -1).T
+        else:
+            raise NotAMatrix(f"encoding {page.encoding}")
+
+
+def described(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
+    """Return the type, the codec and the number of values of a column chunk, where it begins, and how long it is."""
+    if FILE_PATH in chunk or METADATA not in chunk:
+        raise NotAMatrix("the column lies in another file, or is encrypted")
+    metadata: Struct = chunk[METADATA].value
+    kind, codec, n_values = (metadata[field].value for field in (TYPE, CODEC, N_VALUES))
+    start, size = place_of(metadata)
+    if kind not in TYPES:
+        raise NotAMatrix(f"type {kind}")
+    if start < 0 or size < 0 or start + size > os.fstat(descriptor).st_size:
+        raise NotAMatrix("the column reaches beyond the file")
+    return kind, codec, n_values, start, size
+
+
+@lru_cache(maxsize=4)
+def _packed_pattern(n_classes: int) -> NDArray[np.uint8]:
+    """Return (K,) the eight repetition levels that begin at each place in a row, packed into a byte."""
+    places = np.arange(n_classes)
+    packed = np.zeros(n_classes, np.uint8)
+    for bit in range(8):
+        packed |= ((places + bit) % n_classes != 0).astype(np.uint8) << np.uint8(bit)
+    return packed

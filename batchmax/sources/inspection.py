@@ -1,0 +1,224 @@
+"""What ``inspect`` reports about Parquet files: sizes, columns, encodings, and the columns of logits and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchmax.columns.arrow import type_text
+from batchmax.errors import BatchmaxError, DataError
+from batchmax.options.score_options import score_options
+from batchmax.parquet import FooterError, ThriftError
+from batchmax.parquet.thrift import Struct
+from batchmax.parquet.writing.column_chunk import (
+    CODEC,
+    DICTIONARY_AT,
+    METADATA,
+    NULL_COUNT,
+    OFFSET_INDEX,
+    PACKED_BYTES,
+    STATISTICS,
+    UNPACKED_BYTES,
+)
+from batchmax.parquet.writing.column_chunk import ENCODINGS as ENCODING_LIST
+from batchmax.runtime.arrow_errors import PARSING
+from batchmax.sources.parquet_file import open_file
+from batchmax.sources.suggested_command import suggest
+from batchmax.storage.paths import find_files
+
+Facts = dict[str, Any]
+"""Facts about a file by name, ready for JSON."""
+
+CODECS = {0: "UNCOMPRESSED", 1: "SNAPPY", 2: "GZIP", 3: "LZO", 4: "BROTLI", 6: "ZSTD", 7: "LZ4"}
+
+
+ENCODINGS = {
+    0: "PLAIN",
+    2: "PLAIN_DICTIONARY",
+    3: "RLE",
+    4: "BIT_PACKED",
+    5: "DELTA_BINARY_PACKED",
+    6: "DELTA_LENGTH_BYTE_ARRAY",
+    7: "DELTA_BYTE_ARRAY",
+    8: "RLE_DICTIONARY",
+    9: "BYTE_STREAM_SPLIT",
+}
+"""The names of both by the format's numbers, as pyarrow has them."""
+
+
+def gather(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
+    """Return everything there is to say about files together, ready for JSON.
+
+    Raises
+    ------
+    DataError
+        A file cannot be read.
+    UsageError
+        No file is there, or an option cannot be.
+    """
+    options = score_options(**given)
+    paths = find_files(inputs, options.storage_options)
+    # Options of stores may be secrets.
+    typed = {name: value for name, value in given.items() if name != "storage_options"}
+    suggestion = suggest(list(inputs), options, typed)
+    job, problem = suggestion.job, suggestion.problem
+    files = [_facts_of(path, options.storage_options, problem) for path in paths]
+    groups = [group for file in files for group in file["row_groups"]]
+    facts: Facts = {
+        "file": ", ".join(inputs),
+        "files": paths,
+        "bytes": sum(file["bytes"] for file in files),
+        "n_rows": sum(file["n_rows"] for file in files),
+        "created_by": ", ".join(_each_once(file["created_by"] for file in files)) or None,
+        "format_version": ", ".join(_each_once(file["format_version"] for file in files)),
+        "row_groups": _row_groups(groups),
+        "columns": _merged([file["columns"] for file in files]),
+        "metadata_keys": _each_once(key for file in files for key in file["metadata_keys"]),
+        "unified": list(suggestion.unified),
+        "logits": None,
+        "n_classes": None,
+        "label": None,
+        "classes": None,
+        "problem": None if problem is None else str(problem),
+        "task": suggestion.task or None,
+        "command": suggestion.command or None,
+    }
+    if job is not None:
+        logits, label = job.logits, job.label
+        facts["logits"] = {
+            "columns": list(logits.names),
+            "layout": logits.layout,
+            "why": logits.why,
+            "holds": logits.holds,
+        }
+        facts["n_classes"] = job.n_classes
+        facts["label"] = None if label is None else {"column": label.name, "why": label.why}
+        facts["classes"] = None if job.classes is None else list(job.classes)
+    return facts
+
+
+def _facts_of(path: str, storage: Sequence[str], problem: BatchmaxError | None) -> Facts:
+    """Return the facts of one file; ``problem`` is why it cannot be read, if that is known already."""
+    try:
+        file = open_file(path, storage)
+    except DataError as error:
+        raise problem or error from error
+    footer, stored = file.metadata, file.footer
+    if stored is None:
+        raise problem or _unreadable(path)
+    try:
+        # Not by pyarrow's metadata, which end the process where a damaged footer does not agree with itself.
+        groups = map(stored.row_group, range(stored.n_row_groups))
+        chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
+        if any(footer.num_columns != len(group) for group in chunks):
+            raise problem or _unreadable(path)
+        tops = [number for number, column in enumerate(stored.columns) for _ in column.leaves]
+        columns = _columns(footer, footer.schema.to_arrow_schema(), chunks, tops)
+    except (*PARSING, FooterError, ThriftError, UnicodeDecodeError) as error:  # the last: a name is not text
+        raise problem or _unreadable(path) from error
+    return {
+        "bytes": sum(column["bytes"] for column in columns),
+        "n_rows": footer.num_rows,
+        "created_by": _created_by(footer),
+        "format_version": footer.format_version,
+        "row_groups": [footer.row_group(position) for position in range(footer.num_row_groups)],
+        "columns": columns,
+        "metadata_keys": [key.decode("utf-8", "backslashreplace") for key in footer.metadata or {}],
+    }
+
+
+def _each_once(texts: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if text))
+
+
+def _merged(files: Sequence[Sequence[Facts]]) -> list[Facts]:
+    """Return the columns of several files together, in the order in which they come."""
+    found: dict[tuple[str, str, bool], list[Facts]] = {}
+    for columns in files:
+        for column in columns:
+            is_struct = column["type"].startswith("struct")  # of a struct, or with a dot in its own name
+            found.setdefault((column["name"], column["path"], is_struct), []).append(column)
+    merged = []
+    for same in found.values():
+        packed, unpacked = sum(one["bytes"] for one in same), sum(one["unpacked_bytes"] for one in same)
+        nulls = [one["nulls"] for one in same]
+        merged.append(
+            {
+                **same[0],
+                "type": ", ".join(_each_once(one["type"] for one in same)),
+                "bytes": packed,
+                "unpacked_bytes": unpacked,
+                "ratio": unpacked / packed if packed else None,
+                "codecs": sorted({codec for one in same for codec in one["codecs"]}),
+                "encodings": sorted({encoding for one in same for encoding in one["encodings"]}),
+                "has_dictionary": any(one["has_dictionary"] for one in same),
+                "has_page_index": any(one["has_page_index"] for one in same),
+                "levels": ", ".join(_each_once(one["levels"] for one in same)),
+                "nulls": None if None in nulls else sum(nulls),
+            }
+        )
+    return merged
+
+
+def _created_by(footer: pq.FileMetaData) -> str | None:
+    try:
+        return str(footer.created_by)
+    except UnicodeDecodeError:
+        return None
+
+
+def _unreadable(file: str) -> DataError:
+    return DataError("its footer cannot be read", where=file, remedy="write it again; it must be one Parquet file")
+
+
+def _row_groups(groups: Sequence[pq.RowGroupMetaData]) -> Facts:
+    rows = [group.num_rows for group in groups]
+    sizes = [group.total_byte_size for group in groups]
+    return {
+        "count": len(groups),
+        "rows": {"smallest": min(rows, default=None), "largest": max(rows, default=None)},
+        "uncompressed_bytes": {"smallest": min(sizes, default=None), "largest": max(sizes, default=None)},
+    }
+
+
+def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struct]], tops: list[int]) -> list[Facts]:
+    """Return the facts of each leaf column, summed over the row groups."""
+    columns = []
+    for position in range(footer.num_columns):
+        leaf, own = footer.schema.column(position), tops[position]
+        chunks = [group[position] for group in groups]
+        # An encrypted column has none.
+        known: list[Struct] = [chunk[METADATA].value for chunk in chunks if METADATA in chunk]
+        encodings = {number for chunk in known for number in chunk[ENCODING_LIST].value.values}
+        packed = sum(chunk[PACKED_BYTES].value for chunk in known)
+        unpacked = sum(chunk[UNPACKED_BYTES].value for chunk in known)
+        # Not the path up to a dot: names have dots, too.
+        kind = schema.field(own).type if own < len(schema) else None
+        is_whole = kind is not None and not pa.types.is_struct(kind)
+        columns.append(
+            {
+                "name": schema.names[own] if is_whole else leaf.path,
+                "path": leaf.path,
+                "type": leaf.physical_type.lower() if kind is None else type_text(kind),
+                "bytes": packed,
+                "unpacked_bytes": unpacked,
+                "ratio": unpacked / packed if packed else None,
+                "codecs": sorted({CODECS.get(chunk[CODEC].value, "UNKNOWN") for chunk in known}),
+                "encodings": sorted(ENCODINGS.get(number, "UNKNOWN") for number in encodings),
+                "has_dictionary": any(DICTIONARY_AT in chunk for chunk in known),
+                "has_page_index": any(OFFSET_INDEX in chunk for chunk in chunks),
+                "levels": f"{leaf.max_definition_level}/{leaf.max_repetition_level}",
+                "nulls": _nulls(known),
+            }
+        )
+    return columns
+
+
+def _nulls(chunks: list[Struct]) -> int | None:
+    """Return the number of nulls, None where the writer did not count."""
+    statistics = [chunk[STATISTICS].value if STATISTICS in chunk else {} for chunk in chunks]
+    counts: list[Any] = [found[NULL_COUNT].value if NULL_COUNT in found else None for found in statistics]
+    return None if None in counts else sum(counts)

@@ -1,0 +1,28 @@
+"""Whether a job fits into the memory that it may use."""
+
+from __future__ import annotations
+
+import math
+
+from batchmax.errors import UsageError
+from batchmax.runtime.buffers import PROGRAM_BYTES
+from batchmax.sources.parquet_source import ParquetSource
+from batchmax.sources.streams.stream_source import StreamSource
+
+
+def check_memory(source: ParquetSource | StreamSource) -> None:
+    """Refuse a job that will not fit into the memory it may use, before anything is allocated.
+
+    Raises
+    ------
+    UsageError
+        Naming the memory it would take.
+    """
+    needed = PROGRAM_BYTES + source.memory_needed()
+    limit = source.job.options.memory_limit
+    if needed > limit:
+        raise UsageError(
+            f"the job takes about {needed / 2**20:,.0f} MiB, and may use {limit / 2**20:,.0f}",
+            where="--memory-limit",
+            remedy=f"allow at least {math.ceil(needed / 2**20)}MiB, or make row groups smaller: --row-group-size ROWS",
+        )

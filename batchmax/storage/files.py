@@ -1,0 +1,33 @@
+"""Files that are created, opened again and made durable. Links are never followed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from batchmax.storage import system_calls
+
+
+def hidden_sibling(path: Path) -> Path:
+    """Return a name beside a path that nothing has and that readers of folders skip."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def open_exclusively(path: Path) -> int:
+    """Create a file for writing and return its descriptor; what is there already, or a link, is never opened."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def open_again(path: Path) -> int:
+    """Open a file to write on, and return its descriptor; a link is never followed."""
+    return os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        system_calls.sync(descriptor)
+    finally:
+        os.close(descriptor)
