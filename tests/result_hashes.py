@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 import batchmax
 from batchmax.activations import ACTIVATIONS, OF_A_MARGIN
-from batchmax.kernels import dispatch as launch
+from batchmax.kernels import dispatch
 from batchmax.kernels.float_mode import STANDARD
 
 N_ROWS = 75
@@ -143,7 +143,7 @@ def results(*, short: bool) -> Iterator[tuple[str, str, Any]]:
     """Yield all results: what they are of, their name, and the result."""
     inputs = {dtype: {k: logits_of(k, dtype) for k in CLASSES if k in SHORT or not short} for dtype in PAYLOADS}
     if "--flush" in sys.argv:
-        launch._exchange(STANDARD | FLUSH)
+        dispatch._exchange(STANDARD | FLUSH)
         assert flushes()
         assert (start_threads(np.full(64, 1e-39, np.float32)) == 0).all()
     for dtype, matrices in inputs.items():

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from batchmax.storage import object_store as stores
+from batchmax.storage import object_store
 from tests.failing_proxy import FailingProxy
 from tests.processes import wait_until
 from tests.requirements import package
@@ -54,16 +54,16 @@ def s3_proxy(server, monkeypatch, tmp_path):
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", found.url)
-    monkeypatch.setattr(stores, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(object_store, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    stores._system.cache_clear()
+    object_store._system.cache_clear()
     client = package("boto3").client("s3", endpoint_url=f"http://127.0.0.1:{server}")
     client.create_bucket(Bucket="bucket")
     for key in keys(client):
         client.delete_object(Bucket="bucket", Key=key)
     found.client = client
     yield found
-    stores._system.cache_clear()
+    object_store._system.cache_clear()
     found.close()
 
 

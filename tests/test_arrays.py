@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import batchmax
-from batchmax.functional import softmax as arrays
+from batchmax.functional import softmax
 from tests import oracle
 from tests.requirements import optional
 
@@ -587,7 +587,7 @@ def test_a_mean_over_labels_without_weight_is_nan(rng, smoothing):
 def test_more_rows_than_are_worked_on_at_a_time() -> None:
     """What comes after the first block of rows is as what comes in it, for labels and for distributions."""
     random = np.random.default_rng(5)
-    n = arrays.BLOCK_ROWS + 3
+    n = softmax.BLOCK_ROWS + 3
     logits = random.standard_normal((n, 4)).astype(np.float32)
     labels = random.integers(0, 4, n)
     probs, losses = batchmax.softmax_cross_entropy(logits, labels)

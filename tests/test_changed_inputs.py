@@ -11,7 +11,7 @@ import pytest
 
 import batchmax
 from batchmax.errors import DataError
-from batchmax.jobs import pipeline as loop
+from batchmax.jobs import pipeline
 from batchmax.sources.parquet_file import open_file
 from tests.rows import lists
 
@@ -50,7 +50,7 @@ def change(tmp_path):
     return change
 
 
-class Listener(loop.Progress):
+class Listener(pipeline.Progress):
     """Calls a function after some rows."""
 
     def __init__(self, call):

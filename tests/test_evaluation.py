@@ -15,8 +15,7 @@ import pytest
 
 import batchmax
 from batchmax.errors import DataError, GateError, OutputError, UsageError
-from batchmax.evaluation import evaluate as evaluation
-from batchmax.evaluation import groups as groups_module
+from batchmax.evaluation import evaluate, groups
 from tests.requirements import optional, package
 
 torch = optional("torch")
@@ -320,7 +319,7 @@ def test_groups_by_nanosecond(tmp_path):
 
 def test_several_columns_of_groups_are_one_table(tmp_path, monkeypatch):
     """A row a figure, and also those that are too many to list."""
-    monkeypatch.setattr(evaluation, "MOST_LISTED", 10)
+    monkeypatch.setattr(evaluate, "MOST_LISTED", 10)
     logits, labels, _ = random_case(44)
     table = table_of(logits, labels, a=np.arange(44) % 2, b=np.arange(44) % 11)
     found = batchmax.evaluate(table, by="a,b", out=str(tmp_path / "m.parquet"))
@@ -345,7 +344,7 @@ def by_hand(logits, labels, keys):
 
 def test_more_groups_than_are_worked_on_at_once(tmp_path, monkeypatch):
     """They are in the answer and in the table all the same."""
-    monkeypatch.setattr(groups_module, "PIECE", 16)
+    monkeypatch.setattr(groups, "PIECE", 16)
     logits, labels, _ = random_case(100, k=4)
     names = np.arange(100) * 7 % 50
     found = batchmax.evaluate(table_of(logits, labels, key=names), by="key", out=str(tmp_path / "m.parquet"))
@@ -395,8 +394,8 @@ def test_groups_of_any_plain_type(kind, tmp_path):
 @pytest.mark.parametrize("order", ["ascending", "together"])
 def test_any_number_of_groups_that_come_together(order, tmp_path, monkeypatch):
     """With little memory groups are written as they end; each is there once, over chunks and row groups."""
-    monkeypatch.setattr(groups_module, "PIECE", 16)
-    monkeypatch.setattr(groups_module, "VALUE_BYTES", 2**28 // 3 // 11)  # room for ten groups
+    monkeypatch.setattr(groups, "PIECE", 16)
+    monkeypatch.setattr(groups, "VALUE_BYTES", 2**28 // 3 // 11)  # room for ten groups
     logits, labels, _ = random_case(600, k=4)
     names = np.repeat(np.arange(120), 5)
     if order == "together":

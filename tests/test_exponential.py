@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from batchmax.kernels import exp as exponential
+from batchmax.kernels import exp
 from tests.requirements import package
 
 mpmath = package("mpmath")
@@ -19,10 +19,10 @@ SMALLEST = np.finfo(np.float64).smallest_subnormal
 def compute(exps, expm1s, logs, log1ps):
     """Return each function of its arguments."""
     return (
-        np.array([exponential.exp(x) for x in exps]),
-        np.array([exponential.expm1(x) for x in expm1s]),
-        np.array([exponential.log(x) for x in logs]),
-        np.array([exponential.log1p(x) for x in log1ps]),
+        np.array([exp.exp(x) for x in exps]),
+        np.array([exp.expm1(x) for x in expm1s]),
+        np.array([exp.log(x) for x in logs]),
+        np.array([exp.log1p(x) for x in log1ps]),
     )
 
 

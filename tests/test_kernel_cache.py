@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from batchmax.kernels import cache
-from batchmax.kernels import compensated_sums as sums
 from batchmax.kernels.dispatch import Kernel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +30,9 @@ def folder(tmp_path, monkeypatch):
 def total():
     """Compile or load a kernel anew, and return what it gives for 1 + 2 + 4, of which one does not count."""
     found = np.zeros(3)
-    Kernel(compensated_sums.sum_counted, 2, parallel=False)(np.array([1.0, 2.0, 4.0]), np.array([True, False, True]), found)
+    Kernel(compensated_sums.sum_counted, 2, parallel=False)(
+        np.array([1.0, 2.0, 4.0]), np.array([True, False, True]), found
+    )
     return found[0]
 
 

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 from batchmax.kernels.parquet.nested_levels import BEGINS, EMPTY, GOES_ON, NULL
 from batchmax.parquet import Footer, NotAMatrix, SequenceReader, first_inner_length
-from batchmax.parquet.reading import large_pages as long_pages
-from batchmax.parquet.reading import page_reader as pages
-from batchmax.parquet.reading import raw_pages as packed
+from batchmax.parquet.reading import large_pages, page_reader, raw_pages
 from batchmax.parquet.reading.large_pages import BLOCK_TAG, Feed
 
 CODECS = ["NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4"]
@@ -91,11 +89,11 @@ def streams(monkeypatch):
     """Take every page as a stream, in small pieces."""
 
     def small(piece):
-        monkeypatch.setattr(pages, "LONG_PAGE_BYTES", 0)
-        monkeypatch.setattr(long_pages, "PIECE", piece)
-        monkeypatch.setattr(packed, "PIECE", piece)
-        monkeypatch.setattr(long_pages, "SNAPPY_PIECE", piece)
-        monkeypatch.setattr(long_pages, "INDEX_PIECE", max(piece, 64))
+        monkeypatch.setattr(page_reader, "LONG_PAGE_BYTES", 0)
+        monkeypatch.setattr(large_pages, "PIECE", piece)
+        monkeypatch.setattr(raw_pages, "PIECE", piece)
+        monkeypatch.setattr(large_pages, "SNAPPY_PIECE", piece)
+        monkeypatch.setattr(large_pages, "INDEX_PIECE", max(piece, 64))
 
     return small
 
@@ -152,9 +150,9 @@ def test_any_rows_any_pages_any_pieces(
     )
     with pytest.MonkeyPatch.context() as patch:
         if stream:
-            patch.setattr(pages, "LONG_PAGE_BYTES", 0)
-            patch.setattr(long_pages, "SNAPPY_PIECE", 8 + page)
-            patch.setattr(long_pages, "INDEX_PIECE", 64 + page)
+            patch.setattr(page_reader, "LONG_PAGE_BYTES", 0)
+            patch.setattr(large_pages, "SNAPPY_PIECE", 8 + page)
+            patch.setattr(large_pages, "INDEX_PIECE", 64 + page)
         check(path, lengths, matrix, piece)
 
 
@@ -314,7 +312,7 @@ def unpacked(folder, body, size, pieces):
     path.write_bytes(b"before" + body)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        feed = Feed(packed.PackedBody(descriptor, {}, 6, 6 + len(body)), SNAPPY, size)
+        feed = Feed(raw_pages.PackedBody(descriptor, {}, 6, 6 + len(body)), SNAPPY, size)
         taken = []
         for count in itertools.cycle(pieces):
             if not feed.left:
@@ -340,8 +338,8 @@ def test_a_stream_of_snappy_is_what_was_packed(tmp_path_factory, parts, pieces, 
     text = text_of(np.random.default_rng(len(parts)), parts)
     body = pa.Codec("snappy").compress(text).to_pybytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(long_pages, "SNAPPY_PIECE", piece)
-        patch.setattr(long_pages, "FIRST_BLOCKS", blocks)
+        patch.setattr(large_pages, "SNAPPY_PIECE", piece)
+        patch.setattr(large_pages, "FIRST_BLOCKS", blocks)
         assert unpacked(tmp_path_factory.mktemp("body"), body, len(text), pieces) == text
 
 
@@ -351,10 +349,12 @@ def test_literals_are_read_to_where_they_go(tmp_path, monkeypatch):
     body = pa.Codec("snappy").compress(text).to_pybytes()
     assert body.count(BLOCK_TAG) >= 40
     read_in = []
-    plain = packed.PackedBody.readinto
-    monkeypatch.setattr(packed.PackedBody, "readinto", lambda self, out: read_in.append(len(out)) or plain(self, out))
+    plain = raw_pages.PackedBody.readinto
+    monkeypatch.setattr(
+        raw_pages.PackedBody, "readinto", lambda self, out: read_in.append(len(out)) or plain(self, out)
+    )
     assert unpacked(tmp_path, body, len(text), [len(text)]) == text
-    assert sum(read_in) <= long_pages.SNAPPY_PIECE + 1000
+    assert sum(read_in) <= large_pages.SNAPPY_PIECE + 1000
 
 
 def test_a_system_that_reads_less_than_asked_for(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from batchmax.parquet import (
     encode_matrix,
 )
 from batchmax.parquet.fields import COLUMN_CHUNK, check_fields
-from batchmax.parquet.writing import list_writer as matrix_pages
+from batchmax.parquet.writing import list_writer
 from batchmax.runtime.progress import Progress
 
 CODECS = ("NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4")
@@ -73,7 +73,7 @@ N_CLASSES = [1, 2, 3, 8, 10, 63, 64, 65, 1000]
 @pytest.mark.parametrize("nulls", ["none", "some", "all"])
 def test_pages_of_every_kind_are_read(tmp_path, monkeypatch, n_classes, codec, split, nulls):
     """Every codec and encoding, rows shorter and longer than a run of levels, null rows, several pages and runs."""
-    monkeypatch.setattr(matrix_pages, "PAGE_BYTES", 3000)
+    monkeypatch.setattr(list_writer, "PAGE_BYTES", 3000)
     random = np.random.default_rng(n_classes)
     for dtype, repeats in itertools.product((np.float32, np.float64), (False, True)):
         runs = []
@@ -118,7 +118,7 @@ def test_any_rows_are_read(tmp_path_factory, data):
     run = MatrixRows(values[~missing], missing) if missing.any() else MatrixRows(values)
     path = tmp_path_factory.mktemp("any") / "x.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matrix_pages, "PAGE_BYTES", data.draw(st.sampled_from([1, 64, 5000, 1 << 20])))
+        patch.setattr(list_writer, "PAGE_BYTES", data.draw(st.sampled_from([1, 64, 5000, 1 << 20])))
         write(path, [run], MatrixFormat(data.draw(st.sampled_from(CODECS)), 3, data.draw(st.booleans())))
     assert read(path) == want([run])
 
@@ -128,7 +128,7 @@ def test_pages_end_with_rows_and_have_a_checksum(tmp_path):
     matrix = np.random.default_rng(0).standard_normal((3000, 1000)).astype(np.float32)
     path = tmp_path / "x.parquet"
     write(path, [MatrixRows(matrix)], MatrixFormat("SNAPPY"))
-    pages = -(-3000 // (matrix_pages.PAGE_BYTES // 4000))
+    pages = -(-3000 // (list_writer.PAGE_BYTES // 4000))
     chunk = pq.read_metadata(path).row_group(0).column(0)
     assert 0 < chunk.total_compressed_size - matrix.nbytes < pages * 3000
     whole = bytearray(path.read_bytes())

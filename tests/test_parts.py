@@ -19,7 +19,7 @@ import pytest
 import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import DataError, OutputError, UsageError
-from batchmax.jobs import ray_executor as ray_engine
+from batchmax.jobs import ray_executor
 from batchmax.jobs.plan import Plan, run_part
 from batchmax.options.score_options import score_options
 from batchmax.runtime.progress import Progress
@@ -344,19 +344,19 @@ def test_more_cpus_than_a_node_has(inputs):
 def test_a_node_that_will_join(monkeypatch):
     """While a cluster can still start a node that is large enough, a line says how long it has been waited for."""
     sizes, lines = iter([2.0, 2.0, 2.0, 4.0]), []
-    monkeypatch.setattr(ray_engine, "largest_node", lambda: next(sizes))
-    monkeypatch.setattr(ray_engine, "_largest_possible_node", lambda: 8.0)
-    monkeypatch.setattr(ray_engine, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(ray_executor, "largest_node", lambda: next(sizes))
+    monkeypatch.setattr(ray_executor, "_largest_possible_node", lambda: 8.0)
+    monkeypatch.setattr(ray_executor, "WAIT_SECONDS", 0.01)
     progress = Progress()
     progress.warn = lines.append
-    assert ray_engine.check_cpus(4, where="--threads")
-    with ray_engine._telling_of_nodes(4, progress):
+    assert ray_executor.check_cpus(4, where="--threads")
+    with ray_executor._telling_of_nodes(4, progress):
         wait_until(lambda: len(lines) == 2)
     assert len(lines) == 2
     assert all("for a node with 4 CPUs to join the Ray cluster; the largest has 2" in line for line in lines)
-    monkeypatch.setattr(ray_engine, "largest_node", lambda: 2.0)
+    monkeypatch.setattr(ray_executor, "largest_node", lambda: 2.0)
     with pytest.raises(UsageError, match="a task needs 9 CPUs, and the largest node of the Ray cluster has 2"):
-        ray_engine.check_cpus(9, where="--threads")
+        ray_executor.check_cpus(9, where="--threads")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -365,7 +365,7 @@ def test_handlers_that_ray_sets(number):
     heard = []
     before = signal.signal(number, lambda *_: heard.append(number))
     try:
-        with ray_engine._own_signal_handlers():
+        with ray_executor._own_signal_handlers():
             signal.signal(number, lambda signum, _: sys.exit(signum))
             if number == signal.SIGTERM:
                 signal.raise_signal(number)
@@ -377,14 +377,14 @@ def test_handlers_that_ray_sets(number):
 
 def test_what_a_cluster_cannot_do(inputs, monkeypatch):
     """One file, a stream, a shard; and what there is to do where Ray is missing."""
-    monkeypatch.setattr(ray_engine, "find_spec", lambda _: object())
+    monkeypatch.setattr(ray_executor, "find_spec", lambda _: object())
     with pytest.raises(UsageError, match="a file is made by one process"):
         batchmax.score(inputs, "out.parquet", engine="ray")
     with pytest.raises(UsageError, match="a stream cannot be cut"):
         batchmax.score(pq.read_table(f"{inputs}/1.parquet"), "out", engine="ray")
     with pytest.raises(UsageError, match="a shard is made by one process"):
         batchmax.score(inputs, "out", engine="ray", shard="0/2")
-    monkeypatch.setattr(ray_engine, "find_spec", lambda _: None)
+    monkeypatch.setattr(ray_executor, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=re.escape("--engine: Ray is not installed; pip install '.[ray]'")):
         batchmax.score(inputs, "out", engine="ray")
 
@@ -392,10 +392,10 @@ def test_what_a_cluster_cannot_do(inputs, monkeypatch):
 def test_a_worker_that_does_not_see_the_folder(tmp_path):
     """Says so, and which it is; a part that workers die over is given up on."""
     with pytest.raises(OutputError, match="does not see the folder"):
-        ray_engine._check_seen(str(tmp_path), "token")
+        ray_executor._check_seen(str(tmp_path), "token")
     (tmp_path / "seen").write_text("token")
-    ray_engine._check_seen(str(tmp_path), "token")
-    for _ in range(ray_engine.WORKER_DEATHS):
-        ray_engine._count_try(tmp_path / "tries-3")
+    ray_executor._check_seen(str(tmp_path), "token")
+    for _ in range(ray_executor.WORKER_DEATHS):
+        ray_executor._count_try(tmp_path / "tries-3")
     with pytest.raises(OutputError, match="20 workers died over this part"):
-        ray_engine._count_try(tmp_path / "tries-3")
+        ray_executor._count_try(tmp_path / "tries-3")

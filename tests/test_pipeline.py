@@ -22,8 +22,7 @@ from numpy.testing import assert_array_equal
 
 import batchmax
 from batchmax import BadRowError, BatchmaxError, DataError, GateError, OutputError, UsageError
-from batchmax.jobs import run as runs
-from batchmax.jobs import threads
+from batchmax.jobs import run, threads
 from batchmax.jobs.score import dry_run, scan, score
 from batchmax.options.score_options import score_options
 from batchmax.outputs import OUTPUTS
@@ -108,7 +107,7 @@ def small_chunks(monkeypatch):
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts end at 100 bytes of logits."""
-    monkeypatch.setattr(runs, "plan_parts", functools.partial(plan_parts, part_bytes=100))
+    monkeypatch.setattr(run, "plan_parts", functools.partial(plan_parts, part_bytes=100))
 
 
 # The numbers

@@ -284,9 +284,9 @@ def test_many_classes_show_their_worst_pairs(tmp_path):
 
 def test_pairs_beyond_what_is_kept_are_forgotten_and_that_is_said(tmp_path, monkeypatch):
     """The most frequent pair is still first."""
-    from batchmax.reports import collectors as row_looks
+    from batchmax.reports import collectors
 
-    monkeypatch.setattr(row_looks, "MOST_PAIRS", 8)
+    monkeypatch.setattr(collectors, "MOST_PAIRS", 8)
     rng = np.random.default_rng(6)
     z = rng.normal(size=(200, 1200)).astype(np.float32)
     y = rng.integers(0, 1200, 200)
@@ -437,10 +437,10 @@ def test_the_old_page_stays_unless_asked(tmp_path):
 
 def test_a_page_that_came_meanwhile_is_not_replaced(tmp_path, monkeypatch):
     """Between the first look and the end somebody else may have written there."""
-    from batchmax.sinks import text_file as text_files
+    from batchmax.sinks import text_file
 
     out = tmp_path / "x.html"
-    place = text_files.TextFile(str(out), (".html",), "error")
+    place = text_file.TextFile(str(out), (".html",), "error")
     monkeypatch.setattr(place, "_check", lambda: None)
     out.write_text("theirs")
     with pytest.raises(batchmax.OutputError, match="exists"):
@@ -451,16 +451,16 @@ def test_a_page_that_came_meanwhile_is_not_replaced(tmp_path, monkeypatch):
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     """A full disk is one line, and the old page is there."""
-    from batchmax.sinks import text_file as text_files
+    from batchmax.sinks import text_file
 
     out = tmp_path / "x.html"
     out.write_text("old")
-    place = text_files.TextFile(str(out), (".html",), "overwrite")
+    place = text_file.TextFile(str(out), (".html",), "overwrite")
 
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(text_files.os, "fsync", full)
+    monkeypatch.setattr(text_file.os, "fsync", full)
     with pytest.raises(batchmax.OutputError, match="No space left"):
         place.write("new")
     assert out.read_text() == "old"
@@ -501,9 +501,9 @@ def test_a_stream_that_can_be_read_once_is_refused(tmp_path):
 
 def test_without_the_libraries_the_remedy_is_named(tmp_path, monkeypatch):
     """Jinja2 and matplotlib come with an extra."""
-    from batchmax.reports import report as reporting
+    from batchmax.reports import report
 
-    monkeypatch.setattr(reporting, "find_spec", lambda _: None)
+    monkeypatch.setattr(report, "find_spec", lambda _: None)
     with pytest.raises(batchmax.UsageError, match=re.escape("pip install '.[insight]'")):
         batchmax.report(DIGITS, str(tmp_path / "x.html"))
 

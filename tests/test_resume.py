@@ -13,7 +13,7 @@ import pytest
 import batchmax
 from batchmax.errors import BadRowError, DataError, GateError, OutputError, UsageError
 from batchmax.jobs import pipeline as loop
-from batchmax.jobs import score as pipeline
+from batchmax.jobs import score
 from batchmax.options.score_options import score_options
 from batchmax.sinks.commit import journal as journals
 from batchmax.sinks.commit.journal import Journal, read_journal
@@ -152,7 +152,7 @@ def goes_on_anywhere(folder, killed_after, inputs, out, options):
     went_on = n_lines = 0
     while killed_after(n_lines, inputs, out, **options):
         said = Said()
-        summary = pipeline.score(inputs, out, **options, if_exists="resume", progress=said)
+        summary = score.score(inputs, out, **options, if_exists="resume", progress=said)
         assert contents(folder) == want, n_lines
         assert lasting(summary) == whole, n_lines
         went_on += said.skipped > 0
@@ -362,13 +362,13 @@ def test_what_was_synced_in_the_middle_of_a_file_counts(tmp_path, monkeypatch):
 def test_a_dry_run_says_what_would_be_skipped(inputs, tmp_path, killed_after):
     """It looks at what is there, and changes nothing."""
     options = score_options(on_bad_row="null", if_exists="resume")
-    assert pipeline.dry_run(inputs, "out.parquet", options)["rows_done"] == 0
+    assert score.dry_run(inputs, "out.parquet", options)["rows_done"] == 0
     assert killed_after(9, inputs, "out.parquet", on_bad_row="null")
     before = contents(tmp_path)
-    assert 0 < pipeline.dry_run(inputs, "out.parquet", options)["rows_done"] < N_FILES * N_ROWS
+    assert 0 < score.dry_run(inputs, "out.parquet", options)["rows_done"] < N_FILES * N_ROWS
     assert contents(tmp_path) == before
     batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="resume")
-    assert pipeline.dry_run(inputs, "out.parquet", options)["rows_done"] == N_FILES * N_ROWS
+    assert score.dry_run(inputs, "out.parquet", options)["rows_done"] == N_FILES * N_ROWS
 
 
 def test_a_run_that_was_to_replace_goes_on_to_replace(inputs, tmp_path, killed_after):
@@ -392,5 +392,5 @@ def test_an_input_that_changes_is_noticed(inputs, tmp_path):
                 os.utime(tmp_path / "in" / "2.parquet")
 
     with pytest.raises(DataError, match=r"in/2\.parquet: the file was changed while it was being read"):
-        pipeline.score(inputs, "out.parquet", on_bad_row="null", progress=Writer())
+        score.score(inputs, "out.parquet", on_bad_row="null", progress=Writer())
     assert contents(tmp_path) == {}

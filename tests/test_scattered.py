@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 from batchmax import kernels
 from batchmax.parquet import Footer, MatrixReader, NotAMatrix
 from batchmax.parquet.levels import varint
-from batchmax.parquet.reading import page_reader as pages
-from batchmax.parquet.reading import raw_pages as packed
-from batchmax.parquet.reading import scatter_read as scattered
+from batchmax.parquet.reading import page_reader, raw_pages, scatter_read
 
 N_ROWS, N_CLASSES = 48, 50
 
@@ -25,21 +23,21 @@ N_ROWS, N_CLASSES = 48, 50
 @pytest.fixture(autouse=True)
 def small_window(monkeypatch):
     """Leave no page in memory for the next one to be found there."""
-    monkeypatch.setattr(pages, "WINDOW", 1)
-    monkeypatch.setattr(packed, "HEADER", 128)
+    monkeypatch.setattr(page_reader, "WINDOW", 1)
+    monkeypatch.setattr(raw_pages, "HEADER", 128)
 
 
 @pytest.fixture
 def counts(monkeypatch):
     """Return a list of how many pages were read into place at a time."""
     seen = []
-    read = scattered.Layout.read
+    read = scatter_read.Layout.read
 
     def counting(*arguments):
         seen.append(read(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(scattered.Layout, "read", counting)
+    monkeypatch.setattr(scatter_read.Layout, "read", counting)
     return seen
 
 
@@ -114,7 +112,7 @@ def test_a_flipped_byte_is_seen_as_otherwise(tmp_path, monkeypatch, counts, ever
         path.write_bytes(flipped)
         found = read(path, footer, matrix.shape, np.float32)
         with monkeypatch.context() as patch:
-            patch.setattr(pages.PageReader, "repeat", lambda *_: None)
+            patch.setattr(page_reader.PageReader, "repeat", lambda *_: None)
             plain = read(path, footer, matrix.shape, np.float32)
         refused += found is None
         assert (found is None) == (plain is None), at
@@ -149,16 +147,16 @@ def test_pages_without_values_are_no_layout(tmp_path):
     path = tmp_path / "x.parquet"
     write(path, logits(4, 3), compression="NONE")
     with path.open("rb") as file:
-        window = packed.Window(file.fileno(), 4, path.stat().st_size, 1000)
-        page = next(packed.PackedPages(window))
-        assert scattered.Layout.of(page, []) is None
-        assert scattered.Layout.of(page, [page.body[-4:], page.body[-4:]]) is None
-        assert scattered.Layout.of(page, [page.body[-8:-4]]) is None
-        assert scattered.Layout.of(page, [page.body[len(page.body) :]]) is None
-        assert scattered.Layout.of(page, [np.zeros(4, np.uint8)]) is None
-        assert scattered.Layout.of(page, [page.body[-4:]]) is not None
+        window = raw_pages.Window(file.fileno(), 4, path.stat().st_size, 1000)
+        page = next(raw_pages.PackedPages(window))
+        assert scatter_read.Layout.of(page, []) is None
+        assert scatter_read.Layout.of(page, [page.body[-4:], page.body[-4:]]) is None
+        assert scatter_read.Layout.of(page, [page.body[-8:-4]]) is None
+        assert scatter_read.Layout.of(page, [page.body[len(page.body) :]]) is None
+        assert scatter_read.Layout.of(page, [np.zeros(4, np.uint8)]) is None
+        assert scatter_read.Layout.of(page, [page.body[-4:]]) is not None
         empty = replace(page, body=page.body[:0])
-        assert scattered.Layout.of(empty, [empty.body]) is None
+        assert scatter_read.Layout.of(empty, [empty.body]) is None
 
 
 def stored(data, size, n_head=1 << 16, n_pieces=500):
@@ -184,9 +182,9 @@ def test_stored_bytes_are_what_snappy_packed(pattern, repeats, width, text, n_ra
     random = np.random.default_rng(seed)
     levels = pattern * repeats + text + bytes(range(width)) * 10
     whole = levels + random.bytes(n_random)
-    packed = pa.Codec("snappy").compress(whole, asbytes=True)
-    assert stored(packed, len(whole)) in {whole, None}
-    assert stored(packed, len(whole) + 1) is None
+    raw_pages = pa.Codec("snappy").compress(whole, asbytes=True)
+    assert stored(raw_pages, len(whole)) in {whole, None}
+    assert stored(raw_pages, len(whole) + 1) is None
 
 
 def test_levels_that_snappy_packed_do_not_hide_what_it_stored():
@@ -194,10 +192,10 @@ def test_levels_that_snappy_packed_do_not_hide_what_it_stored():
     numbers = np.random.default_rng(0).bytes(300_000)
     for levels in (b"\x02\x00\xce\x0f\x01" * 264, bytes(range(251)) * 100, b"", b"\xfe\xfb\xef\xbf" * 8000):
         whole = levels + numbers
-        packed = pa.Codec("snappy").compress(whole, asbytes=True)
-        assert stored(packed, len(whole)) == whole
-        assert stored(packed, len(whole), n_pieces=3) is None
-    assert stored(packed, len(whole), n_head=100) is None
+        raw_pages = pa.Codec("snappy").compress(whole, asbytes=True)
+        assert stored(raw_pages, len(whole)) == whole
+        assert stored(raw_pages, len(whole), n_pieces=3) is None
+    assert stored(raw_pages, len(whole), n_head=100) is None
 
 
 LITERAL = b"\xf4\xe7\x07" + bytes(2024)
@@ -240,9 +238,9 @@ def test_wrong_lengths_are_refused(data, size):
 def test_no_bytes_make_the_kernel_read_elsewhere(levels, n_random, flips):
     """Damaged in any way, what snappy packed is refused by both, or the kernel agrees with it."""
     whole = levels * 20 + np.random.default_rng(n_random).bytes(n_random)
-    packed = bytearray(pa.Codec("snappy").compress(whole, asbytes=True))
+    raw_pages = bytearray(pa.Codec("snappy").compress(whole, asbytes=True))
     for at, value in flips:
-        packed[at % len(packed)] = value
-    found = stored(bytes(packed), len(whole))
+        raw_pages[at % len(raw_pages)] = value
+    found = stored(bytes(raw_pages), len(whole))
     if found is not None:
-        assert found == pa.Codec("snappy").decompress(bytes(packed), len(whole), asbytes=True)
+        assert found == pa.Codec("snappy").decompress(bytes(raw_pages), len(whole), asbytes=True)

@@ -16,8 +16,8 @@ import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import BadRowError, DataError, OutputError, UsageError
 from batchmax.jobs import pipeline as loop
-from batchmax.jobs import score as pipeline
-from batchmax.storage import object_store as stores
+from batchmax.jobs import score
+from batchmax.storage import object_store
 from batchmax.storage.manifest import MANIFEST, read_manifest
 from batchmax.storage.object_store import store_of
 from batchmax.storage.paths import find_files
@@ -127,7 +127,7 @@ def test_what_may_pass_is_tried_again(proxy, big, tmp_path, kind):
 @pytest.mark.parametrize("kind", ["500", "cut"])
 def test_what_does_not_pass_is_one_line(proxy, big, tmp_path, kind, capsys, monkeypatch):
     """Exit 1, the URI, and no credential in it; nothing is left where the output would be."""
-    monkeypatch.setattr(stores, "TRIES", 2)
+    monkeypatch.setattr(object_store, "TRIES", 2)
     put(proxy, big, "big.parquet")
     proxy.faults = [Fault(kind, times=10_000, after=2)]
     assert main(["score", "s3://bucket/big.parquet", "-o", str(tmp_path / "o.parquet")]) == 1
@@ -141,15 +141,15 @@ def test_what_does_not_pass_is_one_line(proxy, big, tmp_path, kind, capsys, monk
 def test_an_object_that_changes_meanwhile(proxy, big, tmp_path, monkeypatch):
     """Is noticed when it was read."""
     put(proxy, big, "big.parquet")
-    real = stores.Store.found
+    real = object_store.Store.found
 
     def found(self):
         info = real(self)
         n_reads = sum(range_ is not None for method, _, range_ in proxy.seen if method == "GET")
         # The footer is the first read.
-        return info if n_reads < 2 else stores.Found(info.uri, info.size, info.mtime_ns + 1)
+        return info if n_reads < 2 else object_store.Found(info.uri, info.size, info.mtime_ns + 1)
 
-    monkeypatch.setattr(stores.Store, "found", found)
+    monkeypatch.setattr(object_store.Store, "found", found)
     with pytest.raises(DataError, match="was changed while it was being read"):
         batchmax.score("s3://bucket/big.parquet", str(tmp_path / "o.parquet"))
 
@@ -239,7 +239,7 @@ def test_what_arrives_is_what_is_made_here(proxy, tmp_path, out):
 
 def test_a_failure_in_the_middle_shows_nothing(proxy, big, monkeypatch, tmp_path):
     """Of a file that is sent in many pieces: what was there is there still, and the next run sends the rest."""
-    monkeypatch.setattr(stores, "TRIES", 2)
+    monkeypatch.setattr(object_store, "TRIES", 2)
     proxy.client.put_object(Bucket="bucket", Key="out.parquet", Body=b"years of work")
     proxy.faults = [Fault("500", "PUT", "out.parquet", times=10_000, after=1)]
     options = {"outputs": "probs,log_probs,loss", "dtype": "float64", "if_exists": "overwrite", "compression": "none"}
@@ -255,7 +255,7 @@ def test_a_failure_in_the_middle_shows_nothing(proxy, big, monkeypatch, tmp_path
 
 def test_a_folder_is_not_whole_without_its_last_file(proxy, tmp_path, monkeypatch):
     """Parts come as they are made, _SUCCESS after all; a run that failed is gone on with."""
-    monkeypatch.setattr(stores, "TRIES", 2)
+    monkeypatch.setattr(object_store, "TRIES", 2)
     table = pq.read_table(DATA / "digits.parquet")
     (tmp_path / "in").mkdir()
     for number in range(4):
@@ -302,7 +302,7 @@ def parts_below(client, prefix="out/"):
 
 def test_an_overwriting_run_that_fails_leaves_the_old_output(proxy, four, monkeypatch):
     """Until the manifest is replaced, commands read the old parts; a run that resumes replaces them."""
-    monkeypatch.setattr(stores, "TRIES", 1)
+    monkeypatch.setattr(object_store, "TRIES", 1)
     old = batchmax.score(four, "s3://bucket/out", temperature=2.0)
     before = {key: get(proxy, key) for key in keys(proxy.client)}
     proxy.faults = [Fault("500", "PUT", "part-00002", times=10_000)]
@@ -341,7 +341,7 @@ def test_a_bad_row_in_the_last_file_leaves_nothing_of_the_run(proxy, four, over)
 @pytest.mark.parametrize("over", [False, True])
 def test_a_run_that_ends_before_its_last_object_is_finished(proxy, four, monkeypatch, name, over):
     """With every part uploaded and the manifest or _SUCCESS missing, a run that resumes uploads these alone."""
-    monkeypatch.setattr(stores, "TRIES", 1)
+    monkeypatch.setattr(object_store, "TRIES", 1)
     if over:
         batchmax.score(four, "s3://bucket/out", temperature=2.0)
     proxy.faults = [Fault("500", "POST", f"out/{name}", times=10_000)]
@@ -395,7 +395,7 @@ def test_parts_that_another_run_deleted(proxy, four, monkeypatch):
                 proxy.client.delete_object(Bucket="bucket", Key=key)
 
     with pytest.raises(OutputError, match="parts of the output were deleted while the run was going on"):
-        pipeline.score(four, "s3://bucket/out", progress=Deleter())
+        score.score(four, "s3://bucket/out", progress=Deleter())
     assert not [key for key in keys(proxy.client) if "part-" not in key]
     monkeypatch.undo()
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import batchmax
-from batchmax.jobs import engine_task as tasks
+from batchmax.jobs import engine_task
 from tests.rows import odd_rows
 
 
@@ -30,8 +30,8 @@ def sent(error):
 
 
 def run(batches, threads=1, whole=None, **given):
-    job = tasks.plan_tasks(batches[0].schema, batchmax.score_options(**given), batches[0])
-    return list(tasks.score_batches(batches, job, threads, whole))
+    job = engine_task.plan_tasks(batches[0].schema, batchmax.score_options(**given), batches[0])
+    return list(engine_task.score_batches(batches, job, threads, whole))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -41,9 +41,9 @@ def test_pieces_have_the_values_of_the_whole(rows_at_a_time, threads, monkeypatc
     batch = batch_of(10)
     given = {"outputs": "probs,loss,pred,rank,entropy,status", "top_k": 2}
     want = batchmax.score_batch(batch, **given)
-    job = tasks.plan_tasks(batch.schema, batchmax.score_options(**given), batch)
-    monkeypatch.setattr(tasks, "SLICE_BYTES", rows_at_a_time * max(job.row_bytes, job.result_bytes))
-    got = list(tasks.score_batches([batch.slice(0, 6), batch.slice(6)], job, threads))
+    job = engine_task.plan_tasks(batch.schema, batchmax.score_options(**given), batch)
+    monkeypatch.setattr(engine_task, "SLICE_BYTES", rows_at_a_time * max(job.row_bytes, job.result_bytes))
+    got = list(engine_task.score_batches([batch.slice(0, 6), batch.slice(6)], job, threads))
     assert pa.Table.from_batches(got).to_pylist() == want.to_pylist()
     assert max(piece.num_rows for piece in got) == min(rows_at_a_time, 6)
 
@@ -69,7 +69,7 @@ def test_a_bad_row_is_told_by_its_number(whole, where, rows_at_a_time, monkeypat
     """The number counts all rows of a task where these have an order, and those of its batch otherwise."""
     good, bad = batch_of(10), batch_of(10)
     bad = bad.set_column(2, "label", pa.array([0, 1, 2, 3, 5, 0, 9, 0, 0, 0]))
-    monkeypatch.setattr(tasks, "SLICE_BYTES", rows_at_a_time * 100)
+    monkeypatch.setattr(engine_task, "SLICE_BYTES", rows_at_a_time * 100)
     with pytest.raises(batchmax.BadRowError) as raised:
         run([good, bad], whole=whole)
     assert raised.value.where == where
@@ -82,7 +82,7 @@ def test_odd_rows_are_nulled_and_dropped_as_in_a_batch(monkeypatch):
     """Policies hold for every piece."""
     logits, labels, statuses = odd_rows()
     batch = pa.record_batch({"logits": pa.array(logits, pa.list_(pa.float32())), "label": labels, "want": statuses})
-    monkeypatch.setattr(tasks, "SLICE_BYTES", 5 * 30)
+    monkeypatch.setattr(engine_task, "SLICE_BYTES", 5 * 30)
     for policy in ("null", "drop"):
         given = {"on_bad_row": policy, "outputs": "probs,loss,status"}
         got = pa.Table.from_batches(run([batch], **given)).to_pylist()
@@ -121,7 +121,7 @@ def test_a_sparse_vector_is_told_by_its_number():
 def test_what_needs_all_rows_is_refused(given, where):
     """The error names the option and what to do instead."""
     with pytest.raises(batchmax.UsageError) as raised:
-        tasks.check_options(batchmax.score_options(**given))
+        engine_task.check_options(batchmax.score_options(**given))
     assert raised.value.where == where
     assert raised.value.remedy
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchmax import __version__
 from batchmax.errors import GateError, UsageError
-from batchmax.jobs import ray_executor as ray_engine
+from batchmax.jobs import ray_executor
 from batchmax.jobs.part_writer import Recipe
 from batchmax.jobs.pipeline import Result, overlap, tell_of
 from batchmax.jobs.plan import Plan
@@ -112,7 +112,7 @@ class FileJob(ScoreJob):
         tell_of(self._source, progress)
 
     def _check_ray(self, out: str) -> None:
-        ray_engine.check_ray()
+        ray_executor.check_ray()
         where, remedy = "--engine", "leave it out"
         if is_file_path(out):
             raise UsageError("a file is made by one process", where=where, remedy=f"name a folder, not {out}")
@@ -196,7 +196,7 @@ class FileJob(ScoreJob):
         """Have parts made by a Ray cluster."""
         source, options = self._source, self._job.options
         rejects = None if self._rejects is None else self._rejects.parts
-        yield from ray_engine.make_parts(
+        yield from ray_executor.make_parts(
             Plan.of(source),
             parts,
             self._out.parts,

@@ -10,23 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.kernels import activations as alternatives
-from batchmax.kernels import compensated_sums as sums
-from batchmax.kernels import elementwise, moments, sampling
-from batchmax.kernels import kl_divergence as divergence
-from batchmax.kernels import metric_sums as tallies
-from batchmax.kernels import ranking as order
-from batchmax.kernels import row_metrics as judgement
-from batchmax.kernels import soft_targets as dense
+from batchmax.kernels import (
+    activations,
+    compensated_sums,
+    elementwise,
+    kl_divergence,
+    metric_sums,
+    moments,
+    ranking,
+    row_metrics,
+    sampling,
+    soft_targets,
+    softmax_float32,
+)
 from batchmax.kernels import softmax as _softmax
-from batchmax.kernels import softmax_float32 as single
 from batchmax.kernels.cache import cache_folder, source_fingerprint
 from batchmax.kernels.dispatch import Kernel, limit_threads, standard_floats
 from batchmax.kernels.intrinsics import compiled_by
-from batchmax.kernels.parquet import nested_levels as nested
-from batchmax.kernels.parquet import rle as pages
-from batchmax.kernels.parquet import snappy
-from batchmax.kernels.parquet import thrift_skip as structs
+from batchmax.kernels.parquet import nested_levels, rle, snappy, thrift_skip
 
 __all__ = [
     "activate_rows",
@@ -69,43 +70,43 @@ __all__ = [
     "warmup",
 ]
 
-_single = Kernel(single.softmax_single, 4)
+_single = Kernel(softmax_float32.softmax_single, 4)
 _wide = Kernel(_softmax.softmax_wide, 4)
 _tall = Kernel(_softmax.softmax_tall, 4)
-_judge_single = Kernel(judgement.judge_single, 6)
-_judge = Kernel(judgement.judge, 6)
-judge_dense = Kernel(judgement.judge_dense, 5)
+_judge_single = Kernel(row_metrics.judge_single, 6)
+_judge = Kernel(row_metrics.judge, 6)
+judge_dense = Kernel(row_metrics.judge_dense, 5)
 
-order_rows = Kernel(order.order, 5)
-top_k_rows = Kernel(order.top_k, 4)
-tail_rows = Kernel(order.tails, 5)
+order_rows = Kernel(ranking.order, 5)
+top_k_rows = Kernel(ranking.top_k, 4)
+tail_rows = Kernel(ranking.tails, 5)
 row_moments = Kernel(moments.moments, 5)
-activate_rows = Kernel(alternatives.activate, 3)
-loss_rows = Kernel(alternatives.losses, 6)
+activate_rows = Kernel(activations.activate, 3)
+loss_rows = Kernel(activations.losses, 6)
 sample_rows = Kernel(sampling.sample, 4)
-dense_cross_entropy = Kernel(dense.dense_cross_entropy, 7)
-divergence_rows = Kernel(divergence.divergence, 4)
+dense_cross_entropy = Kernel(soft_targets.dense_cross_entropy, 7)
+divergence_rows = Kernel(kl_divergence.divergence, 4)
 log_matrix = Kernel(elementwise.log_matrix, 1)
 exp_values = Kernel(elementwise.exp_values, 1, parallel=False)
 log1p_values = Kernel(elementwise.log1p_values, 1, parallel=False)
-check_repetition = Kernel(pages.check_repetition, 5, parallel=False)
-check_definition = Kernel(pages.check_definition, 4, parallel=False)
-look_up = Kernel(pages.look_up, 3, parallel=False)
-look_up_more = Kernel(pages.look_up_more, 4, parallel=False)
+check_repetition = Kernel(rle.check_repetition, 5, parallel=False)
+check_definition = Kernel(rle.check_definition, 4, parallel=False)
+look_up = Kernel(rle.look_up, 3, parallel=False)
+look_up_more = Kernel(rle.look_up_more, 4, parallel=False)
 unsnap = Kernel(snappy.unsnap, 2, parallel=False)
-inner_length = Kernel(nested.inner_length, 2, parallel=False)
-walk_levels = Kernel(nested.walk_levels, 2, parallel=False)
-count_levels = Kernel(pages.count_levels, 4, parallel=False)
-count_texts = Kernel(pages.count_texts, 1, parallel=False)
-text_lengths = Kernel(pages.text_lengths, 1, parallel=False)
+inner_length = Kernel(nested_levels.inner_length, 2, parallel=False)
+walk_levels = Kernel(nested_levels.walk_levels, 2, parallel=False)
+count_levels = Kernel(rle.count_levels, 4, parallel=False)
+count_texts = Kernel(rle.count_texts, 1, parallel=False)
+text_lengths = Kernel(rle.text_lengths, 1, parallel=False)
 stored = Kernel(snappy.stored, 2, parallel=False)
-find_structs = Kernel(structs.find_structs, 2, parallel=False)
-chunk_sizes = Kernel(structs.chunk_sizes, 2, parallel=False)
-page_heads = Kernel(structs.page_heads, 1, parallel=False)
-sum_lists = Kernel(sums.sum_lists, 3, parallel=False)
-sum_counted = Kernel(sums.sum_counted, 2, parallel=False)
-tally_rows = Kernel(tallies.tally_rows, 9, parallel=False)
-tally_groups = Kernel(tallies.tally_groups, 7, parallel=False)
+find_structs = Kernel(thrift_skip.find_structs, 2, parallel=False)
+chunk_sizes = Kernel(thrift_skip.chunk_sizes, 2, parallel=False)
+page_heads = Kernel(thrift_skip.page_heads, 1, parallel=False)
+sum_lists = Kernel(compensated_sums.sum_lists, 3, parallel=False)
+sum_counted = Kernel(compensated_sums.sum_counted, 2, parallel=False)
+tally_rows = Kernel(metric_sums.tally_rows, 9, parallel=False)
+tally_groups = Kernel(metric_sums.tally_groups, 7, parallel=False)
 
 
 def softmax_rows(logits: Any, *arguments: Any) -> None:

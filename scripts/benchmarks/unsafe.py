@@ -18,15 +18,15 @@ from typing import Any
 
 def leave_out(what: str) -> None:
     """Change what the job will call."""
-    from batchmax.jobs import score as pipeline
-    from batchmax.parquet.writing import list_writer as matrix_pages
+    from batchmax.jobs import score
+    from batchmax.parquet.writing import list_writer
     from batchmax.storage import system_calls
 
     places: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
         "timed": [(system_calls, name, timed(getattr(system_calls, name))) for name in ("sync", "sync_data")],
         "syncs": [(system_calls, name, lambda _: None) for name in ("sync", "sync_data")],
-        "journal": [(pipeline, "job_identity", lambda *_: None)],
-        "checksums": [(matrix_pages, "crc32", lambda _, value=0: value)],
+        "journal": [(score, "job_identity", lambda *_: None)],
+        "checksums": [(list_writer, "crc32", lambda _, value=0: value)],
     }
     for module, name, instead in places[what]:
         setattr(module, name, instead)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from batchmax.cli.app import main
-from batchmax.sinks.commit import atomic_rename as renames
+from batchmax.sinks.commit import atomic_rename
 
 NAMES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.symlink"}
 """Audit events of calls that change names."""
@@ -45,13 +45,13 @@ class Killer:
         sys.addaudithook(self._audit)
         for name in ON_DESCRIPTORS:
             setattr(os, name, self._watched(getattr(os, name)))
-        exchange = renames.exchange
+        exchange = atomic_rename.exchange
 
         def exchanged(one: Path, other: Path) -> bool:
             self._change()
             return exchange(one, other)
 
-        renames.exchange = exchanged
+        atomic_rename.exchange = exchanged
 
     def _watched(self, call: Any) -> Any:
         def watched(descriptor: int, *arguments: Any) -> Any:

@@ -54,12 +54,12 @@ def command(inputs: tuple[str, ...], out: str, quiet: bool, verbose: bool, json:
     that were held out. The predicted classes stay the same.
     """
     from batchmax.cli.progress import Progress
-    from batchmax.cli.render import evaluation as figures
-    from batchmax.evaluation import calibrate as calibration
+    from batchmax.cli.render import evaluation
+    from batchmax.evaluation import calibrate
 
     with Progress(quiet=quiet, verbose=verbose) as progress:
-        found = calibration.calibrate(list(inputs), out, progress=progress, **given)
+        found = calibrate.calibrate(list(inputs), out, progress=progress, **given)
     if json:
         click.echo(found.to_json())
     elif not quiet:
-        figures.show_calibration(found, out)
+        evaluation.show_calibration(found, out)

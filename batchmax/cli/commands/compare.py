@@ -76,12 +76,12 @@ def command(a: str, b: str, fail_if: str | None, quiet: bool, verbose: bool, jso
     """
     from batchmax.cli.progress import Progress
     from batchmax.cli.render import comparison as comparison_table
-    from batchmax.evaluation.comparison import compare as comparison
+    from batchmax.evaluation.comparison import compare
     from batchmax.evaluation.comparison.result import gate_of
 
     gate = None if fail_if is None else gate_of(fail_if)
     with Progress(quiet=quiet, verbose=verbose) as progress:
-        found = comparison.compare(a, b, progress=progress, **given)
+        found = compare.compare(a, b, progress=progress, **given)
     if not json and not quiet:
         comparison_table.show(found)
     if gate is not None:

@@ -48,12 +48,12 @@ def command(
     """
     from batchmax.cli.progress import Progress
     from batchmax.cli.render import tables
-    from batchmax.jobs import convert as conversion
+    from batchmax.jobs import convert
     from batchmax.options.score_options import score_options
 
     options = score_options(**given)
     with Progress(quiet=quiet, verbose=verbose) as progress:
-        summary = conversion.convert(list(inputs), out, layout, options, progress=progress)
+        summary = convert.convert(list(inputs), out, layout, options, progress=progress)
     if json:
         click.echo(summary.to_json())
     elif not quiet:

@@ -54,10 +54,10 @@ def command(inputs: tuple[str, ...], top_k: str | None, quiet: bool, verbose: bo
     """
     from batchmax.cli.progress import Progress
     from batchmax.cli.render import evaluation as figures
-    from batchmax.evaluation import evaluate as evaluation
+    from batchmax.evaluation import evaluate
 
     with Progress(quiet=quiet, verbose=verbose) as progress:
-        found = evaluation.evaluate(
+        found = evaluate.evaluate(
             list(inputs), top_k=None if top_k is None else places(top_k), progress=progress, **given
         )
     if json:

@@ -57,10 +57,10 @@ def command(inputs: tuple[str, ...], out: str, quiet: bool, verbose: bool, json:
     """
     from batchmax.cli.progress import Progress
     from batchmax.cli.render import tables
-    from batchmax.reports import report as reporting
+    from batchmax.reports import report
 
     with Progress(quiet=quiet, verbose=verbose) as progress:
-        found = reporting.report(list(inputs), out, progress=progress, **given)
+        found = report.report(list(inputs), out, progress=progress, **given)
     if json:
         click.echo(found.to_json())
     elif not quiet:

@@ -133,7 +133,7 @@ def command(
     """
     from batchmax.cli.progress import Progress
     from batchmax.cli.render import tables
-    from batchmax.jobs import score as pipeline
+    from batchmax.jobs import score
     from batchmax.options.score_options import score_options
 
     if out == "-" and sys.stdout.isatty():
@@ -142,14 +142,14 @@ def command(
         )
     options = score_options(**given)
     if dry_run:
-        plan = pipeline.dry_run(list(inputs), out, options)
+        plan = score.dry_run(list(inputs), out, options)
         if json:
             click.echo(tables.json_line(plan))
         else:  # the plan of parts is for machines
             tables.show_plan({name: value for name, value in plan.items() if name != "plan"})
         return
     with Progress(quiet=quiet, verbose=verbose) as progress:
-        summary = pipeline.score(list(inputs), out, options, progress=progress)
+        summary = score.score(list(inputs), out, options, progress=progress)
     if out == "-":  # stdout has the data
         with contextlib.redirect_stdout(sys.stderr):
             report(summary, out, json=json, quiet=quiet)

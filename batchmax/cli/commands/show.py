@@ -119,10 +119,10 @@ def command(
 
 def _show_sequence(inputs: list[str], row: int, options: ScoreOptions, *, everything: bool, json: bool) -> None:
     from batchmax.cli.progress import Progress
-    from batchmax.cli.render import tokens as token_rows
+    from batchmax.cli.render import tokens
 
     with Progress(quiet=is_quiet()) as progress:
-        line = token_rows.show(inputs, row, options, progress, everything=everything, as_json=json)
+        line = tokens.show(inputs, row, options, progress, everything=everything, as_json=json)
     if line is not None:
         click.echo(line)
 
@@ -134,18 +134,18 @@ def _show_worst(
     from batchmax.cli.render import tables
     from batchmax.cli.render import worst_rows as worst_table
     from batchmax.evaluation.worst_rows import worst_rows
-    from batchmax.sinks import table_file as table_files
+    from batchmax.sinks import table_file
     from batchmax.storage.paths import find_files
 
     if out is None and if_exists is not None and is_typed("if_exists"):
         raise UsageError("nothing is written", where="--if-exists", remedy="add -o worst.parquet, or leave it out")
     storage, output = given["storage_options"] or (), None
     if out is not None:
-        output = table_files.table_output(out, if_exists or "error", find_files(inputs, storage), storage)
+        output = table_file.table_output(out, if_exists or "error", find_files(inputs, storage), storage)
     with Progress(quiet=is_quiet()) as progress:
         found = worst_rows(inputs, n, progress=progress, **given)
         if output is not None:
-            table_files.save_table(found, output)
+            table_file.save_table(found, output)
     if json:
         click.echo(tables.json_line(worst_table.as_records(found)))
     elif out is None:

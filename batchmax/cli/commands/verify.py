@@ -54,10 +54,10 @@ def command(
     from batchmax.cli.progress import Progress
     from batchmax.cli.render import tables
     from batchmax.cli.render import verification as checked
-    from batchmax.verification import verify as verification
+    from batchmax.verification import verify
 
     with Progress(quiet=quiet, verbose=verbose) as progress:
-        found = verification.verify(
+        found = verify.verify(
             file,
             inputs,
             sample=sample,

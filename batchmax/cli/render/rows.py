@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
-from batchmax.cli.render import tokens as token_rows
+from batchmax.cli.render import tokens
 from batchmax.columns.job import plan_scoring
 from batchmax.errors import DataError, UsageError
 from batchmax.functional.activations import activate, loss
@@ -82,7 +82,7 @@ def from_values(values: Sequence[float], betas: Sequence[float | None], **given:
 def sequence(inputs: list[str], betas: Sequence[float | None], **given: Any) -> ScoreOptions | None:
     """Return how the rows of files are read if they are sequences."""
     options = _options(betas, given)
-    if not token_rows.is_sequence(inputs, options[0]):
+    if not tokens.is_sequence(inputs, options[0]):
         return None
     if len(options) > 1:
         raise UsageError("several of them go with one token", where="--beta", remedy="name it: --token 0")
@@ -95,9 +95,9 @@ def from_files(
     """Return a row of files, counted from 0 over all of them; of a sequence one token."""
     options = _options(betas, given)
     if token is not None:
-        if not token_rows.is_sequence(inputs, options[0]):
+        if not tokens.is_sequence(inputs, options[0]):
             raise UsageError("the rows are no sequences", where="--token", remedy="leave it out")
-        origin, batch, job = token_rows.token_of(inputs, number, token, options[0])
+        origin, batch, job = tokens.token_of(inputs, number, token, options[0])
         # The label is the token's own by now.
         k, classes = job.n_classes, job.classes
         return _row(origin, batch, [replace(one, n_classes=k, classes=classes, shift=False) for one in options])
