@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchmax.kernels import cache
+from batchmax.kernels import cache, compensated_sums
 from batchmax.kernels.dispatch import Kernel
 
 ROOT = Path(__file__).resolve().parent.parent
