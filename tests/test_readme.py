@@ -157,16 +157,27 @@ def test_the_readme_names_every_option_output_and_status():
         assert re.search(rf"`[^`\n]*\b{name}\b", README), name
 
 
-def test_architecture_names_every_room_and_no_other():
-    """The list of rooms is the list of modules."""
-    rooms = {
+def test_architecture_lists_every_folder():
+    """The table of folders has the folders and modules of the package, and no others."""
+    names = {
         path.stem if path.suffix else f"{path.name}/"
         for path in (ROOT / "batchmax").iterdir()
         if path.suffix == ".py" or (path / "__init__.py").exists()
     } - {"__init__", "__main__"}
-    table = ARCHITECTURE.split("## The rooms", 1)[1].split("\n## ", 1)[0]
+    table = ARCHITECTURE.split("## Folders and", 1)[1].split("\n## ", 1)[0]
     first_cells = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
-    assert set(re.findall(r"`([a-z_]+/?)`", first_cells)) == rooms
+    assert set(re.findall(r"`([a-z_]+/?)`", first_cells)) == names
+
+
+def test_architecture_names_files_that_exist():
+    """Every path of a module or a folder, and every test file, that it names."""
+    assert len(ARCHITECTURE.encode()) <= 8000
+    for name in re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py)?)", ARCHITECTURE):
+        path = ROOT / ("" if name.startswith(("batchmax/", "tests/")) else "batchmax") / name
+        known = {"commands/", "render/", "html/", "comparison/", "commit/", "reading/", "writing/"}
+        assert name in known or path.exists() or path.with_suffix(".py").exists(), name
+    for name in re.findall(r"`(test_\w+\.py)`", ARCHITECTURE):
+        assert list((ROOT / "tests").rglob(name)), name
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the block is for a POSIX shell")
