@@ -1,8 +1,9 @@
-"""What softmax and cross-entropy are chosen over: a row at a time, in float64, with gradients.
+"""Activations other than softmax, and their losses with gradients, computed row by row in float64.
 
-An activation that divides by a sum is three short loops: its numerators f(x), x = beta z, their logarithms, and their
-derivatives by z. Probabilities, losses and gradients follow from those in the same way for all of them. To add one is
-to write such a function, to name it in :func:`_numerators`, and in the table of :mod:`batchmax.activations`.
+An activation that is normalized by a sum is a function of three short loops: the numerators f(x) with x = beta z, their
+logarithms, and their derivatives with respect to z. Probabilities, losses and gradients are derived from these in the
+same way for all such activations. To add one, write such a function, call it in :func:`_numerators`, and add it to the
+table of :mod:`batchmax.activations`.
 """
 
 import numpy as np
@@ -18,26 +19,26 @@ SOFTMAX, ARGMAX, SIGMOID, SUM, TAYLOR, SPHERICAL = map(int, Activation)
 CROSS_ENTROPY, HINGE, SQUARED_HINGE, MSE, BINARY_CROSS_ENTROPY = map(int, Loss)
 
 SMALL, LARGE = 1e-100, 1e100
-"""Between these are numbers whose squares, and sums of those, are ordinary."""
+"""Numbers between these limits can be squared and summed without overflow or underflow."""
 FAR = 1e300
-"""What stands for infinity where it must be finite."""
+"""Replaces infinity where a value must be finite."""
 
 
 def activate(z, activation, beta, probs, logs):
-    """Fill probs with an activation, and logs with their logarithms.
+    """Compute an activation and its logarithms.
 
     Parameters
     ----------
     z : (n, K) float64, C-contiguous
     activation
-        Its number.
+        The value of an :class:`batchmax.activations.Activation`.
     beta
         The factor on z.
     probs : (n, K) float64
-        NaN in rows without an answer.
-    logs : (n, K) float64, or (0, K) where not wanted
-        The same, more exact where probabilities are small. For sigmoid, whose largest probabilities are all 1, beta z
-        with what is infinite made finite: their order is that of the probabilities.
+        Filled with the activation; NaN in rows that have no result.
+    logs : (n, K) float64, or (0, K) if not needed
+        Filled with the logarithms, which are more exact than log(probs) for small probabilities. For sigmoid, filled
+        with beta z clipped to finite values, which has the order of the probabilities even where they round to 1.
     """
     n, k = z.shape
     rows = block_rows(z)
@@ -54,20 +55,21 @@ def activate(z, activation, beta, probs, logs):
 
 
 def losses(z, labels, targets, activation, loss, beta, out, gradients):
-    """Fill losses, and gradients with respect to z.
+    """Compute losses and their gradients with respect to z.
 
     Parameters
     ----------
     z : (n, K) float64, C-contiguous
-    labels : (n,) int64, or (0,) where there are targets
+    labels : (n,) int64, or (0,) if there are targets
     targets : (n, K) float64, or (0, K)
     activation, loss
-        Of those above; a legal pair.
+        Values of :class:`batchmax.activations.Activation` and :class:`batchmax.activations.Loss` that are valid
+        together.
     beta
         The factor on z.
     out : (n,) float64
-        NaN in rows without an answer.
-    gradients : (n, K) float64, or (0, K) where not wanted
+        Filled with the losses; NaN in rows that have no result.
+    gradients : (n, K) float64, or (0, K) if not needed
     """
     n, k = z.shape
     rows = block_rows(z)
@@ -103,7 +105,7 @@ def losses(z, labels, targets, activation, loss, beta, out, gradients):
 
 @compiled
 def _probs(z, i, activation, beta, scratch, probs):
-    """Fill probs, and scratch with numerators, their logarithms and derivatives; return whether there is an answer."""
+    """Fill probs, and scratch with numerators, logarithms and derivatives; return False if the row has no result."""
     k = z.shape[1]
     if activation == SIGMOID:
         for j in range(k):
@@ -122,7 +124,7 @@ def _probs(z, i, activation, beta, scratch, probs):
         total += scratch[0, j]
     if not 0.0 < abs(total) < np.inf:
         return _none(probs)
-    # Divided by the sum, the derivatives are those of log of the sum.
+    # Divided by the sum, the derivatives of the numerators are the derivatives of log(sum).
     log_total = log(abs(total))
     for j in range(k):
         if not (scratch[0, j] == 0.0 or (scratch[0, j] > 0.0) == (total > 0.0)):
@@ -213,13 +215,13 @@ def _spherical(z, i, f, logs, slopes):
 
 @compiled
 def _unit(largest):
-    """Return what to divide by so that no square overflows, and not all of them vanish: 1 for ordinary rows."""
+    """Return a divisor that keeps squares from overflowing and from all underflowing; 1 for ordinary rows."""
     return 1.0 if SMALL < largest < LARGE else largest
 
 
 @compiled
 def _largest(z, i):
-    """Return the largest logit in size, NaN if one is."""
+    """Return the largest absolute value of a row's logits, NaN if a logit is NaN."""
     found = 0.0
     for j in range(z.shape[1]):
         size = abs(z[i, j])
@@ -238,7 +240,7 @@ def _cross_entropy(scratch, wanted, gradient):
         gradient[j] = total * slopes[j]
         if wanted[j] != 0.0:
             loss -= wanted[j] * logs[j]
-            # The slope over the sum, over the numerator over the sum.
+            # Derivative of the log numerator: (slope / sum) / (numerator / sum).
             gradient[j] -= wanted[j] * slopes[j] / scratch[3, j]
     return loss if f.shape[0] else 0.0
 
@@ -250,7 +252,8 @@ def _mse(z, i, beta, probs, wanted, slopes, activation, gradient):
     for j in range(probs.shape[0]):
         off = probs[j] - wanted[j]
         if wanted[j] == 1.0:
-            # What is missing to 1 is what the others have: a difference of two numbers near 1 would have no digits.
+            # 1 - p is computed as the sum of the other probabilities: subtracting p from 1 would lose all digits if p
+            # is near 1.
             if activation == SIGMOID:
                 off = -1.0 / (1.0 + exp(beta * z[i, j]))
             else:
@@ -270,7 +273,7 @@ def _binary_cross_entropy(z, i, beta, probs, wanted, gradient):
     loss = 0.0
     for j in range(probs.shape[0]):
         x = beta * z[i, j]
-        # log(1 + exp(x)) - y x, without overflow or cancelling; nothing of an infinity that is as it should be.
+        # log(1 + exp(x)) - y x without overflow or cancellation. An infinite x that agrees with its target adds 0.
         loss += log1p(exp(-abs(x)))
         if x > 0.0:
             loss += (1.0 - wanted[j]) * x if wanted[j] != 1.0 else 0.0

@@ -1,8 +1,8 @@
-"""Where compiled kernels are kept between runs, and what happens when that place is no good.
+"""The cache of compiled kernels on disk.
 
-Numba's cache is made of pickles, which run code when they are loaded, so the folder must belong to the user alone. It
-is keyed by the text of all kernel sources rather than by one file's time stamp, because the inner functions of a kernel
-live in other files than the kernel. A cache that cannot be read or written costs a compilation and a warning, never the
+Numba's cache consists of pickles, which can run code when they are loaded, so nobody but the user may write to the
+folder. The cache is keyed by the text of all kernel sources instead of one file's time stamp, because a kernel calls
+functions from other files. A cache that can't be read or written costs a compilation and a warning, but never fails the
 job.
 """
 
@@ -33,7 +33,7 @@ def cache_folder() -> Path:
 
 @cache
 def source_fingerprint() -> str:
-    """Return a digest of every source that compiled code depends on."""
+    """Return a digest of all source files that compiled code depends on."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
     for path in [*sorted(here.rglob("*.py")), here.parent / "outputs.py", here.parent / "activations.py"]:
@@ -68,21 +68,27 @@ class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_Locator,)
 
     def reduce(self, cres: Any) -> tuple[bytes, bytes]:
-        """Return the compiled function as bytes, with their digest: a flipped bit in machine code would run."""
+        """Return the compiled function as bytes and their digest, so that a flipped bit in machine code is detected."""
         payload = serialize.dumps(super().reduce(cres))
         return hashlib.sha256(payload).digest(), payload
 
     def rebuild(self, target_context: Any, payload: tuple[bytes, bytes]) -> Any:
-        """Return the compiled function."""
+        """Return the compiled function.
+
+        Raises
+        ------
+        ValueError
+            If the bytes don't match the digest.
+        """
         digest, kept = payload
         if hashlib.sha256(kept).digest() != digest:
             message = "the file is damaged"
             raise ValueError(message)
-        return super().rebuild(target_context, pickle.loads(kept))  # noqa: S301 - from the user's own folder
+        return super().rebuild(target_context, pickle.loads(kept))  # noqa: S301 - the folder is private to the user
 
 
 class KernelCache(FunctionCache):  # type: ignore[misc]
-    """Numba's function cache in a private folder, in which damage is survivable."""
+    """Numba's function cache in a private folder; a damaged cache is replaced."""
 
     _impl_class = _CacheImpl
 
@@ -91,11 +97,11 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         super().__init__(function)
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        # Numba's own key does not tell the threaded compilation of a function from the other one.
+        # Numba's own key is the same for the compilations with and without threads.
         return (*super()._index_key(sig, codegen), self._parallel)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the compiled function, or None if there is none that can be used."""
+        """Return the compiled function, or None if the cache has no usable one."""
         try:
             if Path(self.cache_path).exists():
                 _require_private(cache_folder())
@@ -105,15 +111,15 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
             self._warn("read", error)
             with contextlib.suppress(OSError):
-                # An index that cannot be read could not be added to either, and would be warned of for ever.
+                # Numba can't add to an unreadable index either, so every run would warn again.
                 self._cache_file.flush()
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled function, if that is possible."""
+        """Save a compiled function; warn if that fails."""
         try:
             super().save_overload(sig, data)
-        except Exception as error:  # noqa: BLE001 - a full disk must not fail the job that was computed
+        except Exception as error:  # noqa: BLE001 - a full disk must not fail a job whose results are computed
             self._warn("written", error)
 
     def _warn(self, verb: str, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Sums in an order that is written out, so that they have the same bits on every CPU and in every batch."""
+"""Sums in a fixed order, with the same bits on every CPU and for every batch size."""
 
 import numpy as np
 
@@ -7,21 +7,24 @@ from batchmax.kernels.simd import WIDTH, address, load, total
 from batchmax.kernels.softmax import add_exactly
 
 FEW = 4 * WIDTH
-"""Up to this many terms are read one by one: a vector that was written in pieces a moment ago is read with a delay."""
+"""Up to this many terms are read one by one.
+
+A vector load right after scalar stores to the same memory stalls.
+"""
 
 
 @compiled
 def new_terms(k):
-    """Return memory for k terms of a sum, (1, k rounded up to whole vectors) float64, all 0."""
+    """Return zeroed memory for k terms: (1, k rounded up to whole vectors) float64."""
     return np.zeros((1, (k + WIDTH - 1) // WIDTH * WIDTH))
 
 
 @compiled
 def sum_terms(terms):
-    """Return the sum of what was written to :func:`new_terms`, in an order that the number of terms alone decides.
+    """Return the sum of the terms in an array of :func:`new_terms`, in an order that depends only on their number.
 
-    In 4 or 16 partial sums, which are then added up by halves. Each partial sum of a million terms below 1 is good to
-    2**-37, and the error of the whole is an average of theirs.
+    Terms are added up in 4 or 16 partial sums, and these are added pairwise. Each partial sum of a million terms below
+    1 has an absolute error of at most 2**-37; the errors of the partial sums average out.
     """
     n = terms.shape[1]
     if n <= FEW:
@@ -41,7 +44,7 @@ def sum_terms(terms):
 
 @compiled
 def sum_squares(terms):
-    """Return the sum of the squares of what was written to :func:`new_terms`, as :func:`sum_terms` does."""
+    """Return the sum of the squares of the terms, in the same order as :func:`sum_terms`."""
     row = address(terms, 0)
     lanes = load(row, 0)
     lanes = lanes * lanes
@@ -52,14 +55,15 @@ def sum_squares(terms):
 
 
 def sum_counted(values, counted, sums):
-    """Add the values that count to sums (3,) float64: the sum, what its roundings lost, and how many were +inf.
+    """Add the counted values to sums: the sum, its accumulated rounding error, and the number of +inf.
 
     Parameters
     ----------
     values : (n,) float64
     counted : (n,) bool
+        Which values to add.
     sums : (3,) float64
-        Added to in place. Infinite values are counted, not summed.
+        Updated in place. Values of +inf are counted, not summed.
     """
     total = sums[0]
     lost = sums[1]
@@ -76,16 +80,16 @@ def sum_counted(values, counted, sums):
 
 
 def sum_lists(values, counted, lengths, sums):
-    """Add the values that count of each list to sums (n_lists, 3) float64, as :func:`sum_counted` does.
+    """Add the counted values of each list to its row of sums, as :func:`sum_counted` does.
 
     Parameters
     ----------
     values : (n,) float64
     counted : (n,) bool
     lengths : (n_lists,) int64
-        How many of the values each list has; they sum to n.
+        The number of values in each list; they sum to n.
     sums : (n_lists, 3) float64
-        Added to in place.
+        Updated in place.
     """
     at = 0
     for i in range(lengths.shape[0]):

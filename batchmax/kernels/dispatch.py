@@ -1,19 +1,19 @@
-"""How kernels are compiled, kept and started.
+"""Compiling, caching and launching kernels.
 
-A kernel is compiled when it is first called. Numba's ``workqueue`` layer aborts the process when two threads enter a
-parallel kernel, so one lock covers all kernels under every layer; each kernel uses all cores by itself, so nothing is
-lost.
+A kernel is compiled when it is first called. Numba's ``workqueue`` layer aborts the process if two threads enter a
+parallel kernel, so one lock covers all kernels, with every threading layer. Each kernel uses all cores, so the lock
+costs nothing.
 
-Threads do not survive a fork, but an OpenMP runtime in the child believes that they did: GNU OpenMP waits for them for
-ever, and it may be another library that used it, such as PyTorch, whose runtime Numba shares. In a forked child with an
-OpenMP runtime, or whose parent ran kernels, kernels therefore run as the same functions compiled without threads,
-which give the same bits.
+Threads don't survive a fork, but the OpenMP runtime in the child still expects them: GNU OpenMP waits for them forever.
+The parent's OpenMP threads may come from another library, such as PyTorch, if Numba shares its runtime. In a forked
+child that has loaded an OpenMP runtime, or whose parent ran kernels, the kernels are therefore the same functions
+compiled without threads. Their results have the same bits.
 
-Numba takes a lock between processes before it starts threads, which from Python 3.14 on needs a helper process, and
-always shared memory. Each process has threads of its own, so the lock is left out; Numba has another one for threads.
+Numba takes an interprocess lock before it starts threads. The lock needs shared memory, and from Python 3.14 on also a
+helper process. It is replaced by a no-op: each process has its own threads, and Numba has another lock between threads.
 
-A fork may come while another thread compiles or loads a kernel. The locks that Numba and LLVM hold then would never be
-released in the child, so :func:`os.fork` waits until they are free.
+If a process forks while another thread compiles or loads a kernel, the child would inherit locks of Numba and LLVM that
+nobody releases. :func:`os.fork` therefore waits until these locks are free.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from batchmax.runtime.compilation import compiling
 
 
 class _State:
-    """What all kernels share: the lock, whether they run without threads, and each thread's limit of threads."""
+    """State shared by all kernels: a lock, whether they run without threads, and the thread limit of each thread."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -53,14 +53,14 @@ class _State:
 
 
 FORKED_WITHOUT_EXEC = 0x40
-"""The flag of a Linux process that was forked and has executed no other program since: ``PF_FORKNOEXEC``."""
+"""``PF_FORKNOEXEC``: the flag of a Linux process that was forked and has not called exec since."""
 OPENMP_RUNTIMES = ("libgomp", "libomp", "libiomp")
 
 
 def _is_forked() -> bool:
-    """Return whether this process is a forked copy of another, which may have imported this module or not."""
+    """Return whether this process was forked and has not called exec since."""
     try:
-        # The name of the program, in parentheses, may contain anything.
+        # The program's name, in parentheses, may contain anything.
         fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return bool(int(fields[6]) & FORKED_WITHOUT_EXEC)
     except (OSError, ValueError, IndexError):
@@ -68,7 +68,7 @@ def _is_forked() -> bool:
 
 
 def _cannot_start_threads() -> bool:
-    """Return whether a forked child may hang, or be killed, when it starts threads of Numba."""
+    """Return whether a forked child may hang or be killed if Numba starts threads in it."""
     try:
         numba.threading_layer()
     except ValueError:  # no parallel kernel has run
@@ -81,7 +81,7 @@ def _cannot_start_threads() -> bool:
 
 
 def _hold_compilers() -> None:
-    """Wait until no other thread compiles or loads a kernel, and keep it so."""
+    """Wait until no thread compiles or loads a kernel, and keep others from starting."""
     global_compiler_lock.acquire()
     ffi.lib._lock.__enter__()  # noqa: SLF001 - LLVM's lock has no public name
 
@@ -92,22 +92,22 @@ def _release_compilers() -> None:
 
 
 _STATE = _State()
-numba_threads._backend_init_process_lock = nullcontext()  # noqa: SLF001 - Numba offers no other way to do without
+numba_threads._backend_init_process_lock = nullcontext()  # noqa: SLF001 - Numba has no public way to disable the lock
 os.register_at_fork(
     before=_hold_compilers, after_in_parent=_release_compilers, after_in_child=_STATE.after_fork_in_child
 )
 
 
 def limit_threads(threads: int | None) -> None:
-    """Let kernels that this thread calls use at most this many threads; None for as many as Numba has."""
+    """Limit the threads of kernels that are called from this thread; None uses all of Numba's threads."""
     _STATE.limits.threads = threads
 
 
 class Kernel:
-    """A function of arrays, compiled on first use, that may be called from any thread and after a fork.
+    """A function of arrays that is compiled on first use and can be called from any thread and after a fork.
 
-    The first ``inputs`` arguments are handed on as read-only arrays, whatever they are: Numba compiles anew for an
-    array that may be written to, and inputs come as both.
+    The first ``inputs`` arguments are passed as read-only arrays: Numba compiles separate versions for writable and
+    read-only arrays, and inputs may be either.
     """
 
     def __init__(self, function: Callable[..., Any], inputs: int, *, parallel: bool = True) -> None:
@@ -118,7 +118,7 @@ class Kernel:
         self.__doc__ = function.__doc__
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the kernel on these arrays; what it is to fill is filled in place."""
+        """Run the kernel on these arrays; outputs are filled in place."""
         arguments = (*map(_read_only, arguments[: self._inputs]), *arguments[self._inputs :])
         if not self._threaded:
             return self._serial(*arguments)
@@ -143,7 +143,7 @@ class Kernel:
         return self._dispatcher(parallel=False)
 
     def _dispatcher(self, *, parallel: bool) -> Any:
-        # Not a cached property: up to Python 3.11 these have a lock, which a fork may leave locked in the child.
+        # Not a cached property: up to Python 3.11 it has a lock, which a fork could leave locked in the child.
         if parallel not in self._dispatchers:
             self._dispatchers.setdefault(parallel, _compile(self._function, parallel=parallel))
         return self._dispatchers[parallel]
@@ -154,9 +154,9 @@ _exchange = Kernel(exchange, 0, parallel=False)
 
 @contextmanager
 def standard_floats() -> Iterator[None]:
-    """Let the calling thread compute in the standard floating-point mode: a context, or a decorator of a function.
+    """Return a context, also usable as a decorator, in which this thread uses the standard floating-point mode.
 
-    Threads that are started in the context compute in that mode, too. See :mod:`batchmax.kernels.float_mode`.
+    Threads that are started in the context inherit the mode; see :mod:`batchmax.kernels.float_mode`.
     """
     before = _exchange(STANDARD)
     try:
@@ -175,23 +175,24 @@ def _read_only(argument: Any) -> Any:
 
 def _compile(function: Callable[..., Any], *, parallel: bool) -> Any:
     dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy")
-    dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba offers no other way to name the folder
+    dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba has no public way to set the folder
     dispatcher.compile = partial(_undisturbed, dispatcher.compile)
-    # What the cache has is not compiled.
+    # Called only if the cache doesn't have the function.
     dispatcher._compiler.compile = partial(_announced, dispatcher._compiler.compile)  # noqa: SLF001
     return dispatcher
 
 
 def _announced(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Compile, and say so to those who wait."""
+    """Compile, and notify listeners that a compilation runs."""
     with compiling():
         return work(*arguments)
 
 
 def _undisturbed(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Do work in a thread of its own, which signals do not reach: an exception in the middle of LLVM ends the process.
+    """Run a function in a thread of its own, which signals don't interrupt.
 
-    Whoever waits for it is interrupted at once, and the work goes on.
+    An exception inside LLVM would end the process. A signal interrupts the calling thread at once; the function runs to
+    its end.
     """
     thread = ThreadPoolExecutor(1, "compile")
     done = thread.submit(work, *arguments)

@@ -1,4 +1,4 @@
-"""exp, log and log1p of arrays. NumPy's differ in the last bits from one CPU to the next; these do not."""
+"""exp, log and log1p of arrays, with the same bits on every CPU; NumPy's differ in the last bits."""
 
 from numba import prange
 
@@ -8,19 +8,19 @@ from batchmax.kernels.softmax import block_count, block_rows
 
 
 def exp_values(values, out):
-    """Fill out, (n,) float64, with exp of (n,) float64 values."""
+    """Fill out with exp(values), both (n,) float64."""
     for i in range(values.shape[0]):
         out[i] = exp(values[i])
 
 
 def log1p_values(values, out):
-    """Fill out, (n,) float64, with log(1 + value) of (n,) float64 values that are 0, larger, or NaN."""
+    """Fill out with log(1 + values), both (n,) float64; values are >= 0 or NaN."""
     for i in range(values.shape[0]):
         out[i] = log1p(values[i])
 
 
 def log_matrix(values, out):
-    """Fill out with log of a matrix, both (n, K) float32 or float64, C-contiguous; -inf of 0, NaN below it."""
+    """Fill out with log(values), both (n, K) float32 or float64, C-contiguous; -inf for 0, NaN for negative values."""
     n, k = values.shape
     rows = block_rows(values)
     for block in prange(block_count(values)):

@@ -1,14 +1,13 @@
-"""The scalar arithmetic: a shifted logit, its exponential, exp, expm1, log and log1p. One number in, one number out.
+"""Scalar functions: shifted logits and their exponentials, exp, expm1, log and log1p.
 
-There are two of each, chosen by the type of the logit. A float32 logit is worked on in float64, where the difference
-to the maximum, the product with beta and the sum over a million classes all lose less than a thousandth of a float32
-ULP; the polynomial is only as good as float32 needs. A float64 logit has no wider type to go to, so the difference and
-the product are carried as unevaluated sums of two float64 (Knuth's two-sum; a product and its fused remainder), and the
-exponential takes both halves.
+Shifted logits and their exponentials have two versions, chosen by the type of the logit. A float32 logit is computed in
+float64, where the difference to the maximum, the product with beta, and the sum over a million classes each lose less
+than a thousandth of a float32 ULP; the polynomial is only as exact as float32 needs. For float64 logits there is no
+wider type, so the difference and the product are unevaluated sums of two float64 (Knuth's two-sum; a product and its
+fused remainder), and the exponential takes both parts.
 
-The loops that call these functions vectorise, because there is no branch, no table and no call in here, and they give
-the same bits on every system. ``math.exp`` is a call of the C library, whose results depend on its version and on the
-CPU. Every constant is derived where it stands.
+Loops that call these functions vectorize, because the functions have no branches, tables or calls. The results have the
+same bits on every system. ``math.exp`` calls the C library, whose results depend on its version and on the CPU.
 
 See Also
 --------
@@ -32,7 +31,7 @@ LN2_LOW = 1.90821492927058770002e-10
 # Adding 1.5 * 2**52 rounds to an integer and leaves that integer in the low bits of the sum.
 ROUNDER = 6755399441055744.0
 ROUNDER_BITS = 0x4338000000000000
-# exp2 of this is zero in float32 by far and still a normal float64, so its exponent bits can be built without a test.
+# exp2 of this is far below the smallest float32 but still a normal float64, so its exponent bits need no range check.
 LOWEST_EXP2 = -1000.0
 # exp of this is below half the smallest subnormal float64.
 LOWEST_EXP = -746.0
@@ -44,7 +43,7 @@ INVERSE_FACTORIALS = tuple(1 / math.factorial(n) for n in range(19))
 
 
 def shifted_logit(z, m, beta):
-    """Return beta * (z - m) as the unevaluated sum of two float64; -inf where z is -inf.
+    """Return beta * (z - m) as the unevaluated sum of two float64; -inf if z is -inf.
 
     Parameters
     ----------
@@ -64,7 +63,8 @@ def _shifted_logit(z, m, beta):
 
 @compiled
 def _shifted_logit_double(z, m, beta):
-    # A difference of two numbers near the largest float64 overflows; of their quarters, which are exact, it does not.
+    # The difference of two numbers near the largest float64 overflows. Their quarters are exact, and their difference
+    # doesn't.
     huge = abs(z) > HUGE or abs(m) > HUGE
     z = 0.25 * z if huge else z
     m = 0.25 * m if huge else m
@@ -74,16 +74,16 @@ def _shifted_logit_double(z, m, beta):
     lost = (z - (difference - back)) - (m + back)
     high = beta * difference
     low = fma(beta, difference, -high) + beta * lost
-    # Far below any exponential that counts the remainder does not matter, and for infinities it is NaN.
+    # The remainder doesn't matter far below any exponential that counts, and it is NaN for infinities.
     low = 0.0 if high < LOWEST_EXP else low
     return high, low
 
 
 def shifted_exp(z, m, beta):
-    """Return exp(beta * (z - m)) as a float64 for z <= m; NaN if anything is NaN or m is infinite.
+    """Return exp(beta * (z - m)) as a float64 for z <= m; NaN if an argument is NaN or m is infinite.
 
-    For float32 logits the relative error is below 2**-27; for float64 logits it is below 0.8 ULP, subnormal results
-    included.
+    For float32 logits the relative error is below 2**-27; for float64 logits the error is below 0.8 ULP, including
+    subnormal results.
     """
 
 
@@ -96,9 +96,9 @@ def _shifted_exp(z, m, beta):
 
 @compiled
 def exp2_single(x):
-    """Return 2**x of a float64 x < 1000, good enough for float32; NaN of NaN."""
+    """Return 2**x of a float64 x < 1000, exact enough for float32; NaN for NaN."""
     # 2**x = 2**n * 2**r with |r| <= 1/2. The polynomial is the Chebyshev fit of (2**r - 1) / r, degree 5, so that 2**0
-    # is exactly 1; its relative error is 2**-27.5. Written so that a NaN passes the comparison.
+    # is exactly 1; its relative error is 2**-27.5. The comparison is written so that NaN stays NaN.
     x = LOWEST_EXP2 if x < LOWEST_EXP2 else x
     rounded = x + ROUNDER
     r = x - (rounded - ROUNDER)
@@ -113,7 +113,8 @@ def exp2_single(x):
 
 @compiled
 def _exp_double(high, low):
-    # exp(x) = 2**n * exp(r) with |r| <= ln(2)/2, r itself in two parts. Taylor's series to r**13 / 13! leaves 2**-57.
+    # exp(x) = 2**n * exp(r) with |r| <= ln(2)/2, where r is in two parts. The Taylor series to r**13 / 13! has a
+    # truncation error of 2**-57.
     low = 0.0 if high < LOWEST_EXP else low
     high = LOWEST_EXP if high < LOWEST_EXP else high
     rounded = fma(high, LOG2_E, ROUNDER)
@@ -134,7 +135,8 @@ def _exp_double(high, low):
     q = fma(r, q, 1 / 6)
     q = fma(r, q, 1 / 2)
     e = 1.0 + (r + fma(r * r, q, fma(r, rest, rest)))
-    # 2**n in two factors, because n reaches -1077 and a subnormal result must be rounded once, by the second product.
+    # 2**n is applied as two factors: n reaches -1077, and a subnormal result must be rounded only once, by the second
+    # product.
     whole = bits_of(rounded) - ROUNDER_BITS
     half = whole >> 1
     return e * float_of((half + 1023) << 52) * float_of((whole - half + 1023) << 52)
@@ -142,14 +144,17 @@ def _exp_double(high, low):
 
 @compiled
 def exp(x):
-    """Return exp(x) of a float64 to 0.8 ULP, subnormal results included; +inf above the largest float64, NaN of NaN."""
+    """Return exp(x) of a float64 to 0.8 ULP, also for subnormal results; +inf above the largest float64, NaN for
+    NaN.
+    """
     return _exp_double(HIGHEST_EXP if x > HIGHEST_EXP else x, 0.0)
 
 
 @compiled
 def expm1(x):
-    """Return exp(x) - 1 of a float64 x <= 0 to about one ULP; NaN of NaN."""
-    # Taylor's series to x**18 / 18! for x > -0.7, where the difference would lose digits; it leaves 2**-57.
+    """Return exp(x) - 1 of a float64 x <= 0 to about one ULP; NaN for NaN."""
+    # For x > -0.7, where the difference would lose digits: the Taylor series to x**18 / 18!, with a truncation error of
+    # 2**-57.
     q = 0.0
     for n in range(18, 1, -1):
         q = fma(x, q, INVERSE_FACTORIALS[n])
@@ -158,8 +163,8 @@ def expm1(x):
 
 @compiled
 def log(x):
-    """Return log(x) of a float64 to about one ULP; -inf of 0, NaN of a negative number and of NaN."""
-    # A subnormal number is made normal first.
+    """Return log(x) of a float64 to about one ULP; -inf for 0, NaN for negative numbers and NaN."""
+    # Subnormal numbers are scaled to normal ones first.
     is_small = x < SMALLEST_NORMAL
     found = _log_of(x * 2.0**54 if is_small else x, 0.0, -54.0 if is_small else 0.0)
     found = found if x < np.inf else x
@@ -169,7 +174,7 @@ def log(x):
 
 @compiled
 def log1p(x):
-    """Return log(1 + x) of a float64 x >= 0 to about one ULP; NaN of NaN."""
+    """Return log(1 + x) of a float64 x >= 0 to about one ULP; NaN for NaN."""
     # 1 + x is carried with its rounding error.
     u = 1.0 + x
     back = u - 1.0
@@ -179,13 +184,13 @@ def log1p(x):
 
 @compiled
 def _log_of(u, rest, exponent):
-    """Return log(u) + exponent * log(2) + rest of a normal number u > 0 and a rest far smaller than the logarithm.
+    """Return log(u) + exponent * log(2) + rest, for a normal number u > 0 and a rest far smaller than the logarithm.
 
-    u is split into 2**k * (1 + f) with 1 + f between sqrt(1/2) and sqrt(2); log(1 + f) is the series of
-    2 artanh(f / (2 + f)), arranged as in FreeBSD's ``e_log.c``.
+    u is split into 2**k * (1 + f) with 1 + f between sqrt(1/2) and sqrt(2). log(1 + f) is the series of 2 artanh(f / (2
+    + f)), arranged as in FreeBSD's ``e_log.c``.
     """
     bits = bits_of(u)
-    # Adding the distance from sqrt(1/2) to 1 in the upper bits moves the border between two exponents to sqrt(2).
+    # Adding the bits of 1 minus those of sqrt(1/2) moves the boundary between two exponents to sqrt(2).
     k = ((bits + (0x3FF0000000000000 - 0x3FE6A09E667F3BCD)) >> 52) - 1023
     f = float_of(bits - (k << 52)) - 1.0
     s = f / (2.0 + f)

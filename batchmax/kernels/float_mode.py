@@ -1,12 +1,12 @@
-"""The CPU's floating-point mode: what happens to subnormal numbers, and how results are rounded.
+"""The CPU's floating-point mode: the handling of subnormal numbers and the rounding of results.
 
 The mode belongs to a thread. A library may let the CPU replace subnormal numbers by zero for speed
-(``torch.set_flush_denormal(True)``, or a shared library linked with ``-ffast-math``), and a thread takes the mode over
-from the thread that starts it. Kernels therefore set the standard mode at the beginning of each block of rows and
-restore the old mode at its end, which takes some nanoseconds; :func:`batchmax.kernels.dispatch.standard_floats` does
-the same for the NumPy code around kernels.
+(``torch.set_flush_denormal(True)``, or a shared library linked with ``-ffast-math``), and a new thread inherits the
+mode of the thread that starts it. Kernels therefore set the standard mode at the beginning of each block of rows and
+restore the old mode at its end, which takes some nanoseconds. :func:`batchmax.kernels.dispatch.standard_floats` does
+the same for NumPy code around kernels.
 
-On CPUs other than x86-64 and ARM64 the mode is left as it is.
+On CPUs other than x86-64 and ARM64 the mode isn't changed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from numba.extending import intrinsic
 from batchmax.kernels.intrinsics import call_llvm
 
 STANDARD = 0x1F80 if platform.machine() in {"x86_64", "AMD64"} else 0
-"""What IEEE 754 says by default: round to nearest, keep subnormal numbers, trap nothing. A value of the register MXCSR
-on x86-64, of FPCR on ARM64."""
+"""The default mode of IEEE 754: round to nearest, keep subnormal numbers, no traps.
+
+The value of the register MXCSR on x86-64, of FPCR on ARM64.
+"""
 
 INT8, INT32, MODE = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
 @intrinsic
 def exchange_float_mode(typing_context: Any, mode: Any) -> Any:
-    """Set the floating-point mode of this thread, and return the mode before, both as uint64."""
+    """Set the floating-point mode of this thread, and return the previous mode, both as uint64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (mode,) = arguments
@@ -53,5 +55,5 @@ def exchange_float_mode(typing_context: Any, mode: Any) -> Any:
 
 
 def exchange(mode):
-    """Do what :func:`exchange_float_mode` does, as a function that Python can call."""
+    """Call :func:`exchange_float_mode`, from a function that Python code can compile and call."""
     return exchange_float_mode(mode)

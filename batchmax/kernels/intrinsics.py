@@ -1,15 +1,15 @@
-"""How Numba compiles kernels, and LLVM instructions that Numba has no name for.
+"""Compiler settings of kernels, and LLVM instructions that Numba doesn't expose.
 
 Kernels give the same bits on every CPU. Numba's ``fastmath`` would let LLVM reorder sums, contract products and ignore
-NaN in a whole function, so no function has it: every operation keeps its IEEE 754 meaning, and where a sum is to be
-vectorised, its order is written out. IEEE 754 leaves some things open, and none of them reaches a result:
+NaN in a whole function, so no function uses it: every operation keeps its IEEE 754 meaning, and sums that should
+vectorize have an explicit order. IEEE 754 leaves some results open; none of them reaches an output:
 
-- The sign and payload of a NaN depend on the CPU and on the order of the operands. A result that is NaN is the constant
-  ``numpy.nan``, never what an operation returned; see :func:`plain`.
-- Which is the larger of 0.0 and -0.0 is open. No result is -0.0.
+- The sign and payload of a NaN depend on the CPU and on the order of the operands. A NaN result is always the constant
+  ``numpy.nan``, never the result of an operation; see :func:`plain`.
+- The larger of 0.0 and -0.0 is unspecified. No result is -0.0.
 - A library may set the CPU to replace subnormal numbers by zero (``torch.set_flush_denormal``), for one thread and all
-  threads that it starts. Kernels set the mode themselves, see :mod:`batchmax.kernels.float_mode`.
-- The functions of the C library (exp, log) round differently from one system to the next. Kernels do not call them.
+  threads that it starts. Kernels set the mode themselves; see :mod:`batchmax.kernels.float_mode`.
+- The functions of the C library (exp, log) round differently on different systems. Kernels don't call them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from numba.extending import intrinsic
 
 
 def compiled_by() -> str:
-    """Return which compiler makes the machine code, and for which CPU."""
+    """Return the version of the compiler and the CPU for which it compiles."""
     return f"Numba {__version__} for {config.CPU_NAME or get_host_cpu_name()}"
 
 
 compiled = njit(error_model="numpy")
-"""Compiles a function that kernels call. Numba's own default raises on a division by 0, a branch that stops any loop
-around it from being vectorised; here 1 / 0 is infinity, as in NumPy."""
+"""Decorator for functions that kernels call.
+
+Numba's default error model raises on a division by 0, a branch that keeps the surrounding loop from vectorizing. Here 1
+/ 0 is infinity, as in NumPy.
+"""
 
 
 @intrinsic
@@ -46,9 +49,9 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def maximum(typing_context: Any, a: Any, b: Any) -> Any:
-    """Return the larger of a and b, NaN if either is NaN; of two zeros, either.
+    """Return the larger of a and b; NaN if either is NaN; either zero if both are zeros.
 
-    The result does not depend on the order of several such calls, but for which zero or NaN it is.
+    The result of several calls doesn't depend on their order, except for the sign of a zero and the bits of a NaN.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -81,11 +84,11 @@ def float_of(typing_context: Any, a: Any) -> Any:
 
 @compiled
 def plain(x):
-    """Return a float64 with no choice left open: ``numpy.nan`` for any NaN, and 0.0 for -0.0."""
+    """Return a float64 in one representation: ``numpy.nan`` for any NaN, and 0.0 for -0.0."""
     return np.nan if x != x else x + 0.0
 
 
 def call_llvm(builder: Any, name: str, result: ir.Type, operands: list[Any], flags: tuple[str, ...] = ()) -> Any:
-    """Emit a call of one of LLVM's intrinsic functions, in the body of an ``@intrinsic``."""
+    """Emit a call of one of LLVM's intrinsic functions in the body of an ``@intrinsic``."""
     kind = ir.FunctionType(result, [operand.type for operand in operands])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands, fastmath=flags)

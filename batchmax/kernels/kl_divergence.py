@@ -1,4 +1,4 @@
-"""How far two distributions over the same classes are apart, a row at a time, straight from their logits."""
+"""The KL divergence of two distributions over the same classes, row by row, from their logits."""
 
 import numpy as np
 from numba import prange
@@ -10,14 +10,17 @@ from batchmax.kernels.intrinsics import compiled, maximum, plain
 from batchmax.kernels.softmax import block_count, block_rows
 
 SMALL = 0.5
-"""Up to here exp(d) - 1 - d is its series, which loses no digits; above, the difference loses at most four bits."""
+"""Up to this d, exp(d) - 1 - d is a Taylor series, which loses no digits.
+
+Above, the difference loses at most four bits.
+"""
 
 
 def divergence(a, b, beta_a, beta_b, kl):
     """Fill kl with KL(p || q) = sum_j p_j log(p_j / q_j) in nats, where p is the softmax of a's row and q of b's.
 
-    Computed as sum_j p_j (exp(d_j) - 1 - d_j) with d_j = log q_j - log p_j, which is the same because both sum to 1.
-    No term is negative, so nothing cancels: rows that are almost alike keep their digits, and equal rows are 0.
+    Computed as sum_j p_j (exp(d_j) - 1 - d_j) with d_j = log q_j - log p_j, which is equal because both sum to 1. No
+    term is negative, so nothing cancels: the result is precise for rows that are almost equal, and 0 for equal rows.
 
     Parameters
     ----------
@@ -25,8 +28,7 @@ def divergence(a, b, beta_a, beta_b, kl):
     beta_a, beta_b
         The inverse temperatures.
     kl : (n,) float64
-        +inf where b masks a class (a logit of -inf) that a does not; 0 log 0 is 0. NaN where a row has no
-        probabilities.
+        +inf if b masks a class (a logit of -inf) that a doesn't; 0 log 0 is 0. NaN if a row has no probabilities.
     """
     rows = block_rows(a)
     for block in prange(block_count(a)):
@@ -46,7 +48,7 @@ def _row_divergence(a, b, i, beta_a, beta_b, terms):
         return np.nan
     rest_a = _sum(a, i, max_a, beta_a, terms) - 1.0
     rest_b = _sum(b, i, max_b, beta_b, terms) - 1.0
-    # Not less than 0 but for rounding: the largest logit adds exactly 1.
+    # At least 0 except for rounding: the largest logit adds exactly 1.
     log_ratio = log1p(max(rest_b, 0.0)) - log1p(max(rest_a, 0.0))
     scale_a = 1.0 / (1.0 + rest_a)
     scale_b = 1.0 / (1.0 + rest_b)
@@ -57,7 +59,8 @@ def _row_divergence(a, b, i, beta_a, beta_b, terms):
         q = shifted_exp(np.float64(b[i, j]), max_b, beta_b) * scale_b
         d = (high_b - high_a) + (low_b - low_a) - log_ratio
         term = p * _excess(d) if abs(d) <= SMALL else (q - p) - p * d
-        # Masked in a: d is infinite or NaN, and 0 log 0 is 0. Masked in b alone: so is d, and the sum infinite.
+        # If a masks the class, d is infinite or NaN, and 0 log 0 is 0. If only b masks it, d is infinite and so is the
+        # sum.
         term = q if high_a == -np.inf else term
         term = np.inf if high_b == -np.inf and high_a > -np.inf else term
         terms[0, j] = term
@@ -81,7 +84,7 @@ def _sum(z, i, m, beta, terms):
 
 @compiled
 def _excess(d):
-    """Return exp(d) - 1 - d for a small d: Taylor's series to d**15 / 15!, which leaves less than 2**-55 of it."""
+    """Return exp(d) - 1 - d for a small d: the Taylor series to d**15 / 15!, with a relative error below 2**-55."""
     s = 1.0
     for n in range(15, 2, -1):
         s = 1.0 + s * d / n

@@ -1,4 +1,4 @@
-"""What an evaluation counts over rows: one row after another, so that sums do not depend on threads or batches."""
+"""The sums of an evaluation, added up row by row, so that they don't depend on threads or batches."""
 
 import numpy as np
 
@@ -6,12 +6,15 @@ from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.softmax import add_exactly
 
 WEIGHT, LOSS, BRIER, HITS, INFINITE, FIGURES = 0, 1, 2, 3, 4, 5
-"""Places in the sums of a whole, or of a group: of weights, of weighted losses, Brier scores and hits, and how many
-losses of rows that weigh something were infinite. Hits are NaN where a label is no class."""
+"""Indices of the sums of an input or a group.
+
+Weights; weighted losses, Brier scores and hits; the number of infinite losses in rows with a weight other than 0. Hits
+are NaN if a row has a target distribution instead of a class.
+"""
 ROWS, BINS = 5, 6
-"""Places in the sums of a group alone: how many rows there were, and from where on its bins are."""
+"""Indices that only the sums of a group have: the number of rows, and the first of its bins."""
 SUPPORT, PREDICTED, RIGHT, CLASS_LOSS = 0, 1, 2, 3
-"""Places in the sums of a class."""
+"""Indices of the sums of a class."""
 
 
 def tally_rows(
@@ -32,33 +35,33 @@ def tally_rows(
     losses,
     confidences,
 ):
-    """Add rows to what is counted.
+    """Add rows to the sums.
 
     Parameters
     ----------
     nll, rests, brier : (n,) float64
     pred, rank : (n,) int32
-        What the softmax and the judging kernel leave of rows. Rank 0 says that the label is no class, but a
-        distribution over them: then the row has a loss and a Brier score, and nothing else is counted.
+        Results of the softmax and :mod:`batchmax.kernels.row_metrics` kernels. Rank 0 means that the row has a target
+        distribution instead of a class: then only its loss and Brier score are added.
     labels : (n,) int64
     weights : (n,) float64, or (0,) for 1 each
     counted : (n,) bool
         Rows that have a loss.
     top_k : (t,) int64
     sums : (5, 2) float64
-        As named above, each with what its roundings lost.
+        Indexed by WEIGHT to INFINITE; each sum with its accumulated rounding error.
     tops : (t,) float64
         Weights of the rows whose label is among the first k.
     classes : (K, 4) float64
-        As named above.
+        Indexed by SUPPORT to CLASS_LOSS.
     confusion : (K, K) float64, or (0, 0)
         Weights by label and predicted class.
     bins : (b, 3) float64
-        For equal widths of confidence: weights, and weighted confidences and hits.
+        For each confidence bin of equal width: weights, weighted confidences, and weights of hits.
     losses : (l,) int64
-        Rows by tenths of a nat; the last are all that are larger.
+        Numbers of rows by tenths of a nat; the last one includes all larger losses.
     confidences : (2, c) int64
-        Wrong and right rows, by equal widths of confidence.
+        Numbers of wrong and of correct rows for each confidence bin of equal width.
     """
     n_bins = bins.shape[0]
     n_widths = confidences.shape[1]
@@ -103,9 +106,9 @@ def tally_groups(nll, rests, rank, brier, weights, counted, groups, sums):
     nll, rests, rank, brier, weights, counted
         As for :func:`tally_rows`.
     groups : (n,) int64
-        The number of each row's group.
+        The index of each row's group.
     sums : (n_groups, 6 + 3 b) float64
-        As named above; for each of b bins its weights, and weighted confidences and hits.
+        Indexed by WEIGHT to ROWS, then for each of b bins its weights, weighted confidences, and weights of hits.
     """
     n_bins = (sums.shape[1] - BINS) // 3
     for i in range(nll.shape[0]):
@@ -141,9 +144,11 @@ def _weight_within(k, rank, w):
 
 @compiled
 def _bin(value, count):
-    """Return which of ``count`` equal parts of 0 to 1 a value lies in, the lower border included, and 1 in the last."""
+    """Return which of ``count`` equal parts of [0, 1] contains a value; lower bounds are inclusive, and 1 is in the
+    last.
+    """
     at = int(value * count)
-    # The product is rounded, so that a border may have been passed, or not reached.
+    # The product is rounded, so the index may be off by one.
     if at / count > value:
         at -= 1
     elif (at + 1) / count <= value:

@@ -1,7 +1,7 @@
-"""Sums over a row's probabilities: entropy, and the distance to the one-hot label.
+"""Entropy of a row's probabilities, and their distance to the one-hot label.
 
-The exponentials are computed again instead of read from the probabilities, which may not be wanted, may be narrower,
-and have lost the digits of classes near zero.
+The exponentials are recomputed instead of read from the probabilities, which may not be requested, may have a narrower
+type, and have lost the digits of classes near zero.
 """
 
 import math
@@ -19,7 +19,7 @@ NEGLIGIBLE = -745.0
 
 
 def moments(z, labels, beta, maxima, rests, entropy, el2n):
-    """Fill entropy and el2n.
+    """Fill entropy and el2n, which are NaN if the row has no probabilities.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ def moments(z, labels, beta, maxima, rests, entropy, el2n):
     beta
         The inverse temperature.
     maxima, rests : (n,) float64
-        As left by the softmax kernels.
-    entropy : (n,) float64, or (0,) where not wanted
+        Results of the softmax kernels.
+    entropy : (n,) float64, or (0,) if not needed
         -sum p log p in nats, with 0 log 0 = 0.
-    el2n : (n,) float64, or (0,) where not wanted
-        The Euclidean norm of p minus the one-hot label (Paul et al. 2021, arXiv 2107.07075); NaN where the label is not
-        a class. NaN for both where the row has no probabilities.
+    el2n : (n,) float64, or (0,) if not needed
+        The Euclidean norm of p minus the one-hot label (Paul et al. 2021, arXiv 2107.07075); NaN if the label is not a
+        class.
     """
     n, k = z.shape
     rows = block_rows(z)
@@ -64,7 +64,7 @@ def _mean_shift(z, i, m, beta, terms):
 
 @compiled
 def _distance(z, i, m, beta, y, terms):
-    # 1 - p_y is the sum of the others' probabilities: no cancellation when p_y is near 1.
+    # 1 - p_y is computed as the sum of the other probabilities, which doesn't cancel if p_y is near 1.
     for j in range(z.shape[1]):
         terms[0, j] = 0.0 if j == y else shifted_exp(z[i, j], m, beta)
     others = sum_terms(terms)

@@ -1,7 +1,7 @@
-"""What follows from the order of a row's logits: the predicted class, the runner-up, the label's rank, the top k.
+"""Results that depend on the order of a row's logits: predicted class, margin, rank of the label, top k.
 
-Logits are compared, never probabilities, because different logits may round to the same probability. Ties go to the
-lower index everywhere. Rows without probabilities (their ``rests`` is NaN) get class -1, rank 0 and NaN.
+Logits are compared instead of probabilities, because different logits may round to the same probability. Ties go to the
+lower index everywhere. Rows without probabilities (whose ``rests`` is NaN) get class -1, rank 0 and NaN.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from batchmax.kernels.intrinsics import compiled, maximum
 from batchmax.kernels.softmax import block_count, block_rows
 
 MOST_INSERTED = 64
-"""Up to this many top classes are found by insertion, more by a stable sort."""
+"""Up to this many top classes are found by insertion; more by a stable sort."""
 
 
 def order(z, labels, beta, maxima, rests, pred, margin, rank):
@@ -27,13 +27,13 @@ def order(z, labels, beta, maxima, rests, pred, margin, rank):
     beta
         The inverse temperature.
     maxima, rests : (n,) float64
-        As left by the softmax kernels.
+        Results of the softmax kernels.
     pred : (n,) int32
         The index of the largest logit.
     margin : (n,) float64
-        The difference of the two largest probabilities; the largest itself where there is one class.
-    rank : (n,) int32, or (0,) when labels is
-        1 for the largest logit; 0 where the label is not a class.
+        The difference of the two largest probabilities; with one class, its probability.
+    rank : (n,) int32, or (0,) if labels is
+        The label's rank, 1 for the largest logit; 0 if the label is not a class.
     """
     n, k = z.shape
     rows = block_rows(z)
@@ -50,7 +50,7 @@ def order(z, labels, beta, maxima, rests, pred, margin, rank):
             best = _first_index(z, i, m)
             high, low = shifted_logit(_runner_up(z, i, best), m, beta)
             pred[i] = best
-            # Subtracted from zero, since the negative of a tie's zero is -0.0.
+            # 0.0 - x instead of -x: a tie has x = 0.0, and its negative is -0.0.
             margin[i] = (0.0 - expm1(high + low)) / (1.0 + rests[i])
             if rank.shape[0] != 0:
                 y = labels[i]
@@ -59,7 +59,7 @@ def order(z, labels, beta, maxima, rests, pred, margin, rank):
 
 
 def top_k(z, beta, maxima, rests, classes, probs):
-    """Fill classes (n, k) int32 and probs (n, k) float64 with the k largest logits' classes, largest first."""
+    """Fill classes (n, k) int32 and probs (n, k) float64 with the k most probable classes, most probable first."""
     n = z.shape[0]
     rows = block_rows(z)
     for block in prange(block_count(z)):
@@ -77,12 +77,14 @@ def top_k(z, beta, maxima, rests, classes, probs):
 
 
 def tails(z, beta, maxima, rests, classes, tail):
-    """Fill tail (n,) float64 with the probability of all but the top k classes, summed rather than taken from 1.
+    """Fill tail (n,) float64 with the probability of all classes but the top k, as a sum, not as 1 minus the others.
 
     Parameters
     ----------
-    z, beta, maxima, rests, classes
-        As for and from :func:`top_k`.
+    z, beta, maxima, rests
+        As for :func:`top_k`.
+    classes
+        The result of :func:`top_k`.
     """
     n = z.shape[0]
     rows = block_rows(z)
@@ -94,7 +96,7 @@ def tails(z, beta, maxima, rests, classes, tail):
                 tail[i] = np.nan
                 continue
             m = z.dtype.type(maxima[i])
-            # Ties go to the lower index, so the last of the top classes tells them all from the rest.
+            # Ties go to the lower index, so comparing with the last of the top classes separates them from the others.
             last = classes[i, classes.shape[1] - 1]
             least = z[i, last]
             for j in range(z.shape[1]):

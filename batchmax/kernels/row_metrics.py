@@ -1,7 +1,7 @@
-"""How good a row's probabilities are: the predicted class, the label's rank, and the Brier score, in one pass.
+"""Metrics of a row: predicted class, rank of the label and Brier score, in one pass.
 
-The squares of softmax's numerators are the numerators at twice beta: exp(2 beta (z - m)). Their sum has a relative
-error below 1e-6, and so has the score.
+The square of a softmax numerator is the numerator at twice beta: exp(2 beta (z - m)). The sum of the squares, and
+therefore the score, has a relative error below 1e-6.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ NO_LOGIT = np.float32(-np.inf)
 
 
 def judge_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
-    """Do what :func:`judge` does, for float32 and more than a few classes."""
+    """Do the same as :func:`judge` along rows of float32 logits with many classes."""
     n, k = z.shape
     c = 2.0 * beta * LOG2_E
     high = np.float32(c)
@@ -64,13 +64,14 @@ def judge(z, labels, beta, maxima, rests, nll, pred, rank, brier):
     beta
         The inverse temperature.
     maxima, rests, nll : (n,) float64
-        As left by the softmax kernels.
+        Results of the softmax kernels.
     pred : (n,) int32
-        The index of the largest logit, ties to the lower; -1 where the row has no probabilities.
+        The index of the largest logit, ties to the lower index; -1 if the row has no probabilities.
     rank : (n,) int32
-        The label's place by logit, from 1, ties to the lower index; 0 where it is not a class, or there is no answer.
+        The label's rank by logit, from 1, ties to the lower index; 0 if the label is not a class or the row has no
+        probabilities.
     brier : (n,) float64
-        The sum over classes of (p - y)**2; NaN where the row has no probabilities, or no label.
+        The sum over classes of (p - y)**2; NaN if the row has no probabilities or no loss.
     """
     n, k = z.shape
     rows = block_rows(z)
@@ -97,7 +98,7 @@ def judge(z, labels, beta, maxima, rests, nll, pred, rank, brier):
 
 
 def judge_dense(z, targets, beta, maxima, rests, brier):
-    """Fill brier, (n,) float64, as :func:`judge` does, for (n, K) targets: distributions over the classes."""
+    """Fill brier, (n,) float64, as :func:`judge` does, for (n, K) targets that are distributions over the classes."""
     n, k = z.shape
     rows = block_rows(z)
     for block in prange(block_count(z)):
@@ -122,7 +123,7 @@ def _squares(z, i, m, beta, terms):
 
 @compiled
 def _brier(squares, rest, nll):
-    # What the label's probability lacks keeps its digits where that is near 1.
+    # 1 - p of the label is computed from the loss, which keeps its digits if p is near 1.
     lacking = 0.0 - expm1(-nll)
     others = squares / ((1.0 + rest) * (1.0 + rest)) - (1.0 - lacking) * (1.0 - lacking)
     return max(others, 0.0) + lacking * lacking if nll == nll else np.nan
@@ -130,7 +131,7 @@ def _brier(squares, rest, nll):
 
 @compiled
 def _rank(z, i, y, row, ones):
-    """Return 1 + how many logits are larger than the label's, or as large and before it."""
+    """Return 1 + the number of logits that are larger than the label's, or equal and at a lower index."""
     k = z.shape[1]
     label = z[i, y]
     last = (k - 1) // WIDTH * WIDTH

@@ -1,13 +1,15 @@
-"""Draws of one class per row from its probabilities, by a counter-based random number generator.
+"""Random draws of one class per row from its probabilities, with a counter-based random number generator.
 
-The Gumbel-max trick, in its form as a race: with E_j exponentially distributed, the class of the smallest E_j / p_j is
-j with probability p_j (Maddison et al. 2014, arXiv 1411.0030, for the maximum of log p_j - log E_j, which is the same).
+Classes are drawn with the Gumbel-max trick in the form of an exponential race: if the E_j are exponentially
+distributed, the class of the smallest E_j / p_j is j with probability p_j (Maddison et al. 2014, arXiv 1411.0030, use
+the equivalent maximum of log p_j - log E_j).
 
 E_j = -log u_j with u_j = ((b_j >> 11) + 0.5) / 2**53. The 64 bits b_j are output j of SplitMix64 (Steele, Lea and Flood
 2014, "Fast splittable pseudorandom number generators") seeded with output r of SplitMix64 seeded with output 0 of
-SplitMix64 seeded with the seed, where r is the row's number; of token t of a sequence, r = 2**32 * row + t. All count
-from 0. A draw therefore depends on the seed, the row's number and the row's logits alone. :func:`split_mix` computes
-any output directly. Its state is not 0 for small seeds, rows and classes, so no stream begins with an extreme number.
+SplitMix64 seeded with the seed. r is the row's number; for token t of a sequence, r = 2**32 * row + t. All numbers
+count from 0. A draw therefore depends only on the seed, the row's number and the row's logits. :func:`split_mix`
+computes any output directly. Its state isn't 0 for small seeds, rows and classes, so no stream begins with an extreme
+number.
 """
 
 import numpy as np
@@ -23,7 +25,7 @@ UNIT = 2.0**-53
 
 
 def sample(z, beta, maxima, rests, seed, first_row, classes):
-    """Fill classes.
+    """Fill classes with random draws.
 
     Parameters
     ----------
@@ -31,11 +33,11 @@ def sample(z, beta, maxima, rests, seed, first_row, classes):
     beta
         The inverse temperature.
     maxima, rests : (n,) float64
-        As left by the softmax kernels.
+        Results of the softmax kernels.
     seed, first_row : uint64
-        The number of the first of these rows among all.
+        The random seed, and the number of z's first row in the input.
     classes : (n,) int32
-        The drawn class; -1 where the row has no probabilities.
+        The drawn class; -1 if the row has no probabilities.
     """
     rows = block_rows(z)
     for block in prange(block_count(z)):
@@ -54,7 +56,7 @@ def _first_of_race(z, i, m, beta, row_seed):
     times = np.empty(k)
     for j in range(k):
         bits = split_mix(row_seed, np.uint64(j))
-        # Above 0 and below 1, so that a time is neither 0 nor infinite.
+        # u is above 0 and below 1, so E_j is neither 0 nor infinite.
         u = (np.float64(np.int64(bits >> np.uint64(11))) + 0.5) * UNIT
         times[j] = log1p(1.0 / u - 1.0) / shifted_exp(z[i, j], m, beta)
     best = 0

@@ -1,12 +1,12 @@
-"""Sixteen float32 at once, as a type of Numba: an LLVM vector, and the operations that a row of logits needs.
+"""SIMD vectors of 16 float32 or float64 as Numba types, with the operations that kernels need.
 
-LLVM vectorises loops by itself, and most kernels leave it to that. What it leaves over at the end of a row is slow,
-though: up to fifteen numbers one by one, which cost a row of a hundred classes as much as the rest; and there is no way
-to ask for memory ahead of time. Here a vector is a value, and the loop over a row says what happens at its end. A CPU
-with narrower registers works on a vector in pieces, with the same results.
+LLVM vectorizes loops automatically, and most kernels rely on that. But it computes up to 15 numbers at the end of a row
+one by one, which costs as much as the rest of a row of a hundred classes, and it offers no prefetching. With explicit
+vectors, masked loads and stores handle the end of a row. CPUs with narrower registers process a vector in pieces, with
+the same results.
 
-Rows are addresses, not arrays: an array that is handed to a function is counted, atomically, and that takes longer than
-a short row.
+Rows are passed as addresses instead of arrays: passing an array to a function changes its reference count atomically,
+which takes longer than a short row.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ALIGN = 4
 
 
 class Vector(types.Type):  # type: ignore[misc]
-    """A vector of 16 float32 or float64."""
+    """The Numba type of a vector of 16 float32 or float64."""
 
 
 singles, doubles = Vector("singles"), Vector("doubles")
@@ -47,7 +47,7 @@ class _Model(models.PrimitiveModel):  # type: ignore[misc]
 
 
 def _everywhere(builder: Any, value: Any) -> Any:
-    """Return a scalar in every lane, and a vector as it is."""
+    """Broadcast a scalar to a vector; return a vector unchanged."""
     if isinstance(value.type, ir.VectorType):
         return value
     kind = ir.VectorType(value.type, WIDTH)
@@ -56,7 +56,7 @@ def _everywhere(builder: Any, value: Any) -> Any:
 
 
 def _below(builder: Any, count: Any) -> Any:
-    """Return which lanes' numbers are below a count."""
+    """Return a mask of the lanes whose index is below a count."""
     return builder.icmp_signed("<", LANES, _everywhere(builder, builder.trunc(count, INT32)))
 
 
@@ -69,7 +69,7 @@ def _vector_at(builder: Any, row: Any, j: Any, kind: Any = SINGLES) -> Any:
 
 @intrinsic
 def address(typing_context: Any, matrix: Any, i: Any) -> Any:
-    """Return where row i of a C-contiguous (n, K) array begins."""
+    """Return the address of row i of a C-contiguous (n, K) array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -81,7 +81,7 @@ def address(typing_context: Any, matrix: Any, i: Any) -> Any:
 
 @intrinsic
 def load(typing_context: Any, row: Any, j: Any) -> Any:
-    """Return 16 float32 or float64 from the j-th of a row on."""
+    """Load 16 float32 or float64, starting at index j of a row."""
     vector, kind = (singles, SINGLES) if row.dtype == types.float32 else (doubles, DOUBLES)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -93,7 +93,7 @@ def load(typing_context: Any, row: Any, j: Any) -> Any:
 
 @intrinsic
 def load_some(typing_context: Any, row: Any, j: Any, count: Any, fill: Any) -> Any:
-    """Return ``count`` float32, at most 16, from the j-th of a row on, and ``fill`` in the lanes after them."""
+    """Load ``count`` <= 16 float32, starting at index j of a row; set the other lanes to ``fill``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row, j, count, fill = arguments
@@ -105,7 +105,7 @@ def load_some(typing_context: Any, row: Any, j: Any, count: Any, fill: Any) -> A
 
 @intrinsic
 def store(typing_context: Any, row: Any, j: Any, vector: Any) -> Any:
-    """Write 16 float32 from the j-th of a row on."""
+    """Store 16 float32, starting at index j of a row."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row, j, vector = arguments
@@ -117,7 +117,7 @@ def store(typing_context: Any, row: Any, j: Any, vector: Any) -> Any:
 
 @intrinsic
 def store_some(typing_context: Any, row: Any, j: Any, count: Any, vector: Any) -> Any:
-    """Write the first ``count`` lanes from the j-th of a row on."""
+    """Store the first ``count`` lanes, starting at index j of a row."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row, j, count, vector = arguments
@@ -130,7 +130,7 @@ def store_some(typing_context: Any, row: Any, j: Any, count: Any, vector: Any) -
 
 @intrinsic
 def prefetch(typing_context: Any, row: Any, j: Any) -> Any:
-    """Ask for the j-th number of a row, which will be read soon. There need not be one."""
+    """Prefetch the cache line of index j of a row. The index may be out of range."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         at = builder.bitcast(builder.gep(*arguments[:1], arguments[1:]), ir.IntType(8).as_pointer())
@@ -141,7 +141,7 @@ def prefetch(typing_context: Any, row: Any, j: Any) -> Any:
     return types.void(row, types.intp), generate
 
 
-# Lane by lane. A float32 among the operands stands in every lane.
+# Lanewise operations. Scalar operands are broadcast.
 
 
 def _of_two(emit: Any) -> Any:
@@ -156,10 +156,10 @@ def _of_two(emit: Any) -> Any:
 
 
 larger = _of_two(lambda builder, a, b: call_llvm(builder, "llvm.maximum.v16f32", SINGLES, [a, b], ("nsz",)))
-"""The larger of a and b, NaN if either is NaN."""
+"""The larger of a and b; NaN if either is NaN."""
 
 at_least = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
-"""The larger of a and b, neither of which is NaN: one instruction instead of three."""
+"""The larger of a and b, if neither is NaN: one instruction instead of three."""
 
 _add = _of_two(lambda builder, a, b: builder.fadd(a, b))
 _subtract = _of_two(lambda builder, a, b: builder.fsub(a, b))
@@ -193,7 +193,7 @@ def fma_lanes(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def add_exponents(typing_context: Any, a: Any, b: Any) -> Any:
-    """Return a times 2**n, where n > -256 stands in the low bits of b; 0 where that is far below the normal numbers."""
+    """Return a * 2**n, where n > -256 is in the low bits of b; 0 if the result is subnormal or smaller."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         bits, exponents = (builder.bitcast(argument, INTS) for argument in arguments)
@@ -216,12 +216,12 @@ def where_less(typing_context: Any, low: Any, high: Any, a: Any) -> Any:
     return singles(low, high, singles), generate
 
 
-# From one type to another
+# Conversions and reductions
 
 
 @intrinsic
 def widened(typing_context: Any, a: Any) -> Any:
-    """Return a vector of float32 as one of float64."""
+    """Convert a vector of float32 to float64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fpext(arguments[0], DOUBLES)
@@ -230,7 +230,7 @@ def widened(typing_context: Any, a: Any) -> Any:
 
 
 def _combined(builder: Any, vector: Any, combine: Any) -> Any:
-    """Return what is left when the halves of a vector are combined until one number is left."""
+    """Reduce a vector to one number by combining its halves repeatedly."""
     n = WIDTH
     while n > 1:
         n //= 2
@@ -241,7 +241,7 @@ def _combined(builder: Any, vector: Any, combine: Any) -> Any:
 
 @intrinsic
 def largest(typing_context: Any, a: Any) -> Any:
-    """Return the largest lane, NaN if any is NaN."""
+    """Return the largest lane; NaN if any lane is NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (a,) = arguments
@@ -254,7 +254,7 @@ def largest(typing_context: Any, a: Any) -> Any:
 
 @intrinsic
 def total(typing_context: Any, a: Any) -> Any:
-    """Return the sum of the lanes of a vector of float64, added up in one order on every CPU."""
+    """Return the sum of the lanes of a float64 vector, in the same order on every CPU."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _combined(builder, arguments[0], builder.fadd)

@@ -1,4 +1,4 @@
-"""Cross-entropy against a weight for every class: target distributions, and the uniform part of label smoothing."""
+"""Cross-entropy with a weight per class, for target distributions and for the uniform part of label smoothing."""
 
 import numpy as np
 from numba import prange
@@ -16,15 +16,15 @@ def dense_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rest
     ----------
     z : (n, K) float32 or float64, C-contiguous, read-only
     targets : (n, K) of z's type
-        The distributions y; or (0, K) for none, which leaves the uniform part.
+        The distributions y; or (0, K) for none, which computes the uniform part alone.
     class_weights : (K,) float64
     smoothing, beta
         The share of the uniform distribution, and the inverse temperature.
     maxima, rests : (n,) float64
-        As left by the softmax kernels.
+        Results of the softmax kernels.
     losses : (n,) float64
-        In nats. A class of weight 0 adds 0 even where its logit is -inf; any other adds +inf there. NaN where the row
-        has no probabilities.
+        In nats. For a logit of -inf, a class with t_j = 0 adds 0, and any other adds +inf. NaN if the row has no
+        probabilities.
     """
     rows = block_rows(z)
     for block in prange(block_count(z)):

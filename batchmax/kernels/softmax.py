@@ -1,15 +1,16 @@
-"""Softmax, log-softmax and cross-entropy of rows of logits: the pass every job makes.
+"""Softmax, log-softmax and cross-entropy of rows of logits.
 
-Three kernels compute the same things. ``softmax_tall`` takes rows of few classes, 64 at a time, transposed into a small
-tile, and fills the vector registers with rows. ``softmax_wide`` for float64, and ``single.softmax_single`` for float32,
-take rows one after another and fill the registers with classes. Which one is used depends on the type and the number of
-classes alone, so a row's result never depends on its neighbours.
+Three kernels compute the same results. ``softmax_tall`` works *across rows*: it transposes 64 rows of few classes into
+a small tile and fills the vector registers with rows. ``softmax_wide`` for float64 and
+:func:`batchmax.kernels.softmax_float32.softmax_single` for float32 work *along a row*: they take one row after another
+and fill the registers with classes. The choice depends only on the type and the number of classes, so a row's result
+never depends on its neighbors.
 
-For each row the kernels also leave the largest logit and ``rest``, the sum of the exponentials without one maximum:
-softmax = exp(beta * (z - max)) / (1 + rest), and log(1 + rest) keeps its digits when rest is tiny. Everything the other
-kernels need of a row is in these two numbers.
+For each row the kernels also return the largest logit and ``rest``, the sum of the exponentials without one maximum:
+softmax = exp(beta * (z - max)) / (1 + rest), and log(1 + rest) keeps its digits when rest is tiny. Other kernels of a
+row need only these two numbers and the logits.
 
-Work is divided among threads by blocks of rows, and a block begins by setting the CPU's floating-point mode.
+Threads process blocks of rows. Each block begins by setting the CPU's floating-point mode.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from batchmax.kernels.intrinsics import compiled, fma, maximum, plain
 from batchmax.outputs import Status
 
 MOST_TALL_CLASSES = {"float32": 12, "float64": 32}
-"""Rows of up to this many classes are worked on across rows: where that was measured to be faster."""
+"""Rows with up to this many classes are processed across rows; the limits were measured."""
 
 LANES = 64
 BLOCK_BYTES = 1 << 17
@@ -47,20 +48,20 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
     beta
         The inverse temperature.
     ignore_index
-        The label whose rows have no loss.
-    probs, log_probs : (n, K) of z's type, or (0, K) where not wanted
+        The label of rows that have no loss.
+    probs, log_probs : (n, K) of z's type, or (0, K) if not needed
     maxima : (n,) float64
-        The largest logit; NaN if one is NaN.
+        The largest logit; NaN if a logit is NaN.
     rests : (n,) float64
-        The sum of exp(beta * (z - max)) without one maximum; NaN for a row with a NaN or +inf, or of nothing but -inf.
-        Such a row's probabilities are NaN.
-    nll : (n,) float64, or (0,) when labels is
-        The cross-entropy in nats: +inf where the label's logit is -inf, 0 where the label is ignored, NaN where it is
-        not a class or the row has no probabilities.
-    hits : (n,) bool, or (0,) when labels is
+        The sum of exp(beta * (z - max)) without one maximum. NaN if the row contains NaN or +inf, or only -inf; the
+        probabilities of such a row are NaN.
+    nll : (n,) float64, or (0,) if labels is
+        The cross-entropy in nats: +inf if the label's logit is -inf, 0 if the label is ignored, NaN if the label is not
+        a class or the row has no probabilities.
+    hits : (n,) bool, or (0,) if labels is
         Whether the label is the predicted class: the largest logit, ties to the lower index.
     status : (n,) uint8
-        Statuses known before; lowered to what the kernel finds.
+        Initial statuses; replaced by the minimum of themselves and what the kernel finds.
     """
     n, k = z.shape
     rows = block_rows(z)
@@ -89,7 +90,7 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
 
 
 def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
-    """Do what :func:`softmax_wide` does, for float32 as well, and fast for rows of few classes."""
+    """Do the same as :func:`softmax_wide` for float32 or float64, across rows: fast for few classes."""
     n, k = z.shape
     tiles_per_block = max(1, BLOCK_BYTES // (LANES * k * z.itemsize))
     tiles = (n + LANES - 1) // LANES
@@ -132,19 +133,19 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
 
 @compiled
 def block_rows(z):
-    """Return how many rows of a matrix are a block."""
+    """Return the number of rows in a block."""
     return max(1, BLOCK_BYTES // (z.shape[1] * z.itemsize))
 
 
 @compiled
 def block_count(z):
-    """Return how many blocks of rows a matrix has."""
+    """Return the number of blocks of a matrix."""
     rows = block_rows(z)
     return (z.shape[0] + rows - 1) // rows
 
 
-# A row is handed on as its matrix and its number: a slice of the matrix is an object, and counting references to
-# objects is atomic, which costs a short row as much as its exponentials.
+# Functions get a matrix and a row number instead of a slice: a slice is an object, and its atomic reference counting
+# costs as much as the exponentials of a short row.
 
 
 @compiled
@@ -158,8 +159,8 @@ def _row_maximum(z, i):
 @compiled
 def row_exp(z, i, m, beta, out, o, lanes):
     """Store exp(beta * (row i of z - m)) in row o of out and return its sum without one maximum."""
-    # Lane l sums the classes l, l + 64, l + 128, ... and keeps what each addition rounds away, so the sum is as good as
-    # its terms and its order is a matter of the number of classes alone.
+    # Lane l sums the classes l, l + 64, l + 128, ... and keeps the rounding error of each addition. The sum is as exact
+    # as its terms, and its order depends only on the number of classes.
     k = z.shape[1]
     lanes[:] = 0.0
     ties = 0
@@ -178,7 +179,7 @@ def row_exp(z, i, m, beta, out, o, lanes):
 
 @compiled
 def add_exactly(total, lost, term):
-    """Return total + term, and lost plus what that addition rounds away (Knuth's two-sum)."""
+    """Return total + term, and lost plus the rounding error of that addition (Knuth's two-sum)."""
     new = total + term
     back = new - total
     return new, lost + ((total - (new - back)) + (term - back))
@@ -186,11 +187,11 @@ def add_exactly(total, lost, term):
 
 @compiled
 def row_scale(out, i, rest):
-    """Divide row i of out by 1 + rest; fill it with NaN where rest is NaN."""
+    """Divide row i of out by 1 + rest; fill it with NaN if rest is NaN."""
     if rest != rest:
         out[i] = np.nan
         return
-    # 1 / sum in two parts of out's type: the product is then rounded once.
+    # 1 / sum in two parts of out's type, so that the product is rounded once.
     inverse = 1.0 / (1.0 + rest)
     high = out.dtype.type(inverse)
     low = out.dtype.type(_inverse_error(inverse, high, rest))
@@ -219,7 +220,7 @@ def _inverse_error(inverse, high, rest):
 
 @compiled
 def row_log(z, i, m, beta, rest, out):
-    """Fill row i of out with the log-softmax of row i of z; with NaN where rest is NaN."""
+    """Fill row i of out with the log-softmax of row i of z; with NaN if rest is NaN."""
     if rest != rest:
         out[i] = np.nan
         return
@@ -236,7 +237,7 @@ def block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, 
     for i in range(first, end):
         y = labels[i]
         nll[i] = z[i, y] if 0 <= y < k else maxima[i]
-    # A loop of its own, and over slices, which begin at 0: indices that might be negative would not let it vectorise.
+    # This loop is separate and uses slices that begin at 0: it wouldn't vectorize with indices that might be negative.
     losses, ms, sums = nll[first:end], maxima[first:end], rests[first:end]
     for r in range(losses.shape[0]):
         high, low = shifted_logit(z.dtype.type(losses[r]), z.dtype.type(ms[r]), beta)
@@ -260,7 +261,7 @@ def block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, 
 def _is_predicted(z, i, y, m, rest):
     if z[i, y] != m or rest != rest:
         return False
-    if rest > 0.5:  # another logit that is as large adds 1, or nearly
+    if rest > 0.5:  # another logit equal to the maximum adds about 1
         for j in range(y):
             if z[i, j] == m:
                 return False
@@ -281,7 +282,7 @@ def why_nan(z, i):
 
 @compiled
 def _tile_exp(zs, beta, ms, es, sums, losts):
-    """Fill ms, es = exp(beta * (zs - ms)), and sums, their sums without one maximum."""
+    """Fill ms with the maxima, es with exp(beta * (zs - ms)), and sums with their sums without one maximum."""
     for r in range(LANES):
         ms[r] = zs[0, r]
     for j in range(1, zs.shape[0]):

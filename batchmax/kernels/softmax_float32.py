@@ -1,18 +1,18 @@
-"""The softmax kernel for float32 and more than a few classes, sixteen at a time.
+"""The softmax kernel for float32 and many classes, 16 at a time.
 
-With c = beta / ln 2, and c * z split into the nearest integer n and the rest r, |r| <= 1/2,
+With c = beta / ln 2, and c * z split into the nearest integer n and the remainder r, |r| <= 1/2,
 
-    exp(beta * (z - m)) = 2**(n - n_m) * 2**r / 2**r_m        (m the largest logit, n_m and r_m its parts)
+    exp(beta * (z - m)) = 2**(n - n_m) * 2**r / 2**r_m        (m is the largest logit, n_m and r_m are its parts)
 
-so the logits need not be shifted: the maximum only keeps exponents in range, and 2**r_m divides out of a probability
-with the sum. r is c * z - n by two fused multiply-adds, with c in two float32, and has lost nothing but their two
-roundings, however far z is from m. This is the range reduction of the two-pass softmax (Dukhan and Ablavatski 2020,
-arXiv 2001.04438). A difference of two float32 would need its rounding error carried along, or float64, which is what
-this took before: half the lanes and as many operations. The sum is float64.
+so the logits need not be shifted: the maximum only keeps exponents in range, and 2**r_m cancels when a probability is
+divided by the sum. r = c * z - n is computed by two fused multiply-adds, with c in two float32; its only errors are the
+two roundings, however far z is from m. This is the range reduction of the two-pass softmax (Dukhan and Ablavatski 2020,
+arXiv 2001.04438). Rejected: the difference of two float32, which needs its rounding error carried along, and float64,
+which has half the lanes and as many operations. The sum is float64.
 
-Until they are divided by their sum, exponentials are kept times 2**64, so that none is subnormal, nor what they are
-multiplied with. n is exact where the largest logit is below 2**16 / c in size. Other rows,
-and those with NaN or infinity, are worked on in float64.
+Until they are divided by their sum, exponentials are scaled by 2**64, so that neither they nor their factors are
+subnormal. n is exact if the absolute value of the largest logit is below 2**16 / c. Other rows, and those with NaN or
+infinity, are computed in float64.
 """
 
 import numpy as np
@@ -41,17 +41,17 @@ from batchmax.kernels.simd import (
 from batchmax.kernels.softmax import LANES, block_count, block_losses, block_rows, row_exp, row_log, row_scale, why_nan
 
 TILE_BYTES = 1 << 14
-"""Up to 16 rows are worked on together, if they have no more bytes than this."""
+"""Up to 16 rows are processed together if they fit into this many bytes."""
 
 FARTHEST = 2.0**16
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
-"""Within these c and its second part are float32 with all their bits."""
+"""Between these limits, c and its second part are float32 with full precision."""
 
 SHIFT = np.float32(64)
 SCALE = 2.0**64
 UNSHIFT = np.float32(2.0**-64)
 LOWEST_EXP2 = np.float32(-250.0)
-"""2**this, times 2**SHIFT, is 0. Exponentials count down to 2**-190; a million of less do not show in a loss."""
+"""2**this * 2**SHIFT rounds to 0. Exponentials are kept down to 2**-190; a million smaller ones don't change a loss."""
 
 # Adding 1.5 * 2**23 rounds to an integer and leaves that integer in the low bits of the sum.
 SINGLE_ROUNDER = np.float32(1.5 * 2.0**23)
@@ -69,7 +69,7 @@ ONE = np.float32(1.0)
 
 
 def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
-    """Do what :func:`batchmax.kernels.softmax.softmax_wide` does, for float32 and any number of classes."""
+    """Do the same as :func:`batchmax.kernels.softmax.softmax_wide`, for float32 and any number of classes."""
     n, k = z.shape
     c = beta * LOG2_E
     high = np.float32(c)
@@ -86,7 +86,7 @@ def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rest
         known = np.zeros((4, WIDTH), z.dtype)
         added = np.zeros(WIDTH)
         ends = np.zeros((WIDTH, WIDTH), z.dtype)
-        # What is fetched while something else is computed: the rows to come. Or the CPU would wait for them.
+        # The distance in numbers to prefetch: while one tile is computed, the next is fetched.
         ahead = rows_per_tile * k
         for tile in range(first, after, rows_per_tile):
             rows = min(rows_per_tile, after - tile)
@@ -124,7 +124,7 @@ def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rest
 
 @compiled
 def _maximum(row, k):
-    # A row's last vector holds from 1 to 16 logits.
+    # The last vector of a row holds 1 to 16 logits.
     last = (k - 1) // WIDTH * WIDTH
     m = load_some(row, last, k - last, NO_LOGIT)
     j = 0
@@ -139,7 +139,7 @@ def _maximum(row, k):
 
 @compiled
 def prepare(known, high, low):
-    """Below the maxima of 16 rows, write the logits under which exp is 0, the rounders, and exp of the maxima."""
+    """Given 16 maxima in row 0 of known, fill rows 1 to 3: logits below which exp is 0, rounders, exp of the maxima."""
     m = load(address(known, 0), 0)
     lowest = m + LOWEST_EXP2 / high
     rounder = (fma_lanes(m, high, SINGLE_ROUNDER) - SINGLE_ROUNDER) * -ONE + (SINGLE_ROUNDER + SHIFT)
@@ -150,9 +150,9 @@ def prepare(known, high, low):
 
 @compiled
 def exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end):
-    """Fill out with a row's exponentials, and return their sum, and that without one maximum.
+    """Fill out with a row's exponentials; return their sum, and the sum without one maximum.
 
-    The last 1 to 16 of them go to ``end``, where there is room for a whole vector.
+    The last 1 to 16 exponentials are stored in ``end``, which has room for a whole vector.
     """
     last = (k - 1) // WIDTH * WIDTH
     z = load_some(row, last, k - last, NO_LOGIT)
@@ -166,7 +166,7 @@ def exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end):
         sums = sums + widened(part)
     added = total(sums)
     rest = added - top
-    if rest < SMALL_REST * top:  # then nothing else is as large, and the maximum would drown the others
+    if rest < SMALL_REST * top:  # no ties, and the maximum would absorb the others
         sums = widened(where_less(z, m, e))
         for j in range(0, last, WIDTH):
             sums = sums + widened(where_less(load(row, j), m, load(out, j)))
@@ -176,16 +176,16 @@ def exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end):
 
 @compiled
 def _scale(out, k, added, end):
-    """Divide a row's exponentials by their sum; it begins with those in ``out`` and ends with those in ``end``."""
-    # 1 / sum in two float32: the product is then rounded once. It stays 2**64 times too large, and so its smaller part
-    # is not subnormal where the probability is not.
+    """Divide a row's exponentials by their sum. All but the last vector are in ``out``, the last is in ``end``."""
+    # 1 / sum in two float32, so that the product is rounded once. It is scaled by 2**64, so that its smaller part isn't
+    # subnormal if the probability isn't.
     inverse = SCALE / added
     factor = np.float32(inverse)
     correction = np.float32(fma(-np.float64(factor), added, SCALE) * (inverse / SCALE))
     last = (k - 1) // WIDTH * WIDTH
     e = load(end, 0)
     store_some(out, last, k - last, fma_lanes(e, factor, e * correction) * UNSHIFT)
-    # From the end, which was written last and is still in the cache.
+    # Backwards: the end was written last and is still in the cache.
     for j in range(last - WIDTH, -1, -WIDTH):
         e = load(out, j)
         store(out, j, fma_lanes(e, factor, e * correction) * UNSHIFT)
@@ -193,7 +193,7 @@ def _scale(out, k, added, end):
 
 @compiled
 def _divide_by_maxima(rests, maxima, c, high):
-    """Divide rests by the exponentials of their maxima, in float64; those of odd rows are what they should be."""
+    """Divide rests by the exponentials of their maxima, in float64; those computed in float64 are right already."""
     for r in range(rests.shape[0]):
         n = fma(np.float32(maxima[r]), high, SINGLE_ROUNDER) - SINGLE_ROUNDER
         unit = exp2_single(c * maxima[r] - n + SHIFT)
@@ -202,7 +202,7 @@ def _divide_by_maxima(rests, maxima, c, high):
 
 @compiled
 def is_ordinary(m, c):
-    """Return whether a row of this maximum can be worked on in float32."""
+    """Return whether a row with this maximum can be computed in float32."""
     return abs(m) * c < FARTHEST and SMALLEST_SCALE < c < LARGEST_SCALE
 
 
