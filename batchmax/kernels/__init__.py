@@ -1,6 +1,6 @@
-"""Numba kernels: arrays in, arrays out, rows in parallel. They know neither Arrow nor files.
+"""Numba kernels: arrays in, arrays out, rows in parallel. They don't know Arrow or files.
 
-Importing this package imports Numba; a kernel is compiled when it is first called.
+Importing this package imports Numba. A kernel is compiled when it is first called.
 
 Decisions
 ---------
@@ -166,13 +166,13 @@ def softmax_rows(logits: Any, *arguments: Any) -> None:
 
 
 def judge_rows(logits: Any, *arguments: Any) -> None:
-    """Run the kernel that judges rows for these logits; see :func:`batchmax.kernels.row_metrics.judge`."""
+    """Compute row metrics with the kernel for these logits; see :func:`batchmax.kernels.row_metrics.judge`."""
     is_wide = logits.dtype == np.float32 and logits.shape[1] > _softmax.MOST_TALL_CLASSES["float32"]
     (_judge_single if is_wide else _judge)(logits, *arguments)
 
 
 def warmup(progress: Any = None) -> Path:
-    """Compile every kernel, for float32 and float64, and return the folder in which they are kept."""
+    """Compile every kernel for float32 and float64, and return the cache folder."""
     with standard_floats():
         pass
     for dtype in (np.float32, np.float64):

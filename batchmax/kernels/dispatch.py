@@ -175,7 +175,7 @@ def _read_only(argument: Any) -> Any:
 
 def _compile(function: Callable[..., Any], *, parallel: bool) -> Any:
     dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy")
-    dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba has no public way to set the folder
+    dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba has no public setter
     dispatcher.compile = partial(_undisturbed, dispatcher.compile)
     # Called only if the cache doesn't have the function.
     dispatcher._compiler.compile = partial(_announced, dispatcher._compiler.compile)  # noqa: SLF001

@@ -144,9 +144,7 @@ def _exp_double(high, low):
 
 @compiled
 def exp(x):
-    """Return exp(x) of a float64 to 0.8 ULP, also for subnormal results; +inf above the largest float64, NaN for
-    NaN.
-    """
+    """Return exp(x) of a float64 to 0.8 ULP, also if subnormal; +inf above the largest float64, NaN for NaN."""
     return _exp_double(HIGHEST_EXP if x > HIGHEST_EXP else x, 0.0)
 
 

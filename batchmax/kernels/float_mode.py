@@ -55,5 +55,5 @@ def exchange_float_mode(typing_context: Any, mode: Any) -> Any:
 
 
 def exchange(mode):
-    """Call :func:`exchange_float_mode`, from a function that Python code can compile and call."""
+    """Do the same as :func:`exchange_float_mode`, as a function that can be compiled for Python to call."""
     return exchange_float_mode(mode)

@@ -144,8 +144,9 @@ def _weight_within(k, rank, w):
 
 @compiled
 def _bin(value, count):
-    """Return which of ``count`` equal parts of [0, 1] contains a value; lower bounds are inclusive, and 1 is in the
-    last.
+    """Return the index of the part of [0, 1], cut into ``count`` equal parts, that contains a value.
+
+    Lower bounds are inclusive; 1 is in the last part.
     """
     at = int(value * count)
     # The product is rounded, so the index may be off by one.

@@ -86,7 +86,8 @@ def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rest
         known = np.zeros((4, WIDTH), z.dtype)
         added = np.zeros(WIDTH)
         ends = np.zeros((WIDTH, WIDTH), z.dtype)
-        # The distance in numbers to prefetch: while one tile is computed, the next is fetched.
+        # The distance to prefetch, in numbers: while one tile is computed, the next is fetched. Without prefetching,
+        # the CPU waits for memory.
         ahead = rows_per_tile * k
         for tile in range(first, after, rows_per_tile):
             rows = min(rows_per_tile, after - tile)

@@ -1,7 +1,7 @@
-"""Parquet columns that are matrices, read and written without decoding their levels. Knows nothing of jobs.
+"""Reads and writes Parquet columns that are matrices without decoding their levels. It doesn't know about jobs.
 
 A list column whose rows all have K numbers and no nulls is a matrix, and its repetition and definition levels are
-known in advance. General readers decode them one by one; here they are compared with what they must be.
+known in advance. General readers decode them one by one. Here they are compared with the expected levels.
 
 Decisions
 ---------

@@ -1,7 +1,7 @@
-"""The fields of Parquet's Thrift structs that are read here: their types, and which of them must be present.
+"""The known fields of Parquet's Thrift structs: their types, and which of them are required.
 
-Structs are compared with these tables when they are read. After that, a required field is present, and every field has
-the type that the format gives it, so code that uses a struct doesn't have to expect damaged ones.
+Structs are compared with these tables when they are read. After that, a required field is present, and every known
+field has the type that the format gives it, so code that uses a struct doesn't have to expect damaged ones.
 
 See Also
 --------
@@ -22,18 +22,18 @@ BOOLEANS: Final = frozenset({TRUE, FALSE})
 
 @dataclass(frozen=True)
 class Rule:
-    """What a field may be.
+    """The allowed types of a field.
 
     Attributes
     ----------
     kinds
-        The Thrift types it may have.
+        The allowed Thrift types.
     required
-        Whether it must be there.
+        Whether the field must be present.
     fields
-        The rules of a struct, or of each struct of a list.
+        The rules of a struct's fields, or of each struct of a list.
     items
-        The Thrift types that the values of a list may have.
+        The allowed Thrift types of a list's values.
     """
 
     kinds: frozenset[int]
@@ -46,22 +46,22 @@ Rules: TypeAlias = Mapping[int, Rule]
 
 
 def integer(*, required: bool = False) -> Rule:
-    """Return the rule of a whole number."""
+    """Return the rule of an integer field."""
     return Rule(INTEGERS, required)
 
 
 def text(*, required: bool = False) -> Rule:
-    """Return the rule of bytes."""
+    """Return the rule of a binary field."""
     return Rule(frozenset({BINARY}), required)
 
 
 def struct(fields: Rules | None, *, required: bool = False) -> Rule:
-    """Return the rule of a struct."""
+    """Return the rule of a struct field."""
     return Rule(frozenset({STRUCT}), required, fields)
 
 
 def structs(fields: Rules | None, *, required: bool = False) -> Rule:
-    """Return the rule of a list of structs."""
+    """Return the rule of a field that is a list of structs."""
     return Rule(frozenset({LIST}), required, fields, frozenset({STRUCT}))
 
 
@@ -75,12 +75,12 @@ SCHEMA_ELEMENT: Final[Rules] = {
 FILE_METADATA: Final[Rules] = {
     2: structs(SCHEMA_ELEMENT, required=True),
     3: integer(required=True),
-    4: Rule(frozenset({LIST}), required=True),  # its row groups are read one by one, later
+    4: Rule(frozenset({LIST}), required=True),  # row groups are read later, one by one
     5: structs({1: text(required=True), 2: text()}),
     7: structs(None),
 }
 ROW_GROUP: Final[Rules] = {
-    1: Rule(frozenset({LIST}), required=True),  # so are its column chunks
+    1: Rule(frozenset({LIST}), required=True),  # column chunks too
     3: integer(required=True),
     4: structs({1: integer(required=True)}),
 }
@@ -113,12 +113,12 @@ def check_fields(found: Struct, rules: Rules, *, known_only: bool = False) -> No
     found, rules
         The struct, and its rules.
     known_only
-        Whether fields without a rule are refused too.
+        Whether fields without a rule are refused.
 
     Raises
     ------
     ThriftError
-        A required field is missing, or a field has another type.
+        If a required field is missing or a field has another type.
     """
     for number, rule in rules.items():
         field = found.get(number)
@@ -140,12 +140,12 @@ def check_fields(found: Struct, rules: Rules, *, known_only: bool = False) -> No
 
 
 def read_page_header(data: Any, start: int = 0) -> tuple[Struct, int]:
-    """Read a page header from bytes and return it with the position after it.
+    """Read a page header and return it with the position after it.
 
     Raises
     ------
     ThriftError
-        The bytes end early, or are no page header.
+        If the bytes end early or are not a page header.
     """
     header, end = read_struct(data, start)
     check_fields(header, PAGE_HEADER)

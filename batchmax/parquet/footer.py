@@ -1,6 +1,6 @@
-"""Footers: the schema as a tree, the column chunks of each row group, and what an empty file of a schema looks like.
+"""Reads footers: the schema as a tree, and the column chunks of each row group.
 
-A footer is kept as the generic structs it was read as, so what is not known here survives a copy.
+A footer is kept as generic Thrift structs, so fields that are unknown here survive a copy.
 
 See Also
 --------
@@ -27,7 +27,7 @@ from batchmax.storage.system_calls import read_at
 
 MAGIC = b"PAR1"
 TAIL = 8
-"""The length of the footer in four bytes, and the magic ones."""
+"""Bytes after the footer: its length in four bytes, and the magic bytes."""
 
 # Fields of FileMetaData, SchemaElement and RowGroup.
 SCHEMA, N_ROWS, ROW_GROUPS, KEY_VALUES, CREATED_BY, COLUMN_ORDERS, ENCRYPTION_ALGORITHM = 2, 3, 4, 5, 6, 7, 8
@@ -36,7 +36,7 @@ COLUMNS, GROUP_ROWS, SORTING = 1, 3, 4
 REQUIRED, OPTIONAL, REPEATED = 0, 1, 2
 FIXED_LEN_BYTE_ARRAY = 7
 MOST_NESTING = 100
-"""Groups of the schema that lie in each other."""
+"""The largest nesting depth of groups in the schema."""
 
 LAYOUT_FIELDS = (TYPE, TYPE_LENGTH, REPETITION, N_CHILDREN)
 NESTING_FIELDS = (REPETITION, N_CHILDREN)
@@ -44,12 +44,12 @@ MEANING_FIELDS = (CONVERTED, SCALE, PRECISION, LOGICAL)
 
 
 class FooterError(ValueError):
-    """A footer that cannot be read, or does not hold together."""
+    """A footer that can't be read or is inconsistent."""
 
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """A leaf of the schema: its path, its element, and the largest levels a value of it can have."""
+    """A leaf of the schema: its path, its SchemaElement, and its maximum repetition and definition levels."""
 
     path: tuple[bytes, ...]
     element: Struct
@@ -58,13 +58,13 @@ class Leaf:
 
     @property
     def name(self) -> str:
-        """The path with dots between its parts."""
+        """The path, joined with dots."""
         return str(b".".join(self.path), "utf-8", "replace")
 
 
 @dataclass(frozen=True, eq=False)
 class SchemaColumn:
-    """A top-level column: its elements in the footer's order, its leaves, and the number of the first of them."""
+    """A top-level column: its SchemaElements in the footer's order, its leaves, and the index of its first leaf."""
 
     elements: Sequence[Struct]
     leaves: Sequence[Leaf]
@@ -76,15 +76,15 @@ class SchemaColumn:
         return str(self.elements[0][NAME].value, "utf-8", "replace")
 
     def stored_as(self, other: SchemaColumn) -> bool:
-        """Return whether the bytes of one could be those of the other, whatever they mean and are called."""
+        """Return whether both columns have the same physical layout; names and logical types may differ."""
         return self._fields(LAYOUT_FIELDS) == other._fields(LAYOUT_FIELDS)
 
     def nested_as(self, other: SchemaColumn) -> bool:
-        """Return whether both have the same lists and structs, and as many leaves, of whatever types."""
+        """Return whether both columns have the same nesting of lists and structs; types may differ."""
         return self._fields(NESTING_FIELDS) == other._fields(NESTING_FIELDS)
 
     def means(self, other: SchemaColumn) -> bool:
-        """Return whether both have the same types, stored in the same way; names inside the column may differ."""
+        """Return whether both columns have the same types and physical layout; names inside the column may differ."""
         return self.stored_as(other) and self._fields(MEANING_FIELDS) == other._fields(MEANING_FIELDS)
 
     def _fields(self, numbers: Sequence[int]) -> list[list[Any]]:
@@ -95,12 +95,12 @@ class SchemaColumn:
 
 
 class RowGroup:
-    """What a footer says of a row group. The structs of its column chunks are read when they are asked for.
+    """A row group of a footer. The structs of its column chunks are read on demand.
 
     Raises
     ------
     ThriftError
-        The bytes are no row group.
+        If the bytes are not a row group.
     """
 
     def __init__(self, data: Any, start: int) -> None:
@@ -114,9 +114,10 @@ class RowGroup:
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """Sizes and places of column chunks, (n_columns, 5), -1 where they are not known.
+        """Sizes and positions of column chunks, (n_columns, 5); -1 if unknown.
 
-        Of each the codec, the packed bytes, the number of values, and where its data pages and its dictionary begin.
+        For each chunk: codec, compressed size, number of values, position of the data pages, position of the dictionary
+        page (0 without one).
         """
         sizes = np.empty((self.n_columns, 5), np.int64)
         kernels.chunk_sizes(np.frombuffer(self._data, np.uint8), self._starts[:-1], sizes)
@@ -124,7 +125,7 @@ class RowGroup:
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """Where each column chunk begins and ends, (n_columns, 2), -1 where that is not known."""
+        """Start and end of each column chunk in the file, (n_columns, 2); -1 if unknown."""
         _, packed, _, data_at, dictionary_at = self.sizes.T
         starts = np.where((dictionary_at > 0) & (dictionary_at < data_at), dictionary_at, data_at)
         places = np.stack([starts, starts + packed], 1)
@@ -132,14 +133,14 @@ class RowGroup:
         return places
 
     def check_places(self) -> None:
-        """Check that no two column chunks have bytes of the file in common.
+        """Check that no two column chunks overlap in the file.
 
         Raises
         ------
         FooterError
-            Two do: what is said of one of them is wrong.
+            If two overlap: the metadata of one of them is wrong.
         """
-        # Column chunks without values have no place, whatever is said of it.
+        # Column chunks without values occupy no bytes, whatever their metadata says.
         places = self.places[self.sizes[:, 2] > 0]
         places = places[places[:, 0] < places[:, 1]]
         places = places[np.argsort(places[:, 0])]
@@ -147,12 +148,12 @@ class RowGroup:
             raise FooterError("two columns of a row group lie in the same place of the file")
 
     def chunk(self, leaf: int) -> Struct:
-        """Return what is said of a leaf's column chunk.
+        """Return the ColumnChunk struct of a leaf.
 
         Raises
         ------
         ThriftError
-            The footer is damaged.
+            If the footer is damaged.
         """
         chunk, _ = read_struct(self._data, int(self._starts[:-1][leaf]))
         check_fields(chunk, COLUMN_CHUNK)
@@ -160,17 +161,17 @@ class RowGroup:
 
 
 class Footer:
-    """What a file says of itself at its end.
+    """A file's footer.
 
     Parameters
     ----------
     data
-        Its bytes, without the file's last eight.
+        The footer's bytes, without the last eight bytes of the file.
 
     Raises
     ------
     FooterError
-        From every way to make one: it is none.
+        If the bytes are not a footer; also raised by the class methods.
     """
 
     def __init__(self, data: Any) -> None:
@@ -186,7 +187,7 @@ class Footer:
 
     @classmethod
     def parse(cls, whole: Any) -> Self:
-        """Read the footer of a whole file in memory."""
+        """Read the footer of a file that is in memory."""
         tail = bytes(whole[-TAIL:])
         size = int.from_bytes(tail[:4], "little")
         if tail[4:] != MAGIC or size > len(whole) - TAIL:
@@ -200,7 +201,7 @@ class Footer:
         Raises
         ------
         OSError
-            The file cannot be read.
+            If the file can't be read.
         """
         end = os.fstat(descriptor).st_size - TAIL
         tail = read_at(descriptor, TAIL, max(end, 0))
@@ -216,7 +217,7 @@ class Footer:
 
     @property
     def has_encrypted_columns(self) -> bool:
-        """Whether some column chunks are encrypted, though the footer is not."""
+        """Whether some column chunks are encrypted although the footer is not."""
         return ENCRYPTION_ALGORITHM in self.fields
 
     @property
@@ -225,12 +226,12 @@ class Footer:
         return len(self._groups) - 1
 
     def row_group(self, group: int) -> RowGroup:
-        """Return what is said of a row group.
+        """Return a row group.
 
         Raises
         ------
         FooterError
-            There is none of this number, or it has another number of columns than the schema.
+            If there is no such row group, or it is damaged, or its number of columns differs from the schema's.
         """
         if self._last is not None and self._last[0] == group:
             return self._last[1]
@@ -247,12 +248,12 @@ class Footer:
 
     @cached_property
     def ordered(self) -> list[bool]:
-        """For each leaf, whether its values have the order that their type defines."""
+        """For each leaf, whether its values are ordered by the order that its type defines."""
         orders = self.fields[COLUMN_ORDERS].value.values if COLUMN_ORDERS in self.fields else ()
         return [1 in order for order in orders] if len(orders) == len(self.leaves) else [False] * len(self.leaves)
 
     def column(self, name: str) -> SchemaColumn | None:
-        """Return the only column of a name, or None."""
+        """Return the column with this name; None if there is none or more than one."""
         found = self._by_name.get(name, [])
         return found[0] if len(found) == 1 else None
 
@@ -275,7 +276,7 @@ def _columns(elements: Sequence[Struct]) -> Iterator[SchemaColumn]:
 
 
 def footer_of_schema(schema: pa.Schema, **options: Any) -> Footer:
-    """Return the footer that pyarrow gives a file of this schema without rows."""
+    """Return the footer that pyarrow writes for a file with this schema and no rows."""
     stream = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), stream, **options)
     return Footer.parse(stream.getvalue())
@@ -284,7 +285,7 @@ def footer_of_schema(schema: pa.Schema, **options: Any) -> Footer:
 def _subtree(
     elements: Sequence[Struct], at: int, path: tuple[bytes, ...], repetition: int, definition: int
 ) -> tuple[int, list[Leaf]]:
-    """Return where a subtree ends, and its leaves."""
+    """Return the index after a subtree of the schema, and the leaves of the subtree."""
     if at >= len(elements) or REPETITION not in elements[at]:
         raise FooterError("the footer is damaged: its schema ends early, or an element of it lacks its repetition")
     if len(path) == MOST_NESTING:

@@ -1,4 +1,4 @@
-"""Numbers and names of the Parquet format: page types, codecs, encodings, physical types.
+"""Constants of the Parquet format: page types, codecs, encodings, physical types.
 
 See Also
 --------
@@ -15,11 +15,11 @@ DATA_PAGE, INDEX_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 1, 2, 3
 
 
 CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
-"""Arrow's names of the codecs, by the format's numbers."""
+"""Arrow's codec names by Parquet's codec numbers."""
 
 
 PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY, BYTE_STREAM_SPLIT = 0, 2, 3, 8, 9
 
 
 FLOATS: dict[np.dtype[Any], int] = {np.dtype(np.float32): 4, np.dtype(np.float64): 5}
-"""The format's numbers of the types that a matrix may have."""
+"""The physical types of the numbers of a matrix."""

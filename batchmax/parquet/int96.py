@@ -1,9 +1,9 @@
-"""Timestamps of 96 bits (INT96), without loss: Spark, Hive and Impala write them, and other readers narrow them.
+"""Lossless conversion of INT96 timestamps, which Spark, Hive and Impala write.
 
 An INT96 timestamp is the nanoseconds since midnight in eight bytes and the Julian day in four, both little-endian.
-pyarrow reads it as nanoseconds since 1970 in 64 bits, and wraps silently outside of the years 1677 to 2262. Here a
-file's INT96 columns are declared as 12 bytes of fixed size instead, which have the same encodings, so pyarrow reads
-and writes them as they are; :func:`converted` turns these bytes into timestamps, and timestamps into these bytes.
+pyarrow reads it as nanoseconds since 1970 in 64 bits, and wraps silently outside the years 1677 to 2262. Here a file's
+INT96 columns are declared as fixed-size binary of 12 bytes instead. They have the same encodings, so pyarrow reads and
+writes the bytes unchanged. :func:`converted` converts between these bytes and timestamps.
 
 See Also
 --------
@@ -34,7 +34,7 @@ from batchmax.parquet.footer import (
 from batchmax.parquet.thrift import I32, LIST, Field, List, Struct, write_struct
 
 INT96 = 3
-"""The format's number of the physical type."""
+"""The number of the physical type."""
 INT96_BYTES = 12
 RAW = pa.binary(INT96_BYTES)
 WORDS = np.dtype([("ns", "<u8"), ("day", "<u4")])
@@ -44,12 +44,12 @@ EPOCH = 2_440_588
 DAY_NS, SECOND_NS = 86_400_000_000_000, 1_000_000_000
 DAY_SECONDS = 86_400
 SMALLEST, LARGEST = divmod(-(2**63), SECOND_NS), divmod(2**63 - 1, SECOND_NS)
-"""The smallest and the largest time in nanoseconds of 64 bits, as seconds and nanoseconds."""
+"""The smallest and the largest 64-bit nanosecond timestamp, each as seconds and nanoseconds."""
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": SECOND_NS}
 
 
 class TimestampRangeError(ValueError):
-    """An INT96 timestamp that a 64-bit timestamp cannot represent; the message is its date."""
+    """An INT96 timestamp that a 64-bit timestamp can't represent; the message is its date."""
 
 
 def has_int96(column: SchemaColumn) -> bool:
@@ -58,7 +58,7 @@ def has_int96(column: SchemaColumn) -> bool:
 
 
 def footer_without_int96(footer: Footer) -> pa.Buffer | None:
-    """Return a footer, with the magic bytes around it, that declares INT96 as 12 bytes; None if there is no INT96."""
+    """Return a footer, with magic bytes around it, that declares INT96 as 12-byte binary; None if there is no INT96."""
     if not any(map(has_int96, footer.columns)):
         return None
     elements = [_declared_as_bytes(element) for element in footer.fields[SCHEMA].value.values]
@@ -74,18 +74,18 @@ def _declared_as_bytes(element: Struct) -> Struct:
 
 
 def raw_type(kind: pa.DataType, column: SchemaColumn) -> pa.DataType:
-    """Return the type of a column with 12 bytes in place of the timestamps that are INT96 in a file's schema."""
+    """Return an Arrow type in which the timestamps that the file stores as INT96 are 12-byte binary."""
     is_int96 = iter([leaf.element[TYPE].value == INT96 for leaf in column.leaves])
     return _replaced(kind, lambda leaf: RAW if next(is_int96) and pa.types.is_timestamp(leaf) else leaf)
 
 
 def raw_of(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """Return a type with 12 bytes in place of timestamps if another, with the same nesting, has such bytes there."""
+    """Return ``other`` if it has 12-byte binary where ``kind`` has a timestamp, else ``kind``."""
     return other if is_raw(other, kind) else kind
 
 
 def readable(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return an array with timestamps in place of 12 bytes: of a type's unit, or of the finest that has them all."""
+    """Convert 12-byte binary to timestamps: of the unit in ``kind`` if all values fit, else of the finest that fits."""
     for unit in ("", "us", "ms"):
         with contextlib.suppress(TimestampRangeError):
             return converted(array, _in_unit(kind, unit) if unit else kind)
@@ -97,7 +97,7 @@ def _in_unit(kind: pa.DataType, unit: str) -> pa.DataType:
 
 
 def _replaced(kind: pa.DataType, leaf: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
-    """Return a type with others in place of its leaves, which are taken in Parquet's order."""
+    """Return a type with each leaf replaced; leaves are visited in Parquet's order."""
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(_replaced(field.type, leaf)) for field in kind])
     if pa.types.is_map(kind):
@@ -112,7 +112,7 @@ def _replaced(kind: pa.DataType, leaf: Callable[[pa.DataType], pa.DataType]) -> 
 
 
 def is_raw(kind: pa.DataType, wanted: pa.DataType) -> bool:
-    """Return whether a type has 12 bytes where another has a timestamp."""
+    """Return whether ``kind`` has 12-byte binary where ``wanted`` has a timestamp."""
     if pa.types.is_timestamp(wanted):
         return bool(kind == RAW)
     if pa.types.is_struct(wanted) and pa.types.is_struct(kind):
@@ -127,14 +127,14 @@ def is_raw(kind: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def converted(array: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """Return an array with timestamps in place of 12 bytes, or the other way round, where another type has them.
+    """Convert an array between 12-byte binary and timestamps where the wanted type differs from its own.
 
-    Children of structs are found by their names; those that the other type lacks stay as they are.
+    Children of structs are matched by name. Children that the wanted type lacks stay unchanged.
 
     Raises
     ------
     TimestampRangeError
-        A timestamp does not fit.
+        If a timestamp doesn't fit.
     """
     kind = array.type
     if kind == wanted:
@@ -180,7 +180,7 @@ def _with_child(array: pa.Array, kind: pa.DataType, n_buffers: int, child: pa.Ar
 def _timestamps(array: pa.Array, wanted: pa.TimestampType) -> pa.Array:
     words = _values(array, WORDS)
     valid = np.asarray(array.is_valid()) if array.null_count else np.ones(len(array), np.bool_)
-    # Seconds fit in 64 bits whatever the bytes are.
+    # Seconds fit into 64 bits for any bytes.
     more, ns = np.divmod(words["ns"], np.uint64(SECOND_NS))
     seconds = (words["day"].astype(np.int64) - EPOCH) * DAY_SECONDS + more.astype(np.int64)
     ns = ns.astype(np.int64)
@@ -209,7 +209,7 @@ def _raw(array: pa.Array) -> pa.Array:
 
 
 def _values(array: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return what an array of fixed width holds; what stands where it is null is undefined."""
+    """Return the values of a fixed-width array; values of nulls are undefined."""
     if not len(array):
         return np.empty(0, dtype)
     return np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
@@ -220,5 +220,5 @@ def _validity(array: pa.Array, valid: NDArray[np.bool_]) -> pa.Buffer | None:
 
 
 def _date(seconds: int) -> str:
-    """Return a date in words, of any year."""
+    """Return the date and time of a timestamp as text, for any year."""
     return str(np.datetime64(seconds, "s"))

@@ -1,8 +1,8 @@
-"""The levels of a page of equally long lists: made once for a shape and used for every page of it.
+"""Encodes the repetition and definition levels of pages of equally long lists.
 
-A level is how deep a value repeats (0 begins a row, 1 goes on with it) or how much of its path is there (the largest
-level for a number, 0 for a row that is null). Both are written as runs of one value or as groups of eight packed bits,
-whichever is shorter.
+The repetition level of a value is 0 at the beginning of a row, and 1 in the rest of it. The definition level is the
+largest one for a number, and 0 for a null row. Levels are written as runs of one value or as bit-packed groups of
+eight, whichever is shorter.
 
 See Also
 --------
@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 LONG_ROW = 64
-"""From this many values on, a row's repetition levels are shorter as two runs than as bits."""
+"""From this row length on, the repetition levels of a row are shorter as two runs than as bits."""
 
 
 @lru_cache(maxsize=64)
 def full_levels(n_rows: int, n_classes: int, definition: int, *, repeated: bool = True) -> bytes:
-    """Return what a page of rows without a null begins with: repetition levels, then definition levels.
+    """Return the levels of a page of rows without nulls: repetition levels, then definition levels.
 
-    Each of the two follows its own length in four bytes, as in data pages of version 1; it is not there at all if the
-    column has no such levels.
+    Each is preceded by its length in four bytes, as in data pages of version 1, and is left out if the column has no
+    such levels. Cached, because pages of one shape have the same levels.
     """
     definitions = sized(run(n_rows * n_classes, definition)) if definition else b""
     if not repeated:
@@ -43,12 +43,14 @@ def full_levels(n_rows: int, n_classes: int, definition: int, *, repeated: bool 
 
 
 def levels_with_nulls(missing: NDArray[np.bool_], n_classes: int, definition: int, *, repeated: bool = True) -> bytes:
-    """Return the same where some rows are null.
+    """Return the levels of a page in which some rows are null, as :func:`full_levels` does.
 
     Parameters
     ----------
     missing : (n_rows,) bool
-        The rows that are null: one level each, and no value.
+        The null rows, which have one level and no value each.
+    n_classes, definition, repeated
+        As for :func:`full_levels`.
     """
     lengths = np.where(missing, 1, n_classes)
     starts = np.cumsum(lengths) - lengths
@@ -63,7 +65,7 @@ def levels_with_nulls(missing: NDArray[np.bool_], n_classes: int, definition: in
 
 
 def run(count: int, level: int) -> bytes:
-    """Return a run of one level."""
+    """Return an encoded run of one level."""
     return varint(count << 1) + bytes([level])
 
 
@@ -73,7 +75,7 @@ def _packed(bits: NDArray[Any]) -> bytes:
 
 
 def packed_levels(levels: NDArray[np.uint8], width: int) -> bytes:
-    """Return levels of some bits as groups of eight, the last filled up with zeros."""
+    """Return levels of ``width`` bits as bit-packed groups of eight; the last group is padded with zeros."""
     whole = np.zeros(-(-len(levels) // 8) * 8, np.uint8)
     whole[: len(levels)] = levels
     bits = whole[:, None] >> np.arange(width, dtype=np.uint8) & 1
@@ -81,12 +83,12 @@ def packed_levels(levels: NDArray[np.uint8], width: int) -> bytes:
 
 
 def sized(levels: bytes) -> bytes:
-    """Return levels after their length in four bytes."""
+    """Return levels preceded by their length in four bytes."""
     return len(levels).to_bytes(4, "little") + levels
 
 
 def varint(value: int) -> bytes:
-    """Return a number seven bits a byte, the lowest first."""
+    """Return a number as a varint: seven bits per byte, lowest first."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -1,7 +1,7 @@
-"""Thrift's compact protocol, without a schema: what is read is written again byte for byte.
+"""Reads and writes Thrift's compact protocol without a schema; structs are written again byte for byte.
 
 A struct is a dictionary from field numbers to :class:`Field`; a list is a :class:`List`. Parquet's footers and page
-headers are such structs, and what this package does not know in them survives.
+headers are such structs, and unknown fields survive.
 
 See Also
 --------
@@ -39,12 +39,12 @@ LONG_LIST = 15
 
 
 class ThriftError(ValueError):
-    """Bytes that are no Thrift struct."""
+    """Bytes that are not a valid Thrift struct."""
 
 
 @dataclass(slots=True)
 class Field:
-    """A value and its type on the wire."""
+    """A value and its Thrift type."""
 
     kind: int
     value: Any
@@ -52,7 +52,7 @@ class Field:
 
 @dataclass
 class List:
-    """Values of one type."""
+    """A list of values of one type."""
 
     kind: int
     values: list[Any] = field(default_factory=list)
@@ -60,7 +60,7 @@ class List:
 
 @dataclass
 class Map:
-    """Pairs of two types."""
+    """A map, as pairs of keys and values."""
 
     key_kind: int
     value_kind: int
@@ -72,21 +72,26 @@ Struct = dict[int, Field]
 
 @dataclass
 class Unread:
-    """Structs in a list that was not read: the bytes they are in, where each begins, and where the last ends."""
+    """An unparsed list of structs: the bytes that contain them, the start of each, and the end of the last."""
 
     data: Any
     starts: NDArray[np.int64]
 
 
 def read_struct(data: Any, start: int = 0, unread: Collection[int] = ()) -> tuple[Struct, int]:
-    """Read a struct from bytes and return it with the position after it.
+    """Read a struct and return it with the position after it.
 
-    ``unread`` are the fields with lists of structs that stay :class:`Unread`.
+    Parameters
+    ----------
+    data, start
+        The bytes, and the position of the struct.
+    unread
+        Field numbers of lists of structs to keep as :class:`Unread`.
 
     Raises
     ------
     ThriftError
-        The bytes end early, or are no struct.
+        If the bytes end early or are not a struct.
     """
     reader = _Reader(data, start)
     try:
@@ -145,9 +150,9 @@ class _Reader:
             kind = head & 0x0F
             number = number + (head >> 4) if head >> 4 else self._zigzag()
             if number in fields:
-                # Readers differ on which of the two counts.
+                # Readers differ on which of the two they use.
                 raise ThriftError("a field is there twice")
-            if I16 <= kind <= I64:  # most fields are, so without a call
+            if I16 <= kind <= I64:  # the most common types, without a call
                 value = self._varint()
                 fields[number] = Field(kind, (value >> 1) ^ -(value & 1))
             elif number in unread and kind == LIST:

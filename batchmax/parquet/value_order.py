@@ -1,11 +1,11 @@
-"""Which values of a column are smaller than others, as far as the format defines that: what minimum and maximum mean.
+"""The order of a column's values, which gives minimum and maximum statistics their meaning.
 
-The same bytes have different orders under different logical types: 0xFFFFFFFF is the largest unsigned number, and -1. A
-minimum and a maximum may therefore be kept only where a column's order is that under which they were found.
+The same bytes have different orders under different logical types: 0xFFFFFFFF is the largest unsigned number, and -1.
+Minimum and maximum may therefore be kept only if the column's order is the one with which they were computed.
 
-The format leaves NaN out of minimum and maximum, and does not say whether there is one. Readers that sort NaN above all
-numbers, such as DuckDB, Spark and DataFusion, then miss rows, or find too many, when they filter by statistics. So a
-column chunk with a NaN gets neither.
+The format leaves NaN out of minimum and maximum, and doesn't say whether a chunk contains NaN. Readers that sort NaN
+above all numbers, such as DuckDB, Spark and DataFusion, then miss rows or find too many when they filter by statistics.
+A column chunk with a NaN therefore gets no minimum and maximum.
 
 See Also
 --------
@@ -29,11 +29,11 @@ UNORDERED_TYPES: Final = frozenset({UNKNOWN_TYPE, 16, 17, 18})
 IS_SIGNED = 2
 """A field of IntType."""
 FLOATS: Final = {"float": "<f4", "double": "<f8", "float16": "<f2"}
-"""The orders of floats, and NumPy's names of their types."""
+"""NumPy's types of the float orders."""
 
 
 def value_order(element: Struct) -> str | None:
-    """Return a name for the order of a leaf's values; None where the format defines none."""
+    """Return the name of the order of a leaf's values; None if the format defines no order."""
     kind = element[TYPE].value
     converted = element[CONVERTED].value if CONVERTED in element else None
     logical = element[LOGICAL].value if LOGICAL in element else {}

@@ -1,4 +1,4 @@
-"""Levels of lists of lists, walked once: where rows begin, and whether every inner list has K numbers.
+"""Checks the levels of lists of lists: finds where rows begin, and whether every inner list has K numbers.
 
 See Also
 --------
@@ -11,20 +11,20 @@ from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.parquet.rle import MOST_SHIFT, varint
 
 BEGINS, GOES_ON, NULL, EMPTY = 0, 1, 2, 3
-"""What an entry of the levels says: a token that a row begins or goes on with, or a row that is null or empty."""
+"""Events: a token that begins a row, a token that continues a row, a null row, an empty row."""
 
 REPETITION_BITS = 2
-"""Levels 0 (a row begins), 1 (a token begins) and 2 (a number)."""
+"""Repetition levels have two bits: 0 (a row begins), 1 (a token begins) or 2 (another number of the token)."""
 
 
 @compiled
 def open_run(data, at, left, width):
-    """Return what a run of levels is, from its header on.
+    """Read the header of a run of levels.
 
     Returns
     -------
-    the position of its value or its bits, how many levels it has (at most ``left``), whether these are bit-packed, the
-    value otherwise, and the position after it; that is -1 if the run is damaged.
+    the position of the run's value or packed bits, the number of levels (at most ``left``), whether they are
+    bit-packed, the value if they are not, and the position after the run; the last is -1 if the run is damaged.
     """
     header, at = varint(data, at, MOST_SHIFT)
     if at < 0:
@@ -41,7 +41,7 @@ def open_run(data, at, left, width):
 
 @compiled
 def packed_level(data, at, place, width):
-    """Return a level of ``width`` bits by its place among packed ones."""
+    """Return the level at index ``place`` of bit-packed levels of ``width`` bits."""
     bit = place * width
     at += bit >> 3
     two = np.int64(data[at])
@@ -56,24 +56,24 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
     Parameters
     ----------
     repetition, definition : (n_bytes,) uint8
-        The levels, and nothing else.
+        The encoded levels, without a length prefix.
     n_values
-        How many there are of each.
+        The number of repetition levels, and of definition levels.
     n_classes
         K, the length of every inner list.
     place
-        The place in its inner list of the first of them.
+        The index of the page's first value in its inner list.
     level, width
-        The definition level of a number, and how many bits such a level has.
+        The definition level of a number, and the bits of a definition level.
     optional
         Whether the outer list may be null.
     events : (n_events,) uint8
-        Receives one of ``BEGINS``, ``GOES_ON``, ``NULL``, ``EMPTY`` for each token and each row without any.
+        Filled with ``BEGINS``, ``GOES_ON``, ``NULL`` or ``EMPTY`` for each token and each row without tokens.
 
     Returns
     -------
-    the place in its inner list of the value after them, -1 if they are not those of such lists, or too many; how many
-    events there are, and how many numbers.
+    the index in its inner list of the value after the page; the number of events; the number of numbers. The first is
+    -1 if the levels don't describe such lists, or if there are more events than ``events`` holds.
     """
     done = n_events = n_numbers = 0
     rep_at = rep_base = def_at = def_base = 0
@@ -137,18 +137,18 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
 
 
 def inner_length(repetition, definition, n_values, level, width, begun):
-    """Return the length of the first inner list that is not empty, as far as a page of lists of lists shows it.
+    """Return the length of the first inner list that isn't empty, as far as this page shows it.
 
     Parameters
     ----------
     repetition, definition, n_values, level, width
-        As for :func:`walk_levels`; numbers may be null, their level is one less.
+        As for :func:`walk_levels`, but numbers may be null, which is one level less.
     begun
-        How long that list is on the pages before, 0 if it did not begin there.
+        The length of that list on the previous pages; 0 if it didn't begin there.
 
     Returns
     -------
-    the length until now, and whether the list has ended; -1 if the levels are damaged.
+    the length so far, and whether the list has ended; the length is -1 if the levels are damaged.
     """
     done = rep_at = rep_base = def_at = def_base = 0
     rep_left = def_left = rep_place = def_place = 0

@@ -1,6 +1,6 @@
-"""Loops over the levels and the dictionary indices of a Parquet page: bytes in, every length checked before it is used.
+"""Decodes and checks levels and dictionary indices of Parquet pages. Every length is checked before it is used.
 
-Both come as runs of one value and as bit-packed groups of eight, one after the other as the writer liked.
+Both are stored in the RLE / bit-packing hybrid: any sequence of runs of one value and bit-packed groups of eight.
 
 See Also
 --------
@@ -12,21 +12,21 @@ import numpy as np
 from batchmax.kernels.intrinsics import compiled
 
 MOST_SHIFT = 35
-"""A header of more than five bytes would be a run of more than 2**34 values."""
+"""The largest shift of a byte in a run header's varint: headers have at most six bytes."""
 
 MOST_WIDTH = 32
 LENGTH_BYTES = 4
 
 PADDING = 8
-"""Bytes after some data that may be read, whatever they are."""
+"""Bytes after the data that kernels may read; their values don't matter."""
 
 LONGEST_RUN_HEADER = 9
-"""Bytes of a run's header and of the one value it may have."""
+"""Bytes of a run's header and of its value."""
 
 
 @compiled
 def varint(data, at, most_shift):
-    """Return an integer of seven bits a byte and the position after it; a position of -1 if there is none."""
+    """Return a varint (seven bits per byte) and the position after it; the position is -1 if the varint is damaged."""
     value = np.int64(0)
     shift = 0
     while at < data.shape[0] and shift <= most_shift:
@@ -40,24 +40,24 @@ def varint(data, at, most_shift):
 
 
 def check_repetition(data, n_values, n_classes, place, packed):
-    """Check repetition levels of one bit.
+    """Check that the repetition levels of a page are those of lists of K values.
 
     Parameters
     ----------
     data : (n_bytes,) uint8
-        The levels, and nothing else.
+        The encoded levels, one bit each, without a length prefix.
     n_values
-        How many there are.
+        The number of levels.
     n_classes
         K, the length of each row.
     place
-        The place in its row of the first of them.
+        The index of the page's first value in its row.
     packed : (K,) uint8
-        The eight levels that begin at each place in a row.
+        For each index in a row, the next eight levels from there on, packed into a byte.
 
     Returns
     -------
-    the place in its row of the value after them; -1 if they are not those of rows of K values.
+    the index in its row of the value after the page; -1 if the levels are not those of rows of K values.
     """
     at = 0
     done = 0
@@ -70,7 +70,7 @@ def check_repetition(data, n_values, n_classes, place, packed):
             if count > data.shape[0] - at:
                 return -1
             for _ in range(count):
-                # After the last level, in its group of eight and in groups that follow, bits mean nothing.
+                # Bits after the last level, in its group of eight and in later groups, have no meaning.
                 have = max(0, min(8, n_values - done))
                 if ((data[at] ^ packed[place]) & ((1 << have) - 1)) != 0:
                     return -1
@@ -93,7 +93,7 @@ def check_repetition(data, n_values, n_classes, place, packed):
 
 
 def check_definition(data, n_values, level, width):
-    """Return whether n_values definition levels of ``width`` bits are there and all equal ``level``."""
+    """Return whether there are n_values definition levels of ``width`` bits that all equal ``level``."""
     at = 0
     done = 0
     while done < n_values:
@@ -120,7 +120,7 @@ def check_definition(data, n_values, level, width):
 
 @compiled
 def _ones(byte):
-    """Return how many bits of a byte are 1."""
+    """Return the number of bits of a byte that are 1."""
     bits = np.int64(byte)
     bits -= (bits >> 1) & 0x55
     bits = (bits & 0x33) + ((bits >> 2) & 0x33)
@@ -128,10 +128,10 @@ def _ones(byte):
 
 
 def count_levels(data, n_values, width, wanted):
-    """Return where n_values levels of ``width`` bits end, and how many of them are ``wanted``.
+    """Return the position after n_values levels of ``width`` bits, and how many of the levels equal ``wanted``.
 
-    Levels are in runs and bit-packed groups, of which the last may hold more than there are values. They end at -1
-    where they are damaged; then those before the damage are counted.
+    Levels are in runs and bit-packed groups; the last group may hold more levels than there are values. If the levels
+    are damaged, the position is -1 and only the levels before the damage are counted.
     """
     at = 0
     done = 0
@@ -170,12 +170,14 @@ def count_levels(data, n_values, width, wanted):
 
 
 def look_up(data, n_values, dictionary, out):
-    """Fill out (n_values,) with entries of a dictionary; return whether the indices were what they must be.
+    """Fill out (n_values,) with entries of a dictionary; return False if the indices are damaged or out of range.
 
     Parameters
     ----------
     data : (n_bytes,) uint8
-        A byte that says how many bits an index has, then indices in runs and bit-packed groups.
+        The number of bits of an index, in one byte, then the indices in runs and bit-packed groups.
+    n_values
+        The number of indices.
     dictionary : (size,)
     """
     if data.shape[0] == 0 or data[0] > MOST_WIDTH:
@@ -227,11 +229,11 @@ def look_up(data, n_values, dictionary, out):
 
 @compiled
 def gather(data, at, bit, width, dictionary, out):
-    """Fill out with the entries that bit-packed indices name; return whether one is beyond the dictionary.
+    """Fill out with the dictionary entries of bit-packed indices; return whether an index is out of range.
 
-    The first index begins at a bit of the byte at ``at``; ``PADDING`` bytes may be read behind the last one.
+    The first index begins at a bit of the byte at ``at``. Up to ``PADDING`` bytes after the last index are read.
     """
-    # Unsigned, for Numba asks of a signed place whether it counts from the end.
+    # Unsigned: for a signed index, Numba adds a check for negative values.
     bit = (np.uint64(at) << np.uint64(3)) + np.uint64(bit)
     width = np.uint64(width)
     last = np.uint64(dictionary.shape[0] - 1)
@@ -239,7 +241,7 @@ def gather(data, at, bit, width, dictionary, out):
     beyond = False
     for i in range(out.shape[0]):
         place = bit >> np.uint64(3)
-        # Eight bytes hold any 32 bits; written like this they are one load.
+        # Eight bytes hold any 32 bits at any bit offset; LLVM turns this loop into one load.
         held = np.uint64(data[place])
         for byte in range(1, PADDING):
             held |= np.uint64(data[place + np.uint64(byte)]) << np.uint64(8 * byte)
@@ -251,25 +253,26 @@ def gather(data, at, bit, width, dictionary, out):
 
 
 def look_up_more(data, last, width, dictionary, out, state):
-    """Fill some of out (n_values,) with entries of a dictionary, to be gone on with.
+    """Fill as much of out (n_values,) as the data allow with entries of a dictionary; later calls continue.
 
     Parameters
     ----------
     data : (n_bytes + PADDING,) uint8
-        Indices in runs and bit-packed groups, from where the last call stopped, cut anywhere; and bytes that mean
-        nothing.
+        Indices in runs and bit-packed groups, from where the last call stopped; they may end anywhere. The padding has
+        no meaning.
     last
-        Whether nothing follows the data.
+        Whether these are the last bytes of the indices.
     width
-        How many bits an index has.
+        The number of bits of an index.
     dictionary : (size,)
+    out : (n_values,)
     state : (4,) int64
-        Of the run that was stopped in: how many indices are left, whether they are bit-packed (1) or all the same (0),
-        which one that is, and how many bits of the first byte of the data are done with.
+        The current run: the number of indices left, whether they are bit-packed (1) or equal (0), the index if they are
+        equal, and the number of bits of data[0] that are used up. Initially 0.
 
     Returns
     -------
-    how many bytes of the data are done with, -1 if they are damaged; and how many numbers were filled in.
+    the number of bytes of the data that are used up, -1 if they are damaged; and the number of entries filled in.
     """
     at = 0
     done = 0
@@ -306,7 +309,7 @@ def look_up_more(data, last, width, dictionary, out, state):
         if state[1] == 0:
             out[done : done + count] = dictionary[state[2]]
         else:
-            # As many as there are bits of; the last bits of a run end with a byte.
+            # Only as many indices as the data have bits for; the bits of a run end at the end of a byte.
             bit = state[3]
             count = min(count, ((end - at) * 8 - bit) // width) if width else count
             if count == 0:
@@ -324,7 +327,7 @@ def look_up_more(data, last, width, dictionary, out, state):
 
 
 def count_texts(data):
-    """Return how many texts, each after its own length in four bytes, fill some bytes; -1 if they do not."""
+    """Return the number of strings in the data, each after its length in four bytes; -1 if they don't fit exactly."""
     at = 0
     count = 0
     while at < data.shape[0]:
@@ -342,7 +345,7 @@ def count_texts(data):
 
 
 def text_lengths(data, lengths):
-    """Fill lengths (n_texts,) with how long each text is, as :func:`count_texts` finds them; with 0 where none is."""
+    """Fill lengths (n_texts,) with the sizes of strings, stored as in :func:`count_texts`; 0 for missing ones."""
     at = 0
     for i in range(lengths.shape[0]):
         size = np.int64(0)

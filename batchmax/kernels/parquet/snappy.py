@@ -1,4 +1,4 @@
-"""Bytes that snappy could not make smaller, found where they lie: every length checked before it is used.
+"""Unpacks Snappy, and finds bytes that it stored uncompressed. Every length is checked before it is used.
 
 See Also
 --------
@@ -14,18 +14,18 @@ LITERAL = 0
 NEAR_COPY = 1
 LONG_LITERAL = 60
 MOST_SHIFT = 28
-"""The length is of 32 bits: no more than five bytes."""
+"""The largest shift of a byte in the varint of the uncompressed length, which has 32 bits: at most five bytes."""
 
 LONGEST_TAG = 5
-"""Bytes of the tag of an element: itself, and the four that may say how long a literal is, or how far away a copy."""
+"""Bytes of an element's tag: the tag byte, and up to four bytes of a literal's length or a copy's offset."""
 
 STORED = 1 << 10
-"""A literal of so many bytes or more is one that the encoder gave up on."""
+"""A literal of at least this many bytes is treated as data that Snappy couldn't compress."""
 
 
 @compiled
 def little_endian(data, at, n_bytes):
-    """Return a number of some bytes, which must be there."""
+    """Return the little-endian number in n_bytes bytes, all of which must be within the data."""
     value = np.int64(0)
     for byte in range(n_bytes):
         value |= np.int64(data[at + byte]) << (8 * byte)
@@ -33,21 +33,23 @@ def little_endian(data, at, n_bytes):
 
 
 def stored(data, size, head, pieces):
-    """Unpack what comes before the first long literal, and find that and all after it.
+    """Unpack the data before the first long literal, and find that literal and all following ones.
 
     Parameters
     ----------
     data : (n_bytes,) uint8
-        What snappy made of ``size`` bytes.
+        Snappy data.
+    size
+        The uncompressed size.
     head : (n_head,) uint8
-        Receives what comes first.
+        Filled with the uncompressed bytes before the first long literal.
     pieces : (n_pieces, 2) int64
-        Receives where in the data each of the literals begins and ends.
+        Filled with the start and end in the data of each literal from the first long one on.
 
     Returns
     -------
-    How many bytes are in the head, and how many pieces there are; -1 and 0 if there is no long literal, something else
-    than literals after it, too much for the head or the pieces, or a length that is wrong.
+    The number of bytes in the head, and the number of pieces; -1 and 0 if there is no long literal, if copies follow
+    it, if the head or the pieces are too small, or if a length is wrong.
     """
     length, at = varint(data, 0, MOST_SHIFT)
     if at < 0 or length != size:
@@ -102,25 +104,27 @@ def stored(data, size, head, pieces):
 
 
 def unsnap(data, last, out, filled, history, state):
-    """Unpack some of what snappy made, to be gone on with.
+    """Unpack as much Snappy data as is there and fits into the output; later calls continue.
 
     Parameters
     ----------
     data : (n_bytes,) uint8
-        Elements from where the last call stopped, cut anywhere.
+        Elements from where the last call stopped; they may end anywhere.
     last
-        Whether nothing follows the data.
+        Whether these are the last bytes.
     out : (n_out,) uint8
-        Receives what is unpacked, from ``filled`` on.
+        Filled with uncompressed bytes, from ``filled`` on.
+    filled
+        The number of bytes of ``out`` that are filled already.
     history : (n_history,) uint8
-        What was unpacked before ``out``, its end.
+        The last uncompressed bytes before ``out``.
     state : (3,) int64
-        What is left of the element that was stopped in: bytes of a literal; bytes of a copy, and from how far away.
+        The current element: bytes left of a literal; bytes left of a copy, and its offset. Initially 0.
 
     Returns
     -------
-    how many bytes of the data are done with, and how many of ``out`` are filled; -1 for the first if the data are
-    damaged, or refer to something that came before the history.
+    the number of bytes of the data that are used up, and the number of bytes of ``out`` that are filled; the first is
+    -1 if the data are damaged, or refer to bytes before the history.
     """
     at = 0
     end = data.shape[0]

@@ -1,4 +1,4 @@
-"""Skipping over Thrift structs: where each item of a long list begins, without looking at what is in it.
+"""Skips Thrift structs: finds where each item of a long list begins without parsing the items.
 
 A footer has one struct for each column of each row group, tens of thousands in a wide file. Few of them are needed.
 
@@ -14,31 +14,31 @@ from batchmax.kernels.parquet.rle import varint
 
 BYTE, DOUBLE, BINARY, LIST, MAP, STRUCT = 3, 7, 8, 9, 11, 12
 IN_STRUCT = -1
-"""What is on the stack for a struct; for a list, the type of its items; for a map, both types."""
+"""The stack entry of a struct. The entry of a list is the type of its items, the entry of a map both types."""
 CHUNK_METADATA, CODEC, N_VALUES, PACKED_BYTES, DATA_PAGE_AT, DICTIONARY_AT = 3, 4, 5, 7, 9, 11
 """Fields of ColumnChunk and ColumnMetaData."""
 DICTIONARY_PAGE, PAGE_TYPES = 2, (0, 2, 3)
 HEADER_FIELDS = (5, 7, 8)
-"""The fields of a page header that hold what only one type of page has."""
+"""The fields of a page header with the headers of data pages (version 1), dictionary pages, data pages (version 2)."""
 MOST_DEPTH = 64
 MOST_SHIFT = 63
-"""An integer has ten bytes at most."""
+"""The largest shift of a byte in an integer: at most ten bytes."""
 
 
 def find_structs(data, at, starts):
-    """Find structs that follow each other.
+    """Find where consecutive structs begin.
 
     Parameters
     ----------
     data : (n_bytes,) uint8
     at
-        Where the first begins.
+        The position of the first struct.
     starts : (n_structs + 1,) int64
-        Filled with where each begins, and where the last ends.
+        Filled with the start of each struct, and the end of the last.
 
     Returns
     -------
-    whether so many structs are there.
+    whether all structs were found.
     """
     kinds = np.empty(MOST_DEPTH, np.int64)
     left = np.empty(MOST_DEPTH, np.int64)
@@ -53,14 +53,14 @@ def find_structs(data, at, starts):
 
 @compiled
 def _skip_struct(data, at, kinds, left):
-    """Return the position after a struct; -1 if the bytes end early or are none. ``kinds`` and ``left`` are a stack."""
+    """Return the position after a struct; -1 if it is incomplete or invalid. ``kinds`` and ``left`` hold the stack."""
     end = data.shape[0]
     depth = 0
     kinds[0] = IN_STRUCT
     while depth >= 0:
         in_list = kinds[depth] != IN_STRUCT
         if in_list:
-            # A list counts its items down; a map's kinds take turns.
+            # Count down the items of a list. A map's key and value types alternate.
             if left[depth] == 0:
                 depth -= 1
                 continue
@@ -82,7 +82,7 @@ def _skip_struct(data, at, kinds, left):
                 if at < 0:
                     return -1
         size = np.int64(0)
-        if 1 <= kind <= 2:  # a boolean, which is its type in a struct and a byte in a list
+        if 1 <= kind <= 2:  # a boolean: its value is in the type within a struct, and a byte within a list
             size = np.int64(in_list)
         elif kind == BYTE:
             size = np.int64(1)
@@ -130,16 +130,19 @@ def _skip_struct(data, at, kinds, left):
 
 
 def chunk_sizes(data, starts, sizes):
-    """Read sizes and places of column chunks, of which thousands are in a wide row group.
+    """Read sizes and positions of column chunks.
+
+    A wide row group has thousands of chunks, too many to parse each of them completely.
 
     Parameters
     ----------
     data : (n_bytes,) uint8
     starts : (n_chunks,) int64
-        Where the struct of each begins.
+        The position of each ColumnChunk struct.
     sizes : (n_chunks, 5) int64
-        Filled with the codec, the packed bytes, the number of values, where the data pages begin, and where the
-        dictionary does, 0 without one; with -1 from where on something else is there than writers put there.
+        Filled with the codec, the compressed size, the number of values, the position of the first data page, and the
+        position of the dictionary page, 0 without one. -1 for values that weren't found because the struct has an
+        unusual form.
     """
     kinds = np.empty(MOST_DEPTH, np.int64)
     left = np.empty(MOST_DEPTH, np.int64)
@@ -200,8 +203,8 @@ def page_heads(data, heads):
     data : (n_pages, n_bytes) uint8
         The first bytes of each page.
     heads : (n_pages, 3) int64
-        Filled with the bytes of each page, header included, the number of its values, 0 for a dictionary, and whether
-        it is one; with -1 where the bytes are no header, or not all of it.
+        Filled with the size of each page including its header, its number of values (0 for a dictionary), and whether
+        it is a dictionary. -1 if the bytes are no page header, or not all of it.
     """
     kinds = np.empty(MOST_DEPTH, np.int64)
     left = np.empty(MOST_DEPTH, np.int64)
@@ -222,7 +225,7 @@ def page_heads(data, heads):
             if head >> 4 == 0:
                 break
             if kind == STRUCT:
-                # Of each type of page, the first field is how many values it has.
+                # The first field of each type's own header is the number of values.
                 if number in HEADER_FIELDS and page[at] >> 4 == 1 and 4 <= page[at] & 15 <= 6:
                     value, _ = varint(page, at + 1, MOST_SHIFT)
                     n_values = value >> 1 if value & 1 == 0 else np.int64(-1)

@@ -1,6 +1,7 @@
-"""Every page of a column chunk, checked without decoding its values: its place, size and checksum, and its rows.
+"""Checks all pages of a column chunk without decoding values: positions, sizes, checksums, numbers of values and rows.
 
-Unlike a copy (``copies``), this asks nothing of how a chunk is encoded, and has a window of it in memory, never all.
+Unlike :mod:`batchmax.parquet.writing.chunk_copy`, it accepts any encoding of the values, and keeps only a window of a
+chunk in memory.
 """
 
 from __future__ import annotations
@@ -29,30 +30,30 @@ from batchmax.parquet.writing.chunk_copy import MAGIC_BYTES
 from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, place_of
 
 COUNTED = {DATA_PAGE: 5, DATA_PAGE_V2: 8}
-"""The field of a page header that says how many values a page has, by the type of the page."""
+"""For each type of data page, the field that holds its own header, whose first field is the number of values."""
 
 
-class DamagedPage(ValueError):  # noqa: N818 - says what was found
-    """A page that is not what its header or the footer says."""
+class DamagedPage(ValueError):  # noqa: N818 - named after the finding
+    """A page that disagrees with its header or with the footer."""
 
 
 @dataclass(frozen=True)
 class PageCount:
-    """How many pages a column chunk has, and how many of them have no checksum."""
+    """The number of pages of a column chunk, and of those without a checksum."""
 
     pages: int
     unchecked: int
 
 
 def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageCount:
-    """Walk the pages of a column chunk, and compare each with its checksum.
+    """Read the pages of a column chunk and compare each with its checksum, and all of them with the footer.
 
     Raises
     ------
     DamagedPage
-        A page is not what its header or the footer says.
+        If a page disagrees with its header or with the footer.
     OSError
-        The file cannot be read.
+        If the file can't be read.
     """
     at = 0
     try:
@@ -96,7 +97,7 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
 
 
 def _rows_in(page: PackedPage, kind: int, leaf: Leaf, codec: int) -> int | None:
-    """Return how many rows begin in a data page; None if its levels are stored in a way that is not read here."""
+    """Return the number of rows that begin in a data page; None if its levels have an encoding that isn't supported."""
     inner = inner_header(page.header, COUNTED[kind])
     n_values, stream = number(inner, 1), page.stream
     if not leaf.repetition:

@@ -1,4 +1,4 @@
-"""Decompression of pages. What Snappy stored uncompressed is not copied."""
+"""Decompresses pages. Bytes that Snappy stored uncompressed are not copied."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from batchmax.parquet.format import CODECS
 from batchmax.parquet.reading.raw_pages import MOST_PIECES, Bytes, NotAMatrix
 
 MOSTLY_STORED = 0.75
-"""Snappy hardly made smaller what is still this part of its size."""
+"""At this ratio of compressed to uncompressed size and above, a page is searched for literals that need no copy."""
 
 
 MOST_HEAD = 1 << 16
-"""Bytes of a page's levels that snappy made smaller."""
+"""The most uncompressed bytes before the first long literal: those of the page's levels."""
 
 
 def unpack(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
-    """Return what a codec packed, in one piece or several.
+    """Return the uncompressed bytes, in one or more pieces.
 
     Raises
     ------
     NotAMatrix
-        The codec is not read here, or does not make it as long as it should be.
+        If the codec isn't supported, or the uncompressed size is wrong.
     """
     if codec not in CODECS:
         raise NotAMatrix(f"codec {codec}")
@@ -45,10 +45,10 @@ def unpack(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
 
 
 def _stored(body: Bytes, size: int) -> list[Bytes] | None:
-    """Return the bytes that snappy packed, most of them where they lie, if it could not make those smaller; else None.
+    """Return the uncompressed bytes of Snappy data that is mostly long literals, in place; None for other data.
 
-    So it is with numbers such as logits, which it puts behind a tag for every 64 KiB, and not with the levels before
-    them.
+    Numbers such as logits, which Snappy can't compress, are stored like that: a literal for every 64 KiB. The levels
+    before them are compressed.
     """
     head = np.empty(min(size, MOST_HEAD), np.uint8)
     places = np.empty((MOST_PIECES, 2), np.int64)

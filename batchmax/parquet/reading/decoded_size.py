@@ -1,11 +1,11 @@
-"""What decoding a column chunk will take, known before it is decoded: from its page headers, not from its footer.
+"""Computes the decoded size of a column chunk before it is decoded, from its pages instead of the footer.
 
-A few bytes of a file may stand for gigabytes: a page that was packed well, a text that a dictionary has once and a
-million rows point to, a run of two thousand million nulls. A general reader takes the memory as it goes.
-:class:`Demand` says what a whole chunk may take, or goes before the reader, as many rows at a time.
+A few bytes of a file may decode to gigabytes: a page that compresses well, a string that a dictionary holds once and a
+million rows refer to, a run of two billion nulls. A general reader allocates that memory as it decodes. :class:`Demand`
+computes the size of a whole chunk, or of the next rows that a reader is about to decode.
 
-Page headers are always read; pages are unpacked only where their headers leave open too much. Not known here is how
-long texts are that share prefixes with the one before (DELTA_BYTE_ARRAY).
+Page headers are always read. Pages are decompressed only if the headers leave too much open. Strings that share
+prefixes with the previous one (DELTA_BYTE_ARRAY) are not resolved, so their sizes are not known.
 """
 
 from __future__ import annotations
@@ -26,24 +26,28 @@ from batchmax.parquet.thrift import Struct, ThriftError
 from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, place_of
 
 WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
-"""Bytes of a value in memory, by the physical type; texts and bytes are not among them."""
+"""The size of a value in memory, by physical type; strings and binary values have no fixed size."""
 LEVEL_BYTES = 4
-"""Of the two levels of a value."""
+"""The size of a value's two levels."""
 OFFSET_BYTES = 8
 MOST_RATIO = {0: 1, 1: 64, 7: 256}
-"""How much smaller a codec can make pages; of the others none is known that is small."""
+"""The largest compression ratio of a codec; for other codecs there is no known small limit."""
 SMALL, LITTLE = 16 << 20, 1 << 16
-"""Bytes of a chunk, and of a page, that nobody looks at more closely."""
+"""Decoded sizes up to which a chunk, and the strings of a page, are not examined further."""
 HEAD, MOST_HEAD = 1 << 12, 1 << 24
-"""Bytes of a page header: statistics of texts may be long."""
+"""Bytes read for a page header, at first and at most: string statistics may be long."""
 DICTIONARY_ENCODINGS = {2, 8}
 
 
-class TooLarge(ValueError):  # noqa: N818 - says what a column chunk is
-    """A column chunk with a page that takes more memory than allowed.
+class TooLarge(ValueError):  # noqa: N818 - named after the finding
+    """A column chunk with a page that is larger than allowed.
 
-    ``page`` are the bytes of its largest page, as in :class:`Demand`, and ``whole`` those that all rows take at most,
-    judged by page headers alone.
+    Attributes
+    ----------
+    page
+        The size of its largest page, as in :class:`Demand`.
+    whole
+        The most that all rows can take, according to page headers.
     """
 
     def __init__(self, page: int, whole: int) -> None:
@@ -54,7 +58,7 @@ class TooLarge(ValueError):  # noqa: N818 - says what a column chunk is
 
 @dataclass(frozen=True)
 class _Page:
-    """A data page: where its body lies, what it says of itself, and how many rows begin in it, if it says that."""
+    """A data page or a dictionary page: the position of its body, its header, its type's own header, and its type."""
 
     at: int
     header: Struct
@@ -75,7 +79,7 @@ class _Page:
 
 
 def even_bytes(leaf: Leaf, codec: int, packed: int) -> int | None:
-    """Return how many bytes each row takes of a column chunk that hides nothing; None if it must be looked at."""
+    """Return an upper bound of the decoded bytes per row from the footer alone; None if pages must be examined."""
     width = _width(leaf)
     if width is None or leaf.repetition or codec not in MOST_RATIO or not 0 <= packed <= SMALL // MOST_RATIO[codec]:
         return None
@@ -83,40 +87,40 @@ def even_bytes(leaf: Leaf, codec: int, packed: int) -> int | None:
 
 
 class Demand:
-    """What the rows of a column chunk take.
+    """The decoded size of the rows of a column chunk.
 
     Parameters
     ----------
     descriptor
-        Of the open file.
+        The file descriptor.
     chunk
-        What the footer says of the column chunk.
+        The ColumnChunk struct.
     leaf
-        What the schema says of the column.
+        The column's leaf in the schema.
     n_rows
-        The rows of the row group.
+        The number of rows of the row group.
     most
-        Bytes that a page may have, packed and unpacked.
+        The largest compressed plus uncompressed size of a page.
     texts_once
-        Whether texts that a dictionary has are held once, and rows point to them.
+        Whether dictionary-encoded strings are held once, with references from the rows.
 
     Attributes
     ----------
     page
-        Bytes of the largest page, packed and unpacked, and of the dictionary.
+        The largest size of a page: compressed, uncompressed, and the dictionary.
     whole
-        At most how many bytes all rows take.
+        An upper bound of the decoded size of all rows.
     added
-        How many of the bytes of the last rows taken were not among those of the rows before.
+        The part of the last :meth:`take` that comes from pages that no earlier call reached.
 
     Raises
     ------
     TooLarge
-        A page takes more than may be taken.
+        If a page is larger than allowed.
     NotAMatrix
-        The pages are damaged.
+        If the pages are damaged.
     OSError
-        The file cannot be read.
+        If the file can't be read.
     """
 
     def __init__(self, descriptor: int, chunk: Struct, leaf: Leaf, n_rows: int, most: int, *, texts_once: bool) -> None:
@@ -129,13 +133,13 @@ class Demand:
         self._width = _width(leaf)
         self._is_even = self._width is not None and not leaf.repetition
         if METADATA not in chunk:
-            return  # encrypted, or in another file: whoever decodes it will say so
+            return  # encrypted, or in another file: the decoder reports it
         metadata = chunk[METADATA].value
         self._codec = metadata[CODEC].value
         if self._width is not None and self._is_even:
             self.whole = n_rows * (self._width + LEVEL_BYTES)
         if metadata[N_VALUES].value <= 0:
-            return  # then there may be no page, and no place
+            return  # there may be no page, and no valid position
         start, size = place_of(metadata)
         if start < 0 or size < 0:
             raise NotAMatrix("the column lies outside of the file")
@@ -150,7 +154,7 @@ class Demand:
                     kernels.text_lengths(self._unpacked(page), self._lengths)
             else:
                 self._pages.append(page)
-        # Of a dictionary that is too large to be looked at, a text may be all of it.
+        # In a dictionary that is too large to examine, one string may take all of it.
         self._longest = int(self._lengths.max(initial=0)) if self.page <= most else dictionary
         if not self._is_even:
             self.whole = sum(self._bytes_of(page) for page in self._pages)
@@ -158,14 +162,14 @@ class Demand:
             raise TooLarge(self.page, self.whole)
 
     def check_rows(self, n_rows: int) -> None:
-        """Compare the rows of all pages with how many there are said to be.
+        """Compare the number of rows in all pages with the row group's.
 
         Raises
         ------
         NotAMatrix
-            They differ: a reader would stop in the middle of the pages, or miss rows.
+            If they differ: a reader would stop in the middle of the pages, or miss rows.
         OSError
-            The file cannot be read.
+            If the file can't be read.
         """
         if not self._pages or any(map(self._has_packed_levels, self._pages)):
             return
@@ -173,12 +177,12 @@ class Demand:
             raise NotAMatrix(f"its pages hold {found:,} rows, not {n_rows:,} as the footer says")
 
     def take(self, rows: int) -> int:
-        """Return at most how many bytes the next rows take.
+        """Return an upper bound of the decoded size of the next rows.
 
         Raises
         ------
         NotAMatrix, OSError
-            As on opening.
+            As for the class.
         """
         if self._width is not None and self._is_even:
             self.added = rows * (self._width + LEVEL_BYTES)
@@ -187,7 +191,7 @@ class Demand:
         if not self._leaf.repetition:
             return self._take_texts(rows)
         taken = self._bytes_here if self._rows_left else 0
-        # A page in which no row begins belongs to the last one.
+        # A page in which no row begins continues the last row.
         while (rows > self._rows_left or not self._rows_left) and self._next < len(self._pages):
             rows -= min(rows, self._rows_left)
             self._turn()
@@ -206,7 +210,7 @@ class Demand:
         return taken
 
     def _turn(self) -> None:
-        """Go on to the next page."""
+        """Advance to the next page."""
         page = self._pages[self._next]
         self._next += 1
         self._rows_left = self._rows_of(page)
@@ -219,7 +223,7 @@ class Demand:
         self.added += self._bytes_here
 
     def _bytes_of(self, page: _Page) -> int:
-        """Return at most how many bytes the values of a page become, by its header alone."""
+        """Return an upper bound of the decoded size of a page's values, from its header alone."""
         n_values = page.n_values
         if self._width is not None:
             return n_values * (self._width + LEVEL_BYTES)
@@ -232,7 +236,7 @@ class Demand:
         return number(page.inner, 4 if page.kind == DATA_PAGE_V2 else 2) in DICTIONARY_ENCODINGS
 
     def _texts(self, page: _Page) -> tuple[int, int]:
-        """Return how many bytes the texts are that a page has as indices, and the longest; bounds if unknown."""
+        """Return the total size and the longest size of the strings that a page's indices refer to, or upper bounds."""
         n_values = page.n_values
         bounds = n_values * self._longest, self._longest
         if bounds[0] <= LITTLE or n_values * OFFSET_BYTES > self._most:
@@ -248,7 +252,7 @@ class Demand:
         return page.n_values - _count(definition, page.n_values, top.bit_length(), top) if top else 0
 
     def _rows_of(self, page: _Page) -> int:
-        """Return how many rows begin in a page."""
+        """Return the number of rows that begin in a page."""
         if not self._leaf.repetition:
             return page.n_values
         if page.kind == DATA_PAGE_V2:
@@ -258,7 +262,7 @@ class Demand:
         return _count(repetition, page.n_values, self._leaf.repetition.bit_length(), 0)
 
     def _has_packed_levels(self, page: _Page) -> bool:
-        """Return whether the repetition levels of a page are in the encoding before RLE, which is not read here."""
+        """Return whether a page's repetition levels have the deprecated encoding BIT_PACKED, which isn't supported."""
         return bool(self._leaf.repetition) and page.kind == DATA_PAGE and number(page.inner, 4) != RLE
 
     def _levels(self, page: _Page) -> tuple[Bytes, Bytes, Bytes]:
@@ -288,14 +292,14 @@ def _width(leaf: Leaf) -> int | None:
 
 
 def _pages(window: Window, end: int, n_values: int) -> Iterator[_Page]:
-    """Read the headers of the pages of a column chunk of so many values, and nothing else of them."""
+    """Read the headers of the pages of a column chunk; check the order of its pages and its number of values."""
     at, seen, first = window.start, 0, True
     while at < end:
         try:
             header, length = _header(window, at)
         except NotAMatrix:
             if seen >= n_values:
-                return  # bytes after the last page, which no reader looks at
+                return  # bytes after the last page, which readers ignore
             raise
         kind: int = header[1].value
         field = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind)
@@ -324,5 +328,5 @@ def _header(window: Window, at: int) -> tuple[Struct, int]:
 
 
 def _count(levels: Bytes, n_values: int, width: int, wanted: int) -> int:
-    """Return how many of so many levels are the one that is wanted; of those before the damage, if there is one."""
+    """Return how many of n_values levels equal ``wanted``; if the levels are damaged, only those before the damage."""
     return int(kernels.count_levels(levels, n_values, width, wanted)[1])

@@ -1,7 +1,7 @@
-"""Pages too long for memory, taken as they are unpacked.
+"""Reads pages that are too large for memory while they are decompressed.
 
-Writers end a page of nested lists where a row ends, so that one row of a long sequence is one page, of gigabytes. Such
-a page is read in pieces of its packed bytes; what is left to be unpacked is never more than a piece.
+Writers end a page of nested lists where a row ends, so one row of a long sequence is one page, possibly of gigabytes.
+Such a page is read in pieces of its compressed bytes, and no more than a piece waits to be decompressed.
 """
 
 from __future__ import annotations
@@ -18,39 +18,44 @@ from batchmax.parquet.format import CODECS
 from batchmax.parquet.reading.raw_pages import PIECE, Bytes, NotAMatrix, PackedBody, pooled
 
 PADDING = 8
-"""Bytes that the kernel wants behind them."""
+"""Bytes that the kernel may read after its data."""
 INDEX_PIECE = 1 << 20
-"""Unpacked bytes of indices into a dictionary that are looked up at once."""
+"""Uncompressed bytes of dictionary indices that are decoded at once."""
 MOST_LENGTH_BYTES = 5
-"""Bytes of the length that snappy begins with, seven bits each."""
+"""The most bytes of the uncompressed size at the beginning of Snappy data, seven bits per byte."""
 HISTORY = 1 << 16
-"""Bytes of a block of snappy: every encoder works on so many at a time, and copies go back no more than that."""
+"""The size of a Snappy block. Every encoder compresses blocks of this size, and copies refer to no earlier bytes."""
 BLOCK_TAG = bytes([LONG_LITERAL + 1 << 2, 0xFF, 0xFF])
-"""What stands before a block that is one literal: that its length, less one, has two bytes, and these."""
+"""The tag of a full block that is one literal: a literal whose length - 1 follows in two bytes, and these bytes."""
 FIRST_BLOCKS = 64
-"""Blocks that are read at once at first, and half as many as the next time if all of them were literals."""
+"""Blocks in the first read. The number doubles after each read in which all blocks were literals."""
 MOST_BLOCKS = 500
-"""Blocks that are read at once: the system reads a thousand pieces at once, with the tags between them."""
+"""The most blocks in a read: a system call reads about a thousand pieces, and each block has a tag."""
 SNAPPY_PIECE = 1 << 18
-"""Packed bytes that are read at once where they have to be unpacked."""
+"""Compressed bytes per read if they have to be decompressed."""
 
 
 class Feed:
-    """The unpacked bytes of some of a page's body, in order.
+    """The uncompressed bytes of a page's body, or of a part of it, in order.
 
     Parameters
     ----------
     body
-        The packed bytes; all that are left of them are read.
+        The compressed bytes; all that are left of them are read.
     codec
-        How they are packed, by the format's number.
+        The number of the codec.
     size
-        How many bytes there are when they are unpacked.
+        The uncompressed size.
+
+    Attributes
+    ----------
+    left
+        The number of uncompressed bytes that are left.
 
     Raises
     ------
     NotAMatrix
-        From every method too: they are damaged, or packed in a way that cannot be unpacked bit by bit.
+        If the bytes are damaged, or the codec can't decompress piece by piece; also raised by every method.
     """
 
     def __init__(self, body: PackedBody, codec: int, size: int) -> None:
@@ -74,14 +79,15 @@ class Feed:
         self._fill(out)
         self.left -= len(out)
         if not self.left and self._body.left:
-            # The last bytes of the body mean nothing more, or too much; they count in the checksum.
+            # Bytes after the end of the data, if few, have no meaning but are part of the checksum. More of them are an
+            # error.
             rest = pooled(min(self._body.left, PIECE))
             self._body.readinto(rest.data)
             if self._body.left:
                 raise NotAMatrix("a page is not as long as it says")
 
     def take(self, size: int) -> Bytes:
-        """Return the next bytes."""
+        """Return the next ``size`` bytes."""
         if size > self.left:
             raise NotAMatrix("a page is not as long as it says")
         out = pooled(size)
@@ -89,7 +95,13 @@ class Feed:
         return out
 
     def prefixed(self, most: int) -> Bytes:
-        """Return what the next four bytes are the length of; at most so many bytes."""
+        """Return the bytes after the next four, which are their length.
+
+        Raises
+        ------
+        NotAMatrix
+            If they are more than ``most``.
+        """
         size = int.from_bytes(self.take(4).tobytes(), "little")
         if size > most:
             raise NotAMatrix("levels are longer than can be")
@@ -106,7 +118,7 @@ class Feed:
                 got = self._stream.readinto(view[have:])
             except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
-                    raise  # from reading the file, not from what is in it
+                    raise  # raised by reading the file, not by its content
                 raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
             if not got:
                 raise NotAMatrix("a page is not as long as it says")
@@ -114,11 +126,11 @@ class Feed:
 
 
 class _Snappy:
-    """Unpacks snappy from where it stopped.
+    """Decompresses Snappy data in pieces.
 
-    What snappy could not make smaller, logits mostly, are literals of a block each. Then a read brings what is to come
-    of one, and as many more as there may be, to where they go, and their tags elsewhere; where a tag is another than
-    was expected, what was read from there on is unpacked.
+    Data that Snappy couldn't compress, mostly logits, are one literal per block. A read then brings the rest of the
+    current literal, and as many following blocks as there may be, to their destination, and their tags to a buffer. If
+    a tag isn't the expected one, the bytes from that tag on are decompressed normally.
     """
 
     def __init__(self, body: PackedBody, size: int) -> None:
@@ -154,7 +166,7 @@ class _Snappy:
             raise NotAMatrix("a page is not as long as it says")
 
     def _fill_literals(self, out: Bytes, filled: int) -> int:
-        """Read the rest of a literal, and of the blocks after it those that are literals; return what is filled."""
+        """Read the rest of a literal and the following literal blocks; return how many bytes of out are filled."""
         view, tags = out.data, self._tags
         end = min(filled + int(self._state[0]), len(out), filled + self._body.left)
         self._state[0] -= end - filled
@@ -181,7 +193,7 @@ class _Snappy:
         return end + sum(map(len, pieces[2 : 2 + 2 * right : 2]))
 
     def _begin(self) -> None:
-        """Read how many bytes there are."""
+        """Read the uncompressed size and check it."""
         self._more()
         size = used = 0
         while used < len(self._data) and used < MOST_LENGTH_BYTES:
@@ -196,7 +208,7 @@ class _Snappy:
         self._begun = True
 
     def _more(self) -> None:
-        """Put bytes behind those that are left."""
+        """Append compressed bytes to those left."""
         rest = len(self._data)
         window = pooled(rest + min(SNAPPY_PIECE, self._body.left))
         window[:rest] = self._data
@@ -205,7 +217,7 @@ class _Snappy:
 
 
 class PlainValues:
-    """The values of a page as they are."""
+    """The values of a page in plain encoding."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -216,7 +228,7 @@ class PlainValues:
 
 
 class DictionaryValues:
-    """The values of a page as indices into a dictionary."""
+    """The values of a page that are indices into a dictionary."""
 
     def __init__(self, feed: Feed, dictionary: NDArray[Any]) -> None:
         self._feed = feed

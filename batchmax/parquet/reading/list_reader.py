@@ -1,10 +1,10 @@
-"""A column of equally long lists into matrices, without walking levels.
+"""Reads a column of equally long lists into matrices without decoding levels.
 
-:class:`MatrixReader` reads one column chunk in order, as many rows at a time as are asked for. Whatever it does not
-know to be rows of K values without a null it refuses with :class:`NotAMatrix`; then another reader must do the work.
+:class:`MatrixReader` reads one column chunk in order, any number of rows at a time. It raises :class:`NotAMatrix` for
+all data that isn't known to be rows of K values without nulls; another reader must then read the column.
 
-In a list column whose rows all have K values and no nulls, the repetition levels are 0 followed by K - 1 ones, again
-and again, and the definition levels are all the largest one. They are compared with that, never decoded.
+In a list column whose rows all have K values and no nulls, the repetition levels are 0 followed by K - 1 ones, repeated
+for each row, and all definition levels have the maximum. Levels are compared with this pattern, never decoded.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class MatrixReader:
     descriptor, chunk, workers, most_page_bytes
         As for :class:`NumberReader`.
     leaf
-        What the schema says of the column.
+        The column's leaf in the schema.
     n_rows, n_classes
-        The shape the whole chunk must have.
+        The required shape of the whole chunk.
 
     Raises
     ------
     NotAMatrix
-        Another type, nesting, codec or number of values.
+        If the type, nesting, codec or number of values is another.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class MatrixReader:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What the values are: float32 or float64."""
+        """The type of the values: float32 or float64."""
         return self._numbers.dtype
 
     def read_into(self, out: NDArray[Any]) -> None:
-        """Fill (n, K) C-contiguous memory of the column's type with the next n rows.
+        """Fill an (n, K) C-contiguous array of the column's type with the next n rows.
 
         Raises
         ------
         NotAMatrix
-            The pages do not hold that many rows of K values, or not in a way that is read here.
+            If the pages don't have n more rows of K values, or have an unsupported form.
         OSError
-            The file cannot be read.
+            If the file can't be read.
         """
         target = out.reshape(-1).view(np.uint8)
         if self._numbers.fill(target) != len(target):
@@ -81,6 +81,6 @@ class MatrixReader:
         Raises
         ------
         NotAMatrix
-            More pages follow.
+            If more values follow.
         """
         self._numbers.check_end()

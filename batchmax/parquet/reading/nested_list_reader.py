@@ -1,8 +1,8 @@
-"""A column of lists of equally long lists into matrices: the inner lists, and which rows they are in.
+"""Reads a column of lists of equally long lists into matrices: the inner lists, and the rows that contain them.
 
-:class:`SequenceReader` reads one column chunk in order, as many inner lists, tokens, at a time as are asked for,
-wherever rows end. Whatever it does not know to be lists of lists of K values without a null it refuses with
-:class:`~batchmax.parquet.reading.raw_pages.NotAMatrix`; then another reader must do the work.
+:class:`SequenceReader` reads one column chunk in order, any number of inner lists (tokens) at a time, independently of
+row boundaries. It raises :class:`~batchmax.parquet.reading.raw_pages.NotAMatrix` for all data that isn't known to be
+lists of lists of K values without nulls in them; another reader must then read the column.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from batchmax.parquet.reading.value_reader import NumberReader, described
 from batchmax.parquet.thrift import Struct
 
 NESTED_ELEMENTS = 5
-"""Elements of the schema of a list of lists: two groups for each list, and the number."""
+"""The number of schema elements of a list of lists: two groups for each list, and the number."""
 
 
 class NestedLevels:
-    """Levels of lists of lists of K values.
+    """Checks the levels of lists of lists of K values.
 
     Attributes
     ----------
     events
-        What pages said and nobody took yet: of each token, and of each row without any, one of ``BEGINS``,
-        ``GOES_ON``, ``NULL`` and ``EMPTY`` of :mod:`batchmax.kernels.parquet.nested_levels`.
+        Events of the pages that were checked and not taken yet: for each token, and each row without tokens, one of
+        ``BEGINS``, ``GOES_ON``, ``NULL`` and ``EMPTY`` of :mod:`batchmax.kernels.parquet.nested_levels`.
     """
 
     def __init__(self, n_rows: int, n_classes: int, level: int, *, optional: bool) -> None:
@@ -46,8 +46,8 @@ class NestedLevels:
         self.events: deque[NDArray[np.uint8]] = deque()
 
     def check(self, page: Page) -> int:
-        """Return how many numbers a page holds."""
-        # A token may have begun on the page before, and only a row can be without numbers.
+        """Return the number of numbers in a page, and append its events."""
+        # A token may have begun on the previous page, and only a row can be without numbers.
         most = page.n_values // self._n_classes + 1 + min(self._n_rows, page.n_values)
         found = np.empty(most, np.uint8)
         self._place, n_events, n_numbers = kernels.walk_levels(
@@ -69,21 +69,21 @@ class NestedLevels:
 
 
 class SequenceReader:
-    """The tokens of one column chunk of lists of lists, in order, and the rows that they are in.
+    """The tokens of one column chunk of lists of lists, in order, and the rows that contain them.
 
     Parameters
     ----------
     descriptor, chunk, workers, most_page_bytes
         As for :class:`NumberReader`.
     column
-        What the schema says of the column.
+        The column in the schema.
     n_rows, n_classes
-        How many rows there are, and the length K that every inner list must have.
+        The number of rows, and the required length K of every inner list.
 
     Raises
     ------
     NotAMatrix
-        Another type, nesting or codec.
+        If the type, nesting or codec is another.
     """
 
     def __init__(
@@ -104,23 +104,23 @@ class SequenceReader:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What the values are: float32 or float64."""
+        """The type of the values: float32 or float64."""
         return self._numbers.dtype
 
     def read_into(self, out: NDArray[Any]) -> NDArray[np.uint8]:
-        """Fill (n, K) C-contiguous memory of the column's type with the next n tokens, or those that are left.
+        """Fill an (n, K) C-contiguous array of the column's type with the next n tokens, or with those that are left.
 
         Returns
         -------
-        the events of these tokens, in order, and of the rows without tokens before each of them; at the end of the
-        column also of those after the last. There are as many tokens as ``BEGINS`` and ``GOES_ON``.
+        the events of these tokens, and of rows without tokens before each of them, in order; at the end of the column
+        also those of rows after the last token. The number of tokens is the number of ``BEGINS`` and ``GOES_ON``.
 
         Raises
         ------
         NotAMatrix
-            The pages do not hold lists of lists of K values, or not in a way that is read here.
+            If the pages aren't lists of lists of K values in a supported form.
         OSError
-            The file cannot be read.
+            If the file can't be read.
         """
         target = out.reshape(-1).view(np.uint8)
         got = self._numbers.fill(target)
@@ -130,7 +130,7 @@ class SequenceReader:
         return self._take(tokens, everything=got < len(target))
 
     def goes_on(self) -> bool:
-        """Return whether the next token belongs to the row of the last one."""
+        """Return whether the next token belongs to the same row as the last one."""
         while not self._levels.events:
             if not self._numbers.look_ahead():
                 return False
@@ -142,7 +142,7 @@ class SequenceReader:
         Raises
         ------
         NotAMatrix
-            More pages follow.
+            If more values follow.
         """
         self._numbers.check_end()
 
@@ -167,16 +167,16 @@ class SequenceReader:
 def first_inner_length(
     descriptor: int, chunk: Struct, column: SchemaColumn, most_page_bytes: int = MOST_PAGE_BYTES
 ) -> int | None:
-    """Return the length of the first inner list that is not empty in a column of lists of lists; None without one.
+    """Return the length of the first inner list that isn't empty in a column of lists of lists; None if all are empty.
 
-    No more is read than the first pages, and of long ones no more than their levels.
+    Only the first pages are read, and only the levels of large pages.
 
     Raises
     ------
     NotAMatrix
-        Pages, or a column, that are not read here.
+        If the column or its pages aren't supported.
     OSError
-        The file cannot be read.
+        If the file can't be read.
     """
     _check_nested(column)
     level = column.leaves[0].definition

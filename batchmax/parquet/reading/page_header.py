@@ -1,11 +1,12 @@
-"""What the header of a page must be like for the page to be passed on unread.
+"""Checks the header of a page that will be copied without being decoded.
 
-Whoever decodes a page finds out what is wrong with it. A page that is copied is looked at by somebody else, later, and
-then its header must not surprise them: every field is known, of its type, and agrees with the footer.
+A decoder finds out if a page is wrong. A copied page is decoded later, by another program, so its header must not
+surprise that program: every field is known and has its type. :mod:`batchmax.parquet.writing.chunk_copy` also compares
+it with the footer.
 
 See Also
 --------
-https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader and what it holds)
+https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader and its structs)
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ HEADERS: dict[int, tuple[int, Rules]] = {
         {**dict.fromkeys((1, 2, 3, 4, 5, 6), _one(I32, required=True)), 7: BOOLEAN, 8: struct(STATISTICS)},
     ),
 }
-"""For each type of page, the field of its own header, and the rules of that."""
+"""For each type of page, the field that holds its own header, and the rules of that header."""
 
 COMMON: Rules = {**dict.fromkeys((1, 2, 3), _one(I32, required=True)), 4: _one(I32)}
 
 
 def page_header(header: Struct) -> tuple[int, dict[int, Any]] | None:
-    """Return the type of a page and the values of its own header, None if anything is not as it must be."""
+    """Return the type of a page and the values of its own header; None if the header is invalid or has more fields."""
     kind: int = header[1].value
     if kind not in HEADERS:
         return None

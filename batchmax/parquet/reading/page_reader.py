@@ -1,10 +1,10 @@
-"""Pages of a column chunk, understood and unpacked, several at once, and given in order.
+"""Parses and decompresses the pages of a column chunk, several at once, and yields them in order.
 
-Knows pages, not what is in them.
+It knows pages, but not the meaning of their levels and values.
 
 See Also
 --------
-https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader and what it holds)
+https://github.com/apache/parquet-format (``parquet.thrift``: PageHeader and its structs)
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from batchmax.parquet.reading.scatter_read import Layout
 from batchmax.parquet.thrift import Struct
 
 WINDOW = 4 << 20
-"""Bytes that are read at once."""
+"""Bytes per read."""
 SLOW_CODECS = {"gzip", "brotli", "zstd"}
 PAGES_AHEAD = 4
-"""Pages that are unpacked while the one before them is looked at."""
+"""Pages that are decompressed ahead."""
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """An unpacked page, its values in one piece or several; those of a long one are to be had from its ``feed``."""
+    """A decompressed page, its values in one or more pieces; the values of a large page come from its ``feed``."""
 
     kind: int
     n_values: int
@@ -65,21 +65,21 @@ class PageReader:
     Parameters
     ----------
     descriptor
-        Of the open file.
+        The file descriptor.
     start, end
-        Where in the file the chunk lies.
+        The position of the chunk in the file.
     codec
-        Its compression, by the format's number.
+        The number of its codec.
     workers
-        Who checks and unpacks pages while those before them are looked at; None for nobody else.
+        The executor that checks and decompresses pages ahead, for slow codecs; None to do it in the calling thread.
     most
-        Bytes that a page in memory may have, packed and unpacked: several are there at a time. A longer one is taken
-        piece by piece; only its levels, and a dictionary, must not be larger than four times this.
+        The largest compressed plus uncompressed size of a page in memory; several pages are in memory at once. A larger
+        page is read piece by piece; only its levels, or a dictionary, are limited to four times this size.
 
     Raises
     ------
     NotAMatrix
-        A codec that is not read here.
+        If the codec isn't supported.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class PageReader:
         self._packed = PackedPages(self._window, long=min(most, LONG_PAGE_BYTES))
         self._most_at_once = 4 * most
         self._codec = codec
-        # Handing a page to somebody else takes longer than unpacking it does with the quick codecs.
+        # With fast codecs, handing a page to another thread takes longer than decompressing it.
         self._workers = workers if CODECS[codec] in SLOW_CODECS else None
         self._last: Page | None = None
         self._layout: Layout | None = None
@@ -108,9 +108,9 @@ class PageReader:
         Raises
         ------
         NotAMatrix
-            A page that is damaged, or of a kind that is not read here.
+            If a page is damaged or of an unsupported kind.
         OSError
-            The file cannot be read.
+            If the file can't be read.
         """
         if self._workers is None:
             for packed in self._packed:
@@ -122,7 +122,7 @@ class PageReader:
         ahead: deque[Future[Page]] = deque()
         for page in self._packed:
             if page.stream is not None:
-                # Whoever takes it reads it; what comes before it is taken first.
+                # The consumer reads this page from the file, so the pages before it are yielded first.
                 while ahead:
                     yield ahead.popleft().result()
                 yield self._page(page)
@@ -134,15 +134,15 @@ class PageReader:
             yield ahead.popleft().result()
 
     def repeat(self, out: Bytes) -> tuple[Page, int] | None:
-        """Read the values of the next pages to where they go, if these are plain and in all but values like the last.
+        """Read the values of the next pages straight into ``out`` if the pages have the same layout as the last one.
 
-        Return that last page, whose levels each of them has, and how many they are; or None, and then the next page is
-        still to be read.
+        Returns the last page, whose levels all of these pages have, and their number. Returns None if the next page
+        must be read in the normal way.
 
         Raises
         ------
         OSError
-            The file cannot be read.
+            If the file can't be read.
         """
         layout, last, at = self._layout, self._last, self._packed.at
         if layout is None or last is None or len(out) < layout.n_values_bytes or self._window.has(at, layout.n_bytes):
@@ -171,7 +171,7 @@ class PageReader:
         raise NotAMatrix(f"page type {kind}")
 
     def _long_page(self, header: Struct, body: PackedBody) -> Page:
-        """Return a page of which no more than the levels is unpacked."""
+        """Return a large page of which only the levels, or a dictionary, are decompressed."""
         kind, unpacked, most = header[1].value, number(header, 2), self._most_at_once
         if kind == DATA_PAGE:
             inner = inner_header(header, 5)
@@ -224,7 +224,7 @@ def _check_v1(header: Struct) -> None:
 
 
 def _v2_levels(header: Struct, most: int) -> tuple[int, int]:
-    """Return how many bytes the definition levels have, and how many the repetition levels."""
+    """Return the sizes of the definition and the repetition levels."""
     definition, repetition = number(header, 5), number(header, 6)
     if definition + repetition > most:
         raise NotAMatrix("levels are longer than their page")

@@ -1,7 +1,7 @@
-"""How many rows the pages of a column chunk hold, which nothing in the metadata can be trusted for.
+"""Counts rows and values in the pages of column chunks, because the metadata can't be trusted.
 
-Readers stop when they have as many rows as the footer says, and ignore what follows. A column chunk with more rows than
-its row group is therefore read without an error, as rows that may not be the ones that were meant.
+Readers stop at the footer's number of rows and ignore what follows. A column chunk with more rows than its row group is
+therefore read without an error, possibly with the wrong rows.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ from batchmax.parquet.reading.raw_pages import Bytes, NotAMatrix, cut_levels
 from batchmax.storage.system_calls import read_into
 
 HEAD = 256
-"""Bytes of a page header of numbers."""
+"""Bytes read for a page header; those of number columns are short."""
 
 
 def levels_before(body: Sequence[Bytes], most: int) -> tuple[Bytes | None, Sequence[Bytes]]:
-    """Return the levels at the beginning of what a data page of version 1 holds, and the rest.
+    """Return the levels at the beginning of the body of a data page of version 1, and the rest of the body.
 
-    ``most`` is the largest level that the column has; without levels there is nothing to take off.
+    ``most`` is the column's maximum level; if it is 0, the page has no levels and they are None.
 
     Raises
     ------
     NotAMatrix
-        The levels are longer than the page.
+        If the levels are longer than the page.
     """
     return cut_levels(body) if most else (None, body)
 
 
 def rows_begun(repetition: Bytes | None, n_values: int, most: int) -> int:
-    """Return how many rows begin in a page: how many of its repetition levels, the largest being ``most``, are 0.
+    """Return the number of rows that begin in a page, which is the number of its repetition levels that are 0.
+
+    ``most`` is the column's maximum repetition level. Without levels, each value is a row.
 
     Raises
     ------
     NotAMatrix
-        The levels are damaged.
+        If the levels are damaged.
     """
     if repetition is None:
         return n_values
@@ -49,23 +51,23 @@ def rows_begun(repetition: Bytes | None, n_values: int, most: int) -> int:
 
 
 def count_values(descriptor: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count the values in the pages of column chunks, by the pages' headers.
+    """Count the values of column chunks by their page headers.
 
     Parameters
     ----------
     descriptor
-        Of the open file.
+        The file descriptor.
     places : (n, 2) int64
-        Where each chunk begins and ends; -1 where that is not known.
+        Start and end of each chunk; -1 if unknown.
 
     Returns
     -------
-    (n,) int64 the number of values; -1 where the headers are not as they usually are.
+    (n,) int64 the number of values; -1 if the headers have an unusual form or the position is unknown.
 
     Raises
     ------
     OSError
-        The file cannot be read.
+        If the file can't be read.
     """
     counts = np.zeros(len(places), np.int64)
     counts[places[:, 0] < 0] = -1
@@ -78,7 +80,7 @@ def count_values(descriptor: int, places: NDArray[np.int64]) -> NDArray[np.int64
             read_into(descriptor, [row.data], position)
         heads = np.empty((len(left), 3), np.int64)
         kernels.page_heads(data, heads)
-        # A dictionary comes first, or never.
+        # A dictionary is the first page or there is none.
         unknown = (heads[:, 0] < 0) | ((heads[:, 2] > 0) & (not first))
         first = False
         at[left] += heads[:, 0]

@@ -1,7 +1,7 @@
-"""Pages of a column chunk as they lie in the file: found, checked and unpacked, not understood.
+"""Finds the pages of a column chunk in a file and checks their checksums, without parsing their content.
 
-What is read are positioned reads into windows of memory that Arrow's pool gives out again and again; a file is never
-mapped, because one that is cut short under a map is a signal rather than an error.
+Files are read with positioned reads into buffers of Arrow's memory pool, which reuses them. Files are never mapped: if
+a mapped file is truncated, the process gets a signal instead of an error.
 
 See Also
 --------
@@ -29,35 +29,38 @@ from batchmax.storage.system_calls import read_into
 Bytes = NDArray[np.uint8]
 
 HEADER = 1 << 12
-"""Bytes of a page header: statistics of numbers are short."""
+"""Bytes read for a page header; statistics of numbers are short."""
 MOST_PIECES = 500
-"""Pieces of a page that are dealt with one by one: the system reads a thousand at once, with what is between them."""
+"""The most pieces of a page that are read separately.
+
+A system call reads about a thousand pieces, including the gaps between them.
+"""
 MOST_PAGE_BYTES = (1 << 31) - 1
-"""The format counts bytes and values of a page in 32 bits."""
+"""The format stores sizes and counts of a page in 32 bits."""
 LONG_PAGE_BYTES = 48 << 20
-"""A page of more bytes, packed and unpacked, is not taken into memory at once."""
+"""A page with a larger compressed plus uncompressed size is not read into memory as a whole."""
 PIECE = 4 << 20
-"""Packed bytes of such a page that are read at once."""
+"""Compressed bytes per read of such a page."""
 
 
 NOTHING: Bytes = np.empty(0, np.uint8)
 
 
-class NotAMatrix(ValueError):  # noqa: N818 - says what a column is, and nothing went wrong
-    """A column chunk that is not, or is not known to be, K values in every row in an encoding that is read here."""
+class NotAMatrix(ValueError):  # noqa: N818 - a property of the column, not a failure
+    """A column chunk that isn't known to be K values in every row in a supported encoding."""
 
 
 class PackedBody(io.RawIOBase):
-    """The packed bytes of a page in the file, read once from beginning to end, and then compared with its checksum.
+    """The compressed bytes of a page as a stream that is read once and then compared with the page's checksum.
 
     Parameters
     ----------
     descriptor
-        Of the open file.
+        The file descriptor.
     header
-        Of the page.
+        The page header.
     at, end
-        Where in the file its body lies.
+        The position of the body in the file.
     """
 
     def __init__(self, descriptor: int, header: Struct, at: int, end: int) -> None:
@@ -70,27 +73,27 @@ class PackedBody(io.RawIOBase):
 
     @property
     def left(self) -> int:
-        """How many bytes are to come."""
+        """The number of bytes that are left."""
         return self._end - self._at
 
     def readable(self) -> bool:
-        """Return that it is."""
+        """Return True."""
         return True
 
     def take(self, size: int) -> Bytes:
-        """Return the next bytes, which must be there."""
+        """Return the next ``size`` bytes, which must not exceed those left."""
         out = pooled(size)
         self.readinto(out.data)
         return out
 
     def readinto(self, buffer: Any) -> int:
-        """Fill some memory; return how many bytes it got."""
+        """Fill a buffer; return the number of bytes read."""
         out = memoryview(buffer).cast("B")[: self.left]
         self.scatter([out] if len(out) else [])
         return len(out)
 
     def scatter(self, pieces: list[memoryview]) -> None:
-        """Fill pieces of memory one after the other, none of them empty, with no more bytes than are left."""
+        """Fill several buffers in order; none may be empty, and together they must not exceed the bytes left."""
         rest = pieces
         while rest:
             got = read_into(self._descriptor, rest, self._at)
@@ -113,9 +116,9 @@ class PackedBody(io.RawIOBase):
 
 @dataclass(frozen=True, eq=False)
 class PackedPage:
-    """A page as it lies in the file: where it begins, its header and how long that is, and its body.
+    """A page as stored in the file: its position, its header, the size of its header, and its body.
 
-    A long page has no body here, but a ``stream`` of it.
+    A large page has an empty body and a ``stream`` instead.
     """
 
     at: int
@@ -126,16 +129,16 @@ class PackedPage:
 
     @property
     def n_bytes(self) -> int:
-        """How many bytes of the file it has, header included."""
+        """The size of the page in the file, including its header."""
         return self.header_bytes + number(self.header, 3)
 
     def check(self) -> None:
-        """Compare the page with its checksum, if it has one; a long page is read for that, to its end.
+        """Compare the page with its checksum, if it has one; a large page is read to its end for that.
 
         Raises
         ------
         NotAMatrix
-            They differ.
+            If they differ.
         """
         if self.stream is not None:
             while self.stream.left:
@@ -145,10 +148,10 @@ class PackedPage:
 
 
 class Window:
-    """Some bytes of a file, from ``start`` to ``end``, of which a few are in memory.
+    """The bytes of a file from ``start`` to ``end``, of which up to ``n_bytes`` are in memory.
 
-    The memory is not used again while somebody still looks at it. With ``n_bytes`` at least ``end - start`` all bytes
-    are read at once.
+    Memory isn't reused while arrays refer to it. If ``n_bytes`` is at least ``end - start``, all bytes are read at
+    once.
     """
 
     def __init__(self, descriptor: int, start: int, end: int, n_bytes: int) -> None:
@@ -160,14 +163,14 @@ class Window:
         self._low = start
 
     def has(self, at: int, size: int) -> bool:
-        """Return whether bytes are in memory."""
+        """Return whether these bytes are in memory."""
         return self._low <= at <= at + size <= self._low + len(self._window)
 
     def head(self, at: int) -> Bytes:
-        """Return what is in memory from a place on, which is at least as much as a page header has."""
+        """Return the bytes in memory from a position on, which include at least a page header."""
         size = min(HEADER, self.end - at)
         if not self.has(at, size):
-            # No more, for what follows may be a long page, which is not taken from here.
+            # No more than a header: it may be followed by a large page, which is read as a stream.
             self._read(at, size)
         return self._window[at - self._low :]
 
@@ -177,9 +180,9 @@ class Window:
         Raises
         ------
         NotAMatrix
-            They are not all there.
+            If the file ends early, or the bytes aren't within the window's limits.
         OSError
-            The file cannot be read.
+            If the file can't be read.
         """
         if size > self.end - at:
             raise NotAMatrix("a page reaches beyond its column")
@@ -188,13 +191,13 @@ class Window:
         return self._window[at - self._low : at - self._low + size]
 
     def stream(self, header: Struct, at: int, size: int) -> PackedBody:
-        """Return bytes of the file as a stream: the body of a page with this header."""
+        """Return the body of a page with this header as a stream."""
         if size > self.end - at:
             raise NotAMatrix("a page reaches beyond its column")
         return PackedBody(self._descriptor, header, at, at + size)
 
     def _read(self, at: int, size: int) -> None:
-        """Have some bytes in memory, and no others."""
+        """Read these bytes, and drop those that were in memory."""
         window = pooled(size)
         have = 0
         while have < size:
@@ -206,21 +209,21 @@ class Window:
 
 
 class PackedPages:
-    """The pages of a column chunk as they lie in the file, one after another.
+    """The pages of a column chunk as stored in the file, in order.
 
     Parameters
     ----------
     window
-        Of the chunk.
+        The window on the chunk.
     most
-        Bytes that a page may have, packed and unpacked.
+        The largest compressed plus uncompressed size of a page.
     long
-        Bytes from which on it is not taken into memory.
+        The compressed plus uncompressed size above which a page is streamed instead of read into memory.
 
     Attributes
     ----------
     at
-        Where in the file the next page begins. Whoever read it in another way may set it to what comes after.
+        The position of the next page. A caller that reads pages in another way sets it to the position after them.
     """
 
     def __init__(self, window: Window, most: int = 2 * MOST_PAGE_BYTES, long: int = LONG_PAGE_BYTES) -> None:
@@ -230,18 +233,18 @@ class PackedPages:
         self._long = long
 
     def __iter__(self) -> Iterator[PackedPage]:
-        """Return itself."""
+        """Return self."""
         return self
 
     def __next__(self) -> PackedPage:
-        """Find the next page.
+        """Return the next page, skipping index pages.
 
         Raises
         ------
         NotAMatrix
-            A header that is damaged, or a page that is not all there, or too large.
+            If a header is damaged, or a page is incomplete or too large.
         OSError
-            The file cannot be read.
+            If the file can't be read.
         """
         while self.at < self._window.end:
             at = self.at
@@ -263,27 +266,27 @@ class PackedPages:
 
 
 def pooled(n_bytes: int) -> Bytes:
-    """Return memory of Arrow's pool, which gives out again what was used before: new memory is slow."""
+    """Allocate memory from Arrow's pool, which reuses freed memory; memory that is new to the process is slow."""
     return np.frombuffer(pa.allocate_buffer(n_bytes), np.uint8)
 
 
 def copied(pieces: Sequence[Bytes]) -> Bytes:
-    """Return a copy of bytes in one piece, which lies where numbers may."""
+    """Return a copy of the bytes in one piece, aligned for numbers."""
     return np.concatenate(pieces, out=pooled(sum(map(len, pieces))))
 
 
 def joined(pieces: Sequence[Bytes]) -> Bytes:
-    """Return bytes in one piece."""
+    """Return the bytes in one piece, without a copy if they are in one piece already."""
     return pieces[0] if len(pieces) == 1 else copied(pieces)
 
 
 def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
-    """Return the first bytes, in one piece, and the rest.
+    """Return the first ``size`` bytes, in one piece, and the rest.
 
     Raises
     ------
     NotAMatrix
-        There are not so many.
+        If there are fewer bytes.
     """
     if pieces and len(pieces[0]) > size:
         return pieces[0][:size], [pieces[0][size:], *pieces[1:]]
@@ -301,29 +304,29 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
 
 
 def cut_levels(body: Sequence[Bytes]) -> tuple[Bytes, list[Bytes]]:
-    """Return the levels at the beginning of a data page of version 1, and the rest; four bytes say how long they are.
+    """Return the levels at the beginning of a data page of version 1, without their four bytes of length, and the rest.
 
     Raises
     ------
     NotAMatrix
-        They are longer than the page.
+        If the levels are longer than the page.
     """
     size, rest = cut(body, 4)
     return cut(rest, int.from_bytes(size.tobytes(), "little"))
 
 
 def checksum(header: Struct) -> int:
-    """Return the checksum that a page header has."""
+    """Return the checksum in a page header."""
     return int(header[4].value) & 0xFFFFFFFF
 
 
 def inner_header(header: Struct, field: int) -> Struct:
-    """Return the part of a page header that only pages of one type have.
+    """Return the part of a page header that belongs to its page type.
 
     Raises
     ------
     NotAMatrix
-        It is not there.
+        If it is missing.
     """
     if field not in header:
         raise NotAMatrix("a page header lacks the part that its type needs")
@@ -332,12 +335,12 @@ def inner_header(header: Struct, field: int) -> Struct:
 
 
 def number(header: Struct, field: int) -> int:
-    """Return a count or a size of a page header.
+    """Return a count or a size from a page header.
 
     Raises
     ------
     NotAMatrix
-        It is not there, or impossible.
+        If it is missing, negative or too large.
     """
     value: Any = header[field].value if field in header else None
     if not isinstance(value, int) or not 0 <= value <= MOST_PAGE_BYTES:

@@ -1,9 +1,9 @@
-"""Pages that are laid out alike, read straight to where their values go.
+"""Reads the values of pages with the same layout straight to their destination.
 
-The numbers of a matrix mostly lie in their pages as they are: without a codec, or behind the tags of a codec that could
-not make them smaller. Then the next page of the column has the same length and the same pieces at the same places, save
-for checksums and statistics. One positioned read brings the values to the matrix and what lies between them elsewhere;
-that is compared afterwards, so that a page which is different after all is never taken for one that is not.
+The numbers of a matrix are mostly stored uncompressed in their pages: without a codec, or as literals of a codec that
+couldn't compress them. The next page of the column then has the same length and the same pieces at the same offsets;
+only checksums and statistics differ. One positioned read brings the values to the matrix and the bytes between them to
+a buffer. The buffer is compared afterwards, so that a page with another layout is always detected.
 
 See Also
 --------
@@ -24,25 +24,25 @@ from batchmax.parquet.thrift import STRUCT, Struct, ThriftError
 from batchmax.storage.system_calls import read_into
 
 PAGES = 4
-"""Pages that are read at once: whoever waits for the system less often waits less for the other threads."""
+"""Pages per read: with fewer system calls, a thread waits less often for the others."""
 
 
 class Layout:
-    """Where in a page its values lie, and what lies around them.
+    """The offsets of a page's values, and the bytes around them.
 
     Parameters
     ----------
     packed
-        The page as it lies in the file.
+        The page as stored in the file.
     starts, lengths
-        Of the pieces of its values, in its body.
+        The pieces of its values, as offsets into its body and sizes.
 
     Attributes
     ----------
     n_bytes
-        The length of the page, header included.
+        The size of the page, including its header.
     n_values_bytes
-        The length of its values.
+        The size of its values.
     """
 
     def __init__(self, packed: PackedPage, starts: Sequence[int], lengths: Sequence[int]) -> None:
@@ -59,7 +59,7 @@ class Layout:
 
     @classmethod
     def of(cls, packed: PackedPage, values: Sequence[Bytes]) -> Layout | None:
-        """Return the layout of a page; None if its values do not lie in it as they are, in few pieces, to its end."""
+        """Return the layout of a page; None if its values aren't stored uncompressed, in few pieces, up to its end."""
         if not 0 < len(values) <= MOST_PIECES:
             return None
         base = packed.body.ctypes.data
@@ -72,14 +72,15 @@ class Layout:
         return cls(packed, starts, lengths) if end == len(packed.body) and any(lengths) else None
 
     def read(self, descriptor: int, at: int, end: int, out: Bytes) -> int:
-        """Read the pages from a place on into ``out``, and return how many of them are laid out like this and whole.
+        """Read pages from position ``at`` into ``out``; return how many of them are complete and have this layout.
 
-        So many are read as fit into ``out``, and end before ``end``. What is in ``out`` after those means nothing.
+        As many pages are read as fit into ``out``, into the buffers, and before ``end``. The content of ``out`` after
+        the returned pages is undefined.
 
         Raises
         ------
         OSError
-            The file cannot be read.
+            If the file can't be read.
         """
         view = out.data
         count = min((end - at) // self.n_bytes, len(out) // self.n_values_bytes)
@@ -89,7 +90,7 @@ class Layout:
         return next((n for n in range(whole) if not self._is_right(self._found[n], pages[n])), whole)
 
     def _places(self, found: memoryview, out: memoryview) -> list[memoryview]:
-        """Return where the bytes of a page go: by turns what is between the values, and values."""
+        """Return the destinations of a page's bytes: alternately those between the values, and the values."""
         places: list[memoryview] = []
         between = values = 0
         for gap, length in zip(self._gaps, self._lengths, strict=True):
@@ -99,7 +100,7 @@ class Layout:
         return places
 
     def _is_right(self, found: memoryview, places: Sequence[memoryview]) -> bool:
-        """Return whether a page that was read is laid out like this, and has the checksum that it says."""
+        """Return whether a page has this layout and the right checksum, if it has one."""
         if found[self._header_bytes :] != self._between:
             return False
         try:
@@ -116,7 +117,7 @@ class Layout:
 
 
 def _facts(header: Struct) -> dict[int, Any]:
-    """Return what a page header says, but its checksum and statistics."""
+    """Return the fields of a page header except its checksum and statistics."""
     facts: dict[int, Any] = {}
     for number, field in header.items():
         if field.kind == STRUCT:

@@ -1,4 +1,4 @@
-"""The numbers of a column chunk, whatever rows they are in."""
+"""Reads the numbers of a column chunk, whatever lists they are in."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MOST_DEFINITION = 3
 
 
 class Levels(Protocol):
-    """What a reader knows of the levels of its column."""
+    """Checks the levels of a column's pages."""
 
     def check(self, page: Page) -> int:
-        """Return how many numbers a page holds; raise :class:`NotAMatrix` if its levels are not what they must be."""
+        """Return the number of numbers in a page; raise :class:`NotAMatrix` if its levels are not as expected."""
 
 
 class FlatLevels:
-    """Levels of rows of K values."""
+    """Checks the levels of rows of K values."""
 
     def __init__(self, n_classes: int, level: int) -> None:
         self._n_classes = n_classes
@@ -43,9 +43,9 @@ class FlatLevels:
         self._checked: tuple[int, int, bytes, bytes] | None = None
 
     def check(self, page: Page) -> int:
-        """Return how many numbers a page holds."""
+        """Return the number of numbers in a page."""
         n_values, level = page.n_values, self._level
-        # Most pages have the levels of the one before.
+        # Most pages have the same levels as the previous one.
         levels = (self._place, n_values, page.repetition.tobytes(), page.definition.tobytes())
         if levels == self._checked:
             self._place = self._place_after
@@ -65,28 +65,28 @@ class NumberReader:
     Parameters
     ----------
     descriptor
-        Of the open file; read at positions, so that it can be shared.
+        The file descriptor; only read at given positions, so it can be shared.
     chunk
-        What the footer says of the column chunk.
+        The ColumnChunk struct.
     levels
-        Who looks at the levels of each page.
+        Checks the levels of each page.
     workers, most_page_bytes
-        Who unpacks pages ahead, and how large they may be, as for
+        The executor that decompresses pages ahead, and the largest page, as for
         :class:`~batchmax.parquet.reading.page_reader.PageReader`.
 
     Attributes
     ----------
     dtype
-        What the values are: float32 or float64.
+        The type of the values: float32 or float64.
     n_values
-        How many the footer says there are, nulls and empty lists included.
+        The footer's number of values, including nulls and empty lists.
 
     Raises
     ------
     NotAMatrix
-        Another type, or codec, than are read here; from the methods: pages that do not hold what they say.
+        If the type or codec isn't supported; from methods, if pages don't match their headers or the footer.
     OSError
-        From the methods: the file cannot be read.
+        From methods, if the file can't be read.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class NumberReader:
         self._long_left = 0
 
     def fill(self, target: NDArray[np.uint8]) -> int:
-        """Fill memory with the next numbers; return how many bytes it got, fewer only if there are no more."""
+        """Fill memory with the next numbers; return the number of bytes, smaller only at the end of the column."""
         done = 0
         while done < len(target):
             if self._left:
@@ -133,8 +133,8 @@ class NumberReader:
         return done
 
     def look_ahead(self) -> bool:
-        """Take the levels of one more page, and its numbers aside; return whether there was one."""
-        assert self._long is None  # noqa: S101 - nobody looks ahead in the middle of a page
+        """Check the levels of the next page and buffer its numbers; return whether there was a page."""
+        assert self._long is None  # noqa: S101 - not called in the middle of a large page
         return self._next_page(np.empty(0, np.uint8)) is not None
 
     def check_end(self) -> None:
@@ -143,16 +143,16 @@ class NumberReader:
         Raises
         ------
         NotAMatrix
-            One does.
+            If one does.
         """
         for page in self._pages:
             if page.kind == DICTIONARY_PAGE or page.n_values:
                 raise NotAMatrix("there are more values than the footer says")
 
     def _next_page(self, out: NDArray[np.uint8]) -> int | None:
-        """Read a page: into ``out`` if all of it fits there, otherwise put it by.
+        """Read the next page, into ``out`` if it fits there, else into a buffer.
 
-        Return how many bytes went out; None if there is no page any more.
+        Returns the number of bytes in ``out``, or None if there is no further page.
         """
         again = self._reader.repeat(out) if len(out) else None
         if again is not None:
@@ -192,7 +192,7 @@ class NumberReader:
         return 0
 
     def _begin_long(self, page: Page, n_bytes: int) -> None:
-        assert page.feed is not None  # noqa: S101 - it is long
+        assert page.feed is not None  # noqa: S101 - the page is large
         if page.encoding == PLAIN:
             self._long = PlainValues(page.feed)
         elif page.encoding in {PLAIN_DICTIONARY, RLE_DICTIONARY} and self._dictionary is not None:
@@ -204,7 +204,7 @@ class NumberReader:
             self._long = None
 
     def _count(self, page: Page) -> int:
-        """Take a page's values from those that are to come, check its levels, and return how many numbers it holds."""
+        """Subtract a page's values from those left, check its levels, and return the number of its numbers."""
         self._values_left -= page.n_values
         if self._values_left < 0:
             raise NotAMatrix("there are more values than the footer says")
@@ -219,7 +219,7 @@ class NumberReader:
         elif page.encoding == BYTE_STREAM_SPLIT:
             if len(values) != len(out):
                 raise NotAMatrix("a page holds another number of values than it says")
-            # All first bytes, then all second bytes, and so on.
+            # The first bytes of all numbers, then the second bytes, and so on.
             size = self.dtype.itemsize
             out.reshape(-1, size)[:] = values.reshape(size, -1).T
         else:
@@ -227,7 +227,13 @@ class NumberReader:
 
 
 def described(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
-    """Return the type, the codec and the number of values of a column chunk, where it begins, and how long it is."""
+    """Return physical type, codec, number of values, position and size of a column chunk.
+
+    Raises
+    ------
+    NotAMatrix
+        If the type isn't supported, or the chunk is encrypted, in another file or beyond the end of the file.
+    """
     if FILE_PATH in chunk or METADATA not in chunk:
         raise NotAMatrix("the column lies in another file, or is encrypted")
     metadata: Struct = chunk[METADATA].value
@@ -242,7 +248,7 @@ def described(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
 
 @lru_cache(maxsize=4)
 def _packed_pattern(n_classes: int) -> NDArray[np.uint8]:
-    """Return (K,) the eight repetition levels that begin at each place in a row, packed into a byte."""
+    """Return, (K,), the eight repetition levels that begin at each index in a row, packed into a byte."""
     places = np.arange(n_classes)
     packed = np.zeros(n_classes, np.uint8)
     for bit in range(8):

@@ -1,1 +1,1 @@
-"""Writers of Parquet files: pages of lists, column chunks made or copied, direct I/O."""
+"""Writers of Parquet files: pages of lists, encoded or copied column chunks, direct I/O."""

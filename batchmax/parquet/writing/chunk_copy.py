@@ -1,8 +1,8 @@
-"""Column chunks of one file for another: the bytes as they are, without decoding them.
+"""Copies column chunks from one file to another without decoding their values.
 
-The pages are walked all the same: their headers must lead from the first byte of the chunk to the last, their checksums
-must be right, and their values must be as many as the footer says. What is not certain is refused, and then somebody
-else must decode it.
+The pages are checked nevertheless: their headers must lead from the first byte of the chunk to the last, their
+checksums must be right, and their numbers of values and rows must match the footer. A chunk with any doubt is refused
+and must be decoded instead.
 """
 
 from __future__ import annotations
@@ -75,25 +75,26 @@ from batchmax.parquet.writing.file_writer import FileSchema, Sorting
 
 MAGIC_BYTES = 4
 WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
-"""Bytes of a value, by the physical type."""
+"""Bytes of a value, by physical type."""
 
 
-class NotCopyable(ValueError):  # noqa: N818 - says what a chunk is, and nothing went wrong
-    """A column chunk that cannot be known to be good elsewhere."""
+class NotCopyable(ValueError):  # noqa: N818 - a property of the chunk, not a failure
+    """A column chunk that isn't known to be valid in another file."""
 
 
 @dataclass(frozen=True, eq=False)
 class CopiedColumns:
-    """What a row group of the output has from one of the input.
+    """Column chunks of an input row group that are copied to the output.
 
     Attributes
     ----------
     n_rows
-        Of the input's row group. Chunks fit a row group of the output that has all of them, and no other.
+        The number of rows of the input row group. The chunks can only be copied to an output row group with the same
+        rows.
     chunks
-        By the column's name, one chunk for each leaf.
+        By column name, one chunk for each leaf.
     sorting
-        By what the rows are sorted, also where only some of them are taken.
+        The sort keys of the rows, which also hold for a part of them.
     """
 
     n_rows: int
@@ -104,14 +105,14 @@ class CopiedColumns:
 def copy_column(
     descriptor: int, footer: Footer, group: int, column: SchemaColumn, most: int = MOST_PAGE_BYTES
 ) -> list[EncodedChunk]:
-    """Return the chunks of a top-level column in a row group, one for each leaf; each has at most so many bytes.
+    """Return the chunks of a top-level column in a row group, one for each leaf, each of at most ``most`` bytes.
 
     Raises
     ------
     NotCopyable
-        A chunk lies in another file, is encrypted, or its pages are not what the footer says.
+        If a chunk is in another file, encrypted or too large, or its pages don't match the footer.
     OSError
-        The file cannot be read.
+        If the file can't be read.
     """
     with _doubtful():
         row_group = footer.row_group(group)
@@ -122,12 +123,12 @@ def copy_column(
 
 
 def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
-    """Return by what rows of a row group are still sorted in a file of another schema.
+    """Return the sort keys of a row group that still hold in a file with another schema.
 
     Raises
     ------
     NotCopyable
-        The footer is damaged.
+        If the footer is damaged.
     """
     keys: list[Sorting] = []
     with _doubtful():
@@ -178,7 +179,7 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, o
 
 
 def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows: int, nan: NanSearch) -> None:
-    """Compare pages with what the footer says of them, and look for NaN in them."""
+    """Compare pages with the footer, and search them for NaN."""
     counts: Counter[tuple[bool, int]] = Counter()
     versions: set[int] = set()
     values = nulls = unpacked = pages_rows = 0
@@ -228,7 +229,13 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
 
 
 def _check_second_version(page: PackedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> Sequence[Bytes]:
-    """Return the values of a data page of version 2; refuse one whose levels or values are not as its header says."""
+    """Return the values of a data page of version 2.
+
+    Raises
+    ------
+    NotCopyable
+        If its levels or values don't match its header.
+    """
     size, levels = number(page.header, 2), own[5] + own[6]
     lengths = ((own[5], leaf.definition), (own[6], leaf.repetition))
     if any(length < 0 or bool(length) != bool(most) for length, most in lengths) or levels > min(size, len(page.body)):
@@ -251,12 +258,12 @@ def _check_second_version(page: PackedPage, own: Mapping[int, Any], codec: int, 
 
 
 class NanSearch:
-    """Looks for NaN in the pages of a column chunk.
+    """Searches the pages of a column chunk for NaN.
 
     Attributes
     ----------
     found
-        Whether there is one, or may be, because the values are encoded in a way that is not read here.
+        Whether there is a NaN, or may be one because the encoding of the values isn't supported.
     """
 
     def __init__(self, order: str | None) -> None:
@@ -264,9 +271,9 @@ class NanSearch:
         self._dtype = None if order is None else np.dtype(FLOATS[order])
 
     def look(self, encoding: int, values: Sequence[Bytes]) -> None:
-        """Look at the values of a page."""
+        """Search the values of a page."""
         if self._dtype is None or self.found or encoding in {PLAIN_DICTIONARY, RLE_DICTIONARY}:
-            return  # indices of a dictionary, whose values were looked at
+            return  # dictionary indices; the dictionary was searched
         size = self._dtype.itemsize
         if encoding == BYTE_STREAM_SPLIT:
             whole = joined(values)
@@ -278,13 +285,13 @@ class NanSearch:
             values = [joined(values)]
         for piece in values:
             numbers = np.frombuffer(piece, self._dtype, len(piece) // size)
-            # The smallest of numbers is NaN if one of them is; this needs no memory.
+            # The minimum is NaN if any number is NaN; computing it needs no memory.
             self.found |= bool(len(numbers)) and bool(np.isnan(numbers.min()))
 
 
 def _encodings(metadata: Struct) -> Counter[tuple[bool, int]]:
-    """Return how many pages there are of each encoding, dictionaries and others, as the footer says."""
-    # Writers do not agree on whether a data page of version 2 counts as one of version 1.
+    """Return the footer's number of pages by encoding, for dictionary pages and data pages."""
+    # Writers disagree on whether data pages of version 2 are listed as version 1.
     counts: Counter[tuple[bool, int]] = Counter()
     for entry in metadata[ENCODING_COUNTS].value.values if ENCODING_COUNTS in metadata else ():
         counts[entry[1].value == DICTIONARY_PAGE, entry[2].value] += entry[3].value
@@ -292,7 +299,7 @@ def _encodings(metadata: Struct) -> Counter[tuple[bool, int]]:
 
 
 def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
-    """Refuse a dictionary page that does not hold just so many values of the schema's type."""
+    """Raise NotCopyable if a dictionary page doesn't hold exactly ``count`` values of the schema's type."""
     kind = element[ELEMENT_TYPE].value
     if kind == BYTE_ARRAY:
         right = kernels.count_texts(entries) == count

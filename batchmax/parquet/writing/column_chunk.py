@@ -1,7 +1,7 @@
-"""A column chunk as bytes: what it says of itself does not depend on where in a file it comes to lie.
+"""A column chunk as bytes, with metadata that doesn't depend on the chunk's position in a file.
 
-It was encoded here (``matrix_pages``), by pyarrow in memory, or by whoever wrote the file it was copied from. Whatever
-the origin, what refers to places outside of the chunk, or may be wrong in another file, has been left out.
+Chunks are encoded here (:mod:`batchmax.parquet.writing.list_writer`) or by pyarrow in memory, or copied from another
+file. Their metadata has no references to places outside the chunk, and nothing that may be wrong in another file.
 
 See Also
 --------
@@ -22,11 +22,11 @@ FILE_PATH, METADATA, OFFSET_INDEX, ENCRYPTION = 1, 3, 4, (8, 9)
 TYPE, ENCODINGS, PATH, CODEC, N_VALUES, UNPACKED_BYTES, PACKED_BYTES = 1, 2, 3, 4, 5, 6, 7
 DATA_PAGE_AT, DICTIONARY_AT, STATISTICS, ENCODING_COUNTS = 9, 11, 12, 13
 KEPT = {TYPE, *range(ENCODINGS, DATA_PAGE_AT + 1), DICTIONARY_AT, STATISTICS, ENCODING_COUNTS}
-"""What is true of a chunk wherever it lies. Not so its index pages and bloom filter; what may come is not known."""
+"""Fields that are valid at any position. Index pages, Bloom filters and unknown fields are left out."""
 # Fields of Statistics.
 NULL_COUNT = 3
 OLD_STATISTICS = (1, 2)
-"""The smallest and largest value as old readers wanted them, in an order that depends on the type and the writer."""
+"""The deprecated minimum and maximum, whose order depends on the type and the writer."""
 MIN_MAX_STATISTICS = (5, 6, 7, 8)
 
 
@@ -37,11 +37,11 @@ class EncodedChunk:
     Attributes
     ----------
     pieces
-        Its bytes, to be taken once: they may be made as they are taken.
+        Its bytes. They may be created while they are iterated, and can be iterated once.
     metadata
-        Its ColumnMetaData with positions from its own start, which count values and bytes when all pieces were taken.
+        Its ColumnMetaData, with positions from the chunk's start. Counts and sizes are final when all pieces are taken.
     at
-        Where in the file it lies already; None where its pieces are still to be written.
+        Its position, if it is in the file already; None if its pieces are still to be written.
     """
 
     pieces: Iterable[Any]
@@ -50,16 +50,16 @@ class EncodedChunk:
 
     @property
     def n_bytes(self) -> int:
-        """The number of bytes in all pieces."""
+        """The size of all pieces."""
         return int(self.metadata[PACKED_BYTES].value)
 
     @property
     def unpacked_bytes(self) -> int:
-        """The number of bytes that its pages have when they are unpacked."""
+        """The uncompressed size of its pages."""
         return int(self.metadata[UNPACKED_BYTES].value)
 
     def placed(self, at: int, path: Sequence[bytes]) -> Struct:
-        """Return the ColumnMetaData of the chunk as it lies at a position of a file, under a path of its schema."""
+        """Return the chunk's ColumnMetaData at a position in a file and a path in its schema."""
         metadata = dict(self.metadata)
         for field in (DATA_PAGE_AT, DICTIONARY_AT):
             if field in metadata:
@@ -69,7 +69,7 @@ class EncodedChunk:
 
 
 def place_of(metadata: Struct) -> tuple[int, int]:
-    """Return where a column chunk begins and how many bytes it has, as its ColumnMetaData say."""
+    """Return the position and the size of a column chunk from its ColumnMetaData."""
     start = metadata[DATA_PAGE_AT].value
     if DICTIONARY_AT in metadata and metadata[DICTIONARY_AT].value > 0:
         start = min(start, metadata[DICTIONARY_AT].value)
@@ -77,9 +77,9 @@ def place_of(metadata: Struct) -> tuple[int, int]:
 
 
 def movable(metadata: Struct, *, ordered: bool = True) -> Struct:
-    """Return ColumnMetaData with positions from the chunk's own start, and without what is not true elsewhere.
+    """Return ColumnMetaData with positions from the chunk's start, without fields that are invalid in another file.
 
-    ``ordered`` is whether minimum and maximum bound all values, in the order that the column's type defines.
+    ``ordered`` tells whether minimum and maximum bound all values, in the order that the column's type defines.
     """
     start, _ = place_of(metadata)
     kept = {number: field for number, field in metadata.items() if number in KEPT}

@@ -1,9 +1,8 @@
-"""Bytes to the end of a file, past the page cache where the system allows it.
+"""Appends bytes to a file with direct I/O (``O_DIRECT``) where the file system supports it.
 
-A file that is written through the page cache is copied there page by page, by the core that writes, and that takes
-longer than computing what is in it. Since an output has to be on the disk before it is published, the cache would not
-save the wait either. So bytes are gathered in a few blocks of memory, used in turn, from which the disk takes them
-itself (``O_DIRECT``).
+Writing through the page cache copies the file page by page on the writing core, which takes longer than computing the
+file's content. The output must be on the disk before it is published, so the cache doesn't save that wait either. Bytes
+are therefore collected in a few blocks of memory, used in turn, from which the disk reads them directly.
 """
 
 from __future__ import annotations
@@ -22,45 +21,45 @@ from numpy.typing import NDArray
 from batchmax.storage import system_calls
 
 STAGE_BYTES = 4 << 20
-"""Bytes that are written at once: a multiple of every block size."""
+"""Bytes per write: a multiple of every block size."""
 
 STAGES = 6
-"""Enough that the disk goes on while the next row group is encoded."""
+"""Enough to keep the disk busy while the next row group is encoded."""
 
 SYNC_BYTES = 1 << 30
-"""Bytes after which the file is made durable: so much is lost at most when the machine goes down."""
+"""Bytes after which the file is synced: at most that many are lost if the machine crashes."""
 
 
 class Appender:
-    """The end of a file: bytes are taken while those before them are written.
+    """Appends to a file; bytes are accepted while previous ones are written.
 
     Parameters
     ----------
     descriptor
-        Of a file, open for reading and writing. Whoever opened it closes it, after :meth:`close`.
+        A file descriptor, open for reading and writing. The caller closes it, after :meth:`close`.
     size
-        The bytes of the file that stay; what follows them is written over.
+        The bytes of the file to keep; later ones are overwritten.
 
     Attributes
     ----------
     size
-        How many bytes the file has, those included that wait to be written.
+        The size of the file, including bytes that aren't written yet.
     written
-        How many bytes the system has got.
+        The number of bytes handed to the operating system.
     synced
-        How many bytes are durable.
+        The number of bytes that are durable.
 
     Raises
     ------
     OSError
-        From :meth:`write` and :meth:`finish`: the file cannot be written.
+        If the file can't be written; from every method except :meth:`close`.
     """
 
     def __init__(self, descriptor: int, size: int = 0) -> None:
         self.size = self.written = size
         self.synced = 0
         self._descriptor = descriptor
-        # Memory of whole pages, as the disk wants it, and shared, so that a fork in the middle copies nothing.
+        # Page-aligned memory, as direct I/O requires, and shared, so that a fork doesn't copy it.
         self._stages = deque(np.frombuffer(mmap.mmap(-1, STAGE_BYTES), np.uint8) for _ in range(STAGES))
         self._writing: deque[Future[None]] = deque()
         self._filled = size % STAGE_BYTES
@@ -88,7 +87,7 @@ class Appender:
                     self._wait(STAGES - 1)
 
     def push(self) -> None:
-        """Write what waits, at the price of writing it again with what follows it."""
+        """Write the incomplete block through the page cache; it is written again with the bytes that follow it."""
         self._wait(0)
         self._buffered()
         waiting = self._stages[0][: self._filled]
@@ -98,7 +97,7 @@ class Appender:
         self.written = self.size
 
     def finish(self) -> None:
-        """Write what is left, which need not fill a block; nothing follows it."""
+        """Write the rest, which need not fill a block, and truncate the file to its size. Nothing may follow."""
         self._wait(0)
         self._buffered()
         self._flush(self._stages[0][: self._filled])
@@ -106,17 +105,17 @@ class Appender:
         os.ftruncate(self._descriptor, self.size)
 
     def sync(self) -> None:
-        """Make durable what is written."""
+        """Make the written bytes durable."""
         written = self.written
         system_calls.sync_data(self._descriptor)
         self.synced = written
 
     def close(self) -> None:
-        """Wait for what is being written, whether it can be or not."""
+        """Wait for pending writes, whether they succeed or not."""
         self._writer.shutdown()
 
     def _wait(self, most: int) -> None:
-        """Wait until no more than so many blocks are still to be written."""
+        """Wait until at most ``most`` blocks are still to be written."""
         while len(self._writing) > most:
             self._writing.popleft().result()
 
@@ -129,7 +128,7 @@ class Appender:
                 if not self._direct:
                     raise
                 self._buffered()
-            # What is left of a block that was not taken as a whole cannot be written past the cache.
+            # After a partial write, the rest of the block isn't aligned for direct I/O.
             if done < len(block):
                 self._buffered()
         self._at += done

@@ -1,8 +1,7 @@
-"""A Parquet file out of encoded column chunks: row groups appended one after another, the footer at the end.
+"""Writes Parquet files from encoded column chunks: row groups one after another, then the footer.
 
-The schema is pyarrow's for the output's Arrow schema, except that a column which is carried through keeps the elements
-it has in the input, where the two are stored in the same way: so logical types, field ids and names survive that Arrow
-has no word for.
+The schema is pyarrow's for the output's Arrow schema. A column that is carried from the input keeps its schema elements
+from there if the physical layout is the same, so logical types, field IDs and names that Arrow can't represent survive.
 
 See Also
 --------
@@ -47,22 +46,22 @@ TIMESTAMP_TYPE = 8
 
 
 class FileSchema:
-    """The schema of a file that will be written.
+    """The schema of a file to be written.
 
     Parameters
     ----------
     schema
-        The Arrow schema, with the metadata of the file.
+        The Arrow schema, with the file's metadata.
     like
         The footer of the input, if there is one.
     carried
-        The columns that are the input's.
+        The names of columns that are carried from the input.
 
     Attributes
     ----------
     int96
-        The columns with INT96 timestamps. Spark still writes them, and does not read the nanoseconds that pyarrow
-        would write instead.
+        The names of columns with INT96 timestamps. They stay INT96: Spark still writes them, and can't read the
+        nanoseconds that pyarrow would write instead.
     """
 
     def __init__(self, schema: pa.Schema, like: Footer | None = None, carried: Iterable[str] = ()) -> None:
@@ -83,23 +82,23 @@ class FileSchema:
 
     @cached_property
     def by_name(self) -> dict[str, SchemaColumn]:
-        """The columns by their names."""
+        """The columns by name."""
         return {column.name: column for column in self.columns}
 
     def takes(self, column: SchemaColumn) -> bool:
-        """Return whether chunks of a column of another file may be copied into this one's."""
+        """Return whether chunks of this column of another file may be copied into the file."""
         ours = self._carried.get(column.name)
         return ours is not None and ours.means(column)
 
     @property
     def elements(self) -> list[Struct]:
-        """The elements of the whole tree, the root first."""
+        """The schema elements of the file, root first."""
         root = self.footer.fields[SCHEMA].value.values[0]
         return [root, *(element for column in self.columns for element in column.elements)]
 
 
 def _is_encoded_as(theirs: SchemaColumn, ours: SchemaColumn) -> bool:
-    """Return whether what pyarrow encodes of a column of ours may be one of theirs, INT96 given as bytes."""
+    """Return whether pyarrow's encoding of ``ours`` is valid for ``theirs``, with INT96 given as binary."""
     if not has_int96(theirs):
         return theirs.stored_as(ours)
     return theirs.nested_as(ours) and all(
@@ -113,7 +112,7 @@ def _is_encoded_as(theirs: SchemaColumn, ours: SchemaColumn) -> bool:
 
 @dataclass(frozen=True)
 class Sorting:
-    """That rows are sorted by a leaf: its column, its number among that column's leaves, and what the footer says."""
+    """A sort key of rows: the column, the index of the leaf among the column's leaves, and the SortingColumn struct."""
 
     column: str
     leaf: int
@@ -126,19 +125,18 @@ class FileWriter:
     Parameters
     ----------
     descriptor
-        Of a file, open for reading and writing. Whoever opened it closes it.
+        A file descriptor, open for reading and writing. The caller closes it.
     schema
-        Of the file.
+        The schema of the file.
     created_by
-        The program's name and version, as the format wants it: ``name version 1.2.3``.
+        The program's name and version, in the form that the format requires: ``name version 1.2.3``.
     done
-        The row groups that a file which was left unfinished has already, as :meth:`new_groups` gave them; and how many
-        bytes it had with them.
+        For a file that is resumed: its row groups, as returned by :meth:`new_groups`, and its size with them.
 
     Raises
     ------
     OSError
-        From every method: the file cannot be written.
+        From every method, if the file can't be written.
     """
 
     def __init__(
@@ -157,21 +155,21 @@ class FileWriter:
 
     @property
     def size(self) -> int:
-        """How many bytes the file has, those included that wait to be written."""
+        """The size of the file, including bytes that aren't written yet."""
         return self._file.size
 
     @property
     def written(self) -> int:
-        """How many bytes the system has got."""
+        """The number of bytes handed to the operating system."""
         return self._file.written
 
     @property
     def synced(self) -> int:
-        """How many bytes are durable."""
+        """The number of bytes that are durable."""
         return self._file.synced
 
     def append(self, n_rows: int, columns: Mapping[str, Sequence[EncodedChunk]], sorting: Sequence[Sorting]) -> None:
-        """Append a row group: for each column of the schema, a chunk for each of its leaves."""
+        """Append a row group: for each column of the schema, one chunk for each of its leaves."""
         start, unpacked, packed = self._file.size, 0, 0
         entries: list[Struct] = []
         first_leaf: dict[str, int] = {}
@@ -203,35 +201,35 @@ class FileWriter:
         self._n_rows += n_rows
 
     def stream(self, pieces: Iterable[Any]) -> None:
-        """Append bytes of a column chunk of the next row group, before all that :meth:`append` writes."""
+        """Append bytes of a column chunk of the next row group, before the chunks that :meth:`append` writes."""
         self._file.write(pieces)
 
     def take_back(self, size: int) -> None:
-        """Let the file end where it ended with so many bytes: behind what it has of whole row groups."""
+        """Go back to a size at which the file ended with complete row groups; later bytes are overwritten."""
         self._file.finish()
         self._file.close()
         self._file = Appender(self._descriptor, size)
 
     def new_groups(self) -> list[bytes]:
-        """Return the row groups that were appended since this was asked last, as the footer will have them."""
+        """Return the row groups that were appended since the last call, serialized as in the footer."""
         groups = [write_struct(group) for group in self._groups[self._told :]]
         self._told = len(self._groups)
         return groups
 
     def sync(self) -> None:
-        """Make durable what is written."""
+        """Make the written bytes durable."""
         self._file.sync()
 
     def push(self) -> None:
-        """Write what waits; this is for small files, which are written slowly so."""
+        """Write the buffered bytes. This makes later writes slower and is meant for small files."""
         self._file.push()
 
     def pause(self) -> None:
-        """Write what waits, without a footer: the file is left unfinished."""
+        """Write the buffered bytes but no footer; the file stays incomplete."""
         self._file.finish()
 
     def finish(self, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Write the footer, with more metadata than the schema has."""
+        """Write the footer, with metadata in addition to the schema's."""
         fields = dict(self._schema.footer.fields)
         fields[SCHEMA] = Field(LIST, List(STRUCT, self._schema.elements))
         fields[N_ROWS] = Field(I64, self._n_rows)
@@ -247,5 +245,5 @@ class FileWriter:
         self._file.finish()
 
     def close(self) -> None:
-        """Let go of the file, finished or not."""
+        """Stop using the file, whether it is complete or not."""
         self._file.close()

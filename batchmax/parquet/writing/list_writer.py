@@ -1,7 +1,7 @@
-"""The rows of a matrix as the pages of a list column: the reverse of :class:`MatrixReader`.
+"""Encodes the rows of a matrix as pages of a list column; the reverse of :class:`MatrixReader`.
 
-Pages end where rows end. Their levels are made once for a shape, and their values are the matrix's own memory: without
-a codec not one number is copied on the way to the file. Pages do not depend on each other, so several are made at once.
+Pages end where rows end. Their levels are encoded once per shape, and their values are the matrix's own memory: without
+a codec, no number is copied on its way to the file. Pages are independent, so several are encoded at once.
 
 See Also
 --------
@@ -40,38 +40,38 @@ from batchmax.parquet.writing.column_chunk import (
 )
 
 PAGE_BYTES = 1 << 20
-"""Values of a page, unless one row has more."""
+"""Bytes of values per page, unless one row has more."""
 
 CODEC_NUMBERS = {"NONE": 0, "SNAPPY": 1, "GZIP": 2, "BROTLI": 4, "ZSTD": 6, "LZ4": 7}
 SIGN = 1 << 31
 LITERAL = b"\xfc"
-"""Snappy's tag of bytes as they are, whose number less one follows in four bytes."""
+"""Snappy's tag of a literal whose length - 1 follows in four bytes."""
 
 SAMPLE_BYTES = 1 << 12
 SAMPLES = 4
 WORTH_PACKING = 0.95
-"""A sample that snappy shrinks to less than this says that the page is worth its time."""
+"""A page is compressed if Snappy shrinks a sample of it to less than this ratio."""
 
 PACKED_PIECES = 2
-"""A page that was packed is a header and a body."""
+"""A compressed page has two pieces: header and body."""
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 STORED_TYPES = FLOATS | {np.dtype(np.float16): FIXED_LEN_BYTE_ARRAY}
-"""The physical types of numbers by the format's number."""
+"""Physical types of numbers."""
 
 
 @dataclass(frozen=True, eq=False)
 class MatrixRows:
-    """Some rows of a list column: numbers, and which rows are null.
+    """Rows of a list column, some of which may be null.
 
     Attributes
     ----------
-    values : (n_values, K) float32 or float64
-        The rows that are not null, C-contiguous, K at least 1.
+    values : (n_values, K) float16, float32 or float64
+        The rows that aren't null, C-contiguous, K at least 1.
     missing : (n_rows,) bool or None
-        The rows that are null; None if none is.
+        The null rows; None if there are none.
     """
 
     values: NDArray[Any]
@@ -79,24 +79,24 @@ class MatrixRows:
 
     @property
     def n_rows(self) -> int:
-        """The number of rows, null ones included."""
+        """The number of rows, including null rows."""
         return len(self.values) if self.missing is None else len(self.missing)
 
 
 @dataclass(frozen=True)
 class MatrixFormat:
-    """How a list column is written.
+    """The format of a list column.
 
     Attributes
     ----------
     codec
         ``NONE``, ``SNAPPY``, ``GZIP``, ``BROTLI``, ``ZSTD`` or ``LZ4``.
     definition
-        The definition level of a number: how many of the list, its entries and the number may be null or absent.
+        The definition level of a number: how many of the list, its entries and the number are optional or repeated.
     byte_stream_split
-        Whether all first bytes of a page's numbers come first, then all second bytes, and so on.
+        Whether to store the first bytes of all numbers of a page, then all second bytes, and so on.
     repeated
-        Whether a row is a list. Without, it is one number, and K is 1.
+        Whether a row is a list. If not, it is one number, and K is 1.
     """
 
     codec: str
@@ -106,13 +106,13 @@ class MatrixFormat:
 
     @property
     def encoding(self) -> int:
-        """The encoding by the format's number."""
+        """The number of the encoding."""
         return BYTE_STREAM_SPLIT if self.byte_stream_split else PLAIN
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedPage:
-    """A page as pieces of bytes: its header, and a body in one or more."""
+    """A page in pieces: its header, and its body in one or more."""
 
     pieces: Sequence[Any]
     n_values: int
@@ -120,24 +120,26 @@ class EncodedPage:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the values lie where they lay, after a header and the levels."""
+        """Whether the values are in place, in a piece of their own after the header and the levels."""
         return len(self.pieces) > PACKED_PIECES
 
 
 def encode_matrix(rows: Sequence[MatrixRows], form: MatrixFormat, map_pages: Map = map) -> EncodedChunk:
-    """Return rows as a column chunk.
+    """Encode rows as a column chunk.
 
     Parameters
     ----------
     rows
-        One after another. No page has rows of two of them.
+        Runs of rows, in order. No page contains rows of two runs.
+    form
+        The format of the column.
     map_pages
-        Applies a function to each of many arguments and gives the results in order; an executor's does it in parallel.
+        A function like :func:`map`; the method of an executor encodes pages in parallel.
     """
     first, *others = (page for run in rows for page in _pages(run))
     opening = _encode_page(first, form)
-    # A page that only gets a header is made sooner than it is handed to somebody else; and made when it is asked for,
-    # what its checksum has brought into the CPU's cache is still there when it is written.
+    # Adding a header takes less time than handing the page to another thread. The page is encoded when it is requested,
+    # so that the bytes that its checksum has read are still in the CPU's cache when they are written.
     rest = (map if opening.is_stored else map_pages)(lambda rows: _encode_page(rows, form), others)
     counts = ChunkCounts(form, rows[0].values.dtype)
     metadata = counts.metadata()
@@ -145,7 +147,7 @@ def encode_matrix(rows: Sequence[MatrixRows], form: MatrixFormat, map_pages: Map
 
 
 class ChunkCounts:
-    """What the pages of a column chunk come to."""
+    """Counts the values and bytes of the pages of a column chunk."""
 
     def __init__(self, form: MatrixFormat, dtype: np.dtype[Any]) -> None:
         self._form = form
@@ -160,13 +162,13 @@ class ChunkCounts:
         self.packed += sum(len(memoryview(piece).cast("B")) for piece in page.pieces)
 
     def copy(self) -> ChunkCounts:
-        """Return the same counts, to count on from."""
+        """Return a copy of the counts."""
         other = ChunkCounts(self._form, self._dtype)
         other.pages, other.values, other.unpacked, other.packed = self.pages, self.values, self.unpacked, self.packed
         return other
 
     def metadata(self) -> Struct:
-        """Return the ColumnMetaData of these pages, from position 0 on."""
+        """Return the ColumnMetaData of these pages, with positions from the chunk's start."""
         encoding = self._form.encoding
         kinds = [{1: Field(I32, DATA_PAGE), 2: Field(I32, encoding), 3: Field(I32, self.pages)}]
         return {
@@ -183,7 +185,7 @@ class ChunkCounts:
 
 
 def _pieces(pages: Iterable[EncodedPage], counts: ChunkCounts, metadata: Struct) -> Iterator[Any]:
-    """Yield the pieces of pages, and fill in how many values and bytes they have."""
+    """Yield the pieces of pages; then update metadata with the counts of values and bytes."""
     for page in pages:
         yield from page.pieces
         counts.add(page)
@@ -191,7 +193,7 @@ def _pieces(pages: Iterable[EncodedPage], counts: ChunkCounts, metadata: Struct)
 
 
 def _pages(rows: MatrixRows) -> Iterable[MatrixRows]:
-    """Cut rows into pages."""
+    """Split rows into pages."""
     n_classes = rows.values.shape[1]
     step = max(1, PAGE_BYTES // (n_classes * rows.values.itemsize))
     if rows.missing is None:
@@ -218,7 +220,7 @@ def _encode_page(rows: MatrixRows, form: MatrixFormat) -> EncodedPage:
 
 
 def encode_body(numbers: NDArray[Any], levels: bytes, n_values: int, form: MatrixFormat) -> EncodedPage:
-    """Return numbers as a page, behind their levels; ``n_values`` counts nulls and empty lists too."""
+    """Encode numbers as a page with these levels; ``n_values`` includes nulls and empty lists."""
     values = _bytes_of(numbers)
     if form.byte_stream_split:
         values = np.ascontiguousarray(values.reshape(-1, numbers.itemsize).T).reshape(-1)
@@ -229,7 +231,7 @@ def encode_body(numbers: NDArray[Any], levels: bytes, n_values: int, form: Matri
         checksum = crc32(piece, checksum)
     packed = sum(len(piece) for piece in body)
     before, after = _page_header(n_values, form.encoding, size, packed)
-    # The number is signed there, and the sign its lowest bit.
+    # The checksum is a signed integer in Thrift's zigzag encoding.
     signed = checksum << 1 if checksum < SIGN else 4 * SIGN - 2 * checksum - 1
     header = before + varint(signed) + after
     return EncodedPage([header, *body], n_values, len(header) + size)
@@ -237,7 +239,7 @@ def encode_body(numbers: NDArray[Any], levels: bytes, n_values: int, form: Matri
 
 @lru_cache(maxsize=64)
 def _page_header(n_values: int, encoding: int, size: int, packed: int) -> tuple[bytes, bytes]:
-    """Return the header of a data page: what is before its checksum, in which most pages differ, and what is after."""
+    """Return the parts of a data page header before and after the checksum, which differs from page to page."""
     page: Struct = {1: Field(I32, n_values), 2: Field(I32, encoding), 3: Field(I32, RLE), 4: Field(I32, RLE)}
     sizes: Struct = {1: Field(I32, DATA_PAGE), 2: Field(I32, size), 3: Field(I32, packed), 4: Field(I32, 0)}
     header = write_struct({**sizes, 5: Field(STRUCT, page)})
@@ -250,12 +252,12 @@ def _bytes_of(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _pack(levels: bytes, values: NDArray[np.uint8], codec: str) -> list[Any]:
-    """Return a page's body as the codec stores it, in pieces."""
+    """Return a page's body, compressed with the codec, in pieces."""
     if codec == "NONE":
         return [levels, values]
     if codec == "SNAPPY" and not _shrinks(values):
-        # Floats hardly ever do. Snappy's own encoder would then copy them behind a tag for every 64 KiB; one tag says
-        # the same of the whole page, and its values stay where they are.
+        # Floats rarely shrink. Snappy's encoder would copy them into a literal for every 64 KiB; here one literal holds
+        # the whole page, and the values are not copied.
         size = len(levels) + len(values)
         return [varint(size) + LITERAL + (size - 1).to_bytes(4, "little") + levels, values]
     whole = copied([np.frombuffer(levels, np.uint8), values])
@@ -263,7 +265,7 @@ def _pack(levels: bytes, values: NDArray[np.uint8], codec: str) -> list[Any]:
 
 
 def _shrinks(values: NDArray[np.uint8]) -> bool:
-    """Return whether snappy makes a sample of some bytes smaller."""
+    """Return whether Snappy compresses a sample of the bytes."""
     step = max(SAMPLE_BYTES, len(values) // SAMPLES)
     sample = np.concatenate([values[at : at + SAMPLE_BYTES] for at in range(0, len(values), step)] or [values])
     return len(pa.Codec("snappy").compress(sample, asbytes=True)) < WORTH_PACKING * len(sample)

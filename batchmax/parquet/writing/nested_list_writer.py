@@ -1,7 +1,7 @@
-"""The tokens of sequences as the pages of a column of lists of lists: the reverse of :class:`SequenceReader`.
+"""Encodes tokens of sequences as pages of a column of lists of lists; the reverse of :class:`SequenceReader`.
 
-Pages end where tokens end, wherever rows do, so that a row of gigabytes is written as it is computed. What levels say
-beside where rows and tokens begin is made here as well: which rows and tokens are null, and which rows are empty.
+Pages end where tokens end, independently of row boundaries, so that a row of gigabytes is written while it is computed.
+The module also encodes the levels of null rows, empty rows and null tokens.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from batchmax.parquet.writing.column_chunk import EncodedChunk
 from batchmax.parquet.writing.list_writer import PAGE_BYTES, ChunkCounts, MatrixFormat, encode_body
 
 NULL_ROW, EMPTY_ROW, NULL_TOKEN, NUMBER = 0, 1, 2, 5
-"""Definition levels of a column in which lists, their lists and their numbers may all be null."""
+"""Definition levels of a column in which outer lists, inner lists and numbers may all be null."""
 ROW_BEGINS, TOKEN_BEGINS, GOES_ON = 0, 1, 2
 """Repetition levels."""
 BITS = 2, 3
-"""Of repetition and definition levels."""
+"""The bits of repetition and of definition levels."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenRows:
-    """Some tokens, and the rows that they are in.
+    """Tokens, and the rows that contain them.
 
     Attributes
     ----------
-    values : (n_numbers_of_tokens, K) float16, float32 or float64
-        The tokens that are not null, C-contiguous.
+    values : (n_tokens_with_numbers, K) float16, float32 or float64
+        The tokens that aren't null, C-contiguous.
     repetition, definition : (n_entries,) uint8
-        One entry for each token, and for each row without any: the level of its beginning, and ``NUMBER``,
-        ``NULL_TOKEN``, ``EMPTY_ROW`` or ``NULL_ROW``.
+        One entry for each token, and for each row without tokens: its first repetition level, and its definition level
+        (``NUMBER``, ``NULL_TOKEN``, ``EMPTY_ROW`` or ``NULL_ROW``).
     """
 
     values: NDArray[Any]
@@ -52,20 +52,20 @@ class TokenRows:
         *,
         goes_on: bool,
     ) -> Self:
-        """Return tokens of some rows.
+        """Return the tokens of some rows.
 
         Parameters
         ----------
         values
-            As above.
+            As for the class.
         missing : (n_tokens,) bool
-            The tokens that are null.
+            The null tokens.
         lengths : (n_rows,)
-            How many tokens each row has here.
+            The number of tokens of each row in this batch.
         missing_rows : (n_rows,) bool
-            The rows that are null.
+            The null rows.
         goes_on
-            Whether the first row began before.
+            Whether the first row began in a previous batch.
         """
         entries = np.maximum(lengths, 1)
         if goes_on and len(lengths) and not lengths[0]:
@@ -83,14 +83,14 @@ class TokenRows:
 
 
 class NestedColumn:
-    """A column chunk of lists of lists in the making.
+    """A column chunk of lists of lists that is written in parts.
 
     Parameters
     ----------
     form
-        Its codec, and whether bytes are split.
+        The codec, and whether bytes are split.
     dtype, n_classes
-        Of its numbers, and how many a token has.
+        The type of the numbers, and how many a token has.
     """
 
     def __init__(self, form: MatrixFormat, dtype: np.dtype[Any], n_classes: int) -> None:
@@ -100,7 +100,7 @@ class NestedColumn:
         self._counts = ChunkCounts(form, dtype)
 
     def pages(self, rows: TokenRows) -> Iterator[Any]:
-        """Yield the pieces of the pages of some tokens, to be written one after another."""
+        """Yield the pieces of the pages of some tokens, in order."""
         at = 0
         for start in range(0, len(rows.repetition), self._step):
             repetition = rows.repetition[start : start + self._step]
@@ -114,7 +114,7 @@ class NestedColumn:
             at = end
 
     def mark(self) -> Any:
-        """Return what to give to :meth:`take_back`."""
+        """Return a mark of the current state for :meth:`take_back`."""
         return self._counts.copy()
 
     def take_back(self, mark: Any) -> None:
@@ -122,17 +122,17 @@ class NestedColumn:
         self._counts = mark
 
     def chunk(self, pieces: Iterable[Any] = (), at: int | None = None) -> EncodedChunk:
-        """Return the column chunk: pieces that are still to be written, or where in the file they are already."""
+        """Return the column chunk: pieces that are still to be written, or the position of those in the file."""
         return EncodedChunk(pieces, self._counts.metadata(), at)
 
     @property
     def n_bytes(self) -> int:
-        """How many bytes the pages have."""
+        """The size of the pages."""
         return self._counts.packed
 
 
 def nested_levels(repetition: NDArray[np.uint8], definition: NDArray[np.uint8], n_classes: int) -> bytes:
-    """Return what a page of tokens begins with: repetition levels, then definition levels, each after its length."""
+    """Return the levels of a page of tokens: repetition levels, then definition levels, each after its length."""
     full = definition == NUMBER
     counts = np.where(full, n_classes, 1)
     if n_classes >= LONG_ROW:
