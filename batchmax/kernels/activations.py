@@ -1,6 +1,6 @@
-"""Activations other than softmax, and their losses with gradients, computed row by row in float64.
+"""Activations and losses beyond softmax with cross-entropy, and their gradients, row by row in float64.
 
-An activation that is normalized by a sum is a function of three short loops: the numerators f(x) with x = beta z, their
+An activation that is normalized by a sum is given by three short loops: the numerators f(x) with x = beta z, their
 logarithms, and their derivatives with respect to z. Probabilities, losses and gradients are derived from these in the
 same way for all such activations. To add one, write such a function, call it in :func:`_numerators`, and add it to the
 table of :mod:`batchmax.activations`.

@@ -23,8 +23,8 @@ def new_terms(k):
 def sum_terms(terms):
     """Return the sum of the terms in an array of :func:`new_terms`, in an order that depends only on their number.
 
-    Terms are added up in 4 or 16 partial sums, and these are added pairwise. Each partial sum of a million terms below
-    1 has an absolute error of at most 2**-37; the errors of the partial sums average out.
+    Terms are added up in 4 or 16 partial sums, and these are added by halves. For a million terms between 0 and 1, each
+    partial sum has a relative error of at most 2**-37, and the error of the total is an average of theirs.
     """
     n = terms.shape[1]
     if n <= FEW:

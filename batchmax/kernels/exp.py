@@ -184,8 +184,8 @@ def log1p(x):
 def _log_of(u, rest, exponent):
     """Return log(u) + exponent * log(2) + rest, for a normal number u > 0 and a rest far smaller than the logarithm.
 
-    u is split into 2**k * (1 + f) with 1 + f between sqrt(1/2) and sqrt(2). log(1 + f) is the series of 2 artanh(f / (2
-    + f)), arranged as in FreeBSD's ``e_log.c``.
+    u is split into 2**k * (1 + f) with 1 + f between sqrt(1/2) and sqrt(2). log(1 + f) is the series of
+    2 artanh(f / (2 + f)), arranged as in FreeBSD's ``e_log.c``.
     """
     bits = bits_of(u)
     # Adding the bits of 1 minus those of sqrt(1/2) moves the boundary between two exponents to sqrt(2).

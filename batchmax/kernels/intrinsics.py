@@ -32,8 +32,8 @@ def compiled_by() -> str:
 compiled = njit(error_model="numpy")
 """Decorator for functions that kernels call.
 
-Numba's default error model raises on a division by 0, a branch that keeps the surrounding loop from vectorizing. Here 1
-/ 0 is infinity, as in NumPy.
+Numba's default error model raises on a division by 0, a branch that keeps the surrounding loop from vectorizing. With
+this one, 1 / 0 is infinity, as in NumPy.
 """
 
 

@@ -68,7 +68,7 @@ class MatrixRows:
 
     Attributes
     ----------
-    values : (n_values, K) float16, float32 or float64
+    values : (n_values, K) float32 or float64
         The rows that aren't null, C-contiguous, K at least 1.
     missing : (n_rows,) bool or None
         The null rows; None if there are none.
