@@ -87,7 +87,7 @@ class Recipe:
     def part(
         self, part: Part, work: Work, out: PartFolder, rejects_out: PartFolder | None, workers: ThreadPoolExecutor
     ) -> Receipt:
-        """Write the file of a part and that of its rejected rows, move them to the finished parts, and return the receipt."""
+        """Write the files of a part and of its rejected rows, move them to the finished parts, and return a receipt."""
         work.begin(part)
         like = self.source.files[part.file] if self.source.files else None
         with contextlib.ExitStack() as stack:

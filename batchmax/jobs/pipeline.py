@@ -1,4 +1,4 @@
-"""The loop of all jobs: reads, computes and writes at the same time.
+"""The loop of a job: reads, computes and writes at the same time.
 
 One thread reads chunks ahead while the kernels, which use every core, compute the chunk before; a third thread encodes
 and writes the row groups before that. A few :class:`Buffers` are reused, so memory is bounded by the chunks in flight.

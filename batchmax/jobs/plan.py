@@ -40,7 +40,7 @@ OF_ONE_MACHINE = frozenset(
 
 @dataclass(frozen=True)
 class Input:
-    """An input file, its size and digests by which changes are detected, and the values of columns that folders name."""
+    """An input file, its size and digests to detect changes, and the values of columns from ``key=value`` folders."""
 
     path: str
     size: int
