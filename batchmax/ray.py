@@ -65,7 +65,7 @@ def score(
         The number of classes is unknown: ``n_classes`` isn't given, and none of the first 10,000 rows has logits.
     BadRowError
         A bad row, under the policy ``error``. It is raised when the dataset is used; the exception that Ray raises is
-        also a subclass of ``BadRowError``.
+        also an instance of ``BadRowError``.
     """
     options = resolve_options(options, given)
     _check_installed()

@@ -47,11 +47,11 @@ def score(
     Parameters
     ----------
     src
-        One or several paths of files, folders and globs; ``-`` for an Arrow IPC stream on stdin; or an object with
-        ``__arrow_c_stream__``.
+        One or several paths or URIs of files, folders and globs; ``-`` for an Arrow IPC stream on stdin; or an object
+        with ``__arrow_c_stream__``.
     out
-        The path of a file, which ends in ``.parquet``, ``.pq`` or ``.parq``; the path of a folder; or ``-`` for an
-        Arrow IPC stream on stdout.
+        The path or URI of a file, which ends in ``.parquet``, ``.pq`` or ``.parq``; that of a folder, which has another
+        ending; or ``-`` for an Arrow IPC stream on stdout.
     options
         Made by :func:`batchmax.score_options`. Alternatively, pass its keyword arguments directly.
     progress

@@ -88,4 +88,4 @@ def _json_of(path: Path, key: str) -> dict[str, Any] | None:
 
 def newest(paths: list[str]) -> int:
     """Return the latest modification time of some files, in nanoseconds; 0 for none."""
-    return max((os.stat(path).st_mtime_ns for path in paths), default=0)  # noqa: PTH116 - a URI one day
+    return max((os.stat(path).st_mtime_ns for path in paths), default=0)  # noqa: PTH116 - strings

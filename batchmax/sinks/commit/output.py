@@ -67,7 +67,7 @@ class Output:
     run
         The id of the run; a run that resumes another keeps that run's id.
     uri
-        The URI that parts are uploaded to; None for an output on this machine.
+        The URI of the output; None for an output in a file system.
     publishes
         Whether runs on this output publish it.
     finished

@@ -110,7 +110,7 @@ class StoredFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is a finished output, of this or an earlier version."""
+        """Whether there is a finished output, of any program."""
         return self.manifest is not None or SUCCESS in self.objects
 
     def foreign(self) -> list[str]:
