@@ -1,7 +1,6 @@
 """Progress of a job on stderr: a bar on a terminal, otherwise one line per minute.
 
-Errors in writing to stderr are ignored, so they can't fail a job. Knows rows, bytes and text; doesn't know what they
-belong to.
+Errors in writing to stderr are ignored, so they can't fail a job. Knows rows, bytes and text, not what they belong to.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Convert SIGINT and SIGTERM to exceptions that unwind the stack, so that unfinished output is cleaned up.
 
 A second signal would interrupt the cleanup while threads still use what it releases. Signals are therefore ignored
-while a failure unwinds. If the first exception was swallowed, the next signal raises again. Doesn't know what commands
-do.
+while a failure unwinds. If the first exception was swallowed, the next signal raises again. Doesn't know commands.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ class Terminated(BaseException):
 
 
 class Signals:
-    """Handlers of signals; they do nothing while ``are_heard`` is False."""
+    """Signal handlers. While ``are_heard`` is False, signals are ignored."""
 
     def __init__(self) -> None:
         self.are_heard = True
 
     def hear(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  signal's signature
-        """Raise KeyboardInterrupt or :class:`Terminated`, unless a failure is already unwinding."""
+        """Raise KeyboardInterrupt or :class:`Terminated`, unless signals are ignored or a failure is unwinding."""
         # Don't import here: a second signal could find the module partially imported.
         failing = sys.exception()
         while failing is not None:

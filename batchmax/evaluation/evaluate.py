@@ -1,4 +1,4 @@
-"""Evaluate a model: metrics of logits, or of scored output, in one pass, for people and gates."""
+"""Evaluate a model: metrics of logits, or of scored output, in one pass, and gates on them."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ class Evaluation:
         weighted by ``sample_weight`` as in scikit-learn: supports, the confusion matrix and the rows of bins are then
         sums of weights. Statuses, histograms and the rows of slices are counts.
     n_tokens, bits_per_token, bits_per_byte, token_status_counts
-        For sequences, otherwise None: the number of tokens with a loss, the loss in bits, and the number of tokens with
-        each status. For sequences all metrics are over tokens, except ``n_rows``, ``bad_rows``, ``bad_rate`` and
-        ``status_counts``, as in :class:`batchmax.scoring.summary.ScoreSummary`. ``bits_per_byte`` needs ``bytes``.
+        For sequences, otherwise None: the number of tokens with a loss, the loss in bits per token and per byte, and
+        the number of tokens with each status. For sequences, all metrics are over tokens, except ``n_rows``,
+        ``bad_rows``, ``bad_rate`` and ``status_counts``, as in :class:`batchmax.scoring.summary.ScoreSummary`.
+        ``bits_per_byte`` needs ``bytes``.
     mean_loss, log_likelihood, perplexity
         Mean cross-entropy in nats, its negative sum, and exp of the mean.
     top_k_accuracy

@@ -70,9 +70,10 @@ def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
     Raises
     ------
     DataError
-        Nothing is there, a file isn't Parquet, or files have different columns.
+        No input was found, a file isn't Parquet, or the files' schemas are incompatible.
     UsageError
-        Invalid column, or a job that doesn't fit in the memory limit.
+        Invalid column, an activation or loss other than softmax and cross-entropy, or a job that doesn't fit in the
+        memory limit.
     """
     if not options.is_usual:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Keep the n rows with the largest values of a stream of rows, in memory for at most n rows and a batch.
+"""Keep the n rows with the largest values of a stream of rows. Memory doesn't grow with the length of the stream.
 
 Knows Arrow columns and one number per row, not their meaning.
 """

@@ -104,7 +104,7 @@ class SequencePairs:
 
 
 class Pairs:
-    """Pairs of rows, or of tokens of sequences, from two inputs.
+    """Pairs of rows, or of tokens of sequences, from two inputs, in the order of a.
 
     Parameters
     ----------
@@ -279,7 +279,7 @@ class Pairs:
         return Side(**kept)
 
     def _check_kept(self, n_rows: int, n_bytes: int) -> None:
-        """Raise if n_rows rows of b, of n_bytes, don't fit in memory."""
+        """Raise if n_rows rows of b, n_bytes in total, don't fit in memory."""
         a, b = self._sources
         needed = PROGRAM_BYTES + max(a.memory_needed(), b.memory_needed()) + n_bytes
         limit = a.job.options.memory_limit

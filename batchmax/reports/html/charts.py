@@ -66,7 +66,7 @@ class Bar:
 
 
 def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -> Chart | None:
-    """Draw the histogram of losses, next to the curve −log p on the same axis; None without rows."""
+    """Draw the histogram of losses next to the curve −log p, with a common loss axis; None without finite losses."""
     bins = _merged(edges, counts)
     total = sum(counts) + infinite
     if not bins:
