@@ -1,6 +1,6 @@
 """Softmax probabilities and cross-entropy losses of large Parquet files of logits.
 
-The names below are imported when they are first used, so that ``batchmax --help`` loads neither Numba nor Arrow.
+Public names are imported when they are first used, so that ``batchmax --help`` loads neither Numba nor Arrow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if sys.platform == "win32":
         "batchmax does not run on Windows; install it in the Windows Subsystem for Linux (WSL): "
         "https://learn.microsoft.com/windows/wsl/install"
     )
-    # The command imports this package before it can handle errors, so it ends here, without a traceback.
+    # The command imports this package before it can handle errors, so it exits here, without a traceback.
     _words = [word.replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe") for word in sys.argv[:1]]
     if _words == ["batchmax"] or (_words == ["-m"] and "batchmax" in sys.orig_argv):
         raise SystemExit(f"batchmax: error: {_SENTENCE}")
@@ -52,13 +52,13 @@ _HOMES = {
 }
 
 _ENGINES = ("ray", "spark")
-"""Modules that are there without being imported by name. They are not in ``__all__``: not everybody has the engines."""
+"""Submodules that are imported when they are first used; not in ``__all__``, because Ray and Spark are optional."""
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are text
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are strings
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from the module it lives in."""
+    """Import a public name from the module that defines it."""
     if name in _ENGINES:
         return import_module(f"batchmax.{name}")
     if name not in _HOMES:
@@ -68,5 +68,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names, imported or not."""
+    """Return the public names, imported or not."""
     return sorted(__all__)

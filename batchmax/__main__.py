@@ -1,4 +1,4 @@
-"""``python -m batchmax`` is the command ``batchmax``."""
+"""Runs the command line: ``python -m batchmax`` is the same as ``batchmax``."""
 
 from __future__ import annotations
 

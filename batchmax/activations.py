@@ -1,6 +1,6 @@
-"""One table of the activations, and of the losses that go with each. Knows neither Arrow nor NumPy.
+"""The table of activations and of the losses that each supports. Knows neither Arrow nor NumPy.
 
-To add one is to give it a number and a line here, and a short function in ``kernels.alternatives``.
+To add one, give it a number and a line here, and write a short function in :mod:`batchmax.kernels.activations`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LossName = Literal["cross_entropy", "hinge", "squared_hinge", "mse", "brier", "b
 
 
 class Activation(IntEnum):
-    """Numbers of activations in the kernels."""
+    """Numbers of the activations, as the kernels take them."""
 
     SOFTMAX = 0
     ARGMAX = 1
@@ -25,7 +25,7 @@ class Activation(IntEnum):
 
 
 class Loss(IntEnum):
-    """Numbers of losses in the kernels."""
+    """Numbers of the losses, as the kernels take them."""
 
     CROSS_ENTROPY = 0
     HINGE = 1
@@ -36,7 +36,17 @@ class Loss(IntEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """An activation: its number, the losses that go with it, the usual one first, and whether its numbers sum to 1."""
+    """An activation.
+
+    Attributes
+    ----------
+    number
+        Its number in the kernels.
+    losses
+        The losses that can be combined with it, the default first.
+    is_distribution
+        Whether the values of a row sum to 1.
+    """
 
     number: Activation
     losses: tuple[str, ...]
@@ -53,24 +63,24 @@ ACTIVATIONS: dict[str, Kind] = {
     "taylor": Kind(Activation.TAYLOR, NORMALISED),
     "spherical": Kind(Activation.SPHERICAL, NORMALISED),
 }
-"""All there are, and the pairs that make sense."""
+"""All activations, by name."""
 
 LOSSES: dict[str, Loss] = {loss.name.lower(): loss for loss in Loss} | {"brier": Loss.MSE}
-"""The losses' numbers; ``brier`` is another name of ``mse``."""
+"""The numbers of the losses, by name; ``brier`` is another name for ``mse``."""
 
 OF_A_MARGIN = frozenset({"hinge", "squared_hinge"})
-"""Losses of the logits of one label, which a target distribution is not."""
+"""Margin losses: they are defined for one label, not for a target distribution."""
 
 
 def loss_of(activation: str, loss: str | None) -> str:
-    """Return the loss of an activation: the one asked for, else the usual one.
+    """Return the loss to use with an activation: the given one, or the default.
 
     Raises
     ------
     KeyError
-        No activation is called that.
+        There is no activation of this name.
     ValueError
-        The two do not go together.
+        The loss can't be combined with the activation.
     """
     losses = ACTIVATIONS[activation].losses
     if loss is not None and loss not in losses:

@@ -1,35 +1,35 @@
-"""The exceptions batchmax raises, and nothing else.
+"""The exceptions that batchmax raises.
 
 ::
 
-    BatchmaxError            failed: the output path is as it was            exit 1
-    ├── UsageError           an option or a column that cannot be            exit 2
-    │   └── InputTypeError   an input that is neither paths nor a table      exit 2
-    ├── DataError            the data are not what they must be              exit 1
-    │   ├── BadRowError      one row, under the policy ``error``             exit 1
-    │   ├── SparseVectorError    a Spark vector of few values (`matrices`)   exit 1
-    │   └── WrongRowError    a scored row that cannot be (`row_values`)      exit 1
-    ├── OutputError          the output exists, is the input, cannot be      exit 1
-    └── GateError            a ``--fail-if`` condition is true               exit 4
+    BatchmaxError            the job failed; the output path is unchanged          exit 1
+    ├── UsageError           an invalid option or column                           exit 2
+    │   └── InputTypeError   an input that is neither paths nor a table            exit 2
+    ├── DataError            input data that can't be read or are invalid          exit 1
+    │   ├── BadRowError      a bad row, under the policy ``error``                 exit 1
+    │   ├── SparseVectorError    a sparse Spark vector (`matrices`)                exit 1
+    │   └── WrongRowError    a wrong value in a scored row (`column_reader`)       exit 1
+    ├── OutputError          the output exists, is an input, or can't be written   exit 1
+    └── GateError            a ``--fail-if`` condition is true                     exit 4
 
-Every message says where, what, and what to do about it. The three parts are kept apart, so that a
-terminal gets one line and a program gets three fields.
+Every message says where the error is, what is wrong and what to do about it. These are separate attributes: a terminal
+shows them on one line, and a program reads each of them.
 """
 
 from __future__ import annotations
 
 
 class BatchmaxError(Exception):
-    """Base of every error that batchmax raises on purpose.
+    """Base class of all errors that batchmax raises on purpose.
 
     Parameters
     ----------
     what
         What is wrong, in a few words.
     where
-        The file, row, column or option it is wrong in; empty when there is none.
+        The file, row, column or option that is wrong; empty if there is none.
     remedy
-        What to do: something to run or to change; empty when nothing helps.
+        What to run or to change; empty if nothing helps.
     """
 
     exit_code = 1
@@ -41,34 +41,34 @@ class BatchmaxError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        """Return the one line that a person reads."""
+        """Return the message on one line."""
         line = f"{self.where}: {self.what}" if self.where else self.what
         return f"{line}; {self.remedy}" if self.remedy else line
 
 
 class UsageError(BatchmaxError, ValueError):
-    """An option or a column that cannot be."""
+    """An invalid option or column."""
 
     exit_code = 2
 
 
 class InputTypeError(UsageError, TypeError):
-    """An input from Python that is neither paths nor a table."""
+    """A Python input that is neither paths nor a table."""
 
 
 class DataError(BatchmaxError):
-    """The input cannot be read, or does not hold what it must."""
+    """Input data that can't be read or are invalid."""
 
 
 class BadRowError(DataError):
-    """A row without an answer, met under the policy ``error``."""
+    """A bad row, under the policy ``error``."""
 
 
 class OutputError(BatchmaxError):
-    """The output cannot be written where it was asked for."""
+    """An output that can't be written to its path."""
 
 
 class GateError(BatchmaxError):
-    """A ``--fail-if`` condition is true; the finished output is held back."""
+    """A ``--fail-if`` condition is true; the finished output is held."""
 
     exit_code = 4

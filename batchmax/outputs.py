@@ -1,7 +1,7 @@
-"""One table for every output column, and one for every row status.
+"""The tables of output columns and of row statuses.
 
-The rest of the package asks these tables instead of knowing names: what type a column has, whether it
-needs a label, and which statuses count as bad. Knows neither Arrow nor NumPy.
+The rest of the package looks up here which type a column has, whether it needs a label, and which statuses are bad.
+Knows neither Arrow nor NumPy.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ Kind = Literal["matrix", "float", "int32", "bool", "status"]
 
 @dataclass(frozen=True)
 class Output:
-    """One output column.
+    """An output column.
 
-    ``kind`` is its shape and type: ``matrix`` is one number per class, ``float`` is at least float32. ``of`` is what it
-    is computed of: any activation, one whose numbers sum to 1, or softmax alone.
+    Attributes
+    ----------
+    kind
+        Its shape and type: ``matrix`` has one number per class, ``float`` is at least float32.
+    needs_label
+        Whether it can be computed only with labels.
+    of
+        The activations it is defined for: any, those whose values sum to 1, or only softmax.
     """
 
     kind: Kind
@@ -41,16 +47,16 @@ OUTPUTS: dict[str, Output] = {
     "sample": Output("int32", False, "distribution"),
     "status": Output("status", False),
 }
-"""What ``--outputs`` may name. Columns are written in the order they are asked for, not in this one."""
+"""The names that ``--outputs`` accepts. Columns are written in the order of ``--outputs``, not in this one."""
 
 CLASS_OUTPUTS = ("pred", "sample")
-"""Columns that hold a class: its name where the classes have names."""
+"""Columns that contain a class: its name if the classes have names, otherwise its index."""
 
 TOP_K_OUTPUTS = ("top_k_classes", "top_k_probs")
-"""The two columns ``--top-k`` adds."""
+"""The columns that ``--top-k`` adds."""
 
 TOP_K_OF_TOKENS = ("top_k_classes", "top_k_log_probs", "tail_mass")
-"""The three columns that it adds to sequences: ``tail_mass`` is the probability of all other classes."""
+"""The columns that ``--top-k`` adds to sequences. ``tail_mass`` is the total probability of all other classes."""
 
 PLURALS: dict[str, str] = {
     "loss": "losses",
@@ -65,27 +71,27 @@ PLURALS: dict[str, str] = {
     "sample": "samples",
     "status": "statuses",
 }
-"""What a column is called where a row holds a list of its values, one for each token."""
+"""The names of columns that contain a list of values per row, one for each token."""
 
 
 SCALARS = ("mean_loss", "sum_loss", "perplexity", "n_tokens")
-"""The columns of a row of sequences as a whole, beside the losses of its tokens."""
+"""The columns with one value for a whole sequence."""
 
 
 def column_name(output: str, *, nested: bool) -> str:
-    """Return what the column of an output is called, without a prefix; ``nested`` where rows are sequences."""
+    """Return the column name of an output, without a prefix; ``nested`` says whether rows are sequences."""
     return PLURALS.get(output, output) if nested else output
 
 
 def top_k_outputs(top_k: int | None, *, nested: bool) -> tuple[str, ...]:
-    """Return the columns that ``--top-k`` adds; none where it isn't given."""
+    """Return the columns that ``--top-k`` adds; none without this option."""
     if not top_k:
         return ()
     return TOP_K_OF_TOKENS if nested else TOP_K_OUTPUTS
 
 
 class Status(IntEnum):
-    """What a row is, most severe first: where several hold, the smallest number wins."""
+    """The status of a row, most severe first. If several apply, the row gets the smallest number."""
 
     NULL_LOGITS = 0
     BAD_LENGTH = 1
@@ -101,13 +107,13 @@ class Status(IntEnum):
 
 
 STATUS_NAMES: tuple[str, ...] = tuple(status.name.lower() for status in Status)
-"""The text of the ``status`` column, by number."""
+"""The values of the ``status`` column, by number."""
 
 LAST_WITHOUT_PROBS = Status.NO_ANSWER
-"""Rows up to this status have no probabilities."""
+"""Rows with a status up to this one have no probabilities."""
 
 LAST_BAD = Status.BAD_LABEL
-"""Rows up to this status are bad; those after it are not."""
+"""Rows with a status up to this one are bad."""
 
 LAST_WITHOUT_LOSS = Status.UNLABELLED
-"""Rows up to this status have no loss."""
+"""Rows with a status up to this one have no loss."""

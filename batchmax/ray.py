@@ -1,8 +1,8 @@
-"""Scoring a Ray dataset where it is: ``batchmax.ray.score(dataset)``.
+"""Scores Ray datasets in Ray tasks: ``batchmax.ray.score(dataset)``.
 
-Each Ray task gets a block as an Arrow table (``map_batches``) and gives it back with the columns that were asked for.
-The driver settles the job from the schema and the first row. What a task does with its rows is the business of
-``tasks``; here are Ray's tensors and resources. Batchmax must be installed where the tasks run.
+Each task gets a block as an Arrow table (``map_batches``) and returns it with the output columns. The driver plans the
+job from the schema and the first row. This module handles Ray's tensors and resources;
+:mod:`batchmax.jobs.engine_task` scores the rows of a task. Batchmax must be installed where the tasks run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.runtime.installation import missing_package
 
 FIRST_ROWS = 10_000
-"""How far the number of classes is looked for where the first row has none."""
+"""Rows that are searched for the number of classes, if the first row doesn't show it."""
 
 
 def score(
@@ -36,34 +36,36 @@ def score(
     concurrency: int | None = None,
     **given: Any,
 ) -> Any:
-    """Return a dataset with the columns that were asked for added; lazy, as all that Ray Data does.
+    """Return the dataset with the output columns added. Like all of Ray Data, the result is lazy.
 
-    The values are those of :func:`batchmax.score`, bit for bit. The order of rows is what Ray makes of it:
-    ``DataContext.get_current().execution_options.preserve_order`` keeps it.
+    The values are bit for bit those of :func:`batchmax.score`. Ray doesn't keep the order of rows unless
+    ``DataContext.get_current().execution_options.preserve_order`` is set.
 
     Parameters
     ----------
     dataset
-        A ``ray.data.Dataset``. Logits may also be Ray's tensors of one dimension, such as ``ray.data.from_numpy``
-        makes; their probabilities are lists. The first row is looked at, which runs what comes before it for that row.
+        A ``ray.data.Dataset``. Logits may also be one-dimensional Ray tensors, such as those of
+        ``ray.data.from_numpy``; their probabilities are lists. Planning takes the first row, so Ray computes this row
+        when the function is called.
     options
-        As made by :func:`batchmax.score_options`; or give its keyword arguments directly. What needs all rows or their
-        numbers is refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``.
+        Made by :func:`batchmax.score_options`. Alternatively, pass its keyword arguments directly. Options that need
+        all rows or their numbers are refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``.
     num_cpus
-        The cores that each task reserves, and the threads on which it computes unless ``threads`` is given.
+        The cores that each task reserves. Unless ``threads`` is given, it is also the number of its threads.
     batch_size
-        The rows that a task gets at a time. None: a block. Either way they are computed on in small pieces.
+        The number of rows that a task gets at a time; None for a block. Either way, they are computed in small slices.
     concurrency
-        How many tasks may run at once. None: as many as there are cores for.
+        The maximum number of concurrent tasks; None for as many as there are cores.
 
     Raises
     ------
     UsageError
-        Ray is missing; an option or a column that cannot be; more CPUs for a task than any node has or can have.
+        Ray isn't installed, an option or a column is invalid, or no node has or can have ``num_cpus`` CPUs.
     DataError
-        There is no row, or none of the first 10,000 has logits, and ``n_classes`` is not given.
+        The number of classes is unknown: ``n_classes`` isn't given, and none of the first 10,000 rows has logits.
     BadRowError
-        A bad row under the policy ``error``, when the dataset is used: what Ray raises then is one of these, too.
+        A bad row, under the policy ``error``. It is raised when the dataset is used; the exception that Ray raises is
+        also an instance of ``BadRowError``.
     """
     options = resolve_options(options, given)
     _check_installed()
@@ -95,9 +97,10 @@ def score(
 
 
 def score_block(block: pa.Table, schema: pa.Schema, options: ScoreOptions, threads: int) -> Iterator[pa.Table]:
-    """Yield a block with the columns that were asked for added, in pieces: what a Ray task does.
+    """Yield a block with the output columns added, in slices: the function that Ray tasks call.
 
-    ``schema`` is what the driver saw. The job is planned anew of the block, so that its columns go back as they came.
+    ``schema`` is the one that the driver saw. The task plans the job again from its block, so that carried columns are
+    returned with the types of the block.
     """
     batches = _batches(block, schema, options)
     job = plan_scoring(batches[0].schema, options)
@@ -107,13 +110,13 @@ def score_block(block: pa.Table, schema: pa.Schema, options: ScoreOptions, threa
 
 def _check_installed() -> None:
     try:
-        import ray.data  # noqa: F401 - whoever has no Ray may still import this module
+        import ray.data  # noqa: F401 - the module can be imported without Ray
     except ImportError as error:
         raise missing_package("Ray", "ray") from error
 
 
 def _first_rows(dataset: Any, options: ScoreOptions) -> pa.RecordBatch:
-    """Return the first row, or more where that does not tell the types and the number of classes."""
+    """Return the first row, or more rows if it doesn't determine the column types and the number of classes."""
     table = None
     for n_rows in (1, FIRST_ROWS):
         looked_at = dataset.limit(n_rows).iter_batches(batch_size=n_rows, batch_format="pyarrow", prefetch_batches=0)
@@ -129,7 +132,7 @@ def _first_rows(dataset: Any, options: ScoreOptions) -> pa.RecordBatch:
 
 
 def _tells_enough(table: pa.Table, options: ScoreOptions) -> bool:
-    """Tell whether some rows have types, and a number of classes."""
+    """Return whether the rows determine the column types and the number of classes."""
     if any(pa.types.is_null(field.type) for field in table.schema):
         return False
     batch = _batches(table.combine_chunks(), table.schema, options)[0]
@@ -137,9 +140,9 @@ def _tells_enough(table: pa.Table, options: ScoreOptions) -> bool:
 
 
 def _batches(block: pa.Table, schema: pa.Schema, options: ScoreOptions) -> list[pa.RecordBatch]:
-    """Return a block as batches, at least one, whose logits are lists."""
+    """Return a block as one or more batches whose logits are lists."""
     for position, field in enumerate(block.schema):
-        # A block of rows without a value does not know what type the others have.
+        # A block with only nulls in a column doesn't know the type that the column has in other blocks.
         if pa.types.is_null(field.type) and field.name in schema.names:
             known = schema.field(field.name)
             block = block.set_column(position, known, block.column(position).cast(known.type))
@@ -154,14 +157,14 @@ def _batches(block: pa.Table, schema: pa.Schema, options: ScoreOptions) -> list[
 
 
 def _is_tensor(kind: pa.DataType) -> bool:
-    """Tell whether a type is one of Ray's tensors; Arrow's own are known to ``columns``."""
+    """Return whether a type is one of Ray's tensors; :mod:`batchmax.columns` handles Arrow's own tensors."""
     return isinstance(kind, pa.BaseExtensionType) and str(kind.extension_name).startswith("ray.data.")
 
 
 def _list_type(schema: pa.Schema, name: str) -> pa.DataType:
-    """Return the type of lists that tensors of one dimension are.
+    """Return the list type for a column of one-dimensional tensors.
 
-    The size is not in it: each block has a type of its own, and those of blocks whose rows are odd have other sizes.
+    It isn't a fixed-size list: the type of a block has the length of its rows, which differs in blocks of bad rows.
     """
     kind: Any = schema.field(name).type
     is_ragged = pa.types.is_struct(kind.storage_type)

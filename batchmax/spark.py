@@ -1,9 +1,9 @@
-"""Scoring a Spark data frame where it is: ``batchmax.spark.score(df)``.
+"""Scores Spark data frames in Spark tasks: ``batchmax.spark.score(df)``.
 
-Each Spark task hands its rows over as Arrow batches (``mapInArrow``), and they come back with the columns that were
-asked for. The driver settles the job from the schema, so that a data frame has its columns before anything runs. What
-a task does with its batches is the business of ``tasks``; here are Spark's types and settings. Batchmax must be
-installed where the tasks run.
+Each task gets its rows as Arrow batches (``mapInArrow``) and returns them with the output columns. The driver plans the
+job from the schema, so that the columns of the result are known before anything runs. This module handles Spark's types
+and settings; :mod:`batchmax.jobs.engine_task` scores the batches of a task. Batchmax must be installed where the tasks
+run.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.runtime.installation import missing_package
 
 MOST_BATCH_BYTES = 256 << 20
-"""Arrow batches of more logits than that are warned of: the JVM and Python hold one each, for every core."""
+"""Arrow batches with more logits cause a warning: the JVM and Python each hold one per core."""
 
 BYTES_SETTING = "spark.sql.execution.arrow.maxBytesPerBatch"
 ROWS_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 
 def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
-    """Return a data frame with the columns that were asked for added; lazy, as all that Spark does.
+    """Return the data frame with the output columns added. Like all of Spark, the result is lazy.
 
-    The values are those of :func:`batchmax.score`, bit for bit; the order of rows and partitions is that of ``df``.
-    Tasks compute on as many threads as Spark gives them cores (``spark.task.cpus``), unless ``threads`` is given.
-    Compiled kernels are kept for each machine, in ``$BATCHMAX_CACHE_DIR`` (``spark.executorEnv.BATCHMAX_CACHE_DIR``
-    names a folder that the executors may write to), and loaded once for each Python process.
+    The values are bit for bit those of :func:`batchmax.score`, and rows and partitions keep their order. Each task uses
+    as many threads as it has cores (``spark.task.cpus``), unless ``threads`` is given. Compiled kernels are cached on
+    each machine in ``$BATCHMAX_CACHE_DIR`` and loaded once for each Python process. Set
+    ``spark.executorEnv.BATCHMAX_CACHE_DIR`` to a folder that the executors can write to.
 
     Parameters
     ----------
     df
-        A ``pyspark.sql.DataFrame``. Logits are an array, vectors of Spark ML (dense or sparse, taken as arrays of
-        doubles), binary, or one column a class. But for the latter, and where ``n_classes`` is given, a Spark action
-        looks for the first row that has any.
+        A ``pyspark.sql.DataFrame``. Logits are an array, vectors of Spark ML (dense or sparse, converted to arrays of
+        doubles), binary, or one column per class. For all but the last, unless ``n_classes`` is given, a Spark action
+        finds the first row that has logits.
     options
-        As made by :func:`batchmax.score_options`; or give its keyword arguments directly. What needs all rows or their
-        numbers is refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``; and so is what Spark has no
-        type for: the layout ``fixed`` and the type ``float16``.
+        Made by :func:`batchmax.score_options`. Alternatively, pass its keyword arguments directly. Options that need
+        all rows or their numbers are refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``. The layout
+        ``fixed`` and the type ``float16`` are refused because Spark has no such types.
 
     Raises
     ------
     UsageError
-        pyspark is missing; an option or a column that cannot be.
+        pyspark isn't installed, or an option or a column is invalid.
     DataError
-        No row has logits, and ``n_classes`` is not given. (A bad row under the policy ``error`` is a ``BadRowError`` in
-        the task, which Spark wraps in a ``PythonException`` with its message, when the data frame is used.)
+        No row has logits, and ``n_classes`` isn't given. (Under the policy ``error``, a bad row raises ``BadRowError``
+        in the task when the data frame is used. Spark wraps it in a ``PythonException`` with its message.)
 
     Warns
     -----
     UserWarning
-        Spark's settings make Arrow batches of more than 256 MiB of logits.
+        Spark's settings allow Arrow batches of more than 256 MiB of logits.
     """
     options = resolve_options(options, given)
     _check_installed()
@@ -80,14 +80,14 @@ def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     _look_at_batch_size(df, job)
     names, output = df.columns, _spark_schema(df.schema, job)
     if any(character in name for name in names for character in ".`"):
-        # mapInArrow cannot name such columns; the tasks get their names back.
+        # mapInArrow can't handle such column names; the tasks restore them.
         df = df.toDF(*(f"column_{number}" for number in range(len(names))))
     return df.mapInArrow(_task(job.options, names), output)
 
 
 def _check_installed() -> None:
     try:
-        import pyspark  # noqa: F401 - whoever has no Spark may still import this module
+        import pyspark  # noqa: F401 - the module can be imported without Spark
     except ImportError as error:
         raise missing_package("pyspark", "spark") from error
 
@@ -100,7 +100,10 @@ def _check_types(options: ScoreOptions) -> None:
 
 
 def _task(options: ScoreOptions, names: list[str]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return what a Spark task does with its batches, whose columns have these names; it is sent to the executors."""
+    """Return the function that Spark sends to the executors and calls with the batches of a task.
+
+    ``names`` are the column names that the batches get.
+    """
 
     def score_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext
@@ -110,7 +113,7 @@ def _task(options: ScoreOptions, names: list[str]) -> Callable[[Iterator[pa.Reco
         if first is None:
             return
         task: Any = TaskContext.get()
-        # Planned of what Spark really sends, so that the columns carried go back as they came.
+        # The job is planned from the types that Spark sends, so that carried columns are returned unchanged.
         job = plan_scoring(first.schema, options)
         threads = options.threads or task.cpus()
         for scored in score_batches(chain([first], named), job, threads, f"partition {task.partitionId()}"):
@@ -120,13 +123,13 @@ def _task(options: ScoreOptions, names: list[str]) -> Callable[[Iterator[pa.Reco
 
 
 def _without_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch with the texts of ``status`` themselves, which is what Spark can read."""
+    """Return a batch with plain strings in place of dictionaries, which Spark can't read."""
     columns = [_decoded(column) for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _without_vectors(df: Any, options: ScoreOptions) -> Any:
-    """Return a data frame whose logits are an array where they were vectors of Spark ML, dense or sparse."""
+    """Return the data frame with Spark ML vectors of logits, dense or sparse, converted to arrays."""
     from pyspark.ml.functions import vector_to_array
     from pyspark.sql.functions import when
 
@@ -135,12 +138,12 @@ def _without_vectors(df: Any, options: ScoreOptions) -> Any:
     if found.layout != "spark" or name not in df.columns:
         return df
     vectors = _column(df.schema, name)
-    # vector_to_array refuses null.
+    # vector_to_array doesn't accept null.
     return df.withColumn(name, when(vectors.isNotNull(), vector_to_array(vectors)))
 
 
 def _first_rows(df: Any, found: LogitsColumn) -> pa.RecordBatch | None:
-    """Return the first row that has logits, under the names it has in the data frame; None without one."""
+    """Return the first row that has logits, with the column names of the data frame; None if there is no such row."""
     from pyspark.sql.functions import length, size
 
     if df.isStreaming:
@@ -157,7 +160,7 @@ def _first_rows(df: Any, found: LogitsColumn) -> pa.RecordBatch | None:
 
 
 def _column(schema: Any, name: str) -> Any:
-    """Return a column by its name, dotted where nested, whatever characters are in it."""
+    """Return a column by its name, dotted if nested; the name may have any characters."""
     from pyspark.sql.functions import col
 
     if name in schema.names:
@@ -182,7 +185,7 @@ def _field_of(column: Any, kind: Any, name: str) -> Any:
 
 
 def _decoded(column: pa.Array) -> pa.Array:
-    """Return a column without dictionaries, which Spark does not take."""
+    """Return a column with its dictionaries decoded, because Spark doesn't accept them."""
     if pa.types.is_dictionary(column.type):
         return column.dictionary_decode()
     if pa.types.is_list(column.type) and pa.types.is_dictionary(column.type.value_type):
@@ -195,16 +198,16 @@ def _quoted(name: str) -> str:
 
 
 def _arrow_schema(schema: Any) -> pa.Schema:
-    """Return a Spark schema as the tasks will see it; pyspark's own conversion."""
+    """Return the Arrow schema that the tasks get for a Spark schema, converted by pyspark."""
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    # Later releases of pyspark ask which time zone to name, earlier ones cannot be told; here it is of no account.
+    # Only later releases of pyspark have this parameter. Any time zone will do here.
     has_zone = "timezone" in inspect.signature(to_arrow_schema).parameters
     return to_arrow_schema(schema, timezone="UTC") if has_zone else to_arrow_schema(schema)
 
 
 def _spark_schema(schema: Any, job: Job) -> Any:
-    """Return the schema of the output: carried fields as they were, then what is computed."""
+    """Return the output schema: the carried fields unchanged, then the computed ones."""
     from pyspark.sql.types import StructField, StructType
 
     carried = [_kept(schema[field.name], field.type) for field in job.carried]
@@ -212,7 +215,7 @@ def _spark_schema(schema: Any, job: Job) -> Any:
 
 
 def _kept(field: Any, kind: pa.DataType) -> Any:
-    """Return a Spark field without what was left out of the Arrow type: logits within a struct."""
+    """Return a Spark field without the children that its Arrow type lacks: logits in a struct."""
     from pyspark.sql.types import StructField, StructType
 
     if not isinstance(field.dataType, StructType):
@@ -240,7 +243,7 @@ def _spark_type(kind: pa.DataType) -> Any:
 
 
 def _look_at_batch_size(df: Any, job: Job) -> None:
-    """Warn where Spark will make Arrow batches of very many bytes; the setting belongs to the session, not to us."""
+    """Warn if Spark will make very large Arrow batches. Its settings belong to the user, so they aren't changed."""
     expected = min(_setting(df, BYTES_SETTING), _setting(df, ROWS_SETTING) * job.row_bytes)
     if expected > MOST_BATCH_BYTES:
         warnings.warn(
@@ -252,12 +255,12 @@ def _look_at_batch_size(df: Any, job: Job) -> None:
 
 
 def _setting(df: Any, name: str) -> float:
-    """Return a count or a size of Spark's settings; infinity for no limit, or a release that does not know the name."""
+    """Return a count or a size from Spark's settings; infinity if it is unlimited or unknown to the Spark release."""
     from pyspark.errors import PySparkException
 
     try:
         found = re.fullmatch(r"([0-9]+)([kmgtp]?)b?", df.sparkSession.conf.get(name).lower())
     except PySparkException:
         return math.inf
-    # A negative number is no limit either, and does not match.
+    # A negative number means no limit as well, and doesn't match.
     return math.inf if found is None else int(found[1]) * 1024 ** " kmgtp".index(found[2] or " ") or math.inf

@@ -1,8 +1,8 @@
-"""The command ``batchmax``: its subcommands, and what happens before and after one runs.
+"""The command ``batchmax``: its subcommands, process setup, and the conversion of exceptions to exit codes.
 
-Each command is a module of :mod:`batchmax.cli.commands` that is imported when the command runs, and the commands import
-numba, pyarrow and rich when they need them, so that help answers at once. Exceptions end here, as one line and an exit
-code (:mod:`batchmax.cli.errors`).
+Each command is a module of :mod:`batchmax.cli.commands` that is imported when the command runs. Commands import numba,
+pyarrow and rich only when they need them, so that help is fast. Exceptions that leave a command are printed as one
+message with an exit code (:mod:`batchmax.cli.errors`).
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ COMMANDS = {
         "warmup": "Compile the kernels ahead of time.",
     },
 }
-"""The commands by group, in the order of help; a name is also that of its module."""
+"""The commands by group, in the order of the help; a command's name is also its module's name."""
 
 
 INTERRUPTED = {130, 143}
-"""Exit codes after a signal."""
+"""Exit codes after SIGINT and SIGTERM."""
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is asked for."""
+    """A Click group that imports a command's module only when the command is requested."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  Click's signature
-        """Return the names in the order of help."""
+        """Return the command names in the order of the help."""
         return [name for names in COMMANDS.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -68,7 +68,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or suggest the nearest."""
+        """Return the command with its name and arguments; raise with a suggestion if it doesn't exist."""
         name = args[0]
         if not name.startswith("-") and name not in self.list_commands(ctx):
             from difflib import get_close_matches
@@ -79,7 +79,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the commands by group, from the table above: nothing is imported."""
+        """Write the commands by group, from :data:`COMMANDS`, without importing them."""
         for group, names in COMMANDS.items():
             with formatter.section(group):
                 formatter.write_dl([(f"{name:<9}", short_help) for name, short_help in names.items()])
@@ -122,7 +122,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     args
-        The words after ``batchmax``; those of the process if None.
+        The arguments after ``batchmax``; None uses those of the process.
     """
     if args is not None:
         return _run(list(args), ends=False)
@@ -132,9 +132,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str], *, ends: bool) -> int:
-    """Run a command line; ``ends`` says that the process does so with it."""
+    """Run a command line; ``ends`` says whether the process ends afterwards."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name that the terminal cannot write must not end the program.
+        # Escape characters that the terminal can't encode, instead of raising.
         sys.stdout.reconfigure(errors="backslashreplace")
     if completion := os.environ.get("_BATCHMAX_COMPLETE"):
         return shell_complete(group, {}, "batchmax", "_BATCHMAX_COMPLETE", completion)
@@ -149,25 +149,25 @@ def _run(words: list[str], *, ends: bool) -> int:
                 sys.stdout.flush()
         except click.exceptions.Exit as done:
             return done.exit_code
-        except BrokenPipeError:  # whoever read our output has seen enough
+        except BrokenPipeError:  # the reader of stdout has closed it
             _forget_stdout()
-        except BaseException as error:  # noqa: BLE001  here every failure becomes a line and an exit code
+        except BaseException as error:  # noqa: BLE001  every exception becomes a message and an exit code
             signals.are_heard = False
             return _report(error, words, context)
     return 0
 
 
 def _settle_in() -> None:
-    """Keep libraries that are imported later from using more of the machine than they need in a process of our own."""
-    # Threads that wait for the next kernel sleep: by default they spin, on a core that reads or writes meanwhile.
+    """Configure libraries that are imported later; only for a process that belongs to batchmax."""
+    # Waiting OpenMP threads sleep; by default they spin, on cores that read or write meanwhile.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # NumPy's BLAS starts a thread for every core, and nothing here multiplies matrices.
+    # NumPy's BLAS starts a thread per core, and no command multiplies matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Arrow's pool gives memory that nobody wanted for 10 ms back to the system, and what comes from there is slow.
+    # By default, Arrow's pool returns memory to the system after 10 ms without use; getting it back is slow.
     os.environ.setdefault("MIMALLOC_PURGE_DELAY", "1000")
     sys.meta_path.insert(0, UnusedPackages())
-    # Importing makes hundreds of thousands of objects, and looking through them for garbage takes a tenth of the time,
-    # or a third of a second when the interpreter exits.
+    # Imports create hundreds of thousands of objects. Garbage collection over them takes a tenth of the import time,
+    # or a third of a second at interpreter exit.
     gc.set_threshold(1_000_000)
     atexit.register(gc.freeze)
 
@@ -175,17 +175,17 @@ def _settle_in() -> None:
 def _report(error: BaseException, words: list[str], context: click.Context) -> int:
     from batchmax.cli.errors import explain
 
-    def asked(flag: str) -> bool:  # the words count too: an error in parsing comes before options have values
+    def asked(flag: str) -> bool:  # also checks the arguments, because parsing may fail before options have values
         return f"--{flag}" in words or bool(context.meta.get(meta_key(flag)))
 
     failure = explain(error, command=context.invoked_subcommand or "", reading=context.meta.get(READING, ""))
-    with contextlib.suppress(OSError, ValueError):  # a closed stdout or stderr leaves the exit code to speak
+    with contextlib.suppress(OSError, ValueError):  # stdout or stderr may be closed; the exit code is returned anyway
         if asked("debug"):
             traceback.print_exception(error)
         if asked("json"):
             click.echo(failure.json())
         say(failure.text(), label="error")
-        # What could not be written is still in a buffer, and the interpreter would try again when it exits.
+        # Flush now: the interpreter would flush again at exit, and fail.
         sys.stdout.flush()
         return failure.exit_code
     _forget_stdout()
@@ -193,14 +193,14 @@ def _report(error: BaseException, words: list[str], context: click.Context) -> i
 
 
 def _forget_stdout() -> None:
-    """Send what is still buffered nowhere, so that the interpreter does not fail on it when it exits."""
+    """Redirect stdout to the null device, so that flushing its buffer at exit doesn't fail."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
 def _warnings_on_one_line() -> Iterator[None]:
-    """Show Python's warnings as people of a command line expect them."""
+    """Print Python warnings in the format of the command line, on one line each."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         say(str(message), label="warning")

@@ -1,11 +1,11 @@
-"""What a failure says and the exit code it has: the one place where that is decided.
+"""Map exceptions to messages and exit codes. No other module decides exit codes.
 
-Turns every exception that can leave a command into where, what and remedy. Knows the exceptions of batchmax,
-Click and Python; knows nothing about commands.
+Converts every exception that can leave a command to where, what and remedy. Knows the exceptions of batchmax, Click and
+Python; doesn't know commands.
 
 ==================  ====================================================================
 1                   the data, the disk or the program failed
-2                   an option, an argument or a column that cannot be
+2                   invalid option, argument or column
 4                   a ``--fail-if`` condition is true
 130, 143            interrupted (SIGINT), terminated (SIGTERM)
 ==================  ====================================================================
@@ -47,7 +47,7 @@ _OS_REMEDIES = {
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong, for people and programs."""
+    """The message and the exit code of a failure."""
 
     exit_code: int
     what: str
@@ -55,25 +55,25 @@ class Failure:
     remedy: str = ""
 
     def text(self) -> str:
-        """Return the message for people."""
+        """Return the message as text."""
         return str(BatchmaxError(self.what, where=self.where, remedy=self.remedy))
 
     def json(self) -> str:
-        """Return the one line for ``--json``."""
+        """Return the message as one line of JSON, for ``--json``."""
         return json.dumps({"error": {"where": self.where, "what": self.what, "remedy": self.remedy}})
 
 
 def explain(error: BaseException, *, command: str = "", reading: str = "") -> Failure:
-    """Say what an exception means.
+    """Return the message and the exit code for an exception.
 
     Parameters
     ----------
     error
-        What left the command.
+        The exception that left the command.
     command
-        The subcommand that ran, for the help page to point to.
+        Name of the subcommand, for the pointer to its help.
     reading
-        The input it was given; named where the exception names no file.
+        The command's input, used as the location if the exception names no file.
     """
     help_page = f"try: {f'batchmax {command}'.rstrip()} -h"
     match error:
@@ -98,7 +98,7 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
 
 
 def _go_on(error: BaseException) -> str:
-    """Return how to go on after an interruption: notes say whether anything is kept."""
+    """Return how to continue after an interruption: the exception's notes, which say whether anything is kept."""
     return "; ".join(getattr(error, "__notes__", ())) or _AGAIN
 
 
@@ -129,7 +129,7 @@ def _explain_click(error: click.ClickException, help_page: str) -> Failure:
 
 
 def _no_such_option(error: click.NoSuchOption) -> str:
-    """Return the same text with every version of Click, whose own texts differ."""
+    """Return the message for an unknown option; Click's own text depends on its version."""
     similar = sorted(map(repr, error.possibilities or ()))
     hint = f" (did you mean one of: {', '.join(similar)}?)"
     if len(similar) < 2:
@@ -152,7 +152,7 @@ def _name(param: click.Parameter) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Return Click's sentence as a clause: on one line, no capital, no full stop."""
+    """Return Click's message as a clause: on one line, without a capital or a period."""
     text = _one_line(text).removesuffix(".")
     return text[:1].lower() + text[1:]
 

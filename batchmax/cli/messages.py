@@ -1,6 +1,6 @@
-"""Lines on stderr: errors, warnings and notes, each on one line; in a terminal with a coloured label, wrapped at words.
+"""Print errors, warnings and notes to stderr: one line each, or on a terminal wrapped, with a colored label.
 
-Knows terminals, not what the texts say.
+Knows terminals; doesn't know the messages.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import click
 from batchmax.runtime.text import printable
 
 COLORS = {"error": "red", "warning": "yellow"}
-"""The colours of labels."""
+"""Colors of labels."""
 
 INDENT = "  "
-"""Before the second and later lines of a text."""
+"""Indent of continuation lines."""
 
 
 def say(text: str, *, label: str = "", console: Any = None) -> None:
-    """Print one message to stderr, above the progress bar of a console of rich if there is one."""
+    """Print one message to stderr, above the progress bar if ``console`` is the bar's rich console."""
     start = f"batchmax: {label}: " if label else "batchmax: "
     line = printable(start + text)
     if console is None and not _is_terminal():
@@ -42,7 +42,7 @@ def say(text: str, *, label: str = "", console: Any = None) -> None:
 
 
 def wrapped(line: str, width: int) -> str:
-    """Return a text on lines of at most so many columns, broken at spaces only; a longer word has a line of its own."""
+    """Return text wrapped at spaces to at most ``width`` columns; a longer word gets its own line."""
     from rich.cells import cell_len
 
     lines, used = [""], 0
@@ -60,7 +60,7 @@ def wrapped(line: str, width: int) -> str:
 def _is_terminal() -> bool:
     try:
         return sys.stderr.isatty()
-    except ValueError:  # it is closed
+    except ValueError:  # stderr is closed
         return False
 
 

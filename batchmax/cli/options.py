@@ -1,7 +1,7 @@
-"""How commands declare themselves: options under headings, a help page that ends in an example.
+"""Declaration of commands: options grouped under headings, and help that ends with an example.
 
-Options that several commands share are decorators here, so that they mean and say the same everywhere. The
-defaults stand in :mod:`batchmax.options.score_options`: an option that is not given is passed on as None.
+Options shared by several commands are decorators in this module, so that they have the same meaning and help
+everywhere. Defaults are in :mod:`batchmax.options.score_options`; an option that isn't given is passed as None.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ HEADINGS = (READ, COMPUTE, WRITE, BAD_ROWS, RUNNING)
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 READING = "batchmax.cli.reading"
-"""Key of the inputs in Click's ``meta``, which outlives a command that failed."""
+"""Key of the inputs in Click's ``meta``, which remains available after a command has failed."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Option(click.Option):
-    """An option that knows the heading it stands under."""
+    """An option with the heading that it is listed under."""
 
     def __init__(self, *args: Any, group: str = RUNNING, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -38,7 +38,7 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help groups the options and ends in an example."""
+    """A command whose help groups options under headings and ends with an example."""
 
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -46,7 +46,7 @@ class Command(click.Command):
         self.example = example
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each heading with its options, all in one pair of columns."""
+        """Write the options under their headings, with columns aligned across headings."""
         records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -59,15 +59,15 @@ class Command(click.Command):
                     formatter.write_dl([(f"{term:<{width}}", meaning) for term, meaning in terms])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  Click's
-        """Write the example, unwrapped: it is there to be copied."""
+        """Write the example without wrapping, so that it can be copied."""
         with formatter.section("Example"):
             for line in self.example.splitlines():
                 formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, remembering what it reads in case it fails without saying so.
+        """Run the command, and store its inputs for error messages that name no file.
 
-        Of options that exclude each other, those that were typed take precedence over those in the environment.
+        Of mutually exclusive options, those on the command line take precedence over those in the environment.
         """
         scales = [name for name in ("temperature", "beta", "calibration") if ctx.params.get(name) is not None]
         if any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in scales):
@@ -83,13 +83,13 @@ def command(example: str) -> Callable[[Callable[..., Any]], Command]:
     return click.command(cls=Command, example=example)
 
 
-def option(*names: str, group: str, help: str, **attributes: Any) -> Callable[[F], F]:  # noqa: A002  Click's word
-    """Declare one option under its heading."""
+def option(*names: str, group: str, help: str, **attributes: Any) -> Callable[[F], F]:  # noqa: A002  Click's name
+    """Declare an option under a heading."""
     return click.option(*names, cls=Option, group=group, help=help, **attributes)
 
 
 def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Return decorators as one; help shows the options in this order."""
+    """Combine decorators into one; help lists the options in this order."""
 
     def decorate(function: F) -> F:
         for decorator in reversed(decorators):
@@ -100,7 +100,7 @@ def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def meta_key(name: str) -> str:
-    """Return where Click's ``meta`` holds ``json``, ``debug`` or ``quiet`` for whoever reports a failure."""
+    """Return the key in Click's ``meta`` for ``json``, ``debug``, ``quiet`` or ``signals``."""
     return f"batchmax.cli.{name}"
 
 
@@ -110,12 +110,12 @@ def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
 
 
 def is_typed(name: str) -> bool:
-    """Return whether an option of the running command was typed, rather than set in the environment."""
+    """Return whether an option was given on the command line, rather than in the environment."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def is_quiet() -> bool:
-    """Return whether the running command was asked to say nothing but its answer."""
+    """Return whether the running command was given ``--quiet``."""
     return bool(click.get_current_context().meta.get(meta_key("quiet")))
 
 
@@ -224,7 +224,7 @@ limit = option("--limit", metavar="N", type=int, group=READ, help="Read only the
 
 
 def out(meaning: str = "A file (.parquet, .pq, .parq) or a folder.") -> Callable[[F], F]:
-    """Declare where results go."""
+    """Declare ``--out``."""
     return option("-o", "--out", metavar="OUT", required=True, group=WRITE, help=meaning)
 
 

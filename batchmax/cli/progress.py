@@ -1,7 +1,6 @@
-"""What is said while a job runs: a bar on a terminal, a plain line a minute elsewhere.
+"""Progress of a job on stderr: a bar on a terminal, otherwise one line per minute.
 
-Everything goes to stderr, and nothing said here can fail a job: a stderr that went away is ignored. Knows
-rows, bytes and text; not what they belong to.
+Errors in writing to stderr are ignored, so they can't fail a job. Knows rows, bytes and text, not what they belong to.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from batchmax.runtime.progress import Progress as Listener
 COMPILING = "compiling kernels (first run only)"
 
 LINE_EVERY = 60.0
-"""Seconds between two plain lines."""
+"""Seconds between two lines of progress."""
 
 
 class Progress(Listener):
-    """Progress, notes and warnings of one job; a context manager.
+    """Prints progress, notes and warnings of one job; a context manager.
 
     Parameters
     ----------
     quiet
-        Say nothing but warnings.
+        Print only warnings.
     verbose
-        Say notes and details too.
+        Print notes and details too.
     """
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
@@ -53,14 +52,14 @@ class Progress(Listener):
         self._listening = listening(self._compiling)
 
     def __enter__(self) -> Self:
-        """Return the progress itself."""
+        """Start listening for kernel compilation."""
         self._listening.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         self._listening.__exit__(None, None, None)
         if self._bar is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -68,7 +67,7 @@ class Progress(Listener):
             self._bar = None
 
     def start(self, total_rows: int | None, total_bytes: int | None) -> None:
-        """Begin to count; None is a total that is not known."""
+        """Start counting; a total is None if unknown."""
         self._total_rows, self._total_bytes = total_rows, total_bytes
         self._started = self._last_line = time.monotonic()
         self._show_bar()
@@ -80,7 +79,7 @@ class Progress(Listener):
             self._bar.start()
 
     def _compiling(self, is_compiling: bool) -> None:
-        """Show whether kernels are compiled, which may come before the rows are counted."""
+        """Show whether kernels are being compiled, which can happen before ``start``."""
         self._is_compiling = is_compiling
         with contextlib.suppress(OSError, ValueError):
             self._show_bar()
@@ -88,7 +87,7 @@ class Progress(Listener):
                 self._bar.update(self._task, done=self._done())
 
     def advance(self, rows: int, n_bytes: int) -> None:
-        """Count what has been done since the last call."""
+        """Add what was done since the last call."""
         self._rows += rows
         self._bytes += n_bytes
         if self._bar is not None:
@@ -104,33 +103,33 @@ class Progress(Listener):
             self._say(self._line())
 
     def skip(self, rows: int) -> None:
-        """Count what an earlier run has done, and say so."""
+        """Add rows that an earlier run completed, and print how many."""
         self._rows += rows
         self._skipped += rows
         self._tell(f"going on after {rows:,} rows that are done")
 
     def published(self) -> None:
-        """Stop listening to signals: what is in its place would be called unfinished."""
+        """Ignore signals from now on: the output is published, and an interruption would report it as unfinished."""
         context = click.get_current_context(silent=True)
         signals = None if context is None else context.meta.get(meta_key("signals"))
         if signals is not None:
             signals.are_heard = False
 
     def warn(self, text: str) -> None:
-        """Say what may be wrong, once."""
+        """Print a warning, once."""
         self._tell(text, label="warning")
 
     def note(self, text: str) -> None:
-        """Say what was decided, to those who asked; the summary at the end says it to all."""
+        """Print a note about a choice if verbose; the final summary contains it in any case."""
         if self._verbose:
             self._tell(text, label="note")
 
     def assumed(self, text: str) -> None:
-        """Say what was assumed about the input."""
+        """Print an assumption about the input."""
         self._tell(text, label="note")
 
     def detail(self, text: str) -> None:
-        """Say how it is done, to those who asked."""
+        """Print a detail of the execution if verbose."""
         if self._verbose:
             self._tell(text)
 
@@ -163,14 +162,14 @@ class Progress(Listener):
 
 
 def _make_bar() -> tuple[Any, Any]:
-    """Return a bar of rich, and its one task."""
+    """Return a rich progress bar and its only task."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     class StderrConsole(Console):
         def on_broken_pipe(self) -> None:
-            """Carry on: nobody looks any more, but the job is wanted."""
+            """Ignore a closed stderr, because the job should continue."""
 
     bar = Bar(
         BarColumn(bar_width=None),

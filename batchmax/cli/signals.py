@@ -1,8 +1,7 @@
-"""SIGINT and SIGTERM as exceptions that unwind the stack, so that unfinished output is cleaned up.
+"""Convert SIGINT and SIGTERM to exceptions that unwind the stack, so that unfinished output is cleaned up.
 
-A second signal would break into the cleaning up, while threads still use what it lets go of. So none is heard while a
-failure unwinds; if something swallowed the first one's exception, the next is heard again. What commands do, this
-module does not know.
+A second signal would interrupt the cleanup while threads still use what it releases. Signals are therefore ignored
+while a failure unwinds. If the first exception was swallowed, the next signal raises again. Doesn't know commands.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from batchmax.errors import BatchmaxError
 
 
 class Terminated(BaseException):
-    """SIGTERM, as an exception: like KeyboardInterrupt, no ordinary handler may swallow it."""
+    """SIGTERM as an exception. Like KeyboardInterrupt, it isn't caught by ``except Exception``."""
 
 
 class Signals:
-    """What is done when a signal comes."""
+    """Signal handlers. While ``are_heard`` is False, signals are ignored."""
 
     def __init__(self) -> None:
         self.are_heard = True
 
     def hear(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  signal's signature
-        """Raise, unless the program is about to end anyway."""
-        # Nothing is imported here: the next signal would find the module half imported.
+        """Raise KeyboardInterrupt or :class:`Terminated`, unless signals are ignored or a failure is unwinding."""
+        # Don't import here: a second signal could find the module partially imported.
         failing = sys.exception()
         while failing is not None:
             if isinstance(failing, BatchmaxError) or _signal_of(failing):
@@ -41,7 +40,7 @@ class Signals:
             raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
 
     def hear_again(self, unraisable: Any) -> None:
-        """Send a signal again that came where Python cannot raise, such as in a finalizer."""
+        """Resend a signal whose exception was raised where Python can't propagate it, such as in a finalizer."""
         signum = _signal_of(unraisable.exc_value)
         if signum is None:
             sys.__unraisablehook__(unraisable)
@@ -51,15 +50,15 @@ class Signals:
 
 @contextlib.contextmanager
 def signals_raise(*, to_the_end: bool) -> Iterator[Signals]:
-    """Hear SIGINT and SIGTERM, but those that whoever started the process wants to be ignored.
+    """Handle SIGINT and SIGTERM within the block, except signals that the parent process set to be ignored.
 
-    ``to_the_end`` says that the process ends with the block: signals are then ignored while the interpreter exits.
+    ``to_the_end`` says that the process ends after the block: signals are then ignored while the interpreter exits.
     """
     signals = Signals()
     heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
     try:
         before = {number: signal.signal(number, signals.hear) for number in heard}
-    except ValueError:  # not the main thread: signals are the caller's
+    except ValueError:  # not the main thread, so signals belong to the caller
         yield signals
         return
     hook, sys.unraisablehook = sys.unraisablehook, signals.hear_again
@@ -73,7 +72,7 @@ def signals_raise(*, to_the_end: bool) -> Iterator[Signals]:
 
 
 def end_at_once(exit_code: int) -> NoReturn:
-    """End the process without waiting for what no longer matters, such as a kernel that is still being compiled."""
+    """End the process at once, without waiting for background work such as a kernel that is being compiled."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -1,8 +1,9 @@
-"""Calibration: the temperature, or a scale and a bias for each class, under which probabilities can be believed.
+"""Calibration: fit a temperature, or a scale and a bias per class, so that probabilities match observed frequencies.
 
-With beta = 1/T the mean loss is convex in beta, and d loss / d log beta of a row is its loss minus the entropy of its
-probabilities. So the best temperature is where the mean loss equals the mean entropy: a root that is bracketed within
-fixed bounds and cannot run away. Each step is a pass over the rows; they are kept in memory where they fit.
+With beta = 1/T the mean loss is convex in beta, and the derivative of a row's loss by log beta is its loss minus the
+entropy of its probabilities. So the best temperature is the root where the mean loss equals the mean entropy. The root
+is bracketed within fixed bounds, so the search can't diverge. Each step is a pass over the rows, which are kept in
+memory if they fit.
 
 See Also
 --------
@@ -41,39 +42,40 @@ from batchmax.sources.token_chunks import TokenChunk
 Array = NDArray[Any]
 
 SHARE = 4
-"""Rows are kept in memory if they take no more than one in so many parts of what the job may use."""
+"""Rows are kept in memory if they take at most 1/SHARE of the memory limit."""
 STEP = 4.0
-"""The factor by which the bracket of the temperature grows."""
+"""Factor by which the bracket of the temperature grows."""
 PRECISION = 1e-7
-"""Of log T."""
+"""Absolute tolerance of log T."""
 MOST_VECTOR_CLASSES = 10_000
 LARGEST_SCALE, LARGEST_BIAS = 1000.0, 1000.0
 MOST_NAMED = 10
-"""Classes that a warning names."""
+"""Most classes that a warning names."""
 NO_LOSS = 1e-12
-"""A mean loss below this leaves nothing to calibrate: every row is right, and certain."""
+"""A mean loss below this can't be improved: every row is right with a confidence of about 1."""
 
 
 @dataclass(kw_only=True)
 class Calibration:
-    """What a calibration found. A value that does not exist is None.
+    """The result of a calibration. A missing value is None.
 
     Attributes
     ----------
     temperature
-        Logits are divided by it.
+        Divisor of the logits.
     scale, bias
-        By class, of the logits: then they become scale * z + bias, and the temperature is 1.
+        One number per class: logits z become scale * z + bias, and the temperature is 1. None for the method
+        ``temperature``.
     nll_before, nll_after, ece_before, ece_after
-        The mean loss in nats, and the expected calibration error, of the rows that were held out.
+        Mean loss in nats and expected calibration error of the held-out rows, before and after calibration.
     n_rows, bad_rows
-        All rows, and those without an answer.
+        Number of rows, and of bad rows.
     n_fit, n_holdout
-        Rows with a finite loss that were fitted to, and held out; of sequences, tokens.
+        Number of rows with a finite loss that were fitted to, and that were held out; for sequences, of tokens.
     infinite_losses
-        Rows with an infinite loss, at any temperature: the label's class is masked. They are left out.
+        Number of rows whose loss is infinite at any temperature because the label's class is masked. They are left out.
     at_bound
-        Whether the temperature, a scale or a bias is a bound of the search: the data ask for an even more extreme one.
+        Whether the temperature, a scale or a bias is at a bound of the search: the best value may lie beyond it.
     """
 
     method: str = "temperature"
@@ -100,11 +102,11 @@ class Calibration:
     version: str = __version__
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything under the names that it has in JSON."""
+        """Return the result as a dictionary, with the names of the JSON."""
         return asdict(self)
 
     def to_json(self) -> str:
-        """Return everything as one line of JSON."""
+        """Return the result as one line of JSON."""
         return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
 
     def _repr_html_(self) -> str:
@@ -126,38 +128,38 @@ def calibrate(
     progress: Progress | None = None,
     **given: Any,
 ) -> Calibration:
-    """Find the calibration that makes the mean loss of the rows least.
+    """Fit the calibration that minimizes the mean loss.
 
     Parameters
     ----------
     src
-        Paths of files and folders and globs, one or several.
+        One or several paths of files or folders, or globs.
     out
-        A file for the calibration, JSON that ``score --calibration`` takes; None for none.
+        Output file for the calibration: JSON that ``score --calibration`` reads. None writes no file.
     options, given
-        How rows are read: as for :func:`batchmax.score`.
+        How rows are read, as for :func:`batchmax.score`.
     method
-        ``temperature``, or ``vector``: a scale and a bias for each class, of up to ten thousand.
+        ``temperature``, or ``vector``: a scale and a bias per class, for up to 10,000 classes.
     holdout
-        The share of the rows, from 0 to below 1, that is not fitted to but judged; by a hash of the row's number. With
-        0 all rows are both. Of rows that are sequences, all tokens of a row go together.
+        Share of the rows to hold out from fitting and compute the metrics on: from 0 to below 1. A hash of the row
+        number selects them. With 0, all rows are used for both. For sequences, all tokens of a row stay together.
     seed
-        Of that hash.
+        Random seed for selecting the held-out rows.
     bins
-        Of the expected calibration error.
+        Number of bins of the expected calibration error.
     if_exists
-        What to do where ``out`` is there: ``error`` or ``overwrite``.
+        What to do if ``out`` exists: ``error`` or ``overwrite``.
     progress
-        Who is told how far it is.
+        Progress callbacks.
 
     Raises
     ------
     UsageError
-        An option or a column that cannot be, or no labels that are classes.
+        Invalid option or column, or no labels that are classes.
     DataError
-        An input that cannot be read; a bad row under the policy ``error``; no row to fit to.
+        Unreadable input, a bad row with the policy ``error``, or no row to fit to.
     OutputError
-        The file cannot be written.
+        The file can't be written.
     """
     options = resolve_options(options, given)
     progress = progress or Progress()
@@ -192,7 +194,7 @@ def calibrate(
     if method == "vector":
         after, found.at_bound, trouble = _vector(data, after.beta)
         found.temperature = 1.0
-        assert after.scale is not None  # noqa: S101 - what it is for
+        assert after.scale is not None  # noqa: S101 - for the type checker
         assert after.bias is not None  # noqa: S101
         found.scale, found.bias = after.scale.tolist(), after.bias.tolist()
         found.warnings += trouble
@@ -229,7 +231,7 @@ class _Scaling:
 
 
 class _Data:
-    """The rows of an input that have a label and a finite loss: looked at again and again."""
+    """The rows of an input with a label and a finite loss, for repeated passes."""
 
     def __init__(self, src: Any, options: ScoreOptions, holdout: float, seed: int, progress: Progress) -> None:
         if hasattr(src, "__arrow_c_stream__") and not hasattr(src, "num_rows"):
@@ -267,13 +269,13 @@ class _Data:
         self._holdout, self._seed = holdout, seed
         self.n_rows = self.bad_rows = self.n_fit = self.n_holdout = self.infinite_losses = 0
         self._statuses = np.zeros(len(Status), np.int64)
-        # Given up when they take more than their share.
+        # None once the rows take more than their share of memory.
         self._kept: list[tuple[Array, Array, Array, Array]] | None = []
         self._room = options.memory_limit // SHARE
         self._is_kept = False
 
     def judged(self, bins: int, how: _Scaling | None = None) -> tuple[float | None, float | None]:
-        """Return the mean loss and the calibration error of the rows held out; of all where none are."""
+        """Return the mean loss and the calibration error of the held-out rows, or of all rows if none are held out."""
         how = how or _Scaling()
         counts = Counts(self.n_classes, (), bins)
         for matrix, labels, is_held, is_fit in self._rows():
@@ -288,7 +290,7 @@ class _Data:
         return figures["mean_loss"], figures["ece"]
 
     def nothing_to_fit(self) -> DataError:
-        """Return the error that there is no row to fit to."""
+        """Return the error for input without rows to fit to."""
         where = ", ".join(self.files)
         if self.n_holdout:
             rows = f"all {self.n_holdout:,} rows" if self.n_holdout > 1 else "the only row"
@@ -303,19 +305,19 @@ class _Data:
         return DataError(what, where=where, remedy="give rows with a label and logits")
 
     def mean(self, of: Callable[[Array, Array], Array]) -> float:
-        """Return the mean of something over the rows to fit to."""
+        """Return the mean of a function over the rows to fit to."""
         sums = np.zeros(3)
         for matrix, labels, _, is_fit in self._rows():
             kernels.sum_counted(of(matrix, labels), is_fit, sums)
         return float(sums[0] + sums[1]) / self.n_fit
 
     def fitted(self) -> Iterator[tuple[Array, Array]]:
-        """Yield the rows to fit to."""
+        """Yield the logits and labels of the rows to fit to."""
         for matrix, labels, _, is_fit in self._rows():
             yield matrix[is_fit], labels[is_fit]
 
     def _rows(self) -> Iterator[tuple[Array, Array, Array, Array]]:
-        """Yield logits, labels, which rows are held out, and which are to be fitted to."""
+        """Yield logits, labels, and masks of the held-out rows and of the rows to fit to."""
         if self._is_kept:
             yield from self._kept or ()
             return
@@ -325,7 +327,7 @@ class _Data:
         self.n_fit = self.n_holdout = self.infinite_losses = 0
         self.doubts = []
         for seen in rows_of(source, self._progress, self.doubts):
-            assert seen.labels.indices is not None  # noqa: S101 - the label is a class
+            assert seen.labels.indices is not None  # noqa: S101 - labels are classes
             chunk, status, first = seen.chunk, seen.scores.status, tally.rows
             numbers = first + np.arange(len(status))
             tally.add(status)
@@ -350,16 +352,17 @@ class _Data:
 
 
 def _held_out(numbers: Array, seed: int, share: float) -> Array:
-    """Return which of some rows are held out: output r, for row r, of SplitMix64 is below the share.
+    """Return which rows are held out: row r is if output r of SplitMix64, scaled to [0, 1), is below the share.
 
-    SplitMix64 (Steele et al. 2014) is seeded with its own output 0 for ``seed``; seeds would otherwise shift the rows.
+    SplitMix64 (Steele et al. 2014) is seeded with its own output 0 for ``seed``. Used directly, neighboring seeds would
+    select shifted rows.
     """
     bits = _split_mix(_split_mix(np.array([seed % 2**64], np.uint64), np.uint64(0)), numbers.astype(np.uint64))
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
 
 
 def _split_mix(seed: NDArray[np.uint64], n: Any) -> NDArray[np.uint64]:
-    """Return output n, from 0, of SplitMix64 with a seed."""
+    """Return output n, counted from 0, of SplitMix64 with a seed."""
     with np.errstate(over="ignore"):
         x = seed + (n + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -381,11 +384,11 @@ def _softmax(matrix: Array, labels: Array, how: _Scaling) -> Rows:
 
 
 def _temperature(data: _Data) -> tuple[float, bool]:
-    """Return the temperature of least mean loss, and whether that is a bound."""
+    """Return the temperature with the smallest mean loss, and whether it is a bound of the search."""
     known: dict[float, float] = {}
 
     def slope(log_t: float) -> float:
-        """Return the derivative of the mean loss by log beta: negative where a smaller temperature is better."""
+        """Return the derivative of the mean loss by log beta; negative if a smaller temperature is better."""
         if log_t not in known:
             known[log_t] = data.mean(lambda matrix, labels: _slopes(matrix, labels, math.exp(-log_t)))
         return known[log_t]
@@ -417,9 +420,9 @@ def _slopes(matrix: Array, labels: Array, beta: float) -> Array:
 
 
 def _vector(data: _Data, beta: float) -> tuple[_Scaling, bool, list[str]]:
-    """Return the scale and bias of each class that make the mean loss least, from a temperature on.
+    """Return the scale and bias per class that minimize the mean loss, whether one is at a bound, and warnings.
 
-    And whether one of them is at a bound of the search, and warnings.
+    The search starts from the best temperature, as ``beta``.
     """
     k = data.n_classes
     if k > MOST_VECTOR_CLASSES:
@@ -439,7 +442,7 @@ def _vector(data: _Data, beta: float) -> tuple[_Scaling, bool, list[str]]:
             total += float(rows.nll.sum())
             probs[np.arange(len(labels)), labels] -= 1.0
             gradient[k:] += probs.sum(axis=0)
-            # A masked class has no probability, and its logit is no number to multiply with.
+            # A masked class has probability 0, and its logit of -inf can't be multiplied.
             gradient[:k] += (probs * np.where(np.isfinite(matrix), matrix, 0.0)).sum(axis=0)
         return total / data.n_fit, gradient / data.n_fit
 

@@ -1,4 +1,4 @@
-"""Whether a model is any good: one pass over logits, or over what ``score`` wrote, and figures for people and gates."""
+"""Evaluate a model: metrics of logits, or of scored output, in one pass, and gates on them."""
 
 from __future__ import annotations
 
@@ -36,47 +36,49 @@ from batchmax.sources.token_chunks import TokenChunk
 
 MOST_BINS = 1000
 MOST_LISTED = 10_000
-"""Groups that an answer lists."""
+"""Largest number of groups that a result lists."""
 
 
 @dataclass(kw_only=True)
 class Evaluation:
-    """What an evaluation found. A value that does not exist or is not finite is None.
+    """The result of an evaluation. A value that is missing or not finite is None.
 
     Attributes
     ----------
     n_rows
-        All rows, those without a label or an answer too; every other figure is over those that have both, and
-        weighted where there are weights, as scikit-learn does with ``sample_weight``: then supports, the confusion
-        matrix and the rows of bins are sums of weights. Statuses, histograms and the rows of slices are counts.
+        Number of rows, including those without a label or a result. All other metrics are over rows with a loss,
+        weighted by ``sample_weight`` as in scikit-learn: supports, the confusion matrix and the rows of bins are then
+        sums of weights. Statuses, histograms and the rows of slices are counts.
     n_tokens, bits_per_token, bits_per_byte, token_status_counts
-        Where rows are sequences, and None otherwise: the tokens that have a loss, the losses in bits, and how many
-        tokens have each status. Then every figure is over tokens, but ``n_rows``, ``bad_rows``, ``bad_rate`` and
-        ``status_counts``, as in a :class:`batchmax.scoring.summary.ScoreSummary`. ``bits_per_byte`` needs ``bytes``.
+        For sequences, otherwise None: the number of tokens with a loss, the loss in bits per token and per byte, and
+        the number of tokens with each status. For sequences, all metrics are over tokens, except ``n_rows``,
+        ``bad_rows``, ``bad_rate`` and ``status_counts``, as in :class:`batchmax.scoring.summary.ScoreSummary`.
+        ``bits_per_byte`` needs ``bytes``.
     mean_loss, log_likelihood, perplexity
-        Of the cross-entropy in nats: its mean, minus its sum, and exp of the mean.
+        Mean cross-entropy in nats, its negative sum, and exp of the mean.
     top_k_accuracy
-        By k: the share of rows whose label is among the k largest logits, ties to the lower index.
+        By k: share of rows whose label is among the k largest logits; of equal logits, the lower index comes first.
     brier
-        The mean of the sum over classes of (p - y)**2, not halved.
+        Mean over rows of the sum over classes of (p - y)**2, not halved.
     ece, mce, rmsce
-        The expected, the largest, and the root mean squared distance of confidence and accuracy over bins of equal
-        width; a confidence of 1 is in the last bin.
+        Expected, maximum and root mean square calibration error: distance of confidence and accuracy over bins of equal
+        width. A confidence of 1 is in the last bin.
     bins
-        Those: borders, weight, mean confidence, accuracy.
+        The bins: borders, weight, mean confidence, accuracy.
     per_class
-        Support, how often predicted, precision, recall, F1 and mean loss, in the order of the logits. Without a row
-        of a class there is no recall, and without one predicted no precision: None, where scikit-learn has
+        Support, number of predictions, precision, recall, F1 and mean loss, in the order of the logits. Recall is None
+        for a class without rows, precision for a class that was never predicted; scikit-learn returns
         ``zero_division``.
     confusion
-        Rows by label and predicted class; None for more than a thousand classes.
+        Rows by label and predicted class; None for more than 1000 classes.
     slices
-        By column: the figures of the rows of each value, the largest group first; none where there are more than ten
-        thousand, which only ``out`` takes. Of sequences, ``n_tokens`` is over how many tokens they are.
+        By column: metrics of the rows of each value, the largest group first; empty for more than 10,000 groups, which
+        only the table ``out`` lists. For sequences, ``n_tokens`` is the number of tokens with a loss.
     losses, confidences
-        Histograms: of the loss by tenths of a nat, the last for all above; of the confidence of right and wrong rows.
+        Histograms: of the loss in tenths of a nat, with all larger losses in the last bin, and of the confidence of
+        right and wrong rows.
 
-    Labels that are distributions have a loss and a Brier score. What is about one class is None or empty.
+    If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty.
     """
 
     n_rows: int = 0
@@ -114,19 +116,19 @@ class Evaluation:
     version: str = __version__
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything under the names that it has in JSON."""
+        """Return the result as a dictionary, with the names of the JSON."""
         values = dict(vars(self))
         return (
             values if self.token_status_counts is not None else {k: values[k] for k in values if k not in TOKEN_FIELDS}
         )
 
     def figures(self) -> dict[str, Figure]:
-        """Return the figures that a condition may name; ``top_k_accuracy`` is that of the largest k."""
+        """Return the figures that a condition can name; ``top_k_accuracy`` is the one with the largest k."""
         no_rows = "" if self.n_rows else NO_ROWS
         tokens = self.token_status_counts
         of, counts = ("row", self.status_counts) if tokens is None else ("token", tokens)
         no_loss = without_loss(counts, of)
-        # Every labelled row has a Brier score, so that none is left only where no row counts.
+        # Every row with a loss has a Brier score, so it is None only without such rows or without weight.
         no_weight = "the weights of the rows sum to 0, or are too large" if self.brier is None else ""
         infinite = infinite_losses(self.infinite_losses, of)
         no_tokens = "the rows are not sequences" if tokens is None else ""
@@ -158,7 +160,7 @@ class Evaluation:
         }
 
     def to_json(self) -> str:
-        """Return everything as one line of JSON."""
+        """Return the result as one line of JSON."""
         return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
 
     def _repr_html_(self) -> str:
@@ -168,7 +170,7 @@ class Evaluation:
 
 
 EVALUATION_GATES = tuple(Evaluation().figures())
-"""What a condition may name."""
+"""Names that a condition can use."""
 
 
 def evaluate(
@@ -185,42 +187,41 @@ def evaluate(
     progress: Progress | None = None,
     **given: Any,
 ) -> Evaluation:
-    """Judge logits, or what ``score`` wrote, against their labels, in one pass and bounded memory.
+    """Compare logits, or scored output, with labels, in one pass and bounded memory.
 
     Parameters
     ----------
     src
-        Paths of files and folders and globs, one or several; or anything with ``__arrow_c_stream__``.
+        One or several paths of files or folders, or globs; or an object with ``__arrow_c_stream__``.
     options, given
-        How rows are read: as for :func:`batchmax.score`.
+        How rows are read, as for :func:`batchmax.score`.
     out
-        A file for the figures as a table, if any; see :mod:`batchmax.evaluation.metric_table`.
+        Output file for the metrics as a table, or None; see :mod:`batchmax.evaluation.metric_table`.
     if_exists
-        What to do where something is there: ``error`` or ``overwrite``.
+        What to do if ``out`` exists: ``error`` or ``overwrite``.
     bins
-        The bins of confidence, 1 to 1000, of the calibration errors.
+        Number of confidence bins of the calibration errors, 1 to 1000.
     top_k
-        The k of ``top_k_accuracy``, one or several; 5 where there are more than 5 classes.
+        One or several k for ``top_k_accuracy``; by default 5 if there are more than 5 classes.
     sample_weight
-        A column of weights, one a row.
+        Column with a weight per row.
     by
-        Columns whose values cut the rows into groups.
+        Columns to group rows by.
     fail_if
-        A condition under which it fails, of the names in :data:`EVALUATION_GATES`.
+        Condition on the names in :data:`EVALUATION_GATES`; raises if it is true.
     progress
-        Who is told how far it is.
+        Progress callbacks.
 
     Raises
     ------
     UsageError
-        An option or a column that cannot be, no label, or class weights and smoothing: figures are the plain ones.
+        Invalid option or column, no labels, or class weights or label smoothing, which metrics don't use.
     DataError
-        An input that cannot be read; a bad row under the policy ``error``; a weight that is none; more groups than
-        there is memory for.
+        Unreadable input, a bad row with the policy ``error``, an invalid weight, or more groups than fit in memory.
     OutputError
-        The table cannot be written.
+        The table can't be written.
     GateError
-        The condition is true; then nothing is written.
+        The condition is true; nothing is written.
     """
     options = resolve_options(options, given)
     gate = None if fail_if is None else Gate(fail_if, EVALUATION_GATES)
@@ -266,22 +267,22 @@ class _Evaluating:
 
     @property
     def inputs(self) -> list[str]:
-        """The files that are read."""
+        """The input files."""
         return [file.path for file in self._source.files]
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of the table of figures."""
+        """The columns of the table of metrics."""
         return self._groups[0].schema if len(self._groups) == 1 else SCHEMA
 
     def table(self, found: Evaluation) -> pa.RecordBatch:
-        """Return the figures as a table, without the groups that were written already."""
+        """Return the metrics as a table, without the groups that were already written."""
         if len(self._groups) == 1:
             return self._groups[0].table()
         return metric_rows(found.as_dict() | {"slices": {group.name: group.figures() for group in self._groups}})
 
     def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
-        """Look at every row; ``write`` takes groups that are too many to hold."""
+        """Read every row; ``write`` receives groups that don't fit in memory."""
         if gate is not None and "top_k_accuracy" in gate.names and not self._counts.top_k:
             what = f"no top-k accuracy is computed for {self._counts.n_classes} classes"
             raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
@@ -291,7 +292,7 @@ class _Evaluating:
         tell_of(self._source, self._progress)
         if len(self._groups) == 1:
             self._groups[0].give = write
-        # Counting takes one core, and the next rows' arithmetic all of them.
+        # Counting uses one core, while the kernels compute the next rows on all of them.
         with ThreadPoolExecutor(1, "count") as counter:
             counting: Future[None] | None = None
             for seen in rows_of(self._source, self._progress, self._doubts):

@@ -1,7 +1,7 @@
-"""Rows by the values of a column: as many groups as there is memory for, or any number whose rows come together.
+"""Metrics of groups of rows, by the values of a column.
 
-A group whose rows are over can be given away; that no row of it comes again is known from the order of the values, or
-by remembering a hash of each.
+The number of groups is limited by memory, unless the rows of a group are contiguous: then completed groups are written
+and freed. That no row of a written group comes later is checked by the order of the values, or by a hash of each.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from batchmax.scoring.sequence_totals import SequenceTotals
 Array = NDArray[Any]
 
 VALUE_BYTES = 300
-"""What a group takes in memory besides its sums: its value as a Python object, its number, and its row of a table."""
+"""Memory of a group apart from its sums: its value as a Python object, its number, and its row of the table."""
 HASH_BYTES = 16
 PIECE = 2**16
-"""Rows, or groups, that are worked on at once."""
+"""Rows or groups that are processed at a time."""
 SHARE = 3
-"""The part of the memory that groups may take is one in so many; as much again may go to hashes."""
+"""Groups may take 1/SHARE of the memory, and hashes of written groups as much again."""
 NAN = float("nan")
 
 FIGURE_FIELDS = (
@@ -40,14 +40,14 @@ FIGURE_FIELDS = (
     pa.field("brier", pa.float64()),
     pa.field("ece", pa.float64()),
 )
-"""The figures of a group, in the order that tables have them."""
+"""The figures of a group, in the order of the table."""
 N_ROWS, N_TOKENS = pa.field("n_rows", pa.int64()), pa.field("n_tokens", pa.int64())
 BITS_PER_BYTE = pa.field("bits_per_byte", pa.float64())
-"""What is counted of a group; the last two of sequences alone."""
+"""Counts of a group; the last two only for sequences."""
 
 SEQUENCES, TOKENS, BYTES, TEXT_NLL, OF_SEQUENCES = 0, 1, 2, 3, 4
-"""Places in the sums of a group of sequences: how many there are, how many tokens have a loss, and of the sequences
-that have a loss as a whole the bytes of text and the losses."""
+"""Positions in the sums of a group of sequences: the number of sequences, the number of tokens with a loss, and, over
+the sequences that have a loss as a whole, the bytes of text and the sum of losses."""
 
 AS_INTEGERS = (
     (pa.types.is_timestamp, pa.int64()),
@@ -55,39 +55,39 @@ AS_INTEGERS = (
     (pa.types.is_date64, pa.int64()),
     (pa.types.is_time64, pa.int64()),
 )
-"""Types that are looked up by their numbers: as Python objects they may lose nanoseconds."""
+"""Types that are looked up as integers, because their Python objects may lose nanoseconds."""
 
 
 class Groups:
-    """The groups of one column.
+    """Accumulates the groups of one column.
 
     Parameters
     ----------
     name, kind
-        The column, and its type.
+        The column's name and type.
     n_bins
-        Of confidence, for the calibration error of each group.
+        Number of confidence bins for the calibration error of each group.
     memory
         Bytes that the job may use.
     nested
-        Whether rows are sequences. Then figures are of tokens, ``n_rows`` counts sequences, and ``n_tokens`` the tokens
-        with a loss, over which the figures are.
+        Whether rows are sequences. Figures are then over tokens, ``n_rows`` counts sequences, and ``n_tokens`` counts
+        tokens with a loss.
     has_text
-        Whether the bytes of text of sequences are known, for ``bits_per_byte``.
+        Whether the bytes of text of each sequence are known, for ``bits_per_byte``.
 
     Attributes
     ----------
     schema
-        Of the table of groups.
+        The schema of the table of groups.
     give
-        Takes rows of that table, when there are too many for memory; None if nobody does.
+        Callback that receives rows of that table when groups don't fit in memory; None if there is none.
     given
-        How many it took.
+        The number of groups given to the callback.
 
     Raises
     ------
     UsageError
-        The column holds no plain values.
+        The column's type is nested or an interval.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Groups:
         self._most = max(1, memory // SHARE // (8 * (width + n_counts) + VALUE_BYTES))
         self._most_hashes = memory // SHARE // HASH_BYTES
         self._numbers: dict[Any, int] = {}
-        # Room for all: what is not used yet takes no memory, and growing would take it twice.
+        # Allocated for all groups at once: unused pages take no memory, and growing would need twice as much.
         self._sums = np.zeros((self._most + PIECE, width))
         self._counts = np.zeros((self._most + PIECE, n_counts))
         self._hashes = np.zeros(0, np.int64)
@@ -121,7 +121,7 @@ class Groups:
         self._ascending = True
 
     def add(self, column: pa.Array, some: Judged) -> None:
-        """Count rows by this column's values."""
+        """Add rows, grouped by this column's values."""
         column = self._plain(column)
         for start in range(0, len(column), PIECE):
             codes = self._codes(column[start : start + PIECE])
@@ -131,18 +131,18 @@ class Groups:
     def add_sequences(
         self, column: pa.Array, some: Judged, lengths: Array, ended: SequenceTotals, n_bytes: Array
     ) -> None:
-        """Count sequences, and their tokens, by this column's values.
+        """Add sequences and their tokens, grouped by this column's values.
 
         Parameters
         ----------
         column
-            One value for each sequence.
+            One value per sequence.
         some
             The tokens.
         lengths
-            How many of them each sequence has.
+            The number of these tokens in each sequence.
         ended, n_bytes
-            The totals of the first sequences, those that end with these tokens, and the bytes of their text.
+            The totals of the first sequences, which end with these tokens, and the bytes of their text.
         """
         column = self._plain(column)
         first = 0
@@ -164,11 +164,11 @@ class Groups:
         return column if column.type == self._kind else column.cast(self._kind)
 
     def _codes(self, column: pa.Array) -> Array:
-        """Return the number of the group of each value."""
+        """Return the group number of each value."""
         encoded = column.dictionary_encode(null_encoding="encode")
         values = encoded.dictionary.cast(self._key_kind).to_pylist()
         if pa.types.is_floating(self._kind):
-            values = [NAN if value != value else value for value in values]  # noqa: PLR0124 - only NaN is not itself
+            values = [NAN if value != value else value for value in values]  # noqa: PLR0124 - only NaN != itself
         new = [value for value in values if value not in self._numbers]
         if new:
             self._meet(new)
@@ -181,16 +181,16 @@ class Groups:
         kernels.tally_groups(*(array[piece] for array in rows), codes, self._sums)
 
     def _limit(self, codes: Array) -> None:
-        """Give groups away if there are too many; the last of these rows may go on."""
+        """Write groups if there are too many, except the last row's group, which may continue."""
         if len(self._numbers) > self._most:
             self._make_room(int(codes[-1]))
 
     def table(self) -> pa.RecordBatch:
-        """Return the groups in memory as a table, in the order in which they came."""
+        """Return the groups in memory as a table, in order of first occurrence."""
         return self._batch(list(self._numbers))
 
     def figures(self) -> list[dict[str, Any]]:
-        """Return the figures of each group in memory, as JSON has them, the largest first."""
+        """Return the figures of each group in memory, as in the JSON, the largest group first."""
         values = list(self._numbers)
         found = self._figures(values)
         columns = [[_plain(value) for value in self._texts(values)]]
@@ -202,7 +202,7 @@ class Groups:
         return sorted(rows, key=lambda row: -row["n_rows"])
 
     def __len__(self) -> int:
-        """Return how many groups there were."""
+        """Return the number of groups so far."""
         return self.given + len(self._numbers)
 
     def _meet(self, values: list[Any]) -> None:
@@ -212,7 +212,7 @@ class Groups:
             self._numbers[value] = len(self._numbers)
 
     def _check_new(self, values: list[Any]) -> None:
-        """Refuse a value whose group was given away."""
+        """Raise if the group of a value was already written."""
         if self._ascending and all(value is not None and value > self._largest for value in values):
             return
         hashes = _hashes(values)
@@ -229,7 +229,7 @@ class Groups:
         )
 
     def _make_room(self, last: int) -> None:
-        """Give all groups away but the last row's, which may go on."""
+        """Write all groups except the last row's, which may continue."""
         kept = next(value for value, number in self._numbers.items() if number == last)
         done = [value for value, number in self._numbers.items() if number != last]
         if self.give is None:
@@ -275,7 +275,7 @@ class Groups:
         return {field.name: np.concatenate([piece[field.name] for piece in pieces]) for field in self._fields}
 
     def _counted(self, numbers: Array) -> dict[str, Array]:
-        """Return what was counted of some groups."""
+        """Return the counts of some groups."""
         if N_TOKENS not in self._fields:
             return {"n_rows": self._sums[numbers, ROWS].astype(np.int64)}
         counts = self._counts[numbers]
@@ -293,7 +293,7 @@ class Groups:
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _texts(self, values: list[Any]) -> list[Any]:
-        """Return values as people know them: times as text."""
+        """Return values in a readable form: times as text."""
         if self._key_kind == self._kind or pa.types.is_duration(self._kind):
             return values
         texts: list[Any] = pa.array(values, self._key_kind).cast(self._kind).cast(pa.string()).to_pylist()
@@ -301,7 +301,7 @@ class Groups:
 
 
 def _grouped_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type whose values are grouped: Arrow doesn't look up views and small decimals."""
+    """Return the type in which values are grouped: Arrow doesn't look up views and small decimals."""
     if pa.types.is_string_view(kind):
         return pa.large_string()
     if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
@@ -310,12 +310,12 @@ def _grouped_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _hashes(values: list[Any]) -> Array:
-    # Those of the text: -1 and -2 have the same hash.
+    # Hashes of the text, because -1 and -2 have the same hash.
     return np.array([hash(repr(value)) for value in values], np.int64)
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
+    """Return a value in a form that JSON can hold."""
     if isinstance(value, float):
         return value if value - value == 0.0 else str(value)
     return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,6 +1,6 @@
-"""Rows held against their labels: what of each an evaluation counts, with its weight.
+"""Metrics of single rows: prediction, rank of the label, loss and Brier score, with the row's weight.
 
-Knows how rows are read, and not what is made of them.
+Knows how rows are read; doesn't know how metrics are accumulated.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ Array = NDArray[Any]
 
 
 class Judging:
-    """Logits, or what ``score`` wrote, and how their rows are judged.
+    """Opens logits, or scored output, with labels, and computes the metrics of their rows.
 
     Parameters
     ----------
     src, options
-        What is read, and how.
+        What to read, and how.
     by
-        Columns that are read besides.
+        Additional columns to read.
     sample_weight
-        A column of weights; None for 1 each.
+        Column of weights; None for weights of 1.
 
     Attributes
     ----------
     source
-        The rows, for :func:`batchmax.evaluation.row_stream.rows_of`.
+        The opened input, for :func:`batchmax.evaluation.row_stream.rows_of`.
     is_dense
         Whether labels are distributions.
 
     Raises
     ------
     UsageError
-        An option or a column that cannot be, or no label.
+        Invalid option or column, or no labels.
     DataError
-        An input that cannot be read.
+        Unreadable input.
     """
 
     def __init__(self, src: Any, options: ScoreOptions, by: Sequence[str], sample_weight: str | None) -> None:
@@ -85,12 +85,12 @@ class Judging:
         self._written = written if is_same else None
 
     def judge(self, seen: Seen) -> Judged:
-        """Return what of some rows is counted.
+        """Return the metrics of some rows.
 
         Raises
         ------
         DataError
-            A weight that is none.
+            A weight is null, negative or not finite.
         """
         job, labels, n = self.source.job, seen.labels, len(seen.matrix)
         weights = np.zeros(0) if self._weight is None else self._weights(seen, self._weight)
@@ -106,14 +106,14 @@ class Judging:
         return Judged(replace(rows, nll=nll), indices, pred, rank, brier, weights, counted)
 
     def _losses(self, seen: Seen) -> Array:
-        """Return the losses, as they were written where they were."""
+        """Return the losses, taken from the input where it contains them."""
         nll, status = seen.scores.nll, seen.scores.status
         if nll is None or self._written is None:
             return np.zeros(0) if nll is None else nll
         name, chunk = self._written, seen.chunk
         column = plain_array(token_values(chunk.tokens, name) if isinstance(chunk, TokenChunk) else chunk.values(name))
         losses = np.where(valid_rows(column), number_values(column).astype(np.float64), nll)
-        # The label's probability was rounded to 0 when it was written, and its loss was not.
+        # The loss was computed before the label's probability was rounded to 0 in the file.
         status[(status == Status.MASKED_LABEL) & np.isfinite(losses)] = Status.OK
         return losses
 
@@ -135,7 +135,7 @@ class Judging:
 def _opened(
     src: Any, options: ScoreOptions, by: Sequence[str], sample_weight: str | None, written: str | None
 ) -> ParquetSource | StreamSource:
-    """Open what is judged, with the columns that options asked for and nothing else."""
+    """Open the input with the requested columns only."""
     asked = dict.fromkeys(by, "--by")
     if sample_weight is not None:
         asked[sample_weight] = "--sample-weight"

@@ -1,10 +1,10 @@
-"""The figures of an evaluation as rows of a table.
+"""The metrics of an evaluation as rows of a table.
 
-Without groups: ``scope`` (``all``, ``class`` or ``bin``), ``name`` (of the class, or the bin's borders; null for all),
-``figure`` and ``value``. With groups: a row for each, in the order in which they come; the grouping column as it is in
-the input, then ``n_rows``, ``mean_loss``, ``perplexity``, ``accuracy``, ``brier`` and ``ece``; of sequences also
-``n_tokens``, the tokens that have a loss, and ``bits_per_byte`` if bytes are known. With several grouping columns, a
-table as without, with more scopes: these columns.
+Without grouping columns, the columns are ``scope`` (``all``, ``class`` or ``bin``), ``name`` (the class, or the bin's
+borders; null for ``all``), ``figure`` and ``value``. With one grouping column, there is one row per group, in order of
+first occurrence: the grouping column with its type, then ``n_rows``, ``mean_loss``, ``perplexity``, ``accuracy``,
+``brier`` and ``ece``; for sequences also ``n_tokens``, the number of tokens with a loss, and ``bits_per_byte`` if bytes
+are known. With several grouping columns, the table is as without, and their names are additional scopes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HEADLINE = (
 
 
 def metric_rows(found: dict[str, Any]) -> pa.RecordBatch:
-    """Return the figures of an evaluation, as JSON has them, one a row."""
+    """Return the metrics of an evaluation, as in its JSON, one per row."""
     columns = [
         pa.array(column, field.type) for column, field in zip(zip(*_rows(found), strict=True), SCHEMA, strict=True)
     ]

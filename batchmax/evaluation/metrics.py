@@ -1,6 +1,6 @@
-"""Sums over rows, and the figures that follow from them: accuracy, calibration, classes, groups.
+"""Accumulate metrics over rows: losses, accuracy, calibration errors, metrics by class and group.
 
-Knows arrays, and neither files nor Arrow. A figure that does not exist is None, never NaN.
+Knows arrays; doesn't know files or Arrow. A missing metric is None, never NaN.
 
 See Also
 --------
@@ -35,26 +35,26 @@ from batchmax.kernels.metric_sums import (
 Array = NDArray[Any]
 
 MOST_CONFUSED = 1000
-"""Classes up to which who was taken for whom is counted."""
+"""Largest number of classes for which a confusion matrix is counted."""
 LOSS_BINS = 101
-"""Tenths of a nat up to 10, and all above."""
+"""Bins of a tenth of a nat up to 10, and one for all larger losses."""
 CONFIDENCE_BINS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What of some rows is counted: arrays of (n_rows,).
+    """Metrics of some rows, before they are accumulated: arrays of (n_rows,).
 
     Attributes
     ----------
     rows
-        What the softmax kernel left.
+        The results of the softmax kernel.
     pred, rank, brier
-        What the judging kernel left.
+        The results of the row metrics kernel.
     labels
-        int64. Of rows whose labels are distributions no label is read, as their rank is 0.
+        int64. Not read if labels are distributions, in which case ranks are 0.
     weights
-        float64; empty for 1 each.
+        float64; empty for weights of 1.
     counted
         Whether a row has a label and a loss.
     """
@@ -75,7 +75,7 @@ class Counts:
     Attributes
     ----------
     n_classes, top_k, n_bins
-        What is counted: of how many classes; the places that count as right; the bins of confidence.
+        The number of classes, the values of k for top-k accuracy, and the number of confidence bins.
     """
 
     n_classes: int
@@ -91,7 +91,7 @@ class Counts:
     confidences: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin with nothing."""
+        """Allocate the sums."""
         k = self.n_classes
         self.sums, self.tops, self.classes = np.zeros((FIGURES, 2)), np.zeros(len(self.top_k)), np.zeros((k, 4))
         self.confusion = np.zeros((k, k) if k <= MOST_CONFUSED else (0, 0))
@@ -101,11 +101,11 @@ class Counts:
 
     @property
     def infinite_losses(self) -> int:
-        """How many rows had a loss of +inf."""
+        """The number of rows with a loss of +inf."""
         return int(self.sums[INFINITE, 0])
 
     def add(self, some: Judged) -> None:
-        """Count some rows."""
+        """Add some rows."""
         self.judged += int(np.count_nonzero(some.counted))
         kernels.tally_rows(
             some.rows.nll, some.rows.rests, some.pred, some.rank, some.brier, some.labels, some.weights, some.counted,
@@ -114,7 +114,7 @@ class Counts:
         )  # fmt: skip
 
     def figures(self) -> dict[str, Any]:
-        """Return the headline figures."""
+        """Return the headline metrics."""
         sums = self.sums.sum(axis=1)
         weight = sums[WEIGHT]
         found = group_figures(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
@@ -126,7 +126,7 @@ class Counts:
         }
 
     def reliability(self) -> list[dict[str, Any]]:
-        """Return the bins of confidence: borders, weight of the rows, their mean confidence, and their accuracy."""
+        """Return the confidence bins: borders, weight of the rows, mean confidence, and accuracy."""
         return [
             {
                 "low": at / self.n_bins,
@@ -139,7 +139,7 @@ class Counts:
         ]
 
     def per_class(self, names: tuple[str, ...] | None) -> list[dict[str, Any]]:
-        """Return the figures of each class; None where there is nothing to divide by."""
+        """Return the metrics of each class; None where the denominator is 0."""
         found = []
         for number, one in enumerate(self.classes.tolist()):
             support, predicted, right, loss = one[SUPPORT], one[PREDICTED], one[RIGHT], one[CLASS_LOSS]
@@ -158,7 +158,7 @@ class Counts:
         return found
 
     def confusion_matrix(self) -> list[list[float]] | None:
-        """Return the weights of rows by label and predicted class; None where there are too many classes."""
+        """Return the weights of rows by label and predicted class; None if there are too many classes."""
         if not len(self.confusion):
             return None
         whole = bool((self.confusion == np.floor(self.confusion)).all())
@@ -167,7 +167,7 @@ class Counts:
 
 
 def group_figures(sums: Array) -> dict[str, Array]:
-    """Return the figures of each of n groups by its sums, (n, 5); NaN, or inf, where there is none."""
+    """Return the metrics of n groups from their sums, (n, 5); NaN or inf where undefined."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         weight = sums[:, WEIGHT]
         mean = np.where(sums[:, INFINITE] > 0, np.nan, sums[:, LOSS] / weight)
@@ -180,7 +180,7 @@ def group_figures(sums: Array) -> dict[str, Array]:
 
 
 def calibration_errors(bins: Array) -> dict[str, Array]:
-    """Return the calibration errors of each of n groups by its bins, (n, b, 3); NaN where nothing is in them."""
+    """Return the calibration errors of n groups from their bins, (n, b, 3); NaN for groups without rows."""
     weights, confidences, hits = np.moveaxis(bins, 2, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         gaps = np.where(weights > 0, np.abs(hits - confidences) / weights, 0.0)
@@ -193,10 +193,10 @@ def calibration_errors(bins: Array) -> dict[str, Array]:
 
 
 def finite(value: float) -> float | None:
-    """Return a number, None for one that is none or infinite."""
+    """Return a number, or None if it is NaN or infinite."""
     return float(value) if math.isfinite(value) else None
 
 
 def exact(value: float) -> float:
-    """Return a sum of weights, as an integer where it is one."""
+    """Return a sum of weights, as an int if it is integral."""
     return int(value) if float(value).is_integer() else value

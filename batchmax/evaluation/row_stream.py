@@ -1,7 +1,7 @@
-"""One look at every row, for commands that count and compare: inputs read ahead, rows computed, nothing written.
+"""One pass over every row, for commands that aggregate: reads ahead, computes, writes nothing.
 
-Inputs are logits, or files that ``score`` wrote: of these the probabilities are read, and what their metadata say of
-labels and classes holds.
+Inputs are logits, or files that ``score`` wrote. Of the latter, the probabilities are read, and labels and classes are
+those of the metadata.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from batchmax.storage.paths import find_files, paths_of
 Array = NDArray[Any]
 
 OWN_PREFIX = "\0"
-"""Before the names of what is computed, where it is not written: no column of a file is in its way."""
+"""Prefix of computed columns that aren't written, so that they can't collide with a column of a file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Some rows or tokens. The arrays are overwritten when those after the next come; copy what is to be kept.
+    """A batch of rows or tokens. The arrays are overwritten by the batch after the next; copy them to keep them.
 
     Attributes
     ----------
     chunk
-        Where they are from, and the columns that were asked for.
+        The chunk that was read: its origin, and the requested columns.
     matrix
         The logits, (n, n_classes), read-only.
     labels, scores
-        Of the same rows or tokens; bad ones are among them, as their status says.
+        Labels and scores of the same rows or tokens, including bad ones, which their status marks.
     """
 
     chunk: Chunk
@@ -63,16 +63,17 @@ class Seen:
 
 
 def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
-    """Open logits, or what ``score`` wrote: one or several paths, or an object with ``__arrow_c_stream__``.
+    """Open logits, or files that ``score`` wrote: one or several paths, or an object with ``__arrow_c_stream__``.
 
-    ``options.outputs`` are what :func:`rows_of` computes, and ``options.columns`` what it reads besides.
+    ``options.outputs`` are the outputs that :func:`rows_of` computes, ``options.columns`` the additional columns.
 
     Raises
     ------
     DataError
-        Nothing is there, or it is no Parquet file, or files do not agree.
+        No input was found, a file isn't Parquet, or the files' schemas are incompatible.
     UsageError
-        Columns that cannot be what they are asked to be, or a job that does not fit into the memory it may use.
+        Invalid column, an activation or loss other than softmax and cross-entropy, or a job that doesn't fit in the
+        memory limit.
     """
     if not options.is_usual:
         raise UsageError(
@@ -86,12 +87,12 @@ def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
 
 
 def refuse_bytes(options: ScoreOptions) -> None:
-    """Refuse ``bytes`` where it would change nothing.
+    """Raise if ``bytes`` is given, which only some commands use.
 
     Raises
     ------
     UsageError
-        It is given.
+        ``bytes`` is given.
     """
     if options.bytes is not None:
         raise UsageError(
@@ -104,16 +105,16 @@ def refuse_bytes(options: ScoreOptions) -> None:
 def rows_of(
     source: ParquetSource | StreamSource, progress: Progress | None = None, warnings: list[str] | None = None
 ) -> Iterator[Seen]:
-    """Compute every row, in order, with two chunks read ahead.
+    """Yield the results of every row, in order, with two chunks read ahead.
 
-    What looks wrong about the first rows is added to ``warnings``, or said to ``progress`` if there is no such list.
+    Warnings about the first rows are added to ``warnings``, or passed to ``progress`` if it is None.
 
     Raises
     ------
     DataError
-        An input that cannot be read.
+        Unreadable input.
     BadRowError
-        A bad row under the policy ``error``. Under the others bad rows are handed on with their status.
+        A bad row with the policy ``error``. With the other policies, bad rows are yielded with their status.
     """
     job, options = source.job, source.job.options
     progress, is_checked = progress or Progress(), False
@@ -151,7 +152,7 @@ def rows_of(
 
 
 def schema_of(src: Any, options: ScoreOptions) -> pa.Schema:
-    """Return the schema of an input before it is opened: of a table, or of the first file; an empty one otherwise."""
+    """Return the schema of a table or of the first file, without opening the source; of other streams an empty one."""
     if hasattr(src, "__arrow_c_stream__"):
         found = getattr(src, "schema", None)
         return found if isinstance(found, pa.Schema) else pa.schema([])

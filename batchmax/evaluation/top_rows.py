@@ -1,6 +1,6 @@
-"""The n rows with the largest values of all that go by: never more than n of them in memory, however many there are.
+"""Keep the n rows with the largest values of a stream of rows. Memory doesn't grow with the length of the stream.
 
-Knows Arrow columns and one number a row; not what either means.
+Knows Arrow columns and one number per row, not their meaning.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from batchmax.errors import UsageError
 
 
 class Largest:
-    """The n rows with the largest values so far; of equal ones, those that came first.
+    """The n rows with the largest values so far; of equal values, the first.
 
     Parameters
     ----------
     n
         How many rows to keep.
     schema
-        Their columns.
+        The schema of the rows.
     limit
-        Bytes that they may take.
+        Bytes that the rows may take.
     """
 
     def __init__(self, n: int, schema: pa.Schema, limit: int) -> None:
@@ -34,19 +34,19 @@ class Largest:
         self._limit = limit
 
     def add(self, values: NDArray[np.float64], columns_of: Callable[[NDArray[np.intp]], Sequence[pa.Array]]) -> None:
-        """Look at some more rows.
+        """Add some rows.
 
         Parameters
         ----------
         values
-            Shape (n_rows,). NaN for a row that does not count.
+            Shape (n_rows,). NaN for a row to leave out.
         columns_of
-            Returns the columns of some of these rows, by their numbers, in memory of their own.
+            Returns the columns of the rows with these numbers, in newly allocated memory.
 
         Raises
         ------
         UsageError
-            The rows kept take more memory than they may.
+            The kept rows exceed the limit.
         """
         is_full = len(self._values) == self._n
         rows = np.flatnonzero(values > self._values[-1] if is_full else ~np.isnan(values))
@@ -68,12 +68,12 @@ class Largest:
 
 
 def decoded_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values of a dictionary; any other type as it is."""
+    """Return the value type of a dictionary type, or any other type unchanged."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def decoded(array: pa.Array) -> pa.Array:
-    """Return the values of a dictionary column without the dictionary; any other column as it is."""
+    """Return a dictionary column decoded, or any other column unchanged."""
     return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
 
 

@@ -1,6 +1,6 @@
-"""The rows of largest loss, found in one look at all rows: no more rows in memory than were asked for.
+"""Find the rows with the largest loss in one pass, with only that many rows in memory.
 
-Ties go to the row that comes first, so that the result depends on the inputs alone.
+Of equal losses, the first row is taken, so that the result depends only on the inputs.
 """
 
 from __future__ import annotations
@@ -26,50 +26,50 @@ from batchmax.scoring.score_rows import carried_columns
 from batchmax.sources.token_chunks import TokenChunk
 
 NEEDED = ("pred", "confidence", "status")
-"""What is computed of every row, besides the loss."""
+"""Outputs to compute for every row, besides the loss."""
 
 PLACE = ("file", "row")
-"""The columns that say where a row is from; a token has a third."""
+"""Columns for the origin of a row; a token has a third."""
 
 FIGURES = ("label", "pred", "p_label", "p_pred", "loss")
-"""The columns after the carried ones."""
+"""Columns after the carried ones."""
 
 
 def worst_rows(
     src: Any, n: int, options: ScoreOptions | None = None, *, progress: Progress | None = None, **given: Any
 ) -> pa.Table:
-    """Return the rows of largest loss over all inputs.
+    """Return the rows with the largest loss over all inputs.
 
     Parameters
     ----------
     src
-        Logits, or what ``score`` wrote: paths, one or several, or anything with ``__arrow_c_stream__``.
+        Logits or scored output: one or several paths, or an object with ``__arrow_c_stream__``.
     n
-        How many rows, at least 1. Fewer are returned where fewer have a loss: rows that are bad, ignored or unlabelled
-        have none.
+        Number of rows, at least 1. Fewer are returned if fewer have a loss: bad, ignored and unlabeled rows have none.
     options
-        As made by :func:`batchmax.score_options`; or give its keyword arguments directly. ``columns`` and ``exclude``
-        choose what is carried; of a file that ``score`` wrote, the columns it computed are left out unless named.
+        As made by :func:`batchmax.score_options`; or pass its keyword arguments directly. ``columns`` and ``exclude``
+        choose the carried columns. Columns that ``score`` computed are left out unless ``columns`` names them.
     progress
-        Who is told how far it is.
+        Progress callbacks.
 
     Returns
     -------
-    A table sorted by falling loss, +inf first, ties in the order of the inputs. Its columns are ``file`` and ``row``
-    (in the file, from 0); the carried ones, where one that has a name of these is called ``input_…``; then ``label``
-    and ``pred``, by name where the classes have names, ``p_label`` and ``p_pred``, their probabilities (float64), and
-    ``loss`` in nats (float64). ``label`` and ``p_label`` are null where labels are distributions.
+    A table sorted by descending loss, +inf first, equal losses in input order. Its columns are ``file`` and ``row``
+    (the row's number in the file, from 0), and for sequences ``token``; the carried columns, with the prefix ``input_``
+    if a name is already used; ``label`` and ``pred``, as names if the classes have names; ``p_label`` and ``p_pred``,
+    their probabilities (float64); and ``loss`` in nats (float64). ``label`` and ``p_label`` are null if labels are
+    distributions.
 
     Raises
     ------
     UsageError
-        An option or a column that cannot be, no labels, or more rows than there is memory for.
+        Invalid option or column, no labels, or more rows than fit in memory.
     DataError
-        An input that cannot be read; a bad row under the policy ``error``.
+        Unreadable input, or a bad row with the policy ``error``.
 
     See Also
     --------
-    batchmax.compare : what became worse from one file to another.
+    batchmax.compare : the rows that changed most from one model to another.
 
     Examples
     --------
@@ -101,13 +101,13 @@ def worst_rows(
 
 
 class WorstRows:
-    """The rows of largest loss of a job's rows as they go by."""
+    """Collects the rows with the largest loss from the rows of a job."""
 
     def __init__(self, job: Job, n: int) -> None:
         self._job = job
         self._place = PLACE if job.nesting is None else (*PLACE, "token")
         shown = job.label.name if job.label is not None and job.label.kind != "distribution" else None
-        # The logits of sequences are no column of a token's.
+        # The logits of sequences aren't a column of tokens.
         left_out = {shown} if job.nesting is None else {shown, job.nesting.logits}
         of_units = {} if job.nesting is None else {field.name: field for field in job.nesting.schema}
         self._carried = [of_units.get(one.name, one) for one in job.carried if one.name not in left_out]
@@ -115,11 +115,11 @@ class WorstRows:
 
     @property
     def table(self) -> pa.Table:
-        """The rows so far, the worst first; see :func:`worst_rows`."""
+        """The rows so far, the largest loss first; see :func:`worst_rows`."""
         return self._largest.table
 
     def add(self, seen: Seen) -> None:
-        """Look at some more rows."""
+        """Add some rows."""
         if seen.scores.losses is not None:
             has_loss = seen.scores.status > LAST_WITHOUT_LOSS
             losses = np.where(has_loss, seen.scores.losses, np.nan)

@@ -1,4 +1,4 @@
-"""Jobs from sources to sinks: in one process, as parts of a folder, as tasks of an engine. Knows no terminals.
+"""Jobs from sources to sinks: in one process, as parts of a folder, or as tasks of an engine. Doesn't know terminals.
 
 Decisions
 ---------

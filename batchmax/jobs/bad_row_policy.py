@@ -21,11 +21,11 @@ from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.sources.token_chunks import TokenChunk
 
 MOST_CLASSES_SHOWN = 80
-"""Characters of class names that a suggested command repeats."""
+"""Maximum length of the class names that a suggested command repeats, in characters."""
 
 
 class BadRows:
-    """What becomes of the bad rows of a chunk, as ``--on-bad-row`` and ``--rejects`` say."""
+    """Applies ``--on-bad-row`` and ``--rejects`` to the results of a chunk."""
 
     def __init__(self, source: ParquetSource | StreamSource, job: Job) -> None:
         self._job = job
@@ -37,7 +37,7 @@ class BadRows:
         Raises
         ------
         BadRowError
-            Naming the file, the row, what is wrong, and how to look at it.
+            It names the file and the row, says what is wrong, and suggests a command that shows a row of a file.
         """
         bad = status <= LAST_BAD
         if self._job.options.on_bad_row != "error":
@@ -55,7 +55,7 @@ class BadRows:
         raise bad_row(chunk.place(unit), what, hint, look)
 
     def settle(self, chunk: Chunk, batch: pa.RecordBatch, status: Array) -> Result:
-        """Return what is written of a chunk's results, and of the chunk itself."""
+        """Return the rows of a chunk that are written, and those that are rejected."""
         bad = status <= LAST_BAD
         options = self._job.options
         if options.on_bad_row != "drop" or not bad.any():
@@ -66,9 +66,9 @@ class BadRows:
         return Result(batch.filter(pa.array(~bad)), rejects)
 
     def settle_rows(self, chunk: TokenChunk, ended: Ended) -> Result:
-        """Return what is written of the sequences that end with a chunk, and of the chunk itself.
+        """Return the sequences that end with a chunk: those that are written, and those that are rejected.
 
-        Rejected sequences are kept without their logits, which may have been gone for long.
+        Rejected sequences don't have their logits, which may no longer be in memory.
         """
         bad = ended.totals.is_bad
         options = self._job.options
@@ -81,7 +81,7 @@ class BadRows:
         return Result(ended.batch.filter(pa.array(~bad)), rejects, ended)
 
     def _whole(self, chunk: Chunk, batch: pa.RecordBatch, rows: Array, numbers: Array, status: Array) -> pa.RecordBatch:
-        """Return some rows of a batch with the file, their numbers in the file and their statuses."""
+        """Return some rows of a batch with their file, their row numbers in the file, and their statuses."""
         names = self._fields.names[: -len(REJECT_FIELDS)]
         whole = batch.select(names).take(pa.array(rows))
         columns = [narrowed(whole.column(name), self._fields.field(name).type) for name in names]
@@ -93,7 +93,7 @@ class BadRows:
 
 
 def _reading(options: ScoreOptions) -> list[str]:
-    """Return the words of a command that make it read rows as a job does, class names aside if they are long."""
+    """Return the options that make a command read rows as a job does, without class names if they are long."""
     defaults = ScoreOptions(input="logits")
     names = ("logits", "label", "n_classes", "ignore_index", "logits_dtype", "input")
     given = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(defaults, name)}

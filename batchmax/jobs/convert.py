@@ -1,4 +1,4 @@
-"""Logits from one layout to another, everything else as it is: the same loop as scoring, with other work in it."""
+"""Converts logits to another layout and copies everything else. Uses the same loop as scoring."""
 
 from __future__ import annotations
 
@@ -52,24 +52,24 @@ def convert(
     progress: Progress | None = None,
     **given: Any,
 ) -> ScoreSummary:
-    """Write inputs again with the logits in another layout.
+    """Write the inputs again with the logits in another layout.
 
     Parameters
     ----------
     src, out, options, given, progress
-        As in :func:`batchmax.score`; of the options, those on reading, on the output file and on bad rows count.
+        See :func:`batchmax.score`. Only options for reading, for the output file and for bad rows have an effect.
     layout
-        ``list``, ``fixed``, or ``wide``: one column a class, ``logit_0`` and so on.
+        ``list``, ``fixed``, or ``wide``: one column per class, named ``logit_0`` and so on.
 
     Raises
     ------
     UsageError, DataError, OutputError
-        As :func:`batchmax.score`.
+        See :func:`batchmax.score`.
     """
     started = time.monotonic()
     options = resolve_options(options, given)
     check_type("layout", layout, Layout)
-    # Numbers are copied, whatever they are.
+    # Values are copied, whether they are logits or probabilities.
     options = replace(options, outputs=(), label="none", input=options.input or "logits")
     out = local_path(os.fspath(out))
     source = open_source(src, options, mirrors=not is_file_path(out))
@@ -139,7 +139,7 @@ def convert(
 
 
 class _Conversion:
-    """The work on one chunk: the same numbers in other columns."""
+    """Converts a chunk: the same numbers in another layout."""
 
     def __init__(self, source: ParquetSource | StreamSource, job: Job, name: str) -> None:
         self.tally = Tally()
@@ -169,25 +169,25 @@ class _Conversion:
         return self._bad_rows.settle(chunk, batch, status)
 
     def begin(self, part: Part) -> None:
-        """Count a part by itself."""
+        """Start counting the rows of a part."""
         del part
         self.tally = Tally()
 
     def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Count everything: what was counted of all parts."""
+        """Set the counts to the sum over all parts."""
         self.tally = Tally.merged(map(Tally.restored, states))
 
     def state(self) -> dict[str, Any]:
-        """Return what was counted until now, or of the part, as JSON has it."""
+        """Return the counts so far, or of the current part, as JSON values."""
         return self.tally.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on counting from there."""
+        """Continue counting from a state."""
         self.tally = Tally.restored(state)
 
 
 def _stored_type(schema: pa.Schema, logits: LogitsColumn) -> np.dtype[Any]:
-    """Return the type that the numbers have in the input; bits that stand for numbers become the numbers."""
+    """Return the type of the numbers in the input; for raw bits and several types, the type that they are read as."""
     types = {_innermost(column_types(schema)[name]) for name in logits.names}
     if logits.bits is not None or len(types) > 1:
         return logits.dtype

@@ -1,8 +1,7 @@
-"""A job's share in somebody else's engine: batches come in, scored batches go out, and nobody sees all rows.
+"""Scores the rows of one task of an engine such as Spark or Ray: batches in, scored batches out.
 
-Spark and Ray give a function the rows of one task, beside many others on many machines. What holds for both is here:
-which options cannot be, how many rows are computed at a time, how many threads compute, and what is said of a bad row.
-Which engine it is, and what its types are, is not known here.
+A task gets some of the rows, on one of many machines. This module refuses options that tasks can't support, cuts large
+batches, limits the threads, and reports bad rows. It doesn't know the engine or its types.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from batchmax.options.score_options import ScoreOptions
 from batchmax.sources.streams.arrow_batches import check_batch
 
 SLICE_BYTES = 24 << 20
-"""Logits that are computed on at a time, so that results take no more than a few times that."""
+"""Bytes of logits that are computed at a time; results take at most a few times as much memory."""
 
 _LOOK = "find it: add status to --outputs, and filter by it"
 
 
 def check_options(options: ScoreOptions) -> None:
-    """Check that tasks which see some rows each can do what is asked.
+    """Refuse options that tasks can't support, because each task sees only some of the rows.
 
     Raises
     ------
     UsageError
-        An option that needs all rows, their numbers, or a place beside the output.
+        An option needs all rows, their numbers, or a common place for rejected rows.
     """
     refused = (
         ("--rejects", options.rejects is not None, "tasks have no common place for rejected rows", _STATUS_REMEDY),
@@ -55,44 +54,44 @@ _STATUS_REMEDY = "leave it out, add status to the outputs with --on-bad-row null
 
 
 def plan_tasks(schema: pa.Schema, options: ScoreOptions, batch: pa.RecordBatch | None) -> Job:
-    """Return the job of all tasks, whose number of classes is that of the first row of ``batch`` that has one.
+    """Return the job of all tasks; the first row of ``batch`` that has logits determines the number of classes.
 
     Raises
     ------
     UsageError
-        A column or an option that cannot be.
+        An option or a column is invalid.
     DataError
-        Neither the schema nor the options nor the batch say how many classes there are.
+        Neither the schema, the options nor the batch determine the number of classes.
     """
     length = None if batch is None else first_row_length(batch, find_logits(batch.schema, options))
     job = plan_scoring(schema, options, length)
-    # From now on every row of every task is held against it.
+    # From now on, every row of every task must have this number of classes.
     return replace(job, options=replace(job.options, n_classes=job.n_classes))
 
 
 def score_batches(
     batches: Iterable[pa.RecordBatch], job: Job, threads: int, whole: str | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield batches with the columns that were asked for added, large ones in pieces; at least one for each batch.
+    """Yield the batches with the output columns added: at least one for each batch, several for large ones.
 
     Parameters
     ----------
     batches
-        Rows of one task; nothing is read ahead.
+        The rows of one task; nothing is read ahead.
     job
-        As planned for all tasks.
+        The job, as planned for all tasks.
     threads
-        How many threads compute.
+        The number of threads that compute.
     whole
-        What the batches are together, such as ``partition 3``, to tell a bad row by its number in it. None: rows are
-        numbered within their batch.
+        What the batches are together, such as ``partition 3``: errors number rows within it. None: errors number rows
+        within their batch.
 
     Raises
     ------
     BadRowError
-        A bad row, unless ``on_bad_row`` says otherwise.
+        A bad row, under the policy ``error``.
     DataError
-        A sparse vector, or a batch that is not valid.
+        A sparse vector, or an invalid batch.
     """
     options = replace(job.options, threads=threads)
     step = max(1, SLICE_BYTES // max(job.row_bytes, job.result_bytes))
@@ -100,7 +99,7 @@ def score_batches(
     for number, batch in enumerate(batches):
         check_batch(batch, f"batch {number:,} of {whole}" if whole is not None else "a batch")
         if job.nesting is not None:
-            # Sequences are as long as they are; what they take is known of a batch.
+            # Sequences have different lengths, so the average row of the batch determines the size of a slice.
             step = max(1, SLICE_BYTES // max(1, batch.nbytes // max(1, batch.num_rows)))
         for start in range(0, max(1, batch.num_rows), step):
             piece = batch.slice(start, step)
@@ -115,6 +114,6 @@ def _scored(piece: pa.RecordBatch, job: Job, first_row: int, whole: str) -> pa.R
     try:
         return score_planned(piece, job, first_row, whole, _LOOK)
     except SparseVectorError as error:
-        # Its own place is in the piece; and it has an argument more than engines know how to hand on.
+        # The error's row is within the slice, and engines can't pass on exceptions that have an additional argument.
         where = f"row {first_row + error.row:,} of {whole}"
         raise DataError(error.what, where=where, remedy=error.remedy) from None

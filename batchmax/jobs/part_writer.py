@@ -1,6 +1,6 @@
-"""How rows become files: from chunks of a source to one file, or to that of a part.
+"""Writes the results of chunks to the file of an output, or to the file of a part.
 
-Knows what columns are read, how they are encoded and where bytes go; not which parts there are, nor who publishes.
+Knows which columns are read, how they are encoded and where bytes go, but not which parts there are or who publishes.
 """
 
 from __future__ import annotations
@@ -34,10 +34,16 @@ from batchmax.storage.manifest import MANIFEST_KEY, Manifest
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What is read, and how it is written.
+    """How a source is read and how its results are written.
 
-    ``columns`` are the names that are read (None for all); ``plain`` the output columns that are written without
-    dictionary and statistics, and ``split`` whether with the bytes of their numbers split.
+    Attributes
+    ----------
+    columns
+        The names of the columns that are read; None for all.
+    plain
+        The output columns that are written without dictionary and statistics.
+    split
+        Whether the numbers of ``plain`` columns are written with BYTE_STREAM_SPLIT.
     """
 
     source: ParquetSource | StreamSource
@@ -58,7 +64,7 @@ class Recipe:
         describe: Callable[[], Mapping[str, str]],
         workers: ThreadPoolExecutor,
     ) -> int:
-        """Write all parts into the one file of an output, from where it is done; return how many bytes there are."""
+        """Write all parts to the file of an output, from where an earlier run stopped; return the number of bytes."""
         if done.position:
             work.restore(done.state)
         with contextlib.ExitStack() as stack:
@@ -81,7 +87,7 @@ class Recipe:
     def part(
         self, part: Part, work: Work, out: PartFolder, rejects_out: PartFolder | None, workers: ThreadPoolExecutor
     ) -> Receipt:
-        """Write the file of a part, and that of its rejected rows, and put them where finished parts are."""
+        """Write the files of a part and of its rejected rows, move them to the finished parts, and return a receipt."""
         work.begin(part)
         like = self.source.files[part.file] if self.source.files else None
         with contextlib.ExitStack() as stack:
@@ -104,7 +110,7 @@ class Recipe:
         return Receipt(part.number, part.name, rows, size, rejects_size, json.dumps(work.state()))
 
     def manifest(self, path: Path, manifest: Manifest, *, rejects: bool) -> None:
-        """Write the manifest of a folder of parts, or of that of rejected rows: their columns, and no rows."""
+        """Write the manifest of a folder of parts or of rejected rows: it has their columns, but no rows."""
         like = self.source.files[0] if self.source.files else None
         with ThreadPoolExecutor(1, "pages") as workers, contextlib.ExitStack() as stack:
             if rejects:
@@ -130,7 +136,7 @@ class Recipe:
         return rejects_schema(self.source.schema, self.schema, nesting=self.source.job.nesting)
 
     def _rejected_names(self) -> Sequence[str]:
-        """Return the columns of rejected rows that are the input's."""
+        """Return the columns of rejected rows that come from the input."""
         names: list[str] = self._rejects_schema().names
         return names[: -len(REJECT_FIELDS)]
 
@@ -143,7 +149,7 @@ class Recipe:
         journal: Journal | None,
         position: int,
     ) -> int:
-        """Read, work and write at the same time; return how many rows of the inputs are behind."""
+        """Read, compute and write at the same time; return the number of input rows that are done."""
         results: list[Result] = []
         job = self.source.job
 
@@ -167,9 +173,9 @@ class Recipe:
         return overlap(chunks, work, write, self.progress, job.row_bytes, position)
 
     def _ways(self, workers: ThreadPoolExecutor, like: InputFile | None) -> tuple[RowGroupEncoder | None, Reading]:
-        """Return how row groups are encoded (None for pyarrow's way), and how the source is read.
+        """Return the encoder of row groups (None if pyarrow writes the file), and how the source is read.
 
-        ``like`` is the file whose columns the carried ones are stored as.
+        ``like`` is the input file whose Parquet schema the carried columns keep.
         """
         if pyarrow_only():
             return None, Reading(self.columns)
@@ -177,7 +183,7 @@ class Recipe:
         names = self.source.job.carried.names
         schema = _file_schema(self.schema, like, names)
         encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)
-        # Rows that are cut anew, or another codec, are encoded anew.
+        # Copied columns keep their row groups and their codec.
         copies = options.compression is None and options.row_group_size is None
         everything = options.limit is None and options.on_bad_row != "drop"
         copying = Copying(schema, names, everything) if copies else None
@@ -188,7 +194,7 @@ class Recipe:
 
 
 def _file_schema(schema: pa.Schema, like: InputFile | None, carried: Sequence[str]) -> FileSchema:
-    """Return the schema of a file whose carried columns are as those of an input."""
+    """Return the schema of a file whose carried columns are stored as in an input."""
     if like is None:
         return FileSchema(schema)
     names = [name for name in carried if name not in like.recoded]

@@ -1,8 +1,8 @@
-"""The one loop: read, compute, write, each of the three at the same time as the others.
+"""The loop of a job: reads, computes and writes at the same time.
 
-Chunks are read ahead by one thread while the kernels (which use every core) work on the one before, and a third thread
-encodes and writes the row groups before that. A few :class:`Buffers` go round, so memory is as large as the chunks in
-flight and never grows. What the work on a chunk is, the loop does not know.
+One thread reads chunks ahead while the kernels, which use every core, compute the chunk before; a third thread encodes
+and writes the row groups before that. A few :class:`Buffers` are reused, so memory is bounded by the chunks in flight.
+The loop doesn't know what is computed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.sources.token_chunks import TokenChunk
 
 READ_AHEAD = 2
-"""Chunks that are read ahead: enough that a slow moment of the disk is not waited for."""
+"""Chunks that are read ahead: enough that a short delay of the disk doesn't stall the kernels."""
 
 
 def tell_of(source: ParquetSource | StreamSource, progress: Progress) -> None:
-    """Say what was chosen of a source, and what looks wrong with how it was named."""
+    """Report the choices and assumptions that were made about a source, and its warnings."""
     for text in source.job.notes:
         progress.note(text)
     if source.job.assumed:
@@ -42,9 +42,10 @@ def tell_of(source: ParquetSource | StreamSource, progress: Progress) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a chunk became: rows, and those that were rejected.
+    """The results of a chunk: the rows to write, and the rejected rows.
 
-    Of sequences, the rows that end with the chunk; ``ended`` is then what is to be written before the group ends.
+    For sequences, these are the rows that end with the chunk; ``ended`` then has the tokens of matrices, which are
+    written before the row group ends.
     """
 
     batch: pa.RecordBatch
@@ -53,22 +54,22 @@ class Result:
 
 
 class Work(Protocol):
-    """What is done with chunks, and what it counts."""
+    """The computation on chunks, and its counts."""
 
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
-        """Do it to the next chunk."""
+        """Compute the next chunk."""
 
     def begin(self, part: Part) -> None:
-        """Count a part by itself."""
+        """Start counting the rows of a part."""
 
     def state(self) -> dict[str, Any]:
-        """Return what was counted until now, or of the part, as JSON has it."""
+        """Return the counts so far, or of the current part, as JSON values."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on counting from there."""
+        """Continue counting from a state."""
 
     def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Count everything: what was counted of all parts, in their order."""
+        """Set the counts to the sum over all parts, added in their order."""
 
 
 Array = np.ndarray[Any, Any]
@@ -76,9 +77,16 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """What the chunks of a row group became: ``position`` rows are done with it, and ``state`` was counted.
+    """The results of the chunks of a row group; for sequences, of one chunk.
 
-    Of sequences, what one chunk became; the row group ``ends`` with it or not.
+    Attributes
+    ----------
+    position
+        The number of input rows that are done after this group.
+    state
+        The counts at this position; empty unless the row group ends here.
+    ends
+        Whether the row group ends here; always true for rows.
     """
 
     results: Sequence[Result]
@@ -96,7 +104,7 @@ def overlap(
     row_bytes: int,
     position: int = 0,
 ) -> int:
-    """Read, work and write at the same time, from a position on; return where that ended."""
+    """Read, compute and write at the same time, starting at a position; return the position at the end."""
     free: list[Buffers] = []
     group: list[tuple[Result, Buffers]] = []
 

@@ -1,7 +1,7 @@
-"""A job as a plan: what is read, what each part is, and everything that decides its bytes, as JSON.
+"""A job as JSON: its inputs, its parts, and everything that determines the bytes of the parts.
 
-Running a part is a function of the plan and the part's number. Whoever runs it, and however often, makes the same file
-and the same receipt; a plan of one part alone is all that a machine far away has to be told.
+Making a part is a function of the plan and the part's number: every process makes the same file and the same receipt,
+however often it runs. A remote machine needs only a plan with its part.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from batchmax.storage.json_fields import JsonError, json_object, json_objects, p
 OF_ONE_MACHINE = frozenset(
     {"threads", "memory_limit", "if_exists", "shard", "engine", "fail_if", "calibration", "storage_options"}
 )
-"""Options that decide nothing about a part; what a calibration says is in others."""
+"""Options that don't affect the bytes of a part. What a calibration file contains is in other options."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One file of the input, what tells that it is still the same, and the values of columns that folders name."""
+    """An input file, its size and digests to detect changes, and the values of columns from ``key=value`` folders."""
 
     path: str
     size: int
@@ -51,24 +51,24 @@ class Input:
 
 @dataclass(frozen=True)
 class Plan:
-    """A scoring job into a folder.
+    """A scoring job that writes a folder.
 
     Attributes
     ----------
     version
-        Of batchmax.
+        The version of batchmax.
     inputs
-        The files.
+        The input files.
     options
-        Those of the job that decide its bytes, where they are not the usual ones.
+        The options that affect the bytes of the parts, without those that have their default.
     n_classes
-        How many there are.
+        The number of classes.
     schema, output
-        Of the input and of the parts' files, with their metadata: Arrow's IPC message in base64.
+        The schemas of the input and of the parts' files, with their metadata: Arrow IPC messages in base64.
     codecs, split
-        How columns are written.
+        The codecs of the output columns, and whether matrices are written with BYTE_STREAM_SPLIT.
     parts
-        In the order of the rows.
+        The parts, in the order of their rows.
     """
 
     version: str
@@ -109,17 +109,17 @@ class Plan:
         )
 
     def header(self) -> str:
-        """Return the plan without inputs and parts, as JSON: what is the same for all of them."""
+        """Return the plan without inputs and parts, as JSON: this is the same for all parts."""
         return json.dumps(self.as_dict() | {"inputs": [], "parts": []}, ensure_ascii=False)
 
     @classmethod
     def of_header(cls, text: str, inputs: list[dict[str, Any]], parts: list[dict[str, Any]]) -> Self:
-        """Return a plan of some parts, and of the inputs that these are of, as JSON has them.
+        """Return a plan from a header and the JSON values of some parts and of their inputs.
 
         Raises
         ------
         DataError
-            As :meth:`from_json` does.
+            See :meth:`from_json`.
         """
         plan = cls.from_json(text)
         return replace(plan, inputs=tuple(Input(**one) for one in inputs), parts=tuple(Part(**one) for one in parts))
@@ -129,17 +129,17 @@ class Plan:
         return json.dumps(self.as_dict(), ensure_ascii=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the plan as JSON has it."""
+        """Return the plan as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the plan that :meth:`to_json` gave.
+        """Return the plan from the JSON that :meth:`to_json` returned.
 
         Raises
         ------
         DataError
-            It is none, or of another version of batchmax.
+            The text isn't a plan, or was written by another version of batchmax.
         """
         try:
             said = json_object(parse_json(text), {"version": str})
@@ -154,7 +154,7 @@ class Plan:
         return cls(**{name: said[name] for name in _names(cls)} | {"inputs": inputs, "parts": parts})
 
     def score_options(self, threads: int | None, memory_limit: int) -> ScoreOptions:
-        """Return the options of the job, on a machine that may use so much."""
+        """Return the options of the job, with the limits of this machine."""
         given: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in self.options.items()
         }
@@ -176,21 +176,20 @@ def run_part(
     Parameters
     ----------
     plan
-        That has the part, perhaps alone.
+        A plan that has the part; it need not have others.
     number
-        The part's.
+        The number of the part.
     out, rejects
-        Where.
+        The folders of parts and of their rejected rows.
     threads, memory_limit
-        What the process may use; the bytes are the same whatever it may.
+        The limits of this process; they don't affect the bytes of the part.
     storage
         Options of the file system of URIs.
 
     Raises
     ------
     BatchmaxError
-        An input that has changed or cannot be read, a bad row under the policy ``error``, a place that cannot be
-        written to.
+        An input has changed or can't be read, a row is bad under the policy ``error``, or a folder can't be written to.
     """
     part = next(one for one in plan.parts if one.number == number)
     given = plan.inputs[part.file]
@@ -222,7 +221,7 @@ def _names(kind: Any) -> list[str]:
 
 
 def _made(kind: Any, values: list[Any]) -> tuple[Any, ...]:
-    """Return the instances of a dataclass that a list of JSON objects describes."""
+    """Return an instance of a dataclass for each JSON object of a list."""
     names = _names(kind)
     return tuple(
         kind(**{name: one[name] for name in names}) for one in json_objects(values, dict.fromkeys(names, object))

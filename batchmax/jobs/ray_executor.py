@@ -1,7 +1,7 @@
-"""Parts on a Ray cluster: descriptions go out, receipts come back, and the driver alone publishes.
+"""Makes parts on a Ray cluster: tasks get descriptions of parts and return receipts, and only the driver publishes.
 
-Logits never pass through Ray. Each task reads its row groups and writes its file by itself, so the place of the output
-must be one that every machine sees. A part that a worker died over is run again; it is the same part.
+Logits never pass through Ray. Each task reads its row groups and writes its file itself, so the output must be in a
+place that every machine can access. If a worker dies, its part is made again, with the same bytes.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ from batchmax.sinks.commit.staging import PartFolder
 from batchmax.sources.parts import Part
 
 MOST_TRIES = 3
-"""Times that a part is tried where the system, and not the data, stands in the way."""
+"""Attempts at a part that fails because of the system, not because of the data."""
 
 PAUSE_SECONDS = 2.0
-"""Before the second try; it doubles."""
+"""Pause before the second attempt; it doubles with each attempt."""
 
 WORKER_DEATHS = 20
-"""Workers that may die over one part; Ray itself would start new ones for ever."""
+"""Workers that may die while they make the same part. Ray itself would start new ones forever."""
 
 MOST_TASKS = 10_000
-"""Tasks that are made; of more parts, each has several."""
+"""Maximum number of tasks. If there are more parts, a task makes several."""
 
 WAIT_SECONDS = 30.0
-"""Between two lines about a node that is waited for."""
+"""Seconds between two warnings while no node is large enough."""
 
 TRIES = "tries-"
-"""What files in a workshop begin with that have a byte for each time that a part was begun."""
+"""Prefix of files in the staging directory that have one byte for each attempt at a part."""
 
 SEEN = "seen"
-"""The file in a workshop by which a worker knows that it sees the driver's folder, and not one of its own."""
+"""File in the staging directory by which workers check that it is the driver's, not a local one of the same path."""
 
 
 def check_ray() -> None:
-    """Refuse to go on without Ray.
+    """Check that Ray is installed.
 
     Raises
     ------
     UsageError
-        It is not installed.
+        Ray isn't installed.
     """
     if find_spec("ray") is None:
         raise missing_package("Ray", "ray", where="--engine")
@@ -86,33 +86,42 @@ def make_parts(
     progress: Progress,
     row_bytes: int,
 ) -> Iterator[Receipt]:
-    """Have parts made by a cluster: the one of ``RAY_ADDRESS``, that this process is connected to, or this machine.
+    """Make parts on a Ray cluster and yield their receipts.
+
+    The cluster is the one that this process is connected to, or the one at ``RAY_ADDRESS``, or started on this machine.
 
     Parameters
     ----------
     plan
-        Of the job.
+        The plan of the job.
     parts
-        Those that are to be made.
+        The parts to make.
     out, rejects
-        Where; seen by all machines.
-    uris, storage, run
-        Where instead, of both, the options of that file system, and the id of the run, which is in names there.
+        The folders of parts and of their rejected rows, which all machines must be able to access.
+    uris
+        The URIs that both are written to instead; None for a folder.
+    storage
+        Options of the file system of the URIs.
+    run
+        The id of the run, which is in the names of objects.
     cpus
-        Of a task, which are as many threads of the kernels.
+        The CPUs that a task reserves, and the number of its threads.
     memory_limit
-        Of a task, in bytes.
-    progress, row_bytes
-        Who is told of parts that are done, and the bytes of a row of logits.
+        The memory limit of a task, in bytes.
+    progress
+        Progress callbacks.
+    row_bytes
+        The bytes of a row of logits.
 
-    Returns
-    -------
-    receipts in the order in which they come.
+    Yields
+    ------
+    Receipt
+        The receipts, in the order in which the parts are finished.
 
     Raises
     ------
     BatchmaxError
-        A part failed, with what it said; no cluster, or a folder that a worker does not see.
+        A part failed, with the error of its task; there is no cluster; or a worker can't access the folder.
     """
     if not parts:
         return
@@ -151,16 +160,17 @@ def make_parts(
 
 
 def check_cpus(cpus: float, *, where: str) -> bool:
-    """Check that a task which needs so many CPUs can run on the cluster that this process is connected to.
+    """Check that the connected cluster can run a task that needs a number of CPUs.
 
     Returns
     -------
-    whether no node is large enough yet, and the cluster can start one that is.
+    bool
+        Whether no node is large enough yet, but the cluster can start one that is.
 
     Raises
     ------
     UsageError
-        No node is large enough, and none can become so.
+        No node is large enough, and the cluster can't start one that is.
     """
     largest = largest_node()
     if cpus <= largest:
@@ -175,14 +185,14 @@ def check_cpus(cpus: float, *, where: str) -> bool:
 
 
 def largest_node() -> float:
-    """Return the CPUs of the largest node of the cluster that this process is connected to."""
+    """Return the number of CPUs of the largest node of the connected cluster."""
     import ray  # noqa: PLC0415 - as above
 
     return max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
 def _largest_possible_node() -> float:
-    """Return the CPUs of the largest node that the cluster can start by itself; 0 if it starts none."""
+    """Return the number of CPUs of the largest node that the cluster can start automatically; 0 if it starts none."""
     from ray._private.state import state  # noqa: PLC0415 - there is no public function for it
 
     config = state.get_cluster_config()
@@ -192,7 +202,7 @@ def _largest_possible_node() -> float:
 
 @contextlib.contextmanager
 def _telling_of_nodes(cpus: int, progress: Progress) -> Iterator[None]:
-    """Say every :data:`WAIT_SECONDS` that no node is large enough yet, until one is."""
+    """Warn every :data:`WAIT_SECONDS` seconds as long as no node is large enough."""
     has_ended = threading.Event()
     started = time.monotonic()
 
@@ -214,7 +224,7 @@ def _telling_of_nodes(cpus: int, progress: Progress) -> Iterator[None]:
 
 
 def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
-    """Make one part, on whichever machine; failures are told, not raised, or Ray would try bad data again."""
+    """Make one part in a Ray task. Errors are returned, not raised, because Ray would try bad data again."""
     how = json.loads(common)
     one, part = json.loads(row["part"])
     plan = Plan.of_header(how["plan"], [one], [part | {"file": 0}])
@@ -232,7 +242,7 @@ def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
 
 
 def _tried(plan: Plan, number: int, how: dict[str, Any]) -> Receipt:
-    """Make a part, and try again where the system stood in the way."""
+    """Make a part, and try again if the system is the cause of a failure."""
     pause = PAUSE_SECONDS
     for tries in range(1, MOST_TRIES + 1):
         try:
@@ -252,7 +262,7 @@ def _tried(plan: Plan, number: int, how: dict[str, Any]) -> Receipt:
 
 @contextlib.contextmanager
 def _places(how: dict[str, Any]) -> Iterator[tuple[PartFolder, PartFolder | None]]:
-    """Return where parts are made: in the driver's folders, or here for an output that is sent to a URI."""
+    """Return the folders of parts: the driver's, or temporary ones on this machine for outputs at URIs."""
     with contextlib.ExitStack() as stack:
         found: list[PartFolder | None] = []
         for folder, uri in zip((how["folder"], how["rejects"]), how["uris"], strict=True):
@@ -289,7 +299,7 @@ def _count_try(path: Path) -> None:
 
 
 def _receipt(told: dict[str, Any]) -> Receipt:
-    """Return what a task told, or raise what went wrong there."""
+    """Return the receipt that a task returned, or raise its error."""
     if "error" not in told:
         return Receipt(**told)
     raise getattr(errors, told["error"])(told["what"], where=told["where"], remedy=told["remedy"])
@@ -297,7 +307,7 @@ def _receipt(told: dict[str, Any]) -> Receipt:
 
 @contextlib.contextmanager
 def _connected() -> Iterator[None]:
-    """Be connected to a cluster, started here if there is none; a connection that was there already stays."""
+    """Connect to a cluster, or start one on this machine; an existing connection is used and kept."""
     import ray  # noqa: PLC0415 - as above
 
     if ray.is_initialized():
@@ -315,7 +325,7 @@ def _connected() -> Iterator[None]:
         raise UsageError(what, where="RAY_ADDRESS", remedy="mend it, or unset it for this machine alone") from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Ray prints what it has to say of dead workers, and stdout is for answers.
+    # Ray prints messages about dead workers to stdout, which is for results.
     with contextlib.redirect_stdout(sys.stderr):
         try:
             yield
@@ -325,7 +335,7 @@ def _connected() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_signal_handlers() -> Iterator[None]:
-    """Keep the handlers of SIGINT and SIGTERM: Ray sets its own, which ends the process by ``SystemExit``."""
+    """Keep the handlers of SIGINT and SIGTERM: Ray installs its own, which ends the process with ``SystemExit``."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -339,7 +349,7 @@ def _own_signal_handlers() -> Iterator[None]:
             raise
     finally:
         for number, handler in before.items():
-            if handler is not None:  # set outside of Python
+            if handler is not None:  # None if it was set outside of Python
                 signal.signal(number, handler)
     if came:
         signal.raise_signal(signal.SIGTERM)

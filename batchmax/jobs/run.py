@@ -1,4 +1,4 @@
-"""One run: which parts there are to make, what an earlier run has left, and who makes them; then it is published."""
+"""Runs a job: finds what an earlier run has completed, makes the other parts, and publishes the output."""
 
 from __future__ import annotations
 
@@ -32,15 +32,19 @@ from batchmax.storage.paths import refuse_inputs_as_output, refuse_uris_as_outpu
 from batchmax.storage.uris import is_uri
 
 Elsewhere = Callable[[Sequence[Part]], Iterable[Receipt]]
-"""Who has parts made elsewhere: takes those that are to be made, and gives receipts in whatever order they come."""
+"""Makes parts in other processes: takes the parts to make, and returns their receipts in any order."""
 
 
 @dataclass(eq=False)
 class Run:
-    """A run on an output, and on that of rejected rows.
+    """A run that writes an output, and the output of rejected rows.
 
-    ``job`` is what makes the job this job, where another run could go on with what this one leaves; ``written`` is how
-    many bytes were.
+    Attributes
+    ----------
+    job
+        The identity of the job, by which another run can resume it; None if it can't be resumed.
+    written
+        The number of bytes that were written.
     """
 
     recipe: Recipe
@@ -52,9 +56,9 @@ class Run:
 
     @contextlib.contextmanager
     def building(self) -> Iterator[Done]:
-        """Make room for the output, with as many threads as were asked for; say what is done of it already.
+        """Set up the staging directories and threads, and yield what earlier runs have completed.
 
-        What was not published is cleaned up, or kept for who goes on with it.
+        At the end, what wasn't published is removed, or kept if it can be resumed.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(use_threads(self.recipe.source.job.options))
@@ -65,16 +69,16 @@ class Run:
             yield self._done
 
     def stream(self, work: Work, describe: Callable[[], Mapping[str, str]], elsewhere: Elsewhere | None = None) -> None:
-        """Send every chunk through the work and write what it becomes.
+        """Process every chunk and write the results.
 
         Parameters
         ----------
         work
-            What is done with chunks.
+            The computation on chunks.
         describe
-            What a file that holds everything says of it in the end.
+            Returns the metadata for the footer of a file with all rows.
         elsewhere
-            Who makes the parts of a folder; None: this process.
+            Makes the parts of a folder in other processes; None to make them in this process.
         """
         source, done = self.recipe.source, self._done
         limit = source.job.options.limit
@@ -94,7 +98,7 @@ class Run:
             self._parts(parts, work, elsewhere or here)
 
     def _parts(self, parts: Sequence[Part], work: Work, make: Elsewhere) -> None:
-        """Have the parts made that no receipt is there of, and count what all of them came to, in their order."""
+        """Make the parts that have no receipt, and add up the counts of all parts in their order."""
         receipts = self._done.receipts
         for receipt in make([part for part in parts if part.number not in receipts]):
             receipts[receipt.number] = receipt
@@ -106,7 +110,7 @@ class Run:
         work.gather(json.loads(receipt.state) for receipt in done)
 
     def _list_parts(self, receipts: Iterable[Receipt]) -> None:
-        """Give each output the names and sizes of its parts."""
+        """Set the names and sizes of the parts of each output."""
         done = list(receipts)
         self.out.finished = {receipt.name: receipt.size for receipt in done}
         if self.rejects is not None:
@@ -118,7 +122,7 @@ class Run:
             yield self.recipe.part(part, work, self.out.parts, rejects, workers)
 
     def publish(self, summary: ScoreSummary) -> None:
-        """Put the output in its place, and that of the rejected rows."""
+        """Publish the rejected rows, then the output."""
         with uninterrupted():
             self._prepare(summary)
             if self.rejects is not None:
@@ -127,7 +131,7 @@ class Run:
             self.recipe.progress.published()
 
     def hold(self, summary: ScoreSummary) -> str:
-        """Put the output next to its place, and that of the rejected rows; return where it is."""
+        """Hold the rejected rows and the output next to their paths; return where the output is."""
         with uninterrupted():
             self._prepare(summary)
             if self.rejects is not None:
@@ -144,15 +148,15 @@ class Run:
 
 
 def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreOptions) -> tuple[Output, Output | None]:
-    """Return the output and that of the rejected rows, if there is one; nothing is written yet.
+    """Return the output, and that of the rejected rows or None; nothing is written yet.
 
     Raises
     ------
     OutputError
-        One of them is an input, or there already and may not be replaced.
+        One of them is an input, or exists and may not be replaced.
     UsageError
-        They are not of a kind, or one path, or a column cannot be written, or the job will not fit into the memory it
-        may use.
+        One is a file and the other a folder, both have the same path, a column can't be written, or the job needs more
+        memory than its limit.
     """
     check_memory(source)
     check_parquet_types(source.job.carried if options.rejects is None else source.schema)

@@ -1,7 +1,7 @@
-"""Scoring as functions: files to files, anything to a reader, or just the plan.
+"""The functions ``score``, ``scan`` and ``dry_run``.
 
-The keyword arguments are named as the command line's options. What is done with one chunk, and what is counted and
-judged over all of them, is here; how chunks get here and away is the loop's business.
+Their keyword arguments have the names of the command-line options. :mod:`batchmax.jobs.score_job` runs the jobs, and
+:mod:`batchmax.jobs.score_stage` scores their chunks.
 """
 
 from __future__ import annotations
@@ -47,25 +47,32 @@ def score(
     Parameters
     ----------
     src
-        Paths of files and folders and globs, one or several; ``-`` for an Arrow IPC stream on stdin; or anything with
-        ``__arrow_c_stream__``.
+        One or several paths or URIs of files, folders and globs; ``-`` for an Arrow IPC stream on stdin; or an object
+        with ``__arrow_c_stream__``.
     out
-        A path that ends in ``.parquet``, ``.pq`` or ``.parq``, a folder, or ``-`` for an Arrow IPC stream on stdout.
+        The path or URI of a file, which ends in ``.parquet``, ``.pq`` or ``.parq``; that of a folder, which has another
+        ending; or ``-`` for an Arrow IPC stream on stdout.
     options
-        As made by :func:`batchmax.score_options`; or give its keyword arguments directly.
+        Made by :func:`batchmax.score_options`. Alternatively, pass its keyword arguments directly.
     progress
-        Who is told how far the job is.
+        Progress callbacks.
+
+    Returns
+    -------
+    ScoreSummary
+        The counts, the mean loss and other results of the job.
 
     Raises
     ------
     UsageError
-        An option or a column that cannot be.
+        An option or a column is invalid.
     DataError
-        An input that cannot be read; a bad row under the policy ``error``.
+        An input can't be read, or a row is bad under the policy ``error``.
     OutputError
-        An output that is there already, or cannot be written.
+        The output exists, or can't be written.
     GateError
-        The condition ``fail_if`` is true. The finished output is at ``OUT.held``; a stream lacks its end.
+        The condition ``fail_if`` is true. The finished output is at ``OUT.held``; nothing is written if a count decided
+        the condition before the last row. A stream lacks its end-of-stream marker.
     """
     options, out = resolve_options(options, given), local_path(os.fspath(out))
     if out == STREAM:
@@ -75,10 +82,11 @@ def score(
 
 
 def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.RecordBatchReader:
-    """Return the scored rows as a reader that computes as it is pulled.
+    """Return a reader that scores the rows as they are read.
 
-    Parameters and errors are those of :func:`score`; errors that depend on rows come when the rows are pulled. A reader
-    has no place for rejected rows and no end at which to judge, so ``rejects`` and ``fail_if`` are refused.
+    Parameters and errors are those of :func:`score`; errors about rows are raised when the rows are read. ``rejects``
+    and ``fail_if`` are refused, because a reader has no place for rejected rows and no end at which a condition is
+    checked.
     """
     options = resolve_options(options, given)
     for option, value in (("--rejects", options.rejects), ("--fail-if", options.fail_if)):
@@ -89,7 +97,7 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
     work = ScoreWork(source, Progress())
 
     def batches() -> Iterator[pa.RecordBatch]:
-        # Each batch has memory of its own, since nobody knows how long the reader's user keeps it.
+        # Each batch has its own memory, because the caller may keep it for any time.
         for chunk in limited(source.chunks(parts, Reading(source.job.columns_read)), options.limit):
             with use_threads(options):
                 result = work(chunk, Buffers())
@@ -99,7 +107,7 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
 
 
 def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dict[str, Any]:
-    """Return what :func:`score` would do: the parts, the columns, memory, size and free space."""
+    """Return what :func:`score` would do: the parts, the columns, memory, the output's size and the free disk space."""
     out = local_path(os.fspath(out))
     source = open_source(src, options, mirrors=not is_file_path(out))
     job = source.job
@@ -131,7 +139,7 @@ def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dic
 
 
 def _value_bytes(kind: Any, job: Job) -> int:
-    """Return about how many bytes a value of a computed column has."""
+    """Return the approximate number of bytes of a value of a computed column."""
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size * kind.value_type.bit_width // 8)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):

@@ -1,4 +1,4 @@
-"""One batch in, one batch out: for people who have a batch in their hands, and for engines that have many."""
+"""Scores single Arrow batches: the function ``score_batch``, and its counterpart for the tasks of engines."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from batchmax.sources.streams.arrow_batches import check_batch, check_schema, de
 
 @kernels.standard_floats()
 def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
-    """Return a batch with the columns that were asked for added: a pure function.
+    """Return the batch with the output columns added. This is a pure function.
 
     Parameters
     ----------
     batch
-        Any number of rows with a logits column, as a ``pyarrow.RecordBatch`` or a ``pyarrow.Table``. What is returned
-        is of the same kind.
+        A ``pyarrow.RecordBatch`` or ``pyarrow.Table`` with a logits column and any number of rows. The result has the
+        same type.
     options
-        As made by :func:`batchmax.score_options`; or give its keyword arguments directly. A batch has no place for
-        rejected rows and is no whole to judge, so ``rejects`` and ``fail_if`` are refused.
+        Made by :func:`batchmax.score_options`. Alternatively, pass its keyword arguments directly. ``rejects`` and
+        ``fail_if`` are refused, because a batch has no place for rejected rows and is only a part of the data.
 
     Raises
     ------
     UsageError
-        An option or column that cannot be, or something else than a batch.
+        An option or a column is invalid, or ``batch`` has another type.
     DataError
-        A batch that is not valid, such as one whose offsets point outside of its values.
+        The batch is invalid, such as one with offsets outside of its values.
     BadRowError
-        A bad row, unless ``on_bad_row`` says otherwise.
+        A bad row, under the policy ``error``.
 
     Examples
     --------
@@ -88,9 +88,9 @@ def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
 def score_planned(
     batch: pa.RecordBatch, job: Job, first_row: int = 0, whole: str = "the batch", look: str = ""
 ) -> pa.RecordBatch:
-    """Return a batch of a job with the columns that were asked for added, and its bad rows treated as was asked.
+    """Return a batch with the output columns of a job added, and with its bad rows handled as the options say.
 
-    A bad row is told by its number in ``whole``, of which ``first_row`` is the number of the batch's first row.
+    An error gives the number of a bad row in ``whole``, where ``first_row`` is the number of the batch's first row.
     """
     if job.nesting is not None:
         return _score_sequences(batch, job, first_row, whole, look)

@@ -1,4 +1,4 @@
-"""The jobs of ``score``: to a file, to a folder of parts, and to a stream."""
+"""The jobs of ``score``: to a file, to a folder of parts, or to a stream."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from batchmax.storage.paths import STREAM, is_file_path
 
 
 class ScoreJob:
-    """One scoring job: its work and its condition, wherever the results go."""
+    """A scoring job: its computation and its condition, independent of where the results go."""
 
     def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
         self._started = time.monotonic()
@@ -50,23 +50,23 @@ class ScoreJob:
         self._where = out
 
     def state(self) -> dict[str, Any]:
-        """Return what was counted until now, as JSON has it."""
+        """Return the counts so far, as JSON values."""
         return self._work.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on counting from there."""
+        """Continue counting from a state."""
         self._work.restore(state)
 
     def begin(self, part: Part) -> None:
-        """Count a part by itself."""
+        """Start counting the rows of a part."""
         self._work.begin(part)
 
     def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Count everything."""
+        """Set the counts to the sum over all parts."""
         self._work.gather(states)
 
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
-        """Do the work on a chunk, unless the condition is true whatever comes."""
+        """Score a chunk; raise ``GateError`` if the condition is true whatever the remaining rows are."""
         result = self._work(chunk, buffers)
         if self._gate and self._gate.is_decided(self._work.known()):
             raise GateError(
@@ -77,7 +77,7 @@ class ScoreJob:
         return result
 
     def _summary(self) -> ScoreSummary:
-        """Return what was counted."""
+        """Return the summary of what was counted."""
         work = self._work
         summary = ScoreSummary(
             n_classes=self._job.n_classes,
@@ -94,14 +94,14 @@ class ScoreJob:
         return summary
 
     def _failed(self, summary: ScoreSummary) -> str:
-        """Return why the condition is true, in words; nothing if it is not, or there is none."""
+        """Return why the condition is true; empty if it isn't, or there is none."""
         if self._gate is None:
             return ""
         return self._gate.failure(summary.figures(has_labels=self._job.label is not None))
 
 
 class FileJob(ScoreJob):
-    """A job whose results go to a file or a folder."""
+    """A job that writes to a file or a folder."""
 
     def __init__(self, src: Any, out: str, options: ScoreOptions, progress: Progress) -> None:
         super().__init__(src, out, options, progress)
@@ -124,7 +124,7 @@ class FileJob(ScoreJob):
             raise UsageError("BATCHMAX_PARQUET=pyarrow is for one process", where=where, remedy=remedy)
 
     def settled(self) -> ScoreSummary | None:
-        """Return the summary that is there already, if the job was to be gone on with and is done."""
+        """Return the summary of the output if the job is resumed and already complete; a held output is published."""
         if self._job.options.if_exists != "resume":
             return None
         identity = self._identity()
@@ -146,7 +146,7 @@ class FileJob(ScoreJob):
         return summary
 
     def run(self) -> ScoreSummary:
-        """Do it."""
+        """Make what is missing of the output, and publish or hold it."""
         job, source = self._job, self._source
         recipe = Recipe(
             source=source,
@@ -186,14 +186,17 @@ class FileJob(ScoreJob):
         return summary
 
     def _columns_read(self) -> Sequence[str] | None:
-        """Return the columns that are read; all but the logits are for rejected sequences."""
+        """Return the columns to read, or None for all.
+
+        Rejected rows have all columns of the input; rejected sequences have all but the logits.
+        """
         job = self._job
         if job.options.rejects is None:
             return job.columns_read
         return None if job.nesting is None else self._source.schema.names
 
     def _on_ray(self, parts: Sequence[Part]) -> Iterator[Receipt]:
-        """Have parts made by a Ray cluster."""
+        """Make parts on a Ray cluster."""
         source, options = self._source, self._job.options
         rejects = None if self._rejects is None else self._rejects.parts
         yield from ray_executor.make_parts(
@@ -215,7 +218,7 @@ class FileJob(ScoreJob):
 
     def _hold(self, run: Run, summary: ScoreSummary, reason: str) -> None:
         if self._out.is_at_path():
-            # A run that was killed had published it; what is left is to clean up.
+            # A killed run has published it; only the cleanup is left.
             run.publish(summary)
             raise GateError(_stays(reason), where=self._out.where)
         summary.held = run.hold(summary)
@@ -228,7 +231,7 @@ class FileJob(ScoreJob):
 
 
 class StreamJob(ScoreJob):
-    """A job whose results go to stdout as an Arrow IPC stream."""
+    """A job that writes to stdout as an Arrow IPC stream."""
 
     def __init__(self, src: Any, options: ScoreOptions, progress: Progress) -> None:
         for option, given in (("--rejects", options.rejects), ("--row-group-size", options.row_group_size)):
@@ -240,7 +243,7 @@ class StreamJob(ScoreJob):
         check_memory(self._source)
 
     def run(self) -> ScoreSummary:
-        """Do it. After a failure the stream has no end."""
+        """Write the stream. After a failure it has no end-of-stream marker."""
         source, job, options = self._source, self._job, self._job.options
         tell_of(source, self._progress)
         parts = plan_parts(source.group_rows(), source.row_bytes)
@@ -251,7 +254,7 @@ class StreamJob(ScoreJob):
             ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers,
         ):
             chunks = limited(source.chunks(parts, Reading(job.columns_read, workers)), options.limit)
-            # Whoever reads it has each batch as soon as it is there.
+            # Each batch is a group of its own, so that the reader gets it as soon as it is computed.
             single = (replace(chunk, ends_group=True) for chunk in chunks)
             overlap(
                 single,

@@ -1,4 +1,4 @@
-"""The work of a scoring job on one chunk, and what it counts."""
+"""The computation of a scoring job on a chunk, and its counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from batchmax.sources.token_chunks import TokenChunk
 
 
 class ScoreWork:
-    """The work on one chunk, and what is counted over all of them."""
+    """Scores chunks and counts their rows."""
 
     def __init__(self, source: ParquetSource | StreamSource, progress: Progress, *, to_file: bool = False) -> None:
         self.tally = Tally()
@@ -37,11 +37,11 @@ class ScoreWork:
         self._ended = Tally()
         self._rows = None
         if source.job.nesting is not None:
-            # pyarrow wants columns whole.
+            # pyarrow can't write columns in pieces.
             self._rows = SequenceRows(source.job, streams=to_file and not pyarrow_only())
 
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
-        """Compute a chunk's rows, refuse or settle bad ones, and count them; those that end with it in sequences."""
+        """Score a chunk, handle its bad rows, and count its rows; of sequences, those that end with it."""
         job = self._job
         try:
             matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits, chunk.known)
@@ -67,25 +67,25 @@ class ScoreWork:
         return self._bad_rows.settle(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)
 
     def begin(self, part: Part) -> None:
-        """Count a part by itself. Only the first rows of all are looked at for what is odd about them."""
+        """Start counting the rows of a part. Only the first rows of the job are checked for suspicious values."""
         self._ended = Tally.merged([self._ended, self.tally])
         self.tally, self.warnings = Tally(), []
         self._start, self._looked = part.start, part.number > 0
 
     @property
     def rows(self) -> int:
-        """How many rows this process has counted."""
+        """The number of rows that this process has counted."""
         return self._ended.rows + self.tally.rows
 
     def known(self) -> dict[str, int]:
-        """Return what can only grow, over all that this process has counted."""
+        """Return the counts that can only grow, over all rows that this process has counted."""
         return {
             "bad_rows": self._ended.bad_rows + self.tally.bad_rows,
             "infinite_losses": self._ended.infinite_losses + self.tally.infinite_losses,
         }
 
     def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Count everything: what was counted of all parts, in their order."""
+        """Set the counts to the sum over all parts, added in their order."""
         self.warnings = []
 
         def tallies() -> Iterator[Tally]:
@@ -96,17 +96,17 @@ class ScoreWork:
         self.tally = Tally.merged(tallies())
 
     def state(self) -> dict[str, Any]:
-        """Return what was counted until now, or of the part, as JSON has it."""
+        """Return the counts so far, or of the current part, as JSON values."""
         return {"tally": self.tally.state(), "warnings": list(self.warnings)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on counting from there."""
+        """Continue counting from a state."""
         self.tally = Tally.restored(state["tally"])
         self.warnings = list(state["warnings"])
         self._looked = self.tally.rows > 0
 
     def late_warnings(self) -> list[str]:
-        """Return what there is to warn of at the end."""
+        """Return the warnings that are known only at the end."""
         if not self.tally.infinite_losses:
             return []
         units = "rows" if self._job.nesting is None else "tokens"
@@ -115,6 +115,6 @@ class ScoreWork:
         return [f"{rows}: a class that counts in it has {lacks}; so there is no mean loss"]
 
     def warn(self, text: str) -> None:
-        """Keep a warning for the summary, and say it."""
+        """Report a warning, and add it to the summary."""
         self.warnings.append(text)
         self._progress.warn(text)

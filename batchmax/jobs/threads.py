@@ -1,4 +1,4 @@
-"""How a job uses the CPU: with how many threads, and in the standard floating-point mode."""
+"""How a job uses the CPU: the number of threads, and the standard floating-point mode."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from batchmax.runtime.cores import usable_cores
 
 @contextlib.contextmanager
 def use_threads(options: ScoreOptions) -> Iterator[None]:
-    """Let the kernels that this thread calls use as many threads as were asked for, or as the process may.
+    """Limit the threads of the kernels that this thread calls, to ``options.threads`` or to the usable cores.
 
-    The thread, and those that are started here, compute in the standard floating-point mode.
-    Arrow's threads belong to the process: they are limited where it was asked for, until the last job that did is over.
+    This thread and those that it starts meanwhile compute in the standard floating-point mode. Arrow's threads belong
+    to the process: they are limited only if ``options.threads`` is given, until the last such job ends.
     """
     kernels.limit_threads(options.threads or usable_cores())
     if options.threads is not None:

@@ -1,1 +1,1 @@
-"""Reports about a model: what a page shows, collected from the rows."""
+"""HTML reports about a model: collects from the rows what the page shows."""

@@ -1,6 +1,6 @@
-"""What a report wants to know of single rows and cannot read off sums: one row whole, and who was taken for whom.
+"""Collectors of single rows and of pairs of confused classes for a report, which metrics alone don't contain.
 
-Fed with rows as they go by; keeps one row, and counts that are bounded.
+They receive the rows batch by batch, and keep one row and counts of bounded size.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from batchmax.sources.token_chunks import TokenChunk
 
 CONFIDENCE_BINS = 20
 MOST_PAIRS = 1 << 18
-"""Pairs of classes that are counted at a time; beyond, those that occurred least are forgotten."""
+"""Largest number of pairs of classes to count; above it, the rarest pairs are dropped."""
 
 
 @dataclass(frozen=True, eq=False)
 class KeptRow:
-    """One row: where it is from, what it holds, its status, and its columns as a batch of one.
+    """One row: its origin, logits, label and status, and its carried columns as a batch of one row.
 
-    Of sequences, one token: its place in the row, and the losses of all of the row's tokens, NaN for none.
+    For sequences, one token: its position in the row, and the losses of all tokens of the row, NaN for no loss.
     """
 
     file: str
@@ -44,15 +44,15 @@ class KeptRow:
 
 
 class RowLook:
-    """One row of those going by.
+    """Keeps one of the rows that it receives.
 
     Parameters
     ----------
     job
-        Of the rows.
+        The job that reads the rows.
     number
-        Which, from 0 over all of them; None: the one of largest loss, or without labels of least confidence, the first
-        of several. Of a sequence, the token of which that is so.
+        The row's number, from 0 over all rows. None keeps the row with the largest loss, or without labels the one with
+        the lowest confidence; the first of several. For sequences, the token with the largest loss, likewise.
     """
 
     def __init__(self, job: Job, number: int | None) -> None:
@@ -65,7 +65,7 @@ class RowLook:
         self._goes_on = False
 
     def add(self, seen: Seen) -> None:
-        """Look at some more rows."""
+        """Receive some rows."""
         n = len(seen.matrix)
         if isinstance(seen.chunk, TokenChunk):
             self._add_tokens(seen, seen.chunk.tokens)
@@ -86,7 +86,7 @@ class RowLook:
         losses = np.where(seen.scores.status > LAST_WITHOUT_LOSS, losses, np.nan)
         interest = self._interest(seen)
         if self._number is not None:
-            # A token without a loss is better than none.
+            # If no token of the row has a loss, keep one without.
             interest = np.maximum(interest, np.finfo(np.float64).min)
             interest = np.where(self.rows + row == self._number, interest, -np.inf)
         ends = np.cumsum(tokens.lengths)
@@ -133,10 +133,10 @@ class RowLook:
 
 
 class Pairs:
-    """How often which class was taken for which other, of so many classes that no matrix holds them.
+    """Counts of confused pairs of classes, for more classes than a confusion matrix can hold.
 
-    Counts are exact while there are no more pairs than :data:`MOST_PAIRS`. Beyond, pairs are forgotten, those of one
-    chunk with the smallest counts first, and ``is_exact`` says so.
+    Counts are exact for up to :data:`MOST_PAIRS` pairs. Above, the pairs with the smallest counts so far are dropped
+    after each chunk, and ``is_exact`` is False.
     """
 
     def __init__(self, n_classes: int) -> None:
@@ -146,7 +146,7 @@ class Pairs:
         self._counts = np.empty(0, np.int64)
 
     def add(self, seen: Seen) -> None:
-        """Count some more rows."""
+        """Count the confused pairs of some rows."""
         labels, pred = seen.labels.indices, seen.scores.values["pred"]
         if labels is None:
             return
@@ -164,7 +164,7 @@ class Pairs:
 
     @property
     def found(self) -> list[tuple[int, int, float]]:
-        """The pairs: label, prediction, rows."""
+        """The pairs: label, prediction, number of rows."""
         return [
             (int(code // self._k), int(code % self._k), int(count))
             for code, count in zip(self._codes, self._counts, strict=True)
@@ -172,7 +172,7 @@ class Pairs:
 
 
 class Confidences:
-    """A histogram of the largest probability, and how many rows and tokens have which status: needs no labels."""
+    """A histogram of the confidence, and the number of rows and tokens with each status. Needs no labels."""
 
     def __init__(self, job: Job) -> None:
         self.counts = np.zeros(CONFIDENCE_BINS, np.int64)
@@ -180,7 +180,7 @@ class Confidences:
         self._sequences = SequenceTally(shift=job.options.shift)
 
     def add(self, seen: Seen) -> None:
-        """Count some more rows."""
+        """Count some rows."""
         status = seen.scores.status
         self.tally.add(status)
         if isinstance(seen.chunk, TokenChunk):

@@ -1,6 +1,6 @@
-"""What a report says of single rows and of how it came about: from Arrow and files to numbers and text.
+"""Convert rows, tables and provenance from Arrow and files to the numbers and text that a report shows.
 
-Values of columns may be anything and of any size; here they become short text, and the page escapes that.
+Column values can have any type and size. They are converted to short text here; the page escapes it.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ SCORED = {
     "options": dict,
     "inputs": list,
 }
-"""The members of an output's metadata that are shown, with their types."""
+"""The members of an output's metadata that are shown, and their types."""
 
 MOST_CLASSES = 12
-"""Classes of a row that are drawn: those of the largest logits, and the label."""
+"""Classes to draw of a row: those with the largest logits, and the label."""
 
 MOST_COLUMNS = 16
-"""Carried columns that are shown of a row."""
+"""Carried columns to show of a row."""
 
 MOST_FILES = 30
 MOST_ITEMS = 20
-"""Of a list, a struct or a map in a column."""
+"""Items to show of a list, a struct or a map."""
 
 BETAS = 41
-"""Betas that a row is shown under, an odd number, so that the one in the middle is that of the report."""
+"""Number of betas to show a row at. It is odd, so that the report's beta is in the middle."""
 
 BETA_SPAN = 20.0
-"""How far below and above it they reach, as a factor."""
+"""Ratio of the largest beta to the report's beta, and of that to the smallest."""
 
 SILENT = {"threads", "memory_limit", "outputs", "prefix", "if_exists", "rejects", "fail_if", "top_k"}
-"""Options that change nothing on a page."""
+"""Options that don't affect the page."""
 
 CALIBRATED = {"beta", "scale", "bias", "calibrated_classes"}
-"""Options that a calibration sets."""
+"""Options that a calibration file sets."""
 
 
 def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool) -> RowFacts:
-    """Return a row, and what each β makes of it."""
+    """Return a row, with its probabilities and losses at each β."""
     z = kept.logits[np.newaxis, :]
     used = BETAS // 2
     with np.errstate(over="ignore"):
@@ -116,12 +116,12 @@ def _quantity(options: ScoreOptions) -> str:
 
 
 def has_probs(kept: KeptRow) -> bool:
-    """Return whether there is anything to draw of a row."""
+    """Return whether a row has probabilities to draw."""
     return kept.status > LAST_WITHOUT_PROBS
 
 
 def worst_table(table: pa.Table) -> TextTable:
-    """Return the rows of largest loss as text."""
+    """Return the rows with the largest loss as a table of text."""
     is_one_file = len(set(table.column("file").to_pylist())) <= 1
     place = ["row", "token"] if "token" in table.schema.names[:3] else ["row"]
     first = [*place, *FIGURES] if is_one_file else ["file", *place, *FIGURES]
@@ -145,7 +145,7 @@ def worst_table(table: pa.Table) -> TextTable:
 
 
 def shown_value(value: pa.Scalar) -> str:
-    """Return a value of any type as text of bounded length, made of a bounded part of it."""
+    """Return a value of any type as text of bounded length, reading only a bounded part of it."""
     if not value.is_valid:
         return ABSENT
     kind = value.type
@@ -177,7 +177,7 @@ def shown_value(value: pa.Scalar) -> str:
 
 
 def _shown_time(value: pa.Scalar) -> str:
-    """Return a time as Arrow writes it: Python knows fewer years, and not all zones."""
+    """Return a time as Arrow formats it, because Python supports fewer years and not all time zones."""
     try:
         return printable(value.cast(pa.string()).as_py())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -185,7 +185,7 @@ def _shown_time(value: pa.Scalar) -> str:
 
 
 def made(source: ParquetSource | StreamSource, options: ScoreOptions, asked: Mapping[str, Any]) -> Made:
-    """Return how a report came about."""
+    """Return the provenance of a report: versions, notes, command, inputs."""
     pairs = [
         ("batchmax", __version__),
         ("kernels", kernels.compiled_by()),
@@ -213,7 +213,7 @@ def made(source: ParquetSource | StreamSource, options: ScoreOptions, asked: Map
 
 
 def _command(files: Sequence[InputFile], options: ScoreOptions, asked: Mapping[str, Any]) -> str:
-    """Return the command that makes the page again."""
+    """Return the command that writes the same report."""
     default = ScoreOptions()
     silent = SILENT if options.calibration is None else SILENT | CALIBRATED
     changed = {
@@ -231,7 +231,7 @@ def _command(files: Sequence[InputFile], options: ScoreOptions, asked: Mapping[s
 
 
 def _scored(files: Sequence[InputFile]) -> list[Pair]:
-    """Return what the first input says of how it was made; nothing if ``score`` did not write it."""
+    """Return the metadata that ``score`` wrote to the first input, or an empty list if there is none."""
     metadata = files[0].metadata.metadata if files else None
     try:
         said = json_object(parse_json((metadata or {}).get(b"batchmax", b"")), SCORED)
@@ -248,7 +248,7 @@ def _scored(files: Sequence[InputFile]) -> list[Pair]:
             "made of": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in made_of),
         }
     except JsonError:
-        return []  # no metadata, or those of another version
+        return []  # no metadata, or another version's
     return [(name, printable(value, 600)) for name, value in shown.items()]
 
 

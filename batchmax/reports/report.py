@@ -1,6 +1,6 @@
-"""A report: one page for a person who decides, made in two passes over the rows, one for sums and one for single rows.
+"""Write an HTML report in two passes over the rows: one for metrics, one for single rows.
 
-What the page looks like, ``report_page`` knows; here its facts are gathered, and it is put in its place.
+Gathers the facts of the page and writes it; ``html.page`` renders it.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ if TYPE_CHECKING:
 ENDINGS = (".html", ".htm")
 LONGEST_TITLE = 300
 MOST_WORST = 100
-"""Rows that a page lists; ``show --worst`` lists any number."""
+"""Most rows that a page lists; ``show --worst`` lists any number."""
 
 
 @dataclass(kw_only=True)
 class Report:
-    """What a report came to.
+    """The result of writing a report. A missing value is None.
 
     Attributes
     ----------
     out, bytes_written
-        The page.
+        The page's path and size.
     row
-        The row that it draws: ``file``, and ``row`` in it; None if no row can be drawn.
+        The drawn row: its ``file``, and ``row`` in the file; for sequences also ``token``. None if no row can be drawn.
     n_tokens
-        Where rows are sequences, how many tokens have a loss; figures are over these. None otherwise.
+        For sequences, the number of tokens with a loss, which the metrics are over; otherwise None.
     worst_rows
-        How many rows, or tokens, it lists.
+        The number of listed rows or tokens.
     """
 
     out: str = ""
@@ -81,11 +81,11 @@ class Report:
     version: str = __version__
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it under the names that it has in JSON."""
+        """Return the result as a dictionary, with the names of the JSON."""
         return asdict(self)
 
     def to_json(self) -> str:
-        """Return it as one line of JSON."""
+        """Return the result as one line of JSON."""
         return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
 
     def _repr_html_(self) -> str:
@@ -110,49 +110,49 @@ def report(
     if_exists: Literal["error", "overwrite"] | None = None,
     **given: Any,
 ) -> Report:
-    """Write a page about logits, or about what ``score`` wrote: figures, charts, one row, the worst rows.
+    """Write an HTML report about logits, or scored output: metrics, charts, one row, the worst rows.
 
-    The page is one file of HTML that needs nothing else: no network, no scripts. The same input and options give the
-    same bytes, on one type of CPU and with the same libraries.
+    The page is a single file without scripts that loads nothing from the network. The same input and options give the
+    same bytes, on the same type of CPU and with the same library versions.
 
     Parameters
     ----------
     src
-        Paths of files and folders and globs, one or several; or a table, anything with ``__arrow_c_stream__`` that can
-        be read twice.
+        One or several paths of files or folders, or globs; or a table, or another object with ``__arrow_c_stream__``
+        that can be read twice.
     out
-        The page's path; it ends in ``.html`` or ``.htm``.
+        Path of the page, ending in ``.html`` or ``.htm``.
     options, given
-        How rows are read: as for :func:`batchmax.score`. ``columns`` and ``exclude`` choose what is shown of single
-        rows.
+        How rows are read, as for :func:`batchmax.score`. ``columns`` and ``exclude`` choose the columns to show of
+        single rows.
     row
-        The row to draw, from 0 over all inputs. None: the one of largest loss, or without labels the one of least
-        confidence.
+        Row to draw, counted from 0 over all inputs. None draws the row with the largest loss, or without labels the one
+        with the lowest confidence.
     worst
-        How many rows of largest loss to list, 0 to 100.
+        Number of rows with the largest loss to list, 0 to 100.
     by
-        Columns whose values cut the rows into groups.
+        Columns to group rows by.
     bins
-        Bins of the reliability diagram.
+        Number of bins of the reliability diagram.
     title
-        The page's title. None: the first file's name.
+        Title of the page; by default the first file's name.
     progress
-        Who is told how far it is.
+        Progress callbacks.
     if_exists
-        What to do where something is there: ``error`` or ``overwrite``.
+        What to do if ``out`` exists: ``error`` or ``overwrite``.
 
     Raises
     ------
     UsageError
-        An option or a column that cannot be; libraries that are not installed.
+        Invalid option or column, or a required package isn't installed.
     DataError
-        An input that cannot be read; a bad row under the policy ``error``.
+        Unreadable input, a bad row with the policy ``error``, or input that changed between the two passes.
     OutputError
-        The page cannot be written.
+        The page can't be written.
 
     See Also
     --------
-    batchmax.evaluate : the figures alone, and gates on them.
+    batchmax.evaluate : the metrics alone, and gates on them.
     """
     started = time.monotonic()
     progress = progress or Progress()
@@ -164,7 +164,7 @@ def report(
     gathering = _Gathering(src, options, row, worst, tuple(names_of("by", by)), bins, progress)
     place.keep_apart([file.path for file in gathering.source.files])
     facts = gathering.facts(title)
-    from batchmax.reports.html.page import page  # noqa: PLC0415 - takes half a second, and may not be installed
+    from batchmax.reports.html.page import page  # noqa: PLC0415 - slow to import, and may not be installed
 
     size = place.write(page(facts))
     progress.published()
@@ -191,7 +191,7 @@ def report(
 
 
 class _Gathering:
-    """The two passes, and what they leave."""
+    """The two passes over the rows, and what they collect."""
 
     def __init__(
         self,
@@ -255,11 +255,11 @@ class _Gathering:
 
     @property
     def bad_rows(self) -> int:
-        """How many rows are bad."""
+        """The number of bad rows."""
         return self._confidences.tally.bad_rows
 
     def facts(self, title: str | None) -> Facts:
-        """Return everything on the page."""
+        """Return the content of the page."""
         from batchmax.reports import facts as report_facts  # noqa: PLC0415 - as above
         from batchmax.reports.html.formatting import printable  # noqa: PLC0415
         from batchmax.reports.html.page import Facts  # noqa: PLC0415
@@ -309,38 +309,38 @@ class _Gathering:
 
 
 def _place(kept: KeptRow) -> dict[str, Any]:
-    """Return where a row, or a token, is."""
+    """Return the file, the row and for sequences the token of a kept row."""
     place: dict[str, Any] = {"file": kept.file, "row": kept.row}
     return place if kept.token is None else place | {"token": kept.token}
 
 
 class _Passes(Progress):
-    """Several passes over the same rows, told as one job."""
+    """Reports several passes over the same rows to one progress callback, as one job."""
 
     def __init__(self, to: Progress, passes: int) -> None:
         self._to, self._passes, self._is_started = to, passes, False
 
     def start(self, total_rows: int | None, total_bytes: int | None) -> None:
-        """Say how much there is to do, in all passes, when the first begins."""
+        """Start with the total of all passes, when the first pass starts."""
         if not self._is_started:
             times = self._passes
             self._to.start(total_rows and times * total_rows, total_bytes and times * total_bytes)
         self._is_started = True
 
     def advance(self, rows: int, n_bytes: int) -> None:
-        """Say what was done since the last time, in whichever pass."""
+        """Add what was done since the last call, in any pass."""
         self._to.advance(rows, n_bytes)
 
     def note(self, text: str) -> None:
-        """Say what was chosen."""
+        """Pass on a note about a choice."""
         self._to.note(text)
 
     def assumed(self, text: str) -> None:
-        """Say what was assumed about the input."""
+        """Pass on an assumption about the input."""
         self._to.assumed(text)
 
     def warn(self, text: str) -> None:
-        """Say what looks wrong."""
+        """Pass on a warning."""
         self._to.warn(text)
 
 
@@ -372,7 +372,7 @@ def _need_libraries() -> None:
     for name in ("jinja2", "matplotlib"):
         if find_spec(name) is None:
             raise missing_package(name, "insight", where="report")
-    # What matplotlib remarks on its folders when it is imported, no reader of a page needs to know.
+    # On import, matplotlib may log remarks about its cache folder; don't show them.
     remarks = logging.getLogger("matplotlib")
     level = remarks.level
     remarks.setLevel(logging.ERROR)

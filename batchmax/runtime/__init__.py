@@ -1,4 +1,4 @@
-"""The process: threads, memory, signals, lazy imports, progress callbacks. Knows nothing of data.
+"""The process: cores, buffers, signals, lazy imports and progress callbacks. Doesn't know data.
 
 Decisions
 ---------

@@ -1,7 +1,7 @@
-"""Buffers that are used again, and how much of the machine there is to use.
+"""Reusable buffers for the results of a batch.
 
-Fresh memory is slow: on a large array the page faults of its first use cost several times the arithmetic. A job
-therefore works in a few :class:`Buffers` that go round between the stages of the pipeline.
+The first use of memory is slow: on a large array, its page faults take several times as long as the arithmetic. So a
+job allocates a few :class:`Buffers` and passes them around between the stages of the pipeline.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from numpy.typing import DTypeLike, NDArray
 
 MIB = 1 << 20
 PROGRAM_BYTES = 250 * MIB
-"""Memory of the program itself: the interpreter, Numba, Arrow and the compiled kernels."""
+"""Memory of the process without data: the interpreter, Numba, Arrow and the compiled kernels."""
 
 Take: TypeAlias = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
-"""Gives uninitialised memory of a shape and type: ``numpy.empty``, or something that hands out buffers again."""
+"""Returns an uninitialized array of a shape and type: ``numpy.empty``, or a function that reuses buffers."""
 
 
 class Buffers:
-    """Memory for the results of one batch, handed out in order and handed out again after :meth:`reset`."""
+    """Memory for the results of one batch, allocated in order and reused after :meth:`reset`."""
 
     def __init__(self) -> None:
         self._blocks: list[NDArray[np.uint8]] = []
         self._next = 0
 
     def reset(self) -> None:
-        """Take everything back: the arrays handed out so far may be overwritten from now on."""
+        """Make all memory available again: arrays that were returned before may be overwritten."""
         self._next = 0
 
     def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return an uninitialised C-contiguous array."""
+        """Return an uninitialized C-contiguous array."""
         kind = np.dtype(dtype)
         size = math.prod(shape) * kind.itemsize
         if self._next == len(self._blocks):

@@ -1,6 +1,6 @@
-"""Who is told when kernels are compiled, which takes seconds and happens on the first run only.
+"""Callbacks for the compilation of kernels, which takes seconds and happens on the first run only.
 
-Knows neither Numba nor kernels, so that it can be imported at once.
+Imports neither Numba nor kernels, so that importing it is fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _running = 0
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Have a function called with True when a compilation begins, and with False when none runs any more."""
+    """Call a function with True when a compilation starts, and with False when no compilation is running anymore."""
     with _lock:
         _listeners.append(listener)
     try:
@@ -31,7 +31,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Tell the listeners that a compilation runs."""
+    """Notify the listeners that a compilation is running."""
     _count(1)
     try:
         yield
@@ -49,7 +49,7 @@ def _count(change: int) -> None:
 
 
 def _reset() -> None:
-    """Start anew in a forked process, in which no compilation runs, and in which the lock may be left locked."""
+    """Reset the state in a forked process: no compilation is running there, and the copied lock may be locked."""
     global _lock, _running
     _lock, _running = threading.Lock(), 0
     _listeners.clear()

@@ -1,4 +1,4 @@
-"""How many cores the process may use."""
+"""The number of cores that the process may use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use: its CPU affinity, and the quota of its control group."""
+    """Return the number of cores that this process may use: by its CPU affinity, and the quota of its control group."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()

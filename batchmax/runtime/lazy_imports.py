@@ -1,4 +1,4 @@
-"""Packages that the command line keeps other packages from importing, because they are unused and slow to import."""
+"""Blocks imports that dependencies make of packages which the command line doesn't use and which are slow to import."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def allow_imports() -> None:
 
 
 NUMBA_SETTINGS = ".numba_config.yaml"
-"""A file that Numba looks for in the current directory."""
+"""The settings file that Numba looks for in the current directory."""
 
 
 class UnusedPackages:
-    """An import hook for which the unused packages are not installed.
+    """An import hook that makes unused packages appear not to be installed.
 
-    Numba imports SciPy for products of matrices, CFFI for functions in C, and PyYAML to read a file of settings;
-    pyarrow imports pandas to ask whether something is one of its objects. SciPy and pandas take a sixth of a second.
+    Numba imports SciPy for matrix products, CFFI for C functions, and PyYAML to read a settings file. pyarrow imports
+    pandas to check whether an object is one of its types. Importing SciPy and pandas takes a sixth of a second.
     """
 
     keeps_out = True

@@ -1,31 +1,31 @@
-"""Callbacks of a job: its progress, notes and warnings."""
+"""Callbacks of a job: progress, notes and warnings."""
 
 from __future__ import annotations
 
 
 class Progress:
-    """Who is told how far a job is. This one does not listen."""
+    """Progress callbacks. The methods of this class do nothing; subclasses override them."""
 
     def start(self, total_rows: int | None, total_bytes: int | None) -> None:
-        """Say how much there is to do."""
+        """Report the size of the job; None if unknown."""
 
     def skip(self, rows: int) -> None:
-        """Say how much an earlier run has done."""
+        """Report the rows that an earlier run has completed."""
 
     def published(self) -> None:
-        """Say that the output is in its place, and nothing can fail any more."""
+        """Report that the output is published, so that nothing can fail anymore."""
 
     def advance(self, rows: int, n_bytes: int) -> None:
-        """Say what was done since the last time."""
+        """Report the rows and bytes that were completed since the last call."""
 
     def note(self, text: str) -> None:
-        """Say what was chosen."""
+        """Report a choice that the job made."""
 
     def assumed(self, text: str) -> None:
-        """Say what was assumed about the input, which only the user can know."""
+        """Report an assumption about the input that only the user can verify."""
 
     def detail(self, text: str) -> None:
-        """Say what only the curious want to know."""
+        """Report a detail for verbose output."""
 
     def warn(self, text: str) -> None:
-        """Say what looks wrong."""
+        """Report a problem that doesn't stop the job."""

@@ -1,4 +1,4 @@
-"""Signals that wait: what must be done as a whole is not broken into by SIGINT or SIGTERM."""
+"""Defers SIGINT and SIGTERM while a block of code runs that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let SIGINT and SIGTERM be heard only when the block has ended, as they would have been in it.
+    """Defer SIGINT and SIGTERM until the block ends, then raise them for the handlers that were set before.
 
-    Python handles signals in the main thread, so a block in any other is undisturbed anyway.
+    Python runs signal handlers in the main thread only, so nothing is done in other threads.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

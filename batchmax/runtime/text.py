@@ -1,4 +1,4 @@
-"""Text for terminals and shells: unprintable characters are escaped, words are quoted."""
+"""Text for terminals and shells: escapes unprintable characters and quotes words."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import shlex
 
 
 def printable(text: object) -> str:
-    """Return the text on one line, with what a terminal would obey or hide written as escapes.
+    """Return the text on one line, with escapes for characters that are invisible or control the terminal.
 
-    A file or a column may be called anything, also a sequence that clears the screen, moves the cursor or
-    turns the reading direction; none of these is ``str.isprintable``.
+    Names of files and columns may contain sequences that clear the screen, move the cursor or change the reading
+    direction. None of these characters is ``str.isprintable``.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(text))
 
 
 def shell_word(text: str) -> str:
-    """Return the text as one word of a command that can be pasted into a shell."""
+    """Return the text as one word that can be pasted into a shell."""
     word = printable(text)
     if word == text:
         return shlex.quote(text)

@@ -1,4 +1,4 @@
-"""Where results go: Parquet files, Arrow streams, text files. Knows no kernels.
+"""Writes results: Parquet files, Arrow streams and text files. Doesn't know kernels.
 
 Decisions
 ---------

@@ -1,4 +1,4 @@
-"""Arrow IPC streams as outputs, written as they are computed."""
+"""Writes Arrow IPC streams."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pyarrow as pa
 
 
 class OutgoingStream:
-    """A stream that is written as it is made.
+    """An Arrow IPC stream that is written batch by batch.
 
     Parameters
     ----------
     stream
-        Of bytes, which need not be able to seek.
+        A binary stream; it need not be seekable.
     schema
-        Of the batches.
+        The schema of the batches.
 
     Raises
     ------
     BrokenPipeError
-        From every method: whoever read it has seen enough.
+        From every method: the reader has closed the stream.
     OSError
-        As above: it cannot be written for another reason.
+        From every method: the stream can't be written for another reason.
     """
 
     def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
@@ -33,22 +33,22 @@ class OutgoingStream:
 
     @property
     def size(self) -> int:
-        """How many bytes were written."""
+        """The number of bytes written."""
         return self._bytes.size
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """Write batches; empty ones are left out."""
+        """Write batches, except empty ones."""
         for batch in batches:
             if batch.num_rows:
                 self._writer.write_batch(batch)
 
     def close(self) -> None:
-        """End the stream. Without this its readers know that it is not whole."""
+        """Write the end-of-stream marker. A stream without it is incomplete."""
         self._writer.close()
 
 
 class _Counting(io.RawIOBase):
-    """Writes everything, and counts it."""
+    """A raw stream that writes all bytes and counts them."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

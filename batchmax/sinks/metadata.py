@@ -1,4 +1,4 @@
-"""What an output says of itself: its metadata, rebuilt rather than copied, and the codecs of its columns."""
+"""The metadata, schemas and codecs of outputs. Metadata are rebuilt, not copied from the input."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ OPTIONS_THAT_CHANGE_BYTES = (
 )
 SAMPLES_AT_ONCE = 16
 MOST_INPUTS = 1000
-"""Files of which each is named in an output; every part of a folder says it again."""
+"""The maximum number of input files that the metadata describe one by one; every part of a folder repeats this list."""
 
 REJECT_FIELDS = (pa.field("file", pa.string()), pa.field("row", pa.int64()), pa.field("status", pa.string()))
-"""What is added to a row that was rejected; prefixed with ``batchmax_`` where the row has such a column."""
+"""The columns added to rejected rows, with the prefix ``batchmax_`` if the input has a column of the same name."""
 
 
 def output_schema(job: Job, source: ParquetSource | StreamSource, command: str = "score") -> pa.Schema:
-    """Return a job's output schema with the metadata of the file: what is still true of the input's, and our own."""
+    """Return the schema of a job's output with the file's metadata: the input's that still apply, and the job's own."""
     metadata: dict[bytes, bytes] = {}
     for file in reversed(source.files):
         metadata.update(kept_metadata(file.metadata.metadata))
@@ -59,9 +59,9 @@ def output_schema(job: Job, source: ParquetSource | StreamSource, command: str =
 def job_identity(
     source: ParquetSource | StreamSource, schema: pa.Schema, options: ScoreOptions
 ) -> dict[str, Any] | None:
-    """Return what must be the same for a run to go on with what another left, as JSON has it; None if none can.
+    """Return what must be equal for a run to resume another, as JSON values; None if the job can't be resumed.
 
-    ``output`` is what the finished output says of itself too.
+    ``output`` is also in the metadata of the finished output.
     """
     if not source.files or (pyarrow_only() and options.rejects is not None):
         return None
@@ -75,7 +75,7 @@ def job_identity(
 
 
 def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, str]:
-    """Return the codec of each column of the output, by the column's name."""
+    """Return the codec of each output column, by name."""
     chosen = None if job.options.compression is None else job.options.compression.upper()
     theirs = input_codecs(_first_filled(source))
     logits = theirs.get(job.logits.names[0].split(".")[0], "SNAPPY")
@@ -84,26 +84,26 @@ def output_codecs(job: Job, source: ParquetSource | StreamSource) -> dict[str, s
 
 
 def plain_columns(job: Job) -> tuple[str, ...]:
-    """Return the columns of an output whose numbers hardly repeat."""
+    """Return the output columns whose values rarely repeat."""
     everything = "*" in (job.options.columns or ())
     return (*job.computed.names, *(job.logits.names if everything else ()))
 
 
 def output_split(job: Job, source: ParquetSource | StreamSource) -> bool:
-    """Return whether matrices of the output have their bytes split: where the logits have."""
+    """Return whether matrices are written with BYTE_STREAM_SPLIT: they are if the logits are."""
     return splits_bytes(_first_filled(source), job.logits.names[0].split(".")[0])
 
 
 def _first_filled(source: ParquetSource | StreamSource) -> Footer | None:
-    """Return the footer of the first file with rows in it."""
+    """Return the footer of the first file that has rows."""
     return next((file.footer for file in source.files if file.metadata.num_rows), None)
 
 
 def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None, nesting: Nesting | None = None) -> pa.Schema:
-    """Return the schema of rejected rows: everything of the input, then file, row and status.
+    """Return the schema of rejected rows: all columns of the input, then file, row and status.
 
-    Of a file, which says the job that the output is of. Sequences are told without their logits, which need not fit
-    into memory.
+    ``output`` is the schema whose metadata describe the job. Rejected sequences don't have their logits, which may not
+    fit into memory.
     """
     if nesting is not None:
         schema = pa.schema([field for field in schema if field.name != nesting.logits])
@@ -118,13 +118,13 @@ def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None, nesting: 
 
 
 def inputs_said(files: Sequence[InputFile], *, samples: bool = True) -> list[dict[str, Any]]:
-    """Return what tells inputs from others: of each file its size, its footer and a sample, or one digest of very many.
+    """Return what identifies the inputs: the size, footer and sample of each file, or one digest of very many files.
 
-    Without ``samples`` it is what earlier versions wrote.
+    Without ``samples``, the result is that of earlier versions.
     """
     each: list[dict[str, Any]] = [{"size": file.size, "footer_sha256": file.footer_digest()} for file in files]
     if samples:
-        # In an object store each sample is a few requests.
+        # In an object store, each sample takes a few requests.
         with ThreadPoolExecutor(SAMPLES_AT_ONCE if any(file.store for file in files) else 1, "samples") as pool:
             for said, sample in zip(each, pool.map(lambda file: file.sample_digest, files), strict=True):
                 said["sample_sha256"] = sample
@@ -135,7 +135,7 @@ def inputs_said(files: Sequence[InputFile], *, samples: bool = True) -> list[dic
 
 
 def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) -> dict[str, Any]:
-    """Return what determines the bytes, and nothing else: no time, host or number of threads."""
+    """Return all that determines the bytes of an output, and nothing else: no time, host or number of threads."""
     options = {name: getattr(job.options, name) for name in OPTIONS_THAT_CHANGE_BYTES}
     if "sample" in job.outputs:
         options["seed"] = job.options.seed
@@ -146,7 +146,7 @@ def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) ->
     if job.nesting is not None:
         options |= {"shift": job.options.shift}
     weights = None if job.class_weights is None else job.class_weights.tolist()
-    # Names that are numbers could be what the labels are, or what indices stand for.
+    # Class names that are numbers could be the labels themselves, or names that labels index.
     label_kind = {"label_kind": "index"} if job.label is not None and job.label.ignores_names else {}
     return label_kind | {
         "version": __version__,

@@ -1,6 +1,6 @@
-"""Record batches into a Parquet file in the making, a row group at a time.
+"""Writes record batches to a Parquet file, one row group at a time.
 
-Knows where the bytes go and how they are encoded; not what they mean, nor when the file is published.
+Knows where bytes go and how they are encoded, but not what they mean or when the file is published.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from batchmax.storage import system_calls
 from batchmax.storage.files import open_again, open_exclusively
 
 SUMMARY_KEY = "batchmax.scoring.summary"
-"""The metadata that say what came out, in JSON."""
+"""The metadata key of the summary, as JSON."""
 
 STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax", SUMMARY_KEY.encode())
-"""Metadata that describe the input's columns, and would be wrong of the output's."""
+"""Metadata keys that describe the input's columns and would be wrong for the output's."""
 
 STALE_PREFIX = b"org.apache.spark."
-"""Spark believes this schema rather than the file's, and would not show new columns."""
+"""Prefix of Spark's metadata: Spark prefers this schema to the file's, and would not show new columns."""
 
 CREATED_BY = f"batchmax version {__version__}"
 
@@ -51,17 +51,17 @@ class ParquetSink:
     Parameters
     ----------
     path
-        Where to write; nothing may be there.
+        The path to write to; nothing may exist there, unless ``done`` says that the file was begun.
     schema
         The fields, and the metadata of the file.
     compression
-        The codec of each column, by its name.
+        The codec of each column, by name.
     plain
-        The columns whose values hardly repeat: written without dictionary and statistics.
+        The columns whose values rarely repeat: they are written without dictionary and statistics.
     encoder
-        What makes row groups, if pyarrow is not to write the file by itself.
+        Encodes row groups; None to let pyarrow write the file.
     done
-        How far the file is already, if an encoder goes on with one that was left unfinished.
+        How much of the file an earlier run has completed; needs an encoder.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class ParquetSink:
                 self._arrow = pq.ParquetWriter(self._file, schema, **options)
 
     def stream(self, pieces: Sequence[Piece], dtype: np.dtype[Any], n_classes: int, *, taken_back: bool) -> None:
-        """Append tokens of matrices to the row group that :meth:`write` ends.
+        """Append tokens of matrices to the row group that :meth:`write` completes.
 
-        ``taken_back`` is whether the row that was begun last is to be taken out again first.
+        ``taken_back`` says whether the row that was begun last is removed first.
         """
         if self._encoder is None:
             raise ValueError("pyarrow does not write in pieces")
@@ -103,9 +103,9 @@ class ParquetSink:
             self._streams.add(pieces)
 
     def write(self, batches: Sequence[pa.RecordBatch], copied: CopiedColumns | None = None) -> None:
-        """Append a row group made of some batches, and of what was streamed; without rows, append nothing.
+        """Append a row group of some batches and of what was streamed; do nothing if there are no rows.
 
-        ``copied`` are columns that the batches need not have, if their rows are as many.
+        ``copied`` are columns that the batches need not have. They are used if they have as many rows.
         """
         rows = sum(batch.num_rows for batch in batches)
         if not rows:
@@ -122,47 +122,47 @@ class ParquetSink:
 
     @property
     def size(self) -> int:
-        """How many bytes were handed over. This and what follows need an encoder."""
+        """The number of bytes handed over. This and the members below need an encoder."""
         return self._ours.size
 
     @property
     def written(self) -> int:
-        """How many bytes the system has got."""
+        """The number of bytes handed to the operating system."""
         return self._ours.written
 
     @property
     def synced(self) -> int:
-        """How many bytes are durable."""
+        """The number of bytes that are durable."""
         return self._ours.synced
 
     def new_groups(self) -> list[bytes]:
-        """Return the row groups since this was asked last, as the footer will have them."""
+        """Return the row groups since the last call, as they will be in the footer."""
         return self._ours.new_groups()
 
     def sync(self) -> None:
-        """Make durable what is written."""
+        """Make everything written so far durable."""
         with self._writing():
             self._ours.sync()
 
     def push(self) -> None:
-        """Write what waits; this is for small files."""
+        """Write buffered bytes; for small files."""
         with self._writing():
             self._ours.push()
 
     def pause(self) -> None:
-        """Write what waits, and leave the file unfinished."""
+        """Write buffered bytes, and leave the file unfinished."""
         with self._writing():
             self._ours.pause()
 
     def close(self, metadata: Mapping[str, str] = MappingProxyType({})) -> int:
-        """Finish the file, make it durable, look at it once more, and return its size.
+        """Finish the file, make it durable, check its footer, and return its size.
 
-        ``metadata`` go into the footer, beside those of the schema.
+        ``metadata`` are added to the footer, together with those of the schema.
 
         Raises
         ------
         OutputError
-            The file cannot be written, or does not hold what was written to it.
+            The file can't be written, or doesn't contain what was written.
         """
         with self._writing():
             if self._encoder is None:
@@ -180,8 +180,8 @@ class ParquetSink:
         return size
 
     def abandon(self) -> None:
-        """Let go of the file, whole or not."""
-        # A writer that is still open would try to finish the file when it is collected, and complain that it cannot.
+        """Close the file, finished or not."""
+        # An open writer would try to finish the file when it is garbage-collected, and report that it can't.
         if self._encoder is not None:
             self._ours.close()
         else:
@@ -198,7 +198,7 @@ class ParquetSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the file, whole or not; after a failure with what was handed over, for who goes on with it."""
+        """Close the file, finished or not; after an error, write buffered bytes first, so that a run can resume it."""
         try:
             if error is not None and self._encoder is not None and not self._file.closed:
                 with contextlib.suppress(OSError, OutputError):
@@ -211,11 +211,11 @@ class ParquetSink:
 
 
 def input_codecs(footer: Footer | None) -> dict[str, str]:
-    """Return the codec of each column of a file, by the column's name, as its first row group has it."""
+    """Return the codec of each column of a file in its first row group, by name."""
     codecs: dict[str, str] = {}
     if footer is None or not footer.n_row_groups:
         return codecs
-    # Not by pyarrow's metadata: where a damaged footer has other levels than the schema, asking it ends the process.
+    # pyarrow's metadata aren't used: if a damaged footer has other levels than the schema, pyarrow ends the process.
     with contextlib.suppress(FooterError, ThriftError):
         group = footer.row_group(0)
         for column in footer.columns:
@@ -226,7 +226,7 @@ def input_codecs(footer: Footer | None) -> dict[str, str]:
 
 
 def splits_bytes(footer: Footer | None, name: str) -> bool:
-    """Return whether a file has the numbers of a column with all their first bytes first (BYTE_STREAM_SPLIT)."""
+    """Return whether a file has a column that is encoded with BYTE_STREAM_SPLIT."""
     column = None if footer is None or not footer.n_row_groups else footer.column(name)
     if footer is None or column is None:
         return False
@@ -237,7 +237,7 @@ def splits_bytes(footer: Footer | None, name: str) -> bool:
 
 
 def kept_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
-    """Return the metadata of an input that are still true of an output."""
+    """Return the metadata of an input that also apply to an output."""
     return {
         key: value
         for key, value in (metadata or {}).items()
@@ -246,7 +246,7 @@ def kept_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
 
 
 class _Writing:
-    """Turn what goes wrong while a file is written into errors that name it."""
+    """Converts errors of writing a file into an :class:`OutputError` that names it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -266,7 +266,7 @@ class _Writing:
 
 @dataclass
 class FileState:
-    """How far a file is whole: bytes, rows, and its row groups as the footer will have them."""
+    """How much of a file is complete: its bytes, its rows, and its row groups as they will be in the footer."""
 
     size: int = 0
     rows: int = 0

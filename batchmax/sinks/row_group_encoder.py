@@ -1,7 +1,7 @@
-"""Record batches as a row group: each column encoded by who does it best, none by who needs it decoded.
+"""Encodes record batches as a row group.
 
-Columns of computed matrices become pages here (``parquet.encode_matrix``), columns that are carried through stay the
-bytes they are in the input where the row groups line up, and pyarrow encodes all others in memory.
+Matrices are encoded here as pages (:func:`batchmax.parquet.encode_matrix`), carried columns are copied from the input
+without decoding if the row groups match, and pyarrow encodes all other columns in memory.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from batchmax.parquet.writing.column_chunk import METADATA, TYPE, movable, place
 
 @dataclass(frozen=True, eq=False)
 class RowGroupEncoder:
-    """How the row groups of a file are encoded.
+    """The encoding of the row groups of a file.
 
     Attributes
     ----------
     schema
-        Of the file as Parquet has it.
+        The Parquet schema of the file.
     codecs
-        By the column's name.
+        The codec of each column, by name.
     plain
-        The columns whose values hardly repeat: without dictionary and statistics, and as pages of a matrix where they
-        are one.
+        The columns whose values rarely repeat: they are written without dictionary and statistics, and matrices among
+        them are encoded here.
     split
-        Whether the bytes of the numbers of such a matrix are split (BYTE_STREAM_SPLIT).
+        Whether these matrices are encoded with BYTE_STREAM_SPLIT.
     workers
-        Who encodes pages at the same time.
+        Encodes pages in parallel.
     """
 
     schema: FileSchema
@@ -63,8 +63,8 @@ class RowGroupEncoder:
     _options: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
     def nested_column(self, name: str, dtype: np.dtype[Any], n_classes: int) -> NestedColumn:
-        """Return what makes a column of lists of lists of floats that may all be null, piece by piece."""
-        # Not every reader knows split bytes of float16.
+        """Return an encoder that makes a column of nullable lists of lists of floats in pieces."""
+        # Not every reader supports BYTE_STREAM_SPLIT for float16.
         split = self.split and dtype != np.float16
         return NestedColumn(MatrixFormat(self.codecs[name], byte_stream_split=split), dtype, n_classes)
 
@@ -74,16 +74,16 @@ class RowGroupEncoder:
         copied: CopiedColumns | None,
         streamed: Mapping[str, EncodedChunk] = MappingProxyType({}),
     ) -> dict[str, list[EncodedChunk]]:
-        """Return the chunks of every column.
+        """Return the column chunks of every column.
 
         Parameters
         ----------
         batches
-            The rows, at least one. They need not have the columns that are copied.
+            The rows; at least one. They need not have the copied columns.
         copied
-            What comes from the input, if these rows are all of a row group of it.
+            The column chunks of the input, if the rows are a whole row group of it.
         streamed
-            Columns of lists of lists that were made piece by piece.
+            The column chunks of lists of lists that were written in pieces.
         """
         columns = {name: list(chunks) for name, chunks in copied.chunks.items()} if copied is not None else {}
         columns |= {name: [chunk] for name, chunk in streamed.items()}
@@ -104,7 +104,7 @@ class RowGroupEncoder:
         return columns
 
     def _int96_as_bytes(self, table: pa.Table) -> pa.Table:
-        """Return a table with bytes in place of timestamps that become INT96, where it does not have them already."""
+        """Return the table with timestamps that become INT96 replaced by bytes, unless they already are bytes."""
         for number, name in enumerate(table.column_names):
             if name in self.schema.int96:
                 kind = raw_type(table.field(number).type, self.schema.by_name[name])
@@ -113,7 +113,7 @@ class RowGroupEncoder:
         return table
 
     def _matrix_format(self, column: SchemaColumn) -> MatrixFormat | None:
-        """Return how a column of numbers or of lists of them is written here; None if pyarrow must."""
+        """Return the format of a column of numbers or of lists of them; None if pyarrow must encode it."""
         levels = [element[REPETITION].value for element in column.elements]
         codec, optional = self.codecs[column.name], levels[-1] == OPTIONAL
         if len(levels) == 1:
@@ -150,7 +150,7 @@ class RowGroupEncoder:
 
 
 def matrix_rows(array: pa.Array) -> MatrixRows | None:
-    """Return a column's rows as a matrix, or None if they are not floats, or lists of them of one length."""
+    """Return a column's rows as a matrix; None if they aren't floats or lists of floats of equal length."""
     missing = ~valid_rows(array) if array.null_count else None
     filled = len(array) - array.null_count
     values = array.flatten() if is_list(array.type) else array.drop_null()
@@ -171,7 +171,8 @@ def writer_options(
 ) -> dict[str, Any]:
     """Return pyarrow's options for writing columns, by their leaves.
 
-    ``float_statistics`` is whether floats get minimum and maximum, which are wrong for many readers if there is a NaN.
+    ``float_statistics`` says whether floats get a minimum and a maximum. If there is a NaN, these are wrong for many
+    readers.
     """
     columns, leaves = leaf_columns(schema), footer_of_schema(schema).leaves
     with_statistics = [leaf for leaf in leaves if float_statistics or value_order(leaf.element) not in FLOATS]
@@ -184,15 +185,15 @@ def writer_options(
 
 
 def leaf_columns(schema: pa.Schema) -> dict[str, str]:
-    """Return the path of every leaf that a schema has in Parquet, and the column it belongs to.
+    """Return the paths of all Parquet leaves of a schema, and the column that each belongs to.
 
-    A path does not tell: a name may have a dot in it.
+    The path alone doesn't determine the column, because names may have dots.
     """
     return {leaf.name: column.name for column in footer_of_schema(schema).columns for leaf in column.leaves}
 
 
 def _leaves_with_nan(column: pa.ChunkedArray) -> Iterator[bool]:
-    """Yield for each leaf that a column has in Parquet whether there is a NaN in it."""
+    """Yield for each Parquet leaf of a column whether it contains a NaN."""
     yield from map(any, zip(*map(_nan_in_leaves, column.chunks), strict=True))
 
 
@@ -215,7 +216,7 @@ def _nan_in_leaves(array: pa.Array) -> Iterator[bool]:
 
 
 def _cut_out(data: pa.Buffer, metadata: Struct, leaf: Leaf, target: Leaf, has_nan: bool) -> EncodedChunk:
-    """Return a column chunk of a file that pyarrow wrote, as one of another leaf that has the same encoding."""
+    """Return a column chunk of a file that pyarrow wrote, as one of another leaf with the same encoding."""
     start, size = place_of(metadata)
     order = value_order(target.element)
     ordered = order is not None and order == value_order(leaf.element) and not has_nan

@@ -1,4 +1,4 @@
-"""Columns of a row group that come in pieces, on their way to a file: rows of sequences may be too large to be kept."""
+"""Writes columns of a row group in pieces, because the matrices of sequences may not fit into memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from batchmax.scoring.sequence_assembler import Piece
 from batchmax.sinks.row_group_encoder import RowGroupEncoder
 
 STAGED = 1 << 20
-"""Bytes of what waits in a file that are taken at once."""
+"""Bytes that are read from a temporary file at a time."""
 
 
 class StreamedColumns:
-    """Columns of a row group that come in pieces: the first goes to its place, the others wait in files of their own.
+    """Columns of a row group that are written in pieces: the first to the output, the others to temporary files.
 
-    A column chunk is in one piece in its file, so only one of them can be written as it comes.
+    A column chunk is contiguous in its file, so only one column can be written to the output directly.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StreamedColumns:
                 waiting.writelines(made)
 
     def take_back(self) -> None:
-        """Take the row that was begun last out again."""
+        """Remove the row that was begun last."""
         for name, (mark, size) in self._marks.items():
             self._columns[name].take_back(mark)
             if name in self._waiting:
@@ -65,7 +65,7 @@ class StreamedColumns:
                 self._file.take_back(self._start + size)
 
     def end(self) -> dict[str, EncodedChunk]:
-        """Return the columns of the row group, and begin the next."""
+        """Return the columns of the row group, and start the next."""
         chunks = {}
         for name, column in self._columns.items():
             if name in self._waiting:
@@ -76,13 +76,13 @@ class StreamedColumns:
         return chunks
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the temporary files."""
         for file in self._waiting.values():
             file.close()
 
 
 def _drained(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield what is in a file, and empty it."""
+    """Yield the contents of a file, then empty it."""
     file.seek(0)
     while data := file.read(STAGED):
         yield data

@@ -1,4 +1,4 @@
-"""A table as a Parquet file, as safely as any output: its path has the old file or the new."""
+"""Writes a table to a Parquet file. It is committed like any output: its path has the old file or the new one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CODEC = "SNAPPY"
 
 
 def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: Sequence[str] = ()) -> Output:
-    """Return where a table can be saved, before it is made.
+    """Return the output of a table, and check that it can be written, before the table is computed.
 
     Parameters
     ----------
@@ -29,16 +29,16 @@ def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: 
     if_exists
         ``error`` or ``overwrite``.
     inputs
-        Files that must stay.
+        Files that must not be replaced.
     storage
         Options of the file system of a URI.
 
     Raises
     ------
     UsageError
-        It is no path of a Parquet file, or to be gone on with.
+        The path isn't that of a Parquet file, or ``if_exists`` is ``resume``.
     OutputError
-        The file is there already and may not be replaced, or is one of the inputs.
+        The file exists and may not be replaced, or is one of the inputs.
     """
     out = local_path(out)
     if not is_file_path(out):
@@ -55,7 +55,7 @@ def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: 
 
 
 class TableSink:
-    """A table in the making; nothing is at its path until :meth:`publish`."""
+    """A table that is being written; nothing is at its path until :meth:`publish`."""
 
     def __init__(self, output: Output, sink: ParquetSink) -> None:
         self._output, self._sink = output, sink
@@ -65,7 +65,7 @@ class TableSink:
         self._sink.write(batches)
 
     def publish(self) -> int:
-        """Put the table in its place, and return the file's size in bytes."""
+        """Publish the table, and return the size of the file in bytes."""
         size = self._sink.close()
         self._output.prepare()
         self._output.publish()
@@ -74,12 +74,12 @@ class TableSink:
 
 @contextlib.contextmanager
 def table_sink(output: Output, schema: pa.Schema) -> Iterator[TableSink]:
-    """Make room for a table at a place that :func:`table_output` gave.
+    """Open an output of :func:`table_output` for writing.
 
     Raises
     ------
     OutputError
-        It cannot be written; what was there is still there.
+        The file can't be written; an existing file is unchanged.
     """
     codecs = dict.fromkeys(schema.names, CODEC)
     with output.building(), ParquetSink(output.file, schema, codecs, ()) as sink:
@@ -87,12 +87,12 @@ def table_sink(output: Output, schema: pa.Schema) -> Iterator[TableSink]:
 
 
 def save_table(table: pa.Table, output: Output) -> int:
-    """Write a table to a place that :func:`table_output` gave, and return the file's size in bytes.
+    """Write a table to an output of :func:`table_output`, and return the size of the file in bytes.
 
     Raises
     ------
     OutputError
-        As :func:`table_sink`.
+        See :func:`table_sink`.
     """
     with table_sink(output, table.schema) as sink:
         sink.write(*table.to_batches())

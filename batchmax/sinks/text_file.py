@@ -1,4 +1,4 @@
-"""A text as a file, written as every output is: its path has the old file or the whole new one."""
+"""Writes a text file. It is committed like any output: its path has the old file or the whole new one."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from batchmax.storage.uris import is_uri, local_path
 
 
 class TextFile:
-    """The place of a text, looked at before the work on it begins.
+    """A text file to write; its path is checked before the text is computed.
 
     Parameters
     ----------
     out
         The path, or a URI.
     endings
-        What it may end in.
+        The suffixes that its name may have.
     if_exists
         ``error`` or ``overwrite``.
     storage
@@ -39,9 +39,9 @@ class TextFile:
     Raises
     ------
     UsageError
-        No path of such a file.
+        The path is a stream or has another suffix, or ``if_exists`` is invalid.
     OutputError
-        Something is there that may not be replaced.
+        Something is at the path that may not be replaced.
     """
 
     def __init__(
@@ -68,19 +68,19 @@ class TextFile:
         self._check()
 
     def keep_apart(self, inputs: list[str]) -> None:
-        """Refuse a place that is one of the inputs."""
+        """Refuse a path that is one of the inputs."""
         if self._store is None:
             refuse_inputs_as_output(inputs, self.path)
         else:
             refuse_uris_as_output(inputs, self._store.uri)
 
     def write(self, text: str) -> int:
-        """Put the text in its place, and return its size in bytes.
+        """Write the text, publish the file, and return its size in bytes.
 
         Raises
         ------
         OutputError
-            It cannot be written; what was there is still there.
+            The file can't be written; an existing file is unchanged.
         """
         content = text.encode()
         if self._store is not None:
@@ -114,7 +114,7 @@ class TextFile:
     def _put(self, beside: Path) -> None:
         if not self._replaces:
             try:
-                os.link(beside, self.path)  # unlike a rename, never over a file that has come meanwhile
+                os.link(beside, self.path)  # unlike a rename, a link never replaces a file that was created meanwhile
             except FileExistsError:
                 raise
             except OSError:

@@ -1,4 +1,4 @@
-"""Paths of files, folders and objects in stores, and what is at them. Knows nothing of rows.
+"""Paths, files, folders and object stores. Doesn't know rows.
 
 Decisions
 ---------

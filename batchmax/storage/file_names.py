@@ -1,9 +1,9 @@
-"""Names of files where systems differ in what they make of them.
+"""File names that operating systems treat differently.
 
 macOS compares names without regard to case and to how accents are encoded, and some of its file systems return accents
-as separate characters (NFD) where a name was written with composed ones (NFC). It also keeps files of its own among
-those of the user. With the functions here, what depends on names is the same on every system. Whether two existing
-paths are one file is a question for ``os.stat``, not for their names.
+as separate characters (NFD) where a name was written with composed ones (NFC). It also puts its own files among those
+of the user. With the functions here, results that depend on names are the same on every system. Whether two existing
+paths are the same file is determined with ``os.stat``, not by their names.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ def composed(name: str, form: Literal["NFC", "NFD"] = "NFC") -> str:
 
 
 def folded(name: str) -> str:
-    """Return what is equal for names that some file system takes for one name."""
+    """Return a key that is equal for names that some file system treats as the same."""
     return composed(composed(name).casefold())
 
 
 def name_order(name: str) -> tuple[bytes, bytes]:
-    """Return the sort key of a name or a path: bytewise, however its accents are encoded."""
+    """Return the sort key of a name or a path: bytewise, regardless of how its accents are encoded."""
     return os.fsencode(composed(name)), os.fsencode(name)
 
 
 def is_of_macos(name: str) -> bool:
-    """Return whether macOS keeps data of its own in a file of this name.
+    """Return whether a file of this name contains data of macOS itself.
 
-    Those are ``.DS_Store``, and ``._NAME`` with the attributes of NAME where a file system has none.
+    These are ``.DS_Store``, and ``._NAME``, which has the attributes of NAME on file systems without attributes.
     """
     return name == ".DS_Store" or name.startswith("._")

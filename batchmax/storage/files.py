@@ -1,4 +1,4 @@
-"""Files that are created, opened again and made durable. Links are never followed."""
+"""Creates files, opens them again, and makes them durable. Never follows symbolic links."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from batchmax.storage import system_calls
 
 
 def hidden_sibling(path: Path) -> Path:
-    """Return a name beside a path that nothing has and that readers of folders skip."""
+    """Return a hidden path next to a path. Nothing exists there, and readers of folders skip it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def open_exclusively(path: Path) -> int:
-    """Create a file for writing and return its descriptor; what is there already, or a link, is never opened."""
+    """Create a file for writing and return its descriptor; fail if anything exists there, including a link."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def open_again(path: Path) -> int:
-    """Open a file to write on, and return its descriptor; a link is never followed."""
+    """Open an existing file for writing and return its descriptor; fail for a link."""
     return os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
 
 

@@ -1,8 +1,7 @@
-"""Folders named ``key=value``: columns that are in the paths of files and not in the files.
+"""Hive partitions: folders named ``key=value``, whose columns are in the paths of files and not in the files.
 
-As Hive writes them: values are text, quoted as in a URL, and ``__HIVE_DEFAULT_PARTITION__`` stands for null. Where all
-values of a key are integers, so is its column. Keys and values have composed accents (NFC), whatever the file system
-returns.
+As in Hive, values are text, quoted as in a URL, and ``__HIVE_DEFAULT_PARTITION__`` means null. If all values of a key
+are integers, its column has integers. Keys and values have composed accents (NFC), whatever the file system returns.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ NULL = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class Partitions:
-    """The columns that the folders of some files name.
+    """The columns from the folder names of some files.
 
     Attributes
     ----------
     fields
-        Of the columns.
+        The fields of the columns.
     values
-        For each file, those of the columns.
+        For each file, the values of the columns.
     """
 
     fields: tuple[pa.Field, ...] = ()
@@ -39,7 +38,7 @@ class Partitions:
         return {field.name: value for field, value in zip(self.fields, values, strict=True)}
 
     def added(self, batch: pa.RecordBatch, file: int, names: Sequence[str] | None) -> pa.RecordBatch:
-        """Return a batch of one of the files with the columns that are asked for (None for all)."""
+        """Return a batch of a file with the columns in ``names`` added; None for all columns."""
         for field, value in zip(self.fields, self.values[file] if self.values else (), strict=True):
             if names is None or field.name in names:
                 column = pa.nulls(batch.num_rows, field.type) if value is None else pa.repeat(value, batch.num_rows)
@@ -53,9 +52,9 @@ class Partitions:
 
 
 def partitions_of(folders: Sequence[str], taken: Sequence[str]) -> Partitions:
-    """Return the columns that folders such as ``date=2026-11-20/hour=3`` name, one folder for each file.
+    """Return the columns from folders such as ``date=2026-11-20/hour=3``, given one folder for each file.
 
-    A key that one of the files lacks is null there. What is ``taken`` is a column of the files already.
+    A key that a file lacks is null there. Columns in ``taken`` are left out, because the files already have them.
     """
     found = [dict(_pair(segment) for segment in folder.split("/") if "=" in segment) for folder in folders]
     keys = [key for key in dict.fromkeys(key for one in found for key in one) if key not in taken]
@@ -70,9 +69,9 @@ def keys_of(folder: str) -> list[str]:
 
 
 def are_mirrored(folders: Sequence[str]) -> bool:
-    """Return whether an output can have the same folders, and its files the order of the inputs.
+    """Return whether the output can have the same folders, and its files the order of the inputs.
 
-    It can't where two folders differ only in case or in how accents are encoded: some systems take them for one.
+    It can't if two folders differ only in case or in how accents are encoded: some systems treat them as the same.
     """
     if len(set(map(folded, folders))) != len(set(folders)):
         return False
@@ -82,7 +81,7 @@ def are_mirrored(folders: Sequence[str]) -> bool:
 
 
 def folder_of(path: str, root: str) -> str:
-    """Return the folders named ``key=value`` between a root and a file below it, empty if there are others."""
+    """Return the ``key=value`` folders between a root and a file below it; empty if there are other folders."""
     segments = path[len(root) :].strip("/").split("/")[:-1] if path.startswith(root) else []
     return "/".join(segments) if all(segment.find("=") > 0 for segment in segments) else ""
 

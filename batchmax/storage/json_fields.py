@@ -1,4 +1,4 @@
-"""JSON from files, with its nesting limited and the types of its members checked before anything uses them."""
+"""Reads JSON from files: limits its nesting, and checks the types of members before they are used."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MOST_DEPTH = 64
-"""Levels of objects and arrays in each other; more would exhaust the stack where values are compared or written."""
+"""Maximum depth of nested objects and arrays; more would exhaust the stack when values are compared or written."""
 MOST_DIGITS = 20
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1
-"""Integers of 64 bits, with and without a sign."""
+"""The range of signed and unsigned 64-bit integers."""
 
 
 class JsonError(ValueError):
@@ -23,15 +23,15 @@ def parse_json(text: str | bytes) -> Any:
     Parameters
     ----------
     text
-        From a file; bytes are UTF-8.
+        The contents of a file; bytes are UTF-8.
 
     Raises
     ------
     JsonError
-        It is not JSON, is nested too deeply, or has an integer of more than 64 bits or half of a surrogate pair.
+        The text isn't JSON, is nested too deeply, or has an integer of more than 64 bits or an unpaired surrogate.
     """
     try:
-        # json.loads would guess UTF-16 and UTF-32, and let surrogates through.
+        # json.loads would guess UTF-16 and UTF-32, and accept unpaired surrogates.
         decoded = text if isinstance(text, str) else text.decode()
         value = json.loads(decoded, parse_int=_integer)
     except (ValueError, RecursionError) as error:
@@ -54,7 +54,7 @@ def _integer(digits: str) -> int:
 
 
 def _members(level: list[Any]) -> Iterator[Any]:
-    """Yield what is in the objects and arrays of a level."""
+    """Yield the members of the objects and arrays of a level."""
     for value in level:
         if isinstance(value, dict):
             yield from value.values()
@@ -73,19 +73,19 @@ def _check_texts(level: list[Any]) -> None:
 
 
 def json_object(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object that has at least these members, of these types.
+    """Return a JSON object, after checking that it has members of these types.
 
     Parameters
     ----------
     value
-        What should be the object.
+        The value to check.
     types
-        A type, or a union of types, for each name.
+        The type, or union of types, of each required member.
 
     Raises
     ------
     JsonError
-        It is not an object, a member is missing, or a member has another type.
+        The value isn't an object, or a member is missing or has another type.
     """
     if not isinstance(value, dict):
         raise JsonError("it is not an object")
@@ -98,17 +98,17 @@ def json_object(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def json_objects(values: list[Any], types: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a list of JSON objects that each have these members."""
+    """Return a list, after checking that it contains JSON objects with these members."""
     return [json_object(value, types) for value in values]
 
 
 def json_list(values: list[Any], kind: type) -> list[Any]:
-    """Return a list whose values all have this type.
+    """Return a list, after checking that all its values have this type.
 
     Raises
     ------
     JsonError
-        One of them has another type.
+        A value has another type.
     """
     if not all(isinstance(value, kind) for value in values):
         raise JsonError("a value of a list has another type")

@@ -1,9 +1,9 @@
 """The manifest of an output folder: ``_batchmax.parquet``, a Parquet file without rows, whose metadata list the parts.
 
-It has the columns of the parts, so that every reader of the folder accepts it, and lies in the folder of the first
-part, so that folders named ``key=value`` are still a partitioned table. In an object store, where a folder cannot be
-replaced in one step, parts have names with the id of the run that wrote them, and the manifest decides which parts
-belong to the output: :func:`without_other_runs`.
+It has the columns of the parts, so that every reader of the folder accepts it. It is in the folder of the first part,
+so that folders named ``key=value`` are still a partitioned table. In an object store, where a folder can't be replaced
+in one step, the names of parts have the id of the run that wrote them, and the manifest determines which parts belong
+to the output: :func:`without_other_runs`.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ from batchmax.storage.json_fields import JsonError, json_object, parse_json
 
 MANIFEST = "_batchmax.parquet"
 MANIFEST_KEY = "batchmax.storage.manifest"
-"""The metadata that hold the manifest, as JSON."""
+"""The metadata key of the manifest, as JSON."""
 
 JOB_KEY = "batchmax"
-"""The metadata of an output file that say which job wrote it."""
+"""The metadata key of the job that wrote an output file."""
 
 PART = re.compile(r"part-([0-9]{5,})(?:-([0-9a-f]{8}))?\.parquet")
 """The name of a part: its number in its folder and, in an object store, the id of its run."""
 
 OLD_SUFFIX = ".batchmax.json"
-"""What the names of manifests of earlier versions end in; they lie next to the folder."""
+"""Suffix of the manifests of earlier versions, which are next to the folder."""
 
 OLD_KEYS = {"n_rows", "status_counts", "version"}
-"""Members of every manifest of an earlier version."""
+"""Members that every manifest of an earlier version has."""
 
 FIELDS = {"parts": dict, "run": str, "generation": int, "summary": dict}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a finished output folder consists of.
+    """The contents of a finished output folder.
 
     Attributes
     ----------
     parts
         The paths of the parts in the folder, in the order of their rows, and their sizes in bytes.
     summary
-        What came out, without times and paths.
+        The summary of the job, without times and paths.
     run
         The id in the names of the parts; empty for a folder of a file system.
     generation
-        How many outputs were published under this URI, this one included; always 1 in a file system.
+        The number of outputs published at this URI, including this one; always 1 in a file system.
     job
-        Which job wrote the output, where the manifest was read from a file.
+        The job that wrote the output, if the manifest was read from a file.
     """
 
     parts: Mapping[str, int]
@@ -83,7 +83,7 @@ def manifest_of_metadata(metadata: Mapping[bytes, bytes] | None) -> Manifest:
     Raises
     ------
     JsonError
-        There is none.
+        There is no valid manifest.
     """
     texts = {key: (metadata or {}).get(key.encode(), b"") for key in (MANIFEST_KEY, JOB_KEY)}
     values = json_object(parse_json(texts[MANIFEST_KEY]), FIELDS)
@@ -95,9 +95,9 @@ def manifest_of_metadata(metadata: Mapping[bytes, bytes] | None) -> Manifest:
 
 
 def read_manifest(file: str | Path | bytes) -> Manifest | None:
-    """Return the manifest in a Parquet file, given by its path or its bytes; None if it is not one."""
+    """Return the manifest in a Parquet file, given by its path or its bytes; None if there is none."""
     try:
-        # Not by its path: pyarrow takes a colon in it for the end of a URI's scheme.
+        # Not opened by its path: pyarrow would take a colon in it for the end of a URI scheme.
         with pa.BufferReader(file) if isinstance(file, bytes) else pa.OSFile(str(file)) as source:
             return manifest_of_metadata(pq.read_metadata(source).metadata)
     except (OSError, pa.ArrowException, JsonError):
@@ -117,12 +117,12 @@ def find_manifest(folder: Path) -> tuple[Path, Manifest] | None:
 
 
 def old_manifest_of(folder: Path) -> Path:
-    """Return where an earlier version put the manifest of a folder."""
+    """Return where earlier versions put the manifest of a folder."""
     return folder.with_name(f"{folder.name}{OLD_SUFFIX}")
 
 
 def read_old_manifest(file: Path | bytes) -> dict[str, Any] | None:
-    """Return the manifest that an earlier version wrote, given by its path or its bytes; None if it is not one."""
+    """Return the manifest of an earlier version, given by its path or its bytes; None if it isn't one."""
     try:
         data = file if isinstance(file, bytes) else file.read_bytes() if file.is_file() else b""
         return json_object(parse_json(data), dict.fromkeys(OLD_KEYS, object))
@@ -131,32 +131,32 @@ def read_old_manifest(file: Path | bytes) -> dict[str, Any] | None:
 
 
 def run_part(name: str, run: str) -> str:
-    """Return the name that a part has in an object store: with the id of its run."""
+    """Return the name of a part in an object store, which has the id of the run."""
     return f"{name.removesuffix('.parquet')}-{run}.parquet"
 
 
 def run_of(path: str) -> str | None:
-    """Return the id of the run that wrote a part; None if the path has none, or is not that of a part."""
+    """Return the id of the run that wrote a part; None if the path has none or isn't that of a part."""
     match = PART.fullmatch(path.rpartition("/")[2])
     return match[2] if match else None
 
 
 def without_other_runs(names: Sequence[str], read: Callable[[str], Manifest | None], *, whole: bool) -> list[str]:
-    """Return the names of files without manifests and without parts of runs that are not, or no longer, published.
+    """Return the names of files, without manifests and without parts of runs that aren't published.
 
     Parameters
     ----------
     names
-        The paths or URIs of all files below a folder, hidden ones included.
+        The paths or URIs of all files below a folder, including hidden ones.
     read
-        Reads a manifest.
+        Reads a manifest; returns None if a file isn't one.
     whole
         Whether every part that a manifest lists must be among the names.
 
     Raises
     ------
     DataError
-        A part that a manifest lists is missing, or parts of several runs lie in one folder without a manifest.
+        A part that a manifest lists is missing, or parts of several runs are in one folder without a manifest.
     """
     published: dict[str, Manifest] = {}
     for name in names:
@@ -164,7 +164,7 @@ def without_other_runs(names: Sequence[str], read: Callable[[str], Manifest | No
             root = name.removesuffix(found.path)
             if root not in published or found.generation > published[root].generation:
                 published[root] = found
-    # A file system may encode accents another way than the manifest.
+    # The file system may encode accents in another way than the manifest.
     there = set(map(composed, names)) if published else set()
     listed: set[str] = set()
     for root, manifest in published.items():

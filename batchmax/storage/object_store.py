@@ -1,8 +1,8 @@
-"""Object stores: URIs, what lies there, byte ranges of it, and files sent there whole.
+"""Object stores: lists objects, reads byte ranges of them, and uploads whole files.
 
-``s3://`` and ``gs://`` are file systems of pyarrow, everything else is of fsspec. Credentials, regions and endpoints
-are those of the environment, as for other tools, or of ``--storage-option K=V``, and are never said. What may pass is
-tried again a few times.
+``s3://`` and ``gs://`` use pyarrow's file systems, other schemes use fsspec. Credentials, regions and endpoints come
+from the environment, as for other tools, or from ``--storage-option K=V``, and never appear in messages. Requests that
+fail are repeated a few times.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ T = TypeVar("T")
 TRIES = 4
 FIRST_PAUSE = 0.5
 PIECE = 8 << 20
-"""Bytes of a piece of a file that is sent."""
+"""Bytes that are passed to an upload stream at a time."""
 PIECES_AT_ONCE = 8
 RANGES_AT_ONCE = 8
 
 LONGEST_SAID = 300
-"""Characters of what a store says that are said again."""
+"""Maximum number of characters of a store's message that are repeated in an error."""
 
 CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 60.0
 
 
 @dataclass(frozen=True)
 class Found:
-    """One object: its URI, its size, and when it was written last, in nanoseconds."""
+    """An object: its URI, its size, and its modification time in nanoseconds."""
 
     uri: str
     size: int
@@ -54,14 +54,16 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """A file system, and where in it a URI is.
+    """A URI in the file system of its store.
 
     Attributes
     ----------
+    system, path
+        The file system, and the path in it.
     uri
-        As it was given, without a slash at its end.
+        The URI, without a slash at its end.
     root
-        What stands before paths of the file system in URIs, such as ``s3://``.
+        The prefix that turns paths of the file system into URIs, such as ``s3://``.
     """
 
     system: fs.FileSystem
@@ -70,23 +72,23 @@ class Store:
     root: str
 
     def at(self, uri: str) -> Store:
-        """Return the same store at another URI of it."""
+        """Return another URI of the same store."""
         return Store(self.system, _path_of(uri), uri, self.root)
 
     def found(self) -> Found | None:
-        """Return the object that is there; None if none is."""
+        """Return the object at the URI; None if there is none."""
         info = tried(lambda: self.system.get_file_info(self.path), self.uri)
         return self._found(info) if info.type == fs.FileType.File else None
 
     def below(self) -> list[Found]:
-        """Return the objects below, in bytewise order of their paths."""
+        """Return the objects below the URI, in bytewise order of their paths."""
         selector = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
         infos = tried(lambda: self.system.get_file_info(selector), self.uri)
         files = [self._found(info) for info in infos if info.type == fs.FileType.File]
         return sorted(files, key=lambda one: name_order(one.uri))
 
     def read(self, start: int, size: int) -> bytes:
-        """Return some bytes of the object."""
+        """Return a byte range of the object."""
 
         def once() -> bytes:
             with self.system.open_input_file(self.path) as stream:
@@ -95,7 +97,7 @@ class Store:
         return tried(once, self.uri)
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> dict[int, bytes]:
-        """Return some ranges of the object, each given by its start and its end, by their starts."""
+        """Return byte ranges of the object by their starts; each range is given by its start and end."""
 
         def once() -> dict[int, bytes]:
             with self.system.open_input_file(self.path) as stream, ThreadPoolExecutor(RANGES_AT_ONCE, "ranges") as pool:
@@ -105,7 +107,7 @@ class Store:
         return tried(once, self.uri)
 
     def delete(self) -> None:
-        """Delete the object, if it is there."""
+        """Delete the object, if it exists."""
 
         def once() -> None:
             with contextlib.suppress(FileNotFoundError):
@@ -118,12 +120,12 @@ class Store:
         self._send(lambda: iter([data]), len(data))
 
     def send(self, local: Path) -> None:
-        """Send a file, which is seen only when it is whole.
+        """Upload a file; it is visible only when it is complete.
 
         Raises
         ------
         OutputError
-            It cannot be sent; what was there is there still.
+            The file can't be uploaded; an existing object is unchanged.
         """
 
         def pieces() -> Iterator[bytes]:
@@ -135,14 +137,14 @@ class Store:
 
     def _send(self, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
         def once() -> None:
-            # Closing a stream publishes what it has got, whole or not, and so does its end: after a failure it is
-            # kept for ever, and what the store has got of it is never seen.
+            # Closing a stream publishes what it has, complete or not, and so does garbage collection. After a failure,
+            # the stream is therefore kept forever, and what was uploaded is never visible.
             stream = self.system.open_output_stream(self.path)
             try:
                 for number, data in enumerate(pieces(), 1):
                     stream.write(data)
                     if number % PIECES_AT_ONCE == 0:
-                        stream.flush()  # waits for what is on its way, which is in memory
+                        stream.flush()  # waits for pieces that are being uploaded, which take memory
             except BaseException:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
                 raise
@@ -164,14 +166,16 @@ def store_of(uri: str, options: Sequence[str] = ()) -> Store:
     Parameters
     ----------
     uri
-        Such as ``s3://bucket/key``.
+        A URI such as ``s3://bucket/key``.
     options
-        ``K=V`` for the file system: arguments of ``pyarrow.fs.S3FileSystem`` and ``GcsFileSystem``, or of fsspec's.
+        ``K=V`` for the file system: arguments of ``pyarrow.fs.S3FileSystem``, ``GcsFileSystem`` or fsspec's.
 
     Raises
     ------
     UsageError
-        Nobody knows such URIs, an option that is none, or credentials in the URI.
+        The scheme is unknown, an option is invalid, or the URI has credentials.
+    DataError
+        The file system of the scheme can't be started.
     """
     parts = urlsplit(uri)
     if "@" in parts.netloc:
@@ -189,7 +193,7 @@ def store_of(uri: str, options: Sequence[str] = ()) -> Store:
     except UsageError:
         raise
     except (TypeError, ValueError, pa.ArrowException) as error:
-        # What it says may have a value in it, and that may be a secret.
+        # The message may contain the value of an option, which may be a secret.
         names = ", ".join(one.partition("=")[0] for one in given) or "none were given"
         what = f"the file system of {parts.scheme}:// does not take the options ({names}): {type(error).__name__}"
         raise UsageError(what, where="--storage-option", remedy="see pyarrow.fs, or fsspec") from error
@@ -212,7 +216,7 @@ def _system(scheme: str, host: str, options: tuple[str, ...]) -> fs.FileSystem:
         return fs.S3FileSystem(**{**known, **limits, "retry_strategy": retries, **given})
     if scheme == "gs":
         return fs.GcsFileSystem(**given)
-    allow_imports()  # file systems import whatever they need
+    allow_imports()  # file systems import the packages that they need
     try:
         import fsspec  # noqa: PLC0415 - need not be installed
     except ImportError as error:
@@ -231,7 +235,7 @@ def _system(scheme: str, host: str, options: tuple[str, ...]) -> fs.FileSystem:
 
 
 def _told(error: BaseException) -> str:
-    """Return what an error says on one line; some say a page."""
+    """Return the message of an error on one line, shortened."""
     return textwrap.shorten(str(error), LONGEST_SAID, placeholder=" …")
 
 
@@ -246,7 +250,13 @@ def _root(uri: str) -> str:
 
 
 def whole(stream: pa.NativeFile, start: int, size: int) -> bytes:
-    """Return bytes of an open object, as many as were asked for."""
+    """Return a byte range of an open object.
+
+    Raises
+    ------
+    ConnectionError
+        Fewer bytes were received.
+    """
     data = stream.read_at(size, start)
     if len(data) != size:
         raise ConnectionError(f"{len(data):,} bytes came, not {size:,}")
@@ -254,12 +264,12 @@ def whole(stream: pa.NativeFile, start: int, size: int) -> bytes:
 
 
 def tried(action: Callable[[], T], where: str, kind: type[DataError | OutputError] = DataError) -> T:
-    """Return what an action returns, tried again where that may help.
+    """Return the result of an action, which is repeated if that may help.
 
     Raises
     ------
     DataError, OutputError
-        Naming what the store said.
+        The action failed; the message has that of the store.
     """
     pause = FIRST_PAUSE
     for count in range(1, TRIES + 1):
@@ -274,6 +284,6 @@ def tried(action: Callable[[], T], where: str, kind: type[DataError | OutputErro
                 raise kind("the store refuses it", where=where, remedy=remedy) from error
             if count == TRIES:
                 raise kind(f"the store fails: {said}", where=where, remedy="run the command again later") from error
-        time.sleep(pause * (1 + random.random()))  # noqa: S311 - so that many do not try again at once
+        time.sleep(pause * (1 + random.random()))  # noqa: S311 - so that many processes don't try again at once
         pause *= 2
     raise AssertionError

@@ -1,6 +1,6 @@
-"""Paths: which files an input names, where an output is built before it is published.
+"""Paths: finds the files that inputs name, and checks the paths of outputs.
 
-The only module that knows how names of files are chosen and that looks into folders. It never opens a file's content.
+Only this module knows how input files are selected. It opens no files but manifests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from batchmax.storage.table_search import TableSearch
 from batchmax.storage.uris import is_uri, local_path
 
 FILE_ENDINGS = (".parquet", ".pq", ".parq")
-"""What the path of a single output file ends in; any other path is a folder."""
+"""Suffixes of the path of a single output file; any other path is a folder."""
 
 
 OTHER_FORMATS = frozenset(
@@ -41,24 +41,24 @@ OTHER_FORMATS = frozenset(
         *("snappy", "zip", "7z", "tar", "tgz", "bin", "dat", "log"),
     )
 )
-"""What names of files of other formats end in. An output of such a name would be a folder that surprises."""
+"""Suffixes of files in other formats. An output of such a name would be a folder, which users don't expect."""
 
 STREAM = "-"
-"""Stands for stdin or stdout."""
+"""The path that means stdin or stdout."""
 
 MOST_NAMED = 5
-"""Files that a warning names."""
+"""Maximum number of files that a warning names."""
 
 
 def refuse_stream(path: str) -> None:
-    """Refuse ``-`` where a stream cannot be, and a name that is not UTF-8.
+    """Refuse ``-`` where a stream isn't possible, and names that aren't UTF-8.
 
     Raises
     ------
     UsageError
-        Saying what to give instead.
+        The path is ``-``; the message says what to give instead.
     DataError
-        The name is not UTF-8.
+        The name isn't UTF-8.
     """
     _refuse_other_encodings(path)
     if path == STREAM:
@@ -67,7 +67,7 @@ def refuse_stream(path: str) -> None:
 
 
 def _refuse_other_encodings(path: str) -> None:
-    """Refuse a name that is not UTF-8: neither JSON nor an output could say where its rows are from."""
+    """Refuse a name that isn't UTF-8, because neither JSON nor outputs could record it."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -79,12 +79,12 @@ def _refuse_other_encodings(path: str) -> None:
 
 
 def refuse_streams_and_stores(path: str) -> None:
-    """Refuse what is no path of a file system: ``-``, where a stream cannot be, and URIs.
+    """Refuse a path that isn't in a file system: ``-`` and URIs.
 
     Raises
     ------
     UsageError
-        Saying what to give instead.
+        The message says what to give instead.
     """
     refuse_stream(path)
     if is_uri(path):
@@ -98,11 +98,11 @@ class Inputs:
     Attributes
     ----------
     files
-        Their paths, in the order to read them.
+        The paths of the files, in reading order.
     folders
-        For each file the folders named ``key=value`` that it is in, below the one that was given.
+        For each file, its ``key=value`` folders below the given folder.
     warnings
-        What to tell the user: files that were named more than once.
+        Warnings for the user: files that were named more than once.
     """
 
     files: list[str]
@@ -111,12 +111,12 @@ class Inputs:
 
 
 def refuse_file_as_folder(path: Path) -> None:
-    """Refuse an output whose parent folder can't be created, because one of its parents is a file.
+    """Refuse an output whose parent folder can't be created because one of its parents is a file.
 
     Raises
     ------
     OutputError
-        Naming the file.
+        It names the file.
     """
     for parent in path.parents:
         if parent.is_dir():
@@ -127,26 +127,26 @@ def refuse_file_as_folder(path: Path) -> None:
 
 
 def make_parents(path: Path) -> list[Path]:
-    """Create the missing parent folders of an output, and return those that were created, the innermost first."""
+    """Create the missing parent folders of an output, and return those that were created, innermost first."""
     missing = list(itertools.takewhile(lambda parent: not parent.is_dir(), path.parents))
     path.parent.mkdir(parents=True, exist_ok=True)
     return missing
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders that are empty, in this order."""
+    """Remove folders in this order, if they are empty."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
 def paths_of(src: Any) -> list[str]:
-    """Return the paths that an input names: one path, or several.
+    """Return the paths of an input, which is one path or an iterable of paths.
 
     Raises
     ------
     InputTypeError
-        It is neither.
+        The input has another type.
     """
     if isinstance(src, str | os.PathLike):
         return [os.fspath(src)]
@@ -160,7 +160,7 @@ def paths_of(src: Any) -> list[str]:
 
 
 def _wrong_input(kind: str, given: Any) -> InputTypeError:
-    """Return the error for an input of another type, with the way to make a table of it."""
+    """Return the error for an input of another type, which says how to make a table of it."""
     remedy = "make a table of it: pyarrow.table({'logits': list(array), 'label': labels})"
     if isinstance(given, Mapping):
         remedy = "make a table of it: pyarrow.table(columns)"
@@ -176,18 +176,18 @@ def find_files(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str] 
 
 
 def find_inputs(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str] = ()) -> Inputs:
-    """Return the files that paths, folders and globs name, each folder and glob in bytewise order of paths.
+    """Return the files that paths, folders and globs name; those of a folder or glob are in bytewise order of paths.
 
-    Folders are entered, also through symbolic links; what begins with ``_`` or ``.`` in them is skipped, as it is where
-    a wildcard matches it. Each file is read once, whatever its names: two paths are one file if they have the same
-    device and inode (so hard links are), or the same URI.
+    Folders are searched recursively, also through symbolic links. Names that begin with ``_`` or ``.`` are skipped in
+    folders and when a wildcard matches them. Each file is read once: two paths are the same file if they have the same
+    device and inode (as hard links have), or the same URI.
 
     Raises
     ------
     DataError
-        Nothing is there, a folder without files, one that cannot be listed, or a name that is not UTF-8.
+        A path doesn't exist, a folder has no Parquet files or can't be listed, or a name isn't UTF-8.
     UsageError
-        No input is given, one that is no path but a stream, or one in a table of Delta Lake, Iceberg or the like.
+        No input is given, an input is a stream, or an input is in a table of Delta Lake, Iceberg or similar.
     """
     found: list[tuple[str, str]] = []
     tables = TableSearch()
@@ -208,7 +208,7 @@ def find_inputs(inputs: Iterable[str | os.PathLike[str]], storage: Sequence[str]
 
 
 def _local_files(text: str) -> list[tuple[str, str]]:
-    """Return the files that a path or a glob means, with their folders ``key=value``."""
+    """Return the files of a path or a glob, with their ``key=value`` folders."""
     path = Path(text)
     if path.is_dir():
         files = _files_below(text)
@@ -228,7 +228,7 @@ def _local_files(text: str) -> list[tuple[str, str]]:
 
 
 def _each_once(found: Sequence[tuple[str, str]]) -> Inputs:
-    """Return files without those that are there under another name already."""
+    """Return the files without those that were named before, by the same path or another."""
     first: dict[object, str] = {}
     kept: list[tuple[str, str]] = []
     again: dict[str, None] = {}
@@ -247,19 +247,19 @@ def _each_once(found: Sequence[tuple[str, str]]) -> Inputs:
 
 
 def is_file_path(out: str) -> bool:
-    """Return whether an output path means one file rather than a folder."""
+    """Return whether an output path is that of a file, as opposed to a folder."""
     return out.lower().endswith(FILE_ENDINGS)
 
 
 def refuse_other_formats(out: str) -> None:
-    """Refuse an output whose name is that of a file of another format.
+    """Refuse an output with the suffix of a file in another format.
 
-    Any other name is that of a folder: ``run.2``, ``out.v2``. With a slash at its end, any name is.
+    Other names, such as ``run.2`` or ``out.v2``, are those of folders. With a slash at its end, any name is a folder.
 
     Raises
     ------
     UsageError
-        Saying which formats can be written.
+        The message says which formats can be written.
     """
     name = out.rpartition("/")[2]
     _refuse_other_encodings(out)
@@ -276,12 +276,12 @@ def refuse_other_formats(out: str) -> None:
 
 
 def refuse_uris_as_output(inputs: Sequence[str], out: str) -> None:
-    """Refuse an output at a URI that is one of the inputs, or a folder around one.
+    """Refuse an output at a URI that is one of the inputs, or a folder that contains one.
 
     Raises
     ------
     OutputError
-        Naming the input.
+        It names the input.
     """
     for text in inputs:
         if text == out or text.startswith(f"{out.rstrip('/')}/"):
@@ -289,12 +289,12 @@ def refuse_uris_as_output(inputs: Sequence[str], out: str) -> None:
 
 
 def refuse_inputs_as_output(inputs: Sequence[str], *outputs: Path) -> None:
-    """Refuse an output that is one of the inputs, by whatever name or link, or a folder around one.
+    """Refuse an output that is one of the inputs, under any name or link, or a folder that contains one.
 
     Raises
     ------
     OutputError
-        Naming the input.
+        It names the input.
     """
     numbers = cache(_file_number)  # many inputs are in the same folders
     there = [(out, number) for out in outputs if (number := numbers(out)) is not None]
@@ -320,7 +320,7 @@ def _file_number(path: Path) -> tuple[int, int] | None:
 
 
 def _stored_files(uri: str, storage: Sequence[str], tables: TableSearch) -> list[tuple[str, str]]:
-    """Return what lies at a URI or below it, or matches it, with the folders named ``key=value``."""
+    """Return the objects at or below a URI, or that match it, with their ``key=value`` folders."""
     store = store_of(uri, storage)
     magic = [uri.index(sign) for sign in "*?[" if sign in uri]
     if not magic:
@@ -349,7 +349,7 @@ def _stored_files(uri: str, storage: Sequence[str], tables: TableSearch) -> list
 
 
 def _of_glob(pattern: str) -> str:
-    """Return a glob over whole URIs as a regular expression: ``**`` crosses slashes, ``*`` and ``?`` do not."""
+    """Return the regular expression for a glob of URIs: ``**`` matches slashes, ``*`` and ``?`` don't."""
     words = re.split(r"(\*\*/?|\*|\?|\[[^]]*\])", pattern)
     known = {"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
     return "".join(
@@ -362,7 +362,7 @@ def _of_glob(pattern: str) -> str:
 
 
 def _matching_files(pattern: str) -> list[tuple[str, str]]:
-    """Return the files that a glob means, each once, with their folders: ``**`` matches a folder and what is in it.
+    """Return the files that match a glob, each once, with their folders. ``**`` matches a folder and all below it.
 
     Accents match however the pattern and the names encode them.
     """
@@ -371,10 +371,10 @@ def _matching_files(pattern: str) -> list[tuple[str, str]]:
     files: dict[str, str] = {}
     for spelled in dict.fromkeys([root, composed(root), composed(root, "NFD")]):
         for match in _matches(spelled, pattern[len(root) :].split("/")):
-            for file in _files_below(match) if os.path.isdir(match) else [match]:  # noqa: PTH112 - as it is spelled
+            for file in _files_below(match) if os.path.isdir(match) else [match]:  # noqa: PTH112 - keeps the spelling
                 name = file if root else file.removeprefix("./")
                 files.setdefault(name, folder_of(name, spelled.rstrip("/")))
-    # Of the spellings of one file, one is kept; where both are files, both are.
+    # Of several spellings of one file, the first is kept; different files are all kept.
     by_name: dict[str, list[str]] = {}
     for file in sorted(files, key=name_order):
         alike = by_name.setdefault(composed(file), [])
@@ -384,11 +384,11 @@ def _matching_files(pattern: str) -> list[tuple[str, str]]:
 
 
 def _matches(folder: str, parts: Sequence[str]) -> Iterator[str]:
-    """Yield what the parts of a glob match in a folder; some paths may come several times."""
+    """Yield the paths in a folder that match the parts of a glob; a path may be yielded several times."""
     path = folder or "."
-    if not os.path.isdir(path):  # noqa: PTH112 - as it is spelled
+    if not os.path.isdir(path):  # noqa: PTH112 - keeps the spelling of the path
         return
-    if not any(parts):  # after the last part, and after a slash at the end
+    if not any(parts):  # after the last part, or after a slash at the end
         yield path
         return
     part, *others = parts
@@ -409,7 +409,7 @@ def _matches(folder: str, parts: Sequence[str]) -> Iterator[str]:
 
 
 def _at(path: str, others: Sequence[str]) -> Iterator[str]:
-    """Yield a path that the parts of a glob match up to its last, or what the other parts match in it."""
+    """Yield a path that matches all parts of a glob so far, or the paths below it that match the other parts."""
     if others:
         yield from _matches(f"{path}/", others)
     elif os.path.lexists(path):
@@ -419,7 +419,7 @@ def _at(path: str, others: Sequence[str]) -> Iterator[str]:
 def _names(folder: str) -> list[str]:
     """Return the names in a folder."""
     with _listing(folder):
-        return sorted(os.listdir(folder), key=name_order)  # noqa: PTH208 - as it is spelled
+        return sorted(os.listdir(folder), key=name_order)  # noqa: PTH208 - keeps the spelling of the path
 
 
 def _files_below(folder: str) -> list[str]:
@@ -428,11 +428,12 @@ def _files_below(folder: str) -> list[str]:
 
 
 def _tree(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield a folder and the folders below it, each once and with the paths of its files; links are followed.
+    """Yield a folder and all folders below it, each once, with the paths of its files. Symbolic links are followed.
 
-    Hidden files are left out, except manifests of outputs; so are the manifests that earlier versions put next to them.
+    Hidden files are skipped, except manifests of outputs, and so are manifests of earlier versions next to their
+    folders.
     """
-    # A folder is reached through as few links as possible: first by its own path, and no path has too many links.
+    # Each folder is reached through as few links as possible, so that no path exceeds the system's limit of links.
     waiting = [(0, name_order(folder), folder)]
     entered = set[tuple[int, int]]()
     while waiting:
@@ -457,7 +458,7 @@ def _tree(folder: str) -> Iterator[tuple[str, list[str]]]:
 
 @contextlib.contextmanager
 def _listing(folder: str) -> Iterator[None]:
-    """Refuse a folder that cannot be listed: its rows must not be missing unnoticed."""
+    """Refuse a folder that can't be listed, so that its rows aren't missing unnoticed."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""A file of a store as a local one: the byte ranges that are read are fetched into a sparse file, at their own places.
+"""Reads an object of a store through a sparse local file: byte ranges are fetched to their own offsets.
 
-Whoever reads it needs no other way of reading than that of local files. Row groups that come next are fetched ahead,
-in several requests at once, and the room of those that were read is given back.
+The code that reads local files also reads objects this way. The next row groups are fetched ahead, by several requests
+in parallel, and the disk space of those that were read is freed.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from batchmax.storage.object_store import Store, tried, whole
 from batchmax.storage.system_calls import punch_hole
 
 GAP = 1 << 20
-"""Bytes between two ranges that are fetched with them rather than by a request of its own."""
+"""Ranges with at most this many bytes between them are fetched by one request."""
 
 REQUEST = 8 << 20
-"""Bytes of one request."""
+"""Maximum number of bytes of a request."""
 
 REQUESTS = 8
-"""Requests at once."""
+"""Requests in parallel."""
 
 AHEAD = 64 << 20
-"""Bytes that are fetched before anybody waits for them."""
+"""Bytes that are fetched before they are needed."""
 
 Range = tuple[int, int]
 
 
 class Spool:
-    """The sparse local file; a context manager that lets it go.
+    """The sparse local file; a context manager that closes it.
 
     Parameters
     ----------
     store
-        Of the object.
+        The object.
     size
-        Its bytes.
+        The size of the object in bytes.
 
     Attributes
     ----------
     path
-        Of the local file, which has it only until :meth:`unlink`.
+        The path of the local file, until :meth:`unlink`.
     descriptor
-        Of the local file.
+        The descriptor of the local file.
     """
 
     def __init__(self, store: Store, size: int) -> None:
@@ -59,22 +59,22 @@ class Spool:
         os.ftruncate(self.descriptor, size)
 
     def unlink(self) -> None:
-        """Take the file's name away: it goes when it is closed, also by who was killed."""
+        """Remove the file's name, so that its disk space is freed when the process ends, even if it is killed."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)  # noqa: PTH108
 
     def put(self, start: int, data: bytes) -> None:
-        """Put bytes at their place that are known already."""
+        """Write bytes that are already known to their offset."""
         os.pwrite(self.descriptor, data, start)
 
     def need(self, number: int, ranges: Iterable[Range]) -> None:
-        """Wait until the ranges of a row group are there."""
+        """Wait until the ranges of a row group are fetched."""
         self.begin(number, ranges)
         for future in self._coming.pop(number):
             future.result()
 
     def begin(self, number: int, ranges: Iterable[Range]) -> None:
-        """Begin to fetch the ranges of a row group, unless that was begun."""
+        """Start to fetch the ranges of a row group, unless that was started before."""
         if number in self._coming or number in self._ranges:
             self._coming.setdefault(number, [])
             return
@@ -85,17 +85,17 @@ class Spool:
 
     @property
     def ahead(self) -> int:
-        """How many bytes are on their way, or there before anybody waited for them."""
+        """The number of bytes that are being fetched, or were fetched before they were needed."""
         return sum(end - start for number in self._coming for start, end in self._ranges[number])
 
     def free(self, before: int) -> None:
-        """Give back the room of row groups before this one."""
+        """Free the disk space of row groups before this one."""
         for number in [number for number in self._ranges if number < before and number not in self._coming]:
             for start, end in self._ranges.pop(number):
                 punch_hole(self.descriptor, start, end - start)
 
     def close(self) -> None:
-        """Let go of the file and of the object."""
+        """Close the file and the object."""
         for futures in self._coming.values():
             for future in futures:
                 future.cancel()
@@ -111,7 +111,7 @@ class Spool:
 
 
 def coalesced(ranges: Iterable[Range]) -> Iterator[Range]:
-    """Yield ranges in their order, those that are near each other as one."""
+    """Yield the ranges in order, with those that are close to each other joined."""
     ordered = sorted(ranges)
     if not ordered:
         return

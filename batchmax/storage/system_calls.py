@@ -103,7 +103,7 @@ def read_at(descriptor: int, size: int, at: int) -> bytes:
 
 
 def punch_hole(descriptor: int, start: int, size: int) -> None:
-    """Free the disk space of a range of a file, which then reads as zeros; do nothing where that isn't possible."""
+    """Free the disk space of a range of a file, which then reads as zeros; do nothing if that isn't possible."""
     fallocate = _library_function("fallocate")
     if fallocate is not None:
         fallocate(descriptor, KEEP_SIZE_PUNCH_HOLE, ctypes.c_longlong(start), ctypes.c_longlong(size))
@@ -151,7 +151,7 @@ def boot_id() -> str | None:
 
 
 def _library_function(name: str) -> Any:
-    """Return a function of the C library; None where there is none of this name."""
+    """Return a function of the C library; None if it doesn't have this function."""
     try:
         return getattr(ctypes.CDLL(None, use_errno=True), name)
     except (OSError, AttributeError):

@@ -1,8 +1,8 @@
 """Table formats that keep data in Parquet files and a log next to them: Delta Lake, Iceberg, Hudi and others.
 
-Only the log knows which files and rows belong to the table. Deleted and replaced rows stay in the files, so reading
-these as plain Parquet gives wrong rows. Inputs in such a table are refused until the log is read. Knows names of files
-and folders, not what is in them.
+Only the log tells which files and rows belong to the table. Deleted and replaced rows stay in the files, so reading
+them as plain Parquet returns wrong rows. Logs aren't read, so inputs in such a table are refused. Knows the names of
+files and folders, not their contents.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class TableFormat:
     Attributes
     ----------
     name
-        As its users write it.
+        Its name, as users write it.
     marker
-        The entry of the table's folder that shows the format.
+        The entry in the table's folder that identifies the format.
     export
-        How to write the current rows into Parquet files, with ``{table}`` for the folder.
+        A command or code that writes the current rows to Parquet files, with ``{table}`` for the folder.
     evidence
-        What the name of an entry of ``marker`` must match, where the name of the marker alone says little.
+        A pattern that the name of an entry in ``marker`` must match, if the name of the marker isn't specific enough.
     """
 
     name: str
@@ -57,23 +57,23 @@ DUCKLAKE = TableFormat(
     "",
     "duckdb -c \"ATTACH 'ducklake:CATALOG' AS lake; COPY (FROM lake.TABLE) TO 'rows.parquet'\"",
 )
-"""Its log is a database anywhere; only the names that it gives to files tell."""
+"""Its log is a database that may be anywhere, so it is identified by the names of its files."""
 
 _DUCKLAKE_FILE = re.compile(r"ducklake-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-deletes?)?\.parquet")
 
 List = Callable[[str], Iterable[str]]
-"""Returns the names in a folder; none if it is no folder."""
+"""Returns the names in a folder; none if it isn't a folder."""
 
 
 def format_of(names: Iterable[str], entries: List) -> TableFormat | None:
-    """Return the format of the table whose folder has these names in it; None if it is no table.
+    """Return the format of the table in a folder with these names; None if it isn't a table.
 
     Parameters
     ----------
     names
-        Of what is in the folder, or of those markers that are.
+        The names in the folder, or at least those of its markers.
     entries
-        Returns the names in the folder with this name in it.
+        Returns the names in the subfolder of this name.
     """
     there = set(names)
     for one in FORMATS:
@@ -83,7 +83,7 @@ def format_of(names: Iterable[str], entries: List) -> TableFormat | None:
 
 
 def format_of_file(name: str) -> TableFormat | None:
-    """Return the format that gives this name to data files, for formats whose log may be anywhere."""
+    """Return the format that uses this name for data files, for formats whose log may be anywhere."""
     return DUCKLAKE if _DUCKLAKE_FILE.fullmatch(name) else None
 
 
@@ -93,7 +93,7 @@ def refuse_table(found: TableFormat, table: str, given: str) -> None:
     Raises
     ------
     UsageError
-        Naming the format and how to get at the rows.
+        It names the format and how to export the rows.
     """
     name = f"{'an' if found.name[0] in 'AEIOU' else 'a'} {found.name} table"
     what = f"{table} is {name}" if found.marker else f"this is a data file of {name}"

@@ -1,7 +1,7 @@
-"""Whether inputs are in a table of Delta Lake, Iceberg or the like: a look at the folders around them.
+"""Checks whether inputs are in a table of Delta Lake, Iceberg or similar, from the folders around them.
 
-Each folder is looked at once. In an object store the folders below an input are known from its listing; those around
-it, at most one for each level of its path, are asked for.
+Each folder is checked once. In an object store, folders below an input are known from its listing; those around it, at
+most one per level of its path, are requested.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from batchmax.storage.table_formats import FORMATS, TableFormat, format_of, form
 MARKERS = tuple(one.marker for one in FORMATS)
 
 MARKERS_ASKED_FOR = ("_delta_log", "metadata", ".hoodie")
-"""Those that a store is asked for, with two requests each; others are only seen in listings."""
+"""The markers that are requested from a store, with two requests each; others are only found in listings."""
 
 REQUESTS = 8
-"""Folders of a store that are looked at at once."""
+"""Folders of a store that are checked in parallel."""
 
 WITHOUT_FOLDERS = ("http://", "https://")
-"""Servers of these may answer any request with a page, so an answer does not show that a folder is there."""
+"""These servers may answer any request with a page, so an answer doesn't show that a folder exists."""
 
 
 class TableSearch:
-    """Refuses inputs in tables, with a UsageError that names the table, its format, and how to export its rows."""
+    """Refuses inputs in tables, by a UsageError that names the table, its format, and how to export its rows."""
 
     def __init__(self) -> None:
         self._formats: dict[str, TableFormat | None] = {}
 
     def refuse_local(self, given: str, files: Iterable[str]) -> None:
-        """Refuse files that are in a table: in any folder around them, or around what they are links to."""
+        """Refuse files that are in a table: in any folder around them, or around the targets of links."""
         folders: dict[str, None] = {}
         for file in files:
             _refuse_file(file, given)
-            folders[os.path.dirname(file) or "."] = None  # noqa: PTH120 - of many files
+            folders[os.path.dirname(file) or "."] = None  # noqa: PTH120 - fast, for many files
             if os.path.islink(file):  # noqa: PTH114 - as above
                 target = os.path.realpath(file)
                 folders[os.path.dirname(target)] = None  # noqa: PTH120 - as above
@@ -56,7 +56,7 @@ class TableSearch:
     def refuse_stored(
         self, given: str, store: Store, files: Sequence[str], root: str = "", listed: Iterable[str] = ()
     ) -> None:
-        """Refuse objects of a store that are in a table; ``listed`` are the URIs of everything below ``root``."""
+        """Refuse objects that are in a table; ``listed`` are the URIs of all objects below ``root``."""
         if store.root in WITHOUT_FOLDERS:
             return
         known: dict[str, set[str]] = {}
@@ -113,7 +113,7 @@ def _local_names(folder: str) -> Iterable[str]:
 
 
 def _stored_markers(folder: Store) -> Iterable[str]:
-    # Not tried again: who may not look around an object may still read it.
+    # Not tried again: a user who may read an object may not be allowed to list the folders around it.
     try:
         infos = _markers_at(folder)
     except (OSError, pa.ArrowException):

@@ -1,4 +1,4 @@
-"""Small text files that options name: of this machine, or of an object store."""
+"""Reads small text files that options name, from this machine or an object store."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from batchmax.errors import BatchmaxError, UsageError
 from batchmax.storage.uris import is_uri, local_path
 
 MOST_BYTES = 1 << 26
-"""Of a file: the names or weights of millions of classes take less."""
+"""Maximum size of a file in bytes; the names or weights of millions of classes take less."""
 
 
 def read_text(path: str | os.PathLike[str], option: str, storage: Sequence[str] = ()) -> str | None:
-    """Return the text of a file; None if there is none.
+    """Return the text of a file; None if it doesn't exist.
 
     Parameters
     ----------
     path
-        A path, a URI, or a glob that only one file matches.
+        A path, a URI, or a glob that matches one file.
     option
-        That names the file.
+        The option that names the file, for messages.
     storage
         Options of the file system of URIs.
 
     Raises
     ------
     UsageError
-        It is a folder, several files, too large, or not UTF-8; or it cannot be read.
+        The path is a folder, several files match, or the file is too large, isn't UTF-8 or can't be read.
     """
     text = local_path(os.fspath(path))
     try:
@@ -47,7 +47,7 @@ def read_text(path: str | os.PathLike[str], option: str, storage: Sequence[str] 
 
 
 def _stored(uri: str, storage: Sequence[str]) -> bytes | None:
-    from batchmax.storage.object_store import store_of  # noqa: PLC0415 - pyarrow takes a while, and help needs none
+    from batchmax.storage.object_store import store_of  # noqa: PLC0415 - imports pyarrow, which help doesn't need
 
     store = store_of(uri, storage)
     found = store.found()

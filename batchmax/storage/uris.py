@@ -1,4 +1,4 @@
-"""Paths that are URIs: how they are told from paths of a file system."""
+"""Distinguishes URIs from paths of a file system."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def is_uri(path: str) -> bool:
 
 
 def local_path(path: str) -> str:
-    """Return the path of a ``file://`` URI; any other as it is."""
+    """Return the path in a ``file://`` URI; any other path unchanged."""
     return unquote(path[len(FILE) :]) if path.startswith(f"{FILE}/") else path

@@ -1,7 +1,7 @@
-"""The new columns of a scored batch as arrays: which rows have what, and that all columns agree on it.
+"""Read the computed columns of a scored batch as arrays, and check that the columns agree on which rows are null.
 
-Null has a meaning here: a row without an answer, or without a label. Which rows may be null, the policy for bad rows,
-the status and the labels say. What the numbers themselves must be is the business of ``row_checks``.
+A null marks a row without results: a bad row, or for loss columns a row without a label. Which rows may be null follows
+from the bad-row policy, the statuses and the labels. The values themselves are checked in ``invariants``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AMBIGUOUS = "the labels are numbers, and so are the class names: which of the tw
 
 
 class WrongRowError(DataError):
-    """Something does not hold of a row of a batch."""
+    """A check failed for a row of a batch; ``row`` is its number in the batch."""
 
     def __init__(self, what: str, row: int) -> None:
         super().__init__(what, where=f"row {row:,} of the batch")
@@ -46,18 +46,18 @@ class WrongRowError(DataError):
 
 @dataclass(frozen=True, eq=False)
 class RowValues:
-    """The new columns of n rows.
+    """The computed columns of n rows.
 
     Attributes
     ----------
     status
-        By number; None without such a column.
+        Status codes (:class:`batchmax.outputs.Status`), or None if the output has no status column.
     has_probs, has_loss
-        Which rows have what follows from logits, and what follows from labels as well.
+        Masks of the rows that have probabilities, and of the rows that have a loss.
     values
-        The other outputs by name: (n,) or (n, K), floats as float64, anything where the row has none.
+        The other outputs by name: (n,) or (n, K), floats as float64, unspecified values in null rows.
     labels
-        None where they are not known.
+        The labels, or None if they aren't known.
     """
 
     status: Array | None
@@ -68,7 +68,7 @@ class RowValues:
 
 
 class RowReader:
-    """Reads the new columns of one output, a batch at a time; ``notes`` says what it cannot read, and why."""
+    """Reads the computed columns of one output, one batch at a time; ``notes`` lists what it can't read, and why."""
 
     def __init__(self, scored: Scored) -> None:
         self.notes: list[str] = []
@@ -84,7 +84,7 @@ class RowReader:
         Raises
         ------
         WrongRowError
-            A null, a status or a label that contradicts another column.
+            A null, a status or a label contradicts another column.
         """
         status = self._status(batch)
         has_probs, has_loss = self._presence(batch, status)
@@ -93,13 +93,13 @@ class RowReader:
         return RowValues(status, has_probs, has_loss, values, labels)
 
     def use_label(self, label: LabelColumn | None) -> None:
-        """Take labels for what the inputs say they are, where the output carries them."""
+        """Use the label column as the inputs define it, if the output has that column."""
         if label is not None and label.name in self._types:
             self._label = label
             self.notes[:] = [note for note in self.notes if note != AMBIGUOUS]
 
     def _find_label(self, schema: pa.Schema) -> LabelColumn | None:
-        """Return the label column if the output carries it and its meaning is known."""
+        """Return the label column if the output has it and its type of labels is known."""
         name, classes = self._options.label, self._options.classes
         if name == "none" or name is None:
             return None
@@ -112,7 +112,7 @@ class RowReader:
             self.notes.append(f"the labels are not read: {error.what}")
             return None
         if found is not None and found.kind == "name" and not _is_text(self._types[name]):
-            # Numbers that Hugging Face calls a ClassLabel are indices; its metadata are not in the output.
+            # A ClassLabel column of Hugging Face holds indices; the output doesn't keep its metadata.
             if found.lookup != {str(index): index for index in range(self._claims.n_classes)}:
                 self.notes.append(AMBIGUOUS)
                 return None
@@ -134,7 +134,7 @@ class RowReader:
         return codes
 
     def _presence(self, batch: pa.RecordBatch, status: Array | None) -> tuple[Array, Array]:
-        """Return which rows have what the logits give, and which also what labels do; all columns must agree on it."""
+        """Return which rows have probabilities and which have a loss; all columns must agree."""
         found: dict[bool, tuple[str, Array]] = {}
         for output, names in self._columns.items():
             if output == "status":
@@ -164,7 +164,7 @@ class RowReader:
         return has_probs, has_loss
 
     def _values(self, batch: pa.RecordBatch, output: str, has_probs: Array) -> Any:
-        """Return an output's values, those of rows that have none as 0; float64, or what they are."""
+        """Return an output's values, 0 in null rows; floats as float64, other types unchanged."""
         names = self._columns[output]
         if output in {"top_k_classes", "top_k_probs"}:
             return self._top_k(batch, names[0], has_probs)
@@ -207,7 +207,7 @@ class RowReader:
     def _read_labels(
         self, batch: pa.RecordBatch, status: Array | None, has_probs: Array, has_loss: Array
     ) -> Labels | None:
-        """Return the labels, once they agree with which rows have a loss."""
+        """Return the labels after checking that they agree with which rows have a loss."""
         if self._label is None:
             return None
         k = self._claims.n_classes
@@ -231,13 +231,13 @@ class RowReader:
             refuse(
                 told, lambda row: f"status is {STATUS_NAMES[status[row]]}, but its label is {STATUS_NAMES[found[row]]}"
             )
-        # Where there is none, the first class stands in; nobody looks at it.
+        # Rows without a valid label get class 0 as a placeholder, which is never read.
         indices = None if labels.indices is None else np.where(found == Status.OK, labels.indices, 0)
         return Labels(indices, labels.targets, found, IGNORED_INDEX)
 
 
 def refuse(wrong: Any, what: Any, rows: Array | None = None) -> None:
-    """Raise for the first wrong row; ``rows`` says which rows of the batch were looked at, if not all."""
+    """Raise for the first wrong row; ``rows`` are the numbers of the checked rows in the batch, if not all."""
     if wrong.any():
         row = int(np.argmax(wrong))
         raise WrongRowError(what(row), row if rows is None else int(rows[row]))

@@ -1,8 +1,8 @@
-"""How far rounding may take numbers that belong together: what is written of a row, judged by itself.
+"""Error bounds of the numbers of a scored row, derived from the written numbers alone.
 
-A written probability lies within so many units in the last place (ULP) of the exact one. From that alone follows how
-far the sum of a row may be from 1, and between which two numbers a loss must lie. Everything here is an interval that
-holds whatever the logits were, so that what lies outside of it is wrong. Arrays in, arrays out; knows no columns.
+A written probability is within a few units in the last place (ULP) of the exact one. From this follow a bound of the
+distance of a row's sum from 1, and an interval that contains the exact loss. All intervals hold for any logits, so a
+value outside its interval is wrong. Works on arrays; doesn't know columns.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Interval = tuple[Array, Array]
-"""The two numbers between which a value lies, for every value."""
+"""Lower and upper bounds of values, one pair of arrays."""
 
 UNITS = {"float16": 1.0, "float32": 3.0, "float64": 3.0}
-"""The ULP that a number may be off: what is promised; float16 is float32 rounded, half a unit and a little."""
+"""The guaranteed accuracy in ULP. float16 is rounded from float32, so its error is slightly over half a unit."""
 
 WORK = 8 * float(np.finfo(np.float64).eps)
-"""What a few operations in float64 may lose here, relative to their results."""
+"""Relative rounding error of a few float64 operations in this module."""
 
 TINY = float(np.finfo(np.float64).tiny)
-"""Below, float64 loses digits, and so do exponentials."""
+"""Below this value float64 and its exponentials lose precision."""
 
 PEAK = 1 / math.e
-"""Where -p log p is largest."""
+"""The p at which -p log p is largest."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How far from its exact value a written number may be: relative to it, and at least."""
+    """Error bounds of numbers of a type, relative and absolute, and the type's largest finite number."""
 
     relative: float
     absolute: float
@@ -42,45 +42,45 @@ class Accuracy:
 
     @classmethod
     def of(cls, dtype: Any, units: float | None = None) -> Self:
-        """Return what holds of a type, for the ULP that are promised or for others."""
+        """Return the error bound of a type for ``units`` ULP, by default for the guaranteed ones (``UNITS``)."""
         info = np.finfo(dtype)
         units = UNITS[info.dtype.name] if units is None else units
-        # One unit is at most eps times the number, and nowhere smaller than the smallest subnormal. In float64, nothing
-        # is promised of subnormal numbers.
+        # One unit is at most eps times the number, and at least the smallest subnormal. For float64, subnormal
+        # numbers have no guaranteed accuracy.
         least = float(info.tiny) if info.dtype == np.float64 else units * float(info.smallest_subnormal)
         return cls(units * float(info.eps), least, float(info.max))
 
     def around(self, values: Array) -> Interval:
-        """Return between which two numbers the exact values of non-negative ones lie."""
+        """Return the interval of the exact value of each non-negative written value."""
         with np.errstate(over="ignore", invalid="ignore"):
             low = values * ((1 - WORK) / (1 + self.relative)) - self.absolute
             high = values * ((1 + WORK) / (1 - self.relative)) + self.absolute
-        # What was too large for the type became infinite.
+        # Values above the largest finite number were written as infinity.
         low[values == np.inf] = self.largest * (1 - 2 * self.relative)
         return np.maximum(low, 0.0, out=low), high
 
 
 def sum_bound(dtype: Any, n_classes: int) -> float:
-    """Return how far the sum of a row's probabilities may be from 1.
+    """Return the largest possible distance from 1 of the sum of a row's probabilities.
 
-    Each is off by a share of itself, and together that is the same share of 1; a subnormal one is off by units.
+    The relative errors add up to the same relative error of 1; each probability adds its absolute error.
     """
     accuracy = Accuracy.of(dtype)
     return accuracy.relative + n_classes * accuracy.absolute
 
 
 def log_sum_bound(dtype: Any, n_classes: int) -> float:
-    """Return how far the sum of the exponentials of a row's log-probabilities may be from 1.
+    """Return the largest possible distance from 1 of the sum of the exponentials of a row's log-probabilities.
 
-    An error of d in log p is one of d p in the sum, d is a share of log p, and the sum of -p log p, the entropy, is
-    log K at most.
+    An error of d in log p is an error of d p in the sum. As d is proportional to log p, the sum of the errors is
+    proportional to the entropy, the sum of -p log p, which is at most log K.
     """
     accuracy = Accuracy.of(dtype)
     return accuracy.relative * math.log(n_classes) + accuracy.absolute + WORK
 
 
 def off_one(terms: Array, bound: float) -> Array:
-    """Return how far the sum of each row is from 1, (n,); sums beyond the bound are exact."""
+    """Return the distance of each row's sum from 1, (n,); sums beyond the bound are recomputed exactly."""
     found: Array = np.abs(terms.sum(axis=1, dtype=np.longdouble) - 1).astype(np.float64)
     for row in np.flatnonzero(~(found <= bound)):
         if np.isfinite(terms[row]).all():
@@ -89,14 +89,14 @@ def off_one(terms: Array, bound: float) -> Array:
 
 
 class Evidence:
-    """What written probabilities, or their logarithms, say of the exact ones; worked out when it is asked for.
+    """Intervals of exact values that follow from written probabilities or log-probabilities. Computed on demand.
 
     Parameters
     ----------
     values : (n, K) float64
-        As they are written.
+        The written values.
     dtype
-        The type they are written in.
+        The type that they were written in.
     logs
         Whether they are log-probabilities.
     """
@@ -108,7 +108,7 @@ class Evidence:
 
     @cached_property
     def probs(self) -> Interval:
-        """Between which numbers the probabilities lie."""
+        """The interval of each probability."""
         if self._logs:
             least, most = self.costs
             low, high = np.exp(-most) * (1 - WORK) - TINY, np.exp(-least) * (1 + WORK) + TINY
@@ -118,7 +118,7 @@ class Evidence:
 
     @cached_property
     def costs(self) -> Interval:
-        """Between which numbers minus their logarithms lie."""
+        """The interval of each negative log-probability."""
         if self._logs:
             return Accuracy.of(self._dtype).around(-self._values)
         low, high = self.probs
@@ -127,23 +127,23 @@ class Evidence:
         return np.maximum(least * (1 - WORK) - WORK, 0.0), most * (1 + WORK) + WORK
 
     def rows(self, kept: NDArray[np.bool_]) -> Evidence:
-        """Return what is known of some rows."""
+        """Return the same object for some of the rows."""
         return self if kept.all() else Evidence(self._values[kept], self._dtype, logs=self._logs)
 
     def losses(self, shares: Array) -> Interval:
-        """Return between which numbers the losses lie, given the (n, K) share of each class in them."""
+        """Return the interval of each row's loss, given the (n, K) weight of each class in it."""
         lost = _lost(shares)
         least, most = self.costs
         return _dot(shares, least) * (1 - lost), _dot(shares, most) * (1 + lost)
 
     def label_losses(self, labels: NDArray[np.int64]) -> Interval:
-        """Return between which numbers the plain losses of (n,) class indices lie."""
+        """Return the interval of each row's plain loss (no weights, no smoothing), given (n,) class indices."""
         picked = np.take_along_axis(self._values, labels[:, None], axis=1)
         least, most = Evidence(picked, self._dtype, logs=self._logs).costs
         return least[:, 0], most[:, 0]
 
     def entropy(self) -> Interval:
-        """Return between which numbers the entropies lie."""
+        """Return the interval of each row's entropy."""
         low, high = self.probs
         at_low, at_high = _surprise(low), _surprise(high)
         most = np.where((low < PEAK) & (high > PEAK), PEAK, np.maximum(at_low, at_high))
@@ -151,7 +151,7 @@ class Evidence:
         return np.minimum(at_low, at_high).sum(axis=1) * (1 - lost), most.sum(axis=1) * (1 + lost)
 
     def distance(self, labels: NDArray[np.int64]) -> Interval:
-        """Return between which numbers the Euclidean distances to the one-hot labels lie."""
+        """Return the interval of each row's Euclidean distance to its one-hot label."""
         rows = np.arange(len(labels))
         found = []
         for side, other in (self.probs, self.probs[::-1]):
@@ -162,7 +162,7 @@ class Evidence:
         return found[0] * (1 - lost), found[1] * (1 + lost)
 
     def leads(self) -> Interval:
-        """Return between which numbers the lead of the most probable class over the second lies."""
+        """Return the interval of each row's margin: the largest probability minus the second largest."""
         if self._values.shape[1] == 1:
             return self.probs[0][:, 0], self.probs[1][:, 0]
         lowest, highest = (np.partition(side, -2, axis=1)[:, -2:] for side in self.probs)
@@ -170,13 +170,13 @@ class Evidence:
 
 
 def outside(values: Array, low: Array, high: Array, accuracy: Accuracy) -> NDArray[np.bool_]:
-    """Return which written values cannot be right, if the exact ones lie between two numbers."""
+    """Return which written values are wrong, given the intervals of the exact ones."""
     least, most = accuracy.around(values)
     return ~((least <= high) & (most >= low))
 
 
 def _lost(terms: Array) -> float:
-    """Return what a sum over a row may lose to rounding, relative to it."""
+    """Return the relative rounding error of a sum over a row."""
     return WORK * (4 + math.log2(terms.shape[1] + 1))
 
 

@@ -1,11 +1,11 @@
-"""One row in exact arithmetic: decimal numbers of 34 digits, and the distance of a float from them in ULP.
+"""One row in exact arithmetic: decimal numbers with 34 digits, and the distance of a float from them in ULP.
 
-What the kernels compute in nanoseconds is worked out here again by the definitions, one class after another, by
-Python's ``decimal`` and nothing of theirs, to judge them by. Knows numbers; knows neither columns nor files.
+Recomputes by their definitions what the kernels compute, with Python's ``decimal`` and without any of the kernels'
+code, to check the kernels' results. Works on numbers; doesn't know columns or files.
 
 See Also
 --------
-``tests/oracle.py``: the same answers from wide floats.
+``tests/oracle.py``: the same values computed in wide floats.
 """
 
 from __future__ import annotations
@@ -19,34 +19,35 @@ from typing import Any
 import numpy as np
 
 MOST_ULPS = 3.0
-"""How far a probability or a loss may be from its exact value."""
+"""Tolerance in ULP of a probability or a loss."""
 
-# Operators such as + would use the context of whoever calls; nothing here does.
+# Operators such as + would use the caller's decimal context, so this module always calls methods of EXACT.
 EXACT = Context(prec=34, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation, DivisionByZero])
-# An exponent of -745 keeps 31 digits behind the point in 34, so its power has about as many: float64 shows 16.
+# With 34 digits, an exponent of -745 has 31 digits after the point, so exp of it has about 31 correct digits; float64
+# has 16.
 _ZERO, _ONE, _INFINITE = Decimal(0), Decimal(1), Decimal("Infinity")
 _NEGLIGIBLE = Decimal(-12_000)
-"""The power of this exponent is no number of any float type, and neither are a million of them."""
+"""exp of this is below the range of every float type, even summed over a million classes."""
 
 
 class ExactRow:
-    """A row's probabilities and losses, from its logits and beta as they are: floats are taken at their exact value.
+    """Exact probabilities and losses of one row. The logits and beta are converted to decimals without rounding.
 
     Parameters
     ----------
     logits
-        The K logits: finite or -inf, and not all -inf.
+        The K logits: finite or -inf, not all -inf.
     beta
         The inverse temperature.
     """
 
     def __init__(self, logits: Sequence[float], beta: float) -> None:
         largest, factor = Decimal(max(logits)), Decimal(beta)
-        # Logits of few bits repeat, and a power takes a hundred times as long as to look it up.
+        # Logits of few bits repeat, and computing exp takes a hundred times as long as a look-up.
         known: dict[float, tuple[Decimal, Decimal]] = {}
         for logit in logits:
             if logit not in known:
-                # Decimal numbers are exact operands, and each result is rounded once.
+                # Decimal operands are exact, and each result is rounded once.
                 shifted = EXACT.multiply(factor, EXACT.subtract(Decimal(logit), largest))
                 known[logit] = shifted, EXACT.exp(shifted) if shifted > _NEGLIGIBLE else _ZERO
         terms = [known[logit] for logit in logits]
@@ -54,7 +55,7 @@ class ExactRow:
         self._largest = EXACT.multiply(factor, largest)
 
     def _set(self, shifted: list[Decimal], powers: list[Decimal]) -> None:
-        """Take what is divided by its sum, the largest of it 1, and its logarithms."""
+        """Set the numerators, scaled so that the largest is 1, and their logarithms."""
         self._shifted, self._powers = shifted, powers
         others = list(powers)
         others[max(range(len(powers)), key=powers.__getitem__)] = _ZERO
@@ -68,7 +69,7 @@ class ExactRow:
 
     @cached_property
     def log_probs(self) -> list[Decimal]:
-        """Their logarithms."""
+        """The K log-probabilities."""
         return [EXACT.subtract(shifted, self._log_sum) for shifted in self._shifted]
 
     @property
@@ -86,7 +87,7 @@ class ExactRow:
     ) -> Decimal:
         """Return the cross-entropy in nats against a class or a distribution, as ``torch`` defines it.
 
-        A share of 0 takes nothing from its class, whatever the log-probability there.
+        Classes with a target of 0 contribute 0, even where the log-probability is -inf.
         """
         n_classes = len(self._shifted)
         smoothing = Decimal(label_smoothing)
@@ -102,16 +103,16 @@ class ExactRow:
             if weights is not None:
                 share = EXACT.multiply(share, Decimal(weights[index]))
             if share:
-                # Two terms that are not negative: nothing cancels.
+                # A sum of two non-negative terms: no cancellation.
                 parts.append(EXACT.multiply(share, EXACT.subtract(self._log_sum, self._shifted[index])))
         return _sum(parts)
 
     @cached_property
     def _log_sum(self) -> Decimal:
-        """The logarithm of one plus the rest, which keeps its digits where the rest is tiny."""
+        """log(1 + rest), accurate also where ``rest`` is tiny."""
         rest = self._rest
         if rest.adjusted() < -EXACT.prec // 2:
-            # Of the series x - x**2/2 + x**3/3 …, what follows is smaller than the last digit.
+            # The terms of x - x**2/2 + x**3/3 … after the second are smaller than the last digit.
             return EXACT.subtract(rest, EXACT.divide(EXACT.multiply(rest, rest), Decimal(2)))
         context = EXACT.copy()
         context.prec += EXACT.prec // 2
@@ -119,11 +120,11 @@ class ExactRow:
 
 
 def ulps(got: float, exact: Decimal, dtype: np.dtype[Any], unit_at: Decimal | None = None) -> float:
-    """Return the distance of a number from its exact value in units in the last place of its type.
+    """Return the distance of a number from its exact value in units in the last place (ULP) of its type.
 
-    The unit is the distance between neighbours at the exact value, or at ``unit_at``, and never below the smallest
-    subnormal. An infinity is right where the exact value is infinite, or too large for the type. In float64, exact
-    values that are subnormal count as right where the number is no larger than the smallest normal one.
+    One unit is the distance between neighboring floats at the exact value, or at ``unit_at``, and at least the smallest
+    subnormal. Infinity has error 0 if the exact value is infinite or too large for the type. In float64, an exact value
+    in the subnormal range has error 0 if the number is at most the smallest normal one.
     """
     info = np.finfo(dtype)
     if got == exact:
@@ -141,16 +142,17 @@ def ulps(got: float, exact: Decimal, dtype: np.dtype[Any], unit_at: Decimal | No
 
 
 def loss_ulps(got: float, exact: Decimal, dtype: np.dtype[Any], n_classes: int) -> float:
-    """Return the distance of a loss from its exact value in units in the last place.
+    """Return the distance of a loss from its exact value in ULP.
 
-    A loss near 0 is a sum of exponentials; where those are subnormal in float64, it is no better than they are.
+    A loss near 0 is a sum of exponentials. Where those are subnormal in float64, the loss is no more accurate than they
+    are, so the unit is taken at K times the smallest normal number or more.
     """
     least = Decimal(n_classes * float(np.finfo(np.float64).tiny))
     return ulps(got, exact, dtype, max(exact.copy_abs(), least))
 
 
 def _unit(value: Decimal, info: np.finfo[Any]) -> Decimal:
-    """Return the distance between neighbours of a type at a value."""
+    """Return the distance between neighboring floats of a type at a value."""
     about = min(abs(float(value)), float(np.finfo(np.float64).max))
     exponent = math.frexp(about)[1] if about else -(2**31)
     if about and value.copy_abs() < Decimal(math.ldexp(0.5, exponent)):

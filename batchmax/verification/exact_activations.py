@@ -1,8 +1,8 @@
-"""One row in exact arithmetic under another activation or loss than the usual ones.
+"""One row in exact arithmetic under an activation or a loss other than softmax and cross-entropy.
 
 See Also
 --------
-batchmax.verification.exact : the usual ones, and what is meant by exact.
+batchmax.verification.exact : softmax and cross-entropy, and the arithmetic.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ ZERO, ONE, TWO = Decimal(0), Decimal(1), Decimal(2)
 
 
 class ActivatedRow(ExactRow):
-    """A row's probabilities and cross-entropies under an activation whose numbers sum to 1.
+    """A row's exact probabilities and cross-entropies under an activation whose outputs sum to 1.
 
     Parameters
     ----------
     logits
-        The K logits, which have an answer.
+        The K logits, for which the activation is defined (:func:`has_answer`).
     beta
         The inverse temperature.
     activation
-        Its name.
+        The activation's name.
     """
 
     def __init__(self, logits: Sequence[float], beta: float, activation: str) -> None:
@@ -45,7 +45,7 @@ class ActivatedRow(ExactRow):
 
 
 class SigmoidRow:
-    """A row's probabilities, each class for itself."""
+    """A row's exact probabilities under the sigmoid: each class is independent."""
 
     def __init__(self, logits: Sequence[float], beta: float) -> None:
         self._logits, self._beta = logits, beta
@@ -56,7 +56,7 @@ class SigmoidRow:
         return [ZERO if z == -math.inf else ONE if z == math.inf else self._beside(z).probs[0] for z in self._logits]
 
     def loss(self, shares: Sequence[float]) -> Decimal:
-        """Return the binary cross-entropy in nats against what each class should be."""
+        """Return the binary cross-entropy in nats against the target of each class."""
         total = ZERO
         for z, share in zip(self._logits, map(Decimal, shares), strict=True):
             for part, logit in ((share, -z), (EXACT.subtract(ONE, share), z)):
@@ -70,7 +70,7 @@ class SigmoidRow:
 
 
 def squared_error(probs: Sequence[Decimal], shares: Sequence[float]) -> Decimal:
-    """Return the sum of squared distances of probabilities from what they should be."""
+    """Return the sum of squared differences of probabilities and targets."""
     total = ZERO
     for prob, share in zip(probs, shares, strict=True):
         off = EXACT.subtract(prob, Decimal(share))
@@ -79,7 +79,7 @@ def squared_error(probs: Sequence[Decimal], shares: Sequence[float]) -> Decimal:
 
 
 def margin(logits: Sequence[float], beta: float, label: int) -> Decimal:
-    """Return by how much the label's logit fails to be 1 above all others; 0 if it does not."""
+    """Return the hinge loss: 1 plus the largest other logit minus the label's logit (both times beta), at least 0."""
     others = [logit for index, logit in enumerate(logits) if index != label]
     if not others:
         return ZERO
@@ -88,7 +88,7 @@ def margin(logits: Sequence[float], beta: float, label: int) -> Decimal:
 
 
 def has_answer(matrix: NDArray[np.float64], beta: float, activation: str) -> NDArray[np.bool_]:
-    """Return which rows of (n, K) logits have an answer under an activation, by its definition."""
+    """Return which rows of (n, K) logits the activation is defined for."""
     with np.errstate(invalid="ignore", over="ignore"):
         if not ACTIVATIONS[activation].is_distribution:
             return np.asarray(~np.isnan(matrix).any(axis=1))

@@ -1,6 +1,6 @@
-"""What the outputs of one row should be: its status by definition, its numbers by exact arithmetic.
+"""Compute the expected outputs of one row: the status by its definition, the numbers in exact arithmetic.
 
-No kernel takes part.
+Uses no kernels.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from batchmax.verification.exact_activations import ActivatedRow, SigmoidRow, ha
 Array = NDArray[Any]
 
 MEASURED = frozenset({"probs", "log_probs", "loss", "confidence", "logsumexp", "top_k_probs"})
-"""Outputs that have an error in ULP, and are not just right or wrong."""
+"""Outputs whose error is measured in ULP; the others are right or wrong."""
 
 TIE = Decimal("1e-12")
-"""How near two probabilities are that are computed in float64 and may come in any order."""
+"""Relative difference up to which two probabilities computed in float64 count as equal, in either order."""
 
 DIGITS_FROM = {
     "mse": Decimal("1e-12"),
@@ -36,11 +36,12 @@ DIGITS_FROM = {
     "hinge": Decimal("1e-6"),
     "squared_hinge": Decimal("1e-12"),
 }
-"""Below this a loss is the difference of larger numbers, and has the digits that they leave it."""
+"""By loss: the value at which the ULP of smaller losses is taken. Such a loss is a difference of larger numbers, so it
+has fewer correct digits."""
 
 
 def row_statuses(matrix: Array, labels: Labels, known: Array | None, options: ScoreOptions) -> NDArray[np.uint8]:
-    """Return the statuses of rows by their definition, (n,)."""
+    """Return the statuses of rows by their definition, (n,); ``known`` are statuses of the input, None for none."""
     n, k = matrix.shape
     status = np.full(n, Status.OK, np.uint8)
     if labels.indices is not None:
@@ -68,7 +69,7 @@ def row_statuses(matrix: Array, labels: Labels, known: Array | None, options: Sc
 
 
 def _is_masked(matrix: Array, indices: Array | None, targets: Array | None, options: ScoreOptions) -> Array:
-    """Return which rows have an infinite loss, or would under softmax, whatever the weights."""
+    """Return which rows have an infinite loss, or would have one under softmax, without regard to class weights."""
     lost = matrix == (0.0 if options.activation in {"sum", "spherical"} else -np.inf)
     is_sigmoid = not ACTIVATIONS[options.activation].is_distribution
     if options.activation != "softmax" and options.loss_name in {"mse", "brier"}:
@@ -83,12 +84,12 @@ def _is_masked(matrix: Array, indices: Array | None, targets: Array | None, opti
 
 
 def exact_answer(logits: Array, labels: Labels | None, job: Job) -> Answer:
-    """Return what the outputs of a row of (K,) logits should be; ``labels`` are None where there is no loss."""
+    """Return the expected outputs of a row of (K,) logits; ``labels`` is None if the row has no loss."""
     return (Answer if job.options.is_usual else OtherAnswer)(logits, labels, job)
 
 
 class Answer:
-    """One row of logits worked out exactly, to hold outputs against."""
+    """The exact values of one row of logits, to compare outputs with."""
 
     def __init__(self, logits: Array, labels: Labels | None, job: Job) -> None:
         self._logits: list[float] = logits.tolist()
@@ -107,7 +108,7 @@ class Answer:
         return self._exact.probs
 
     def compare(self, name: str, value: Any) -> tuple[float, str]:
-        """Return how far a value is from the exact one, in ULP, and what to say if that is too far."""
+        """Return the error of a value in ULP, and the message to show if it exceeds the tolerance."""
         match name:
             case "probs" | "log_probs":
                 return self._most(value, self._probs if name == "probs" else self._exact.log_probs)
@@ -133,7 +134,7 @@ class Answer:
         return _told(loss_ulps(float(value), wanted, self._loss_dtype, job.n_classes), value, wanted)
 
     def _compare_order(self, name: str, value: Any) -> tuple[float, str]:
-        """Compare what is either right or wrong; what the probabilities were held against already counts as right."""
+        """Compare outputs that are right or wrong; those checked against the probabilities already count as right."""
         order = self._order
         wanted: dict[str, Any] = {"pred": order[0], "top_k_classes": order[: self._job.options.top_k]}
         if self._label is not None:
@@ -152,7 +153,7 @@ class Answer:
 
 
 class OtherAnswer(Answer):
-    """The same under another activation or loss: computed in float64, and held to the digits of a float32."""
+    """The same for other activations and losses, which are computed in float64 and checked to float32 accuracy."""
 
     def __init__(self, logits: Array, labels: Labels | None, job: Job) -> None:
         super().__init__(logits, labels, job)
@@ -189,7 +190,7 @@ class OtherAnswer(Answer):
         return _told(ulps(float(value), wanted, self._loss_dtype, at), value, wanted)
 
     def _compare_order(self, name: str, value: Any) -> tuple[float, str]:
-        """Compare what is either right or wrong: classes of the same probability may come in any order."""
+        """Compare outputs that are right or wrong; classes with equal probabilities may be in any order."""
         probs, found = self._probs, np.asarray(value).tolist()
         ranked = [probs[index] for index in self._order]
         if name in {"pred", "top_k_classes"}:

@@ -1,7 +1,7 @@
-"""What must hold of the new columns of a scored row whatever its logits were: ranges, sums, and one by the other.
+"""Check what must hold of the computed columns of a scored row for any logits: ranges, sums, agreement of columns.
 
-The probabilities say between which numbers everything else must lie (``bounds``). The largest deviation from 1 is kept,
-and what a summary counts. Reads batches of an output; knows neither its files nor its inputs.
+The written probabilities bound every other output (``error_intervals``). The checks record the largest distance of a
+sum from 1 and count what a summary reports. Reads batches of an output; doesn't know its files or inputs.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from batchmax.verification.scored_output import Scored
 Array = NDArray[Any]
 
 ROUGH_UNITS = 32.0
-"""ULP that columns may be off for which nothing better is promised: margin, entropy, el2n."""
+"""Tolerance in ULP of outputs without a tighter guarantee: margin, entropy, el2n."""
 
 
 class RowChecks:
-    """Checks of one output, a batch at a time.
+    """Checks of one output, one batch at a time.
 
     Attributes
     ----------
     deviations
-        How far the sum of a row is from 1 at most, for ``probs`` and ``log_probs``.
+        For ``probs`` and ``log_probs``: the largest distance of a row's sum from 1.
     compared
-        For each output, what it was held against.
+        For each output, the columns that it was compared with.
     counts
-        What was counted, to be held against a summary.
+        Counts of the rows, to compare with the summary.
     notes
-        What could not be checked, and why.
+        What couldn't be checked, and why.
     """
 
     def __init__(self, scored: Scored) -> None:
@@ -66,11 +66,11 @@ class RowChecks:
         self._rough = Accuracy.of(self._claims.loss_dtype, ROUGH_UNITS)
 
     def use_label(self, label: LabelColumn | None) -> None:
-        """Take labels for what the inputs say they are."""
+        """Use the label column as the inputs define it."""
         self._reader.use_label(label)
 
     def bound(self, name: str) -> float:
-        """Return how far the sums of ``probs`` or ``log_probs`` may be from 1."""
+        """Return the largest allowed distance from 1 of the sums of ``probs`` or ``log_probs``."""
         of = sum_bound if name == "probs" else log_sum_bound
         return of(self._claims.dtype, self._claims.n_classes)
 
@@ -80,7 +80,7 @@ class RowChecks:
         Raises
         ------
         WrongRowError
-            The first row of the first thing that does not hold.
+            The first row that fails the first failed check.
         """
         found = self._reader.read(batch)
         evidence = self._evidence(found)
@@ -94,7 +94,7 @@ class RowChecks:
         self.counts.add(found, self._weights)
 
     def _evidence(self, found: RowValues) -> Evidence | None:
-        """Return what the matrices say of the exact probabilities, after a look at each by itself."""
+        """Check the matrices of probabilities, and return the bounds of the exact ones that follow from them."""
         evidence: Evidence | None = None
         rows = np.flatnonzero(found.has_probs)
         for name in ("log_probs", "probs"):
@@ -132,7 +132,7 @@ class RowChecks:
         self.deviations[name] = max(self.deviations.get(name, 0.0), float(away.max(initial=0.0)))
 
     def _check_ranges(self, found: RowValues) -> None:
-        """Check what one number a row can be, by itself."""
+        """Check the range of each output with one number per row."""
         k, values = self._claims.n_classes, found.values
         ranges = {
             "loss": (0.0, math.inf),
@@ -164,7 +164,7 @@ class RowChecks:
             )
 
     def _check_by_probs(self, values: dict[str, Array], rows: Array, evidence: Evidence) -> None:
-        """Check what follows from the probabilities alone."""
+        """Check the outputs that follow from the probabilities alone."""
         if "confidence" in values:
             low, high = evidence.probs
             self._hold("confidence", values, (low.max(axis=1), high.max(axis=1)), self._exact, rows)
@@ -200,14 +200,14 @@ class RowChecks:
         refuse(twice | (above >= classes.shape[1]), lambda _: "top_k_classes are not the most probable ones", rows)
 
     def _check_by_labels(self, values: dict[str, Array], rows: Array, evidence: Evidence, labels: Labels) -> None:
-        """Check what follows from probabilities and labels; all rows have both."""
+        """Check the outputs that follow from probabilities and labels; all rows have both."""
         if "loss" in values and self._claims.options.loss_name == "cross_entropy":
             if labels.indices is not None and self._weights is None and not self._smoothing:
                 interval = evidence.label_losses(labels.indices[rows])
             else:
                 interval = evidence.losses(self._shares(labels, rows))
             if labels.targets is not None:
-                # Distributions are read in the type of the logits, which may be narrower than their own.
+                # Distributions are read in the type of the logits, which may be narrower than their own type.
                 lost = float(np.finfo(np.float32).eps)
                 interval = interval[0] * (1 - lost), interval[1] * (1 + lost)
             self._hold("loss", values, interval, self._exact, rows)
@@ -236,7 +236,7 @@ class RowChecks:
             )
 
     def _shares(self, labels: Labels, rows: Array) -> Array:
-        """Return the share of each class in the loss of some rows, (n, K)."""
+        """Return the weight of each class in the loss of some rows, (n, K)."""
         k = self._claims.n_classes
         if labels.targets is not None:
             targets = labels.targets[rows]
@@ -247,7 +247,7 @@ class RowChecks:
         return np.asarray(shares if self._weights is None else shares * self._weights)
 
     def _hold(self, name: str, values: dict[str, Array], interval: Interval, accuracy: Accuracy, rows: Array) -> None:
-        """Hold an output against the numbers that the probabilities put it between."""
+        """Check that an output lies in the interval that follows from the probabilities."""
         self.compared[name].add("probs")
         (low, high), given = interval, values[name][rows]
         refuse(
@@ -258,7 +258,7 @@ class RowChecks:
 
 
 class Counts:
-    """What a summary says of all rows, counted in the output itself."""
+    """Counts over all rows of an output, to compare with its summary."""
 
     def __init__(self) -> None:
         self.rows = self.without_loss = self.losses = self.infinite_losses = self.hits = 0
@@ -279,7 +279,7 @@ class Counts:
         finite = np.isfinite(losses)
         self.losses += len(losses)
         self.infinite_losses += int(np.count_nonzero(~finite))
-        # As many batches as there are, and each is summed without a rounding of its own.
+        # Each batch is summed exactly, so rounding errors grow only with the number of batches.
         self.loss_sum += math.fsum(losses[finite].tolist())
         if weights is None:
             self.weight_sum += len(losses)

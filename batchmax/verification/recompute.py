@@ -1,7 +1,7 @@
-"""An output compared with its inputs: the same files, as many rows, and some rows computed again exactly.
+"""Compare an output with its inputs: the same files, as many rows, and a sample of rows recomputed exactly.
 
-A row's status follows from its logits and label by definition, its numbers from ``exact``: no kernel takes part. Where
-rows are sequences, some tokens of a row are computed again, and the status of the row follows from those of all.
+The status of a row is derived from its logits and label by definition, its numbers come from ``exact``: no kernels are
+used. For sequences, some tokens of a row are recomputed, and the row's status follows from the statuses of all tokens.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SAME_INPUTS = "name the files that were scored, in their order"
 
 @dataclass(frozen=True)
 class Worst:
-    """The largest error that was found in an output: in ULP, and in which row, of sequences in which token."""
+    """The largest error of an output: in ULP, with its row, and for sequences its token."""
 
     ulp: float
     row: int
@@ -51,38 +51,38 @@ class Worst:
 
 
 class Recomputation:
-    """What is worked out again of one output.
+    """Compares one output with its inputs and recomputes rows.
 
     Parameters
     ----------
     scored
         The output.
     inputs
-        What it was made of: files, folders, globs.
+        The inputs that were scored: files, folders, globs.
     logits
-        The column or columns of logits, where the output does not know: they had one column a class.
+        The column or pattern of logits, needed if the output doesn't record it: with one column per class.
     storage
-        Options of the file system of URIs.
+        Storage options for URIs.
     tokens
-        The tokens of the output, where its rows are sequences.
+        The output's tokens if its rows are sequences.
     of_each
-        How many tokens of a sequence are computed again.
+        How many tokens of each sampled sequence to recompute.
     seed
-        Random seed for these.
+        Random seed for sampling tokens.
 
     Attributes
     ----------
     sampled_tokens
-        How many tokens were computed again.
+        How many tokens were recomputed.
     errors
-        The largest error of each output that has one, over the rows so far.
+        The largest error so far of each output measured in ULP.
 
     Raises
     ------
     UsageError
-        A column that is not there.
+        A column doesn't exist.
     DataError
-        They are other inputs than those that were scored.
+        The inputs aren't those that were scored.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Recomputation:
 
     @property
     def label(self) -> LabelColumn | None:
-        """What the labels are."""
+        """The label column of the inputs."""
         return self._job.label
 
     @property
@@ -127,12 +127,12 @@ class Recomputation:
         return rows if limit is None else min(rows, limit)
 
     def check(self, numbers: Sequence[int]) -> None:
-        """Compute rows of the output again.
+        """Recompute these rows of the output and compare.
 
         Raises
         ------
         DataError
-            The first row that is not what its input makes of it.
+            The first row that differs from what its input determines.
         """
         kept = self._input_rows(numbers)
         theirs = pick_rows(self._source.files, kept)
@@ -144,7 +144,7 @@ class Recomputation:
                 self._check_sequence(ours, its_input, self._tokens)
 
     def _check_inputs(self) -> None:
-        """Compare the inputs with what the output says of them."""
+        """Compare the inputs with the sizes and digests in the output's metadata."""
         files, known = self._source.files, self._scored.claims.inputs
         where = self._scored.path
         if not known:
@@ -169,7 +169,7 @@ class Recomputation:
                 raise DataError(what, where=file.path, remedy=f"{SAME_INPUTS}, or {AGAIN}")
 
     def _check_counts(self) -> None:
-        """Compare the columns and the numbers of rows and parts."""
+        """Compare the columns, the number of rows and the number of parts."""
         scored, job = self._scored, self._job
         if job.schema.names != scored.schema.names:
             raise DataError("has other columns than these inputs make", where=scored.path, remedy=SAME_INPUTS)
@@ -185,7 +185,7 @@ class Recomputation:
             raise DataError(what, where=scored.path, remedy=AGAIN)
 
     def _input_rows(self, numbers: Sequence[int]) -> list[int]:
-        """Return which rows of the inputs the rows of the output are; those that were dropped are not counted."""
+        """Return the input row of each output row; bad rows that were dropped have no output row."""
         if self._scored.n_rows == self.n_rows:
             return list(numbers)
         found: list[int] = []
@@ -203,7 +203,7 @@ class Recomputation:
         return found
 
     def _statuses(self) -> Iterator[Array]:
-        """Yield the statuses of all rows of the inputs that were scored."""
+        """Yield the statuses of all input rows that were scored."""
         parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
         label = () if self._job.label is None else (self._job.label.name,)
         left, tally = self.n_rows, SequenceTally(shift=self._job.options.shift)
@@ -219,14 +219,14 @@ class Recomputation:
                 return
 
     def _check_carried(self, ours: PickedRow, its_input: PickedRow) -> None:
-        """Compare the columns that were carried through with the input's."""
+        """Compare the carried columns with the input's."""
         for field, array in carried_columns(its_input.batch, self._job):
             if not _same(array, ours.batch.column(field.name)):
                 where = _places(ours, its_input)
                 raise DataError(f"{field.name} is not that of the input", where=where, remedy=AGAIN)
 
     def _check_row(self, ours: PickedRow, its_input: PickedRow) -> None:
-        """Compare one row of the output with the row it was made of."""
+        """Compare one output row with its input row."""
         where = _places(ours, its_input)
         try:
             unit = read_rows(its_input.batch, self._job)
@@ -236,7 +236,7 @@ class Recomputation:
         self._check_values(unit, given, where, (ours.number, None))
 
     def _check_sequence(self, ours: PickedRow, its_input: PickedRow, tokens: ScoredTokens) -> None:
-        """Compare one sequence of the output with the row it was made of: its status, and some of its tokens."""
+        """Compare one sequence of the output with its input row: the status, and some tokens."""
         job, where = self._job, _places(ours, its_input)
         tally = SequenceTally(shift=job.options.shift)
         units: list[tuple[Array, Labels, Array | None]] = []
@@ -270,7 +270,7 @@ class Recomputation:
     def _check_values(
         self, unit: tuple[Array, Labels, Array | None], given: RowValues, where: str, place: tuple[int, int | None]
     ) -> None:
-        """Compare the outputs of a row or token with exact answers."""
+        """Compare the outputs of a row or token with the exact values."""
         matrix, labels, known = unit
         status = int(row_statuses(matrix, labels, known, self._job.options)[0])
         self._check_presence(given, status, where)
@@ -289,7 +289,7 @@ class Recomputation:
                 self.errors[name] = Worst(off, *place)
 
     def _check_presence(self, given: RowValues, status: int, where: str) -> None:
-        """Hold the status, and what is null, against the status that the row should have."""
+        """Compare the status and the nulls with the expected status."""
         name = STATUS_NAMES[status]
         if given.status is not None and given.status[0] != status:
             raise DataError(f"status is {STATUS_NAMES[given.status[0]]}, not {name}", where=where, remedy=AGAIN)
@@ -306,11 +306,12 @@ def _places(ours: PickedRow, its_input: PickedRow) -> str:
 
 
 def _open(scored: Scored, inputs: list[str], logits: str | None, storage: Sequence[str]) -> ParquetSource:
-    """Open the inputs as the job did."""
+    """Open the inputs with the options of the scoring job."""
     options = replace(scored.claims.options, storage_options=tuple(storage))
     if logits is not None or options.logits is not None:
         return ParquetSource(inputs, replace(options, logits=logits or options.logits), mirrors=scored.is_folder)
-    # One column a class: the output knows the first and the last name, and what the pattern made of them.
+    # With one column per class, the output records only a text with the first and the last name. Try patterns that
+    # match both until one gives the same text.
     for pattern in (None, *_patterns(scored.claims.logits)):
         try:
             source = ParquetSource(inputs, replace(options, logits=pattern), mirrors=scored.is_folder)
@@ -326,7 +327,7 @@ def _open(scored: Scored, inputs: list[str], logits: str | None, storage: Sequen
 
 
 def _patterns(why: str) -> Iterator[str]:
-    """Yield patterns for columns of which the first and the last are known, from the narrowest to the widest."""
+    """Yield patterns that match the first and the last column named in ``why``, from the narrowest to the widest."""
     names = re.findall(r"'(.*?)'(?= |$)", why)
     if len(names) != 2:
         return
@@ -346,8 +347,8 @@ def _literal(text: str) -> str:
 
 
 def _same(ours: pa.Array, theirs: pa.Array) -> bool:
-    """Return whether two arrays of one value hold the same, NaN being the same as NaN."""
-    # Either may have INT96 timestamps as bytes, which express every one.
+    """Return whether two arrays of one value are equal; NaN equals NaN."""
+    # Either may hold INT96 timestamps as bytes, which can represent every INT96 value.
     kinds = raw_of(ours.type, theirs.type), raw_of(theirs.type, ours.type)
     ours, theirs = plain_array(converted(ours, kinds[0])), plain_array(converted(theirs, kinds[1]))
     if ours.equals(theirs):

@@ -1,8 +1,8 @@
-"""A scored output as it lies on the disk: its files, and what they say of how they were made.
+"""Open a scored output: its files, and the metadata that records how they were made.
 
-Every file of an output has the key ``batchmax`` in its metadata, JSON that ``provenance`` wrote: the options, the new
-columns, the inputs. A folder has a manifest beside it. Whether the numbers agree with all that is for others to find
-out; what cannot be read as such a thing is refused here.
+Every output file has the key ``batchmax`` in its metadata, JSON written by ``sinks.metadata``: options, computed
+columns, inputs. A folder also has a manifest. Raises for anything that can't be read as a scored output; doesn't check
+the numbers.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from batchmax.storage.paths import find_files
 from batchmax.storage.uris import is_uri, local_path
 
 REJECTED = ("row", "status")
-"""The last columns of a file with rejected rows."""
+"""The last columns of a file of rejected rows."""
 AGAIN = "score it again: --if-exists overwrite"
-"""What helps where an output is not what it was."""
+"""The remedy if an output was changed or damaged."""
 
 TAKEN_OVER = (
     "beta",
@@ -51,7 +51,7 @@ TAKEN_OVER = (
     "top_k",
     "prefix",
 )
-"""Options that are kept in the metadata as they are."""
+"""Options that the metadata stores unchanged."""
 
 METADATA = {
     "logits": list | str,
@@ -65,15 +65,15 @@ METADATA = {
     "options": dict,
     "inputs": list,
 }
-"""The members of the metadata, with their types."""
+"""The members of the metadata, and their types."""
 
 Said = Mapping[str, Any]
 
 
 class Told(NamedTuple):
-    """The size of an input, the digest of its footer and that of a sample of its data, or those of many files.
+    """Size, footer digest and sample digest of one input file, or the total size and one digest of ``files`` files.
 
-    Earlier versions did not write a sample.
+    Earlier versions wrote no sample digest.
     """
 
     size: int
@@ -84,18 +84,18 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """What an output says of how it was made.
+    """The metadata of an output: how it was made.
 
     Attributes
     ----------
     options
-        Those that made it, but ``logits``, which is None for one column a class.
+        The options of the job, except ``logits``, which is None with one column per class.
     logits
-        The name of the column of logits, or a text about the columns.
+        The name of the logits column, or a text that describes the columns.
     outputs
-        The new columns by what they are, in their order, with those of ``top_k``.
+        The names of the outputs in column order, those of ``top_k`` included.
     inputs
-        What is told of each input, or of very many together.
+        One entry per input file, or a single entry for a large number of files.
     nested
         Whether the rows are sequences.
     """
@@ -111,25 +111,25 @@ class Claims:
 
     @property
     def loss_dtype(self) -> np.dtype[Any]:
-        """The type of the columns that hold one float a row."""
+        """The type of columns with one float per row."""
         return np.dtype(np.promote_types(self.dtype, np.float32))
 
     def width(self, output: str) -> int:
-        """Return how many columns an output has."""
+        """Return the number of columns of an output."""
         is_wide = self.layout == "wide" and output in OUTPUTS and OUTPUTS[output].kind == "matrix"
         return self.n_classes if is_wide else 1
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A scored output: a file, or the parts of a folder in their order.
+    """A scored output: one file, or the parts of a folder in order.
 
     Attributes
     ----------
     columns
-        The names of each output's columns.
+        The column names of each output.
     summary
-        What the job said when it ended: of a folder its manifest, of a file the summary in its footer; None without.
+        The summary of the job: from the manifest of a folder, or the footer of a file; None if there is none.
     """
 
     path: str
@@ -142,31 +142,31 @@ class Scored:
 
     @property
     def n_rows(self) -> int:
-        """The number of rows in all files, as their footers say."""
+        """The number of rows in all files, from their footers."""
         return sum(file.metadata.num_rows for file in self.files)
 
     @property
     def size(self) -> int:
-        """The bytes of all files."""
+        """The total size of the files in bytes."""
         return sum(file.size for file in self.files)
 
 
 def open_scored(path: str, storage: Sequence[str] = ()) -> Scored:
-    """Open what ``score`` wrote, a file or a folder, and compare what its files say with each other.
+    """Open a file or folder that ``score`` wrote, and check that its files agree.
 
     Parameters
     ----------
     path
-        Of the file or the folder, also as a URI; or a glob over files of one output.
+        A file, a folder, a URI, or a glob over the files of one output.
     storage
-        Options of the file system of a URI.
+        Storage options for URIs.
 
     Raises
     ------
     DataError
-        Nothing is there, it is nothing that ``score`` wrote, or it is not whole.
+        The path doesn't exist, ``score`` didn't write it, or it is incomplete.
     UsageError
-        It is no path but a stream.
+        The path is a stream.
     """
     path = local_path(path)
     manifest, parts = _opened(path, storage)
@@ -201,7 +201,7 @@ def open_scored(path: str, storage: Sequence[str] = ()) -> Scored:
 
 
 def _check_rows(path: str, rows: int, summary: Said | None, who: str, claims: Claims) -> None:
-    """Compare a number of rows with what a summary says of the rows that were read."""
+    """Compare a number of rows with the one in a summary."""
     if summary is None:
         return
     read, bad = summary.get("n_rows"), summary.get("bad_rows")
@@ -213,7 +213,7 @@ def _check_rows(path: str, rows: int, summary: Said | None, who: str, claims: Cl
 
 
 def _opened(path: str, storage: Sequence[str]) -> tuple[Said | None, dict[str, int | None]]:
-    """Return the summary in a folder's manifest, the paths of the files, and their sizes where it has them."""
+    """Return the summary in a folder's manifest, the paths of the files, and their sizes if the manifest has them."""
     if is_uri(path):
         store = store_of(path, storage)
         folder = None if store.found() is not None and not path.endswith("/") else stored_folder(store)
@@ -225,7 +225,7 @@ def _opened(path: str, storage: Sequence[str]) -> tuple[Said | None, dict[str, i
 
 
 def _stored_folder(uri: str, folder: StoredFolder) -> tuple[Said, dict[str, int | None]]:
-    """Return the same of a folder in an object store; what runs left there that did not commit is not part of it."""
+    """Return the same for a folder in an object store, without the objects of uncommitted runs."""
     if SUCCESS not in folder.objects:
         raise DataError(f"there is no {SUCCESS} in it, so it is not whole", where=uri, remedy=AGAIN)
     if folder.manifest is None:
@@ -237,7 +237,7 @@ def _stored_folder(uri: str, folder: StoredFolder) -> tuple[Said, dict[str, int 
     missing = next((name for name in folder.manifest.parts if name not in folder.objects), None)
     if missing is not None:
         raise DataError(f"{missing} is missing", where=uri, remedy=AGAIN)
-    # A folder that was copied here has parts without the id of a run.
+    # A folder that was copied here has parts without a run id.
     if foreign := [name for name in folder.foreign() if name not in folder.manifest.parts]:
         what = "the manifest does not list this file"
         raise DataError(what, where=f"{uri}/{foreign[0]}", remedy="move it to another folder")
@@ -245,7 +245,7 @@ def _stored_folder(uri: str, folder: StoredFolder) -> tuple[Said, dict[str, int 
 
 
 def _folder(folder: Path) -> tuple[Said, dict[str, int | None]]:
-    """Return the summary in the manifest of a folder, the paths of the parts, and their sizes where it lists them."""
+    """Return the summary in a folder's manifest, the paths of its parts, and their sizes if the manifest has them."""
     found = find_manifest(folder)
     if found is None:
         summary = read_old_manifest(old_manifest_of(folder))
@@ -274,9 +274,9 @@ def _folder(folder: Path) -> tuple[Said, dict[str, int | None]]:
 
 
 def _parts(folder: Path) -> list[str]:
-    """Return the parts of a folder, none missing between them and nothing else beside them.
+    """Return the parts of a folder; raise if a part is missing or another file is there.
 
-    In folders that mirror the input's they are numbered in each.
+    In a folder that mirrors the input's folders, each subfolder numbers its parts from 0.
     """
     if not (folder / SUCCESS).exists():
         raise DataError(f"there is no {SUCCESS} in it, so it is not whole", where=str(folder), remedy=AGAIN)
@@ -318,7 +318,7 @@ def _summary(file: InputFile) -> Said | None:
 
 
 def _claims(path: str, raw: bytes) -> Claims:
-    """Read the metadata of an output, every value checked."""
+    """Parse the metadata of an output and check every value."""
     try:
         said = json_object(parse_json(raw), {})
         if said.get("command", "score") != "score":
@@ -377,7 +377,7 @@ def _claims(path: str, raw: bytes) -> Claims:
 
 
 def _only_name(logits: Any) -> str | None:
-    """Return the only column of logits; None where a text describes several columns."""
+    """Return the name of the logits column; None if a text describes several columns."""
     if isinstance(logits, str):
         return None
     if len(json_list(logits, str)) != 1:
@@ -387,7 +387,7 @@ def _only_name(logits: Any) -> str | None:
 
 
 def _new_columns(path: str, schema: pa.Schema, claims: Claims) -> dict[str, tuple[str, ...]]:
-    """Return the columns of each output: they come last, in the order that they were asked for."""
+    """Return the columns of each output. They are the last columns, in the order of ``outputs``."""
     widths = {name: claims.width(name) for name in claims.outputs}
     scalars = [claims.options.prefix + field.name for field in row_fields(claims.outputs)] if claims.nested else []
     first = len(schema) - sum(widths.values()) - len(scalars)

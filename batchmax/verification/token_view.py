@@ -1,7 +1,7 @@
-"""The tokens of a scored output of sequences, as if each were a row, for checks of rows.
+"""View the tokens of a scored output of sequences as rows, so that the checks of rows apply to them.
 
-Whether the lists of a row have the same length, and whether the columns of the row as a whole follow from its tokens,
-is checked here; the tokens themselves are checked elsewhere.
+Checks that the lists of a row have equal lengths, and that the columns for whole rows follow from the tokens. The
+tokens themselves are checked elsewhere.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from batchmax.verification.scored_output import Scored
 Array = NDArray[Any]
 
 SLACK = 1e-6
-"""What sums of losses may lose where the losses were rounded to float32, relative to them."""
+"""Relative tolerance of sums of losses, which are rounded to float32."""
 
 
 class ScoredTokens:
-    """Reads batches of rows as batches of tokens.
+    """Converts batches of rows to batches of tokens.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ class ScoredTokens:
     Attributes
     ----------
     scored
-        The same as an output of tokens, without the columns of rows as a whole and without ``top_k``.
+        The output viewed as one of tokens, without the columns for whole rows and those of ``top_k``.
     statuses
-        How many rows have each status, by number, of those that were counted; zeros without such a column.
+        The number of counted rows with each status code; zeros if the output has no status column.
     """
 
     def __init__(self, scored: Scored) -> None:
@@ -66,12 +66,12 @@ class ScoredTokens:
         self._is_plain = options.is_usual and not options.label_smoothing
 
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the tokens of some rows.
+        """Return the tokens of a batch of rows.
 
         Raises
         ------
         WrongRowError
-            Lists of a row that do not go together, or figures that do not follow from them.
+            The lists of a row have different lengths, or a column for whole rows doesn't follow from them.
         """
         lists = {name: plain_array(column_array(batch, name)) for name in self._lists}
         first = next(iter(lists.values()))
@@ -91,17 +91,17 @@ class ScoredTokens:
         return pa.RecordBatch.from_arrays(arrays, schema=self.scored.schema)
 
     def count(self, batch: pa.RecordBatch) -> None:
-        """Count the statuses of rows."""
+        """Count the statuses of the rows."""
         if self._prefix + "statuses" in batch.schema.names:
             self.statuses += np.bincount(self._row_statuses(batch), minlength=len(Status))
 
     def check_row(self, batch: pa.RecordBatch, status: int, n_losses: int, *, is_null: bool) -> None:
-        """Check the columns of the only row of a batch, whose status and number of tokens with a loss are known.
+        """Check the columns for whole rows of a batch of one row, given its status and number of tokens with a loss.
 
         Raises
         ------
         WrongRowError
-            A column says otherwise.
+            A column differs.
         """
         names, first = batch.schema.names, plain_array(column_array(batch, self._lists[0]))
         refuse(valid_rows(first) == is_null, lambda _: f"{self._lists[0]} is {'not ' * is_null}null, unlike the logits")
@@ -122,12 +122,12 @@ class ScoredTokens:
         return codes
 
     def row_of(self, batch: pa.RecordBatch, token: int) -> int:
-        """Return the row of a token of a batch."""
+        """Return the row of the batch that a token belongs to."""
         first = plain_array(column_array(batch, self._lists[0]))
         return int(np.searchsorted(np.cumsum(_lengths(first, valid_rows(first))), token, side="right"))
 
     def _check_rows(self, batch: pa.RecordBatch, lists: dict[str, pa.Array], valid: NDArray[np.bool_]) -> None:
-        """Check what is said of rows as a whole."""
+        """Check the columns for whole rows."""
         losses = lists.get(self._prefix + "losses")
         if losses is not None and self._prefix + "n_tokens" in batch.schema.names:
             values = _flat(losses, valid)
@@ -160,7 +160,7 @@ class ScoredTokens:
             )
 
     def _check_means(self, batch: pa.RecordBatch, counts: Array, sums: Array) -> None:
-        """Check ``mean_loss`` and ``perplexity`` by the numbers of losses and their sums, where these decide them."""
+        """Check ``mean_loss`` and ``perplexity`` against the losses, where the losses alone determine them."""
         if self._weighted:
             return
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -177,7 +177,7 @@ class ScoredTokens:
                 )
 
     def _worst(self, statuses: pa.Array, valid: NDArray[np.bool_]) -> Array:
-        """Return the status of each row that follows from those of its tokens."""
+        """Return the status of each row that follows from the statuses of its tokens."""
         tokens = pc.index_in(plain_array(_flat(statuses, valid)).cast(pa.string()), value_set=pa.array(STATUS_NAMES))
         codes = tokens.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint8)
         lengths = _lengths(statuses, valid)
@@ -195,7 +195,7 @@ def _flat(array: pa.Array, valid: NDArray[np.bool_]) -> pa.Array:
 
 
 def _with_wrong(labels: pa.Array, wrong: NDArray[np.bool_]) -> pa.Array:
-    """Return labels, with one that is no class where there is no right one."""
+    """Return labels with wrong ones replaced by -1, which is no class."""
     if is_list(labels.type):
         return labels
     return pa.array(np.where(wrong, -1, labels.fill_null(0).to_numpy()), labels.type, mask=~wrong & ~valid_rows(labels))

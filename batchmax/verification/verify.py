@@ -1,7 +1,7 @@
-"""Whether a scored output is what it should be: its bytes, its numbers among themselves, and, if named, its inputs.
+"""Verify a scored output: its bytes, the consistency of its numbers and, if given, its inputs.
 
-:func:`verify` goes through the files once, page by page and then row by row, in bounded memory, and stops at the first
-thing that does not hold. What was checked and how close it came is a :class:`Verification`.
+:func:`verify` reads the files once, page by page and then row by row, in bounded memory, and stops at the first failed
+check. :class:`Verification` lists what was checked and the largest errors.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ from batchmax.verification.scored_output import AGAIN, Said, Scored, open_scored
 from batchmax.verification.token_view import ScoredTokens
 
 SAMPLE = 20
-"""Rows that are worked out again unless said otherwise."""
+"""The default number of recomputed rows."""
 
 LEAST_SLACK = 1e-11
-"""What a mean over all rows may lose to rounding, relative to it, besides that of its terms."""
+"""Relative rounding error of a mean over all rows, in addition to the error of its terms."""
 
 
 @dataclass(kw_only=True)
 class Verification:
-    """What was checked of a scored output, all of which held.
+    """The result of a successful verification.
 
     Attributes
     ----------
     pages, unchecked_pages
-        How many there are, and how many of them, in carried columns, came without a checksum.
+        The number of pages, and of those without a checksum, which are pages of carried columns.
     sums
-        For ``probs`` and ``log_probs``: how far the sum of a row is ``off`` 1 at most, and may be (``bound``).
+        For ``probs`` and ``log_probs``: ``off``, the largest distance of a row's sum from 1, and ``bound``, its limit.
     compared
-        For each new column, what it was held against.
+        For each computed column, the columns that it was compared with.
     summary
-        The names in the output's summary that agree with the rows; empty where there is none.
+        The members of the output's summary that agree with the rows; empty if there is no summary.
     inputs
-        How many files it was held against; None without inputs.
+        The number of input files that the output was compared with; None without inputs.
     sampled_rows, sampled_tokens, seed
-        How many rows were computed again, of sequences how many of their tokens, and the random seed for both.
+        The number of recomputed rows, for sequences the number of recomputed tokens, and the random seed for both.
     largest_errors
-        For each output with an error in units in the last place: the largest (``ulp``), and its ``row`` and ``token``.
+        For each output measured in ULP: the largest error (``ulp``), with its ``row`` and ``token``.
     """
 
     file: str
@@ -85,11 +85,11 @@ class Verification:
     version: str = __version__
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it under the names that it has in JSON."""
+        """Return the result as a dictionary, with the names of the JSON."""
         return asdict(self)
 
     def to_json(self) -> str:
-        """Return it as one line of JSON."""
+        """Return the result as one line of JSON."""
         return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
 
     def _repr_html_(self) -> str:
@@ -110,35 +110,35 @@ def verify(
     storage_options: str | Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Verification:
-    """Check a scored file or folder.
+    """Verify a file or folder that :func:`batchmax.score` wrote.
 
-    Every page is compared with its checksum and every column decoded. The numbers of each row are held against each
-    other, their counts against footers, summary and manifest. With the inputs, these are compared with what was scored,
-    and some rows are worked out again in exact arithmetic: 3 ULP are allowed.
+    Compares every page with its checksum and decodes every column. Checks that the numbers of each row are consistent,
+    and compares counts with footers, summary and manifest. If inputs are given, checks that they are the ones that were
+    scored, and recomputes a sample of rows in exact arithmetic, with a tolerance of 3 ULP.
 
     Parameters
     ----------
     file
-        What ``score`` wrote: a file, or a folder of parts; a path or a URI.
+        The output: a file, or a folder of parts; a path or a URI.
     inputs
-        What it was made of: files, folders, globs, in the order that they were scored in.
+        The inputs that were scored: files, folders or globs, in the same order.
     sample
-        How many rows to work out again; 20 if there are inputs, at most all of them.
+        Number of rows to recompute, at most all; 20 by default if inputs are given.
     seed
-        What chooses them.
+        Random seed for the sample.
     logits
-        The pattern of the logits' columns, where they had one column a class under names that do not show it.
+        Pattern of the logits columns, needed if there is one column per class and the names don't determine it.
     storage_options
-        For the file system of URIs, as for :func:`batchmax.score`.
+        Storage options for URIs, as for :func:`batchmax.score`.
     progress
-        Who is told how far it is.
+        Progress callbacks.
 
     Raises
     ------
     DataError
-        The first thing that does not hold, and where.
+        A check failed; the error says where.
     UsageError
-        An option that cannot be.
+        Invalid option.
     """
     started = time.monotonic()
     named = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
@@ -150,7 +150,7 @@ def verify(
     checks = RowChecks(scored if tokens is None else tokens.scored)
     recomputation = None
     if named:
-        # About as many tokens as rows were asked for.
+        # Recompute about as many tokens as rows were asked for.
         of_each = -(-(SAMPLE if sample is None else sample) // max(scored.n_rows, 1))
         recomputation = Recomputation(scored, named, logits, storage, tokens, of_each=max(of_each, 1), seed=seed)
     if recomputation is not None:
@@ -201,7 +201,7 @@ def _check_file(
     found: Verification,
     progress: Progress,
 ) -> None:
-    """Check the pages of a file, decode its columns, and check its rows."""
+    """Check the pages of a file, decode its columns and check its rows."""
     footer = file.footer
     if footer is None:
         raise DataError("its footer is not understood", where=file.path, remedy=AGAIN)
@@ -225,7 +225,7 @@ def _check_file(
 def _check_pages(
     descriptor: int, file: InputFile, footer: Footer, group: int, leaf: int, found: Verification, *, may_lack: bool
 ) -> None:
-    """Check every page of a column chunk; those that batchmax computed have checksums."""
+    """Check every page of a column chunk; pages of computed columns must have checksums."""
     where = f"{file.path}: column {footer.leaves[leaf].name} (row group {group})"
     try:
         count = check_pages(descriptor, footer, group, leaf)
@@ -240,7 +240,7 @@ def _check_pages(
 def _check_rows(
     file: InputFile, opened: OpenFile, group: int, first: int, checks: RowChecks, tokens: ScoredTokens | None
 ) -> int:
-    """Decode a row group and check its rows; return how many they are."""
+    """Decode a row group, check its rows, and return their number."""
     metadata = opened.parquet.metadata.row_group(group)
     rows = 0
     for batch in whole_batches(file, opened, group, batch_rows(metadata)):
@@ -264,7 +264,7 @@ def _check_rows(
 
 
 def _check_summary(scored: Scored, counts: Counts, tokens: ScoredTokens | None) -> list[str]:
-    """Compare what was counted with what the job's summary says, and return the names that agree."""
+    """Compare the counts with the job's summary, and return the names that agree."""
     said = scored.summary
     if said is None:
         return []
@@ -277,7 +277,7 @@ def _check_summary(scored: Scored, counts: Counts, tokens: ScoredTokens | None) 
 
 
 def _expected(scored: Scored, counts: Counts, said: Said) -> dict[str, Any]:
-    """Return what a summary must say, as far as the output's columns show it."""
+    """Return the expected values of a summary, as far as the output's columns determine them."""
     dropped = scored.claims.options.on_bad_row == "drop"
     wanted: dict[str, Any] = {"n_classes": scored.claims.n_classes}
     if "status" in scored.columns:
@@ -293,7 +293,7 @@ def _expected(scored: Scored, counts: Counts, said: Said) -> dict[str, Any]:
 
 
 def _expected_losses(scored: Scored, counts: Counts) -> dict[str, Any]:
-    """Return what a summary must say of losses and predictions, of rows or of tokens."""
+    """Return the expected losses and accuracy of a summary, for rows or tokens."""
     wanted: dict[str, Any] = {}
     if "loss" in scored.columns:
         wanted["infinite_losses"] = counts.infinite_losses
@@ -306,7 +306,7 @@ def _expected_losses(scored: Scored, counts: Counts) -> dict[str, Any]:
 
 
 def _expected_of_tokens(scored: Scored, counts: Counts, tokens: ScoredTokens) -> dict[str, Any]:
-    """Return what a summary of sequences must say; of rows that were dropped, and of their tokens, nothing is known."""
+    """Return the expected values of a summary of sequences; with dropped rows only ``n_classes`` is known."""
     wanted: dict[str, Any] = {"n_classes": scored.claims.n_classes}
     if scored.claims.options.on_bad_row == "drop":
         return wanted

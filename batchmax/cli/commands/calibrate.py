@@ -1,4 +1,4 @@
-"""``batchmax calibrate``: the temperature under which probabilities can be believed."""
+"""``batchmax calibrate``: fit a temperature, or a scale and a bias per class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``batchmax compare``: what changed from one file to another, and whether that may be."""
+"""``batchmax compare``: compare two inputs row by row, optionally with a gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``batchmax convert``: logits from one layout to another, everything else carried."""
+"""``batchmax convert``: write logits in another layout, with all other columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``batchmax evaluate``: whether a model is any good, in one pass and one table."""
+"""``batchmax evaluate``: compute metrics in one pass and print them as tables."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def command(inputs: tuple[str, ...], top_k: str | None, quiet: bool, verbose: bo
 
 
 def places(text: str) -> list[int]:
-    """Read whole numbers between commas."""
+    """Parse comma-separated integers."""
     try:
         return [int(word) for word in text.split(",")]
     except ValueError:

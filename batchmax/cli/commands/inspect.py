@@ -1,4 +1,4 @@
-"""``batchmax inspect``: what is in a file, and the command that scores it."""
+"""``batchmax inspect``: print what a file contains, and the command that scores it."""
 
 from __future__ import annotations
 

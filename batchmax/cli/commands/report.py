@@ -1,4 +1,4 @@
-"""``batchmax report``: a page for a person who decides."""
+"""``batchmax report``: write an HTML report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``batchmax score``: every option of a scoring job, and the summary of what was done."""
+"""``batchmax score``: score logits, with the options of a scoring job, and print the summary."""
 
 from __future__ import annotations
 
@@ -145,12 +145,12 @@ def command(
         plan = score.dry_run(list(inputs), out, options)
         if json:
             click.echo(tables.json_line(plan))
-        else:  # the plan of parts is for machines
+        else:  # the plan of parts is only in the JSON
             tables.show_plan({name: value for name, value in plan.items() if name != "plan"})
         return
     with Progress(quiet=quiet, verbose=verbose) as progress:
         summary = score.score(list(inputs), out, options, progress=progress)
-    if out == "-":  # stdout has the data
+    if out == "-":  # stdout is used for the data
         with contextlib.redirect_stdout(sys.stderr):
             report(summary, out, json=json, quiet=quiet)
     else:
@@ -158,7 +158,7 @@ def command(
 
 
 def report(summary: Any, out: str, *, json: bool, quiet: bool) -> None:
-    """Print what was done."""
+    """Print the summary."""
     from batchmax.cli.render import tables
 
     if json:

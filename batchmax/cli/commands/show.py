@@ -1,6 +1,6 @@
-"""``batchmax show``: the arithmetic of one row, from a file or from the command line; or the rows of largest loss.
+"""``batchmax show``: print the computation for one row, from a file or from the command line; or the worst rows.
 
-The probabilities shown are those that ``score`` would write: the row goes through the same function.
+Rows go through the same function as in ``score``, so the probabilities are those that it would write.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ batchmax show logits.parquet --worst 20 -o worst.parquet
 """
 
 WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
-"""Options that mean nothing of one row."""
+"""Options that apply only to ``--worst``."""
 
 
 @shared.command(example=EXAMPLE)
@@ -158,7 +158,7 @@ def _show_worst(
 
 
 def numbers(option_name: str, text: str) -> list[float]:
-    """Read numbers between commas; inf, -inf and nan are numbers."""
+    """Parse comma-separated numbers, including inf, -inf and nan."""
     found = []
     for word in text.split(","):
         try:

@@ -1,4 +1,4 @@
-"""``batchmax verify``: whether a scored file or folder is what it should be."""
+"""``batchmax verify``: verify a scored file or folder."""
 
 from __future__ import annotations
 

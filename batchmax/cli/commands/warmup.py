@@ -1,4 +1,4 @@
-"""``batchmax warmup``: compile before the first job rather than in it."""
+"""``batchmax warmup``: compile the kernels before the first job."""
 
 from __future__ import annotations
 

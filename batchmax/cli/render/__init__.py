@@ -1,1 +1,1 @@
-"""How results are shown in a terminal: tables and lines of text."""
+"""Rendering of results for a terminal: tables and lines of text."""

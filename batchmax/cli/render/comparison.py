@@ -1,6 +1,6 @@
-"""A comparison for people: the figures of both sides and what changed, then the rows that moved most.
+"""Print a comparison: the metrics of both inputs and their changes, then the rows with the largest change.
 
-Knows the names of the figures, not how they come about.
+Knows the names of the metrics, not how they are computed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from batchmax.evaluation.comparison.result import Comparison
 from batchmax.runtime.text import printable
 
 LONGEST = 40
-"""Characters of a name that are shown."""
+"""Most characters to show of a name."""
 
 
 def show(found: Comparison) -> None:
-    """Print it."""
+    """Print the comparison."""
     tables.show_pairs(
         [
             ("A", _files(found.files_a)),
@@ -127,7 +127,7 @@ def _show_moved(found: Comparison) -> None:
 
 
 def _shown(found: Comparison) -> list[str]:
-    """Return the names of the columns that say something."""
+    """Return the names of the columns to show, without empty ones."""
     rows = found.moved
     names = ["file", "row"] if len(found.files_a) > 1 else ["row"]
     names += ["token"] if "token" in rows[0] else []
@@ -140,6 +140,6 @@ def _shown(found: Comparison) -> list[str]:
 
 def _cell(value: Any) -> str:
     if isinstance(value, int):
-        return str(value)  # a number that is typed again, or an index
+        return str(value)  # no separators: row numbers and indices are typed again
     text = number(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

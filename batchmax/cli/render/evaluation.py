@@ -1,4 +1,4 @@
-"""What was found out about a model, as tables on stdout."""
+"""Print evaluations and calibrations as tables on stdout."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from batchmax.cli.render.tables import console, new_table, show_pairs
 from batchmax.runtime.text import printable, shell_word
 
 MOST_ROWS = 20
-"""Classes and groups that are printed; JSON has them all."""
+"""Classes and groups to print; the JSON contains all."""
 CLASS_COLUMNS = ("class", "support", "precision", "recall", "f1", "mean_loss")
 GROUP_COLUMNS = ("value", "n_rows", "n_tokens", "accuracy", "mean_loss", "bits_per_byte", "brier", "ece")
-"""The third and the sixth are those of sequences."""
+"""The third and the sixth exist only for sequences."""
 
 
 def show_evaluation(found: Any) -> None:

@@ -1,6 +1,6 @@
-"""Values as people read them: numbers, sizes, durations, and names that cannot harm a terminal.
+"""Format values: numbers, sizes, durations, and names without control characters.
 
-Knows neither what the values mean nor where they are printed, and imports nothing that is slow to import.
+Knows neither what values mean nor where they are printed, and imports nothing that is slow to import.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import math
 from batchmax.runtime.text import printable
 
 ABSENT = "–"
-"""What stands for a value that does not exist."""
+"""Placeholder for a missing value."""
 
 _BINARY_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def number(value: float | str | None) -> str:
-    """Return a number with six significant digits, a count with separators, and – for none."""
+    """Return a number with six significant digits, a count with separators, or – for None."""
     if value is None:
         return ABSENT
     if isinstance(value, str):
@@ -31,7 +31,7 @@ def number(value: float | str | None) -> str:
 
 
 def size(n_bytes: float | None) -> str:
-    """Return a number of bytes in the unit that suits it."""
+    """Return a number of bytes with a binary unit."""
     if n_bytes is None:
         return ABSENT
     if n_bytes < 1024:
@@ -43,7 +43,7 @@ def size(n_bytes: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration to the precision that people care for."""
+    """Return a duration with about three significant digits, or in minutes and hours."""
     if seconds is None or not math.isfinite(seconds):
         return ABSENT
     if seconds < 99.95:

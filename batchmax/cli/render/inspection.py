@@ -1,4 +1,4 @@
-"""What ``inspect`` reports, as tables."""
+"""Print the result of ``inspect`` as tables."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The arithmetic of one row as a table: a line a class, and for several β their columns side by side.
+"""Print the computation for one row as a table: one line per class, and for several β columns side by side.
 
-Lays out what ``rows`` found. Columns that the terminal has no room for are left out, the probabilities last.
+Columns that don't fit the terminal are left out, the probabilities last. :mod:`batchmax.cli.render.rows` provides the
+row.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from batchmax.cli.render.rows import Row, Scores, Vector
 from batchmax.runtime.text import printable
 
 TOP = 10
-"""Classes shown unless all are asked for."""
+"""Number of classes shown by default."""
 
 PROBABILITY_DIGITS = 9
-"""Enough to tell any two float32 apart."""
+"""Enough digits to distinguish any two float32 numbers."""
 
 FULL = ("e^(βz)", "βz − max", "softmax", "bar", "log-softmax", "argmax")
 NO_BAR = ("e^(βz)", "βz − max", "softmax", "log-softmax", "argmax")
@@ -36,7 +37,7 @@ CHOICES = (
     (("softmax", "bar"), 2),
     (("softmax",), 2),
 )
-"""What is shown of each β and the spaces between columns, from much room to little."""
+"""The columns for each β and the spaces between columns, from the widest table to the narrowest."""
 
 BAR_WIDTHS = (24, 16, 8)
 LONGEST_NAME = 24
@@ -44,7 +45,7 @@ LONGEST_NAME = 24
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table as text."""
+    """A table column as text."""
 
     heading: str
     cells: Sequence[str]
@@ -52,12 +53,12 @@ class Column:
 
     @property
     def width(self) -> int:
-        """The room it takes."""
+        """The width in terminal columns."""
         return max(map(cell_len, (*self.heading.split("\n"), *self.cells)), default=0)
 
 
 def show(row: Row, *, everything: bool) -> None:
-    """Print a row: the classes, then what holds of the whole row."""
+    """Print a row: a table of its classes, then the values for the whole row."""
     console = tables.console()
     if row.origin:
         console.print(Text(row.origin, style="bold"))
@@ -87,16 +88,16 @@ def show(row: Row, *, everything: bool) -> None:
 
 
 def classes_shown(logits: Vector, label: int | None, *, everything: bool) -> list[int]:
-    """Return the classes to show: all in their order, or the largest by logit and the label's."""
+    """Return the classes to show: all in order, or those with the largest logits, and the label's."""
     if everything or len(logits) <= TOP:
         return list(range(len(logits)))
-    # Stable, so that ties keep the lower index first; NaN comes last.
+    # A stable sort keeps the lower index first among ties; NaN comes last.
     shown = [int(index) for index in np.argsort(-logits, kind="stable")[:TOP]]
     return shown if label is None or label in shown else [*shown, label]
 
 
 def power(exponent: float, dtype: np.dtype[Any]) -> str:
-    """Return e to the exponent, as a power where the type of the logits cannot hold the value."""
+    """Return e to the exponent as a number, or as a power if it overflows or underflows the type of the logits."""
     with np.errstate(over="ignore", under="ignore"):
         value = float(np.exp(dtype.type(exponent)))
     if np.isfinite(exponent) and (value == 0 or np.isinf(value)):
@@ -105,7 +106,7 @@ def power(exponent: float, dtype: np.dtype[Any]) -> str:
 
 
 def bar(share: float, width: int) -> str:
-    """Return a bar whose length is the share of the width, to an eighth of a character."""
+    """Return a bar that fills ``share`` of the width, to an eighth of a character."""
     if not np.isfinite(share):
         return ""
     eighths = round(share * width * 8)
@@ -114,7 +115,7 @@ def bar(share: float, width: int) -> str:
 
 
 def fitting(row: Row, logits: Vector, shown: Sequence[int], room: int) -> tuple[list[Column], int]:
-    """Return the columns of the fullest table that there is room for, and the spaces between them."""
+    """Return the columns of the widest table that fits in ``room``, and the spaces between them."""
     columns: list[Column] = []
     gap = 2
     for (names, gap), bar_width in product(CHOICES, BAR_WIDTHS):
@@ -164,7 +165,7 @@ def _columns(scores: Scores, logits: Vector, shown: Sequence[int], bar_width: in
 
 
 def whole_row(row: Row) -> list[Column]:
-    """Return what holds of the row as a whole: names, then a column for each β."""
+    """Return the values for the whole row: names, then a column for each β."""
     names = ["β", "max z", "Σ e^(βz − max)", "log Σ e^(βz)", "loss", "status"]
     columns = [Column("", names, "left")]
     for scores in row.scores:
@@ -193,7 +194,7 @@ def _class_text(row: Row, index: int) -> str:
 
 
 def show_alternatives(row: Row, record: dict[str, Any]) -> None:
-    """Print a row under every activation, side by side, and its losses."""
+    """Print a row's probabilities under every activation side by side, and its losses."""
     console = tables.console()
     if row.origin:
         console.print(Text(row.origin, style="bold"))

@@ -1,6 +1,6 @@
-"""One row of logits and what is computed from it, once for each β.
+"""One row of logits and its results for each β.
 
-Nothing is computed here: the row goes through :func:`batchmax.jobs.score_batch.score_batch`, as the rows of a file do.
+The results come from :func:`batchmax.jobs.score_batch.score_batch`, as for the rows of a file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Vector = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Scores:
-    """What one β makes of the row; None where the row has no such value."""
+    """The results of a row for one β; None where the row has no such value."""
 
     beta: float
     probs: Vector | None
@@ -43,10 +43,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of logits, its label and its scores.
+    """A row of logits, its label and its results.
 
-    ``trouble`` is what is wrong with it, if it is bad; ``doubts`` what looks wrong; ``assumed`` what its numbers were
-    taken for.
+    ``trouble`` describes what is wrong with a bad row, ``doubts`` are warnings, and ``assumed`` is a note on what the
+    numbers were assumed to be.
     """
 
     origin: str
@@ -59,12 +59,12 @@ class Row:
     assumed: str = ""
 
     def class_name(self, index: int) -> str:
-        """Return the name of a class, empty where classes are only numbered."""
+        """Return the name of a class, or an empty string if classes have no names."""
         return self.classes[index] if index < len(self.classes) else ""
 
 
 def from_values(values: Sequence[float], betas: Sequence[float | None], **given: Any) -> Row:
-    """Return the row that was typed; ``given["label"]`` is a class of it, not a column."""
+    """Return a row from numbers on the command line; ``given["label"]`` is a class, not a column."""
     label = given.pop("label", None)
     given["logits"] = "logits"
     given["label"] = "none" if label in {None, "none"} else "label"
@@ -80,7 +80,7 @@ def from_values(values: Sequence[float], betas: Sequence[float | None], **given:
 
 
 def sequence(inputs: list[str], betas: Sequence[float | None], **given: Any) -> ScoreOptions | None:
-    """Return how the rows of files are read if they are sequences."""
+    """Return the options for reading the rows if they are sequences, otherwise None."""
     options = _options(betas, given)
     if not tokens.is_sequence(inputs, options[0]):
         return None
@@ -92,13 +92,13 @@ def sequence(inputs: list[str], betas: Sequence[float | None], **given: Any) -> 
 def from_files(
     inputs: list[str], number: int, betas: Sequence[float | None], *, token: int | None = None, **given: Any
 ) -> Row:
-    """Return a row of files, counted from 0 over all of them; of a sequence one token."""
+    """Return a row, counted from 0 over all files, or one token of a sequence."""
     options = _options(betas, given)
     if token is not None:
         if not tokens.is_sequence(inputs, options[0]):
             raise UsageError("the rows are no sequences", where="--token", remedy="leave it out")
         origin, batch, job = tokens.token_of(inputs, number, token, options[0])
-        # The label is the token's own by now.
+        # ``token_of`` has already applied the shift to the label.
         k, classes = job.n_classes, job.classes
         return _row(origin, batch, [replace(one, n_classes=k, classes=classes, shift=False) for one in options])
     source = ParquetSource(inputs, options[0])
@@ -108,7 +108,7 @@ def from_files(
 
 
 def as_record(row: Row) -> dict[str, Any]:
-    """Return the row for ``--json``."""
+    """Return the row as a dictionary for ``--json``."""
     return {
         "row": row.origin or None,
         "logits": _listed(row.logits),
@@ -130,7 +130,7 @@ def as_record(row: Row) -> dict[str, Any]:
 
 
 def alternatives(row: Row) -> dict[str, Any]:
-    """Return the row under every activation, and every loss that goes with it if there is a label, for ``--json``."""
+    """Return the row under every activation, with the activation's losses if there is a label, for ``--json``."""
     if row.logits is None:
         raise DataError(row.trouble or "the row has no logits", where=row.origin, remedy="show another")
     z, temperature = np.asarray(row.logits, np.float64), 1.0 / row.scores[0].beta
@@ -139,7 +139,7 @@ def alternatives(row: Row) -> dict[str, Any]:
         probs = activate(z, name, temperature=temperature)  # type: ignore[arg-type]
         losses = {}
         for kind in activation.losses if row.label is not None else ():
-            if kind == "brier":  # another name
+            if kind == "brier":  # an alias of mse
                 continue
             how: dict[str, Any] = {"activation": name, "loss": kind, "temperature": temperature}
             value = float(loss(z, row.label, **how))  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def alternatives(row: Row) -> dict[str, Any]:
 
 
 def _options(betas: Sequence[float | None], given: dict[str, Any]) -> list[ScoreOptions]:
-    # Nothing is carried, so a column of the file that is called probs is not in the way.
+    # No columns are carried, so that a column of the file that is named probs can't collide.
     fixed = {"layout": "list", "columns": (), "outputs": ("status",), "on_bad_row": "null"}
     return [score_options(**given, **fixed, beta=beta) for beta in betas]
 

@@ -1,6 +1,6 @@
-"""Summaries and plans as small tables on stdout, for a terminal and for a pipe.
+"""Print summaries and plans as tables on stdout, to a terminal or a pipe.
 
-Knows the names of a summary's figures, not how they come about.
+Knows the names of a summary's metrics, not how they are computed.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ GAP = 2
 """Spaces between two columns of a table."""
 
 MOST_LINES = 20
-"""Items of a list that are printed; JSON has them all."""
+"""Items to print of a list; the JSON contains all."""
 
 PIPED_WIDTH = 160
-"""Columns of a table that no terminal limits."""
+"""Width of a table if stdout isn't a terminal."""
 
 
 class StdoutConsole(Console):
-    """A console that leaves it to ``main`` what a closed pipe means; rich would exit."""
+    """A console that raises for a closed pipe, which ``main`` handles; rich would exit."""
 
     def on_broken_pipe(self) -> None:
-        """Pass on the error that is being handled."""
+        """Raise the error."""
         raise BrokenPipeError
 
 
 def console() -> Console:
-    """Return a console on stdout that prints text as it is: no markup, no emoji, no guessing at numbers."""
+    """Return a console on stdout that prints text unchanged: no markup, emoji or highlighting."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
     return StdoutConsole(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
 
 
 def json_line(value: Any) -> str:
-    """Return JSON on one line, where a number that is not finite is null."""
+    """Return a value as one line of JSON, with null for numbers that aren't finite."""
     return json.dumps(_finite(value), allow_nan=False)
 
 
@@ -61,7 +61,7 @@ def _finite(value: Any) -> Any:
 
 
 def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    """Print names and values, a pair a line; not wrapped, for commands among them are there to be copied."""
+    """Print one name and value per line, without wrapping, because some values are commands to copy."""
     listed = list(pairs)
     width = max((cell_len(name) for name, _ in listed), default=0)
     for name, value in listed:
@@ -72,13 +72,13 @@ def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def new_table(gap: int = GAP) -> Table:
-    """Return an empty table in the style of all tables, with so many spaces between columns."""
-    # The box has one space of its own between columns.
+    """Return an empty table in the common style, with ``gap`` spaces between columns."""
+    # The box style itself adds one space between columns.
     return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0))
 
 
 def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:
-    """Print what a job did: a :class:`batchmax.scoring.summary.ScoreSummary`."""
+    """Print the summary of a job: a :class:`batchmax.scoring.summary.ScoreSummary`."""
     odd = {name: count for name, count in (summary.status_counts or {}).items() if name != "ok" and count}
     pairs = [("rows", number(summary.n_rows)), ("classes", number(summary.n_classes))]
     if scored:
@@ -101,7 +101,7 @@ def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:
 
 
 def show_report(found: Any) -> None:
-    """Print what a page says, and where it is: a :class:`batchmax.reports.report.Report`."""
+    """Print the main metrics of a page and its path: a :class:`batchmax.reports.report.Report`."""
     pairs = [("rows", number(found.n_rows)), ("classes", number(found.n_classes))]
     if found.accuracy is not None or found.mean_loss is not None:
         pairs += [("accuracy", number(found.accuracy)), ("mean loss", number(found.mean_loss))]
@@ -121,12 +121,12 @@ def _time(summary: Any) -> str:
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:
-    """Print what a job would do."""
+    """Print the plan of a job."""
     show_pairs((name.replace("_", " "), "\n".join(_lines(name, value))) for name, value in plan.items() if value != [])
 
 
 def _lines(name: str, value: Any) -> list[str]:
-    """Return a value of a plan as lines: an item of a list or of a mapping each."""
+    """Return a value of a plan as lines, one per item of a list or mapping."""
     if isinstance(value, Mapping):
         lines = [f"{printable(key)}: {_line(key, item)}" for key, item in value.items()]
     elif isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
-"""One sequence: its tokens as a table with a strip of their losses, or one of them as a row of its own.
+"""One sequence: its tokens as a table with a strip of their losses, or one token as a row of its own.
 
-The sequence goes through memory in pieces, as it does when it is scored; what is kept of it are a few numbers a token.
+The sequence is read in chunks, as for scoring; only a few numbers per token are kept.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from batchmax.sources.passthrough import Reading
 from batchmax.sources.token_chunks import TokenChunk
 
 TOP = 10
-"""Tokens that are shown unless all are asked for: those of largest loss."""
+"""Number of tokens shown by default: those with the largest loss."""
 
 LEVELS = "▁▂▃▄▅▆▇█"
 GAP = "·"
-"""Stands for tokens without a loss."""
+"""Symbol for tokens without a loss."""
 
 
 def is_sequence(inputs: list[str], options: ScoreOptions) -> bool:
@@ -64,7 +64,7 @@ def show(
 
 
 def token_of(inputs: list[str], row: int, token: int, options: ScoreOptions) -> tuple[str, pa.RecordBatch, Job]:
-    """Return where a token is, and it as a row, its logits and its label; and the job that it is of."""
+    """Return where a token is, the token as a batch of one row with its logits and label, and its job."""
     source = ParquetSource(inputs, replace(options, columns=(), outputs=("status",), on_bad_row="null"))
     count = 0
     for chunk in _chunks(source, row):
@@ -137,7 +137,7 @@ def _print(origin: str, found: dict[str, Any], *, everything: bool) -> None:
 
 
 def strip(losses: Sequence[float | None], width: int) -> str:
-    """Return losses as a line of blocks, the largest of some tokens where there is no room for each."""
+    """Return losses as a line of block characters; if there are more than ``width``, each is the largest of several."""
     step = -(-len(losses) // max(width, 1))
     largest = []
     for start in range(0, len(losses), step):

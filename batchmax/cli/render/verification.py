@@ -1,4 +1,4 @@
-"""What ``verify`` checked, as a list for people: a line for each thing that held, and how close it came."""
+"""Print the result of ``verify``: one line per check, with the largest errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batchmax.verification.verify import Verification
 
 
 def show(found: Verification) -> None:
-    """Print it."""
+    """Print the verification."""
     pairs = [
         ("file", printable(found.file)),
         (

@@ -1,6 +1,6 @@
-"""The rows of largest loss for people: a line a row, with as many of the carried columns as there is room for.
+"""Print the rows with the largest loss: one line per row, with as many carried columns as fit.
 
-Lays out what ``worst_rows`` found, and knows its columns.
+Knows the columns of the table that :func:`batchmax.evaluation.worst_rows.worst_rows` returns.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from batchmax.runtime.text import printable
 
 HEADINGS = {"label": "label", "pred": "pred", "p_label": "p(label)", "p_pred": "p(pred)", "loss": "loss"}
 LONGEST = 60
-"""Characters of a text that are shown."""
+"""Most characters to show of a text."""
 
 NARROWEST = 8
-"""Characters that the last column must have room for."""
+"""Smallest width to which the last column is truncated."""
 
 
 def show(found: pa.Table) -> None:
-    """Print the rows, the worst first."""
+    """Print the rows, the largest loss first."""
     found = _readable(found)
     console = tables.console()
     if not found.num_rows:
@@ -50,8 +50,8 @@ def show(found: pa.Table) -> None:
         width if is_number else min(width, NARROWEST) for width, (_, _, is_number) in zip(widths, columns, strict=True)
     ]
     shown = max(fitting(widths, least, console.width), 1)
-    # Where there is too little room it is the last column that is cut. All widths are given: rich would take what is
-    # missing from every column.
+    # If there isn't enough room, only the last column is truncated. All widths are set, because rich would shrink every
+    # column.
     widths[shown - 1] = min(widths[shown - 1], console.width - sum(widths[: shown - 1]) - tables.GAP * (shown - 1))
     table = tables.new_table()
     for width, (heading, _, is_number) in zip(widths[:shown], columns[:shown], strict=True):
@@ -66,7 +66,7 @@ def show(found: pa.Table) -> None:
 
 
 def fitting(widths: Sequence[int], least: Sequence[int], room: int) -> int:
-    """Return how many columns of these widths a table has room for, the last of them cut to its least if need be."""
+    """Return how many columns fit in ``room``, given their widths; the last may be truncated to its ``least`` width."""
     used = 0
     for count, width in enumerate(widths):
         if used + least[count] > room:
@@ -76,12 +76,12 @@ def fitting(widths: Sequence[int], least: Sequence[int], room: int) -> int:
 
 
 def as_records(found: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows for ``--json``: what JSON has no word for is text, and bytes are base64."""
+    """Return the rows for ``--json``: bytes as base64, other types that JSON lacks as text."""
     return [{name: _plain(value) for name, value in row.items()} for row in _readable(found).to_pylist()]
 
 
 def _readable(found: pa.Table) -> pa.Table:
-    """Return a table with times as text: Python has none in nanoseconds."""
+    """Return a table with times as text, because Python has no times with nanoseconds."""
     return found.cast(pa.schema([field.with_type(_readable_type(field.type)) for field in found.schema]))
 
 

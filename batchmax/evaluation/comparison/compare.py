@@ -1,7 +1,7 @@
-"""What changed from one file of logits to another: the same rows under two models, a pair at a time.
+"""Compare the logits of two models on the same rows, pair by pair.
 
-Losses are judged as pairs, which says far more than two means do: rows are hard or easy under both models alike. How
-rows find their partners is the business of ``pairing``, what is counted of them that of ``changes``.
+Losses are compared as pairs, which is far more precise than comparing two means, because a row tends to be hard or easy
+for both models. ``row_pairing`` finds the pairs, ``pair_metrics`` accumulates the metrics.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.progress import Progress
 
 READING_SHARE = 0.75
-"""What reading takes of what a job is judged to take that writes as well; two thirds at most were measured."""
+"""Memory of reading relative to the estimate for a job that also writes. The largest measured share was two thirds."""
 
 WhoseLabels = Literal["a", "b"]
 
@@ -57,40 +57,41 @@ def compare(
     Parameters
     ----------
     a, b
-        Logits, or what ``score`` wrote, or one of each: paths, one or several, or anything with ``__arrow_c_stream__``.
-        Where one has no labels, its rows are judged by those of the other.
+        Logits or scored output, one or several paths or an object with ``__arrow_c_stream__``. If one has no labels,
+        the labels of the other are used for both.
     options
-        How both are read, as made by :func:`batchmax.score_options`; or give its keyword arguments directly. What only
-        says what is written is not used.
+        How both are read, as made by :func:`batchmax.score_options`; or pass its keyword arguments directly. Options
+        that only affect the output are ignored.
     key
-        The column whose values tell which rows belong together: integers, texts or times, none twice. None: the first
-        row with the first, and so on. Of rows that are sequences, the first token is compared with the first.
+        Column of integers, text or times that identifies rows; each value occurs once. None pairs rows by position. In
+        sequences, tokens are paired by position.
     labels_from
-        Whose labels are the ones to judge by, where both have some. None: they must be the same.
+        Whose labels to use if both have labels. None requires them to be equal.
     logits_b, input_b, label_b
-        The columns of b and what its logits column holds, where they differ from those of a; None: as for a.
+        Columns of b, and what its logits column holds, if they differ from a's. None means the same as for a, except
+        that ``logits_b`` without ``input_b`` doesn't take over what a's column holds.
     worst
-        How many of the rows that moved most are returned.
+        Number of rows with the largest change to return.
     fail_if
-        A condition over the numbers of the result, as that of :func:`batchmax.score`.
+        Condition on the numbers of the result, as for :func:`batchmax.score`.
     progress
-        Who is told how far it is.
+        Progress callbacks.
 
     Raises
     ------
     UsageError
-        An option or a column that cannot be, other classes in a and b, or more rows to keep than there is memory for.
+        Invalid option or column, different classes in a and b, or more rows to keep than fit in memory.
     DataError
-        An input that cannot be read, other numbers of rows, or of tokens in a row, without a key; a key that is there
-        twice, or labels that are not the same; a bad row under the policy ``error``. Under the others a pair with a bad
-        row is left out and counted.
+        Unreadable input; without a key, different numbers of rows, or of tokens in a row; a duplicate key; different
+        labels; a bad row with the policy ``error``. With the other policies, pairs with a bad row are left out and
+        counted.
     GateError
         The condition is true.
 
     Notes
     -----
-    The interval is mean ± 1.96 s / sqrt(n) of the n differences. Flips are tested by McNemar's test, exact up to 10,000
-    of them. KL is computed in float64 from the logits.
+    The interval is mean ± 1.96 s / sqrt(n) over the n differences. Flips are tested with McNemar's test, which is exact
+    for up to 10,000 flips. The KL divergence is computed in float64 from the logits.
 
     Examples
     --------
@@ -109,7 +110,7 @@ def compare(
     given_b = {"logits": logits_b, "input": input_b, "label": label_b}
     own: dict[str, Any] = {name: value for name, value in given_b.items() if value is not None}
     if logits_b is not None and input_b is None:
-        own["input"] = None  # what A holds says nothing about another column
+        own["input"] = None  # a's option doesn't apply to another column
     for_b = replace(options, **own)
     with _named_for_b(own):
         of_b = _open(b, _side(for_b, labels_from, "b"))
@@ -158,7 +159,7 @@ def compare(
 
 
 def _reading(options: ScoreOptions, key: str | None) -> ScoreOptions:
-    """Return options that read what is compared, and nothing else."""
+    """Return options that read only what is compared."""
     refuse_bytes(options)
     for name, value in (("--class-weights", options.class_weights), ("--label-smoothing", options.label_smoothing)):
         if value:
@@ -184,7 +185,7 @@ def _check(worst: int, labels_from: WhoseLabels | None) -> None:
 
 @contextlib.contextmanager
 def _named_for_b(own: Collection[str]) -> Iterator[None]:
-    """Name the options of b in errors about them."""
+    """Rename the options of b to their ``-b`` forms in errors."""
     try:
         yield
     except UsageError as error:
@@ -216,7 +217,7 @@ def _open(src: Any, options: ScoreOptions) -> Source:
 
 
 def _check_agreement(a: Source, b: Source, key: str | None) -> None:
-    """Check that the classes are the same, that labels are of one kind, and that both fit into the memory."""
+    """Check that the classes are the same, that labels are of one kind, and that reading both fits in memory."""
     names = name_of(a), name_of(b)
     if (a.job.nesting is None) != (b.job.nesting is None):
         nested = names[a.job.nesting is None]
@@ -268,12 +269,12 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
 
 
 def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source) -> None:
-    """Say, or refuse if places pair rows, that sequences have other numbers of tokens in b.
+    """Check that paired sequences have equal numbers of tokens: raise without a key, warn with one.
 
     Raises
     ------
     DataError
-        Rows are paired by their places, and a sequence is longer on one side.
+        Rows are paired by position, and a sequence is longer in one input.
     """
     uneven = np.flatnonzero(pairs.is_uneven)
     if not len(uneven):
@@ -297,7 +298,7 @@ def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source
 
 
 def _other_labels(changes: Changes, a: Source, b: Source) -> DataError:
-    assert changes.first_other is not None  # noqa: S101 - who calls has looked
+    assert changes.first_other is not None  # noqa: S101 - checked by the caller
     *numbers, token = changes.first_other
     (file_a, row_a), (file_b, row_b) = (place(*pair) for pair in zip((a, b), numbers, strict=True))
     unit, at = ("row", "") if token is None else ("token", f", token {token:,}")
@@ -311,7 +312,7 @@ def _other_labels(changes: Changes, a: Source, b: Source) -> DataError:
 
 
 def place(source: Source, number: int) -> tuple[str, int]:
-    """Return the file and the row in it of a row that is counted over all files."""
+    """Return the file of a row that is numbered over all files, and the row's number in it."""
     for file in source.files:
         if number < file.metadata.num_rows:
             return file.path, number
@@ -320,7 +321,7 @@ def place(source: Source, number: int) -> tuple[str, int]:
 
 
 def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list[dict[str, Any]]:
-    """Return the rows that moved most, with their places, the names of their classes, and their keys."""
+    """Return the rows with the largest change, with their places, class names and keys."""
     rows = table.to_pylist()
     classes = of_a.job.classes or of_b.job.classes
     keys: dict[int, int | str] = {}

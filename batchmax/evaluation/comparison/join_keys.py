@@ -1,7 +1,7 @@
-"""The values of a key column of Parquet files: whether they rise from row to row, and all of them if there is room.
+"""Read the key column of Parquet files: whether keys are ascending, and all keys if they fit in memory.
 
-Two files whose keys rise are paired as they are read; others need all keys in memory. Knows columns and files, not what
-is paired.
+Inputs with ascending keys are paired as they are read; other inputs need all keys in memory. Knows columns and files,
+not what is paired.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Keys:
     Attributes
     ----------
     rise
-        Whether each is larger than the one before, and none is null: then none is there twice.
+        Whether the keys are strictly ascending without nulls, so that there are no duplicates.
     values
-        All of them, or None if there was no room.
+        All keys, or None if they don't fit in memory.
     """
 
     rise: bool
@@ -55,7 +55,7 @@ def check_key(schema: pa.Schema, name: str, where: str) -> None:
     Raises
     ------
     UsageError
-        There is none of this name, or it holds other things than integers, texts, bytes, decimals or times.
+        The column doesn't exist, or its type isn't integer, text, bytes, decimal or time.
     """
     if name not in schema.names:
         raise UsageError(
@@ -74,7 +74,7 @@ def check_key(schema: pa.Schema, name: str, where: str) -> None:
 
 
 def comparable(array: pa.Array) -> pa.Array:
-    """Return keys in the one type of their kind: integers as int64, texts as their bytes."""
+    """Return keys in the one type that all types of their kind are compared in: int64 for integers, bytes for text."""
     array = plain_array(array)
     if pa.types.is_integer(array.type) and array.type != pa.uint64():
         return array.cast(pa.int64())
@@ -84,17 +84,17 @@ def comparable(array: pa.Array) -> pa.Array:
 
 
 def comparable_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type that :func:`comparable` gives keys of a type."""
+    """Return the type to which :func:`comparable` converts keys of a type."""
     return comparable(pa.array([], kind)).type
 
 
 def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_limit: int, most: int) -> Keys:
-    """Read the keys of the first ``limit`` rows of files (of all for None); keep them if they take ``most`` bytes.
+    """Read the keys of the first ``limit`` rows of files (None for all); keep them if they take at most ``most`` bytes.
 
     Raises
     ------
     DataError
-        A file cannot be read.
+        A file can't be read.
     """
     kept: list[pa.Array] | None = []
     rise, last, n_bytes = True, None, 0
@@ -115,12 +115,12 @@ def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_l
 
 
 def values_at(files: Sequence[InputFile], name: str, rows: Sequence[int], memory_limit: int) -> dict[int, int | str]:
-    """Return the keys of some rows, by their numbers over all files: integers, and all else as text.
+    """Return the keys of some rows, numbered over all files: integers as they are, others as text.
 
     Raises
     ------
     DataError
-        A file cannot be read.
+        A file can't be read.
     """
     found: dict[int, int | str] = {}
     left, first = sorted(rows), 0
@@ -135,12 +135,12 @@ def values_at(files: Sequence[InputFile], name: str, rows: Sequence[int], memory
 
 
 def partners(a: pa.ChunkedArray, b: pa.ChunkedArray, names: tuple[str, str]) -> NDArray[np.int64]:
-    """Return for each key of a the row of b that has it, -1 where none has; a null key has no partner.
+    """Return for each key of a the row of b with the same key, or -1. Null keys have no partner.
 
     Raises
     ------
     DataError
-        A key is there twice: naming it, its first two rows, and by ``names`` the input.
+        A key occurs twice; the error names the key, its first two rows and the input, by ``names``.
     """
     if not (pa.types.is_integer(a.type) or pa.types.is_temporal(a.type)):
         for keys, name in zip((a, b), names, strict=True):
@@ -148,7 +148,7 @@ def partners(a: pa.ChunkedArray, b: pa.ChunkedArray, names: tuple[str, str]) -> 
                 values, counts = pc.value_counts(keys.drop_null()).flatten()
                 raise _twice(keys, values.filter(pc.greater(counts, 1))[0], name)
         return number_values(pc.index_in(a, value_set=b, skip_nulls=True).combine_chunks().fill_null(-1)).astype(int)
-    # Numbers are sorted, which takes a tenth of the memory of Arrow's hash tables.
+    # Sorting numbers takes a tenth of the memory of Arrow's hash tables.
     ordered = []
     for keys, name in zip((a, b), names, strict=True):
         order, values = _ordered(keys)
@@ -166,7 +166,7 @@ def partners(a: pa.ChunkedArray, b: pa.ChunkedArray, names: tuple[str, str]) -> 
 
 
 def _ordered(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return the rows of keys that are not null in the order of their keys, and these as numbers."""
+    """Return the rows of the non-null keys in the order of their keys, and these keys as numbers."""
     whole = keys.combine_chunks()
     values = number_values(whole if pa.types.is_integer(keys.type) else whole.view(f"int{keys.type.bit_width}"))
     rows = np.flatnonzero(valid_rows(whole)) if whole.null_count else None

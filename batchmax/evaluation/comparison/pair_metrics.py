@@ -1,6 +1,6 @@
-"""What is counted of pairs of rows: losses and their differences, flips, divergence, and the rows that moved most.
+"""Metrics of pairs of rows: losses and their differences, flips, KL divergence, and the rows with the largest change.
 
-Arrays in, sums out, whichever way the rows were paired; knows jobs and matrices, not files.
+Arrays in, sums out. Knows jobs and matrices; doesn't know files or how rows were paired.
 """
 
 from __future__ import annotations
@@ -34,40 +34,39 @@ MOVED = pa.schema(
         "kl": pa.float64(),
     }
 )
-"""What is kept of a row that moved; numbers count over all files of an input."""
+"""Columns kept of a row with a large change; row numbers count over all files of an input."""
 
 MOVED_TOKENS = pa.schema([*list(MOVED)[:2], pa.field("token", pa.int64()), *list(MOVED)[2:]])
-"""What is kept of a token that moved: its place in both rows too."""
+"""Columns kept of a token with a large change: also the token's position, which is the same in both rows."""
 
 
 class Changes:
-    """Counts over pairs.
+    """Sums over pairs.
 
     Parameters
     ----------
     a, b
-        How the two inputs are read. Where one has no labels, its rows are judged by those of the other.
+        How the two inputs are read. If one has no labels, the labels of the other are used for both.
     worst
-        How many of the rows that moved most to keep.
+        How many of the rows with the largest change to keep.
 
     Attributes
     ----------
     pairs, bad, judged
-        How many pairs of rows or tokens were looked at; of these, how many were bad on either side, and how many have a
-        loss on both.
+        Number of pairs of rows or tokens, of pairs that are bad in either input, and of pairs that have a loss in both.
     agreed
-        How many pairs have one prediction.
+        Number of pairs with the same prediction.
     hits, losses
-        Of a and b: how many predictions are the label, and the sums of losses as ``kernels.sum_counted`` has them.
+        For a and b: the number of correct predictions, and the sums of losses as made by ``kernels.sum_counted``.
     right_to_wrong, wrong_to_right
-        Predictions that were the label in a alone, and in b alone.
+        Number of predictions that are correct in a alone, and in b alone.
     differences
-        Of the losses of b and a, where both are finite.
+        The loss of b minus the loss of a, over pairs where both are finite.
     divergence
-        Sums of KL(a || b).
+        Sums of the KL divergence KL(a || b).
     other_labels, first_other
-        Pairs whose labels are not the same, and the numbers of the first one's rows, and its place in them if it is one
-        of tokens.
+        Number of pairs with different labels; the row numbers of the first such pair, and its position in the rows if
+        it is a pair of tokens, otherwise None.
     """
 
     def __init__(self, a: Job, b: Job, worst: int) -> None:
@@ -89,11 +88,11 @@ class Changes:
 
     @property
     def moved(self) -> pa.Table:
-        """The rows that moved, the farthest first: by the change of their loss, without labels by divergence."""
+        """The rows with the largest change of loss, the largest first; without labels, of KL divergence."""
         return self._schema.empty_table() if self._largest is None else self._largest.table
 
     def add(self, a: Side, b: Side) -> None:
-        """Count some pairs."""
+        """Add some pairs."""
         good = (a.status > LAST_BAD) & (b.status > LAST_BAD)
         self.pairs += len(good)
         self.bad += int(np.count_nonzero(~good))
@@ -131,7 +130,7 @@ class Changes:
         if a.labels is not None:
             differ = a.labels != b.labels
         else:
-            assert a.targets is not None  # noqa: S101 - labels of one kind, which who calls has checked
+            assert a.targets is not None  # noqa: S101 - labels of one kind, as checked by the caller
             assert b.targets is not None  # noqa: S101
             differ = (a.targets.astype(np.float32) != b.targets.astype(np.float32)).any(axis=1)
         differ &= judged
@@ -166,10 +165,10 @@ class Changes:
 
 
 def _judge(side: Side, other: Side, beta: float) -> tuple[Array, Array | None]:
-    """Return losses and hits of one side: by its own labels, or by the other's where it has none."""
+    """Return the losses and hits of one side, with its own labels, or the other's if it has none."""
     if side.nll is not None:
         return side.nll, side.hits
-    # Rows without a label of their own are left out by their status, not by an index that means so.
+    # Rows without a label of their own are excluded by their status, not by their label index.
     rows = softmax_rows(side.matrix, beta, labels=other.labels, ignore_index=IGNORED_INDEX)
     if other.targets is None:
         return rows.nll, rows.hits

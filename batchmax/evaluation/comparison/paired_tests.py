@@ -1,6 +1,6 @@
-"""Statistics of pairs: the mean of differences with its confidence interval, and McNemar's test of flips.
+"""Statistics of pairs: the mean difference with its confidence interval, and McNemar's test of flips.
 
-Sums are compensated, so that they do not depend on how the pairs are cut. Knows numbers, not what they measure.
+Sums are compensated, so they don't depend on how the pairs are split into batches. Doesn't know what is measured.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Z_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 
 MOST_EXACT = 10_000
-"""Flips up to which McNemar's test is the binomial one; above, the two agree to more digits than anybody reads."""
+"""Most flips for the exact (binomial) McNemar test; above, the approximation agrees to more digits than are needed."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of n differences and the bounds of its 95 % confidence interval; None where there are too few."""
+    """The mean of n differences and the bounds of its 95 % confidence interval; None if there are too few pairs."""
 
     n: int
     mean: float | None
@@ -31,7 +31,7 @@ class Interval:
 
 
 class Differences:
-    """Differences of pairs as they go by: their mean, and how sure it is."""
+    """Accumulates the differences of pairs: their mean and its confidence interval."""
 
     def __init__(self) -> None:
         self._n = 0
@@ -40,13 +40,13 @@ class Differences:
         self._squares = np.zeros(3)
 
     def add(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> None:
-        """Count pairs, (n,) each, all finite."""
+        """Add pairs, (n,) each, all finite."""
         if not len(before):
             return
         differences = after - before
         if not self._n:
             self._origin = float(differences[0])
-        # From a value among them on, squares do not drown the variance in the square of the mean.
+        # Shifting by one of the values avoids cancellation in the variance, which is a difference of squares.
         differences -= self._origin
         counted = np.ones(len(differences), np.bool_)
         kernels.sum_counted(differences, counted, self._sums)
@@ -54,13 +54,13 @@ class Differences:
         self._n += len(differences)
 
     def interval(self) -> Interval:
-        """Return the mean of after - before with its interval: mean ± 1.96 s / sqrt(n), s their standard deviation.
+        """Return the mean of after - before with its interval: mean ± 1.96 s / sqrt(n), s the standard deviation.
 
-        The normal approximation, which is good from a few dozen pairs on.
+        This is the normal approximation, which is accurate for a few dozen pairs or more.
 
         See Also
         --------
-        scipy.stats.ttest_rel : the same with Student's quantiles.
+        scipy.stats.ttest_rel : the same test with Student's t distribution.
         """
         if not self._n:
             return Interval(0, None, None, None)
@@ -75,10 +75,10 @@ class Differences:
 
 
 def mcnemar(one_way: int, other_way: int) -> tuple[float, str]:
-    """Return the two-sided p-value that flips both ways are equally likely, and how it was found.
+    """Return the two-sided p-value of the hypothesis that flips both ways are equally likely, and the method.
 
     ``exact``: twice the smaller tail of the binomial distribution of ``one_way`` out of all flips with p = 1/2, at
-    most 1. ``asymptotic``, for very many flips: chi-square with one degree of freedom of
+    most 1. ``asymptotic``, above ``MOST_EXACT`` flips: chi-square with one degree of freedom of
     (abs(one_way - other_way) - 1)² / (one_way + other_way).
 
     References
@@ -102,5 +102,5 @@ def mcnemar(one_way: int, other_way: int) -> tuple[float, str]:
     for successes in range(min(one_way, other_way)):
         term = term * (flips - successes) // (successes + 1)
         ways += term
-    # Integers as they are: their quotient is rounded once.
+    # Dividing the exact integers rounds only once.
     return min(1.0, 2 * ways / (1 << flips)), "exact"

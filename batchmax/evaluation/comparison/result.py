@@ -1,6 +1,6 @@
-"""What a comparison found: figures of two inputs and of what changed between them, for programs and for conditions.
+"""The result of a comparison: metrics of two inputs and of the changes between them, for programs and gates.
 
-Knows what was counted, not how rows were read or paired.
+Knows the sums over pairs; doesn't know how rows were read or paired.
 """
 
 from __future__ import annotations
@@ -21,46 +21,47 @@ from batchmax.evaluation.comparison.row_pairing import SequencePairs
 from batchmax.options.gates import NO_LABELS, Figure, Gate, figure
 
 OF_TOKENS = ("tokens_only_a", "tokens_only_b")
-"""Figures that there are only where rows are sequences."""
+"""Figures that exist only for sequences."""
 
 INTERVAL = "95 %, normal approximation, paired"
-"""What ``mean_loss_change_low`` and ``…_high`` are."""
+"""How ``mean_loss_change_low`` and ``mean_loss_change_high`` are computed."""
 
 
 @dataclass(kw_only=True)
 class Comparison:
-    """What changed from a to b. A value that does not exist or is not finite is None.
+    """What changed from a to b. A value that is missing or not finite is None.
 
     Attributes
     ----------
     files_a, files_b, key
-        What was compared, and the column that paired the rows; None where their place did.
+        The inputs, and the column that paired the rows; None if rows were paired by position.
     unified_a, unified_b
-        The columns that are not the same in all files, as in the summary of ``score``.
+        The columns that differ between the files of an input, as in the summary of ``score``.
     n_rows, only_a, only_b, bad_rows
-        Pairs that were looked at, rows without a partner, and pairs of which either row is bad: these are left out. Of
-        sequences, tokens that are not bad count even if another token of their row is.
+        Number of pairs, of rows without a partner, and of pairs with a bad row in either input, which are left out. In
+        sequences, good tokens count even if another token of their row is bad.
     n_compared, n_judged
-        Pairs of rows, or of the tokens of sequences, of which neither is bad, and which have a loss on both sides.
-        Agreement and divergence are of the first, losses and accuracy of the second.
+        Number of pairs of rows (or tokens of sequences) without a bad one, and of pairs with a loss in both inputs.
+        Agreement and divergence are computed over the former, losses and accuracy over the latter.
     tokens_only_a, tokens_only_b
-        Where rows are sequences, and None otherwise: tokens that one sequence of a pair has more than the other.
+        For sequences: the number of tokens by which one sequence of a pair is longer than the other; otherwise None.
     mean_loss_a, mean_loss_b, mean_loss_change
-        Plain cross-entropy in nats; the change is b's less a's.
+        Plain cross-entropy in nats; the change is b minus a.
     mean_loss_change_low, mean_loss_change_high, interval
-        The bounds of its 95 % confidence interval, and how they were found.
+        The bounds of the 95 % confidence interval of the change, and how they are computed.
     infinite_losses_a, infinite_losses_b
-        Losses of +inf; where there is one, there is no mean.
+        Number of losses of +inf. If there is one, the mean is None.
     accuracy_a, accuracy_b, right_to_wrong, wrong_to_right, mcnemar_p, mcnemar_method
-        How many predictions are the label, which changed, and the p-value that both changes are equally likely.
+        Accuracy of both, how many correct predictions became wrong and vice versa, and the p-value of the hypothesis
+        that both changes are equally likely, with its method.
     agreement
-        The share of pairs with one prediction.
+        Share of pairs with the same prediction.
     mean_kl, infinite_kl
-        Mean of KL(a || b) in nats over the pairs where it is finite, and how many are infinite: b masks a class there
-        that a does not. A condition on the mean holds if one is infinite.
+        Mean of KL(a || b) in nats over the pairs where it is finite, and the number of pairs where it is infinite
+        because b masks a class that a doesn't. A condition on the mean is true if there is an infinite one.
     moved_by, moved
-        The rows that moved most, the farthest first, and by what: ``loss``, the size of its change, or ``kl`` where
-        there are no labels. Rows are numbered in their files. A number that is infinite is so here, and null in JSON.
+        The rows with the largest change, the largest first, and the measure: ``loss``, the absolute change of the loss,
+        or ``kl`` if there are no labels. Row numbers count within a file. Infinite numbers are null in JSON.
     """
 
     files_a: list[str] = field(default_factory=list)
@@ -102,7 +103,7 @@ class Comparison:
     version: str = ""
 
     def count(self, changes: Changes) -> None:
-        """Take over what was counted."""
+        """Set the metrics from the sums over pairs."""
         self.n_rows, self.bad_rows, self.n_judged = changes.pairs, changes.bad, changes.judged
         compared = self.n_compared = changes.pairs - changes.bad
         self.infinite_kl = int(changes.divergence[2])
@@ -125,7 +126,7 @@ class Comparison:
             )
 
     def count_sequences(self, pairs: SequencePairs) -> None:
-        """Take over what was counted of sequences, where the pairs were those of tokens."""
+        """Set the metrics of sequences, if the pairs are of tokens."""
         self.n_rows, self.bad_rows = len(pairs.is_bad), int(np.count_nonzero(pairs.is_bad))
         more = np.where(pairs.is_uneven, pairs.lengths[0] - pairs.lengths[1], 0)
         self.tokens_only_a, self.tokens_only_b = int(more[more > 0].sum()), int(-more[more < 0].sum())
@@ -155,9 +156,9 @@ class Comparison:
         Raises
         ------
         GateError
-            Naming the figures in it.
+            The condition is true; the error names its figures.
         UsageError
-            It names a figure of sequences, and the rows are not sequences.
+            The condition names a figure of sequences, and the rows aren't sequences.
         """
         for name in gate.names:
             if name in OF_TOKENS and self.tokens_only_a is None:
@@ -173,7 +174,7 @@ class Comparison:
             )
 
     def figures(self) -> dict[str, Figure]:
-        """Return the figures that a condition may name."""
+        """Return the figures that a condition can name."""
         no_pairs = "" if self.n_rows else "there are no pairs of rows"
         compared = self.n_compared
         all_bad = f"all {self.n_rows:,} pairs have a bad row"
@@ -213,13 +214,13 @@ class Comparison:
         return {name: figure(getattr(self, name), *reasons.get(name, ())) for name in COMPARISON_NAMES}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the comparison under the names that it has in JSON."""
+        """Return the result as a dictionary, with the names of the JSON."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         values["moved"] = [{name: _finite(value) for name, value in row.items()} for row in self.moved]
         return values
 
     def to_json(self) -> str:
-        """Return the comparison as one line of JSON."""
+        """Return the result as one line of JSON."""
         return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
 
     def _repr_html_(self) -> str:
@@ -231,16 +232,16 @@ class Comparison:
 
 
 COMPARISON_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})
-"""What a condition may name: the numbers."""
+"""Names that a condition can use: the numeric attributes."""
 
 
 def gate_of(condition: str) -> Gate:
-    """Return a condition over the numbers of a comparison.
+    """Return a gate for a condition on the numbers of a comparison.
 
     Raises
     ------
     UsageError
-        It is none.
+        The condition is invalid.
     """
     return Gate(condition, COMPARISON_NAMES)
 

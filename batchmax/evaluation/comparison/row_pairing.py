@@ -1,8 +1,8 @@
-"""Rows of two inputs in pairs, as both are read: the first with the first, or those that have the same key.
+"""Pair the rows of two inputs while both are read: by position, or by key.
 
-The inputs need not be cut alike: what both have in memory at a time is paired. Where keys come in the same order on
-both sides, no row is kept; where they do not, one side is read into memory first. Of sequences that are a pair, tokens
-are paired by their places. What pairs are for, others know.
+The inputs may have different row groups and chunks; the rows that both have in memory are paired. If keys are in the
+same order in both inputs, no rows are kept; otherwise the rows of b are read into memory first. In paired sequences,
+tokens are paired by position. Doesn't know what pairs are used for.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ Array = NDArray[Any]
 Source = ParquetSource | StreamSource
 
 KEY_SHARE = 16
-"""The keys of one side may take this part of the memory limit; finding partners takes several times as much."""
+"""Keys of one input may take 1/KEY_SHARE of the memory limit; finding partners takes several times as much."""
 
 SMALL_COLUMNS_BYTES = 64
-"""About what a row takes in memory besides its logits."""
+"""Approximate memory of a row apart from its logits."""
 
 
 TOKEN_BITS = 32
-"""Bits of a token's place in a number that says its row's place as well."""
+"""Bits of a token's position in a combined number of row and position."""
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
     """Some rows or tokens of one input, (n,) or (n, K) each; see :class:`batchmax.evaluation.row_stream.Seen`.
 
-    ``numbers`` are those of the rows over all files, and ``places`` those of tokens in their rows. What the input does
-    not have is None. The arrays are overwritten when the next rows come.
+    ``numbers`` are row numbers over all files, ``places`` positions of tokens in their rows. Arrays that the input
+    doesn't have are None. The arrays may be overwritten when the next rows are read.
     """
 
     numbers: Array
@@ -66,22 +66,22 @@ class Side:
     hits: Array | None
 
     def some(self, rows: slice | Array) -> Side:
-        """Return some of the rows: a view of a slice, copies of others."""
+        """Return some of the rows: a view for a slice, a copy otherwise."""
         chosen: dict[str, Any] = {}
         for name, array in self.arrays().items():
             chosen[name] = None if array is None else array[rows]
         return Side(**chosen)
 
     def arrays(self) -> dict[str, Any]:
-        """Return the arrays by their names."""
+        """Return the arrays by name."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 @dataclass(frozen=True, eq=False)
 class SequencePairs:
-    """What is known of pairs of sequences, (n,) each: the numbers of the rows, statuses and numbers of tokens of both.
+    """Pairs of sequences, (n,) each: row numbers, statuses and numbers of tokens in both inputs.
 
-    ``only_a`` and ``only_b`` are how many sequences have no partner.
+    ``only_a`` and ``only_b`` are the numbers of sequences without a partner.
     """
 
     rows: tuple[Array, Array]
@@ -92,37 +92,37 @@ class SequencePairs:
 
     @property
     def is_bad(self) -> Array:
-        """Which pairs have a bad sequence on either side."""
+        """Pairs with a bad sequence in either input."""
         return np.asarray((self.statuses[0] <= LAST_BAD) | (self.statuses[1] <= LAST_BAD))
 
     @property
     def is_uneven(self) -> Array:
-        """Which pairs have another number of tokens in b, and no sequence that is null."""
+        """Pairs with different numbers of tokens, neither sequence being null."""
         is_null = (self.statuses[0] == Status.NULL_LOGITS) & (self.lengths[0] == 0)
         is_null |= (self.statuses[1] == Status.NULL_LOGITS) & (self.lengths[1] == 0)
         return np.asarray((self.lengths[0] != self.lengths[1]) & ~is_null)
 
 
 class Pairs:
-    """Pairs of rows of two inputs, or of the tokens of sequences, in the order of the first.
+    """Pairs of rows, or of tokens of sequences, from two inputs, in the order of a.
 
     Parameters
     ----------
     a, b
-        The inputs, opened with ``pred`` among the outputs and, if there is a key, with it carried.
+        The inputs, opened with the output ``pred`` and, if there is a key, with the key column carried.
     key
-        The column whose values pair rows; None for their place.
+        The column whose values pair rows; None pairs by position.
     progress
-        Who is told how far a is.
+        Progress callbacks, called for a.
 
     Attributes
     ----------
     only_a, only_b
-        Rows without a partner, known when all pairs were looked at. A null key has none.
+        Number of rows without a partner, complete after the last pair. Rows with a null key have no partner.
     warnings
-        What looks wrong about the first rows of each input.
+        Warnings about the first rows of each input.
     sequences
-        Where rows are sequences, what is known of their pairs when all were looked at; otherwise None.
+        For sequences, their statuses and lengths after the last pair; otherwise None.
     """
 
     def __init__(self, a: Source, b: Source, key: str | None, progress: Progress) -> None:
@@ -134,14 +134,14 @@ class Pairs:
         self._progress = progress
 
     def __iter__(self) -> Iterator[tuple[Side, Side]]:
-        """Yield the pairs, some at a time.
+        """Yield batches of pairs.
 
         Raises
         ------
         DataError
-            The inputs have not the same number of rows, or a key is there twice.
+            The inputs have different numbers of rows, or a key occurs twice.
         UsageError
-            Keys or rows that must be kept take more memory than they may.
+            Keys or rows that must be kept don't fit in the memory limit.
         """
         if self._sources[0].job.nesting is not None:
             return self._tokens()
@@ -170,7 +170,7 @@ class Pairs:
             raise _not_as_many(*self._sources, f"{in_a:,}", f"{in_b:,}")
 
     def _tokens(self) -> Iterator[tuple[Side, Side]]:
-        """Pair the tokens of sequences that are a pair by their places."""
+        """Yield pairs of tokens, by position in paired sequences."""
         partner = None
         if self._key is None:
             self._check_counts(*map(rows_in, self._sources))
@@ -196,7 +196,7 @@ class Pairs:
         self.sequences = self._paired(partner, tallies)
 
     def _paired(self, partner: Array | None, tallies: Sequence[_Sequences]) -> SequencePairs:
-        """Return what is known of the pairs of sequences when all tokens were looked at."""
+        """Return statuses and lengths of paired sequences, after all tokens were read."""
         (status_a, length_a), (status_b, length_b) = (one.arrays() for one in tallies)
         if partner is None:
             self._check_counts(len(status_a), len(status_b))
@@ -207,9 +207,9 @@ class Pairs:
         return SequencePairs((a, b), (status_a[a], status_b[b]), (length_a[a], length_b[b]), self.only_a, self.only_b)
 
     def _kept_tokens(self, order: Order, n_rows: int) -> tuple[Array, Side | None]:
-        """Read the tokens of b that have a partner into memory; return their keys, which rise, and them if any."""
+        """Read the tokens of b with a partner into memory; return their ascending keys and the tokens, None if none."""
         b = self._sources[1]
-        # The pieces that were read, and all of them together.
+        # Twice: the pieces, and their concatenation.
         self._check_kept(n_rows, 2 * (b.n_rows or 0) * b.row_bytes)
         pieces: list[dict[str, Any]] = []
         keys: list[Array] = []
@@ -227,7 +227,7 @@ class Pairs:
         return np.concatenate(keys), Side(**whole)
 
     def _by_partner(self, partner: Array) -> Iterator[tuple[Side, Side]]:
-        """Pair rows of a with the rows of b that have these numbers, where it is not -1."""
+        """Yield pairs of rows of a and the rows of b with these numbers, where not -1."""
         wanted = partner[partner >= 0]
         self.only_a += len(partner) - len(wanted)
         if (np.diff(wanted) > 0).all():
@@ -242,10 +242,10 @@ class Pairs:
                 yield of_a.next(of_a.left), b.some(np.searchsorted(wanted, partners_here))
 
     def _merged(self, order_a: Order, order_b: Order) -> Iterator[tuple[Side, Side]]:
-        """Pair rows whose keys rise on both sides."""
+        """Yield pairs of rows whose keys ascend in both inputs."""
         with self._cursor(0, order_a) as a, self._cursor(1, order_b) as b:
             while a.fill() & b.fill():
-                # Whatever comes later on either side is beyond the smaller of the two last keys.
+                # Later keys of either input are larger than the smaller of the two last keys.
                 end = a.keys[-1] if pc.less_equal(a.keys[-1], b.keys[-1]).as_py() else b.keys[-1]
                 in_a, in_b = a.up_to(end), b.up_to(end)
                 found = pc.index_in(a.keys[a.at : a.at + in_a], value_set=b.keys[b.at : b.at + in_b])
@@ -260,7 +260,7 @@ class Pairs:
                 self.only_b += b.skip()
 
     def _kept(self, wanted: Array) -> Side:
-        """Read the rows of b with these numbers, which rise, into memory."""
+        """Read the rows of b with these ascending numbers into memory."""
         b = self._sources[1]
         self._check_kept(len(wanted), len(wanted) * (b.job.row_bytes + SMALL_COLUMNS_BYTES))
         kept: dict[str, Any] = {}
@@ -279,7 +279,7 @@ class Pairs:
         return Side(**kept)
 
     def _check_kept(self, n_rows: int, n_bytes: int) -> None:
-        """Refuse to keep so many rows of b if there is no room for their bytes."""
+        """Raise if n_rows rows of b, n_bytes in total, don't fit in memory."""
         a, b = self._sources
         needed = PROGRAM_BYTES + max(a.memory_needed(), b.memory_needed()) + n_bytes
         limit = a.job.options.memory_limit
@@ -298,7 +298,7 @@ class Pairs:
         return read_keys(source.files, key, options.limit, options.memory_limit, most)
 
     def _partner(self, keys: list[Keys]) -> Array:
-        """Return the number of b's row for each row of a, -1 where there is none."""
+        """Return the row of b for each row of a, or -1."""
         values = []
         for one, source in zip(keys, self._sources, strict=True):
             if one.values is None:
@@ -326,11 +326,11 @@ class Pairs:
 
 
 Order = Callable[[Seen, int], tuple[Array | None, pa.Array]]
-"""Of rows of which the first has this number: those that count (None for all), and their keys."""
+"""Given rows and the number of the first, returns which of them are paired (None for all), and their keys."""
 
 
 class _Cursor:
-    """A place in the rows of one input; what lies between it and the end of a chunk is in memory."""
+    """A position in the rows of one input; the rest of the current chunk is in memory."""
 
     def __init__(self, rows: Iterator[Seen], order: Order | None, threads: int) -> None:
         self.keys: Any = None
@@ -342,13 +342,13 @@ class _Cursor:
         self._chosen: Array | None = None
 
     def fill(self) -> bool:
-        """Have at least one row that counts, or return that there is none any more."""
+        """Read until at least one row to pair is in memory; return False at the end."""
         while not self.left:
             if self._seen is not None:
                 self.first += self._seen.chunk.rows_done
             self._seen = next(self._rows, None)
             if self._seen is None:
-                # Whoever reads the other input still computes.
+                # The other input is still being computed, with these threads.
                 kernels.limit_threads(self._threads)
                 return False
             self.at, self.left = 0, len(self._seen.matrix)
@@ -358,11 +358,11 @@ class _Cursor:
         return True
 
     def up_to(self, end: pa.Scalar) -> int:
-        """Return how many of the rows from here have no larger key than this."""
+        """Return how many of the remaining rows have a key of at most ``end``."""
         return pc.sum(pc.less_equal(self.keys[self.at :], end)).as_py() or 0
 
     def next(self, n: int, chosen: Array | None = None) -> Side:
-        """Go past n rows, and return them or those chosen of them."""
+        """Skip n rows, and return them, or the chosen ones of them."""
         rows: slice | Array = slice(self.at, self.at + n)
         if chosen is not None or self._chosen is not None:
             rows = np.arange(self.at, self.at + n) if chosen is None else chosen + self.at
@@ -371,7 +371,7 @@ class _Cursor:
         return self._side().some(rows)
 
     def skip(self, n: int | None = None) -> int:
-        """Go past n rows, or to the end of the chunk, and return how many these are."""
+        """Skip n rows, or the rest of the chunk, and return how many were skipped."""
         n = self.left if n is None else n
         self.at += n
         self.left -= n
@@ -379,7 +379,7 @@ class _Cursor:
 
     def _side(self) -> Side:
         seen = self._seen
-        assert seen is not None  # noqa: S101 - filled before
+        assert seen is not None  # noqa: S101 - fill() was called before
         scores, chunk = seen.scores, seen.chunk
         rows, places = np.arange(len(seen.matrix)), None
         if isinstance(chunk, TokenChunk):
@@ -398,7 +398,7 @@ class _Cursor:
 
 
 def name_of(source: Source) -> str:
-    """Return what an input is called: its file, or its first one and how many more."""
+    """Return the name of an input for messages: its file, or the first file and the number of other files."""
     if not source.files:
         return "the stream"
     more = len(source.files) - 1
@@ -406,18 +406,18 @@ def name_of(source: Source) -> str:
 
 
 def rows_in(source: Source) -> int | None:
-    """Return how many rows of an input are read; None if nobody knows."""
+    """Return how many rows of an input are read; None if unknown."""
     limit = source.job.options.limit
     return source.n_rows if limit is None or source.n_rows is None else min(limit, source.n_rows)
 
 
 def _by_key(name: str) -> Order:
-    """Return the order of the values of a column."""
+    """Return an order by the values of a column."""
     return lambda seen, _: (None, comparable(seen.chunk.values(name)))
 
 
 def _by_number(partner: Array | None) -> Order:
-    """Return the order of the numbers of rows, or of their partners' where they have one."""
+    """Return an order by row numbers, or by the numbers of partners, without the rows that have none."""
 
     def order(seen: Seen, first: int) -> tuple[Array | None, pa.Array]:
         rows = slice(first, first + len(seen.matrix))
@@ -430,9 +430,9 @@ def _by_number(partner: Array | None) -> Order:
 
 
 def _by_token(partner: Array | None, sequences: _Sequences) -> Order:
-    """Return the order of the tokens of sequences by the numbers of their rows' partners, and by their places.
+    """Return an order by the row number of the partner, or without ``partner`` of the row, and by position in the row.
 
-    Without partners by the numbers of the rows themselves. The sequences are counted as they come.
+    The order also adds the tokens that it is given to ``sequences``.
     """
 
     def order(seen: Seen, first: int) -> tuple[Array | None, pa.Array]:
@@ -448,7 +448,7 @@ def _by_token(partner: Array | None, sequences: _Sequences) -> Order:
 
 
 def _own(wanted: Array | None, n_rows: int | None) -> Array | None:
-    """Return the numbers of all rows, -1 for those that have no partner."""
+    """Return the number of each row, -1 for rows without a partner."""
     if wanted is None:
         return None
     own = np.full(n_rows or 0, -1, np.int64)
@@ -457,7 +457,7 @@ def _own(wanted: Array | None, n_rows: int | None) -> Array | None:
 
 
 class _Sequences:
-    """The statuses and lengths of the sequences of one input."""
+    """Accumulates the statuses and lengths of the sequences of one input."""
 
     def __init__(self, *, shift: bool) -> None:
         self._tally = SequenceTally(shift=shift)
@@ -466,7 +466,7 @@ class _Sequences:
         self._open = 0
 
     def add(self, tokens: Tokens, status: Array) -> None:
-        """Count some tokens."""
+        """Add some tokens."""
         ended = self._tally.add(tokens, status).first(tokens.n_ended)
         lengths = tokens.lengths.copy()
         lengths[0] += self._open
@@ -482,7 +482,7 @@ class _Sequences:
 
 
 def _tight(rows: Array) -> slice | Array:
-    """Return rows that follow one another as a slice, which is not copied."""
+    """Return consecutive rows as a slice, which makes a view instead of a copy."""
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows

@@ -1,6 +1,6 @@
-"""The charts about all rows: losses, reliability, confidence, classes. Numbers in, SVG and its table out.
+"""Charts about all rows: loss, reliability, confidence, confusion, bars by class. Numbers in, SVG and tables out.
 
-Each is a :class:`Chart`: a drawing, what it says in words for those who do not see it, and its numbers as a table.
+Each is a :class:`Chart`: a drawing, a description for screen readers, and the numbers as a table.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from batchmax.reports.html.svg import INKS, Canvas
 
 WIDTH = 400
 LONGEST_LABEL = 14
-"""Characters of a name beside a bar."""
+"""Most characters of a name next to a bar."""
 
 MOST_BARS = 15
 MOST_CELLS = 20
-"""Classes of a confusion matrix that is drawn cell by cell."""
+"""Most classes for a confusion matrix that is drawn cell by cell."""
 
 MOST_NUMBERED = 12
-"""Classes of one whose cells have numbers in them."""
+"""Most classes for a confusion matrix with numbers in its cells."""
 
 MOST_LOSS_BARS = 21
 
@@ -39,7 +39,7 @@ Bins = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart and its text alternatives: ``svg`` drawn, ``caption`` how to read it, ``table`` its numbers."""
+    """A chart and its text: ``svg`` is the drawing, ``caption`` explains it, ``table`` has its numbers."""
 
     key: str
     title: str
@@ -49,14 +49,14 @@ class Chart:
     table: Sequence[Sequence[str]]
 
     def as_table(self) -> TextTable:
-        """Return the numbers, aligned as such."""
+        """Return the numbers as a table, right-aligned."""
         first = 2 if tuple(self.heading[:2]) == ("true", "predicted") else 1
         return TextTable(f"{self.title}: data", self.heading, self.table, frozenset(range(first, len(self.heading))))
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A horizontal bar: its name, its length, what stands at its end and what a pointer is told."""
+    """A horizontal bar: its name, its length, the text at its end, and the text shown on hover."""
 
     name: str
     value: float
@@ -66,7 +66,7 @@ class Bar:
 
 
 def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -> Chart | None:
-    """Draw how many rows have which loss, at the height that the curve −log p has there; None without any row."""
+    """Draw the histogram of losses next to the curve −log p, with a common loss axis; None without finite losses."""
     bins = _merged(edges, counts)
     total = sum(counts) + infinite
     if not bins:
@@ -116,7 +116,7 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
 
 
 def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
-    """Draw how often rows of one confidence are right, over how many rows that are."""
+    """Draw accuracy and mean confidence per confidence bin, above the number of rows; None without rows."""
     filled = [one for one in bins if one["n_rows"]]
     if not filled:
         return None
@@ -166,7 +166,7 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
 
 
 def confidence_chart(edges: Sequence[float], groups: Mapping[str, Sequence[float]]) -> Chart | None:
-    """Draw the confidence of groups of rows, such as right and wrong ones, each on its own scale."""
+    """Draw the confidence histograms of groups of rows, such as right and wrong ones, each with its own scale."""
     if not any(sum(counts) for counts in groups.values()):
         return None
     step = 124
@@ -250,7 +250,7 @@ def bars_chart(
     heading: Sequence[str],
     table: Sequence[Sequence[str]],
 ) -> Chart:
-    """Draw horizontal bars, the first on top."""
+    """Draw horizontal bars, the first at the top."""
     canvas = Canvas(WIDTH, 40 + 21 * len(bars))
     axes = canvas.axes(108, 36, 52, 2)
     draw_bars(canvas, axes, bars)
@@ -263,7 +263,7 @@ def bars_chart(
 
 
 def draw_bars(canvas: Canvas, axes: Axes, bars: Sequence[Bar]) -> None:
-    """Draw bars into axes, with their values at their ends."""
+    """Draw bars into axes, with their values at the ends."""
     values = [bar.value for bar in bars]
     axes.set_ylim(len(bars) - 0.5, -0.5)
     low, high = min(0.0, *values), max(0.0, *values)
@@ -282,7 +282,7 @@ def _reach(bars: Sequence[Bar]) -> float:
 
 
 def _merged(edges: Sequence[float], counts: Sequence[float]) -> list[tuple[float, float | None, float]]:
-    """Return low, high and count of bins up to the last with a row in it, neighbours together if they are many."""
+    """Return low, high and count of the bins up to the last non-empty one, merging neighbors if there are many."""
     filled = [place for place, count in enumerate(counts) if count]
     if not filled:
         return []
@@ -298,7 +298,7 @@ def _merged(edges: Sequence[float], counts: Sequence[float]) -> list[tuple[float
 
 
 def _log_counts(axes: Axes, counts: Sequence[float], along: str) -> None:
-    """Let an axis count rows in powers of ten, so that one row is seen beside a million; bars begin at 0.5."""
+    """Make an axis of row counts logarithmic, so that a count of 1 is visible next to a million; bars start at 0.5."""
     axis = axes.xaxis if along == "x" else axes.yaxis
     (axes.set_xscale if along == "x" else axes.set_yscale)("log")
     (axes.set_xlim if along == "x" else axes.set_ylim)(0.5, max(*counts, 9) + 0.5)

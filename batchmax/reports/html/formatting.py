@@ -1,4 +1,4 @@
-"""Values as people read them on a page: numbers, shares, and text of others on one line and not too long."""
+"""Format values for the page: numbers, shares, and text from the data, on one line and of bounded length."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from contextvars import ContextVar
 from typing import Any
 
 ABSENT = "–"
-"""What stands for a value that does not exist."""
+"""Placeholder for a missing value."""
 
 LONGEST = 120
-"""Characters of a value from the data that are shown."""
+"""Most characters of a value from the data."""
 
 _UNIT: ContextVar[str] = ContextVar("unit", default="row")
 
 NARROW = frozenset("abcdefghijklnopqrstuvxyz0123456789 .,;:!|'()[]{}/-_\"It")
-"""Letters that are no wider than a digit."""
+"""Characters that are at most as wide as a digit."""
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    """Return text on one line, with what hides or turns the reading direction written as escapes, and cut."""
+    """Return text on one line, truncated, with non-printable and bidirectional control characters escaped."""
     whole = str(text)
     shown = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in whole[: longest + 1]
@@ -31,7 +31,7 @@ def printable(text: object, longest: int = LONGEST) -> str:
 
 
 def label(text: object, room: float) -> str:
-    """Return text for a chart, cut where it is wider than so many letters of usual width."""
+    """Return text for a chart, truncated to a width in units of a digit's width."""
     shown = printable(text)
     left = room
     for at, char in enumerate(shown):
@@ -42,7 +42,7 @@ def label(text: object, room: float) -> str:
 
 
 def _width(char: str) -> float:
-    """Return how wide a letter may be, rather too much, for fonts that nobody knows; a digit is 1."""
+    """Return an upper estimate of a character's width for an unknown font; a digit is 1."""
     if unicodedata.east_asian_width(char) in {"W", "F"}:
         return 2.1
     if not char.isascii():
@@ -53,7 +53,7 @@ def _width(char: str) -> float:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Return a number with so many significant digits, a count with separators, – for none."""
+    """Return a number with ``digits`` significant digits, a count with separators, or – for None and NaN."""
     if value is None:
         return ABSENT
     if isinstance(value, bool):
@@ -71,7 +71,7 @@ def number(value: Any, digits: int = 4) -> str:
 
 @contextmanager
 def counting(what: str) -> Iterator[None]:
-    """Let :func:`unit` and :func:`rows` speak of something else than rows."""
+    """Set the unit that :func:`unit` and :func:`rows` use within the context."""
     before = _UNIT.set(what)
     try:
         yield
@@ -80,17 +80,17 @@ def counting(what: str) -> Iterator[None]:
 
 
 def unit() -> str:
-    """Return what is counted: ``row``, or ``token`` where rows are sequences."""
+    """Return the unit of counts: ``row``, or ``token`` if rows are sequences."""
     return _UNIT.get()
 
 
 def rows(count: Any) -> str:
-    """Return a number of rows, or of what is counted instead, in words."""
+    """Return a count with its unit, such as "3 rows"."""
     return f"{number(count)} {unit()}{'' if count == 1 else 's'}"
 
 
 def share(value: float | None, digits: int = 1) -> str:
-    """Return a share in percent; what is not quite nothing or all is not rounded to it."""
+    """Return a share in percent; a share between 0 and 1 is never rounded to 0 % or 100 %."""
     if value is None:
         return ABSENT
     percent = 100 * value
@@ -103,7 +103,7 @@ def share(value: float | None, digits: int = 1) -> str:
 
 
 def short_count(value: float) -> str:
-    """Return a count for an axis: 1500 is 1.5k."""
+    """Return a count in short form for an axis: 1500 is 1.5k."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= unit:
             return f"{value / unit:g}{name}"
@@ -111,7 +111,7 @@ def short_count(value: float) -> str:
 
 
 def size(n_bytes: float) -> str:
-    """Return a number of bytes in the unit that suits it."""
+    """Return a number of bytes with a binary unit."""
     value = float(n_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:

@@ -1,4 +1,4 @@
-"""The top of a page: what the figures say in a sentence, and the figures."""
+"""The top of the page: a summary in a few sentences, and tiles with the headline metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batchmax.reports.html.page_model import Facts
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure with its name and a line under it."""
+    """A metric with its name and a line below it."""
 
     name: str
     value: str
@@ -20,7 +20,7 @@ class Tile:
 
 
 def lead(facts: Facts) -> str:
-    """Return what the page comes to."""
+    """Return the summary sentences."""
     found = facts.evaluation
     if found is None:
         return f"{_amount(facts)}, without labels: what can be said without them."
@@ -42,7 +42,7 @@ def lead(facts: Facts) -> str:
 
 
 def tiles(facts: Facts) -> list[Tile]:
-    """Return the headline figures."""
+    """Return the tiles with the headline metrics."""
     found = facts.evaluation
     counts = [Tile("Rows", number(facts.n_rows), _odd(facts.status_counts))]
     if facts.token_status_counts is not None:
@@ -76,20 +76,20 @@ def tiles(facts: Facts) -> list[Tile]:
 
 
 def _amount(facts: Facts) -> str:
-    """Return how much data there is."""
+    """Return the number of rows, tokens and classes in words."""
     tokens, one = facts.token_status_counts, "row" if facts.n_rows == 1 else "rows"
     of = "" if tokens is None else f" with {rows(sum(tokens.values()))}"
     return f"{number(facts.n_rows)} {one}{of} of {number(facts.n_classes)} classes"
 
 
 def _odd(counts: Mapping[str, int]) -> str:
-    """Return how many rows or tokens have another status than ok."""
+    """Return the numbers of rows or tokens with a status other than ok."""
     odd = [f"{number(count)} {name}" for name, count in counts.items() if name != "ok" and count]
     return ", ".join(odd) or "none of them odd"
 
 
 def claimed_accuracy(facts: Facts) -> float | None:
-    """Return the mean confidence of the rows that were judged."""
+    """Return the mean confidence of the rows with a loss, or None without any."""
     filled = [one for one in facts.evaluation.bins if one["n_rows"]]
     total = sum(one["n_rows"] for one in filled)
     return math.fsum(one["n_rows"] * one["confidence"] for one in filled) / total if total else None

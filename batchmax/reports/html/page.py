@@ -1,7 +1,7 @@
-"""A report as one page of HTML: numbers and text in, a text out that needs nothing else, neither network nor scripts.
+"""Render a report as one HTML page: numbers and text in, self-contained HTML out, without scripts or network access.
 
-Everything from the data is escaped by Jinja2 or by ElementTree. The page allows itself nothing but its one style sheet,
-by its hash: text that became an element after all could do nothing. Knows no files and no Arrow.
+Jinja2 or ElementTree escapes everything from the data. In addition, the page's content security policy allows only its
+one style sheet, by hash, so that markup injected from the data could do nothing. Doesn't know files or Arrow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["Facts", "Made", "RowFacts", "TextTable", "page"]
 
 
 def page(facts: Facts) -> str:
-    """Return the page: the same text for the same facts."""
+    """Return the page. Equal facts give equal text."""
     with drawing(), counting(facts.unit):
         return _rendered(facts)
 
@@ -52,7 +52,7 @@ def _rendered(facts: Facts) -> str:
     )
     return template.render(
         facts=facts,
-        style=Markup(style),  # noqa: S704 - a file of ours
+        style=Markup(style),  # noqa: S704 - a file of this package
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         lead=lead(facts),
         tiles=tiles(facts),

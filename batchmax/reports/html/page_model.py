@@ -1,4 +1,4 @@
-"""What a page is made of: numbers and text, gathered by whoever has looked at the rows."""
+"""The content of a page: numbers and text, without layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table as text: ``numbers`` are the columns that are aligned as such, ``said`` stands above it."""
+    """A table of text: ``numbers`` are the right-aligned columns, ``said`` is the text above the table."""
 
     name: str
     heading: Sequence[str]
@@ -26,28 +26,29 @@ class TextTable:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RowFacts:
-    """A row and what each β makes of it.
+    """A row, with its probabilities and losses at several β.
 
     Attributes
     ----------
     title, said
-        Which row it is, and why it is shown.
+        A title, and a text that says which row it is and why it's shown.
     columns
-        What was carried beside its logits.
+        The row's carried columns.
     quantity
-        What the numbers are: ``logit``, or ``log-probability`` where there are no logits any more.
+        What the numbers are: ``logit``, ``scaled logit`` with a scale per class, or ``log-probability`` if the input
+        has no logits.
     names, logits
-        Of the classes shown, the largest logit first; shape (n_shown,).
+        Names and logits of the shown classes, the largest logit first; shape (n_shown,).
     label, pred
-        Which of them the label is, None if there is none or it is a distribution; which is predicted.
+        Indices into ``names``: of the label, None if there is none or it is a distribution, and of the predicted class.
     betas, probs, losses
         Shapes (n_betas,), (n_betas, n_shown) and (n_betas,); losses are NaN without a label.
     used
-        Which of the betas the report was made with.
+        Index of the report's β in ``betas``.
     n_classes
-        How many there are in all.
+        The number of all classes.
     token, strip
-        Of a sequence, which of its tokens this is, and the losses of all of them; None of any other row.
+        For sequences: the position of the shown token, and the losses of all tokens of its row; otherwise None.
     """
 
     title: str
@@ -68,18 +69,18 @@ class RowFacts:
 
     @property
     def quantities(self) -> str:
-        """The plural of what the numbers are."""
+        """The plural of ``quantity``."""
         return f"{self.quantity.removesuffix('y')}{'ies' if self.quantity.endswith('y') else 's'}"
 
     @property
     def p(self) -> Vector:
-        """The probabilities of the classes shown, at the β that was used."""
+        """The probabilities of the shown classes at the report's β."""
         return np.asarray(self.probs[self.used])
 
 
 @dataclass(frozen=True)
 class Made:
-    """How a page came about: what it was made with, the command, the files, and how these were made if they say so."""
+    """The provenance of a page: versions and notes, the command, the inputs, and the metadata of scored inputs."""
 
     pairs: Sequence[Pair]
     command: str
@@ -89,22 +90,22 @@ class Made:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Facts:
-    """Everything on a page.
+    """All content of a page.
 
     Attributes
     ----------
     evaluation
-        The figures, as :func:`batchmax.evaluate` returns them; None without labels.
+        The metrics, as returned by :func:`batchmax.evaluate`; None without labels.
     confidences
-        Without labels: ``edges`` and ``counts`` of a histogram of the largest probability.
+        ``edges`` and ``counts`` of a histogram of the confidence; drawn if there are no labels.
     confused
-        Who was taken for whom how often, (label, prediction, rows), where classes are too many for a matrix.
+        Confused pairs (label, prediction, rows), if there are too many classes for a confusion matrix.
     names
-        Of the classes.
+        The class names.
     status_counts, token_status_counts
-        How many rows have each status; where rows are sequences, how many tokens too, and None otherwise.
+        Number of rows with each status; for sequences also of tokens, otherwise None.
     notes
-        What a reader must know before all else.
+        Notes for the top of the page.
     """
 
     title: str
@@ -124,5 +125,5 @@ class Facts:
 
     @property
     def unit(self) -> str:
-        """What figures are over: rows, or tokens."""
+        """The unit that metrics are over: row or token."""
         return "row" if self.token_status_counts is None else "token"

@@ -1,4 +1,4 @@
-"""Bars in an order: the classes of largest loss, the pairs that are confused most, the slices that cost most."""
+"""Ranked bar charts: classes by mean loss, confused pairs by count, groups by their share of the loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from batchmax.reports.html.formatting import LONGEST, label, number, printable, 
 from batchmax.reports.html.page_model import TextTable
 
 MOST_LISTED = 50
-"""Lines of a table of classes, pairs or slices; ``evaluate`` has them all."""
+"""Most rows of a table of classes, pairs or groups; ``evaluate`` returns all."""
 
 
 def class_chart(per_class: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Chart | None:
@@ -49,7 +49,7 @@ def class_chart(per_class: Sequence[Mapping[str, Any]], names: Sequence[str]) ->
 
 
 def pairs_of(confusion: Sequence[Sequence[float]]) -> list[tuple[int, int, float]]:
-    """Return who was taken for whom how often, of a confusion matrix."""
+    """Return the non-zero off-diagonal cells of a confusion matrix."""
     return [
         (row, column, count)
         for row, counts in enumerate(confusion)
@@ -61,7 +61,7 @@ def pairs_of(confusion: Sequence[Sequence[float]]) -> list[tuple[int, int, float
 def pair_chart(
     pairs: Sequence[tuple[int, int, float]], per_class: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> Chart | None:
-    """Draw which classes were taken for which others most often."""
+    """Draw the most frequently confused pairs of classes."""
     if not pairs:
         return None
     ranked = sorted(pairs, key=lambda one: (-one[2], one[0], one[1]))
@@ -82,7 +82,7 @@ def pair_chart(
 def slice_section(
     place: int, column: str, found: Sequence[Mapping[str, Any]], mean_loss: float | None
 ) -> dict[str, Any]:
-    """Return the section about the groups of a column: those that add most loss above the mean come first."""
+    """Return the section about the groups of a column, ordered by the loss that they add above the mean."""
     name = f"By {printable(column, 60)}"
     if not found:
         return {
@@ -142,7 +142,7 @@ def slice_section(
 
 
 def _count(group: Mapping[str, Any]) -> int:
-    """Return over how many rows, or tokens, the figures of a group are."""
+    """Return the number of rows, or of tokens, that a group's metrics are over."""
     count: int = group.get("n_tokens", group["n_rows"])
     return count
 

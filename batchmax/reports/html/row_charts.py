@@ -1,4 +1,4 @@
-"""The charts about one row: its logits beside its probabilities, and what β makes of them."""
+"""Charts about one row: its logits and probabilities, the effect of β, and for sequences the losses of the tokens."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from batchmax.reports.html.page_model import RowFacts, Vector
 from batchmax.reports.html.svg import INKS, Canvas
 
 MOST_TOKENS = 256
-"""Bars of a strip: of more tokens, some share one."""
+"""Most bars of a strip; if there are more tokens, several share a bar."""
 
 MOST_LINES = 4
 LINES = ("one", "two", "three", "four")
 
 
 def row_charts(row: RowFacts) -> list[Chart]:
-    """Draw everything there is about a row."""
+    """Draw all charts of a row."""
     charts = [row_chart(row), beta_chart(row)]
     return charts if row.strip is None or row.token is None else [strip_chart(row.strip, row.token), *charts]
 
 
 def strip_chart(losses: Vector, token: int) -> Chart:
-    """Draw the losses of a sequence's tokens, in their order; where there are many, the largest of some together."""
+    """Draw the losses of a sequence's tokens in order; if there are many, each bar is the largest of several."""
     n = len(losses)
     step = -(-n // MOST_TOKENS)
     starts = range(0, n, step)
@@ -68,7 +68,7 @@ def _largest(losses: Vector) -> float | None:
 
 
 def row_chart(row: RowFacts) -> Chart:
-    """Draw logits beside probabilities, a class a line."""
+    """Draw the logits next to the probabilities, one class per line."""
     order = range(len(row.names))
     canvas = Canvas(WIDTH, 42 + 21 * len(row.names))
     logits, probs = canvas.axes(104, 38, 178, 2), canvas.axes(284, 38, 52, 2)
@@ -138,7 +138,7 @@ def beta_chart(row: RowFacts) -> Chart:
         height = 1 + 16 / (250 - 42) * (len(shown) - place - 0.4)
         name = label(row.names[at], 40) + (" (label)" if at == row.label else "")
         canvas.text(axes, float(row.betas[0]), height, f"━ {name}", "start", line)
-    borders = np.sqrt(row.betas[:-1]) * np.sqrt(row.betas[1:])  # their product may overflow
+    borders = np.sqrt(row.betas[:-1]) * np.sqrt(row.betas[1:])  # the product of two betas may overflow
     for place, beta in enumerate(row.betas):
         left = row.betas[0] if place == 0 else borders[place - 1]
         right = row.betas[-1] if place == len(row.betas) - 1 else borders[place]
@@ -164,7 +164,7 @@ def beta_chart(row: RowFacts) -> Chart:
 
 
 def _lines(row: RowFacts) -> Sequence[int]:
-    """Return which classes get a line: the first, with the label among them."""
+    """Return the classes to draw lines of: the first ones, including the label."""
     first = list(range(min(MOST_LINES, len(row.names))))
     if row.label is not None and row.label not in first:
         first[-1] = row.label

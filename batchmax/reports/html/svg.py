@@ -1,8 +1,8 @@
-"""Charts that matplotlib draws, as SVG that belongs to the page: colours by name, values on hover, no ids, no styles.
+"""SVG charts drawn with matplotlib, styled by the page: colors as classes, values on hover, no ids, no inline styles.
 
-matplotlib draws geometry, ticks and what the project itself says. Text from the data never reaches it: names of classes
-may be anything, also mathematics to matplotlib, or letters that its fonts lack. They are put into the SVG afterwards,
-as are the areas that answer to a pointer. What a chart is about, this module does not know.
+matplotlib draws geometry, ticks and fixed texts. Text from the data is never passed to it, because class names can be
+anything: matplotlib may parse them as math, or its fonts may lack their characters. Such text is added to the SVG
+afterwards, as are the hover areas. Doesn't know what a chart shows.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ INKS = {
     "three": "#00000a",
     "four": "#00000b",
 }
-"""Colours by what they stand for, as matplotlib is told. On the page they are classes, and the style sheet decides."""
+"""Placeholder colors for matplotlib, by role. On the page they become classes, which the style sheet colors."""
 
 TOP = 30
-"""Height of the strip above every chart in which values are read."""
+"""Height of the area above every chart where values appear on hover."""
 
 TEXT_SIZE = 11
 LINE_HEIGHT = 13
@@ -48,16 +48,16 @@ _SVG = "{http://www.w3.org/2000/svg}"
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _KEPT = ("d", "x", "y", "transform")
 _LASTING = ("stroke-width", "stroke-dasharray", "text-anchor", "opacity", "fill-opacity")
-"""What stays of matplotlib's styles, as attributes: a page without inline styles need not allow any."""
+"""Styles of matplotlib to keep, as attributes, so that the page needs no inline styles."""
 
 
 class Canvas:
-    """A chart in the making.
+    """A chart that is being drawn.
 
     Parameters
     ----------
     width, height
-        Of the chart, in the units of the SVG's view box; the strip for values comes on top.
+        Size in units of the SVG view box, without the area for values on hover.
     """
 
     def __init__(self, width: float, height: float) -> None:
@@ -69,7 +69,7 @@ class Canvas:
         self._marks: list[tuple[Axes, tuple[float, float, float, float], str]] = []
 
     def axes(self, left: float, bottom: float, right: float, top: float, **given: Any) -> Axes:
-        """Return new axes with so much space around them, in units of the view box, below the strip for values."""
+        """Return new axes with these margins in units of the view box, below the area for values."""
         box = (
             left / self.width,
             bottom / self.height,
@@ -88,18 +88,18 @@ class Canvas:
     def text(
         self, axes: Axes, x: float, y: float, text: str, anchor: Anchor = "end", ink: str = "ink", turn: float = 0
     ) -> None:
-        """Put text from the data at a point of the axes, turned by so many degrees; y is the middle of its height."""
+        """Add text from the data at a point of the axes, rotated by ``turn`` degrees; y is its vertical center."""
         self._texts.append((axes, x, y, text, anchor, ink, turn))
 
     def mark(self, axes: Axes, left: float, right: float, bottom: float, top: float, text: str) -> None:
-        """Let a rectangle of the axes answer to a pointer with a text of one or two lines."""
+        """Show a text of one or two lines while the pointer is over a rectangle of the axes."""
         self._marks.append((axes, (left, right, bottom, top), text))
 
     def svg(self, description: str) -> Markup:
-        """Return the chart; ``description`` is what it says to those who do not see it."""
+        """Return the chart as SVG; ``description`` is the text for screen readers."""
         buffer = io.StringIO()
         self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        drawn = ET.fromstring(buffer.getvalue())  # noqa: S314 - matplotlib's, and none of it is from the data
+        drawn = ET.fromstring(buffer.getvalue())  # noqa: S314 - written by matplotlib, contains nothing from the data
         root = ET.Element(
             "svg",
             {
@@ -115,7 +115,7 @@ class Canvas:
         root.extend(_flattened(drawn))
         root.extend(self._text(*given) for given in self._texts)
         root.extend(self._mark(axes, box, text) for axes, box, text in self._marks)
-        return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree has escaped it
+        return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - escaped by ElementTree
 
     def _point(self, axes: Axes, x: float, y: float) -> tuple[float, float]:
         right, up = axes.transData.transform((x, y))
@@ -160,7 +160,7 @@ class Canvas:
 
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """Draw with settings of our own, whatever those of the user are, and the same bytes each time."""
+    """Use fixed matplotlib settings instead of the user's, so that the SVG has the same bytes each time."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(
@@ -181,7 +181,7 @@ def drawing() -> Iterator[None]:
 
 
 def _adopt(element: ET.Element) -> None:
-    """Turn an element's style into classes and attributes, and its numbers into short ones."""
+    """Convert an element's style to classes and attributes, and shorten its numbers."""
     style = dict(part.split(": ", 1) for part in element.get("style", "").split("; ") if ": " in part)
     kept = {name: _short(value) for name, value in element.attrib.items() if name in _KEPT}
     classes = []
@@ -201,7 +201,7 @@ def _adopt(element: ET.Element) -> None:
 
 
 def _flattened(drawn: ET.Element) -> Iterator[ET.Element]:
-    """Yield what is drawn, in its order, out of matplotlib's groups; these say nothing that the page needs."""
+    """Yield the drawn elements in order, without matplotlib's groups, which the page doesn't need."""
     for unseen in drawn.iter(f"{_SVG}defs"):
         unseen.clear()
     for element in drawn.iter():

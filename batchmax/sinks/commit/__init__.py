@@ -1,4 +1,4 @@
-"""How output files, folders and objects are published, and how killed runs are resumed.
+"""Publishes output files, folders and objects, and resumes killed runs.
 
 Decisions
 ---------

@@ -1,8 +1,8 @@
-"""A file or folder that takes its place, and can give it back.
+"""Publishes a file or folder by a rename that can be undone.
 
-A file is replaced by one rename. A folder that replaces another changes places with it, where the system can do that in
-one step; elsewhere the old one is put aside first, and whoever comes after a process that was killed in between finds
-it there.
+A file is replaced by one rename. A folder is exchanged with the one that it replaces if the system can do that
+atomically. Otherwise the old folder is put aside first, and the next run restores it if this process was killed in
+between.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from batchmax.storage.system_calls import exchange
 
 
 class Rename:
-    """One rename. Nothing is replaced that came to be at the path meanwhile, unless it may be.
+    """One rename.
+
+    Without ``replace``, it doesn't replace what was created at the path meanwhile. An exception is a file on a file
+    system without hard links.
 
     Parameters
     ----------
     new
-        What takes its place.
+        The file or folder to publish.
     path
-        The place.
+        The path to publish it at.
     old
-        Where to keep what is replaced until :meth:`forget`; nothing may be there.
+        The path that keeps what is replaced until :meth:`forget`; nothing may exist there.
     """
 
     def __init__(self, new: Path, path: Path, old: Path) -> None:
@@ -35,7 +38,7 @@ class Rename:
         self._identity: tuple[int, int] | None = None
 
     def do(self, *, replace: bool) -> None:
-        """Rename, with what is replaced kept."""
+        """Rename, and keep what is replaced."""
         self._identity = identity(self._new)
         if self._new.is_dir():
             if replace and os.path.lexists(self._path):
@@ -43,7 +46,7 @@ class Rename:
             else:
                 self._new.rename(self._path)
         elif replace:
-            # Where the file system has no links, a file is replaced all the same, and does not come back.
+            # On file systems without hard links, the file is replaced too, but can't be restored.
             with contextlib.suppress(OSError, NotImplementedError):
                 os.link(self._path, self._old, follow_symlinks=False)
             self._new.replace(self._path)
@@ -51,7 +54,7 @@ class Rename:
             self._link_or_rename()
 
     def undo(self) -> None:
-        """Put back what was there, unless somebody else has put something there since."""
+        """Restore what was at the path, unless another process has put something there since."""
         is_ours = self._identity is not None and identity(self._path) == self._identity
         if is_ours and self._path.is_dir():
             if self._old == self._new:
@@ -64,7 +67,7 @@ class Rename:
             remove(self._path)
 
     def forget(self) -> None:
-        """Take away what was replaced, and the second name of what took its place."""
+        """Remove what was replaced, and the second name of what replaced it."""
         remove(self._old)
         remove(self._new)
 
@@ -77,7 +80,7 @@ class Rename:
 
     def _link_or_rename(self) -> None:
         try:
-            # A link, unlike a rename, never replaces a file that came to be in the meantime.
+            # Unlike a rename, a link never replaces a file that was created meanwhile.
             self._path.hardlink_to(self._new)
         except FileExistsError:
             raise

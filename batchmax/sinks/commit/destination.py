@@ -1,6 +1,6 @@
-"""Where an output goes: its path, what lies beside it, and whether what is there may make way.
+"""Where an output goes: its path, the path of a held output, and whether what exists there may be replaced.
 
-Only looks; neither writes nor removes anything.
+Only inspects paths; neither writes nor removes anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REPLACE = "replace it: --if-exists overwrite, or name another: -o"
 
 
 def places(out: str | os.PathLike[str], *, gated: bool) -> list[Path]:
-    """Return everything that publishing may write to: the path and the place of a held output."""
+    """Return all paths that publishing may write to: the output's, and that of a held output."""
     path = Path(out)
     if path.name in {"", ".."}:
         return []
@@ -30,14 +30,14 @@ def _held(path: Path) -> Path:
 
 
 class Place:
-    """The place of an output.
+    """The destination of an output.
 
     Parameters and errors are those of :class:`batchmax.sinks.commit.output.Output`.
 
     Attributes
     ----------
     path, held
-        Of the output, and of the output if it is held back.
+        The path of the output, and its path if it is held.
     is_file
         Whether the output is one file.
     """
@@ -55,17 +55,17 @@ class Place:
         self._gated = gated
         refuse_file_as_folder(self.path)
         if if_exists == "resume":
-            # What may be replaced depends on what the run that is resumed was told.
+            # What may be replaced depends on the options of the run that is resumed.
             return
         self.check(replaces=if_exists == "overwrite")
 
     def check(self, *, replaces: bool) -> None:
-        """Refuse a place with something that may not be replaced.
+        """Refuse a path with something that may not be replaced.
 
         Raises
         ------
         OutputError
-            Naming it.
+            It names what is at the path.
         """
         where = str(self.path)
         if self._gated:
@@ -87,7 +87,7 @@ class Place:
             )
 
     def check_held(self) -> None:
-        """Refuse to hold an output back over what may not be replaced."""
+        """Refuse to hold an output if something that may not be replaced is at the path of the held one."""
         if not os.path.lexists(self.held):
             return
         if not is_ours(self.held, is_file=self.is_file):

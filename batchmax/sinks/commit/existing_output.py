@@ -1,6 +1,6 @@
-"""What lies at an output's path: whether batchmax wrote it, for which job, and what came out.
+"""Inspects finished outputs: whether batchmax wrote them, for which job, and with which summary.
 
-Knows finished outputs, files and folders; neither writes nor removes anything.
+Knows files and folders; neither writes nor removes anything.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SUCCESS = "_SUCCESS"
 
 
 def is_ours(path: Path, *, is_file: bool) -> bool:
-    """Return whether batchmax wrote the file, or the folder and every file in it, as their footers say."""
+    """Return whether batchmax wrote the file, or the folder and every file in it, according to their footers."""
     if is_file:
         return _is_our_file(path)
     if not path.is_dir() or not (path / SUCCESS).is_file():
@@ -33,13 +33,13 @@ def is_ours(path: Path, *, is_file: bool) -> bool:
 
 
 def job_of(path: Path, *, is_file: bool) -> dict[str, Any] | None:
-    """Return which job made a finished output, None if it was not batchmax."""
+    """Return the job that made a finished output; None if batchmax didn't write it."""
     parts = [path] if is_file else sorted(part for part in files_in(path) if part.suffix == ".parquet")
     return _json_of(parts[0], JOB_KEY) if parts and is_ours(path, is_file=is_file) else None
 
 
 def summary_of(path: Path, *, is_file: bool) -> Mapping[str, Any] | None:
-    """Return the summary of a finished output: from the file itself, or from the folder's manifest."""
+    """Return the summary of a finished output, from the file or from the folder's manifest."""
     if is_file:
         return _json_of(path, SUMMARY_KEY)
     found = find_manifest(path)
@@ -47,7 +47,7 @@ def summary_of(path: Path, *, is_file: bool) -> Mapping[str, Any] | None:
 
 
 def is_output_folder(path: Path) -> bool:
-    """Return whether a folder is a finished output, and has no other files in it, as their names say."""
+    """Return whether a folder is a finished output that contains no other files, according to their names."""
     if not (path / SUCCESS).is_file():
         return False
     if find_manifest(path) is None and read_old_manifest(old_manifest_of(path)) is None:
@@ -56,7 +56,7 @@ def is_output_folder(path: Path) -> bool:
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
-    """Yield in words what two jobs do not have in common, the one asked for first."""
+    """Yield descriptions of the differences of two jobs; ``here`` is the requested one."""
     for key in dict.fromkeys((*here, *there)):
         one, other = here.get(key), there.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
@@ -68,7 +68,7 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[s
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the files in a folder and the folders in it, but those that macOS puts there."""
+    """Return the files in a folder and its subfolders, except those that macOS adds."""
     return [path for path in folder.rglob("*") if not path.is_dir() and not is_of_macos(path.name)]
 
 
@@ -87,5 +87,5 @@ def _json_of(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def newest(paths: list[str]) -> int:
-    """Return when the last of some files was changed, in nanoseconds; 0 for none."""
-    return max((os.stat(path).st_mtime_ns for path in paths), default=0)  # noqa: PTH116 - a URI one day
+    """Return the latest modification time of some files, in nanoseconds; 0 for none."""
+    return max((os.stat(path).st_mtime_ns for path in paths), default=0)  # noqa: PTH116 - strings

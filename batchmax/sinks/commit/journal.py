@@ -1,10 +1,10 @@
-"""What a run has done, line by line, so that another run can go on after it was killed.
+"""The journal of a run: records what is completed, so that another run can resume after a kill.
 
-A line is JSON and its checksum, appended in one write. A line that is torn, and whatever follows it, did not happen.
-The first line says which job it is and on which boot of the machine it ran. Of a folder the others are receipts of
-parts. Of one file they say how far it is whole: after which row group, with what the footer will say of it, and what
-was counted until then. While the machine runs, what a killed process has written is there. After a crash of the machine
-only what was synced is.
+A line is JSON with a checksum, and is appended by one write. An incomplete line is ignored, together with all that
+follow it. The first line has the job and the boot ID of the machine. For a folder, the other lines are receipts of
+parts. For one file, they record how much of the file is complete: the last row group, its footer entry, and the counts
+up to there. What a killed process wrote exists as long as the machine runs. After a crash of the machine, only what was
+synced exists.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from batchmax.storage.json_fields import JsonError, json_list, json_object, pars
 HEAD = {"job": dict, "boot": str, "replaces": bool, "run": str}
 GROUP = {"position": int, "state": dict, "files": list}
 PART = {"number": int, "name": str, "rows": int, "size": int, "rejects": int | None, "state": str}
-"""The members of the first entry of a journal, of one about a row group, and of a receipt, with their types."""
+"""The members of a journal's first entry, of an entry for a row group, and of a receipt, with their types."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a part of a folder came to; the same whenever and wherever it is run.
+    """The result of a part of a folder. It is the same whenever and wherever the part is made.
 
     Attributes
     ----------
     number, name
-        The part.
+        The number of the part, and its path in the folder.
     rows
-        How many rows were read.
+        The number of rows that were read.
     size, rejects
-        The bytes of its file, and of that of its rejected rows; None if there is none.
+        The size of its file and of that of its rejected rows, in bytes; None if there is none.
     state
-        What was counted, as JSON: there may be very many receipts.
+        The counts. They are kept as JSON text because there may be very many receipts.
     """
 
     number: int
@@ -59,26 +59,26 @@ class Receipt:
 
 @dataclass
 class Done:
-    """What is done of a job.
+    """What is completed of a job.
 
     Attributes
     ----------
     receipts
-        Of the parts of a folder that are finished, by their numbers.
+        Of a folder: the receipts of the finished parts, by part number.
     position
-        Of one file, how many rows of the inputs.
+        Of a file: the number of input rows that are done.
     state
-        What was counted until there.
+        The counts at this position.
     file
-        How far the file is.
+        How much of the file is complete.
     rejects
-        How far the file of rejected rows is.
+        How much of the file of rejected rows is complete.
     published
-        What the summary says and which files or folders are published (their inodes), where the job came to that.
+        The summary, and the inodes of the files or folders that are published; None if the job wasn't finished.
     replaces
-        Whether what lies at the output's path may be replaced.
+        Whether what is at the output's path may be replaced.
     run
-        The id of the run, which a run that resumes it keeps.
+        The id of the run; a run that resumes it keeps it.
     """
 
     receipts: dict[int, Receipt] = field(default_factory=dict)
@@ -92,54 +92,54 @@ class Done:
 
     @property
     def rows(self) -> int:
-        """How many rows of the inputs, in whatever files."""
+        """The number of input rows that are done, in parts or in a file."""
         return self.position + sum(receipt.rows for receipt in self.receipts.values())
 
 
 class Growing(Protocol):
-    """A file that is being written, row group by row group."""
+    """A file that is written row group by row group."""
 
     @property
     def rows(self) -> int:
-        """How many rows were handed over."""
+        """The number of rows handed over."""
 
     @property
     def size(self) -> int:
-        """How many bytes they take."""
+        """Their size in bytes."""
 
     @property
     def written(self) -> int:
-        """How many bytes the system has got."""
+        """The number of bytes handed to the operating system."""
 
     @property
     def synced(self) -> int:
-        """How many bytes outlast the machine."""
+        """The number of bytes that are durable."""
 
     def new_groups(self) -> list[bytes]:
-        """Return the row groups that came since this was asked last."""
+        """Return the row groups since the last call."""
 
     def sync(self) -> None:
-        """Make durable what is written."""
+        """Make everything written so far durable."""
 
 
 class Journal:
-    """The journal of a run that is under way.
+    """The journal of a running job.
 
     Parameters
     ----------
     path
-        Of the file.
+        The path of the journal.
     job
-        What makes the job this job, as JSON has it; None to go on with the journal that is there.
+        The identity of the job, as JSON values; None to append to an existing journal.
     replaces
-        Whether what lies at the output's path may be replaced.
+        Whether what is at the output's path may be replaced.
     run
         The id of the run.
 
     Raises
     ------
     BlockingIOError
-        Another process writes it.
+        Another process writes to this journal.
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any] | None, *, replaces: bool = False, run: str = "") -> None:
@@ -151,7 +151,7 @@ class Journal:
             os.ftruncate(self._descriptor, sum(size for _, size in _lines(path.read_bytes())))
             self._write({"boot": _boot()})
         else:
-            # One that is there is replaced when the first line of the new one is written.
+            # An existing journal is replaced after the first line of the new one is written.
             new = path.with_name(f"new-{path.name}") if path.exists() else path
             if new != path:
                 new.unlink(missing_ok=True)
@@ -164,9 +164,9 @@ class Journal:
         self._synced = 0
 
     def group(self, files: Sequence[Growing], position: int, state: Mapping[str, Any]) -> None:
-        """Say that row groups were handed over to the file, and perhaps to that of rejected rows.
+        """Record that a row group was handed over to the file, and perhaps to that of rejected rows.
 
-        ``position`` is how many rows of the inputs were read until then, ``state`` what was counted.
+        ``position`` is the number of input rows read until then, and ``state`` has the counts.
         """
         entry = {
             "position": position,
@@ -179,12 +179,13 @@ class Journal:
         self.settle()
 
     def settle(self) -> None:
-        """Write down what has reached the files."""
+        """Write the entries of row groups that have reached the files."""
         while self._waiting:
             files, entry = self._waiting[0]
             if any(file.written < size for file, size in files):
                 return
-            # An entry that cannot be written stays, and none comes after it: each goes on where the one before ends.
+            # If an entry can't be written, it stays in the queue, and so do all after it: each continues the one
+            # before.
             self._write(entry)
             self._waiting.popleft()
             file = files[0][0]
@@ -196,12 +197,12 @@ class Journal:
                 self.sync()
 
     def part(self, receipt: Receipt) -> None:
-        """Say that a part is finished and durable."""
+        """Record that a part is finished and durable."""
         self._write({"part": asdict(receipt)})
         self.sync()
 
     def publishing(self, summary: Mapping[str, Any], of: Sequence[int | None]) -> None:
-        """Write that the output is finished: its summary, and the inodes of what is published from now on."""
+        """Record that the output is finished, with its summary and the inodes of what is published next."""
         self._write({"published": {"summary": summary, "of": of}})
         self.sync()
 
@@ -219,7 +220,7 @@ class Journal:
         system_calls.sync(self._descriptor)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the journal."""
         os.close(self._descriptor)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
@@ -236,7 +237,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], Done] | None:
-    """Return the job that a journal is of and what is done of it; None if that cannot be told."""
+    """Return the job of a journal and what is completed of it; None if the journal can't be read."""
     try:
         lines = (line for line, _ in _lines(path.read_bytes()))
         first = next(lines, {})
@@ -246,9 +247,9 @@ def read_journal(path: Path) -> tuple[dict[str, Any], Done] | None:
 
 
 def read_journals(paths: Iterable[Path]) -> tuple[dict[str, Any], Done] | None:
-    """Return the job that the first of several journals is of, and what all that are of this job say is done.
+    """Return the job of the first readable journal, and what is completed of it; None if none can be read.
 
-    The first that there is tells most; the receipts of the others are added to its own.
+    Other journals of this job add their receipts, and whether the output may replace what is at its path.
     """
     found = [one for one in map(read_journal, paths) if one is not None]
     if not found:
@@ -262,7 +263,7 @@ def read_journals(paths: Iterable[Path]) -> tuple[dict[str, Any], Done] | None:
 
 
 def _lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield the lines that are whole, and how many bytes each has."""
+    """Yield the complete lines and their sizes in bytes."""
     for line in io.BytesIO(data):
         if not line.endswith(b"\n"):
             return
@@ -288,7 +289,7 @@ def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Don
     boot = first["boot"]
     for line in lines:
         if line.get("boot", boot) != boot:
-            # What was not synced when the machine went down is gone.
+            # What wasn't synced before the machine went down is lost.
             waiting.clear()
             boot = line["boot"]
         if "position" in line:
@@ -308,7 +309,7 @@ def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Don
 
 
 def _files(entry: Mapping[str, Any]) -> list[FileState]:
-    """Return how far the files are that an entry about a row group describes."""
+    """Return how much of the files is complete, from an entry for a row group."""
     files = []
     for file in json_list(entry["files"], list):
         if [type(value) for value in file] != [int, int, list]:
@@ -322,5 +323,5 @@ def _files(entry: Mapping[str, Any]) -> list[FileState]:
 
 
 def _boot() -> str:
-    """Return what tells this boot of this machine from all others; where it cannot be known, something new."""
+    """Return an identifier of the current boot of the machine; a new one if it can't be determined."""
     return system_calls.boot_id() or str(uuid.uuid4())

@@ -1,14 +1,13 @@
-"""Publishing: the output path holds what it held before, or the whole new output, and nothing in between.
+"""Publishing of outputs: the output path has its previous content or the whole new output, and nothing in between.
 
-An output is made in a staging directory next to its path (:mod:`batchmax.sinks.commit.staging`) and renamed when it
-is finished.
-A commit has the same steps for a file, a folder and an object store:
+An output is written in a staging directory next to its path (:mod:`batchmax.sinks.commit.staging`) and renamed when it
+is finished. A commit has the same steps for a file, a folder and an object store:
 
 1. *Prepare*: finish what is staged. A folder gets its manifest and an empty ``_SUCCESS``.
-2. *Decide*: the journal records that the output is finished, and the inodes of what is published. From here on a run
-   that resumes only repeats the steps below; each of them does nothing where it was done already.
-3. *Publish*: rename the rejected rows, then the output. What was at the path moves into the staging directory, and back
-   if the job fails after all.
+2. *Decide*: record in the journal that the output is finished, and the inodes of what is published. From here on, a run
+   that resumes only repeats the steps below; a step that was done before does nothing.
+3. *Publish*: rename the rejected rows, then the output. What was at the path is moved to the staging directory, and
+   restored if the job fails after all.
 4. *Clean up*: remove the staging directory of the rejected rows, then that of the output, its journal last.
 """
 
@@ -37,53 +36,53 @@ from batchmax.storage.files import open_exclusively, sync_folder
 from batchmax.storage.manifest import Manifest, old_manifest_of, read_old_manifest
 
 RESUMABLE = "what is done is kept; go on: --if-exists resume"
-"""The note of an exception after which a run left something to go on with."""
+"""The note that is added to exceptions of runs that can be resumed."""
 
 WriteManifest = Callable[[Path, Manifest], None]
-"""Writes the manifest of a folder to a path, with the columns of the folder's parts."""
+"""Writes the manifest of a folder to a path, as a Parquet file with the columns of the parts."""
 
 
 class Output:
-    """An output in the making: one file, or a folder of parts.
+    """An output that is being written: one file, or a folder of parts.
 
     Parameters
     ----------
     out
-        The path. One that ends as Parquet files do is a file, any other a folder.
+        The path: of a file if it has a suffix of Parquet files, otherwise of a folder.
     if_exists
-        Whether what batchmax wrote there before may be replaced, or what a run left there be gone on with.
+        Whether an existing output of batchmax may be replaced, and whether an unfinished run is resumed.
     gated
-        Whether the output may be held back, so that the place of a held one must be free too.
+        Whether the output may be held, so that the path of a held output is checked too.
 
     Attributes
     ----------
     place
-        Where it goes.
+        The destination.
     journal
-        The record of what is done, while the output of a job that can be resumed is built.
+        The journal, while the output of a job that can be resumed is being written.
     shop
         The staging directory.
     replaces
-        Whether what lies at the path may be replaced; a run that resumes another takes it from there.
+        Whether what is at the path may be replaced; a run that resumes another uses that run's value.
     run
-        The id of the run; a run that resumes another keeps it.
+        The id of the run; a run that resumes another keeps that run's id.
     uri
-        Where the parts go as they are made, if that is not on this machine.
+        The URI of the output; None for an output in a file system.
     publishes
-        Whether a run on it publishes it.
+        Whether runs on this output publish it.
     finished
-        The names and sizes of the parts that are finished, in the order of their rows.
+        The names and sizes of the finished parts, in the order of their rows.
     number
-        The inode of the output, once it is prepared; None before.
+        The inode of the prepared output; None before it is prepared.
     job
-        The job whose output it is, once that is known.
+        The job of the output, once it is known.
 
     Raises
     ------
     UsageError
-        It is no path but a stream or a URI.
+        The path is a stream or a URI.
     OutputError
-        Something is at the path already and may not be replaced.
+        Something is at the path that may not be replaced.
     """
 
     publishes = True
@@ -109,39 +108,39 @@ class Output:
 
     @property
     def where(self) -> str:
-        """Where it goes, as people know it."""
+        """The path or the URI of the output, for messages."""
         return self.uri or str(self.path)
 
     def mine(self, parts: Sequence[Part]) -> Sequence[Part]:
-        """Return which parts a run on this output makes."""
+        """Return the parts that a run on this output makes."""
         return parts
 
     @property
     def file(self) -> Path:
-        """Where to write the one file."""
+        """The path to write the file to, if the output is one file."""
         return self.shop.output
 
     @property
     def parts(self) -> PartFolder:
-        """Where to make parts."""
+        """The folders that parts are written to."""
         return self.shop.parts
 
     def settled(self, job: Mapping[str, Any], newest_input: int) -> dict[str, Any] | None:
-        """Return the summary of this job's output if that is complete already, or held back.
+        """Return the summary of this job's output if it is already complete, or held.
 
-        None means that there is something to do, perhaps only to publish or to clean up.
+        None means that something is left to do, perhaps only to publish or to clean up.
 
         Parameters
         ----------
         job
-            As it is given to :meth:`building`.
+            The identity of the job, as given to :meth:`building`.
         newest_input
-            When the last of the inputs was written, in nanoseconds.
+            The latest modification time of the inputs, in nanoseconds.
 
         Raises
         ------
         OutputError
-            What is complete is of another job.
+            The output is complete, but of another job.
         """
         left = read_journals(self.shop.journals())
         same = left is not None and not list(differences(job, left[0]))
@@ -161,14 +160,14 @@ class Output:
         return None
 
     def rows_done(self, job: Mapping[str, Any], rows: int) -> int:
-        """Return how many of so many rows a run with ``resume`` would skip; looks only."""
+        """Return how many of ``rows`` rows a run with ``resume`` would skip. Changes nothing."""
         if any(job_of(path, is_file=self.is_file) == job["output"] for path in (self.path, self.place.held)):
             return rows
         left = read_journals(self.shop.journals())
         return 0 if left is None or list(differences(job, left[0])) else left[1].rows
 
     def release(self, job: Mapping[str, Any]) -> None:
-        """Put an output that was held back at its path, or end what a run began that was killed while it did so."""
+        """Publish a held output, or finish the cleanup of a run that was killed while it published it."""
         if not os.path.lexists(self.place.held):
             if job_of(self.path, is_file=self.is_file) == job["output"]:
                 self._clear_leftovers()
@@ -184,18 +183,18 @@ class Output:
             sync_folder(self.path.parent)
 
     def is_at_path(self) -> bool:
-        """Return whether a run that was killed has published the output already."""
+        """Return whether a killed run has already published the output."""
         return self.number is not None and inode(self.path) == self.number
 
     def prepare(self, write: WriteManifest | None = None, summary: Mapping[str, Any] | None = None) -> None:
-        """Finish what is staged, so that nothing but renames is left to do; a folder gets its manifest.
+        """Finish what is staged, so that only renames are left; a folder gets its manifest.
 
         Parameters
         ----------
         write
-            Writes the manifest; of a file None.
+            Writes the manifest; None for a file.
         summary
-            What the manifest says came out.
+            The summary for the manifest.
         """
         if self.location() not in {None, self.shop.output}:
             return
@@ -203,7 +202,7 @@ class Output:
             if write is not None and not self.is_file:
                 manifest = Manifest(self.finished, summary or {})
                 path = self.shop.output / manifest.path
-                # A file system that encodes accents another way than the manifest may not find the folder by its name.
+                # A file system with another encoding of accents than the manifest may not find the folder by its name.
                 path.parent.mkdir(parents=True, exist_ok=True)
                 remove(path)
                 write(path, manifest)
@@ -214,47 +213,47 @@ class Output:
             self.number = inode(self.shop.output)
 
     def decide(self, summary: Mapping[str, Any], beside: Output | None) -> None:
-        """Record in the journal that everything is prepared, so that a run after this one publishes it."""
+        """Record in the journal that everything is prepared, so that a later run publishes it."""
         if self.journal is not None:
             outputs = [self] if beside is None else [self, beside]
             with self.renaming():
                 self.journal.publishing(summary, [output.number for output in outputs])
 
     def publish(self) -> None:
-        """Put the output that is prepared at its path."""
+        """Publish the prepared output at its path."""
         self._put(self.path)
         if self.number is not None and inode(self.place.held) == self.number:
-            # A run that was killed had held it back, and the file has two names now.
+            # A killed run had held the output, so the file has two names now.
             self.place.held.unlink()
 
     def hold(self) -> Path | str:
-        """Put the output that is prepared next to its path, under the name of a held one, and return that."""
+        """Hold the prepared output: put it at the path of a held output, and return that path."""
         self.place.check_held()
         self._put(self.place.held)
-        # The journal says that this output may replace the other one, if it is released.
+        # The journal records that this output may replace the one at the path when it is released.
         self._keeps_journal = self.journal is not None and os.path.lexists(self.path)
         return self.place.held
 
     @contextlib.contextmanager
     def building(self, job: Mapping[str, Any] | None = None, beside: Output | None = None) -> Iterator[Done]:
-        """Make room for the parts; whatever ends the block but a true gate, take back what was published in it.
+        """Set up the staging directory; after an error, except a true gate, undo what was published in the block.
 
         Parameters
         ----------
         job
-            What makes the job this job, as JSON has it, so that another run can go on with what this one leaves; None
-            if none can.
+            The identity of the job, as JSON values, by which another run can resume it; None if it can't be resumed.
         beside
-            The output of the rejected rows, which goes with this one.
+            The output of the rejected rows, which is published together with this one.
 
-        Returns
-        -------
-        what is done already.
+        Yields
+        ------
+        Done
+            What is already completed.
 
         Raises
         ------
         OutputError
-            Another run is at it, or has left something that may not be thrown away.
+            Another run writes this output, or has left something that may not be removed.
         """
         with self._working():
             with self.renaming():
@@ -263,7 +262,7 @@ class Output:
 
     @contextlib.contextmanager
     def beside(self, main: Output, done: Done) -> Iterator[None]:
-        """Make room for what goes with another output and fails with it, where so much is done of both."""
+        """Set up the staging directory of rejected rows, which are published, and fail, together with ``main``."""
         with self._working(main):
             with self.renaming():
                 self.place.check(replaces=self.replaces)
@@ -275,7 +274,7 @@ class Output:
 
     @contextlib.contextmanager
     def _working(self, main: Output | None = None) -> Iterator[None]:
-        """Have the staging directory; keep it only with what can be resumed, as the main output says."""
+        """Lock the staging directory; keep it at the end only if the main output can be resumed."""
         keep = False
         try:
             with self.renaming():
@@ -286,7 +285,7 @@ class Output:
             raise
         except BaseException as error:
             with uninterrupted():
-                keep = True  # unless all that follows goes well
+                keep = True  # it stays if the lines below fail
                 self._undo(error)
                 keep = (main or self).can_go_on_after(error)
             raise
@@ -299,7 +298,7 @@ class Output:
                 self.shop.close(keep=keep or self._keeps_journal, published=self._is_published)
 
     def _clean_up(self) -> None:
-        """Remove what was replaced, if the output is published, and otherwise what was made."""
+        """Remove what was replaced if the output is published, and otherwise what was written."""
         for rename in self._renames:
             rename.forget()
         for path in self._stale if self._is_published else ():
@@ -310,11 +309,11 @@ class Output:
             self.shop.clear_but_journal()
 
     def take_run(self, run: str) -> None:
-        """Have the id of another run: of the one that is resumed, or that this output goes with."""
+        """Set the id of the run, to that of the run that is resumed or of the output that this one belongs to."""
         self.run = run
 
     def discard(self, run: str) -> None:
-        """Remove what a run has put somewhere else than into the staging directory, unless it is published."""
+        """Remove what a run has written outside the staging directory, unless it is published."""
 
     def _undo(self, error: BaseException) -> None:
         try:
@@ -328,7 +327,7 @@ class Output:
             ) from error
 
     def can_go_on_after(self, error: BaseException) -> bool:
-        """Return whether there is something to resume, and say so in a note of the error."""
+        """Return whether the run can be resumed after an error, and say so in a note of the error."""
         if self._leave:
             return True
         if self.journal is None or not may_pass(error):
@@ -343,24 +342,24 @@ class Output:
         return True
 
     def restore(self) -> None:
-        """Put back what a run that was killed had put aside."""
+        """Restore what a killed run had put aside."""
         if os.path.lexists(self.shop.old) and not os.path.lexists(self.path):
             self.shop.old.rename(self.path)
 
     def _begin(self, job: Mapping[str, Any] | None, beside: Output | None) -> Done:
-        """Resume what is there, or remove it and begin."""
+        """Resume what is staged, or remove it and start over."""
         outputs = [self] if beside is None else [self, beside]
         for output in outputs:
             output.job = job
         found = read_journals(self.shop.journals())
-        # What another run has left stays until this one decides about it.
+        # What another run has left is kept until it is decided below whether it is resumed.
         self._leave = found is not None
         theirs, done = found or ({}, Done())
         same = found is not None and job is not None and not list(differences(job, theirs))
         resumes = same and self._if_exists == "resume"
         if resumes:
             self._recall(done, beside)
-        # Another run may have published since this one looked.
+        # Another run may have published since this one checked.
         self.place.check(replaces=self.replaces)
         if resumes and self._is_there(done, beside):
             self._leave = False
@@ -387,7 +386,7 @@ class Output:
         if job is None:
             self.shop.clear()
         else:
-            # First, so that there is no moment in which it is not recorded that the output may replace another.
+            # The journal comes first, so that it is recorded at all times that the output may replace another.
             self.journal = Journal(self.shop.journal, job, replaces=self.replaces, run=self.run)
             self.shop.clear_but_journal()
         if not self.is_file:
@@ -395,7 +394,7 @@ class Output:
         return Done()
 
     def _recall(self, done: Done, beside: Output | None) -> None:
-        """Take over from a journal what the run that is resumed was told, and what it has published."""
+        """Take the settings of the run that is resumed from its journal, and find what it has published."""
         outputs = [self] if beside is None else [self, beside]
         for output in outputs:
             output.replaces = done.replaces
@@ -409,32 +408,32 @@ class Output:
                     output.number = None
 
     def _is_located(self, done: Done) -> bool:
-        """Return whether the output that a journal says is finished is at its path, or held back."""
+        """Return whether an output that is finished according to a journal is at its path, or held."""
         of = (done.published or {}).get("of") or [None]
         return of[0] is not None and of[0] in {inode(self.path), inode(self.place.held)}
 
     def location(self) -> Path | None:
-        """Return where the finished output is: at its path, held back, or in the staging directory."""
+        """Return where the finished output is: at its path, held, or in the staging directory."""
         if self.number is None:
             return None
         paths = (self.path, self.place.held, self.shop.output)
         return next((path for path in paths if inode(path) == self.number), None)
 
     def _is_there(self, done: Done, beside: Output | None) -> bool:
-        """Return whether the files hold what a journal says, and take away what it does not speak of."""
+        """Return whether the files have what a journal records; remove what it doesn't record."""
         rejects = {one.name: one.rejects for one in done.receipts.values() if one.rejects is not None}
         if beside is not None and not beside.holds(rejects, done.rejects.size):
             return False
         return self.holds({one.name: one.size for one in done.receipts.values()}, done.file.size)
 
     def holds(self, parts: Mapping[str, int], size: int) -> bool:
-        """Return whether parts, or the one file, are as large as a journal says; take other parts away."""
+        """Return whether the parts or the file are as large as a journal records; remove other parts."""
         if self.location() in {self.path, self.place.held}:
             return True
         return self.shop.holds_file(size) if self.is_file else self.shop.parts.holds(parts)
 
     def _clear_leftovers(self) -> None:
-        """Remove what a run that was killed at its very end has left."""
+        """Remove what a run left that was killed during its cleanup."""
         if inode(self.place.held) is not None and inode(self.place.held) == inode(self.path):
             self.place.held.unlink()
         if self.shop.folder.is_dir():
@@ -456,14 +455,14 @@ class Output:
             self._is_published = True
 
     def _rename(self, new: Path, path: Path) -> Rename:
-        """Return a rename that is undone if the job fails after all."""
+        """Return a rename that is undone if the job fails."""
         old = self.shop.old if path == self.path else self.shop.old.with_name(f"old-{len(self._renames)}")
         self._renames.append(Rename(new, path, old))
         return self._renames[-1]
 
     @contextlib.contextmanager
     def renaming(self) -> Iterator[None]:
-        """Name the output in what the system says of files."""
+        """Convert errors of the operating system into :class:`OutputError`, with the path of the output."""
         where = str(self.path)
         try:
             yield
@@ -477,19 +476,19 @@ class Output:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Return whether a run after this one may not meet the same error: the machine's, not the data's or a mistake."""
+    """Return whether a later run may succeed: errors of the machine pass, errors of data and usage don't."""
     if not isinstance(error, BatchmaxError) or isinstance(error, OutputError):
         return True
     return isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
 
 
 def refuse_other_job(job: Mapping[str, Any], found: Mapping[str, Any], where: str, *, has_changed: bool) -> None:
-    """Refuse a finished output that is not that of a job.
+    """Refuse a finished output of another job.
 
     Raises
     ------
     OutputError
-        Naming what differs.
+        It names the differences.
     """
     others = list(differences(job["output"], found))
     if has_changed:

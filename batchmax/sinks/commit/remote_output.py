@@ -1,20 +1,20 @@
-"""Outputs at URIs: made on this machine, checked, and then uploaded.
+"""Outputs at URIs: written on this machine, checked, and then uploaded.
 
-One file is made in a staging directory of this machine and uploaded when it is finished. Of a folder each part is
-uploaded as soon as it is made; a folder that may be held back is made here as a whole. What a killed run has left is in
-the staging directory, so it is resumed on this machine.
+A file is written in a staging directory on this machine and uploaded when it is finished. The parts of a folder are
+uploaded as soon as they are made; a folder that may be held is first written on this machine as a whole. A killed run
+leaves its staging directory, so it is resumed on the same machine.
 
-A store has no rename, so a folder is committed by names. The parts of each run have names of their own
-(``part-00000-1f3a9c24.parquet``), and nothing that a run uploads replaces what another has uploaded, up to the commit:
+A store has no rename, so a folder is committed by names. The parts of each run have their own names
+(``part-00000-1f3a9c24.parquet``), and until the commit, no upload of a run replaces an object of another:
 
-1. upload the manifest, which lists the parts, or put it in the place of the old one: this is the commit;
+1. upload the manifest, which lists the parts, or replace the old one: this is the commit;
 2. upload ``_SUCCESS``;
 3. delete the parts of other runs.
 
-Each step does nothing where it was done already, so a run that resumes repeats them. A reader that follows the
-manifest, as all commands of batchmax do, reads the old parts before the first step and the new ones after it. One that
-only lists the objects below the URI also sees parts of a run that has not committed, and until the end of the third
-step the parts of the output that is replaced.
+A step that was done before does nothing, so a run that resumes repeats them. A reader that follows the manifest, as all
+commands of batchmax do, reads the old parts before the first step and the new ones after it. A reader that only lists
+the objects below the URI also sees the parts of uncommitted runs and, until the end of the third step, the parts of the
+output that is replaced.
 """
 
 from __future__ import annotations
@@ -53,23 +53,23 @@ from batchmax.storage.manifest import (
 from batchmax.storage.object_store import Found, Store, store_of
 
 SENDERS = 4
-"""Files of a folder that are uploaded at once."""
+"""Files of a folder that are uploaded in parallel."""
 
 DELETIONS_AT_ONCE = 16
 
 CLOCK_STEP = 1_000_000_000
-"""Nanoseconds: stores give the time of an object in whole seconds, rounded down."""
+"""One second in nanoseconds: stores round the modification time of an object down to whole seconds."""
 
 
 class RemoteParts(PartFolder):
-    """Where parts are made here, and kept there.
+    """Folders of parts that are written on this machine and uploaded when they are finished.
 
     Parameters
     ----------
     folder
-        The staging directory, or any folder of this machine.
+        The staging directory, or any folder on this machine.
     store
-        The output's folder.
+        The output folder in the store.
     run
         The id of the run, which is in the names of its parts.
     """
@@ -80,28 +80,28 @@ class RemoteParts(PartFolder):
         self._store = store
 
     def keep(self, made: Path, name: str) -> None:
-        """Upload a part that is finished; one of its name there is the same."""
+        """Upload a finished part, and remove the local file. An object of this name has the same bytes."""
         self._store.at(f"{self._store.uri}/{run_part(name, self.run)}").send(made)
         made.unlink()
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
-        """Return whether the parts there have these sizes."""
+        """Return whether the uploaded parts have these sizes."""
         found = {one.uri[len(self._store.uri) + 1 :]: one.size for one in self._store.below()}
         return all(found.get(run_part(name, self.run)) == size for name, size in sizes.items())
 
 
 @dataclass(frozen=True)
 class StoredFolder:
-    """What lies below the URI of a folder.
+    """The objects below the URI of a folder.
 
     Attributes
     ----------
     objects
-        By their paths in the folder.
+        The objects, by their paths in the folder.
     manifest
-        That of the output that was committed last; None if there is none.
+        The manifest of the output that was committed last; None if there is none.
     old
-        The manifest that an earlier version wrote; None if there is none.
+        The manifest of an earlier version of batchmax; None if there is none.
     """
 
     objects: Mapping[str, Found]
@@ -110,33 +110,35 @@ class StoredFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether an output lies there, of whatever kind."""
+        """Whether there is a finished output, of any program."""
         return self.manifest is not None or SUCCESS in self.objects
 
     def foreign(self) -> list[str]:
-        """Return the paths of objects that batchmax did not write, as their names say."""
+        """Return the paths of objects that batchmax didn't write, according to their names."""
         return sorted(name for name in self.objects if not self._is_ours(name))
 
     def stale(self) -> list[str]:
-        """Return the paths of objects of other runs than the one whose output was committed last."""
+        """Return the paths of objects that don't belong to the output that was committed last."""
         current = {SUCCESS} if self.manifest is None else {SUCCESS, self.manifest.path, *self.manifest.parts}
         return sorted(name for name in self.objects if name not in current and self._is_ours(name))
 
     def has(self, parts: Mapping[str, int]) -> bool:
-        """Return whether parts are there and have these sizes."""
+        """Return whether all parts exist and have these sizes."""
         return all(name in self.objects and self.objects[name].size == size for name, size in parts.items())
 
     def _is_ours(self, name: str) -> bool:
         last = name.rpartition("/")[2]
         match = PART.fullmatch(last)
-        # Earlier versions wrote parts without the id of a run; without their manifest these may be anybody's.
+        # Earlier versions wrote parts without the id of a run. Without a manifest, others may have written such
+        # objects.
         return last in {SUCCESS, MANIFEST} or (match is not None and (match[2] is not None or self.old is not None))
 
 
 class RemoteOutput(Output):
-    """An output at a URI; parameters and errors are those of :class:`batchmax.sinks.commit.output.Output`.
+    """An output at a URI.
 
-    ``storage`` are the options of its file system.
+    Parameters and errors are those of :class:`batchmax.sinks.commit.output.Output`. ``storage`` are the options of its
+    file system.
     """
 
     def __init__(self, uri: str, if_exists: IfExists, storage: Sequence[str], *, gated: bool = False) -> None:
@@ -152,7 +154,7 @@ class RemoteOutput(Output):
             self._check(None if self.is_file else self._folder(self._at), replaces=if_exists == "overwrite")
 
     def settled(self, job: Mapping[str, Any], newest_input: int) -> dict[str, Any] | None:
-        """Return the summary of this job's output if that is complete already; None if it is not."""
+        """Return the summary of this job's output if it is already complete; None if it isn't."""
         left = read_journals(self.shop.journals())
         same = left is not None and not list(differences(job, left[0]))
         if left is not None and same and (left[1].replaces or left[1].published):
@@ -168,7 +170,7 @@ class RemoteOutput(Output):
         return {**summary, "held": None}
 
     def rows_done(self, job: Mapping[str, Any], rows: int) -> int:
-        """Return how many of so many rows a run with ``resume`` would skip; looks only."""
+        """Return how many of ``rows`` rows a run with ``resume`` would skip. Changes nothing."""
         with contextlib.suppress(OutputError):
             found = self._finished()
             if found is not None and found[0] == job["output"]:
@@ -176,17 +178,17 @@ class RemoteOutput(Output):
         return super().rows_done(job, rows)
 
     def take_run(self, run: str) -> None:
-        """Have the id of another run, which is in the names of the parts."""
+        """Set the id of the run, which is in the names of the parts."""
         super().take_run(run)
         if isinstance(self.shop.parts, RemoteParts):
             self.shop.parts.run = run
 
     def is_at_path(self) -> bool:
-        """Return whether a run that was killed has published the output already."""
+        """Return whether a killed run has already published the output."""
         return self.location() == self.path
 
     def prepare(self, write: WriteManifest | None = None, summary: Mapping[str, Any] | None = None) -> None:
-        """Check that every part is there and may be published; the manifest is written when it is uploaded."""
+        """Check that every part exists and may be published. The manifest is written when it is uploaded."""
 
         def manifest(generation: int) -> Path:
             path = self.shop.folder / "manifest"
@@ -207,19 +209,19 @@ class RemoteOutput(Output):
         self.number = inode(self.shop.output)
 
     def publish(self) -> None:
-        """Upload what is not there yet, and commit."""
+        """Upload what is missing, and commit."""
         if not self.is_file or not self.is_at_path():
             self._send(self._at)
         self._is_published = True
 
     def hold(self) -> str:
-        """Upload the output under the name of one that is held back, and return that."""
+        """Upload the output under the URI of a held output, and return that URI."""
         self._send(f"{self._at}.held")
         self._is_published = True
         return f"{self._at}.held"
 
     def discard(self, run: str) -> None:
-        """Delete the parts that a run has uploaded, unless they are those of the output that is there."""
+        """Delete the parts that a run has uploaded, unless the committed output consists of them."""
         if self.is_file or not run:
             return
         with contextlib.suppress(DataError, OutputError):
@@ -236,7 +238,7 @@ class RemoteOutput(Output):
         return self.shop.output if inode(self.shop.output) == self.number else None
 
     def _is_committed(self) -> bool:
-        """Return whether this run has committed; of a file, whether the same job has: its bytes are the same."""
+        """Return whether this run has committed; for a file, whether any run of the job has: the bytes are the same."""
         if not self.is_file:
             manifest = self._folder(self._at).manifest
             return manifest is not None and manifest.run == self.run
@@ -260,7 +262,7 @@ class RemoteOutput(Output):
             self._store.at(f"{uri}{OLD_SUFFIX}").delete()
 
     def _send_parts(self, uri: str, folder: StoredFolder) -> None:
-        """Upload the parts of a folder that was made here, except those that are there already."""
+        """Upload the parts of a folder that was written on this machine, except those that exist already."""
 
         def send(name: str) -> None:
             self._store.at(f"{uri}/{run_part(name, self.run)}").send(self.shop.output / name)
@@ -281,11 +283,11 @@ class RemoteOutput(Output):
         self._store.at(f"{uri}/{Manifest(self._parts(), {}).path}").send(path)
 
     def _parts(self) -> dict[str, int]:
-        """Return the names that the parts have there, and their sizes."""
+        """Return the names of the parts in the store, and their sizes."""
         return {run_part(name, self.run): size for name, size in self.finished.items()}
 
     def _check(self, folder: StoredFolder | None, *, replaces: bool) -> None:
-        """Refuse a place with something that may not be replaced; ``folder`` is None for a file."""
+        """Refuse a URI with something that may not be replaced; ``folder`` is None for a file."""
         is_there = self._store.found() is not None if folder is None else folder.is_finished
         if is_there and not replaces:
             raise OutputError("the output exists", where=self._at, remedy=REPLACE)
@@ -294,7 +296,7 @@ class RemoteOutput(Output):
             raise OutputError(what, where=self._at, remedy="delete it yourself, or name another output: -o")
 
     def _finished(self) -> tuple[Mapping[str, Any], Mapping[str, Any], int] | None:
-        """Return which job made the output that is there, its summary, and when it was finished."""
+        """Return the job of the finished output, its summary, and its modification time; None if there is no output."""
         if self.is_file:
             found = self._store.found()
             if found is None:
@@ -316,7 +318,7 @@ class RemoteOutput(Output):
         return job, folder.old, folder.objects[SUCCESS].mtime_ns
 
     def _metadata(self, uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return which job made a file, and the summary in it; empty where the file does not say so."""
+        """Return the job and the summary in the metadata of a file; empty if they are missing."""
         with contextlib.suppress(DataError, JsonError):
             metadata = open_file(uri, self._storage).metadata.metadata or {}
             texts = [metadata.get(key.encode(), b"{}") for key in (JOB_KEY, SUMMARY_KEY)]
@@ -332,7 +334,7 @@ class RemoteOutput(Output):
 
 
 def stored_folder(store: Store) -> StoredFolder:
-    """Look at what lies below a URI."""
+    """Return the objects below a URI, with the manifests among them."""
     uri = store.uri
     objects = {one.uri[len(uri) + 1 :]: one for one in store.below()}
     committed: Manifest | None = None
@@ -352,12 +354,12 @@ def stored_folder(store: Store) -> StoredFolder:
 
 
 def staging(uri: str) -> Path:
-    """Return where on this machine an output is made: in a folder of the user's own, the same for the same URI.
+    """Return the staging path of an output on this machine: in a folder of the user, and always the same for a URI.
 
     Raises
     ------
     OutputError
-        The folder is somebody else's.
+        The folder isn't the user's, or others can access it.
     """
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()) / f"batchmax-{user}"
@@ -372,7 +374,7 @@ def staging(uri: str) -> Path:
 
 
 def remote_parts(folder: str, uri: str, storage: Sequence[str], run: str) -> RemoteParts:
-    """Return where a worker makes parts of an output at a URI, in a folder of its own machine."""
+    """Return the folders in which a worker makes parts of an output at a URI, on its own machine."""
     parts = RemoteParts(Path(folder), store_of(uri, storage), run)
     parts.make_room()
     return parts

@@ -1,6 +1,6 @@
-"""An output that several runs make together, each some of its parts: the workshop is shared, and each has a journal.
+"""Outputs that several runs write together (shards), with one staging directory and a journal for each run.
 
-Nothing is published by them. A run that has the workshop to itself goes on with what they did, and publishes.
+Shards publish nothing. A run that has the staging directory to itself resumes what they did, and publishes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Return the number of a shard and of how many: ``2/8``.
+    """Return the number of a shard and the number of shards, from a text such as ``2/8``.
 
     Raises
     ------
     UsageError
-        It is none.
+        The text isn't a shard.
     """
     found = SHARD.fullmatch(text)
     if found is None or int(found[2]) == 0:
@@ -43,14 +43,14 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def make_output(out: str, options: ScoreOptions) -> Output:
-    """Return the output of a job; one that is shared if the job makes a shard of it.
+    """Return the output of a job; a shared one if the job makes a shard.
 
     Raises
     ------
     UsageError
-        A shard that there is not, or of a file.
+        The shard is invalid, or the output of a shard is a file or a URI.
     OutputError
-        As :class:`batchmax.sinks.commit.output.Output` does.
+        See :class:`batchmax.sinks.commit.output.Output`.
     """
     refuse_other_formats(out)
     gated = options.fail_if is not None
@@ -68,11 +68,10 @@ def make_output(out: str, options: ScoreOptions) -> Output:
 
 
 class SharedOutput(Output):
-    """A folder that shards make together.
+    """A folder that several shards write together.
 
-    Parameters and errors are those of :class:`batchmax.sinks.commit.output.Output`.
-
-    ``shard`` is its number, and of how many.
+    Parameters and errors are those of :class:`batchmax.sinks.commit.output.Output`. ``shard`` is the number of the
+    shard and the number of shards.
     """
 
     publishes = False
@@ -82,20 +81,20 @@ class SharedOutput(Output):
         self._shard = shard
 
     def mine(self, parts: Sequence[Part]) -> Sequence[Part]:
-        """Return which parts are those of this shard."""
+        """Return the parts of this shard."""
         number, of = self._shard
         return parts[number::of]
 
     @contextlib.contextmanager
     def building(self, job: Mapping[str, Any] | None = None, beside: Output | None = None) -> Iterator[Done]:
-        """Have the workshop together with other shards; what is there of this job stays, whoever made it.
+        """Share the staging directory with other shards; what any of them has completed for this job is kept.
 
         Raises
         ------
         UsageError
-            The job cannot be gone on with.
+            The job can't be resumed.
         OutputError
-            A run has the output to itself, another one makes this shard, or others work on another job.
+            Another run uses the output alone or makes this shard, or other shards belong to another job.
         """
         del beside
         if job is None:
@@ -109,7 +108,7 @@ class SharedOutput(Output):
 
     @contextlib.contextmanager
     def beside(self, main: Output, done: Done) -> Iterator[None]:
-        """Have the workshop of rejected rows, too."""
+        """Share the staging directory of rejected rows as well."""
         del main, done
         try:
             with self.renaming():

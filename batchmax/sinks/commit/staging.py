@@ -1,8 +1,8 @@
-"""Where an output is made before it is published, and who may make it: a hidden folder beside the output's path.
+"""The staging directory of an output: a hidden folder next to the output's path, and its lock.
 
-The folder holds what will be published, the journal of what is done, and a file that is locked as long as a run works
-on the output. The lock dies with the process. The folder goes when the output is published or the run gives up; after
-a run that was killed it stays, and another run goes on from it, or throws it away.
+It contains what will be published, the journal, and a file that a run keeps locked while it works on the output. The
+operating system releases the lock when the process ends. The directory is removed when the output is published or the
+run gives up. A killed run leaves it, and another run resumes from it or removes its contents.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 
 
 class Workshop:
-    """The hidden folder of one output.
+    """The staging directory of one output.
 
     Attributes
     ----------
     output
-        What is being made: a file, or a folder of finished parts.
+        The file that is being written, or the folder of finished parts.
     parts
-        Where parts are made.
+        The folders that parts are written to.
     old
-        What was at the output's path while it is replaced.
+        What was at the output's path, while it is being replaced.
     journal
-        What is done.
+        The path of the journal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,43 +55,43 @@ class Workshop:
         self._parents: list[Path] = []
 
     def open(self) -> None:
-        """Make the folder, or take over one that nobody uses, and have it to oneself.
+        """Create the directory, or take over an unused one, and lock it exclusively.
 
         Raises
         ------
         OutputError
-            Another run is making this output, or the folder is not what it should be.
+            Another run uses the directory, or it isn't a folder of this user.
         OSError
-            It cannot be made.
+            The directory can't be created.
         """
         while self._lock is None:
             # Another run may remove parents that it created, as long as they are empty.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
                 self._parents = make_parents(self.folder) or self._parents
                 self.folder.mkdir(mode=0o700)
-            # Whoever finishes takes the folder away, and then this must begin anew.
+            # A run that ends may remove the directory meanwhile; then the loop starts over.
             with contextlib.suppress(FileNotFoundError):
                 self._check()
                 self._lock = self._locked(self.folder / LOCK)
 
     def share(self) -> None:
-        """Have the folder together with others that share it.
+        """Change the lock to a shared one.
 
         Raises
         ------
         OutputError
-            A run has it to itself now.
+            Another run has locked the directory exclusively.
         """
         if self._lock is not None:
             self._take(self._lock, fcntl.LOCK_SH)
 
     def open_shared(self) -> bool:
-        """Make the folder, or join those that share it; return whether nobody else has it, before it is shared.
+        """Create the directory and lock it: exclusively if it is unused, else shared; return whether exclusively.
 
         Raises
         ------
         OutputError, OSError
-            As :meth:`open` does.
+            See :meth:`open`.
         """
         with contextlib.suppress(OutputError):
             self.open()
@@ -103,34 +103,34 @@ class Workshop:
         return False
 
     def journal_of(self, shard: tuple[int, int]) -> Path:
-        """Return the journal of a shard: its number, of how many."""
+        """Return the journal of a shard, given by its number and the number of shards."""
         return self.folder / f"journal-{shard[0]}-of-{shard[1]}"
 
     def journals(self) -> list[Path]:
-        """Return all journals, the one of a run that has the folder to itself first."""
+        """Return all journals; that of runs with an exclusive lock is the first."""
         return [self.journal, *sorted(self.folder.glob("journal-*"))]
 
     def clear(self) -> None:
-        """Throw away what was made, but neither the folder nor the lock."""
+        """Remove everything but the directory and the lock."""
         self._clear_but(LOCK)
 
     def holds_file(self, size: int) -> bool:
-        """Return whether the one file has so many bytes, or more; take it away if none of them counts."""
+        """Return whether the file has at least ``size`` bytes; if ``size`` is 0, remove it."""
         if not size:
             remove(self.output)
         return (self.output.stat().st_size if self.output.is_file() else 0) >= size
 
     def close(self, *, keep: bool = False, published: bool = False) -> None:
-        """Unlock the folder, and remove it unless it is to be kept.
+        """Unlock the directory, and remove it unless it is kept.
 
         Parameters
         ----------
         keep
-            Whether another run can resume what is in it, so that it stays.
+            Whether another run can resume from it, so that it is kept.
         published
-            Whether the journal says that the output is published. Then the journal is removed after everything else,
-            so that a run after a kill removes the rest. Otherwise it is removed first, because what it lists is
-            removed next.
+            Whether the journal records that the output is published. If it does, the journal is removed after
+            everything else, so that a run after a kill removes the rest. Otherwise it is removed first, because what it
+            lists is removed next.
         """
         if self._lock is None:
             return
@@ -151,7 +151,7 @@ class Workshop:
             os.close(lock)
 
     def clear_but_journal(self) -> None:
-        """Remove what was made, but not the journal."""
+        """Remove everything but the journal, the directory and the lock."""
         self._clear_but(self.journal.name, LOCK)
 
     def _clear_but(self, *names: str) -> None:
@@ -169,7 +169,7 @@ class Workshop:
             )
 
     def _locked(self, path: Path, how: int = fcntl.LOCK_EX) -> int | None:
-        """Open and lock a file; None if somebody has taken it away in the meantime."""
+        """Open and lock a file; return None if another process has removed it meanwhile."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         try:
             self._take(descriptor, how)
@@ -201,14 +201,14 @@ class Workshop:
 
 
 class PartFolder:
-    """Where parts are made, and kept when they are whole: two folders in a workshop.
+    """The two folders of parts in a staging directory: of parts that are being written, and of finished ones.
 
     Attributes
     ----------
     folder
-        The workshop.
+        The staging directory.
     output
-        Of finished parts.
+        The folder of finished parts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -217,21 +217,21 @@ class PartFolder:
         self._making = folder / "making"
 
     def make_room(self) -> None:
-        """Make the folders, unless they are there."""
+        """Create the folders, unless they exist."""
         self.output.mkdir(exist_ok=True)
         self._making.mkdir(exist_ok=True)
 
     def making(self, name: str) -> Path:
-        """Return where to write a part, which nothing has and no other process uses."""
+        """Return a path to write a part to; nothing exists there, and no other process uses it."""
         return self._making / f"{Path(name).name}.{secrets.token_hex(4)}"
 
     def keep(self, made: Path, name: str) -> None:
-        """Put a part that is whole among the finished ones, durably; one of its name there is the same.
+        """Move a complete part to the finished ones, durably. An existing part of this name has the same bytes.
 
         Raises
         ------
         OutputError
-            It cannot be put there.
+            It can't be moved.
         """
         path = self.output / name
         try:
@@ -243,7 +243,7 @@ class PartFolder:
             raise OutputError(what, where=str(path), remedy="name another output: -o") from error
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
-        """Return whether the finished parts have these sizes; take away what is none of them."""
+        """Return whether the finished parts have these sizes; remove other files."""
         if not self.output.is_dir():
             return False
         paths = [path for path in self.output.rglob("*") if not path.is_dir()]
@@ -259,7 +259,7 @@ class PartFolder:
 
 
 def identity(path: Path | int) -> tuple[int, int] | None:
-    """Return what tells a file or folder from all others, None if nothing is there."""
+    """Return the device and inode of a file or folder; None if nothing is there."""
     try:
         info = os.fstat(path) if isinstance(path, int) else path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -268,13 +268,13 @@ def identity(path: Path | int) -> tuple[int, int] | None:
 
 
 def inode(path: Path) -> int | None:
-    """Return the number of a file or folder in its file system, which a restart of the machine does not change."""
+    """Return the inode of a file or folder, which outlasts a restart of the machine; None if nothing is there."""
     found = identity(path)
     return None if found is None else found[1]
 
 
 def remove(path: Path) -> None:
-    """Take a file, a link or a folder away, if it can be."""
+    """Remove a file, a link or a folder, if possible."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
