@@ -128,7 +128,7 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     schema = schema if nesting is None else nesting.schema
     dtype = np.dtype(options.dtype or logits.dtype)
     if options.dtype == "float64" or options.input == "probs" or options.scale is not None or not options.is_usual:
-        # Logarithms of probabilities and scaled logits need more digits than their type has. Activations and losses
+        # Logarithms of probabilities and scaled logits need more digits than the input has. Activations and losses
         # other than the defaults are always computed in float64.
         logits = replace(logits, dtype=np.dtype(np.float64))
     n_classes = logits.n_classes or first_length

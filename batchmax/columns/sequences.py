@@ -102,7 +102,7 @@ class Tokens:
     Attributes
     ----------
     rows
-        The rows that have tokens here, and empty or null rows between them: their columns, with whole lists.
+        The rows that have tokens here, and adjacent empty or null rows: their columns, with whole lists.
     lengths
         Shape (n_rows,), int64: how many tokens of each row are here.
     missing

@@ -23,8 +23,9 @@ class Tally:
     """Counts and sums over rows; over tokens if rows are sequences.
 
     Each sum is an array of 3 numbers: the sum, its accumulated rounding error, and the number of infinite values, which
-    aren't summed. For sequences, ``sequences`` counts the statuses of rows, ``bytes`` is the bytes of text of rows with
-    a loss, and ``text_nll`` sums the plain losses of these rows.
+    aren't summed. ``judged`` counts rows with a loss, ``hits`` those that were predicted correctly. For sequences,
+    ``sequences`` counts the statuses of rows, ``bytes`` is the bytes of text of rows with a loss, and ``text_nll`` sums
+    the plain losses of these rows.
     """
 
     statuses: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))

@@ -59,7 +59,7 @@ class Allowance:
     Raises
     ------
     DataError
-        A page is too large for the limit, or pages or the footer are damaged.
+        A page is too large for the limit, a column is encrypted, or pages or the footer are damaged.
     """
 
     def __init__(
@@ -173,8 +173,8 @@ class Allowance:
         Raises
         ------
         DataError
-                As :meth:`take`; the number of rows differs from the footer's; or an INT96 timestamp of another column
-                doesn't fit into its type.
+            As :meth:`take`; the number of rows differs from the footer's; or an INT96 timestamp of another column
+            doesn't fit into its type.
         """
         batches = parquet.iter_batches(rows, [self._group], columns, **how)
         n_rows = left = parquet.metadata.row_group(self._group).num_rows

@@ -125,7 +125,7 @@ class InputFile:
 
     @cached_property
     def metadata_for_pyarrow(self) -> pq.FileMetaData:
-        """The metadata for pyarrow: INT96 is declared as 12 bytes, since pyarrow would convert it to nanoseconds."""
+        """The metadata for pyarrow: INT96 is declared as 12 bytes, since pyarrow would narrow the timestamps."""
         changed = footer_without_int96(self.footer) if self.int96_columns and self.footer is not None else None
         return self.metadata if changed is None else pq.read_metadata(changed)
 

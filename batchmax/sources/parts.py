@@ -22,15 +22,15 @@ class Part:
     Attributes
     ----------
     number
-            Index among all parts, from 0.
-        file, first_group, end_group
-            Index of the file among the inputs, and its range of row groups, ``end_group`` excluded.
-        first_row, rows
-            First row in the file, and the number of rows that are read.
-        start
-            First row, counted over all inputs.
-        name
-            Path of its file, relative to the output folder.
+        Index among all parts, from 0.
+    file, first_group, end_group
+        Index of the file among the inputs, and its range of row groups, ``end_group`` excluded.
+    first_row, rows
+        First row in the file, and the number of rows that are read.
+    start
+        First row, counted over all inputs.
+    name
+        Path of its file, relative to the output folder.
     """
 
     number: int
@@ -56,15 +56,15 @@ def plan_parts(
     Parameters
     ----------
     group_rows
-            Number of rows of each row group of each file.
-        row_bytes
-            Bytes of the logits of one row.
-        part_bytes
-            Maximum bytes of logits in a part; a part has at least one row group.
-        limit
-            Maximum number of rows that are read. None: all.
-        folders
-            For each file, the output folder that mirrors the input's, such as ``date=2026-11-20``; empty for none.
+        Number of rows of each row group of each file.
+    row_bytes
+        Bytes of the logits of one row.
+    part_bytes
+        Maximum bytes of logits in a part; a part has at least one row group.
+    limit
+        Maximum number of rows that are read. None: all.
+    folders
+        For each file, the output folder that mirrors the input's, such as ``date=2026-11-20``; empty for none.
 
     Returns
     -------

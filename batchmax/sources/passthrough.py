@@ -1,8 +1,8 @@
 """Copies encoded column chunks of carried columns from the input to the output.
 
-A chunk is copied if the output's row group is a whole row group of the input, the column has the encoding and codec
-that it would be written with, and its pages agree with the footer. All other columns are decoded and encoded again
-by pyarrow, which gives the same values.
+A chunk is copied if the output's row group is a whole row group of the input, the column is stored as the type that it
+has in the output, and its pages agree with the footer. All other columns are decoded and encoded again by pyarrow,
+which gives the same values.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def pick_rows(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[Pi
     Raises
     ------
     DataError
-            A file can't be read.
+        A file can't be read.
     """
     starts = [0, *accumulate(file.metadata.num_rows for file in files)]
     wanted: dict[int, list[int]] = {}

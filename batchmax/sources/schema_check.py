@@ -116,7 +116,7 @@ def _needed(schema: pa.Schema, job: Job, options: ScoreOptions) -> list[str]:
 
 
 def _check_presence(files: Sequence[InputFile], job: Job) -> None:
-    """Check that every file has the columns of logits, labels and byte counts."""
+    """Check that every file has the columns of logits, labels and ``--bytes``."""
     wanted = dict.fromkeys(job.logits.names, "logits")
     if job.label is not None:
         wanted[job.label.name] = "label"

@@ -69,7 +69,7 @@ def from_matrices(
     NotAMatrix
         The logits can't be read as matrices from here on; the chunks yielded so far are right.
     DataError
-        The number of rows differs from the row group's.
+        The number of rows differs from the row group's, or the levels don't say where rows begin.
     """
     beside = _Rows(batches)
     done = first = 0

@@ -92,7 +92,7 @@ def _for_scored(inputs: list[str], options: ScoreOptions, given: Mapping[str, An
 
 
 def _kind_words(logits: LogitsColumn, options: ScoreOptions) -> dict[str, Any]:
-    """Return the options that state what the columns hold, if by their names it isn't logits."""
+    """Return the options that state what the columns hold, if that isn't logits."""
     if logits.holds == "logits" or options.input is not None:
         return {}
     return {"logits": options.logits or logits.names[0], "input": logits.holds}

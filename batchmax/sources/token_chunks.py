@@ -19,7 +19,7 @@ from batchmax.outputs import LAST_BAD
 from batchmax.sources.chunks import Chunk
 
 Position = tuple[int, int]
-"""The number of complete rows, and the number of tokens before it in the next row."""
+"""The number of complete rows before a position, and the number of tokens before it in the next row."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,7 +55,7 @@ class MessageStream(io.RawIOBase):
     Attributes
     ----------
     is_empty
-        Whether the stream has no bytes, as far as it was read.
+        Whether nothing has been read.
     has_ended
         Whether the end-of-stream marker was read.
     """
