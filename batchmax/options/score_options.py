@@ -36,7 +36,10 @@ MIN_MEMORY = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions:
-    """Options of a scoring job. The fields have the names of the command line's long options.
+    """Options of a scoring job.
+
+    The fields have the names of the command line's long options, except ``calibrated_classes``, ``scale`` and ``bias``,
+    which ``calibration`` sets.
 
     Attributes
     ----------

@@ -55,9 +55,9 @@ def gather(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
     Raises
     ------
     DataError
-        A file can't be read.
+        No file is found, or a file can't be read.
     UsageError
-        No file is found, or an option is invalid.
+        No input is given, or an option is invalid.
     """
     options = score_options(**given)
     paths = find_files(inputs, options.storage_options)
