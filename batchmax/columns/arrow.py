@@ -1,7 +1,6 @@
-"""Arrow columns by name, and what is inside of what they are wrapped in.
+"""Finds Arrow columns by name, and unwraps extension types, dictionaries, runs and views, of types and of arrays.
 
-Names are dotted where nested; extension types, dictionaries, runs and views are taken off, for types and for
-arrays alike. What the columns mean is for others to know.
+Names of nested columns are dotted. Doesn't know what columns mean.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _BINARY_KINDS = (
 
 
 def column_types(schema: pa.Schema) -> dict[str, pa.DataType]:
-    """Return the type of every column by its name, fields of structs by their dotted names."""
+    """Return the type of every column by name; fields of structs have dotted names."""
     types: dict[str, pa.DataType] = {}
 
     def enter(prefix: str, fields: Iterable[pa.Field]) -> None:
@@ -45,7 +44,7 @@ def column_types(schema: pa.Schema) -> dict[str, pa.DataType]:
             if pa.types.is_struct(plain) and not is_spark_vector(plain):
                 enter(f"{name}.", plain)
 
-    # Top-level names come first: a dot in one of them is a dot, not a level.
+    # Top-level names take precedence: a dot in one of them isn't a level of nesting.
     for field in schema:
         types.setdefault(field.name, field.type)
     enter("", schema)
@@ -53,7 +52,7 @@ def column_types(schema: pa.Schema) -> dict[str, pa.DataType]:
 
 
 def plain_type(arrow_type: pa.DataType) -> pa.DataType:
-    """Return the type of the values: an extension's storage, a dictionary's or a run's values."""
+    """Return the type of the values: the storage of an extension type, the values of a dictionary or of runs."""
     if isinstance(arrow_type, pa.BaseExtensionType):
         return plain_type(arrow_type.storage_type)
     if pa.types.is_dictionary(arrow_type) or pa.types.is_run_end_encoded(arrow_type):
@@ -62,27 +61,27 @@ def plain_type(arrow_type: pa.DataType) -> pa.DataType:
 
 
 def is_list(arrow_type: pa.DataType) -> bool:
-    """Tell whether a value of this (plain) type is a list of any kind."""
+    """Return whether a type, unwrapped by :func:`plain_type`, is a list type of any kind."""
     return any(is_kind(arrow_type) for is_kind in _LIST_KINDS)
 
 
 def is_binary(arrow_type: pa.DataType) -> bool:
-    """Tell whether a value of this (plain) type is bytes of any kind."""
+    """Return whether a type, unwrapped by :func:`plain_type`, is a binary type of any kind."""
     return any(is_kind(arrow_type) for is_kind in _BINARY_KINDS)
 
 
 def type_text(arrow_type: pa.DataType) -> str:
-    """Return a type as people write it: ``list<float>`` instead of ``list<element: float>``."""
+    """Return a type in the usual notation: ``list<float>`` instead of ``list<element: float>``."""
     return re.sub(r"(list(?:_view)?<)\w+: ", r"\1", str(arrow_type))
 
 
 def is_spark_vector(plain: pa.DataType) -> bool:
-    """Tell whether a (plain) type is what Spark ML stores vectors as."""
+    """Return whether a type, unwrapped by :func:`plain_type`, is the struct that Spark ML stores vectors as."""
     return bool(pa.types.is_struct(plain)) and {field.name for field in plain} == _SPARK_FIELDS
 
 
 def column_array(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """Return a column by its name, dotted where nested; nulls of the structs around it apply to it.
+    """Return a column by name, dotted if nested; nulls of the enclosing structs apply to it.
 
     Raises
     ------
@@ -101,7 +100,7 @@ def column_array(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def plain_array(array: pa.Array) -> pa.Array:
-    """Return the values themselves: without extension type, dictionary, runs or views."""
+    """Return an array without extension type, dictionary, runs or views."""
     if isinstance(array, pa.ExtensionArray):
         return plain_array(array.storage)
     if isinstance(array, pa.DictionaryArray):
@@ -109,7 +108,7 @@ def plain_array(array: pa.Array) -> pa.Array:
     if isinstance(array, pa.RunEndEncodedArray):
         return plain_array(pc.run_end_decode(array))
     if pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type):
-        # Not a cast: pyarrow 26 makes offsets of it that go backwards.
+        # Not a cast: pyarrow 26 produces decreasing offsets.
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         return pa.LargeListArray.from_arrays(offsets, array.flatten(), mask=array.is_null())
@@ -119,30 +118,30 @@ def plain_array(array: pa.Array) -> pa.Array:
 
 
 def number_values(array: pa.Array) -> NDArray[Any]:
-    """Return the numbers of a plain array as a view; what stands where the array is null is undefined."""
+    """Return the values of a plain numeric array as a view; values of null entries are undefined."""
     dtype = np.dtype(array.type.to_pandas_dtype())
     return buffer_view(array.buffers()[1], dtype, array.offset, len(array))
 
 
 def buffer_view(buffer: pa.Buffer | None, dtype: np.dtype[Any], offset: int, length: int) -> NDArray[Any]:
-    """Return ``length`` numbers of a buffer, from the number ``offset`` on, as a read-only view."""
-    # Arrow may leave out the buffer of an empty array, and NumPy refuses an empty one.
+    """Return ``length`` numbers of a buffer as a read-only view, starting at number ``offset``."""
+    # Arrow may omit the buffer of an empty array, and NumPy raises an error for an empty one.
     if length == 0 or buffer is None:
         return read_only(np.zeros(length, dtype))
     return read_only(np.frombuffer(buffer, dtype, count=length, offset=offset * dtype.itemsize))
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a view that cannot be written to."""
+    """Return a read-only view."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 def valid_rows(array: pa.Array) -> NDArray[np.bool_]:
-    """Return for each row whether it is not null."""
+    """Return for each row whether it isn't null."""
     bits = array.is_valid()
-    # Not to_numpy, which imports pandas where it is installed: a sixth of a second.
+    # Not to_numpy: it imports pandas if installed, which takes a sixth of a second.
     packed = np.frombuffer(bits.buffers()[1], np.uint8)
     return np.unpackbits(packed, count=bits.offset + len(bits), bitorder="little")[bits.offset :].view(np.bool_)
 

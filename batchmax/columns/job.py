@@ -1,7 +1,7 @@
-"""A scoring job with every choice made: what is read, computed and written.
+"""Plans a scoring job: which columns are read, computed and written.
 
-:func:`plan_scoring` puts a schema and options together and settles once what the data decide, so that nothing further
-on has to look at an option twice. Knows schemas, not data.
+:func:`plan_scoring` combines a schema and options once, so that later code doesn't interpret options again. Knows
+schemas, not data.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, top_k_outputs
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A scoring job whose every choice is made.
+    """A planned scoring job.
 
-    ``nesting`` is how tokens are in rows, where rows are sequences. Then a row of everything that is said of logits,
-    labels, classes and bytes is a token; the columns that are carried and computed are those of whole rows. ``assumed``
-    is the note that the numbers are taken for probabilities, where nobody said so.
+    ``nesting`` is set if rows are sequences. Then logits, labels and classes describe one token instead of one row,
+    while carried and computed columns are those of whole rows. ``assumed`` is a note that the numbers are read as
+    probabilities although ``--input`` wasn't given, or empty.
     """
 
     options: ScoreOptions
@@ -55,17 +55,17 @@ class Job:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The fields of the output: the carried ones, then the computed ones."""
+        """The fields of the output: carried columns, then computed ones."""
         return pa.schema([*self.carried, *self.computed])
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of one row of logits as it is computed on."""
+        """The bytes of one row of logits in the type that is computed in."""
         return self.n_classes * self.logits.dtype.itemsize
 
     @property
     def result_bytes(self) -> int:
-        """The bytes of one row of results: matrices as they are computed, and as they are written if that differs."""
+        """The approximate bytes of one row of results: matrices as computed, and as written if the type differs."""
         matrices = sum(OUTPUTS[name].kind == "matrix" for name in self.outputs)
         if self.options.activation != "softmax":
             matrices += 2
@@ -76,7 +76,7 @@ class Job:
 
     @property
     def columns_read(self) -> tuple[str, ...]:
-        """The names of the columns that are needed, nested ones dotted."""
+        """The names of the columns that are read, dotted if nested."""
         names = [*self.logits.names, *([self.label.name] if self.label else []), *self.carried.names]
         if self.options.bytes is not None:
             names.append(self.options.bytes)
@@ -84,39 +84,41 @@ class Job:
 
     @property
     def top_k_outputs(self) -> tuple[str, ...]:
-        """The columns that ``--top-k`` adds, if it is given."""
+        """The columns that ``--top-k`` adds; none if it isn't given."""
         return top_k_outputs(self.options.top_k, nested=self.nesting is not None)
 
     def list_field(self, name: str) -> pa.Field:
-        """Return the field of a row of sequences for an output of its tokens."""
-        assert self.nesting is not None  # noqa: S101 - rows are sequences
+        """Return the list field that a row of sequences has for an output of its tokens."""
+        assert self.nesting is not None  # noqa: S101 - only called for sequences
         (field,) = computed_fields(name, self)
         found = token_field(field, self.nesting)
         return found.with_name(self.options.prefix + found.name)
 
     @property
     def matrices(self) -> tuple[str, ...]:
-        """The outputs with a number for each class."""
+        """The outputs with one number per class."""
         return tuple(name for name in self.outputs if OUTPUTS[name].kind == "matrix")
 
 
 def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | None = None) -> Job:
-    """Settle what the schema decides.
+    """Plan a job from a schema and options.
 
     Parameters
     ----------
     schema
-        Of the input.
+        Schema of the input.
+    options
+        Options of the job.
     first_length
-        The length of the first row that has one; used where neither the schema nor the options say how many classes
-        there are.
+        Length of the first row that isn't null or empty; used if neither the schema nor the options determine the
+        number of classes.
 
     Raises
     ------
     UsageError
-        A column or an option that cannot be with this schema.
+        A column or an option is invalid for this schema.
     DataError
-        The number of classes cannot be known, because no row has logits.
+        The number of classes is unknown, because no row has logits.
     """
     asked, options = options, as_written(schema, options)
     logits = find_logits(schema, asked)
@@ -126,8 +128,8 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     schema = schema if nesting is None else nesting.schema
     dtype = np.dtype(options.dtype or logits.dtype)
     if options.dtype == "float64" or options.input == "probs" or options.scale is not None or not options.is_usual:
-        # The logarithm of a probability needs more digits than the probability has, and a scaled logit, too. What is
-        # computed by other means than the usual ones is computed in float64.
+        # Logarithms of probabilities and scaled logits need more digits than the input has. Activations and losses
+        # other than the defaults are always computed in float64.
         logits = replace(logits, dtype=np.dtype(np.float64))
     n_classes = logits.n_classes or first_length
     if not n_classes:
@@ -195,7 +197,7 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
 
 
 def computed_fields(name: str, job: Job) -> list[pa.Field]:
-    """Return the fields of one output, many for a wide matrix; of tokens, and then without a prefix, in sequences."""
+    """Return the fields of one output, several if wide; for sequences, those of a token without a prefix."""
     prefix = "" if job.nesting is not None else job.options.prefix
     label_type = pa.int32() if job.classes is None else pa.string()
     if name == "tail_mass":
@@ -216,7 +218,7 @@ def computed_fields(name: str, job: Job) -> list[pa.Field]:
 
 
 def _computed(job: Job) -> Iterator[pa.Field]:
-    """Yield the fields of all outputs, as they are of rows."""
+    """Yield the fields of all outputs of rows."""
     for name in (*job.outputs, *job.top_k_outputs):
         yield from computed_fields(name, job) if job.nesting is None else [job.list_field(name)]
     if job.nesting is not None:
@@ -225,7 +227,7 @@ def _computed(job: Job) -> Iterator[pa.Field]:
 
 
 def _assumed(logits: LogitsColumn, *, is_written: bool) -> str:
-    """Return the note that columns are taken for probabilities; an empty text if they are taken for logits."""
+    """Return the note that columns are read as probabilities; an empty string if they are read as logits."""
     if logits.holds == "logits":
         return ""
     names = f"columns {logits.names[0]!r}, … hold" if len(logits.names) > 1 else f"column {logits.names[0]!r} holds"
@@ -235,12 +237,12 @@ def _assumed(logits: LogitsColumn, *, is_written: bool) -> str:
 
 
 def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None) -> bool:
-    """Return whether a condition names a figure of labels.
+    """Return whether a condition names a metric that needs labels.
 
     Raises
     ------
     UsageError
-        An invalid condition, or a figure that these rows do not have.
+        The condition is invalid, or names a metric that these rows don't have.
     """
     gate = Gate(condition, SCORE_FIGURES)
     check_token_figures(gate, options, nesting, TOKEN_FIGURES)
@@ -248,12 +250,12 @@ def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None
 
 
 def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | None, names: Collection[str]) -> None:
-    """Check that the figures of sequences (``names``) that a condition names have a value for these rows.
+    """Check that a condition names metrics of sequences (``names``) only if these rows have them.
 
     Raises
     ------
     UsageError
-        The rows are not sequences, or bytes are not known.
+        The rows aren't sequences, or the number of bytes is unknown.
     """
     for name in gate.names:
         if name in names and nesting is None:
@@ -314,7 +316,7 @@ def _carried(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> 
 
 
 def _without(field: pa.Field, names: frozenset[str]) -> pa.Field | None:
-    """Return a field without the logits in it, or None if nothing is left."""
+    """Return a field without the columns of logits in it; None if nothing is left."""
     if field.name in names:
         return None
     if not pa.types.is_struct(field.type):

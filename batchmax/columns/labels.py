@@ -1,8 +1,8 @@
-"""Labels and the names of classes: which column, which names, and what index each row means.
+"""Finds labels and class names, and converts labels to class indices or target distributions.
 
-:func:`find_classes` and :func:`find_label` ask the schema, :func:`read_labels` a batch of rows. A label is an
-index, a name that is looked up, or a distribution over the classes. Whether an index is within range is left
-to the kernels, which see every label anyway. Knows no files.
+:func:`find_classes` and :func:`find_label` read the schema, :func:`read_labels` a batch of rows. A label is an index, a
+class name, or a distribution over the classes (soft targets). The kernels check the range of indices, because they read
+every label anyway. Doesn't know files.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ from batchmax.storage.json_fields import JsonError, json_list, json_object, pars
 LabelKind = Literal["index", "name", "distribution"]
 
 SUM_TOLERANCE = 1e-3
-"""How far the sum of a target distribution may be from 1."""
+"""Maximum deviation of the sum of a target distribution from 1."""
 
 ASKED = "--classes"
-"""The origin of class names that were asked for."""
+"""The origin of class names that the option gives."""
 
 IGNORED_INDEX = int(np.iinfo(np.int64).min)
-"""An index that no row has: it stands for ``--ignore-index`` where labels are numbers but no indices."""
+"""An index that no row has: it stands for ``--ignore-index`` if labels are class names that are numbers."""
 
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """The label column: what a label of it is, and where names are looked up (text to index).
+    """The label column: the kind of its labels, and the lookup table from names to indices.
 
-    ``sums_to_1`` is whether a distribution must; under sigmoid each class is for itself. ``ignores_names`` is whether
-    labels are indices although the names of the classes are numbers.
+    ``sums_to_1`` is whether target distributions must sum to 1; with sigmoid, each class has a target of its own.
+    ``ignores_names`` is whether labels are indices although class names are numbers.
     """
 
     name: str
@@ -74,14 +74,14 @@ class Labels:
     Attributes
     ----------
     indices
-        Shape (n_rows,), int64, read-only; 0 where the status is not ``OK``. Not checked against the range.
+        Shape (n_rows,), int64, read-only; 0 where the status isn't ``OK``. Not checked against the range.
     targets
-        Shape (n_rows, n_classes), read-only; anything where the status is not ``OK``.
+        Shape (n_rows, n_classes), read-only; undefined where the status isn't ``OK``.
     status
         Shape (n_rows,), ``BAD_LABEL``, ``UNLABELLED`` or ``OK``; None if all are ``OK``.
     ignore_index
-        The index that means "ignored" in ``indices``: the one asked for, except where labels are looked up
-        as names that are numbers. There the one asked for is a label, not an index.
+        The index that means "ignored" in ``indices``: that of ``--ignore-index``, unless labels are looked up as class
+        names that are numbers. Then ``--ignore-index`` is a label, not an index.
     """
 
     indices: NDArray[np.int64] | None
@@ -91,15 +91,16 @@ class Labels:
 
 
 def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> tuple[tuple[str, ...] | None, str]:
-    """Return the names of the classes, or None, and where they are from.
+    """Return the class names and their origin; None and an empty string if the classes have no names.
 
-    Asked for, or what the columns of a wide layout are named for, or the Hugging Face ``ClassLabel`` names of
-    the label column in the schema's metadata; of lists of labels where rows are sequences.
+    The names are those of ``--classes``, or those of the columns of a wide layout, or the Hugging Face ``ClassLabel``
+    names in the schema's metadata of the label column (of its items if rows are sequences). Numbers in the names of
+    wide columns count only without a ``ClassLabel``.
 
     Raises
     ------
     UsageError
-        A name twice in the metadata, or another number of names than ``--n-classes``.
+        The metadata have a name twice, or the number of names differs from ``--n-classes``.
     """
     names, where = _class_names(schema, options, logits)
     if options.n_classes is not None and names is not None and len(names) != options.n_classes:
@@ -112,12 +113,12 @@ def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
 
 
 def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str = ASKED) -> None:
-    """Check that there is one name for each class; ``origin`` is where they are from, as :func:`find_classes` has it.
+    """Check that there is one name for each class; ``origin`` is the one that :func:`find_classes` returned.
 
     Raises
     ------
     UsageError
-        There is another number of names.
+        The number of names differs.
     """
     if classes is not None and len(classes) != n_classes:
         is_asked = origin == ASKED
@@ -132,12 +133,12 @@ def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str =
 
 
 def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...] | None) -> LabelColumn | None:
-    """Find the label column: the one asked for, or one named ``label``, ``labels`` or ``target``.
+    """Find the label column: the one that ``--label`` names, or one named ``label``, ``labels`` or ``target``.
 
     Raises
     ------
     UsageError
-        No such column, a type that is no label, or text without class names.
+        No such column, a type that can't hold labels, or text without class names.
     """
     types = column_types(schema)
     name = label_name(types, options)
@@ -163,7 +164,7 @@ def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...
             )
         return LabelColumn(name, "name", {class_: index for index, class_ in enumerate(classes)}, why)
     if pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_boolean(plain):
-        # What Hugging Face calls a ClassLabel is an index, whatever its names look like.
+        # A Hugging Face ClassLabel column holds indices, even if its names are numbers.
         if classes is None or not _are_integers(classes):
             return LabelColumn(name, "index", None, why)
         if _class_label_names(schema, name) == classes or _are_indices(schema, name, classes):
@@ -206,7 +207,7 @@ def read_labels(
     Parameters
     ----------
     batch
-        Rows that hold the column ``label.name``.
+        Rows with the column ``label.name``.
     label
         What :func:`find_label` found.
     n_classes
@@ -214,9 +215,9 @@ def read_labels(
     dtype
         The type of target distributions: that of the logits.
     ignore_index
-        The label of rows to ignore. It is an index, or one of the numbers where class names are numbers.
+        The label of rows to ignore: an index, or a class name if class names are numbers.
     take
-        Where memory for target distributions comes from if they must be copied.
+        Allocator of memory, used if target distributions must be copied.
     """
     if label.kind == "distribution":
         targets, status = _read_targets(batch, label, n_classes, dtype, take)
@@ -233,7 +234,7 @@ def read_labels(
 
 
 def label_name(types: Mapping[str, pa.DataType], options: ScoreOptions) -> str | None:
-    """Return the column of the labels: the one asked for, or the first of those where people keep them."""
+    """Return the name of the label column: the one that ``--label`` names, or the first common one, or None."""
     if options.label is not None:
         return None if options.label == "none" else options.label
     return next((name for name in LABEL_NAMES if name in types and name != options.logits), None)
@@ -244,7 +245,7 @@ def _class_names(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
         return options.classes, ASKED
     label = label_name(column_types(schema), options)
     names = None if label is None else _class_label_names(schema, label)
-    # Numbers are names only as long as nobody says what the labels count from.
+    # Numbers in the names of logits columns are class names only if no ClassLabel names the classes.
     if logits.class_names and (names is None or not _are_integers(logits.class_names)):
         return logits.class_names, "the names of the logits columns"
     if names is None:
@@ -270,12 +271,12 @@ def _class_label_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
         json_object(found, {"_type": str, "names": list})
         return tuple(json_list(found["names"], str)) if found["_type"] == "ClassLabel" else None
     except JsonError:
-        # No such feature, or metadata of another make: nobody asked for it, so nobody is told.
+        # No such feature, or metadata of another program: these are optional, so this isn't an error.
         return None
 
 
 def _item_feature(feature: Any) -> Any:
-    """Return what Hugging Face says of the items of lists, in any version; anything else as it is."""
+    """Return the Hugging Face feature of the items of a list feature, in any version; other features unchanged."""
     if isinstance(feature, list):
         return feature[0] if len(feature) == 1 else feature
     is_list_feature = feature.get("_type") in ("List", "LargeList", "Sequence")
@@ -283,7 +284,7 @@ def _item_feature(feature: Any) -> Any:
 
 
 def _are_indices(schema: pa.Schema, name: str, classes: tuple[str, ...]) -> bool:
-    """Return whether an output of ``score`` says that its labels are indices, though the classes' names are numbers."""
+    """Return whether the metadata of an output of ``score`` say that labels are indices, not names that are numbers."""
     written = written_by_score(schema)
     return written is not None and written.has_indices and (written.label, written.classes) == (name, classes)
 
@@ -293,7 +294,7 @@ def _are_integers(classes: tuple[str, ...]) -> bool:
 
 
 def _is_text(plain: pa.DataType) -> bool:
-    # Old writers of Parquet leave out that bytes are text.
+    # Old Parquet writers don't annotate binary columns as text.
     return bool(
         pa.types.is_string(plain)
         or pa.types.is_large_string(plain)
@@ -303,7 +304,7 @@ def _is_text(plain: pa.DataType) -> bool:
 
 
 def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]:
-    """Return labels as int64, zero where they are null or no whole number that fits."""
+    """Return labels as int64; 0 if they are null, not whole numbers, or out of the range of int64."""
     if pa.types.is_null(array.type):
         return np.zeros(len(array), np.int64), np.full(len(array), Status.UNLABELLED, np.uint8)
     if pa.types.is_boolean(array.type):
@@ -315,7 +316,7 @@ def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]
         values = values.astype(np.float64, copy=False)
         absent = np.isnan(values)
         missing = absent if missing is None else missing | absent
-        # 2**63 itself is a float, and the first that does not fit; a null may stand on anything.
+        # 2**63 is a float, and the first that doesn't fit into int64. Null entries may have any value.
         unfit = ~missing & ~((np.abs(values) < 2.0**63) & (np.trunc(values) == values))
         values = np.where(missing | unfit, 0, values).astype(np.int64)
     elif values.dtype == np.uint64:
@@ -333,7 +334,7 @@ def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]
 
 
 def _look_up_text(array: pa.Array, lookup: dict[str, int]) -> tuple[NDArray[np.int64], Statuses | None]:
-    """Return the index of each name. A dictionary's codes say nothing: its names are looked up, once each."""
+    """Return the index of each name. Dictionary codes aren't class indices: each dictionary entry is looked up once."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if isinstance(array, pa.DictionaryArray):
@@ -353,7 +354,7 @@ def _look_up_text(array: pa.Array, lookup: dict[str, int]) -> tuple[NDArray[np.i
 
 
 def _index_of(names: pa.Array, lookup: dict[str, int]) -> pa.Array:
-    # As bytes, so that text, large text and bytes that should be text are looked up in the same way.
+    # Compared as bytes, so that text, large text and unannotated bytes are looked up in the same way.
     known = pa.array([name.encode() for name in lookup], pa.large_binary())
     return pc.index_in(names.cast(pa.large_binary()), value_set=known)
 
@@ -382,7 +383,7 @@ def _read_targets(
 ) -> tuple[Matrix, Statuses | None]:
     form = LogitsColumn((label.name,), "list", None, dtype)
     targets, found = read_matrix(batch, form, n_classes, take)
-    # A NaN makes both comparisons false, an infinity the second.
+    # NaN makes both comparisons false, infinity the second.
     with np.errstate(invalid="ignore"):
         sums = targets.sum(axis=1, dtype=np.float64)
     fits = np.abs(sums - 1) <= SUM_TOLERANCE if label.sums_to_1 else targets.max(axis=1, initial=0.0) <= 1

@@ -1,8 +1,8 @@
-"""Which columns hold the logits: a question to the schema alone.
+"""Finds the columns that hold the logits, from the schema alone.
 
-:func:`find_logits` resolves what was asked for, or looks where people keep logits, and answers with a
-:class:`LogitsColumn`: what to read, how it is laid out, and in which type to compute. Reading the numbers
-is the business of ``matrices``, labels and class names that of ``labels``. Knows no file and no row.
+:func:`find_logits` resolves the columns that the options name, or common names of logits, to a :class:`LogitsColumn`:
+what to read, its layout, and the type to compute in. Module ``matrices`` reads the numbers, ``labels`` the labels and
+class names. Doesn't know files or rows.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ LogitsLayout = Literal["list", "large_list", "fixed", "tensor", "wide", "binary"
 OutputLayout = Literal["list", "large_list", "fixed", "wide"]
 
 LABEL_NAMES = ("label", "labels", "target")
-"""Where a label is looked for when none is named."""
+"""Names of label columns, used if ``--label`` isn't given."""
 
 BITS_WIDTH: dict[BinaryName, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
-"""Bytes of a number in rows that are stored as bits."""
+"""Bytes of a number in rows that are stored as binary."""
 
 _MOST_CANDIDATES = 10
 
 
 @dataclass(frozen=True)
 class LogitsColumn:
-    """Where the logits are and what they are.
+    """The columns of logits, and how to read them.
 
     Attributes
     ----------
     names
-        Columns to read, dotted where nested; one a class, in class order, for the layout ``wide``.
+        Columns to read, dotted if nested; for the layout ``wide``, one per class, in class order.
     layout
         How a row is stored.
     n_classes
-        The number of classes where the schema or ``--n-classes`` says it, otherwise None.
+        The number of classes, if the schema or ``--n-classes`` determines it; otherwise None.
     dtype
-        What is computed in: float32, or float64 for float64 and integers.
+        Type to compute in: float32, or float64 for float64 and integers.
     why
         What was chosen and why, for the summary.
     class_names
-        The classes, where the columns of a wide layout are named for them, be it by numbers that do not start at 0;
-        otherwise empty.
+        The class names, if the columns of a wide layout are named after them; numbers that don't start at 0 count as
+        names. Otherwise empty.
     suffixes
-        What follows the common part of the names of wide columns; otherwise empty.
+        The parts in which the names of wide columns differ; otherwise empty.
     output_layout
-        How probabilities are written unless asked otherwise.
+        Default layout of the probabilities in the output.
     bits
-        What the bits are, for the layouts ``binary`` and ``uint16``.
+        The type of the stored numbers, for the layouts ``binary`` and ``uint16``.
     nested
-        Whether a row is a sequence: a list of what is said here.
+        Whether a row is a sequence: a list of rows in this layout, one per token.
     holds
-        What the numbers are: as ``--input`` says, as the metadata of an output of ``score`` say, or as the name does.
+        What the numbers are: as ``--input`` says, the metadata of an output of ``score``, or the column's name.
     """
 
     names: tuple[str, ...]
@@ -79,22 +79,23 @@ class LogitsColumn:
 
 
 def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
-    """Find the logits: the column or pattern asked for, or the one that stands out.
+    """Find the logits: the columns that ``--logits`` names, or an unambiguous default.
 
-    Unasked, that is what the metadata of an output of ``score`` say, else a column named ``logits``, else columns
-    ``logit_*``, else the only list of floats. Columns named ``probs`` and ``log_probs`` hold what they are called.
+    Without ``--logits``, these are, in this order: what the metadata of an output of ``score`` name; the column named
+    as ``--input``, ``probs`` or ``log_probs``; a column named ``logits``; columns ``logit_*``; a column of numbers
+    named ``logit``; the only list of floats. Columns named ``probs`` and ``log_probs`` are read as such.
 
     Raises
     ------
     UsageError
-        No such column, several that could be meant, one that cannot hold logits, a gap between the columns
-        of a wide layout, or a number of classes other than the one asked for.
+        No such column, several candidates, a column that can't hold logits, a gap in the numbers of the columns of a
+        wide layout, or a number of classes other than ``--n-classes``.
     """
     types = column_types(schema)
     asked, options = options, as_written(schema, options)
     name = options.logits
     if name is None and options.input in KINDS and options.input in types:
-        # It says which of several columns is meant, too.
+        # --input also determines which of several columns is meant.
         name = options.input
     if name is not None:
         if name in types:
@@ -130,7 +131,7 @@ def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
 
 
 def one_logit(logits: LogitsColumn, schema: pa.Schema) -> UsageError:
-    """Return the error for rows of one logit, with the way to make two of it."""
+    """Return the error for rows of one logit; its remedy is to make two logits of it."""
     name = logits.names[0]
     remedy = "for a binary classifier give two logits a row, 0 and z: class 1 then has the probability sigmoid(z)"
     if not logits.nested and logits.bits is None and "'" not in name and '"' not in name:
@@ -144,18 +145,18 @@ def one_logit(logits: LogitsColumn, schema: pa.Schema) -> UsageError:
 
 
 def close_match(name: str, names: Iterable[str]) -> str:
-    """Return a hint at the name that was probably meant, or nothing."""
+    """Return a hint with the most similar name, or an empty string."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean {near[0]!r}? " if near else ""
 
 
 def list_form(name: str, arrow_type: pa.DataType, bits: BinaryName | None = None) -> LogitsColumn:
-    """Return how a row of numbers in one column of this type is to be read.
+    """Return how a column of this type with one row of numbers per row is read.
 
     Raises
     ------
     UsageError
-        The type cannot hold one row of numbers.
+        The type can't hold a row of numbers.
     """
     plain = plain_type(arrow_type)
     what = f"column {name!r} ({type_text(arrow_type)})"
@@ -201,7 +202,7 @@ def list_form(name: str, arrow_type: pa.DataType, bits: BinaryName | None = None
 
 
 def computed_in(arrow_type: pa.DataType) -> np.dtype[Any] | None:
-    """Return the type that numbers of an Arrow type are computed in, None for what is no number."""
+    """Return the type in which numbers of an Arrow type are computed; None if it isn't a supported numeric type."""
     if pa.types.is_float16(arrow_type) or pa.types.is_float32(arrow_type):
         return np.dtype("f4")
     if pa.types.is_float64(arrow_type) or pa.types.is_integer(arrow_type):
@@ -212,11 +213,11 @@ def computed_in(arrow_type: pa.DataType) -> np.dtype[Any] | None:
 _NAME_ANOTHER = "name another column: --logits NAME"
 
 WORDS = {"logits": "logits", "probs": "probabilities", "log_probs": "logarithms of probabilities"}
-"""What columns hold, in words."""
+"""What columns hold, for messages."""
 
 
 def _held_by_name(found: LogitsColumn, options: ScoreOptions) -> InputKind:
-    """Return what columns hold whose names say it; logits where they don't."""
+    """Return what columns hold by their names; logits unless the names say otherwise."""
     if found.layout == "wide":
         pattern = options.logits or ""
         return next((kind for name, kind in KINDS.items() if pattern.startswith(f"{name[:-1]}_")), "logits")
@@ -227,7 +228,7 @@ def _one_column(schema: pa.Schema, name: str, options: ScoreOptions, reason: str
     _check_once(schema, name)
     arrow_type = column_types(schema)[name]
     if computed_in(plain_type(arrow_type)) is not None:
-        # A single column of numbers is the wide layout with one class.
+        # A single column of numbers is a wide layout with one class.
         found = _wide(schema, [name], ["0"], options)
         if options.logits is None:
             raise one_logit(found, schema)
@@ -248,7 +249,7 @@ def _one_column(schema: pa.Schema, name: str, options: ScoreOptions, reason: str
 
 
 def _of_token(arrow_type: pa.DataType) -> pa.DataType | None:
-    """Return the type of a token's logits where a row is a list of tokens; None where it is none."""
+    """Return the type of a token's logits if a row is a list of tokens; otherwise None."""
     outer = plain_type(arrow_type)
     if isinstance(arrow_type, pa.BaseExtensionType) or not is_list(outer):
         return None
@@ -310,7 +311,7 @@ def _by_pattern(schema: pa.Schema, pattern: str, options: ScoreOptions) -> Logit
 
 
 def _not_classes(types: dict[str, pa.DataType], options: ScoreOptions) -> Iterator[str]:
-    """Yield the columns that hold something else than a class: those of labels and bytes."""
+    """Yield the columns that can't be classes: those of labels and bytes."""
     if options.label not in {None, "none"}:
         yield str(options.label)
     yield from (name for name in LABEL_NAMES if name in types)
@@ -319,7 +320,7 @@ def _not_classes(types: dict[str, pa.DataType], options: ScoreOptions) -> Iterat
 
 
 def _check_alike(names: Sequence[str], suffixes: Sequence[str], types: dict[str, pa.DataType]) -> None:
-    """Refuse integers among floats that are not numbered like them: these are ids or counts more often than classes."""
+    """Reject integer columns among float columns unless all are numbered: they are more often ids or counts."""
     if all(suffix.isascii() and suffix.isdigit() for suffix in suffixes):
         return
     whole = [name for name in names if pa.types.is_integer(plain_type(types[name]))]
@@ -332,7 +333,7 @@ def _check_alike(names: Sequence[str], suffixes: Sequence[str], types: dict[str,
 
 
 def _by_names(schema: pa.Schema, names: Sequence[str], options: ScoreOptions) -> LogitsColumn:
-    """Return columns that were named one by one, in the order of the classes."""
+    """Return columns that ``--logits`` lists by name, in the order of the classes."""
     types = column_types(schema)
     for name in names:
         if name not in types:
@@ -346,12 +347,12 @@ def _by_names(schema: pa.Schema, names: Sequence[str], options: ScoreOptions) ->
 
 
 def refuse_as_class(logits: LogitsColumn, option: str, names: Iterable[str]) -> None:
-    """Refuse columns that an option names where they are among those of the classes.
+    """Check that columns that an option names aren't columns of classes.
 
     Raises
     ------
     UsageError
-        Naming the column.
+        One is; the error names it.
     """
     taken = next((name for name in names if logits.layout == "wide" and name in logits.names), None)
     if taken is not None:
@@ -370,7 +371,7 @@ def _wide(
     *,
     are_classes: bool = False,
 ) -> LogitsColumn:
-    """Return one column a class; in the order of their numbers, unless their names are those of the classes."""
+    """Return one column per class, in the order of their numbers, or as given if the names are class names."""
     types = column_types(schema)
     computed = []
     for name in names:
@@ -406,7 +407,8 @@ def _wide(
         numbers = [int(suffix) for suffix in suffixes]
         _check_no_gap(names, numbers)
         if numbers[0] != 0:
-            # As indices, labels counted from the same number would all be one off, and most would pass.
+            # If these were indices, labels that count from the same number would be off by one, mostly without an
+            # error.
             named = True
             why += f"; the numbers start at {numbers[0]}, so they are taken for class names"
     found = LogitsColumn(
@@ -443,7 +445,7 @@ def _check_once(schema: pa.Schema, name: str) -> None:
 
 
 def _matches(pattern: str, types: dict[str, pa.DataType]) -> list[str]:
-    # Structs are matched by their fields: a pattern for the fields often matches the struct as well.
+    # Structs are matched by their fields: a pattern for fields often matches the struct as well.
     return [
         name
         for name, kind in types.items()

@@ -1,8 +1,7 @@
-"""Rows of numbers in Arrow columns as NumPy matrices, without a copy wherever that is possible.
+"""Reads Arrow columns of rows of numbers as NumPy matrices, without a copy where possible.
 
-:func:`read_matrix` turns the column that ``columns`` chose into one read-only matrix and says of each row
-that has no logits why. Nothing loops over rows in Python. Knows record batches; knows neither files nor
-what the numbers mean.
+:func:`read_matrix` converts the column that ``logits`` found to one read-only matrix, with a status for each row that
+has no logits. There are no Python loops over rows. Knows record batches; doesn't know files, or what the numbers mean.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _TILE_BYTES = 2**20
 
 
 class SparseVectorError(DataError):
-    """A Spark vector that is sparse; ``row`` is its row in the batch."""
+    """The error for a sparse Spark vector; ``row`` is its row in the batch."""
 
     def __init__(self, what: str, *, row: int, remedy: str) -> None:
         super().__init__(what, where=f"row {row:,} of the batch", remedy=remedy)
@@ -47,27 +46,27 @@ class SparseVectorError(DataError):
 def read_matrix(
     batch: pa.RecordBatch, column: LogitsColumn, n_classes: int, take: Take = np.empty
 ) -> tuple[Matrix, Statuses | None]:
-    """Return the logits of a batch as a matrix, and what is wrong with its rows.
+    """Return the logits of a batch as a matrix, and the status of its rows.
 
     Parameters
     ----------
     batch
-        Rows that hold the columns ``column.names``; a slice of a larger batch will do.
+        Rows with the columns ``column.names``; may be a slice.
     column
         What :func:`batchmax.columns.logits.find_logits` found.
     n_classes
-        The length a row must have.
+        The required length of a row.
     take
-        Where memory comes from if the numbers must be copied.
+        Allocator of memory, used if numbers must be copied.
 
     Returns
     -------
     matrix
-        Shape (n_rows, n_classes), type ``column.dtype``, C-contiguous and read-only: a view of Arrow's
-        memory if the type is the one computed in and every row is whole, else memory from ``take``.
+        Shape (n_rows, n_classes), type ``column.dtype``, C-contiguous and read-only: a view of Arrow's memory if the
+        stored type is ``column.dtype`` and all rows are valid, otherwise memory from ``take``.
     statuses
-        Shape (n_rows,), ``NULL_LOGITS``, ``BAD_LENGTH`` or ``OK`` for each row; None if all are fine. Rows
-        that are not hold zeros. Integers become float64, which rounds those above 2**53.
+        Shape (n_rows,), ``NULL_LOGITS``, ``BAD_LENGTH`` or ``OK`` for each row; None if all are ``OK``. Other rows
+        hold zeros. Integers become float64, which rounds those above 2**53.
 
     Raises
     ------
@@ -96,14 +95,14 @@ def read_matrix(
 
 
 def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
-    """Return the number of classes of the first row that is neither null nor empty; None without one.
+    """Return the number of classes of the first row that is neither null nor empty; None if there is none.
 
     Raises
     ------
     SparseVectorError
         A Spark vector is sparse.
     UsageError
-        The bytes of the row are no whole number of ``column.bits``.
+        The length of a binary row isn't a multiple of the width of ``column.bits``.
     """
     if column.layout == "wide":
         return len(column.names)
@@ -129,7 +128,7 @@ def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
 def _rows_array(batch: pa.RecordBatch, column: LogitsColumn) -> pa.Array:
     array = plain_array(column_array(batch, column.names[0]))
     if column.layout != "spark":
-        # A batch has rows of sequences, or their tokens.
+        # If rows are sequences, the batch may have these rows, or their tokens.
         item = plain_type(array.type.value_type) if column.nested and is_list(array.type) else None
         return plain_array(array.flatten()) if item is not None and (is_list(item) or is_binary(item)) else array
     sparse = pc.index(pc.equal(pc.struct_field(array, "type"), 0), value=True).as_py()
@@ -155,13 +154,13 @@ def _width(array: pa.Array) -> int | None:
 def _offsets(array: pa.Array) -> Matrix:
     is_large = pa.types.is_large_list(array.type) or pa.types.is_large_binary(array.type)
     dtype = np.dtype(np.int64 if is_large else np.int32)
-    # An array without rows may come without its one offset.
+    # An array without rows may have no offsets.
     length = len(array) + 1 if len(array) else 0
     return buffer_view(array.buffers()[1], dtype, array.offset, length) if length else np.zeros(1, dtype)
 
 
 def _elements(array: pa.Array, first: int, last: int) -> tuple[Matrix, NDArray[np.bool_] | None]:
-    """Return the elements between two places of the child, which does not know of the array's slice."""
+    """Return elements ``first`` to ``last`` of the child array, and which aren't null (None: all)."""
     if is_binary(array.type):
         buffer = array.buffers()[1 if pa.types.is_fixed_size_binary(array.type) else 2]
         return buffer_view(buffer, np.dtype(np.uint8), first, last - first), None
@@ -170,7 +169,7 @@ def _elements(array: pa.Array, first: int, last: int) -> tuple[Matrix, NDArray[n
 
 
 def _block(array: pa.Array, width: int) -> tuple[Matrix, NDArray[np.bool_] | None, Statuses | None]:
-    """Return rows of ``width`` elements, which rows they are (None: all), and statuses (None: fine)."""
+    """Return rows of ``width`` elements, which rows these are (None: all), and statuses (None: all ``OK``)."""
     n_rows = len(array)
     constant = _width(array)
     if constant is not None:
@@ -207,7 +206,7 @@ def _block(array: pa.Array, width: int) -> tuple[Matrix, NDArray[np.bool_] | Non
             statuses[holed] = Status.NULL_LOGITS
         else:
             statuses[np.flatnonzero(present)[holed]] = Status.NULL_LOGITS
-    # A child may count nulls of its own under rows that are null, so that only now all may be found fine.
+    # The child may have nulls only under null rows or rows left out, so whether all rows are OK is known only now.
     fine = bool((statuses == Status.OK).all())
     return elements.reshape(n_present, width), present, None if fine else statuses
 
@@ -229,7 +228,7 @@ def _read_wide(batch: pa.RecordBatch, column: LogitsColumn, take: Take) -> tuple
     arrays = [plain_array(column_array(batch, name)) for name in column.names]
     values = [number_values(array) for array in arrays]
     out = take((batch.num_rows, len(arrays)), column.dtype)
-    # A tile of rows stays in cache while the columns are spread over it.
+    # A tile of rows stays in the cache while it is filled column by column.
     step = max(64, _TILE_BYTES // (len(arrays) * column.dtype.itemsize))
     with np.errstate(over="ignore"):
         for start in range(0, batch.num_rows, step):

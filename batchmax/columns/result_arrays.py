@@ -1,7 +1,7 @@
-"""NumPy results as Arrow columns, over the same memory wherever that is possible.
+"""Converts NumPy results to Arrow columns, without a copy where possible.
 
-The counterpart of ``matrices``: what the kernels filled becomes columns of the layout asked for, whose fields
-can be had before there are data. Knows no files.
+The counterpart of ``matrices``: buffers filled by the kernels become columns of the requested layout. Their fields can
+be computed before there are data. Doesn't know files.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def matrix_fields(
 ) -> list[pa.Field]:
     """Return the fields that :func:`matrix_columns` makes of a matrix with ``n_classes`` columns.
 
-    The layout ``wide`` makes one field a class, ``prob_<suffix>`` of ``probs``; the others one field. The
-    suffixes are 0, 1, … unless given.
+    The layout ``wide`` has one field per class, such as ``prob_<suffix>`` for ``probs``; other layouts have one field.
+    The suffixes are 0, 1, … unless given.
     """
     item = pa.from_numpy_dtype(dtype)
     if layout == "wide":
@@ -58,23 +58,23 @@ def matrix_columns(
     Parameters
     ----------
     name
-        The output's name, such as ``probs``.
+        Name of the output, such as ``probs``.
     matrix
-        Shape (n_rows, n_classes), C-contiguous. Its memory becomes the columns' memory (except in the layout
-        ``wide``, and in lists with missing rows), and so must not change while they live.
+        Shape (n_rows, n_classes), C-contiguous. The columns share its memory (except in the layout ``wide``, and in
+        lists with missing rows), so it must not change while they exist.
     layout
-        One list a row, or one column a class.
+        One list per row, or one column per class.
     missing
-        Shape (n_rows,): the rows that are null.
+        Shape (n_rows,): whether a row is null.
     suffixes
         One for each class, for the layout ``wide``.
     prefix
-        What every column's name begins with.
+        Prefix of every column's name.
 
     Raises
     ------
     ValueError
-        2**31 numbers or more in lists that count them in 32 bits.
+        A list with 32-bit offsets would have 2**31 or more values.
     """
     n_rows, n_classes = matrix.shape
     fields = matrix_fields(name, n_classes, layout, matrix.dtype, suffixes, prefix)
@@ -92,14 +92,14 @@ def matrix_columns(
 
 
 def vector_column(values: NDArray[Any], missing: Missing = None) -> pa.Array:
-    """Return one number or boolean a row as a column; NaN stays NaN, missing rows are null."""
+    """Return one number or boolean per row as a column; NaN stays NaN, missing rows are null."""
     if values.dtype == np.bool_:
         return pa.array(values, pa.bool_(), mask=missing)
     return _over(np.ascontiguousarray(values), missing)
 
 
 def status_column(codes: NDArray[np.uint8]) -> pa.DictionaryArray:
-    """Return row statuses, by number, as text in a dictionary of all statuses."""
+    """Return row statuses, given as numbers, as a dictionary column of all status names."""
     names = pa.array(STATUS_NAMES, pa.string())
     return pa.DictionaryArray.from_arrays(_over(codes.view(np.int8), None), names)
 
@@ -107,14 +107,14 @@ def status_column(codes: NDArray[np.uint8]) -> pa.DictionaryArray:
 def pred_column(
     pred: NDArray[np.integer[Any]], class_names: Sequence[str] | None = None, missing: Missing = None
 ) -> pa.Array:
-    """Return predicted classes as int32, or as text where the classes have names."""
+    """Return predicted classes as int32, or as class names if the classes have names."""
     indices = _over(np.ascontiguousarray(pred, np.int32), missing)
     return indices if class_names is None else pa.array(class_names, pa.string()).take(indices)
 
 
 def _over(values: NDArray[Any], missing: Missing) -> pa.Array:
-    """Return an array over the memory of contiguous numbers, which it keeps alive."""
-    # Not pa.array: given a mask it copies, and takes NaN for null on the way.
+    """Return an array that shares the memory of contiguous numbers and keeps it alive."""
+    # Not pa.array: with a mask it copies, and converts NaN to null.
     arrow_type = pa.from_numpy_dtype(values.dtype)
     return pa.Array.from_buffers(arrow_type, len(values), [_bitmap(missing), pa.py_buffer(values)])
 
@@ -131,7 +131,7 @@ def _list_array(matrix: NDArray[Any], arrow_type: pa.DataType, missing: Missing)
     if missing is None:
         offsets = np.arange(n_rows + 1, dtype=dtype) * dtype.type(n_classes)
     else:
-        # Numbers under a null are legal in Arrow, but not every version of its Parquet writer takes them.
+        # Values under a null are valid in Arrow, but not every version of its Parquet writer accepts them.
         matrix = matrix[~missing]
         offsets = np.zeros(n_rows + 1, dtype)
         np.cumsum(~missing * n_classes, out=offsets[1:], dtype=dtype)

@@ -1,6 +1,6 @@
-"""Outputs of ``score`` as inputs: which columns hold probabilities, of which labels and classes, as their metadata say.
+"""Reads the metadata of outputs of ``score`` that are inputs: columns of probabilities, their labels and classes.
 
-Knows schemas and options; which column is taken where no metadata say it, ``columns`` knows.
+Knows schemas and options. Module ``logits`` chooses the columns of files without this metadata.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ METADATA = {
     "options": dict,
 }
 OPTIONS = {"prefix": str, "label_smoothing": float | int, "top_k": int | None, "input": str}
-"""The members of an output's metadata that are read, and of the options in it, with their types."""
+"""Members of an output's metadata that are read, and of the options in it, with their types."""
 
 KINDS: dict[str, InputKind] = {"log_probs": "log_probs", "probs": "probs"}
-"""What columns of these names hold, the more exact one first."""
+"""What columns with these names hold; the more precise kind comes first."""
 
 COMPUTED = frozenset({*OUTPUTS, *PLURALS.values(), *TOP_K_OUTPUTS, *TOP_K_OF_TOKENS})
 """Names of columns that ``score`` computes."""
 
 DOUBTFUL = re.compile(r"prob|softmax|sigmoid|confidence|likelihood", re.IGNORECASE)
-"""Names that do not suggest logits."""
+"""Matches names that suggest something other than logits."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What the metadata of an output of ``score`` say of it.
+    """The metadata of an output of ``score``.
 
     Attributes
     ----------
     logits, input
-        The column that was scored, None for several columns, and what it held.
+        The column that was scored, None if there were several, and what it held.
     outputs
-        What was computed, with what ``top_k`` adds.
+        The computed outputs, with those that ``top_k`` adds.
     activation
-        What the probabilities were computed with.
+        The activation that computed the probabilities.
     is_plain
-        Whether the losses are the negative logarithms of the labels' probabilities.
+        Whether losses are the negative logarithms of the labels' probabilities.
     has_indices
-        Whether the labels are indices of classes whose names are numbers.
+        Whether labels are class indices although class names are numbers.
     is_nested, shift
-        Whether the rows are sequences, and the label of a token is that of the next one.
+        Whether rows are sequences, and whether a token's label is the next item of the list of labels.
     """
 
     logits: str | None
@@ -81,13 +81,13 @@ class Written:
         return ACTIVATIONS[self.activation].is_distribution
 
     def pattern(self, output: str) -> str:
-        """Return the name of an output's column, or a pattern for its columns, one for each class."""
+        """Return the column name of an output, or a pattern for its columns if there is one per class."""
         if self.is_wide and output in OUTPUTS and OUTPUTS[output].kind == "matrix":
             return f"{self.prefix}{output.removesuffix('s')}_*"
         return self.prefix + column_name(output, nested=self.is_nested)
 
     def output_of(self, name: str) -> str | None:
-        """Return which output a column holds, or the columns of a pattern; None if it is none of them."""
+        """Return the output that a column, or the columns of a pattern, hold; None if they hold none."""
         for output in self.outputs:
             pattern = self.pattern(output)
             if name in {pattern, *self._whole_rows(output)} or fnmatchcase(name, pattern):
@@ -95,14 +95,14 @@ class Written:
         return None
 
     def _whole_rows(self, output: str) -> list[str]:
-        """Return the columns of sequences as a whole that come with an output of their tokens."""
+        """Return the columns with one value per row that accompany an output of tokens."""
         if not self.is_nested or output not in {"loss", "status"}:
             return []
         return [self.prefix + name for name in (SCALARS if output == "loss" else ("status",))]
 
 
 def written_by_score(schema: pa.Schema) -> Written | None:
-    """Return what an output of ``score`` says of itself; None for anything else, and for metadata of other versions."""
+    """Return the metadata of an output of ``score``; None for other files, and for metadata of other versions."""
     raw = (schema.metadata or {}).get(b"batchmax")
     if raw is None:
         return None
@@ -134,16 +134,16 @@ def written_by_score(schema: pa.Schema) -> Written | None:
 
 
 def columns_computed(schema: pa.Schema) -> list[str]:
-    """Return the columns that ``score`` computed; none if it did not write this."""
+    """Return the columns that ``score`` computed; none if it didn't write the file."""
     written = written_by_score(schema)
     return [] if written is None else [name for name in schema.names if written.output_of(name) is not None]
 
 
 def loss_column(schema: pa.Schema, options: ScoreOptions) -> str | None:
-    """Return the column in which ``score`` wrote the plain loss of the labels that these options name.
+    """Return the column in which ``score`` wrote the plain loss of the labels that the options name.
 
-    It has digits that the probabilities beside it have lost. None if there is no such column, or the losses are those
-    of other labels or classes, or not plain, or the logits themselves are read.
+    It is more precise than a loss computed from the rounded probabilities. None if there is no such column, if its
+    losses are of other labels or classes or not plain, or if logits are read instead.
     """
     written = written_by_score(schema)
     if written is None or not written.is_plain or "loss" not in written.outputs or options.logits is not None:
@@ -155,7 +155,7 @@ def loss_column(schema: pa.Schema, options: ScoreOptions) -> str | None:
 
 
 def kept_logits(names: Iterable[str], written: Written) -> str | None:
-    """Return the column or the pattern of the logits that softmax was computed of, if they were kept."""
+    """Return the column or pattern of the logits that softmax was computed from, if the output has them."""
     names = list(names)
     if written.activation != "softmax":
         return None
@@ -167,13 +167,13 @@ def kept_logits(names: Iterable[str], written: Written) -> str | None:
 def as_written(schema: pa.Schema, options: ScoreOptions) -> ScoreOptions:
     """Return options that name the columns of probabilities in an output of ``score``, their labels and classes.
 
-    The options stay as they are for any other schema, and where they say already what the logits are. An activation
-    other than softmax has its probabilities read, whether or not the logits were kept.
+    The options are unchanged for other files, and if they already name logits. For an activation other than softmax,
+    the probabilities are read even if the output has the logits.
 
     Raises
     ------
     UsageError
-        A column without probabilities, or probabilities that are no distribution.
+        A column without probabilities, or probabilities that aren't a distribution.
     """
     if options.input == "logits":
         return options
@@ -218,12 +218,12 @@ def as_written(schema: pa.Schema, options: ScoreOptions) -> ScoreOptions:
 
 
 def check_unasked(name: str) -> None:
-    """Check that the only column that can hold logits may be taken without being asked for.
+    """Check that the only column that can hold logits may be used by default.
 
     Raises
     ------
     UsageError
-        Its name says that it holds something else.
+        Its name suggests something else.
     """
     if DOUBTFUL.search(name) or name in COMPUTED:
         raise UsageError(

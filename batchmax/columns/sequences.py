@@ -1,8 +1,7 @@
-"""Rows that are sequences: which columns hold a list for each token, what a token's columns are, and theirs of a row.
+"""Sequences: finds the columns that hold a list per row with one item per token, and maps tokens to rows and back.
 
-A sequence is a row whose logits are a list of rows, one for each token. Everything that is computed is computed of
-tokens, as if each were a row; what is told apart here is put together again where columns are written. Knows schemas
-and arrays, no files.
+A sequence is a row whose logits are a list of rows of numbers, one for each token. Tokens are computed as if each were
+a row; results become lists again when columns are written. Knows schemas and arrays; doesn't know files.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from batchmax.outputs import PLURALS, SCALARS, Status
 
 @dataclass(frozen=True)
 class Nesting:
-    """How tokens are in rows.
+    """Which columns of sequences have one item per token.
 
     Attributes
     ----------
     logits, label
-        The names of the columns with a list for each row; no label for None.
+        The names of the list columns of logits and labels; ``label`` is None without labels.
     schema
-        Of the input, as it is for tokens: these columns with the items of their lists.
+        Schema of tokens: that of the input, with these columns as the items of their lists.
     is_large
-        Whether the logits' lists are counted in 64 bits.
+        Whether the lists of logits have 64-bit offsets.
     shift
-        Whether the label of a token is that of the next place in the list, so that the last has none.
+        Whether a token's label is the next item of the list of labels, so that the last token has none.
     """
 
     logits: str
@@ -47,12 +46,13 @@ class Nesting:
 
 
 def find_sequences(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> Nesting | None:
-    """Return how the rows of a schema are sequences, or None if they are not.
+    """Return how rows are sequences; None if they aren't.
 
     Raises
     ------
     UsageError
-        Labels that are no lists; an option for sequences where there are none.
+        Labels that aren't lists, an invalid ``--bytes`` column, the layout ``wide``, or an option for sequences
+        although rows aren't sequences.
     """
     if not logits.nested:
         for option, given in (("--shift", options.shift), ("--bytes", options.bytes is not None)):
@@ -79,13 +79,13 @@ def find_sequences(schema: pa.Schema, options: ScoreOptions, logits: LogitsColum
 
 
 def token_field(field: pa.Field, nesting: Nesting) -> pa.Field:
-    """Return the field of a row for one of tokens, whose name has no prefix."""
+    """Return the list field of rows for a field of tokens without a prefix."""
     make = pa.large_list if nesting.is_large else pa.list_
     return pa.field(PLURALS.get(field.name, field.name), make(field.type))
 
 
 def row_fields(names: tuple[str, ...]) -> list[pa.Field]:
-    """Return the fields of a row as a whole that go with some outputs of its tokens."""
+    """Return the fields with one value per row that accompany some outputs of its tokens."""
     fields = []
     if "loss" in names:
         types = (pa.float64(), pa.float64(), pa.float64(), pa.int64())
@@ -97,18 +97,18 @@ def row_fields(names: tuple[str, ...]) -> list[pa.Field]:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Which rows some tokens are of.
+    """Maps consecutive tokens to their rows.
 
     Attributes
     ----------
     rows
-        The rows that have tokens here, or none at all: what was read beside the logits, lists whole.
+        The rows that have tokens here, and adjacent empty or null rows: their columns, with whole lists.
     lengths
         Shape (n_rows,), int64: how many tokens of each row are here.
     missing
-        Shape (n_rows,): the rows that are null.
+        Shape (n_rows,): whether a row is null.
     first
-        The place in its row of the first token: 0, unless the first row began before.
+        Index of the first token in its row: 0, unless the first row began earlier.
     ends
         Whether the last row ends here.
     """
@@ -121,36 +121,36 @@ class Tokens:
 
     @property
     def n_rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self.lengths)
 
     @property
     def continues(self) -> bool:
-        """Whether the first row began before."""
+        """Whether the first row began earlier."""
         return self.first > 0
 
     @property
     def n_ended(self) -> int:
-        """How many rows end here."""
+        """The number of rows that end here."""
         return self.n_rows - (not self.ends)
 
     @property
     def first_missing(self) -> int:
-        """How many tokens come before the first row that is null."""
+        """The number of tokens before the first null row; of all tokens if there is none."""
         return (
             int(self.lengths[: int(np.argmax(self.missing))].sum()) if self.missing.any() else int(self.lengths.sum())
         )
 
     def row_of(self, token: int) -> tuple[int, int]:
-        """Return the row of a token, among these, and its place in that row."""
+        """Return the row of a token, counted from the first row here, and the token's index in that row."""
         ends = np.cumsum(self.lengths)
         row = int(np.searchsorted(ends, token, side="right"))
         return row, token - int(ends[row] - self.lengths[row]) + (self.first if row == 0 else 0)
 
     def numbered(self, first_row: int) -> Iterator[tuple[slice, int]]:
-        """Yield the tokens of each row, and a number for the first of them, where the first row has this one.
+        """Yield for each row the slice of its tokens and the number of its first token; the first row is ``first_row``.
 
-        The numbers go on within a row, and are nobody else's.
+        Numbers are consecutive within a row, and unique over all rows.
         """
         at = 0
         for row, length in enumerate(self.lengths.tolist()):
@@ -158,7 +158,7 @@ class Tokens:
             at += length
 
     def split(self, rows: int) -> tuple[Tokens, Tokens]:
-        """Return the tokens of the first rows, which all end there, and those of the others."""
+        """Split after the first ``rows`` rows, all of which must end here."""
         lengths, missing = self.lengths, self.missing
         return (
             Tokens(self.rows.slice(0, rows), lengths[:rows], missing[:rows], self.first, ends=True),
@@ -166,7 +166,7 @@ class Tokens:
         )
 
     def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the row of each token, among these, and its place in that row."""
+        """Return for each token its row, counted from the first row here, and its index in that row."""
         row = np.repeat(np.arange(self.n_rows), self.lengths)
         starts = np.cumsum(self.lengths) - self.lengths
         place = np.arange(len(row)) - starts[row]
@@ -175,10 +175,10 @@ class Tokens:
 
 
 def token_labels(tokens: Tokens, nesting: Nesting) -> tuple[pa.Array | None, NDArray[np.uint8] | None]:
-    """Return the labels of tokens, and what is wrong with them; None for no labels, or where nothing is.
+    """Return the labels of tokens, and their statuses; None without labels, and None if all are ``OK``.
 
-    A token beyond the end of its row's labels has a bad one, and so has the last token of a row that has more labels
-    than tokens. A row whose labels are null has none.
+    A token beyond the end of its row's labels has status ``BAD_LABEL``, and so does the last token of a row with more
+    labels than tokens. A row whose labels are null has no labels.
     """
     if nesting.label is None:
         return None, None
@@ -206,9 +206,9 @@ def token_labels(tokens: Tokens, nesting: Nesting) -> tuple[pa.Array | None, NDA
 
 
 def token_values(tokens: Tokens, name: str) -> pa.Array:
-    """Return the values of a column that has a list for each row with one value for each token.
+    """Return the values for tokens from a column that has a list per row with one item per token.
 
-    A token beyond the end of its row's list has null.
+    A token beyond the end of its row's list gets null.
     """
     lists = plain_array(column_array(tokens.rows, name))
     row, place = tokens.places()
@@ -218,7 +218,7 @@ def token_values(tokens: Tokens, name: str) -> pa.Array:
 
 
 def extents(lists: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where in the child of lists each begins, and how long it is."""
+    """Return the start of each list in the child array, and its length."""
     if isinstance(lists, pa.FixedSizeListArray):
         size = lists.type.list_size
         return (np.arange(len(lists)) + lists.offset) * size, np.full(len(lists), size)

@@ -1,8 +1,8 @@
-"""The type that holds every value of two Arrow types without loss, and arrays cast to it.
+"""Finds a type that represents every value of two Arrow types, and casts arrays to it.
 
-Only value-preserving conversions count: a wider integer or float, large offsets, a finer unit of time, a decimal with
-more digits, lists whose items have a common type, structs with the fields of both. What a value means never changes:
-no number becomes text, no text bytes, no boolean a number, and no time changes its zone.
+Only lossless conversions are allowed: to a wider integer or float, large offsets, a finer time unit, a decimal with
+more digits, lists of a common item type, structs with the fields of both. The meaning of a value never changes: numbers
+don't become text, text doesn't become bytes, booleans don't become numbers, and times keep their zone.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from batchmax.columns.arrow import is_list, plain_array
 
 UNITS = ("s", "ms", "us", "ns")
 UTC = frozenset({"UTC", "utc", "Etc/UTC", "+00:00", "Z", "GMT", "Etc/GMT"})
-"""Names of one time zone."""
+"""Names of UTC that are treated as the same time zone."""
 
 _NOT_CAST = (pa.types.is_nested, pa.types.is_dictionary, pa.types.is_null)
 
 EXACT_BITS = {16: 11, 32: 24, 64: 53}
-"""The bits of the integers that a float of so many bits holds exactly."""
+"""For each width of a float in bits, the width of the integers that it represents exactly."""
 
 
 def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    """Return a type that has every value of both; None if there is none.
+    """Return a type that represents every value of both types; None if there is none.
 
-    It is the first type where that has all values of the second.
+    It is the first type if that represents all values of the second.
     """
     if first.equals(second):
         return first
@@ -39,7 +39,7 @@ def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
 
 
 def common_field(first: pa.Field, second: pa.Field) -> pa.Field | None:
-    """Return the field of both of one name, nullable if one is, with the metadata that are the same in both."""
+    """Return the common field of two with one name: nullable if one is, with the metadata that both share."""
     kind = common_type(first.type, second.type)
     if kind is None:
         return None
@@ -55,7 +55,7 @@ def _null(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
 
 
 def _wrapped(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    """Return the common type of an extension's storage, or of a dictionary's values."""
+    """Return the common type of extension types by their storage, or of dictionary types by their values."""
     if isinstance(first, pa.BaseExtensionType) or isinstance(second, pa.BaseExtensionType):
         same = isinstance(first, pa.BaseExtensionType) and isinstance(second, pa.BaseExtensionType)
         if same and first.extension_name != second.extension_name:
@@ -84,7 +84,7 @@ def _number(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     floats = [one for one in (first, second) if pa.types.is_floating(one)]
     if ours is not None and theirs is not None:
         signed = ours[0] or theirs[0]
-        # A signed integer has one bit less than an unsigned one of its width.
+        # A signed integer has one value bit less than an unsigned one of the same width.
         needed = max(width - is_signed for is_signed, width in (ours, theirs)) + signed
         width = next((width for width in (8, 16, 32, 64) if width >= needed), None)
         return None if width is None else getattr(pa, f"{'' if signed else 'u'}int{width}")()
@@ -99,7 +99,7 @@ def _number(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
 
 
 def _integer(kind: pa.DataType) -> tuple[bool, int] | None:
-    """Return whether an integer type is signed, and its width."""
+    """Return whether an integer type is signed, and its width in bits; None for other types."""
     return (bool(pa.types.is_signed_integer(kind)), kind.bit_width) if pa.types.is_integer(kind) else None
 
 
@@ -120,7 +120,7 @@ def _decimal(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
 
 
 def _digits(kind: pa.DataType) -> tuple[int, int] | None:
-    """Return the precision and the scale that hold a decimal or an integer type."""
+    """Return the precision and scale of a decimal type, or of one that represents an integer type."""
     if pa.types.is_decimal(kind):
         return kind.precision, kind.scale
     if pa.types.is_integer(kind):
@@ -195,8 +195,8 @@ def _structs(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
 
 
 def common_type_of(types: Sequence[pa.DataType]) -> pa.DataType | None:
-    """Return the common type of several types, in whatever order they come; None if there is none."""
-    # Two integers become a wider one, which a float that holds each of them may not hold: so floats first, if need be.
+    """Return the common type of several types, independent of their order; None if there is none."""
+    # Two integers widen to a type that a float which represents both may not represent: retry with floats first.
     for ordered in (types, sorted(types, key=str)):
         found: pa.DataType | None = ordered[0]
         for one in ordered[1:]:
@@ -207,21 +207,21 @@ def common_type_of(types: Sequence[pa.DataType]) -> pa.DataType | None:
 
 
 def read_as(array: pa.Array, kind: pa.DataType, whole: pa.DataType | None = None) -> pa.Array:
-    """Return an array as one of a type that :func:`common_type` gave for its type and others.
+    """Cast an array to a type that :func:`common_type` returned for its type and others.
 
     Parameters
     ----------
     array
-        Of structs, it may lack fields that were not read.
+        If it has structs, these may lack fields that weren't read.
     kind
-        The type.
+        The type to cast to.
     whole
-        The array's type with all fields; that of the array unless given. Fields that even this lacks are null.
+        The array's type with all fields; that of the array unless given. Fields that this type lacks become null.
 
     Raises
     ------
     pyarrow.ArrowInvalid
-        A point in time that a finer unit cannot express.
+        A time can't be represented in a finer unit.
     """
     if array.type.equals(kind):
         return array
@@ -246,14 +246,14 @@ def read_as(array: pa.Array, kind: pa.DataType, whole: pa.DataType | None = None
 
 
 def _is_plain(first: pa.DataType, second: pa.DataType) -> bool:
-    """Return whether Arrow casts lists of one type to lists of another by itself."""
+    """Return whether Arrow can cast lists with items of one type to lists with items of the other."""
     if isinstance(first, pa.BaseExtensionType):
         return False
     return not any(is_kind(one) for is_kind in _NOT_CAST for one in (first, second))
 
 
 def _with_items(array: pa.Array, item: pa.Field) -> pa.Array:
-    """Return lists with their items as those of a field."""
+    """Return lists with their items cast to the type of a field."""
     if pa.types.is_fixed_size_list(array.type):
         size = array.type.list_size
         values = read_as(array.values.slice(array.offset * size, len(array) * size), item.type)
@@ -266,7 +266,7 @@ def _with_items(array: pa.Array, item: pa.Field) -> pa.Array:
 
 
 def _offsets(array: pa.Array) -> pa.Array:
-    """Return the offsets of lists as an array of their own: together with a mask, Arrow takes no slice of others."""
+    """Return a copy of the offsets of lists: Arrow doesn't accept a slice of offsets together with a mask."""
     return pa.array(array.offsets.to_numpy())
 
 

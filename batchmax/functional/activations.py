@@ -1,20 +1,20 @@
-"""The alternatives to softmax and cross-entropy, so that they can be compared on one's own logits.
+"""Alternatives to softmax and cross-entropy, to compare them on the same logits.
 
 With x = z / T, K classes and the label y (or a target distribution t):
 
 =============  =====================================  ==============================================================
-activation     p_j                                    a row without an answer
+activation     p_j                                    rows without a result
 =============  =====================================  ==============================================================
 ``softmax``    exp(x_j) / Σ exp(x_k)                  a NaN, a +inf, nothing but -inf
 ``argmax``     1 for the first of the largest, else 0  the same; softmax tends to it as T tends to 0
-``sigmoid``    1 / (1 + exp(-x_j))                    a NaN; each class for itself, so p need not sum to 1
+``sigmoid``    1 / (1 + exp(-x_j))                    a NaN; classes are independent, so p need not sum to 1
 ``sum``        z_j / Σ z_k                            the sum is 0, or the signs differ, or one is infinite; T cancels
 ``taylor``     (1 + x_j + x_j²/2) / Σ …               one is infinite
-``spherical``  x_j² / Σ x_k²                          all are 0, or one is infinite; -z and z are the same to it
+``spherical``  x_j² / Σ x_k²                          all are 0, or one is infinite; -z gives the same as z
 =============  =====================================  ==============================================================
 
 =========================  ======================================================  ================================
-loss                       of a row                                                with
+loss                       of a row                                                activations
 =========================  ======================================================  ================================
 ``cross_entropy``          -log p_y, or -Σ t_j log p_j                              softmax, sum, taylor, spherical
 ``binary_cross_entropy``   -Σ (t_j log p_j + (1 - t_j) log(1 - p_j))                sigmoid; several t_j may be 1
@@ -23,16 +23,17 @@ loss                       of a row                                             
 ``squared_hinge``          its square                                              softmax, argmax
 =========================  ======================================================  ================================
 
-How a gradient behaves where the model is confidently wrong (p_y near 0, another p_j near 1) is why softmax goes with
-cross-entropy. That of cross-entropy is (p - t) / T: it stays at about 1 in size however wrong the row is, because the
-logarithm undoes the exponential. That of the squared error has a factor p_j (1 - p_j), which vanishes there: the row
-that needs to move most moves least. Cross-entropy of ``sum`` and ``spherical`` grows without bound as z_y tends to 0.
+Softmax is used with cross-entropy because of the gradient where the model is confidently wrong (p_y near 0, another p_j
+near 1). The gradient of cross-entropy is (p - t) / T: its size stays at about 1 however wrong the row is, because the
+logarithm cancels the exponential. The gradient of the squared error has a factor p_j (1 - p_j), which vanishes there:
+the rows with the largest errors get the smallest updates. Cross-entropy of ``sum`` and ``spherical`` grows without
+bound as z_y tends to 0.
 
 See Also
 --------
 de Brébisson and Vincent 2016, "An exploration of softmax alternatives belonging to the spherical loss family",
-arXiv 1511.05042, for ``taylor`` and ``spherical`` (theirs adds a small constant to each square, this does not);
-``sklearn.metrics.hinge_loss``; ``torch.nn.functional.binary_cross_entropy_with_logits``, a mean over classes.
+arXiv 1511.05042, for ``taylor`` and ``spherical`` (the paper adds a small constant to each square; this module
+doesn't); ``sklearn.metrics.hinge_loss``; ``torch.nn.functional.binary_cross_entropy_with_logits``, a mean over classes.
 """
 
 from __future__ import annotations
@@ -59,28 +60,29 @@ def activate(
     Parameters
     ----------
     logits
-        Any shape with at least one axis. Computed in float64; float32 and float16 give float32, all else float64.
+        An array of any shape with at least one axis. Computed in float64; the result is float32 for float32 and
+        float16, otherwise float64.
     activation
-        Its name.
+        Name of the activation.
     axis
         The axis of the classes.
     temperature
-        T, above 0: the logits are divided by it.
+        T > 0: the logits are divided by it.
 
     Returns
     -------
-    what stands for probabilities, of the shape of ``logits``; NaN in rows without an answer.
+    The values p, of the shape of ``logits``; NaN in rows without a result.
 
     Raises
     ------
     TypeError
-        Logits that are not real numbers.
+        The logits aren't real numbers.
     ValueError
-        An unknown name, a bad axis or temperature.
+        The name is unknown, or the axis or the temperature is invalid.
 
     See Also
     --------
-    batchmax.softmax : the same as ``activation="softmax"``, to 3 ULP and faster.
+    batchmax.softmax : The same as ``activation="softmax"``, within 3 ULP and faster.
 
     Examples
     --------
@@ -107,33 +109,35 @@ def loss(
     reduction: Reduction = "none",
     grad: bool = False,
 ) -> Any:
-    """Return the losses of rows, and with ``grad`` their gradients; the module has the formulas.
+    """Return the loss of each row, and with ``grad`` the gradient; see the module for the formulas.
 
     Parameters
     ----------
     logits, axis, temperature
         As for :func:`activate`.
     labels
-        Class indices, of the shape of ``logits`` without ``axis``; or targets, floats of the shape of ``logits``, but
-        not for ``hinge`` and ``squared_hinge``. For ``sigmoid`` several may be 1.
+        Class indices, of the shape of ``logits`` without ``axis``; or targets, floats of the shape of ``logits``,
+        except for ``hinge`` and ``squared_hinge``. For ``sigmoid``, several targets of a row may be 1.
     activation, loss
-        A pair that makes sense; the loss that usually goes with the activation unless given.
+        Names of a compatible pair. ``loss`` defaults to the first loss listed for the activation.
     reduction
         ``"none"``, ``"mean"`` or ``"sum"`` over rows.
     grad
-        Whether the gradient with respect to the logits is returned, too: of the reduced loss.
+        Whether to return the gradient of the (reduced) loss with respect to the logits as well.
 
     Returns
     -------
-    losses, or (losses, gradient): losses of the shape of the rows, a number if reduced; the gradient of the shape of
-    ``logits``. NaN in rows without an answer.
+    The losses, or (losses, gradient). Losses have the shape of the rows, or are a number if reduced; the gradient has
+    the shape of ``logits``. NaN in rows without a result.
 
     Raises
     ------
-    TypeError, IndexError
-        Labels that are no integers, or no classes.
+    TypeError
+        The logits aren't real numbers, or the labels are neither integers nor targets.
+    IndexError
+        A label isn't a class.
     ValueError
-        An unknown name, a pair that makes no sense, shapes that do not fit, no classes.
+        A name is unknown, a pair is incompatible, shapes don't match, or there are no classes.
 
     Examples
     --------
@@ -176,7 +180,7 @@ def _kind(name: str) -> Kind:
 
 
 def _rows(logits: ArrayLike, axis: int, temperature: float) -> tuple[Array, float, np.dtype[Any], tuple[int, ...]]:
-    """Return the logits as a matrix of float64, beta, the type of results, and the shape with the classes last."""
+    """Return the logits as a float64 matrix, beta, the result type, and the shape with the axis of classes last."""
     given = np.asarray(logits)
     if given.dtype.kind not in "iuf":
         raise TypeError(f"logits must be real numbers, not {given.dtype}")
@@ -188,13 +192,13 @@ def _rows(logits: ArrayLike, axis: int, temperature: float) -> tuple[Array, floa
     dtype = np.dtype(np.float32 if given.dtype.kind == "f" and given.dtype.itemsize <= 4 else np.float64)
     moved = np.moveaxis(given, axis, -1)
     rows = math.prod(moved.shape[:-1])
-    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+    with np.errstate(invalid="ignore"):  # making a signaling NaN quiet sets the invalid flag
         matrix = np.ascontiguousarray(moved.reshape(rows, moved.shape[-1]), np.float64)
     return matrix, beta, dtype, moved.shape
 
 
 def _labels(labels: ArrayLike, axis: int, moved: tuple[int, ...], k: int) -> tuple[Array, Array]:
-    """Return class indices and no targets, or the other way round."""
+    """Return (indices, empty targets) or (empty indices, targets)."""
     given = np.asarray(labels)
     if given.dtype.kind == "f" and given.ndim == len(moved):
         targets = np.moveaxis(given, axis, -1)

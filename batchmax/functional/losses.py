@@ -1,6 +1,6 @@
-"""What the kernels leave of rows, and the losses that follow from it: matrices in, one number a row out.
+"""Runs the softmax kernel on matrices, and computes the loss of each row from its results.
 
-Under both the NumPy API and the scoring of batches, which bring their own memory.
+Used by the NumPy API and by the scoring of batches, which pass an allocator of memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """What the softmax kernels leave of n rows; see :func:`batchmax.kernels.softmax.softmax_wide`."""
+    """Results of the softmax kernels for n rows; see :func:`batchmax.kernels.softmax.softmax_wide`."""
 
     maxima: Array
     rests: Array
@@ -30,7 +30,7 @@ class Rows:
 
     @property
     def log_sums(self) -> Array:
-        """The logs of the sums of exponentials over the maxima, (n,) float64."""
+        """log(sum(exp(x - max))) of each row, (n,) float64."""
         found = np.empty(len(self.rests))
         kernels.log1p_values(self.rests, found)
         return found
@@ -54,10 +54,10 @@ def softmax_rows(
     status: Array | None = None,
     take: Take = np.empty,
 ) -> Rows:
-    """Run the softmax kernel over a read-only (n, K) matrix, K >= 1, and return what it leaves of each row.
+    """Run the softmax kernel on a read-only (n, K) matrix with K >= 1, and return its results.
 
-    ``probs`` and ``log_probs`` are filled where given. ``labels`` are int64. ``status`` holds what is known of the rows
-    before, and is lowered in place.
+    ``probs`` and ``log_probs`` are filled if given. ``labels`` are int64. ``status`` has statuses that are already
+    known; the kernel lowers them in place.
     """
     n, k = matrix.shape
     unwanted = np.empty((0, k), matrix.dtype)
@@ -97,9 +97,10 @@ def index_losses(
     ignore_index: int,
     take: Take = np.empty,
 ) -> Array:
-    """Return the (n,) float64 losses against class indices, given what the softmax kernel left.
+    """Return the (n,) float64 losses for class indices, given the results of the softmax kernel.
 
-    A label that is no class has loss NaN; an ignored one, 0. Without weights and smoothing this is ``rows.nll`` itself.
+    The loss is NaN for a label that isn't a class, and 0 for an ignored label. Without weights and smoothing, this is
+    ``rows.nll`` itself.
     """
     if weights is None and label_smoothing == 0.0:
         return rows.nll
@@ -107,7 +108,7 @@ def index_losses(
     classes = np.where((labels >= 0) & (labels < k) & (labels != ignore_index), labels, 0)
     factors = 1.0 if weights is None else weights[classes]
     with np.errstate(invalid="ignore"):
-        # An infinite loss of weight 0 counts nothing, as in a target distribution.
+        # An infinite loss with weight 0 adds 0, as for a target distribution.
         losses = np.where(factors == 0.0, np.where(np.isnan(rows.nll), np.nan, 0.0), rows.nll * factors)
     if label_smoothing != 0.0:
         uniform = dense_losses(matrix, rows, beta, None, weights, label_smoothing, take)
@@ -126,7 +127,7 @@ def dense_losses(
     label_smoothing: float,
     take: Take = np.empty,
 ) -> Array:
-    """Return the (n,) float64 losses against distributions; without ``targets``, only the uniform part of smoothing."""
+    """Return the (n,) float64 losses for target distributions, or without ``targets`` the uniform part of smoothing."""
     n, k = matrix.shape
     losses = take((n,), np.float64)
     if targets is None:

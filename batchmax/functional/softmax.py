@@ -1,7 +1,7 @@
-"""The NumPy API: checks what it is given, allocates what is missing, calls the kernels.
+"""The NumPy API of softmax and cross-entropy: checks arguments, allocates results, calls the kernels.
 
-Functions take any shape, axis and strides, and hand the kernels what they want: a read-only, C-contiguous (n, K) matrix
-of float32 or float64. Nothing here knows about Arrow or files.
+Functions accept any shape, axis and strides, and pass to the kernels a read-only, C-contiguous (n, K) matrix of float32
+or float64. Doesn't know Arrow or files.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out:
     Parameters
     ----------
     logits
-        Any shape with at least one axis; float32 and float64 keep their type, float16 becomes float32, integers become
-        float64, which rounds those above 2**53.
+        An array of any shape with at least one axis. float32 and float64 keep their type; float16 becomes float32;
+        integers become float64, which rounds those above 2**53.
     axis
         The axis of the classes.
     temperature
-        T, above 0. What is computed is exact for beta = 1 / T rounded to float64 once.
+        T > 0. Computed with beta = 1 / T, rounded to float64 once; the accuracy is relative to this beta.
     out
-        Memory for the result, of its shape and type; it may lie anywhere in that of ``logits``.
+        An array for the result, of its shape and type. It may overlap the memory of ``logits``.
 
     Returns
     -------
-    probabilities of the shape of ``logits``; NaN for a row (a line along ``axis``) with a NaN or +inf or of nothing but
-    -inf.
+    The probabilities, of the shape of ``logits``. A row (a line along ``axis``) with a NaN or +inf, or with only -inf,
+    is NaN.
 
     Raises
     ------
     TypeError
-        Logits that are not real numbers, or ``out`` of another type.
+        The logits aren't real numbers, or ``out`` has another type.
     ValueError
-        A bad axis, temperature, or shape of ``out``.
+        The axis, the temperature, or the shape of ``out`` is invalid.
 
     Notes
     -----
-    Unlike ``scipy.special.softmax``, ``axis`` is one axis and -1 by default. Unlike PyTorch, float16 gives float32.
+    Unlike in ``scipy.special.softmax``, ``axis`` is one axis and -1 by default. Unlike in PyTorch, float16 gives
+    float32.
 
     See Also
     --------
@@ -68,7 +69,7 @@ def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out:
 def log_softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None) -> Array:
     """Return the logarithm of :func:`softmax`, computed from the logits: z / T - max - log(sum).
 
-    Parameters, errors and notes are those of :func:`softmax`; a class with logit -inf gives -inf.
+    Parameters, errors and notes are as for :func:`softmax`. A logit of -inf gives -inf.
 
     See Also
     --------
@@ -90,12 +91,12 @@ def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
     Parameters
     ----------
     logits, axis
-        As in :func:`softmax`.
+        As for :func:`softmax`.
 
     Returns
     -------
-    an array of the shape of ``logits`` without ``axis`` (a scalar for one row): +inf for a row with a +inf, -inf for a
-    row of nothing but -inf or of no classes, NaN for a row with a NaN.
+    An array of the shape of ``logits`` without ``axis`` (a scalar for one row): +inf for a row with a +inf, -inf for a
+    row with only -inf or without classes, NaN for a row with a NaN.
 
     See Also
     --------
@@ -127,37 +128,37 @@ def cross_entropy(
     Parameters
     ----------
     logits, axis, temperature
-        As in :func:`softmax`.
+        As for :func:`softmax`.
     labels
         Class indices of any integer type, of the shape of ``logits`` without ``axis``; or floats of the shape of
-        ``logits``: a target distribution for each row.
+        ``logits``, a target distribution for each row.
     class_weights
         (K,), finite and not negative: the factor on each class's loss.
     ignore_index
-        The index whose rows have loss 0 and do not count in a mean.
+        The index of rows that have loss 0 and aren't counted in a mean.
     label_smoothing
         The share, between 0 and 1, of the uniform distribution that is mixed into the target.
     reduction
-        ``none``; ``sum``; or ``mean``, which divides by the summed weights of the labels (for distributions: by the
-        number of rows) and is NaN over nothing.
+        ``"none"``; ``"sum"``; or ``"mean"``, which divides by the summed weights of the labels (for distributions: by
+        the number of rows) and is NaN if that is 0.
 
     Returns
     -------
-    losses of the shape of ``logits`` without ``axis``, or a scalar; float64 for float64 and integer logits, else
-    float32. NaN for a row without probabilities; +inf where the label's logit is -inf.
+    The losses, of the shape of ``logits`` without ``axis``, or a scalar; float64 for float64 and integer logits,
+    otherwise float32. NaN for a row without probabilities; +inf if the label's logit is -inf.
 
     Raises
     ------
     IndexError
-        A label that is neither a class nor ``ignore_index``.
+        A label is neither a class nor ``ignore_index``.
     TypeError, ValueError
-        Arguments of the wrong type or shape; no classes.
+        An argument has the wrong type, shape or value, or there are no classes.
 
     Notes
     -----
-    As ``torch.nn.functional.cross_entropy``, except: the classes are on the last axis unless ``axis`` says otherwise;
-    ``reduction`` is ``none`` by default; a target or weight of 0 on a class with logit -inf adds 0, not NaN; float16
-    gives float32; negative or infinite weights are refused.
+    As ``torch.nn.functional.cross_entropy``, except: the classes are on the last axis by default; ``reduction`` is
+    ``"none"`` by default; a target or weight of 0 for a class with logit -inf adds 0, not NaN; float16 gives float32;
+    negative or infinite weights are an error.
     """
     return _cross_entropy(
         _Lines(logits, axis, temperature), labels, class_weights, ignore_index, label_smoothing, reduction, None
@@ -176,13 +177,13 @@ def softmax_cross_entropy(
     temperature: float = 1.0,
     out: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Any]:
-    """Return what :func:`softmax` and :func:`cross_entropy` return, from one pass over the logits.
+    """Return the results of :func:`softmax` and :func:`cross_entropy`, computed in one pass over the logits.
 
     Parameters
     ----------
     out
-        Memory for (probabilities, losses), each of its result's shape and type. Either may lie anywhere in that of
-        ``logits``, ``labels`` or ``class_weights``, but not in that of the other. The rest is as in
+        Arrays for (probabilities, losses), of the results' shapes and types. Each may overlap the memory of ``logits``,
+        ``labels`` or ``class_weights``, but not that of the other. All other parameters are as for
         :func:`cross_entropy`.
     """
     view = _Lines(logits, axis, temperature)
@@ -198,11 +199,11 @@ def softmax_cross_entropy(
 
 
 BLOCK_ROWS = 1 << 16
-"""Rows that the losses of an array are computed of at a time."""
+"""Number of rows whose losses are computed at a time."""
 
 
 class _Lines:
-    """An array of any shape as the (n, K) matrix of its lines along one axis."""
+    """The lines of an array along one axis, as an (n, K) matrix."""
 
     def __init__(self, logits: ArrayLike, axis: int, temperature: float) -> None:
         self.logits = np.asarray(logits)
@@ -220,19 +221,19 @@ class _Lines:
         self.matrix.flags.writeable = False
 
     def matrix_apart_from(self, result: Array) -> Array:
-        """Return the matrix, copied if the result lies in its memory."""
+        """Return the matrix, copied if it shares memory with the result."""
         matrix = _apart_from(self.matrix, result)
         matrix.flags.writeable = False
         return matrix
 
     def target(self, result: Array) -> Array:
-        """Return the (n, K) matrix to fill: the result itself where its memory is laid out like that."""
+        """Return the (n, K) matrix to fill: the result itself if its memory has this layout, otherwise a new one."""
         if self.axis == self.logits.ndim - 1 and result.flags.c_contiguous and result.flags.aligned:
             return result.reshape(self.matrix.shape)
         return np.empty(self.matrix.shape, self.dtype)
 
     def store(self, target: Array, result: Array) -> None:
-        """Put a filled target where it belongs, unless it is there."""
+        """Copy a filled target to the result, unless they share memory."""
         if not np.may_share_memory(target, result):
             np.moveaxis(result, self.axis, -1)[...] = target.reshape((*self.row_shape, self.matrix.shape[1]))
 
@@ -246,10 +247,10 @@ def _cross_entropy(
     reduction: Reduction,
     out: tuple[Array, Array] | None,
 ) -> Any:
-    """Return the losses, in memory of their own.
+    """Return the losses in newly allocated memory.
 
-    ``out`` is where the probabilities are written, and the caller's memory that this may be a view of: what is read
-    after them is copied if it lies there.
+    ``out`` has the matrix for the probabilities, and the caller's array, of which it may be a view. Arguments that are
+    read after probabilities are written are copied if they share its memory.
     """
     n, k = view.matrix.shape
     if k == 0:
@@ -277,7 +278,7 @@ def _cross_entropy(
     losses = np.empty(n, view.dtype if reduction == "none" else np.float64)
     buffers = Buffers()
     for start in range(0, n, BLOCK_ROWS):
-        # A block at a time, because what is kept of each row would be fresh memory otherwise, which is slow.
+        # In blocks, because the intermediate results of all rows would be newly allocated memory, which is slow.
         block = slice(start, start + BLOCK_ROWS)
         buffers.reset()
         z, target = matrix[block], targets[block]
@@ -293,7 +294,7 @@ def _cross_entropy(
             found = dense_losses(z, rows, view.beta, target, weights, label_smoothing, buffers.take)
         else:
             found = index_losses(z, rows, view.beta, target, weights, label_smoothing, ignore_index, buffers.take)
-        # A float32 has no room for a loss above 3.4e38: it is +inf there.
+        # A loss above 3.4e38 is +inf in float32.
         with np.errstate(over="ignore", under="ignore"):
             losses[block] = found
     if reduction == "none":
@@ -305,12 +306,12 @@ def _cross_entropy(
         counted = targets != ignore_index
         total = float(np.count_nonzero(counted) if weights is None else weights[targets[counted]].sum())
     with np.errstate(over="ignore", under="ignore"):
-        # Over nothing there is no mean, not even where smoothing left a loss to labels without weight.
+        # The mean over a weight of 0 is NaN, even if smoothing gives labels without weight a loss.
         return view.dtype.type(losses.sum() / total if total else np.nan)
 
 
 def _apart_from(array: Array, result: Array) -> Array:
-    """Return an array, copied if a result lies in its memory."""
+    """Return the array, copied if it shares memory with the result."""
     return array.copy() if np.may_share_memory(array, result) else array
 
 

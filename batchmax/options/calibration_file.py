@@ -1,4 +1,4 @@
-"""Calibrations as files: what ``calibrate`` wrote and ``score --calibration`` takes."""
+"""Calibration files, written by ``calibrate`` and read by ``score --calibration``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchmax.storage.json_fields import JsonError, json_object, parse_json
 from batchmax.storage.text_input import read_text
 
 SMALLEST_T, LARGEST_T = 1e-3, 1e3
-"""The bounds of a temperature that is looked for."""
+"""Bounds of the fitted temperature."""
 MEMBERS = {
     "n_classes": int,
     "temperature": float | int,
@@ -23,12 +23,12 @@ MEMBERS = {
     "scale": list | None,
     "bias": list | None,
 }
-"""The members of a calibration file that are read, with their types."""
+"""Members of a calibration file that are read, with their types."""
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration to be applied: a temperature, or a scale and a bias for each class."""
+    """A calibration: a temperature, or a scale and a bias for each class."""
 
     n_classes: int
     classes: tuple[str, ...] | None
@@ -38,12 +38,12 @@ class Calibrated:
 
 
 def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) -> Calibrated:
-    """Read what ``calibrate`` wrote, at a path or a URI, with these options of its file system.
+    """Read a calibration file at a path or a URI; ``storage`` has the options of its file system.
 
     Raises
     ------
     UsageError
-        There is no such file, or it is something else, or damaged.
+        The file doesn't exist, is damaged, or isn't a calibration file.
     """
     name, where = os.fspath(path), "--calibration"
     remedy = "make it: batchmax calibrate INPUT -o FILE"
@@ -58,16 +58,16 @@ def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) 
 
 
 def scipy_optimize() -> Any:
-    """Return SciPy's optimisers.
+    """Return SciPy's ``optimize`` module.
 
     Raises
     ------
     UsageError
-        SciPy is not installed.
+        SciPy isn't installed.
     """
     allow_imports()
     try:
-        from scipy import optimize  # noqa: PLC0415 - it takes a while, and need not be installed
+        from scipy import optimize  # noqa: PLC0415 - slow to import, and optional
     except ImportError as error:
         raise missing_package("SciPy", "insight") from error
     return optimize
@@ -100,4 +100,4 @@ def _checked(said: Mapping[str, Any]) -> Calibrated:
 def _is_number(value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return abs(value) <= sys.float_info.max  # false for NaN, infinity, and integers that no float can hold
+    return abs(value) <= sys.float_info.max  # false for NaN, infinity, and integers outside the range of floats

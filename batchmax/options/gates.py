@@ -1,7 +1,7 @@
-"""Conditions such as ``--fail-if 'mean_loss > 1.2'``, and the figures that they compare.
+"""Conditions such as ``--fail-if 'mean_loss > 1.2'``, and the metrics that they compare.
 
-A :class:`Figure` without a value says why it has none, and a condition on it is true: a gate passes on evidence alone.
-Knows conditions and numbers; each command's result says which figures it has.
+A :class:`Figure` without a value has a reason, and a comparison with it is true: a missing value fails the gate. Knows
+conditions and numbers; the result of each command has the metrics.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from batchmax.errors import UsageError
 from batchmax.outputs import STATUS_NAMES, Status
 
 COUNTS = ("bad_rows", "infinite_losses")
-"""Figures that can only grow: the run stops once one exceeds its limit."""
+"""Metrics that can only grow: the run stops once one exceeds its limit."""
 
 
 SCORE_FIGURES = (
@@ -37,13 +37,13 @@ SCORE_FIGURES = (
     "bytes_written",
     "seconds",
 )
-"""Figures of the summary of ``score``, in the order in which they are listed."""
+"""Metrics in the summary of ``score``, in the order in which they are listed."""
 
 TOKEN_FIGURES = ("n_tokens", "bits_per_token", "bits_per_byte")
-"""Those of them that only sequences have."""
+"""Metrics that only sequences have."""
 
 LABEL_FIGURES = frozenset({"mean_loss", "log_likelihood", "accuracy", "perplexity", "infinite_losses", *TOKEN_FIGURES})
-"""Those of them that have no value without labels."""
+"""Metrics that have no value without labels."""
 
 NO_ROWS = "there are no rows"
 NO_LABELS = "the rows have no labels"
@@ -51,14 +51,14 @@ NO_LABELS = "the rows have no labels"
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that a condition may name; without a value, the reason why there is none."""
+    """The value of a metric that a condition may name, or the reason why it has none."""
 
     value: float | None
     missing: str = ""
 
 
 def figure(value: float | None, *reasons: str) -> Figure:
-    """Return a figure. It has no value if any of the reasons is not empty, or if the value is null or not finite."""
+    """Return a metric's value; without one if a reason is given, or if the value is None or not finite."""
     reason = next(filter(None, reasons), "")
     if reason:
         return Figure(None, reason)
@@ -66,7 +66,7 @@ def figure(value: float | None, *reasons: str) -> Figure:
 
 
 def without_loss(counts: Mapping[str, int], of: str = "row") -> str:
-    """Return in words why no row has a loss; an empty text if one has. ``counts`` are rows by their status."""
+    """Return why no row has a loss, or an empty string if one has; ``counts`` has rows by status."""
     if any(counts.get(STATUS_NAMES[status]) for status in (Status.MASKED_LABEL, Status.OK)):
         return ""
     listed = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
@@ -74,28 +74,29 @@ def without_loss(counts: Mapping[str, int], of: str = "row") -> str:
 
 
 def infinite_losses(count: int, of: str = "row") -> str:
-    """Return in words that some losses are infinite; an empty text if none is."""
+    """Return that some losses are infinite, or an empty string if none is."""
     if not count:
         return ""
     return f"{count:,} {of}s have an infinite loss" if count > 1 else f"1 {of} has an infinite loss"
 
 
 class Gate:
-    """A condition such as ``mean_loss > 1.2 or bad_rows > 100``: true means that the job failed.
+    """A condition such as ``mean_loss > 1.2 or bad_rows > 100``; the job fails if it is true.
 
-    Names of figures are compared with numbers. A comparison with a figure that has no value is true.
+    It compares names of metrics with numbers, combined by ``and`` and ``or``. A comparison with a metric that has no
+    value is true.
 
     Parameters
     ----------
     condition
-        As it was typed.
+        The condition as it was typed.
     names
-        The figures that it may name.
+        The metrics that it may name.
 
     Raises
     ------
     UsageError
-        Anything else in the condition.
+        The condition has anything else.
     """
 
     _COMPARE: ClassVar[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
@@ -118,29 +119,29 @@ class Gate:
 
     @property
     def names(self) -> list[str]:
-        """The names that the condition compares, each once."""
+        """The names in the condition, each once."""
         found = (node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name))
         return list(dict.fromkeys(found))
 
     def failure(self, figures: Mapping[str, Figure]) -> str:
-        """Return why the condition holds, with the value of each figure in it; an empty text if it does not hold."""
+        """Return why the condition is true, with the value of each metric in it; an empty string if it is false."""
         if not self.is_true({name: one.value for name, one in figures.items()}):
             return ""
         return f"--fail-if {self.condition!r} is true: {', '.join(_text(name, figures[name]) for name in self.names)}"
 
     def is_true(self, values: Mapping[str, float | None]) -> bool:
-        """Return whether the condition holds for final values."""
+        """Return whether the condition is true for final values."""
         return self._holds(self._tree, values, early=False)
 
     def is_decided(self, values: Mapping[str, float | None]) -> bool:
-        """Return whether the condition is true already, whatever the remaining rows are."""
+        """Return whether the condition is already true, whatever the remaining rows contain."""
         return self._holds(self._tree, values, early=True)
 
     def _holds(self, node: ast.expr, values: Mapping[str, float | None], *, early: bool) -> bool:
         if isinstance(node, ast.BoolOp):
             combine = any if isinstance(node.op, ast.Or) else all
             return combine(self._holds(part, values, early=early) for part in node.values)
-        assert isinstance(node, ast.Compare)  # noqa: S101 - checked when it was built
+        assert isinstance(node, ast.Compare)  # noqa: S101 - checked by the constructor
         kind = type(node.ops[0])
         left, right = node.left, node.comparators[0]
         if early:
@@ -154,7 +155,7 @@ class Gate:
 
     @staticmethod
     def _value(node: ast.expr, values: Mapping[str, float | None]) -> Any:
-        """Return a number, or the value of a name; None where it has none."""
+        """Return a number, or the value of a metric; None if it has none."""
         if not isinstance(node, ast.Name):
             return ast.literal_eval(node)
         value = values.get(node.id)
@@ -176,7 +177,7 @@ class Gate:
             raise self.unknown(names[0], f"no figure is called {names[0]!r}")
 
     def unknown(self, name: str, what: str, remedy: str = "") -> UsageError:
-        """Return the error for a name that has no value here, whatever the rows are."""
+        """Return the error for a name that is unknown, or has no value for these rows in principle."""
         known = ", ".join(one for one in self._known if one != name)
         return UsageError(f"{self.condition!r}: {what}", where="--fail-if", remedy=remedy or f"choose from {known}")
 

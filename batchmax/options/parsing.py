@@ -1,6 +1,6 @@
-"""Values as people type and pass them: names, class weights, sizes; from text, files or Python's own things.
+"""Parses option values: names, class weights and sizes, from text, files or Python objects.
 
-Knows one value at a time; which options there are, and how they go together, is the business of ``options``.
+Handles one value at a time; ``score_options`` knows the options and how they combine.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from batchmax.storage.uris import is_uri
 
 
 def read_classes(given: str | os.PathLike[str] | Iterable[str], storage: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return class names from text with commas, a file with a name a line, or a Hugging Face ``config.json``.
+    """Return class names from comma-separated text, a file with one name per line, or a Hugging Face ``config.json``.
 
-    A file may be at a URI, with these options of its file system.
+    ``storage`` has the options of the file system if the file is at a URI.
 
     Raises
     ------
     UsageError
-        A file that holds no names, or what can only be a file that is not there.
+        A file without names, or a value that can only be a file and doesn't exist.
     """
     if not isinstance(given, str | os.PathLike):
         return tuple(str(name) for name in _items("classes", given))
@@ -56,12 +56,12 @@ def read_classes(given: str | os.PathLike[str] | Iterable[str], storage: Sequenc
 def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, ...] | dict[str, float]:
     """Return class weights from numbers, a dictionary by name, or a file of lines ``number`` or ``name,number``.
 
-    A file may be at a URI, with these options of its file system.
+    ``storage`` has the options of the file system if the file is at a URI.
 
     Raises
     ------
     UsageError
-        A file that is not there, a line that is neither, or weights that are no numbers.
+        The file doesn't exist, a line is invalid, a name occurs twice, or weights aren't numbers.
     """
     if isinstance(given, Mapping):
         return {str(name): _weight(weight) for name, weight in given.items()}
@@ -99,12 +99,12 @@ def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, 
 
 
 def parse_bytes(text: str | int) -> int:
-    """Read a size: ``1073741824``, ``"512MiB"``, ``"2 GB"``.
+    """Parse a size such as ``1073741824``, ``"512MiB"`` or ``"2 GB"`` to bytes.
 
     Raises
     ------
     UsageError
-        Text that is not a size.
+        The text isn't a size.
     """
     if not isinstance(text, str):
         check_type("memory_limit", text, int)
@@ -117,7 +117,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def names_of(option: str, given: Any) -> tuple[str, ...]:
-    """Return names from text with commas, or from anything that holds texts."""
+    """Return names from comma-separated text, or from an iterable of strings."""
     items = given.split(",") if isinstance(given, str) else _items(option, given)
     for item in items:
         check_type(option, item, str)
@@ -131,7 +131,7 @@ def _items(option: str, given: Any) -> list[Any]:
 
 
 def _weight(given: Any) -> float:
-    # float() takes text, which is no number here, and tensors of one number, which are.
+    # float() also accepts text, which is invalid here, and tensors with one number, which are valid.
     try:
         if not isinstance(given, str | bytes):
             return float(given)
@@ -141,12 +141,12 @@ def _weight(given: Any) -> float:
 
 
 def check_type(option: str, value: Any, hint: Any) -> None:
-    """Check that a value is of the type that an annotation says.
+    """Check that a value has the type of an annotation.
 
     Raises
     ------
     UsageError
-        Saying what to give.
+        It doesn't; the error states the expected type.
     """
     if _is_of(value, hint):
         return
@@ -158,7 +158,7 @@ def check_type(option: str, value: Any, hint: Any) -> None:
 
 
 def _is_of(value: Any, hint: Any) -> bool:
-    """Tell whether a value is of an annotated type; integers are numbers too, true and false are not."""
+    """Return whether a value has an annotated type; integers count as floats, booleans aren't numbers."""
     kind, arguments = get_origin(hint), get_args(hint)
     if hint is bool:
         return isinstance(value, bool)

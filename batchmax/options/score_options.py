@@ -1,8 +1,8 @@
-"""What was asked, checked once and frozen.
+"""Options of a scoring job, validated once and frozen.
 
-Every command line option and every keyword argument of the Python functions becomes a field of
-:class:`ScoreOptions`; whatever is built from one is known to make sense. What depends on the data (whether a
-column exists, how many classes there are) is not known here and is decided in ``columns``.
+Every command-line option and every keyword argument of the Python functions becomes a field of :class:`ScoreOptions`,
+whose constructor checks all values. What depends on the data, such as whether a column exists or how many classes there
+are, is checked in ``columns``.
 """
 
 from __future__ import annotations
@@ -36,99 +36,104 @@ MIN_MEMORY = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions:
-    """Options of a scoring job; the field names are the command line's long options.
+    """Options of a scoring job.
+
+    The fields have the names of the command line's long options, except ``calibrated_classes``, ``scale`` and ``bias``,
+    which ``calibration`` sets.
 
     Attributes
     ----------
     logits
-        The column of logits, dotted where nested; or one column a class: a pattern with ``*``, ``?`` or ``[…]``, or
-        names with commas between them, in the order of the classes.
-        None: ``logits``, else ``logit_*``, else the only list of floats.
+        The column of logits, dotted if nested; or one column per class: a pattern with ``*``, ``?`` or ``[…]``, or
+        comma-separated names in the order of the classes. None: what the metadata of an output of ``score`` name, else
+        ``logits``, else ``logit_*``, else the only list of floats.
     label
-        The column of class indices, names or distributions; ``"none"`` for no label. None: ``label``, ``labels`` or
-        ``target``, if there is one.
+        The column of class indices, class names or target distributions; ``"none"`` for no label. None: ``label``,
+        ``labels`` or ``target``, if it exists.
     classes
-        The names of the classes in the order of the logits. None: those in the file's metadata, if any.
+        The class names in the order of the logits. None: those in the file's metadata, if any.
     n_classes
-        The length every row must have, at least 1. None: what the schema says, else that of the first row.
+        The number of logits that every row must have, at least 1. None: as in the schema, else as in the first row.
     ignore_index
-        The label of rows to leave out of the loss; -100 unless given.
+        The label of rows to exclude from the loss. Default: -100.
     logits_dtype
-        What binary rows and lists of uint16 hold: ``float32``, ``float16`` or ``bfloat16``. None: no bits.
+        The type of the numbers in binary rows and in lists of uint16: ``float32``, ``float16`` or ``bfloat16``. None:
+        the columns have neither type.
     shift
-        Of sequences: whether the label of a token is the next one of its row's labels, so that the last token has
-        none. False: the label in its own place.
+        For sequences: whether a token's label is the next item of its row's labels, so that the last token has none.
+        Default: False, the item at the same index.
     bytes
-        Of sequences: the column with each row's text, or how many bytes it has, for bits per byte. None: not told.
+        For sequences: the column with each row's text, or its number of bytes, for bits per byte. None: unknown.
     input
-        What the numbers are: ``logits``, ``log_probs`` or ``probs``. None: what the metadata of an output of ``score``
-        or the column's name say, else logits.
+        What the numbers are: ``logits``, ``log_probs`` or ``probs``. None: as in the metadata of an output of ``score``
+        or by the column's name, else logits.
     storage_options
-        ``K=V`` for the file system of URIs: an endpoint, a region. They are part of no output and are never said.
+        ``K=V`` for the file system of URIs, such as an endpoint or a region. They may be secrets, so they are never
+        written to outputs or messages.
     limit
-        How many rows to read at most. None: all.
+        The maximum number of rows to read. None: all.
     beta
-        The inverse temperature, from 1e-300 to 1e300; 1 unless given.
+        The inverse temperature, from 1e-300 to 1e300. Default: 1.
     calibration
-        A file that ``calibrate`` wrote. It sets ``beta``, or ``scale`` and ``bias``, and ``calibrated_classes``, which
-        the logits must have. None: none.
+        A file written by ``calibrate``. It sets ``beta``, or ``scale`` and ``bias``; and ``calibrated_classes``, the
+        number of classes that the logits must have. None: no calibration.
     scale, bias
-        One number a class, by which the logits become ``scale * z + bias``, in float64. None: 1 and 0.
+        One number per class; the logits become ``scale * z + bias``, in float64. None: unchanged.
     activation, loss
-        What makes probabilities of logits, and the loss column, of :data:`batchmax.activations.ACTIVATIONS`:
-        ``softmax`` unless given, and the loss that usually goes with it, ``cross_entropy`` for softmax.
+        The activation and the loss function, from :data:`batchmax.activations.ACTIVATIONS`. Default: ``softmax``, and
+        the first loss listed for the activation, ``cross_entropy`` for softmax.
     outputs
         The columns to compute, names of :data:`batchmax.outputs.OUTPUTS`, in the order to write them. None: ``probs``,
-        and ``loss`` where there is a label.
+        and ``loss`` if there is a label.
     seed
-        Of the random draws of ``sample``, from 0 to 2**64 - 1; 0 unless given.
+        Random seed for ``sample``, from 0 to 2**64 - 1. Default: 0.
     top_k
-        How many of the most probable classes to add to each row, at least 1. None: none.
+        The number of most probable classes to add to each row, at least 1. None: none.
     class_weights
         The factor on each class's loss, finite and not negative: in the order of the logits, or by name. None: 1 each.
     label_smoothing
-        The share, from 0 to 1, of the uniform distribution in the target of the loss; 0 unless given.
+        The share of the uniform distribution in the target of the loss, from 0 to 1. Default: 0.
     layout
-        How matrices are written: ``list``, ``fixed`` or ``wide``. None: as the logits are.
+        How matrices are written: ``list``, ``fixed`` or ``wide``. None: as the logits are stored.
     dtype
-        The type of the numbers written: ``float32``, ``float64`` or ``float16``; a loss is at least float32. None: what
-        was computed in.
+        The type of the numbers written: ``float32``, ``float64`` or ``float16``; losses are at least float32. None: the
+        type that was computed in.
     columns
-        The input's columns to carry, ``"*"`` for all. None: all but the logits.
+        The input's columns to copy to the output, ``"*"`` for all. None: all except the logits.
     exclude
-        Columns not to carry; none unless given.
+        Columns not to copy. Default: none.
     prefix
-        Text before the names of new columns; empty unless given.
+        Prefix of the names of new columns. Default: empty.
     compression
         The codec to write with: ``snappy``, ``zstd``, ``lz4``, ``gzip``, ``brotli`` or ``none``. None: the input's.
     row_group_size
-        Rows of a row group of the output, at least 1. None: as in the input.
+        The number of rows in a row group of the output, at least 1. None: as in the input.
     if_exists
-        What to do where the output is there already, or an unfinished run of this job: ``error``, the default,
-        ``overwrite``, or ``resume``, which goes on with it.
+        What to do if the output, or an unfinished run of this job, exists: ``error`` (the default), ``overwrite``, or
+        ``resume``, which continues the run.
     on_bad_row
-        What to do with a bad row: ``error``, the default, ``null`` or ``drop``.
+        How bad rows are handled: ``error`` (the default), ``null`` or ``drop``.
     shard
-        Which parts of a folder to make: ``"2/8"`` is every eighth from the third on. A run without it, with
-        ``if_exists="resume"``, makes what is missing and publishes. None: all, and publish.
+        Which parts of a folder to make: ``"2/8"`` is every eighth part from the third on. A run without a shard and
+        with ``if_exists="resume"`` makes the missing parts and publishes the output. None: make all parts, and publish.
     rejects
-        Where dropped rows are written, with the reason. None: nowhere.
+        The file that dropped rows are written to, with the reason. None: they aren't written.
     fail_if
-        A condition on the summary under which the job fails at its end. None: never.
+        A condition on the summary; the job fails at its end if it is true. None: no condition.
     engine
-        Who makes the parts of a folder: ``local``, this process, the default, or ``ray``, a cluster.
+        What makes the parts of a folder: ``local`` (the default), this process, or ``ray``, a cluster.
     threads
-        How many threads compute, at least 1. None: as many as there are cores to use.
+        The number of compute threads, at least 1. None: the number of usable cores.
     memory_limit
-        The memory to stay within, in bytes, at least 256 MiB; 1 GiB unless given.
+        The memory limit in bytes, at least 256 MiB. Default: 1 GiB.
 
     Raises
     ------
     UsageError
-        A value of the wrong type or outside its domain, or two options that contradict each other.
+        A value has the wrong type or is outside its domain, or two options contradict each other.
     """
 
-    # What to read
+    # Read
     logits: str | None = None
     label: str | None = None
     classes: tuple[str, ...] | None = None
@@ -140,7 +145,7 @@ class ScoreOptions:
     input: InputKind | None = None
     storage_options: tuple[str, ...] = ()
     limit: int | None = None
-    # What to compute
+    # Compute
     beta: float = 1.0
     calibration: str | None = None
     calibrated_classes: int | None = None
@@ -153,7 +158,7 @@ class ScoreOptions:
     top_k: int | None = None
     class_weights: tuple[float, ...] | dict[str, float] | None = None
     label_smoothing: float = 0.0
-    # What to write
+    # Write
     layout: Layout | None = None
     dtype: FloatName | None = None
     columns: tuple[str, ...] | None = None
@@ -163,17 +168,17 @@ class ScoreOptions:
     row_group_size: int | None = None
     if_exists: IfExists = "error"
     shard: str | None = None
-    # When rows are bad
+    # Bad rows
     on_bad_row: BadRowPolicy = "error"
     rejects: str | None = None
     fail_if: str | None = None
-    # Running
+    # Run
     engine: Engine = "local"
     threads: int | None = None
     memory_limit: int = 2**30
 
     def __post_init__(self) -> None:
-        """Check each value and each pair of values."""
+        """Check each value, and combinations of values."""
         for name, hint in _hints().items():
             check_type(name, getattr(self, name), hint)
         _check_at_least("--n-classes", self.n_classes, 1)
@@ -234,16 +239,16 @@ class ScoreOptions:
 
     @property
     def loss_name(self) -> str:
-        """The loss that was asked for, or goes with the activation."""
+        """The loss function: ``loss``, or the default of the activation."""
         return loss_of(self.activation, self.loss)
 
     @property
     def is_usual(self) -> bool:
-        """Whether it is softmax and cross-entropy."""
+        """Whether the activation is softmax, and the loss cross-entropy."""
         return (self.activation, self.loss_name) == ("softmax", "cross_entropy")
 
     def _check_activation(self) -> None:
-        """Check that an activation, a loss and what else is asked for go together."""
+        """Check that the activation and the loss are compatible with each other and with other options."""
         try:
             loss = self.loss_name
         except ValueError as error:
@@ -277,21 +282,21 @@ class ScoreOptions:
 
 
 def score_options(**given: Any) -> ScoreOptions:
-    """Build :class:`ScoreOptions` from what people type or pass.
+    """Return validated :class:`ScoreOptions` from keyword arguments.
 
-    Comma-separated text and iterables of text are both taken for lists; ``temperature`` stands for
-    ``1 / beta``; ``memory_limit`` may be text such as ``"512MiB"``; ``None`` means the default.
+    Lists may be comma-separated text or iterables of strings. ``temperature`` is ``1 / beta``. ``memory_limit`` may be
+    text such as ``"512MiB"``. ``None`` means the default.
 
     Parameters
     ----------
     given
-        ``temperature``, and the attributes of :class:`ScoreOptions` by their names. ``classes`` and ``class_weights``
-        may also be as :func:`read_classes` and :func:`read_class_weights` take them.
+        ``temperature``, and any attributes of :class:`ScoreOptions`. ``classes`` and ``class_weights`` also accept what
+        :func:`read_classes` and :func:`read_class_weights` accept.
 
     Raises
     ------
     UsageError
-        An unknown name, or a value of the wrong type or outside its domain.
+        A name is unknown, or a value has the wrong type or is outside its domain.
     """
     known = set(_hints())
     storage = names_of("storage_options", given.get("storage_options") or ())
@@ -330,7 +335,7 @@ def score_options(**given: Any) -> ScoreOptions:
 
 
 def _apply(values: dict[str, Any], temperature: Any, storage: Sequence[str]) -> None:
-    """Take over what a calibration says."""
+    """Set the options that a calibration file determines."""
     if temperature is not None or "beta" in values:
         raise UsageError(
             "both --calibration and a temperature are given", remedy="give one: the calibration has a temperature"
@@ -342,12 +347,12 @@ def _apply(values: dict[str, Any], temperature: Any, storage: Sequence[str]) -> 
 
 
 def resolve_options(options: ScoreOptions | None, given: Mapping[str, Any]) -> ScoreOptions:
-    """Return the options a function was called with: made already, or as keyword arguments.
+    """Return the options that a function was called with: an options object, or keyword arguments.
 
     Raises
     ------
     UsageError
-        Both are given, ``options`` is something else, or what :func:`score_options` raises.
+        Both are given, ``options`` has the wrong type, or as :func:`score_options`.
     """
     if options is None:
         return score_options(**given)
@@ -364,7 +369,7 @@ def resolve_options(options: ScoreOptions | None, given: Mapping[str, Any]) -> S
 
 
 def _plain(value: Any) -> Any:
-    """Return NumPy's numbers as Python's, and paths as text: both end up in JSON."""
+    """Return NumPy numbers as Python numbers, and paths as text: options are serialized as JSON."""
     if isinstance(value, bool):
         return value
     if isinstance(value, Real):

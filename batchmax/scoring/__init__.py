@@ -1,1 +1,1 @@
-"""From chunks of logits to columns of results, statuses and totals. Knows neither files nor commands."""
+"""Scores chunks of logits: result columns, statuses and totals. Knows neither files nor commands."""

@@ -1,4 +1,4 @@
-"""What is said about a row that has no answer: where it is, what is wrong with it, and how to go on."""
+"""Errors about bad rows: where the row is, what is wrong with it, and the remedy."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NO_ANSWER = {
     "taylor": "a logit is -inf, or infinite over the temperature",
     "spherical": "the logits are all 0, or one is -inf",
 }
-"""What is odd about a row without NaN and +inf that an activation cannot be computed of."""
+"""Why an activation can't be computed for a row without NaN and +inf."""
 
 
 def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> tuple[str, str]:
-    """Return what is wrong with a bad row, and a hint for its kind of trouble (empty where there is none)."""
+    """Return what is wrong with a bad row, and a hint for this kind of error (empty if there is none)."""
     if status == Status.BAD_LENGTH:
         length = first_row_length(batch.slice(row, 1), job.logits) or 0
         return f"{length:,} logits, where rows have {job.n_classes:,}", ""

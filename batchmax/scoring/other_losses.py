@@ -1,7 +1,7 @@
-"""Rows under another activation or loss than the usual ones: matrices in, matrices and one number a row out.
+"""Computes activations and losses other than softmax and cross-entropy: from matrices to matrices and losses of rows.
 
-An activation whose numbers sum to 1 is softmax of their logarithms, so everything that is computed of softmax is
-computed of those. Only the status of a row follows from its logits.
+An activation that yields a distribution is the softmax of the logarithms of its probabilities, so all outputs of
+softmax are computed from these logarithms. Only the status of a row follows from its logits.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Array = NDArray[Any]
 
 
 def activated(matrix: Array, activation: str, beta: float, take: Take = np.empty) -> tuple[Array, Array]:
-    """Return what an activation makes of (n, K) float64 logits, and its logarithms; NaN in rows without an answer.
+    """Return an activation of (n, K) float64 logits and its logarithms; NaN in rows without a result.
 
-    Under sigmoid, each class for itself, the second is numbers in the order of the first.
+    For sigmoid, the second matrix has no logarithms, but values that increase with the probabilities.
     """
     probs, logs = take(matrix.shape, matrix.dtype), take(matrix.shape, matrix.dtype)
     kernels.activate_rows(matrix, int(ACTIVATIONS[activation].number), beta, probs, logs)
@@ -31,7 +31,7 @@ def activated(matrix: Array, activation: str, beta: float, take: Take = np.empty
 
 
 def mend_statuses(status: Array, matrix: Array) -> None:
-    """Say in place what is odd about rows, given the statuses of their logarithms."""
+    """Correct in place the statuses that the softmax kernel derived from the logarithms of an activation."""
     # A class may have probability 0 without being masked.
     status[status == Status.MASKED_LABEL] = Status.OK
     without = np.flatnonzero(status == Status.NAN_LOGIT)
@@ -52,25 +52,25 @@ def other_losses(
     usual: tuple[Array, Array],
     take: Take = np.empty,
 ) -> tuple[Array, Array]:
-    """Return the (n,) float64 losses of which a likelihood is made, and those that were asked for.
+    """Return the (n,) float64 losses that likelihoods are computed from, and those of ``--loss``.
 
     Parameters
     ----------
     matrix
         (n, K) float64 logits.
     labels, targets
-        (n,) class indices, or (n, K).
+        (n,) class indices, or (n, K) target distributions.
     status
-        Of rows without a loss, both are anything.
+        Statuses of the rows; both results are undefined for rows without a loss.
     usual
-        Both, as they follow from the logarithms of the probabilities.
+        Both results for cross-entropy, computed from the logarithms of the probabilities.
     """
     plain, losses = usual
     how = (matrix, labels, targets, status, options.activation, options.beta)
     if options.loss_name != "cross_entropy":
         losses = _losses(*how, options.loss_name, take)
     if not ACTIVATIONS[options.activation].is_distribution:
-        # Each class for itself: their likelihoods multiply.
+        # Classes are independent: their likelihoods multiply.
         likely = ACTIVATIONS[options.activation].losses[0]
         plain = losses if options.loss_name == likely else _losses(*how, likely, take)
     return plain, losses

@@ -1,6 +1,7 @@
-"""From logits to the columns that were asked for, no files.
+"""Computes the output columns from logits.
 
-:func:`score_rows` is the arithmetic of a batch on matrices; :func:`score_table` wraps it in Arrow columns.
+:func:`score_rows` computes a batch with matrices; :func:`score_table` converts the results to Arrow columns. Doesn't
+know files.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from batchmax.scoring.other_losses import activated, mend_statuses, other_losses
 Array = NDArray[Any]
 
 PROBABILITY_SLACK = 1e-3
-"""How far a row of probabilities may be from summing to 1."""
+"""Maximum deviation of the sum of a row of probabilities from 1."""
 ROWS_LOOKED_AT = 1024
-"""Rows of the first chunk that are checked for being probabilities already."""
+"""Number of rows of the first chunk that are checked for being probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What was computed of n rows: (n,) or (n, K) arrays by output name, and what a summary counts.
+    """Results of n rows: (n,) or (n, K) arrays by output name, and what a summary counts.
 
-    ``rows`` is what the softmax kernel left.
+    ``rows`` is the result of the softmax kernel.
     """
 
     values: dict[str, Array]
@@ -57,10 +58,10 @@ def read_rows(
     logits: Array | None = None,
     known: NDArray[np.uint8] | None = None,
 ) -> tuple[Array, Labels, Array | None]:
-    """Return a batch's logits as a read-only matrix, its labels, and what is known of its rows' statuses.
+    """Return a batch's logits as a read-only matrix, its labels, and the statuses of its rows as far as known.
 
-    ``logits`` is that matrix where it was read already; then the batch need not hold it. ``known`` is what was known of
-    the statuses before.
+    ``logits`` is the matrix if it was already read; then the batch need not contain it. ``known`` has statuses that are
+    already known.
     """
     matrix, status = read_matrix(batch, job.logits, job.n_classes, take) if logits is None else (logits, None)
     if job.options.input == "probs":
@@ -89,11 +90,12 @@ def score_rows(
     first_row: int = 0,
     tokens: Tokens | None = None,
 ) -> Scores:
-    """Compute every output of a job for an (n, K) matrix of logits, whose first row has a number among all of the job.
+    """Compute every output of a job for an (n, K) matrix of logits.
 
-    Where the rows are tokens, ``tokens`` says of what sequences.
+    ``first_row`` is the number of the first row, counted over the whole job; it determines random samples. If rows are
+    tokens, ``tokens`` has their sequences.
 
-    The results are in memory from ``take``. Rows that are bad hold NaN or -1; their status says why.
+    Results are in memory from ``take``. Bad rows have NaN or -1; their status is the reason.
     """
     n = len(matrix)
     options, beta, logits, activation = job.options, job.options.beta, matrix, job.options.activation
@@ -124,7 +126,7 @@ def score_rows(
     nll = losses = hits = weights = None
     if labels.indices is not None:
         if labels.status is not None and labels.ignore_index == 0:
-            # Rows without a label stand at index 0, which the kernel took for the ignored one.
+            # Rows without a label have index 0, which the kernel mistook for the ignored index.
             status[(status == Status.IGNORED) & (labels.status == Status.UNLABELLED)] = Status.UNLABELLED
         nll, hits, weights = rows.nll, rows.hits, job.class_weights
         losses = index_losses(
@@ -139,7 +141,7 @@ def score_rows(
     if nll is not None and losses is not None and not options.is_usual:
         nll, losses = other_losses(logits, labels.indices, labels.targets, status, options, (nll, losses), take)
     if losses is not None and (labels.targets is not None or activation != "softmax"):
-        # The plain loss: smoothing puts weight on classes that the target leaves out.
+        # The plain loss decides: smoothing also puts weight on classes that the target excludes.
         is_plain = activation == "softmax" or options.loss_name == "cross_entropy"
         infinite = (nll if is_plain else losses) == np.inf
         status[infinite & (status == Status.OK)] = Status.MASKED_LABEL
@@ -164,7 +166,7 @@ def score_rows(
 
 
 def score_table(batch: pa.RecordBatch, scores: Scores, job: Job, take: Take = np.empty) -> pa.RecordBatch:
-    """Return the carried columns of a batch and the computed ones, null where a row has no value."""
+    """Return the carried and the computed columns of a batch, null where a row has no value."""
     columns = carried_columns(batch, job) + computed_columns(scores, job, take)
     present = pa.schema([field for field, _ in columns])
     return pa.RecordBatch.from_arrays([array for _, array in columns], schema=present)
@@ -173,7 +175,7 @@ def score_table(batch: pa.RecordBatch, scores: Scores, job: Job, take: Take = np
 def computed_columns(
     scores: Scores, job: Job, take: Take = np.empty, names: Sequence[str] | None = None
 ) -> list[tuple[pa.Field, pa.Array]]:
-    """Return the columns that were computed, or some of them, null where a row has no value."""
+    """Return all or some computed columns, null where a row has no value."""
     columns = []
     for name in (*job.outputs, *job.top_k_outputs) if names is None else names:
         needs_label = name in OUTPUTS and OUTPUTS[name].needs_label
@@ -183,9 +185,9 @@ def computed_columns(
 
 
 def carried_columns(batch: pa.RecordBatch, job: Job) -> list[tuple[pa.Field, pa.Array]]:
-    """Return the columns of a batch that are carried through, but those that were not read.
+    """Return the carried columns of a batch, except those that weren't read.
 
-    Of a batch of tokens, labels and logits are those of tokens, and everything else is of their rows.
+    In a batch of tokens, labels and logits are those of tokens, and all other columns are those of their rows.
     """
     names = set(batch.schema.names)
     fields = [field for field in job.carried if field.name in names]
@@ -197,7 +199,7 @@ def carried_columns(batch: pa.RecordBatch, job: Job) -> list[tuple[pa.Field, pa.
 
 
 def looks_like_probabilities(matrix: Array) -> bool:
-    """Return whether every row lies between 0 and 1 and sums to 1."""
+    """Return whether all values are between 0 and 1, and every row sums to 1."""
     if not matrix.size or matrix.shape[1] == 1:
         return False
     inside = bool(((matrix >= 0) & (matrix <= 1)).all())
@@ -205,7 +207,7 @@ def looks_like_probabilities(matrix: Array) -> bool:
 
 
 def doubts_about(matrix: Array, job: Job) -> list[str]:
-    """Return what is odd about the first rows of a job, as sentences for people."""
+    """Return warnings about the first rows of a job, as sentences."""
     doubts = []
     some = matrix[:ROWS_LOOKED_AT]
     if job.options.input == "logits" and job.options.activation == "softmax" and looks_like_probabilities(some):
@@ -216,7 +218,7 @@ def doubts_about(matrix: Array, job: Job) -> list[str]:
 
 
 def narrowed(array: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """Return a struct array with just the children of another struct type; INT96 timestamps stay bytes."""
+    """Return a struct array with only the children of another struct type; INT96 timestamps stay bytes."""
     if array.type == wanted:
         return array
     if not pa.types.is_struct(wanted):
@@ -298,7 +300,7 @@ def _add_order(
 
 
 def _log_probs_of(matrix: Array, classes: Array, rows: Rows, beta: float) -> Array:
-    """Return the logarithms of the probabilities of some classes, (n, k) float64: never of a probability."""
+    """Return the log-probabilities of some classes, (n, k) float64, computed from logits, not from probabilities."""
     logits = np.take_along_axis(matrix, np.maximum(classes, 0).astype(np.int64), axis=1).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         found: Array = beta * (logits - rows.maxima[:, None]) - rows.log_sums[:, None]

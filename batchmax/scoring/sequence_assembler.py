@@ -1,7 +1,7 @@
-"""What was computed of tokens, put together again as rows: lists of values, and what is said of a row as a whole.
+"""Assembles results of tokens to rows: lists of values, and values of whole sequences.
 
-Tokens come in pieces that end anywhere. A row is given when its last token is there; until then its values are kept.
-Matrices need not be kept: they may be handed on as they come, as pieces of pages.
+Chunks of tokens can end inside a row. A row is returned once its last token was computed; until then its values are
+kept, except matrices, which can be passed on at once as pieces of pages.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """Tokens of a matrix on their way to a file.
+    """Tokens of a matrix that are passed on to a file.
 
     Attributes
     ----------
     name
-        Of the column.
+        Name of the column.
     rows
-        The tokens, and the rows that they are in.
+        The tokens and their rows.
     begins
-        Whether this is the beginning of a row that may have to be taken back.
+        Whether this is the start of a row that may have to be taken back, because bad rows are dropped.
     """
 
     name: str
@@ -47,9 +47,9 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class Ended:
-    """Rows whose last token was computed: their columns, what is known of them as a whole, and matrices on their way.
+    """Rows whose last token was computed: their columns and totals, and pieces of matrices.
 
-    ``taken_back`` is whether the matrices of the row that was begun before are to be taken out again.
+    ``taken_back`` is whether the pieces of the row that began earlier must be removed: it is bad and is dropped.
     """
 
     batch: pa.RecordBatch
@@ -59,14 +59,14 @@ class Ended:
 
 
 class SequenceRows:
-    """Puts rows together.
+    """Assembles rows.
 
     Parameters
     ----------
     job
-        Of sequences.
+        A job whose rows are sequences.
     streams
-        Whether matrices are handed on as they come, and not columns of the rows.
+        Whether matrices are passed on in pieces, instead of as columns of the rows.
     """
 
     def __init__(self, job: Job, *, streams: bool) -> None:
@@ -82,7 +82,7 @@ class SequenceRows:
         self._open_is_bad = False
 
     def add(self, tokens: Tokens, scores: Scores) -> Ended:
-        """Take what was computed of some tokens; return the rows that end with them."""
+        """Add the results of some tokens; return the rows that end with them."""
         values: tuple[Array, ...] = ()
         if scores.losses is not None and scores.nll is not None:
             weights = np.ones(len(scores.status)) if scores.weights is None else scores.weights
@@ -98,7 +98,7 @@ class SequenceRows:
         return Ended(batch, ended, pieces, taken_back)
 
     def _scalars(self, ended: SequenceTotals) -> dict[str, pa.Array]:
-        """Return the columns of the rows that end as a whole."""
+        """Return the columns with one value per row for the rows that end."""
         found: dict[str, pa.Array] = {}
         if "status" in self._job.outputs:
             found["status"] = status_column(ended.status)
@@ -116,7 +116,7 @@ class SequenceRows:
         return found
 
     def _rows(self, tokens: Tokens, columns: dict[str, pa.Array], scalars: dict[str, pa.Array]) -> pa.RecordBatch:
-        """Return the rows that end here, and keep what is there of one that does not."""
+        """Return the rows that end here, and keep the values of one that doesn't."""
         n_ended = tokens.n_ended
         lengths = tokens.lengths.copy()
         rows = tokens.rows
@@ -150,7 +150,7 @@ class SequenceRows:
         )
 
     def _pieces(self, tokens: Tokens, scores: Scores, bad: NDArray[np.bool_]) -> tuple[list[Piece], bool]:
-        """Return the matrices of these tokens, and whether what was handed on of the first row is to be taken back."""
+        """Return the pieces of matrices, and whether those passed on earlier for the first row must be taken back."""
         taken_back = self._drops and tokens.continues and not self._open_is_bad and bool(bad[0])
         keep = ~bad if self._drops else np.ones(tokens.n_rows, np.bool_)
         runs = [(0, tokens.n_rows)]
@@ -182,7 +182,7 @@ def _present(matrix: Array, present: NDArray[np.bool_], dtype: np.dtype[Any]) ->
 
 
 def _lists(values: pa.Array, lengths: Array, missing: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
-    """Return values as lists of some lengths, null where rows are missing."""
+    """Return values as lists of the given lengths, null where rows are missing."""
     dtype = np.int64 if pa.types.is_large_list(kind) else np.int32
     total = int(lengths.sum())
     if total > np.iinfo(dtype).max:
@@ -194,5 +194,5 @@ def _lists(values: pa.Array, lengths: Array, missing: NDArray[np.bool_], kind: p
 
 
 def _copied(array: pa.Array) -> pa.Array:
-    """Return an array in memory of its own: that of what was computed is used again before rows are written."""
+    """Return a copy of an array: the memory of results is reused before rows are written."""
     return pa.concat_arrays([array, array.slice(0, 0)]) if len(array) else array

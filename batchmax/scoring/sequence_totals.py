@@ -1,7 +1,7 @@
-"""What tokens say of the sequences that they are in: statuses, numbers of tokens with a loss, sums, bytes of text.
+"""Aggregates tokens to sequences: statuses, numbers of tokens with a loss, sums, bytes of text.
 
-Tokens come in chunks that end anywhere, so what is known of a sequence that goes on is kept. Used by every command that
-counts sequences, so that all of them count alike.
+Chunks of tokens can end inside a sequence, so the totals of an unfinished sequence are kept. Every command that counts
+sequences uses this module, so that all count in the same way.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from batchmax.sources.token_chunks import TokenChunk
 Array = NDArray[Any]
 
 MOST_BYTES = 2**53
-"""Bytes of text that a row may have."""
+"""Maximum bytes of text of a row."""
 
 
 @dataclass(frozen=True, eq=False)
 class SequenceTotals:
-    """What is known of n sequences as a whole.
+    """Totals of n sequences.
 
     Attributes
     ----------
     status
-        Shape (n,), uint8. That of the worst token if a token is bad, or ``NULL_LOGITS`` of a null row. Otherwise tokens
-        without a label say nothing of a sequence in which another token has a loss: padding is not an error.
+        Shape (n,), uint8. The status of the worst token if a token is bad, or ``NULL_LOGITS`` for a null row.
+        Otherwise, tokens without a label don't count if another token of the sequence has a loss: padding isn't an
+        error.
     counts
-        Shape (n,), int64: how many tokens have a loss.
+        Shape (n,), int64: the number of tokens with a loss.
     sums
-        Shape (m, n), float64: the sums of m numbers over the tokens that have a loss, inf where one is infinite.
+        Shape (m, n), float64: the sums of m values over the tokens with a loss; inf if one of them is infinite.
     """
 
     status: NDArray[np.uint8]
@@ -54,7 +55,7 @@ class SequenceTotals:
 
     @property
     def is_scored(self) -> NDArray[np.bool_]:
-        """Which sequences have a loss as a whole: they aren't bad, and at least one token has a loss."""
+        """Which sequences have a loss: they aren't bad, and at least one token has a loss."""
         return ~self.is_bad & (self.counts > 0)
 
     def first(self, n: int) -> SequenceTotals:
@@ -63,14 +64,14 @@ class SequenceTotals:
 
 
 class SequenceTally:
-    """Adds up tokens, chunk after chunk.
+    """Adds up tokens of consecutive chunks.
 
     Parameters
     ----------
     shift
-        Whether the last token of a sequence has no label by design, which says nothing of the sequence.
+        Whether labels are shifted, so that the last token of a sequence has none; this doesn't affect its status.
     n_sums
-        How many numbers of each token are summed.
+        The number of values per token that are summed.
     """
 
     def __init__(self, *, shift: bool, n_sums: int = 0) -> None:
@@ -85,15 +86,15 @@ class SequenceTally:
         Parameters
         ----------
         tokens
-            Which sequences they are in.
+            The sequences that the tokens are in.
         status
             Shape (n_tokens,).
         values
-            The numbers to sum, shape (n_tokens,) each.
+            The values to sum, shape (n_tokens,) each.
 
         Returns
         -------
-        the totals of all sequences of the chunk; those of the last one are not final where it goes on.
+        The totals of all sequences of the chunk; those of the last one aren't final if it continues.
         """
         n, (row, _) = tokens.n_rows, tokens.places()
         counted = status > LAST_WITHOUT_LOSS
@@ -122,7 +123,7 @@ class SequenceTally:
 
 
 def text_bytes(chunk: TokenChunk, name: str, ended: SequenceTotals) -> NDArray[np.int64]:
-    """Return how many bytes of text each sequence that ends in a chunk stands for; 0 for one without a loss.
+    """Return the bytes of text of each sequence that ends in a chunk; 0 for one without a loss.
 
     Parameters
     ----------
@@ -136,7 +137,7 @@ def text_bytes(chunk: TokenChunk, name: str, ended: SequenceTotals) -> NDArray[n
     Raises
     ------
     DataError
-        The bytes of a sequence that has a loss are null or negative.
+        The number of bytes of a sequence with a loss is null, negative or too large.
     """
     n = len(ended.status)
     column = plain_array(column_array(chunk.tokens.rows, name))[:n]

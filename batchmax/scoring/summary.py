@@ -1,8 +1,4 @@
-"""What a job counts while it runs, and the summary at its end.
-
-:class:`Tally` adds up over batches and merges, so that a job cut into parts counts the same as one that was not. Sums
-are kept with what their roundings lost.
-"""
+"""The summary of a scoring job, computed from its :class:`Tally`."""
 
 from __future__ import annotations
 
@@ -21,18 +17,18 @@ TOKEN_FIELDS = frozenset({*TOKEN_FIGURES, "token_status_counts"})
 
 @dataclass(kw_only=True)
 class ScoreSummary:
-    """What a scoring job did. A value that does not exist or is not finite is None.
+    """The result of a scoring job. A value that doesn't exist or isn't finite is None.
 
-    ``log_likelihood`` and ``perplexity`` are the plain ones, without class weights and smoothing; ``mean_loss`` is the
-    mean of the loss column, over the summed weights of the labels if there are class weights.
+    ``log_likelihood`` and ``perplexity`` are computed from the plain loss, without class weights and smoothing;
+    ``mean_loss`` is the sum of the loss column, divided by the number of rows with a loss, or with class weights by the
+    summed weights of their labels.
 
-    Where rows are sequences, every figure is one of tokens, but ``n_rows``, ``bad_rows``, ``bad_rate`` and
-    ``status_counts``; ``n_tokens`` are those with a loss. Otherwise what is said of tokens is not there.
-    ``bits_per_byte`` is over the rows that are not bad and have a loss: the losses of these, and all bytes of their
-    text.
+    If rows are sequences, all metrics are over tokens, except ``n_rows``, ``bad_rows``, ``bad_rate`` and
+    ``status_counts``; ``n_tokens`` counts tokens with a loss. Otherwise the fields about tokens are absent in JSON.
+    ``bits_per_byte`` divides the losses in bits of the rows that have a loss and aren't bad by all bytes of their text.
 
-    ``unified`` are the columns that are not the same in all files: each with the type that it was read as, in how many
-    files it has which type, and in how many it is missing.
+    ``unified`` has the columns that differ between files: for each, the type that it was read as, the number of files
+    with each type, and the number of files without it.
     """
 
     n_rows: int = 0
@@ -59,10 +55,10 @@ class ScoreSummary:
     version: str = ""
     held: str | None = None
     unrecorded: frozenset[str] = frozenset()
-    """Fields whose values the summary does not know, because a stored one lacks them; not in JSON."""
+    """Fields that a stored summary doesn't have, so their values are unknown; not in JSON."""
 
     def count(self, tally: Tally, *, has_hits: bool, is_nested: bool = False) -> None:
-        """Take over what was counted; of sequences also where there is none."""
+        """Set the fields from a tally; the fields of tokens only with ``is_nested``."""
         self.n_rows = tally.rows
         self.bad_rows = tally.bad_rows
         self.bad_rate = tally.bad_rows / tally.rows if tally.rows else None
@@ -82,7 +78,7 @@ class ScoreSummary:
 
     @classmethod
     def stored(cls, values: Mapping[str, Any], files: list[str]) -> ScoreSummary:
-        """Return a summary that was stored with an output."""
+        """Return the summary that was stored with an output."""
         known = {one.name for one in fields(cls)}
         return cls(
             **{name: value for name, value in values.items() if name in known}
@@ -90,13 +86,13 @@ class ScoreSummary:
         )
 
     def lasting(self) -> str:
-        """Return what the data alone decide, as JSON, to be kept in the output itself."""
+        """Return as JSON the fields that depend on the data only; they are stored in the output itself."""
         passing = {"files", "seconds", "bytes_written", "held"}
         values = {name: value for name, value in self.as_dict().items() if name not in passing}
         return json.dumps(values, allow_nan=False, ensure_ascii=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the summary under the names that it has in JSON."""
+        """Return the summary as a dictionary with the names of its JSON."""
         values = asdict(self)
         del values["unrecorded"]
         return (
@@ -104,7 +100,7 @@ class ScoreSummary:
         )
 
     def figures(self, *, has_labels: bool = True) -> dict[str, Figure]:
-        """Return the figures that a condition may name, in the order in which they are listed."""
+        """Return the metrics that a condition may name, in the order in which they are listed."""
         is_nested = self.token_status_counts is not None
         of, counts = ("token", self.token_status_counts or {}) if is_nested else ("row", self.status_counts)
         no_loss = without_loss(counts, of) if has_labels else NO_LABELS
@@ -151,5 +147,5 @@ class ScoreSummary:
 
 
 def without_text(status_counts: Mapping[str, int]) -> str:
-    """Return why there are no bits per byte. ``status_counts`` are sequences by their status."""
+    """Return why there are no bits per byte; ``status_counts`` counts sequences by status."""
     return without_loss(status_counts, "row") or "the number of bytes is not known or 0"

@@ -1,6 +1,6 @@
-"""Counts and sums over rows, which are merged over the parts of a job.
+"""Counts and sums over rows, which can be merged over the parts of a job.
 
-Sums are exact: what rounding lost is added at the end.
+Sums are compensated: the accumulated rounding error is added at the end.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from batchmax.outputs import LAST_BAD, STATUS_NAMES, Status
 
 @dataclass(eq=False)
 class Tally:
-    """Counts and sums over rows; where rows are sequences, over tokens.
+    """Counts and sums over rows; over tokens if rows are sequences.
 
-    Of sequences, ``sequences`` are the statuses of rows, and ``bytes`` the bytes of text of those that have a loss as a
-    whole, whose tokens have the losses ``text_nll``.
+    Each sum is an array of 3 numbers: the sum, its accumulated rounding error, and the number of infinite values, which
+    aren't summed. ``judged`` counts rows with a loss, ``hits`` those that were predicted correctly. For sequences,
+    ``sequences`` counts the statuses of rows, ``bytes`` is the bytes of text of rows with a loss, and ``text_nll`` sums
+    the plain losses of these rows.
     """
 
     statuses: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
@@ -39,31 +41,31 @@ class Tally:
 
     @property
     def row_statuses(self) -> NDArray[np.int64]:
-        """How many rows there are of each status."""
+        """The number of rows of each status."""
         return self.sequences if self.nested else self.statuses
 
     @property
     def rows(self) -> int:
-        """How many rows were counted."""
+        """The number of rows."""
         return int(self.row_statuses.sum())
 
     @property
     def bad_rows(self) -> int:
-        """How many of them were bad."""
+        """The number of bad rows."""
         return int(self.row_statuses[: LAST_BAD + 1].sum())
 
     @property
     def infinite_losses(self) -> int:
-        """How many of them had a loss of +inf."""
+        """The number of rows, or tokens, with a loss of +inf."""
         return int(self.loss[2])
 
     def state(self) -> dict[str, Any]:
-        """Return everything as JSON has it; numbers keep all their digits."""
+        """Return all fields, serializable as JSON without loss of precision."""
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> Tally:
-        """Return what was counted when :meth:`state` was asked."""
+        """Return a tally from what :meth:`state` returned."""
         tally = cls()
         for name, value in vars(tally).items():
             kept = state[name]
@@ -72,7 +74,7 @@ class Tally:
 
     @classmethod
     def merged(cls, tallies: Iterable[Tally]) -> Tally:
-        """Return what was counted by all of them, in their order."""
+        """Return the sum of several tallies, added in their order."""
         total = cls()
         for one in tallies:
             total.statuses += one.statuses
@@ -93,7 +95,7 @@ class Tally:
         hits: NDArray[np.bool_] | None = None,
         weights: NDArray[np.float64] | None = None,
     ) -> None:
-        """Count a batch: its statuses, and where there are labels the losses, their plain form, and who was right."""
+        """Count a batch: its statuses; and with labels, losses, plain losses, correct predictions and weights."""
         self.statuses += np.bincount(status, minlength=len(Status))
         if losses is None or nll is None:
             return
@@ -106,21 +108,21 @@ class Tally:
             self.hits += int(np.count_nonzero(hits & counted))
 
     def add_sequences(self, status: NDArray[np.uint8]) -> None:
-        """Count sequences by their statuses."""
+        """Count sequences by status."""
         self.nested = True
         self.sequences += np.bincount(status, minlength=len(Status))
 
     def add_text(self, n_bytes: NDArray[np.int64], nll: NDArray[np.float64], counted: NDArray[np.bool_]) -> None:
-        """Count the bytes of text of sequences, and the sums of their plain losses, of those that count."""
+        """Add the bytes of text and the sums of plain losses of the sequences that ``counted`` selects."""
         self.bytes += sum(n_bytes[counted].tolist())
         kernels.sum_counted(nll, counted, self.text_nll)
 
     def bits(self) -> tuple[float | None, float | None]:
-        """Return the plain losses in bits, of a token and of a byte; None for what is not finite, or not known."""
+        """Return the plain loss in bits per token and per byte; None if it isn't finite, or there are none."""
         return (_bits(self.nll, self.judged), _bits(self.text_nll, self.bytes))
 
     def plain_figures(self) -> tuple[float | None, float | None, float | None]:
-        """Return the mean of the plain losses, minus their sum, and exp of the mean; None for what is not finite."""
+        """Return the mean plain loss, the log-likelihood and the perplexity; None where not finite."""
         if not self.judged or self.nll[2]:
             return None, None, None
         total = self.nll[0] + self.nll[1]
@@ -129,7 +131,7 @@ class Tally:
 
 
 def named_counts(statuses: NDArray[np.int64]) -> dict[str, int]:
-    """Return counts by the names of statuses, without those that are 0."""
+    """Return nonzero counts by the name of the status."""
     return {name: int(number) for name, number in zip(STATUS_NAMES, statuses, strict=True) if number}
 
 
@@ -138,12 +140,12 @@ def _bits(nll: NDArray[np.float64], count: int) -> float | None:
 
 
 def finite(value: float) -> float | None:
-    """Return a number, or None if it is not finite."""
+    """Return a number, or None if it isn't finite."""
     return float(value) if math.isfinite(value) else None
 
 
 def _add_exactly(total: NDArray[np.float64], more: NDArray[np.float64]) -> None:
-    """Add a sum, what its roundings lost, and a count, to others in place; of this sum's rounding, too."""
+    """Add a compensated sum and its number of infinite values to another in place, with the rounding error of this."""
     added = total[0] + more[0]
     taken = added - total[0]
     total[1] += more[1] + ((total[0] - (added - taken)) + (more[0] - taken))

@@ -1,4 +1,4 @@
-"""Where rows come from: Parquet files and Arrow streams, read in chunks within a memory limit.
+"""Sources of rows: Parquet files and Arrow streams, read in chunks within a memory limit.
 
 Decisions
 ---------

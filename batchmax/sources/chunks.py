@@ -1,7 +1,7 @@
-"""Rows on their way: how many go together, and where they are from.
+"""Chunks of rows: their columns, their origin, and how row groups are divided into them.
 
-How rows are cut into chunks and row groups is decided by the inputs and the options alone, never by the machine,
-because it shows in the bytes of the output.
+How rows are divided into chunks and row groups depends only on the inputs and the options, never on the machine,
+because it affects the bytes of the output.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ from batchmax.columns.job import Job
 from batchmax.parquet import CopiedColumns
 
 MOST_ROW_GROUP_BYTES = 64 << 20
-"""Probabilities of a row group of the output, unless its rows are asked for."""
+"""Bytes of probabilities in a row group of the output, unless ``--row-group-size`` is given."""
 
 MOST_ROW_GROUP_ROWS = 1 << 26
-"""pyarrow encodes no more rows as one row group."""
+"""Maximum number of rows that pyarrow encodes as one row group."""
 
 MOST_CHUNK_BYTES = 24 << 20
-"""Logits that are read, and computed on, at a time: a usual row group of 16 MiB, with what is beside them."""
+"""Bytes of logits in a chunk: enough for a common row group of 16 MiB with its other columns."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run of rows is from: its file, and the row of the file that it begins with."""
+    """The origin of a run of rows: the file, the row of the file that it starts with, and the row group."""
 
     file: str
     first_row: int
     row_group: int | None
 
     def place(self, row: int, token: str = "") -> str:
-        """Return where a row is, counted from the first of these, in words."""
+        """Return the file, row and row group for messages; ``row`` counts from the first row of the run."""
         group = "" if self.row_group is None else f" (row group {self.row_group})"
         return f"{self.file}: row {self.first_row + row:,}{token}{group}"
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk(ABC):
-    """Units of computation in order: rows (:class:`RowChunk`), or the tokens of sequences (``TokenChunk``).
+    """Consecutive units of computation: rows (:class:`RowChunk`), or tokens of sequences (``TokenChunk``).
 
     Attributes
     ----------
     batch
-        The columns of the units, one value for each unit.
+        Columns with one value for each unit.
     origin
-        Where the first row of the chunk is from.
+        Origin of the first row of the chunk.
     ends_group
-        Whether a row group of the output ends with the chunk.
+        Whether a row group of the output ends with this chunk.
     logits
-        A read-only (n_units, n_classes) matrix where the logits were read as one; then they are not in the batch.
+        Read-only (n_units, n_classes) matrix if the logits were read as one; then they aren't in ``batch``.
     copied
-        What the output may have from the input's row group as it is. Columns in it need not be in the batch.
+        Column chunks of the input's row group to copy into the output; these columns need not be in ``batch``.
     """
 
     batch: pa.RecordBatch
@@ -72,44 +72,44 @@ class Chunk(ABC):
     @property
     @abstractmethod
     def known(self) -> NDArray[np.uint8] | None:
-        """The status of each unit as far as it is known from the structure of the input; None for nothing."""
+        """The status of each unit as far as it follows from the structure of the input; None if unknown."""
 
     @property
     @abstractmethod
     def n_rows(self) -> int:
-        """How many rows are in this chunk, some of them perhaps in part."""
+        """The number of rows in this chunk, including rows of which it has only some tokens."""
 
     @property
     @abstractmethod
     def rows_done(self) -> int:
-        """How many rows end in this chunk."""
+        """The number of rows that end in this chunk."""
 
     @abstractmethod
     def rows_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows of the file that units belong to."""
+        """Return the row numbers in the file of units."""
 
     @abstractmethod
     def place(self, unit: int) -> str:
-        """Return where a unit is, in words."""
+        """Return the file and row of a unit, for messages."""
 
     @abstractmethod
     def values(self, name: str) -> pa.Array:
-        """Return a column with one value for each unit, that of its row where the column is one of rows."""
+        """Return a column with one value for each unit; a row's value is repeated for each of its tokens."""
 
     @abstractmethod
     def take(self, units: NDArray[np.int64], names: Sequence[str]) -> pa.RecordBatch:
-        """Return columns that were read for some units."""
+        """Return columns of some units."""
 
     @abstractmethod
     def with_columns(self, add: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Self:
-        """Return the chunk with columns added that have one value for each row."""
+        """Return the chunk with added columns, which have one value for each row."""
 
     @abstractmethod
     def split(self, rows: int) -> tuple[Self, Self]:
-        """Return the first rows of the chunk, all of which must end in it, and the rest."""
+        """Split after the first ``rows`` rows, all of which must end in the chunk."""
 
     def unit(self, unit: int, job: Job) -> pa.RecordBatch:
-        """Return one unit as a batch with its logits in a column, however they were read."""
+        """Return one unit as a batch that includes its logits as a column."""
         batch = self.batch.slice(unit, 1)
         if self.logits is None:
             return batch
@@ -119,11 +119,11 @@ class Chunk(ABC):
 
 @dataclass(frozen=True, eq=False)
 class RowChunk(Chunk):
-    """Rows that follow one another in a file."""
+    """Consecutive rows of a file."""
 
     @property
     def known(self) -> None:
-        """Nothing is known of rows beforehand."""
+        """None: the status of rows is unknown before scoring."""
         return
 
     @property
@@ -137,11 +137,11 @@ class RowChunk(Chunk):
         return int(self.batch.num_rows)
 
     def rows_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows of the file."""
+        """Return the row numbers in the file of rows of the chunk."""
         return self.origin.first_row + units
 
     def place(self, unit: int) -> str:
-        """Return where a row is, in words."""
+        """Return the file and row of a row of the chunk, for messages."""
         return self.origin.place(unit)
 
     def values(self, name: str) -> pa.Array:
@@ -157,13 +157,13 @@ class RowChunk(Chunk):
         return replace(self, batch=add(self.batch))
 
     def slice(self, start: int, rows: int, *, ends_group: bool) -> RowChunk:
-        """Return some rows that follow one another."""
+        """Return ``rows`` rows from row ``start``."""
         origin = replace(self.origin, first_row=self.origin.first_row + start)
         logits = None if self.logits is None else self.logits[start : start + rows]
         return replace(self, batch=self.batch.slice(start, rows), origin=origin, ends_group=ends_group, logits=logits)
 
     def split(self, rows: int) -> tuple[RowChunk, RowChunk]:
-        """Return the first rows, and the rest."""
+        """Split after the first ``rows`` rows."""
         left = self.batch.num_rows - rows
         return self.slice(0, rows, ends_group=False), self.slice(rows, left, ends_group=self.ends_group)
 
@@ -172,11 +172,11 @@ C = TypeVar("C", bound=Chunk)
 
 
 class Part(Protocol):
-    """Whole row groups of one file: the unit of work."""
+    """A run of whole row groups of one file: the unit of work."""
 
     @property
     def file(self) -> int:
-        """The number of the file."""
+        """The index of the file among the inputs."""
 
     @property
     def first_group(self) -> int:
@@ -188,12 +188,12 @@ class Part(Protocol):
 
     @property
     def first_row(self) -> int:
-        """The row of the file that the part begins with."""
+        """The number of the part's first row in the file."""
 
 
 @dataclass
 class Ways:
-    """How column chunks were read: logits as matrices or by pyarrow, carried columns copied or not, and why not."""
+    """Read statistics: how many column chunks were read as matrices, by pyarrow, or copied, and reasons why not."""
 
     fast: int = 0
     slow: int = 0
@@ -201,11 +201,11 @@ class Ways:
     reasons: Counter[str] = field(default_factory=Counter)
 
     def refused(self, reason: str) -> None:
-        """Count a column chunk that could not be read as a matrix, or not be copied."""
+        """Count a column chunk that couldn't be read as a matrix, or couldn't be copied."""
         self.reasons[reason] += 1
 
     def text(self) -> str:
-        """Return the counts in words."""
+        """Return the counts as text."""
         why = ", ".join(f"{count:,} because {reason}" for reason, count in self.reasons.most_common(5))
         return (
             f"column chunks of logits read as matrices: {self.fast:,}, by pyarrow: {self.slow:,}; "
@@ -215,7 +215,7 @@ class Ways:
 
 @dataclass(frozen=True)
 class Cut:
-    """How many rows make a row group of the output, and how many a chunk."""
+    """The number of rows of an output row group (``group``), and of a chunk (``piece``)."""
 
     job: Job
     group: int
@@ -223,9 +223,9 @@ class Cut:
     stored_bytes: int = 0
 
     def memory(self, rows: int | None = None) -> int:
-        """Return about how many bytes the work on rows cut like this takes; on any number of them for None."""
-        # Measured: the results of a row group that is filled and of one that is written, and per chunk what reading,
-        # converting and encoding take.
+        """Return the approximate memory in bytes that ``rows`` rows take; for any number of rows if None."""
+        # Measured: results of one row group being filled and one being written; and for each chunk the memory for
+        # reading, converting and encoding.
         group, piece = (size if rows is None else min(size, rows) for size in (self.group, self.piece))
         job = self.job
         carried = self.stored_bytes * (2 * group + 3 * piece)
@@ -233,10 +233,10 @@ class Cut:
 
 
 def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
-    """Return how to cut a row group of the input of this many rows, or a stream of nobody knows how many.
+    """Return how to divide an input row group with this many rows, or a stream of unknown length (None).
 
-    ``stored_bytes`` is what a row takes in the input, all columns together. Unless its rows are asked for, a row group
-    is as large as the input's, or an equal piece of it.
+    ``stored_bytes`` is the uncompressed size of an input row, all columns together. Unless ``--row-group-size`` is
+    given, an output row group is as large as the input's, or an equal fraction of it.
     """
     per_row = max(job.row_bytes, job.result_bytes // 2, stored_bytes // 2, 1)
     group = max(1, MOST_ROW_GROUP_BYTES // per_row)
@@ -250,7 +250,7 @@ def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
 
 
 def regroup(chunks: Iterable[RowChunk], group: int, piece: int) -> Iterator[RowChunk]:
-    """Cut chunks so that none has more rows than a piece, and that a group ends after so many rows and at the end."""
+    """Yield chunks of up to ``piece`` rows; a row group ends after every ``group`` rows and at the end."""
     have = 0
     last: RowChunk | None = None
     for chunk in chunks:
@@ -267,18 +267,18 @@ def regroup(chunks: Iterable[RowChunk], group: int, piece: int) -> Iterator[RowC
 
 
 def limited(chunks: Iterator[C], limit: int | None) -> Iterator[C]:
-    """Return the chunks of the first ``limit`` rows, whole sequences where chunks are of tokens; of all for None."""
+    """Yield the chunks of the first ``limit`` rows, whole sequences if chunks have tokens; of all rows for None."""
     if limit is None:
         yield from chunks
         return
-    # Asked before the next chunk is read: what lies after the limit may be large, or damaged.
+    # The limit is checked before the next chunk is read: data after the limit may be large or damaged.
     while limit > 0 and (chunk := next(chunks, None)) is not None:
         yield replace(chunk.split(limit)[0], ends_group=True) if chunk.rows_done >= limit else chunk
         limit -= chunk.rows_done
 
 
 def skipped(runs: Iterable[tuple[int, Iterator[C]]], skip: int) -> Iterator[C]:
-    """Return the chunks of runs of rows without the first ``skip`` rows; a run that is left out is not read at all."""
+    """Yield the chunks of runs of rows without the first ``skip`` rows; a run that is skipped entirely isn't read."""
     for rows, chunks in runs:
         if skip >= rows > 0:
             skip -= rows

@@ -1,9 +1,9 @@
-"""A sample of a Parquet file's data, for telling apart files of one size and one footer.
+"""Chooses a sample of a Parquet file's data that tells apart files with the same size and footer.
 
-A footer without statistics is the same for every file of a model that writes uncompressed logits, whatever the values
-are. The sample is what lies around the places where one column chunk ends and the next one begins, in the first and in
-the last row group: the header of a chunk's first page, with its checksum if it has one, its first values, and the last
-values of the chunk before. Data that differ nowhere in the sample are not told apart.
+A footer without statistics is the same for every file of uncompressed logits of one model, whatever the values are. The
+sample covers the boundaries of the column chunks of the first and the last row group: the header of a chunk's first
+page, with its checksum if it has one, its first values, and the last values of the previous chunk. Files whose data
+differ only outside the sample aren't told apart.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from batchmax.parquet import Footer, FooterError, ThriftError
 from batchmax.parquet.writing.column_chunk import METADATA, place_of
 
 MOST_PLACES = 32
-"""Places of a file that are sampled: so many reads at most, which is what counts in an object store."""
+"""Maximum number of sampled boundaries, and so of reads: their number determines the cost in an object store."""
 
 MOST_COLUMNS = 16
-"""Columns whose chunks are sampled, where there are more: the first, the last, and some between."""
+"""Maximum number of columns whose chunks are sampled: the first, the last, and evenly spaced ones between."""
 
 REACH = 256
-"""Bytes that are read before and after each place."""
+"""Bytes read before and after each boundary."""
 
 
 def sampled_ranges(footer: Footer | None, size: int) -> list[tuple[int, int]]:
-    """Return the ranges of a file that are its sample, each as its start and its end; they do not overlap.
+    """Return the byte ranges of a file's sample as (start, end) pairs that don't overlap.
 
     Parameters
     ----------
     footer
-        Of the file; None if it is not understood, and then the sample is taken at its start, middle and end.
+        Footer of the file. None if it can't be read: the sample is taken at the start, middle and end of the file.
     size
-        Of the file, in bytes.
+        Size of the file in bytes.
     """
     places = _chunk_ends(footer) or [0, size // 2, size]
     if len(places) > MOST_PLACES:
@@ -48,7 +48,7 @@ def sampled_ranges(footer: Footer | None, size: int) -> list[tuple[int, int]]:
 
 
 def _chunk_ends(footer: Footer | None) -> Sequence[int]:
-    """Return where column chunks of the first and of the last row group begin and end, in their order."""
+    """Return the offsets at which column chunks of the first and last row group start and end, sorted."""
     if footer is None:
         return []
     places: set[int] = set()

@@ -1,7 +1,8 @@
-"""Memory that decoding may take: columns of a row group are looked at before pyarrow decodes them.
+"""Decode budget: checks how much memory columns of a row group take before pyarrow decodes them.
 
-What a few bytes of a file become is known from its pages (:mod:`batchmax.parquet.reading.decoded_size`). Where that is
-more than ``--memory-limit`` allows, nothing is decoded, and the file is refused in one line that names the column.
+A few bytes of a file can become gigabytes. Their decoded size is determined from the pages
+(:mod:`batchmax.parquet.reading.decoded_size`); if it exceeds ``--memory-limit``, nothing is decoded, and the error
+names the column.
 """
 
 from __future__ import annotations
@@ -28,37 +29,37 @@ from batchmax.runtime.buffers import MIB, PROGRAM_BYTES
 from batchmax.sources.parquet_file import InputFile, OpenFile, encrypted
 
 IN_FLIGHT = 3
-"""Batches in memory at a time: two that are read ahead, and one that is worked on."""
+"""Batches in memory at a time: two read ahead, and one in progress."""
 MOST_DECODED = 1 << 30
-"""Bytes that may be decoded at a time where nobody said how many."""
+"""Maximum decoded bytes at a time if no limit is given."""
 MOST_PAGE = 1 << 40
-"""Bytes of a page whose header alone is read."""
+"""Limit for pages of which only the header is read: in effect, none."""
 JUDGED = 10
-"""How often a row is counted before a job begins, where its size is judged by the first rows."""
+"""How many times the memory check before a job counts a row whose size is estimated from the first rows."""
 KEPT = 2
-"""Row groups of the output in memory at a time: one that is filled, and one that is written."""
+"""Row groups of the output in memory at a time: one being filled, and one being written."""
 
 
 class Allowance:
-    """What decoding some columns of a row group takes, beside what it may.
+    """The decode budget of some columns of a row group: their decoded size, and the limit.
 
     Parameters
     ----------
     file, descriptor, group
-        Which row group, and the file opened.
+        The file, its descriptor, and the number of the row group.
     schema
-        The file's columns as they are read.
+        Schema of the file as it is read.
     names
-        The columns, dotted where nested; None for all.
+        Names of the columns, dotted if nested; None for all.
     limit
-        Bytes that the whole job may take.
+        Memory limit of the whole job in bytes.
     kept_rows
-        The rows of a row group of the output, if they stay in memory until they are written.
+        Number of rows of an output row group, if its carried columns stay in memory until they are written.
 
     Raises
     ------
     DataError
-        They take too much, or their pages are damaged.
+        A page is too large for the limit, a column is encrypted, or pages or the footer are damaged.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Allowance:
                     continue
                 chunk = row_group.chunk(number)
                 if METADATA in chunk and sizes[number][0] not in CODECS:
-                    # Its pages can't be looked at, so the size that the footer states is spread over the rows.
+                    # Its pages can't be read here, so the size that the footer states is spread over the rows.
                     n_bytes = max(0, chunk[METADATA].value[UNPACKED_BYTES].value)
                     self._even += -(-n_bytes // max(1, row_group.n_rows))
                     continue
@@ -119,43 +120,43 @@ class Allowance:
         most = pages + (IN_FLIGHT + KEPT) * whole
         self._enough = PROGRAM_BYTES + most + JUDGED * whole // max(row_group.n_rows, 1)
         if too_large is not None:
-            # What rows take is not known without decoding pages that are too large for it.
+            # The size of rows is unknown without decoding pages that are too large to decode.
             raise self._refusal(*too_large, self._enough)
         self._pages, self._left = pages, row_group.n_rows
         self._is_small = most <= limit
 
     def needed(self, rows: int) -> int:
-        """Return at most how many bytes the next rows take."""
+        """Return an upper bound of the decoded size in bytes of the next rows, and advance past them."""
         return self._even * rows + sum(self._taken(rows).values())
 
     def take(self, rows: int) -> None:
-        """Take the memory of the next rows from what is allowed.
+        """Check that the next rows fit into the memory limit, and advance past them.
 
         Raises
         ------
         DataError
-            It is not.
+            They don't fit.
         """
         if self._is_small:
             return
         needed, name = self._next(rows)
         if needed <= self._limit:
             return
-        # How many rows the job decodes at a time is only known of the job's own allowance.
+        # Only the job's own budget, the one with kept_rows, knows how many rows are decoded at a time.
         enough = needed if self._kept_rows is not None else self._enough
         while self._left > 0:
             enough = max(enough, self._next(rows)[0])
         raise self._refusal(name, needed, enough)
 
     def _next(self, rows: int) -> tuple[int, str]:
-        """Return how many bytes are needed when the next rows are decoded, and the column that takes most of them."""
+        """Advance past the next rows; return the bytes that decoding them needs, and the largest column."""
         self._left -= max(rows, 1)
         taken = self._taken(rows)
         total = self._even * rows + sum(taken.values())
         if self._kept_rows is not None:
             if self._rows >= self._kept_rows:
                 self._rows = 0
-            # A page that rows before these were in as well is counted once.
+            # A page that also has earlier rows of the row group is counted once.
             added = self._even * rows + sum(demand.added for demand in self._demands.values())
             self._kept = self._kept + added if self._rows else total
             self._rows += rows
@@ -165,15 +166,15 @@ class Allowance:
     def batches(
         self, parquet: pq.ParquetFile, rows: int, columns: Any, int96: Collection[str] = (), **how: Any
     ) -> Iterator[pa.RecordBatch]:
-        """Read the row group in batches of so many rows, each after it was found to be small enough.
+        """Yield the row group in batches of up to ``rows`` rows, each checked against the limit before decoding.
 
-        ``int96`` are the columns whose INT96 timestamps stay the 12 bytes that the file has.
+        ``int96`` has the columns whose INT96 timestamps stay the 12 bytes of the file.
 
         Raises
         ------
         DataError
-            As :meth:`take`; there are more or fewer rows than the footer says; or an INT96 timestamp of another column
-            does not fit into its type.
+            As :meth:`take`; the number of rows differs from the footer's; or an INT96 timestamp of another column
+            doesn't fit into its type.
         """
         batches = parquet.iter_batches(rows, [self._group], columns, **how)
         n_rows = left = parquet.metadata.row_group(self._group).num_rows
@@ -193,7 +194,7 @@ class Allowance:
             yield self._with_timestamps(batch, int96)
 
     def _with_timestamps(self, batch: pa.RecordBatch, int96: Collection[str]) -> pa.RecordBatch:
-        """Return a batch with timestamps in place of the bytes that pyarrow read of INT96 columns, but for some."""
+        """Return a batch with INT96 columns, which pyarrow reads as bytes, as timestamps, except those in ``int96``."""
         columns = list(zip(batch.schema, batch.columns, strict=True))
         if self._file.int96_columns.issubset(int96) or self._file.int96_columns.isdisjoint(batch.schema.names):
             return batch
@@ -216,7 +217,7 @@ class Allowance:
         )
 
     def _check_rows(self) -> None:
-        """Compare the rows in the pages of each column with those of the row group, at which pyarrow stops.
+        """Compare the number of rows in each column's pages with the row group's: pyarrow ignores rows beyond it.
 
         Raises
         ------
@@ -228,7 +229,7 @@ class Allowance:
         row_group = self._file.footer.row_group(self._group)
         flat = np.array([not leaf.repetition and leaf.name not in self._demands for _, leaf in self._leaves], np.bool_)
         numbers = [number for number, _ in self._leaves]
-        # Of codecs that pyarrow alone decodes, only what page headers say can be counted.
+        # For codecs that only pyarrow decodes, only the counts in page headers can be compared.
         right = ~np.isin(row_group.sizes[numbers, 0], list(CODECS))
         counts = count_values(self._descriptor, row_group.places[numbers][flat])
         right[flat] = (counts == row_group.n_rows) | (right[flat] & (counts < 0))
@@ -252,7 +253,7 @@ class Allowance:
         return taken
 
     def _refusal(self, name: str, needed: int, enough: int) -> DataError:
-        """Return an error about a column that takes ``needed`` bytes; ``enough`` are enough for the row group."""
+        """Return the error that a column takes ``needed`` bytes; a limit of ``enough`` bytes suffices."""
         what = f"column {name!r}" if name else "its columns"
         asked, most, limit = math.ceil(needed / MIB), math.ceil(enough / MIB), self._limit // MIB
         return DataError(
@@ -270,24 +271,24 @@ class Allowance:
 
 
 def _prefixes(name: str) -> list[str]:
-    """Return the names of a column and of all that it lies in."""
+    """Return the dotted names of a column and of all columns that contain it."""
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 @lru_cache(maxsize=8)
 def _dictionaries(schema: pa.Schema) -> frozenset[str]:
-    """Return the columns whose texts are held once, however often they are pointed to."""
+    """Return the columns of dictionary type: they hold each distinct text once."""
     return frozenset(field.name for field in schema if pa.types.is_dictionary(field.type))
 
 
 def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
-    """Read all columns of a row group in batches of so many rows, INT96 timestamps as the 12 bytes that the file has.
+    """Yield all columns of a row group in batches of ``rows`` rows, INT96 timestamps as the 12 bytes of the file.
 
     Raises
     ------
     DataError
-        As :class:`Allowance`.
+        As :class:`Allowance` and :meth:`Allowance.batches`.
     """
     opened.need(group, ahead=False)
     allowance = Allowance(file, opened.descriptor, group, file.schema, None, MOST_DECODED)

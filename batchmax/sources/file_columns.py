@@ -1,7 +1,7 @@
-"""Several files as one table: the columns of all files by name, and how a file's own become these.
+"""Merges the columns of several files by name, and converts the batches of each file to the merged columns.
 
-A column that a file lacks is null there, and a type is widened to one that has every value. Where no type has, the
-column stays as it is in each file, and is refused if it is read. Knows schemas and batches; not which columns are read.
+A column that a file lacks is null there; a column with several types gets a type that can represent all values. If
+there is none, the column keeps each file's type, and reading it is an error. Doesn't know which columns are read.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ class FileColumns:
     Attributes
     ----------
     own
-        As they are in the file; without metadata, and shared by all files with the same columns.
+        Schema of the file, without metadata; shared by all files with the same columns.
     schema
-        As they are read: those of all files.
+        Schema of all files, as the columns are read.
     cast, added
-        The names of those whose type is another, and of those that the file lacks.
+        Names of columns that are cast to another type, and of columns that the file lacks.
     recoded
-        Those of ``cast`` and ``added`` whose stored bytes cannot be those of an output either.
+        Names of columns whose stored bytes can't be copied to an output: those in ``added``, those that are cast to a
+        type that is stored differently, and those without a common type.
     """
 
     own: pa.Schema
@@ -42,21 +43,21 @@ class FileColumns:
     recoded: frozenset[str] = frozenset()
 
     def conform(self, batch: pa.RecordBatch, path: str, names: Collection[str] | None = None) -> pa.RecordBatch:
-        """Return a batch of the file with the columns of all files: of those in it, and of those among ``names``.
+        """Return a batch of the file with the columns of all files.
 
         Parameters
         ----------
         batch
-            Some columns of the file, structs perhaps without some fields.
+            Some columns of the file; structs may lack some fields.
         path
-            Of the file, for errors.
+            Path of the file, for errors.
         names
-            The columns that were asked for, dotted where nested; None for all.
+            Names of the columns to return, dotted if nested; None for all. Decides which missing columns are added.
 
         Raises
         ------
         DataError
-            A point in time that the unit of another file cannot express.
+            A value can't be represented in the common type, such as a timestamp in the unit of another file.
         """
         if not self.cast and not self.added:
             return batch
@@ -91,7 +92,7 @@ class FileColumns:
 
 @dataclass(frozen=True)
 class Conflict:
-    """A column without a common type: its type in the first file that has it, and another in another file."""
+    """A column without a common type: its type in the first file that has it, and its type in another file."""
 
     file: str
     kind: pa.DataType
@@ -101,12 +102,12 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Union:
-    """The columns of several files together.
+    """The merged columns of several files.
 
     Attributes
     ----------
     schema
-        By name: those of the first file, then those that only others have.
+        The columns by name: those of the first file, then those that only other files have.
     files
         For each file, how its columns are read.
     conflicts
@@ -118,9 +119,9 @@ class Union:
     conflicts: dict[str, Conflict]
 
     def differences(self, names: Collection[str]) -> list[dict[str, Any]]:
-        """Return which of some columns are not the same in all files, as JSON has it.
+        """Return which of some columns differ between files, serializable as JSON.
 
-        Each with its name, the type that it is read as, how many files have it as which type, and how many lack it.
+        For each: its name, the type that it is read as, the number of files with each type, and of files without it.
         """
         kinds = Counter(self.files)
         found = []
@@ -138,12 +139,12 @@ class Union:
 
 
 def unite(paths: Sequence[str], schemas: Sequence[pa.Schema]) -> Union:
-    """Return the columns of files together.
+    """Merge the columns of files.
 
     Raises
     ------
     UsageError
-        A file has two columns of one name, and other files have other columns than it.
+        A file has two columns with the same name, and the files' columns differ.
     """
     shared: dict[pa.Schema, str] = {}
     own = [schema.remove_metadata() for schema in schemas]
@@ -170,12 +171,12 @@ def unite(paths: Sequence[str], schemas: Sequence[pa.Schema]) -> Union:
 
 
 def conform_to(schema: pa.Schema, own: pa.Schema) -> FileColumns:
-    """Return how the columns of one file are read as those of all files, where these are known."""
+    """Return how the columns of one file are read, given the merged schema of all files."""
     return _file_columns(own.remove_metadata(), schema.remove_metadata(), ())
 
 
 def _common(having: Sequence[tuple[pa.Field, str]]) -> tuple[pa.Field, Conflict | None]:
-    """Return the field of all files that have it, and why there is none if there is none."""
+    """Return the merged field of the files that have it, and the conflict if they have no common type."""
     first, path = having[0]
     nullable = any(field.nullable for field, _ in having)
     metadata = {
@@ -204,5 +205,5 @@ def _file_columns(own: pa.Schema, schema: pa.Schema, conflicts: Collection[str])
 
 
 def _plain_text(kind: pa.DataType) -> str:
-    """Return a type without what the children of lists are called, and whether these may be null."""
+    """Return a type as text, without the names and nullability of list children."""
     return re.sub(r"<(?:element|item|array_element|array): ", "<", str(kind).replace(" not null", ""))

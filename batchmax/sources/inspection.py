@@ -1,4 +1,4 @@
-"""What ``inspect`` reports about Parquet files: sizes, columns, encodings, and the columns of logits and labels."""
+"""Facts that ``inspect`` reports about Parquet files: sizes, columns, encodings, the columns of logits and labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from batchmax.sources.suggested_command import suggest
 from batchmax.storage.paths import find_files
 
 Facts = dict[str, Any]
-"""Facts about a file by name, ready for JSON."""
+"""Facts about a file by name, serializable as JSON."""
 
 CODECS = {0: "UNCOMPRESSED", 1: "SNAPPY", 2: "GZIP", 3: "LZO", 4: "BROTLI", 6: "ZSTD", 7: "LZ4"}
 
@@ -46,22 +46,22 @@ ENCODINGS = {
     8: "RLE_DICTIONARY",
     9: "BYTE_STREAM_SPLIT",
 }
-"""The names of both by the format's numbers, as pyarrow has them."""
+"""Names of codecs and encodings by their numbers in the Parquet format, as pyarrow spells them."""
 
 
 def gather(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
-    """Return everything there is to say about files together, ready for JSON.
+    """Return the facts about one or more files together, serializable as JSON.
 
     Raises
     ------
     DataError
-        A file cannot be read.
+        No file is found, or a file can't be read.
     UsageError
-        No file is there, or an option cannot be.
+        No input is given, or an option is invalid.
     """
     options = score_options(**given)
     paths = find_files(inputs, options.storage_options)
-    # Options of stores may be secrets.
+    # Storage options may contain secrets.
     typed = {name: value for name, value in given.items() if name != "storage_options"}
     suggestion = suggest(list(inputs), options, typed)
     job, problem = suggestion.job, suggestion.problem
@@ -101,7 +101,7 @@ def gather(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
 
 
 def _facts_of(path: str, storage: Sequence[str], problem: BatchmaxError | None) -> Facts:
-    """Return the facts of one file; ``problem`` is why it cannot be read, if that is known already."""
+    """Return the facts about one file; ``problem`` is an error found earlier, raised in place of this file's own."""
     try:
         file = open_file(path, storage)
     except DataError as error:
@@ -110,14 +110,14 @@ def _facts_of(path: str, storage: Sequence[str], problem: BatchmaxError | None) 
     if stored is None:
         raise problem or _unreadable(path)
     try:
-        # Not by pyarrow's metadata, which end the process where a damaged footer does not agree with itself.
+        # pyarrow's metadata of row groups and columns abort the process if a damaged footer is inconsistent.
         groups = map(stored.row_group, range(stored.n_row_groups))
         chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
         if any(footer.num_columns != len(group) for group in chunks):
             raise problem or _unreadable(path)
         tops = [number for number, column in enumerate(stored.columns) for _ in column.leaves]
         columns = _columns(footer, footer.schema.to_arrow_schema(), chunks, tops)
-    except (*PARSING, FooterError, ThriftError, UnicodeDecodeError) as error:  # the last: a name is not text
+    except (*PARSING, FooterError, ThriftError, UnicodeDecodeError) as error:  # the last: a name isn't UTF-8
         raise problem or _unreadable(path) from error
     return {
         "bytes": sum(column["bytes"] for column in columns),
@@ -135,11 +135,11 @@ def _each_once(texts: Iterable[str | None]) -> list[str]:
 
 
 def _merged(files: Sequence[Sequence[Facts]]) -> list[Facts]:
-    """Return the columns of several files together, in the order in which they come."""
+    """Return the columns of several files merged, in the order of their first occurrence."""
     found: dict[tuple[str, str, bool], list[Facts]] = {}
     for columns in files:
         for column in columns:
-            is_struct = column["type"].startswith("struct")  # of a struct, or with a dot in its own name
+            is_struct = column["type"].startswith("struct")  # a field of a struct, not a column with a dot in its name
             found.setdefault((column["name"], column["path"], is_struct), []).append(column)
     merged = []
     for same in found.values():
@@ -185,17 +185,17 @@ def _row_groups(groups: Sequence[pq.RowGroupMetaData]) -> Facts:
 
 
 def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struct]], tops: list[int]) -> list[Facts]:
-    """Return the facts of each leaf column, summed over the row groups."""
+    """Return the facts about each leaf column, summed over the row groups."""
     columns = []
     for position in range(footer.num_columns):
         leaf, own = footer.schema.column(position), tops[position]
         chunks = [group[position] for group in groups]
-        # An encrypted column has none.
+        # Encrypted columns have no metadata.
         known: list[Struct] = [chunk[METADATA].value for chunk in chunks if METADATA in chunk]
         encodings = {number for chunk in known for number in chunk[ENCODING_LIST].value.values}
         packed = sum(chunk[PACKED_BYTES].value for chunk in known)
         unpacked = sum(chunk[UNPACKED_BYTES].value for chunk in known)
-        # Not the path up to a dot: names have dots, too.
+        # The path up to a dot isn't the name of the column: names may contain dots.
         kind = schema.field(own).type if own < len(schema) else None
         is_whole = kind is not None and not pa.types.is_struct(kind)
         columns.append(
@@ -218,7 +218,7 @@ def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struc
 
 
 def _nulls(chunks: list[Struct]) -> int | None:
-    """Return the number of nulls, None where the writer did not count."""
+    """Return the number of nulls; None if the writer didn't count them."""
     statistics = [chunk[STATISTICS].value if STATISTICS in chunk else {} for chunk in chunks]
     counts: list[Any] = [found[NULL_COUNT].value if NULL_COUNT in found else None for found in statistics]
     return None if None in counts else sum(counts)

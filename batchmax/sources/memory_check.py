@@ -1,4 +1,4 @@
-"""Whether a job fits into the memory that it may use."""
+"""Checks that a job fits into ``--memory-limit``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from batchmax.sources.streams.stream_source import StreamSource
 
 
 def check_memory(source: ParquetSource | StreamSource) -> None:
-    """Refuse a job that will not fit into the memory it may use, before anything is allocated.
+    """Check before anything is allocated that a job fits into its memory limit.
 
     Raises
     ------
     UsageError
-        Naming the memory it would take.
+        It doesn't; the error states the memory that it needs.
     """
     needed = PROGRAM_BYTES + source.memory_needed()
     limit = source.job.options.memory_limit

@@ -1,4 +1,4 @@
-"""Parquet files through pyarrow: how they are opened, and what is said when they cannot be read."""
+"""Opens Parquet files for pyarrow and for positioned reads, and turns read errors into errors that name the file."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from batchmax.storage.uris import is_uri
 READ_BUFFER = 1 << 20
 FOOTER_TAIL = 8
 TAIL_READ = 64 << 10
-"""Bytes of the end of an object that are read at once: most footers are in them."""
+"""Bytes read at once from the end of an object: most footers fit."""
 
 MAGIC = b"PAR1"
 ENCRYPTED_MAGIC = b"PARE"
-"""At both ends of a file whose footer is encrypted."""
+"""The first and last four bytes of a file with an encrypted footer."""
 
 
 T = TypeVar("T")
 
 
 class Stamp(NamedTuple):
-    """What changes when a file is replaced or written to, as ``stat`` reports it.
+    """Attributes of a file that change when it is replaced or written to, as ``stat`` reports them.
 
-    The change time (ctime) is set by the system alone: a program that writes to a file and then restores its
-    modification time (``touch -r``, ``rsync -t``) changes it too. It also changes with the file's mode, owner and
-    number of links. Not detected are a write within the same tick of the system's clock (a few milliseconds) as the
-    write before it, a write through a memory map that the system has not yet noted, a write by another machine whose
-    attributes a network file system has not yet fetched, and a write after the clock was set back. An object in a store
-    has a size and a modification time only, often in whole seconds.
+    Only the system sets the change time (ctime): a program that writes to a file and then restores its modification
+    time (``touch -r``, ``rsync -t``) changes it too. It also changes with the file's mode, owner and number of links.
+    Not detected are: a write within the same tick of the system's clock (a few milliseconds) as the previous write; a
+    write through a memory map that the system hasn't noted yet; a write by another machine whose attributes a network
+    file system hasn't fetched yet; and a write after the clock was set back. An object in a store has only a size and a
+    modification time, often in whole seconds.
     """
 
     device: int
@@ -62,9 +62,9 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True)
 class InputFile:
-    """One Parquet file of an input; of a store, with its store and the bytes of its footer.
+    """One Parquet file of an input; for an object in a store, also the store and the bytes of the footer.
 
-    ``columns`` is how its columns are read where it is one of several files; None where they are read as they are.
+    ``columns`` is how its columns are read if it is one of several files; None if they are read as they are.
     """
 
     path: str
@@ -82,21 +82,21 @@ class InputFile:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of the file itself, without its metadata where it is one of several files."""
+        """The schema of the file itself; without its metadata if it is one of several files."""
         return arrow_schema(self) if self.columns is None else self.columns.own
 
     @property
     def schema_read(self) -> pa.Schema:
-        """The columns that it is read with."""
+        """The schema that the file is read with."""
         return arrow_schema(self) if self.columns is None else self.columns.schema
 
     @property
     def recoded(self) -> frozenset[str]:
-        """The columns whose bytes are not those of an output: they are read as another type, or added."""
+        """Columns whose stored bytes can't be copied to an output: they are read as another type, or added."""
         return frozenset() if self.columns is None else self.columns.recoded
 
     def with_readable_timestamps(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch of the file with timestamps in place of INT96 bytes, in a coarser unit where they need one."""
+        """Return a batch with INT96 bytes as timestamps, in a coarser unit where values need it."""
         for number, name in enumerate(batch.schema.names):
             if name in self.int96_columns:
                 array = readable(batch.column(number), self.schema.field(name).type)
@@ -104,28 +104,28 @@ class InputFile:
         return batch
 
     def read_as_stored(self, names: Iterable[str]) -> frozenset[str]:
-        """Return those of some columns that are not read as another type."""
+        """Return the given columns that aren't cast to another type."""
         return frozenset(names) if self.columns is None else frozenset(names) - self.columns.cast
 
     @cached_property
     def footer(self) -> Footer | None:
-        """The footer as it is stored; None if it is not understood, and then the file is left to pyarrow alone."""
+        """The footer as it is stored; None if it can't be parsed, and then only pyarrow reads the file."""
         try:
             if self.store is not None:
                 return Footer(self.tail)
-            with open(self.path, "rb") as stream:  # noqa: PTH123 - no object for every file
+            with open(self.path, "rb") as stream:  # noqa: PTH123 - avoids a Path object for every file
                 return Footer.read(stream.fileno())
         except FooterError:
             return None
 
     @cached_property
     def int96_columns(self) -> frozenset[str]:
-        """The columns with INT96 timestamps in them."""
+        """Columns that contain INT96 timestamps."""
         return frozenset(column.name for column in (self.footer.columns if self.footer else ()) if has_int96(column))
 
     @cached_property
     def metadata_for_pyarrow(self) -> pq.FileMetaData:
-        """The metadata with which pyarrow reads the file: INT96 timestamps are 12 bytes, which it would narrow."""
+        """The metadata for pyarrow: INT96 is declared as 12 bytes, since pyarrow would narrow the timestamps."""
         changed = footer_without_int96(self.footer) if self.int96_columns and self.footer is not None else None
         return self.metadata if changed is None else pq.read_metadata(changed)
 
@@ -152,14 +152,14 @@ class InputFile:
                     yield opened
                 except Exception:
                     with contextlib.suppress(OSError):
-                        opened.check_unchanged()  # what went wrong may be a consequence
+                        opened.check_unchanged()  # a change may have caused the error
                     raise
                 opened.check_unchanged()
         finally:
             os.close(descriptor)
 
     def footer_digest(self) -> str:
-        """Return a digest of the footer, which changes whenever the data do."""
+        """Return a digest of the footer. Files with equal footers can differ in data: see :attr:`sample_digest`."""
         if self.store is not None:
             return hashlib.sha256(self.tail).hexdigest()
         with open(self.path, "rb") as stream:  # noqa: PTH123 - as above
@@ -195,9 +195,9 @@ class OpenFile:
     Attributes
     ----------
     parquet
-        For pyarrow.
+        The file for pyarrow.
     descriptor
-        For positioned reads of what :meth:`need` has asked for.
+        File descriptor for positioned reads of ranges that :meth:`need` made available.
     """
 
     def __init__(self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, spool: Spool | None = None) -> None:
@@ -207,9 +207,10 @@ class OpenFile:
         self._spool = spool
 
     def need(self, group: int, names: Collection[str] | None = None, *, ahead: bool = True) -> None:
-        """See to it that some columns of a row group are there (None: all), dotted where nested.
+        """Make columns of a row group available for reading: dotted names if nested, or None for all.
 
-        Of a store they are fetched, and, ``ahead``, those of the row groups after it are begun; what is before it goes.
+        From a store, they are fetched, and earlier row groups are freed; with ``ahead``, fetching the following row
+        groups begins.
         """
         if self._spool is None:
             return
@@ -221,17 +222,17 @@ class OpenFile:
             following += 1
 
     def need_start(self) -> None:
-        """See to it that the first bytes are there."""
+        """Make the first bytes available for reading."""
         if self._spool is not None:
             self._spool.need(-1, [(0, len(MAGIC))])
 
     def check_unchanged(self) -> None:
-        """Compare the file with what it was when its footer was read; see :class:`Stamp` for what is not detected.
+        """Check that the file is as it was when its footer was read; see :class:`Stamp` for what isn't detected.
 
         Raises
         ------
         DataError
-            It was replaced, or written to.
+            It was replaced or written to.
         """
         file = self._file
         if file.store is not None:
@@ -247,10 +248,10 @@ class OpenFile:
             )
 
     def checked(self, chunks: Iterator[T]) -> Iterator[T]:
-        """Return what is read from a local file, each item after a check that the file is unchanged.
+        """Yield what is read from the file, each item after a check that a local file is unchanged.
 
-        A consumer that stops early, as with ``--limit``, therefore never gets a mix of old and new bytes. Objects of a
-        store are checked when the file is closed, since each check is a request.
+        A consumer that stops early, as with ``--limit``, therefore never gets a mix of old and new bytes. Objects in a
+        store are checked only when the file is closed, since each check is a request.
         """
         for chunk in chunks:
             if self._spool is None:
@@ -292,19 +293,19 @@ def _spooled(file: InputFile, store: Store) -> Iterator[OpenFile]:
 
 
 def open_file(path: str, storage: Sequence[str] = ()) -> InputFile:
-    """Read the footer of a file; of a store, with these options of it.
+    """Read the footer of a file; ``storage`` has the options of its object store.
 
     Raises
     ------
     DataError
-        It is not there, no regular file, or no Parquet file.
+        The file doesn't exist, or isn't a regular file or a Parquet file.
     """
     with reading(path):
         if is_uri(path):
             return _open_remote(path, storage)
         info = os.stat(path)  # noqa: PTH116 - as it was given
         if not stat.S_ISREG(info.st_mode):
-            # Opening a pipe that nobody writes to would wait for ever.
+            # Opening a pipe without a writer would block forever.
             raise DataError("not a regular file", where=path, remedy="write it into a file first: cat INPUT > FILE")
         metadata = read_footer(path)
         _check_rows(path, metadata)
@@ -312,8 +313,8 @@ def open_file(path: str, storage: Sequence[str] = ()) -> InputFile:
 
 
 def read_footer(path: str | os.PathLike[str]) -> pq.FileMetaData:
-    """Return the footer of a local file, with the exceptions of pyarrow."""
-    # Not by its path: pyarrow takes a colon in it for the end of a URI's scheme, and a tilde for the home folder.
+    """Return the footer of a local file; raise pyarrow's own exceptions."""
+    # Not by path: pyarrow would parse a colon as the end of a URI scheme, and a tilde as the home folder.
     with pa.OSFile(os.fspath(path)) as stream:
         return pq.read_metadata(stream)
 
@@ -356,17 +357,17 @@ def _stamp(info: os.stat_result) -> Stamp:
 
 
 def arrow_schema(file: InputFile) -> pa.Schema:
-    """Return the columns of a file as they are read."""
+    """Return the schema of a file with types that can be computed on and written; see :func:`decoded_schema`."""
     with reading(file.path):
         return decoded_schema(file.metadata.schema.to_arrow_schema())
 
 
 def declared_schema(schema: pa.Schema, file: InputFile, names: Collection[str]) -> pa.Schema:
-    """Return a schema in which some columns have the types that a file declares, where pyarrow reads others for them.
+    """Return a schema in which some columns have the types that the file's Arrow schema declares.
 
-    Parquet has no type for them, and the file's Arrow schema says what they are: date64 is stored as days, seconds as
-    milliseconds, and a dictionary of numbers as these numbers. pyarrow leaves them as they are stored; other readers
-    (Polars, arrow-rs) restore them.
+    Parquet has no type for date64 (stored as days), seconds (stored as milliseconds) and dictionaries of numbers
+    (stored as these numbers). pyarrow reads the stored types; other readers (Polars, arrow-rs) restore the declared
+    ones.
     """
     encoded = (file.metadata.metadata or {}).get(b"ARROW:schema")
     if encoded is None:
@@ -381,12 +382,12 @@ def declared_schema(schema: pa.Schema, file: InputFile, names: Collection[str]) 
             for field in schema
         ]
     except (pa.ArrowException, ValueError, OSError):
-        return schema  # it is damaged, also where a name is not UTF-8, and pyarrow ignores it
+        return schema  # the Arrow schema is damaged, or a name isn't UTF-8; pyarrow ignores it too
     return pa.schema(fields, schema.metadata)
 
 
 def _declared(read: pa.DataType, declared: pa.DataType) -> pa.DataType:
-    """Return the type that a file declares for what is read as another type, if it is stored in the same way."""
+    """Return the declared type if it is stored in the same way as the type that is read, otherwise the latter."""
     types = pa.types
     if types.is_struct(read) and types.is_struct(declared):
         if [field.name for field in read] != [field.name for field in declared]:
@@ -414,15 +415,15 @@ def _declared(read: pa.DataType, declared: pa.DataType) -> pa.DataType:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type of texts or bytes that is stored in the same way, without 64-bit offsets."""
+    """Return the type with 32-bit offsets for text or bytes with 64-bit offsets, which are stored in the same way."""
     return {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}.get(kind, kind)
 
 
 @contextlib.contextmanager
 def _parquet_file(path: str, metadata: pq.FileMetaData) -> Iterator[pq.ParquetFile]:
-    # Not by its path, as above.
-    # A small buffer without read-ahead is what keeps a row group of gigabytes out of memory; a map is never used,
-    # because a file cut short under a map is a signal, not an error.
+    # Not by path; see read_footer.
+    # A small buffer without pre-buffering keeps large row groups out of memory. Memory maps are never used: a file
+    # that is truncated while mapped raises a signal, not an error.
     with (
         pa.OSFile(path) as stream,
         pq.ParquetFile(
@@ -438,13 +439,13 @@ def _parquet_file(path: str, metadata: pq.FileMetaData) -> Iterator[pq.ParquetFi
 
 
 def pyarrow_only() -> bool:
-    """Return whether pyarrow is to read and write everything, for doubt and for bug reports."""
+    """Return whether pyarrow reads and writes everything (``BATCHMAX_PARQUET=pyarrow``), for debugging."""
     return os.environ.get("BATCHMAX_PARQUET") == "pyarrow"
 
 
 @contextlib.contextmanager
 def about(path: str) -> Iterator[None]:
-    """Name the file in errors about its schema, which know columns and options only."""
+    """Name the file in errors about its schema, which are raised by code that doesn't know the file."""
     try:
         yield
     except BatchmaxError as error:
@@ -460,17 +461,17 @@ _REMEDIES = {
     errno.EIO: "check the disk, then run the command again",
     errno.EMFILE: "allow more open files: ulimit -n 4096",
 }
-"""What to do about an error of the system, by its number."""
+"""Remedies for system errors, by error number."""
 
 OURS = FooterError, NotAMatrix, ThriftError
-"""What our own Parquet code raises where the bytes of a file are not what they should be."""
+"""What batchmax's own Parquet code raises if the bytes of a file are invalid."""
 
 
 class reading:  # noqa: N801 - reads as a phrase
-    """Turn what reading a file raises into errors that name it.
+    """Turn exceptions raised while reading a file into errors that name it.
 
-    Only an exception of a parser, pyarrow's or ours, means that the file is damaged, and one with an error number that
-    the system can't read it. Anything else is left alone: it is an error of the program.
+    Only an exception of a parser, pyarrow's or batchmax's, means that the file is damaged, and only one with an error
+    number means that the system can't read it. All other exceptions are bugs and pass unchanged.
     """
 
     def __init__(self, path: str) -> None:
@@ -502,7 +503,7 @@ class reading:  # noqa: N801 - reads as a phrase
 
 
 def encrypted(path: str, column: str | None = None) -> DataError:
-    """Return the error about a file with an encrypted column, or an encrypted footer."""
+    """Return the error for an encrypted column, or an encrypted footer."""
     what = "the footer" if column is None else f"column {column!r}"
     remedy = "write the file without encryption first, with a program that has its keys"
     if column is not None:
@@ -511,8 +512,8 @@ def encrypted(path: str, column: str | None = None) -> DataError:
 
 
 def _unlike_parquet(path: str) -> tuple[str, str]:
-    """Return what a file is that does not end as Parquet does, and what to do about it."""
-    with open(path, "rb") as stream:  # noqa: PTH123 - as above
+    """Return what is wrong with a file that has no Parquet footer, and the remedy."""
+    with open(path, "rb") as stream:  # noqa: PTH123 - the path as it was given
         head = stream.read(len(MAGIC))
     if head == ENCRYPTED_MAGIC:
         error = encrypted(path)

@@ -1,7 +1,7 @@
-"""Inputs as batches of bounded bytes: Parquet files, or anything that gives an Arrow stream.
+"""Reads inputs in chunks of bounded size: Parquet files, or anything that exports an Arrow stream.
 
-A :class:`Chunk` knows where its rows came from, and whether a row group of the output ends with it. Whoever reads files
-another way gives chunks too; nothing after this module knows how a file is read.
+A :class:`Chunk` knows where its rows came from, and whether a row group of the output ends with it. Other sources yield
+chunks too; code after this module doesn't know how the input is read.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from batchmax.storage.paths import STREAM, Inputs, find_inputs, paths_of
 
 
 def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> ParquetSource | StreamSource:
-    """Open paths (one, or several), ``-`` for an Arrow IPC stream on stdin, or an object with ``__arrow_c_stream__``.
+    """Open paths (one or several), ``-`` for an Arrow IPC stream on stdin, or an object with ``__arrow_c_stream__``.
 
     ``mirrors`` is as for :class:`ParquetSource`.
 
     Raises
     ------
     DataError
-        Nothing is there, or it is no Parquet file, or files do not agree.
+        An input doesn't exist or isn't a Parquet file, or the stream can't be read.
     UsageError
-        Columns that cannot be what they are asked to be.
+        A column or an option is invalid, or the files disagree.
     """
     if hasattr(src, "__arrow_c_stream__"):
         return StreamSource(src, options)
@@ -59,7 +59,7 @@ def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> Pa
 
 @dataclass(frozen=True)
 class Among:
-    """What is known of several files: their columns, their number of classes, and the columns that folders name."""
+    """What is known about a larger set of files: merged columns, number of classes, and columns from folder names."""
 
     schema: pa.Schema
     n_classes: int
@@ -67,7 +67,7 @@ class Among:
 
 
 class ParquetSource:
-    """Parquet files, one after another, as if they were one.
+    """Parquet files, read one after another as one table.
 
     Parameters
     ----------
@@ -76,20 +76,20 @@ class ParquetSource:
     options
         How they are read.
     mirrors
-        Whether folders named ``key=value`` become folders of the output, where they can, and not columns.
+        Whether folders named ``key=value`` become folders of the output, if possible, instead of columns.
     among
-        What is known of all the files among which these are; None if they are all there are.
+        What is known about the larger set of files that these belong to; None if these are all files.
 
     Attributes
     ----------
     folders
-        For each file the folder that the output has too; empty if it has none.
+        For each file, the folder of the output that mirrors the input's. Empty if folders aren't mirrored.
     partitions
-        The columns that are in the folders of the files.
+        The columns from folder names.
     warnings
-        What to tell the user about the inputs.
+        Warnings about the inputs, for the user.
     unified
-        Which columns are not the same in all files, as JSON has it.
+        The columns that differ between files, serializable as JSON.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ParquetSource:
         self._groups = GroupReader(self.job, own, self.ways)
 
     def _open_among(self, among: Among) -> None:
-        """Read the files with the columns of all those among which they are."""
+        """Read the files with the columns of the larger set that they belong to."""
         self.schema, self.partitions = among.schema, among.partitions
         self.job = plan_scoring(among.schema, self._options, among.n_classes)
         stored = pa.schema([field for field in among.schema if field.name not in self.partitions.names])
@@ -145,7 +145,7 @@ class ParquetSource:
         self._groups = GroupReader(self.job, self.partitions.names, self.ways)
 
     def _say(self, union: Union) -> None:
-        """Say how many files were read, and what is not the same in all of them."""
+        """Add notes on the number of files and on columns that differ between them."""
         n_files = len(self.files)
         if n_files == 1:
             return
@@ -156,7 +156,7 @@ class ParquetSource:
         self.job = replace(self.job, notes=(*self.job.notes, *notes))
 
     def _name_partitions(self, folders: Sequence[str]) -> None:
-        """Make columns of the folders ``key=value``, but of keys that are columns of the files."""
+        """Make columns of the folders ``key=value``, except of keys that are columns of the files."""
         for file, folder in zip(self.files, folders, strict=True):
             for key in keys_of(folder):
                 if file.columns is not None and key in file.columns.added:
@@ -171,7 +171,7 @@ class ParquetSource:
             self.schema = self.schema.append(field)
 
     def row(self, number: int) -> tuple[str, pa.RecordBatch]:
-        """Return the file and the batch of one row, counted from 0 over all files."""
+        """Return the path of the file and the batch of one row, counted from 0 over all files."""
         left = number
         for index, file in enumerate(self.files):
             if 0 <= left < file.metadata.num_rows:
@@ -190,7 +190,7 @@ class ParquetSource:
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of the logits of one row, of sequences on average."""
+        """The bytes of the logits of one row; the average if rows are sequences."""
         if self.job.nesting is None:
             return self.job.row_bytes
         groups = ((file, group) for file in self.files for group in range(file.metadata.num_row_groups))
@@ -198,9 +198,9 @@ class ParquetSource:
         return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(int(self.n_rows), 1))))
 
     def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
-        """Read the rows of some parts in order, in chunks that the inputs and options decide, never the machine.
+        """Yield the rows of some parts in order, in chunks that depend on the inputs and options, never on the machine.
 
-        The first ``skip`` rows are left out, which must end where a row group of the output does.
+        The first ``skip`` rows are skipped; they must end where a row group of the output ends.
         """
         runs = (run for part in parts for run in self._part_runs(part, how))
         chunks = skipped(runs, skip)
@@ -213,11 +213,11 @@ class ParquetSource:
         return regroup(cast("Iterator[RowChunk]", chunks), wanted, wanted)
 
     def memory_needed(self) -> int:
-        """Return about how many bytes of memory a job on these files takes besides what the program itself does."""
+        """Return the approximate memory in bytes of a job on these files, without the memory of the program itself."""
         return max(map(self._groups.memory, self.files), default=0)
 
     def _part_runs(self, part: Part, how: Reading) -> Iterator[tuple[int, Iterator[Chunk]]]:
-        """Yield the rows of each row group of a part, and the chunks that they are read in if they are."""
+        """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
         file = self.files[part.file]
         with reading(file.path), file.opened() as opened:
             parquet, descriptor = opened.parquet, opened.descriptor
@@ -233,7 +233,7 @@ class ParquetSource:
                 row += rows
 
     def _stored(self, how: Reading) -> Reading:
-        """Return how to read what is in files."""
+        """Return how to read the columns that are stored in the files."""
         names = self.partitions.names
         if how.columns is None or not names:
             return how
@@ -245,7 +245,7 @@ class ParquetSource:
         return chunk.with_columns(lambda rows: self.partitions.added(rows, file, how.columns))
 
     def _own_length(self, file: InputFile, column: LogitsColumn) -> int | None:
-        """Return the number of classes of a file: by its schema, or of its first row; None without rows or logits."""
+        """Return the number of classes of a file, from its schema or first row; None without rows or logits."""
         found = own_logits(file.schema, column, self._options)
         return None if found is None else found.n_classes or self._first_length(file, found)
 
@@ -276,7 +276,7 @@ class ParquetSource:
         return None
 
     def _first_inner_length(self, file: InputFile, opened: OpenFile, column: LogitsColumn) -> int | None:
-        """Return the length of the first list of numbers in a column of lists of them, if pages show it."""
+        """Return the length of the first inner list of a nested column of logits, if the pages show it."""
         found = None if file.footer is None else file.footer.column(column.names[0])
         if file.footer is None or found is None:
             return None

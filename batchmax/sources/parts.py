@@ -1,7 +1,7 @@
-"""Inputs as parts: whole row groups of one file, up to a gigabyte of logits, decided by the inputs alone.
+"""Parts: runs of whole row groups of one file with up to 1 GiB of logits, planned from the inputs alone.
 
-A part is the unit of what a folder holds, and of what a machine is given to do. Its number decides its place in the
-order of rows; the number within its folder decides the name of its file.
+A part becomes one file of an output folder, and is the unit of work that a shard or a Ray task gets. Its number
+determines its place in the order of rows; its number within its folder determines the name of its file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 PART_BYTES = 1 << 30
-"""Logits of a part, unless one row group alone has more."""
+"""Bytes of logits in a part; a single row group may have more."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Part:
     Attributes
     ----------
     number
-        Its place among all parts, from 0.
+        Index among all parts, from 0.
     file, first_group, end_group
-        The number of the file among the inputs, and which of its row groups, the last not included.
+        Index of the file among the inputs, and its range of row groups, ``end_group`` excluded.
     first_row, rows
-        The row of the file that it begins with, and how many are read.
+        First row in the file, and the number of rows that are read.
     start
-        The row of all inputs that it begins with.
+        First row, counted over all inputs.
     name
-        The path of its file in an output folder.
+        Path of its file, relative to the output folder.
     """
 
     number: int
@@ -51,24 +51,24 @@ def plan_parts(
     limit: int | None = None,
     folders: Sequence[str] = (),
 ) -> list[Part]:
-    """Cut inputs into parts.
+    """Divide inputs into parts.
 
     Parameters
     ----------
     group_rows
-        The rows of each row group of each file.
+        Number of rows of each row group of each file.
     row_bytes
-        The bytes of the logits of one row.
+        Bytes of the logits of one row.
     part_bytes
-        The bytes of logits that a part may have.
+        Maximum bytes of logits in a part; a part has at least one row group.
     limit
-        How many rows are read at most. None: all.
+        Maximum number of rows that are read. None: all.
     folders
-        For each file the folder in the output that mirrors the input's, such as ``date=2026-11-20``; empty for none.
+        For each file, the output folder that mirrors the input's, such as ``date=2026-11-20``; empty for none.
 
     Returns
     -------
-    parts in the order of the rows; at least one, so that an input without rows makes an output without rows.
+    Parts in the order of the rows; at least one, so that an input without rows makes an output without rows.
     """
     runs = list(_runs(group_rows, row_bytes, part_bytes)) or [Part(0, len(group_rows) - 1, 0, 0, 0, 0)]
     parts: list[Part] = []

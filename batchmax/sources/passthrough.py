@@ -1,7 +1,8 @@
-"""Carried columns as the bytes they are: which of them a row group of the output may have from the input undecoded.
+"""Copies encoded column chunks of carried columns from the input to the output.
 
-It may where the output's row group is one of the input's, the column is stored as it would be written, and its pages
-are what the footer says. Everything else is decoded and encoded again by pyarrow, which gives the same values.
+A chunk is copied if the output's row group is a whole row group of the input, the column is stored as the type that it
+has in the output, and its pages agree with the footer. All other columns are decoded and encoded again by pyarrow,
+which gives the same values.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from batchmax.sources.chunks import Ways
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """How a source is to be read.
+    """How a source is read.
 
     Attributes
     ----------
     columns
-        The names that are needed, nested ones dotted; None for all.
+        Names of the columns to read, dotted if nested; None for all.
     workers
-        Who unpacks pages ahead of the reader; None for nobody.
+        Executor that decompresses pages ahead of the reader; None for none.
     copying
         What may be copied; None for nothing.
     int96
-        The columns whose INT96 timestamps stay the 12 bytes that the file has; see :mod:`batchmax.parquet.int96`.
+        Columns whose INT96 timestamps stay the 12 bytes of the file; see :mod:`batchmax.parquet.int96`.
     """
 
     columns: Sequence[str] | None = None
@@ -43,16 +44,16 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Copying:
-    """What is asked of a reader.
+    """Which columns may be copied.
 
     Attributes
     ----------
     schema
-        Of the output.
+        Schema of the output.
     names
-        The columns that are carried through.
+        Names of the carried columns.
     instead
-        Whether a column that is copied need not be read as well, because every row will be written.
+        Whether a copied column need not be decoded as well, because every row will be written.
     """
 
     schema: FileSchema
@@ -61,7 +62,7 @@ class Copying:
 
 
 class Copier:
-    """Copies columns of one open file, chunks and pages of at most so many bytes."""
+    """Copies columns of one open file; ``most`` is the maximum size in bytes of chunks and pages."""
 
     def __init__(self, descriptor: int, footer: Footer, copying: Copying, ways: Ways, most: int) -> None:
         self._descriptor = descriptor
@@ -71,9 +72,9 @@ class Copier:
         self._most = most
 
     def copy(self, group: int, rows: int, *, whole: bool) -> CopiedColumns:
-        """Return what an output may have from a row group of so many rows.
+        """Return the column chunks of a row group with ``rows`` rows that can be copied, and how its rows are sorted.
 
-        ``whole`` is whether all of them become one row group; if not, only how they are sorted stays true.
+        ``whole`` is whether all rows become one row group; if not, only the sort order is kept.
         """
         chunks: dict[str, list[EncodedChunk]] = {}
         for name in self._copying.names:

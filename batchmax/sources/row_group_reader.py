@@ -1,7 +1,6 @@
-"""One row group of one file as chunks: logits as a matrix where pages show them to be one, by pyarrow where not.
+"""Reads one row group of a file in chunks: logits as a matrix if the pages allow it, otherwise through pyarrow.
 
-What is carried through is copied undecoded where it can be. Knows the file and the job; not which row groups there
-are, nor what rows become.
+Carried columns are copied undecoded where possible. Doesn't know which row groups are read, nor how rows are scored.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from batchmax.sources.sequence_source import ROWS_AT_ONCE, TokenCut, from_column
 from batchmax.sources.token_chunks import TokenChunk
 
 MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
-"""Layouts whose column may be read as a matrix."""
+"""Layouts of logits that can be read as a matrix."""
 
 ROWS_JUDGED = 1024
-"""Rows by which the size of text in memory is judged."""
+"""Rows of the sample from which the size of carried columns in memory is estimated."""
 
 BYTES_JUDGED = 64 << 20
-"""Bytes that these may have; otherwise fewer rows are judged."""
+"""Maximum bytes of that sample; it has fewer rows if they are larger."""
 
 NOWHERE = Origin("", 0, None)
-"""Stands for the origin of rows until it is known."""
+"""Placeholder for the origin of rows while it is unknown."""
 
 
 class GroupReader:
@@ -48,9 +47,9 @@ class GroupReader:
     job
         What is computed.
     own
-        Columns that are not in the files.
+        Names of columns that aren't stored in the files.
     ways
-        Where it is counted how columns were read.
+        Read statistics, updated while reading.
     """
 
     def __init__(self, job: Job, own: Collection[str], ways: Ways) -> None:
@@ -63,14 +62,14 @@ class GroupReader:
     def chunks(
         self, file: InputFile, opened: OpenFile, copier: Copier | None, group: int, row: int, how: Reading
     ) -> Iterator[Chunk]:
-        """Read a row group, whose first row is this one of the file."""
+        """Yield the chunks of a row group; ``row`` is the number of its first row in the file."""
         if file.footer is not None:
             file.footer.row_group(group).check_places()
         read = self._group_chunks if self.job.nesting is None else self._sequence_chunks
         return read(file, opened, copier, group, row, how)
 
     def memory(self, file: InputFile) -> int:
-        """Return about how many bytes of memory the work on any row group of a file takes."""
+        """Return the approximate memory in bytes that any row group of a file takes."""
         if self.job.nesting is not None:
             return TokenCut.of(self.job).memory(self.job, self._unpacked_bytes(file), self._n_tokens(file))
         groups = range(file.metadata.num_row_groups)
@@ -85,7 +84,7 @@ class GroupReader:
         row: int,
         how: Reading,
     ) -> Iterator[RowChunk]:
-        """Read a row group, whose first row is this one of the file."""
+        """Yield the chunks of a row group of rows; ``row`` is the number of its first row in the file."""
         parquet = opened.parquet
         with reading(file.path):
             opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
@@ -93,8 +92,8 @@ class GroupReader:
             cut = self._cut(file, metadata)
             left = metadata.num_rows
             copied = copier.copy(group, left, whole=cut.group >= left) if copier is not None else None
-            # What is copied is not decoded; the first row group is all the same, so that a footer which is wrong
-            # about a whole column does not go unnoticed.
+            # Copied columns aren't decoded, except in the first row group: there, decoding detects a footer that is
+            # wrong about a whole column.
             still = how if group == 0 else self._still_read(how, copied)
             batches = self._batches(file, parquet, opened.descriptor, group, cut, still)
             origin = Origin(file.path, row, group)
@@ -114,7 +113,7 @@ class GroupReader:
     def _sequence_chunks(
         self, file: InputFile, opened: OpenFile, copier: Copier | None, group: int, row: int, how: Reading
     ) -> Iterator[TokenChunk]:
-        """Read a row group of sequences, whose first row is this one of the file."""
+        """Yield the chunks of a row group of sequences; ``row`` is the number of its first row in the file."""
         with reading(file.path):
             opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
             rows, cut = opened.parquet.metadata.row_group(group).num_rows, TokenCut.of(self.job)
@@ -139,7 +138,7 @@ class GroupReader:
     def _token_chunks(
         self, file: InputFile, opened: OpenFile, group: int, rows: int, at_once: int, how: Reading
     ) -> Iterator[TokenChunk]:
-        """Read a row group of sequences, the logits as matrices as far as the pages show them to be such."""
+        """Yield the chunks of a row group of sequences, with logits as matrices as far as the pages allow it."""
         job, cut, position = self.job, TokenCut.of(self.job), (0, 0)
         int96 = file.read_as_stored(how.int96)
         reader = self._matrix_reader(file, opened.descriptor, group, how)
@@ -165,7 +164,7 @@ class GroupReader:
         yield from from_columns(batches, job, cut, position)
 
     def n_values(self, file: InputFile, group: int) -> int:
-        """Return how many numbers, nulls and empty lists the logits of a row group have, as the footer says."""
+        """Return the number of values, nulls and empty lists in the logits of a row group; 0 if unknown."""
         column = None if file.footer is None else file.footer.column(self.job.logits.names[0])
         if file.footer is None or column is None:
             return 0
@@ -176,31 +175,31 @@ class GroupReader:
         return int(chunk[METADATA].value[N_VALUES].value) if METADATA in chunk else 0
 
     def _n_tokens(self, file: InputFile) -> int | None:
-        """Return how many tokens and rows a file has at most; None where the footer does not say."""
+        """Return an upper bound of the tokens plus rows of a file; None if the footer doesn't say."""
         counts = [self.n_values(file, group) for group in range(file.metadata.num_row_groups)]
         if not all(counts):
             return None
         return int(file.metadata.num_rows) + sum(counts) // self.job.n_classes
 
     def _still_read(self, how: Reading, copied: CopiedColumns | None) -> Reading:
-        """Return how to read a row group of which some columns are copied."""
+        """Return how to read a row group whose columns in ``copied`` need no decoding."""
         if how.columns is None or copied is None or how.copying is None or not how.copying.instead:
             return how
         label, text = self.job.label, self.job.options.bytes
         needed = {*self.job.logits.names, *([label.name] if label else []), *([text] if text is not None else [])}
-        # A column with logits or labels somewhere in it is read whole, as it always is.
+        # A column that contains logits or labels is always read whole.
         needed |= {name.split(".")[0] for name in needed}
         return replace(how, columns=[name for name in how.columns if name not in copied.chunks or name in needed])
 
     def _batches(
         self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, group: int, cut: Cut, how: Reading
     ) -> Iterator[RowChunk]:
-        """Read a row group, the logits as a matrix if they are one as far as the pages show it."""
+        """Yield the batches of a row group as chunks, with logits as matrices if the pages allow it."""
         done, int96 = 0, file.read_as_stored(how.int96)
         reader = self._matrix_reader(file, descriptor, group, how)
         if isinstance(reader, MatrixReader):
             others = [name for name in how.columns or () if name not in self.job.logits.names]
-            # Handing one column to another thread takes longer than decoding it.
+            # Passing a single column to another thread takes longer than decoding it.
             try:
                 allowance = self._allowance(file, descriptor, group, others, cut.group)
                 for batch in allowance.batches(parquet, cut.piece, others, int96, use_threads=len(others) > 1):
@@ -220,7 +219,7 @@ class GroupReader:
                 self.ways.fast += 1
                 return
         self.ways.slow += 1
-        # Batches before the one that could not be read as a matrix are read again, but not given again.
+        # Batches before the one that isn't a matrix are read again, but not yielded again.
         allowance = self._allowance(file, descriptor, group, how.columns, cut.group)
         for batch in itertools.islice(allowance.batches(parquet, cut.piece, how.columns, int96), done, None):
             yield RowChunk(file.conform(batch, how.columns), NOWHERE)
@@ -228,7 +227,7 @@ class GroupReader:
     def _matrix_reader(
         self, file: InputFile, descriptor: int, group: int, how: Reading
     ) -> MatrixReader | SequenceReader | None:
-        """Return a reader of the logits of a row group as a matrix, or None if they must be read as a column."""
+        """Return a reader of the logits of a row group as a matrix; None if pyarrow must read the column."""
         job = self.job
         carried = how.columns is None or job.logits.names[0].split(".")[0] in job.carried.names
         if file.footer is None or carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
@@ -277,9 +276,10 @@ class GroupReader:
         return plan_cut(self.job, metadata.num_rows, max(stored, self._unpacked_bytes(file)))
 
     def _unpacked_bytes(self, file: InputFile) -> int:
-        """Return what the carried columns take in memory per row, judged by the first rows of a file.
+        """Return the estimated bytes per row of the carried columns of variable width in memory.
 
-        The footer knows how large they are as they are stored, and text that repeats is stored once.
+        Measured on the first rows of the file and doubled: the footer has only the encoded size, where repeated text is
+        stored once.
         """
         if file.path not in self._unpacked:
             stored = [field for field in self.job.carried if field.name not in self._own]
@@ -293,7 +293,7 @@ class GroupReader:
         return self._unpacked[file.path]
 
     def _first_rows(self, file: InputFile, opened: OpenFile, names: Sequence[str]) -> pa.RecordBatch | None:
-        """Return some columns of the first rows: fewer where these are large."""
+        """Return some columns of the first rows of a file: fewer rows if these are large."""
         parquet, descriptor = opened.parquet, opened.descriptor
         for group in range(parquet.num_row_groups):
             opened.need(group, names, ahead=False)
@@ -314,6 +314,6 @@ def _has_fixed_width(kind: pa.DataType) -> bool:
 
 
 def _matrix(rows: int, n_classes: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    # Arrow's pool gives memory out again that was used before; NumPy's would be new, and new memory is slow.
+    # Arrow's pool reuses memory. NumPy would allocate new memory, which is slow on first access.
     buffer = pa.allocate_buffer(rows * n_classes * dtype.itemsize)
     return np.frombuffer(buffer, dtype).reshape(rows, n_classes)

@@ -1,4 +1,4 @@
-"""Single rows of Parquet files by their numbers, in one pass over the row groups that hold one."""
+"""Reads single rows of Parquet files by number, in one pass over the row groups that contain one."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from batchmax.sources.decode_budget import whole_batches
 from batchmax.sources.parquet_file import InputFile, reading
 
 BATCH_BYTES = 2 << 20
-"""Of rows that are decoded at once, as they are stored."""
+"""Uncompressed bytes of the rows that are decoded at once."""
 
 MOST_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class PickedRow:
-    """A row: its number over all files, the file it is in, its number there, and its columns as a batch of one."""
+    """A row: its number over all files, its file, its number in the file, and its columns as a batch of one row."""
 
     number: int
     file: str
@@ -31,17 +31,17 @@ class PickedRow:
 
     @property
     def place(self) -> str:
-        """Where it is, in words."""
+        """The file and the row, for messages."""
         return f"{self.file}: row {self.row:,}"
 
 
 def pick_rows(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[PickedRow]:
-    """Yield rows in the order of their numbers, which count from 0 over all files.
+    """Yield rows in ascending order of their numbers, which count from 0 over all files.
 
     Raises
     ------
     DataError
-        A file cannot be read.
+        A file can't be read.
     """
     starts = [0, *accumulate(file.metadata.num_rows for file in files)]
     wanted: dict[int, list[int]] = {}
@@ -54,7 +54,7 @@ def pick_rows(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[Pi
 
 
 def batch_rows(group: pq.RowGroupMetaData) -> int:
-    """Return how many rows of a row group to decode at once."""
+    """Return the number of rows of a row group to decode at once."""
     rows: int = BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)
     return max(1, min(MOST_ROWS, rows))
 

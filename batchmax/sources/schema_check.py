@@ -1,7 +1,7 @@
-"""Several files as one: what must be the same in all of them, and in words what is not.
+"""Checks that several files can be read as one, and describes in which columns they differ.
 
-Logits and labels must be in every file, and every file must have as many classes. Of what is carried through, a column
-may be missing, and a type may be another, as :mod:`batchmax.sources.file_columns` has it.
+Every file must have the logits and labels, and the same number of classes. Carried columns may be missing or have
+different types, as :mod:`batchmax.sources.file_columns` allows.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from batchmax.sources.parquet_file import InputFile, about
 
 ONE_BY_ONE = "score the files one by one"
 MOST_SAID = 10
-"""Columns that are not the same in all files, of which a line is said each."""
+"""Maximum number of differing columns with a line of their own in the notes."""
 
 FirstLength = Callable[[InputFile, LogitsColumn], int | None]
-"""Returns the length of the first row of logits of a file."""
+"""A function that returns the length of the first row of logits of a file."""
 
 
 def own_logits(schema: pa.Schema, column: LogitsColumn, options: ScoreOptions) -> LogitsColumn | None:
-    """Return the logits of all files as they are in one of them; None if it lacks them, or some of them."""
+    """Return the column of logits as one file has it; None if the file lacks some or all of its columns."""
     types = column_types(schema)
     if any(name not in types for name in column.names):
         return None
@@ -51,23 +51,23 @@ def check_agreement(
     own: Collection[str],
     first: FirstLength,
 ) -> None:
-    """Check what must be the same in all files.
+    """Check that all files agree in the columns that are read.
 
     Parameters
     ----------
     files, schemas, union
-        All files, the columns of each with its metadata, and those of all together.
+        All files, the schema of each with its metadata, and the merged columns.
     job, options
-        What is computed of them, and as it was asked for.
+        The job, and the options that it was planned from.
     own
-        Columns that are not in the files.
+        Names of columns that aren't stored in the files.
     first
         Returns the length of the first row of logits of a file.
 
     Raises
     ------
     UsageError
-        Naming the file, and the one that it differs from.
+        Files disagree, or a file lacks a column; the error names the file, and the one that it differs from.
     """
     needed = [name for name in _needed(union.schema, job, options) if name not in own]
     for name in needed:
@@ -80,7 +80,7 @@ def check_agreement(
                 remedy=_remedy(name, job),
             )
     _check_presence(files, job)
-    # Files with the same columns and the same metadata about them are alike: thousands are checked as one.
+    # Files with the same columns and the same relevant metadata are checked once: there may be thousands.
     columns: dict[tuple[int, bytes | None, bytes | None], LogitsColumn] = {}
     for file, schema in zip(files, schemas, strict=True):
         metadata = schema.metadata or {}
@@ -94,7 +94,7 @@ def check_agreement(
 
 
 def said_of(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]:
-    """Return in words what was read otherwise than it is in some files: for each column a line."""
+    """Return lines of text that describe columns that differ between files."""
     lines = []
     for one in differences[:MOST_SAID]:
         types, missing = one["types"], one["missing"]
@@ -109,14 +109,14 @@ def said_of(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]
 
 
 def _needed(schema: pa.Schema, job: Job, options: ScoreOptions) -> list[str]:
-    """Return the names of the columns that are read, of nested ones that of the whole."""
+    """Return the names of the columns that are read; of nested ones, the name of the top-level column."""
     read = schema.names if options.rejects is not None else job.columns_read
     names = set(schema.names)
     return list(dict.fromkeys(name if name in names else name.split(".")[0] for name in read))
 
 
 def _check_presence(files: Sequence[InputFile], job: Job) -> None:
-    """Check that every file has what is computed on."""
+    """Check that every file has the columns of logits, labels and ``--bytes``."""
     wanted = dict.fromkeys(job.logits.names, "logits")
     if job.label is not None:
         wanted[job.label.name] = "label"
@@ -138,16 +138,16 @@ def _check_presence(files: Sequence[InputFile], job: Job) -> None:
 def _check_columns(
     file: InputFile, schema: pa.Schema, first_path: str, job: Job, options: ScoreOptions, needed: Collection[str]
 ) -> LogitsColumn:
-    """Check that the columns of a file mean what those of the first do, and return its logits."""
+    """Check that a file's columns mean the same as those of the first file, and return its logits."""
     counts = Counter(schema.names)
     for name in needed:
         if counts[name] > 1:
             raise UsageError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
     with about(file.path):
         column = own_logits(file.schema, job.logits, options)
-        assert column is not None  # noqa: S101 - every file has them
+        assert column is not None  # noqa: S101 - _check_presence was called
         classes, _ = find_classes(schema, options, job.logits)
-        as_written(schema, options)  # refuses probabilities that are no distribution
+        as_written(schema, options)  # raises if the probabilities aren't a distribution
         holds = find_logits(schema, replace(options, logits=job.logits.names[0], n_classes=None)).holds
     if holds != job.logits.holds:
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Sequences as chunks of tokens: rows cut anywhere, so that one of gigabytes goes through memory piece by piece.
+"""Reads sequences as chunks of tokens. Rows can be cut at any token, so a large row is never in memory as a whole.
 
-A chunk's batch is that of its tokens: their labels, and their logits unless these were read as a matrix; the rows that
-they are of come with it. A row group of the output ends where a row does.
+A chunk's batch has the columns of its tokens: labels, and logits unless they were read as a matrix. The rows of the
+tokens come with it. A row group of the output ends at the end of a row.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from batchmax.sources.chunks import MOST_CHUNK_BYTES, MOST_ROW_GROUP_BYTES, MOST
 from batchmax.sources.token_chunks import Position, TokenChunk
 
 ROWS_AT_ONCE = 1 << 12
-"""Rows whose columns beside the logits are read at a time, at most."""
+"""Maximum number of rows whose other columns, without the logits, are read at a time."""
 
 
 @dataclass(frozen=True)
 class TokenCut:
-    """How many tokens make a chunk, and after how many, or how many rows, a row group of the output ends with a row."""
+    """How tokens are divided: the tokens of a chunk, and the minimum tokens or rows after which a row group ends."""
 
     piece: int
     group: int
@@ -38,7 +38,7 @@ class TokenCut:
 
     @classmethod
     def of(cls, job: Job) -> TokenCut:
-        """Return how to cut a job."""
+        """Return how to divide the tokens of a job."""
         written = max(job.result_bytes, 1)
         piece = max(1, MOST_CHUNK_BYTES // max(job.row_bytes, job.result_bytes))
         rows = job.options.row_group_size
@@ -46,9 +46,9 @@ class TokenCut:
         return cls(piece, max(1, most), min(rows or MOST_ROW_GROUP_ROWS, MOST_ROW_GROUP_ROWS))
 
     def memory(self, job: Job, row_bytes: int = 0, tokens: int | None = None) -> int:
-        """Return about how many bytes the work on tokens takes, and that on rows of so many other bytes each.
+        """Return the approximate memory in bytes that processing tokens takes.
 
-        ``tokens`` is how many there are at most, None where that is not known.
+        ``row_bytes`` is the size of a row's other columns; ``tokens`` is the maximum number of tokens, None if unknown.
         """
         small = job.result_bytes - len(job.matrices) * job.row_bytes
         group = min(self.group, MOST_ROW_GROUP_BYTES // max(small, 1))
@@ -62,14 +62,14 @@ class TokenCut:
 def from_matrices(
     reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int, cut: TokenCut
 ) -> Iterator[TokenChunk]:
-    """Read the tokens of a row group as matrices, and the columns beside them.
+    """Yield the tokens of a row group, with logits as matrices, and the other columns of their rows.
 
     Raises
     ------
     NotAMatrix
-        The logits are not what a matrix can be made of; what was given until then is right.
+        The logits can't be read as matrices from here on; the chunks yielded so far are right.
     DataError
-        There are not as many rows as there should be.
+        The number of rows differs from the row group's, or the levels don't say where rows begin.
     """
     beside = _Rows(batches)
     done = first = 0
@@ -83,7 +83,7 @@ def from_matrices(
         if not len(events):
             raise DataError(f"the logits end after {done:,} rows")
         if begun[0] == (first > 0):
-            # A row that began before has ended with the tokens before these, or there is none that these go on with.
+            # Inside a row (first > 0), the first token must continue it; otherwise it must begin a row.
             raise DataError("the logits' levels do not say where rows begin")
         row = np.cumsum(begun) - begun[0]
         lengths = np.bincount(row, weights=is_token, minlength=int(row[-1]) + 1).astype(np.int64)
@@ -101,7 +101,7 @@ def from_matrices(
 def from_columns(
     batches: Iterator[pa.RecordBatch], job: Job, cut: TokenCut, position: Position
 ) -> Iterator[TokenChunk]:
-    """Cut batches of rows, with their logits, into chunks, from a position on."""
+    """Yield batches of rows with their logits as chunks, starting at a position."""
     name = job.logits.names[0]
     skip, first = position
     for batch in batches:
@@ -112,7 +112,7 @@ def from_columns(
         lists = plain_array(column_array(rows, name))
         valid = valid_rows(lists)
         starts, counts = extents(lists)
-        # Numbers under a null row are passed over.
+        # Values under a null row are skipped.
         counts = np.where(valid, counts, 0)
         for row, place, lengths in _pieces(counts, cut.piece, first):
             end = row + len(lengths)
@@ -130,9 +130,9 @@ def from_columns(
 
 
 def regrouped(chunks: Iterable[TokenChunk], cut: TokenCut, *, whole: bool) -> Iterator[TokenChunk]:
-    """Cut chunks where row groups of the output end: where a row does, when enough was put into one, and at the end.
+    """Yield chunks cut so that row groups of the output end at the end of a row: when they are full, and at the end.
 
-    With ``whole`` only at the end.
+    With ``whole``, only at the end.
     """
     tokens = rows = 0
     last: TokenChunk | None = None
@@ -158,14 +158,14 @@ def regrouped(chunks: Iterable[TokenChunk], cut: TokenCut, *, whole: bool) -> It
 
 
 class _Rows:
-    """Columns beside the logits, taken as many rows at a time as begin with some tokens."""
+    """The columns other than the logits, read for the rows of each chunk of tokens."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
         self._left: deque[pa.RecordBatch] = deque()
 
     def take(self, n_rows: int, *, keep_last: bool) -> pa.RecordBatch:
-        """Return rows; the last of them again the next time, if it goes on."""
+        """Return the next rows; with ``keep_last``, the last one is returned again next time."""
         have = sum(batch.num_rows for batch in self._left)
         while have < n_rows:
             batch = next(self._batches, None)
@@ -188,7 +188,7 @@ class _Rows:
 
 
 def _chunk(tokens: Tokens, job: Job, columns: dict[str, pa.Array], logits: NDArray[Any] | None = None) -> TokenChunk:
-    assert job.nesting is not None  # noqa: S101 - these are of sequences
+    assert job.nesting is not None  # noqa: S101 - only called for sequences
     labels, known = token_labels(tokens, job.nesting) if job.label is not None else (None, None)
     if labels is not None and job.label is not None:
         columns = columns | {job.label.name: labels}
@@ -199,12 +199,12 @@ def _chunk(tokens: Tokens, job: Job, columns: dict[str, pa.Array], logits: NDArr
 
 
 def _struct(columns: dict[str, pa.Array], schema: pa.Schema, n_rows: int) -> pa.StructArray:
-    """Return columns as structs: only these have a length without any column."""
+    """Return columns as a struct array, which has a length even without columns."""
     return pa.Array.from_buffers(pa.struct(list(schema)), n_rows, [None], children=list(columns.values()))
 
 
 def _pieces(counts: NDArray[np.int64], most: int, first: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-    """Cut rows of tokens into pieces: yield the first row of each, its first token's place, and tokens of each row."""
+    """Yield for each chunk of tokens its first row, the index of its first token there, and the tokens of each row."""
     row = 0
     n_rows = len(counts)
     while row < n_rows:
@@ -221,6 +221,6 @@ def _pieces(counts: NDArray[np.int64], most: int, first: int) -> Iterator[tuple[
 
 
 def _matrix(rows: int, job: Job) -> NDArray[Any]:
-    # Arrow's pool gives memory out again that was used before; NumPy's would be new, and new memory is slow.
+    # Arrow's pool reuses memory. NumPy would allocate new memory, which is slow on first access.
     buffer = pa.allocate_buffer(rows * job.row_bytes)
     return np.frombuffer(buffer, job.logits.dtype).reshape(rows, job.n_classes)

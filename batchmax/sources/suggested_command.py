@@ -1,6 +1,6 @@
-"""The command that ``inspect`` suggests for a file: one that runs, and computes what the file is for.
+"""Finds the command that ``inspect`` suggests for files.
 
-A file of logits is to be scored, an output of ``score`` to be evaluated, or verified where its rows cannot be.
+Files of logits are scored. Outputs of ``score`` are evaluated, or verified if they can't be evaluated.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from batchmax.sources.parquet_source import ParquetSource
 from batchmax.storage.paths import find_files
 
 PREFIX = "batchmax_"
-"""Before the names of new columns, where the file has columns of these names."""
+"""Prefix of new columns, if the file already has columns with their names."""
 
 INTEGERS = {1: 4, 2: 8}
-"""Bytes of the physical types of integers."""
+"""Widths in bytes of Parquet's physical integer types."""
 
 MIN_MAX = (5, 6)
-"""The fields of statistics with the largest and the smallest value."""
+"""Field numbers of the largest and the smallest value in Parquet statistics."""
 
 MOST_LISTED = 10
-"""Classes whose names a command lists; more are in a file."""
+"""Maximum number of classes that are listed in a command; more are written to a file."""
 
 
 class Suggestion(NamedTuple):
-    """What to do with a file: ``score``, ``evaluate`` or ``verify``, with the command; or why nothing can be done.
+    """What to do with files: ``score``, ``evaluate`` or ``verify``, with the command; or the problem that prevents it.
 
-    ``job`` is how the files are read, None if they cannot be, and ``unified`` which columns differ between them.
+    ``job`` is how the files are read, None if they can't be. ``unified`` has the columns that differ between files.
     """
 
     job: Job | None
@@ -51,7 +51,7 @@ class Suggestion(NamedTuple):
 
 
 def suggest(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) -> Suggestion:
-    """Return what to do with files, read with options, of which ``given`` are those that were typed."""
+    """Return what to do with files; ``given`` are the options that the user typed."""
     extra: dict[str, Any] = {}
     try:
         storage = options.storage_options
@@ -79,7 +79,7 @@ def suggest(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) 
 
 
 def _for_scored(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) -> Suggestion:
-    """Return what to do with an output of ``score``."""
+    """Return what to do with outputs of ``score``."""
     named = [*map(shell_word, inputs)]
     verify = " && ".join(f"batchmax verify {name}" for name in named)
     try:
@@ -92,19 +92,19 @@ def _for_scored(inputs: list[str], options: ScoreOptions, given: Mapping[str, An
 
 
 def _kind_words(logits: LogitsColumn, options: ScoreOptions) -> dict[str, Any]:
-    """Return the options that say what columns hold that are no logits by their names."""
+    """Return the options that state what the columns hold, if that isn't logits."""
     if logits.holds == "logits" or options.input is not None:
         return {}
     return {"logits": options.logits or logits.names[0], "input": logits.holds}
 
 
 def _label_words(source: ParquetSource) -> dict[str, Any]:
-    """Return the options with which the labels of a file are indices of classes; ``classes`` as a number, from 1 on.
+    """Return the options that make a file's labels class indices; ``classes`` is a number if labels start at 1.
 
     Raises
     ------
     UsageError
-        Labels that are no classes.
+        A label isn't a class.
     """
     job = source.job
     if job.label is None or job.label.kind != "index":
@@ -127,12 +127,12 @@ def _label_words(source: ParquetSource) -> dict[str, Any]:
 
 
 def label_range(footer: Footer | None, name: str) -> tuple[int, int] | None:
-    """Return the smallest and the largest value of a column of integers, by its statistics; None if they do not say."""
+    """Return the smallest and largest value of an integer column from its statistics; None if it has none."""
     leaves = [] if footer is None else [leaf for leaf in footer.leaves if leaf.name.split(".")[0] == name]
     if footer is None or len(leaves) != 1 or leaves[0].element[TYPE].value not in INTEGERS:
         return None
     width, found = INTEGERS[leaves[0].element[TYPE].value], list[int]()
-    # Not pyarrow's statistics: it ends the process where those of a damaged file do not fit its schema.
+    # Not pyarrow's statistics: it aborts the process if those of a damaged file don't match its schema.
     with contextlib.suppress(FooterError, ThriftError):
         for group in range(footer.n_row_groups):
             metadata = footer.row_group(group).chunk(footer.leaves.index(leaves[0])).get(METADATA)
@@ -155,7 +155,7 @@ def _no_class(source: ParquetSource, label: int) -> UsageError:
 
 
 def _free(name: str) -> str:
-    """Return a file name that nothing has yet."""
+    """Return a file name that doesn't exist yet."""
     path, number = Path(name), 2
     while path.exists() or path.is_symlink():
         path, number = path.with_stem(f"{Path(name).stem}-{number}"), number + 1
@@ -163,7 +163,7 @@ def _free(name: str) -> str:
 
 
 def _words(given: Mapping[str, Any]) -> Sequence[str]:
-    """Return options as words of a command."""
+    """Return options as command-line arguments."""
     words = []
     for name, value in given.items():
         flag = f"--{name.replace('_', '-')}"

@@ -1,6 +1,6 @@
-"""The tokens of sequences on their way: a chunk has some tokens, and the rows of the file that these are in.
+"""Chunks of tokens: some consecutive tokens of sequences, and the rows of the file that they are in.
 
-Tokens of one row may be in several chunks. Knows neither files nor how tokens are read.
+Tokens of one row may be in several chunks. Doesn't know files, nor how tokens are read.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from batchmax.outputs import LAST_BAD
 from batchmax.sources.chunks import Chunk
 
 Position = tuple[int, int]
-"""How many rows are complete, and how many tokens of the next row."""
+"""The number of complete rows before a position, and the number of tokens before it in the next row."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenChunk(Chunk):
-    """Tokens that follow one another.
+    """Consecutive tokens.
 
     Attributes
     ----------
     tokens
-        Which row each token is in, and the columns of these rows. ``batch`` has the columns with one value for each
-        token: labels, and logits unless they were read as a matrix.
+        The row of each token, and the columns of these rows. ``batch`` has the columns with one value for each token:
+        labels, and logits unless they were read as a matrix.
     statuses
-        The status of each token as far as it is known, such as a label that is missing; None for nothing.
+        The status of each token as far as it is known before scoring, such as a missing label; None if unknown.
     """
 
     tokens: Tokens = field(kw_only=True)
@@ -40,25 +40,25 @@ class TokenChunk(Chunk):
 
     @property
     def known(self) -> NDArray[np.uint8] | None:
-        """The status of each token as far as it is known."""
+        """The status of each token as far as it is known before scoring."""
         return self.statuses
 
     @property
     def n_rows(self) -> int:
-        """How many rows have tokens in this chunk, or are empty or null."""
+        """The number of rows that have tokens in this chunk, or are empty or null."""
         return self.tokens.n_rows
 
     @property
     def rows_done(self) -> int:
-        """How many rows end in this chunk."""
+        """The number of rows that end in this chunk."""
         return self.tokens.n_ended
 
     def rows_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows of the file that tokens are in."""
+        """Return the row numbers in the file of tokens."""
         return self.origin.first_row + self.tokens.places()[0][units]
 
     def place(self, unit: int) -> str:
-        """Return where a token is, in words."""
+        """Return the file, row and token of a unit, for messages."""
         row, token = self.tokens.row_of(unit)
         return self.origin.place(row, f", token {token:,}")
 
@@ -69,7 +69,7 @@ class TokenChunk(Chunk):
         return column_array(self.tokens.rows, name).take(pa.array(self.tokens.places()[0]))
 
     def take(self, units: NDArray[np.int64], names: Sequence[str]) -> pa.RecordBatch:
-        """Return columns for some tokens: their own, and those of their rows."""
+        """Return columns for some tokens: columns of tokens, and columns of their rows."""
         own, index = self.batch.schema.names, pa.array(units)
         rows = pa.array(self.tokens.places()[0][units])
         columns = [self.batch[name].take(index) if name in own else self.tokens.rows[name].take(rows) for name in names]
@@ -80,7 +80,7 @@ class TokenChunk(Chunk):
         return replace(self, tokens=replace(self.tokens, rows=add(self.tokens.rows)))
 
     def split(self, rows: int) -> tuple[TokenChunk, TokenChunk]:
-        """Return the tokens of the first rows, all of which must end in the chunk, and the rest."""
+        """Split after the first ``rows`` rows, all of which must end in the chunk."""
         at = int(self.tokens.lengths[:rows].sum())
         head, tail = self.tokens.split(rows)
         origin = replace(self.origin, first_row=self.origin.first_row + rows)
@@ -90,7 +90,7 @@ class TokenChunk(Chunk):
         )
 
     def null_row(self, status: NDArray[np.uint8]) -> int | None:
-        """Return the first row of the chunk that is null; None where there is none, or a bad token before it.
+        """Return the index of the first null row; None if there is none, or if a bad token comes before it.
 
         ``status`` has the status of each token.
         """
@@ -100,14 +100,14 @@ class TokenChunk(Chunk):
         return int(np.argmax(tokens.missing))
 
     def after(self, position: Position) -> Position:
-        """Return the position after the chunk, where the one before it is given."""
+        """Return the position after the chunk, given the position before it."""
         tokens = self.tokens
         if tokens.ends:
             return position[0] + tokens.n_rows, 0
         return position[0] + tokens.n_ended, int(tokens.lengths[-1]) + (tokens.first if tokens.n_rows == 1 else 0)
 
     def _run(self, units: slice, **changes: Any) -> TokenChunk:
-        """Return some tokens that follow one another, with other values for what the tokens alone don't decide."""
+        """Return a run of tokens, with other values for the fields that don't follow from the tokens."""
         first, end, _ = units.indices(self.batch.num_rows)
         return replace(
             self,

@@ -1,8 +1,8 @@
-"""Record batches from outside: checked before use, and turned into types that can be computed on and written.
+"""Checks record batches from outside, and decodes them to types that can be computed on and written.
 
-What comes by IPC or by Arrow's C interface, or was put together from buffers in Python, may contain offsets, indices or
-views that point outside of its memory; Arrow finds them only if it is asked to. What pyarrow can't filter, take or
-write, such as views of text and run-end-encoded columns, becomes an array of plain values; a batch whose plain values
+Batches that come through IPC or Arrow's C interface, or were built from buffers in Python, may contain offsets, indices
+or views that point outside of their memory; Arrow detects this only in a full validation. Types that pyarrow can't
+filter, take or write, such as string views and run-end-encoded columns, become plain arrays. A batch whose plain arrays
 are much larger than the batch itself is decoded a few rows at a time.
 """
 
@@ -23,20 +23,20 @@ from batchmax.errors import DataError, UsageError
 from batchmax.runtime.arrow_errors import PARSING, is_damage
 
 TEXT_AND_BYTES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-"""Types of values that dictionaries are kept of."""
+"""Tests for the value types of which dictionaries are kept."""
 OFFSET_BYTES = 8
-"""Of a text, bytes or a list, besides its value."""
+"""Bytes that a text, a binary value or a list takes in addition to its value."""
 
 _LOOK = "the program that made it wrote damaged data, or the stream was damaged on the way"
 
 
 def check_schema(schema: pa.Schema, where: str) -> None:
-    """Check that all names of a schema are text.
+    """Check that all names in a schema are valid text.
 
     Raises
     ------
     DataError
-        A name is not UTF-8.
+        A name isn't UTF-8.
     """
     try:
         for field in schema:
@@ -46,7 +46,7 @@ def check_schema(schema: pa.Schema, where: str) -> None:
 
 
 def _read_names(field: pa.Field) -> None:
-    """Ask for the names of a field and of all in it, which are decoded only then."""
+    """Access the names of a field and all nested fields: pyarrow decodes a name on access."""
     _ = field.name
     kind = field.type
     while isinstance(kind, pa.BaseExtensionType) or pa.types.is_dictionary(kind):
@@ -56,15 +56,15 @@ def _read_names(field: pa.Field) -> None:
 
 
 def check_batch(batch: pa.RecordBatch, where: str) -> None:
-    """Check that everything in a batch that refers to something else refers to what is there.
+    """Check that a batch is valid.
 
-    That is Arrow's full validation, which looks at offsets, indices, views, run ends, the types of unions, counts of
-    nulls and UTF-8 of every array and of everything that it contains.
+    This runs Arrow's full validation, which checks offsets, indices, views, run ends, union types, null counts and
+    UTF-8 of all arrays and nested arrays; it also checks array lengths and nulls in non-nullable columns.
 
     Raises
     ------
     DataError
-        Naming the column and what is wrong with it.
+        The batch is invalid; the error names the column and the reason.
     """
     for number, field in enumerate(batch.schema):
         column = batch.column(number)
@@ -85,12 +85,12 @@ def _damage(field: pa.Field, what: str, where: str) -> DataError:
 
 
 def decoded_schema(schema: pa.Schema) -> pa.Schema:
-    """Return a schema with plain values in place of views, runs, and dictionaries other than of text and bytes."""
+    """Return a schema with plain types for views, runs, and dictionaries of values other than text and bytes."""
     return pa.schema([field.with_type(_decoded_type(field.type)) for field in schema], schema.metadata)
 
 
 def decoded_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch of the schema that :func:`decoded_schema` returns for it."""
+    """Return a batch converted to the schema that :func:`decoded_schema` returns for it."""
     schema = decoded_schema(batch.schema)
     if schema.equals(batch.schema) and not any(map(_has_null_entry, batch.columns)):
         return batch
@@ -99,7 +99,7 @@ def decoded_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def decoded_batches(batches: Iterable[pa.RecordBatch], n_bytes: int) -> Iterator[pa.RecordBatch]:
-    """Decode batches, in pieces of at most so many decoded bytes, or of one row; empty batches are left out."""
+    """Yield decoded batches of at most ``n_bytes`` decoded bytes, or of one row; empty batches are dropped."""
     for batch in batches:
         start = 0
         for rows in _pieces(batch, n_bytes):
@@ -108,12 +108,12 @@ def decoded_batches(batches: Iterable[pa.RecordBatch], n_bytes: int) -> Iterator
 
 
 def check_parquet_types(fields: Iterable[pa.Field]) -> None:
-    """Check that there is a Parquet type for each column.
+    """Check that every column has a Parquet type.
 
     Raises
     ------
     UsageError
-        Naming those for which there is none.
+        Some have none; the error names them.
     """
     found = [field for field in fields if not _is_written(field.type)]
     if not found:
@@ -128,7 +128,7 @@ def check_parquet_types(fields: Iterable[pa.Field]) -> None:
 
 @lru_cache(maxsize=256)
 def _is_written(kind: pa.DataType) -> bool:
-    """Return whether pyarrow writes a type to Parquet: it is asked, because that depends on its version."""
+    """Return whether pyarrow can write a type to Parquet; found by trying, because it depends on pyarrow's version."""
     if pa.types.is_primitive(kind) and not pa.types.is_interval(kind):
         return True
     try:
@@ -150,7 +150,7 @@ def _decoded_type(kind: pa.DataType) -> pa.DataType:
         return kind if storage == kind.storage_type else storage
     if pa.types.is_dictionary(kind):
         value = _decoded_type(kind.value_type)
-        # Parquet keeps dictionaries of text and bytes; others come back as plain values, and some of another type.
+        # Parquet keeps dictionaries of text and bytes. Others are read back as plain values, some with another type.
         is_kept = any(is_kind(value) for is_kind in TEXT_AND_BYTES)
         return pa.dictionary(kind.index_type, value, kind.ordered) if is_kept else value
     if pa.types.is_map(kind):
@@ -173,20 +173,20 @@ def _list_factory(kind: pa.DataType) -> Callable[[pa.Field], pa.DataType]:
 
 
 def _decoded(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return an array as the type that :func:`_decoded_type` returns for its type."""
+    """Return an array converted to ``kind``, which :func:`_decoded_type` returned for its type."""
     if array.type == kind and not _has_null_entry(array):
         return array
     if isinstance(array, pa.ExtensionArray):
         return _decoded(array.storage, kind)
     if isinstance(array, pa.RunEndEncodedArray):
-        # run_end_decode does not know all types of values.
+        # run_end_decode doesn't support all value types.
         values = _decoded(array.values, kind)
         return values.take(pa.array(_runs(array)))
     if isinstance(array, pa.DictionaryArray):
         if not pa.types.is_dictionary(kind):
             return _decoded(array.dictionary, kind).take(array.indices)
         values = _decoded(array.dictionary, kind.value_type)
-        if values.null_count:  # which Parquet does not have
+        if values.null_count:  # Parquet dictionaries have no null entries
             encoded = values.take(array.indices).dictionary_encode()
             array, values = encoded, encoded.dictionary
         return pa.DictionaryArray.from_arrays(array.indices.cast(kind.index_type), values, ordered=kind.ordered)
@@ -207,7 +207,7 @@ def _has_null_entry(array: pa.Array) -> bool:
 
 
 def _with_child(array: pa.Array, kind: pa.DataType, child: pa.Array) -> pa.Array:
-    """Return lists, or a map, of other values at the same places."""
+    """Return lists or a map with another child, and the same offsets and nulls."""
     is_view = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
     own = 1 if pa.types.is_fixed_size_list(kind) else 3 if is_view else 2
     buffers = array.buffers()[:own]
@@ -215,21 +215,21 @@ def _with_child(array: pa.Array, kind: pa.DataType, child: pa.Array) -> pa.Array
 
 
 def _entries(array: pa.MapArray) -> pa.StructArray:
-    """Return the keys and values of all rows of a map."""
+    """Return the keys and values of all rows of a map as structs."""
     return pa.StructArray.from_arrays([array.keys, array.items], fields=[array.type.key_field, array.type.item_field])
 
 
 def _runs(array: pa.RunEndEncodedArray) -> NDArray[np.int64]:
-    """Return the number of the run that each row is in."""
+    """Return the index of the run that each row is in."""
     rows = np.arange(array.offset, array.offset + len(array), dtype=np.int64)
     return np.searchsorted(number_values(array.run_ends), rows, side="right")
 
 
 def _pieces(batch: pa.RecordBatch, n_bytes: int) -> Iterator[int]:
-    """Return how many rows to decode at a time, so that they take at most so many bytes."""
+    """Yield numbers of rows to decode at a time, so that they take at most ``n_bytes`` bytes."""
     sizes = np.zeros(1, np.int64)
     for column, field in zip(batch.columns, decoded_schema(batch.schema), strict=True):
-        # Of these, and of no other column, a few bytes may stand for many.
+        # Only in these columns can a few bytes decode to many.
         if column.type != field.type or _has_list_views(column.type):
             sizes = sizes + _row_bytes(column)
     left, largest = batch.num_rows, max(1, int(sizes.max(initial=0)))
@@ -254,7 +254,7 @@ def _has_list_views(kind: pa.DataType) -> bool:
 
 
 def _row_bytes(array: pa.Array) -> NDArray[np.int64]:
-    """Return at most how many bytes each row takes when it is decoded; one number if it is the same for all rows."""
+    """Return an upper bound of the decoded bytes of each row; one number if it is the same for all rows."""
     kind = array.type
     if isinstance(array, pa.ExtensionArray):
         return _row_bytes(array.storage)

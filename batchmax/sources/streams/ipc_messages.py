@@ -1,9 +1,9 @@
-"""Messages of an Arrow IPC stream, checked before Arrow decodes them.
+"""Checks the messages of an Arrow IPC stream before Arrow decodes them.
 
-Arrow verifies the structure of a message, but allocates what the message asks for, and ends the process where the keys
-of a map are null. So the sizes that a message states are compared with the bytes that are there and with a limit, and
-nulls are refused where Arrow requires values. The message format is specified in Message.fbs and Schema.fbs of Arrow.
-Contents of buffers, such as offsets, are checked after decoding (:mod:`batchmax.sources.streams.arrow_batches`).
+Arrow verifies the structure of a message, but allocates the sizes that the message states, and aborts the process if
+map keys are null. So stated sizes are compared with the available bytes and with a limit, and nulls are rejected where
+Arrow requires values. Message.fbs and Schema.fbs of Arrow specify the format. Contents of buffers, such as offsets,
+are checked after decoding (:mod:`batchmax.sources.streams.arrow_batches`).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import numpy as np
 
 CONTINUATION = b"\xff\xff\xff\xff"
 SCHEMA, DICTIONARY_BATCH, RECORD_BATCH = 1, 2, 3
-"""Types of messages."""
+"""Message types."""
 MAP, RUN_END_ENCODED = 17, 22
-"""Types of fields."""
+"""Field types."""
 MOST_DEPTH = 64
-"""Nesting of types that Arrow reads."""
+"""Maximum nesting depth of types that Arrow reads."""
 ALIGNMENT = 8
-"""Bytes; buffers of a message begin at a multiple of it."""
+"""Buffers of a message start at a multiple of this many bytes."""
 MIB = 1 << 20
 
 
 class MessageError(ValueError):
-    """A message that is damaged, or takes more memory than is allowed.
+    """A damaged message, or one that exceeds the memory limit.
 
-    ``where`` is the batch and the column as far as they are known; ``needed`` are the bytes that the message takes if
-    that is more than the limit.
+    ``where`` names the batch and the column as far as known; ``needed`` is the size of the message in bytes if it
+    exceeds the limit.
     """
 
     def __init__(self, what: str, *, where: str = "", needed: int = 0) -> None:
@@ -43,21 +43,21 @@ class MessageError(ValueError):
 
 
 class MessageStream(io.RawIOBase):
-    """A stream of bytes that is handed on message by message, each after it has been checked.
+    """A byte stream that passes on messages one by one, each after it was checked.
 
     Parameters
     ----------
     stream
-        Of bytes; only ever read forwards.
+        Stream of bytes; never seeked.
     limit
-        Bytes that a message may have, as it is and decompressed; also the dictionaries of all fields together.
+        Maximum bytes of a message, as stored and decompressed; also of the dictionaries of all fields together.
 
     Attributes
     ----------
     is_empty
-        Nothing has been read.
+        Whether nothing has been read.
     has_ended
-        The marker that ends a stream has been read.
+        Whether the end-of-stream marker was read.
     """
 
     def __init__(self, stream: BinaryIO, limit: int) -> None:
@@ -71,16 +71,16 @@ class MessageStream(io.RawIOBase):
         self.has_ended = False
 
     def readable(self) -> bool:
-        """Return that it can be read."""
+        """Return True."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Read bytes of one message, at most ``size``; Arrow asks for one part of a message after the other.
+        """Read at most ``size`` bytes of one message; Arrow reads the parts of a message one after the other.
 
         Raises
         ------
         MessageError
-            The message that begins here is damaged or too large.
+            The next message is damaged or too large.
         """
         if not self._pieces and not self.has_ended:
             self._read_message()
@@ -99,7 +99,7 @@ class MessageStream(io.RawIOBase):
         if not prefix:
             return
         self.is_empty = False
-        if prefix == CONTINUATION:  # before Arrow 0.15 there was none
+        if prefix == CONTINUATION:  # before Arrow 0.15, messages had no such prefix
             prefix += self._stream.read(4)
         self._pieces.append(prefix)
         size = int.from_bytes(prefix[-4:], "little", signed=True)
@@ -137,7 +137,7 @@ class MessageStream(io.RawIOBase):
         self._check_size(sum(self._dictionary_bytes.values()), where, "its dictionaries take")
 
     def _take(self, size: int, where: str) -> bytes:
-        """Read a part of a message and keep it for Arrow."""
+        """Read a part of a message, and keep it for Arrow."""
         self._check_size(size, where)
         data = self._stream.read(size)
         if len(data) < size:
@@ -153,7 +153,7 @@ class MessageStream(io.RawIOBase):
 
 
 class _Schema:
-    """The nodes of a record batch and of each dictionary: the column of each, and whether it must have no nulls."""
+    """For each node of a record batch and of each dictionary: the column, and whether nulls are forbidden."""
 
     def __init__(self) -> None:
         self.nodes: list[tuple[str, bool]] = []
@@ -161,7 +161,7 @@ class _Schema:
 
     @classmethod
     def of(cls, table: Table) -> _Schema:
-        """Return what a ``Schema`` says."""
+        """Return the nodes of a ``Schema`` table."""
         schema = cls()
         for field in table.tables(1):
             schema._add(field, schema.nodes, field.text(0), required=False, depth=0)
@@ -173,7 +173,7 @@ class _Schema:
         nodes.append((name, required))
         encoding = field.table(4)
         if encoding is not None:
-            # Where the dictionary is: the values, of a field that is otherwise the same.
+            # The nodes of the values are those of the dictionary; the field itself has only the indices.
             nodes = self.dictionaries[encoding.number(0, "<q")] = [(name, False)]
         kind = field.number(2, "<B")
         for place, child in enumerate(field.tables(5)):
@@ -181,16 +181,16 @@ class _Schema:
             before = len(nodes)
             self._add(child, nodes, name, required=is_ends or kind == MAP, depth=depth + 1)
             if kind == MAP and before + 1 < len(nodes):
-                nodes[before + 1] = name, True  # the keys: the first child of a map's structs
+                nodes[before + 1] = name, True  # the keys: the first child of a map's struct
 
 
 class Table:
-    """A table of a flatbuffer, whose fields are known by their numbers.
+    """A table in a flatbuffer; fields are identified by number.
 
     Raises
     ------
     MessageError
-        From every method: it points outside of the data.
+        From every method: an offset points outside of the data.
     """
 
     def __init__(self, data: bytes, at: int) -> None:
@@ -199,17 +199,17 @@ class Table:
         self._size = _unpack("<H", data, self._vtable)
 
     def number(self, field: int, kind: str) -> int:
-        """Return a number, 0 if the field is not there."""
+        """Return a number; 0 if the field is absent."""
         at = self._place(field)
         return 0 if at is None else _unpack(kind, self._data, at)
 
     def table(self, field: int) -> Table | None:
-        """Return a table, None if the field is not there."""
+        """Return a table; None if the field is absent."""
         at = self._place(field)
         return None if at is None else Table(self._data, at + _unpack("<I", self._data, at))
 
     def tables(self, field: int) -> Iterator[Table]:
-        """Return the tables of a vector."""
+        """Yield the tables of a vector."""
         at, count = self._vector(field, 4)
         for place in range(at, at + 4 * count, 4):
             yield Table(self._data, place + _unpack("<I", self._data, place))
@@ -220,7 +220,7 @@ class Table:
         return np.frombuffer(self._data, "<i8", 2 * count, at).reshape(count, 2)
 
     def text(self, field: int) -> str:
-        """Return a text."""
+        """Return a string; empty if the field is absent."""
         at, count = self._vector(field, 1)
         return self._data[at : at + count].decode(errors="replace")
 
@@ -232,7 +232,7 @@ class Table:
         return self._at + offset if offset else None
 
     def _vector(self, field: int, width: int) -> tuple[int, int]:
-        """Return where the values of a vector begin, and how many there are."""
+        """Return the offset of the first value of a vector, and the number of values."""
         at = self._place(field)
         if at is None:
             return 0, 0
@@ -262,13 +262,13 @@ def _decoded_bytes(batch: Table, body: bytes, nodes: list[tuple[str, bool]], whe
         stored = is_compressed and size and _unpack("<q", body, offset)
         if stored and stored < -1:
             raise MessageError(f"a buffer has {stored:,} bytes decompressed", where=where)
-        # -1: the buffer was left as it is.
+        # -1: the buffer isn't compressed.
         total += stored if stored and stored > 0 else size
     return total
 
 
 def _unpack(kind: str, data: bytes, at: int) -> int:
-    """Return a number that lies in the data."""
+    """Return a number from the data; raise :class:`MessageError` if it isn't inside."""
     if not 0 <= at <= len(data) - struct.calcsize(kind):
         raise MessageError("its metadata are damaged")
     return int(struct.unpack_from(kind, data, at)[0])

@@ -1,8 +1,8 @@
-"""Arrow IPC streams through pipes: one comes in, one goes out.
+"""Reads Arrow IPC streams from pipes.
 
-A stream that was cut off looks whole to Arrow's readers if it was cut between two batches. So what comes in must end
-with the marker that ends a stream, and what goes out has it only when everything was written. Messages that come in are
-checked before Arrow decodes them (:mod:`batchmax.sources.streams.ipc_messages`).
+Arrow's readers don't detect a stream that was cut off between two batches. A stream must therefore end with the
+end-of-stream marker. Messages are checked before Arrow decodes them
+(:mod:`batchmax.sources.streams.ipc_messages`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from batchmax.runtime.arrow_errors import is_damage
 from batchmax.sources.streams.ipc_messages import MIB, MessageError, MessageStream
 
 MOST_MESSAGE = 1 << 30
-"""Bytes of a message where no limit is given."""
+"""Maximum bytes of a message if no limit is given."""
 
 _REMEDY = "write one with Arrow: pyarrow.ipc.new_stream, Polars' write_ipc_stream, DuckDB's COPY … (FORMAT arrows)"
 
@@ -29,21 +29,21 @@ _LOOK = "look at the messages of the command that wrote it"
 
 
 class IncomingStream:
-    """A stream that is read once, as it comes.
+    """A stream of record batches, read once.
 
     Parameters
     ----------
     stream
-        Of bytes; only ever read forwards.
+        Stream of bytes; never seeked.
     name
-        What errors call it.
+        Name of the stream in errors.
     limit
-        Bytes that a message may take, as it is and decompressed.
+        Maximum bytes of a message, as stored and decompressed.
 
     Raises
     ------
     DataError
-        It is not an Arrow stream, is damaged, ends before its end, or a batch takes more memory than the limit.
+        It isn't an Arrow stream, is damaged or cut off, has data after its end, or a message exceeds the limit.
     """
 
     def __init__(self, stream: BinaryIO, name: str, limit: int = MOST_MESSAGE) -> None:
@@ -99,9 +99,9 @@ class IncomingStream:
 
 
 def _has_more(stream: BinaryIO) -> bool:
-    """Return whether there are bytes that can be read now; never wait for them, for the pipe may stay open."""
+    """Return whether more bytes can be read now, without waiting: the pipe may stay open."""
     try:
         ready = select.select([stream], [], [], 0)[0]
     except (OSError, ValueError):
-        return bool(stream.read(1))  # not a file of the system's
+        return bool(stream.read(1))  # not a file that select supports
     return bool(ready and stream.read(1))

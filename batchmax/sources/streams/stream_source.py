@@ -1,4 +1,4 @@
-"""An Arrow stream as a source: a table, a data frame, the result of a query, a reader."""
+"""Reads an Arrow stream as a source: a table, a data frame, a query result, a record batch reader."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from batchmax.sources.token_chunks import TokenChunk
 from batchmax.storage.hive import Partitions
 
 MOST_DECODED_SHARE = 8
-"""The share of the memory limit that the plain values of views and runs may take at a time, as a divisor."""
+"""Divisor of the memory limit: the share that the decoded values of views and runs may take at a time."""
 
 
 class StreamSource:
-    """An Arrow stream: a table, a data frame, the result of a query, a reader.
+    """An Arrow stream: a table, a data frame, a query result, a record batch reader.
 
     Parameters
     ----------
@@ -38,14 +38,14 @@ class StreamSource:
     options
         How it is read.
     name
-        What errors call it.
+        Name of the stream in errors.
 
     Raises
     ------
     DataError
-        The stream cannot be read, or its first batches are not valid.
+        The stream can't be read, or its first batches are invalid.
     UsageError
-        Columns that cannot be what they are asked to be.
+        A column or an option is invalid.
     """
 
     files: list[InputFile]
@@ -55,7 +55,7 @@ class StreamSource:
     partitions = Partitions()
 
     def __init__(self, stream: Any, options: ScoreOptions, name: str = "the stream") -> None:
-        # Through the C interface an error would come as a text.
+        # Through the C interface, an exception would lose its type and become text.
         is_reader = isinstance(stream, pa.RecordBatchReader)
         with _reading(name):
             reader = stream if is_reader else pa.RecordBatchReader.from_stream(stream)
@@ -77,16 +77,16 @@ class StreamSource:
         self.job = plan_scoring(self.schema, options, length)
 
     def group_rows(self) -> list[list[int]]:
-        """Return that a stream is one file of one row group, whose length nobody knows."""
+        """Return one file with one row group of unknown length."""
         return [[0]]
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of the logits of one row, or of one token of it."""
+        """The bytes of the logits of one row; of one token if rows are sequences."""
         return self.job.row_bytes
 
     def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
-        """Read the rows in order. A stream is one part, gives all of its columns, and cannot begin later."""
+        """Yield the rows in order. The arguments are ignored: a stream is one part, read from its start as a whole."""
         del parts, how, skip
         if self.job.nesting is not None:
             return self._sequences()
@@ -94,7 +94,7 @@ class StreamSource:
         return regroup(self._chunks(), cut.group, cut.piece)
 
     def memory_needed(self) -> int:
-        """Return about how many bytes of memory a job on this stream takes besides what the program itself does."""
+        """Return the approximate memory in bytes of a job on this stream, without the memory of the program itself."""
         if self.job.nesting is not None:
             return TokenCut.of(self.job).memory(self.job)
         return plan_cut(self.job).memory(self.n_rows)
@@ -114,12 +114,12 @@ class StreamSource:
 
 
 def _checked(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a stream after checking each of them.
+    """Yield the batches of a stream, each after it was checked.
 
     Raises
     ------
     DataError
-        Naming the batch, counted from 0, and the column.
+        A batch is invalid; the error names the batch, counted from 0, and the column.
     """
     number = 0
     while True:
@@ -136,7 +136,7 @@ def _checked(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch
 
 @contextlib.contextmanager
 def _reading(where: str) -> Iterator[None]:
-    """Turn what Arrow says of a stream that is not valid into errors that name it."""
+    """Turn Arrow's errors about an invalid stream into errors that name it."""
     try:
         yield
     except PARSING as error:
