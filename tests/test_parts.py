@@ -384,6 +384,8 @@ def test_what_a_cluster_cannot_do(inputs, monkeypatch):
         batchmax.score(pq.read_table(f"{inputs}/1.parquet"), "out", engine="ray")
     with pytest.raises(UsageError, match="a shard is made by one process"):
         batchmax.score(inputs, "out", engine="ray", shard="0/2")
+    with pytest.raises(UsageError, match=r"--fail-if: an output at a URI can't be held"):
+        batchmax.score(inputs, "memory://out", engine="ray", fail_if="bad_rows > 0")
     monkeypatch.setattr(ray_executor, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=re.escape("--engine: Ray is not installed; pip install '.[ray]'")):
         batchmax.score(inputs, "out", engine="ray")

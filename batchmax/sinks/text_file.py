@@ -118,7 +118,7 @@ class TextFile:
             except FileExistsError:
                 raise
             except OSError:
-                """No hard links here."""
+                """The file system has no hard links."""
             else:
                 return
         beside.replace(self.path)

@@ -213,7 +213,7 @@ class Journal:
             os.close(self._descriptor)
             raise
         except OSError:
-            """The file system has no locks, which was said when the folder was locked."""
+            """The file system has no locks; a warning was given when the folder was locked."""
 
     def sync(self) -> None:
         """Make the journal durable."""

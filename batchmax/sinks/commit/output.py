@@ -438,7 +438,7 @@ class Output:
             self.place.held.unlink()
         if self.shop.folder.is_dir():
             with self._working():
-                """Leaving it removes it."""
+                """The staging directory is removed when the block ends."""
 
     def _put(self, target: Path) -> None:
         with self.renaming(), uninterrupted():

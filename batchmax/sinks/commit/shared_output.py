@@ -48,7 +48,7 @@ def make_output(out: str, options: ScoreOptions) -> Output:
     Raises
     ------
     UsageError
-        The shard is invalid, or the output of a shard is a file or a URI.
+        The shard is invalid, the output of a shard is a file or a URI, or the output can't be held as asked.
     OutputError
         See :class:`batchmax.sinks.commit.output.Output`.
     """
@@ -58,6 +58,12 @@ def make_output(out: str, options: ScoreOptions) -> Output:
         if options.shard is not None:
             what = "shards meet in a folder that all of them see"
             raise UsageError(what, where="--shard", remedy="name a folder of a file system, or use --engine ray")
+        if gated and options.engine == "ray" and not is_file_path(out):
+            raise UsageError(
+                "an output at a URI can't be held when Ray makes its parts: the tasks upload them",
+                where="--fail-if",
+                remedy="name a folder that all nodes see, or check the output: batchmax evaluate OUT --fail-if CONDITION",
+            )
         return RemoteOutput(out, options.if_exists, options.storage_options, gated=gated)
     if options.shard is None:
         return Output(out, options.if_exists, gated=gated)
