@@ -62,7 +62,7 @@ def make_output(out: str, options: ScoreOptions) -> Output:
             raise UsageError(
                 "an output at a URI can't be held when Ray makes its parts: the tasks upload them",
                 where="--fail-if",
-                remedy="name a folder that all nodes see, or check the output: batchmax evaluate OUT --fail-if CONDITION",
+                remedy="name a folder that all nodes see, or check the output with batchmax evaluate --fail-if",
             )
         return RemoteOutput(out, options.if_exists, options.storage_options, gated=gated)
     if options.shard is None:
