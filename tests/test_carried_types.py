@@ -441,7 +441,7 @@ def test_polars_filters_find_the_same_rows(how, what, files):
 @SOME
 @GRID
 def test_pyarrow_filters_find_the_same_rows(how, what, files):
-    """pyarrow's dataset, which skips row groups by statistics, finds the same rows with filters as in the input."""
+    """A pyarrow dataset, which skips row groups by statistics, finds the same rows with filters as in the input."""
     table = pq.read_table(files(how)).slice(0, rows_in(what))
     data = ds.dataset(files(how, what))
     for name in [name for name in FLAT if name not in {"uuid", "json"}]:  # pyarrow doesn't compare their statistics

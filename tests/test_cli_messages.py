@@ -110,7 +110,10 @@ def test_errors_in_a_terminal_have_a_coloured_label(tmp_path):
 
 
 def test_kernels_that_are_compiled_are_named(capsys, monkeypatch):
-    """While kernels are compiled, the progress line says so; afterwards it counts rows again."""
+    """While kernels are compiled, the progress line says so; afterwards it counts rows again.
+
+    Without a running job nothing is printed.
+    """
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     with Progress() as progress:
@@ -351,10 +354,7 @@ def test_rows_that_are_left_out_are_counted():
 
 
 def test_vector_scaling_at_its_bound_is_told():
-    """A warning says that scales or biases are at the bound of the search.
-
-    This happens if every row is right by a margin, or if a class never occurs.
-    """
+    """A warning says that scales or biases are at the bound of the search, as when every row is right."""
     z = np.random.default_rng(0).normal(size=(300, 3))
     labels = z.argmax(axis=1)
     found = batchmax.calibrate(pa.table({"logits": z.tolist(), "label": labels}), method="vector", holdout=0.0)
