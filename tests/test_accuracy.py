@@ -1,6 +1,6 @@
-"""Every probability and every loss lies within 3 ULP of the exact value.
+"""Probabilities, log-probabilities, log-sum-exps and losses are within 3 ULP of the exact value.
 
-The oracle is ``oracle.py``, itself held here against 50-digit arithmetic. Run with ``-s`` to see the largest
+The oracle is ``oracle.py``, which is tested here against 50-digit arithmetic. Run with ``-s`` to print the largest
 error for each number of classes.
 """
 
@@ -23,7 +23,7 @@ DTYPES = [np.float32, np.float64]
 CLASSES = [1, 2, 3, 10, 31, 32, 33, 64, 100, 1000, 32_000, 131_072, 1_000_000]
 TEMPERATURES = [1e-20, 1e-3, 0.1, 0.7, 1.0, 3.7, 50.0, 1e6, 1e30]
 LARGE = 10_000
-"""From this number of classes on, a row at a time, and scales and temperatures are varied one by one."""
+"""From this number of classes on, tests use a single row, and vary scale and temperature separately."""
 
 Matrix = NDArray[Any]
 
@@ -49,7 +49,7 @@ def equal(rng: np.random.Generator, shape: tuple[int, int], dtype: Any) -> Matri
 
 
 def dominant(rng: np.random.Generator, shape: tuple[int, int], dtype: Any) -> Matrix:
-    """One logit about 70 above the others: its loss is about 1e-30 and keeps its digits."""
+    """Return rows with one logit about 70 above the others: its loss is about 1e-30 and must keep its digits."""
     logits = rng.standard_normal(shape)
     logits[:, 0] = 70
     return logits.astype(dtype)
@@ -63,7 +63,7 @@ def masked(rng: np.random.Generator, shape: tuple[int, int], dtype: Any) -> Matr
 
 
 def subnormal(rng: np.random.Generator, shape: tuple[int, int], dtype: Any) -> Matrix:
-    """Probabilities on both sides of the smallest normal number, down to the smallest of all."""
+    """Return rows with probabilities around the smallest normal number, down to the smallest subnormal one."""
     lowest, normal_edge = (-104, -86) if dtype == np.float32 else (-745, -706)
     logits = rng.uniform(lowest, normal_edge, shape)
     logits[:, shape[1] // 2] = rng.uniform(-0.5, 0.5)
@@ -71,12 +71,12 @@ def subnormal(rng: np.random.Generator, shape: tuple[int, int], dtype: Any) -> M
 
 
 def offset(rng: np.random.Generator, shape: tuple[int, int], dtype: Any) -> Matrix:
-    """Far from zero, where the difference to the maximum is small beside the logits."""
+    """Return logits far from zero, whose differences to the maximum are small compared with the logits."""
     return (1000 + 8 * rng.standard_normal(shape)).astype(dtype)
 
 
 def mixed(rng: np.random.Generator, shape: tuple[int, int], dtype: Any) -> Matrix:
-    """Magnitudes that differ so much that ``z - max`` is not a number of the same type."""
+    """Return logits of magnitudes so different that ``z - max`` isn't representable in the same type."""
     return (rng.standard_normal(shape) * 10.0 ** rng.uniform(-9, 2, shape)).astype(dtype)
 
 
@@ -84,7 +84,7 @@ SCALES = [normal, wide, huge, tiny, equal, dominant, masked, subnormal, offset, 
 
 
 def largest_errors(logits: Matrix, temperature: float) -> dict[str, float]:
-    """Return the largest error in ULP of everything the API computes from these rows."""
+    """Return the largest error in ULP of each result that the API computes from these rows."""
     dtype = logits.dtype
     n_rows, n_classes = logits.shape
     labels = (np.arange(n_rows) * 7919) % n_classes
@@ -105,7 +105,7 @@ def largest_errors(logits: Matrix, temperature: float) -> dict[str, float]:
     }
     for got, _ in compared.values():
         assert got.dtype == dtype
-    # A loss near 0 is a sum of exponentials; where those are float64's subnormals, it is no better than they.
+    # A loss near 0 is a sum of exponentials, and can't be more accurate than they are if they are float64 subnormals.
     least = n_classes * float(np.finfo(np.float64).tiny)
     errors = {}
     for name, (got, exact) in compared.items():
@@ -120,7 +120,7 @@ def check(found: dict[str, float], what: str) -> None:
 
 
 def exact_row(logits: list[float], temperature: float) -> tuple[list[Any], list[Any]]:
-    """Return probabilities and log-probabilities of one row, to 50 digits."""
+    """Return the probabilities and log-probabilities of one row, to 50 digits."""
     beta = mpmath.mpf(1.0 / temperature)
     largest = max(mpmath.mpf(z) for z in logits)
     powers = [mpmath.exp(beta * (mpmath.mpf(z) - largest)) for z in logits]
@@ -134,7 +134,7 @@ def exact_row(logits: list[float], temperature: float) -> tuple[list[Any], list[
 @pytest.mark.parametrize("scale", SCALES, ids=lambda scale: scale.__name__)
 @pytest.mark.parametrize("temperature", [1e-3, 0.7, 1.0, 3.7, 1e6])
 def test_the_oracle_is_exact(scale: Any, temperature: float) -> None:
-    """The wide-float oracle is within 2**-61 (of a float64 ULP, 1/128) of 50-digit arithmetic."""
+    """The extended-precision oracle agrees with 50-digit arithmetic to 2**-61 (1/256 of a float64 ULP)."""
     rng = np.random.default_rng(5)
     logits = scale(rng, (3, 17), np.float64)
     probs = oracle.softmax(logits, temperature)
@@ -153,7 +153,7 @@ def test_the_oracle_is_exact(scale: Any, temperature: float) -> None:
 
 
 def test_ulp_error_counts_units_in_the_last_place() -> None:
-    """One step to the neighbouring number is an error of 1, also among subnormals and at zero."""
+    """One step to the adjacent number is an error of 1 ULP, also for subnormal numbers and at zero."""
     for dtype in DTYPES:
         for x in (1.0, 1.5, 0.3, 7e-20):
             value = dtype(x)
@@ -194,7 +194,7 @@ def test_within_3_ulp(n_classes: int, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_classes", [2, 5, 32, 33, 50, 257])
 def test_many_random_rows_are_within_3_ulp(n_classes: int, dtype: Any) -> None:
-    """Thousands of rows of every spread find no argument at which the exponential is off."""
+    """Thousands of random rows of every spread are within 3 ULP: no argument makes the exponential inaccurate."""
     rng = np.random.default_rng(11)
     n_rows = 60_000 // n_classes
     logits = (rng.standard_normal((n_rows, n_classes)) * 10.0 ** rng.uniform(-3, 2.5, (n_rows, 1))).astype(dtype)
@@ -206,9 +206,9 @@ def test_many_random_rows_are_within_3_ulp(n_classes: int, dtype: Any) -> None:
 @pytest.mark.parametrize("n_classes", [3, 32, 33, 500])
 @pytest.mark.parametrize("exponent", [0, -1])
 def test_the_largest_numbers_of_the_type(n_classes: int, dtype: Any, exponent: int) -> None:
-    """Logits at both ends of the type are within 3 ULP, also where their difference overflows it.
+    """Logits at both ends of the type's range are within 3 ULP, even if their difference overflows the type.
 
-    With a temperature as large as the logits the answer is an ordinary number, though ``z - max`` is not.
+    With a temperature as large as the logits, the result is an ordinary number although ``z - max`` overflows.
     """
     end = np.finfo(dtype).max
     rng = np.random.default_rng(3)
@@ -219,7 +219,7 @@ def test_the_largest_numbers_of_the_type(n_classes: int, dtype: Any, exponent: i
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_subnormal_logits(dtype: Any) -> None:
-    """Logits that are subnormal themselves count, when the temperature is as small as they are."""
+    """Subnormal logits aren't treated as 0: with a temperature as small as they are, results are within 3 ULP."""
     step = float(np.finfo(dtype).smallest_subnormal)
     logits = (np.arange(24).reshape(4, 6) * step).astype(dtype)
     temperature = 1e-44 if dtype == np.float32 else 1e-300
@@ -227,13 +227,13 @@ def test_subnormal_logits(dtype: Any) -> None:
 
 
 def test_float32_subnormal_probabilities_are_kept() -> None:
-    """A float32 probability of 1e-40 is 1e-40, not 0."""
+    """A float32 probability of 1e-40 isn't flushed to 0."""
     logits = np.array([[0, np.log(1e-40)]], np.float32)
     assert batchmax.softmax(logits)[0, 1] == pytest.approx(1e-40, rel=1e-4)
 
 
 def test_a_million_equal_terms() -> None:
-    """A million equal float64 logits give 1e-6 each and a loss of log(1e6), to 3 ULP."""
+    """A million equal float64 logits give probabilities of 1e-6 and a loss of log(1e6), within 3 ULP."""
     logits = np.full((1, 10**6), 0.1)
     probs, losses = batchmax.softmax_cross_entropy(logits, np.array([123]))
     assert oracle.ulp_error(probs, np.longdouble(1) / 10**6, np.float64).max() <= LIMIT
@@ -243,7 +243,7 @@ def test_a_million_equal_terms() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_classes", [2, 32, 33, 1000])
 def test_a_loss_near_zero_keeps_its_digits(n_classes: int, dtype: Any) -> None:
-    """Where the label leads by 10 to 80, the loss of 1e-4 to 1e-35 is right to 3 ULP."""
+    """If the label's logit leads by 10 to 80, the loss of 1e-4 to 1e-35 is within 3 ULP."""
     for lead in (10, 20, 40, 60, 80):
         logits = np.zeros((1, n_classes), dtype)
         logits[0, -1] = lead
@@ -255,7 +255,7 @@ def test_a_loss_near_zero_keeps_its_digits(n_classes: int, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_classes", [1, 2, 3, 32, 33, 1000, 131_072])
 def test_logsumexp(n_classes: int, dtype: Any) -> None:
-    """Logsumexp is within 3 ULP, counted at the largest logit where the sum cancels below it."""
+    """Logsumexp is within 3 ULP; where the sum cancels, ULPs are those of the largest logit."""
     rng = np.random.default_rng(8)
     for scale in SCALES:
         logits = scale(rng, (1 if n_classes >= LARGE else 17, n_classes), dtype)
@@ -269,7 +269,7 @@ def test_logsumexp(n_classes: int, dtype: Any) -> None:
 @pytest.mark.parametrize("n_classes", [1, 2, 10, 32, 33, 1000])
 @pytest.mark.parametrize("soft", [False, True], ids=["indices", "distributions"])
 def test_weighted_and_smoothed_losses(n_classes: int, dtype: Any, soft: bool) -> None:
-    """Losses with class weights, smoothing and target distributions are within 3 ULP too."""
+    """Losses with class weights, label smoothing and soft targets are within 3 ULP."""
     rng = np.random.default_rng(21)
     n_rows = 25
     labels: Matrix = rng.integers(0, n_classes, n_rows)

@@ -1,4 +1,4 @@
-"""``score --activation`` and ``--loss``: every pair against PyTorch; rows without an answer; what ``verify`` sees."""
+"""``score --activation`` and ``--loss``: every pair against PyTorch, rows without an answer, and ``verify``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.requirements import optional
 
 torch = optional("torch")
 
-from tests.test_alternatives import PAIRS, some_rows, torch_loss, torch_probs  # noqa: E402 - it needs PyTorch, too
+from tests.test_alternatives import PAIRS, some_rows, torch_loss, torch_probs  # noqa: E402 - also needs PyTorch
 
 DIGITS = str(Path(__file__).resolve().parent.parent / "data" / "digits.parquet")
 K = 9
@@ -27,7 +27,7 @@ OF_DISTRIBUTIONS = f"{OF_ANY},log_probs,confidence,margin,entropy,el2n,sample"
 
 
 def written(path, activation, dtype=np.float32, labels=None, n=300, **columns):
-    """Write rows that the activation has an answer for, and return the path, the logits and the labels."""
+    """Write rows for which the activation has an answer; return the path, the logits and the labels."""
     logits = some_rows(K, activation, n).astype(dtype)
     labels = np.random.default_rng(5).integers(0, K, n) if labels is None else labels
     given = list(labels) if np.ndim(labels) == 2 else labels
@@ -51,7 +51,7 @@ def column(table, name):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("activation", "loss"), PAIRS)
 def test_every_pair_is_pytorchs_and_verifies(activation, loss, dtype, tmp_path):
-    """Probabilities, losses, the order of classes, the summary; ``verify`` agrees on every row."""
+    """Probabilities, losses, predictions, ranks and the summary match PyTorch; ``verify`` accepts every row."""
     src, z, labels = written(tmp_path / "a.parquet", activation, dtype)
     temperature = 1.7
     outputs = OF_DISTRIBUTIONS if ACTIVATIONS[activation].is_distribution else OF_ANY
@@ -68,7 +68,7 @@ def test_every_pair_is_pytorchs_and_verifies(activation, loss, dtype, tmp_path):
     ordered = z.numpy() if activation == "sigmoid" else probs
     assert (column(table, "pred") == ordered.argmax(1)).all()
     own = ordered[np.arange(len(z)), labels][:, None]
-    if activation != "argmax":  # whose classes are all the same but one
+    if activation != "argmax":  # under argmax, all classes but one have equal probabilities
         assert (column(table, "rank") == 1 + (ordered > own).sum(1)).all()
     assert summary.mean_loss == pytest.approx(losses.mean(), rel=1e-6)
     assert summary.accuracy == pytest.approx((ordered.argmax(1) == labels).mean())
@@ -84,7 +84,7 @@ def test_every_pair_is_pytorchs_and_verifies(activation, loss, dtype, tmp_path):
 
 @pytest.mark.parametrize(("activation", "loss"), [pair for pair in PAIRS if "hinge" not in pair[1]])
 def test_targets(activation, loss, tmp_path):
-    """Distributions over the classes, and several right classes under sigmoid."""
+    """Losses of soft targets, and of multi-hot targets under sigmoid, match PyTorch."""
     random = np.random.default_rng(3)
     targets = random.dirichlet(np.ones(K), 300)
     if activation == "sigmoid":
@@ -99,7 +99,11 @@ def test_targets(activation, loss, tmp_path):
 
 
 def test_the_likelihood_is_the_activations(tmp_path):
-    """Whatever the loss: of softmax the usual one, of sigmoid that of all classes, of argmax none where it is wrong."""
+    """The log-likelihood depends on the activation, not on the loss.
+
+    Under softmax it is the usual one, under sigmoid the sum over all classes, and under argmax null if a prediction is
+    wrong.
+    """
     src, z, labels = written(tmp_path / "a.parquet", "softmax")
     usual = batchmax.score(src, str(tmp_path / "u.parquet"))
     for loss in ("mse", "hinge"):
@@ -115,7 +119,7 @@ def test_the_likelihood_is_the_activations(tmp_path):
 
 
 def test_class_weights_and_smoothing_go_with_cross_entropy(tmp_path):
-    """Under an activation that gives a distribution, as under softmax."""
+    """Class weights and label smoothing work with cross-entropy under any activation that gives a distribution."""
     src, z, labels = written(tmp_path / "a.parquet", "taylor")
     weights = np.linspace(0.5, 2, K)
     given = {"activation": "taylor", "class_weights": weights.tolist(), "label_smoothing": 0.1}
@@ -153,7 +157,10 @@ ODD = {
 
 @pytest.mark.parametrize("activation", ODD)
 def test_rows_without_an_answer_have_a_status(activation, tmp_path):
-    """And nulls, and are bad; a class of probability 0 has an infinite loss; ``verify`` knows them all."""
+    """Rows without an answer have a status, null results, and are bad rows; ``verify`` accepts the output.
+
+    A label of probability 0 has an infinite loss.
+    """
     rows, wanted = [(1.0, 2.0, 3.0), *ODD[activation]], ["ok", *ODD[activation].values()]
     path = str(tmp_path / "a.parquet")
     pq.write_table(pa.table({"logits": pa.array(rows, pa.list_(pa.float64())), "label": [0] * len(rows)}), path)
@@ -180,7 +187,10 @@ def test_rows_without_an_answer_have_a_status(activation, tmp_path):
 
 
 def test_labels_are_odd_as_ever():
-    """Ignored, missing, out of range: under each activation the same, also where the row has an answer of its own."""
+    """Ignored, missing and out-of-range labels have the same status under every activation.
+
+    Under sigmoid, targets outside 0 to 1 are bad rows.
+    """
     labels = pa.array([0, -100, None, 3, -1, 2])
     table = pa.table({"logits": [[1.0, 2.0, 3.0]] * 6, "label": labels})
     for activation in ACTIVATIONS:
@@ -213,21 +223,24 @@ def test_labels_are_odd_as_ever():
     ],
 )
 def test_what_makes_no_sense_is_refused(given, message, tmp_path, capsys):
-    """With exit 2, before anything is written."""
+    """Options that contradict the activation or loss exit with 2 before anything is written."""
     assert main(["score", DIGITS, "-o", str(tmp_path / "x.parquet"), *given]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_a_margin_needs_a_class(tmp_path):
-    """A distribution has none."""
+    """Hinge loss needs class labels, so soft targets are rejected."""
     src, _, _ = written(tmp_path / "a.parquet", "softmax", labels=np.full((300, K), 1 / K))
     with pytest.raises(UsageError, match="hinge needs class labels"):
         batchmax.score(src, str(tmp_path / "o.parquet"), loss="hinge")
 
 
 def test_the_usual_pair_by_name_is_the_default(tmp_path):
-    """The same bytes; another pair is another job, and other bytes at any number of threads are the same."""
+    """Naming softmax and cross-entropy gives the same bytes as the default.
+
+    Another activation is another job for ``resume``, and its bytes don't depend on the number of threads.
+    """
     one, other, sum_ = (str(tmp_path / name) for name in ("a.parquet", "b.parquet", "c.parquet"))
     batchmax.score(DIGITS, one)
     batchmax.score(DIGITS, other, activation="softmax", loss="cross_entropy")
@@ -240,7 +253,7 @@ def test_the_usual_pair_by_name_is_the_default(tmp_path):
 
 
 def test_verify_sees_another_number(tmp_path):
-    """In a loss, a probability, a rank, that are not what the activation makes of the row."""
+    """``verify`` detects a loss, a rank or a prediction that doesn't follow from the activation."""
     src, _, _ = written(tmp_path / "a.parquet", "taylor")
     out, table, _ = scored(src, tmp_path, activation="taylor", loss="mse", outputs=OF_ANY)
     metadata = table.schema.metadata
@@ -255,7 +268,10 @@ def test_verify_sees_another_number(tmp_path):
 
 
 def test_what_looks_at_models_wants_softmax(tmp_path):
-    """Evaluate refuses the option, and takes what score wrote, without mistaking its losses for likelihoods."""
+    """``evaluate`` rejects ``activation``, but reads files that were scored with any activation.
+
+    It computes cross-entropy even if the file's loss column holds another loss.
+    """
     with pytest.raises(UsageError, match="softmax and cross-entropy alone"):
         batchmax.evaluate(DIGITS, activation="taylor")
     src, _, _ = written(tmp_path / "a.parquet", "taylor")
@@ -266,7 +282,7 @@ def test_what_looks_at_models_wants_softmax(tmp_path):
 
 
 def test_several_right_classes_at_once_in_a_command(tmp_path, capsys):
-    """Multi-hot targets from the command line."""
+    """The command line accepts multi-hot targets under sigmoid."""
     src, _, _ = written(tmp_path / "a.parquet", "sigmoid", labels=np.eye(K)[np.zeros(300, int)] + np.eye(K)[[3] * 300])
     assert main(["score", src, "-o", str(tmp_path / "o.parquet"), "--activation", "sigmoid", "--json"]) == 0
     assert '"bad_rows": 0' in capsys.readouterr().out

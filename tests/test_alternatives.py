@@ -1,4 +1,7 @@
-"""The alternatives to softmax and cross-entropy: values by hand and by SciPy, gradients by PyTorch's autograd."""
+"""Other activations and losses than softmax and cross-entropy.
+
+Values are compared with hand-computed ones, SciPy and scikit-learn, gradients with PyTorch's autograd.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def some_rows(k, activation, n=40):
 @pytest.mark.parametrize("k", [1, 2, 5, 50])
 @pytest.mark.parametrize(("activation", "kind"), PAIRS)
 def test_losses_and_gradients_are_those_of_autograd(activation, kind, k, temperature):
-    """Every pair, class labels and targets, in float64 to 1e-10."""
+    """Losses and gradients of every pair match autograd in float64 to 1e-10, for class labels and soft targets."""
     z = some_rows(k, activation)
     labels = np.random.default_rng(1).integers(0, k, len(z))
     one_hot = np.eye(k)[labels]
@@ -90,7 +93,7 @@ def test_losses_and_gradients_are_those_of_autograd(activation, kind, k, tempera
 
 
 def test_softmax_beside_the_sum():
-    """The difference that makes softmax: of 1 and 2, and of 10 and 20."""
+    """Softmax of (1, 2) and (10, 20) differ; division by the sum gives 1/3 and 2/3 for both."""
     np.testing.assert_allclose(batchmax.activate([1.0, 2.0]), [0.2689, 0.7311], atol=5e-5)
     np.testing.assert_allclose(batchmax.activate([1.0, 2.0], "sum"), [1 / 3, 2 / 3])
     np.testing.assert_allclose(batchmax.activate([10.0, 20.0]), [4.5398e-5, 0.99995], rtol=1e-4)
@@ -99,7 +102,10 @@ def test_softmax_beside_the_sum():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_activations_are_what_they_are_defined_as(dtype):
-    """Each against SciPy or its formula; softmax is that of the fast kernel, and tends to argmax."""
+    """Each activation matches SciPy or its formula to 3 epsilons.
+
+    Softmax tends to argmax at low temperatures; of equal logits, argmax takes the first.
+    """
     z = some_rows(9, "sum").astype(dtype)
     wide = z.astype(np.longdouble)
     taylor = 1 + wide + wide**2 / 2
@@ -123,7 +129,7 @@ def test_activations_are_what_they_are_defined_as(dtype):
 
 
 def test_hinge_is_scikit_learns():
-    """The mean over rows of the margin."""
+    """The mean hinge loss is that of scikit-learn."""
     z = some_rows(6, "softmax")
     labels = np.random.default_rng(0).integers(0, 6, len(z))
     want = metrics.hinge_loss(labels, z, labels=range(6))
@@ -131,7 +137,7 @@ def test_hinge_is_scikit_learns():
 
 
 def test_a_confidently_wrong_row_moves_under_cross_entropy_and_not_under_the_squared_error():
-    """What the documents say of gradients: about constant, and vanishing."""
+    """Confidently wrong rows have a gradient of about 1 under cross-entropy, and of almost 0 under squared error."""
     sizes = {}
     for kind, far in product(("cross_entropy", "mse"), (5.0, 20.0, 40.0)):
         _, gradient = batchmax.loss([[far, 0.0]], [1], loss=kind, grad=True)
@@ -154,7 +160,7 @@ WITHOUT_ANSWER = {
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_row_without_an_answer_is_nan_and_no_other_is(activation):
-    """Probabilities, loss and gradient of such a row are NaN; the row beside it is as alone."""
+    """A row without an answer has NaN probabilities, loss and gradient; other rows aren't affected."""
     good = [1.0, 2.0]
     for odd in WITHOUT_ANSWER[activation]:
         both = np.array([odd, good])
@@ -167,7 +173,7 @@ def test_a_row_without_an_answer_is_nan_and_no_other_is(activation):
 
 
 def test_masked_classes_and_far_logits():
-    """A class of logit -inf has probability 0 and no gradient; nothing overflows far out."""
+    """A class with logit -inf has probability 0 and no gradient; large logits don't overflow."""
     losses, gradient = batchmax.loss([[0.0, -math.inf, 0.0]], [0], grad=True)
     assert losses[0] == pytest.approx(math.log(2))
     np.testing.assert_allclose(gradient, [[-0.5, 0.0, 0.5]])
@@ -177,7 +183,7 @@ def test_masked_classes_and_far_logits():
 
 
 def test_any_axis_and_shape():
-    """Classes on any axis, strides, integers, one row, no rows."""
+    """Classes may be on any axis; strided arrays, integers, a single row and zero rows are accepted."""
     z = np.random.default_rng(0).normal(size=(3, 4, 5))
     labels = np.random.default_rng(1).integers(0, 4, (3, 5))
     losses, gradient = batchmax.loss(z, labels, axis=1, activation="taylor", grad=True)
@@ -210,13 +216,13 @@ def test_any_axis_and_shape():
     ],
 )
 def test_what_cannot_be_is_refused(given, error):
-    """With an error that says what can."""
+    """Invalid options, labels and logits raise ValueError, TypeError or IndexError."""
     with pytest.raises(error):
         batchmax.loss(**{"logits": [[1.0, 2.0]], "labels": [0], **given})
 
 
 def test_every_loss_has_a_number_and_a_partner():
-    """The two tables belong together."""
+    """Every loss goes with at least one activation, and brier equals mse."""
     partners = {kind for one in ACTIVATIONS.values() for kind in one.losses}
     assert partners == set(LOSSES)
     losses = batchmax.loss([[1.0, 2.0]], [0], loss="brier")
@@ -224,7 +230,7 @@ def test_every_loss_has_a_number_and_a_partner():
 
 
 def test_show_puts_them_side_by_side(capsys):
-    """A row under all of them, with the losses of its label."""
+    """``show --alternatives`` prints a row under every activation, with the losses of its label."""
     assert main(["show", "--values", "10,20", "--alternatives", "--label", "0"]) == 0
     out = capsys.readouterr().out
     assert "4.53979e-05" in out

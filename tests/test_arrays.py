@@ -1,6 +1,6 @@
-"""The NumPy API against PyTorch in float64, SciPy, and the exact oracle, over the grid of its arguments.
+"""The NumPy API against PyTorch in float64, SciPy and the exact oracle, over a grid of arguments.
 
-Where batchmax answers otherwise than PyTorch or SciPy on purpose, a test is named after the deviation.
+Where batchmax deliberately differs from PyTorch or SciPy, a test is named after the deviation.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def rng() -> np.random.Generator:
 
 
 def tolerance(dtype: Any) -> float:
-    """Return a relative bound for a comparison with float64 results that are rounded themselves."""
+    """Return a relative tolerance for results of this type compared with rounded float64 results."""
     return 1e-12 if dtype == np.float64 else 4 * float(np.finfo(dtype).eps)
 
 
 def result_type(dtype: Any) -> Any:
-    """Return the type the API promises: float32 for float16 and float32, else float64."""
+    """Return the documented result type: float32 for float16 and float32, else float64."""
     return np.float32 if dtype in (np.float16, np.float32) else np.float64
 
 
 def torch_cross_entropy(logits: Array, labels: Any, *, reduction: str = "none", **options: Any) -> Array:
-    """Return PyTorch's cross-entropy in float64 of logits whose classes are on the last axis."""
+    """Return PyTorch's float64 cross-entropy of logits with classes on the last axis."""
     labels = np.asarray(labels)
     z = torch.tensor(np.moveaxis(logits, -1, min(1, logits.ndim - 1)).astype(np.float64))
     if labels.shape == logits.shape:
@@ -57,7 +57,7 @@ def torch_cross_entropy(logits: Array, labels: Any, *, reduction: str = "none", 
 
 
 def variants(logits: Array) -> dict[str, Array]:
-    """Return the same numbers in every kind of memory a NumPy user may hand over."""
+    """Return the same numbers in every memory layout that a NumPy user may pass."""
     read_only = logits.copy()
     read_only.flags.writeable = False
     padded = np.zeros((*logits.shape[:-1], logits.shape[-1] * 2), logits.dtype)
@@ -81,7 +81,7 @@ def variants(logits: Array) -> dict[str, Array]:
 def test_softmax_log_softmax_logsumexp_along_every_axis(
     rng: np.random.Generator, dtype: Any, shape: tuple[int, ...]
 ) -> None:
-    """Along any axis of any shape the three agree with PyTorch and SciPy, and have the promised type."""
+    """Along any axis of any shape, the three functions agree with PyTorch and SciPy and return the documented type."""
     logits = np.asarray(rng.uniform(0, 20, shape)).astype(dtype)
     wide = logits.astype(np.float64)
     kind = result_type(dtype)
@@ -97,7 +97,7 @@ def test_softmax_log_softmax_logsumexp_along_every_axis(
         for got, expected in compared:
             assert np.asarray(got).dtype == kind
             assert np.shape(got) == expected.shape
-            # A log-probability near 0 is less exact in the peers than here: they take log S - z + max.
+            # PyTorch and SciPy compute log-probabilities near 0 less accurately, as log S - z + max.
             np.testing.assert_allclose(got, expected, rtol=tolerance(kind), atol=1e-13)
 
 
@@ -114,7 +114,7 @@ def test_cross_entropy_agrees_with_pytorch(
     smoothing: float,
     reduction: str,
 ) -> None:
-    """Weights, smoothing, ignored labels, distributions and reductions mean what they mean in PyTorch."""
+    """Weights, smoothing, ignored labels, soft targets and reductions mean the same as in PyTorch."""
     for n_rows, n_classes in ((37, 5), (9, 70), (1, 1), (3, 33)):
         logits = (3 * rng.standard_normal((n_rows, n_classes))).astype(dtype)
         options: dict[str, Any] = {"label_smoothing": smoothing, "reduction": reduction}
@@ -149,7 +149,7 @@ def test_cross_entropy_along_every_axis(
     soft: bool,
     reduction: str,
 ) -> None:
-    """Classes may lie on any axis; labels have the other axes, distributions all of them."""
+    """Classes may be on any axis; labels have the other axes, soft targets all of them."""
     logits = rng.standard_normal(shape)
     labels: Any = rng.dirichlet(np.ones(shape[-1]), shape[:-1]) if soft else rng.integers(0, shape[-1], shape[:-1])
     options: dict[str, Any] = {"reduction": reduction, "class_weights": rng.uniform(0.1, 3, shape[-1])}
@@ -171,7 +171,7 @@ def test_cross_entropy_along_every_axis(
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("shape", [(11, 5), (70, 33), (2, 3, 300)])
 def test_memory_layout_changes_no_bit(rng: np.random.Generator, dtype: Any, shape: tuple[int, ...]) -> None:
-    """Strides, byte order, alignment and read-only memory change no bit of any result."""
+    """Strides, byte order, alignment and read-only memory don't change any bit of the results."""
     base = rng.standard_normal(shape).astype(dtype)
     labels = rng.integers(0, shape[-1], shape[:-1])
     for name, logits in variants(base).items():
@@ -186,7 +186,7 @@ def test_memory_layout_changes_no_bit(rng: np.random.Generator, dtype: Any, shap
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_inputs_are_left_alone(rng: np.random.Generator, dtype: Any) -> None:
-    """No function writes into its logits, labels or weights."""
+    """No function writes to its logits, labels or weights."""
     logits, weights = rng.standard_normal((50, 9)).astype(dtype), rng.uniform(0.5, 2, 9)
     labels = rng.dirichlet(np.ones(9), 50).astype(dtype)
     kept = [a.copy() for a in (logits, weights, labels)]
@@ -202,7 +202,7 @@ def test_inputs_are_left_alone(rng: np.random.Generator, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("n_classes", [5, 100])
 def test_labels_of_every_integer_type(rng: np.random.Generator, dtype: Any, n_classes: int) -> None:
-    """Labels may be any integer type, strided, read-only, of the other byte order, or a list."""
+    """Labels may have any integer type, be strided, read-only or byte-swapped, or be a list."""
     logits = rng.standard_normal((20, n_classes))
     labels = rng.integers(0, n_classes, 20)
     expected = batchmax.cross_entropy(logits, labels)
@@ -226,7 +226,7 @@ def test_unsigned_labels_do_not_wrap() -> None:
 
 
 def test_ignore_index_outside_the_classes() -> None:
-    """A padding label such as 255 is ignored when it is named, and out of range when it is not."""
+    """A padding label such as 255 is ignored if ``ignore_index`` names it, and out of range otherwise."""
     logits, labels = np.zeros((3, 5)), np.array([0, 255, 4], np.uint8)
     assert batchmax.cross_entropy(logits, labels, ignore_index=255)[1] == 0
     with pytest.raises(IndexError):
@@ -234,7 +234,7 @@ def test_ignore_index_outside_the_classes() -> None:
 
 
 def test_ignored_rows_cost_zero_whatever_they_hold() -> None:
-    """As in PyTorch an ignored label costs 0 even in a row of NaN, and leaves sums and means alone."""
+    """As in PyTorch, an ignored row has loss 0 even if its logits are NaN, and doesn't affect sums and means."""
     logits = np.array([[np.nan, 0], [np.inf, 0], [-np.inf, -np.inf], [1, 2]])
     labels = np.array([-100, -100, -100, 0])
     for smoothing in (0.0, 0.1):
@@ -248,7 +248,7 @@ def test_ignored_rows_cost_zero_whatever_they_hold() -> None:
 @pytest.mark.parametrize("n_classes", [3, 40])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_odd_rows_agree_with_pytorch_and_scipy(n_classes: int, dtype: Any) -> None:
-    """Rows with NaN, +inf, -inf, and of -inf only give what PyTorch and SciPy give."""
+    """Rows with NaN, +inf or -inf, and rows of only -inf, give what PyTorch and SciPy give."""
     logits = np.zeros((8, n_classes), dtype)
     logits[0, 0] = np.nan
     logits[1, 1] = np.inf
@@ -272,7 +272,7 @@ def test_odd_rows_agree_with_pytorch_and_scipy(n_classes: int, dtype: Any) -> No
 
 @pytest.mark.parametrize("temperature", [0.01, 0.5, 2.0, 1e5])
 def test_temperature_divides_the_logits(rng: np.random.Generator, temperature: float) -> None:
-    """Temperature T does what dividing the logits by T first does, in every function that takes it."""
+    """In every function, temperature T has the same effect as dividing the logits by T."""
     logits = rng.standard_normal((30, 8))
     labels, soft = rng.integers(0, 8, 30), rng.dirichlet(np.ones(8), 30)
     cold = torch.tensor(logits / temperature)
@@ -312,7 +312,7 @@ def test_out(rng: np.random.Generator, name: str, dtype: Any, n_classes: int) ->
 
 @pytest.mark.parametrize("n_classes", [4, 77])
 def test_out_may_overlap_the_logits(rng: np.random.Generator, n_classes: int) -> None:
-    """An ``out`` that shares some memory with the logits gets the right result, as in a NumPy ufunc."""
+    """An ``out`` that overlaps the logits in memory gets the right result, as in a NumPy ufunc."""
     memory = rng.standard_normal((51, n_classes)).astype(np.float32)
     expected = batchmax.softmax(memory[:-1].copy())
     assert batchmax.softmax(memory[:-1], out=memory[1:]).tobytes() == expected.tobytes()
@@ -320,7 +320,7 @@ def test_out_may_overlap_the_logits(rng: np.random.Generator, n_classes: int) ->
 
 @pytest.mark.parametrize("n_classes", [4, 77])
 def test_out_of_both(rng: np.random.Generator, n_classes: int) -> None:
-    """``out=(probs, losses)`` fills and returns the two buffers; probs may be the logits themselves."""
+    """``out=(probs, losses)`` fills and returns the two buffers; ``probs`` may be the logits themselves."""
     logits = rng.standard_normal((50, n_classes)).astype(np.float32)
     labels = rng.integers(0, n_classes, 50)
     expected = batchmax.softmax_cross_entropy(logits, labels)
@@ -335,7 +335,7 @@ def test_out_of_both(rng: np.random.Generator, n_classes: int) -> None:
 
 
 def test_out_that_cannot_be() -> None:
-    """An ``out`` of the wrong shape or type, or read-only, is refused before anything is written."""
+    """An ``out`` of the wrong shape or type, or a read-only one, is rejected before anything is written."""
     logits = np.zeros((4, 3), np.float32)
     fixed = np.full((4, 3), 7, np.float32)
     fixed.flags.writeable = False
@@ -360,7 +360,7 @@ def test_out_that_cannot_be() -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("shape", [(0, 5), (0, 100), (2, 0, 3), (0, 1)])
 def test_no_rows(dtype: Any, shape: tuple[int, ...]) -> None:
-    """No rows give empty results of the right shape and type, a sum of 0 and a mean of NaN."""
+    """Zero rows give empty results of the right shape and type, a sum of 0 and a mean of NaN."""
     logits, labels = np.zeros(shape, dtype), np.zeros(shape[:-1], int)
     kind = result_type(dtype)
     for got in (batchmax.softmax(logits), batchmax.log_softmax(logits)):
@@ -374,7 +374,7 @@ def test_no_rows(dtype: Any, shape: tuple[int, ...]) -> None:
 
 
 def test_no_classes() -> None:
-    """No classes give an empty softmax and a logsumexp of -inf, as NumPy's sums do; a loss cannot be."""
+    """Zero classes give an empty softmax and a logsumexp of -inf, as in NumPy; losses raise ValueError."""
     logits = np.zeros((4, 0), np.float32)
     assert batchmax.softmax(logits).shape == (4, 0)
     assert batchmax.log_softmax(logits).shape == (4, 0)
@@ -386,7 +386,7 @@ def test_no_classes() -> None:
 
 
 def test_mean_over_nothing_is_nan() -> None:
-    """The mean of ignored rows only, or of rows whose labels weigh nothing, is NaN, as in PyTorch."""
+    """The mean is NaN if all rows are ignored or all labels have weight 0, as in PyTorch."""
     logits = np.zeros((3, 4))
     ignored = np.full(3, -100)
     assert np.isnan(batchmax.cross_entropy(logits, ignored, reduction="mean"))
@@ -396,7 +396,7 @@ def test_mean_over_nothing_is_nan() -> None:
 
 
 def test_lists_and_scalars(rng: np.random.Generator) -> None:
-    """Lists are taken like arrays; one row may have a bare integer as its label, and gives a scalar loss."""
+    """Lists are accepted like arrays; a single row may have a plain integer as its label, and gives a scalar loss."""
     row = rng.standard_normal(5)
     assert batchmax.softmax(row.tolist()).tobytes() == batchmax.softmax(row).tobytes()
     assert batchmax.softmax([1, 2]).dtype == np.float64
@@ -408,7 +408,7 @@ def test_lists_and_scalars(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("n_rows", [1000, 100_001])
 def test_sums_of_many_float32_losses(rng: np.random.Generator, n_rows: int) -> None:
-    """Reductions of float32 losses are summed in float64: right to the last float32 digits."""
+    """Reductions of float32 losses are summed in float64 and are within 3 float32 ULP."""
     logits = rng.standard_normal((n_rows, 3)).astype(np.float32)
     labels = rng.integers(0, 3, n_rows)
     exact = oracle.cross_entropy(logits, labels)
@@ -418,7 +418,7 @@ def test_sums_of_many_float32_losses(rng: np.random.Generator, n_rows: int) -> N
         assert oracle.ulp_error(got, expected, np.float32).max() <= 3
 
 
-# What cannot be asked
+# Invalid arguments
 
 
 @pytest.mark.parametrize("function", [batchmax.cross_entropy, batchmax.softmax_cross_entropy])
@@ -451,14 +451,14 @@ def test_labels_and_options_that_cannot_be(function: Any, labels: Array, options
 
 
 def test_reductions_that_cannot_be() -> None:
-    """A reduction is none, mean or sum."""
+    """A reduction other than none, mean and sum raises ValueError."""
     with pytest.raises(ValueError, match="reduction"):
         batchmax.cross_entropy(np.zeros((5, 3)), np.zeros(5, int), reduction="average")
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
 def test_logits_that_cannot_be(name: str) -> None:
-    """Complex numbers, text and objects are no logits (TypeError); an axis must exist (ValueError)."""
+    """Complex, text and object logits raise TypeError; an axis that doesn't exist raises ValueError."""
     function = getattr(batchmax, name)
     for logits in (np.zeros((2, 2), complex), np.array([["a", "b"]]), np.array([[object()]])):
         with pytest.raises(TypeError):
@@ -470,7 +470,7 @@ def test_logits_that_cannot_be(name: str) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
 def test_temperatures_that_cannot_be(temperature: float) -> None:
-    """A temperature is positive and finite."""
+    """A temperature that isn't positive and finite raises ValueError."""
     for function in (batchmax.softmax, batchmax.log_softmax):
         with pytest.raises(ValueError, match="temperature"):
             function(np.zeros((2, 2)), temperature=temperature)
@@ -480,7 +480,7 @@ def test_temperatures_that_cannot_be(temperature: float) -> None:
 
 
 def test_deviation_float16_gives_float32(rng: np.random.Generator) -> None:
-    """float16 logits give float32 results, right to 3 float32 ULP; PyTorch and SciPy round to float16."""
+    """float16 logits give float32 results within 3 float32 ULP; PyTorch and SciPy round to float16."""
     logits = rng.standard_normal((9, 50)).astype(np.float16)
     labels = rng.integers(0, 50, 9)
     probs, losses = batchmax.softmax_cross_entropy(logits, labels)
@@ -491,14 +491,14 @@ def test_deviation_float16_gives_float32(rng: np.random.Generator) -> None:
 
 
 def test_deviation_integers_are_taken() -> None:
-    """Integer logits count as float64; PyTorch refuses them."""
+    """Integer logits are converted to float64; PyTorch rejects them."""
     assert batchmax.softmax(np.array([1, 2])).dtype == np.float64
     with pytest.raises((RuntimeError, NotImplementedError)):
         torch.softmax(torch.tensor([1, 2]), 0)
 
 
 def test_deviation_classes_are_last() -> None:
-    """Classes lie on the last axis; PyTorch's cross-entropy has them on the second."""
+    """Classes are on the last axis; PyTorch's cross-entropy has them on the second."""
     logits = np.random.default_rng(1).standard_normal((2, 3, 4))
     labels = np.array([[0, 1, 2], [3, 0, 1]])
     second = torch.nn.functional.cross_entropy(
@@ -508,14 +508,14 @@ def test_deviation_classes_are_last() -> None:
 
 
 def test_deviation_reduction_is_none_by_default() -> None:
-    """A loss for every row is the default; PyTorch's is their mean."""
+    """By default there is a loss for every row; PyTorch returns their mean."""
     assert batchmax.cross_entropy(np.zeros((4, 3)), np.zeros(4, int)).shape == (4,)
 
 
 @pytest.mark.parametrize("n_classes", [3, 33])
 @pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
 def test_deviation_nothing_times_infinity_is_nothing(n_classes: int, weighted: bool) -> None:
-    """A masked class whose target is 0 takes nothing from the loss; PyTorch says NaN."""
+    """A masked class whose target is 0 adds nothing to the loss; PyTorch returns NaN."""
     logits, target = np.zeros((2, n_classes)), np.zeros((2, n_classes))
     logits[:, 0] = -np.inf
     target[:, 1:3] = 0.5
@@ -527,7 +527,7 @@ def test_deviation_nothing_times_infinity_is_nothing(n_classes: int, weighted: b
 
 
 def test_a_share_on_a_masked_class_costs_infinity() -> None:
-    """A masked class whose target is above 0, by itself or by smoothing, makes the loss +inf."""
+    """A masked class whose target is above 0, by the target itself or by smoothing, makes the loss +inf."""
     logits = np.array([[-np.inf, 0, 0]])
     assert batchmax.cross_entropy(logits, np.array([[0.1, 0.9, 0]])) == np.inf
     assert batchmax.cross_entropy(logits, np.array([1]), label_smoothing=0.1) == np.inf
@@ -535,14 +535,14 @@ def test_a_share_on_a_masked_class_costs_infinity() -> None:
 
 
 def test_distributions_do_not_hide_odd_rows() -> None:
-    """A target of 0 on every class of a row of NaN, +inf or only -inf still gives NaN."""
+    """A row with NaN or +inf, or of only -inf, has a NaN loss even if all its targets are 0."""
     logits = np.array([[np.nan, 0], [np.inf, 0], [-np.inf, -np.inf]])
     for target in (np.zeros((3, 2)), np.full((3, 2), 0.5)):
         assert np.isnan(batchmax.cross_entropy(logits, target)).all()
 
 
 def test_deviation_a_loss_near_zero_keeps_its_digits() -> None:
-    """A loss of about 1e-20 is not 0; PyTorch and SciPy, which take log S as a whole, lose it."""
+    """A loss of about 1e-20 isn't rounded to 0; PyTorch and SciPy lose it because they compute log S as a whole."""
     logits = np.array([[46.0, 0.0]])
     assert batchmax.cross_entropy(logits, np.array([0]))[0] == pytest.approx(np.exp(-46.0), rel=1e-12, abs=0)
     assert torch_cross_entropy(logits, np.array([0]))[0] != pytest.approx(np.exp(-46.0), rel=1e-12, abs=0)
@@ -551,7 +551,7 @@ def test_deviation_a_loss_near_zero_keeps_its_digits() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("place", [0, 1])
 def test_out_may_lie_in_any_argument(rng, dtype, place):
-    """Target distributions, indices and class weights are read as given, wherever the results are written."""
+    """Soft targets, class indices and class weights are read correctly even if ``out`` overlaps them."""
     logits = rng.normal(size=(6, 6)).astype(dtype)
     targets = rng.dirichlet(np.ones(6), 6).astype(dtype)
     expected = batchmax.softmax_cross_entropy(logits, targets)
@@ -577,7 +577,7 @@ def test_out_may_lie_in_any_argument(rng, dtype, place):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_a_mean_over_labels_without_weight_is_nan(rng, smoothing):
-    """As in PyTorch, even where smoothing leaves a loss to divide by nothing."""
+    """The mean over labels of weight 0 is NaN, as in PyTorch, even if smoothing makes losses nonzero."""
     logits = rng.normal(size=(2, 3))
     options = {"class_weights": [0.0, 0.0, 1.0], "label_smoothing": smoothing, "reduction": "mean"}
     assert np.isnan(torch_cross_entropy(logits, [0, 1], **options))
@@ -585,7 +585,7 @@ def test_a_mean_over_labels_without_weight_is_nan(rng, smoothing):
 
 
 def test_more_rows_than_are_worked_on_at_a_time() -> None:
-    """What comes after the first block of rows is as what comes in it, for labels and for distributions."""
+    """Rows after the first block are computed like rows in it, for class labels and soft targets."""
     random = np.random.default_rng(5)
     n = softmax.BLOCK_ROWS + 3
     logits = random.standard_normal((n, 4)).astype(np.float32)

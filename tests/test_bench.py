@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, its peers do the same job, and the README shows what was measured."""
+"""The benchmark: its measurements, the programs that it compares with, and the results in the README."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PYTHON = sys.executable
 
 
 def some_results():
-    """Return results in which every kind of figure is there, and one run failed."""
+    """Return results with every kind of measurement, and one failed run."""
     found = Results({"cpu": "a processor", "cores": 2, "memory": 2**34, "system": "x"}, {"python": "3", "numba": "1"})
     for scale in (1, 4):
         for case in ("k10", "k1000", "k32k"):
@@ -60,7 +60,7 @@ def some_results():
 
 
 def test_the_readme_shows_the_results():
-    """The section between the marks is what ``bench.py --readme`` makes of the results and plots that are there."""
+    """The README's benchmark section is what ``bench.py --readme`` makes of the stored results and plots."""
     folder = ROOT / "data" / "bench"
     section = tables.section(
         Results.read(folder / "results.json"), [name for name in tables.PLOTS if (folder / name).exists()]
@@ -70,7 +70,7 @@ def test_the_readme_shows_the_results():
 
 
 def test_a_section_replaces_the_one_before(tmp_path):
-    """Only what lies between the marks changes, however often; without marks it is an error."""
+    """Only the text between the marks is replaced, however often; missing marks raise ValueError."""
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
     for _ in range(2):
@@ -82,7 +82,7 @@ def test_a_section_replaces_the_one_before(tmp_path):
 
 
 def test_tables_show_medians_and_failures():
-    """A cell holds the median and the peak; a dash where nothing was measured, a word where a run failed."""
+    """A cell holds the median time and peak memory, a dash if nothing was measured, and a word if a run failed."""
     table = tables.jobs(some_results(), 4, "snappy", ["k10", "k32k", "digits"]).splitlines()
     cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table}
     assert cells["**batchmax**"] == ["2.00 s, 0.30 GB", "2.00 s, 0.30 GB", "–"]
@@ -91,7 +91,7 @@ def test_tables_show_medians_and_failures():
 
 
 def test_sequences_are_shown_where_they_were_measured():
-    """The section has a table of sequences, with everybody who took part, or no word of them."""
+    """The section has a table of sequences with every contender, or doesn't mention them if they weren't measured."""
     results = some_results()
     assert "| Polars, streaming | 9.00 s, 0.30 GB |" in tables.sequences(results)
     assert tables.sequences(results) in tables.section(results, [])
@@ -99,7 +99,7 @@ def test_sequences_are_shown_where_they_were_measured():
 
 
 def test_the_page_of_all_figures_holds_every_measurement():
-    """Each job, size and kernel has its line; the spread stands beside the median."""
+    """The page of all results has a row for each measurement, with the spread next to the median."""
     results = some_results()
     page = tables.everything(results)
     for key in results.measurements:
@@ -110,7 +110,7 @@ def test_the_page_of_all_figures_holds_every_measurement():
 
 
 def test_figures_are_read_without_effort():
-    """Three digits, no exponent, a dash for nothing."""
+    """Numbers have three significant digits and no exponent; a missing one is a dash."""
     assert [tables.number(value) for value in (None, 0.0, 0.01234, 1.2, 12.34, 123.4, 12345.0)] == [
         "–",
         "0.00",
@@ -123,7 +123,7 @@ def test_figures_are_read_without_effort():
 
 
 def test_plots_are_small_and_steady(tmp_path):
-    """Every plot is drawn from full results, none from no results; the same results give the same bytes."""
+    """Full results give every plot, no results none; the same results give the same bytes, less than 60 kB a plot."""
     package("matplotlib")
     from benchmarks import plots
 
@@ -135,11 +135,14 @@ def test_plots_are_small_and_steady(tmp_path):
     assert all((tmp_path / name).read_bytes() == content for name, content in first.items())
 
 
-# What must be shown
+# Targets
 
 
 def test_bars_compare_the_right_figures():
-    """Ratios are of medians at four times the rows, against the best script; peaks and speeds are in their units."""
+    """Targets compare medians at four times the rows with the fastest peer.
+
+    Memory is in GB and kernel speed in GB/s.
+    """
     results = some_results()
     lines = {what: (value, verdict) for what, value, _, verdict in (bar.line(results) for bar in bars.bars())}
     assert lines["k1000, 4 × rows: Polars' time / ours"] == ("4.50", "holds")
@@ -154,7 +157,7 @@ def test_bars_compare_the_right_figures():
 
 
 def test_a_failed_run_is_no_figure():
-    """A median of rounds before a failure is not compared with anybody."""
+    """The rounds before a failure give no median, and the target isn't evaluated."""
     results = some_results()
     results.measurements["jobs/k1000/4/snappy/batchmax"]["failure"] = "exit 1: x"
     assert results.median("jobs/k1000/4/snappy/batchmax") is None
@@ -162,7 +165,7 @@ def test_a_failed_run_is_no_figure():
 
 
 def test_results_survive_a_round_trip(tmp_path):
-    """What is written is read; a file that is not there is empty results."""
+    """Results that are written are read back unchanged; a missing file gives empty results."""
     path = tmp_path / "new" / "results.json"
     assert Results.read(path) == Results()
     results = some_results()
@@ -174,7 +177,10 @@ def test_results_survive_a_round_trip(tmp_path):
 
 
 def test_a_process_is_measured():
-    """Memory and CPU time are those of the process (its memory at least what it began with, which is its parent's)."""
+    """Peak memory, CPU time and wall time are those of the process.
+
+    The peak is at least the memory at the start of the process, which is its parent's.
+    """
     busy = (
         "import time; b = bytearray(b'x') * 200_000_000; t = time.process_time()\nwhile time.process_time() < t + .3: 0"
     )
@@ -188,7 +194,7 @@ def test_a_process_is_measured():
 
 
 def test_a_failure_says_why():
-    """The exit code and the last line of stderr, or that it took too long."""
+    """A failure has the exit code and the last line of stderr, or the timeout."""
     with pytest.raises(Failed, match="exit 3: two"):
         measure(["sh", "-c", "echo one >&2; echo two >&2; exit 3"], HANGS)
     with pytest.raises(Failed, match=r"not done after 0\.2 s"):
@@ -196,7 +202,7 @@ def test_a_failure_says_why():
 
 
 def test_rounds_are_interleaved_and_failures_left_out(tmp_path):
-    """Contenders take turns; one that fails or is wrong is not run again, and the others go on."""
+    """Contenders run in turn; one that fails or writes wrong results isn't run again, and the others continue."""
     log = tmp_path / "log"
 
     def contender(name, then="true", **how):
@@ -223,7 +229,10 @@ def test_rounds_are_interleaved_and_failures_left_out(tmp_path):
 
 
 def test_an_output_is_gone_before_the_next_run(tmp_path):
-    """A run starts without the target, and the source is as it was; an output that is not there is a failure."""
+    """The target is deleted before each run, and the source stays unchanged.
+
+    A run that doesn't write its target fails.
+    """
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_text("x" * 1000)
     fresh = Contender("copy", ["sh", "-c", f"test ! -e '{target}' && cp '{source}' '{target}'"], source, target)
@@ -237,12 +246,12 @@ def test_an_output_is_gone_before_the_next_run(tmp_path):
     assert "No such file" in empty.failure
 
 
-# The peers
+# Peers
 
 
 @pytest.fixture
 def small(tmp_path):
-    """Return a file of logits in three row groups, and its probabilities and losses in float64."""
+    """Return a file of logits in three row groups, its labels, and its probabilities and losses in float64."""
     rng = np.random.default_rng(5)
     n_rows, n_classes = 301, 7
     logits = (5 * rng.standard_normal((n_rows, n_classes))).astype(np.float32)
@@ -260,7 +269,7 @@ def small(tmp_path):
 @pytest.mark.parametrize("codec", ["snappy", "none"])
 @pytest.mark.parametrize("name", [name for name in suites.WRITERS if name != "pyarrow-copy"])
 def test_a_peer_does_the_same_job(name, codec, small, tmp_path):
-    """Ids, labels, float32 probabilities and losses, in the order of the input and in the codec asked for."""
+    """A peer writes ids, labels, float32 probabilities and losses in input order with the requested codec."""
     package(name.partition("-")[0])
     source, labels, probs, losses = small
     target = tmp_path / "out.parquet"
@@ -279,7 +288,7 @@ def test_a_peer_does_the_same_job(name, codec, small, tmp_path):
 
 @pytest.mark.parametrize("name", ["pyarrow-copy", *suites.READERS])
 def test_the_peers_without_arithmetic_run(name, small, tmp_path):
-    """The copy holds the logits where the others have probabilities; readers write nothing."""
+    """The copy writes the logits in place of probabilities; readers write nothing."""
     source, *_ = small
     target = tmp_path / "out.parquet"
     peers.main([name, str(source), str(target), "snappy", "7"])
@@ -290,7 +299,7 @@ def test_the_peers_without_arithmetic_run(name, small, tmp_path):
 
 @pytest.mark.parametrize("column", ["id", "label", "probs", "loss", None])
 def test_a_wrong_result_is_seen(column, tmp_path):
-    """The check names the column in which two outputs differ, and is silent where they agree."""
+    """The check names the column in which two outputs differ, and prints nothing if they agree."""
     table = {"id": [1, 2], "label": [0, 1], "probs": [[0.5, 0.5], [0.1, 0.9]], "loss": [0.7, 0.1]}
     wrong = table | ({column: [[0.5, 0.5], [0.2, 0.8]] if column == "probs" else [1, 3]} if column else {})
     paths = [tmp_path / "ours.parquet", tmp_path / "theirs.parquet"]
@@ -304,7 +313,7 @@ def test_a_wrong_result_is_seen(column, tmp_path):
 
 
 def test_missing_rows_are_seen(tmp_path):
-    """An output with fewer rows, or none, is not taken for ours."""
+    """The check rejects an output with fewer rows or none."""
     table = pa.table({"id": [1, 2], "label": [0, 1], "probs": [[0.5, 0.5], [0.1, 0.9]], "loss": [0.7, 0.1]})
     ours = tmp_path / "ours.parquet"
     pq.write_table(table, ours)
@@ -318,7 +327,7 @@ def test_missing_rows_are_seen(tmp_path):
 @pytest.mark.parametrize("codec", ["snappy", "none"])
 @pytest.mark.parametrize("name", suites.SEQUENCE_WRITERS)
 def test_a_peer_scores_sequences(name, codec, tmp_path):
-    """Losses of the tokens of each sequence, and their mean, over row groups of sequences of any length."""
+    """A peer writes each sequence's token losses and their mean, over row groups of sequences of different lengths."""
     package(name.partition("-")[0])
     rng = np.random.default_rng(6)
     lengths, n_classes = [3, 1, 5, 2], 7
@@ -340,7 +349,7 @@ def test_a_peer_scores_sequences(name, codec, tmp_path):
 
 @pytest.mark.parametrize("column", ["id", "losses", "mean_loss", "lengths", None])
 def test_a_wrong_sequence_is_seen(column, tmp_path):
-    """The check names what differs, the lengths of sequences among it, and is silent where two outputs agree."""
+    """The check names the column that differs, also if lengths of sequences do, and prints nothing if outputs agree."""
     table = {"id": [1, 2], "losses": [[0.7, 0.1], [0.3]], "mean_loss": [0.4, 0.3]}
     changes = {"losses": [[0.7, 0.2], [0.3]], "lengths": [[0.7], [0.1, 0.3]], "id": [2, 1], "mean_loss": [0.4, 0.4]}
     named = "losses" if column == "lengths" else column
@@ -354,17 +363,20 @@ def test_a_wrong_sequence_is_seen(column, tmp_path):
         peers.main(["check-sequences", *paths])
 
 
-# The whole
+# Whole runs
 
 
 def bench(*arguments):
-    """Run the script; return what it printed."""
+    """Run the script and return the completed process."""
     return subprocess.run([PYTHON, BENCH, *arguments], capture_output=True, text=True, check=True)
 
 
 @pytest.mark.slow
 def test_a_quick_run_measures_everything(tmp_path):
-    """Every suite leaves its figures, nobody fails, the next run adds to them, and the repository is untouched."""
+    """Every suite stores its measurements without failures, and the next run adds to them.
+
+    The stored results of the repository don't change.
+    """
     kept = ROOT / "data" / "bench" / "results.json"
     before = kept.read_bytes() if kept.exists() else None
     quick = ["--quick", "--folder", str(tmp_path), "--outputs", "snappy,loss"]
@@ -394,7 +406,7 @@ def test_a_quick_run_measures_everything(tmp_path):
 
 @pytest.mark.parametrize("what", ["machine", "versions"])
 def test_figures_of_two_machines_are_not_mixed(what, tmp_path):
-    """Results of another processor or of other versions are neither added to nor lost."""
+    """Results of another processor or other versions are an error: nothing is added, and they stay unchanged."""
     path = tmp_path / "results.json"
     results = some_results()
     results.machine, results.versions = this_machine(), these_versions()
@@ -410,7 +422,7 @@ def test_figures_of_two_machines_are_not_mixed(what, tmp_path):
 
 @pytest.mark.parametrize("wrong", [["--only", "nothing"], ["--rounds", "0"], ["--scale", "0"], ["--quick", "--readme"]])
 def test_wrong_arguments_are_refused(wrong):
-    """One line that says what can be, and nothing is measured."""
+    """Invalid arguments exit with 2 and an error line, and nothing is measured."""
     done = subprocess.run([PYTHON, BENCH, *wrong], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "error" in done.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""What is right lies between the bounds, and what is wrong by more than rounding does not."""
+"""Correct results lie within the error intervals, and results that are off by more than rounding don't."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DTYPES = [np.float16, np.float32, np.float64]
 
 
 def scored(dtype, n_classes, spread, n=300):
-    """Return logits, and probabilities and log-probabilities as they are written in a type."""
+    """Return logits, and their probabilities and log-probabilities rounded to a type."""
     rng = np.random.default_rng([n_classes, int(spread)])
     logits = rng.standard_normal((n, n_classes)).astype(np.float64 if dtype == np.float64 else np.float32)
     logits *= logits.dtype.type(spread)
@@ -26,7 +26,7 @@ def scored(dtype, n_classes, spread, n=300):
 @pytest.mark.parametrize("n_classes", [1, 2, 10, 1000])
 @pytest.mark.parametrize("spread", [0.1, 5, 300])
 def test_sums_and_intervals_hold_for_what_is_right(dtype, n_classes, spread):
-    """Rows that were computed rightly sum to 1 within the bound, and the exact values lie in the intervals."""
+    """Correct rows sum to 1 within the bound, and the exact values lie in the intervals."""
     logits, probs, log_probs = scored(dtype, n_classes, spread)
     assert off_one(probs, sum_bound(dtype, n_classes)).max() <= sum_bound(dtype, n_classes)
     assert off_one(np.exp(log_probs), log_sum_bound(dtype, n_classes)).max() <= log_sum_bound(dtype, n_classes)
@@ -44,7 +44,7 @@ def test_sums_and_intervals_hold_for_what_is_right(dtype, n_classes, spread):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_changed_probability_is_more_than_rounding(dtype):
-    """The sum bound is a few units: a probability that is off by sixteen of those at 1 is seen."""
+    """The sum bound is a few epsilons: a probability that is off by 16 epsilons exceeds it."""
     _, probs, _ = scored(dtype, 10, 2)
     probs[7, 3] += 16 * float(np.finfo(dtype).eps)
     away = off_one(probs, sum_bound(dtype, 10))
@@ -52,24 +52,24 @@ def test_one_changed_probability_is_more_than_rounding(dtype):
 
 
 def test_a_sum_beyond_the_bound_is_summed_exactly():
-    """What plain float64 makes of a sum is not held against the row."""
+    """A sum beyond the bound is recomputed exactly, so float64 rounding isn't held against the row."""
     row = np.full((1, 3 * 10**5), 1 / (3 * 10**5))
     assert off_one(row, 0.0)[0] == pytest.approx(abs(float(np.longdouble(row[0, 0]) * row.size - 1)), rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_zero_says_that_a_loss_is_large(dtype):
-    """A probability of 0 stands for all that round to it: its loss may be infinite, but not small."""
+    """A probability of 0 stands for everything that rounds to it: the loss may be infinite, but not small."""
     low, high = Evidence(np.array([[0.0, 1.0]]), dtype).label_losses(np.array([0]))
     info = np.finfo(dtype)
-    # Of float64's subnormal numbers nothing is promised.
+    # float64 subnormals have no guaranteed accuracy.
     smallest = float(info.tiny if dtype == np.float64 else info.smallest_subnormal)
     assert high[0] == np.inf
     assert -np.log(3 * smallest) - 1 < low[0] < -np.log(smallest) + 1
 
 
 def test_outside_knows_nan_and_both_sides():
-    """NaN is outside of everything; a unit more or less at a limit is not."""
+    """NaN is outside every interval; a value 2 epsilons beyond a limit isn't, one 4 epsilons beyond is."""
     one = np.array([1.0])
     accuracy = Accuracy.of(np.float32)
     eps = float(np.finfo(np.float32).eps)

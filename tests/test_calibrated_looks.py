@@ -1,4 +1,4 @@
-"""A calibration where single rows and whole files are looked at: report, show, compare."""
+"""``report``, ``show`` and ``compare`` with a calibration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def calibration(tmp_path, request):
 
 
 def test_a_page_of_calibrated_logits(calibration, tmp_path):
-    """Its figures are those of evaluate with the calibration, and the command that it shows makes it again."""
+    """The report has the metrics of ``evaluate`` with the calibration, and its command has ``--calibration``."""
     page, _ = written(DIGITS, tmp_path, calibration=calibration)
     want = batchmax.evaluate(DIGITS, calibration=calibration)
     found = batchmax.report(DIGITS, str(tmp_path / "b.html"), calibration=calibration)
@@ -36,7 +36,7 @@ def test_a_page_of_calibrated_logits(calibration, tmp_path):
 
 
 def test_a_row_is_shown_as_it_was_calibrated(calibration, tmp_path, capsys):
-    """With the probabilities that score writes."""
+    """``show`` prints the probabilities and losses that ``score`` writes with the same calibration."""
     out = str(tmp_path / "scored.parquet")
     batchmax.score(DIGITS, out, calibration=calibration, dtype="float64")
     want = batchmax.evaluate(out).mean_loss
@@ -50,7 +50,7 @@ def test_a_row_is_shown_as_it_was_calibrated(calibration, tmp_path, capsys):
 
 
 def test_two_files_are_compared_as_calibrated(calibration, tmp_path):
-    """Both of them; what score wrote was calibrated then."""
+    """``compare`` calibrates both inputs, and rejects a calibration if an input is a scored file."""
     found = batchmax.compare(DIGITS, DIGITS, calibration=calibration)
     want = batchmax.evaluate(DIGITS, calibration=calibration).mean_loss
     assert (found.mean_loss_a, found.mean_loss_change) == (pytest.approx(want, rel=1e-9), 0.0)

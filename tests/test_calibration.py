@@ -1,4 +1,7 @@
-"""Calibration: the best temperature and the best vectors, against SciPy on all data in memory; files and their use."""
+"""Calibration: the best temperature and the best vectors against SciPy on all data in memory.
+
+Also calibration files and their use by other commands.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
 
 
 def drawn(n=20_000, k=7, seed=0, factor=1.0):
-    """Return logits, times a factor, and labels drawn from the probabilities of those without it."""
+    """Return logits multiplied by a factor, and labels drawn from the softmax of the logits without the factor."""
     random = np.random.default_rng(seed)
     logits = random.normal(size=(n, k)) * 2
     labels = (logits + random.gumbel(size=(n, k))).argmax(1)
@@ -43,7 +46,7 @@ def mean_loss(logits, labels, log_t):
 
 @pytest.mark.parametrize("factor", [0.05, 0.4, 1.0, 3.0, 40.0])
 def test_a_known_factor_is_found(factor):
-    """Logits that were multiplied by a factor have that temperature, to what the sample allows and to 1 %."""
+    """The temperature of logits that were multiplied by a factor is that factor, to 1%."""
     logits, labels = drawn(200_000, factor=factor)
     found = batchmax.calibrate(table_of(logits, labels))
     assert found.temperature == pytest.approx(factor, rel=0.01)
@@ -56,7 +59,7 @@ def test_a_known_factor_is_found(factor):
 
 @pytest.mark.parametrize("case", ["drawn", "digits", "float64"])
 def test_the_temperature_is_that_of_scipys_minimiser(case):
-    """On the full data in memory, by values of the loss alone."""
+    """The temperature is that of SciPy's minimizer on all data in memory, which uses only values of the loss."""
     if case == "digits":
         table = pq.read_table(DIGITS)
         logits, labels = np.array(table["logits"].to_pylist(), np.float32), np.array(table["label"])
@@ -73,7 +76,10 @@ def test_the_temperature_is_that_of_scipys_minimiser(case):
 
 
 def test_separable_and_one_class_data_stay_within_bounds():
-    """Where every row is right by far, T is the lower bound; where labels follow the smallest logit, the upper."""
+    """If every row is right by a margin, T is the lower bound; if labels are the smallest logits, the upper bound.
+
+    If all labels are one class, T is within the bounds.
+    """
     random = np.random.default_rng(0)
     logits = random.normal(size=(500, 4)).astype(np.float32)
     logits[np.arange(500), logits.argmax(1)] += 3
@@ -87,7 +93,7 @@ def test_separable_and_one_class_data_stay_within_bounds():
 
 
 def test_vector_scaling_is_scipys_optimum():
-    """Scale and bias of each class make the loss as small as SciPy can, without a gradient of ours."""
+    """Scales and biases of classes reach the loss of SciPy's optimum, which is found without our gradient."""
     logits, labels = drawn(3000, k=3)
     true_scale, true_bias = np.array([0.5, 2.0, 1.0]), np.array([1.0, -1.0, 0.0])
     logits = ((logits - true_bias) / true_scale).astype(np.float32)
@@ -103,7 +109,10 @@ def test_vector_scaling_is_scipys_optimum():
 
 
 def test_it_depends_on_neither_row_groups_nor_memory_nor_threads(tmp_path):
-    """The same rows are held out and the same T found, whether rows are kept in memory or read again."""
+    """The same rows are held out and the same T is found with any row groups and threads.
+
+    It doesn't matter whether rows are kept in memory or read again.
+    """
     logits, labels = drawn(4000, factor=2.0)
     found = []
     for number, (size, share, threads) in enumerate(((100, 4, 1), (4000, 4, 2), (333, 10**9, 2))):
@@ -121,7 +130,7 @@ def test_it_depends_on_neither_row_groups_nor_memory_nor_threads(tmp_path):
 
 
 def test_odd_rows_are_left_out():
-    """Ignored, unlabelled, masked and, as asked, bad rows count, and change nothing else."""
+    """Ignored, unlabelled, masked and dropped bad rows are counted, but don't affect the fit."""
     logits, labels = drawn(1000, factor=2.0)
     want = batchmax.calibrate(table_of(logits, labels), holdout=0.0)
     odd = logits[:4].copy()
@@ -137,7 +146,10 @@ def test_odd_rows_are_left_out():
 
 
 def test_a_calibration_is_applied(tmp_path, capsys):
-    """score, scan, evaluate and verify take the file; the output is that of the temperature, or of scaled logits."""
+    """``score``, ``scan``, ``evaluate`` and ``verify`` accept a calibration file.
+
+    Results are those of the temperature, or of the scaled logits.
+    """
     logits, labels = drawn(500, factor=3.0)
     pq.write_table(table_of(logits, labels), tmp_path / "a.parquet")
     source, out = str(tmp_path / "a.parquet"), str(tmp_path / "o.parquet")
@@ -165,7 +177,10 @@ def test_a_calibration_is_applied(tmp_path, capsys):
 
 
 def test_what_does_not_fit_together(tmp_path):
-    """Another number of classes, a temperature beside it, an output that is there, and a stream are refused."""
+    """Contradictions raise an error.
+
+    They are another number of classes, a temperature next to a calibration, an existing output, and a stream.
+    """
     logits, labels = drawn(200)
     table, file = table_of(logits, labels), str(tmp_path / "c.json")
     batchmax.calibrate(table, file)
@@ -216,7 +231,7 @@ GOOD = {"n_classes": 2, "temperature": 2.0, "classes": None, "scale": None, "bia
     ],
 )
 def test_a_file_that_is_no_calibration_is_one_line(content, tmp_path, capsys):
-    """Whatever is in it."""
+    """Any file that isn't a calibration is a one-line error with exit code 2."""
     path = tmp_path / "c.json"
     path.write_bytes(content.encode("latin-1"))
     assert main(["score", str(DIGITS), "-o", str(tmp_path / "o.parquet"), "--calibration", str(path)]) == 2
@@ -228,7 +243,7 @@ def test_a_file_that_is_no_calibration_is_one_line(content, tmp_path, capsys):
 
 
 def test_the_command_says_what_it_found(tmp_path, capsys):
-    """T, NLL and ECE before and after, and the next command; with --json all of it."""
+    """``calibrate`` prints the temperature and the option that applies the file; ``--json`` prints the whole result."""
     file = str(tmp_path / "c d.json")
     assert main(["calibrate", str(DIGITS), "-o", file]) == 0
     out = capsys.readouterr().out

@@ -1,7 +1,7 @@
-"""Columns of every type that are carried through: copied or encoded anew, each reader sees what it sees in the input.
+"""Carried columns of every type, copied or re-encoded: each reader finds what it finds in the input.
 
-Values, schemas and the rows that filters find are compared with what the same reader finds in the input when it reads
-all of it first, so that no statistics are used. Statistics are compared with the values.
+Values, schemas and the rows that filters find are compared with what the same reader finds when it first reads all of
+the input, so that it uses no statistics. Statistics are compared with the values.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ pl = optional("polars")
 N = 24
 GROUP = 12
 NAN = float("nan")
-NOON = dt.datetime(2024, 2, 29, 12)  # noqa: DTZ001 - columns with and without a zone
+NOON = dt.datetime(2024, 2, 29, 12)  # noqa: DTZ001 - used for columns with and without a time zone
 EPOCH = 2_440_588
 LAST_DAY = 2_932_896
 """Days from 1970-01-01 to 9999-12-31."""
@@ -45,7 +45,7 @@ LAST_DAY = 2_932_896
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_sync():
-    """Leave out what makes files survive a power cut."""
+    """Replace ``fsync`` by a no-op, because these tests don't need durability."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
@@ -56,12 +56,12 @@ def int96(day, nanoseconds=0):
 
 
 def some(values):
-    """Return values, the fourth of every seven null."""
+    """Return the values with the fourth of every seven replaced by null."""
     return [None if row % 7 == 3 else value for row, value in enumerate(values)]
 
 
 def flat_columns():
-    """Return columns of every type without nesting, in no order and with repeated values."""
+    """Return columns of every type without nesting, unsorted and with repeated values."""
     rows = [row * 7 % N for row in range(N)]
     of = lambda kind, values: pa.array(some(values), kind)
     when = [NOON + dt.timedelta(hours=row) for row in rows]
@@ -123,7 +123,7 @@ def flat_columns():
 
 
 def nested_columns():
-    """Return columns of lists, structs and maps, with NaN, and types without a Parquet counterpart, inside of them."""
+    """Return columns of lists, structs and maps that contain NaN and types without a Parquet equivalent."""
     rows = [row * 7 % N for row in range(N)]
     of = lambda kind, values: pa.array(some(values), kind)
     days = [(NOON + dt.timedelta(row)).date() for row in rows]
@@ -151,7 +151,7 @@ def nested_columns():
 
 
 def with_metadata(field, ids):
-    """Return a field, and all in it, with metadata and a field id of its own."""
+    """Return a field in which it and every nested field have metadata and a field id of their own."""
     kind = field.type
     if pa.types.is_struct(kind):
         kind = pa.struct([with_metadata(child, ids) for child in kind])
@@ -175,7 +175,7 @@ def source():
 
 
 def write_input(path, table=None, **options):
-    """Write a table, the columns of 12 bytes as INT96."""
+    """Write a table, storing 12-byte binary columns as INT96."""
     table = source() if table is None else table
     stream = pa.BufferOutputStream()
     pq.write_table(table, stream, row_group_size=GROUP, **options)
@@ -203,7 +203,7 @@ def write_input(path, table=None, **options):
 
 
 def declared_by(schema):
-    """Return a schema with timestamps in place of the columns of 12 bytes."""
+    """Return a schema with timestamps in place of the 12-byte binary columns."""
     for number, field in enumerate(schema):
         if field.type == pa.binary(12):
             schema = schema.set(number, field.with_type(pa.timestamp("ns")))
@@ -246,7 +246,7 @@ SOME = pytest.mark.sweep(keep=lambda how, what: (how, what) in DEFAULT)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Return a function that gives the paths of an input and of what became of it, each made once."""
+    """Return a function that gives the path of an input, or of an output scored from it; each is made once."""
     folder = tmp_path_factory.mktemp("types")
 
     @functools.cache
@@ -272,7 +272,10 @@ KNOWN_TO_POLARS = [name for name in CARRIED if name != "decimal256"]
 @SOME
 @GRID
 def test_every_reader_sees_the_schema_and_the_values_of_the_input(how, what, files):
-    """Types, metadata of all fields, and every value, by pyarrow, Polars and DuckDB; INT96 beyond nanoseconds too."""
+    """Types, metadata of all fields and all values are unchanged for pyarrow, Polars and DuckDB.
+
+    This includes INT96 values beyond the range of nanoseconds.
+    """
     path, out = files(how), files(how, what)
     before, after = pq.ParquetFile(path), pq.ParquetFile(out)
     for name in CARRIED:
@@ -300,7 +303,7 @@ def declared_types(path):
 
 
 def parquet_types(path):
-    """Return what Parquet's own schema says of the carried columns."""
+    """Return the Parquet types of the leaves of the carried columns."""
     return [
         (leaf.path, leaf.physical_type, str(leaf.logical_type), leaf.converted_type, leaf.length)
         for leaf in leaves_of(path.read_bytes())
@@ -309,14 +312,17 @@ def parquet_types(path):
 
 
 def bits(table):
-    """Return rows in a form in which NaN equals itself, and -0.0 differs from 0.0."""
+    """Return rows in a form in which NaN equals itself and -0.0 differs from 0.0."""
     return repr([column.to_pylist() for column in table.columns])
 
 
 @SOME
 @GRID
 def test_statistics_are_never_wrong(how, what, files):
-    """Null counts are exact, every value lies between minimum and maximum, and with a NaN there is neither."""
+    """Null counts are exact, and every value lies between minimum and maximum.
+
+    Columns that contain NaN, and INT96 columns, have neither minimum nor maximum.
+    """
     out = files(how, what)
     check_file(out)
     file = pq.ParquetFile(out)
@@ -337,7 +343,7 @@ def test_statistics_are_never_wrong(how, what, files):
 
 
 def leaf_values(array, path):
-    """Return the values of a leaf of a column, whatever lists, structs and maps they are in."""
+    """Return the values of a leaf of a column, inside any lists, structs and maps."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if isinstance(array, pa.DictionaryArray):
@@ -351,7 +357,10 @@ def leaf_values(array, path):
 
 
 def test_statistics_survive_where_they_are_right(files):
-    """What has an order and no NaN keeps minimum and maximum when it is copied, and gets them when it is encoded."""
+    """Copied columns keep minimum and maximum, except those with NaN, of INT96, or with only nulls.
+
+    In every output these exceptions have no minimum and maximum.
+    """
     for how, what in (("1.0 with statistics", "copied"), ("2.0 without statistics", "copied"), *DEFAULT):
         without = {
             chunk.path
@@ -372,13 +381,16 @@ COMPARED_BY_PYARROW = set(FLAT) - {
     *("float16", "decimal32", "decimal64", "uuid", "json", "nothing", "int96"),
     *("dictionary", "ordered", "dictionary of numbers"),
 }
-"""The columns of types that pyarrow has kernels for."""
+"""The columns whose types pyarrow has comparison kernels for."""
 
 
 @SOME
 @GRID
 def test_duckdb_filters_find_the_same_rows(how, what, files):
-    """Equal, unequal, less, greater, null, and NaN, with values that are there and one that is not."""
+    """DuckDB finds the same rows with =, !=, <, >, and by null, in the output as in the input.
+
+    Literals are values that occur, NaN, and numbers that may not occur.
+    """
     path, out = files(how), files(how, what)
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.sql(f"CREATE TABLE rows AS SELECT * FROM read_parquet('{path}') ORDER BY id LIMIT {rows_in(what)}")
@@ -406,7 +418,7 @@ def test_duckdb_filters_find_the_same_rows(how, what, files):
 @SOME
 @GRID
 def test_polars_filters_find_the_same_rows(how, what, files):
-    """So it is in Polars."""
+    """Polars finds the same rows with filters in the output as in the input."""
     frame = pl.read_parquet(files(how), columns=["id", *KNOWN_TO_POLARS]).head(rows_in(what))
     scan = pl.scan_parquet(files(how, what)).select("id", *KNOWN_TO_POLARS)
     for name in [name for name in FLAT if name in KNOWN_TO_POLARS]:
@@ -429,10 +441,10 @@ def test_polars_filters_find_the_same_rows(how, what, files):
 @SOME
 @GRID
 def test_pyarrow_filters_find_the_same_rows(how, what, files):
-    """So it is in pyarrow, whose dataset skips row groups by their statistics."""
+    """A pyarrow dataset, which skips row groups by statistics, finds the same rows with filters as in the input."""
     table = pq.read_table(files(how)).slice(0, rows_in(what))
     data = ds.dataset(files(how, what))
-    for name in [name for name in FLAT if name not in {"uuid", "json"}]:  # pyarrow compares none of their statistics
+    for name in [name for name in FLAT if name not in {"uuid", "json"}]:  # pyarrow doesn't compare their statistics
         column = pc.field(name)
         tests = [column.is_null(), column.is_valid()]
         kind = table.schema.field(name).type
@@ -448,12 +460,12 @@ def test_pyarrow_filters_find_the_same_rows(how, what, files):
 
 
 def some_value(scalar):
-    """Return a scalar's value in a form that pyarrow makes the same scalar of."""
+    """Return a scalar's value in a form from which pyarrow makes the same scalar."""
     return scalar.value if pa.types.is_temporal(scalar.type) and scalar.is_valid else scalar.as_py()
 
 
 def test_the_float_column_without_statistics_keeps_its_nan(tmp_path):
-    """80 ones and 10 NaN in pages of version 2 without statistics: DuckDB finds 80, 10 and 10 rows."""
+    """DuckDB counts 80 ones and 10 NaN correctly in a copied column with version 2 pages and no statistics."""
     path, out = tmp_path / "x.parquet", tmp_path / "out.parquet"
     values = pa.array([1.0] * 80 + [NAN] * 10, pa.float32())
     table = pa.table({"b": values, "logits": lists(np.zeros((90, 2), np.float32))})
@@ -468,7 +480,7 @@ def test_the_float_column_without_statistics_keeps_its_nan(tmp_path):
 
 @pytest.mark.parametrize("name", [b"id", b"item"])
 def test_a_declared_schema_with_damaged_names_is_ignored(name, tmp_path):
-    """A name in the Arrow schema that is not UTF-8 changes nothing, as in pyarrow, which reads the Parquet schema."""
+    """An Arrow schema with a name that isn't UTF-8 is ignored; as in pyarrow, the Parquet schema is used instead."""
     path, out = tmp_path / "x.parquet", tmp_path / "out.parquet"
     nested = pa.array([[1], [2]], pa.list_(pa.field("item", pa.int64())))
     pq.write_table(pa.table({"id": [1, 2], "logits": [[1.0, 2.0]] * 2, "nested": nested}), path)
@@ -487,7 +499,7 @@ def test_a_declared_schema_with_damaged_names_is_ignored(name, tmp_path):
 
 
 def test_rejected_rows_keep_types_as_well(tmp_path):
-    """Of rows that are dropped, everything is kept: INT96, declared types, and statistics without NaN."""
+    """Rejected rows keep all columns and types, including INT96 and declared types, and have no statistics with NaN."""
     table = source()
     logits = np.full((N, 3), NAN, np.float32)
     table = table.set_column(table.column_names.index("logits"), "logits", lists(logits))
@@ -502,7 +514,10 @@ def test_rejected_rows_keep_types_as_well(tmp_path):
 
 
 def test_a_timestamp_that_does_not_fit_is_an_error_where_it_is_needed(files, tmp_path):
-    """An Arrow stream has nanoseconds of 64 bits; a year that these cannot express is named, never another year."""
+    """An INT96 timestamp that doesn't fit into 64-bit nanoseconds raises DataError if it goes to an Arrow stream.
+
+    The error names the column and the timestamp. If the column is excluded or its values fit, rows are read.
+    """
     path = files("1.0 with statistics")
     with pytest.raises(
         DataError, match=r"column 'int96': the timestamp 9999-12-31T00:00:00 doesn't fit into timestamp"
@@ -518,7 +533,7 @@ def test_a_timestamp_that_does_not_fit_is_an_error_where_it_is_needed(files, tmp
 
 
 def test_files_with_int96_and_other_timestamps_are_one_output(tmp_path):
-    """The first file decides how the column is stored; the values are those of all files."""
+    """The first file decides how a timestamp column is stored; the values of all files are kept."""
     logits = lists(np.zeros((2, 2), np.float32))
     times = pa.array([1704067200 * 10**9, None], pa.timestamp("ns"))
     raw = pa.array([int96(19723), int96(19723, 1)], pa.binary(12))
@@ -534,7 +549,10 @@ def test_files_with_int96_and_other_timestamps_are_one_output(tmp_path):
 
 
 def test_verify_and_show_accept_timestamps_of_any_year(files):
-    """A carried INT96 column is compared as it is stored; one row is shown with its year, in microseconds."""
+    """``verify`` compares INT96 columns as they are stored.
+
+    A single row is read with timestamps of any year, in microseconds if it needs them.
+    """
     path, out = files("1.0 with statistics"), files("1.0 with statistics", "zstd")
     assert batchmax.verify(out, inputs=[str(path)], sample=N).sampled_rows == N
     _, row = open_source(str(path), batchmax.score_options()).row(1)

@@ -1,4 +1,4 @@
-"""Inputs that change while they are read: the run fails, however the change is hidden, and nothing is published."""
+"""Inputs that change while they are read: the run fails even if the change is hidden, and nothing is published."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def table(seed):
 
 
 def write(path, seed):
-    """Write a file whose size and footer do not depend on the seed."""
+    """Write a file whose size and footer don't depend on the seed."""
     options = {"row_group_size": 20, "compression": "none", "use_dictionary": False, "write_statistics": False}
     pq.write_table(table(seed), path, **options)
 
 
 @pytest.fixture
 def change(tmp_path):
-    """Return a function that writes other rows into a file in place, and restores its modification time."""
+    """Return a function that overwrites a file in place with other rows and restores its modification time."""
     write(tmp_path / "x.parquet", 0)
     write(tmp_path / "other", 1)
     new = (tmp_path / "other").read_bytes()
@@ -51,7 +51,7 @@ def change(tmp_path):
 
 
 class Listener(pipeline.Progress):
-    """Calls a function after some rows."""
+    """A progress callback that calls a function once, after the first rows."""
 
     def __init__(self, call):
         self._call = call
@@ -66,7 +66,10 @@ class Listener(pipeline.Progress):
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 @pytest.mark.parametrize("options", [{}, {"limit": 300}, {"row_group_size": 70}, {"on_bad_row": "drop"}])
 def test_a_change_in_place_with_the_old_modification_time_is_noticed(out, options, change, tmp_path):
-    """The change time and the inode are compared as well; no output, and no mix of old and new rows, is left."""
+    """A change in place is detected by the change time even if the modification time is restored.
+
+    No output is left, so no output mixes old and new rows.
+    """
     with pytest.raises(DataError, match=CHANGED):
         batchmax.score(tmp_path / "x.parquet", tmp_path / out, progress=Listener(change), **options)
     assert not (tmp_path / out).exists()
@@ -74,14 +77,14 @@ def test_a_change_in_place_with_the_old_modification_time_is_noticed(out, option
 
 @pytest.mark.parametrize("command", [batchmax.evaluate, batchmax.calibrate, batchmax.report])
 def test_every_command_notices(command, change, tmp_path):
-    """So it is where rows are only counted."""
+    """Commands that only aggregate rows detect the change too."""
     given = (tmp_path / "r.html",) if command is batchmax.report else ()
     with pytest.raises(DataError, match=CHANGED):
         command(tmp_path / "x.parquet", *given, progress=Listener(change))
 
 
 def test_a_reader_never_yields_rows_of_two_versions(change, tmp_path):
-    """What is read after the change is not handed out."""
+    """A reader doesn't return rows that were read after the change."""
     reader = batchmax.scan(tmp_path / "x.parquet")
     rows = reader.read_next_batch()["id"].to_pylist()
     change()
@@ -92,7 +95,7 @@ def test_a_reader_never_yields_rows_of_two_versions(change, tmp_path):
 
 
 def test_a_file_that_is_replaced_is_noticed(tmp_path):
-    """A new file with the old one's bytes and modification time is another file."""
+    """A new file with the bytes and modification time of the old one is detected as a change."""
     path = tmp_path / "x.parquet"
     write(path, 0)
     file, before = open_file(str(path)), path.stat()
@@ -104,7 +107,7 @@ def test_a_file_that_is_replaced_is_noticed(tmp_path):
 
 
 def test_an_error_that_a_change_caused_names_the_change(tmp_path):
-    """Bytes that no longer fit together are not called damaged."""
+    """An error caused by the change is reported as a changed file, not as a damaged one."""
     path = tmp_path / "x.parquet"
     write(path, 0)
     file = open_file(str(path))
@@ -119,7 +122,7 @@ def test_an_error_that_a_change_caused_names_the_change(tmp_path):
 
 
 def test_the_change_time_is_no_part_of_a_jobs_identity(tmp_path):
-    """A copy, or a file whose mode has changed between two runs, is the same input to a run that resumes."""
+    """For ``resume``, a copy of a file, or a file with another mode, is the same input."""
     path, out = tmp_path / "x.parquet", tmp_path / "out.parquet"
     write(path, 0)
     batchmax.score(path, out)

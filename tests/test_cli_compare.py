@@ -1,4 +1,4 @@
-"""``batchmax compare``: what changed from one file to another, for people, for programs and as a gate."""
+"""``batchmax compare``: its tables, JSON, exit codes and gates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def run(capsys, monkeypatch):
 
 @pytest.fixture
 def files(tmp_path):
-    """Return two files of the same rows: of four, one becomes wrong, one becomes right, and the second is in order."""
+    """Return two files of the same four rows, the second in reverse order.
+
+    From the first file to the second, one row becomes wrong and one becomes right.
+    """
     a = [[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]]
     b = [[0.0, 2.0], [1.0, 0.0], [3.0, 0.0], [0.0, 0.5]]
     paths = []
@@ -40,7 +43,7 @@ def files(tmp_path):
 
 
 def test_figures_for_people(run, files):
-    """Both sides, the change with its interval, the flips and the rows that moved stand one below the other."""
+    """The table lists both inputs, the change with its interval, flips, and the rows that moved most."""
     code, out, err = run(*files, "--key", "name")
     assert (code, err) == (0, "")
     facts = dict(line.split(None, 1) for line in out[: out.index("moved most")].splitlines() if line)
@@ -72,7 +75,10 @@ def test_figures_for_people(run, files):
 
 
 def test_counts_of_what_was_left_out(run, files, tmp_path):
-    """Rows on one side, bad rows and rows without a label are counted in words; no terminal obeys a key."""
+    """Unpaired rows, bad rows and rows with a label are counted.
+
+    Escape sequences in keys don't reach the terminal.
+    """
     table = pq.read_table(files[0])
     logits, labels = table["logits"].to_pylist(), [0, None, 1, 1]
     other = str(tmp_path / "other.parquet")
@@ -89,7 +95,7 @@ def test_counts_of_what_was_left_out(run, files, tmp_path):
 
 
 def test_json_is_the_result(run, files):
-    """--json prints what the function returns, and nothing else, in one line."""
+    """``--json`` prints the function's result on one line, and nothing else."""
     code, out, err = run(*files, "--key", "name", "--json", "--worst", 1)
     assert (code, err, out.count("\n")) == (0, "", 1)
     found = json.loads(out)
@@ -101,7 +107,7 @@ def test_json_is_the_result(run, files):
 
 
 def test_a_true_condition_ends_with_4(run, files):
-    """The table is shown all the same, but with --json only the error, so that stdout has one line."""
+    """A gate that fails exits with 4; the table is printed all the same, but ``--json`` prints only the error."""
     code, out, err = run(*files, "--key", "name", "--fail-if", "right_to_wrong > 0")
     assert (code, err.count("\n")) == (4, 1)
     assert "right_to_wrong is 1" in err
@@ -112,7 +118,7 @@ def test_a_true_condition_ends_with_4(run, files):
 
 
 def test_it_says_what_is_done_to_those_who_ask(run, files):
-    """-v tells the columns of both and how rows were paired."""
+    """``-v`` prints the columns of both inputs and how rows were paired."""
     err = run(*files, "--key", "name", "-v")[2]
     assert "note: a: logits: column 'logits'" in err
     assert "note: b: labels: column 'label'" in err
@@ -131,7 +137,7 @@ def test_it_says_what_is_done_to_those_who_ask(run, files):
     ],
 )
 def test_failures_are_one_line(run, files, words, code, what):
-    """What cannot be is one line that says what to do; an empty input is none."""
+    """Invalid options and labels that differ are one-line errors; an empty input isn't an error."""
     got, _, err = run(*files, *words)
     assert got == code
     assert what in err
@@ -139,7 +145,7 @@ def test_failures_are_one_line(run, files, words, code, what):
 
 
 def test_rows_of_folders_name_their_files(run, tmp_path):
-    """Of several files the table has a column of files, and rows count in each."""
+    """With several files, rows have a file name, and row numbers count within each file."""
     rng = np.random.default_rng(0)
     for side in "ab":
         (tmp_path / side).mkdir()

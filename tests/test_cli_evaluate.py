@@ -1,4 +1,4 @@
-"""``batchmax evaluate`` as people and pipelines see it."""
+"""``batchmax evaluate``: its table, JSON, exit codes and gates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIGITS = str(Path(__file__).resolve().parent.parent / "data" / "digits.parquet")
 
 
 def test_the_table_has_the_headline_figures_and_the_classes(capsys):
-    """Everything that a person decides by, on one screen."""
+    """The table has the main metrics and a line for each class."""
     assert main(["evaluate", DIGITS]) == 0
     out = capsys.readouterr().out
     for line in ("accuracy        0.965517", "top-5 accuracy  0.997775", "ECE             0.00998504  (over 15 bins)"):
@@ -26,7 +26,7 @@ def test_the_table_has_the_headline_figures_and_the_classes(capsys):
 
 
 def test_json_is_one_line_with_everything(capsys):
-    """Every figure under its name, no NaN, and the summary of a failure too."""
+    """``--json`` prints all metrics without NaN on one line, and errors as JSON too."""
     assert main(["evaluate", DIGITS, "--json", "--top-k", "1,3", "--bins", "5"]) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == 1
@@ -38,7 +38,7 @@ def test_json_is_one_line_with_everything(capsys):
 
 
 def test_groups_that_could_harm_a_terminal(tmp_path, capsys):
-    """Values of the grouping column are printed as escapes, and a null as itself."""
+    """Control characters in values of the grouping column are escaped, and a null is printed as null."""
     table = pa.table({"logits": [[1.0, 2.0]] * 3, "label": [0, 1, 1], "k\x1b[2J": ["a\x1b[31m", None, "b\nc"]})
     pq.write_table(table, tmp_path / "a.parquet")
     assert main(["evaluate", str(tmp_path / "a.parquet"), "--by", "k\x1b[2J"]) == 0
@@ -50,7 +50,7 @@ def test_groups_that_could_harm_a_terminal(tmp_path, capsys):
 
 
 def test_a_gate_exits_with_4(tmp_path, capsys):
-    """The condition and the figure are in the one line, and nothing is written."""
+    """A gate that fails exits with 4; its one-line error has the metric and its value, and nothing is written."""
     out = tmp_path / "m.parquet"
     assert main(["evaluate", DIGITS, "-o", str(out), "--fail-if", "ece > 0.001"]) == 4
     err = capsys.readouterr().err
@@ -75,7 +75,7 @@ def test_a_gate_exits_with_4(tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_is_one_line(words, what, capsys):
-    """Exit 2, and a word on what to do."""
+    """Invalid options are one-line errors with exit code 2."""
     assert main(["evaluate", DIGITS, *words]) == 2
     err = capsys.readouterr().err
     assert what in err
@@ -83,7 +83,7 @@ def test_what_cannot_be_is_one_line(words, what, capsys):
 
 
 def test_many_classes_show_the_worst(tmp_path, capsys):
-    """Of more than twenty classes those of lowest F1 are printed."""
+    """With more than 20 classes, the table lists those with the lowest F1."""
     table = pa.table(
         {"logits": [[float(row == at) for at in range(30)] for row in range(30)], "label": [*range(29), 3]}
     )

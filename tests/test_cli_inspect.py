@@ -1,4 +1,4 @@
-"""``batchmax inspect``: what is in a file, and the command that scores it."""
+"""``batchmax inspect``: what a file contains, and the command that scores it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(capsys, monkeypatch):
 
 @pytest.fixture
 def file(tmp_path):
-    """Write 100 rows of 5 classes in row groups of 40, under a name that a shell would take apart."""
+    """Write 100 rows of 5 classes in row groups of 40, with a file name that needs shell quoting."""
     logits = np.random.default_rng(1).normal(size=(100, 5)).astype(np.float32)
     table = pa.table({"id": range(100), "logits": list(logits), "label": [0] * 100})
     path = tmp_path / "it's a file.parquet"
@@ -40,7 +40,7 @@ def file(tmp_path):
 
 
 def test_the_facts_for_programs(run, file):
-    """JSON holds rows, row groups, columns with codec and encodings, logits, label, classes and the command."""
+    """``--json`` has rows, row groups, columns with codecs and encodings, logits, label, classes and the command."""
     code, out, err = run(file, "--json")
     assert (code, err, out.count("\n")) == (0, "", 1)
     facts = json.loads(out)
@@ -59,7 +59,7 @@ def test_the_facts_for_programs(run, file):
 
 
 def test_the_command_scores_the_file(run, file):
-    """The command can be pasted: its words are the file and the options that inspect was given."""
+    """The command can be pasted into a shell: it has the file and the options that ``inspect`` was given."""
     command = json.loads(run(file, "--json", "--label", "none", "--n-classes", "5")[1])["command"]
     assert shlex.split(command) == [
         *("batchmax", "score", str(file), "-o", "scored.parquet"),
@@ -68,7 +68,7 @@ def test_the_command_scores_the_file(run, file):
 
 
 def test_reading_options_are_those_of_score(run, file):
-    """What says how to read and scale goes into the command; contradictions are refused as there."""
+    """Options for reading and scaling are added to the command; contradictions are rejected as in ``score``."""
     words = ["--input", "log_probs", "--temperature", "2.5", "--ignore-index", "-1"]
     command = json.loads(run(file, "--json", *words)[1])["command"]
     given = shlex.split(command)[5:]
@@ -80,12 +80,12 @@ def test_reading_options_are_those_of_score(run, file):
 
 @pytest.mark.parametrize("flag", ["-q", "--quiet"])
 def test_quiet_leaves_the_answer(run, file, flag):
-    """The facts are what was asked for, so being quiet does not take them away."""
+    """``--quiet`` doesn't hide the result."""
     assert run(file, flag) == run(file)
 
 
 def test_the_facts_for_people(run, file):
-    """The same, as tables; the command stands unbroken on one line."""
+    """The same facts are printed as tables, with the command unbroken on one line."""
     code, out, err = run(file)
     assert (code, err) == (0, "")
     assert "3 of 20 to 40 rows" in out
@@ -96,13 +96,13 @@ def test_the_facts_for_people(run, file):
 
 
 def test_classes_are_named(run, file):
-    """Class names that are known are shown."""
+    """Known class names are shown."""
     out = run(file, "--classes", "a,b,c,d,e")[1]
     assert "5: a, b, c, d, e" in out
 
 
 def test_a_file_without_logits_is_described(run, tmp_path):
-    """Where no logits are found, the columns are shown all the same, with what stands in the way."""
+    """If no logits are found, the columns are shown with the reason."""
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"a": [[1.0, 2.0]], "b": [[1.0, 2.0]], "c\x1b": ["t"]}), path)
     code, out, err = run(path)
@@ -117,7 +117,7 @@ def test_a_file_without_logits_is_described(run, tmp_path):
 
 
 def test_an_empty_file_is_described(run, tmp_path):
-    """No rows and no row groups are no reason to fail."""
+    """A file without rows and row groups is described."""
     path = tmp_path / "x.parquet"
     schema = pa.schema({"logits": pa.list_(pa.float32())})
     with pq.ParquetWriter(path, schema):
@@ -128,7 +128,7 @@ def test_an_empty_file_is_described(run, tmp_path):
 
 
 def test_many_columns_are_cut_short(run, tmp_path):
-    """One column per class makes many; the table stops, JSON does not."""
+    """With a column for each class, the table is truncated, and JSON isn't."""
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({f"logit_{number}": [1.0] for number in range(100)}), path)
     assert "and 60 more columns: --json" in run(path)[1]
@@ -136,7 +136,7 @@ def test_many_columns_are_cut_short(run, tmp_path):
 
 
 def test_what_is_no_parquet_file_fails(run, tmp_path):
-    """A missing file, another kind of file and a folder end in one line."""
+    """A missing file, a file that isn't Parquet and a folder without Parquet files are one-line errors."""
     (tmp_path / "text").write_text("no Parquet")
     for path in (tmp_path / "nothing.parquet", tmp_path / "text", tmp_path):
         code, out, err = run(path)
@@ -147,7 +147,10 @@ def test_what_is_no_parquet_file_fails(run, tmp_path):
 
 
 def test_several_files_are_shown_together(run, tmp_path):
-    """A folder, a glob or several files: sums over all, each column once, what differs, and a command for all."""
+    """A folder, a glob or several files are described together.
+
+    There are totals over all files, one entry for each column with what differs, and one command.
+    """
     rows = {"a": ([[1.0, 2.0]] * 3, pa.int32(), "snappy"), "b": ([[1.0, 2.0]] * 5, pa.int64(), "zstd")}
     for name, (logits, kind, codec) in rows.items():
         table = pa.table({"id": pa.array(range(len(logits)), kind), "logits": logits})
@@ -177,7 +180,7 @@ def test_several_files_are_shown_together(run, tmp_path):
     "options", [{}, {"use_dictionary": False, "write_statistics": False}, {"write_page_index": True}]
 )
 def test_what_is_said_of_chunks_is_what_pyarrow_says(run, tmp_path, codec, options):
-    """Sizes, codecs, encodings, dictionaries, page indexes and nulls, over all row groups."""
+    """Sizes, codecs, encodings, dictionaries, page indexes and null counts over all row groups match pyarrow."""
     path = tmp_path / "x.parquet"
     table = pa.table({"logits": [[1.0, 2.0]] * 9, "label": [0, None, 1] * 3, "text": ["a", "b", None] * 3})
     pq.write_table(table, path, compression=codec, row_group_size=4, **options)
@@ -196,12 +199,12 @@ def test_what_is_said_of_chunks_is_what_pyarrow_says(run, tmp_path, codec, optio
 
 
 def test_a_footer_that_contradicts_itself_is_described(tmp_path):
-    """Statistics for levels that the schema does not have: pyarrow's metadata would end the process."""
+    """A footer with level statistics that the schema doesn't allow is described; pyarrow's metadata would crash."""
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"id": [1, 2], "logits": [[1.0, 2.0]] * 2}), path, store_schema=False)
     whole = bytearray(path.read_bytes())
     optional = whole.index(b"%\x02\x18\x02id")
-    whole[optional + 1] = 0  # now required
+    whole[optional + 1] = 0  # now a required field
     path.write_bytes(whole)
     command = [sys.executable, "-m", "batchmax", "inspect", str(path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)

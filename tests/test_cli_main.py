@@ -1,4 +1,4 @@
-"""The command line as a whole: help, errors on one line, exit codes, JSON, environment, signals."""
+"""The command line as a whole: help, one-line errors, exit codes, JSON, environment variables and signals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(capsys):
 
 @pytest.fixture
 def failing(monkeypatch):
-    """Return a function that makes ``score`` fail with an exception."""
+    """Return a function that makes ``score`` raise an exception."""
 
     def fail_with(error):
         def score(*_, **__):
@@ -55,7 +55,7 @@ def python(*words, env=None):
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["score", "-h"], ["--version"], ["score"], ["nonsense"]])
 def test_help_and_usage_errors_import_nothing_heavy(words):
-    """What needs no data waits for neither numba, nor pyarrow, nor NumPy, nor rich."""
+    """Help, version and usage errors don't import Numba, pyarrow, NumPy or rich."""
     code = f"import sys; from batchmax.cli.app import main; main({words}); print(*sys.modules)"
     modules = python("-c", code).stdout.split()
     assert "click" in modules
@@ -64,7 +64,7 @@ def test_help_and_usage_errors_import_nothing_heavy(words):
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], []])
 def test_help_lists_the_commands_by_group(run, words):
-    """Help names the groups in their order, and each command with what it does."""
+    """Help lists the groups in order, and each command with its short help."""
     code, out, err = run(*words)
     assert (code, err) == (0, "")
     places = [out.index(f"{heading}:") for heading in COMMANDS]
@@ -79,7 +79,7 @@ def test_help_lists_the_commands_by_group(run, words):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_has_grouped_help_with_an_example(run, name, flag):
-    """The options stand under the headings, in their order, and an example comes last."""
+    """A command's help has its options under headings, in order, and ends with an example."""
     code, out, err = run(name, flag)
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: batchmax {name}")
@@ -91,7 +91,7 @@ def test_every_command_has_grouped_help_with_an_example(run, name, flag):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_short_help_in_the_list_is_the_commands_own(name):
-    """The list knows the first line of each command's help without importing it."""
+    """The command list, which doesn't import commands, has the first line of each command's help."""
     context = click.Context(group)
     command = group.get_command(context, name)
     listed = next(names[name] for names in COMMANDS.values() if name in names)
@@ -100,7 +100,7 @@ def test_the_short_help_in_the_list_is_the_commands_own(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_has_help_and_a_heading(name):
-    """No option is without a word on what it does, and none stands outside the headings."""
+    """Every option has a help text and belongs to a heading."""
     command = group.get_command(click.Context(group), name)
     for param in command.params:
         if isinstance(param, click.Option):
@@ -111,7 +111,7 @@ def test_every_option_has_help_and_a_heading(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("columns", ["80", "120"])
 def test_help_fits_the_terminal(name, columns):
-    """No line of a help page but an example is wider than the terminal."""
+    """No line of a help page, except examples, is wider than the terminal."""
     env = {**os.environ, "COLUMNS": columns}
     text = python("-m", "batchmax", name, "-h", env=env).stdout
     page = text[: text.index("Example:")]
@@ -119,7 +119,7 @@ def test_help_fits_the_terminal(name, columns):
 
 
 def test_version(run):
-    """--version says the version of the package."""
+    """``--version`` prints the version of the package."""
     import batchmax
 
     assert run("--version") == (0, f"batchmax {batchmax.__version__}\n", "")
@@ -149,12 +149,12 @@ USAGE_ERRORS = [
 
 @pytest.mark.parametrize(("words", "message"), USAGE_ERRORS, ids=lambda value: " ".join(value)[:40])
 def test_usage_errors_are_one_line(run, words, message):
-    """Click's errors and ours: exit code 2, nothing on stdout, one line that ends in something to run."""
+    """Usage errors, Click's and ours, exit with 2 and print one line on stderr that ends with a command to run."""
     assert run(*words) == (2, "", f"batchmax: error: {message}\n")
 
 
 def test_unknown_option_suggests(run):
-    """A misspelt option is answered with the right one."""
+    """For a misspelled option, the error suggests the right one."""
     code, out, err = run("score", "a", "-o", "b", "--topk", "3")
     assert (code, out) == (2, "")
     assert "--top-k" in err
@@ -163,7 +163,10 @@ def test_unknown_option_suggests(run):
 
 @pytest.mark.parametrize(("words", "message"), USAGE_ERRORS, ids=lambda value: " ".join(value)[:40])
 def test_usage_errors_as_json(run, words, message):
-    """With --json stdout has one line that holds where, what and remedy; stderr says the same to people."""
+    """With ``--json``, stdout has one line with where, what and remedy.
+
+    Stderr has the same error as text.
+    """
     command, *rest = words
     code, out, err = run(command, "--json", *rest) if rest else run(command, "--json")
     if command == "--bar":
@@ -208,14 +211,14 @@ FAILURES = [
 
 @pytest.mark.parametrize(("error", "code", "line"), FAILURES, ids=lambda value: type(value).__name__)
 def test_every_failure_has_its_exit_code_and_one_line(run, failing, error, code, line):
-    """Whatever leaves a command is one line with what is known, and the exit code of its kind."""
+    """Any exception from a command is one line on stderr, with the exit code of its kind."""
     failing(error)
     assert run("score", "a", "-o", "b") == (code, "", f"batchmax: error: {line}\n")
 
 
 @pytest.mark.parametrize(("error", "code", "line"), FAILURES, ids=lambda value: type(value).__name__)
 def test_every_failure_is_one_line_of_json(run, failing, error, code, line):
-    """With --json stdout has exactly one line whatever happened."""
+    """With ``--json``, stdout has exactly one line for any exception."""
     failing(error)
     found, out, err = run("score", "a", "-o", "b", "--json")
     assert found == code
@@ -225,7 +228,7 @@ def test_every_failure_is_one_line_of_json(run, failing, error, code, line):
 
 
 def test_debug_shows_the_traceback(run, failing):
-    """--debug adds the traceback, and the line still comes last."""
+    """``--debug`` adds the traceback before the error line."""
     failing(ZeroDivisionError("here"))
     code, out, err = run("score", "a", "-o", "b", "--debug")
     assert (code, out) == (1, "")
@@ -234,13 +237,13 @@ def test_debug_shows_the_traceback(run, failing):
 
 
 def test_names_cannot_act_on_the_terminal(run, failing):
-    """Control characters, line breaks and direction marks in a name are written as escapes."""
+    """Control characters, line breaks and direction marks in names are escaped."""
     failing(DataError("is\x1b[2Jbad", where="a\nb\u202e\udc80", remedy="no"))
     assert run("score", "a", "-o", "b")[2] == "batchmax: error: a\\nb\\u202e\\udc80: is\\x1b[2Jbad; no\n"
 
 
 def test_environment_sets_options(run, monkeypatch):
-    """Each option reads BATCHMAX_<COMMAND>_<OPTION>; a bad value is blamed on the variable."""
+    """An option can be set by BATCHMAX_<COMMAND>_<OPTION>; the error for an invalid value names the variable."""
     given = {}
 
     def score(_src, _out, options, **_):
@@ -260,13 +263,13 @@ def test_environment_sets_options(run, monkeypatch):
 
 
 def test_environment_of_another_program_is_no_concern(run, monkeypatch):
-    """BATCHMAX_VERSION, which images like to set, is not taken for --version."""
+    """BATCHMAX_VERSION, which container images often set, isn't taken for ``--version``."""
     monkeypatch.setenv("BATCHMAX_VERSION", "9.9")
     assert run("-h")[0] == 0
 
 
 def test_python_warnings_are_one_line(run, monkeypatch):
-    """A warning of a library comes out as a line of ours, without file and line number, also with -q."""
+    """A library's warning is printed as one line without file and line number, also with ``-q``."""
     import warnings
 
     def score(*_, **__):
@@ -280,7 +283,7 @@ def test_python_warnings_are_one_line(run, monkeypatch):
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path):
-    """`batchmax show | head -1` ends without a word."""
+    """A closed pipe, as in ``batchmax show | head -1``, isn't an error."""
     command = f"'{sys.executable}' -m batchmax show --values {','.join(map(str, range(5000)))} --all"
     script = f"{command} | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
@@ -292,7 +295,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_stdout_is_a_failure():
-    """Results that could not be written are not called a success."""
+    """Results that can't be written to stdout are an error with exit code 1."""
     done = subprocess.run(
         ["bash", "-c", f"'{sys.executable}' -m batchmax show --values 1,2 > /dev/full"],
         capture_output=True,
@@ -321,7 +324,7 @@ sys.exit(main(["score", "a", "-o", "b"]))
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_signals_end_in_one_line(number, code, word):
-    """SIGINT and SIGTERM unwind the job and say so, with exit codes 130 and 143."""
+    """SIGINT and SIGTERM end the job with one line and the exit codes 130 and 143."""
     with subprocess.Popen([sys.executable, "-c", SLEEPER], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr.readline() == "ready\n"
         time.sleep(0.1)
@@ -339,7 +342,7 @@ def large(tmp_path_factory):
     import pyarrow.parquet as pq
 
     folder = tmp_path_factory.mktemp("large")
-    # Two values are stored as a bit each.
+    # With two distinct values, the dictionary encoding takes one bit for each value.
     logits = np.random.default_rng(1).integers(0, 2, 20_000 * 1000).astype(np.float32)
     table = pa.table({"logits": pa.FixedSizeListArray.from_arrays(pa.array(logits), 1000)})
     pq.write_table(table, folder / "0.parquet", row_group_size=4000, compression="none")
@@ -353,7 +356,10 @@ def large(tmp_path_factory):
 @pytest.mark.parametrize("gap", [0.01, 0.03, 0.15])
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_further_signals_do_not_disturb_the_end(large, tmp_path, out, gap, first):
-    """However often and soon somebody insists, the job ends in one line, with its exit code, to be gone on with."""
+    """However many signals follow and how soon, the job prints one line and exits with 130 or 143.
+
+    If its staging directory is left, the line says that the job can be resumed.
+    """
     other = signal.SIGTERM if first == signal.SIGINT else signal.SIGINT
     command = [sys.executable, "-m", "batchmax", "score", str(large), "-o", out]
     command += ["--if-exists", "overwrite"]
@@ -371,7 +377,7 @@ def test_further_signals_do_not_disturb_the_end(large, tmp_path, out, gap, first
             _, err = process.communicate(timeout=HANGS)
         if process.returncode:
             break
-        # The job was done before the first signal, because this process had to wait.
+        # The job finished before the first signal, because this process was delayed: try again.
     assert process.returncode in {130, 143}, err
     word = "interrupted" if process.returncode == 130 else "terminated"
     kept = [path.name for path in tmp_path.iterdir()]
@@ -381,13 +387,13 @@ def test_further_signals_do_not_disturb_the_end(large, tmp_path, out, gap, first
 
 
 def test_a_signal_that_was_swallowed_is_not_the_last(monkeypatch):
-    """Where some library swallowed the first interruption, the next one is heard."""
+    """If a library swallows the first signal, the next one still ends the job."""
 
     def score(*_, **__):
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
-            signal.raise_signal(signal.SIGTERM)  # not heard: an interruption is being handled
+            signal.raise_signal(signal.SIGTERM)  # ignored, because an interruption is being handled
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("batchmax.jobs.score.score", score)
@@ -411,14 +417,17 @@ sys.exit(main(["score", "a", "-o", "b"]))
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_a_finalizer_is_not_lost(number, code):
-    """Python cannot raise in a finalizer and would print a traceback; the interruption comes a moment later."""
+    """A signal that arrives in a finalizer ends the job a moment later.
+
+    Python can't raise exceptions from finalizers, and would print a traceback.
+    """
     command = [sys.executable, "-c", FINALIZED, str(int(number))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
 
 
 def test_a_failure_that_unwinds_is_not_interrupted(monkeypatch, run):
-    """What cleans up after an error of ours is not cut short: the error is what is reported."""
+    """A signal doesn't interrupt the cleanup after an error; the error is what is reported."""
 
     def score(*_, **__):
         try:
@@ -431,7 +440,7 @@ def test_a_failure_that_unwinds_is_not_interrupted(monkeypatch, run):
 
 
 def test_signals_that_are_ignored_stay_ignored(monkeypatch, run):
-    """A job that a shell has put into the background is not ended by what is typed at the terminal."""
+    """SIGINT stays ignored if it was ignored before, as in a background job of a shell."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         monkeypatch.setattr("batchmax.jobs.score.score", lambda *_, **__: signal.raise_signal(signal.SIGINT))
@@ -443,7 +452,7 @@ def test_signals_that_are_ignored_stay_ignored(monkeypatch, run):
 
 
 def test_signal_handlers_are_given_back(run, failing):
-    """Main leaves SIGINT and SIGTERM as it found them, whatever happened."""
+    """``main`` restores the SIGINT and SIGTERM handlers, also after an interrupt."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run("-h")
     failing(KeyboardInterrupt())
@@ -452,7 +461,7 @@ def test_signal_handlers_are_given_back(run, failing):
 
 
 def test_main_runs_outside_the_main_thread():
-    """Where signals cannot be handled, the command line works all the same."""
+    """``main`` works in other threads, where signal handlers can't be installed."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
@@ -466,13 +475,13 @@ def test_python_m_batchmax_is_the_command():
 
 
 def test_completion_scripts_exist():
-    """The shell finds commands and options by Click's protocol."""
+    """Shell completion works by Click's protocol."""
     done = python("-m", "batchmax", env={**os.environ, "_BATCHMAX_COMPLETE": "bash_source"})
     assert done.returncode == 0
     assert "_BATCHMAX_COMPLETE=bash_complete" in done.stdout
 
 
 def test_explain_knows_both_names_of_a_rename():
-    """An error about two files names both."""
+    """An OSError about two files names both."""
     failure = explain(OSError(18, "Invalid cross-device link", "a", None, "b"))
     assert failure.where == "a -> b"

@@ -1,4 +1,4 @@
-"""What commands print on stderr: labels and line breaks in a terminal, what ``-q`` hides, what messages say."""
+"""Messages on stderr: colored labels and line breaks in a terminal, what ``-q`` hides, and their wording."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def run(capsys, monkeypatch, tmp_path):
 
 
 def test_lines_break_at_words_only():
-    """Lines are at most as wide as the terminal, and all words are there; a longer word has a line of its own."""
+    """Lines break at words and are at most as wide as the terminal; a longer word has its own line.
+
+    Wide characters count as two columns.
+    """
     text = f"batchmax: error: x.parquet: {'word ' * 30}and a path /{'very/' * 30}long"
     for width in (20, 40, 80, 200):
         lines = wrapped(text, width).split("\n")
@@ -65,7 +68,7 @@ def test_lines_break_at_words_only():
 
 
 def in_terminal(words, folder, **environment):
-    """Return what a command prints on stderr if that is a terminal of 60 columns, and its exit code."""
+    """Return what a command prints on stderr in a terminal of 60 columns, and its exit code."""
     main_end, other_end = pty.openpty()
     base = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "TERM"}}
     done = subprocess.Popen(
@@ -81,14 +84,17 @@ def in_terminal(words, folder, **environment):
     try:
         while part := os.read(main_end, 4096):
             shown += part
-    except OSError:  # Linux says so at the end
+    except OSError:  # Linux raises EIO at the end
         pass
     os.close(main_end)
     return shown.decode().replace("\r\n", "\n"), done.wait(HANGS)
 
 
 def test_errors_in_a_terminal_have_a_coloured_label(tmp_path):
-    """The label is red, lines break at words; with NO_COLOR there are no colours, and in a pipe it is one line."""
+    """In a terminal the label is red and lines break at words.
+
+    With ``NO_COLOR`` there are no colors; in a pipe the error is one line.
+    """
     words = ["evaluate", "nothing.parquet", "--label", "x" * 50]
     shown, code = in_terminal(words, tmp_path)
     assert code == 1
@@ -104,7 +110,10 @@ def test_errors_in_a_terminal_have_a_coloured_label(tmp_path):
 
 
 def test_kernels_that_are_compiled_are_named(capsys, monkeypatch):
-    """While kernels are compiled the line says so, and counts rows again afterwards; in other threads too."""
+    """While kernels are compiled, the progress line says so; afterwards it counts rows again.
+
+    Without a running job nothing is printed.
+    """
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     with Progress() as progress:
@@ -140,7 +149,7 @@ PROBS = special.softmax(Z, 1)
     ],
 )
 def test_quiet_hides_the_summary_and_no_warning(words, run, tmp_path):
-    """With -q there is the warning that the logits look like probabilities, and nothing else, in every command."""
+    """``-q`` hides everything but warnings, such as that logits look like probabilities, in every command."""
     write(tmp_path / "p.parquet", PROBS)
     code, out, err = run(*words.split(), "-q")
     assert (code, out) == (0, "")
@@ -152,7 +161,7 @@ def test_quiet_hides_the_summary_and_no_warning(words, run, tmp_path):
     "words", ["show p.parquet --row 0 -q", "show --values 0.25,0.75 -q", "show s.parquet --row 0 -q"]
 )
 def test_a_row_that_looks_like_probabilities_is_warned_of(words, run, tmp_path):
-    """``show`` warns of a single row, of a sequence and of numbers that were typed."""
+    """``show`` warns if a row, a sequence or typed values look like probabilities."""
     write(tmp_path / "p.parquet", PROBS)
     sequences = {"logits": [PROBS[:4].tolist()], "label": [LABELS[:4].tolist()]}
     pq.write_table(pa.table(sequences), tmp_path / "s.parquet")
@@ -161,7 +170,7 @@ def test_a_row_that_looks_like_probabilities_is_warned_of(words, run, tmp_path):
 
 
 def test_warnings_are_in_results(tmp_path):
-    """What looks wrong is in the result of each function too, of both inputs in a comparison."""
+    """Warnings are also in the results of functions; ``compare`` has those of both inputs."""
     path, good = write(tmp_path / "p.parquet", PROBS), write(tmp_path / "z.parquet")
     for found in (
         batchmax.evaluate(path),
@@ -182,7 +191,7 @@ def test_warnings_are_in_results(tmp_path):
     ("option", "what"), [("--temperature", "not a temperature"), ("--beta", "inverse temperature")]
 )
 def test_numbers_that_are_no_temperatures(option, what, value, run, tmp_path):
-    """The error names the option that was given, the number, and the range."""
+    """The error for an invalid temperature names the option, the number and the valid range."""
     write(tmp_path / "x.parquet")
     for words in (
         ["score", "x.parquet", "-o", "o.parquet"],
@@ -197,7 +206,10 @@ def test_numbers_that_are_no_temperatures(option, what, value, run, tmp_path):
 
 
 def test_options_of_the_environment_do_not_contradict_those_that_were_typed(run, tmp_path, monkeypatch):
-    """A limit that is set for ``show`` holds for a row; a temperature that was typed replaces one that was set."""
+    """Options from the environment never contradict typed ones.
+
+    Those that ``show`` doesn't use for a single row are ignored, and a typed temperature replaces one that is set.
+    """
     write(tmp_path / "x.parquet")
     for name, value in (("MEMORY_LIMIT", "1GiB"), ("THREADS", "1"), ("ON_BAD_ROW", "null"), ("IF_EXISTS", "overwrite")):
         monkeypatch.setenv(f"BATCHMAX_SHOW_{name}", value)
@@ -217,7 +229,10 @@ def test_options_of_the_environment_do_not_contradict_those_that_were_typed(run,
 
 @pytest.mark.parametrize("label", [-1, -7])
 def test_negative_labels_have_a_hint(label, run, tmp_path):
-    """A negative label is probably one to ignore; with the option that the message names the command succeeds."""
+    """The error for a negative label suggests ``--ignore-index``, and with it the command succeeds.
+
+    Labels that are too large have no such hint.
+    """
     write(tmp_path / "x.parquet", labels=[label, *LABELS[1:]])
     code, _, err = run("evaluate", "x.parquet")
     assert code == 1
@@ -229,7 +244,7 @@ def test_negative_labels_have_a_hint(label, run, tmp_path):
 
 
 def test_names_in_metadata_of_another_number(run, tmp_path):
-    """Where the names are from the metadata the message says so, and does not speak of an option that was not given."""
+    """An error about class names from metadata names the metadata, not an option that wasn't given."""
     features = {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}
     table = pa.table({"logits": Z.tolist(), "label": LABELS})
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -245,7 +260,10 @@ def test_names_in_metadata_of_another_number(run, tmp_path):
 
 
 def test_columns_of_each_side_can_be_named(run, tmp_path):
-    """Logits in one file, probabilities under another name in the other: the same rows, so that nothing changes."""
+    """``--logits-b``, ``--input-b`` and ``--label-b`` name the columns of the second input.
+
+    Logits, their probabilities and their scored file compare as equal.
+    """
     write(tmp_path / "a.parquet")
     pq.write_table(pa.table({"p": PROBS.tolist(), "y": LABELS}), tmp_path / "b.parquet")
     named = ["--logits-b", "p", "--input-b", "probs", "--label-b", "y"]
@@ -263,7 +281,7 @@ def test_columns_of_each_side_can_be_named(run, tmp_path):
 
 @pytest.mark.parametrize(("ids", "kind"), [(list(map(str, range(30))), "string"), ([b"a"] * 30, "binary")])
 def test_keys_of_different_types_are_named(ids, kind, run, tmp_path):
-    """The message has the types as the files have them, and says what to do."""
+    """The error for keys of different types has the types in both files."""
     write(tmp_path / "a.parquet", id=range(30))
     write(tmp_path / "b.parquet", id=ids)
     code, _, err = run("compare", "a.parquet", "b.parquet", "--key", "id")
@@ -272,7 +290,7 @@ def test_keys_of_different_types_are_named(ids, kind, run, tmp_path):
 
 
 def test_short_sequences_need_little_memory(run, tmp_path):
-    """Ten sequences of four tokens and six classes are compared within the smallest limit."""
+    """Ten sequences of four tokens and six classes fit into the smallest memory limit."""
     random = np.random.default_rng(0)
     logits = pa.array(random.normal(size=(10, 4, 6)).tolist(), pa.list_(pa.list_(pa.float32())))
     table = pa.table({"logits": logits, "label": random.integers(0, 6, (10, 4)).tolist()})
@@ -289,7 +307,10 @@ def test_short_sequences_need_little_memory(run, tmp_path):
 
 
 def test_rows_that_are_all_held_out(run, tmp_path):
-    """One row is held out or fitted to, not both: the message or a warning says which, and what helps."""
+    """A single row is either held out or fitted to.
+
+    The error or the warning says which, and suggests ``--holdout 0``.
+    """
     seen = set()
     write(tmp_path / "x.parquet", Z[:1], LABELS[:1])
     words = ["calibrate", "x.parquet", "-o", "c.json", "--if-exists", "overwrite"]
@@ -314,7 +335,7 @@ def test_rows_that_are_all_held_out(run, tmp_path):
     ],
 )
 def test_why_there_is_nothing_to_fit_to(z, labels, what):
-    """The message counts what the rows are."""
+    """The error counts the rows by status."""
     table = pa.table(
         {"logits": pa.array(np.asarray(z).tolist(), pa.list_(pa.float64(), 3)), "label": pa.array(labels, pa.int64())}
     )
@@ -324,7 +345,7 @@ def test_why_there_is_nothing_to_fit_to(z, labels, what):
 
 
 def test_rows_that_are_left_out_are_counted():
-    """Rows with an infinite loss do not count at any temperature, and a warning says how many there are."""
+    """Rows with an infinite loss are left out, because it is infinite at any temperature; a warning counts them."""
     z = Z.copy()
     z[3, LABELS[3]] = z[7, LABELS[7]] = -np.inf
     found = batchmax.calibrate(pa.table({"logits": z.tolist(), "label": LABELS}), holdout=0.0)
@@ -333,7 +354,7 @@ def test_rows_that_are_left_out_are_counted():
 
 
 def test_vector_scaling_at_its_bound_is_told():
-    """Where every row is right by far, or a class never occurs, the best scales are at the bound of the search."""
+    """A warning says that scales or biases are at the bound of the search, as when every row is right."""
     z = np.random.default_rng(0).normal(size=(300, 3))
     labels = z.argmax(axis=1)
     found = batchmax.calibrate(pa.table({"logits": z.tolist(), "label": labels}), method="vector", holdout=0.0)
@@ -341,7 +362,7 @@ def test_vector_scaling_at_its_bound_is_told():
     assert found.at_bound == bool(at_bound)
     assert at_bound
     assert any("at a bound of the search" in text for text in found.warnings)
-    likely = (z + np.random.default_rng(1).gumbel(size=z.shape)).argmax(axis=1)  # drawn from softmax
+    likely = (z + np.random.default_rng(1).gumbel(size=z.shape)).argmax(axis=1)  # labels drawn from the softmax
     usual = batchmax.calibrate(pa.table({"logits": z.tolist(), "label": likely}), method="vector", holdout=0.0)
     assert not usual.at_bound
     assert usual.warnings == []
@@ -364,7 +385,7 @@ INPUTS = {
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_inputs_of_other_types_are_type_errors(name, tmp_path):
-    """Every function that reads rows names the types that it takes, and how to make one."""
+    """Functions that read rows raise TypeError for other inputs, with the types that they accept."""
     given = INPUTS[name]()
     for run in (
         batchmax.evaluate,
@@ -383,7 +404,7 @@ def test_inputs_of_other_types_are_type_errors(name, tmp_path):
 
 
 def test_convert_takes_options_as_keywords(tmp_path):
-    """``convert`` has the keyword arguments that ``score`` has."""
+    """``convert`` has the keyword arguments of ``score``."""
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"logits": [[1.0, 2.0], [1.0], [3.0, 4.0]]}), path)
     found = batchmax.convert(path, tmp_path / "w.parquet", "wide", on_bad_row="drop")
@@ -397,7 +418,7 @@ def test_convert_takes_options_as_keywords(tmp_path):
 
 
 def test_a_folder_called_tilde_is_a_folder(run, tmp_path):
-    """``~`` in a name is a character like any other, in every command."""
+    """Every command takes ``~`` in a path literally."""
     (tmp_path / "~").mkdir()
     write(tmp_path / "~" / "x.parquet")
     for words in (

@@ -1,4 +1,4 @@
-"""What is said while a job runs."""
+"""Progress lines, notes and warnings while a job runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from batchmax.cli.progress import Progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Return a clock that tests turn by hand."""
+    """Return a clock that tests advance."""
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_a_plain_line_a_minute(capsys, clock):
-    """Where nobody watches, a minute of silence passes between two lines, which say how far and how long."""
+    """Without a terminal, there is at most one line a minute, with rows, speed and time left."""
     with Progress() as progress:
         progress.start(1000, 4000)
         for _ in range(3):
@@ -36,7 +36,7 @@ def test_a_plain_line_a_minute(capsys, clock):
 
 
 def test_unknown_totals(capsys, clock):
-    """Without totals the line says what is known."""
+    """Without totals, the line has the rows and the speed."""
     with Progress() as progress:
         progress.start(None, None)
         clock[0] += 60
@@ -45,7 +45,7 @@ def test_unknown_totals(capsys, clock):
 
 
 def test_quiet_says_nothing_but_warnings(capsys, clock):
-    """-q silences lines and notes, whatever else is asked for, and no warning."""
+    """``-q`` hides lines, notes and details, even with ``-v``, but no warnings."""
     with Progress(quiet=True, verbose=True) as progress:
         progress.start(10, 10)
         clock[0] += 1000
@@ -64,7 +64,10 @@ def test_quiet_says_nothing_but_warnings(capsys, clock):
     ],
 )
 def test_warnings_always_notes_and_details_when_asked(capsys, verbose, lines):
-    """Warnings are said, notes and details only with -v; each once, on stderr, harmless."""
+    """Warnings are always printed, notes and details only with ``-v``.
+
+    Each is printed once, on stderr, with control characters escaped.
+    """
     with Progress(verbose=verbose) as progress:
         for _ in range(2):
             progress.warn("w\x1b")
@@ -76,7 +79,7 @@ def test_warnings_always_notes_and_details_when_asked(capsys, verbose, lines):
 
 
 def test_a_closed_stderr_fails_no_job(monkeypatch):
-    """A stderr that went away is no reason to stop."""
+    """A closed stderr doesn't stop the job."""
     lost = []
 
     class Gone:
@@ -100,7 +103,7 @@ def test_a_closed_stderr_fails_no_job(monkeypatch):
 
 
 def test_a_bar_on_a_terminal(monkeypatch):
-    """On a terminal rows, speed and time left are drawn, warnings stand above, and nothing stays behind."""
+    """In a terminal there is a bar with rows, speed and time left, warnings are printed above it, and it is erased."""
     import io
 
     class Terminal(io.StringIO):

@@ -1,4 +1,4 @@
-"""``batchmax report``: what it says, and what it exits with."""
+"""``batchmax report``: its output, options and exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
 
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
-    """Return a function that runs ``report`` in a folder of its own and returns exit code, stdout and stderr."""
+    """Return a function that runs ``report`` in its own folder and returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
     def run_words(*words):
@@ -31,7 +31,7 @@ def run(capsys, tmp_path, monkeypatch):
 
 
 def test_a_page_and_a_few_lines(run):
-    """The page is where it was asked for, and its figures are said."""
+    """The report is written to ``-o``, and its main metrics are printed."""
     code, out, err = run(DIGITS, "-o", "page.html")
     assert (code, err) == (0, "")
     lines = dict(line.split("  ", 1) for line in out.splitlines())
@@ -43,7 +43,7 @@ def test_a_page_and_a_few_lines(run):
 
 
 def test_json_is_one_line(run):
-    """With the names of the design, and the page's size."""
+    """``--json`` prints the results and the size of the page on one line."""
     code, out, _ = run(DIGITS, "-o", "page.html", "--json", "--row", 3)
     assert code == 0
     (line,) = out.splitlines()
@@ -54,13 +54,13 @@ def test_json_is_one_line(run):
 
 
 def test_quiet_says_nothing(run):
-    """And writes the page."""
+    """``-q`` prints nothing; the report is written."""
     assert run(DIGITS, "-o", "page.html", "-q") == (0, "", "")
     assert Path("page.html").exists()
 
 
 def test_the_options_of_the_command_are_those_of_the_function(run, monkeypatch):
-    """Each arrives under its name."""
+    """Each option is passed to the function under its name."""
     seen = {}
 
     def report(src, out, **given):
@@ -77,7 +77,7 @@ def test_the_options_of_the_command_are_those_of_the_function(run, monkeypatch):
 
 
 def test_the_page_says_the_command_that_makes_it_again(run):
-    """And that command makes the same page."""
+    """The command in the report makes the same report."""
     import html
     import re
     import shlex
@@ -107,7 +107,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_failures_are_one_line_with_a_remedy(run, name):
-    """On stderr, with the exit code; no page is written."""
+    """Errors are one line on stderr with a remedy and the exit code, and no report is written."""
     Path("there.html").touch()
     words, wanted, remedy = FAILURES[name]
     code, out, err = run(DIGITS, *words)
@@ -119,7 +119,7 @@ def test_failures_are_one_line_with_a_remedy(run, name):
 
 
 def test_every_option_has_help():
-    """And the example runs a report."""
+    """Every option has a help text, and the example runs ``report``."""
     for parameter in command.get_params(click.Context(command, **command.context_settings)):
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name

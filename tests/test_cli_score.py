@@ -1,4 +1,4 @@
-"""``batchmax score``, ``convert`` and ``warmup``: what is passed on, and what is said at the end."""
+"""``batchmax score``, ``convert`` and ``warmup``: the options that they pass on, and their summaries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(capsys):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Replace the pipeline; return the list of what it is called with."""
+    """Replace the jobs; return the list of the arguments that they are called with."""
     made = []
 
     def score(src, out, options, *, progress):
@@ -74,7 +74,7 @@ SUMMARY = ScoreSummary(
 
 
 def test_nothing_given_is_the_defaults(run, calls):
-    """Inputs and output are passed on, and options that are not given are the defaults of ScoreOptions."""
+    """Inputs and output are passed on; options that aren't given have the defaults of ``score_options``."""
     code, _, _ = run("score", "a", "b", "-o", "c")
     assert code == 0
     assert calls == [(["a", "b"], "c", score_options())]
@@ -111,7 +111,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("option", "value", "fields"), OPTIONS, ids=[option for option, *_ in OPTIONS])
 def test_each_option_is_passed_on(run, calls, option, value, fields):
-    """An option sets its field and no other, and so does its environment variable."""
+    """An option sets its own field and no other."""
     assert run("score", "a", "-o", "b", option, value)[0] == 0
     ((_, _, options),) = calls
     default = score_options()
@@ -120,21 +120,21 @@ def test_each_option_is_passed_on(run, calls, option, value, fields):
 
 @pytest.mark.parametrize(("option", "value", "fields"), OPTIONS, ids=[option for option, *_ in OPTIONS])
 def test_each_option_is_read_from_the_environment(run, calls, monkeypatch, option, value, fields):
-    """BATCHMAX_SCORE_<OPTION> is the option."""
+    """BATCHMAX_SCORE_<OPTION> sets the option."""
     monkeypatch.setenv(f"BATCHMAX_SCORE_{option[2:].replace('-', '_').upper()}", value)
     assert run("score", "a", "-o", "b")[0] == 0
     assert {name: getattr(calls[0][2], name) for name in fields} == fields
 
 
 def test_rejects_are_passed_on(run, calls):
-    """--rejects goes with --on-bad-row drop."""
+    """``--rejects`` is passed on with ``--on-bad-row drop``, and rejected without it."""
     assert run("score", "a", "-o", "b", "--on-bad-row", "drop", "--rejects", "r")[0] == 0
     assert calls[0][2].rejects == "r"
     assert run("score", "a", "-o", "b", "--rejects", "r")[0] == 2
 
 
 def test_class_weights_are_passed_on(run, calls, tmp_path):
-    """--class-weights names a file of numbers."""
+    """``--class-weights`` reads a file of numbers."""
     path = tmp_path / "weights.txt"
     path.write_text("1\n0.5\n")
     assert run("score", "a", "-o", "b", "--class-weights", path)[0] == 0
@@ -143,7 +143,10 @@ def test_class_weights_are_passed_on(run, calls, tmp_path):
 
 @pytest.mark.usefixtures("calls")
 def test_the_summary_is_a_table_on_stdout(run):
-    """Stdout has the figures, – for what does not exist, odd rows by status; warnings are on stderr."""
+    """The summary is a table on stdout, with a dash for missing values and flagged rows by status.
+
+    Warnings are on stderr.
+    """
     code, out, err = run("score", "a", "-o", "b\x1b.parquet")
     assert code == 0
     pairs = [line.split("  ", 1) for line in out.splitlines()]
@@ -164,14 +167,14 @@ def test_the_summary_is_a_table_on_stdout(run):
 
 @pytest.mark.usefixtures("calls")
 def test_verbose_says_notes_while_they_come_up(run):
-    """-v adds the notes on stderr."""
+    """``-v`` adds the notes on stderr."""
     err = run("score", "a", "-o", "b", "-v")[2]
     assert err == "batchmax: note: logits: column 'logits'\nbatchmax: warning: 3 rows look odd\n"
 
 
 @pytest.mark.usefixtures("calls")
 def test_quiet_success_shows_warnings_alone(run):
-    """-q hides the summary, and no warning; --json's line stays."""
+    """``-q`` hides the summary, but no warnings and not the line of ``--json``."""
     warning = "batchmax: warning: 3 rows look odd\n"
     assert run("score", "a", "-o", "b", "-q") == (0, "", warning)
     assert run("score", "a", "-o", "b", "-q", "--json") == (0, SUMMARY.to_json() + "\n", warning)
@@ -179,7 +182,7 @@ def test_quiet_success_shows_warnings_alone(run):
 
 @pytest.mark.usefixtures("calls")
 def test_json_is_the_summary_on_one_line(run):
-    """With --json stdout is the summary's JSON and nothing else."""
+    """With ``--json``, stdout is one line, the summary as JSON."""
     code, out, _ = run("score", "a", "-o", "b", "--json")
     assert code == 0
     assert out.count("\n") == 1
@@ -187,7 +190,7 @@ def test_json_is_the_summary_on_one_line(run):
 
 
 def test_dry_run_says_the_plan(run, calls):
-    """--dry-run asks for the plan only, and prints it for people and programs."""
+    """``--dry-run`` only makes the plan, and prints it as text or JSON."""
     code, out, err = run("score", "a", "-o", "b", "--dry-run")
     assert (code, err) == (0, "")
     assert [line.split() for line in out.splitlines()] == [
@@ -204,7 +207,7 @@ def test_dry_run_says_the_plan(run, calls):
 
 
 def test_convert_passes_on(run, calls):
-    """Convert hands over inputs, output, layout and options."""
+    """``convert`` passes on inputs, output, layout and options."""
     code, out, _ = run("convert", "a", "-o", "b", "--layout", "wide", "--logits", "z", "--if-exists", "overwrite")
     assert code == 0
     assert calls == [(["a"], "b", "wide", score_options(logits="z", if_exists="overwrite"))]
@@ -213,7 +216,7 @@ def test_convert_passes_on(run, calls):
 
 
 def test_warmup_says_how_long_and_where(run, monkeypatch, tmp_path):
-    """Warmup compiles, and names the time and the folder."""
+    """``warmup`` prints the time and the cache folder."""
     monkeypatch.setattr("batchmax.kernels.warmup", lambda _: tmp_path)
     code, out, err = run("warmup")
     assert (code, err) == (0, "")
@@ -226,7 +229,7 @@ def test_warmup_says_how_long_and_where(run, monkeypatch, tmp_path):
 
 
 def test_score_for_real(run, tmp_path):
-    """A real file is scored, the summary says its rows and the output is there; a second time is refused."""
+    """``score`` writes the output and prints its number of rows; a second run is rejected."""
     import pyarrow.parquet as pq
 
     out_path = tmp_path / "scored.parquet"
@@ -242,7 +245,7 @@ def test_score_for_real(run, tmp_path):
 
 
 def test_score_for_real_as_json(run, tmp_path):
-    """The JSON summary of a real run has the keys it is known for, and a true gate ends in exit code 4."""
+    """The JSON summary has the documented keys; a gate that fails exits with 4 and holds the output."""
     code, out, _ = run("score", DIGITS, "-o", tmp_path / "a.parquet", "--json")
     assert code == 0
     summary = json.loads(out)
@@ -257,7 +260,7 @@ def test_score_for_real_as_json(run, tmp_path):
 
 
 def test_a_bad_row_is_one_line_for_real(tmp_path):
-    """A process that meets a bad row says one line, nothing more, and leaves nothing behind."""
+    """A bad row ends the process with one line on stderr, and no output is left."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -273,7 +276,7 @@ def test_a_bad_row_is_one_line_for_real(tmp_path):
 
 
 def test_dry_run_for_real(run, tmp_path):
-    """A dry run of a real file writes nothing and says something."""
+    """A dry run of a real file prints a plan and writes nothing."""
     code, out, _ = run("score", DIGITS, "-o", tmp_path / "a.parquet", "--dry-run")
     assert code == 0
     assert out
@@ -282,7 +285,7 @@ def test_dry_run_for_real(run, tmp_path):
 
 @pytest.mark.parametrize("layout", ["list", "fixed", "wide"])
 def test_convert_for_real(run, tmp_path, layout):
-    """Converted logits are scored alike."""
+    """Converted logits have the same mean loss."""
     code, _, err = run("convert", DIGITS, "-o", tmp_path / "c.parquet", "--layout", layout)
     assert (code, err) == (0, "")
     losses = []
@@ -293,7 +296,7 @@ def test_convert_for_real(run, tmp_path, layout):
 
 
 def test_verbose_explains_for_real(run, tmp_path):
-    """With -v stderr has the choice of columns, the parts of a folder, and how the logits were read."""
+    """``-v`` prints the choice of columns, the parts of a folder, and how logits were read."""
     quiet = run("score", DIGITS, "-o", tmp_path / "a")[2]
     assert quiet == ""
     said = run("score", DIGITS, "-o", tmp_path / "b", "-v")[2]

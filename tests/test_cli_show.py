@@ -1,4 +1,4 @@
-"""``batchmax show``: the arithmetic of one row."""
+"""``batchmax show``: the arithmetic of a row, and the worst rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from batchmax.cli.render.rows import from_values
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """Return a function that runs ``show`` at a width and returns exit code, stdout and stderr."""
+    """Return a function that runs ``show`` at a terminal width and returns exit code, stdout and stderr."""
 
     def run_words(*words, columns=120):
         monkeypatch.setenv("COLUMNS", str(columns))
@@ -30,7 +30,7 @@ def run(capsys, monkeypatch):
 
 
 def table(out, heading):
-    """Return the cells under a heading of a printed table, and the first column for the rows' names."""
+    """Return the cells below a heading of a printed table."""
     lines = out.splitlines()
     top = next(number for number, line in enumerate(lines) if heading in line)
     end = lines[top].index(heading) + len(heading)
@@ -56,7 +56,7 @@ HAND_WORKED = [
 
 @pytest.mark.parametrize(("values", "beta", "expected"), HAND_WORKED)
 def test_hand_worked_cases(run, values, beta, expected):
-    """The printed probabilities are those worked by hand, to every digit that was worked out."""
+    """The printed probabilities match hand-computed ones to all their digits."""
     code, out, err = run("--values", values, "--beta", beta)
     assert (code, err) == (0, "")
     shown = table(out, "softmax")
@@ -66,7 +66,7 @@ def test_hand_worked_cases(run, values, beta, expected):
 
 
 def test_all_columns_of_the_arithmetic(run):
-    """z, e^(βz), βz − max, softmax, log-softmax and the one-hot argmax are those of plain float arithmetic."""
+    """z, e^(βz), βz − max, softmax, log-softmax and one-hot argmax match plain float arithmetic."""
     z, beta, label = [1.5, 0.8, -0.2], 2.0, 1
     out = run("--values", "1.5,0.8,-0.2", "--beta", beta, "--label", label)[1]
     total = sum(math.exp(beta * value) for value in z)
@@ -89,7 +89,7 @@ def test_all_columns_of_the_arithmetic(run):
 
 
 def test_betas_side_by_side(run):
-    """Several β share one table, at 80 columns too; each has its own probabilities and figures."""
+    """Several β share one table, which fits 80 columns; each has its own probabilities."""
     for columns in (80, 120):
         code, out, _ = run("--values", "0.95,0.99,0.98", "--beta", "1,500", columns=columns)
         assert code == 0
@@ -102,7 +102,7 @@ def test_betas_side_by_side(run):
 
 
 def test_an_overflowing_power_is_shown_by_its_exponent(run):
-    """e^800 is no float64, so it is written as e^800, and the probabilities are right all the same."""
+    """e^800 overflows float64, so it is printed as e^800; the probabilities are right all the same."""
     out = run("--values", "800,799,-800")[1]
     assert table(out, "e^(βz)") == ["e^800", "e^799", "e^-800"]
     assert table(out, "softmax")[0].startswith("0.7310585")
@@ -121,7 +121,7 @@ def test_an_overflowing_power_is_shown_by_its_exponent(run):
     ],
 )
 def test_odd_rows_are_shown_with_their_status(run, values, label, status):
-    """NaN, infinities and labels that cannot be are shown, not refused."""
+    """Rows with NaN, infinities or invalid labels are shown with their status, not rejected."""
     words = ["--values", values, *(["--label", label] if label else [])]
     code, out, err = run(*words)
     assert (code, err) == (0, "")
@@ -131,7 +131,7 @@ def test_odd_rows_are_shown_with_their_status(run, values, label, status):
 
 
 def test_names_for_values(run):
-    """With --classes the label is a name, and names stand beside the numbers."""
+    """With ``--classes``, the label may be a name, and names are printed next to class numbers."""
     out = run("--values", "1,2", "--classes", "cat,dog", "--label", "cat")[1]
     assert "0 cat" in out
     assert "1 dog" in out
@@ -140,7 +140,7 @@ def test_names_for_values(run):
 
 @pytest.fixture
 def file(tmp_path):
-    """Write a file of 30 rows and 100 classes in row groups of 8, a NaN in row 20."""
+    """Write a file of 30 rows and 100 classes in row groups of 8, with a NaN in row 20."""
     logits = np.random.default_rng(1).normal(0, 3, (30, 100)).astype(np.float32)
     logits[20, 7] = np.nan
     path = tmp_path / "x.parquet"
@@ -150,7 +150,7 @@ def file(tmp_path):
 
 
 def test_a_row_of_a_file(run, file):
-    """The ten largest classes come in order, then the label's; --all shows every class in its own order."""
+    """The ten largest classes are listed in order, then the label's; ``--all`` lists all classes by number."""
     path, logits, labels = file
     code, out, err = run(path, "--row", 17)
     assert (code, err) == (0, "")
@@ -164,7 +164,7 @@ def test_a_row_of_a_file(run, file):
 
 
 def test_what_is_shown_is_what_is_scored(run, file):
-    """The JSON holds the row's logits as they are, and float32 probabilities that sum to one."""
+    """The JSON has the row's logits unchanged, and float32 probabilities and the loss that match float64."""
     path, logits, labels = file
     record = json.loads(run(path, "--row", 3, "--json")[1])
     assert record["logits"] == logits[3].tolist()
@@ -178,7 +178,7 @@ def test_what_is_shown_is_what_is_scored(run, file):
 
 
 def test_a_bad_row_is_shown(run, file):
-    """A row that stops a job can be looked at."""
+    """A bad row, which would stop a job, is shown."""
     code, out, _ = run(file[0], "--row", 20)
     assert code == 0
     assert "nan_logit" in out
@@ -204,7 +204,7 @@ def test_a_bad_row_is_shown(run, file):
     ],
 )
 def test_usage(run, words, message):
-    """What cannot be shown is said in one line, with exit code 2."""
+    """Invalid options are one-line errors with exit code 2."""
     code, out, err = run(*words)
     assert (code, out) == (2, "")
     assert err.startswith(f"batchmax: error: {message}")
@@ -212,7 +212,7 @@ def test_usage(run, words, message):
 
 
 def test_a_row_that_is_not_there(run, file):
-    """A row after the last is exit code 2 and says how many there are."""
+    """A row number beyond the file is an error with exit code 2 that has the number of rows."""
     code, out, err = run(file[0], "--row", 30)
     assert (code, out) == (2, "")
     assert "30" in err
@@ -220,7 +220,7 @@ def test_a_row_that_is_not_there(run, file):
 
 @pytest.mark.parametrize("room", range(20, 140, 5))
 def test_the_table_fits_the_room(room):
-    """As long as the probabilities alone fit, the table is never wider than the room."""
+    """If the probabilities fit, the table is never wider than the available width."""
     row = from_values([1.5, -2.25, 3.125], [None], label="1")
     columns, gap = row_table.fitting(row, row.logits, [0, 1, 2], room)
     assert [column.heading for column in columns][:2] == ["class", "z"]
@@ -234,12 +234,12 @@ def test_the_table_fits_the_room(room):
     [(0, 8, ""), (1, 8, "████████"), (0.5, 8, "████"), (1 / 16, 8, "▌"), (float("nan"), 8, ""), (1e-9, 8, "")],
 )
 def test_bars(share, width, text):
-    """A bar is as long as the share, to an eighth of a character."""
+    """A bar's length is proportional to the probability, to an eighth of a character."""
     assert row_table.bar(share, width) == text
 
 
 def test_a_bad_row_says_what_is_wrong_with_it(run):
-    """The value of a label that is no class is shown, in the table and in JSON."""
+    """For a label that isn't a class, the table and the JSON have the label's value."""
     words = ["--values", "1,2", "--label", "10"]
     assert "bad row: label 10 is not a class: valid labels are 0 to 1" in run(*words)[1]
     assert json.loads(run(*words, "--json")[1])["trouble"] == "label 10 is not a class: valid labels are 0 to 1"
@@ -251,7 +251,7 @@ def test_a_bad_row_says_what_is_wrong_with_it(run):
 
 @pytest.fixture
 def scored_rows(tmp_path):
-    """Return a file of three rows: a fair one, a wrong one with a hostile text, and one that cannot be right."""
+    """Return a file of a right row, a wrong row with escape sequences in its text, and one with a masked label."""
     path = tmp_path / "rows.parquet"
     texts = ["fine", "\x1b[2J" + "long " * 30, "last"]
     columns = {"logits": [[3.0, 0.0], [5.0, 0.0], [0.0, -math.inf]], "label": [0, 1, 1], "text": texts}
@@ -260,7 +260,10 @@ def scored_rows(tmp_path):
 
 
 def test_the_worst_rows_are_a_table(run, scored_rows):
-    """The rows stand in falling order with label, prediction, probabilities and loss; texts are cut and harmless."""
+    """The worst rows are listed by falling loss, with label, prediction and probabilities.
+
+    Texts are truncated and escaped.
+    """
     code, out, err = run(scored_rows, "--worst", 2)
     assert (code, err) == (0, "")
     assert [line.split()[:6] for line in out.splitlines()[3:5]] == [
@@ -274,13 +277,13 @@ def test_the_worst_rows_are_a_table(run, scored_rows):
 
 
 def test_columns_without_room_are_named(run, scored_rows):
-    """In a narrow terminal the carried columns that do not fit are listed below."""
+    """In a narrow terminal, carried columns that don't fit are named below the table."""
     out = run(scored_rows, "--worst", 1, columns=45)[1]
     assert "no room for text" in out
 
 
 def test_the_worst_rows_of_several_files_name_them(run, scored_rows, tmp_path):
-    """With rows of two files there is a column of files; rows are counted in each."""
+    """With several files, rows have a file name, and row numbers count within each file."""
     other = tmp_path / "other.parquet"
     pq.write_table(pa.table({"logits": [[9.0, 0.0]], "label": [1], "text": ["x"]}), other)
     found = json.loads(run(other, scored_rows, "--worst", 3, "--json")[1])
@@ -296,7 +299,10 @@ def test_the_worst_rows_of_several_files_name_them(run, scored_rows, tmp_path):
 
 
 def test_the_worst_rows_become_a_file(run, scored_rows, tmp_path):
-    """-o writes all columns; what is there stays unless it may go, and is never the input."""
+    """``-o`` writes the worst rows with all their columns.
+
+    An existing file is only replaced with ``--if-exists overwrite``, and the input never is.
+    """
     out = tmp_path / "worst.parquet"
     code, said, _ = run(scored_rows, "--worst", 2, "-o", out, "--columns", "text")
     assert code == 0
@@ -326,13 +332,13 @@ def test_the_worst_rows_become_a_file(run, scored_rows, tmp_path):
     ],
 )
 def test_what_cannot_be_asked_of_the_worst_rows_is_refused(run, scored_rows, words):
-    """Options that say nothing together are one line and exit 2."""
+    """Contradicting options are one-line errors with exit code 2."""
     code, out, err = run(scored_rows, *words)
     assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 def test_bytes_and_dates_are_text_in_json(run, tmp_path):
-    """A carried value that JSON has no word for is text, bytes as base64."""
+    """Carried values that JSON has no type for are text; bytes are base64, and NaN is null."""
     path = tmp_path / "odd.parquet"
     dates = pa.array([0], pa.date32())
     columns = {"logits": [[0.0, 1.0]], "label": [0], "raw": [b"\xff"], "day": dates}

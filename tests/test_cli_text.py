@@ -1,4 +1,4 @@
-"""Values and names as people read them."""
+"""How values and names are formatted for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchmax.runtime.text import printable, shell_word
 
 @given(st.text(st.characters(exclude_categories=[])))
 def test_printable_text_is_one_harmless_line(text):
-    """No control character, line break or direction mark is left, and nothing readable is lost."""
+    """Control characters, line breaks and direction marks are escaped; printable text is unchanged."""
     shown = printable(text)
     assert shown.isprintable()
     assert shown == text or not text.isprintable()
@@ -37,7 +37,7 @@ def test_printable_text_is_one_harmless_line(text):
     ],
 )
 def test_number(value, text):
-    """Six significant digits for floats, separators for counts, – for nothing."""
+    """Floats have six significant digits, counts have separators, and a missing value is a dash."""
     assert number(value) == text
 
 
@@ -56,7 +56,7 @@ def test_number(value, text):
     ],
 )
 def test_size(n_bytes, text):
-    """Sizes come in the unit that suits them."""
+    """Sizes are in a suitable binary unit."""
     assert size(n_bytes) == text
 
 
@@ -74,13 +74,13 @@ def test_size(n_bytes, text):
     ],
 )
 def test_duration(seconds, text):
-    """Durations are as precise as people care for."""
+    """Durations have three significant digits below 100 seconds; longer ones are in minutes or hours."""
     assert duration(seconds) == text
 
 
 @pytest.mark.parametrize("name", ["plain.parquet", "with space", "it's", "$(rm)", "a\nb", "tab\tand'quote", "ü\x1b["])
 def test_shell_word_is_the_name_again_in_a_shell(name):
-    """What is printed for pasting is one word that bash reads as the name itself, and that is harmless to print."""
+    """A quoted name is one printable word that bash reads as the name."""
     word = shell_word(name)
     assert word.isprintable()
     done = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""``batchmax verify``: what it says, and what it exits with."""
+"""``batchmax verify``: its output, options and exit codes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def break_a_row(scored):
 
 
 def test_what_was_checked_is_listed(run, files):
-    """A line for the rows, the pages, each new column, the inputs, and each error in ULP."""
+    """There is a line for rows, pages, each new column, inputs, and each error in ULP."""
     logits, scored = files
     code, out, err = run(scored, logits)
     assert (code, err) == (0, "")
@@ -65,7 +65,7 @@ def test_what_was_checked_is_listed(run, files):
 
 
 def test_without_inputs_nothing_is_worked_out(run, files):
-    """The file alone is checked, and the list says no more than that."""
+    """Without inputs nothing is recomputed, and the list has no lines about it."""
     code, out, err = run(files[1])
     assert (code, err) == (0, "")
     assert not {"inputs", "worked"} & {line.split()[0] for line in out.splitlines()}
@@ -73,7 +73,7 @@ def test_without_inputs_nothing_is_worked_out(run, files):
 
 
 def test_json_is_one_line(run, files):
-    """The result's own names, on one line."""
+    """``--json`` prints the result's fields on one line."""
     code, out, err = run(files[1], files[0], "--json", "--sample", "7", "--seed", "3")
     assert (code, err, out.count("\n")) == (0, "", 1)
     found = json.loads(out)
@@ -83,11 +83,11 @@ def test_json_is_one_line(run, files):
 
 
 def test_options_are_passed_on_as_they_are(run, monkeypatch, files):
-    """What is typed reaches the function of the same name; what is not given is its default."""
+    """Options are passed to the function of the same name; options that aren't given have its defaults."""
     given = {}
     real = batchmax.verify
 
-    def verify(file, inputs, *, progress, **options):  # noqa: ARG001  the command's
+    def verify(file, inputs, *, progress, **options):  # noqa: ARG001 - passed by the command
         given.update(file=file, inputs=inputs, **options)
         return real(file)
 
@@ -100,12 +100,15 @@ def test_options_are_passed_on_as_they_are(run, monkeypatch, files):
 
 
 def test_quiet_says_nothing(run, files):
-    """The exit code is the answer."""
+    """``--quiet`` prints nothing; the exit code is the result."""
     assert run(files[1], files[0], "--quiet") == (0, "", "")
 
 
 def test_what_does_not_hold_is_one_line(run, files):
-    """Exit code 1, the file and the row on stderr, nothing on stdout; with --json the same as JSON."""
+    """A failed check exits with 1 and prints one line on stderr with the file and the row.
+
+    With ``--json`` the error is also on stdout, as one line of JSON.
+    """
     break_a_row(files[1])
     code, out, err = run(files[1])
     assert (code, out, err.count("\n")) == (1, "", 1)
@@ -117,7 +120,7 @@ def test_what_does_not_hold_is_one_line(run, files):
 
 
 def test_what_cannot_be_asked_is_a_usage_error(run, files):
-    """A sample needs inputs; exit code 2, with what to type."""
+    """``--sample`` without inputs and a missing file are usage errors with exit code 2 and a command to type."""
     code, out, err = run(files[1], "--sample", "3")
     assert (code, out) == (2, "")
     assert err.endswith("name what was scored: batchmax verify FILE INPUT...\n")
@@ -125,7 +128,7 @@ def test_what_cannot_be_asked_is_a_usage_error(run, files):
 
 
 def test_names_cannot_act_on_the_terminal(run, tmp_path):
-    """Escape sequences in file, column and label names are written out, in the list and in errors."""
+    """Escape sequences in file, column and label names are escaped, in the list and in errors."""
     odd = "\x1b[2J\u202e"
     logits, scored = tmp_path / "in.parquet", tmp_path / f"{odd}.parquet"
     table = pa.table({"logits": lists(some_logits(9, 3)), odd: np.arange(9) % 3})
@@ -134,7 +137,7 @@ def test_names_cannot_act_on_the_terminal(run, tmp_path):
     code, out, err = run(scored, logits)
     assert (code, err) == (0, "")
     assert "\x1b" not in out
-    assert "\u202e" not in out  # unlike escape sequences, nobody else takes it out on the way
+    assert "\u202e" not in out  # unlike escape sequences, direction marks aren't removed by anything else
     assert "\\x1b[2J" in out
     whole = bytearray(scored.read_bytes())
     whole[200] ^= 1
@@ -146,7 +149,7 @@ def test_names_cannot_act_on_the_terminal(run, tmp_path):
 
 
 def test_a_folder_is_verified_as_a_process(files, tmp_path):
-    """The real command, from start to end: a folder passes, and without its last part it does not."""
+    """The command accepts a folder, and rejects it when its last part is missing."""
     logits, _ = files
     out = tmp_path / "out"
     again = shutil.copy(logits, tmp_path / "again.parquet")

@@ -1,4 +1,4 @@
-"""Finding the logits in a schema, and what is said when that cannot be."""
+"""Finding the columns of logits in a schema, and the errors if they can't be found."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def test_types(arrow_type, options, layout, n_classes, dtype, output):
 
 
 def test_why_is_readable():
-    """The summary's words show the type as people write it."""
+    """The note about the choice of columns shows types without names of nested fields."""
     assert find({"logits": pa.list_(pa.field("element", pa.float32()))}).why == (
         "column 'logits' (list<float>), by its name"
     )
 
 
 def test_order_of_search():
-    """A column 'logits' goes before 'logit_*', that before the only list of floats."""
+    """A column 'logits' is preferred to 'logit_*', and that to the only list of floats."""
     wide = {"logit_0": pa.float32(), "logit_1": pa.float32()}
     assert find({"scores": F4, **wide, "logits": F4}).names == ("logits",)
     assert find({"scores": F4, **wide}).names == ("logit_0", "logit_1")
@@ -82,13 +82,13 @@ def test_order_of_search():
 
 
 def test_targets_are_not_taken_for_logits():
-    """A list of floats that is the label is no candidate."""
+    """The label column isn't taken for logits, even if it is a list of floats."""
     assert find({"scores": F4, "labels": F4}).names == ("scores",)
     assert find({"scores": F4, "soft": F4}, label="soft").names == ("scores",)
 
 
 def test_nested():
-    """Fields of structs are named with dots; a top-level name with a dot goes first."""
+    """Fields of structs are named with dots; a top-level column with a dot in its name is preferred."""
     outputs = pa.struct([("logits", F4), ("deep", pa.struct([("z", pa.list_(pa.float64(), 3))]))])
     assert find({"outputs": outputs}, logits="outputs.logits").names == ("outputs.logits",)
     assert find({"outputs": outputs}, logits="outputs.deep.z").n_classes == 3
@@ -100,7 +100,7 @@ def test_nested():
 
 
 def test_wide_is_sorted_by_number():
-    """Columns of a wide layout are in the order of their numbers, padded or not."""
+    """Columns of the wide layout are sorted by number, with or without leading zeros."""
     found = find({f"logit_{i}": pa.float32() for i in (10, 2, 1, 0, 3, 4, 5, 6, 7, 8, 9)})
     assert found.names == tuple(f"logit_{i}" for i in range(11))
     assert found.suffixes == tuple(str(i) for i in range(11))
@@ -110,7 +110,7 @@ def test_wide_is_sorted_by_number():
 
 
 def test_wide_numbers_from_one_are_names():
-    """Numbers that do not start at 0 are in order too, but name the classes, and it is said so."""
+    """Numbers that don't start at 0 are sorted too, but are taken as class names, and the note says so."""
     found = find({f"logit_{i}": pa.float32() for i in (10, 9, 8)})
     assert found.names == ("logit_8", "logit_9", "logit_10")
     assert found.class_names == found.suffixes == ("8", "9", "10")
@@ -121,7 +121,7 @@ def test_wide_numbers_from_one_are_names():
 
 
 def test_wide_named():
-    """Suffixes that are no numbers keep the schema's order and are the class names."""
+    """Suffixes that aren't numbers keep the schema's order and are the class names."""
     found = find({"p_dog_z": pa.float16(), "p_cat_z": pa.float32(), "id": pa.int64()}, logits="p_*_z")
     assert found.names == ("p_dog_z", "p_cat_z")
     assert found.class_names == found.suffixes == ("dog", "cat")
@@ -130,18 +130,18 @@ def test_wide_named():
 
 
 def test_one_number_a_row():
-    """A single column of numbers, named outright, is one class."""
+    """A single numeric column named by ``logits`` is one class."""
     found = find({"z": pa.float32()}, logits="z")
     assert (found.layout, found.names, found.suffixes, found.n_classes) == ("wide", ("z",), ("0",), 1)
 
 
 def test_pattern_of_one_list():
-    """A pattern that matches one list names it."""
+    """A pattern that matches a single list column selects it."""
     assert find({"logits_v2": F4, "id": pa.int64()}, logits="logits*").layout == "list"
 
 
 def test_n_classes_asked_for():
-    """The number asked for is known from then on, and must agree with the schema."""
+    """``n_classes`` is used if the schema doesn't have the number, and must agree with it otherwise."""
     assert find({"logits": F4}, n_classes=5).n_classes == 5
     assert find({"logits": pa.list_(pa.float32(), 5)}, n_classes=5).n_classes == 5
     message = refusal({"logits": pa.list_(pa.float32(), 5)}, n_classes=6)
@@ -209,7 +209,7 @@ def test_n_classes_asked_for():
     ],
 )
 def test_refusals(fields, options, words):
-    """What cannot be says what was found, and what to do."""
+    """Errors name the columns that were found and have a remedy, on one line."""
     message = refusal(fields, **options)
     assert "\n" not in message
     for word in words:
@@ -217,13 +217,13 @@ def test_refusals(fields, options, words):
 
 
 def test_duplicate_columns():
-    """A name that is there twice is refused, not guessed."""
+    """A duplicate column name is rejected."""
     with pytest.raises(UsageError, match="'logits' is there twice"):
         find_logits(pa.schema([("logits", F4), ("logits", F4)]), ScoreOptions())
 
 
 def test_many_candidates_are_cut():
-    """A message stays readable in a file with a thousand columns."""
+    """An error about a thousand columns is shortened."""
     message = refusal({f"c{i}": F4 for i in range(1000)})
     assert "'c9' and 990 more" in message
     assert len(message) < 200

@@ -1,4 +1,4 @@
-"""Results as Arrow columns: types, nulls, and whose memory they are."""
+"""Results as Arrow columns: types, nulls and shared memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MISSING = np.array([False, True, False])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4"])
 def test_fields_are_known_before_the_data(layout, dtype):
-    """The fields are those of the columns, which are valid Arrow."""
+    """The fields from ``matrix_fields`` are those of the columns, which are valid Arrow."""
     matrix = np.arange(6, dtype=dtype).reshape(2, 3)
     columns = matrix_columns("probs", matrix, layout, prefix="x_")
     assert [field for field, _ in columns] == matrix_fields("probs", 3, layout, matrix.dtype, prefix="x_")
@@ -40,7 +40,7 @@ def test_fields_are_known_before_the_data(layout, dtype):
 
 
 def test_names():
-    """Wide columns are named in the singular, for their suffixes, or numbered from 0."""
+    """Wide columns have singular names with the class suffixes, or with numbers from 0."""
     assert [f.name for f in matrix_fields("probs", 2, "wide", np.dtype("f4"))] == ["prob_0", "prob_1"]
     assert [f.name for f in matrix_fields("log_probs", 2, "wide", np.dtype("f4"), ("a", "b"), "p_")] == [
         "p_log_prob_a",
@@ -51,7 +51,7 @@ def test_names():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_values_and_nulls(layout):
-    """Missing rows are null in every column, and all else is as it was, NaN and infinity included."""
+    """Missing rows are null in every column; other values are unchanged, including NaN and infinity."""
     for missing in (None, np.zeros(3, np.bool_), MISSING, np.ones(3, np.bool_)):
         columns = matrix_columns("probs", MATRIX, layout, missing=missing)
         gone = np.zeros(3, np.bool_) if missing is None else missing
@@ -69,7 +69,7 @@ def test_values_and_nulls(layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("missing", [None, MISSING, np.ones(3, np.bool_)])
 def test_parquet(layout, missing, tmp_path):
-    """Columns with and without missing rows survive Parquet, and Polars reads the same from it."""
+    """Columns with and without missing rows survive a Parquet round trip, and Polars reads the same values."""
     columns = matrix_columns("probs", MATRIX, layout, missing=missing)
     table = pa.Table.from_arrays([array for _, array in columns], schema=pa.schema([field for field, _ in columns]))
     pq.write_table(table, tmp_path / "t.parquet")
@@ -80,7 +80,7 @@ def test_parquet(layout, missing, tmp_path):
 
 @pytest.mark.parametrize("layout", ["list", "large_list", "fixed"])
 def test_no_copy(layout):
-    """Lists are made over the matrix's memory and keep it alive, missing rows of fixed width included."""
+    """List columns share the matrix's memory and keep it alive, also with missing rows in the fixed layout."""
     matrix = np.arange(300_000, dtype="f4").reshape(-1, 3)
     address = matrix.ctypes.data
     missing = np.arange(100_000) % 2 == 0 if layout == "fixed" else None
@@ -94,28 +94,28 @@ def test_no_copy(layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(0, 3), (2, 1)])
 def test_edges(layout, shape):
-    """No rows, and one class."""
+    """Zero rows and a single class are accepted."""
     columns = matrix_columns("probs", np.ones(shape, "f4"), layout, missing=np.zeros(shape[0], np.bool_))
     assert len(columns) == (shape[1] if layout == "wide" else 1)
     assert all(len(array) == shape[0] for _, array in columns)
 
 
 def test_read_only_matrix():
-    """A matrix that cannot be written to will do."""
+    """A read-only matrix is accepted."""
     matrix = MATRIX.copy()
     matrix.flags.writeable = False
     assert len(matrix_columns("probs", matrix, "list")[0][1]) == 3
 
 
 def test_too_many_for_a_list():
-    """What 32-bit offsets cannot count is refused, not wrapped around."""
+    """A matrix with more values than 32-bit offsets can count raises ValueError."""
     matrix = np.lib.stride_tricks.as_strided(np.zeros(1, "f4"), (2**21, 2**10), (0, 0))
     with pytest.raises(ValueError, match="too many"):
         matrix_columns("probs", matrix, "list")
 
 
 def test_vectors():
-    """Numbers and booleans keep type and NaN; missing ones are null."""
+    """Numbers and booleans keep their type and NaN; missing values are null."""
     values = np.array([1, np.nan, 3], "f4")
     assert str(vector_column(values, MISSING).to_pylist()) == "[1.0, None, 3.0]"
     assert vector_column(values).null_count == 0
@@ -126,7 +126,7 @@ def test_vectors():
 
 
 def test_statuses():
-    """Statuses are text in a dictionary, whatever occurs."""
+    """A status column is a dictionary of all status names."""
     codes = np.array([Status.OK, Status.NULL_LOGITS, Status.BAD_LABEL], np.uint8)
     column = status_column(codes)
     assert column.type == STATUS_TYPE
@@ -136,7 +136,7 @@ def test_statuses():
 
 
 def test_predictions():
-    """Predicted classes are int32, or names; what stands where they are missing does not matter."""
+    """Predicted classes are int32, or names; the value of a missing one doesn't matter."""
     pred = np.array([2, -1, 0])
     assert pred_column(pred).type == pa.int32()
     assert pred_column(pred, missing=MISSING).to_pylist() == [2, None, 0]

@@ -1,4 +1,4 @@
-"""Publishing: the path holds what it held, or the whole new output, and nothing else is left behind."""
+"""Publishing: the output path has its previous content or the whole new output, and nothing else is left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def names(folder):
 
 
 def filled(output, write, name="part-00000.parquet"):
-    """Write the one file of an output, or a part of it."""
+    """Write the file of an output, or a part of a folder."""
     path = output.file if output.is_file else output.parts.making(name)
     write(path)
     if not output.is_file:
@@ -37,7 +37,7 @@ def write_manifest(path, manifest):
 
 
 def build(output, text="new", *, summary=SUMMARY, before=lambda: None):
-    """Build an output of one or two parts and publish it."""
+    """Build an output of a file or of two parts, and publish it."""
     with output.building():
         for name in ["part-00000.parquet"] if output.is_file else ["part-00000.parquet", "part-00001.parquet"]:
             filled(output, lambda path: path.write_text(text), name)
@@ -48,7 +48,7 @@ def build(output, text="new", *, summary=SUMMARY, before=lambda: None):
 
 
 def put(path, text):
-    """Put there what another program might."""
+    """Write at the path what another program might write."""
     if path.suffix:
         path.write_text(text)
         return
@@ -58,7 +58,7 @@ def put(path, text):
 
 
 def test_a_file_is_published_whole(tmp_path):
-    """Nothing is at the path until it is published, and nothing but the file is there afterwards."""
+    """Nothing is at the path until the file is published, and nothing but the file is there afterwards."""
     path = tmp_path / "out.parquet"
     build(Output(path, "error"), before=lambda: [pytest.fail("early") for _ in [0] if path.exists()])
     assert names(tmp_path) == ["out.parquet"]
@@ -79,7 +79,7 @@ def test_a_folder_is_published_whole(tmp_path):
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
 def test_what_is_there_is_not_replaced_unasked(tmp_path, name):
-    """A file, a folder, and a link to nothing are each in the way."""
+    """Without overwrite, a file, a folder or a broken link at the path is an error."""
     path = tmp_path / name
     for make, clear in [
         (path.touch, path.unlink),
@@ -94,7 +94,7 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path, name):
 
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_what_appears_meanwhile_is_not_replaced(tmp_path, is_folder):
-    """If somebody else puts an output there while ours is built, theirs stays and ours goes."""
+    """An output that appears at the path during the run stays, and ours is removed."""
     path = tmp_path / ("out" if is_folder else "out.parquet")
 
     def appear():
@@ -112,7 +112,7 @@ def test_what_appears_meanwhile_is_not_replaced(tmp_path, is_folder):
 
 
 def test_overwriting_a_file(tmp_path):
-    """The old file is there until the new one is whole; a link is replaced, not what it leads to."""
+    """The old file stays until the new one is complete; a link is replaced, not its target."""
     path = tmp_path / "out.parquet"
     path.write_text("old")
     build(Output(path, "overwrite"), before=lambda: [pytest.fail("early") for _ in [0] if path.read_text() != "old"])
@@ -126,7 +126,7 @@ def test_overwriting_a_file(tmp_path):
 
 
 def test_overwriting_a_folder(tmp_path):
-    """A folder that batchmax wrote is swapped for the new one; of the old one nothing is left."""
+    """A folder that batchmax wrote is replaced as a whole; nothing of the old one is left."""
     path = tmp_path / "out"
     build(Output(path, "error"), "old")
     (path / "part-00007.parquet").touch()
@@ -137,7 +137,7 @@ def test_overwriting_a_folder(tmp_path):
 
 
 def test_an_output_of_an_earlier_version_is_replaced(tmp_path):
-    """A folder with its manifest next to it is an output, too; the old manifest goes with it."""
+    """A folder with a manifest next to it, as earlier versions wrote, is replaced together with the manifest."""
     path = tmp_path / "out"
     put(path, "old")
     (tmp_path / "out.batchmax.json").write_text(json.dumps(SUMMARY))
@@ -148,7 +148,7 @@ def test_an_output_of_an_earlier_version_is_replaced(tmp_path):
 
 @pytest.mark.parametrize("change", ["_batchmax.parquet", "_SUCCESS", "notes.txt", "table.parquet"])
 def test_a_folder_of_somebodys_is_never_replaced(tmp_path, change):
-    """A folder without manifest or _SUCCESS, or with another file in it, is not known to be ours, and stays."""
+    """A folder without manifest or _SUCCESS, or with a file that isn't ours, is never replaced."""
     build(Output(tmp_path / "out", "error"), "old")
     path = tmp_path / "out" / change
     path.unlink() if path.exists() else path.touch()
@@ -159,7 +159,7 @@ def test_a_folder_of_somebodys_is_never_replaced(tmp_path, change):
 
 
 def test_a_file_and_a_folder_do_not_replace_each_other(tmp_path):
-    """A folder in the way of a file stays, and a file in the way of a folder."""
+    """A file never replaces a folder, and a folder never replaces a file."""
     (tmp_path / "out.parquet").mkdir()
     (tmp_path / "out").write_text("old")
     for name in ("out.parquet", "out"):
@@ -171,7 +171,7 @@ def test_a_file_and_a_folder_do_not_replace_each_other(tmp_path):
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_a_failure_leaves_nothing(tmp_path, name, error):
-    """Whatever stops the job, the path is as it was and the hidden leftovers are gone."""
+    """After any exception the path is unchanged, and no hidden files are left."""
     build(Output(tmp_path / name, "error"), "old")
     before = names(tmp_path)
 
@@ -184,7 +184,7 @@ def test_a_failure_leaves_nothing(tmp_path, name, error):
 
 
 def write(path, number, *, ours=True):
-    """Write a Parquet file of one number, with or without our mark."""
+    """Write a Parquet file of one number, with or without our metadata."""
     table = pa.table({"n": [number]})
     pq.write_table(table.replace_schema_metadata({"batchmax": "{}"}) if ours else table, path)
 
@@ -200,7 +200,7 @@ def hold(path, number, if_exists="overwrite"):
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
 def test_holding_back(tmp_path, name):
-    """A held output lies beside the path, whole; where overwriting was asked for, the next one takes its place."""
+    """A held output is complete, next to the path; with overwrite, the next held output replaces it."""
     build(Output(tmp_path / name, "error"), "old")
     before = set(names(tmp_path))
     for number in (1, 2):
@@ -214,7 +214,7 @@ def test_holding_back(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
 def test_a_held_output_is_not_replaced_unasked(tmp_path, name):
-    """One that lies there already is named before the job begins, with what takes it away."""
+    """Without overwrite, an existing held output is an error before the job starts, with the command to remove it."""
     hold(tmp_path / name, 1, "error")
     before = names(tmp_path)
     with pytest.raises(OutputError, match=r"held back lies here; judge it anew: .*; or delete it: rm -r .*held$"):
@@ -224,7 +224,7 @@ def test_a_held_output_is_not_replaced_unasked(tmp_path, name):
 
 
 def theirs(held, kind):
-    """Put something of somebody's where a held output would go."""
+    """Write something that isn't ours at the path of a held output."""
     if kind == "text":
         held.write_text("years of work")
     elif kind == "table":
@@ -243,7 +243,7 @@ def theirs(held, kind):
 @pytest.mark.parametrize("kind", ["text", "table", "link", "tables", "no mark", "notes"])
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
 def test_what_somebody_called_held_is_never_replaced(tmp_path, name, kind):
-    """A file or folder that batchmax did not write stays, also where overwriting was asked for."""
+    """A file or folder that batchmax didn't write is never replaced by a held output, even with overwrite."""
     theirs(tmp_path / f"{name}.held", kind)
     before = names(tmp_path)
     with pytest.raises(OutputError, match=r"is not one that batchmax wrote; move it: mv .*held .*held\.old, or name"):
@@ -254,7 +254,7 @@ def test_what_somebody_called_held_is_never_replaced(tmp_path, name, kind):
 
 @pytest.mark.parametrize("content", ["years of work", '{"n_rows": 1}', "[1]", "[" * 100_000])
 def test_only_a_manifest_of_an_earlier_version_is_removed(tmp_path, content):
-    """A file with the name that manifests once had stays, unless it is one."""
+    """A file with the manifest name of earlier versions stays unless it is such a manifest."""
     build(Output(tmp_path / "out", "error"))
     path = tmp_path / "out.batchmax.json"
     path.write_text(content)
@@ -270,12 +270,12 @@ def content(folder):
 @pytest.mark.parametrize("was_there", [False, True])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_what_was_published_is_taken_back(tmp_path, name, was_there, error):
-    """If the job fails after all, what was there before is there again, with its manifest."""
+    """If the job fails after publishing, the previous content is restored, with its manifest."""
     if was_there:
         build(Output(tmp_path / name, "error"), "old", summary={"n_rows": 5})
     before = content(tmp_path)
     output = Output(tmp_path / name, "overwrite")
-    with pytest.raises(error), output.building():  # noqa: PT012 - it is the block that fails
+    with pytest.raises(error), output.building():  # noqa: PT012 - the block is what fails
         filled(output, lambda path: path.write_text("new"))
         output.prepare(write_manifest, SUMMARY)
         output.publish()
@@ -287,7 +287,7 @@ def test_what_was_published_is_taken_back(tmp_path, name, was_there, error):
 @pytest.mark.parametrize("suffix", [".parquet", ""])
 @pytest.mark.parametrize("was_there", [False, True])
 def test_rejects_go_with_the_output(tmp_path, suffix, was_there):
-    """If the second of two outputs cannot be published, the first is taken back."""
+    """If the second of two outputs can't be published, the first is undone."""
     paths = [tmp_path / f"{stem}{suffix}" for stem in ("out", "rejects")]
     if was_there:
         build(Output(paths[1], "error"), "old")
@@ -305,10 +305,10 @@ def test_rejects_go_with_the_output(tmp_path, suffix, was_there):
 
 
 def test_what_others_published_since_is_not_taken_back(tmp_path):
-    """What somebody else has put at the path since is not ours to take away."""
+    """Undoing doesn't remove what another program has put at the path since."""
     path = tmp_path / "out.parquet"
     output = Output(path, "error")
-    with pytest.raises(RuntimeError), output.building():  # noqa: PT012 - it is the block that fails
+    with pytest.raises(RuntimeError), output.building():  # noqa: PT012 - the block is what fails
         filled(output, lambda path: path.write_text("new"))
         output.prepare(write_manifest, SUMMARY)
         output.publish()
@@ -319,7 +319,7 @@ def test_what_others_published_since_is_not_taken_back(tmp_path):
 
 
 def test_a_manifest_that_cannot_be_written_leaves_the_old_folder(tmp_path):
-    """A folder without its manifest would be half an output."""
+    """If the manifest can't be written, the old folder stays unchanged."""
     build(Output(tmp_path / "out", "error"), "old")
     before = content(tmp_path)
 
@@ -333,7 +333,10 @@ def test_a_manifest_that_cannot_be_written_leaves_the_old_folder(tmp_path):
 
 
 def test_racing_runs_leave_one_whole_output(tmp_path):
-    """Of runs that replace one folder at once, each wins or says that another run is at it; nothing else is left."""
+    """Of concurrent runs that replace a folder, each publishes or fails because another run is making this output.
+
+    The folder is of one run, and nothing else is left.
+    """
     path = tmp_path / "out"
     build(Output(path, "error"), "old")
     said = []
@@ -359,7 +362,7 @@ def test_racing_runs_leave_one_whole_output(tmp_path):
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
 def test_two_runs_on_one_output(tmp_path, name):
-    """The second says that there is a first, and disturbs neither it nor what it has done."""
+    """A second run on an output fails, and doesn't change what the first one wrote."""
     with Output(tmp_path / name, "error").building():
         before = names(tmp_path)
         for if_exists in ("error", "overwrite", "resume"):
@@ -371,7 +374,7 @@ def test_two_runs_on_one_output(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
 def test_what_was_published_meanwhile_is_named_so(tmp_path, name):
-    """Who comes second is told that another was first, not that a directory is not empty."""
+    """If another run publishes first, the error says so, not that a directory isn't empty."""
     path = tmp_path / name
     with pytest.raises(OutputError, match=r"another run has published here in the meantime, and its output stays"):
         build(Output(path, "error"), before=lambda: put(path, "theirs"))
@@ -381,7 +384,7 @@ def test_what_was_published_meanwhile_is_named_so(tmp_path, name):
 
 @pytest.mark.parametrize("kind", ["file", "link", "others"])
 def test_a_hidden_folder_that_is_not_ours(tmp_path, kind):
-    """Where the output would be made, nothing of anybody else is used or taken away."""
+    """A file, a link or another user's folder in place of the staging directory is neither used nor removed."""
     hidden = tmp_path / ".out.parquet.batchmax"
     if kind == "file":
         hidden.write_text("years of work")
@@ -402,7 +405,7 @@ def test_a_hidden_folder_that_is_not_ours(tmp_path, kind):
 
 @pytest.mark.parametrize("out", ["-", "s3://bucket/out", "gs://b/x.parquet", "file:///tmp/x"])
 def test_what_is_no_path_is_refused(tmp_path, monkeypatch, out):
-    """No folder called - or s3: is made where a stream or an object store was meant."""
+    """``-`` and URIs are rejected, and no folder with such a name is created."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"(has to be on this machine|all of the output, of score); name a path"):
         Output(out, "error")
@@ -411,7 +414,10 @@ def test_what_is_no_path_is_refused(tmp_path, monkeypatch, out):
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
 def test_missing_parents_are_created(tmp_path, name):
-    """The folders above an output are created with it, and removed again if the job fails; those of others stay."""
+    """Missing parent folders are created, and removed again if the job fails.
+
+    Parents that existed before stay.
+    """
     (tmp_path / "there").mkdir()
     path = tmp_path / "there" / "far away" / "deep" / name
 
@@ -427,7 +433,7 @@ def test_missing_parents_are_created(tmp_path, name):
 
 
 def test_a_parent_that_is_a_file(tmp_path):
-    """Nothing can be written below a file, and that is said before the job begins."""
+    """A path below a file is an error before the job starts."""
     (tmp_path / "file").touch()
     for name in ("out.parquet", "out", "deep/out"):
         with pytest.raises(OutputError, match="file is not a folder, so nothing can be written below it"):
@@ -436,13 +442,13 @@ def test_a_parent_that_is_a_file(tmp_path):
 
 @pytest.mark.parametrize("out", ["", ".", "..", "/", "sub/.."])
 def test_an_output_has_a_name(out):
-    """What is no name of a file or folder to make is refused in one line."""
+    """A path that can't name a new file or folder is an error."""
     with pytest.raises(OutputError, match="no file or folder can be made under this name"):
         Output(out, "overwrite")
 
 
 def test_a_name_that_the_system_refuses(tmp_path):
-    """A name that is too long is an output error when the job begins, not a traceback."""
+    """A name that is too long is an OutputError when the job starts."""
     with (
         pytest.raises(OutputError, match="cannot be written: File name too long"),
         Output(tmp_path / ("x" * 250), "error").building(),

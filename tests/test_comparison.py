@@ -1,4 +1,4 @@
-"""What changed from one input to another agrees with NumPy, SciPy and scikit-learn on the same rows in memory."""
+"""``compare``: its results against NumPy, SciPy and scikit-learn on the same rows in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def logits_of(n, seed=0, k=K, dtype=np.float32):
 
 
 def rows_of(n, seed=0, **columns):
-    """Return n rows: ids that rise with gaps, logits, labels that depend on neither seed nor logits."""
+    """Return n rows: ascending ids with gaps, logits, and labels that don't depend on seed or logits."""
     labels = np.random.default_rng(99).integers(0, K, n)
     return pa.table({"id": np.arange(n) * 3 + 7, "logits": list(logits_of(n, seed)), "label": labels, **columns})
 
@@ -47,7 +47,10 @@ def write(table, path, rows=None):
 
 
 def expected(a, b):
-    """Return the figures of two tables whose rows belong together, by other libraries."""
+    """Return the results for two tables of paired rows, and the absolute change of each row's loss.
+
+    They are computed with NumPy, SciPy and scikit-learn.
+    """
     za, zb = (np.array(table["logits"].to_pylist(), np.float64) for table in (a, b))
     y = a["label"].to_numpy()
     rows = np.arange(len(y))
@@ -82,7 +85,7 @@ def assert_like(found, figures):
 
 @pytest.mark.parametrize("groups", [(1000, 1000), (300, 77), (1, 999)])
 def test_figures_agree_with_other_libraries(tmp_path, groups):
-    """Row by row, whatever the row groups, every figure is that of SciPy and scikit-learn, and so are the rows."""
+    """With any row groups, every result and the rows that moved most match SciPy and scikit-learn."""
     a, b = rows_of(1000, 1), rows_of(1000, 2)
     if 1 in groups:
         a, b = a.slice(0, 40), b.slice(0, 40)
@@ -101,7 +104,10 @@ def test_figures_agree_with_other_libraries(tmp_path, groups):
 
 @pytest.mark.parametrize("chunk", [3000, 40])
 def test_cuts_do_not_change_a_figure(tmp_path, chunk):
-    """Chunks that end at different rows on the two sides, in files and streams, give the same numbers bit by bit."""
+    """Results are the same bit by bit if the two inputs are cut into chunks at different rows.
+
+    This holds for files and for tables in batches.
+    """
     a, b = rows_of(3000, 1), rows_of(3000, 2)
     whole = batchmax.compare(write(a, tmp_path / "a.parquet"), write(b, tmp_path / "b.parquet"))
     cut = batchmax.compare(
@@ -117,7 +123,7 @@ def test_cuts_do_not_change_a_figure(tmp_path, chunk):
 
 
 def keyed(kind, ids):
-    """Return ids as keys of a kind, in the same order."""
+    """Return ids as keys of a type, in the same order."""
     return {
         "int": pa.array(ids),
         "text": pa.array([f"{number:08d}" for number in ids]),
@@ -135,7 +141,7 @@ HOW = {
 
 
 class Listener(Progress):
-    """Remembers how rows were paired."""
+    """A progress callback that stores how rows were paired."""
 
     def __init__(self):
         self.said = []
@@ -147,7 +153,10 @@ class Listener(Progress):
 @pytest.mark.parametrize("kind", ["int", "text", "dictionary", "time", "hash"])
 @pytest.mark.parametrize("order", ["rising", "same", "other"])
 def test_rows_are_paired_by_key(tmp_path, kind, order):
-    """Rows that rise, that are in one order, and that are in any order pair by their keys; others are counted."""
+    """Rows are paired by key if keys ascend, have the same order in both inputs, or have any order.
+
+    Unpaired rows are counted.
+    """
     rng = np.random.default_rng(3)
     a, b = rows_of(900, 1), rows_of(900, 2)
     in_a, in_b = np.sort(rng.permutation(900)[:800]), np.sort(rng.permutation(900)[:700])
@@ -180,7 +189,7 @@ def test_rows_are_paired_by_key(tmp_path, kind, order):
 
 
 def test_keys_that_pair_nothing(tmp_path):
-    """Inputs with no key in common, nulls among them, have no pair: counts and nulls."""
+    """Inputs without a common key, and with null keys, have no pairs: counts are kept and metrics are None."""
     a, b = rows_of(20), rows_of(20)
     a = a.set_column(0, "id", pa.array([None, *range(19)]))
     b = b.set_column(0, "id", pa.array([None, *range(119, 100, -1)]))
@@ -191,7 +200,7 @@ def test_keys_that_pair_nothing(tmp_path):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_what_lies_beyond_the_last_key_of_the_other_is_counted(tmp_path, sign):
-    """Whichever side ends first, the rows of the other that are left count as its own."""
+    """If one input ends first, the remaining rows of the other are counted as unpaired."""
     a = write(rows_of(500, 1), tmp_path / "a.parquet", 100)
     b = write(rows_of(500, 2).slice(20, 150), tmp_path / "b.parquet", 90)
     found = batchmax.compare(*(a, b)[::sign], key="id", labels_from="ab"[::sign][0])
@@ -199,7 +208,7 @@ def test_what_lies_beyond_the_last_key_of_the_other_is_counted(tmp_path, sign):
 
 
 def test_threads_are_as_asked_for_until_both_have_ended(tmp_path, monkeypatch):
-    """The side that ends later keeps to the limit, and after the job there is none."""
+    """The thread limit holds until both inputs have been read, and is then removed."""
     limits = []
     monkeypatch.setattr("batchmax.kernels.limit_threads", limits.append)
     a = write(rows_of(50, 1).slice(0, 10), tmp_path / "a.parquet")
@@ -210,7 +219,7 @@ def test_threads_are_as_asked_for_until_both_have_ended(tmp_path, monkeypatch):
 
 
 def test_keys_that_rise_in_each_row_group_alone(tmp_path):
-    """Keys that start again in the next row group do not rise: they are paired all the same, and found if doubled."""
+    """Keys that only ascend within row groups are paired all the same, and duplicates are found."""
     ids = [4, 5, 6, 1, 2, 3]
     a = write(rows_of(6, 1).set_column(0, "id", pa.array(ids)), tmp_path / "a.parquet", 3)
     b = write(rows_of(6, 2).set_column(0, "id", pa.array(sorted(ids))), tmp_path / "b.parquet", 2)
@@ -224,7 +233,7 @@ def test_keys_that_rise_in_each_row_group_alone(tmp_path):
 
 
 def test_a_key_that_is_there_twice_is_an_error(tmp_path):
-    """The key and its first two rows are named."""
+    """A duplicate key is an error with the key and its first two rows."""
     ids = [1, 5, 3, 5]
     a, b = (write(rows_of(4).set_column(0, "id", pa.array(ids)), tmp_path / f"{name}.parquet") for name in "ab")
     with pytest.raises(batchmax.DataError, match=r"a\.parquet: rows 1 and 3 have the same key, 5; .*--key"):
@@ -232,7 +241,7 @@ def test_a_key_that_is_there_twice_is_an_error(tmp_path):
 
 
 def test_a_join_that_does_not_fit_is_refused(tmp_path):
-    """Rows in another order that take too much memory are refused with what would do, before any is read."""
+    """A join of unordered rows that needs too much memory is an error with a remedy, before any rows are read."""
     n = 300_000
     wide = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(n * 64, np.float32)), 64)
     ids = np.arange(n)
@@ -246,7 +255,7 @@ def test_a_join_that_does_not_fit_is_refused(tmp_path):
 
 
 def test_keys_that_do_not_fit_are_refused(tmp_path, monkeypatch):
-    """Keys in no order that take more than their share are refused; such that rise need no memory."""
+    """Unordered keys that exceed their share of memory are rejected; ascending keys need no memory."""
     monkeypatch.setattr("batchmax.evaluation.comparison.row_pairing.KEY_SHARE", 1 << 24)
     a, b = rows_of(50), rows_of(50)
     paths = [write(table, tmp_path / f"{name}.parquet") for name, table in (("a", a), ("b", b))]
@@ -257,7 +266,7 @@ def test_keys_that_do_not_fit_are_refused(tmp_path, monkeypatch):
 
 
 def odd_pair():
-    """Return two tables of the same rows with everything that can be odd of a pair, and which pairs have a loss."""
+    """Return two tables of the same rows with every kind of bad or flagged row on either side."""
     a, b = logits_of(9, 1).tolist(), logits_of(9, 2).tolist()
     labels_a, labels_b = [0] * 9, [0] * 9
     a[0] = [NAN] * K
@@ -266,7 +275,7 @@ def odd_pair():
     labels_a[3] = labels_b[3] = K + 3
     labels_a[4] = labels_b[4] = -100
     labels_a[5] = labels_b[5] = None
-    b[6][3] = -INF  # masks what a does not
+    b[6][3] = -INF  # masked only in b
     a[7][2] = -INF
     return (
         pa.table({"logits": a, "label": pa.array(labels_a, pa.int64())}),
@@ -276,7 +285,10 @@ def odd_pair():
 
 @pytest.mark.parametrize("policy", ["null", "drop"])
 def test_odd_rows_are_left_out_and_counted(policy):
-    """A pair with a bad row on either side counts as bad; without a label it has divergence and no loss."""
+    """A pair with a bad row on either side counts as bad.
+
+    A pair without a label has a divergence, but no loss.
+    """
     a, b = odd_pair()
     found = batchmax.compare(a, b, on_bad_row=policy, n_classes=K)
     assert (found.n_rows, found.bad_rows, found.n_judged, found.infinite_kl) == (9, 4, 3, 1)
@@ -290,7 +302,10 @@ def test_odd_rows_are_left_out_and_counted(policy):
 
 
 def test_an_infinite_loss_leaves_no_mean():
-    """Where the label is masked on one side there is no mean there, no change, and a warning; JSON has null."""
+    """If the label is masked on one side, that side has no mean loss, and there is no change.
+
+    There is a warning, and JSON has null for the loss.
+    """
     a, b = rows_of(5, 1), rows_of(5, 2)
     z = np.array(b["logits"].to_pylist())
     z[2, b["label"][2].as_py()] = -INF
@@ -304,7 +319,10 @@ def test_an_infinite_loss_leaves_no_mean():
 
 
 def test_labels_of_one_side_hold_for_both():
-    """Where one side has no labels, or those of one are to be taken, both are judged by the same."""
+    """If one input has no labels, or ``labels_from`` names an input, both sides use the same labels.
+
+    Otherwise, labels that differ are an error.
+    """
     a, b = rows_of(200, 1), rows_of(200, 2)
     figures, _ = expected(a, b)
     assert_like(batchmax.compare(a, b.drop(["label"])), figures)
@@ -317,7 +335,7 @@ def test_labels_of_one_side_hold_for_both():
 
 
 def test_one_label_that_differs_is_named(tmp_path):
-    """The error says which row of which file it is."""
+    """The error for a label that differs names the file and the row."""
     a = rows_of(30)
     labels = a["label"].to_pylist()
     labels[17] = (labels[17] + 1) % K
@@ -327,7 +345,10 @@ def test_one_label_that_differs_is_named(tmp_path):
 
 
 def test_without_labels_there_are_divergence_and_agreement():
-    """The figures of losses do not exist; the rows that moved most are those of largest divergence."""
+    """Without labels, results that need losses are None.
+
+    The rows that moved most are those with the largest divergence.
+    """
     a, b = rows_of(100, 1).drop(["label"]), rows_of(100, 2).drop(["label"])
     found = batchmax.compare(a, b, worst=3)
     za, zb = (np.array(table["logits"].to_pylist(), np.float64) for table in (a, b))
@@ -340,7 +361,10 @@ def test_without_labels_there_are_divergence_and_agreement():
 
 
 def test_distributions_are_compared_by_loss():
-    """Target distributions have losses and no accuracy; other distributions on the two sides are other labels."""
+    """Soft targets have losses but no accuracy.
+
+    Soft targets that differ between the inputs are an error, like labels that differ.
+    """
     a, b = rows_of(50, 1), rows_of(50, 2)
     targets = softmax(np.random.default_rng(5).standard_normal((50, K)), axis=1).astype(np.float32)
     a, b = (table.set_column(2, "label", pa.array(list(targets))) for table in (a, b))
@@ -357,7 +381,7 @@ def test_distributions_are_compared_by_loss():
 
 
 def test_scored_files_and_logits_compare(tmp_path):
-    """What score wrote stands for the logits it was made of, on either side or both, with the names of the classes."""
+    """A scored file gives the results of its logits, on one or both sides, and has the class names."""
     paths = [write(rows_of(300, seed), tmp_path / f"{seed}.parquet") for seed in (1, 2)]
     scored = [str(tmp_path / f"scored{seed}.parquet") for seed in (1, 2)]
     for path, out in zip(paths, scored, strict=True):
@@ -370,7 +394,7 @@ def test_scored_files_and_logits_compare(tmp_path):
 
 
 def test_inputs_that_are_not_alike_are_refused(tmp_path):
-    """Other numbers of rows or classes, and other names of classes, are errors that say so."""
+    """Different numbers of rows or classes, and different class names, are errors."""
     a, b = write(rows_of(10), tmp_path / "a.parquet"), write(rows_of(9), tmp_path / "b.parquet")
     with pytest.raises(batchmax.DataError, match=r"a\.parquet: 10 rows, but 9 in .*--key"):
         batchmax.compare(a, b)
@@ -403,14 +427,14 @@ def test_inputs_that_are_not_alike_are_refused(tmp_path):
     ],
 )
 def test_what_cannot_be_asked_is_refused(tmp_path, options, what):
-    """Options that cannot be are a usage error that names them."""
+    """Invalid options are usage errors that name the option or the value."""
     path = write(rows_of(10), tmp_path / "a.parquet")
     with pytest.raises(batchmax.UsageError, match=what):
         batchmax.compare(path, path, **options)
 
 
 def test_keys_of_another_type_and_of_streams_are_refused(tmp_path):
-    """Keys must be of one type, and a stream cannot be looked at twice."""
+    """Keys of different types are rejected, and so are streams with a key, because they can't be read twice."""
     a = write(rows_of(10), tmp_path / "a.parquet")
     b = write(rows_of(10).set_column(0, "id", pa.array(list("abcdefghij"))), tmp_path / "b.parquet")
     with pytest.raises(batchmax.UsageError, match=r"is int64 in .* and string in"):
@@ -420,7 +444,7 @@ def test_keys_of_another_type_and_of_streams_are_refused(tmp_path):
 
 
 def test_a_condition_that_is_true_is_an_error_with_its_figures():
-    """A gate over the figures raises, also where a figure does not exist; one that is false does not."""
+    """A true condition, or one on a missing value, raises GateError; a false one doesn't."""
     a, b = rows_of(100, 1), rows_of(100, 2)
     assert batchmax.compare(a, b, fail_if="mean_kl < 0 or right_to_wrong > 100").n_rows == 100
     with pytest.raises(batchmax.GateError, match=r"right_to_wrong is \d+; look: batchmax compare"):
@@ -430,7 +454,7 @@ def test_a_condition_that_is_true_is_an_error_with_its_figures():
 
 
 def test_the_same_file_twice_has_not_changed(tmp_path):
-    """Against itself every change is exactly 0, and no row moved."""
+    """A file compared with itself has changes of exactly 0, and no rows that moved."""
     path = write(rows_of(100), tmp_path / "a.parquet")
     found = batchmax.compare(path, path)
     assert (found.mean_loss_change, found.mean_loss_change_low, found.mean_kl, found.agreement) == (0, 0, 0, 1)
@@ -438,26 +462,29 @@ def test_the_same_file_twice_has_not_changed(tmp_path):
 
 
 def test_a_notebook_shows_a_table(tmp_path):
-    """The result is a table in HTML, whatever the files are called."""
+    """The result is an HTML table in notebooks, with file names escaped."""
     path = write(rows_of(5), tmp_path / "<b>.parquet")
     shown = batchmax.compare(path, path)._repr_html_()
     assert "<th>mean_kl</th>" in shown
     assert "<b>" not in shown
 
 
-# The statistics by themselves
+# Statistics
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_flips_are_tested_as_scipy_does(one, other):
-    """The exact p-value is that of the binomial test."""
+    """The exact McNemar p-value is that of SciPy's binomial test."""
     p, method = mcnemar(one, other)
     assert method == "exact"
     assert p == pytest.approx(stats.binomtest(one, one + other).pvalue if one + other else 1.0, rel=1e-12)
 
 
 def test_many_flips_are_tested_by_chi_square():
-    """Above so many flips the p-value is that of chi-square with Edwards's correction, and near the exact one."""
+    """Above ``MOST_EXACT`` flips, the p-value is that of chi-square with Edwards's correction.
+
+    It is close to the exact one.
+    """
     one, other = 5100, MOST_EXACT - 5000
     p, method = mcnemar(one, other)
     assert method == "asymptotic"
@@ -468,7 +495,7 @@ def test_many_flips_are_tested_by_chi_square():
 
 
 def test_the_interval_keeps_its_digits_far_from_zero():
-    """A change that is large beside its spread has the interval that exact arithmetic gives."""
+    """For a mean change that is large compared with its spread, the interval matches exact arithmetic."""
     rng = np.random.default_rng(7)
     before = rng.random(10_000)
     after = before + 1e6 + rng.standard_normal(10_000) * 1e-3
@@ -486,18 +513,18 @@ def test_the_interval_keeps_its_digits_far_from_zero():
 
 
 def test_one_pair_has_no_interval_and_none_no_mean():
-    """Too few pairs give nulls."""
+    """One pair has a mean but no interval; zero pairs have neither."""
     sums = Differences()
     assert sums.interval().mean is None
     sums.add(np.array([1.0]), np.array([3.0]))
     assert (sums.interval().mean, sums.interval().low) == (2.0, None)
 
 
-# The divergence by itself
+# Divergence
 
 
 def exact_divergence(a, b, beta_a, beta_b):
-    """Return KL in 60 digits."""
+    """Return the KL divergence, computed with 60 digits."""
     with mpmath.workdps(60):
         logs = []
         for row, beta in ((a, beta_a), (b, beta_b)):
@@ -511,7 +538,7 @@ def exact_divergence(a, b, beta_a, beta_b):
 @pytest.mark.parametrize("k", [1, 2, 7, 100])
 @pytest.mark.parametrize(("apart", "tolerance"), [(10.0, 1e-13), (1.0, 1e-13), (1e-3, 1e-12), (1e-6, 1e-8)])
 def test_divergence_is_exact_for_rows_far_apart_and_almost_alike(dtype, k, apart, tolerance):
-    """The kernel keeps its digits where the textbook sum has none left."""
+    """The KL divergence is accurate even for almost equal rows, where the textbook sum loses all digits."""
     a = logits_of(20, 1, k, dtype)
     b = (a + apart * logits_of(20, 2, k, dtype)).astype(dtype)
     found = np.empty(20)
@@ -521,7 +548,10 @@ def test_divergence_is_exact_for_rows_far_apart_and_almost_alike(dtype, k, apart
 
 
 def test_divergence_of_masked_huge_and_odd_rows():
-    """Masked in a is no matter, masked in b is infinite; differences far beyond exp's range stay finite; NaN is NaN."""
+    """A class masked in a doesn't matter; one masked only in b gives an infinite divergence.
+
+    Differences far beyond the range of exp stay finite. Rows with NaN or +inf, or of only -inf, give NaN.
+    """
     a = np.array(
         [[0, -INF, 1], [0, 1, 2], [0, -INF, 2], [1e300, 0, 0], [NAN, 1, 2], [-INF] * 3, [5, 1, 2], [0, 800, 0]]
     )
@@ -539,7 +569,7 @@ def test_divergence_of_masked_huge_and_odd_rows():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_row_does_not_depend_on_its_neighbours(dtype):
-    """Each row alone gives the bits that it has among others."""
+    """The divergence of a row has the same bits whether it is computed alone or with other rows."""
     a, b = logits_of(50, 1, 37, dtype), logits_of(50, 2, 37, dtype)
     whole, alone = np.empty(50), np.empty(1)
     kernels.divergence_rows(a, b, 1.0, 1.0, whole)

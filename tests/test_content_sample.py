@@ -1,4 +1,4 @@
-"""Inputs of one size and one footer are told apart by a sample of their data."""
+"""A sample of the data distinguishes inputs with the same size and footer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from batchmax.sources.content_sample import MOST_PLACES, REACH, sampled_ranges
 from batchmax.sources.parquet_file import open_file
 
 PLAIN = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-"""How files are written whose footers do not depend on their values."""
+"""Options for writing files whose footer doesn't depend on the values."""
 
 
 def write(path, seed, *, rows=200, groups=4, changed=None):
-    """Write a file whose footer says nothing of its values; ``changed`` is a column with values of another seed."""
+    """Write a file whose footer doesn't depend on its values; column ``changed`` gets values of another seed."""
     columns = {}
     for number, name in enumerate(("id", "logits", "label")):
         random = np.random.default_rng(100 * (seed + (name == changed)) + number)
@@ -32,7 +32,7 @@ def write(path, seed, *, rows=200, groups=4, changed=None):
 
 @pytest.fixture
 def twins(tmp_path):
-    """Return two files that differ in nothing but their values, older than anything that a test writes."""
+    """Return two files that differ only in their values, with old modification times."""
     paths = [write(tmp_path / name, seed) for seed, name in enumerate(("a.parquet", "b.parquet"))]
     for path in paths:
         os.utime(path, (10**9, 10**9))
@@ -44,7 +44,7 @@ def twins(tmp_path):
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 @pytest.mark.parametrize("how", ["another path", "replaced"])
 def test_an_output_of_other_data_is_not_complete(twins, tmp_path, out, how):
-    """A run that resumes takes no output for its own that was made of other values, however old they are."""
+    """``resume`` rejects an output made from other values, even if size, footer and modification time are the same."""
     batchmax.score(twins[0], tmp_path / out)
     assert batchmax.score(twins[0], tmp_path / out, if_exists="resume").n_rows == 200
     if how == "replaced":
@@ -54,7 +54,7 @@ def test_an_output_of_other_data_is_not_complete(twins, tmp_path, out, how):
 
 
 def test_verify_tells_them_apart(twins, tmp_path):
-    """The output says which data it was made of."""
+    """``verify`` rejects an input with other data than the one that the output was made from."""
     batchmax.score(twins[0], tmp_path / "out.parquet")
     batchmax.verify(tmp_path / "out.parquet", twins[0])
     with pytest.raises(DataError, match=r"b\.parquet: has other data than when .* was made of it"):
@@ -64,7 +64,7 @@ def test_verify_tells_them_apart(twins, tmp_path):
 @pytest.mark.parametrize("changed", ["id", "logits", "label"])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_every_column_is_sampled(tmp_path, changed, groups):
-    """Other values in any one column make another sample, and no other digest."""
+    """Changed values in any column change the sample digest, but not the footer digest."""
     one = open_file(write(tmp_path / "a.parquet", 0, groups=groups))
     other = open_file(write(tmp_path / "b.parquet", 0, groups=groups, changed=changed))
     again = open_file(write(tmp_path / "c.parquet", 0, groups=groups))
@@ -74,7 +74,7 @@ def test_every_column_is_sampled(tmp_path, changed, groups):
 
 
 def test_the_sample_is_small(tmp_path):
-    """However many row groups and columns there are, it is a bounded number of short ranges inside of the file."""
+    """With any number of row groups and columns, the sample is a bounded number of short ranges within the file."""
     random = np.random.default_rng(0)
     columns = {f"logit_{number}": random.normal(size=400) for number in range(150)}
     pq.write_table(pa.table(columns), tmp_path / "wide.parquet", row_group_size=20)
@@ -88,6 +88,6 @@ def test_the_sample_is_small(tmp_path):
 
 
 def test_without_a_footer_that_is_understood():
-    """The start, the middle and the end are the sample."""
+    """Without a readable footer, the sample is at the start, middle and end of the file."""
     assert sampled_ranges(None, 10_000) == [(0, REACH), (5000 - REACH, 5000 + REACH), (10_000 - REACH, 10_000)]
     assert sampled_ranges(None, 100) == [(0, 100)]

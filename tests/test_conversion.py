@@ -1,4 +1,4 @@
-"""Converting lays logits out anew and changes nothing else."""
+"""``convert`` changes the layout of logits and nothing else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def matrix_of(table, name, layout):
 @pytest.mark.parametrize("layout", ["list", "fixed", "wide"])
 @pytest.mark.parametrize("kind", INPUTS)
 def test_every_layout_becomes_every_other(kind, layout, tmp_path):
-    """The numbers and their type are the same, the other columns too, and what is written is scored the same."""
+    """Values, their type and other columns are unchanged, and the converted file has the same losses."""
     options = READ_AS.get(kind, {})
     path, out = DATA / f"digits_{kind}.parquet", tmp_path / "out.parquet"
     summary = convert(path, out, layout, score_options(**options))
@@ -52,7 +52,7 @@ def test_every_layout_becomes_every_other(kind, layout, tmp_path):
 
 @pytest.mark.parametrize("layout", ["list", "fixed", "wide"])
 def test_nan_infinity_and_minus_zero_are_numbers(layout, tmp_path):
-    """Bits of logits do not change, whatever they mean; converting judges nothing but rows it cannot lay out."""
+    """The bits of logits don't change; NaN and infinity aren't bad rows here."""
     logits = np.array([[NAN, INF], [-INF, -INF], [-0.0, 1e-45]], np.float32)
     pq.write_table(pa.table({"logits": lists(logits)}), tmp_path / "in.parquet")
     summary = convert(tmp_path / "in.parquet", tmp_path / "out.parquet", layout)
@@ -63,7 +63,7 @@ def test_nan_infinity_and_minus_zero_are_numbers(layout, tmp_path):
 
 @pytest.mark.parametrize("layout", ["list", "fixed", "wide"])
 def test_rows_that_cannot_be_laid_out_follow_the_policy(layout, tmp_path):
-    """Null and ragged rows stop, become null, or are left out."""
+    """Null rows and rows of the wrong length follow ``on_bad_row``: an error, null, or dropped."""
     rows = [[1.0, 2.0], None, [3.0], [4.0, 5.0]]
     table = pa.table({"id": [0, 1, 2, 3], "logits": pa.array(rows, pa.list_(pa.float32()))})
     path, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
@@ -80,7 +80,7 @@ def test_rows_that_cannot_be_laid_out_follow_the_policy(layout, tmp_path):
 
 
 def test_wide_columns_keep_their_names(tmp_path):
-    """Class names that were suffixes are suffixes again; numbers begin where they began."""
+    """Wide columns with class names keep their names in the wide layout; as a list they are one column 'logits'."""
     pq.write_table(pa.table({"logit_cat": [1.0], "logit_dog": [2.0]}), tmp_path / "in.parquet")
     convert(tmp_path / "in.parquet", tmp_path / "out.parquet", "wide")
     assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [{"logit_cat": 1.0, "logit_dog": 2.0}]
@@ -89,7 +89,7 @@ def test_wide_columns_keep_their_names(tmp_path):
 
 
 def test_a_taken_name_is_refused(tmp_path):
-    """A new column never replaces one that is carried."""
+    """A new column never replaces a carried one."""
     pq.write_table(pa.table({"z": lists(np.zeros((1, 2))), "logit_1": [1]}), tmp_path / "in.parquet")
     with pytest.raises(UsageError, match=r"a column 'logit_1' already; --exclude logit_1"):
         convert(tmp_path / "in.parquet", tmp_path / "out.parquet", "wide", score_options(logits="z"))
@@ -98,7 +98,7 @@ def test_a_taken_name_is_refused(tmp_path):
 
 
 def test_files_row_groups_and_order_are_kept(tmp_path, monkeypatch):
-    """Several files with several row groups, read in small chunks, become one file with the same row groups."""
+    """Several files, read in small chunks, become one file with the same rows and row groups in order."""
     monkeypatch.setattr(chunks, "MOST_CHUNK_BYTES", 256)
     logits = some_logits(50, 6)
     for number in range(2):
@@ -113,7 +113,7 @@ def test_files_row_groups_and_order_are_kept(tmp_path, monkeypatch):
 
 
 def test_an_output_that_exists_is_refused(tmp_path):
-    """Converting publishes as scoring does: never over something, never over its input."""
+    """``convert`` doesn't replace an existing output, and never its input, like ``score``."""
     path = DATA / "digits_list.parquet"
     (tmp_path / "out.parquet").write_bytes(b"mine")
     with pytest.raises(OutputError, match="the output exists"):
@@ -137,7 +137,7 @@ def test_numbers_keep_their_type(kind, layout, tmp_path):
 
 
 def test_integers_that_floats_cannot_hold_are_refused(tmp_path):
-    """Beyond 2**53 a conversion would change them."""
+    """Integers beyond 2**53 are rejected, because a conversion would change them."""
     rows = pa.array([[2**60 + 1, 2]], pa.list_(pa.int64()))
     pq.write_table(pa.table({"logits": rows}), tmp_path / "in.parquet")
     with pytest.raises(DataError, match=r"2\*\*53"):
@@ -145,7 +145,7 @@ def test_integers_that_floats_cannot_hold_are_refused(tmp_path):
 
 
 def test_rejects_of_a_conversion(tmp_path):
-    """Rows that are dropped are kept in the rejects."""
+    """Dropped rows are written to the rejects with their status."""
     rows = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32()))
     pq.write_table(pa.table({"id": [1, 2, 3], "logits": rows}), tmp_path / "in.parquet")
     options = score_options(on_bad_row="drop", rejects=str(tmp_path / "r.parquet"))
