@@ -186,7 +186,7 @@ def test_a_file_of_two_spellings_counts_once(tmp_path, monkeypatch):
     """If a file system finds one file under both forms of its name, a glob returns it once."""
     monkeypatch.chdir(tmp_path)
     write(Path(NFC) / "a.parquet")
-    Path(NFD).symlink_to(NFC)  # as if the system ignored the difference
+    Path(NFD).symlink_to(NFC)  # simulates a file system that treats both forms as equal
     assert len(find_files([f"{NFC}/*.parquet"])) == len(find_files([f"{NFD}/*.parquet"])) == 1
 
 

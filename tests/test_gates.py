@@ -40,7 +40,7 @@ def rows_of(situation):
 
 
 def sequences_of(situation):
-    """Return the same rows as one sequence, whose text has 7 bytes."""
+    """Return the rows of a situation as one sequence; its text has 7 bytes."""
     rows = rows_of(situation)
     kind = pa.list_(pa.list_(pa.float64(), 3))
     n = 1 if rows.num_rows else 0

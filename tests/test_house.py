@@ -160,7 +160,7 @@ def test_no_kernel_gives_up_nan_and_infinity():
 
 
 def test_every_test_says_what_is_true():
-    """Each test has a docstring."""
+    """Every test has a docstring."""
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):

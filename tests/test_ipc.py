@@ -100,7 +100,7 @@ def test_a_failure_leaves_the_stream_without_its_end(digits):
     ],
 )
 def test_what_a_stream_cannot_do(words, digits):
-    """Options that a stream doesn't support give one line of error and exit code 2, and stdout stays empty."""
+    """Options and inputs that can't go with a stream give one line of error and exit code 2; stdout stays empty."""
     done = run("score", "-", *words, data=digits)
     assert done.returncode == 2
     assert done.stderr.count(b"\n") == 1

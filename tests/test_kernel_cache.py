@@ -128,7 +128,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(folder, mode):
     folder.chmod(mode)
     with pytest.warns(RuntimeWarning, match="others can write to it") as said:
         assert total() == 5.0
-    assert len(said) == 2  # not read, not written
+    assert len(said) == 2  # one for reading, one for writing
     assert {path: path.stat().st_mtime_ns for path in compiled(folder)} == before
 
 

@@ -90,7 +90,7 @@ def test_dictionary_codes_are_no_indices():
 
 
 def test_int64_is_a_view():
-    """Plain int64 labels are not copied."""
+    """Int64 labels without nulls are a view of Arrow's memory."""
     array = pa.array([2, 0, 1])
     assert read(array).indices.ctypes.data == array.buffers()[1].address
 
