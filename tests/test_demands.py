@@ -1,4 +1,7 @@
-"""What decoding takes is never less than what pyarrow then makes of it, and not much more where pages are honest."""
+"""Tests decoded sizes and decode budgets against the memory of the columns that pyarrow decodes.
+
+A decoded size may hardly be less than what pyarrow allocates, and not much more unless the pages are forged.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ GIB = 1 << 30
 
 
 def columns(seed=0):
-    """Return columns of every kind that is counted in a way of its own, with nulls, empty lists and long texts."""
+    """Return one column of each kind whose size is computed differently, with nulls, empty lists and long strings."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, 40, ROWS)
     lengths[7] = 20_000
@@ -55,7 +58,7 @@ OPTIONS = [
 
 
 def demand(path, most=GIB, *, texts_once=False):
-    """Return the demand of a file's only column, and the descriptor it needs."""
+    """Return the decoded size of a file's only column, and the open file descriptor that it reads from."""
     descriptor = os.open(path, os.O_RDONLY)
     footer = Footer.read(descriptor)
     group = footer.row_group(0)
@@ -65,7 +68,10 @@ def demand(path, most=GIB, *, texts_once=False):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("name", columns())
 def test_no_batch_takes_more_than_was_said(tmp_path, name, options):
-    """Batch after batch, what pyarrow decodes has no more bytes; all together, little more was said than there is."""
+    """The decoded size of a batch is at least 7/8 of its bytes in pyarrow.
+
+    The total is less than 6 times the bytes of the column plus 1 MiB.
+    """
     column = columns()[name]
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({name: column}), path, row_group_size=ROWS, **options)
@@ -74,7 +80,7 @@ def test_no_batch_takes_more_than_was_said(tmp_path, name, options):
         total = 0
         for batch in pq.ParquetFile(path).iter_batches(rows):
             taken = said.take(batch.num_rows)
-            # Bits that say what is null are not counted.
+            # Validity bitmaps don't count.
             needed = batch.nbytes - batch.num_rows // 8 - sum(len(b) for b in batch.column(0).buffers()[:1] if b)
             assert taken >= needed * 7 // 8, (name, rows)
             total += taken
@@ -85,7 +91,7 @@ def test_no_batch_takes_more_than_was_said(tmp_path, name, options):
 
 
 def test_rows_are_counted_where_they_begin(tmp_path):
-    """A row of many numbers among short ones is counted with the batch that it is in, not spread over all."""
+    """The size of a long list counts in the batch that contains its row; it isn't spread over all rows."""
     lists = pa.array([[1.0]] * 1000 + [[1.0] * 1_000_000] + [[1.0]] * 1000)
     path = tmp_path / "x.parquet"
     for version in ("1.0", "2.0"):
@@ -105,7 +111,7 @@ def test_rows_are_counted_where_they_begin(tmp_path):
 
 
 def test_texts_that_are_held_once(tmp_path):
-    """A column that stays a dictionary takes an index a row, however long its texts are."""
+    """A column decoded as a dictionary takes one index per row, however long its strings are."""
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"texts": pa.array(["x" * 10_000] * ROWS)}), path)
     for once, least, most in ((False, 10_000 * ROWS, 11_000 * ROWS), (True, ROWS, 100 * ROWS)):
@@ -115,7 +121,7 @@ def test_texts_that_are_held_once(tmp_path):
 
 
 def test_what_hides_nothing_is_not_looked_at(tmp_path):
-    """Small flat numbers under a codec that cannot make them much smaller need no look; everything else does."""
+    """Pages are examined except for small flat columns of numbers with a codec of limited compression ratio."""
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table(columns()), path)
     with path.open("rb") as stream:
@@ -135,7 +141,7 @@ def test_what_hides_nothing_is_not_looked_at(tmp_path):
 
 @pytest.mark.parametrize(("field", "value"), [("PACKED", -1), ("CODEC", -1), ("CODEC", 200), ("PACKED", 1 << 62)])
 def test_sizes_that_cannot_be_are_not_taken_for_others(field, value):
-    """A negative codec or size is not known, rather than another number."""
+    """A codec or size that is negative or beyond 32 bits is reported as -1, unknown, rather than wrapped around."""
     footer = Footer.parse(forge.edited(forge.file_of(forge.table()), forge.set_chunk(0, **{field: value})))
     size = footer.row_group(0).sizes[:, :2].tolist()[0]
     assert size[0 if field == "CODEC" else 1] == (value if 0 <= value < 1 << 32 else -1)
@@ -143,7 +149,7 @@ def test_sizes_that_cannot_be_are_not_taken_for_others(field, value):
 
 
 def test_pages_that_are_too_large_or_none(tmp_path):
-    """A page beyond what may be taken, a place outside of the file and a header that is none are told apart."""
+    """A page above the limit raises TooLarge; an offset outside the file or an invalid header raises NotAMatrix."""
     data = forge.file_of(forge.table(), compression="zstd")
     path = tmp_path / "x.parquet"
     path.write_bytes(data)
@@ -157,7 +163,7 @@ def test_pages_that_are_too_large_or_none(tmp_path):
 
 
 def test_an_allowance_counts_what_is_kept(tmp_path):
-    """Batches that are small, but wait for a row group of the output to be full, are counted together."""
+    """Small batches that are kept until a row group of the output is full count together towards the limit."""
     path = tmp_path / "x.parquet"
     rows = forge.table(20_000).set_column(3, "text", pa.array(["x" * 1000] * 20_000))
     pq.write_table(rows, path, use_dictionary=False, data_page_size=10_000, write_batch_size=10)
@@ -177,7 +183,7 @@ def test_an_allowance_counts_what_is_kept(tmp_path):
 @pytest.mark.parametrize("dictionary", [False, True])
 @pytest.mark.parametrize("limit", ["300MiB", "350MiB"])
 def test_the_limit_that_is_suggested_is_enough(dictionary, limit, tmp_path, capsys):
-    """A job whose rows take too much memory succeeds with the limit that its error calls enough."""
+    """A job that needs too much memory succeeds with the limit that its error message suggests."""
     rows, path = 240, tmp_path / "x.parquet"
     texts = pa.array(["x" * (1 << 19)] * rows)
     lists = pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), texts)
@@ -186,7 +192,7 @@ def test_the_limit_that_is_suggested_is_enough(dictionary, limit, tmp_path, caps
     words = ["score", str(path), "-o", str(tmp_path / "o.parquet"), "--quiet", "--memory-limit"]
     code = main([*words, limit])
     line = capsys.readouterr().err
-    if code == 2:  # before any page is looked at
+    if code == 2:  # before any page is read
         found = re.search(r"allow at least (\d+MiB)", line)
         assert found is not None, line
         code = main([*words, found[1]])

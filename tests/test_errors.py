@@ -1,4 +1,4 @@
-"""The exceptions: one tree, one line each, and an exit code."""
+"""Tests the exceptions: their messages, base classes and exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from batchmax.errors import BadRowError, BatchmaxError, DataError, GateError, In
     ],
 )
 def test_the_line_is_where_what_and_remedy(parts, line):
-    """What is missing leaves no punctuation behind, and the parts stay apart for programs."""
+    """A message joins its parts without punctuation for missing ones, and each part is an attribute."""
     error = BatchmaxError("what", **parts)
     assert str(error) == line
     assert (error.what, error.where, error.remedy) == ("what", parts.get("where", ""), parts.get("remedy", ""))
@@ -38,14 +38,14 @@ def test_the_line_is_where_what_and_remedy(parts, line):
     ],
 )
 def test_each_error_has_its_exit_code_and_base(kind, code, base):
-    """The codes are those of the help; a usage error is also a ValueError to users of the library."""
+    """Each exception has its documented exit code and base classes; a usage error is also a ValueError."""
     assert kind.exit_code == code
     assert issubclass(kind, base)
     assert issubclass(kind, BatchmaxError)
 
 
 def test_the_drawn_tree_is_whole():
-    """Every exception of the module is in the tree of its docstring, with its exit code beside it."""
+    """Every exception of the module is in the tree of the module docstring, with its exit code."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BatchmaxError)]
     assert len(kinds) == 7
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""Figures of a model against scikit-learn, torchmetrics and plain NumPy, over files, scored files and groups."""
+"""Tests the metrics of ``evaluate`` against scikit-learn, torchmetrics and NumPy: logits, scored files, groups."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ CASES = {
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("case", CASES)
 def test_figures_are_those_of_scikit_learn(case, weighted):
-    """Loss, accuracy, top-k, Brier, per class and confusion, with and without weights."""
+    """Loss, accuracy, top-k, Brier score, per-class metrics and confusion matrix equal scikit-learn's."""
     logits, labels, weights = CASES[case]()
     n, k = logits.shape
     table = table_of(logits, labels, w=weights)
@@ -104,7 +104,7 @@ def test_figures_are_those_of_scikit_learn(case, weighted):
 @pytest.mark.parametrize("bins", [15, 7])
 @pytest.mark.parametrize("case", ["digits", "random", "many classes"])
 def test_calibration_errors_are_those_of_torchmetrics(case, bins):
-    """ECE, MCE and RMSCE over equal bins: torchmetrics' own arithmetic, in float64; what it calls rounds to float32."""
+    """ECE, MCE and RMSCE equal torchmetrics' arithmetic in float64, and roughly its function's, in float32."""
     calibration_error = package("torchmetrics.functional.classification").multiclass_calibration_error
 
     compute = sys.modules[calibration_error.__module__]._ce_compute
@@ -122,7 +122,7 @@ def test_calibration_errors_are_those_of_torchmetrics(case, bins):
 
 
 def test_certain_rows_are_in_the_last_bin():
-    """A confidence of 1 counts with those just below."""
+    """A confidence of exactly 1 is in the last bin."""
     found = batchmax.evaluate(table_of(np.array([[200.0, 0.0], [3.0, 0.0]], np.float32), [0, 1]), bins=10)
     assert [one["n_rows"] for one in found.bins] == [0] * 9 + [2]
     assert found.bins[-1]["high"] == 1.0
@@ -130,7 +130,7 @@ def test_certain_rows_are_in_the_last_bin():
 
 @pytest.mark.parametrize(("k", "dtype"), [(20, np.float32), (70, np.float32), (9, np.float32), (20, np.float64)])
 def test_ties_go_to_the_lower_class(k, dtype):
-    """The label's rank counts those as large before it, and the first of the largest is predicted; by every kernel."""
+    """Ties count in the label's rank if their class is lower, and the lowest class is predicted, in every kernel."""
     logits = np.zeros((3, k), dtype)
     found = batchmax.evaluate(table_of(logits, [0, 4, 5]), top_k=(1, 5))
     assert found.top_k_accuracy == {"1": pytest.approx(1 / 3), "5": pytest.approx(2 / 3)}
@@ -138,7 +138,7 @@ def test_ties_go_to_the_lower_class(k, dtype):
 
 
 def test_a_scored_file_has_the_figures_of_its_logits(tmp_path):
-    """Probabilities that were written are judged as the logits they are from, float16 and wide ones too."""
+    """Evaluating a scored file gives the metrics of its logits, for every output, layout, prefix and dtype."""
     want = batchmax.evaluate(str(DIGITS))
     for number, given in enumerate(
         (
@@ -158,7 +158,7 @@ def test_a_scored_file_has_the_figures_of_its_logits(tmp_path):
 
 
 def test_what_cannot_be_judged_is_said(tmp_path):
-    """A scored file without probabilities, one with a temperature asked for, no label, no such columns."""
+    """Inputs without the needed columns and options that don't fit the input raise UsageError."""
     out = str(tmp_path / "a.parquet")
     batchmax.score(str(DIGITS), out, outputs="loss")
     with pytest.raises(UsageError, match="neither probs nor log_probs"):
@@ -186,7 +186,7 @@ def test_what_cannot_be_judged_is_said(tmp_path):
 
 @pytest.mark.parametrize("label", [None, -100])
 def test_nothing_to_judge_is_counted_and_null(label):
-    """All rows unlabelled or ignored: counts, and no figure."""
+    """If all rows have a null or ignored label, rows are counted and every metric is null."""
     logits, _, _ = random_case(7)
     found = batchmax.evaluate(table_of(logits, pa.array([label] * 7, pa.int64())))
     assert found.n_rows == 7
@@ -199,7 +199,7 @@ def test_nothing_to_judge_is_counted_and_null(label):
 
 
 def test_bad_rows_stop_it_or_are_left_out():
-    """A NaN stops the run and is named; asked for, it is counted and left out of every figure."""
+    """A NaN logit stops the run; with ``on_bad_row`` null or drop its row is counted and left out of every metric."""
     logits, labels, _ = random_case(100)
     want = batchmax.evaluate(table_of(logits[1:], labels[1:]))
     logits[0, 3] = np.nan
@@ -214,7 +214,7 @@ def test_bad_rows_stop_it_or_are_left_out():
 
 
 def test_an_infinite_loss_leaves_no_mean():
-    """A masked label counts for accuracy, Brier and its count, and the mean loss is null with a warning."""
+    """An infinite loss is counted; it makes the mean loss null, with a warning, and stays in the Brier score."""
     logits, labels, _ = random_case(50)
     logits[0, labels[0]] = -np.inf
     found = batchmax.evaluate(table_of(logits, labels))
@@ -228,7 +228,7 @@ def test_an_infinite_loss_leaves_no_mean():
 
 @pytest.mark.parametrize("weight", [None, math.nan, -1.0, math.inf])
 def test_a_weight_that_is_none_is_named(weight):
-    """Null, NaN, negative and infinite weights are refused, with the row."""
+    """A null, NaN, negative or infinite weight raises DataError with the row."""
     logits, labels, _ = random_case(20)
     weights = pa.array([1.0] * 7 + [weight] + [1.0] * 12)
     with pytest.raises(DataError, match="the weight is") as caught:
@@ -237,7 +237,7 @@ def test_a_weight_that_is_none_is_named(weight):
 
 
 def test_rows_without_weight_count_nothing():
-    """Not even an infinite loss; a file whose weights are all 0 has no figure."""
+    """Rows of weight 0 don't count, not even an infinite loss; if all weights are 0, every metric is null."""
     logits, labels, _ = random_case(50)
     logits[0, labels[0]] = -np.inf
     weights = np.r_[0.0, np.ones(49)]
@@ -251,7 +251,7 @@ def test_rows_without_weight_count_nothing():
 
 @pytest.mark.parametrize("k", [12, 40])
 def test_distributions_have_a_loss_and_a_brier_score(k):
-    """Soft labels: both, with weights and by groups, and nothing about classes."""
+    """Soft targets have a loss and a Brier score, weighted and by group, and no class metrics."""
     logits, _, weights = random_case(40, k)
     targets = probs_of(logits[::-1]).astype(np.float32).astype(np.float64)
     labels = pa.array(list(targets.astype(np.float32)), pa.list_(pa.float32()))
@@ -277,7 +277,10 @@ def test_distributions_have_a_loss_and_a_brier_score(k):
 
 
 def test_losses_that_score_wrote_are_taken(tmp_path):
-    """A probability that float16 rounds to 0 has a loss beside it; not for other labels, and not a weighted one."""
+    """The loss column of a scored file is used, unless it is for other labels or has class weights.
+
+    Without it, a probability that float16 rounds to 0 has an infinite loss.
+    """
     logits, labels, _ = random_case(300, scale=8.0)
     path, out = tmp_path / "a.parquet", str(tmp_path / "s.parquet")
     pq.write_table(table_of(logits, labels, other=labels[::-1]), path)
@@ -296,7 +299,7 @@ def test_losses_that_score_wrote_are_taken(tmp_path):
 
 
 def test_rows_that_look_odd_are_said():
-    """Probabilities taken for logits, and logits for probabilities."""
+    """Logits that look like probabilities, and probabilities that don't sum to 1, give a warning."""
     logits, labels, _ = random_case(20)
     assert "look like probabilities" in batchmax.evaluate(table_of(probs_of(logits), labels)).warnings[0]
     found = batchmax.evaluate(table_of(np.abs(logits), labels), input="probs")
@@ -304,7 +307,7 @@ def test_rows_that_look_odd_are_said():
 
 
 def test_groups_by_nanosecond(tmp_path):
-    """Times are told apart and written as they are, and are text in JSON."""
+    """Timestamps that differ by 1 ns are separate groups; they keep their type in the table and are text in JSON."""
     logits, labels, _ = random_case(6)
     keys = pa.array([1, 2, None, 1, 2, 1], pa.timestamp("ns"))
     out = tmp_path / "m.parquet"
@@ -318,7 +321,7 @@ def test_groups_by_nanosecond(tmp_path):
 
 
 def test_several_columns_of_groups_are_one_table(tmp_path, monkeypatch):
-    """A row a figure, and also those that are too many to list."""
+    """With several group columns the table has one row per group and metric, even for groups too many to list."""
     monkeypatch.setattr(evaluate, "MOST_LISTED", 10)
     logits, labels, _ = random_case(44)
     table = table_of(logits, labels, a=np.arange(44) % 2, b=np.arange(44) % 11)
@@ -343,7 +346,7 @@ def by_hand(logits, labels, keys):
 
 
 def test_more_groups_than_are_worked_on_at_once(tmp_path, monkeypatch):
-    """They are in the answer and in the table all the same."""
+    """More groups than ``PIECE`` are all in the result and in the table."""
     monkeypatch.setattr(groups, "PIECE", 16)
     logits, labels, _ = random_case(100, k=4)
     names = np.arange(100) * 7 % 50
@@ -357,7 +360,7 @@ def test_more_groups_than_are_worked_on_at_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 def test_the_figures_of_a_group_are_those_of_its_rows_alone(weighted):
-    """Every one of them, calibration error included, which torchmetrics agrees on for a whole."""
+    """The metrics of a group, including ECE, equal those of its rows evaluated alone."""
     logits, labels, weights = random_case(900)
     keys = np.random.default_rng(1).integers(0, 4, 900)
     given = {"bins": 7} | ({"sample_weight": "w"} if weighted else {})
@@ -373,7 +376,7 @@ def test_the_figures_of_a_group_are_those_of_its_rows_alone(weighted):
     "kind", [pa.string(), pa.dictionary(pa.int8(), pa.string()), pa.int64(), pa.float64(), pa.bool_(), pa.date32()]
 )
 def test_groups_of_any_plain_type(kind, tmp_path):
-    """Rows of each value, nulls among them, over files and row groups."""
+    """Groups of every plain type, including nulls, combine their rows over row groups."""
     logits, labels, _ = random_case(400)
     numbers = [None if row % 11 == 0 else row * 7 % 5 for row in range(400)]
     value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -393,9 +396,12 @@ def test_groups_of_any_plain_type(kind, tmp_path):
 
 @pytest.mark.parametrize("order", ["ascending", "together"])
 def test_any_number_of_groups_that_come_together(order, tmp_path, monkeypatch):
-    """With little memory groups are written as they end; each is there once, over chunks and row groups."""
+    """With little memory, groups of adjacent rows are written as soon as they end, each once.
+
+    A group that comes again later, or too many groups without a table, raises DataError.
+    """
     monkeypatch.setattr(groups, "PIECE", 16)
-    monkeypatch.setattr(groups, "VALUE_BYTES", 2**28 // 3 // 11)  # room for ten groups
+    monkeypatch.setattr(groups, "VALUE_BYTES", 2**28 // 3 // 11)  # memory for ten groups
     logits, labels, _ = random_case(600, k=4)
     names = np.repeat(np.arange(120), 5)
     if order == "together":
@@ -423,7 +429,7 @@ def test_any_number_of_groups_that_come_together(order, tmp_path, monkeypatch):
 
 
 def test_the_table_of_figures(tmp_path):
-    """Without groups every figure is a row; what is there is not replaced unasked, and the input never."""
+    """Without groups the table has one row per metric; an existing file is replaced only with ``overwrite``."""
     out = tmp_path / "m.parquet"
     found = batchmax.evaluate(str(DIGITS), out=str(out))
     rows = {(row["scope"], row["name"], row["figure"]): row["value"] for row in pq.read_table(out).to_pylist()}
@@ -438,7 +444,7 @@ def test_the_table_of_figures(tmp_path):
 
 
 def test_a_gate_that_is_true_writes_nothing(tmp_path):
-    """The condition may name every headline figure."""
+    """If ``fail_if`` is true no table is written; a condition may name every headline metric."""
     out = tmp_path / "m.parquet"
     with pytest.raises(GateError, match=r"ece is 0\.0099"):
         batchmax.evaluate(str(DIGITS), out=str(out), fail_if="ece > 0.001 or mce > 2 or rmsce > 2 or brier > 2")
@@ -448,7 +454,7 @@ def test_a_gate_that_is_true_writes_nothing(tmp_path):
 
 
 def test_the_figures_depend_on_neither_threads_nor_row_groups(tmp_path):
-    """The same numbers to the last bit."""
+    """Metrics are bit-identical for every number of threads and row group size."""
     logits, labels, weights = random_case(3000, k=40)
     table = table_of(logits, labels, w=weights)
     found = []

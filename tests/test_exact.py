@@ -1,4 +1,4 @@
-"""Exact arithmetic is exact, and an error in ULP is what the accuracy tests take it for."""
+"""Tests the exact arithmetic and the ULP errors of verification against mpmath and the wide-float oracle."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.requirements import optional
 
 mpmath = optional("mpmath")
 
-from tests.test_accuracy import SCALES, exact_row  # noqa: E402 - it needs mpmath, too
+from tests.test_accuracy import SCALES, exact_row  # noqa: E402 - that module needs mpmath too
 
 ROWS = [scale for scale in SCALES if scale.__name__ != "equal"]
 
 
 def close(got, exact, digits=28):
-    """Compare a decimal number with one of mpmath's, which has more digits than it."""
+    """Return whether a decimal number equals an mpmath number to ``digits`` digits."""
     if mpmath.isinf(exact):
         return got.is_infinite() and (got > 0) == (exact > 0)
     value = mpmath.mpf(str(got))
-    # What is below any float type is zero here.
+    # Values below the range of every float type count as zero.
     return abs(value - exact) <= max(abs(exact) * mpmath.mpf(10) ** -digits, mpmath.mpf(10) ** -5000)
 
 
@@ -31,7 +31,7 @@ def close(got, exact, digits=28):
 @pytest.mark.parametrize("temperature", [1e-3, 0.7, 1.0, 1e6])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_probabilities_are_those_of_50_digits(scale, temperature, dtype):
-    """Probabilities agree with mpmath's in 28 digits, and so do log-probabilities."""
+    """Probabilities and log-probabilities agree with mpmath to 28 digits."""
     logits = scale(np.random.default_rng(3), (2, 13), dtype)
     for row in logits.tolist():
         ours = ExactRow(row, 1.0 / temperature)
@@ -42,7 +42,7 @@ def test_probabilities_are_those_of_50_digits(scale, temperature, dtype):
 
 
 def test_a_loss_near_zero_keeps_its_digits():
-    """A label that leads by 600 leaves a loss of 1e-261, right in 28 digits."""
+    """A loss of 1e-261, for a label that leads by 600, is right to 28 digits."""
     row = ExactRow([600.0, 0.0, -1.0], 1.0)
     with mpmath.workdps(60):
         exact = mpmath.log1p(mpmath.exp(-600) + mpmath.exp(-601))
@@ -53,7 +53,7 @@ def test_a_loss_near_zero_keeps_its_digits():
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_losses_are_the_oracles(soft, weighted, smoothing):
-    """Weights, smoothing and target distributions give the losses of the wide-float oracle."""
+    """Losses with weights, smoothing and soft targets equal those of the wide-float oracle."""
     rng = np.random.default_rng(8)
     logits = rng.standard_normal((7, 6)) * 4
     logits[1, 2] = -np.inf
@@ -66,7 +66,7 @@ def test_losses_are_the_oracles(soft, weighted, smoothing):
 
 
 def test_a_share_of_zero_takes_nothing():
-    """A class that the target leaves out costs nothing, though its logit is -inf; one with a share costs everything."""
+    """A class with logit -inf adds nothing to the loss if its target is 0, and makes it infinite otherwise."""
     row = ExactRow([-np.inf, 0.0], 1.0)
     assert row.loss([0.0, 1.0]) == 0
     assert row.loss([0.5, 0.5]) == Decimal("Infinity")
@@ -75,7 +75,7 @@ def test_a_share_of_zero_takes_nothing():
 
 
 def test_beta_is_taken_as_it_is():
-    """Beta is the float64 it is: with a tenth, the answer is that for 0.1000000000000000055, not 0.1."""
+    """Beta is used as the exact float64: 0.1 means 0.1000000000000000055."""
     got = ExactRow([0.0, 1e3], 0.1).probs[0]
     with mpmath.workdps(60):
         near = 1 / (1 + mpmath.exp(mpmath.mpf(0.1) * 1000))
@@ -86,7 +86,7 @@ def test_beta_is_taken_as_it_is():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_ulps_are_counted_as_the_accuracy_tests_do(dtype):
-    """Around numbers of all sizes, powers of two and subnormals, both count the same units."""
+    """ULP errors equal the oracle's for numbers of all magnitudes, powers of two and subnormals."""
     rng = np.random.default_rng(4)
     info = np.finfo(dtype)
     lowest = int(np.log2(float(info.smallest_subnormal)))
@@ -98,7 +98,7 @@ def test_ulps_are_counted_as_the_accuracy_tests_do(dtype):
 
 
 def test_the_callers_decimal_context_does_not_matter():
-    """A program that counts money in four digits gets the same answers."""
+    """Results don't depend on the precision and traps of the caller's decimal context."""
     row = [0.1, 0.2, -3.0]
     wanted = ExactRow(row, 0.3).probs, ExactRow(row, 0.3).loss(1, None, 0.1)
     with localcontext(prec=4, traps=[Inexact]):
@@ -107,7 +107,7 @@ def test_the_callers_decimal_context_does_not_matter():
 
 
 def test_infinities_and_nan_are_right_only_where_they_belong():
-    """NaN is never right; an infinity where the exact value is one, or too large for the type."""
+    """NaN is always wrong; an infinity is right only if the exact value is infinite or too large for the type."""
     f32 = np.dtype(np.float32)
     assert ulps(np.nan, Decimal(1), f32) == np.inf
     assert ulps(np.inf, Decimal("Infinity"), f32) == 0
@@ -118,7 +118,7 @@ def test_infinities_and_nan_are_right_only_where_they_belong():
 
 
 def test_a_loss_is_no_better_than_its_smallest_terms():
-    """Below K times the smallest normal float64, losses are counted in the unit there."""
+    """The error of a loss below K times the smallest normal float64 is measured in the ULP at that value."""
     tiny = float(np.finfo(np.float64).tiny)
     assert loss_ulps(4 * tiny, Decimal(4 * tiny), np.dtype(np.float64), 4) == 0
     off = float(np.nextafter(3 * tiny, 1))

@@ -1,4 +1,4 @@
-"""File names on systems that ignore case, encode accents in their own way, and keep files of their own in folders."""
+"""Tests file names: file systems that ignore case, the Unicode forms NFC and NFD, and files that macOS creates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from batchmax.storage.paths import find_files, find_inputs, refuse_inputs_as_out
 
 
 def nfd(name):
-    """Return a name with separate accents."""
+    """Return a name with separate accents (NFD)."""
     return unicodedata.normalize("NFD", name)
 
 
@@ -40,7 +40,7 @@ def write(path, seed=0):
 
 
 class FoldingSystem:
-    """``os.stat`` of a file system that ignores case: a name that is not there is looked up in any other case."""
+    """Replaces ``os.stat`` by that of a file system that ignores case."""
 
     def __init__(self, monkeypatch):
         self._stat = os.stat
@@ -64,14 +64,14 @@ class FoldingSystem:
 
 @given(st.text())
 def test_forms_of_a_name(name):
-    """Accents are composed once and for all, and what is equal but for case or accents folds to one name."""
+    """``composed`` and ``folded`` are idempotent and give the same result for NFC and NFD."""
     assert composed(composed(name)) == composed(composed(name, "NFD")) == composed(name)
     assert folded(folded(name)) == folded(name)
     assert folded(nfd(name)) == folded(name)
 
 
 def test_the_order_of_names_does_not_depend_on_accents():
-    """A file system that returns separate accents gives the order of one that returns composed ones."""
+    """Names are sorted in the same order whether the file system returns NFC or NFD."""
     names = ["a", "z", "é", "éa", "e", "ez", "ё", "Z", "ﬁ", "\udcff"]
     want = sorted(names, key=os.fsencode)
     apart = list(map(nfd, names))
@@ -81,7 +81,7 @@ def test_the_order_of_names_does_not_depend_on_accents():
 
 
 def test_files_of_macos():
-    """.DS_Store and ._NAME are macOS's; other hidden files are somebody's."""
+    """Only .DS_Store and ._NAME count as files of macOS; other hidden files may be the user's."""
     assert all(map(is_of_macos, [".DS_Store", "._part-00000.parquet", "._.DS_Store"]))
     assert not any(map(is_of_macos, ["DS_Store", ".x", "_x", "x._y", ".DS_Store.parquet"]))
 
@@ -91,7 +91,7 @@ def test_files_of_macos():
 
 @pytest.mark.parametrize("out", ["IN.parquet", "Sub/in.parquet", "sub/IN.PARQUET", "SUB"])
 def test_an_output_that_is_an_input_in_another_case(tmp_path, monkeypatch, out):
-    """What is the same file or folder is found by its inode, however it is spelled."""
+    """An output that is an input, or a folder that contains one, is found by its inode if its case differs."""
     for name in ("in.parquet", "sub/in.parquet"):
         write(tmp_path / name)
     FoldingSystem(monkeypatch)
@@ -101,7 +101,7 @@ def test_an_output_that_is_an_input_in_another_case(tmp_path, monkeypatch, out):
 
 
 def test_a_folder_around_an_input_that_is_mounted_twice(tmp_path):
-    """A folder with another path, which no link explains, is found by its inode too."""
+    """An output folder that is a bind mount of a folder around an input is found by its inode."""
     write(tmp_path / "data" / "deep" / "in.parquet")
     (tmp_path / "other").mkdir()
     mount = ["mount", "--bind", tmp_path / "data", tmp_path / "other"]
@@ -116,7 +116,7 @@ def test_a_folder_around_an_input_that_is_mounted_twice(tmp_path):
 
 @pytest.mark.parametrize("rejects", ["OUT.parquet", "out.PARQUET"])
 def test_rejects_that_differ_from_the_output_in_case(tmp_path, rejects):
-    """They would be one file on a system that ignores case, so they are refused everywhere."""
+    """Paths of rejects and output that differ only in case are refused on every file system."""
     write(tmp_path / "in.parquet")
     with pytest.raises(UsageError, match="rejects and output are the same path"):
         batchmax.score(
@@ -129,7 +129,7 @@ def test_rejects_that_differ_from_the_output_in_case(tmp_path, rejects):
 
 
 def leave_files_of_macos(folder):
-    """Put what Finder and file systems without attributes put there."""
+    """Create the files that Finder, and macOS on file systems without extended attributes, leave in folders."""
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         (path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
         for file in [item for item in path.iterdir() if item.suffix == ".parquet"]:
@@ -137,7 +137,7 @@ def leave_files_of_macos(folder):
 
 
 def test_an_input_folder_with_files_of_macos(tmp_path, monkeypatch):
-    """They are not inputs: of a folder, of a glob, or of folders named key=value."""
+    """Files of macOS are not inputs of a folder, a glob or Hive partitions."""
     monkeypatch.chdir(tmp_path)
     for name in ("in/a.parquet", "in/k=1/b.parquet"):
         write(Path(name))
@@ -149,7 +149,7 @@ def test_an_input_folder_with_files_of_macos(tmp_path, monkeypatch):
 
 
 def test_an_output_folder_with_files_of_macos(tmp_path, monkeypatch):
-    """It is still whole, and batchmax's own: it can be verified, taken for finished, and replaced."""
+    """An output folder with files of macOS can be verified, resumed and replaced; other hidden files prevent it."""
     monkeypatch.chdir(tmp_path)
     for number in range(2):
         write(Path(f"in/{number}.parquet"), number)
@@ -169,7 +169,7 @@ def test_an_output_folder_with_files_of_macos(tmp_path, monkeypatch):
 
 
 def test_globs_match_either_encoding_of_accents(tmp_path, monkeypatch):
-    """A pattern typed in one form finds names in the other; two files that differ only in form are both found."""
+    """A glob in NFC or NFD matches names in both forms; two files that differ only in form are both found."""
     monkeypatch.chdir(tmp_path)
     for name in (f"{NFD}/{NFD}1.parquet", f"{NFC}/{NFC}2.parquet", f"x/{NFC}.parquet", f"x/{NFD}.parquet"):
         Path(name).parent.mkdir(exist_ok=True)
@@ -183,15 +183,15 @@ def test_globs_match_either_encoding_of_accents(tmp_path, monkeypatch):
 
 
 def test_a_file_of_two_spellings_counts_once(tmp_path, monkeypatch):
-    """Where a file system finds one file under both forms of its name, a glob gives it once."""
+    """If a file system finds one file under both forms of its name, a glob returns it once."""
     monkeypatch.chdir(tmp_path)
     write(Path(NFC) / "a.parquet")
-    Path(NFD).symlink_to(NFC)  # as if the system ignored the difference
+    Path(NFD).symlink_to(NFC)  # simulates a file system that treats both forms as equal
     assert len(find_files([f"{NFC}/*.parquet"])) == len(find_files([f"{NFD}/*.parquet"])) == 1
 
 
 def test_partitions_have_composed_accents(tmp_path, monkeypatch):
-    """Keys and values of folders are the same columns whichever form the file system returns."""
+    """Keys and values of Hive partitions are in NFC, whichever form the file system returns."""
     monkeypatch.chdir(tmp_path)
     (one,), (other,) = (partitions_of([f"{name}={name}"], []).fields for name in (NFC, NFD))
     assert one == other
@@ -206,7 +206,10 @@ def test_partitions_have_composed_accents(tmp_path, monkeypatch):
 
 
 def test_folders_that_differ_in_case_are_not_mirrored(tmp_path, monkeypatch):
-    """On a system that ignores case they would be one folder, and parts would replace each other: they are columns."""
+    """If partition folders differ only in case or Unicode form, the output has one folder and a partition column.
+
+    On a file system that ignores case they would be one folder, and parts would replace each other.
+    """
     assert are_mirrored(["k=DE", "k=EN"])
     assert not are_mirrored(["k=DE", "k=de"])
     assert not are_mirrored([f"k={NFD}", f"k={NFC}"])
@@ -224,7 +227,7 @@ def test_folders_that_differ_in_case_are_not_mirrored(tmp_path, monkeypatch):
 
 
 def test_a_run_is_resumed_whatever_the_form_of_names(tmp_path, monkeypatch):
-    """A file system that returns names in the other form doesn't make it another job, and parts are found again."""
+    """A run resumes with the parts that it has if all names, of inputs and parts, have changed from NFC to NFD."""
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         write(Path(f"in/k={NFC}{number}/{NFC}.parquet"), number)

@@ -1,4 +1,4 @@
-"""Conditions on figures: what a condition is, and that none passes on a figure that has no value."""
+"""Tests conditions such as ``--fail-if 'mean_loss > 1.2'``: their syntax, and that a missing value fails the gate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOOD = [[2.0, 1.0, 0.0], [0.0, 1.0, -1.0], [0.5, 0.0, 3.0]]
 
 
 def rows_of(situation):
-    """Return three rows of logits and labels in a situation; a loss is infinite where the label's class is masked."""
+    """Return three rows of logits and labels for a situation; a masked label gives an infinite loss."""
     logits, labels = [list(row) for row in GOOD], [0, 1, 2]
     if situation == "no rows":
         logits, labels = [], []
@@ -40,7 +40,7 @@ def rows_of(situation):
 
 
 def sequences_of(situation):
-    """Return the same rows as one sequence, whose text has 7 bytes."""
+    """Return the rows of a situation as one sequence; its text has 7 bytes."""
     rows = rows_of(situation)
     kind = pa.list_(pa.list_(pa.float64(), 3))
     n = 1 if rows.num_rows else 0
@@ -75,7 +75,7 @@ def evaluate_sequences(situation, folder, condition):
 
 
 def compare_sequences(situation, folder, condition):
-    """Compare sequences without a flaw to those in a situation, token by token."""
+    """Compare good sequences with those of a situation, with a condition."""
     rows = sequences_of(situation)
     good = sequences_of("").slice(0, rows.num_rows).set_column(2, "label", rows["label"])
     pq.write_table(good, folder / "a.parquet")
@@ -85,7 +85,7 @@ def compare_sequences(situation, folder, condition):
 
 
 def compare(situation, folder, condition):
-    """Compare rows without a flaw to those in a situation, row by row."""
+    """Compare good rows with those of a situation, with a condition."""
     rows = rows_of(situation)
     good = rows_of("").slice(0, rows.num_rows).set_column(1, "label", rows["label"])
     pq.write_table(good, folder / "a.parquet")
@@ -94,7 +94,7 @@ def compare(situation, folder, condition):
 
 
 ALWAYS = {"n_rows", "n_classes", "bytes_read", "bytes_written", "seconds", "n_compared", "n_judged", "n_tokens"}
-"""Counts of the evidence itself, and figures of the run: they have a value whatever the rows are."""
+"""Counts of rows and metrics of the run: they always have a value."""
 
 WITHOUT_LOSSES = {"bad_rows", "bad_rate", "only_a", "only_b", "tokens_only_a", "tokens_only_b"}
 OF_PAIRS = {"agreement", "mean_kl", "infinite_kl"}
@@ -104,7 +104,7 @@ KNOWN = {
     "all rows bad": ALWAYS | WITHOUT_LOSSES,
     "all labels ignored": ALWAYS | WITHOUT_LOSSES | OF_PAIRS,
 }
-"""The figures that have a value in a situation, of those that a command knows."""
+"""The metrics that have a value in a situation, of those that a command knows."""
 
 LACKING = {
     "one NaN": set(),
@@ -113,7 +113,7 @@ LACKING = {
         *("mean_loss_b", "mean_loss_change", "mean_loss_change_low", "mean_loss_change_high", "mean_kl"),
     },
 }
-"""The figures that have no value, in situations in which most have one."""
+"""The metrics without a value, in situations in which most have one."""
 
 COMMANDS = {
     "score": (score, sorted(set(SCORE_FIGURES) - OF_TOKENS)),
@@ -128,7 +128,7 @@ COMMANDS = {
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_gate_passes_without_evidence(command, situation, tmp_path):
-    """Each figure of each command: a condition that no number fulfils holds if and only if the figure has no value."""
+    """For every metric of every command, ``NAME > 1e300`` is true if and only if the metric has no value."""
     run, names = COMMANDS[command]
     failed = {}
     for number, name in enumerate(names):
@@ -140,7 +140,7 @@ def test_no_gate_passes_without_evidence(command, situation, tmp_path):
             failed[name] = str(error)
     known = KNOWN.get(situation, set(names) - LACKING.get(situation, set()))
     if situation == "one NaN":
-        # The only sequence is bad as a whole, so none has a text whose tokens all have losses.
+        # The only sequence is bad, so there is no sequence whose tokens all have a loss.
         known = known - {"bits_per_byte"}
     assert set(failed) == set(names) - known
     for name, message in failed.items():
@@ -149,7 +149,7 @@ def test_no_gate_passes_without_evidence(command, situation, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(OF_TOKENS))
 def test_figures_of_sequences_are_refused_for_rows(name, tmp_path):
-    """Rows have no tokens: a condition on them is invalid in every command, and nothing is written."""
+    """A condition on a metric of sequences is invalid for rows in every command, and nothing is written."""
     for command, names in (score, SCORE_FIGURES), (evaluate, EVALUATION_GATES), (compare, COMPARISON_NAMES):
         told = f"{name} is a figure of sequences" if name in names else f"no figure is called '{name}'"
         with pytest.raises(UsageError, match=told):
@@ -165,14 +165,14 @@ def test_bits_per_byte_need_bytes(tmp_path):
 
 
 def test_top_k_accuracy_needs_a_k(tmp_path):
-    """Of three classes no top-k accuracy is computed unasked, so a condition on it is invalid."""
+    """By default no top-k accuracy is computed for three classes, so a condition on it is invalid."""
     pq.write_table(rows_of(""), tmp_path / "in.parquet")
     with pytest.raises(UsageError, match="--top-k"):
         batchmax.evaluate(str(tmp_path / "in.parquet"), fail_if="top_k_accuracy < 0.5")
 
 
 def test_the_size_of_a_stream_is_not_known(tmp_path):
-    """A table in memory has no size on disk: a condition on the bytes read holds."""
+    """``bytes_read`` of a table in memory has no value, so a condition on it is true."""
     table = rows_of("")
     for run in (
         lambda **given: batchmax.score(table, tmp_path / "out.parquet", **given),
@@ -184,7 +184,7 @@ def test_the_size_of_a_stream_is_not_known(tmp_path):
 
 
 def test_a_finished_output_that_is_judged_again_lacks_its_time(tmp_path):
-    """A file does not record how long it took and how large it became: a condition on that holds when it is resumed."""
+    """``seconds`` and ``bytes_written`` of a finished output that is resumed have no value."""
     pq.write_table(rows_of(""), tmp_path / "in.parquet")
     batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet")
     again = {"if_exists": "resume"}
@@ -196,7 +196,7 @@ def test_a_finished_output_that_is_judged_again_lacks_its_time(tmp_path):
 
 @pytest.mark.parametrize("value", [None, NAN, INF, -INF])
 def test_what_is_no_value(value):
-    """Null, NaN and infinity are no values; a reason is given, the first of those that are not empty."""
+    """A metric that is None, NaN or infinite, or has a reason, has no value; the first reason is kept."""
     assert figure(value) == Figure(None, "it is not a finite number")
     assert figure(value, "", "no rows", "no labels") == Figure(None, "no rows")
     assert figure(1.5, "", "") == Figure(1.5)
@@ -204,7 +204,7 @@ def test_what_is_no_value(value):
 
 
 def test_why_a_condition_holds():
-    """Each figure of the condition is told with its value, or why it has none."""
+    """The message for a true condition gives the value of each metric in it, or the reason why it has none."""
     gate = Gate("mean_loss > 1 or bad_rows > 0", SCORE_FIGURES)
     figures = {"mean_loss": Figure(None, "2 rows have an infinite loss"), "bad_rows": Figure(0)}
     assert gate.failure(figures) == (
@@ -239,7 +239,10 @@ def test_why_a_condition_holds():
     ],
 )
 def test_conditions(condition, values, is_true):
-    """Names against numbers on either side, with and, or and brackets; what has no value is true."""
+    """Conditions compare names with numbers on either side, with ``and``, ``or`` and parentheses.
+
+    A comparison with a missing value is true.
+    """
     assert Gate(condition, SCORE_FIGURES).is_true(values) is is_true
 
 
@@ -278,9 +281,9 @@ def test_conditions(condition, values, is_true):
     ],
 )
 def test_what_is_no_condition(condition):
-    """Anything else is refused before the job starts, and nothing of it is run."""
+    """An invalid condition raises UsageError before the job starts, and is never executed as Python code."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # Python's remarks on "1 is", "1in"
+        warnings.simplefilter("ignore", SyntaxWarning)  # Python warns about "1 is", "1in"
         with pytest.raises(UsageError) as caught:
             Gate(condition, SCORE_FIGURES)
     assert caught.value.where == "--fail-if"
@@ -306,10 +309,10 @@ def test_what_is_no_condition(condition):
     ],
 )
 def test_early_decisions(condition, bad_rows, is_decided):
-    """A run stops early only for a count that is over already: no later row can make the condition false again."""
+    """A run stops early only if a count exceeds its limit, so that no later row can make the condition false."""
     assert Gate(condition, SCORE_FIGURES).is_decided({"bad_rows": bad_rows, "infinite_losses": 0}) is is_decided
 
 
 def test_a_condition_knows_its_names():
-    """Each name once, in order, to be shown with its value."""
+    """``names`` has the names in the condition, each once, in order."""
     assert Gate("mean_loss > 1 or 2 < bad_rows or mean_loss < 0", SCORE_FIGURES).names == ["mean_loss", "bad_rows"]

@@ -1,4 +1,4 @@
-"""The house rules hold: layers, versions, scripts, and the commands that the documents show."""
+"""Tests the rules of the repository: import layers, versions, docstrings, and the scripts."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ def folder_of(path):
 
 
 def module_of(path):
-    """Return the name of a module below ``batchmax``."""
+    """Return the dotted name of a module relative to ``batchmax``."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
 def is_module(name):
-    """Return whether a dotted name below ``batchmax`` is a module or a folder of modules."""
+    """Return whether a dotted name relative to ``batchmax`` is a module or a folder of modules."""
     path = PACKAGE.joinpath(*name.split("."))
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def imported_modules(path):
-    """Yield the names, below ``batchmax``, of the modules that a module imports from, anywhere in it."""
+    """Yield the names, relative to ``batchmax``, of all modules that a module imports from, nested imports included."""
     package = ("batchmax", *path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -80,12 +80,12 @@ def imported_modules(path):
             first, _, rest = module.partition(".")
             for name in names if first == "batchmax" else ():
                 inner = ".".join(filter(None, (rest, name)))
-                if inner != "__version__":  # which every module may know
+                if inner != "__version__":  # every module may import it
                     yield inner if name and is_module(inner) else rest or "__init__"
 
 
 def imported_folders(path):
-    """Yield the top-level folders and modules that a module imports from."""
+    """Return the top-level folders and modules that a module imports from."""
     return {module.partition(".")[0] for module in imported_modules(path)}
 
 
@@ -103,7 +103,7 @@ def test_imports_point_downwards(path):
 
 
 def test_modules_of_a_folder_do_not_import_each_other_in_a_circle():
-    """No module imports itself by way of others, whether at its beginning or in a function."""
+    """There is no import cycle between modules, including imports in functions."""
     graph = graphlib.TopologicalSorter()
     for path in MODULES:
         module = module_of(path)
@@ -112,7 +112,7 @@ def test_modules_of_a_folder_do_not_import_each_other_in_a_circle():
 
 
 def test_the_package_is_navigable():
-    """Few folders and modules at the top, each folder with a sentence of what it is about."""
+    """The package has at most 16 folders and 9 modules at the top, and every ``__init__`` has a docstring."""
     folders = [path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"]
     assert len(folders) <= 16
     assert len(list(PACKAGE.glob("*.py"))) <= 9
@@ -121,7 +121,7 @@ def test_the_package_is_navigable():
 
 
 def test_the_layer_test_sees_every_form_of_import(tmp_path, monkeypatch):
-    """Plain, from, relative and nested imports are all found."""
+    """Plain, from, relative and nested imports are found."""
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
     (tmp_path / "kernels").mkdir()
     for name in ("errors", "sink", "plan", "source"):
@@ -142,7 +142,7 @@ def test_the_layer_test_sees_every_form_of_import(tmp_path, monkeypatch):
 
 
 def test_version_is_one():
-    """The package and its metadata name the same version."""
+    """The package and pyproject.toml have the same version."""
     import batchmax
 
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -150,7 +150,7 @@ def test_version_is_one():
 
 
 def test_no_kernel_gives_up_nan_and_infinity():
-    """No kernel is compiled with every fast-math flag: `nnan` and `ninf` would void the table of statuses."""
+    """No kernel is compiled with `fastmath=True`, `fast`, `nnan` or `ninf`: row statuses need NaN and infinities."""
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "fastmath":
@@ -160,7 +160,7 @@ def test_no_kernel_gives_up_nan_and_infinity():
 
 
 def test_every_test_says_what_is_true():
-    """Each test has a docstring."""
+    """Every test has a docstring."""
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
@@ -168,9 +168,9 @@ def test_every_test_says_what_is_true():
 
 
 def test_packages_that_may_be_missing_are_asked_for():
-    """Tests import what batchmax itself does not need by ``tests.requirements``, which skips them where it is missing.
+    """Tests import packages that batchmax doesn't require with ``tests.requirements``, which skips if one is missing.
 
-    Of Spark they need not: its tests only run when it was asked for, and then it must be there.
+    Spark is an exception: its tests run only on request, and then it must be installed.
     """
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -181,7 +181,7 @@ def test_packages_that_may_be_missing_are_asked_for():
 
 
 def test_help_loads_neither_numba_nor_pyarrow():
-    """`batchmax --help` answers without the two imports that take long."""
+    """`batchmax --help` doesn't import Numba, pyarrow or pandas, which take long to load."""
     code = """
     import sys
     from batchmax.cli.app import main
@@ -203,7 +203,7 @@ def test_help_loads_neither_numba_nor_pyarrow():
 
 
 def test_scripts_are_executable_and_parse():
-    """Whatever in scripts/ is run is executable and valid; what is sourced is not executable."""
+    """Every file in scripts/ parses; it is executable unless it is a .sh file, which others source."""
     for path in SCRIPTS.iterdir():
         if path.is_dir():
             continue
@@ -218,7 +218,7 @@ def test_scripts_are_executable_and_parse():
 
 @pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.name)
 def test_python_scripts_have_help(path):
-    """Every Python script explains itself, without being installed anywhere."""
+    """Every Python script has --help and runs without being installed."""
     done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.lower().startswith("usage")
 
@@ -250,7 +250,7 @@ esac
 
 
 class Clone:
-    """A copy of the scripts in a folder whose name has a space, with a Python that installs nothing."""
+    """A copy of the scripts in a folder whose name has a space, with a fake Python that logs installations."""
 
     def __init__(self, folder):
         self.root = folder / "my clone"
@@ -293,7 +293,10 @@ def clone(tmp_path):
 
 
 def test_the_first_call_sets_up_and_the_next_only_runs(clone, tmp_path):
-    """One line on stderr and one installation; arguments and stdout are the command's, from any folder."""
+    """The first call installs once and prints one line to stderr; later calls, from any folder, only run.
+
+    Arguments and stdout are passed through unchanged.
+    """
     code, out, err = clone.run("batchmax", "score", "a b", "")
     assert (code, out) == (0, "[ran][score][a b][]")
     assert err.count("\n") == 1
@@ -306,7 +309,7 @@ def test_the_first_call_sets_up_and_the_next_only_runs(clone, tmp_path):
 
 
 def test_a_script_says_that_it_waits_for_another_set_up(clone):
-    """After two seconds of waiting for a lock that another process holds there is a line; then it goes on."""
+    """A script that waits 2 seconds for another process's lock prints a line; it continues once it has the lock."""
     with (clone.root / "pyproject.toml").open() as locked:
         fcntl.flock(locked, fcntl.LOCK_EX)
         process = clone.start("batchmax", "x")
@@ -319,7 +322,7 @@ def test_a_script_says_that_it_waits_for_another_set_up(clone):
 
 
 def test_each_script_installs_its_extra(clone):
-    """The tests' and the checks' tools are installed when they are first asked for, not before."""
+    """``scripts/test`` and ``scripts/check`` each install their extra once, when first used."""
     assert clone.run("test", "-k", "a b")[1] == "[-m][pytest][-k][a b]"
     assert clone.run("check")[1].split()[:3] == ["ruff", "ruff", "mypy"]
     clone.run("test")
@@ -331,7 +334,7 @@ def test_each_script_installs_its_extra(clone):
     ("option", "choice"), [("--floor", "--resolution lowest-direct"), ("--newest", "--prerelease allow")]
 )
 def test_other_versions_have_an_environment_of_their_own(clone, option, choice):
-    """Lowest or newest versions are resolved by uv, installed by pip, printed, and leave the usual .venv as it is."""
+    """--floor and --newest install versions resolved by uv into their own environment, print them, and keep .venv."""
     clone.run("batchmax")
     folder = clone.root / f".venv-{option[2:]}"
     code, out, err = clone.run("test", "-k", "a b", option)
@@ -351,7 +354,7 @@ def test_other_versions_have_an_environment_of_their_own(clone, option, choice):
 
 
 def test_a_package_can_be_left_out(clone):
-    """What --without names is not among the requirements that are installed; everything else is."""
+    """--without=NAMES leaves only these packages out of the installed requirements."""
     clone.run("test", "--without=torch,Scikit_Learn", "x.py")
     found = (clone.root / ".venv" / "requirements.txt").read_text().splitlines()
     names = {re.split(r"[^\w-]", line)[0] for line in found}
@@ -362,7 +365,7 @@ def test_a_package_can_be_left_out(clone):
 
 
 def test_another_python_is_another_environment(clone, tmp_path):
-    """PYTHON names the interpreter: an environment of another one is made again."""
+    """If PYTHON names another interpreter, the environment is created again."""
     clone.run("batchmax")
     other = tmp_path / "other"
     other.write_text("#!/usr/bin/env bash\n[[ $1 != -c || $2 != *base_prefix* ]] || exec echo other\n" + FAKE_PYTHON)
@@ -374,7 +377,7 @@ def test_another_python_is_another_environment(clone, tmp_path):
 
 
 def test_a_changed_pyproject_is_installed_again(clone):
-    """What pyproject.toml says now is what runs."""
+    """A change of pyproject.toml installs again."""
     clone.run("batchmax")
     with (clone.root / "pyproject.toml").open("a") as file:
         file.write("# changed\n")
@@ -384,7 +387,7 @@ def test_a_changed_pyproject_is_installed_again(clone):
 
 
 def test_a_failed_or_interrupted_installation_starts_afresh(clone):
-    """A .venv left half made is thrown away, and the failure is one line that says what to do."""
+    """An incomplete .venv is deleted by the next call; the failure says in one line what to run."""
     code, out, err = clone.run("batchmax", FAKE_BROKEN="yes")
     assert (code, out) == (1, "")
     assert "run" in err.splitlines()[-1]
@@ -395,7 +398,7 @@ def test_a_failed_or_interrupted_installation_starts_afresh(clone):
 
 
 def test_a_moved_folder_is_set_up_again(clone):
-    """A .venv knows its own path; after a move it is installed anew."""
+    """After its folder was moved, .venv, which contains its own path, is installed again."""
     clone.run("batchmax")
     clone.root = clone.root.rename(clone.root.with_name("moved"))
     assert clone.run("batchmax")[:2] == (0, "[ran]")
@@ -403,14 +406,14 @@ def test_a_moved_folder_is_set_up_again(clone):
 
 
 def test_two_first_calls_at_once_install_once(clone):
-    """The second waits for the first."""
+    """Of two simultaneous first calls, one installs and the other waits for it."""
     both = [clone.start("batchmax", str(number)) for number in range(2)]
     assert [process.communicate(timeout=HANGS)[0] for process in both] == ["[ran][0]", "[ran][1]"]
     assert clone.installed() == [".[insight]"]
 
 
 def test_an_old_python_is_refused_in_one_line(clone):
-    """The message names the version found and the one needed, and nothing is made."""
+    """A Python that is too old or missing fails with one line that names it; no environment is created."""
     code, out, err = clone.run("batchmax", FAKE_OLD="yes")
     assert (code, out) == (1, "")
     assert err.count("\n") == 1

@@ -1,4 +1,7 @@
-"""Names that are easily misread: of columns that are no classes, of files that look like URIs, of other formats."""
+"""Tests names that could be misread: columns that aren't classes, paths that look like URIs, other file formats.
+
+Also tests encrypted files, and columns with dots in their names.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +29,23 @@ PROBS = [[1 / (1 + np.e), np.e / (1 + np.e)], [1 / (1 + np.exp(-2)), 1 / (1 + np
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """Work in an empty folder."""
+    """Change to an empty folder and return it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def write(path, table=TABLE):
-    """Write a file, whatever its name."""
+    """Write a Parquet file; its name may look like a URI."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as stream:  # noqa: PTH123 - pyarrow reads some paths as URIs
         pq.write_table(table, stream)
 
 
-# Columns that are no classes
+# Columns that aren't classes
 
 
 def schema(**columns):
-    """Return a schema of numbers: f for float64, i for int64."""
+    """Return a schema of numeric columns: f for float64, i for int64."""
     return pa.schema([(name, pa.float64() if kind == "f" else pa.int64()) for name, kind in columns.items()])
 
 
@@ -51,7 +54,7 @@ MIXED = schema(id="i", weight="f", label="i", logit_a="f", logit_b="f", lot="f")
 
 @pytest.mark.parametrize("pattern", ["*", "**", "?*", "*?*", "?????"])
 def test_a_pattern_of_nothing_but_wildcards_is_refused(pattern):
-    """It matches ids, weights and labels as well as classes: exit 2, with the ways to say which columns are meant."""
+    """A pattern of wildcards only, which also matches ids and labels, raises UsageError with alternatives."""
     with pytest.raises(
         UsageError, match=r"matches every column.*--logits 'logit_\*'; or name them: --logits A,B,C"
     ) as caught:
@@ -71,12 +74,12 @@ def test_a_pattern_of_nothing_but_wildcards_is_refused(pattern):
     ],
 )
 def test_columns_with_another_role_are_no_classes(pattern, options, want):
-    """Labels, by their usual names or as named, and bytes are left out of what a pattern matches."""
+    """A logits pattern doesn't match the label column, by default or by option, and the ``bytes`` column."""
     assert find_logits(MIXED, score_options(logits=pattern, **options)).names == want
 
 
 def test_integers_among_floats_are_doubtful():
-    """A pattern that also matches an id is refused; columns that are numbered may be of both types."""
+    """A pattern that matches integer and float columns is refused, unless the columns are numbered."""
     with pytest.raises(UsageError, match=r"'id' holds integers, and the other columns floats: are they classes\?"):
         find_logits(schema(id="i", is_a="f", is_b="f"), score_options(logits="i*"))
     found = find_logits(schema(z_1="i", z_0="f"), score_options(logits="z_*"))
@@ -85,7 +88,7 @@ def test_integers_among_floats_are_doubtful():
 
 
 def test_classes_named_one_by_one(here):
-    """Names with commas are one column a class, in this order, and the names of the classes."""
+    """``logits="A,B"`` names one column per class, in this order; the column names are the class names."""
     del here
     columns = {"id": [1, 2], "dog": [0.0, 3.0], "cat": [1.0, 1.0], "label": ["cat", "dog"]}
     write("in.parquet", pa.table(columns))
@@ -110,7 +113,7 @@ def test_classes_named_one_by_one(here):
 
 
 def test_weights_groups_and_keys_are_no_classes(here):
-    """A column that another option names is refused where the pattern takes it for a class."""
+    """A sample weight, group or key column that the logits pattern also matches raises UsageError."""
     del here
     columns = {"s_0": [0.0, 1.0], "s_1": [1.0, 0.0], "s_2": [1.0, 2.0], "label": [0, 1]}
     write("in.parquet", pa.table(columns))
@@ -129,7 +132,7 @@ def test_weights_groups_and_keys_are_no_classes(here):
     "name", ["run:1/x.parquet", "~/x.parquet", "~", "s3:x.parquet", "file:x.parquet", "a?b=1#c/x%20.parquet"]
 )
 def test_a_file_is_what_its_path_says(here, name, capsys):
-    """Colons, tildes, and what would mean something in a URI are parts of a name, of inputs and of outputs."""
+    """Colons, tildes and characters with a meaning in URIs are literal in paths of inputs and outputs."""
     write(here / name)
     out = f"{name.removesuffix('.parquet')}_out.parquet"
     batchmax.score(name, out)
@@ -145,7 +148,7 @@ def test_a_file_is_what_its_path_says(here, name, capsys):
 
 
 def test_an_output_of_another_format_is_refused(here):
-    """Exit 2, and the formats that can be written; for every known ending, in files and rejects."""
+    """An output or rejects path with the file extension of another format raises UsageError with the formats."""
     write("in.parquet")
     for ending in sorted(OTHER_FORMATS):
         with pytest.raises(
@@ -168,7 +171,7 @@ def test_an_output_of_another_format_is_refused(here):
     "name", ["out", "out.v2", "run-1.5", "2026.11.30", "x.csv/", ".hidden", "csv", "checkpoint.100"]
 )
 def test_names_of_folders_may_have_dots(here, name):
-    """Only endings of other formats are refused, and a slash at the end says that a folder is meant all the same."""
+    """Folder names may contain dots; with a slash at the end, a folder may have any extension."""
     refuse_other_formats(name)
     write("in.parquet")
     batchmax.score("in.parquet", name)
@@ -180,7 +183,7 @@ def test_names_of_folders_may_have_dots(here, name):
 
 @pytest.fixture
 def encrypted(here):
-    """Return a function that writes the table encrypted: with what is encrypted."""
+    """Return a function that writes the table with some columns, and optionally the footer, encrypted."""
     keys = importlib.import_module("pyarrow.parquet.encryption")
     del here
 
@@ -205,7 +208,7 @@ def encrypted(here):
 
 
 def test_an_encrypted_footer(encrypted, capsys):
-    """The message says that the file is encrypted, not damaged, in every command."""
+    """Every command says that a file with an encrypted footer is encrypted, not damaged."""
     encrypted("in.parquet", ["label"], plain_footer=False)
     commands = (
         ["score", "in.parquet", "-o", "out.parquet"],
@@ -223,7 +226,7 @@ def test_an_encrypted_footer(encrypted, capsys):
 
 
 def test_an_encrypted_column(encrypted, capsys):
-    """Only a job that reads the column fails, and names it; inspect shows the file."""
+    """A job that reads an encrypted column fails with its name; other jobs and inspect work."""
     encrypted("in.parquet", ["id"])
     with pytest.raises(DataError, match=r"^in\.parquet: column 'id' is encrypted.*or, if .*--exclude id$"):
         batchmax.score("in.parquet", "out.parquet")
@@ -242,7 +245,7 @@ def test_an_encrypted_column(encrypted, capsys):
 
 
 def test_a_column_with_a_dot_is_no_struct(here, capsys, monkeypatch):
-    """``a.b`` at the top is shown with its own type next to the field ``b`` of ``a``, and both are carried."""
+    """A column named ``a.b`` is distinct from the field ``b`` of the struct ``a``; both are shown and copied."""
     del here
     struct = pa.array([{"b": "x", "c": 1.5}, {"b": "y", "c": 2.5}])
     table = (

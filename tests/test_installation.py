@@ -1,4 +1,4 @@
-"""The command that an error suggests for a missing package installs the extra where batchmax runs from."""
+"""Tests the command that an error suggests for a missing package: it depends on where batchmax is installed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def site(tmp_path_factory):
 
 
 def run_without_ray(site, folder):
-    """Return the message of `batchmax score --engine ray` where Ray is missing and the package lies in ``site``."""
+    """Return the stderr of `batchmax score --engine ray`, with the package imported from ``site`` and Ray missing."""
     code = "import sys; sys.modules['ray'] = None; from batchmax.cli.app import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, "score", DIGITS, "-o", "scored", "--engine", "ray"],
@@ -43,21 +43,21 @@ def run_without_ray(site, folder):
 
 
 def test_a_clone_suggests_to_install_the_clone(tmp_path):
-    """With its pyproject.toml next to the package, the command names the current folder."""
+    """If pyproject.toml is next to the package, the command installs the current folder."""
     assert install_command("ray") == "pip install '.[ray]'"
     message = run_without_ray(ROOT, tmp_path)
     assert message == "batchmax: error: --engine: Ray is not installed; pip install '.[ray]'\n"
 
 
 def test_an_installed_package_suggests_the_package(site, tmp_path):
-    """Without a pyproject.toml next to the package, the command names batchmax, as the package index knows it."""
+    """Without a pyproject.toml next to the package, the command installs batchmax from the package index."""
     message = run_without_ray(site, tmp_path)
     assert message == "batchmax: error: --engine: Ray is not installed; pip install 'batchmax[ray]'\n"
 
 
 @pytest.mark.parametrize("text", [b'[project]\nname = "other"\n', b"[tool.x]\n", b"no TOML", b"\xff"])
 def test_the_pyproject_of_another_package_is_ignored(text, tmp_path, monkeypatch):
-    """Some packages install their pyproject.toml into site-packages by mistake; it does not make that a clone."""
+    """A pyproject.toml of another package, which some install into site-packages by mistake, is ignored."""
     path = tmp_path / "pyproject.toml"
     path.write_bytes(text)
     monkeypatch.setattr("batchmax.runtime.installation._PYPROJECT", path)
@@ -65,13 +65,13 @@ def test_the_pyproject_of_another_package_is_ignored(text, tmp_path, monkeypatch
 
 
 def test_the_error_has_what_where_and_remedy():
-    """The three parts of the message are kept apart."""
+    """The error for a missing package has its three parts as attributes."""
     error = missing_package("Ray", "ray", where="--engine")
     assert (error.what, error.where, error.remedy) == ("Ray is not installed", "--engine", install_command("ray"))
 
 
 def test_every_message_takes_its_command_from_one_function():
-    """No other module spells out a command that installs an extra, and every extra that is named exists."""
+    """Only ``installation.py`` contains commands that install an extra, and every extra in a message exists."""
     named = set()
     for path in sorted((ROOT / "batchmax").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

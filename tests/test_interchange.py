@@ -1,4 +1,8 @@
-"""Others' files give us the same numbers whichever way they are read, and our files give others the same rows."""
+"""Tests interchange of Parquet files with pyarrow, Polars, DuckDB, fastparquet, pandas, Hugging Face and Spark.
+
+Files of other writers give the same results with the fast reader and with pyarrow, and other readers read the same
+rows from the outputs.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,7 @@ special = optional("scipy.special")
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_sync():
-    """Leave out what makes files survive a power cut: hundreds are written here, and none is kept."""
+    """Disable fsync: the tests write hundreds of files, and keep none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
@@ -58,11 +62,11 @@ CLASSES = (2, 3, 10, 64, 100, 1000)
 CODECS = ("snappy", "zstd", "none", "lz4", "gzip", "brotli")
 LAYOUTS = ("list", "fixed", "wide")
 PAGE_BYTES = 1 << 20
-"""About how large a page of ours is; rows around its multiples are where borders are."""
+"""The approximate size of the pages that batchmax writes; page borders are near its multiples."""
 
 
 def matrix_of(n_rows, n_classes, dtype=np.float32, *, few=False, seed=0):
-    """Return logits, of many values or of few that a dictionary is made for."""
+    """Return (n_rows, n_classes) logits: random ones, or few distinct values, so that writers use a dictionary."""
     random = np.random.default_rng([seed, n_rows, n_classes])
     if few:
         return random.integers(-20, 20, (n_rows, n_classes)).astype(dtype) / dtype(4)
@@ -75,11 +79,14 @@ def table_of(matrix, **more):
     return pa.table({"id": pa.array(np.arange(n_rows)), "logits": lists(matrix), "label": label, **more})
 
 
-# What others write, read by us
+# Files of other writers, read by batchmax
 
 
 def check_reads_alike(path, matrix, monkeypatch, *, falls_back=None):
-    """Check that a file's logits are these, that both ways score them alike, and that the way was the one expected."""
+    """Check a file's logits, that both readers give the same scores, and which reader was used.
+
+    The fast reader must read every row group unless ``falls_back`` is given, the reason for which pyarrow reads them.
+    """
     groups = pq.read_metadata(path).num_row_groups
     n_classes = matrix.shape[1]
     theirs, missing = numbers_of(pq.read_table(path, columns=["logits"])["logits"], n_classes)
@@ -111,7 +118,10 @@ class Listener(Progress):
 
 
 def scored(path, **options):
-    """Score a file; return how many chunks of logits were read as matrices, how many by pyarrow, and what was said."""
+    """Score a file; return the output table, and the read statistics.
+
+    Read statistics are the numbers of logit chunks read as matrices and by pyarrow, and the detail text.
+    """
     out = path.with_name("scored.parquet")
     listener = Listener()
     batchmax.score(path, out, if_exists="overwrite", progress=listener, **options)
@@ -126,11 +136,11 @@ def n_data_pages(path):
 @pytest.mark.parametrize("kind", ["List", "Array"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_polars_writes_is_read(dtype, kind, tmp_path, monkeypatch):
-    """Every class count and codec, few and many values, large and small pages, several row groups: all the fast way."""
+    """The fast reader reads Polars' files: class counts, codecs, dictionaries, page sizes, several row groups."""
     path = tmp_path / "x.parquet"
     for number, (n_classes, codec) in enumerate(itertools.product(CLASSES, CODECS)):
         if (CODECS.index(codec) + CLASSES.index(n_classes)) % 2 == (kind == "Array"):
-            continue  # each kind takes half of the grid
+            continue  # each kind tests half of the grid
         matrix = matrix_of(max(30, 3000 // n_classes), n_classes, dtype, few=number % 4 < 2)
         inner = pl.Float32 if dtype == np.float32 else pl.Float64
         logits = pl.List(inner) if kind == "List" else pl.Array(inner, n_classes)
@@ -150,7 +160,7 @@ def test_what_polars_writes_is_read(dtype, kind, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("writer", ["sink", "pyarrow"])
 def test_what_polars_streams_out_is_read(writer, tmp_path, monkeypatch):
-    """The streaming sink, and Polars by way of pyarrow, write what is read the fast way."""
+    """The fast reader reads files of Polars' streaming sink, and of Polars with ``use_pyarrow=True``."""
     for n_classes in CLASSES:
         matrix = matrix_of(max(30, 3000 // n_classes), n_classes)
         frame = pl.from_arrow(table_of(matrix))
@@ -165,18 +175,18 @@ def test_what_polars_streams_out_is_read(writer, tmp_path, monkeypatch):
 @pytest.mark.parametrize("version", ["V1", "V2"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_duckdb_writes_is_read(dtype, version, tmp_path, monkeypatch, everything):
-    """Both versions (the second splits bytes), every codec, LIST and ARRAY: all the fast way.
+    """The fast reader reads DuckDB's files: V1, V2 (BYTE_STREAM_SPLIT), every codec, LIST and ARRAY.
 
-    DuckDB packs levels in runs of 256 whatever is left, so the last run is filled up with more than a group of eight.
+    DuckDB bit-packs levels in runs of 256, so the last run may be padded by more than one group of eight.
     """
     path = tmp_path / "x.parquet"
     number_type = "FLOAT" if dtype == np.float32 else "DOUBLE"
     with duckdb.connect(config={"threads": 1}) as connection:
         for number, (n_classes, codec) in enumerate(itertools.product(CLASSES, CODECS)):
             if not everything and number % 7 not in {0, 3}:
-                continue  # each number of classes, each codec
+                continue  # a sample that has each number of classes and each codec
             if n_classes >= 100 and codec not in {"snappy", "zstd"}:
-                continue  # 2,048 rows are the fewest of a row group, and brotli takes its time over so many
+                continue  # a row group has at least 2,048 rows, and brotli is slow for so many
             matrix = matrix_of(2100 if n_classes == 1000 else 2500, n_classes, dtype, few=number % 2 == 0)
             logits = f"{number_type}[]" if number % 3 else f"{number_type}[{n_classes}]"
             connection.register("rows", table_of(matrix))
@@ -189,7 +199,7 @@ def test_what_duckdb_writes_is_read(dtype, version, tmp_path, monkeypatch, every
 
 
 def test_fastparquet_writes_no_lists(tmp_path):
-    """Lists become JSON in a fastparquet file, and arrays are refused: there is nothing to read the fast way."""
+    """Files of fastparquet have no list columns: it writes lists as JSON, which score refuses, and refuses arrays."""
     fastparquet = package("fastparquet")
     matrix = matrix_of(20, 3)
     frame = pd.DataFrame({"logits": matrix.tolist()})
@@ -204,7 +214,7 @@ def test_fastparquet_writes_no_lists(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("codec", ["SNAPPY", "ZSTD", "LZ4_RAW", "GZIP", "BROTLI", None])
 def test_what_fastparquet_writes_is_read(codec, dtype, tmp_path, monkeypatch):
-    """One column a class, and rows as bytes: neither is a list, so pyarrow reads both, and the numbers are right."""
+    """Logits that fastparquet wrote as one column per class, or as bytes, are read by pyarrow and scored right."""
     fastparquet = package("fastparquet")
     matrix = matrix_of(70, 10, dtype)
     wide = pd.DataFrame({f"logit_{number}": matrix[:, number] for number in range(10)})
@@ -223,7 +233,10 @@ def test_what_fastparquet_writes_is_read(codec, dtype, tmp_path, monkeypatch):
 @pytest.mark.parametrize("n_classes", CLASSES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_across_page_borders_are_read(dtype, n_classes, tmp_path, monkeypatch):
-    """Pages may begin in the middle of a row. Today's writers do not do it, older ones did: pages are cut by hand."""
+    """Pages that begin in the middle of a row, as older writers made them, are read by the fast reader.
+
+    Current writers don't make such pages, so the test does.
+    """
     matrix = matrix_of(max(20, 1500 // n_classes), n_classes, dtype)
     random = np.random.default_rng(n_classes)
     for longest in (3, 5 * n_classes + 1, matrix.size // 3):
@@ -235,11 +248,11 @@ def test_rows_across_page_borders_are_read(dtype, n_classes, tmp_path, monkeypat
         check_reads_alike(tmp_path / "x.parquet", matrix, monkeypatch)
 
 
-# What we write, read by others
+# Outputs of batchmax, read by other readers
 
 
 def computed(matrix, label):
-    """Return probabilities and losses as PyTorch and SciPy have them in float64."""
+    """Return probabilities and losses, computed by PyTorch and SciPy in float64."""
     wide = matrix.astype(np.float64)
     probs = torch.softmax(torch.tensor(wide), 1).numpy()
     with np.errstate(invalid="ignore"):
@@ -252,7 +265,7 @@ def only(*names):
 
 
 def null_rows(pattern, n_rows, n_classes):
-    """Return (n_rows,) the rows to be null."""
+    """Return (n_rows,) bool: which rows are null."""
     missing = np.zeros(n_rows, bool)
     page = max(1, PAGE_BYTES // (4 * n_classes))
     if pattern == "few":
@@ -272,7 +285,7 @@ def null_rows(pattern, n_rows, n_classes):
 
 
 def check_scored(out, source, matrix, missing, readers=READERS, dtype=np.float32):
-    """Check an output's every row: carried columns are the source's, computed ones right; all readers see the same."""
+    """Check every row of an output: copied columns equal the source, computed ones are right, all readers agree."""
     n_classes = matrix.shape[1]
     probs, losses = computed(matrix, source["label"].to_numpy())
     whole = pq.read_table(out)
@@ -305,7 +318,7 @@ def check_scored(out, source, matrix, missing, readers=READERS, dtype=np.float32
 
 
 CASES = [
-    # n_classes, rows, rows of a row group, layout, codec, null rows
+    # n_classes, rows, rows per row group, layout, codec, null rows
     (2, 500, 200, "list", "snappy", "few"),
     (2, 300_000, 300_000, "list", "zstd", "borders"),
     (2, 400, 100, "list", "none", "few"),
@@ -347,7 +360,7 @@ CASES = [
     ids=["-".join(map(str, case)) for case in CASES],
 )
 def test_everyone_reads_what_we_write(n_classes, n_rows, group, layout, codec, nulls, tmp_path):
-    """One value a row to 32,000, one row a group to several pages, null rows at page borders and in whole pages."""
+    """All readers read outputs of 2 to 300,000 classes, small and large row groups, and null rows at page borders."""
     missing = null_rows(nulls, n_rows, n_classes)
     matrix = matrix_of(n_rows, n_classes)
     matrix[missing, n_classes // 2] = np.nan
@@ -363,7 +376,7 @@ def test_everyone_reads_what_we_write(n_classes, n_rows, group, layout, codec, n
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_everyone_reads_each_codec(codec, layout, tmp_path):
-    """Each layout in each codec, in float64, asked for with other than the input's codec; float64 probabilities."""
+    """All readers read float64 outputs in each layout and codec, and ``compression`` sets the codec."""
     matrix = matrix_of(200, 12, np.float64)
     missing = null_rows("few", 200, 12)
     matrix[missing] = np.nan
@@ -380,7 +393,7 @@ def test_everyone_reads_each_codec(codec, layout, tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("nulls", ["none", "few", "all"])
 def test_everyone_reads_folders(nulls, layout, tmp_path):
-    """Several parts in a folder are the rows in their order."""
+    """All readers read an output folder of several parts as the rows in their order."""
     matrix = matrix_of(900, 10)
     missing = null_rows(nulls, 900, 10)
     matrix[missing] = np.inf
@@ -399,14 +412,14 @@ def test_everyone_reads_folders(nulls, layout, tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_everyone_reads_no_rows(layout, tmp_path):
-    """A file without rows has its columns all the same, and so has a row group without rows among others."""
+    """All readers read an output without rows, which has its columns, and one of an input with empty row groups."""
     matrix = matrix_of(40, 4)
     source = table_of(matrix)
     pq.write_table(source.slice(0, 0), tmp_path / "none.parquet")
     batchmax.score(tmp_path / "none.parquet", tmp_path / "out.parquet", layout=layout, n_classes=4)
     schema = pq.read_schema(tmp_path / "out.parquet").remove_metadata()
     for reader, read in READERS.items():
-        if reader not in {"load_dataset", "Dataset.from_parquet"}:  # a split without rows is an error there
+        if reader not in {"load_dataset", "Dataset.from_parquet"}:  # they refuse a split without rows
             found = read(tmp_path / "out.parquet", schema)
             assert (found.num_rows, found.schema.names) == (0, schema.names), reader
     check_file(tmp_path / "out.parquet")
@@ -420,23 +433,23 @@ def test_everyone_reads_no_rows(layout, tmp_path):
 
 
 UNREADABLE = {
-    # It names the leaves of structs instead, and cuts zeros off the end of bytes of fixed size
+    # It returns the leaves of structs, and strips trailing zeros from fixed-size binary values
     "fastparquet": {"nest", "code", "points"},
     # Integers with nulls become float64
     "pandas": {"huge"},
-    # Booleans with nulls in pages of the second version, and pages without a value
+    # Booleans with nulls in data pages V2, and pages without a value
     ("fastparquet", "second version"): {"flag"},
     ("fastparquet", "page index"): {"nothing"},
 }
-"""Columns that a reader changes or does not know, whoever wrote them."""
+"""Columns that a reader changes or doesn't support, whatever wrote them."""
 REFUSING = set()
-"""Readers that refuse a file with a column of each type."""
+"""Readers that refuse a file with a column of every type."""
 if not is_missing("datasets") and Version(version("datasets")) < Version("5.1"):
-    REFUSING = {"load_dataset", "Dataset.from_parquet"}  # they have no type for bytes of fixed size
+    REFUSING = {"load_dataset", "Dataset.from_parquet"}  # they don't support fixed-size binary
 
 
 def all_types(n_rows):
-    """Return a column of each type there may be, with nulls, empty values and values that repeat."""
+    """Return a column of each type, with nulls, empty values and repeated values."""
     some = lambda values: [None if number % 7 == 3 else value for number, value in enumerate(values)]
     rows = range(n_rows)
     noon = dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)
@@ -491,7 +504,7 @@ INPUTS = {
 
 
 def carrying(n_rows=250, n_classes=5, nulls="few"):
-    """Return a table of all types around the logits, the logits, and which rows are to be null."""
+    """Return a table with columns of all types, its logits, and which rows are null."""
     matrix = matrix_of(n_rows, n_classes)
     missing = null_rows(nulls, n_rows, n_classes)
     matrix[missing, 0] = np.nan
@@ -503,7 +516,7 @@ def carrying(n_rows=250, n_classes=5, nulls="few"):
 
 
 def check_carried(out, source, keep=slice(None), readers=READERS, how=""):
-    """Check that the columns of the source, some rows of them, are what every reader finds in an output."""
+    """Check that every reader finds the source's columns, or the rows ``keep`` of them, in an output."""
     names = [name for name in source.column_names if name != "logits"]
     rows = pa.array(np.arange(source.num_rows)[keep])
     want = source.select(names).take(rows)
@@ -522,15 +535,15 @@ def check_carried(out, source, keep=slice(None), readers=READERS, how=""):
 
 @pytest.mark.parametrize("how", INPUTS)
 def test_everyone_reads_what_was_carried(how, tmp_path):
-    """Columns of every type come through whatever the input's pages, statistics and row groups were like."""
+    """Column chunks of every type are copied unchanged, for all page formats, statistics and row groups."""
     source, matrix, missing = carrying()
     pq.write_table(source, tmp_path / "in.parquet", **INPUTS[how])
-    # What a file without Arrow's schema holds is what pyarrow reads from it.
+    # A file without an Arrow schema contains what pyarrow reads from it.
     source = pq.read_table(tmp_path / "in.parquet")
     ways, _ = scored(tmp_path / "in.parquet", on_bad_row="null")
     groups = pq.read_metadata(tmp_path / "in.parquet").num_row_groups
     assert ways[:2] == (groups, 0)
-    # Timestamps of 96 bits are read as nanoseconds, and written as such.
+    # INT96 timestamps are copied too.
     copied = groups * (source.num_columns - 1)
     assert f"copied as they are: {copied:,}" in ways[2]
     out = tmp_path / "scored.parquet"
@@ -542,7 +555,7 @@ def test_everyone_reads_what_was_carried(how, tmp_path):
 
 
 def test_maps_are_carried(tmp_path):
-    """Maps come through; Hugging Face has no type for them, and fastparquet none that keeps pairs."""
+    """Map columns are copied. Hugging Face doesn't support maps, and fastparquet doesn't keep their pairs."""
     pairs = [None if row % 7 == 3 else [("k", row)] * (row % 2) for row in range(100)]
     source = table_of(matrix_of(100, 4), pairs=pa.array(pairs, pa.map_(pa.string(), pa.int32())))
     pq.write_table(source, tmp_path / "in.parquet", row_group_size=30)
@@ -553,7 +566,7 @@ def test_maps_are_carried(tmp_path):
 @pytest.mark.parametrize("change", ["drop", "drop few", "split", "merge", "limit", "exclude", "reorder"])
 @pytest.mark.parametrize("how", ["plain", "page index", "second version", "one group"])
 def test_carried_columns_follow_rows_that_leave_or_move(how, change, tmp_path):
-    """Rows dropped, groups split or joined, a limit within a group, columns left out: the rows still fit together."""
+    """Copied columns stay aligned with results if rows are dropped, row groups change, or columns are left out."""
     source, matrix, missing = carrying(nulls="none")
     if change == "drop":
         missing[::3] = True
@@ -581,11 +594,11 @@ def test_carried_columns_follow_rows_that_leave_or_move(how, change, tmp_path):
     check_file(out, checksums=["probs", "loss"])
 
 
-# Filters, slices and projections, which believe statistics, indexes and row counts
+# Filters, slices and projections, which rely on statistics, indexes and row counts
 
 
 def searched(folder, kind):
-    """Write rows whose groups and pages differ in their statistics, and score them; return the output and its rows."""
+    """Score rows whose row groups and pages have different statistics; return the output's path and its rows."""
     n_rows, n_classes = 2000, 6
     matrix = matrix_of(n_rows, n_classes, seed=3)
     numbers = np.arange(n_rows)
@@ -653,7 +666,7 @@ SEARCHES = {
 
 
 def ids_found(rows, search):
-    """Return the ids that a search must find: rows without the value are never found."""
+    """Return the ids that a filter must find: null values never match."""
     name, sign, value = search
     compare = {">": pc.greater, "<": pc.less, ">=": pc.greater_equal, "==": pc.equal, "!=": pc.not_equal}[sign]
     column = rows[name]
@@ -663,7 +676,7 @@ def ids_found(rows, search):
 
 @pytest.mark.parametrize("kind", ["pyarrow", "split", "dropped", "duckdb", "polars"])
 def test_filters_find_the_rows(kind, tmp_path):
-    """Whatever is skipped by statistics, page indexes and Bloom filters, the rows that are asked for are found."""
+    """Filters that skip by statistics, page indexes and Bloom filters find all matching rows of an output."""
     out, rows = searched(tmp_path, kind)
     datasets = hugging_face(str(tmp_path / ".hugging_face"))
     for search in SEARCHES.values():
@@ -683,7 +696,7 @@ def test_filters_find_the_rows(kind, tmp_path):
         found = ask_duckdb(f"SELECT id FROM {duckdb_files(out)} WHERE {clause}")
         assert found["id"].to_pylist() == want, ("duckdb", search)
         if name not in {"when", "kind"}:
-            # By row group alone: its filter of rows does not know chunks of several pages.
+            # By row group only: its row filter doesn't support chunks of several pages.
             with fastparquet_file(out) as file:
                 found = file.to_pandas(columns=["id"], filters=[[search]])
             assert set(want) <= set(found["id"]), ("fastparquet", search)
@@ -701,7 +714,7 @@ def test_filters_find_the_rows(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["pyarrow", "split", "duckdb", "polars"])
 def test_slices_and_projections_fit_together(kind, tmp_path):
-    """Any rows and any columns, alone or together, are those of the whole."""
+    """Slices of rows, row groups, batches and selected columns equal those of the whole table."""
     out, rows = searched(tmp_path, kind)
     probs, nulls = rows["probs"].to_pylist(), rows["probs"].is_null().to_pylist()
     for start, length in [(0, 1), (95, 10), (99, 1), (100, 1), (398, 230), (1000, 333), (1990, 10)]:
@@ -728,7 +741,7 @@ def test_slices_and_projections_fit_together(kind, tmp_path):
     ]
     for name, reader in READERS.items():
         if name == "fastparquet" and kind == "duckdb":
-            continue  # it does not know the second version's encodings of text
+            continue  # it doesn't support the string encodings of V2
         for names in (["probs"], ["loss", "before"], ["pred"], ["text", "probs"]):
             schema = rows.select(names).schema.remove_metadata()
             found = reader(out, schema)
@@ -740,11 +753,11 @@ def test_slices_and_projections_fit_together(kind, tmp_path):
     assert pl.scan_parquet(out).select(pl.len()).collect().item() == 2000
 
 
-# What the schema and the footer say
+# Schema and footer
 
 
 def test_field_ids_and_nullability_survive(tmp_path):
-    """Carried columns keep their numbers and stay required; what is computed gets no number of another's."""
+    """Copied columns keep field ids and nullability; computed columns don't get the field id of another column."""
     number_of = lambda number: {"PARQUET:field_id": str(number)}
     numbered = lambda name, kind, number, **more: pa.field(name, kind, metadata=number_of(number), **more)
     schema = pa.schema(
@@ -796,9 +809,9 @@ def test_field_ids_and_nullability_survive(tmp_path):
 @pytest.mark.parametrize("options", [{}, {"row_group_size": 70}, {"row_group_size": 250}, {"exclude": "id"}])
 @pytest.mark.parametrize("keys", [["id"], ["label", "id"], ["logit_1"], ["id", "logit_1"]])
 def test_no_sorting_is_claimed_that_is_not_there(keys, options, tmp_path):
-    """Rows said to be sorted are, by a column that is still the one meant, though columns before it have left.
+    """Sorting columns in an output's footer are right: row groups are sorted by them, and the column index is adjusted.
 
-    Each row group of the input is sorted; together they are not.
+    Each row group of the input is sorted; the whole file isn't.
     """
     numbers = np.arange(300)
     within = numbers % 100
@@ -833,7 +846,7 @@ DUCKDB_ROWS = """
 @pytest.mark.parametrize("version", ["V1", "V2"])
 @pytest.mark.parametrize("codec", ["snappy", "zstd"])
 def test_columns_that_duckdb_wrote_are_carried(codec, version, tmp_path):
-    """DuckDB's encodings (deltas in the second version), Bloom filters and old logical types come through."""
+    """Columns with DuckDB's encodings (delta in V2), Bloom filters and converted types are copied."""
     path, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
     with duckdb.connect(config={"threads": 1}) as connection:
         query = DUCKDB_ROWS.format(rows=3000)
@@ -843,7 +856,7 @@ def test_columns_that_duckdb_wrote_are_carried(codec, version, tmp_path):
     source = pq.read_table(path)
     readers = {reader: read for reader, read in READERS.items() if reader != "fastparquet"}
     check_carried(out, source, readers=readers)
-    # fastparquet does not know every delta: it must read of the output what it reads of the input.
+    # fastparquet doesn't support every delta encoding: it must read from the output what it reads from the input.
     check_carried(out, source.select(["id", "tiny", "label", "logits"]), readers=only("fastparquet"))
     check_file(out, checksums=["probs", "loss"])
     found = ask_duckdb(f"SELECT id FROM {duckdb_files(out)} WHERE text = 'r49' AND id > 2100")
@@ -852,7 +865,7 @@ def test_columns_that_duckdb_wrote_are_carried(codec, version, tmp_path):
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_columns_that_polars_wrote_are_carried(codec, tmp_path):
-    """Polars' encodings and page statistics come through."""
+    """Columns with Polars' encodings and page statistics are copied."""
     source, matrix, _ = carrying(nulls="none")
     source = source.drop(["nothing"])
     frame = pl.from_arrow(source)
@@ -877,7 +890,7 @@ def test_columns_that_polars_wrote_are_carried(codec, tmp_path):
 )
 @settings(max_examples=25)
 def test_any_shape_is_read_by_others(tmp_path_factory, n_classes, n_rows, group, layout, codec, dtype, data):
-    """Whatever the shape, the row groups and the null rows, others read what is right."""
+    """pyarrow, Polars and DuckDB read the right rows for any shape, row group size and null rows."""
     folder = tmp_path_factory.mktemp("any")
     matrix = matrix_of(n_rows, n_classes, dtype)
     missing = np.array(data.draw(st.lists(st.booleans(), min_size=n_rows, max_size=n_rows)))
@@ -894,7 +907,7 @@ def test_any_shape_is_read_by_others(tmp_path_factory, n_classes, n_rows, group,
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory):
-    """One session for all tests; it takes seconds to start."""
+    """Yield a Spark session, which takes seconds to start, for all tests of the module."""
     from pyspark.sql import SparkSession
 
     before = os.environ.get("PYSPARK_PYTHON")
@@ -931,7 +944,7 @@ def read_spark(spark, path, schema):
 
 
 def spark_file(folder):
-    """Return the one data file in a folder that Spark wrote."""
+    """Return the only data file in a folder that Spark wrote."""
     (file,) = folder.glob("part-*.parquet")
     return file
 
@@ -941,7 +954,7 @@ def spark_file(folder):
 @pytest.mark.parametrize("nullable", [True, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_spark_writes_is_read(dtype, nullable, legacy, spark, tmp_path, monkeypatch):
-    """Old and new naming of lists, required and optional: the fast way, but for Hadoop's LZ4, left to pyarrow."""
+    """The fast reader reads Spark's lists, legacy or not, nullable or not; Hadoop's LZ4 codec is left to pyarrow."""
     from pyspark.sql import types
 
     kind = types.FloatType() if dtype == np.float32 else types.DoubleType()
@@ -980,7 +993,7 @@ def test_what_spark_writes_is_read(dtype, nullable, legacy, spark, tmp_path, mon
 @pytest.mark.spark
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_spark_reads_what_we_write(layout, spark, tmp_path):
-    """Each codec that Spark has (brotli is none of them), null rows, pages of 1 MiB; files and folders."""
+    """Spark reads output files and folders in every codec that it supports (not brotli), with null rows."""
     read = {"spark": functools.partial(read_spark, spark)}
     cases = [case for case in CASES if case[3] == layout and case[4] != "brotli" and case[1] <= 20_000]
     for number, (n_classes, n_rows, group, _, codec, nulls) in enumerate(cases):
@@ -1001,7 +1014,7 @@ def test_spark_reads_what_we_write(layout, spark, tmp_path):
 
 @pytest.mark.spark
 def test_spark_reads_a_folder_with_its_manifest(spark, tmp_path):
-    """The rows of all parts, with the columns of folders named key=value, of the output and of the folder above it."""
+    """Spark reads the rows of all parts of an output folder, Hive partitions included, and from its parent folder."""
     for day in (1, 2):
         (tmp_path / "in" / f"day={day}").mkdir(parents=True)
         pq.write_table(pa.table({"logits": [[1.0, 2.0]] * 5}), tmp_path / "in" / f"day={day}" / "x.parquet")
@@ -1014,9 +1027,9 @@ def test_spark_reads_a_folder_with_its_manifest(spark, tmp_path):
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("how", [how for how in INPUTS if how != "checksums"])  # they are in brotli, unknown to Spark
+@pytest.mark.parametrize("how", [how for how in INPUTS if how != "checksums"])  # Spark doesn't support its brotli
 def test_spark_reads_what_was_carried(how, spark, tmp_path):
-    """Columns of every type come through to Spark, and Spark's filters believe nothing stale."""
+    """Spark reads copied columns of every type."""
     source, _, _ = carrying()
     pq.write_table(source, tmp_path / "in.parquet", **INPUTS[how])
     source = pq.read_table(tmp_path / "in.parquet")
@@ -1027,7 +1040,7 @@ def test_spark_reads_what_was_carried(how, spark, tmp_path):
 @pytest.mark.spark
 @pytest.mark.parametrize("kind", ["pyarrow", "split", "dropped", "duckdb", "polars"])
 def test_spark_filters_find_the_rows(kind, spark, tmp_path):
-    """Spark skips by statistics, page indexes and Bloom filters; the rows that are asked for are found."""
+    """Spark's filters, which skip by statistics, page indexes and Bloom filters, find all matching rows."""
     from pyspark.sql import functions
 
     out, rows = searched(tmp_path, kind)
@@ -1052,7 +1065,7 @@ def test_spark_filters_find_the_rows(kind, spark, tmp_path):
 @pytest.mark.parametrize("legacy", ["false", "true"])
 @pytest.mark.parametrize("timestamps", ["TIMESTAMP_MICROS", "INT96"])
 def test_columns_that_spark_wrote_are_carried(timestamps, legacy, spark, tmp_path):
-    """Spark's own types (timestamps of 96 bits, old lists and maps) come through, for Spark and for the others."""
+    """Spark's INT96 timestamps and legacy lists are copied; Spark and the other readers read them."""
     source, _, _ = carrying(nulls="none")
     source = source.drop(["huge", "kind"])
     spark.conf.set("spark.sql.parquet.writeLegacyFormat", legacy)

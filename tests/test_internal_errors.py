@@ -1,4 +1,7 @@
-"""A bug in batchmax is reported as a bug: never as a damaged file, and never passed over in silence."""
+"""Tests that a bug in batchmax is reported as a bug, never as a damaged file, and never ignored.
+
+Also tests that invalid JSON in metadata and calibration files is no bug.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +114,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def here(folder, tmp_path, monkeypatch):
-    """Go to a copy of the folder."""
+    """Change to a copy of the folder and return it."""
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -120,7 +123,7 @@ def here(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", range(len(PLACES)), ids=[place for place, _ in PLACES])
 @pytest.mark.usefixtures("here")
 def test_a_bug_is_reported_as_one(monkeypatch, capsys, number):
-    """Wherever an error of the program comes from, the message names it, and no file or metadata is called damaged."""
+    """An unexpected exception from any place is reported as a bug with its name, not as damage of a file."""
     place, words = PLACES[number]
     monkeypatch.setattr("batchmax.parquet.writing.direct_io.SYNC_BYTES", 1)
     if "resume" in words and "new" in words[3]:
@@ -146,7 +149,7 @@ def test_a_bug_is_reported_as_one(monkeypatch, capsys, number):
 
 @pytest.mark.parametrize("error", [pa.lib.ArrowTypeError, pa.lib.ArrowKeyError, *ERRORS])
 def test_what_is_no_damage(error):
-    """What pyarrow raises about the arguments of a call, and errors of the program, pass unchanged."""
+    """``reading`` doesn't convert pyarrow's errors about arguments, nor Python's errors."""
     with pytest.raises(error, match="a bug"), reading("x.parquet"):
         raise error("a bug")
 
@@ -159,7 +162,7 @@ def test_what_is_no_damage(error):
     ],
 )  # fmt: skip
 def test_what_is_damage(error):
-    """What parsers raise is."""
+    """``reading`` converts the errors of pyarrow's parsers into DataError: the file is damaged."""
     with (
         pytest.raises(DataError, match=r"x\.parquet: cannot be read: Corrupt data; the file is damaged"),
         reading("x.parquet"),
@@ -168,7 +171,7 @@ def test_what_is_damage(error):
 
 
 def test_an_error_of_the_disk_is_no_damage():
-    """An error with a number is the system's, and the file may be good."""
+    """An OSError with an errno isn't reported as damage: the file may be intact."""
     with pytest.raises(DataError, match="Input/output error") as caught, reading("x.parquet"):
         raise OSError(5, "Input/output error")
     assert "damaged" not in str(caught.value)
@@ -181,8 +184,8 @@ def test_an_error_of_the_disk_is_no_damage():
 STRANGE = [None, 1, -1, 1.5, 10**400, True, "x", "", [], [None], [[]], ["x", "x"], {}, {"a": 1}]
 
 
-def variants(value, strange=itertools.cycle(STRANGE)):  # noqa: B008 - goes on where it stopped
-    """Yield JSON in which one member, at any depth, is one of several strange values or is missing."""
+def variants(value, strange=itertools.cycle(STRANGE)):  # noqa: B008 - calls share the iterator
+    """Yield copies of a JSON value in which one member, at any depth, is missing or has an invalid value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         for instead in itertools.islice(strange, 5):
@@ -196,7 +199,7 @@ def variants(value, strange=itertools.cycle(STRANGE)):  # noqa: B008 - goes on w
 @pytest.mark.parametrize("key", ["batchmax", "batchmax.scoring.summary"])
 @pytest.mark.usefixtures("here")
 def test_metadata_that_are_not_what_they_should_be(capsys, key):
-    """Whatever a member of an output's metadata is, verify and evaluate answer, and it is not a bug."""
+    """An invalid or missing member of an output's metadata is never reported as a bug by verify and evaluate."""
     table, known = pq.read_table("scored.parquet"), pq.read_metadata("scored.parquet").metadata
     original = json.loads(known[key.encode()])
     answers = set()
@@ -212,7 +215,7 @@ def test_metadata_that_are_not_what_they_should_be(capsys, key):
 
 
 def test_calibrations_that_are_not_what_they_should_be(here, capsys):
-    """Whatever a member of a calibration is, it is refused in one line or used."""
+    """An invalid or missing member of a calibration file is never reported as a bug."""
     original = json.loads((here / "calibration.json").read_text())
     original |= {"classes": list("abcde"), "scale": [1.0] * 5, "bias": [0.0] * 5}
     for changed in [*STRANGE, *variants(original)]:

@@ -1,4 +1,4 @@
-"""Arrow IPC streams: through pipes, whole or known not to be, in bounded memory."""
+"""Tests Arrow IPC streams on stdin and stdout: incomplete streams are detected, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"
 BATCHMAX = [sys.executable, "-m", "batchmax"]
 END = b"\xff\xff\xff\xff\0\0\0\0"
-"""The marker that ends a stream, as Arrow's format has it."""
+"""The end-of-stream marker of Arrow's format."""
 
 
 def stream_of(table, rows=100):
@@ -49,7 +49,7 @@ def digits():
 
 
 def test_a_stream_in_and_a_stream_out(digits):
-    """The rows of the stream are those that a file gets, and stdout has nothing else; the summary goes to stderr."""
+    """Scoring a stream gives the rows of scoring a file; stdout has only the stream, stderr the summary."""
     done = run("score", "-", "-o", "-", data=digits)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(END)
@@ -61,7 +61,7 @@ def test_a_stream_in_and_a_stream_out(digits):
 
 
 def test_files_and_streams_mix(digits, tmp_path):
-    """A stream becomes a file, and a file a stream, with the same bytes of numbers."""
+    """Stream to file and file to stream give equal results."""
     assert run("score", "-", "-o", tmp_path / "a.parquet", data=digits).returncode == 0
     out = run("score", DIGITS, "-o", "-", "--json")
     assert out.stderr.startswith(b'{"n_rows": 899')
@@ -70,7 +70,7 @@ def test_files_and_streams_mix(digits, tmp_path):
 
 @pytest.mark.parametrize("kept", [0, 5, 700, -len(END), -1])
 def test_a_stream_that_was_cut_off_is_refused(digits, kept, tmp_path):
-    """Wherever it was cut, between two batches too: one line, exit 1, and no output."""
+    """A stream cut off anywhere, even between batches, gives one line of error, exit code 1 and no output."""
     done = run("score", "-", "-o", tmp_path / "a.parquet", data=digits[:kept])
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
@@ -79,7 +79,7 @@ def test_a_stream_that_was_cut_off_is_refused(digits, kept, tmp_path):
 
 
 def test_a_failure_leaves_the_stream_without_its_end(digits):
-    """Whoever reads on knows that it is not whole."""
+    """After an error or a failed gate the output stream has no end marker, so that its reader fails too."""
     cut = run("score", "-", "-o", "-", data=digits[:-500])
     judged = run("score", "-", "-o", "-", "--fail-if", "mean_loss > 0", data=digits)
     assert (cut.returncode, judged.returncode) == (1, 4)
@@ -100,7 +100,7 @@ def test_a_failure_leaves_the_stream_without_its_end(digits):
     ],
 )
 def test_what_a_stream_cannot_do(words, digits):
-    """It is said before anything is read."""
+    """Options and inputs that can't go with a stream give one line of error and exit code 2; stdout stays empty."""
     done = run("score", "-", *words, data=digits)
     assert done.returncode == 2
     assert done.stderr.count(b"\n") == 1
@@ -109,14 +109,14 @@ def test_what_a_stream_cannot_do(words, digits):
 
 @pytest.mark.parametrize("command", [["inspect", "-"], ["show", "-", "--row", "1"], ["verify", "-"]])
 def test_other_commands_say_that_they_take_no_stream(command):
-    """One line, exit 2."""
+    """inspect, show and verify refuse a stream with exit code 2."""
     done = run(*command)
     assert done.returncode == 2
     assert b"stream" in done.stderr
 
 
 def test_a_consumer_that_has_seen_enough():
-    """A pipe that is closed early ends the command with 0 and without a word."""
+    """If the consumer closes the pipe early, the command exits with 0 and prints nothing."""
     process = subprocess.Popen(
         [*BATCHMAX, "score", str(DIGITS), "-o", "-", "-q"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     )
@@ -128,7 +128,7 @@ def test_a_consumer_that_has_seen_enough():
 
 
 def test_a_long_stream_takes_no_more_memory(tmp_path):
-    """Two gigabytes through a pipe, made and read as they come."""
+    """Scoring a stream of 2 GB through pipes takes less than 600 MB of memory."""
     batch = pa.record_batch(
         {"logits": pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(5_000_000, np.float32)), 1000)}
     )
@@ -162,7 +162,7 @@ def test_a_long_stream_takes_no_more_memory(tmp_path):
 
 
 def test_polars_and_duckdb_at_both_ends():
-    """A data frame goes in as a stream, and what comes out is one that others read."""
+    """Streams that Polars writes can be scored, and Polars and DuckDB read the output stream."""
     frame = pl.read_parquet(DIGITS)
     data = io.BytesIO()
     frame.write_ipc_stream(data)
@@ -176,7 +176,7 @@ def test_polars_and_duckdb_at_both_ends():
 
 
 def test_stdout_on_a_terminal_is_refused():
-    """Data do not go to a terminal."""
+    """Writing a stream to a terminal is refused with exit code 2."""
     own, other = os.openpty()
     done = subprocess.run(
         [*BATCHMAX, "score", str(DIGITS), "-o", "-"], stdout=other, stderr=subprocess.PIPE, cwd=ROOT, check=False

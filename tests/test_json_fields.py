@@ -1,4 +1,4 @@
-"""JSON from files: nested, large and odd values are refused, and no command fails over metadata of a file."""
+"""Tests the JSON parser for metadata: too deep, large or invalid values are refused, and no command crashes on them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_refused(kind):
-    """One exception, whatever is wrong."""
+    """Invalid JSON of any kind raises JsonError."""
     with pytest.raises(JsonError):
         parse_json(REFUSED[kind])
 
 
 def test_what_is_read():
-    """Values of the largest depth and size are those that Python's parser returns."""
+    """Values at the limits of depth and size are parsed as by Python's parser."""
     text = "[" * MOST_DEPTH + "]" * MOST_DEPTH
     assert parse_json(text) == json.loads(text)
     text = '{"a": [18446744073709551615, -9223372036854775808, 1e400, "\\ud83d\\ude00", "\\\\ud800"], "\\u00e9": null}'
@@ -47,7 +47,7 @@ def test_what_is_read():
 
 @pytest.mark.parametrize("key", ["huggingface", "batchmax", "pandas", "batchmax.scoring.summary"])
 def test_commands_over_metadata_that_make_no_sense(key, tmp_path, capsys):
-    """Metadata that say nothing useful are no error where nobody asked for them, and one line where somebody did."""
+    """Invalid metadata is ignored by commands that don't need it; verify fails, but not with a bug."""
     path = tmp_path / "x.parquet"
     names = b'{"info":{"features":{"label":{"_type":"ClassLabel","names":["\\ud800"]}}}}'
     some = "objects", "a hundred thousand brackets", "a million digits", "half of a surrogate pair as bytes"
@@ -67,7 +67,7 @@ def test_commands_over_metadata_that_make_no_sense(key, tmp_path, capsys):
 
 
 def test_depth_is_counted_whatever_the_stack():
-    """The limit is ours: Python's own depends on its version and on how deep the caller is."""
+    """The depth limit doesn't depend on the depth of the call stack, unlike that of Python's parser."""
 
     def deeper(levels):
         return parse_json(b"[" * MOST_DEPTH + b"]" * MOST_DEPTH) if not levels else deeper(levels - 1)
@@ -76,7 +76,7 @@ def test_depth_is_counted_whatever_the_stack():
 
 
 def test_names_of_classes_with_half_a_surrogate(tmp_path, capsys):
-    """A file of class names is refused like any other that is damaged."""
+    """A class names file with half a surrogate pair is refused with one line and exit code 2."""
     path, names = tmp_path / "x.parquet", tmp_path / "config.json"
     pq.write_table(pa.table({"logits": [[1.0, 2.0]], "label": [0]}), path)
     names.write_text('{"id2label": {"0": "\\ud800", "1": "b"}}')
@@ -85,7 +85,7 @@ def test_names_of_classes_with_half_a_surrogate(tmp_path, capsys):
 
 
 def test_features_of_any_type(tmp_path):
-    """Metadata of Hugging Face whose members have other types say nothing of classes."""
+    """Hugging Face metadata with members of unexpected types is ignored."""
     path = tmp_path / "x.parquet"
     for feature in ({"_type": {"a": 1}}, {"_type": []}, {"_type": "List", "feature": 3}, [], [[]], 7, None):
         value = json.dumps({"info": {"features": {"label": feature}}})

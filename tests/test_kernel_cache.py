@@ -1,4 +1,4 @@
-"""Compiled kernels are kept in a folder of the user's own, and damage to it costs a compilation, never the job."""
+"""Tests the cache of compiled kernels: it is private to the user, and a damaged cache never fails a job."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Return a folder that kernels of this test are kept in; it is made when the first is."""
+    """Return the cache folder of this test; it is created with the first kernel."""
     chosen = tmp_path / "kernels"
     monkeypatch.setenv("BATCHMAX_CACHE_DIR", str(chosen))
     return chosen
 
 
 def total():
-    """Compile or load a kernel anew, and return what it gives for 1 + 2 + 4, of which one does not count."""
+    """Compile or load a kernel, and return its sum of 1, 2 and 4 without the 2."""
     found = np.zeros(3)
     Kernel(compensated_sums.sum_counted, 2, parallel=False)(
         np.array([1.0, 2.0, 4.0]), np.array([True, False, True]), found
@@ -37,12 +37,12 @@ def total():
 
 
 def compiled(folder):
-    """Return the files of compiled code."""
+    """Return the paths of compiled code in the cache."""
     return sorted(folder.rglob("*.nbc"))
 
 
 def test_a_second_process_compiles_nothing(folder):
-    """What one process compiles, the next one loads."""
+    """A kernel that one process compiled is loaded by the next."""
     code = """
     import numpy as np
     from batchmax.kernels import compensated_sums
@@ -62,14 +62,14 @@ def test_a_second_process_compiles_nothing(folder):
 
 
 def test_the_folder_is_the_users_own(folder):
-    """Pickles run code when they are loaded: nobody else may write where they lie."""
+    """Cache folders have mode 0700: they contain pickles, which run code when loaded."""
     assert total() == 5.0
     for made in (folder, *(path for path in folder.iterdir() if path.is_dir())):
         assert stat.S_IMODE(made.stat().st_mode) == 0o700
 
 
 def test_where_the_folder_is(monkeypatch, tmp_path):
-    """$BATCHMAX_CACHE_DIR, else in $XDG_CACHE_HOME, else in ~/.cache."""
+    """The cache folder is $BATCHMAX_CACHE_DIR, else in $XDG_CACHE_HOME, else in ~/.cache."""
     monkeypatch.setenv("BATCHMAX_CACHE_DIR", str(tmp_path / "own"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -92,7 +92,7 @@ def flip(content):
 @pytest.mark.parametrize("kind", ["*.nbc", "*.nbi"])
 @pytest.mark.parametrize("damage", [cut, lambda _: b"", lambda _: b"garbage" * 100], ids=["cut", "empty", "garbage"])
 def test_a_damaged_file_is_a_warning(folder, kind, damage):
-    """A file that cannot be loaded is said, with what to do; the kernel is compiled again and gives what it should."""
+    """A damaged cache file gives a warning with a remedy; the kernel is compiled again and its result is right."""
     assert total() == 5.0
     (path,) = folder.rglob(kind)
     path.write_bytes(damage(path.read_bytes()))
@@ -101,7 +101,7 @@ def test_a_damaged_file_is_a_warning(folder, kind, damage):
 
 
 def test_a_flipped_bit_in_compiled_code_is_a_warning(folder):
-    """Machine code that is not what was written is never run: its digest does not fit."""
+    """Machine code with a flipped bit is detected by its digest and not run; it is compiled again with a warning."""
     assert total() == 5.0
     (path,) = compiled(folder)
     path.write_bytes(flip(path.read_bytes()))
@@ -110,7 +110,7 @@ def test_a_flipped_bit_in_compiled_code_is_a_warning(folder):
 
 
 def test_damaged_code_is_replaced(folder):
-    """The compilation that damage costs is kept, and the next one loads it without a warning."""
+    """Damaged code is replaced in the cache, so that the next load gives no warning."""
     assert total() == 5.0
     compiled(folder)[0].write_bytes(b"garbage")
     with pytest.warns(RuntimeWarning, match="cannot be read"):
@@ -122,18 +122,18 @@ def test_damaged_code_is_replaced(folder):
 
 @pytest.mark.parametrize("mode", [0o770, 0o707])
 def test_a_folder_that_others_can_write_to_is_not_used(folder, mode):
-    """Nothing is loaded from it and nothing is written to it, and a warning says why."""
+    """A cache folder that others can write to is neither read nor written, with a warning for each."""
     assert total() == 5.0
     before = {path: path.stat().st_mtime_ns for path in compiled(folder)}
     folder.chmod(mode)
     with pytest.warns(RuntimeWarning, match="others can write to it") as said:
         assert total() == 5.0
-    assert len(said) == 2  # not read, not written
+    assert len(said) == 2  # one for reading, one for writing
     assert {path: path.stat().st_mtime_ns for path in compiled(folder)} == before
 
 
 def test_a_folder_that_cannot_be_made_is_a_warning(folder):
-    """A file where the folder should be costs the cache, not the result."""
+    """If the cache folder can't be created, a warning is given and the result is right."""
     folder.write_text("in the way")
     with pytest.warns(RuntimeWarning, match="cannot be written"):
         assert total() == 5.0
@@ -142,14 +142,14 @@ def test_a_folder_that_cannot_be_made_is_a_warning(folder):
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_is_a_warning(folder):
-    """A read-only folder costs the cache, not the result."""
+    """If the cache folder is read-only, a warning is given and the result is right."""
     folder.mkdir(mode=0o500)
     with pytest.warns(RuntimeWarning, match="cannot be written"):
         assert total() == 5.0
 
 
 def test_the_stamp_is_that_of_all_sources(tmp_path, monkeypatch):
-    """A change of any kernel, also of one that others only call, of statuses and of activations makes another stamp."""
+    """The source fingerprint changes with any file of ``kernels/``, ``outputs.py`` or ``activations.py``."""
     package = tmp_path / "batchmax"
     shutil.copytree(ROOT / "batchmax" / "kernels", package / "kernels")
     tables = [package / "outputs.py", package / "activations.py"]
@@ -166,7 +166,7 @@ def test_the_stamp_is_that_of_all_sources(tmp_path, monkeypatch):
 
 
 def test_after_warming_up_a_job_compiles_nothing(tmp_path):
-    """No job asks the cache for a kernel that ``warmup`` did not compile, for whichever labels and weights it has."""
+    """After ``warmup`` no job needs another kernel, for any labels, weights, dtype and activation."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     outputs = "probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,status"
     code = (

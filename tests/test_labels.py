@@ -1,4 +1,4 @@
-"""Labels of every type, and where class names come from."""
+"""Tests the reading of labels of every type, and the source of class names."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def refusal(fields, classes=None, **options):
 
 
 def halves(values, arrow_type):
-    """Return an array; float16 is made of NumPy's numbers only."""
+    """Return an Arrow array; pyarrow makes float16 only from NumPy's numbers."""
     if arrow_type == pa.float16():
         values = [None if value is None else np.float16(value) for value in values]
     return pa.array(values, arrow_type)
@@ -67,7 +67,7 @@ def halves(values, arrow_type):
 @pytest.mark.parametrize("arrow_type", [*INTEGERS, *FLOATS, pa.dictionary(pa.int8(), pa.int64())], ids=str)
 @pytest.mark.parametrize("start", [0, 1])
 def test_indices(arrow_type, start):
-    """Every type of number gives indices; null is unlabelled; the range is not looked at."""
+    """Labels of every numeric type are indices, and null has the status UNLABELLED; the range isn't checked."""
     labels = read(halves([2, 0, 1, 99], arrow_type).slice(start))
     assert labels.status is None
     np.testing.assert_array_equal(labels.indices, [2, 0, 1, 99][start:])
@@ -78,7 +78,7 @@ def test_indices(arrow_type, start):
 
 
 def test_dictionary_codes_are_no_indices():
-    """The codes of a dictionary say nothing: neither of numbers nor of text."""
+    """Labels in a dictionary array are its values, numbers or strings, not its codes."""
     codes = pa.array([0, 1, 0, None], pa.int8())
     labels = read(pa.DictionaryArray.from_arrays(codes, pa.array([2, 1])))
     np.testing.assert_array_equal(labels.indices, [2, 1, 2, 0])
@@ -90,27 +90,27 @@ def test_dictionary_codes_are_no_indices():
 
 
 def test_int64_is_a_view():
-    """Plain int64 labels are not copied."""
+    """Int64 labels without nulls are a view of Arrow's memory."""
     array = pa.array([2, 0, 1])
     assert read(array).indices.ctypes.data == array.buffers()[1].address
 
 
 def test_odd_floats():
-    """NaN is no label; what is no whole number or fits no int64 is a bad one."""
+    """A NaN label is UNLABELLED; a float that isn't an integer or doesn't fit int64 is BAD_LABEL."""
     labels = read(pa.array([1.0, np.nan, 0.5, np.inf, -np.inf, 2.0**63, -100.0, -0.0, None]))
     np.testing.assert_array_equal(labels.status, [OK, NONE, BAD, BAD, BAD, BAD, OK, OK, NONE])
     np.testing.assert_array_equal(labels.indices, [1, 0, 0, 0, 0, 0, -100, 0, 0])
 
 
 def test_large_unsigned():
-    """A uint64 above int64 is bad; it does not wrap around to the ignored label."""
+    """A uint64 label above the int64 range is BAD_LABEL; it doesn't wrap around to the ignore index."""
     labels = read(pa.array([2**64 - 100, 2**63, 2**63 - 1, 1, None], pa.uint64()))
     np.testing.assert_array_equal(labels.status, [BAD, BAD, OK, OK, NONE])
     np.testing.assert_array_equal(labels.indices, [0, 0, 2**63 - 1, 1, 0])
 
 
 def test_booleans_and_nulls():
-    """True and false are 1 and 0; a column of nothing but nulls has no labels."""
+    """Boolean labels are 1 and 0; in a column of type null all rows are UNLABELLED."""
     labels = read(pa.array([True, False, None, True]).slice(1))
     np.testing.assert_array_equal(labels.indices, [0, 0, 1])
     np.testing.assert_array_equal(labels.status, [OK, NONE, OK])
@@ -120,7 +120,7 @@ def test_booleans_and_nulls():
 @pytest.mark.parametrize("arrow_type", TEXTS, ids=str)
 @pytest.mark.parametrize("start", [0, 2])
 def test_names(arrow_type, start):
-    """Names are looked up; an unknown one is bad, a missing one no label."""
+    """String labels are looked up in the class names; an unknown name is BAD_LABEL, a null UNLABELLED."""
     rows = ["dog", "cat", "emu", None, "yak", "dog", ""]
     if "binary" in str(arrow_type):
         rows = [None if row is None else row.encode() for row in rows]
@@ -136,7 +136,7 @@ def test_names(arrow_type, start):
 
 @pytest.mark.parametrize("arrow_type", [pa.int64(), pa.uint8(), pa.float32(), pa.string()], ids=str)
 def test_names_that_are_numbers(arrow_type):
-    """Where all class names are integers, integer labels are looked up as names, as text is."""
+    """If all class names are integers, numeric and string labels are looked up as names."""
     classes = ("3", "07", "1")
     rows = [7, 3, 1, None, 2, 0]
     if arrow_type == pa.string():
@@ -147,7 +147,7 @@ def test_names_that_are_numbers(arrow_type):
 
 
 def test_ignored_number_among_names():
-    """With names that are numbers, the label to ignore is such a number, not the index of a class."""
+    """If class names are integers, the ignore index is a name, not the index of a class."""
     labels = read(pa.array([1, 0, 2, 9, None]), ("1", "2", "3"), ignore_index=0)
     np.testing.assert_array_equal(labels.status, [OK, OK, OK, BAD, NONE])
     np.testing.assert_array_equal(labels.indices == labels.ignore_index, [False, True, False, False, False])
@@ -155,7 +155,7 @@ def test_ignored_number_among_names():
 
 
 def test_names_that_are_not_all_numbers():
-    """One name that is no integer, and integer labels are indices."""
+    """If any class name isn't an integer, integer labels are indices."""
     np.testing.assert_array_equal(read(pa.array([1, 0]), ("3", "7", "none")).indices, [1, 0])
 
 
@@ -165,7 +165,7 @@ def test_names_that_are_not_all_numbers():
     ids=str,
 )
 def test_distributions(arrow_type):
-    """Lists are distributions over the classes, in the type of the logits."""
+    """Labels in lists are soft targets, read in the dtype of the logits."""
     rows = [[0, 1, 0], [1, 0, 0]] if arrow_type == pa.list_(pa.int64()) else [[0.25, 0.5, 0.25], [0, 1, 0]]
     for dtype in ("f4", "f8"):
         labels = read(pa.array(rows, arrow_type), dtype=dtype)
@@ -199,7 +199,7 @@ def test_distributions(arrow_type):
     ],
 )
 def test_bad_distributions(row, status):
-    """A distribution is finite, not negative, of the right length, and sums to 1 within a thousandth."""
+    """A soft target must be finite, not negative, of length K, and sum to 1 within 0.001; otherwise it is BAD_LABEL."""
     good = [0.5, 0.25, 0.25]
     labels = read(pa.array([good, row, good], pa.list_(pa.float64())))
     if status == OK:
@@ -210,7 +210,7 @@ def test_bad_distributions(row, status):
 
 
 def test_which_column():
-    """Unasked it is 'label', 'labels' or 'target', in this order, unless that is the logits."""
+    """The default label column is 'label', 'labels' or 'target', in this order, unless it is the logits column."""
     every = {"target": pa.int8(), "labels": pa.int8(), "label": pa.int8(), "y": pa.int8()}
 
     def name(fields, **options):
@@ -229,7 +229,7 @@ def test_which_column():
 
 
 def test_nested_labels():
-    """A label may be a field of a struct; where the struct is null, there is none."""
+    """A label column may be a field of a struct; a null struct or field is UNLABELLED."""
     batch = pa.record_batch({"m": pa.array([{"y": 2}, None, {"y": None}])})
     label = find_label(batch.schema, ScoreOptions(label="m.y"), None)
     labels = read_labels(batch, label, 3, np.dtype("f4"), -100)
@@ -237,7 +237,7 @@ def test_nested_labels():
 
 
 def test_why():
-    """The summary can say which label was taken, and why."""
+    """``why`` says which label column was chosen, and whether by its name or by --label."""
     schema = pa.schema([("label", pa.int64())])
     assert find_label(schema, ScoreOptions(), None).why == "column 'label' (int64), by its name"
     assert find_label(schema, ScoreOptions(label="label"), None).why == ("column 'label' (int64), named with --label")
@@ -271,7 +271,7 @@ def test_why():
     ],
 )
 def test_refusals(fields, classes, options, words):
-    """What cannot be says what was found, and what to do."""
+    """An invalid label column raises UsageError with what was found and a remedy, on one line."""
     message = refusal(fields, classes, **options)
     assert "\n" not in message
     for word in words:
@@ -291,7 +291,7 @@ def classes_of(schema, **options):
 
 
 def test_where_classes_come_from():
-    """What was asked for goes before the names of columns, those before the metadata of the label column."""
+    """Class names are from --classes, else the logits columns' names, else the ClassLabel of the label column."""
     schema = hugging_face(["a", "b"])
     assert classes_of(schema) == (("a", "b"), "the Hugging Face ClassLabel of column 'label'")
     assert classes_of(schema, classes=("x", "y")) == (("x", "y"), "--classes")
@@ -307,19 +307,19 @@ def test_where_classes_come_from():
     [b"", b"{", b"[]", b"null", b'{"info": {"features": {"label": {"_type": "Value", "names": ["a"]}}}}'],
 )
 def test_metadata_of_another_make(metadata):
-    """Metadata that are not as expected are passed over: nobody asked for them."""
+    """Hugging Face metadata of another form is ignored."""
     assert classes_of(hugging_face([]).with_metadata({b"huggingface": metadata})) == (None, "")
     assert classes_of(hugging_face([1, 2])) == (None, "")
 
 
 def test_names_twice_in_the_metadata():
-    """A name twice is refused, wherever it is from."""
+    """Duplicate class names in Hugging Face metadata raise UsageError."""
     with pytest.raises(UsageError, match=r"class 'a' twice.*--classes"):
         classes_of(hugging_face(["a", "b", "a"]))
 
 
 def test_class_labels_are_indices():
-    """Hugging Face stores the index of a name, also if the names look like numbers."""
+    """Labels of a Hugging Face ClassLabel are indices even if the class names are integers."""
     schema = hugging_face(["1990", "1991"])
     classes, _ = classes_of(schema)
     assert find_label(schema, ScoreOptions(), classes).kind == "index"
@@ -327,7 +327,7 @@ def test_class_labels_are_indices():
 
 
 def test_check_classes():
-    """Another number of names than of classes is refused, with both numbers."""
+    """If the numbers of class names and classes differ, UsageError gives both."""
     check_classes(None, 3)
     check_classes(NAMES, 3)
     with pytest.raises(UsageError, match="--classes: 3 class names, but the logits have 1,000 classes; "):
@@ -338,7 +338,7 @@ def test_check_classes():
 
 @pytest.mark.parametrize("kind", ["dictionary", "string", "distribution"])
 def test_files(kind):
-    """Real labels stored as text, as a dictionary and as distributions mean the same as the integers."""
+    """Digit labels stored as strings or a dictionary equal the integer labels; soft ones agree for over 90% of rows."""
     path = DATA / "labels" / f"digits_{kind}.parquet"
     classes = tuple((DATA / "labels" / "classes.txt").read_text().split())
     plain = pq.read_table(DATA / "layouts" / "digits_list.parquet")["label"].to_numpy()
@@ -355,7 +355,7 @@ def test_files(kind):
 
 
 def test_another_number_of_names_than_classes_asked_for():
-    """The message is about the number, and says where the names are from."""
+    """If --n-classes differs from the number of class names, UsageError says where the names are from."""
     schema = pa.schema([("logits", pa.list_(pa.float32()))])
     options = ScoreOptions(classes=tuple("abcdefghij"), n_classes=9)
     with pytest.raises(UsageError, match=r"^--n-classes: 9 asked for, but there are 10 names, from --classes; give"):
@@ -365,7 +365,10 @@ def test_another_number_of_names_than_classes_asked_for():
 
 
 def test_class_label_names_go_before_numbers_of_columns():
-    """A ClassLabel counts from 0, whatever number the columns start at; names that are words go before it."""
+    """ClassLabel names are preferred to numbers in column names, and names that are words to ClassLabel names.
+
+    Labels stay indices from 0, whatever number the columns start at.
+    """
     feature = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}}}
     metadata = {b"huggingface": json.dumps(feature).encode()}
     for suffixes, names in ((("1", "2"), ("a", "b")), (("x", "y"), ("x", "y"))):

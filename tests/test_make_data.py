@@ -1,4 +1,4 @@
-"""The sample data are what ``data/README.md`` says, and ``scripts/make_data.py`` remakes them."""
+"""Tests that the sample data are as described in ``data/README.md``, and that ``scripts/make_data.py`` makes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA = ROOT / "data"
 
 
 def load_script():
-    """Import ``scripts/make_data.py``, which is no part of a package."""
+    """Import ``scripts/make_data.py``, which isn't in a package."""
     spec = importlib.util.spec_from_file_location("make_data", ROOT / "scripts" / "make_data.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -36,7 +36,7 @@ def _no_block_of_another_size():
 
 
 def read_logits(path, layout):
-    """Read the logits of any layout as float64 (n_rows, n_classes), value by value."""
+    """Return the logits of a file in any layout as float64 (n_rows, n_classes)."""
     table = pq.read_table(path)
     if layout == "wide":
         names = [name for name in table.column_names if name.startswith("logit_")]
@@ -56,7 +56,7 @@ def read_logits(path, layout):
 
 
 def as_stored(logits, layout):
-    """Say what a layout's element type makes of float32 logits, but for bfloat16, where it is a bound."""
+    """Return float32 logits rounded to a layout's element type; bfloat16 isn't rounded, only compared within 2^-8."""
     if layout == "list_int":
         return np.rint(logits)
     return logits.astype(np.float16).astype(np.float64) if layout == "list_float16" else logits
@@ -71,7 +71,7 @@ def assert_holds(path, layout, logits):
 
 
 def test_remaking_changes_nothing(tmp_path):
-    """Two remakes are equal byte for byte, and agree with the files in ``data/`` that are not measurements."""
+    """Two runs of the script give the same bytes, and the same file names and digits as ``data/`` without bench."""
     for name in ("one", "two"):
         make_data.make_data(tmp_path / name)
     made = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
@@ -85,7 +85,7 @@ def test_remaking_changes_nothing(tmp_path):
         pq.read_table(DATA / "digits.parquet"),
     )
     assert remade.drop(["logits"]).equals(digits.drop(["logits"]))
-    # Not to the bit: another BLAS adds in another order, and training carries that on.
+    # Not bit-identical: another BLAS adds in another order, and training amplifies the difference.
     np.testing.assert_allclose(
         read_logits(tmp_path / "one" / "digits.parquet", "list"),
         read_logits(DATA / "digits.parquet", "list"),
@@ -94,7 +94,7 @@ def test_remaking_changes_nothing(tmp_path):
 
 
 def test_digits_are_a_real_model_on_images_it_has_not_seen():
-    """The logits' softmax is what scikit-learn's own network says of the images the ids name."""
+    """The logits in ``digits.parquet`` agree with a scikit-learn network trained on the images that aren't in it."""
     load_digits = package("sklearn.datasets").load_digits
     classifier = package("sklearn.neural_network").MLPClassifier
     images, labels = load_digits(return_X_y=True)
@@ -108,7 +108,7 @@ def test_digits_are_a_real_model_on_images_it_has_not_seen():
     probs /= probs.sum(axis=1, keepdims=True)
     accuracy = np.mean(logits.argmax(axis=1) == labels[ids])
     assert 0.9 < accuracy < 1.0
-    # A network trained here, on the images that are not in the file, is of the same kind.
+    # A network trained here on the other images gives similar predictions.
     network = classifier(hidden_layer_sizes=(32,), max_iter=1000, random_state=1)
     network.fit(images[seen] / 16.0, labels[seen])
     assert np.mean(network.predict(images[ids] / 16.0) == logits.argmax(axis=1)) > 0.9
@@ -117,7 +117,7 @@ def test_digits_are_a_real_model_on_images_it_has_not_seen():
 
 @pytest.mark.parametrize("layout", make_data.LAYOUTS)
 def test_each_layout_holds_the_same_digits(layout):
-    """A file in ``data/layouts`` holds the first rows of ``digits.parquet``, to its element type."""
+    """Each file in ``data/layouts`` has the first rows of ``digits.parquet``, rounded to its element type."""
     path = DATA / "layouts" / f"digits_{layout}.parquet"
     whole = pq.read_table(DATA / "digits.parquet")
     few = pq.read_table(path)
@@ -127,7 +127,7 @@ def test_each_layout_holds_the_same_digits(layout):
 
 
 def test_labels_come_in_every_form():
-    """Strings and dictionaries name the class of the integer label; distributions sum to one."""
+    """Labels as strings and dictionaries equal the class names of the integer labels; soft labels sum to 1."""
     names = (DATA / "labels" / "classes.txt").read_text().split()
     expected = [names[label] for label in pq.read_table(DATA / "layouts/digits_list.parquet")["label"].to_pylist()]
     assert pq.read_table(DATA / "labels/digits_string.parquet")["label"].to_pylist() == expected
@@ -140,7 +140,7 @@ def test_labels_come_in_every_form():
 
 
 def test_class_names_lie_in_the_metadata():
-    """``digits.parquet`` names its classes where Hugging Face datasets does."""
+    """The metadata of ``digits.parquet`` has its class names as a Hugging Face ClassLabel."""
     metadata = json.loads(pq.read_schema(DATA / "digits.parquet").metadata[b"huggingface"])
     label = metadata["info"]["features"]["label"]
     assert label["_type"] == "ClassLabel"
@@ -149,7 +149,7 @@ def test_class_names_lie_in_the_metadata():
 
 @pytest.mark.spark
 def test_spark_metadata_are_what_spark_writes():
-    """The footer key of the imitation reads as the schema pyspark would have written."""
+    """The metadata of ``digits_spark.parquet`` equal the schema that pyspark writes."""
     sql = package("pyspark.sql.types")
     from pyspark.ml.linalg import VectorUDT
 
@@ -166,13 +166,13 @@ def test_spark_metadata_are_what_spark_writes():
 
 
 def test_data_stay_small():
-    """All data together take less than a megabyte."""
+    """All sample data take less than 1 MB."""
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 1_000_000
 
 
 @pytest.mark.parametrize("layout", make_data.LAYOUTS)
 def test_large_files_hold_the_same_logits_in_every_layout(tmp_path, layout, monkeypatch):
-    """Rows depend on the seed alone: not on the layout, the row groups, or the number of rows."""
+    """Generated rows don't depend on the layout, the row group size, or the number of rows."""
     monkeypatch.setattr(make_data, "BLOCK_VALUES", 100)
     reference, path = tmp_path / "reference.parquet", tmp_path / "layout.parquet"
     make_data.make_large(reference, 300, 7)
@@ -186,7 +186,7 @@ def test_large_files_hold_the_same_logits_in_every_layout(tmp_path, layout, monk
 
 
 def test_one_large_row_group_is_spooled(tmp_path, monkeypatch):
-    """A row group past the limit is one row group all the same, and leaves nothing beside the file."""
+    """A row group above the spooling limit is still one row group, and no temporary file is left."""
     plain, spooled = tmp_path / "plain.parquet", tmp_path / "spooled.parquet"
     make_data.make_large(plain, 500, 100, row_group_size=500)
     monkeypatch.setattr(make_data, "SPOOLED_BYTES", 0)
@@ -198,7 +198,7 @@ def test_one_large_row_group_is_spooled(tmp_path, monkeypatch):
 
 
 def test_large_sequences_hold_the_same_tokens(tmp_path, monkeypatch):
-    """A row group a sequence, no dictionaries, and the tokens and labels those of a file of plain rows."""
+    """Sequences have the tokens and labels of a file of rows, one row group per sequence, and no dictionaries."""
     monkeypatch.setattr(make_data, "BLOCK_VALUES", 70)
     plain, path = tmp_path / "plain.parquet", tmp_path / "sequences.parquet"
     make_data.make_large(plain, 60, 7)
@@ -215,7 +215,7 @@ def test_large_sequences_hold_the_same_tokens(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("n_classes", [2, 10, 1000])
 def test_labels_go_with_the_logits(tmp_path, n_classes):
-    """Accuracy is far from chance and far from perfect, whatever the number of classes."""
+    """The accuracy of generated data is well above chance and below 0.95 for 2, 10 and 1,000 classes."""
     make_data.make_large(tmp_path / "x.parquet", 2000, n_classes, seed=3)
     labels = pq.read_table(tmp_path / "x.parquet")["label"].to_numpy()
     accuracy = np.mean(read_logits(tmp_path / "x.parquet", "list").argmax(axis=1) == labels)
@@ -223,7 +223,7 @@ def test_labels_go_with_the_logits(tmp_path, n_classes):
 
 
 def test_edges(tmp_path):
-    """No rows and one class are files too."""
+    """Files without rows and with one class can be made."""
     make_data.main([str(tmp_path / "none.parquet"), "--rows", "0", "--classes", "3"])
     assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
     make_data.main([str(tmp_path / "one.parquet"), "--rows", "5", "--classes", "1", "--dtype", "float64"])
@@ -232,7 +232,7 @@ def test_edges(tmp_path):
 
 
 def test_a_dtype_that_cannot_be_is_refused(capsys):
-    """A layout with its own element type takes no other."""
+    """--dtype is refused for a layout with a fixed element type."""
     with pytest.raises(SystemExit):
         make_data.main(["x.parquet", "--layout", "spark", "--dtype", "float16"])
     assert "--dtype cannot be chosen for the layout spark" in capsys.readouterr().err

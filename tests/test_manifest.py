@@ -1,4 +1,4 @@
-"""The manifest of an output folder: every reader accepts it, and the commands of batchmax follow it."""
+"""Tests the manifest of an output folder: all readers accept it, and batchmax reads the parts that it lists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RUNS = ("0a1b2c3d", "ffffffff")
 
 @pytest.fixture
 def inputs(tmp_path):
-    """Write two files in folders named day=1 and day=2, with columns that manifests must repeat, and return them."""
+    """Write a file in each of the Hive partitions day=1 and day=2, and return the folder that contains them."""
     random = np.random.default_rng(0)
     for day in (1, 2):
         folder = tmp_path / "in" / f"day={day}"
@@ -43,7 +43,7 @@ def inputs(tmp_path):
 
 @pytest.fixture(params=["plain", "partitioned"])
 def parent(request, inputs, tmp_path):
-    """Score into a folder, plain or of folders named key=value, and return the folder that it is in."""
+    """Score into a plain or partitioned folder; return its parent folder and the number of parts."""
     out = tmp_path / "parent" / "run"
     batchmax.score(inputs if request.param == "partitioned" else inputs / "day=1", out, outputs="probs,loss,status")
     return out.parent, 1 + (request.param == "partitioned")
@@ -92,13 +92,13 @@ READERS = [by_pandas, by_polars, by_polars_glob, by_duckdb, by_dataset, by_parqu
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("below", ["run", "."])
 def test_every_reader_accepts_it(parent, reader, below):
-    """Each reads the rows of all parts, of the output folder and of the folder that it is in."""
+    """Every reader reads the rows of all parts, from the output folder and from its parent folder."""
     folder, n_files = parent
     assert reader(folder / below) == n_files * N_ROWS
 
 
 def test_folders_named_key_value_stay_a_table(inputs, tmp_path):
-    """The manifest lies in the folder of the first part, so that every file has the column of the partition."""
+    """The manifest of a partitioned output is in the folder of the first part, so that readers find all partitions."""
     out = tmp_path / "out"
     batchmax.score(inputs, out)
     assert [path.relative_to(out).as_posix() for path in out.rglob(MANIFEST)] == [f"day=1/{MANIFEST}"]
@@ -112,7 +112,7 @@ def test_folders_named_key_value_stay_a_table(inputs, tmp_path):
 
 
 def test_datasets_accepts_it(inputs, tmp_path):
-    """Hugging Face datasets reads the rows of the parts; before 5.1, no folder whose first file has no rows."""
+    """Hugging Face datasets reads the parts; versions before 5.1 refuse a folder whose first file has no rows."""
     package("datasets")
     batchmax.score(inputs / "day=1", tmp_path / "out", outputs="probs,loss")
     if Version(version("datasets")) < Version("5.1"):
@@ -123,7 +123,7 @@ def test_datasets_accepts_it(inputs, tmp_path):
 
 
 def test_rejected_rows_have_one_too(inputs, tmp_path):
-    """The folder of rejected rows is an output like any other."""
+    """The folder of rejected rows has a manifest too, and readers accept it."""
     batchmax.score(inputs / "day=1", tmp_path / "out", on_bad_row="drop", rejects=str(tmp_path / "rejects"), label="id")
     manifest = read_manifest(tmp_path / "rejects" / MANIFEST)
     size = (tmp_path / "rejects" / "part-00000.parquet").stat().st_size
@@ -134,7 +134,7 @@ def test_rejected_rows_have_one_too(inputs, tmp_path):
 
 
 def test_a_part_that_is_missing_is_named(inputs, tmp_path):
-    """Rows that the manifest lists are never left out without a message; files that are named are read."""
+    """A missing part that the manifest lists raises DataError, unless files are named or matched by a glob."""
     batchmax.score(inputs, tmp_path / "out")
     (tmp_path / "out" / "day=2" / "part-00000.parquet").unlink()
     for path in (tmp_path / "out", tmp_path):
@@ -144,7 +144,7 @@ def test_a_part_that_is_missing_is_named(inputs, tmp_path):
 
 
 def test_parts_of_other_runs_are_left_out(inputs, tmp_path):
-    """Of parts with the ids of runs in their names, as in a copy of an object store, those are read that are listed."""
+    """Of parts with run ids in their names, as in a copy of an object store, only those in the manifest are read."""
     out = tmp_path / "out"
     batchmax.score(inputs / "day=1", out)
     sizes = {}
@@ -168,7 +168,7 @@ def test_parts_of_other_runs_are_left_out(inputs, tmp_path):
 
 
 def test_the_latest_of_two_manifests_counts():
-    """Where a partitioned output is replaced, its manifest may move to another folder; for a moment both are there."""
+    """If two manifests exist, as while a partitioned output is replaced, that of the later generation counts."""
     old = Manifest({"day=1/part-00000-aaaaaaaa.parquet": 1}, {}, "aaaaaaaa", 4)
     new = Manifest({"day=2/part-00000-bbbbbbbb.parquet": 1}, {}, "bbbbbbbb", 5)
     manifests = {f"s3://b/out/{one.path}": one for one in (old, new)}
@@ -179,14 +179,14 @@ def test_the_latest_of_two_manifests_counts():
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1", b"not Parquet"])
 def test_what_is_no_manifest(inputs, data):
-    """A hidden file with the manifest's name that is none is skipped, as hidden files are."""
+    """A file with the manifest's name that isn't a manifest is skipped like other hidden files."""
     (inputs / "day=1" / MANIFEST).write_bytes(data)
     assert read_manifest(inputs / "day=1" / MANIFEST) is None
     assert len(find_files([inputs])) == 2
 
 
 def test_a_manifest_of_an_earlier_version_is_skipped(inputs, tmp_path):
-    """Next to the folder that it describes it is no input; a file of this name without a folder is."""
+    """A manifest of an earlier version is skipped if its folder is next to it; without a folder it is an input."""
     out = tmp_path / "parent" / "run"
     batchmax.score(inputs / "day=1", out)
     old = out.with_name("run.batchmax.json")
@@ -198,7 +198,7 @@ def test_a_manifest_of_an_earlier_version_is_skipped(inputs, tmp_path):
 
 @pytest.mark.parametrize("words", [["calibrate", "-o"], ["evaluate", "-o"], ["show", "--worst", "3", "-o"]])
 def test_every_output_gets_its_parents(inputs, tmp_path, words, capsys):
-    """Missing parent folders of whatever a command writes are created."""
+    """Commands create the missing parent folders of their output."""
     ending = "json" if words[0] == "calibrate" else "parquet"
     out = tmp_path / "new" / "deep" / f"o.{ending}"
     assert main([*words[:1], str(inputs / "day=1" / "x.parquet"), *words[1:], str(out), "-q"]) == 0, capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Reading matrices: every layout, sliced or not, with every kind of bad row."""
+"""Tests the reading of logits as matrices: every layout, sliced or not, with every kind of bad row."""
 
 from __future__ import annotations
 
@@ -104,14 +104,14 @@ def read(batch, n_classes=3, take=np.empty, **options):
 
 
 def dirty(shape, dtype):
-    """Memory that was used before."""
+    """Return an array of 77s, like memory that was used before."""
     return np.full(shape, 77, dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("window", [(0, 7), (2, 4), (5, 2), (3, 0), (0, 0)])
 def test_whole_rows(layout, window):
-    """Every layout gives its numbers, sliced or not, without statuses."""
+    """Every layout, sliced or not, gives its numbers, and no statuses if all rows are good."""
     rows = [[i, -i, i + 0.5 if layout != "list_int" else i] for i in range(7)]
     batch = LAYOUTS[layout](rows).slice(*window)
     matrix, statuses = read(batch, take=dirty, **OPTIONS.get(layout, {}))
@@ -123,7 +123,7 @@ def test_whole_rows(layout, window):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("start", [0, 1, 2])
 def test_null_rows(layout, start):
-    """A null row is reported and holds zeros; its neighbours are as they were."""
+    """A null row has the status NULL_LOGITS and zeros; other rows are unchanged."""
     rows = [None, [1, 2, 3], None, [4, 5, 6], [7, 8, 9], None]
     batch = LAYOUTS[layout](rows).slice(start)
     matrix, statuses = read(batch, take=dirty, **OPTIONS.get(layout, {}))
@@ -135,7 +135,7 @@ def test_null_rows(layout, start):
 @pytest.mark.parametrize("layout", RAGGED)
 @pytest.mark.parametrize("start", [0, 1, 3])
 def test_ragged_rows(layout, start):
-    """Rows of another length are reported and hold zeros, whatever the lengths of the others sum up to."""
+    """Rows of another length have the status BAD_LENGTH and zeros; other rows are unchanged."""
     rows = [[1, 2, 3], [1, 2], [4, 5, 6, 7], [], None, [7, 8, 9]]
     batch = LAYOUTS[layout](rows).slice(start)
     matrix, statuses = read(batch, take=dirty, **OPTIONS.get(layout, {}))
@@ -147,7 +147,7 @@ def test_ragged_rows(layout, start):
 @pytest.mark.parametrize("layout", ["list", "list64", "list_int", "large_list", "fixed", "tensor", "spark", "wide"])
 @pytest.mark.parametrize("start", [0, 1, 2])
 def test_null_elements(layout, start):
-    """A null inside a row makes the row null."""
+    """A row with a null element has the status NULL_LOGITS."""
     rows = [[1, None, 3], [4, 5, 6], None, [None, None, None], [7, 8, 9]]
     matrix, statuses = read(LAYOUTS[layout](rows).slice(start), take=dirty)
     np.testing.assert_array_equal(statuses, [NULL, OK, NULL, NULL, OK][start:])
@@ -155,7 +155,7 @@ def test_null_elements(layout, start):
 
 
 def test_null_elements_in_ragged_rows():
-    """Of a row too short with a null in it, the length is told; the row after it is not confused with it."""
+    """A row of another length with a null element has the status BAD_LENGTH; other rows are unchanged."""
     rows = [[None], [1, 2, 3], [4, None, 6], [None] * 4, [7, 8, 9]]
     matrix, statuses = read(LAYOUTS["list"](rows))
     np.testing.assert_array_equal(statuses, [LENGTH, OK, NULL, LENGTH, OK])
@@ -163,7 +163,7 @@ def test_null_elements_in_ragged_rows():
 
 
 def test_numbers_under_null_rows():
-    """What a list holds under a null counts for nothing, neither its length nor its nulls."""
+    """Values that a list array stores under a null row are ignored, whatever their number and nulls."""
     values = pa.array([1, 2, 3, None, 5, 6, 7, 8, 9], pa.float32())
     mask = pa.array([False, True, False])
     array = pa.ListArray.from_arrays(pa.array([0, 3, 6, 9], pa.int32()), values, mask=mask)
@@ -175,7 +175,7 @@ def test_numbers_under_null_rows():
 
 
 def test_views_in_any_order():
-    """List views may overlap and go backwards."""
+    """List views that overlap or aren't in order are read."""
     values = pa.array([1, 2, 3, 4], pa.float32())
     array = pa.ListViewArray.from_arrays(pa.array([1, 0, 0], pa.int32()), pa.array([3, 3, 2], pa.int32()), values)
     matrix, statuses = read(as_batch(array))
@@ -184,7 +184,7 @@ def test_views_in_any_order():
 
 
 def test_another_width():
-    """Rows of a fixed width other than the number of classes are all of a bad length."""
+    """All rows of a fixed-size list of another size than the number of classes have the status BAD_LENGTH."""
     matrix, statuses = read(LAYOUTS["fixed"]([[1, 2, 3], None]), n_classes=4)
     np.testing.assert_array_equal(statuses, [LENGTH, NULL])
     assert not matrix.any()
@@ -192,7 +192,7 @@ def test_another_width():
 
 @pytest.mark.parametrize("layout", sorted(VIEWS))
 def test_no_copy(layout):
-    """Whole rows of the computed type are a view of Arrow's memory, sliced or not."""
+    """If no conversion is needed the matrix is a view of Arrow's memory, sliced or not."""
     batch = LAYOUTS[layout]([[i, -i, 0.5] for i in range(9)])
     name = find_logits(batch.schema, ScoreOptions(**OPTIONS.get(layout, {}))).names[0]
     array = column_array(batch, name)
@@ -207,7 +207,7 @@ def test_no_copy(layout):
 
 
 def test_a_view_keeps_its_memory_alive():
-    """The matrix outlives the batch it was read from, and cannot be written to."""
+    """A view keeps the memory of its batch alive, and is read-only."""
     source = np.arange(300_000, dtype="f4")
     matrix, _ = read(as_batch(pa.FixedSizeListArray.from_arrays(pa.array(source), 3)), take=None)
     np.testing.assert_array_equal(matrix.reshape(-1), source)
@@ -216,7 +216,7 @@ def test_a_view_keeps_its_memory_alive():
 
 
 def test_bad_rows_are_written_into_the_given_memory():
-    """Where a copy is forced, it is written into the memory given for it."""
+    """If rows must be copied, the memory is from ``take``."""
     given_memory = []
 
     def take(shape, dtype):
@@ -230,7 +230,7 @@ def test_bad_rows_are_written_into_the_given_memory():
 
 
 def test_unaligned_bytes_are_copied():
-    """Rows of bytes that begin at an odd address are copied to where they can be computed with."""
+    """Binary rows at an unaligned address are copied into aligned memory."""
     batch = as_batch(pa.array([b"x", bits([1, 2, 3]), bits([4, 5, 6])], pa.binary())).slice(1)
     matrix, statuses = read(batch, logits_dtype="float32")
     assert statuses is None
@@ -239,7 +239,7 @@ def test_unaligned_bytes_are_copied():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_every_half(dtype):
-    """Each of the 65,536 half-precision numbers is widened exactly; a bfloat16 is half a float32."""
+    """All 65,536 values of float16 and bfloat16 are converted to float32 exactly."""
     halves = np.arange(2**16, dtype=np.uint16)
     exact = halves.view(np.float16).astype("f4") if dtype == "float16" else (halves.astype("u4") << 16).view("f4")
     for array in (
@@ -252,14 +252,14 @@ def test_every_half(dtype):
 
 
 def test_integers_are_converted():
-    """Integers of any size become float64; those that float64 cannot hold are rounded."""
+    """uint64 logits become float64, rounded if they aren't exact."""
     rows = [[0, 2**64 - 1, 2**53 + 1]]
     matrix, _ = read(as_batch(pa.array(rows, pa.list_(pa.uint64()))))
     np.testing.assert_array_equal(matrix, [[0.0, float(2**64), float(2**53)]])
 
 
 def test_wide_tiles():
-    """A wide batch larger than one tile is whole; columns may differ in type."""
+    """A wide batch larger than one tile is read completely, also if column types differ."""
     numbers = np.random.default_rng(0).normal(size=(100_003, 3)).astype("f4")
     arrays = {f"logit_{j}": pa.array(numbers[:, j]) for j in range(3)}
     np.testing.assert_array_equal(read(pa.record_batch(arrays))[0], numbers)
@@ -271,7 +271,7 @@ def test_wide_tiles():
 
 
 def test_nested_nulls():
-    """A null struct, at any depth, makes the row null even if its field is not."""
+    """A row whose struct is null at any depth has the status NULL_LOGITS, even if the field has values."""
     inner = pa.array([[1.0, 2.0, 3.0]] * 3, pa.list_(pa.float32()))
     middle = pa.StructArray.from_arrays([inner], ["z"], mask=pa.array([False, True, False]))
     outer = pa.StructArray.from_arrays([middle], ["m.m"], mask=pa.array([False, False, True]))
@@ -282,7 +282,7 @@ def test_nested_nulls():
 
 
 def test_sparse_vectors():
-    """A sparse Spark vector is refused, with its row in the batch and the way out."""
+    """A sparse Spark vector raises DataError with its row in the batch and a remedy."""
     sparse = {"type": 0, "size": 10, "indices": [1, 4], "values": [0.5, 2.0]}
     batch = as_batch(pa.array([sparse, None, vector([1, 2, 3]), sparse], SPARK)).slice(1)
     column = find_logits(batch.schema, ScoreOptions())
@@ -297,7 +297,7 @@ def test_sparse_vectors():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_first_row_length(layout):
-    """The first row with something in it says how many classes there are."""
+    """``first_row_length`` is the length of the first row that is neither null nor empty, or None."""
     options = ScoreOptions(**OPTIONS.get(layout, {}))
     batch = LAYOUTS[layout]([None, [1, 2, 3], [4, 5, 6]])
     column = find_logits(batch.schema, options)
@@ -312,7 +312,7 @@ def test_first_row_length(layout):
 
 
 def test_broken_bytes():
-    """Bytes that are no whole number of numbers: the option is wrong if the first row is, else the row."""
+    """Binary rows that aren't a whole number of values raise UsageError if the first row is one, else BAD_LENGTH."""
     batch = as_batch(pa.array([b"12345", bits([1, 2, 3])], pa.binary()))
     column = find_logits(batch.schema, ScoreOptions(logits_dtype="float32"))
     with pytest.raises(UsageError, match="--logits-dtype: a row of 'logits' has 5 bytes"):
@@ -321,14 +321,14 @@ def test_broken_bytes():
 
 
 def test_missing_column():
-    """A batch without the column is refused by name."""
+    """A batch without the logits column raises UsageError with its name."""
     column = find_logits(LAYOUTS["nested"]([]).schema, ScoreOptions(logits="o.z"))
     with pytest.raises(UsageError, match=r"no column 'o\.z'"):
         read_matrix(LAYOUTS["list"]([]), column, 3)
 
 
 def test_a_thousand_wide_columns_with_nulls():
-    """Every class of a wide layout is looked at for nulls, the last as well."""
+    """A null in the last of 1,000 wide columns gives the status NULL_LOGITS."""
     arrays = {f"logit_{j}": pa.array([1.0, None if j == 999 else 2.0], pa.float32()) for j in range(1000)}
     np.testing.assert_array_equal(read(pa.record_batch(arrays), n_classes=1000)[1], [OK, NULL])
 
@@ -339,7 +339,7 @@ def test_a_thousand_wide_columns_with_nulls():
     dtype=st.sampled_from(["f2", "f4", "f8"]),
 )
 def test_round_trip(data, layout, dtype):
-    """What is written in any layout is read back as it was: numbers to the bit, missing rows as null."""
+    """A matrix written in any layout is read back unchanged, and missing rows as null."""
     shape = (data.draw(st.integers(0, 20)), data.draw(st.integers(1, 9)))
     matrix = data.draw(hnp.arrays(np.dtype(dtype), shape, elements=st.floats(width=8 * int(dtype[1]))))
     missing = data.draw(hnp.arrays(np.bool_, shape[0]))
@@ -358,7 +358,7 @@ def test_round_trip(data, layout, dtype):
 
 @pytest.mark.parametrize("path", sorted(DATA.glob("*.parquet")), ids=lambda path: path.stem)
 def test_files(path):
-    """Real logits are the same in every layout, within the layout's precision."""
+    """The digits' logits are equal in every layout, within the layout's precision."""
     layout = path.stem.removeprefix("digits_")
     options = {
         "bfloat16": {"logits_dtype": "bfloat16"},

@@ -1,6 +1,6 @@
-"""What people read when something is wrong: one line that says what, where, and what to run or change."""
+"""Tests error messages: one line with the place, the problem and the remedy."""
 
-# ruff: noqa: E501 - a message is one line, here as where it is read
+# ruff: noqa: E501 - a message is on one line, as in a terminal
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ROWS, K = 20, 4
 
 
 def table(k=K, rows=ROWS, **columns):
-    """Return a table of ids, logits and labels in which columns are replaced or added."""
+    """Return a table of ids, logits and labels, with columns replaced or added."""
     logits = np.random.default_rng(7).normal(size=(rows, k)).astype(np.float32)
     base = {"id": np.arange(rows), "logits": pa.array(list(logits)), "label": np.arange(rows) % k}
     return pa.table(base | columns)
 
 
 def changed(row, value):
-    """Return the logits of the table with one row replaced."""
+    """Return the table's logits with one row replaced."""
     rows = table()["logits"].to_pylist()
     rows[row] = value
     return pa.array(rows, pa.list_(pa.float32()))
@@ -38,7 +38,7 @@ def changed(row, value):
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    """Return a folder with every input that the cases name."""
+    """Return a folder with all inputs of the cases."""
     folder = tmp_path_factory.mktemp("stage")
     logits = table()["logits"]
     labels = [row % K for row in range(ROWS)]
@@ -80,7 +80,7 @@ def stage(tmp_path_factory):
 
 
 def snapshot(folder):
-    """Return every path below a folder, with the content of files."""
+    """Return the paths of everything below a folder, with the contents of files."""
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
@@ -88,7 +88,7 @@ BAD_LOGITS = "go on: --on-bad-row null"
 OVER = ["--if-exists", "overwrite"]
 
 CASES = {
-    # words after `batchmax score`, exit code, the line after `batchmax: error: `
+    # arguments of `batchmax score`, exit code, the message after `batchmax: error: `
     "a wrong column": (
         ["x.parquet", "--logits", "logitz"],
         2,
@@ -421,7 +421,7 @@ def score(capsys, monkeypatch):
 
 @pytest.mark.parametrize(("words", "code", "line"), CASES.values(), ids=list(CASES))
 def test_a_failure_is_one_line(stage, score, words, code, line):
-    """One line on stderr, the same in JSON on stdout, the exit code of the table, and nothing is left behind."""
+    """An error is one line on stderr and the same parts in JSON on stdout; the exit code is right; no file is left."""
     before = snapshot(stage)
     out = [] if "-o" in words else ["-o", "out.parquet"]
     found, stdout, stderr = score(stage, *words, *out, "--json")
@@ -436,7 +436,7 @@ def test_a_failure_is_one_line(stage, score, words, code, line):
 
 
 def test_a_process_fails_in_the_same_way(stage):
-    """The command as a process of its own has the same lines and the exit code."""
+    """As a separate process the command prints the same line and has the same exit code."""
     words, code, line = CASES["a wrong column"]
     done = subprocess.run(
         [sys.executable, "-m", "batchmax", "score", *words, "-o", "out.parquet"],
@@ -451,7 +451,7 @@ def test_a_process_fails_in_the_same_way(stage):
 
 
 def test_a_held_output_is_one_line(stage, score, tmp_path):
-    """A condition that is true at the end holds the whole output back, and says how to keep it all the same."""
+    """If --fail-if is true at the end, the finished output is held, and the message says how to keep it."""
     shutil.copy(stage / "x.parquet", tmp_path / "x.parquet")
     code, _, err = score(tmp_path, "x.parquet", "-o", "my out.parquet", "--fail-if", "n_rows > 19")
     assert err == (
@@ -464,7 +464,7 @@ def test_a_held_output_is_one_line(stage, score, tmp_path):
 
 
 def test_held_rejects_are_named_too(stage, score, tmp_path):
-    """What keeps a held output keeps its rejects as well, in one command."""
+    """Rejected rows are held with the output, and the message gives one command that keeps both."""
     shutil.copy(stage / "nan.parquet", tmp_path / "x.parquet")
     words = ["-o", "y.pq", "--fail-if", "bad_rate > 0", "--on-bad-row", "drop", "--rejects", "r.pq"]
     code, _, err = score(tmp_path, "x.parquet", *words)
