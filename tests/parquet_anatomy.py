@@ -116,7 +116,7 @@ def check_file(path, checksums=()):
 
 
 def write_pages(path, table, sizes):
-    """Write a table whose last column has lists of equal length, with pages of the given sizes, in values, in that column.
+    """Write a table whose last column has lists of equal length, with that column in pages of given numbers of values.
 
     The column is plain-encoded and uncompressed, in one row group. A page can end in the middle of a row.
     """
