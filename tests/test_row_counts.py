@@ -1,4 +1,4 @@
-"""Tests that column chunks whose pages contradict the footer's row count are refused: copied, decoded or verified."""
+"""Tests that column chunks whose pages don't match the footer aren't copied or decoded, and fail verification."""
 
 from __future__ import annotations
 
