@@ -516,7 +516,7 @@ def test_rejects_keep_columns_named_as_theirs(tmp_path):
     ],
 )
 def test_rejects_go_where_they_harm_nobody(rejects, error, says, tmp_path):
-    """Rejects can't have the path of an input or of the output.
+    """Rejects can't have the path of an input or of the output, or a path below a file.
 
     The rejects of an output file must be a file.
     """
