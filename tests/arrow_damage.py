@@ -1,4 +1,4 @@
-"""Arrow arrays and IPC streams that refer to what is not there, and what each should be called."""
+"""Damaged Arrow arrays and IPC streams, whose offsets, indices or values are invalid."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def ints(*values: int) -> pa.Buffer:
 
 
 def view(length: int, prefix: bytes, buffer: int, offset: int) -> pa.Buffer:
-    """Return ``N`` views of text, all alike."""
+    """Return ``N`` equal string views as a buffer."""
     return pa.py_buffer(struct.pack("<i4sii", length, prefix, buffer, offset) * N)
 
 
 def of(kind: pa.DataType, *buffers: pa.Buffer | None, children: list[pa.Array] | None = None) -> pa.Array:
-    """Return an array of ``N`` rows as it is put together from buffers, unchecked."""
+    """Return an array of ``N`` rows made of buffers, without validation."""
     return pa.Array.from_buffers(kind, N, [None, *buffers], children=children)
 
 
@@ -92,11 +92,11 @@ ARRAYS: dict[str, Callable[[], pa.Array]] = {
         pa.json_(), of(pa.string(), ints(0, 2, 2, 2, 2, 2, 2), pa.py_buffer(b"\xff\xff"))
     ),
 }  # fmt: skip
-"""Arrays that pyarrow puts together without an error, although they refer to what is not there."""
+"""Functions that return invalid arrays, by the kind of damage. pyarrow makes these arrays without an error."""
 
 
 def batch_with(array: pa.Array, name: str = "x") -> pa.RecordBatch:
-    """Return a batch that could be scored, but for one column."""
+    """Return a valid input batch with one more column."""
     columns: dict[str, Any] = {
         "logits": pa.array([[1.0, 2.0]] * N, pa.list_(pa.float32())),
         "label": pa.array([0, 1] * (N // 2), pa.int32()),
@@ -114,12 +114,12 @@ def stream_of(*batches: pa.RecordBatch, **options: Any) -> bytes:
 
 
 def replaced(data: bytes, old: bytes, new: bytes) -> bytes:
-    """Return bytes of which those that are there once were replaced by as many others."""
+    """Return the data with a byte sequence, which must occur exactly once, replaced by another of the same length."""
     assert data.count(old) == 1, data.count(old)
     assert len(old) == len(new)
     return data.replace(old, new)
 
 
 def int32s(*values: int) -> bytes:
-    """Return integers as Arrow stores them."""
+    """Return integers as Arrow stores them: 32-bit, little-endian."""
     return np.array(values, "<i4").tobytes()

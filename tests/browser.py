@@ -1,4 +1,4 @@
-"""Pages in headless Chromium: what it makes of them, what it says, and whom it asks."""
+"""Helpers that open pages in headless Chromium and return its DOM, console messages and requests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.requirements import program
 CHROMIUM = program("chromium")
 
 QUIET = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
-"""A browser that shows nothing on a screen; the tests may run as root."""
+"""Options of a browser without a display. ``--no-sandbox`` is needed because the tests may run as root."""
 
 BROWSERS_OWN = re.compile(r"https?://([\w.-]+\.)?(google|googleapis|gvt1)\.com/")
-"""Whom the browser itself asks for news, whatever it shows."""
+"""URLs that the browser requests on its own, for example to look for updates, whatever page it shows."""
 
 ALONE = ("--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of opening a page: the document, what stood on the console, and every address asked for besides it."""
+    """The result of opening a page: the DOM, the console messages, and the URLs requested besides the page itself."""
 
     dom: str
     console: list[str]
@@ -32,12 +32,12 @@ class Seen:
 
     @property
     def elements(self):
-        """The elements of the document, in their order: (tag, attributes)."""
+        """The elements of the document in document order, as (tag, attributes)."""
         return elements(self.dom)
 
 
 def elements(text):
-    """Return the elements of a document, in their order: (tag, attributes)."""
+    """Return the elements of an HTML text in document order, as (tag, attributes)."""
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag, attrs):
@@ -49,12 +49,12 @@ def elements(text):
 
 
 def opened(page, folder, *options):
-    """Open a page and return what was seen."""
+    """Open a page and return its :class:`Seen`."""
     log = folder / "net.json"
     log.unlink(missing_ok=True)
     done = run("--dump-dom", "--enable-logging=stderr", f"--log-net-log={log}", *options, page.as_uri(), folder=folder)
     console = re.findall(r"CONSOLE.*", done.stderr)
-    # A log of a browser that was ended may lack its last bracket.
+    # The log may lack its closing bracket, so it isn't parsed as JSON.
     addresses = set(re.findall(r'"url":"((?:[^"\\]|\\.)*)"', log.read_text()))
     asked = [json.loads(f'"{one}"') for one in sorted(addresses)]
     own = page.as_uri()
@@ -64,16 +64,19 @@ def opened(page, folder, *options):
 
 
 def picture(page, folder, out, width, height, *options):
-    """Write a screenshot."""
+    """Write a screenshot of a page."""
     run(f"--window-size={width},{height}", f"--screenshot={out}", *options, page.as_uri(), folder=folder)
 
 
 def measured(page, folder, script, width):
-    """Return what a script says of the page in a frame of a width; for that, a copy of it allows scripts."""
+    """Return the JSON result of a script that runs in a page in a frame of the given width.
+
+    The script runs in a copy of the page without its content security policy, which forbids scripts.
+    """
     text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text("utf-8"))
     code = f"parent.postMessage(JSON.stringify((() => {{ {script} }})()), '*')"
     (folder / "copy.html").write_text(text.replace("</body>", f"<script>{code}</script></body>"), "utf-8")
-    frame = folder / "frame.html"  # a window of its own is never narrower than 500
+    frame = folder / "frame.html"  # a browser window can't be narrower than 500 pixels
     frame.write_text(
         "<script>addEventListener('message', (said) => { document.documentElement.dataset.said = said.data })</script>"
         f"<iframe src=copy.html width={width} height=900 style='border: 0'></iframe>"
@@ -83,7 +86,7 @@ def measured(page, folder, script, width):
 
 
 def run(*words, folder):
-    """Run the browser with a profile of its own."""
+    """Run the browser with a profile in the given folder."""
     profile = folder / "profile"
     return subprocess.run(
         [CHROMIUM, *QUIET, *ALONE, f"--user-data-dir={profile}", *words],

@@ -1,9 +1,9 @@
-"""Which tests run: all of them with ``--all``, otherwise those that do not belong to a group that is left to it.
+"""Selects tests by group: by default, most tests of the groups are deselected; ``--all`` runs every test.
 
-Tests of a group have the group's name as their marker. Of a grid, the default run may keep some cases:
-``@pytest.mark.sweep(keep=lambda codec: codec == "zstd")``; ``keep`` takes parameters of the test by their names. A test
-that loops over many cases asks the fixture ``everything`` whether to run all of them; the default run keeps it by
-``keep=lambda: True``.
+Tests of a group have the group's name as their marker. The default run can keep some cases of a parametrized test:
+``@pytest.mark.sweep(keep=lambda codec: codec == "zstd")``. The arguments of ``keep`` are the test's parameters, by
+name. A test that loops over many cases uses the fixture ``everything`` to find out whether to run all of them; its
+marker has ``keep=lambda: True``, so that the default run includes it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-# Threads of OpenMP that wait for work spin by default and take the cores from the other processes of the test run.
-# libgomp reads this once, so it is set before anything imports Numba or PyTorch. Child processes inherit it.
+# By default, idle OpenMP threads spin and take CPU time from the other processes of the test run. libgomp reads this
+# variable once, so it's set before Numba or PyTorch is imported. Child processes inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.requirements import PACKAGES, PROGRAMS, install, is_missing
 
-# Neither a first call, which compiles, nor a busy machine is a failure.
+# No deadline: the first call of a kernel compiles it, and the machine may be busy.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("default run", PATIENT, max_examples=60)
 settings.register_profile("thorough", PATIENT, max_examples=2000)
@@ -32,7 +32,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default run"))
 
 @dataclass(frozen=True)
 class Group:
-    """Tests that the default run leaves out, how long they take on two cores, and what they need."""
+    """Tests that the default run leaves out: their description, their duration on two cores, and what they need."""
 
     tests: str
     minutes: float
@@ -50,7 +50,7 @@ GROUPS = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options that choose groups."""
+    """Add the options that select groups."""
     options = parser.getgroup("groups", "groups of tests that the default run leaves out")
     options.addoption(
         "--all",
@@ -72,7 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the groups' markers; fail where something is not installed that the run must not do without."""
+    """Register the groups' markers; fail if a package or program that the selected tests need isn't installed."""
     for name, group in GROUPS.items():
         config.addinivalue_line("markers", f"{name}(keep): {group.tests}; only with --all, or where keep(…) is true")
     needed = [*PACKAGES, *PROGRAMS] if config.getoption("all") else []
@@ -82,14 +82,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Fill the cache of kernels before several workers compile the same ones."""
+    """Fill the kernel cache first if several workers run, so that they don't all compile the same kernels."""
     config = session.config
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput") and not config.option.collectonly:
         subprocess.run([sys.executable, "-m", "batchmax", "warmup", "--quiet"], check=False)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say what the run leaves out, how long it would take, and what is not installed."""
+    """Return lines that list the groups left out, their durations, and the packages that aren't installed."""
     if config.getoption("all"):
         return []
     if chosen := config.getoption("group"):
@@ -104,7 +104,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what is left to ``--all``, or what is in no group that was chosen."""
+    """Deselect the tests of groups, or with ``--group`` the tests of no selected group."""
     if config.getoption("all"):
         return
     chosen = config.getoption("group")
@@ -132,5 +132,5 @@ def keeps(mark: pytest.Mark, item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def everything(request: pytest.FixtureRequest) -> bool:
-    """Whether a test runs all its cases, rather than some of each kind."""
+    """Whether a test runs all of its cases, rather than some of each kind."""
     return bool(request.config.getoption("all") or request.config.getoption("group"))

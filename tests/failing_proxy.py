@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of one server that fails as it is told: 500s, cut connections, slow answers."""
+"""An HTTP proxy in front of one server that injects faults: 500 responses, cut connections, slow responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tests.processes import HANGS
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose path has some text in it, so many times after so many good ones."""
+    """A fault of requests with a method and a text in their path.
+
+    It occurs ``times`` times, after ``after`` such requests without a fault. Its kind is ``500``, ``cut`` or ``slow``.
+    """
 
     kind: str
     method: str = "GET"
@@ -25,9 +28,16 @@ class Fault:
 
 
 class FailingProxy:
-    """Listens on a port of its own; ``faults`` are taken in turn, ``seen`` are method, path and range of requests.
+    """A proxy that listens on a free port of its own.
 
-    ``before`` is called before a request is passed on, with the number of requests until then.
+    Attributes
+    ----------
+    faults
+        The faults to inject. The first one that matches a request and isn't used up applies to it.
+    seen
+        Method, path and Range header of each request.
+    before
+        Called before a request is forwarded, with the number of requests so far, including this one.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -87,7 +97,7 @@ class FailingProxy:
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
             def handle_one_request(self) -> None:
                 try:
@@ -101,11 +111,11 @@ class FailingProxy:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The proxy's URL."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def next_fault(self, method: str, path: str, range_: str | None) -> str | None:
-        """Note a request, and return what is to go wrong with it."""
+        """Record a request and return the kind of its fault, or None."""
         with self._lock:
             self.seen.append((method, path, range_))
             self.before(len(self.seen))
@@ -119,6 +129,6 @@ class FailingProxy:
         return None
 
     def close(self) -> None:
-        """Stop."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()

@@ -1,12 +1,12 @@
-"""The exact answers: softmax, log-softmax, logsumexp and cross-entropy to about 2**-60.
+"""Reference implementations of softmax, log-softmax, logsumexp and cross-entropy, accurate to about 2**-60.
 
-Plain arithmetic in the widest float NumPy has (64 bits of mantissa or more), and nothing of batchmax. What a
-wide float alone would lose is carried beside it: ``z - max`` and its product with beta are each kept as a sum
-of two wide floats, so an exponent of several hundred still gives a power that is right in its last digits.
-Every sum here is over terms of one sign, so nothing cancels. ``test_accuracy`` holds these functions against
-50-digit arithmetic; in float64's units in the last place (ULP) they are right to about a hundredth.
+They use plain arithmetic in NumPy's widest float (at least 64 bits of mantissa) and import nothing of batchmax. To keep
+the digits that this float alone would lose, ``z - max`` and its product with beta are each a sum of two wide
+floats, so that the exponential of an exponent of several hundred is still correct in its last digits. Every sum has
+terms of one sign, so there is no cancellation. ``test_accuracy`` compares these functions with 50-digit arithmetic:
+their error is about a hundredth of a unit in the last place (ULP) of float64.
 
-All functions take rows of logits, shape (n_rows, n_classes), and return wide floats. Beta is the float64
+All functions take rows of logits of shape (n_rows, n_classes) and return wide floats. Beta is the float64
 nearest to ``1 / temperature``, taken as exact.
 """
 
@@ -32,19 +32,19 @@ _SPLITTER = np.longdouble(2) ** ((_MANTISSA + 1) // 2) + 1
 
 
 def softmax(logits: ArrayLike, temperature: float = 1.0) -> Wide:
-    """Return the probabilities; rows with NaN or +inf, or of -inf only, are NaN."""
+    """Return the probabilities; NaN for rows that contain NaN or +inf, or only -inf."""
     _, _, powers, rest = _terms(logits, temperature)
     return powers / (1 + rest)
 
 
 def log_softmax(logits: ArrayLike, temperature: float = 1.0) -> Wide:
-    """Return the log-probabilities, as minus a sum of two terms that are not negative."""
+    """Return the log-probabilities, computed as minus the sum of two nonnegative terms."""
     high, low, _, rest = _terms(logits, temperature)
     return high - np.log1p(rest) + low
 
 
 def logsumexp(logits: ArrayLike) -> Wide:
-    """Return the log of the sum of exponentials: (n_rows,); +inf with a +inf, -inf of -inf only."""
+    """Return the log of the sum of exponentials, (n_rows,): +inf for rows with +inf, -inf for rows of only -inf."""
     rows = np.asarray(logits, np.longdouble)
     if rows.shape[1] == 0:
         return np.full(len(rows), -np.inf, np.longdouble)
@@ -64,9 +64,9 @@ def cross_entropy(
 ) -> Wide:
     """Return the loss of every row, (n_rows,), in nats.
 
-    Labels of shape (n_rows,) are class indices, of shape (n_rows, n_classes) target distributions. Smoothing
-    and weights are those of ``torch.nn.functional.cross_entropy`` with ``reduction='none'``, but that a
-    target of 0 takes nothing from its class, whatever the log-probability there.
+    Labels of shape (n_rows,) are class indices; labels of shape (n_rows, n_classes) are target distributions. Label
+    smoothing and class weights are those of ``torch.nn.functional.cross_entropy`` with ``reduction='none'``, with one
+    exception: a class with target 0 adds nothing to the loss, even if its log-probability is -inf.
     """
     costs = -log_softmax(logits, temperature)
     n_rows, n_classes = costs.shape
@@ -97,8 +97,8 @@ def reduce(
 ) -> Any:
     """Reduce the losses of :func:`cross_entropy` as PyTorch does.
 
-    A mean over class indices divides by the sum of the weights of the labels that count, a mean over target
-    distributions by the number of rows; the mean over nothing is NaN.
+    For class indices, the mean is divided by the sum of the weights of the labels that aren't ignored; for target
+    distributions, by the number of rows. The mean of no rows is NaN.
     """
     if reduction == "none":
         return losses
@@ -113,12 +113,12 @@ def reduce(
 
 
 def ulp_error(got: ArrayLike, exact: ArrayLike, dtype: Any, *, unit_at: ArrayLike | None = None) -> Wide:
-    """Return the distance of each number from its exact value, in units in the last place of ``dtype``.
+    """Return the distance of each number from its exact value, in units in the last place (ULP) of ``dtype``.
 
-    The unit is the distance between neighbours at the exact value (or at ``unit_at``), never below the
-    smallest subnormal. NaN is right where NaN is expected, an infinity where the exact value is infinite or
-    too large for ``dtype``; anything else there is infinitely wrong. Exact values that are subnormal in
-    float64 count as right when the result is no larger than the smallest normal number.
+    A unit is the distance between adjacent floats at the exact value (or at ``unit_at``), and at least the smallest
+    subnormal. The error is 0 if both are NaN, and if the result is an infinity of the right sign and the exact value is
+    infinite or too large for ``dtype``; any other mismatch of NaN or infinity is an infinite error. In float64, the
+    error is also 0 if the exact value is subnormal and the result isn't larger than the smallest normal number.
     """
     info = np.finfo(dtype)
     got, exact = np.broadcast_arrays(np.asarray(got, np.longdouble), np.asarray(exact, np.longdouble))
@@ -137,7 +137,7 @@ def ulp_error(got: ArrayLike, exact: ArrayLike, dtype: Any, *, unit_at: ArrayLik
 
 
 def _terms(logits: ArrayLike, temperature: float) -> tuple[Wide, Wide, Wide, Wide]:
-    """Return beta*(z - max) as a sum of two, its exponential, and the sum of those without one maximum."""
+    """Return beta * (z - max) as two terms, its exponential, and the sum of the exponentials without the maximum's."""
     rows = np.asarray(logits).astype(np.longdouble)
     beta = np.longdouble(1.0 / float(temperature))
     if rows.shape[1] == 0:
@@ -166,7 +166,7 @@ def _two_sum(a: Wide, b: Wide) -> tuple[Wide, Wide]:
 
 
 def _two_product(a: Wide, b: np.longdouble) -> tuple[Wide, Wide]:
-    """Return the rounded product and its rounding error (Dekker 1971, Veltkamp's splitting)."""
+    """Return the rounded product and its rounding error (Dekker 1971, with Veltkamp's splitting)."""
     product = a * b
     a_high = a * _SPLITTER - (a * _SPLITTER - a)
     b_high = b * _SPLITTER - (b * _SPLITTER - b)

@@ -1,8 +1,8 @@
-"""Whether what a Parquet file says of itself is true: its footer, its page headers, its statistics and its indexes.
+"""Checks that the metadata of a Parquet file are correct: footer, page headers, statistics and page indexes.
 
-Readers believe some of it and never look at the rest, so a file can be read equal by all of them and still be wrong.
-Values are read by pyarrow and the rest by plain loops; nothing of batchmax checks. Numbers in brackets are fields of
-https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift.
+Readers ignore parts of the metadata, so a file can be wrong although all readers return the same rows. Values are
+read by pyarrow and the metadata by plain loops; only :func:`write_pages` uses code of batchmax. Numbers in brackets are
+field ids of https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FLOAT, DOUBLE = 4, 5
 
 @dataclass
 class Page:
-    """One page as its header has it; ``n_rows`` and ``n_nulls`` are None where the header does not say."""
+    """One page, as described by its header. ``n_rows`` and ``n_nulls`` are None if the header doesn't have them."""
 
     kind: int
     offset: int
@@ -63,7 +63,7 @@ def footer_of(whole):
 
 
 def chunks_of(path):
-    """Return the column chunks of a file, the pages of each read from its first byte to its last."""
+    """Return the column chunks of a file, with the page headers of each, from its first byte to its last."""
     whole = Path(path).read_bytes()
     chunks = []
     for number, group in enumerate(footer_of(whole)[4]):
@@ -76,7 +76,10 @@ def chunks_of(path):
 
 
 def check_file(path, checksums=()):
-    """Check all a file says of itself; the columns named in ``checksums`` must have a checksum in every page."""
+    """Check all metadata of a file and return its column chunks.
+
+    Every page of the top-level columns named in ``checksums`` must have a checksum.
+    """
     whole = Path(path).read_bytes()
     assert whole[:4] == whole[-4:] == b"PAR1"
     footer = footer_of(whole)
@@ -113,9 +116,9 @@ def check_file(path, checksums=()):
 
 
 def write_pages(path, table, sizes):
-    """Write a table whose last column is lists of one length, that column in pages of so many values each.
+    """Write a table whose last column has lists of equal length, with that column in pages of given numbers of values.
 
-    Plain, not compressed, in one row group. The pages end wherever the sizes say, also in the middle of a row.
+    The column is plain-encoded and uncompressed, in one row group. A page can end in the middle of a row.
     """
     pq.write_table(table, path, compression="NONE", use_dictionary=False, write_statistics=False)
     whole = path.read_bytes()
@@ -167,7 +170,7 @@ def _check_pages(chunk, leaf, n_rows, *, must_have_checksums):
 
 
 def _check_indexes(whole, chunk, n_rows):
-    """Check that an offset index says where each page lies, and that a column index has one entry a page."""
+    """Check that the offset index has the place of each page, and that the column index has one entry per page."""
     if chunk.said.get(4):
         index, end = _thrift(whole, chunk.said[4])
         assert end - chunk.said[4] == chunk.said[5]
@@ -183,7 +186,7 @@ def _check_indexes(whole, chunk, n_rows):
 
 
 def _check_statistics(group, table, chunk):
-    """Check that minimum, maximum and null count hold for what is in the column chunk, where they are given."""
+    """Check the minimum, maximum and null count of a column chunk against its values, where they are given."""
     said = chunk.meta.get(12, {})
     for old, new in ((1, 5), (2, 6)):
         assert said.get(old, said.get(new)) == said.get(new), "a bound as old readers want it that is another"
@@ -212,7 +215,7 @@ def _check_statistics(group, table, chunk):
     if statistics.has_null_count:
         assert statistics.null_count == nulls, (chunk.path, chunk.group)
     if statistics.has_min_max and len(values) > values.null_count:
-        if pa.types.is_decimal(values.type):  # there is no kernel for the short ones
+        if pa.types.is_decimal(values.type):  # pyarrow has no min_max for 32-bit and 64-bit decimals
             values = values.cast(pa.decimal256(values.type.precision, values.type.scale))
         elif pa.types.is_float16(values.type):
             values = values.cast(pa.float32())
@@ -226,7 +229,7 @@ def _check_statistics(group, table, chunk):
 
 
 def _check_sorting(group, table, leaves):
-    """Check that a row group is sorted by the columns it says it is sorted by."""
+    """Check that a row group is sorted by its sorting columns."""
     keys = []
     for sorting in group.get(4) or []:
         path = leaves[sorting.get(1, 0)].path
@@ -265,7 +268,7 @@ def _pages(whole, at, end):
 
 
 def _thrift(whole, at):
-    """Return a struct in Thrift's compact protocol as a dictionary by field id, and where it ends."""
+    """Return a struct in Thrift's compact protocol as a dictionary by field id, and the offset of its end."""
     fields = {}
     field = 0
     while whole[at]:
@@ -300,7 +303,7 @@ def _value(whole, at, kind):
         size, at = _unsigned(whole, at)
     values = []
     for _ in range(size):
-        # A boolean is in its field's header, but a byte of its own in a list.
+        # A boolean field is encoded in the field's header, but a boolean in a list takes a byte.
         value, at = (whole[at] == 1, at + 1) if inner in {1, 2} else _value(whole, at, inner)
         values.append(value)
     return values, at

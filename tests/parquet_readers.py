@@ -1,7 +1,7 @@
-"""Everyone who reads Parquet, behind one signature: a file or a folder, and the schema to hand the rows back in.
+"""Readers of Parquet with a common signature: the path of a file or folder, and the schema of the result.
 
-Each returns a pyarrow table of the columns that the schema names, in its order. A reader that has another type for
-something (a timestamp without a zone, text instead of a dictionary) is cast, so equality is equality of values.
+Each returns a pyarrow table with the columns of the schema, in its order. If a reader returns another type
+(a timestamp without a time zone, strings instead of a dictionary), the column is cast, so that values are compared.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_polars_streaming(path, schema):
 
 
 def duckdb_files(path):
-    """Return the words of a query that stand for a file or a folder; a folder's rows are in the order of its files."""
+    """Return the table function that reads a file or folder; a folder's rows are in the order of its files."""
     return f"read_parquet('{path}/**/*.parquet')" if Path(path).is_dir() else f"read_parquet('{path}')"
 
 
@@ -63,7 +63,7 @@ def read_pandas_arrow(path, schema):
 
 @contextlib.contextmanager
 def fastparquet_file(path):
-    """Open a file or a folder, and close what fastparquet leaves open."""
+    """Open a file or folder, and close the files that fastparquet leaves open."""
     fastparquet = package("fastparquet")
     with contextlib.ExitStack() as stack:
         opened = lambda name, mode="rb": stack.enter_context(Path(name).open(mode))
@@ -90,7 +90,7 @@ def from_fastparquet(frame, schema):
 
 @functools.cache
 def hugging_face(cache):
-    """Import datasets with its caches in a folder of the tests, and without network."""
+    """Import datasets, with its caches in a folder of the tests and without network access."""
     os.environ.update(HF_HOME=cache, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     datasets = package("datasets")
     datasets.disable_progress_bars()
@@ -102,7 +102,10 @@ def files_of(path):
 
 
 def files_of_datasets(path):
-    """Return the files that ``datasets`` reads. Before 5.1 it fails where the first of several files has no rows."""
+    """Return the files that ``datasets`` reads.
+
+    Before version 5.1 it fails if the first of several files has no rows, so files without rows are left out.
+    """
     files = files_of(path)
     if isinstance(files, list) and Version(version("datasets")) < Version("5.1"):
         files = [file for file in files if pq.read_metadata(file).num_rows]
@@ -110,7 +113,7 @@ def files_of_datasets(path):
 
 
 def load_dataset(path, schema):
-    """Read as ``load_dataset`` does, which copies the rows into its cache."""
+    """Read with ``load_dataset``, which copies the rows into its cache."""
     cache = Path(path).parent / ".hugging_face"
     datasets = hugging_face(str(cache))
     columns = list(schema.names)
@@ -141,7 +144,7 @@ READERS = {
 
 
 def in_schema(table, schema):
-    """Return the columns a schema names, in one chunk each and of its types."""
+    """Return the columns of a schema, each in one chunk and of the schema's type."""
     columns = [as_type(table[field.name].combine_chunks(), field.type) for field in schema]
     return pa.table(columns, schema.names)
 
@@ -164,17 +167,17 @@ def as_type(array, kind):
 
 
 def same(one, other):
-    """Return whether two columns hold the same values, every NaN and null included."""
+    """Return whether two columns have the same values, including nulls; NaN equals NaN."""
     if pa.types.is_dictionary(one.type):
         one, other = one.cast(one.type.value_type), other.cast(other.type.value_type)
     if one.equals(other):
         return True
-    # Arrow's equality has NaN differ from itself.
+    # In Arrow's equality, NaN differs from NaN.
     return one.type == other.type and repr(one.to_pylist()) == repr(other.to_pylist())
 
 
 def numbers_of(column, n_classes):
-    """Return a list column as the rows that are not null, (n, K), and (n_rows,) which are null."""
+    """Return the values of a list column's rows that aren't null, (n, K), and a mask of null rows, (n_rows,)."""
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     missing = column.is_null().to_numpy(zero_copy_only=False)
     values = column.filter(pa.array(~missing)).flatten()

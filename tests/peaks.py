@@ -1,4 +1,4 @@
-"""Code for a process that measures its own memory."""
+"""Source text of a function with which a process measures its own peak memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def peak():
     except FileNotFoundError:  # macOS, which counts bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 """
-"""A function that returns the peak of resident memory in bytes.
+"""Source of a function that returns the peak resident memory in bytes.
 
-Not ``ru_maxrss`` where there is another way: on Linux a child starts with that of its parent.
+Linux uses ``VmHWM``: there, the ``ru_maxrss`` of a child process starts at its parent's value.
 """

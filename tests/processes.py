@@ -1,4 +1,4 @@
-"""Child processes of the tests: how long they may take, and how they are waited for."""
+"""Timeouts and waiting, for tests with child processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 HANGS = 900.0
-"""Seconds after which a process is taken to hang: far more than any takes on a machine that is busy."""
+"""Timeout in seconds. It is far longer than any process takes, even on a busy machine."""
 
 
 def wait_until(happens: Callable[[], bool], pause: float = 0.005) -> None:
-    """Wait until a condition is true; fail if it is still false when a process would be taken to hang."""
+    """Wait until a condition is true; fail after ``HANGS`` seconds."""
     until = time.monotonic() + HANGS
     while not happens():
         assert time.monotonic() < until, "nothing happened for too long"

@@ -1,6 +1,7 @@
-"""What the tests need besides what batchmax itself needs, and how to install it.
+"""Packages and programs that the tests need in addition to batchmax's own dependencies, and how to install them.
 
-Tests import these packages by ``package`` or ``optional``, so that every skip has a reason and a command to run.
+Tests import these packages with :func:`package` or :func:`optional`, so that every skip names the command that
+installs what is missing.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ PACKAGES = {
     "torch": "torch",
     "torchmetrics": "torchmetrics",
 }
-"""Modules that some tests import, and the names under which they are installed."""
+"""Modules that some tests import, and the requirements that install them."""
 
 PROGRAMS = {
     "chromium": (("chromium", "chromium-browser", "google-chrome"), "chromium"),
     "java": (("java",), "default-jre-headless"),
     **({"strace": (("strace",), "strace")} if sys.platform == "linux" else {}),
 }
-"""Programs that some tests run: the names that they may have, and Debian's package."""
+"""Programs that some tests run: the possible names of the executable, and the Debian package."""
 
 
 @functools.cache
@@ -57,7 +58,7 @@ def program(name: str) -> str | None:
 
 
 def install(*names: str) -> str:
-    """Return the commands that install packages and programs."""
+    """Return the shell command that installs packages and programs."""
     packages = [f"'{PACKAGES[name]}'" for name in names if name in PACKAGES]
     programs = [PROGRAMS[name][1] for name in names if name in PROGRAMS]
     pip = [f"{sys.executable} -m pip install {' '.join(packages)}"] if packages else []
@@ -66,25 +67,25 @@ def install(*names: str) -> str:
 
 
 def package(name: str) -> ModuleType:
-    """Import a module, or skip the test (or the test file) that needs it where its package is not installed."""
+    """Import a module; if its package isn't installed, skip the test or the test file that needs it."""
     if is_missing(name.partition(".")[0]):
         _skip(name)
     return importlib.import_module(name)
 
 
 def optional(name: str) -> Any:
-    """Import a module for a whole test file; where its package is not installed, tests that use it are skipped."""
+    """Import a module for a whole test file; if its package isn't installed, tests that use the module are skipped."""
     return _Missing(name) if is_missing(name.partition(".")[0]) else package(name)
 
 
 class _Missing:
-    """Stands for a module that is not installed: whatever is asked of it skips the test."""
+    """A placeholder for a module that isn't installed. Access to any attribute skips the test."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("_"):  # pytest looks for marks of its own
+        if attribute.startswith("_"):  # pytest looks for its own attributes
             raise AttributeError(attribute)
         return _skip(self._name)
 

@@ -1,12 +1,12 @@
-"""A program that prints hashes of results as JSON, by name, to be compared between processes and machines.
+"""Prints hashes of results by name, as JSON, to compare processes and machines.
 
-Inputs are made of integers, so that they are the same everywhere.
+Inputs are made of integers, so they are the same on every machine.
 
     python -m tests.result_hashes [--flush] [--short] [--each]
 
-``--flush`` lets the CPU replace subnormal numbers by zero first, as some libraries do, in this thread and in Numba's.
-``--short`` computes functions of the NumPy API alone, for a few numbers of classes.
-``--each`` prints a hash for each number of classes, to find where two machines differ.
+``--flush`` first makes the CPU flush subnormal numbers to zero, as some libraries do, in this thread and in Numba's.
+``--short`` computes only functions of the NumPy API, for a few numbers of classes.
+``--each`` prints a hash for each number of classes, to find out where two machines differ.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WITH_COLUMNS = (2, 10, 33, 100)
 SHORT = (3, 10, 33, 1000)
 CLASSES = (1, 2, 3, 7, 10, 12, 13, 16, 17, 31, 32, 33, 64, 100, 1000, 5000)
 FLUSH = 0x8040 if STANDARD else 1 << 24
-"""The bits of MXCSR or FPCR that replace subnormal results and operands by zero."""
+"""The bits of MXCSR or FPCR that flush subnormal results and operands to zero."""
 OUTPUTS = "probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,sample,status"
 PAYLOADS = {
     "float32": (np.uint32, (0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF)),
@@ -42,7 +42,7 @@ PAYLOADS = {
 
 
 def logits_of(n_classes: int, dtype: str) -> NDArray[Any]:
-    """Return ordinary rows, and at odd places every kind of row that takes another path or leaves a choice open."""
+    """Return ordinary rows and, in between, rows that take other code paths or allow several results (NaN, -0)."""
     steps = np.random.default_rng(n_classes).integers(-(2**22), 2**22, (N_ROWS, n_classes))
     z = steps.astype(dtype) * np.dtype(dtype).type(2.0**-19)
     z[5::9] *= 16
@@ -66,7 +66,7 @@ def logits_of(n_classes: int, dtype: str) -> NDArray[Any]:
 
 
 def array_results(z: NDArray[Any], *, short: bool) -> Iterator[tuple[str, Any]]:
-    """Yield what the NumPy API computes of rows, by name."""
+    """Yield the results of the NumPy API for rows of logits, as (name, result)."""
     n, k = z.shape
     labels = np.arange(n) * 7 % k
     targets = np.full(z.shape, 0.25 / k, z.dtype)
@@ -98,7 +98,7 @@ def array_results(z: NDArray[Any], *, short: bool) -> Iterator[tuple[str, Any]]:
 
 
 def column_results(z: NDArray[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the columns that ``score`` computes, and the figures of ``evaluate`` and ``compare``."""
+    """Yield the columns that ``score`` computes, and the metrics of ``evaluate`` and ``compare``."""
     n, k = z.shape
     label = pa.array(np.arange(n) * 7 % k)
     rows = pa.record_batch({"logits": pa.FixedSizeListArray.from_arrays(z.ravel(), k), "label": label})
@@ -129,7 +129,7 @@ def column_results(z: NDArray[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def bits_of(value: Any) -> bytes:
-    """Return the bytes of a result; of a column those of what is not null, and what is null."""
+    """Return the bytes of a result; for a column, its null mask and the bytes of the values that aren't null."""
     if isinstance(value, pa.Array):
         nulls = np.asarray(value.is_null()).tobytes()
         if pa.types.is_dictionary(value.type):
@@ -140,7 +140,7 @@ def bits_of(value: Any) -> bytes:
 
 
 def results(*, short: bool) -> Iterator[tuple[str, str, Any]]:
-    """Yield all results: what they are of, their name, and the result."""
+    """Yield all results, as (input, name, result)."""
     inputs = {dtype: {k: logits_of(k, dtype) for k in CLASSES if k in SHORT or not short} for dtype in PAYLOADS}
     if "--flush" in sys.argv:
         dispatch._exchange(STANDARD | FLUSH)
@@ -156,7 +156,7 @@ def results(*, short: bool) -> Iterator[tuple[str, str, Any]]:
 
 @numba.njit(parallel=True)
 def start_threads(values):
-    """Return values times 1, computed by threads that take over this thread's floating-point mode."""
+    """Return values times 1, computed in Numba's threads, which take over this thread's floating-point mode."""
     products = np.empty_like(values)
     for i in numba.prange(len(values)):
         products[i] = values[i] * np.float32(1)
@@ -164,12 +164,12 @@ def start_threads(values):
 
 
 def flushes() -> bool:
-    """Return whether this thread takes subnormal numbers for zero."""
+    """Return whether this thread treats subnormal numbers as zero."""
     return bool(np.array([1e-39], np.float32) * np.float32(1) == 0)
 
 
 def hashes(*, short: bool = False, each: bool = False) -> dict[str, str]:
-    """Return the hash of each result, by name: over all numbers of classes, or of each."""
+    """Return the hash of each result by name: over all numbers of classes, or with ``each``, per number of classes."""
     found: dict[str, Any] = {}
     for of, name, value in results(short=short):
         found.setdefault(f"{of}: {name}" if each else name, hashlib.sha256()).update(bits_of(value))

@@ -1,6 +1,6 @@
-"""Rows of logits for the tests of the heart and of the loop, and what must come of them.
+"""Rows of logits for tests of scoring and of jobs, with their expected results.
 
-Nothing here imports batchmax: expectations are exact (``tests.oracle``) or plain definitions in wide floats.
+Nothing here imports batchmax: expected values are exact (``tests.oracle``) or plain definitions in wide floats.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ODD_LOGITS = {
     "all_masked": [-INF, -INF, -INF],
     "masked_label": [-INF, 0.5, 2.0],
 }
-"""Three logits by what is odd about them, given the label 0. The first row says how many classes there are."""
+"""Logits of three classes, by the status they get with label 0. The first row sets the number of classes."""
 
 ODD_LABELS = {"bad_label": 3, "ignored": -100, "unlabelled": None, "ok": 0}
-"""Labels by what is odd about them."""
+"""Labels, by the status they give a row with ordinary logits."""
 
 PRECEDENCE = (
     "null_logits",
@@ -47,14 +47,14 @@ WITHOUT_LOSS = PRECEDENCE[:8]
 
 
 def odd_rows() -> tuple[list[Any], list[Any], list[str]]:
-    """Return logits, labels and the status of every pair of what can be odd."""
+    """Return logits, labels and statuses of every combination of ``ODD_LOGITS`` and ``ODD_LABELS``."""
     pairs = list(itertools.product(ODD_LOGITS, ODD_LABELS))
     statuses = [min(pair, key=PRECEDENCE.index) for pair in pairs]
     return [ODD_LOGITS[a] for a, _ in pairs], [ODD_LABELS[b] for _, b in pairs], statuses
 
 
 def lists(matrix: Any, kind: Any = None) -> pa.Array:
-    """Return a matrix as a list column of its own type, or as another type of list."""
+    """Return a matrix as a list column of its own dtype, or of the given list type."""
     matrix = np.asarray(matrix)
     offsets = pa.array(np.arange(len(matrix) + 1, dtype=np.int32) * np.int32(matrix.shape[1]))
     array = pa.ListArray.from_arrays(offsets, pa.array(matrix.ravel()))
@@ -62,7 +62,7 @@ def lists(matrix: Any, kind: Any = None) -> pa.Array:
 
 
 def some_logits(n_rows: int, n_classes: int, dtype: Any = np.float32, seed: int = 0) -> np.ndarray[Any, Any]:
-    """Return rows of all sizes of spread; every third has ties, every fourth masked classes."""
+    """Return rows with spreads from 0.01 to 40; every third row has ties, every fourth has masked classes."""
     rng = np.random.default_rng([seed, n_classes])
     logits = rng.standard_normal((n_rows, n_classes)) * rng.choice([0.01, 1.0, 5.0, 40.0], (n_rows, 1))
     logits[::3] = np.rint(logits[::3])
@@ -85,7 +85,7 @@ def columns_of(batch: pa.RecordBatch | pa.Table, name: str) -> np.ndarray[Any, A
 
 
 def expected(logits: Any, labels: Any, temperature: float = 1.0, top_k: int = 1) -> dict[str, Any]:
-    """Return every output of rows that are neither bad nor without a label, exact or in wide floats."""
+    """Return every output of labeled rows that aren't bad, exact or in wide floats."""
     logits, labels = np.asarray(logits), np.asarray(labels)
     n, k = logits.shape
     rows = np.arange(n)
@@ -120,7 +120,10 @@ def expected(logits: Any, labels: Any, temperature: float = 1.0, top_k: int = 1)
 
 
 def sequences(lengths: Any, n_classes: int, seed: int = 0) -> pa.Table:
-    """Return sequences of some lengths, None where a row is null: an id, logits and labels; some labels null."""
+    """Return a table of sequences with an id, logits and labels, of the given lengths.
+
+    The length None is a null row. Every fifth label of a sequence is null.
+    """
     random = np.random.default_rng(seed)
     rows, labels = [], []
     for length in lengths:

@@ -1,4 +1,4 @@
-"""A server of the S3 protocol, and a proxy that all requests of a test go through."""
+"""Fixtures: an S3 server (moto), and a proxy in front of it through which all requests of a test go."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.failing_proxy import FailingProxy
 from tests.processes import wait_until
 from tests.requirements import package
 
-SECRET = "a-very-secret-key"  # noqa: S105 - of a server that asks for none
+SECRET = "a-very-secret-key"  # noqa: S105 - the server doesn't check credentials
 
 
 @pytest.fixture(scope="module", name="server")
 def s3_server():
-    """Run the store, and return where it listens."""
+    """Run the server and yield its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -36,7 +36,7 @@ def s3_server():
 
 
 def listens(port):
-    """Return whether there is a server at a port of this machine."""
+    """Return whether a server listens on a local port."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:
@@ -46,7 +46,7 @@ def listens(port):
 
 @pytest.fixture(name="proxy")
 def s3_proxy(server, monkeypatch, tmp_path):
-    """Return the proxy that all requests of a test go through; the bucket is empty."""
+    """Yield the proxy, with environment variables that point to it and an empty bucket."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     found = FailingProxy("127.0.0.1", server)
@@ -68,7 +68,7 @@ def s3_proxy(server, monkeypatch, tmp_path):
 
 
 def keys(client):
-    """Return the keys of all objects, but for the markers of folders that pyarrow leaves where it deletes objects."""
+    """Return the keys of all objects, except the folder markers that pyarrow leaves when it deletes objects."""
     found = [one["Key"] for one in client.list_objects_v2(Bucket="bucket").get("Contents", [])]
     return [key for key in found if not key.endswith("/")]
 
@@ -82,17 +82,17 @@ def get(proxy, key):
 
 
 def without_run(key):
-    """Return a key with the name that a part has in a folder of a file system."""
+    """Return a key with the part's name in a local folder: without the random suffix."""
     return re.sub(r"(part-\d+)-[0-9a-f]{8}\.parquet$", r"\1.parquet", key)
 
 
 def stored(proxy, folder):
-    """Return what lies below a prefix by the names that the parts have in a file system; one run made all of them."""
+    """Return the objects below a prefix, by their names in a local folder; check that one run made all parts."""
     found = {without_run(key): get(proxy, key) for key in keys(proxy.client) if key.startswith(f"{folder}/")}
     assert len({key[-16:-8] for key in keys(proxy.client) if key.startswith(f"{folder}/part-")}) == 1
     return {name.removeprefix(f"{folder}/"): data for name, data in found.items()}
 
 
 def below(folder):
-    """Return the files in a folder."""
+    """Return the files below a folder, by relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

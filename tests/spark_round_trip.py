@@ -1,6 +1,8 @@
-"""Write logits with Spark, score them, read them with Spark again: a program of its own, as Spark starts a JVM.
+"""Writes logits with Spark, scores them, and reads the result with Spark.
 
-``spark_round_trip.py FOLDER`` prints, as the last line, JSON of what Spark saw of each scored file.
+It is a separate program because Spark starts a JVM.
+
+``spark_round_trip.py FOLDER`` prints, as its last line, a JSON object with what Spark read from each scored file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the README says of the tools beside batchmax, line by line, and that nothing is lost on the way."""
+"""Tests the README's examples with other tools (Polars, DuckDB, datasets, pandas, a scheduler) against ``scan``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DIGITS = str(ROOT / "data" / "digits.parquet")
 
 @pytest.fixture(scope="module")
 def want():
-    """Return the rows that `scan` makes of the sample."""
+    """Return the rows that ``scan`` yields for the sample."""
     return batchmax.scan(DIGITS).read_all()
 
 
 def test_polars_takes_a_reader_and_files(want, tmp_path):
-    """What Polars has is what was computed, from memory and from a folder of parts."""
+    """Polars gets the same values from a reader and from a folder of parts."""
     pl = package("polars")
     frame = pl.from_arrow(batchmax.scan(DIGITS))
     assert frame["probs"].to_list() == want["probs"].to_pylist()
@@ -39,7 +39,7 @@ def test_polars_takes_a_reader_and_files(want, tmp_path):
 
 
 def test_duckdb_takes_a_reader_as_a_relation(want):
-    """A query over the reader sees every row once."""
+    """A DuckDB query over a reader sees every row once."""
     duckdb = package("duckdb")
     relation = duckdb.from_arrow(batchmax.scan(DIGITS))
     rows, total = relation.aggregate("count(*), sum(loss)").fetchall()[0]
@@ -48,7 +48,7 @@ def test_duckdb_takes_a_reader_as_a_relation(want):
 
 
 def test_datasets_map_score_batch(want, tmp_path):
-    """`Dataset.map` hands tables to `score_batch` and keeps what comes back, class names included."""
+    """``Dataset.map`` passes tables to ``score_batch`` and keeps all columns it returns, including class names."""
     datasets = package("datasets")
     datasets.disable_progress_bars()
     rows = datasets.Dataset.from_parquet(DIGITS, cache_dir=str(tmp_path)).with_format("arrow")
@@ -66,7 +66,7 @@ def test_datasets_map_score_batch(want, tmp_path):
 
 
 def test_a_frame_of_pandas_goes_round(want, tmp_path):
-    """From pandas and to pandas come the values of the file, and what is written is read back the same."""
+    """A pandas frame gives the same values as the file, and pandas reads the written output back unchanged."""
     pd = package("pandas")
     frame = pd.read_parquet(DIGITS)
     back = batchmax.scan(frame).read_pandas()
@@ -88,7 +88,7 @@ def test_a_frame_of_pandas_goes_round(want, tmp_path):
     ids=["done", "data", "usage", "gate"],
 )
 def test_a_task_of_a_scheduler_ends_as_the_readme_says(content, condition, code, tmp_path):
-    """The script that the README shows tells the four ends apart, and leaves behind what it says."""
+    """The README's scheduler script tells the four exit codes apart and leaves the files that the README describes."""
     found = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (script,) = [block for block in found if "case $? in" in block and "summary.json" in block]
     command = tmp_path / "batchmax"
@@ -117,7 +117,7 @@ def test_a_task_of_a_scheduler_ends_as_the_readme_says(content, condition, code,
 
 @pytest.mark.parametrize(("engine", "package"), [("ray", "ray"), ("spark", "pyspark")])
 def test_without_an_engine_the_error_says_what_to_install(monkeypatch, engine, package):
-    """``batchmax.ray`` and ``batchmax.spark`` can be imported where Ray and PySpark are not installed."""
+    """``batchmax.ray`` and ``batchmax.spark`` can be imported without their engine; ``score`` says what to install."""
     monkeypatch.setitem(sys.modules, package, None)
     module = importlib.import_module(f"batchmax.{engine}")
     with pytest.raises(batchmax.UsageError, match=re.escape(f"pip install '.[{engine}]'")):

@@ -1,4 +1,4 @@
-"""The reader of sequences gives what pyarrow gives, or refuses: pages of any length, taken whole or as a stream."""
+"""Tests the reader of sequences against pyarrow, with pages read at once or as a stream: equal values, or an error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SNAPPY = 1
 
 
 def nested(lengths, matrix, kind="list"):
-    """Return a column of sequences: of lengths, None where a row is null, the tokens of a matrix one after another."""
+    """Return a column of sequences of the given lengths; None is a null row. The tokens are the rows of a matrix."""
     item = pa.from_numpy_dtype(matrix.dtype)
     inner = pa.list_(item, matrix.shape[1]) if kind == "fixed" else pa.list_(item)
     tokens = iter(matrix.tolist())
@@ -40,13 +40,16 @@ def write(path, array, **options):
 
 
 def events_of(lengths):
-    """Return what a reader says of rows of these lengths."""
+    """Return the events that a reader reports for rows of the given lengths."""
     alone = {None: [NULL], 0: [EMPTY]}
     return [event for length in lengths for event in alone.get(length) or [BEGINS] + [GOES_ON] * (length - 1)]
 
 
 def read(path, n_classes, piece, dtype=np.float32):
-    """Read a file's only column, some tokens at a time; return the events and the tokens of all row groups."""
+    """Read a file's only column, ``piece`` tokens at a time.
+
+    Return the events of all row groups, with the result of ``goes_on`` after each read, and the tokens.
+    """
     events, tokens = [], []
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -66,7 +69,7 @@ def read(path, n_classes, piece, dtype=np.float32):
                 if not len(found):
                     assert not goes_on
                     break
-                # Whether the next token belongs to the last row is known before it is read.
+                # The reader knows whether the next token belongs to the last row before it reads the token.
                 events.append(goes_on)
     finally:
         os.close(descriptor)
@@ -74,7 +77,7 @@ def read(path, n_classes, piece, dtype=np.float32):
 
 
 def check(path, lengths, matrix, piece):
-    """Hold what is read against what was written."""
+    """Compare the events and tokens that are read with those that were written."""
     events, tokens = read(path, matrix.shape[1], piece, matrix.dtype)
     said = [event for event in events if not isinstance(event, bool)]
     assert said == events_of(lengths)
@@ -86,7 +89,7 @@ def check(path, lengths, matrix, piece):
 
 @pytest.fixture
 def streams(monkeypatch):
-    """Take every page as a stream, in small pieces."""
+    """Return a function that makes readers treat every page as large, and read it in pieces of the given size."""
 
     def small(piece):
         monkeypatch.setattr(page_reader, "LONG_PAGE_BYTES", 0)
@@ -102,7 +105,11 @@ def streams(monkeypatch):
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_what_pyarrow_writes_is_read(tmp_path, version, codec, how, streams):
-    """Every encoding, number of classes and type of list; tokens across pages; rows that are null or empty."""
+    """Sequences written by pyarrow are read correctly.
+
+    Cases: every encoding, number of classes and list type; tokens across pages; null and empty rows. Large pages
+    with LZ4 or BYTE_STREAM_SPLIT are refused.
+    """
     if how != "whole":
         streams(16 if "small" in how else 1 << 18)
     random = np.random.default_rng(0)
@@ -111,7 +118,7 @@ def test_what_pyarrow_writes_is_read(tmp_path, version, codec, how, streams):
         ENCODINGS.items(), (1, 2, 9, 300), (np.float32, np.float64)
     ):
         lengths = [3, 0, None, 7, 1, 0, 40, None, 2]
-        # As many values as a dictionary likes, and as codecs can make smaller.
+        # Few distinct values, so that dictionaries are kept and codecs can compress them.
         matrix = random.integers(0, 50, (53, n_classes)).astype(dtype)
         kind = random.choice(["list", "large_list", "fixed"]) if None not in lengths else "list"
         sizes = {"data_page_size": 200, "write_batch_size": 16, "row_group_size": 5}
@@ -140,7 +147,7 @@ def test_what_pyarrow_writes_is_read(tmp_path, version, codec, how, streams):
 def test_any_rows_any_pages_any_pieces(
     tmp_path_factory, lengths, n_classes, page, group, piece, version, codec, dictionary, stream, spread
 ):
-    """However rows, pages, row groups and reads are cut, the tokens are the same, and in the same rows."""
+    """The tokens and their rows don't depend on the sizes of pages, row groups and reads."""
     n_tokens = sum(filter(None, lengths))
     matrix = (np.arange(n_tokens * n_classes, dtype=np.float32).reshape(n_tokens, n_classes) * 7919) % spread
     path = tmp_path_factory.mktemp("any") / "x.parquet"
@@ -160,7 +167,7 @@ def test_any_rows_any_pages_any_pieces(
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("encoding", ["plain", "dictionary"])
 def test_a_row_of_many_blocks_is_a_stream(tmp_path, encoding, version, codec, streams):
-    """One page of megabytes, its blocks literals, or smaller in between; read a few tokens at a time, or at once."""
+    """A page of megabytes, with literal and compressed blocks, is read correctly in pieces of any number of tokens."""
     streams(1 << 18)
     random = np.random.default_rng(1)
     matrix = random.standard_normal((400, 1000)).astype(np.float32)
@@ -187,7 +194,10 @@ def test_a_row_of_many_blocks_is_a_stream(tmp_path, encoding, version, codec, st
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_tokens_of_other_lengths_are_refused(tmp_path, rows, version, stream, streams):
-    """A null, an empty token, or tokens of several lengths: refused, also when the number of values would fit."""
+    """Null values, null or empty tokens, and tokens of several lengths are refused.
+
+    This also holds if the number of values matches.
+    """
     if stream:
         streams(8)
     write(tmp_path / "x.parquet", pa.array(rows, pa.list_(pa.list_(pa.float32()))), data_page_version=version)
@@ -201,9 +211,9 @@ def test_tokens_of_other_lengths_are_refused(tmp_path, rows, version, stream, st
 @pytest.mark.parametrize("checksum", [True, False], ids=["checksums", "without"])
 @pytest.mark.parametrize("codec", ["SNAPPY", "ZSTD", "NONE"])
 def test_no_flipped_byte_crashes(tmp_path, codec, checksum, version, stream, streams, everything):
-    """A flipped bit in a page is refused; or, if there are no checksums, read. With checksums, no value is wrong.
+    """A page with a flipped bit is refused or read; with checksums, no value is wrong.
 
-    Two bits of each byte are flipped in turn, of every third byte by default.
+    Two bits of each byte are flipped in turn, by default of every third byte only.
     """
     if stream:
         streams(16)
@@ -240,7 +250,7 @@ def test_no_flipped_byte_crashes(tmp_path, codec, checksum, version, stream, str
 
 
 def test_cut_off_anywhere(tmp_path, streams):
-    """A file that ends in the middle of the column is refused, also in the middle of a stream."""
+    """A file that is truncated inside the column is refused, also inside a page that is read as a stream."""
     matrix = np.random.default_rng(3).standard_normal((20, 3000)).astype(np.float32)
     path = tmp_path / "x.parquet"
     write(path, nested([20], matrix), use_dictionary=False)
@@ -273,7 +283,7 @@ def test_cut_off_anywhere(tmp_path, streams):
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_the_length_of_the_first_token(tmp_path, rows, length, stream, streams):
-    """What comes before it may be null or empty; it may reach over many pages."""
+    """The length of the first token is found after null and empty rows and tokens, and in a token across many pages."""
     if stream:
         streams(64)
     path = tmp_path / "x.parquet"
@@ -293,7 +303,7 @@ def test_the_length_of_the_first_token(tmp_path, rows, length, stream, streams):
 
 
 def text_of(random, parts):
-    """Return bytes, some of them random and some that repeat what was there before."""
+    """Return bytes made of parts: random bytes, repetitions of the last byte, and repetitions of earlier bytes."""
     made = bytearray()
     for kind, size in parts:
         if kind == "random" or not made:
@@ -307,7 +317,7 @@ def text_of(random, parts):
 
 
 def unpacked(folder, body, size, pieces):
-    """Return what a stream makes of some snappy, taken in pieces."""
+    """Return the result of decompressing Snappy data as a stream, in pieces of the given sizes."""
     path = folder / "body"
     path.write_bytes(b"before" + body)
     descriptor = os.open(path, os.O_RDONLY)
@@ -334,7 +344,10 @@ def unpacked(folder, body, size, pieces):
 @example(parts=[("random", 65_536 * 5)], pieces=[65_536], piece=1 << 12, blocks=1)
 @example(parts=[("random", 65_536 * 5 + 1)], pieces=[65_537], piece=100, blocks=2)
 def test_a_stream_of_snappy_is_what_was_packed(tmp_path_factory, parts, pieces, piece, blocks):
-    """Literals of whole blocks, of parts of them, and copies between: cut anywhere, the bytes are the same."""
+    """A Snappy stream decompresses to the original bytes, wherever it is cut.
+
+    The data have literals of whole and partial blocks, and copies between them.
+    """
     text = text_of(np.random.default_rng(len(parts)), parts)
     body = pa.Codec("snappy").compress(text).to_pybytes()
     with pytest.MonkeyPatch.context() as patch:
@@ -344,7 +357,7 @@ def test_a_stream_of_snappy_is_what_was_packed(tmp_path_factory, parts, pieces, 
 
 
 def test_literals_are_read_to_where_they_go(tmp_path, monkeypatch):
-    """Of blocks that could not be made smaller, next to nothing goes through the memory of what is unpacked."""
+    """Blocks that Snappy can't compress are read directly into the output, not into the compressed buffer."""
     text = np.random.default_rng(0).bytes(40 << 16)
     body = pa.Codec("snappy").compress(text).to_pybytes()
     assert body.count(BLOCK_TAG) >= 40
@@ -358,7 +371,7 @@ def test_literals_are_read_to_where_they_go(tmp_path, monkeypatch):
 
 
 def test_a_system_that_reads_less_than_asked_for(tmp_path, monkeypatch):
-    """A read that ends anywhere, in a tag or in a literal, is gone on with from there."""
+    """A short read, in a tag or in a literal, is continued where it ended."""
     real, given_up = os.preadv, itertools.cycle([1, 70_000, 65_535, 2, 65_538, 131_072])
 
     def short(descriptor, buffers, at):
@@ -382,7 +395,10 @@ def test_a_system_that_reads_less_than_asked_for(tmp_path, monkeypatch):
     pieces=st.lists(st.integers(1, 50), min_size=1, max_size=3),
 )
 def test_any_bytes_are_unpacked_or_refused(tmp_path_factory, data, size, pieces):
-    """What is no snappy is refused, or gives as many bytes as it says, those that another decoder gives."""
+    """Arbitrary bytes are refused as Snappy data or decompressed.
+
+    The result has the declared size and equals that of pyarrow's decoder.
+    """
     length = bytes([size & 0x7F | 0x80, size >> 7])
     folder = tmp_path_factory.mktemp("body")
     try:
@@ -395,7 +411,7 @@ def test_any_bytes_are_unpacked_or_refused(tmp_path_factory, data, size, pieces)
 
 
 def test_damage_beyond_the_first_block_is_seen(tmp_path):
-    """A tag that is not as expected, a literal that is too long, and bytes that are missing: refused or unpacked."""
+    """A wrong tag, a wrong length of a literal, and missing bytes are refused in blocks after the first."""
     text = np.random.default_rng(0).bytes(6 << 16)
     body = bytearray(pa.Codec("snappy").compress(text).to_pybytes())
     tag = body.index(BLOCK_TAG, 3 << 16)

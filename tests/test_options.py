@@ -1,4 +1,4 @@
-"""Options: every domain has its edges, and what people type becomes what was meant."""
+"""Tests options: the limits of every domain, and how text, files and iterables become values."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ from batchmax.options.score_options import (
     ],
 )
 def test_each_domain_ends_where_it_should(name, good, bad):
-    """The last good value is taken; the first bad one is refused, naming the option and what to do."""
+    """The last valid value is accepted; the first invalid one is refused, with the option's name and a remedy."""
     assert getattr(ScoreOptions(**{name: good}), name) == good
     with pytest.raises(UsageError) as caught:
         ScoreOptions(**{name: bad})
     assert caught.value.where == "--" + name.replace("_", "-")
-    assert caught.value.remedy or "is less than" in caught.value.what  # the command line adds where help is
+    assert caught.value.remedy or "is less than" in caught.value.what  # the command line adds how to get help
 
 
 def test_options_that_contradict_each_other():
-    """Rejects need dropped rows, a label's output needs a label, and the temperature is given once."""
+    """Rejects need dropped rows, loss needs a label, and temperature and beta exclude each other."""
     with pytest.raises(UsageError, match="only when bad rows are dropped; add --on-bad-row drop"):
         ScoreOptions(rejects="r.parquet", on_bad_row="null")
     with pytest.raises(UsageError, match="loss needs a label"):
@@ -78,24 +78,24 @@ def test_options_that_contradict_each_other():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, 1e-301, 1e301, 5e-324])
 def test_temperatures_that_cannot_be(temperature):
-    """A temperature is finite and above 0, and so is its inverse."""
+    """A temperature must be finite and above 0, and its inverse from 1e-300 to 1e300."""
     with pytest.raises(UsageError):
         score_options(temperature=temperature)
 
 
 def test_temperature_is_one_over_beta():
-    """The temperature is inverted once, in float64."""
+    """Beta is the float64 that is nearest to 1 / temperature."""
     assert score_options(temperature=3.0).beta == 1.0 / 3.0
     assert score_options(temperature=2).beta == 0.5
 
 
 def test_none_is_the_default():
-    """What is None was not given."""
+    """An option that is None has its default."""
     assert score_options(beta=None, outputs=None, classes=None, memory_limit=None) == ScoreOptions()
 
 
 def test_lists_are_text_with_commas_or_iterables():
-    """Spaces and empty items between commas do not count; an empty list of columns carries nothing."""
+    """Spaces and empty items between commas are ignored; an empty list of columns carries no column."""
     assert score_options(outputs=" probs, loss,,").outputs == ("probs", "loss")
     assert score_options(outputs=iter(["probs", "loss"])).outputs == ("probs", "loss")
     assert score_options(columns="").columns == ()
@@ -103,14 +103,14 @@ def test_lists_are_text_with_commas_or_iterables():
 
 
 def test_nothing_asked_for_is_refused():
-    """An empty list of outputs is an error, except beside the top K."""
+    """An empty list of outputs is an error, except with ``top_k``."""
     with pytest.raises(UsageError, match="nothing is asked for"):
         score_options(outputs=",")
     assert score_options(outputs=",", top_k=2).outputs == ()
 
 
 def test_unknown_options_are_refused():
-    """A misspelt keyword argument is named, with those that there are."""
+    """The error for a misspelled keyword argument names it and lists the options."""
     with pytest.raises(UsageError, match=r"no option is called 'temprature'; choose of .*beta.*temperature.*top_k"):
         score_options(temprature=2.0)
 
@@ -131,32 +131,32 @@ def test_unknown_options_are_refused():
     ],
 )
 def test_sizes(text, size):
-    """Decimal units are powers of 1000, those with an i powers of 1024, in either case."""
+    """Decimal units are powers of 1000, and units with an ``i`` powers of 1024; case doesn't matter."""
     assert parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "lots", "1..5M", "1.2.3", ".", "-1", "1e9", "5PB", "GB", "1 2", "٣", "9" * 400])
 def test_what_is_no_size(text):
-    """Anything else is refused, with an example; digits without end do not overflow."""
+    """Anything else is refused, with an example; hundreds of digits don't overflow."""
     with pytest.raises(UsageError, match=r"^--memory-limit: .* is not a size; write it like 512MiB"):
         parse_bytes(text)
 
 
 def test_classes_from_text_and_iterables():
-    """Names are text with commas, or anything that gives text."""
+    """Class names are comma-separated text or an iterable; items are converted to text."""
     assert read_classes("cat, dog") == ("cat", "dog")
     assert read_classes(["cat", 3]) == ("cat", "3")
 
 
 def test_classes_from_a_file(tmp_path):
-    """A file has a name a line, in UTF-8 with or without byte order mark; blank lines do not count."""
+    """A file has one name per line, in UTF-8 with or without a byte order mark; blank lines are ignored."""
     path = tmp_path / "names"
     path.write_bytes("\ufeffcat\r\n\r\nchien égaré, noir \r\n".encode())
     assert read_classes(path) == read_classes(str(path)) == ("cat", "chien égaré, noir")
 
 
 def test_classes_from_a_config(tmp_path):
-    """A config.json's id2label is put in the order of its numbers, not of its lines."""
+    """The names in ``id2label`` of a config.json are ordered by number, not by line."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model": 1, "id2label": {str(i): f"c{i}" for i in (10, 2, 0, 1, *range(3, 10))}}))
     assert read_classes(path) == tuple(f"c{i}" for i in range(11))
@@ -174,7 +174,7 @@ def test_classes_from_a_config(tmp_path):
     ],
 )
 def test_configs_without_names(tmp_path, text):
-    """A config that does not name classes 0, 1, 2, … is refused, naming the file."""
+    """A config.json that doesn't name the classes 0, 1, 2, … is refused, and the error names the file."""
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"^--classes: .*config\.json has no id2label"):
@@ -184,7 +184,7 @@ def test_configs_without_names(tmp_path, text):
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"{}", b"\xff\xfe\x00"])
 @pytest.mark.parametrize(("read", "option"), [(read_classes, "--classes"), (read_class_weights, "--class-weights")])
 def test_files_without_content(tmp_path, content, read, option):
-    """A file that holds nothing, or no text, is refused, naming option and file."""
+    """A file that is empty or isn't text is refused; the error names the option and the file, and has a remedy."""
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(UsageError) as caught:
@@ -195,13 +195,13 @@ def test_files_without_content(tmp_path, content, read, option):
 
 
 def test_class_weights_from_numbers_and_names():
-    """Numbers in order, or a dictionary by name."""
+    """Class weights are numbers in the order of the classes, or a dictionary by name."""
     assert read_class_weights([1, 2.5]) == (1.0, 2.5)
     assert read_class_weights({"a": 1, 2: 3}) == {"a": 1.0, "2": 3.0}
 
 
 def test_class_weights_from_files(tmp_path):
-    """A line is a number, or a name and a number; the last comma divides them."""
+    """Each line is a number, or a name and a number separated by the last comma."""
     path = tmp_path / "weights"
     path.write_text("1\n\n 2.5 \n1e-3\n")
     assert read_class_weights(path) == (1.0, 2.5, 1e-3)
@@ -219,7 +219,7 @@ def test_class_weights_from_files(tmp_path):
     ],
 )
 def test_class_weights_that_cannot_be_read(tmp_path, text, message):
-    """A line that is neither a number nor name,number is named."""
+    """The error for invalid class weights names the line, the repeated name, or the mixed formats."""
     path = tmp_path / "weights"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
@@ -227,13 +227,13 @@ def test_class_weights_that_cannot_be_read(tmp_path, text, message):
 
 
 def test_class_weights_need_a_file(tmp_path):
-    """Text is the name of a file, and a file that is not there is an error."""
+    """Text is the path of a file; a missing file is an error."""
     with pytest.raises(UsageError, match="there is no file"):
         read_class_weights(str(tmp_path / "nothing"))
 
 
 def test_bad_weights_in_a_file_are_refused(tmp_path):
-    """A weight that no loss can be computed with is refused wherever it is from."""
+    """Weights from a file must be finite and nonnegative, as others must."""
     path = tmp_path / "weights"
     path.write_text("1\nnan\n")
     with pytest.raises(UsageError, match="weights are finite and not negative"):
@@ -241,7 +241,7 @@ def test_bad_weights_in_a_file_are_refused(tmp_path):
 
 
 def wrong_types():
-    """Yield a name and a value of the wrong type for each option, and some more."""
+    """Yield names and values of the wrong type: one for each option except ``memory_limit``, and some more."""
     for field in fields(ScoreOptions):
         if field.name != "memory_limit":
             yield field.name, object()
@@ -268,7 +268,7 @@ def wrong_types():
 
 @pytest.mark.parametrize(("name", "value"), list(wrong_types()))
 def test_wrong_types_are_refused(name, value):
-    """A value of the wrong type is refused in one line, naming the option, its type and what to give."""
+    """The error for a value of the wrong type names the option, the type, and what to give."""
     with pytest.raises(UsageError) as caught:
         score_options(**{name: value})
     assert caught.value.where == "--" + name.replace("_", "-")
@@ -277,7 +277,7 @@ def test_wrong_types_are_refused(name, value):
 
 
 def test_made_directly_types_count_too():
-    """The class checks types as well: text is no list of names there."""
+    """``ScoreOptions`` checks types, too: it doesn't accept text as a list of names."""
     with pytest.raises(UsageError, match="--outputs: its type is str; give tuple"):
         ScoreOptions(outputs="probs")
     with pytest.raises(UsageError, match="--class-weights: its type is dict"):
@@ -285,14 +285,14 @@ def test_made_directly_types_count_too():
 
 
 def test_numbers_of_numpy_and_paths_become_plain():
-    """What is written out as JSON later is made of Python's own types."""
+    """NumPy numbers and arrays become plain Python types, so that options can be written as JSON."""
     options = score_options(n_classes=np.int64(3), beta=np.float32(0.5), temperature=None, threads=np.uint8(1))
     assert json.dumps([options.n_classes, options.beta, options.threads]) == "[3, 0.5, 1]"
     assert score_options(class_weights=np.ones(2)).class_weights == (1.0, 1.0)
 
 
 def test_options_or_keyword_arguments():
-    """Options are given as such or as keyword arguments, never both; and they are options."""
+    """Options are a ``ScoreOptions`` or keyword arguments, never both; another type is refused."""
     made = ScoreOptions(beta=2.0)
     assert resolve_options(made, {}) is made
     assert resolve_options(None, {"beta": 2.0}) == made
@@ -303,7 +303,7 @@ def test_options_or_keyword_arguments():
 
 
 def test_many_names_are_checked_in_a_moment():
-    """Looking for a name that is there twice asks for each name once."""
+    """Duplicate class names are found in linear time."""
 
     class Counted(str):
         __slots__ = ()
@@ -324,7 +324,10 @@ def test_many_names_are_checked_in_a_moment():
 
 @pytest.mark.parametrize("given", ["zzz.txt", "names.json", "some/where", "n.csv", "./names"])
 def test_a_file_of_classes_that_is_not_there(given, tmp_path, monkeypatch):
-    """One name that looks like a path is not taken for the name of a class; several names may look like anything."""
+    """A single class name that looks like a path must be an existing file.
+
+    Several names, and names in a list, may look like paths.
+    """
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=f"^--classes: there is no file {given}"):
         read_classes(given)

@@ -1,4 +1,4 @@
-"""The two tables: every output column, and every status."""
+"""Tests the tables of output columns and of row statuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchmax.outputs import (
 
 
 def test_the_outputs_are_those_of_the_documents():
-    """The columns that may be asked for, in the order in which messages list them."""
+    """The output columns are those of the documentation, in the order in which messages list them."""
     assert list(OUTPUTS) == (
         [
             "probs",
@@ -38,7 +38,7 @@ def test_the_outputs_are_those_of_the_documents():
 
 
 def test_which_outputs_need_a_label():
-    """A label is needed by what compares with it, and by nothing else."""
+    """Only the outputs that compare a prediction with the label need a label."""
     assert [name for name, output in OUTPUTS.items() if output.needs_label] == ["loss", "rank", "correct", "el2n"]
 
 
@@ -58,7 +58,7 @@ def test_which_outputs_need_a_label():
     ],
 )
 def test_what_a_status_means(status, has_probs, has_loss, is_bad):
-    """The three limits cut the statuses as the table of odd rows does."""
+    """The three limits of the statuses match the documented table: no probabilities, no loss, bad."""
     number = Status[status.upper()]
     assert STATUS_NAMES[number] == status
     assert (number > LAST_WITHOUT_PROBS) == has_probs
@@ -67,5 +67,5 @@ def test_what_a_status_means(status, has_probs, has_loss, is_bad):
 
 
 def test_statuses_count_from_zero():
-    """The numbers index the names, so that a column of numbers is a dictionary's codes."""
+    """Status numbers are indices into the names, so that a column of numbers has the codes of a dictionary."""
     assert [int(status) for status in Status] == list(range(len(STATUS_NAMES)))

@@ -1,4 +1,7 @@
-"""The metadata, the links of the documents and the workflows fit the tree; `scripts/package` checks the rest."""
+"""Tests package metadata, links in documents and CI workflows against the repository.
+
+``scripts/package`` checks the distributions that it builds.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ def name_of(path):
 
 
 def test_every_url_is_in_the_repository():
-    """The links of the metadata begin with one address, and name the pages that a reader looks for."""
+    """The metadata have URLs for repository, documentation, changelog and issues, all below one address."""
     assert PROJECT["urls"].keys() >= {"Repository", "Documentation", "Changelog", "Issues"}
     for url in PROJECT["urls"].values():
         assert re.match(rf"{re.escape(REPOSITORY)}($|[/#])", url), url
 
 
 def test_the_metadata_name_systems_and_topics():
-    """The systems are those that batchmax runs on, which Windows is not; keywords are sorted and unique."""
+    """The classifiers name Linux and macOS but not Windows, and a topic; keywords are sorted and unique."""
     systems = {entry for entry in PROJECT["classifiers"] if entry.startswith("Operating System")}
     assert systems == {"Operating System :: MacOS", "Operating System :: POSIX :: Linux"}
     assert any(entry.startswith("Topic :: ") for entry in PROJECT["classifiers"])
@@ -45,7 +48,7 @@ def test_the_metadata_name_systems_and_topics():
 
 
 def test_the_readme_has_no_relative_links():
-    """The package index shows the README without the repository, so all links but those to headings are absolute."""
+    """The README's links are absolute or to headings, because the package index shows it without the repository."""
     links = LINK.findall((ROOT / "README.md").read_text())
     assert sum(bool(image) for image, _ in links) >= 3
     for _, target in links:
@@ -54,7 +57,7 @@ def test_the_readme_has_no_relative_links():
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_links_into_the_repository_lead_to_files(path):
-    """Links to the own project begin with its address; a file that one names exists, and images link to its bytes."""
+    """Links to the repository use its address and lead to existing files; images link to the raw file."""
     for image, target in LINK.findall(path.read_text()):
         if "batchmax" not in target.partition("#")[0]:
             continue
@@ -68,7 +71,7 @@ def test_links_into_the_repository_lead_to_files(path):
 
 
 def test_the_address_is_declared_once():
-    """No other file spells out the repository's address but the documents; a clone elsewhere changes few places."""
+    """Code, scripts and workflows don't contain the repository's address, so that moving it changes few files."""
     for folder in ("batchmax", "scripts", ".github", ".ci"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
@@ -80,7 +83,7 @@ def test_the_address_is_declared_once():
 
 @pytest.mark.parametrize("path", [*DOCUMENTS, *WORKFLOWS, ROOT / ".ci" / "run"], ids=name_of)
 def test_scripts_that_are_named_exist(path):
-    """Whatever calls or shows a script names one that exists and can be run, with options that it or pytest has."""
+    """Scripts named in documents and workflows exist and are executable, and they or pytest have the options shown."""
     ours = "".join(conftest.read_text() for conftest in (ROOT / "tests").rglob("conftest.py"))
     for name, arguments in SCRIPT.findall(path.read_text()):
         script = ROOT / "scripts" / name
@@ -92,7 +95,7 @@ def test_scripts_that_are_named_exist(path):
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
 def test_every_step_runs_a_script(path):
-    """A step is an action or one call of a script, so each can be run on any machine."""
+    """A workflow step is an action or one call of a script, so that it can be run on any machine."""
     commands = re.findall(r"^ *(?:- )?run: (.*)$", path.read_text(), re.MULTILINE)
     assert commands
     for command in commands:
@@ -100,7 +103,7 @@ def test_every_step_runs_a_script(path):
 
 
 def test_actions_are_pinned_to_commits():
-    """An action is a full commit with its version behind it, and one version everywhere."""
+    """Actions are pinned to a full commit with the version in a comment, and to the same commit everywhere."""
     uses = [line for path in WORKFLOWS for line in re.findall(r"\buses: (.*)", path.read_text())]
     assert uses
     found = {}
@@ -112,7 +115,7 @@ def test_actions_are_pinned_to_commits():
 
 
 def test_workflows_use_the_first_and_the_last_python():
-    """The matrices have the oldest and the newest Python that the classifiers declare."""
+    """Workflows use the oldest and the newest Python that the classifiers declare."""
     declared = [re.fullmatch(r"Programming Language :: Python :: 3\.(\d+)", entry) for entry in PROJECT["classifiers"]]
     minors = sorted(int(match[1]) for match in declared if match)
     first, last = (f"3.{minor}" for minor in (minors[0], minors[-1]))
@@ -126,7 +129,7 @@ def test_workflows_use_the_first_and_the_last_python():
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
 def test_every_job_has_a_limit(path):
-    """Each job has a timeout and permissions of its own; the workflow has none, and limits concurrent runs."""
+    """Each job has a timeout and its own permissions; the workflow has no permissions and limits concurrent runs."""
     head, _, jobs = path.read_text().partition("\njobs:\n")
     assert "\npermissions: {}\n" in head
     assert "\nconcurrency:\n" in head
@@ -139,7 +142,7 @@ def test_every_job_has_a_limit(path):
 
 
 def test_only_the_release_publishes():
-    """One job may ask for an identity token: the one that publishes, in an environment of its own, with no checkout."""
+    """Only the publish job can request an identity token; it has its own environment and no checkout."""
     texts = {path.name: path.read_text() for path in WORKFLOWS}
     assert [name for name, text in texts.items() if "id-token: write" in text] == ["release.yml"]
     build, _, publish = texts["release.yml"].partition("\n  publish:\n")

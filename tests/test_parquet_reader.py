@@ -1,4 +1,4 @@
-"""The reader of matrices gives what pyarrow gives, or refuses; it never gives anything else and never crashes."""
+"""Tests the reader of matrices against pyarrow: it returns the same values or refuses the column, and never crashes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write(path, array, *, nullable=True, **options):
 
 
 def read(path, n_classes, dtype, pieces=(1,)):
-    """Read a file's only column as a matrix, each row group in some pieces."""
+    """Read a file's only column as a matrix, each row group in pieces of the given proportions."""
     metadata = pq.read_metadata(path)
     parts = []
     descriptor = os.open(path, os.O_RDONLY)
@@ -66,7 +66,10 @@ GRID = list(
 @pytest.mark.parametrize("nullable", [True, False], ids=["nullable", "required"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_pyarrow_writes_is_read(tmp_path, dtype, nullable):
-    """Every class count, page version, codec and encoding; pages of 100 bytes and of 1 MiB; rows across pages."""
+    """Matrices written by pyarrow are read correctly.
+
+    Cases: every number of classes, page version, codec and encoding; pages of 100 bytes and 1 MiB; rows across pages.
+    """
     random = np.random.default_rng(0)
     for n_classes, version, codec, encoding in GRID:
         matrix = random.integers(0, 50, (max(3, 2000 // n_classes), n_classes)).astype(dtype)
@@ -96,7 +99,7 @@ def test_what_pyarrow_writes_is_read(tmp_path, dtype, nullable):
     st.booleans(),
 )
 def test_any_pages_any_pieces(tmp_path_factory, n_classes, n_rows, group, page, pieces, dictionary):
-    """However pages, row groups and reads cut the rows, the numbers are the same."""
+    """The values don't depend on the sizes of pages, row groups and reads."""
     matrix = np.arange(n_rows * n_classes, dtype=np.float32).reshape(n_rows, n_classes) % 97
     path = tmp_path_factory.mktemp("any") / "x.parquet"
     write(path, lists(matrix), row_group_size=group, data_page_size=page, write_batch_size=3, use_dictionary=dictionary)
@@ -104,7 +107,7 @@ def test_any_pages_any_pieces(tmp_path_factory, n_classes, n_rows, group, page, 
 
 
 def test_a_dictionary_that_is_given_up(tmp_path):
-    """Many values: the dictionary ends in the middle of the column, which goes on plain."""
+    """A column chunk that changes from dictionary to plain encoding is read correctly."""
     matrix = np.random.default_rng(1).standard_normal((3000, 300)).astype(np.float32)
     write(tmp_path / "x.parquet", lists(matrix))
     assert "PLAIN" in pq.read_metadata(tmp_path / "x.parquet").row_group(0).column(0).encodings
@@ -124,7 +127,7 @@ def test_a_dictionary_that_is_given_up(tmp_path):
 )
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_what_is_no_matrix_is_refused(tmp_path, rows, version):
-    """A null, an empty row, or rows of several lengths: refused, also when the number of values would fit."""
+    """Nulls, empty rows and rows of several lengths are refused, also if the number of values matches."""
     write(tmp_path / "x.parquet", pa.array(rows, pa.list_(pa.float32())), data_page_version=version)
     with pytest.raises(NotAMatrix):
         read(tmp_path / "x.parquet", 2, np.float32)
@@ -133,7 +136,10 @@ def test_what_is_no_matrix_is_refused(tmp_path, rows, version):
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("checksum", [True, False])
 def test_no_flipped_byte_crashes(tmp_path, version, checksum):
-    """Every byte of the pages flipped in turn: refused; or read, if there are no checksums. With them, never wrong."""
+    """A page with a flipped bit is refused or read; with checksums, no value is wrong.
+
+    Two bits of every byte of the pages are flipped in turn.
+    """
     matrix = np.arange(60, dtype=np.float32).reshape(20, 3) % 7
     path = tmp_path / "x.parquet"
     schema = pa.schema([pa.field("logits", pa.list_(pa.float32()))])
@@ -169,7 +175,7 @@ def test_no_flipped_byte_crashes(tmp_path, version, checksum):
 
 
 def test_cut_off_anywhere(tmp_path):
-    """A file that ends in the middle of the column is refused."""
+    """A file that is truncated inside the column is refused."""
     matrix = np.arange(60, dtype=np.float32).reshape(20, 3)
     path = tmp_path / "x.parquet"
     write(path, lists(matrix))
@@ -189,7 +195,7 @@ def test_cut_off_anywhere(tmp_path):
 
 @pytest.mark.parametrize("name", ["digits", "layouts/digits_list", "layouts/digits_tensor", "layouts/digits_nested"])
 def test_footers_survive_a_round_trip(name):
-    """A footer that is read and written again has the same bytes."""
+    """A footer that is parsed and serialized has the same bytes."""
     whole = (Path(__file__).resolve().parent.parent / "data" / f"{name}.parquet").read_bytes()
     size = int.from_bytes(whole[-8:-4], "little")
     footer = whole[-8 - size : -8]
@@ -199,7 +205,7 @@ def test_footers_survive_a_round_trip(name):
 
 
 def test_a_field_that_is_there_twice_is_refused():
-    """Readers would not agree on which of the two counts."""
+    """A Thrift field that occurs twice is refused, because readers would disagree on which one counts."""
     assert read_struct(b"\x15\x02\x00")[0][1].value == 1
     with pytest.raises(ThriftError, match="twice"):
         read_struct(b"\x15\x02\x05\x02\x04\x00")
@@ -207,7 +213,7 @@ def test_a_field_that_is_there_twice_is_refused():
 
 @pytest.mark.parametrize("depth", [10, 10_000])
 def test_nesting_has_an_end(depth):
-    """Structs, lists and maps in each other, too many of them: refused, with no other error."""
+    """Thrift structs, lists and maps that are nested too deeply are refused with a :class:`ThriftError`."""
     for nested in (b"\x1c" * depth + b"\x00" * (depth + 1), b"\x19" + b"\x19" * depth, b"\x1b" + b"\x01\xbb" * depth):
         try:
             read_struct(nested)
@@ -217,7 +223,7 @@ def test_nesting_has_an_end(depth):
 
 
 def test_a_page_that_claims_too_much_is_refused(tmp_path):
-    """A page of more values than the column has is refused before there is memory for them."""
+    """A page with more values than its column is refused before memory is allocated for them."""
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"x": lists(np.ones((1000, 1), np.float32))}), path)
     footer = Footer.parse(path.read_bytes())
@@ -233,7 +239,7 @@ def test_a_page_that_claims_too_much_is_refused(tmp_path):
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_struct_or_refused(data):
-    """Reading bytes that are no struct raises one error."""
+    """Reading arbitrary bytes as a Thrift struct succeeds or raises :class:`ThriftError`."""
     try:
         value, end = read_struct(data)
     except ThriftError:
@@ -243,7 +249,10 @@ def test_any_bytes_are_a_struct_or_refused(data):
 
 
 def test_both_ways_give_the_same_values(tmp_path, monkeypatch):
-    """Scoring with our own reader and writer and with pyarrow's is the same; the counts tell which way it went."""
+    """Scoring with batchmax's own reader and writer gives the same table as with pyarrow's.
+
+    The read statistics say which of them read the column chunks.
+    """
     matrix = np.random.default_rng(2).standard_normal((500, 10)).astype(np.float32)
     table = pa.table({"id": range(500), "logits": lists(matrix), "label": np.arange(500) % 10})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=120)
@@ -266,10 +275,10 @@ def test_both_ways_give_the_same_values(tmp_path, monkeypatch):
 
 
 def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, monkeypatch):
-    """A null in the middle of a row group: what was given before is not given twice, what follows is not lost."""
+    """If a null turns up in the middle of a row group, pyarrow reads it again; no row is repeated or lost."""
     monkeypatch.setattr(batchmax.sources.chunks, "MOST_CHUNK_BYTES", 400)
     rows = np.random.default_rng(3).standard_normal((300, 10)).astype(np.float32).tolist()
-    # As many values as a matrix would have, so that only the pages show that it is none.
+    # The number of values is that of a matrix, so only the pages show that it isn't one.
     rows[171], rows[172] = None, [0.0] * 19
     table = pa.table({"id": range(300), "logits": pa.array(rows, pa.list_(pa.float32()))})
     pq.write_table(table, tmp_path / "in.parquet", data_page_size=200, write_batch_size=10)

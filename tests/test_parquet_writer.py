@@ -1,4 +1,4 @@
-"""What is put together here is Parquet: pyarrow reads from it what went in, and nothing in it is stale."""
+"""Tests the Parquet writer: pyarrow reads back what was written or copied, and no metadata are stale."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CODECS = ("NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4")
 
 
 def write(path, runs, form, *, nullable=True):
-    """Write one row group of a list column called x."""
+    """Write one row group of a list column ``x``."""
     item = pa.field("element", pa.from_numpy_dtype(runs[0].values.dtype), nullable=nullable)
     schema = FileSchema(pa.schema([pa.field("x", pa.list_(item))]))
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -54,7 +54,7 @@ def read(path):
 
 
 def want(runs):
-    """Return the rows as lists, None for a null one."""
+    """Return the rows as lists; a null row is None."""
     rows = []
     for run in runs:
         values = iter(run.values.tolist())
@@ -72,14 +72,17 @@ N_CLASSES = [1, 2, 3, 8, 10, 63, 64, 65, 1000]
 @pytest.mark.parametrize("split", [False, True], ids=["plain", "split"])
 @pytest.mark.parametrize("nulls", ["none", "some", "all"])
 def test_pages_of_every_kind_are_read(tmp_path, monkeypatch, n_classes, codec, split, nulls):
-    """Every codec and encoding, rows shorter and longer than a run of levels, null rows, several pages and runs."""
+    """The pages that the writer makes are read correctly by pyarrow.
+
+    Cases: every codec and encoding; rows shorter and longer than a run of levels; null rows; several pages and runs.
+    """
     monkeypatch.setattr(list_writer, "PAGE_BYTES", 3000)
     random = np.random.default_rng(n_classes)
     for dtype, repeats in itertools.product((np.float32, np.float64), (False, True)):
         runs = []
         for n_rows in (1, 257, 90):
             values = random.standard_normal((n_rows, n_classes)).astype(dtype)
-            if repeats:  # what a codec can make smaller
+            if repeats:  # values that a codec can compress
                 values = np.zeros_like(values)
             missing = {"none": None, "some": random.random(n_rows) < 0.2, "all": np.ones(n_rows, bool)}[nulls]
             runs.append(MatrixRows(values if missing is None else values[~missing], missing))
@@ -90,7 +93,7 @@ def test_pages_of_every_kind_are_read(tmp_path, monkeypatch, n_classes, codec, s
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_what_is_written_is_read_as_a_matrix(tmp_path, codec):
-    """Our own reader takes what our writer makes, also lists of numbers that cannot be null, in pages of a MiB."""
+    """The matrix reader reads pages of 1 MiB from the writer, including lists whose values can't be null."""
     matrix = np.random.default_rng(0).standard_normal((4000, 200)).astype(np.float32)
     for definition, split in itertools.product((2, 3), (False, True)):
         path = tmp_path / f"{definition}-{split}.parquet"
@@ -108,7 +111,7 @@ def test_what_is_written_is_read_as_a_matrix(tmp_path, codec):
 
 @given(st.data())
 def test_any_rows_are_read(tmp_path_factory, data):
-    """Rows, classes, nulls, page size, codec and repetition drawn at random."""
+    """Random rows with random nulls, page sizes, codecs and encodings are read correctly by pyarrow."""
     n_rows = data.draw(st.integers(1, 300))
     n_classes = data.draw(st.integers(1, 130))
     seed = data.draw(st.integers(0, 2**32 - 1))
@@ -124,7 +127,10 @@ def test_any_rows_are_read(tmp_path_factory, data):
 
 
 def test_pages_end_with_rows_and_have_a_checksum(tmp_path):
-    """About a MiB each; a page of which a byte changed is found by whoever looks."""
+    """Pages end at the end of a row and have about 1 MiB each.
+
+    They have a checksum, so a changed byte is an error for readers that check it.
+    """
     matrix = np.random.default_rng(0).standard_normal((3000, 1000)).astype(np.float32)
     path = tmp_path / "x.parquet"
     write(path, [MatrixRows(matrix)], MatrixFormat("SNAPPY"))
@@ -138,11 +144,11 @@ def test_pages_end_with_rows_and_have_a_checksum(tmp_path):
         read(path)
 
 
-# From here on: what a job copies from its input.
+# Column chunks that a job copies from its input.
 
 
 def counts(way, tmp_path, table, options=None, **given):
-    """Write a table, score it, and return the output's file and what was said of how columns were read."""
+    """Write a table and score it; return the output file and the statistics of how columns were read."""
     source, out = tmp_path / "in.parquet", tmp_path / f"{way}.parquet"
     pq.write_table(table, source, **{"row_group_size": 100, **(options or {})})
     said = []
@@ -179,7 +185,7 @@ def rows(n_rows=300, n_classes=5):
 
 
 def test_carried_columns_are_copied(tmp_path):
-    """Where row groups line up every column that is stored as pyarrow would store it is copied, and equal."""
+    """If row groups match, every carried column that is stored as pyarrow would store it is copied unchanged."""
     table = rows()
     out, said = counts("out", tmp_path, table)
     assert "copied as they are: 33" in said
@@ -209,7 +215,10 @@ def test_carried_columns_are_copied(tmp_path):
     ids=str,
 )
 def test_whatever_is_asked_the_rows_are_the_same(tmp_path, monkeypatch, given):
-    """Copied, encoded again, or by pyarrow alone: the same table, and the same row groups."""
+    """With any options, the table and row groups are the same as with pyarrow only.
+
+    Nothing is copied if the row group size or the codec is given.
+    """
     table = rows()
     matrix = table["logits"].combine_chunks().flatten().to_numpy().copy()
     if "on_bad_row" in given:
@@ -225,7 +234,7 @@ def test_whatever_is_asked_the_rows_are_the_same(tmp_path, monkeypatch, given):
 
 
 def test_a_row_group_that_lost_rows_is_encoded_again(tmp_path):
-    """Only the row group of which a row was dropped; the others are still copied."""
+    """Only a row group that lost rows to ``drop`` is encoded again; the others are copied."""
     table = rows()
     matrix = table["logits"].combine_chunks().flatten().to_numpy().copy()
     matrix[5 * 105] = np.nan
@@ -237,7 +246,7 @@ def test_a_row_group_that_lost_rows_is_encoded_again(tmp_path):
 
 
 def test_nothing_is_stale(tmp_path):
-    """Page indexes, bloom filters and old statistics stay behind; statistics and sorting that are true do not."""
+    """Page indexes, Bloom filters and deprecated statistics aren't copied; valid statistics and sorting columns are."""
     table = rows()
     sorting = [pq.SortingColumn(0), pq.SortingColumn(3)]
     options = {
@@ -266,7 +275,7 @@ def test_nothing_is_stale(tmp_path):
 
 
 def test_matrices_are_encoded_as_the_logits_are(tmp_path):
-    """Bytes are split in the output where they are in the input, and the codec is the same."""
+    """Computed matrices use BYTE_STREAM_SPLIT if the logits do, and the codec of the logits."""
     for split in (False, True):
         options = {"use_byte_stream_split": ["logits.list.element"] if split else False, "compression": "zstd"}
         options["use_dictionary"] = False
@@ -280,7 +289,7 @@ def test_matrices_are_encoded_as_the_logits_are(tmp_path):
 
 
 def test_our_own_outputs_are_copied_from(tmp_path):
-    """What was computed once is carried through the next time, as it is."""
+    """Columns that an earlier job computed are copied unchanged when its output is scored again."""
     table = rows().select(["id", "logits", "label"])
     counts("first", tmp_path, table, columns="*")
     said = []
@@ -297,7 +306,7 @@ def test_our_own_outputs_are_copied_from(tmp_path):
 
 
 def test_names_that_look_alike(tmp_path):
-    """A column called a.b beside a struct a with a field b."""
+    """A column named ``a.b`` isn't confused with the field ``b`` of a struct ``a``."""
     table = rows().select(["id", "logits", "label"])
     number = pa.array(range(300))
     table = table.append_column("a.b", number).append_column("a", pa.StructArray.from_arrays([number], ["b"]))
@@ -308,7 +317,7 @@ def test_names_that_look_alike(tmp_path):
 
 @pytest.mark.parametrize("limit", [99, 100, 101, 150])
 def test_a_limit_leaves_what_is_sorted_sorted(tmp_path, monkeypatch, limit):
-    """Wherever the limit falls among chunks and row groups, each row group says how it is sorted."""
+    """Every row group keeps its sorting columns, wherever a limit falls among chunks and row groups."""
     monkeypatch.setattr(batchmax.sources.chunks, "MOST_CHUNK_BYTES", 5 * 50 * 4)
     options = {"sorting_columns": [pq.SortingColumn(0)]}
     out, _ = counts("out", tmp_path, rows().select(["id", "logits", "label"]), options, limit=limit)
@@ -318,7 +327,7 @@ def test_a_limit_leaves_what_is_sorted_sorted(tmp_path, monkeypatch, limit):
 
 
 def test_what_arrow_has_no_word_for_survives(tmp_path):
-    """Field ids, and logical types that Arrow reads as something simpler, are the input's."""
+    """Field ids, nullability and logical types such as JSON are kept from the input."""
     schema = pa.schema(
         [
             pa.field("id", pa.int64(), nullable=False, metadata={"PARQUET:field_id": "7"}),
@@ -335,7 +344,7 @@ def test_what_arrow_has_no_word_for_survives(tmp_path):
 
 
 def test_files_with_other_columns_are_copied_where_they_agree(tmp_path):
-    """A column that one file stores in another way is encoded again for that file alone."""
+    """A column that one file stores differently is encoded again for that file only; other column chunks are copied."""
     table = rows().select(["id", "logits", "when"])
     (tmp_path / "in").mkdir()
     pq.write_table(table, tmp_path / "in" / "a.parquet", row_group_size=100)
@@ -360,11 +369,11 @@ def test_files_with_other_columns_are_copied_where_they_agree(tmp_path):
 @pytest.mark.faults(keep=lambda: True)
 @pytest.mark.parametrize("checksum", [True, False], ids=["checksums", "no checksums"])
 def test_no_flipped_byte_of_a_file_goes_unnoticed(tmp_path, everything, checksum):
-    """A flipped bit gives the same rows, or one clean error; never anything else in a page.
+    """A file with a flipped bit gives the same rows or one clean error; with checksums, no value is wrong.
 
-    One bit of each byte of a file is flipped in turn, of every fifth byte by default.
-    Without checksums a page may say something else, as it would to everybody. In the footer, names, metadata and
-    statistics may change, which nothing protects.
+    One bit of each byte of a file is flipped in turn, by default of every fifth byte only. Without checksums, a page
+    may have other values, for any reader. In the footer, names, metadata and statistics may change, because nothing
+    protects them.
     """
     table = pa.table(
         {
@@ -411,7 +420,10 @@ def test_no_flipped_byte_of_a_file_goes_unnoticed(tmp_path, everything, checksum
     ],
 )
 def test_a_footer_that_lies_is_not_copied_from(tmp_path, what):
-    """Chunks elsewhere, encrypted, of another length or number of values, are refused before anything is allocated."""
+    """Column chunks whose footer is wrong aren't copied, and are refused before memory is allocated.
+
+    Cases: chunks in another file, encrypted, or with wrong offsets, sizes, counts, names, types, codecs or encodings.
+    """
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"id": range(100)}), path)
     with path.open("rb") as stream:
@@ -440,7 +452,7 @@ def test_a_footer_that_lies_is_not_copied_from(tmp_path, what):
         changes[what]()
 
         def chunk(_):
-            check_fields(entry, COLUMN_CHUNK)  # as it is when a footer is read
+            check_fields(entry, COLUMN_CHUNK)  # parsing a footer does this check
             return entry
 
         group.chunk = chunk
@@ -450,7 +462,7 @@ def test_a_footer_that_lies_is_not_copied_from(tmp_path, what):
 
 
 def test_what_is_no_footer_is_refused(tmp_path):
-    """Bytes without one, or with a length that cannot be."""
+    """Files without a footer, or with an invalid footer length, are refused."""
     path = tmp_path / "x.parquet"
     for data in (b"", b"PAR1", b"\xff\xff\xff\xffPAR1", b"\x00\x00\x00\x00PAR1", b"\x15\x15\x02\x00\x00\x00PAR1"):
         path.write_bytes(data)

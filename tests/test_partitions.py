@@ -1,4 +1,4 @@
-"""Folders named ``key=value``: mirrored in an output folder, columns anywhere else."""
+"""Tests Hive partitions (folders named ``key=value``): an output folder mirrors them, other outputs have columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOLDERS = ["date=2026-11-19/hour=11", "date=2026-11-19/hour=3", "date=2026-11-20
 
 @pytest.fixture
 def inputs(tmp_path, monkeypatch):
-    """Write two files into each folder, and go beside them."""
+    """Write two files into each folder, and change to the parent of the input folder."""
     random = np.random.default_rng(2)
     for folder in FOLDERS:
         for name in ("a", "b"):
@@ -37,7 +37,10 @@ def inputs(tmp_path, monkeypatch):
 
 
 def test_an_output_folder_has_the_same_folders(inputs):
-    """Numbered within each, without columns for them; DuckDB and Polars see them as columns, and verify as whole."""
+    """An output folder has the input's partition folders, with parts numbered within each, and no columns for the keys.
+
+    DuckDB and Polars read the keys as columns; ``verify`` and ``evaluate`` accept the folder.
+    """
     batchmax.score(inputs, "out")
     found = sorted(str(path.relative_to("out")) for path in Path("out").rglob("part-*.parquet"))
     assert found == [f"{folder}/part-0000{number}.parquet" for folder in FOLDERS for number in (0, 1)]
@@ -54,7 +57,10 @@ def test_an_output_folder_has_the_same_folders(inputs):
 
 
 def test_one_file_has_columns(inputs):
-    """Integers where all values are, text elsewhere, beside the carried ones; a stream and a table have them, too."""
+    """In a file, keys become columns after the carried ones: integers if all values are, otherwise text.
+
+    A stream and ``worst_rows`` have the columns, too.
+    """
     batchmax.score(inputs, "out.parquet")
     table = pq.read_table("out.parquet")
     assert table.schema.names == ["id", "label", "date", "hour", "probs", "loss"]
@@ -70,7 +76,7 @@ def test_one_file_has_columns(inputs):
 
 
 def test_a_column_of_the_file_comes_first(inputs):
-    """What is in the file is not taken from its path."""
+    """A column in the file takes precedence over a key of the same name in the path."""
     path = Path(inputs) / FOLDERS[0] / "a.parquet"
     table = pq.read_table(path, partitioning=None)
     for file in Path(inputs).rglob("*.parquet"):
@@ -80,7 +86,11 @@ def test_a_column_of_the_file_comes_first(inputs):
 
 
 def test_folders_that_cannot_be_mirrored_are_columns(inputs):
-    """Of several inputs the order of rows would not be that of the files; of different keys, nobody could read them."""
+    """With several inputs, or folders with different keys, the keys become columns of an output folder.
+
+    With several inputs, the order of rows would differ from that of the files. With different keys, no tool could read
+    the folder.
+    """
     batchmax.score([f"{inputs}/date=2026-11-20", f"{inputs}/date=2026-11-19"], "out")
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "_SUCCESS",
@@ -96,7 +106,7 @@ def test_folders_that_cannot_be_mirrored_are_columns(inputs):
 
 
 def test_a_carried_column_that_a_file_lacks(inputs):
-    """It is null there."""
+    """A carried column is null for the rows of a file that lacks it."""
     path = Path(inputs) / FOLDERS[1] / "b.parquet"
     pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["id"]), path)
     batchmax.score(inputs, "out.parquet")
@@ -114,13 +124,19 @@ def test_a_carried_column_that_a_file_lacks(inputs):
     ],
 )
 def test_values_are_read_as_hive_writes_them(folders, want):
-    """Quoted; null by its long name; integers only as they would be written."""
+    """Values are percent-decoded, and Hive's name for null becomes null.
+
+    They become integers only if all of them are written in canonical form.
+    """
     found = partitions_of(folders, [])
     assert {field.name: [row[at] for row in found.values] for at, field in enumerate(found.fields)} == want
 
 
 def test_which_folders_count():
-    """Those below what was given, if all of them are named so."""
+    """Partition folders are those below the input, if all of them are named ``key=value``.
+
+    They are mirrored if they have the same keys and are in order.
+    """
     assert folder_of("in/a=1/b=2/x.parquet", "in") == "a=1/b=2"
     assert folder_of("in/a=1/raw/x.parquet", "in") == ""
     assert folder_of("in/x.parquet", "in") == ""

@@ -1,4 +1,4 @@
-"""Parts that are run apart: by shards, by a plan alone, by a Ray cluster; together they are what one run makes."""
+"""Tests parts made separately, by shards, from a plan or on a Ray cluster, against the output of one run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ time.sleep(3600)
 
 @pytest.fixture
 def inputs(tmp_path, monkeypatch):
-    """Write five files, one of them with another codec and a bad row in three of them, and go to their folder."""
+    """Write five files, one with another codec and three with a bad row each, and change to their parent folder."""
     random = np.random.default_rng(1)
     (tmp_path / "in").mkdir()
     for number in range(N_FILES):
@@ -61,7 +61,7 @@ def inputs(tmp_path, monkeypatch):
 
 
 def contents(*folders):
-    """Return every file of folders."""
+    """Return the contents of every file below the folders, by folder number and relative path."""
     found = {}
     for number, folder in enumerate(folders):
         for path in sorted(Path(folder).rglob("*")):
@@ -72,7 +72,7 @@ def contents(*folders):
 
 @pytest.fixture
 def whole(inputs):
-    """Return what one run makes."""
+    """Return the files of an output and of its rejects that one run makes."""
     batchmax.score(inputs, "whole", **WITH_REJECTS | {"rejects": "whole_rejects"})
     return contents("whole", "whole_rejects")
 
@@ -82,7 +82,10 @@ def whole(inputs):
 
 @pytest.mark.parametrize("shards", [["0/2", "1/2"], ["1/3", "1/3", "0/3"], ["2/3", "0/7", "6/7"], []])
 def test_shards_and_a_last_run_make_what_one_run_makes(inputs, whole, shards):
-    """All parts, or some, one twice, of several cuts: the rest is made by the run that publishes."""
+    """A final run reuses the parts of any shards, makes the rest, and publishes what one run would.
+
+    Cases: all shards, some, one twice, shards of different counts, none.
+    """
     rows = 0
     for shard in shards:
         summary = batchmax.score(inputs, "out", shard=shard, **WITH_REJECTS)
@@ -97,7 +100,7 @@ def test_shards_and_a_last_run_make_what_one_run_makes(inputs, whole, shards):
 
 
 def test_shards_at_the_same_time(inputs, whole):
-    """Processes that share the workshop are not in each other's way."""
+    """Shards that run at the same time share the staging directory without conflicts."""
     words = ["--on-bad-row", "drop", "--rejects", "rejects", "--outputs", "probs,loss,sample,status", "--seed", "3"]
     command = [sys.executable, "-m", "batchmax", "score", inputs, "-o", "out", *words, "-q", "--shard"]
     running = [subprocess.Popen([*command, f"{number}/4"]) for number in range(4)]
@@ -111,14 +114,14 @@ def test_shards_at_the_same_time(inputs, whole):
     [("8/8", "shards run 0/8 … 7/8"), ("x", "no shard"), ("1/0", "no shard"), ("-1/3", "no shard"), ("1", "no shard")],
 )
 def test_shards_that_there_are_not(shard, message):
-    """Named, with those that there are."""
+    """The error for an invalid shard names the valid ones."""
     with pytest.raises(UsageError, match=message):
         parse_shard(shard)
     assert parse_shard("7/8") == (7, 8)
 
 
 def test_what_cannot_be_cut_into_shards(inputs):
-    """A file, and a stream."""
+    """Jobs with an output file or a stream as input have no shards."""
     with pytest.raises(UsageError, match="a file is made by one run"):
         batchmax.score(inputs, "out.parquet", shard="0/2")
     with pytest.raises(UsageError, match="a stream cannot be cut"):
@@ -126,7 +129,10 @@ def test_what_cannot_be_cut_into_shards(inputs):
 
 
 def test_a_shard_of_another_job_begins_anew(inputs, whole):
-    """What nobody is at is thrown away; with somebody at it, it is refused."""
+    """A shard of another job discards what is staged, unless a shard is running; then it's refused.
+
+    A run that publishes is refused as well while a shard is running.
+    """
     batchmax.score(inputs, "out", shard="0/2", **WITH_REJECTS, temperature=2.0)
     held = subprocess.Popen(
         [
@@ -152,7 +158,7 @@ def test_a_shard_of_another_job_begins_anew(inputs, whole):
 
 
 def test_a_part_that_was_lost_is_made_again(inputs, whole):
-    """Receipts are believed only as far as the files bear them out."""
+    """A part that has a receipt but no file is made again, with a warning."""
     batchmax.score(inputs, "out", shard="0/1", **WITH_REJECTS)
     Path(".out.batchmax/output/part-00003.parquet").unlink()
     with pytest.warns(RuntimeWarning, match="it is damaged"):
@@ -168,7 +174,10 @@ def plan_of(inputs, **given):
 
 
 def test_a_part_is_a_function_of_the_plan(inputs, whole, tmp_path):
-    """From its JSON, alone, twice: the same file and the same receipt, which is the one that a run has."""
+    """A part made from the plan's JSON has the file that a run writes.
+
+    Made again, from a plan with only this part and with other threads, it has the same receipt.
+    """
     plan = Plan.from_json(plan_of(inputs, **WITH_REJECTS).to_json())
     assert plan == plan_of(inputs, **WITH_REJECTS)
     for name in ("w", "r"):
@@ -187,7 +196,7 @@ def test_a_part_is_a_function_of_the_plan(inputs, whole, tmp_path):
 
 
 def test_an_input_that_changed_since(inputs, tmp_path):
-    """Is refused by whoever runs the part."""
+    """A part isn't made if its input has changed since the plan was made."""
     plan = plan_of(inputs)
     table = pq.read_table(f"{inputs}/1.parquet")
     pq.write_table(table.slice(1), f"{inputs}/1.parquet")
@@ -197,13 +206,13 @@ def test_an_input_that_changed_since(inputs, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": "0.0.1"}', "nonsense"])
 def test_what_is_no_plan(text):
-    """Is refused in a line."""
+    """Text that isn't a plan of this version is refused with a one-line error."""
     with pytest.raises(DataError, match="the plan: "):
         Plan.from_json(text)
 
 
 def test_a_dry_run_prints_the_plan(inputs, capsys):
-    """As JSON, with what is read, and which rows are whose."""
+    """A dry run with ``--json`` prints the plan: the inputs, and the row groups and rows of each part."""
     assert main(["score", inputs, "-o", "out", "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
     assert [one["path"] for one in plan["inputs"]] == [f"{inputs}/{number}.parquet" for number in range(N_FILES)]
@@ -213,7 +222,10 @@ def test_a_dry_run_prints_the_plan(inputs, capsys):
 
 
 def test_a_plan_of_many_parts_is_made_and_kept_quickly(inputs):
-    """A hundred thousand parts: no more than a moment, and a few kilobytes for each task."""
+    """A plan of 100,000 parts is made, serialized and parsed in seconds.
+
+    The header that each task gets takes a few kilobytes.
+    """
     few = plan_of(inputs)
     begun = time.process_time()
     parts = plan_parts([[1] * 100] * 1000, 4, 4)
@@ -242,7 +254,7 @@ def on_ray(*words, new_session=False, **environment):
 
 @pytest.mark.ray
 def test_a_cluster_makes_what_one_run_makes(inputs, whole):
-    """Equal bytes, manifests and rejected rows; what a shard has done before is not done again."""
+    """Output and rejects from Ray equal those of one run, and parts that a shard has made are reused."""
     batchmax.score(inputs, "out", shard="1/3", **WITH_REJECTS)
     words = ["--on-bad-row", "drop", "--rejects", "rejects", "--outputs", "probs,loss,sample,status", "--seed", "3"]
     run = on_ray(inputs, "-o", "out", *words, "--json", "--if-exists", "resume")
@@ -255,7 +267,7 @@ def test_a_cluster_makes_what_one_run_makes(inputs, whole):
 
 @pytest.mark.ray
 def test_a_bad_row_on_a_cluster(inputs):
-    """Is told as it is here, and ends the run; what was done is kept."""
+    """A bad row ends a run on Ray with the error of a local run, and publishes nothing."""
     run = on_ray(inputs, "-o", "out")
     out, err = run.communicate(timeout=HANGS)
     assert (run.returncode, out) == (1, "")
@@ -266,7 +278,7 @@ def test_a_bad_row_on_a_cluster(inputs):
 
 @pytest.mark.ray
 def test_workers_that_are_killed(tmp_path, monkeypatch):
-    """Killed in the middle of parts: no row is missing or there twice, and the run succeeds."""
+    """If Ray workers are killed in the middle of parts, the run succeeds, and no row is missing or duplicated."""
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
     logits = np.random.default_rng(0).normal(size=(400_000, 40)).astype(np.float32)
@@ -302,7 +314,10 @@ def test_workers_that_are_killed(tmp_path, monkeypatch):
     [(signal.SIGTERM, False, 143), (signal.SIGINT, False, 130), (signal.SIGTERM, True, 143)],
 )
 def test_a_signal_ends_a_cluster(number, to_group, code, tmp_path, monkeypatch):
-    """One line and the exit code of the signal; what is done is kept, and no process of Ray is left over."""
+    """A signal ends a run on Ray with one line and the signal's exit code.
+
+    Completed parts are kept, and no process of Ray is left.
+    """
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
     logits = np.random.default_rng(0).normal(size=(40_000, 500)).astype(np.float32)
@@ -325,14 +340,14 @@ def test_a_signal_ends_a_cluster(number, to_group, code, tmp_path, monkeypatch):
 
 
 def _alive_in_session(session):
-    """Return the processes of a session that have not ended."""
+    """Return the processes of a session that haven't ended."""
     found = subprocess.run(["ps", "-s", str(session), "-o", "stat=,args="], capture_output=True, text=True, check=False)
     return [line for line in found.stdout.splitlines() if not line.startswith("Z")]
 
 
 @pytest.mark.ray
 def test_more_cpus_than_a_node_has(inputs):
-    """Both numbers are named at once, instead of waiting for ever."""
+    """A task that needs more CPUs than any node has is an error that names both numbers, instead of an endless wait."""
     run = on_ray(inputs, "-o", "out", "--threads", "4000")
     out, err = run.communicate(timeout=HANGS)
     assert (run.returncode, out) == (2, "")
@@ -342,7 +357,10 @@ def test_more_cpus_than_a_node_has(inputs):
 
 
 def test_a_node_that_will_join(monkeypatch):
-    """While a cluster can still start a node that is large enough, a line says how long it has been waited for."""
+    """If the cluster can still start a large enough node, warnings say how long the job has waited for it.
+
+    Otherwise, the job is refused.
+    """
     sizes, lines = iter([2.0, 2.0, 2.0, 4.0]), []
     monkeypatch.setattr(ray_executor, "largest_node", lambda: next(sizes))
     monkeypatch.setattr(ray_executor, "_largest_possible_node", lambda: 8.0)
@@ -361,7 +379,7 @@ def test_a_node_that_will_join(monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_handlers_that_ray_sets(number):
-    """Ray's own handlers of signals do not stay, and what one of them raised becomes the signal again."""
+    """Ray's signal handlers are removed, and an exit that one of them raised becomes the signal again."""
     heard = []
     before = signal.signal(number, lambda *_: heard.append(number))
     try:
@@ -376,7 +394,7 @@ def test_handlers_that_ray_sets(number):
 
 
 def test_what_a_cluster_cannot_do(inputs, monkeypatch):
-    """One file, a stream, a shard; and what there is to do where Ray is missing."""
+    """``engine='ray'`` refuses an output file, a stream and a shard; without Ray, the error says how to install it."""
     monkeypatch.setattr(ray_executor, "find_spec", lambda _: object())
     with pytest.raises(UsageError, match="a file is made by one process"):
         batchmax.score(inputs, "out.parquet", engine="ray")
@@ -392,7 +410,10 @@ def test_what_a_cluster_cannot_do(inputs, monkeypatch):
 
 
 def test_a_worker_that_does_not_see_the_folder(tmp_path):
-    """Says so, and which it is; a part that workers die over is given up on."""
+    """A worker that can't see the driver's staging directory raises an error.
+
+    A part is given up on after 20 workers died while making it.
+    """
     with pytest.raises(OutputError, match="does not see the folder"):
         ray_executor._check_seen(str(tmp_path), "token")
     (tmp_path / "seen").write_text("token")

@@ -1,4 +1,4 @@
-"""Every path that a command takes: of whatever parameter, it may be anywhere that the inputs of ``score`` may be."""
+"""Tests every path parameter of every command with local paths, globs, ``file:`` URIs and an object store."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ INPUTS = {
     ("verify", "inputs"): ["SCORED", "{}"],
     ("convert", "inputs"): ["{}", "-o", "OUT", "--layout", "wide"],
 }
-"""Parameters that are inputs, with a command line."""
+"""Parameters that are inputs, with the arguments of a command."""
 
 SCORED = {("verify", "file"): ["{}"]}
-"""Parameters that are an output of ``score``."""
+"""Parameters that take an output of ``score``, with the arguments of a command."""
 
 TEXTS = {
     ("score", "classes"): ("classes.txt", ["LOGITS", "-o", "OUT", "--classes", "{}", "--outputs", "pred"]),
@@ -55,7 +55,7 @@ TEXTS = {
     ("report", "classes"): ("classes.txt", ["LOGITS", "-o", "r.html", "--classes", "{}"]),
     ("report", "calibration"): ("calibration.json", ["LOGITS", "-o", "r.html", "--calibration", "{}"]),
 }
-"""Parameters that are small text files, with the file and a command line."""
+"""Parameters that are small text files, with the file and the arguments of a command."""
 
 OUTPUTS = {
     ("score", "out"): ([".parquet", "/"], ["LOGITS", "-o", "{}"]),
@@ -70,17 +70,17 @@ OUTPUTS = {
         ["LOGITS", "-o", "OUT", "--layout", "wide", "--on-bad-row", "drop", "--rejects", "{}"],
     ),
 }
-"""Parameters that are written to, with the endings that they may have and a command line."""
+"""Parameters that are outputs, with their possible endings and the arguments of a command."""
 
 NO_PATHS = {
     *("logits", "label", "bytes", "outputs", "columns", "exclude", "prefix", "shard", "fail_if", "memory_limit"),
     *("storage_options", "top_k", "by", "sample_weight", "values", "beta", "key", "title", "logits_b", "label_b"),
 }
-"""Parameters that take text which names no file."""
+"""Parameters that take text that isn't a path."""
 
 
 def parameters():
-    """Yield every parameter of every command that takes any text, with the command's name."""
+    """Yield the command and the name of each parameter that takes text."""
     numbers_and_choices = click.types.IntParamType, click.types.FloatParamType, click.types.BoolParamType, click.Choice
     for command in itertools.chain(*COMMANDS.values()):
         loaded = group.get_command(click.Context(group), command)
@@ -90,7 +90,7 @@ def parameters():
 
 
 def test_no_parameter_is_forgotten():
-    """Whatever takes text is in one of the tables here: a new parameter has to be put into the one where it belongs."""
+    """Every parameter that takes text is in one of the tables of this module; a new one has to be added."""
     known = {*INPUTS, *SCORED, *TEXTS, *OUTPUTS}
     found = {(command, name) for command, name in parameters() if name not in NO_PATHS}
     assert found == known
@@ -98,7 +98,7 @@ def test_no_parameter_is_forgotten():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Write logits, a scored file and a scored folder, and the text files; return their folder."""
+    """Write logits, a scored file, a scored folder and text files; return their folder."""
     folder = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     for name in ("0", "1"):
@@ -117,7 +117,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def store(data, tmp_path, monkeypatch):
-    """Work in an empty folder, with the data in a store of fsspec; return its file system."""
+    """Change to an empty folder and copy the data to fsspec's memory store; yield its file system."""
     system = fsspec.filesystem("memory")
     system.store.clear()
     system.pseudo_dirs[:] = [""]
@@ -132,7 +132,7 @@ def store(data, tmp_path, monkeypatch):
 
 
 def run(command, words, data, value):
-    """Run a command line; return what it wrote to stdout."""
+    """Run a command line, check that it succeeds, and return its stdout."""
     known = {"LOGITS": str(data / "logits"), "SCORED": str(data / "scored.parquet"), "OUT": "out.parquet", "{}": value}
     Path("out.parquet").unlink(missing_ok=True)
     for name in ("c.json", "r.html"):
@@ -145,7 +145,7 @@ def run(command, words, data, value):
 
 
 def without_time(text):
-    """Return what a command wrote without what is different each time."""
+    """Return a command's JSON output without the members that change between runs; None if it isn't JSON."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -156,7 +156,7 @@ def without_time(text):
 
 @pytest.mark.parametrize(("command", "name"), INPUTS)
 def test_inputs_are_anywhere(command, name, data, store):
-    """A folder, a glob and a file: URI, in a file system and in a store, with the same result."""
+    """Inputs can be folders, globs, ``file:`` URIs or in a store, with the same result."""
     del store
     words = INPUTS[command, name]
     want = without_time(run(command, words, data, str(data / "logits")))
@@ -169,7 +169,7 @@ def test_inputs_are_anywhere(command, name, data, store):
         "memory://data/logits/",
         "memory://data/logits/*.parquet",
     )
-    if command == "report":  # it draws for seconds
+    if command == "report":  # drawing takes seconds
         places = places[-1:]
     for place in places:
         assert without_time(run(command, words, data, place)) == want
@@ -177,7 +177,7 @@ def test_inputs_are_anywhere(command, name, data, store):
 
 @pytest.mark.parametrize(("command", "name"), SCORED)
 def test_scored_outputs_are_anywhere(command, name, data, store):
-    """A file, a folder, a glob over its parts, and the same in a store."""
+    """``verify`` accepts a file, a folder and a glob of its parts, locally and in a store."""
     del store
     words = SCORED[command, name]
     for place in (
@@ -190,17 +190,20 @@ def test_scored_outputs_are_anywhere(command, name, data, store):
 
 @pytest.mark.parametrize(("command", "name"), TEXTS)
 def test_texts_are_anywhere(command, name, data, store):
-    """A path, a glob that one file matches, a file: URI, and a store."""
+    """Text files can be a path, a glob that matches one file, a ``file:`` URI, or in a store."""
     del store
     file, words = TEXTS[command, name]
     places = (f"{data}/{file}", f"{data}/{file[:5]}*", (data / file).as_uri(), f"memory://data/{file}")
-    for place in places if command == "score" else places[-1:]:  # all commands read them by one function
+    for place in places if command == "score" else places[-1:]:  # all commands read text files with the same function
         run(command, words, data, place)
 
 
 @pytest.mark.parametrize(("command", "name"), OUTPUTS)
 def test_outputs_are_anywhere(command, name, data, store):
-    """Into a file system, by path and by file: URI, and into a store: the same bytes, and never over what is there."""
+    """Outputs can be a path, a ``file:`` URI or in a store; parts have the same bytes in all of them.
+
+    An existing output is never overwritten by default.
+    """
     endings, words = OUTPUTS[command, name]
     for ending in endings:
         path = Path(f"here{ending}")
@@ -228,7 +231,7 @@ def test_outputs_are_anywhere(command, name, data, store):
 @pytest.mark.parametrize(("command", "name"), INPUTS)
 @pytest.mark.parametrize("where", ["file system", "store"])
 def test_tables_are_refused_everywhere(command, name, where, data, store):
-    """Every command refuses files of a Delta Lake table with exit 2, wherever the table is."""
+    """Every command refuses files of a Delta Lake table with exit code 2, wherever the table is."""
     words = INPUTS[command, name]
     if where == "store":
         system = store

@@ -1,4 +1,4 @@
-"""From files to files: the same rows in the same order, the same bits however they are cut, and nothing half done."""
+"""Tests jobs from files and streams to files: values, row order, splits of the input, publishing, rejects, gates."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def group_sizes(path):
 
 
 def contents(folder):
-    """Return what lies in a folder, hidden files included."""
+    """Return the names in a folder, including hidden ones."""
     return sorted(path.name for path in Path(folder).iterdir())
 
 
 def bits(table):
-    """Return rows as text that tells every float from every other, NaN and -0 included."""
+    """Return rows as text that distinguishes all floats, including NaN and -0."""
     return [json.dumps(row, default=str) for row in table.to_pylist()]
 
 
@@ -87,7 +87,7 @@ class Listener(Progress):
         self.rows = 0
         self.notes, self.warnings = [], []
 
-    def advance(self, rows, n_bytes):  # noqa: ARG002 - named as in Progress
+    def advance(self, rows, n_bytes):  # noqa: ARG002 - the names are those of Progress
         self.rows += rows
 
     def note(self, text):
@@ -99,14 +99,14 @@ class Listener(Progress):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Row groups of the output are cut at 4 KiB of logits and computed on 1 KiB at a time."""
+    """Limit row groups of the output to 4 KiB of logits, and chunks to 1 KiB."""
     monkeypatch.setattr(chunks, "MOST_ROW_GROUP_BYTES", 4096)
     monkeypatch.setattr(chunks, "MOST_CHUNK_BYTES", 1024)
 
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    """Parts end at 100 bytes of logits."""
+    """Limit parts to 100 bytes of logits."""
     monkeypatch.setattr(run, "plan_parts", functools.partial(plan_parts, part_bytes=100))
 
 
@@ -114,14 +114,14 @@ def small_parts(monkeypatch):
 
 
 def test_digits_agree_with_pytorch(tmp_path):
-    """Probabilities and losses of the real file are PyTorch's in float64, to 3 units of float32."""
+    """The sample's probabilities and losses are within 3 float32 ULP of PyTorch's in float64; the summary agrees."""
     table = pq.read_table(DATA / "digits.parquet")
     summary = score(DATA / "digits.parquet", tmp_path / "out.parquet", outputs="probs,loss")
     got = pq.read_table(tmp_path / "out.parquet")
     logits = torch.tensor(columns_of(table, "logits")).double()
     labels = torch.tensor(columns_of(table, "label"))
     probs = torch.softmax(logits, 1).numpy()
-    # From the smallest losses PyTorch loses digits when it subtracts; the tail of the sum does not.
+    # PyTorch's subtraction loses digits of the smallest losses; summing the other classes' probabilities doesn't.
     others = torch.where(torch.nn.functional.one_hot(labels, 10).bool(), 0.0, torch.softmax(logits, 1)).sum(1)
     losses = torch.where(others < 0.5, -torch.log1p(-others), torch.nn.functional.cross_entropy(
         logits, labels, reduction="none"
@@ -141,7 +141,7 @@ def test_digits_agree_with_pytorch(tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_the_same_numbers(layout, tmp_path):
-    """Files that hold the same logits give the same bits; rounded logits give what those logits give."""
+    """Layouts with the same logits give the same bits; rounded logits give the results of the rounded logits."""
     options = READ_AS.get(layout, {})
     dtype = "float32" if layout in {"list_float64", "spark", "list_int"} else None
     score(digits(layout), tmp_path / "out.parquet", outputs=ALL, dtype=dtype, layout="list", **options)
@@ -164,7 +164,7 @@ def test_every_layout_gives_the_same_numbers(layout, tmp_path):
 @pytest.mark.parametrize("name", ["string", "dictionary"])
 @pytest.mark.parametrize("classes", ["classes.txt", "config.json"])
 def test_labels_by_name_are_the_labels_by_number(name, classes, tmp_path):
-    """Names, dictionaries of names and numbers as labels give the same losses."""
+    """Labels that are names or dictionaries of names give the same losses as class indices."""
     score(digits(), tmp_path / "numbers.parquet", outputs="probs,loss,rank")
     path = DATA / "labels" / f"digits_{name}.parquet"
     score(path, tmp_path / "names.parquet", outputs="probs,loss,rank", classes=str(DATA / "labels" / classes))
@@ -183,21 +183,21 @@ def test_distributions_as_labels(tmp_path):
 
 
 def test_class_names_of_hugging_face_are_used(tmp_path):
-    """The names in the file's metadata are what is predicted, and that is said."""
+    """Predictions use the ClassLabel names in the file's metadata, and a note says so."""
     listener = Listener()
     score(DATA / "digits.parquet", tmp_path / "out.parquet", outputs="pred", progress=listener)
     assert set(pq.read_table(tmp_path / "out.parquet")["pred"].to_pylist()) >= {"zero", "nine"}
     assert any("Hugging Face ClassLabel" in note for note in listener.notes)
 
 
-# Who reads the output
+# Readers of the output
 
 
 @pytest.mark.parametrize("layout", ["list", "fixed", "wide"])
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 @pytest.mark.usefixtures("small_parts")
 def test_others_read_files_and_folders(out, layout, tmp_path):
-    """pyarrow, DuckDB, Polars and pandas see the same rows, nulls and text included."""
+    """The libraries pyarrow, DuckDB, Polars and pandas read the same rows, including nulls and text."""
     table, _ = odd_table()
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=5)
     path = tmp_path / out
@@ -208,7 +208,7 @@ def test_others_read_files_and_folders(out, layout, tmp_path):
     files = f"{path}/*.parquet" if path.is_dir() else str(path)
     assert pq.read_table(path).to_pylist() == whole
     assert pl.read_parquet(files).to_dicts() == whole
-    # DuckDB hands a list of fixed size out as a tuple.
+    # DuckDB returns fixed-size lists as tuples.
     relation = duckdb.connect().sql(f"SELECT * FROM '{files}'")
     rows = [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
     assert [{k: list(v) if isinstance(v, tuple) else v for k, v in row.items()} for row in rows] == whole
@@ -218,7 +218,7 @@ def test_others_read_files_and_folders(out, layout, tmp_path):
     assert frame["loss"].isna().tolist() == [row["loss"] is None for row in whole]
 
 
-# However it is cut
+# Splits of the input
 
 
 def odd_and_many():
@@ -240,7 +240,7 @@ CUT_WHOLE = bits(pa.Table.from_batches(
     st.none() | st.integers(1, CUT.num_rows),
 )
 def test_splitting_changes_no_bit(cuts, group, row_group_size):
-    """Cut into files anywhere, into row groups anywhere, and into other row groups: every row stays what it was."""
+    """No bit of any row depends on the input's files and row groups, or on the row groups of the output."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         edges = [0, *sorted(cuts), CUT.num_rows]
@@ -256,7 +256,7 @@ def test_splitting_changes_no_bit(cuts, group, row_group_size):
 
 @pytest.mark.parametrize(("n_rows", "n_classes"), [(20_000, 10), (500, 1000)])
 def test_every_number_of_threads_gives_the_same_bytes(n_rows, n_classes, tmp_path):
-    """Threads, and the time and the place of a run, leave no trace in the file."""
+    """Output files have the same bytes for any number of threads and any path, and at any time."""
     pq.write_table(table_of(n_rows, n_classes), tmp_path / "in.parquet", row_group_size=n_rows // 3)
     (tmp_path / "elsewhere").mkdir()
     shutil.copy(tmp_path / "in.parquet", tmp_path / "elsewhere" / "other.parquet")
@@ -270,7 +270,7 @@ def test_every_number_of_threads_gives_the_same_bytes(n_rows, n_classes, tmp_pat
 
 @pytest.mark.usefixtures("small_chunks")
 def test_chunks_within_a_row_group_change_no_bit(tmp_path):
-    """A large row group is read, computed and written in pieces; its rows are as they would be in one."""
+    """A row group that is processed in several chunks gives the bits of a single batch."""
     table = table_of(1000, 10)
     pq.write_table(table, tmp_path / "in.parquet")
     score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs=ALL)
@@ -280,7 +280,7 @@ def test_chunks_within_a_row_group_change_no_bit(tmp_path):
 
 
 def test_row_groups_are_the_inputs(tmp_path):
-    """The output has the input's row groups, however small and however many files; none is empty."""
+    """The output has the input's row groups, even if they're tiny or in many files; none is empty."""
     for number, size in enumerate((7, 1, 16)):
         pq.write_table(table_of(20), tmp_path / f"{number}.parquet", row_group_size=size)
     score(tmp_path, tmp_path / "out.pq")
@@ -288,7 +288,7 @@ def test_row_groups_are_the_inputs(tmp_path):
 
 
 def test_row_groups_are_of_at_most_64_mib(tmp_path):
-    """The rows of a row group above 64 MiB of logits are cut into equal pieces."""
+    """A row group above 64 MiB of logits is split into equal pieces."""
     n_rows = 180_000
     column = pa.FixedSizeListArray.from_arrays(np.zeros(n_rows * 100, np.float32), 100)
     pq.write_table(pa.table({"logits": column}), tmp_path / "in.parquet", row_group_size=n_rows)
@@ -299,7 +299,10 @@ def test_row_groups_are_of_at_most_64_mib(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 9, 13, 40, 1000])
 def test_row_group_size_is_taken_outright(size, tmp_path):
-    """Given --row-group-size, every row group but the last has so many rows, across row groups and files."""
+    """With ``row_group_size``, every row group but the last has exactly that many rows.
+
+    This holds across row groups and files of the input.
+    """
     for number in range(2):
         pq.write_table(table_of(20), tmp_path / f"{number}.parquet", row_group_size=7)
     score(tmp_path, tmp_path / "out.pq", row_group_size=size)
@@ -311,7 +314,7 @@ def test_row_group_size_is_taken_outright(size, tmp_path):
 
 @pytest.mark.usefixtures("small_parts", "small_chunks")
 def test_rows_keep_their_order(tmp_path):
-    """Rows come out in the order of files and rows, from one file and from many, into a file and into parts."""
+    """Rows keep the order of files and rows, in a file and in parts."""
     for number, start in ((2, 0), (10, 500), (1, 900)):
         ids = pa.array(np.arange(start, start + 300))
         pq.write_table(table_of(300).set_column(0, "id", ids), tmp_path / f"f{number}.parquet", row_group_size=37)
@@ -327,7 +330,10 @@ def test_rows_keep_their_order(tmp_path):
 
 @pytest.mark.usefixtures("small_parts")
 def test_a_folder_holds_parts_and_success_and_nothing_else(tmp_path):
-    """Parts are whole row groups; _SUCCESS is empty; the manifest lists the parts and says what came out."""
+    """An output folder contains only the parts, an empty ``_SUCCESS`` and the manifest.
+
+    Parts are whole row groups. The manifest has the sizes of the parts and the summary.
+    """
     pq.write_table(table_of(20), tmp_path / "in.parquet", row_group_size=5)
     summary = score(tmp_path / "in.parquet", tmp_path / "out", outputs="pred,loss")
     assert contents(tmp_path) == ["in.parquet", "out"]
@@ -346,7 +352,7 @@ def test_a_folder_holds_parts_and_success_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_what_is_there_is_replaced_only_when_asked(out, tmp_path):
-    """An existing output is refused, and replaced whole by overwrite."""
+    """An existing output is refused by default, and replaced as a whole by ``overwrite``."""
     pq.write_table(table_of(20), tmp_path / "in.parquet")
     path = tmp_path / out
     score(tmp_path / "in.parquet", path, outputs="pred")
@@ -359,7 +365,7 @@ def test_what_is_there_is_replaced_only_when_asked(out, tmp_path):
 
 
 def test_a_folder_of_somebody_else_is_never_replaced(tmp_path):
-    """Overwrite replaces only what batchmax wrote."""
+    """A folder that batchmax didn't write is never overwritten."""
     pq.write_table(table_of(20), tmp_path / "in.parquet")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("precious")
@@ -371,7 +377,7 @@ def test_a_folder_of_somebody_else_is_never_replaced(tmp_path):
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 @pytest.mark.usefixtures("small_parts")
 def test_a_bad_row_leaves_everything_as_it_was(out, tmp_path):
-    """Under error, the file, the row and its row group are named, and not a trace of the output remains."""
+    """With ``on_bad_row='error'``, the error names file, row and row group, and nothing of the output remains."""
     table = table_of(30)
     logits = table["logits"].to_pylist()
     logits[23][2] = NAN
@@ -393,7 +399,7 @@ def test_a_bad_row_leaves_everything_as_it_was(out, tmp_path):
 @pytest.mark.parametrize("out", ["out.pq", "out"])
 @pytest.mark.usefixtures("small_parts")
 def test_limit_takes_the_first_rows(limit, out, tmp_path):
-    """--limit N is the first N rows over all files; of no rows, the columns remain."""
+    """A limit of N takes the first N rows of all files; with no rows, the output still has its columns."""
     for number in range(2):
         pq.write_table(table_of(20, seed=number), tmp_path / f"{number}.parquet", row_group_size=8)
     source_path = str(tmp_path / "?.parquet")
@@ -406,7 +412,7 @@ def test_limit_takes_the_first_rows(limit, out, tmp_path):
 
 
 def damage(path, group):
-    """Overwrite the data of a row group."""
+    """Overwrite the data of the second column in a row group."""
     column = pq.read_metadata(path).row_group(group).column(1)
     start = column.dictionary_page_offset or column.data_page_offset
     data = bytearray(path.read_bytes())
@@ -415,7 +421,10 @@ def damage(path, group):
 
 
 def test_a_damaged_file_is_named_and_what_lies_after_the_limit_is_not_read(tmp_path):
-    """A row group that cannot be read is an error that names the file, unless it is never needed."""
+    """A row group that can't be read is an error that names the file.
+
+    A row group after the limit isn't read.
+    """
     path = tmp_path / "in.parquet"
     pq.write_table(table_of(400), path, row_group_size=100)
     damage(path, 2)
@@ -431,7 +440,10 @@ def test_a_damaged_file_is_named_and_what_lies_after_the_limit_is_not_read(tmp_p
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rejects_are_whole_rows_with_their_place(layout, out, tmp_path):
-    """Dropped rows lie whole in the rejects, with file, row and status; what is left is the rest, in order."""
+    """Rejects have all columns of the dropped rows, with file, row and status.
+
+    The output has the other rows, in order.
+    """
     table = pq.read_table(digits(layout))
     labels = table["label"].to_pylist()
     labels[3], labels[50] = 99, -1
@@ -454,7 +466,7 @@ def test_rejects_are_whole_rows_with_their_place(layout, out, tmp_path):
 
 
 def test_every_bad_status_is_rejected_and_no_other(tmp_path):
-    """Rejects hold exactly the bad rows; without bad rows they hold none, and their columns all the same."""
+    """Rejects have exactly the bad rows; without bad rows, they have no rows but all columns."""
     table, statuses = odd_table()
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=3)
     options = {"on_bad_row": "drop", "rejects": str(tmp_path / "rejects.parquet")}
@@ -469,7 +481,7 @@ def test_every_bad_status_is_rejected_and_no_other(tmp_path):
 
 
 def test_rejects_of_files_whose_columns_are_ordered_otherwise(tmp_path):
-    """Files may have their columns in any order, and more columns, in the output and in the rejects."""
+    """Files may have their columns in different orders, and additional columns, in the output and in the rejects."""
     table, statuses = odd_table()
     pq.write_table(table, tmp_path / "1.parquet")
     pq.write_table(table.select(["label", "id", "logits"]).append_column("x", table["id"]), tmp_path / "2.parquet")
@@ -483,7 +495,7 @@ def test_rejects_of_files_whose_columns_are_ordered_otherwise(tmp_path):
 
 
 def test_rejects_keep_columns_named_as_theirs(tmp_path):
-    """A column of the input that is called file, row or status keeps its name; the new one gets a longer one."""
+    """An input column named file, row or status keeps its name in the rejects; the added column gets a prefix."""
     table, _ = odd_table()
     pq.write_table(table.append_column("row", table["id"]), tmp_path / "in.parquet")
     score(
@@ -504,7 +516,10 @@ def test_rejects_keep_columns_named_as_theirs(tmp_path):
     ],
 )
 def test_rejects_go_where_they_harm_nobody(rejects, error, says, tmp_path):
-    """Rejects are never written over the input or the output, and are a file beside a file."""
+    """Rejects can't have the path of an input or of the output, or a path below a file.
+
+    The rejects of an output file must be a file.
+    """
     pq.write_table(table_of(5), tmp_path / "in.parquet")
     before = (tmp_path / "in.parquet").read_bytes()
     with pytest.raises(error, match=says):
@@ -521,7 +536,7 @@ def test_rejects_go_where_they_harm_nobody(rejects, error, says, tmp_path):
 
 @pytest.mark.parametrize("out", ["in.parquet", "link.parquet", "hard.parquet"])
 def test_the_input_is_never_the_output(out, tmp_path):
-    """An output that is an input, also by a link, is refused."""
+    """An output path that is an input, also through a symbolic or hard link, is refused."""
     pq.write_table(table_of(5), tmp_path / "in.parquet")
     before = (tmp_path / "in.parquet").read_bytes()
     (tmp_path / "link.parquet").symlink_to("in.parquet")
@@ -533,7 +548,10 @@ def test_the_input_is_never_the_output(out, tmp_path):
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_a_gate_that_is_true_holds_the_finished_output(out, tmp_path):
-    """The output path is as it was; the finished output and its rejects lie beside, under .held."""
+    """If a gate fails, the output path is unchanged.
+
+    The finished output and its rejects are held in paths that end in ``.held``.
+    """
     table, _ = odd_table()
     pq.write_table(table, tmp_path / "in.parquet")
     score(digits(), tmp_path / out)
@@ -553,7 +571,7 @@ def test_a_gate_that_is_true_holds_the_finished_output(out, tmp_path):
 
 
 def test_a_gate_over_a_count_stops_the_run(tmp_path):
-    """Once a count is over, the rest is not read, and nothing is written."""
+    """The run stops once a count exceeds its gate's limit; the rest isn't read, and nothing is written."""
     table, _ = odd_table()
     pq.write_table(pa.concat_tables([table] * 20), tmp_path / "in.parquet", row_group_size=table.num_rows)
     listener = Listener()
@@ -570,7 +588,7 @@ def test_a_gate_over_a_count_stops_the_run(tmp_path):
 
 
 def test_a_gate_over_what_does_not_exist_is_true(tmp_path):
-    """The mean loss of rows without labels does not exist, so nobody may rely on it."""
+    """A missing value fails its gate: rows without labels have no mean loss."""
     pq.write_table(table_of(5).drop(["label"]), tmp_path / "in.parquet")
     with pytest.raises(GateError, match=r"mean_loss has no value .the rows have no labels."):
         score(tmp_path / "in.parquet", tmp_path / "out.parquet", fail_if="mean_loss > 1e9")
@@ -580,7 +598,10 @@ def test_a_gate_over_what_does_not_exist_is_true(tmp_path):
 
 
 def test_rows_that_are_probabilities_warn(tmp_path):
-    """Rows that lie in [0, 1] and sum to 1 are probably no logits; said to be probabilities, they warn no more."""
+    """Rows in [0, 1] that sum to 1 cause a warning, because they're probably not logits.
+
+    With ``input='probs'``, there is no warning.
+    """
     probs = np.random.default_rng(0).dirichlet(np.ones(5), 20).astype(np.float32)
     pq.write_table(pa.table({"logits": lists(probs)}), tmp_path / "in.parquet")
     listener = Listener()
@@ -595,7 +616,7 @@ def test_rows_that_are_probabilities_warn(tmp_path):
 
 
 def test_one_class_is_refused(tmp_path):
-    """Softmax over one class is always 1: the job is refused before anything is written."""
+    """One class is refused before anything is written, because its softmax is always 1."""
     pq.write_table(pa.table({"logits": lists(np.ones((3, 1), np.float32))}), tmp_path / "in.parquet")
     with pytest.raises(UsageError, match="one number in a row, whose softmax is always 1"):
         score(tmp_path / "in.parquet", tmp_path / "out.parquet")
@@ -603,7 +624,7 @@ def test_one_class_is_refused(tmp_path):
 
 
 def test_infinite_losses_warn_and_leave_no_mean(tmp_path):
-    """A masked label makes the mean loss infinite, which the summary leaves out and says."""
+    """A masked label makes the mean loss infinite; the summary then has no mean loss and a warning."""
     logits = lists(np.array([[0.0, 1.0], [-INF, 0.0]], np.float32))
     pq.write_table(pa.table({"logits": logits, "label": [0, 0]}), tmp_path / "in.parquet")
     summary = score(tmp_path / "in.parquet", tmp_path / "out.parquet")
@@ -613,7 +634,10 @@ def test_infinite_losses_warn_and_leave_no_mean(tmp_path):
 
 
 def test_the_mean_loss_is_weighted_as_in_pytorch(tmp_path):
-    """With class weights the mean is over the labels' weights; the log-likelihood stays the plain one."""
+    """With class weights, the mean loss is divided by the sum of the labels' weights, as in PyTorch.
+
+    The log-likelihood has no weights and no smoothing.
+    """
     table = pq.read_table(DATA / "digits.parquet")
     logits, labels = torch.tensor(columns_of(table, "logits")).double(), torch.tensor(columns_of(table, "label"))
     weights = np.arange(1.0, 11.0)
@@ -628,11 +652,14 @@ def test_the_mean_loss_is_weighted_as_in_pytorch(tmp_path):
     assert summary.log_likelihood == pytest.approx(-plain, rel=1e-8)
 
 
-# What the file says of itself
+# Metadata
 
 
 def test_metadata_is_rebuilt(tmp_path):
-    """What describes the input's columns is gone; other keys stay, the first file's where they differ."""
+    """Metadata that describe the input's columns are removed.
+
+    Other keys are kept; if files differ, the first file's value is used.
+    """
     theirs = dict.fromkeys(("pandas", "huggingface", "org.apache.spark.sql.parquet.row.metadata"), "{}")
     theirs |= {"batchmax": "old", "batchmax.scoring.summary": "old"}
     first = table_of(5).replace_schema_metadata({**theirs, "owner": "first", "a": "1"})
@@ -648,7 +675,10 @@ def test_metadata_is_rebuilt(tmp_path):
 
 
 def test_the_batchmax_key_says_what_decides_the_bytes(tmp_path):
-    """It holds version, options and inputs, and neither paths nor time, host or threads."""
+    """The ``batchmax`` key has the version, the options and a fingerprint of the inputs.
+
+    It has no paths, times, host names or numbers of threads.
+    """
     score(digits(), tmp_path / "out.parquet", temperature=0.5, classes=DATA / "labels" / "classes.txt", threads=2)
     said = json.loads(pq.read_metadata(tmp_path / "out.parquet").metadata[b"batchmax"])
     assert said["version"] == batchmax.__version__
@@ -663,7 +693,7 @@ def test_the_batchmax_key_says_what_decides_the_bytes(tmp_path):
 
 
 def test_pandas_metadata_do_not_follow(tmp_path):
-    """A pandas frame with an index is scored, and pandas reads the result."""
+    """A pandas frame with an index is scored, and pandas reads the result with the index as a column."""
     frame = pd.DataFrame({"logits": [[1.0, 2.0], [2.0, 1.0]], "label": [0, 1]}, index=pd.Index([7, 8], name="key"))
     frame.to_parquet(tmp_path / "in.parquet")
     score(tmp_path / "in.parquet", tmp_path / "out.parquet")
@@ -675,7 +705,10 @@ def test_pandas_metadata_do_not_follow(tmp_path):
 
 @pytest.mark.parametrize("codec", ["zstd", "gzip", "lz4", "snappy", "none"])
 def test_codecs_follow_the_input(codec, tmp_path):
-    """New columns are compressed as the logits were, carried ones as they were; given outright, all as asked."""
+    """Computed columns have the codec of the logits, and carried columns keep theirs.
+
+    The option ``compression`` applies to all columns.
+    """
     codecs = {"id": "brotli", "label": "snappy", "logits.list.element": codec}
     empty, path = tmp_path / "0.parquet", tmp_path / "1.parquet"
     pq.write_table(table_of(0), empty)
@@ -693,7 +726,7 @@ def test_codecs_follow_the_input(codec, tmp_path):
 
 
 def test_pages_carry_checksums(tmp_path):
-    """A flipped bit in any column of the output is noticed."""
+    """A flipped bit in any column of the output is an error if checksums are verified."""
     score(digits(), tmp_path / "out.parquet", compression="none", outputs=ALL)
     footer = pq.read_metadata(tmp_path / "out.parquet")
     data = (tmp_path / "out.parquet").read_bytes()
@@ -709,7 +742,7 @@ def test_pages_carry_checksums(tmp_path):
 
 
 def test_the_nested_column_loses_its_logits(tmp_path):
-    """Of a struct with logits the rest is carried; of one with nothing else, nothing."""
+    """The other fields of a struct with the logits are carried; a struct with only the logits isn't."""
     table = pq.read_table(digits("nested"))
     inner = table["outputs"].combine_chunks()
     logits = inner.field("logits")
@@ -738,11 +771,11 @@ STREAMS = {
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.parametrize("policy", ["null", "drop"])
 def test_streams_are_scored_as_files_are(kind, policy, tmp_path):
-    """Tables, readers, data frames and query results give the rows that a file with the same rows gives."""
+    """Tables, readers, data frames and query results give the same rows as a file with these rows."""
     table, statuses = odd_table()
     text = pa.array([f"row {number}" for number in range(table.num_rows)])
     table = table.append_column("text", text).append_column("kind", text.dictionary_encode())
-    if kind == "pandas":  # which takes NaN for null, and has no integers with nulls
+    if kind == "pandas":  # pandas treats NaN as null, and has no integers with nulls
         logits = table["logits"].to_pylist()
         logits = [row and [7.0 if value != value else value for value in row] for row in logits]  # noqa: PLR0124
         table = table.set_column(1, "logits", pa.array(logits, pa.list_(pa.float32())))
@@ -757,7 +790,7 @@ def test_streams_are_scored_as_files_are(kind, policy, tmp_path):
 
 
 def test_rows_of_a_stream_are_named(tmp_path):
-    """A bad row of a stream is counted from its beginning, whatever its batches; its rejects say so too."""
+    """Errors and rejects number the rows of a stream from its beginning, across batches."""
     table, statuses = odd_table()
     bad = [row for row, status in enumerate(statuses) if status in BAD]
     with pytest.raises(BadRowError, match=f"the stream: row {bad[0]}: "):
@@ -769,7 +802,7 @@ def test_rows_of_a_stream_are_named(tmp_path):
 
 @pytest.mark.usefixtures("small_chunks")
 def test_streams_have_row_groups_of_their_own(tmp_path):
-    """The batches of a stream do not show in the output: it is cut at 64 MiB, or as asked."""
+    """A stream's batches don't affect row groups of the output: they have up to 64 MiB of logits, or the given size."""
     table = table_of(1000, 10)
     pieces = lambda: pa.Table.from_batches(table.to_batches(max_chunksize=7))
     score(pieces(), tmp_path / "a.parquet")
@@ -781,7 +814,7 @@ def test_streams_have_row_groups_of_their_own(tmp_path):
 
 
 def test_dictionaries_that_differ_between_batches(tmp_path):
-    """Dictionary columns of a stream may have another dictionary in each batch."""
+    """A dictionary column of a stream may have a different dictionary in each batch."""
     batches = [
         pa.record_batch({"logits": lists(np.zeros((1, 2))), "d": pa.array([text]).dictionary_encode()})
         for text in "abc"
@@ -791,7 +824,7 @@ def test_dictionaries_that_differ_between_batches(tmp_path):
 
 
 def test_views_of_text_are_carried(tmp_path):
-    """Columns of string views, also inside lists, structs and dictionaries, come through every policy."""
+    """Columns of string views, also inside lists, structs and dictionaries, are carried with every policy."""
     view = pa.string_view()
     columns = {
         "s": pa.array(["a", None, "c"], view),
@@ -814,14 +847,14 @@ def test_views_of_text_are_carried(tmp_path):
 
 @pytest.mark.parametrize("src", [3, None, [3], {"a": 1}.items()])
 def test_what_is_no_input_is_refused(src, tmp_path):
-    """Something that is neither paths nor a stream is a usage error."""
+    """An input that is neither paths nor a stream is a usage error."""
     with pytest.raises(UsageError, match=r"is not accepted"):
         score(src, tmp_path / "out.parquet")
 
 
 @pytest.mark.usefixtures("small_chunks")
 def test_scan_computes_as_it_is_pulled(tmp_path):
-    """A reader gives what score writes, batch by batch, and reads no further than it is pulled."""
+    """A reader from ``scan`` yields what ``score`` writes, and doesn't read further than its batches need."""
     table = table_of(1000, 10)
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=300)
     score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs=ALL)
@@ -829,7 +862,7 @@ def test_scan_computes_as_it_is_pulled(tmp_path):
     assert reader.schema.names == ["id", "label", *ALL]
     batches = list(reader)
     assert len(batches) > 4
-    # Each has memory of its own: the first is still what it was.
+    # Batches don't share memory: the first one hasn't changed.
     assert bits(pa.Table.from_batches(batches)) == bits(pq.read_table(tmp_path / "out.parquet"))
     assert scan(table, limit=5).read_all().num_rows == 5
     damage(tmp_path / "in.parquet", 3)
@@ -841,13 +874,13 @@ def test_scan_computes_as_it_is_pulled(tmp_path):
 
 @pytest.mark.parametrize("options", [{"fail_if": "bad_rows > 0"}, {"on_bad_row": "drop", "rejects": "r.parquet"}])
 def test_scan_refuses_what_it_cannot_do(options):
-    """A reader neither judges nor keeps rejects, and does not pretend to."""
+    """``scan`` refuses gates and rejects."""
     with pytest.raises(UsageError, match="a reader cannot do that"):
         scan(digits(), **options)
 
 
 def test_scan_drops_bad_rows():
-    """The policies hold for a reader too."""
+    """``scan`` drops bad rows with ``on_bad_row='drop'``."""
     table, statuses = odd_table()
     got = scan(table, on_bad_row="drop").read_all()
     assert got["id"].to_pylist() == [row for row, status in enumerate(statuses) if status not in BAD]
@@ -857,7 +890,7 @@ def test_scan_drops_bad_rows():
 
 
 def test_names_with_dots_are_names(tmp_path):
-    """A dot in a column's name is no level, beside nested columns and in new names."""
+    """A dot in a column's name isn't a path into a struct, neither in input names nor in new ones."""
     inner = pa.array([{"c": 1, "d.e": 2}] * 5)
     table = table_of(5, **{"a.b": pa.array(range(5)), "a": inner})
     pq.write_table(table, tmp_path / "in.parquet")
@@ -868,7 +901,10 @@ def test_names_with_dots_are_names(tmp_path):
 
 
 def test_files_without_rows(tmp_path):
-    """Empty files among others add nothing; alone they need the number of classes, and give the columns."""
+    """Empty files among others add nothing.
+
+    Alone, they need ``n_classes``, and the output has its columns.
+    """
     pq.write_table(table_of(0), tmp_path / "0.parquet")
     pq.write_table(table_of(5), tmp_path / "1.parquet")
     pq.write_table(table_of(0), tmp_path / "2.parquet")
@@ -886,7 +922,7 @@ def test_files_without_rows(tmp_path):
 
 
 def test_row_groups_of_nulls(tmp_path):
-    """Row groups in which no row has logits, first, last and between, are null rows like any other."""
+    """Row groups without any logits, first, last and in between, give null rows."""
     table = table_of(30)
     logits = [None if row // 5 in {0, 3, 5} else value for row, value in enumerate(table["logits"].to_pylist())]
     table = table.set_column(1, "logits", pa.array(logits, pa.list_(pa.float32())))
@@ -900,7 +936,7 @@ def test_row_groups_of_nulls(tmp_path):
 
 
 def test_many_tiny_row_groups(tmp_path):
-    """A thousand row groups of one row are a thousand rows."""
+    """A thousand row groups of one row are scored correctly."""
     table = table_of(1000)
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=1)
     score(tmp_path / "in.parquet", tmp_path / "out.parquet")
@@ -910,7 +946,7 @@ def test_many_tiny_row_groups(tmp_path):
 
 @pytest.mark.parametrize("as_fixed", [False, True])
 def test_files_that_differ_in_classes_are_refused(as_fixed, tmp_path):
-    """Inputs have one number of classes, and the file that has another is named."""
+    """Inputs with different numbers of classes are refused, and the error names the files."""
     for name, n_classes in (("1", 4), ("2", 5)):
         table = table_of(5, n_classes)
         if as_fixed:
@@ -926,7 +962,10 @@ def test_files_that_differ_in_classes_are_refused(as_fixed, tmp_path):
 
 @pytest.mark.parametrize("column", ["label", "id"])
 def test_files_that_differ_in_columns_are_refused(column, tmp_path):
-    """Of no type that has the values of both, or twice in one file: exit 2, and the file."""
+    """Files with incompatible types of a column, and files with two columns of one name, are refused.
+
+    The error names the file.
+    """
     table = table_of(5)
     other = table[column].cast(pa.string())
     pq.write_table(table, tmp_path / "1.parquet")
@@ -939,7 +978,7 @@ def test_files_that_differ_in_columns_are_refused(column, tmp_path):
 
 
 def test_sparse_vectors_are_named_by_file_and_row(tmp_path):
-    """A sparse Spark vector is an error that says where it is, the first of all or not."""
+    """A sparse Spark vector is an error that names file and row, whether or not it's in the first row."""
     kind = pq.read_schema(digits("spark")).field("logits").type
     dense = {"type": 1, "size": None, "indices": None, "values": [1.0, 2.0]}
     sparse = {"type": 0, "size": 2, "indices": [0], "values": [1.0]}
@@ -952,7 +991,7 @@ def test_sparse_vectors_are_named_by_file_and_row(tmp_path):
 
 
 def test_a_dry_run_says_what_would_be(tmp_path):
-    """The plan holds for every kind of column, and writes nothing."""
+    """A dry run returns rows, classes, schema, parts and output size, and writes nothing."""
     options = score_options(outputs=ALL, top_k=3, classes=DATA / "labels" / "classes.txt", limit=7)
     plan = dry_run(digits(), str(tmp_path / "out"), options)
     assert (plan["n_rows"], plan["n_classes"]) == (7, 10)
@@ -968,7 +1007,10 @@ def test_a_dry_run_says_what_would_be(tmp_path):
 
 
 def test_what_spark_says_of_the_input_is_dropped(tmp_path):
-    """Spark believes its own keys rather than the schema, so they must go, and with them nothing else."""
+    """Spark's metadata keys are removed, and no other metadata.
+
+    Spark prefers its own keys to the schema, so it wouldn't see new columns.
+    """
     before = pq.read_metadata(digits("spark")).metadata
     assert any(key.startswith(b"org.apache.spark") for key in before)
     score(digits("spark"), tmp_path / "out.parquet")
@@ -979,7 +1021,7 @@ def test_what_spark_says_of_the_input_is_dropped(tmp_path):
 
 @pytest.mark.spark
 def test_spark_sees_what_was_added_to_its_own_files(tmp_path):
-    """Files that Spark wrote, arrays and ML vectors, show probs and loss when Spark reads what came of them."""
+    """Spark reads the columns probs and loss of scored files that it wrote, with arrays and ML vectors."""
     program = Path(__file__).with_name("spark_round_trip.py")
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(DATA.parent)}
     done = subprocess.run(
@@ -1006,14 +1048,14 @@ def test_spark_sees_what_was_added_to_its_own_files(tmp_path):
 
 
 def named(path, names):
-    """Write digits' first rows with other ClassLabel names."""
+    """Write a file with ClassLabel names in its metadata."""
     features = {"label": {"names": list(names), "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     pq.write_table(table_of(6, 3).replace_schema_metadata(metadata), path)
 
 
 def test_class_names_must_agree(tmp_path):
-    """Names of classes that differ between files are refused, unless they are given."""
+    """Class names that differ between files are refused, unless ``classes`` is given."""
     named(tmp_path / "a.parquet", ["cat", "dog", "fox"])
     named(tmp_path / "b.parquet", ["fox", "dog", "cat"])
     with pytest.raises(UsageError, match=r"b\.parquet: the classes have other names than in .*a\.parquet"):
@@ -1023,7 +1065,7 @@ def test_class_names_must_agree(tmp_path):
 
 
 def test_files_may_differ_in_what_is_beside_the_point(tmp_path):
-    """Whether values may be null, and what a list's child is called, differ between writers; the data do not."""
+    """Files may differ in the nullability of values and in the name of a list's child field."""
     table = table_of(8)
     pq.write_table(table, tmp_path / "a.parquet")
     kind = pa.list_(pa.field("item", pa.float32(), nullable=False))
@@ -1036,7 +1078,7 @@ def test_files_may_differ_in_what_is_beside_the_point(tmp_path):
 
 
 def test_the_command_to_look_reads_as_the_job_does(tmp_path):
-    """What a message suggests names the columns and the classes that the job was told."""
+    """The command that an error suggests has the job's options for columns and classes."""
     table = table_of(5).append_column("other", pa.array([0, 1, 9, 0, 0]))
     pq.write_table(table, tmp_path / "a b.parquet")
     with pytest.raises(BadRowError) as caught:
@@ -1046,7 +1088,7 @@ def test_the_command_to_look_reads_as_the_job_does(tmp_path):
 
 
 def test_a_gate_on_labels_reads_them(tmp_path):
-    """A condition on the accuracy needs no output with labels, but a label."""
+    """A gate on the accuracy needs labels, but no output that uses them."""
     pq.write_table(table_of(20), tmp_path / "in.parquet")
     summary = score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="probs", fail_if="accuracy < 0")
     assert summary.accuracy is not None
@@ -1056,7 +1098,7 @@ def test_a_gate_on_labels_reads_them(tmp_path):
 
 
 def test_a_plan_says_what_memory_it_takes_and_checks_the_gate(tmp_path):
-    """A dry run refuses what the run would refuse, and says what memory the run takes."""
+    """A dry run returns the memory needed, and refuses an invalid gate."""
     pq.write_table(table_of(20), tmp_path / "in.parquet")
     plan = dry_run(tmp_path / "in.parquet", str(tmp_path / "o.parquet"), score_options())
     assert PROGRAM_BYTES < plan["memory_needed"] < plan["memory_limit"]
@@ -1065,7 +1107,7 @@ def test_a_plan_says_what_memory_it_takes_and_checks_the_gate(tmp_path):
 
 
 def test_threads_of_arrow_are_given_back():
-    """Jobs that limit Arrow's threads at the same time leave them as they were when the last is over."""
+    """Nested limits of Arrow's threads leave the original number when the last job is done."""
     before = pa.cpu_count()
     with threads.use_threads(score_options(threads=1)):
         with threads.use_threads(score_options(threads=3)):
@@ -1075,7 +1117,7 @@ def test_threads_of_arrow_are_given_back():
 
 
 def test_rejects_find_names_of_their_own(tmp_path):
-    """Columns called file and batchmax_file in the input do not hide where a row was from."""
+    """Input columns named file and batchmax_file don't hide the rejects' file column."""
     table = (
         table_of(4).append_column("file", pa.array(list("abcd"))).append_column("batchmax_file", pa.array(list("efgh")))
     )
@@ -1088,7 +1130,7 @@ def test_rejects_find_names_of_their_own(tmp_path):
 
 
 def test_rows_that_are_no_probabilities_are_said(tmp_path):
-    """With --input probs, rows that do not sum to 1 are warned of."""
+    """With ``input='probs'``, rows that don't sum to 1 cause a warning."""
     table = table_of(4, 2)
     rows = lists(np.array([[20, 80]] * 4, np.float32))
     pq.write_table(table.set_column(table.schema.get_field_index("logits"), "logits", rows), tmp_path / "in.parquet")
@@ -1097,7 +1139,7 @@ def test_rows_that_are_no_probabilities_are_said(tmp_path):
 
 
 def test_a_column_that_has_nulls_in_a_later_file_only(tmp_path):
-    """What the first file says can never be null may be null in a later one: then it may in the output."""
+    """A column is nullable in the output if it is in any file, not only in the first."""
     for name, nullable, ids in (("a", False, [1, 2]), ("b", True, [3, None])):
         schema = pa.schema([pa.field("id", pa.int64(), nullable=nullable), pa.field("logits", pa.list_(pa.float32()))])
         pq.write_table(pa.table({"id": ids, "logits": [[1.0, 2.0]] * 2}, schema=schema), tmp_path / f"{name}.parquet")

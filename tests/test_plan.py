@@ -1,4 +1,4 @@
-"""Parts: whole row groups, each once and in order, of bounded size."""
+"""Tests how row groups are divided into parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILES = st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=1, max_size
 
 @given(FILES, st.integers(1, 16), st.integers(1, 600))
 def test_parts_hold_every_row_group_once_and_in_order(files, row_bytes, part_bytes):
-    """Laid end to end, the parts are the row groups; their numbers, first rows and counts agree with them."""
+    """Parts contain every row group once and in order; their numbers, first rows and row counts are correct."""
     parts = plan_parts(files, row_bytes, part_bytes)
     groups = [(part.file, group) for part in parts for group in range(part.first_group, part.end_group)]
     assert groups == [(file, group) for file, rows in enumerate(files) for group in range(len(rows))]
@@ -27,7 +27,10 @@ def test_parts_hold_every_row_group_once_and_in_order(files, row_bytes, part_byt
 
 @given(FILES, st.integers(1, 16), st.integers(1, 600))
 def test_parts_are_as_large_as_allowed_and_no_larger(files, row_bytes, part_bytes):
-    """A part above the limit is one row group that has rows; two neighbours of a file would not fit into one part."""
+    """A part above the limit has only one row group with rows.
+
+    A part of the same file ends only if the next row group would exceed the limit.
+    """
     parts = plan_parts(files, row_bytes, part_bytes)
     for part in parts:
         if part.rows * row_bytes > part_bytes:
@@ -40,7 +43,7 @@ def test_parts_are_as_large_as_allowed_and_no_larger(files, row_bytes, part_byte
 
 @given(FILES)
 def test_there_is_always_a_part(files):
-    """Inputs without row groups have one part without rows, so that there is an output to read the columns from."""
+    """Inputs without row groups have one part without rows, so that the output has its columns."""
     parts = plan_parts(files, 4)
     assert parts
     if not any(files):
@@ -48,14 +51,17 @@ def test_there_is_always_a_part(files):
 
 
 def test_the_limit_is_a_gibibyte_of_logits():
-    """Row groups are put together up to 1 GiB, to the byte."""
+    """A part has up to 1 GiB of logits, to the byte."""
     rows = PART_BYTES // 4096 // 2
     assert [part.rows for part in plan_parts([[rows, rows, 1]], 4096)] == [2 * rows, 1]
     assert PART_BYTES == 2**30
 
 
 def test_the_names_of_parts_sort_as_their_numbers():
-    """Five digits, as other writers of folders have; in folders that mirror the input's each from 0 on."""
+    """Names of parts have five digits and sort by number.
+
+    In folders that mirror the input's folders, numbers start at 0 in each.
+    """
     names = [part.name for part in plan_parts([[1]] * 13, 4)]
     assert names[12] == "part-00012.parquet"
     assert names == sorted(names)
@@ -70,7 +76,7 @@ def test_the_names_of_parts_sort_as_their_numbers():
 
 @given(FILES, st.integers(0, 200))
 def test_a_limit_is_so_many_rows_in_the_same_parts(files, limit):
-    """Parts after it are left out, the last one is cut short."""
+    """A limit on rows leaves out later parts and shortens the last one."""
     whole, cut = plan_parts(files, 4, 40), plan_parts(files, 4, 40, limit=limit)
     assert sum(part.rows for part in cut) == min(limit, sum(map(sum, files)))
     assert [replace(part, rows=0) for part in cut] == [replace(part, rows=0) for part in whole[: len(cut)]]

@@ -1,4 +1,4 @@
-"""What holds for any logits: invariances, bounds, and results that do not depend on other rows."""
+"""Tests properties that hold for any logits: invariances, bounds, and independence from other rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def random_logits(seed: int, n_rows: int, n_classes: int, dtype: Any, spread: fl
 
 
 def everything(logits: NDArray[Any], labels: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return all that the API computes row by row, one array of rows for each result."""
+    """Return all row-by-row results of the API, one array per result."""
     targets = np.zeros(logits.shape, logits.dtype)
     targets[np.arange(len(labels)), labels] = 0.75
     targets += 0.25 / logits.shape[1]
@@ -51,8 +51,8 @@ def everything(logits: NDArray[Any], labels: NDArray[Any]) -> list[NDArray[Any]]
 
 @given(seed=seeds, n_classes=sizes, dtype=dtypes, shift=st.integers(-(2**21), 2**21))
 def test_shift_invariance(seed: int, n_classes: int, dtype: Any, shift: int) -> None:
-    """Adding one number to all logits of a row, exactly, changes neither probabilities nor losses."""
-    # All are multiples of 2**-10 below 2**12, so that every sum is a float32.
+    """Adding an exact constant to all logits of a row changes probabilities and losses by at most 3 ULP."""
+    # All are multiples of 2**-10 below 2**12, so every sum is exact in float32.
     steps = np.random.default_rng(seed).integers(-(2**14), 2**14, (4, n_classes))
     labels = np.arange(4) % n_classes
     plain, shifted = ((steps + c).astype(dtype) * dtype(2.0**-10) for c in (0, shift))
@@ -66,7 +66,7 @@ def test_shift_invariance(seed: int, n_classes: int, dtype: Any, shift: int) -> 
 
 @given(seed=seeds, n_classes=sizes, dtype=dtypes, spread=spreads)
 def test_permutation_equivariance(seed: int, n_classes: int, dtype: Any, spread: float) -> None:
-    """Reordering the classes reorders the probabilities and leaves the losses, to 3 ULP."""
+    """Permuting the classes permutes the probabilities and keeps the losses, to 3 ULP."""
     logits = random_logits(seed, 4, n_classes, dtype, spread)
     order = np.random.default_rng(seed + 1).permutation(n_classes)
     labels = np.arange(4) % n_classes
@@ -78,7 +78,10 @@ def test_permutation_equivariance(seed: int, n_classes: int, dtype: Any, spread:
 
 @given(seed=seeds, n_classes=sizes, dtype=dtypes, spread=spreads)
 def test_probabilities_sum_to_one(seed: int, n_classes: int, dtype: Any, spread: float) -> None:
-    """Probabilities lie in [0, 1] and add up to 1 within 3 ULP of each; no log-probability is above 0."""
+    """Probabilities are in [0, 1], and their sum differs from 1 by at most three times the dtype's epsilon.
+
+    No log-probability is above 0.
+    """
     logits = random_logits(seed, 5, n_classes, dtype, spread)
     probs = batchmax.softmax(logits)
     assert probs.min() >= 0
@@ -91,7 +94,7 @@ def test_probabilities_sum_to_one(seed: int, n_classes: int, dtype: Any, spread:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n_classes", [32_000, 131_072])
 def test_many_probabilities_sum_to_one(n_classes: int, dtype: Any) -> None:
-    """The sum is 1 within 3 ULP of each probability at a vocabulary's size, too."""
+    """For a vocabulary's number of classes, the sum differs from 1 by at most three times the dtype's epsilon."""
     probs = batchmax.softmax(random_logits(1, 2, n_classes, dtype))
     for row in probs:
         assert abs(math.fsum(row.tolist()) - 1) <= LIMIT * float(np.finfo(dtype).eps)
@@ -99,7 +102,7 @@ def test_many_probabilities_sum_to_one(n_classes: int, dtype: Any) -> None:
 
 @given(seed=seeds, n_classes=sizes, dtype=dtypes, spread=spreads, smoothing=st.sampled_from([0.0, 0.1, 1.0]))
 def test_losses_are_not_negative(seed: int, n_classes: int, dtype: Any, spread: float, smoothing: float) -> None:
-    """A loss is at least 0, for labels and distributions, smoothed or not; and never -0."""
+    """Losses of labels and distributions, smoothed or not, are at least 0 and never -0."""
     logits = random_logits(seed, 5, n_classes, dtype, spread)
     labels = np.random.default_rng(seed).integers(0, n_classes, 5)
     distribution = np.random.default_rng(seed).dirichlet(np.ones(n_classes), 5)
@@ -111,7 +114,7 @@ def test_losses_are_not_negative(seed: int, n_classes: int, dtype: Any, spread: 
 
 @given(seed=seeds, n_classes=sizes, dtype=dtypes, spread=spreads)
 def test_results_are_consistent(seed: int, n_classes: int, dtype: Any, spread: float) -> None:
-    """The largest logit has the largest probability; exp(-loss) is the label's probability."""
+    """The largest logit has the largest probability, and exp(-loss) is the probability of the label."""
     logits = random_logits(seed, 5, n_classes, dtype, spread)
     labels = np.random.default_rng(seed).integers(0, n_classes, 5)
     probs, losses = batchmax.softmax_cross_entropy(logits, labels)
@@ -125,9 +128,9 @@ def test_results_are_consistent(seed: int, n_classes: int, dtype: Any, spread: f
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n_classes", [1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 47, 64, 65, 100, 1000])
 def test_a_row_is_the_same_wherever_it_lies(n_classes: int, dtype: Any) -> None:
-    """Alone, last, or anywhere in a batch of any size, the same row gives the same bits."""
+    """The same row gives the same bits alone, last, or anywhere in a batch of any size."""
     logits = random_logits(n_classes, 200, n_classes, dtype)
-    # Neighbours that need other paths must not change an ordinary row, nor it them.
+    # Rows that take other code paths must not affect ordinary rows, and vice versa.
     logits[5::17] *= 1000
     logits[7::23, 0] = -np.inf
     logits[11::29, -1] = np.nan
@@ -146,7 +149,7 @@ def test_a_row_is_the_same_wherever_it_lies(n_classes: int, dtype: Any) -> None:
 @example(seed=0, n_rows=200, n_classes=32, dtype=np.float32, data=None)
 @example(seed=0, n_rows=200, n_classes=33, dtype=np.float32, data=None)
 def test_the_order_of_rows_does_not_matter(seed: int, n_rows: int, n_classes: int, dtype: Any, data: Any) -> None:
-    """Any choice of rows, in any order and repeated, gives the bits they have in the whole batch."""
+    """Any selection of rows, in any order and with repetitions, gives the bits of the whole batch."""
     logits = random_logits(seed, n_rows, n_classes, dtype)
     labels = np.arange(n_rows) % n_classes
     chosen = np.arange(n_rows)[::-1]
@@ -162,7 +165,7 @@ def test_the_order_of_rows_does_not_matter(seed: int, n_rows: int, n_classes: in
     ("n_rows", "n_classes"), [(1, 5), (2, 100_000), (7, 33), (199, 32), (200, 3), (50, 1000), (5000, 10)]
 )
 def test_thread_count_changes_no_bit(n_rows: int, n_classes: int, dtype: Any) -> None:
-    """One thread or all of them: the same bytes."""
+    """Results have the same bytes with one thread, two, or all."""
     logits = random_logits(2, n_rows, n_classes, dtype)
     labels = np.arange(n_rows) % n_classes
     before = numba.get_num_threads()
@@ -196,7 +199,7 @@ def test_one_pass_gives_what_two_give(seed: int, n_rows: int, n_classes: int, dt
 )
 @example(rows=[[3.4028234663852886e38, -3.4028234663852886e38, 1e-45]], temperature=1.0)
 def test_any_finite_floats_are_within_3_ulp(rows: list[list[float]], temperature: float) -> None:
-    """Whatever finite floats Hypothesis thinks of, both types answer within 3 ULP."""
+    """For arbitrary finite floats, float32 and float64 results are within 3 ULP of exact ones."""
     labels = np.arange(len(rows)) % 3
     for dtype in (np.float32, np.float64):
         logits = np.array(rows, dtype)

@@ -1,4 +1,4 @@
-"""What an output says of itself: the same for the same job, and nothing of where and when."""
+"""Tests the metadata of outputs: the same for the same job, and without paths or times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLE = pa.table(
 
 @pytest.fixture
 def path(tmp_path):
-    """Return a file whose columns have each a codec of its own."""
+    """Return a file in which every column has a different codec."""
     codecs = {"id": "GZIP", "a.b": "ZSTD", "logits.list.element": "BROTLI", "label": "NONE"}
     pq.write_table(TABLE, tmp_path / "x.parquet", compression=codecs)
     return tmp_path / "x.parquet"
@@ -33,7 +33,7 @@ def said(path, **options):
 
 
 def test_the_same_job_says_the_same(path, tmp_path):
-    """Threads, memory, the place of the input and of the output are no part of what determines the bytes."""
+    """The metadata don't depend on threads, memory limit, gate, and ``if_exists``, or on the input's path."""
     copy = tmp_path / "elsewhere" / "y.parquet"
     copy.parent.mkdir()
     shutil.copy(path, copy)
@@ -69,13 +69,13 @@ def test_the_same_job_says_the_same(path, tmp_path):
     ids=str,
 )
 def test_another_job_says_something_else(path, options):
-    """Every option that changes the bytes of the output is told apart."""
+    """Every option that changes the bytes of the output changes the ``batchmax`` key."""
     assert said(path, **options)[b"batchmax"] != said(path)[b"batchmax"]
 
 
 @pytest.mark.parametrize("options", [{}, {"beta": 1e300}, {"beta": 1e-300}, {"class_weights": [0.0, 1e308]}], ids=str)
 def test_what_is_said_is_json(path, options):
-    """The key is strict JSON, with the version, the classes, and each input by size and footer."""
+    """The ``batchmax`` key is strict JSON with the version, the number of classes, and a fingerprint of each input."""
     values = json.loads(said(path, **options)[b"batchmax"], parse_constant=pytest.fail)
     assert values["version"] == __version__
     assert values["n_classes"] == 2
@@ -84,7 +84,7 @@ def test_what_is_said_is_json(path, options):
 
 
 def test_metadata_are_rebuilt(path, tmp_path):
-    """What is still true of the input stays, and of several inputs the first one's counts."""
+    """Keys that still apply are kept; if inputs differ, the first one's value is used."""
     other = tmp_path / "y.parquet"
     pq.write_table(TABLE.replace_schema_metadata({"model": "m2", "run": "7"}), other)
     metadata = said([path, other])
@@ -94,7 +94,10 @@ def test_metadata_are_rebuilt(path, tmp_path):
 
 
 def test_codecs_are_the_inputs(path):
-    """Carried columns keep their codec, computed ones have that of the logits; one that is asked for is all's."""
+    """Carried columns keep their codec, and computed ones have that of the logits.
+
+    The option ``compression`` applies to all columns.
+    """
     source = open_source(path, score_options())
     assert output_codecs(source.job, source) == {
         "id": "GZIP",
@@ -110,7 +113,7 @@ def test_codecs_are_the_inputs(path):
 
 
 def test_rejects_say_where_from():
-    """File, row and status follow the columns; where a column has that name already, ours has another."""
+    """Rejects have the columns file, row and status after their own; a name that is taken gets a prefix."""
     schema = rejects_schema(pa.schema({"row": pa.string(), "logits": pa.list_(pa.float32())}))
     assert schema.names == ["row", "logits", "file", "batchmax_row", "status"]
     assert [str(field.type) for field in schema][2:] == ["string", "int64", "string"]

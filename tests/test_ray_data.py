@@ -1,4 +1,4 @@
-"""Scoring Ray datasets; Ray runs on this machine alone."""
+"""Tests scoring of Ray datasets against ``scan`` and ``score``, with Ray on this machine."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ALL = ",".join(name for name in OUTPUTS if name != "sample")
 
 pytestmark = [
     pytest.mark.ray,
-    # Ray warns of settings of its own.
+    # Ray warns about its own settings.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]
 
 
 @pytest.fixture(scope="module")
 def ray():
-    """`ray.data`, with one small cluster for all tests; it takes seconds to start."""
+    """Yield ``ray.data``, with one small cluster for all tests because it takes seconds to start."""
     ray = package("ray")
     package("ray.data")
     with pytest.MonkeyPatch.context() as patch:
@@ -64,13 +64,13 @@ def rows_of(dataset):
 
 
 def expected(table, **given):
-    """Return the rows that `scan` makes of an Arrow table."""
+    """Return the rows that ``scan`` makes of an Arrow table."""
     return batchmax.scan(table, **given).read_all().to_pylist()
 
 
 @pytest.mark.parametrize("how", [{}, {"batch_size": 100}, {"num_cpus": 2, "concurrency": 1}], ids=["", "100", "2 cpus"])
 def test_rows_of_a_file_are_those_of_score(ray, tmp_path, how):
-    """Every output of every row has the bits that `score` writes, whatever the blocks, batches and threads."""
+    """All outputs have the bits that ``score`` writes, for any blocks, batch sizes and threads."""
     names = "zero,one,two,three,four,five,six,seven,eight,nine"
     given = {"outputs": ALL, "top_k": 3, "temperature": 1.3, "label_smoothing": 0.1, "classes": names}
     batchmax.score(DIGITS, str(tmp_path / "want.parquet"), **given)
@@ -81,7 +81,7 @@ def test_rows_of_a_file_are_those_of_score(ray, tmp_path, how):
 
 
 def test_sequences_are_scored(ray, tmp_path):
-    """Every list and every number of a sequence is what `score` writes, whatever the blocks."""
+    """Sequences have the results that ``scan`` gives, for any blocks."""
     path = tmp_path / "in.parquet"
     table = sequences([5, 0, 12, None, 1, 30] * 5, 7)
     pq.write_table(table, path, row_group_size=4)
@@ -95,7 +95,7 @@ def test_sequences_are_scored(ray, tmp_path):
 
 
 def test_odd_rows_are_nulled_or_dropped(ray):
-    """Both policies do in Ray what they do in a file, and blocks may lose all their rows."""
+    """The policies ``null`` and ``drop`` give the same rows as elsewhere, even if blocks lose all rows."""
     logits, labels, statuses = odd_rows()
     table = pa.table(
         {
@@ -113,7 +113,7 @@ def test_odd_rows_are_nulled_or_dropped(ray):
 
 
 def test_a_bad_row_fails_as_a_bad_row(ray):
-    """What Ray raises is a `BadRowError` too, and says what is wrong and how to go on."""
+    """The error that Ray raises for a bad row is also a ``BadRowError``, with the cause and the remedy."""
     table = table_of().set_column(2, "label", pa.array([0] * 39 + [7]))
     with pytest.raises(batchmax.BadRowError) as raised:
         batchmax.ray.score(ray.from_arrow(table)).materialize()
@@ -126,7 +126,7 @@ def test_a_bad_row_fails_as_a_bad_row(ray):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_tensors_are_rows_of_logits(ray, dtype):
-    """Matrices that came from NumPy are taken; the probabilities are lists."""
+    """Matrices from NumPy are read as rows of logits; the probabilities are lists."""
     matrix = np.random.default_rng(3).standard_normal((30, 7)).astype(dtype)
     dataset = ray.from_numpy(matrix).repartition(4)
     got = batchmax.ray.score(dataset, logits="data")
@@ -138,7 +138,7 @@ def test_tensors_are_rows_of_logits(ray, dtype):
 
 
 def test_tensors_of_several_lengths(ray):
-    """Rows of another length than the first are odd rows, in blocks of one length too."""
+    """Tensors whose length differs from the first row's have the status bad_length, in any block."""
     rows = [{"id": number, "logits": np.arange(2.0 + number % 2)} for number in range(6)]
     got = rows_of(batchmax.ray.score(ray.from_items(rows), on_bad_row="null", outputs="probs,status"))
     assert [row["status"] for row in got] == ["ok", "bad_length"] * 3
@@ -147,13 +147,13 @@ def test_tensors_of_several_lengths(ray):
 
 
 def test_tensors_of_several_dimensions_are_refused(ray):
-    """A matrix a row is not a row of logits, though it is stored as one list."""
+    """A column of matrices isn't read as rows of logits, although it's stored as one list."""
     with pytest.raises(batchmax.UsageError, match="tensors of 2 dimensions"):
         batchmax.ray.score(ray.from_numpy(np.zeros((5, 2, 3))), logits="data")
 
 
 def test_other_tensors_are_carried_as_they_are(ray):
-    """Only the logits are taken apart."""
+    """Tensor columns other than the logits are carried unchanged."""
     images = np.random.default_rng(4).standard_normal((5, 2, 3))
     dataset = ray.from_items([{"image": image, "logits": [0.0, 1.0]} for image in images])
     got = batchmax.ray.score(dataset, logits="logits").take_all()
@@ -161,7 +161,7 @@ def test_other_tensors_are_carried_as_they_are(ray):
 
 
 def test_blocks_of_pandas_without_values(ray):
-    """A block whose rows all lack a value does not know its type; the others do."""
+    """A block in which a column has only nulls, and so no type, gets the type of the other blocks."""
     blocks = [
         pd.DataFrame({"id": [0, 1], "logits": [None, None], "label": [None, None]}),
         pd.DataFrame({"id": [2, 3], "logits": [[1.0, 2.0], [3.0, 4.0]], "label": [0, 1]}),
@@ -174,7 +174,10 @@ def test_blocks_of_pandas_without_values(ray):
 
 
 def test_the_number_of_classes_is_looked_for(ray):
-    """A first row without logits is passed over; without any row the number must be given."""
+    """The number of classes is found if the first rows have no logits.
+
+    If no row has logits, it must be given.
+    """
     table = pa.table({"id": [0, 1, 2], "logits": pa.array([None, [], [1.0, 2.0]], pa.list_(pa.float32()))})
     got = rows_of(batchmax.ray.score(ray.from_arrow(table), on_bad_row="null", outputs="status"))
     assert [row["status"] for row in got] == ["null_logits", "bad_length", "ok"]
@@ -187,7 +190,7 @@ def test_the_number_of_classes_is_looked_for(ray):
 
 
 def test_one_column_a_class(ray):
-    """The wide layout comes in and goes out."""
+    """Logits with one column per class give probabilities with one column per class."""
     rng = np.random.default_rng(1)
     table = pa.table({"id": range(9)} | {f"logit_{n}": rng.standard_normal(9).astype(np.float32) for n in range(11)})
     got = batchmax.ray.score(ray.from_arrow(table).repartition(2))
@@ -196,7 +199,7 @@ def test_one_column_a_class(ray):
 
 
 def test_tasks_compute_on_the_cores_they_reserve(ray):
-    """Threads are those asked for, else the cores, a part of one counting as one."""
+    """A task's threads are those that were asked for, or its CPUs rounded up."""
 
     class Recorder:
         def __init__(self, dataset):
@@ -226,32 +229,32 @@ def test_tasks_compute_on_the_cores_they_reserve(ray):
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_what_cannot_be_is_refused_at_once(ray, given, what):
-    """Options and columns are judged by the driver, before any task runs."""
+    """The driver refuses invalid options and columns before any task runs."""
     with pytest.raises(batchmax.UsageError, match=what):
         batchmax.ray.score(ray.from_arrow(table_of()), **given)
 
 
 @pytest.mark.usefixtures("ray")
 def test_something_else_than_a_dataset_is_refused():
-    """The error says what it is and how to make a dataset."""
+    """Data that aren't a dataset are refused, and the error names the type that was given."""
     with pytest.raises(batchmax.UsageError, match=r"takes a ray\.data\.Dataset, not a Table"):
         batchmax.ray.score(table_of())
 
 
 @pytest.mark.usefixtures("ray")
 def test_the_block_in_the_readme_runs(tmp_path):
-    """What the README shows of Ray is so."""
+    """The README's example for Ray runs."""
     blocks = re.findall(r"^```py\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (block,) = [block for block in blocks if "batchmax.ray" in block]
-    # Paths mean what they mean to the engine, which was started elsewhere.
+    # Ray resolves relative paths in the folder in which it was started.
     block = block.replace('"data/', f'"{ROOT}/data/').replace('"scored-by', f'"{tmp_path}/scored-by')
-    exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - it is ours
+    exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - the code is from this repository
     assert pq.read_table(tmp_path / "scored-by-ray").num_rows == 899
 
 
 @pytest.mark.usefixtures("ray")
 def test_a_block_without_rows_has_the_columns():
-    """Tensors and dictionaries of no rows are no trouble."""
+    """A block without rows has the output's columns, also with tensor and dictionary columns."""
     tensors = package("ray.data.extensions").ArrowTensorTypeV2
     kinds = {"logits": tensors((3,), pa.float32()), "name": pa.dictionary(pa.int8(), pa.string())}
     empty = pa.schema(list(kinds.items())).empty_table()

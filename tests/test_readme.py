@@ -1,4 +1,4 @@
-"""What the documents show is so: their blocks run, print what is shown, and name everything there is."""
+"""Tests the documents: code blocks run and print what is shown, and all options, outputs and folders are named."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 UNSTEADY = ("time ", "probs   ", "  probs ", "  loss ")
-"""What lines of output begin with that differ from run to run, or with the CPU."""
+"""Beginnings of output lines that differ between runs or CPUs."""
 
 
 def blocks(text):
-    """Return kind, body, and the output shown below, of each block that is meant to run."""
+    """Return the language, code and shown output of each block that is meant to run.
+
+    The output is None if no output is shown below the block.
+    """
     found = FENCED.findall(text)
     after = [*found[1:], ("", "")]
     return [
@@ -34,7 +37,11 @@ def blocks(text):
 
 
 def commands(kind, body, shown):
-    """Return the commands of a block of the shell, each with the output shown below it (in `sh`: below the block)."""
+    """Return the commands of a shell block, each with the output shown.
+
+    In a ``console`` block, the output follows each command. The output of an ``sh`` block follows the block and belongs
+    to the first command.
+    """
     found = []
     for line in body.replace("\\\n", " ").splitlines():
         if kind == "sh":
@@ -48,7 +55,10 @@ def commands(kind, body, shown):
 
 
 def assert_shows(shown, real):
-    """Every word and number shown is in the real output, in this order; numbers may differ in their last digits."""
+    """Check that every word and number shown is in the real output, in this order.
+
+    Numbers may differ in their last digits.
+    """
     wanted = [line for line in shown.splitlines() if not line.startswith(UNSTEADY)]
     words = iter(re.findall(r"[\w.+/-]+", real))
     for word in re.findall(r"[\w.+/-]+", "\n".join(wanted)):
@@ -65,7 +75,7 @@ def is_like(word, other):
 
 
 def test_output_is_compared_word_by_word():
-    """A wrong word, a wrong number and a wrong order are seen; a time and a last digit are not."""
+    """``assert_shows`` detects a wrong word, number or order, and ignores times and last digits."""
     assert_shows("a 1.000001\ntime 5 s", "b │ a │ 1.000002\ntime 6 s")
     for wrong in ("a 1.1", "1.000002 a", "c"):
         with pytest.raises(AssertionError):
@@ -74,7 +84,10 @@ def test_output_is_compared_word_by_word():
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
-    """Run the README from top to bottom in one folder; return (block, shown, code expected, code, output) of each."""
+    """Run the README's blocks in order in one folder.
+
+    Return the block, the output shown, the expected exit code, the exit code and the output of each.
+    """
     duckdb = package("duckdb")
     package("polars")
     package("torch")
@@ -116,14 +129,14 @@ def test_the_readme_opens_with_the_two_commands():
 
 
 def test_every_block_of_the_readme_runs(outputs):
-    """Commands, Python and SQL run from top to bottom, with the exit codes that are said."""
+    """All commands, Python blocks and queries end with the exit codes that the README shows."""
     assert len(outputs) >= 10
     for block, _, expected, code, output in outputs:
         assert code == expected, f"{block}\n{output}"
 
 
 def test_the_readme_shows_real_output(outputs):
-    """What stands below a command or a query is what it prints, but for times and last digits."""
+    """The output shown below a command or query is its real output, except for times and last digits."""
     shown = [(text, output) for _, text, _, _, output in outputs if text]
     assert len(shown) >= 5
     for text, output in shown:
@@ -131,7 +144,10 @@ def test_the_readme_shows_real_output(outputs):
 
 
 def test_the_readme_names_every_option_output_and_status():
-    """Nothing that `score` has is left out, and no option is named that no command has."""
+    """The README names every option, output, status and gate name of ``score``.
+
+    It names no option that doesn't exist.
+    """
     import click
 
     from batchmax.cli.commands.calibrate import command as calibrate
@@ -158,7 +174,7 @@ def test_the_readme_names_every_option_output_and_status():
 
 
 def test_architecture_lists_every_folder():
-    """The table of folders has the folders and modules of the package, and no others."""
+    """The table of folders in ARCHITECTURE.md has all folders and modules of the package, and no others."""
     names = {
         path.stem if path.suffix else f"{path.name}/"
         for path in (ROOT / "batchmax").iterdir()
@@ -170,7 +186,7 @@ def test_architecture_lists_every_folder():
 
 
 def test_architecture_names_files_that_exist():
-    """Every path of a module or a folder, and every test file, that it names."""
+    """The modules, folders and test files that ARCHITECTURE.md names exist; it has at most 8000 bytes."""
     assert len(ARCHITECTURE.encode()) <= 8000
     for name in re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py)?)", ARCHITECTURE):
         path = ROOT / ("" if name.startswith(("batchmax/", "tests/")) else "batchmax") / name
@@ -182,7 +198,7 @@ def test_architecture_names_files_that_exist():
 
 @pytest.mark.skipif(os.name != "posix", reason="the block is for a POSIX shell")
 def test_the_command_that_shows_registers_runs():
-    """It prints, for both types, how many packed operations use registers of each width."""
+    """The command in ARCHITECTURE.md prints counts of packed operations by register width, for both types."""
     (block,) = [body for kind, body in FENCED.findall(ARCHITECTURE) if kind == "sh"]
     script = block.replace(".venv/bin/python", f'"{sys.executable}"')
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -195,7 +211,7 @@ def test_the_command_that_shows_registers_runs():
 
 @pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("*.md")))
 def test_links_between_documents_lead_somewhere(name):
-    """Relative links name files, and links within a page name its headings."""
+    """Relative links lead to existing files, and links within a page to existing headings."""
     text = (ROOT / name).read_text()
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

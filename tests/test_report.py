@@ -1,4 +1,4 @@
-"""The report: its numbers against other libraries', its bytes, its safety, and what a browser makes of it."""
+"""Tests the HTML report: numbers against other libraries, reproducible bytes, safe text, and rendering in a browser."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ELEMENTS = set(
         "g rect text tspan details summary table thead tbody tr th td bdi pre code",
     )
 )
-"""What a page is made of: nothing that loads, runs or sends anything."""
+"""The elements that a page may have. None of them loads, runs or sends anything."""
 
 
 def table_of(**columns):
@@ -47,14 +47,14 @@ def table_of(**columns):
 
 
 def written(src, tmp_path, name="page.html", **given):
-    """Write a report and return its text and the path."""
+    """Write a report and return its text and path."""
     out = tmp_path / name
     batchmax.report(src, str(out), if_exists="overwrite", **given)
     return out.read_text("utf-8"), out
 
 
 class Tables(HTMLParser):
-    """The tables of a page by the id of the figure or section they are in; those of a section before any figure."""
+    """The tables of a page, by the id of the figure or section that contains them."""
 
     def __init__(self, text):
         super().__init__()
@@ -87,7 +87,7 @@ class Tables(HTMLParser):
 
 
 def value(cell):
-    """Read a number as a page shows it."""
+    """Parse a number as a page shows it."""
     if cell in {"–", ""}:
         return math.nan
     text = cell.replace("−", "-").replace(",", "").replace("∞", "inf").removeprefix("> ").removeprefix("< ")
@@ -100,7 +100,7 @@ def column(rows, at):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """Return the report on the digits, and the logits and labels."""
+    """Return the text and path of the report on the sample, and the logits and labels."""
     table = pq.read_table(DIGITS)
     text, out = written(DIGITS, tmp_path_factory.mktemp("digits"), by="label")
     z = np.array(table["logits"].to_pylist(), np.float64)
@@ -116,7 +116,7 @@ def softmax(z):
 
 
 def test_bins_are_those_of_the_data(digits):
-    """Counts, mean confidence and accuracy of each bin are NumPy's."""
+    """Count, mean confidence and accuracy of each bin agree with NumPy."""
     text, _, z, y = digits
     p = softmax(z)
     confidence, hits = p.max(1), p.argmax(1) == y
@@ -131,7 +131,7 @@ def test_bins_are_those_of_the_data(digits):
 
 
 def test_losses_are_those_of_the_data(digits):
-    """The histogram counts every row once, at its loss, and says which probabilities that means."""
+    """The loss histogram counts every row once, with the range of probabilities of each bin."""
     text, _, z, y = digits
     losses = -np.log(softmax(z)[np.arange(len(y)), y])
     rows = Tables(text).tables["loss"]
@@ -144,7 +144,7 @@ def test_losses_are_those_of_the_data(digits):
 
 
 def test_confidence_counts_right_and_wrong_rows(digits):
-    """Right and wrong rows by their confidence are NumPy's histograms."""
+    """The histograms of correct and wrong rows by confidence agree with NumPy."""
     text, _, z, y = digits
     p = softmax(z)
     rows = Tables(text).tables["confidence"]
@@ -153,7 +153,10 @@ def test_confidence_counts_right_and_wrong_rows(digits):
 
 
 def test_confusion_and_classes_are_those_of_scikit_learn(digits):
-    """The matrix, and loss, precision, recall and F1 of each class."""
+    """Confusion matrix, precision, recall and F1 of each class agree with scikit-learn.
+
+    The mean losses of the classes agree with NumPy.
+    """
     metrics = package("sklearn.metrics")
     text, _, z, y = digits
     p = softmax(z)
@@ -174,7 +177,7 @@ def test_confusion_and_classes_are_those_of_scikit_learn(digits):
 
 
 def test_the_worst_rows_are_the_worst(digits):
-    """Twenty rows in the order of NumPy's losses, with what was carried."""
+    """The 20 rows with the largest losses are listed in the order of NumPy's losses, with their carried columns."""
     text, _, z, y = digits
     p = softmax(z)
     losses = -np.log(p[np.arange(len(y)), y])
@@ -187,7 +190,7 @@ def test_the_worst_rows_are_the_worst(digits):
 
 
 def test_the_row_drawn_is_the_worst_and_every_beta_is_softmax(digits):
-    """Logits, probabilities and the table over β are SciPy's, of the row of largest loss."""
+    """The row drawn has the largest loss; its probabilities, and those for each β, agree with SciPy."""
     text, _, z, y = digits
     worst = int(np.argmax(-np.log(softmax(z)[np.arange(len(y)), y])))
     tables = Tables(text).tables
@@ -206,7 +209,7 @@ def test_the_row_drawn_is_the_worst_and_every_beta_is_softmax(digits):
 
 
 def test_groups_come_in_the_order_of_what_they_cost(digits):
-    """Each group's rows, loss and accuracy, those first that add most to the loss."""
+    """Groups have correct rows, losses and accuracies, ordered by how much they add to the loss."""
     text, _, z, y = digits
     p = softmax(z)
     losses = -np.log(p[np.arange(len(y)), y])
@@ -218,7 +221,7 @@ def test_groups_come_in_the_order_of_what_they_cost(digits):
 
 
 def test_a_scored_file_makes_the_same_charts(digits, tmp_path):
-    """What score wrote is read by its probabilities; how it was made is said."""
+    """A scored file gives the same charts from its probabilities, and the page says how it was scored."""
     text, *_ = digits
     scored = tmp_path / "scored.parquet"
     batchmax.score(DIGITS, str(scored), outputs="probs,loss,pred", temperature=1.0)
@@ -233,7 +236,7 @@ def test_a_scored_file_makes_the_same_charts(digits, tmp_path):
 
 
 def test_a_chosen_row_is_drawn(tmp_path):
-    """--row counts over all inputs; of several files, the file is named."""
+    """The option ``row`` counts rows over all inputs; the result names the file."""
     first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
     for path, z in ((first, [[5.0, 1.0]] * 3), (second, [[1.0, 2.5], [0.25, 4.0]])):
         pq.write_table(table_of(logits=lists(np.array(z, np.float32)), label=[0] * len(z)), path)
@@ -244,7 +247,10 @@ def test_a_chosen_row_is_drawn(tmp_path):
 
 
 def test_the_worst_row_is_found_in_any_row_group(tmp_path):
-    """Rows come in chunks; of two rows of equal loss the first is drawn, and the counts are those of all."""
+    """The row with the largest loss is found in any row group; of equal losses, it's the first.
+
+    Counts are over all rows.
+    """
     z = np.tile(np.array([4.0, 0.0], np.float32), (30, 1))
     z[[13, 25]] = (0.0, 4.0)
     path = tmp_path / "groups.parquet"
@@ -256,7 +262,10 @@ def test_the_worst_row_is_found_in_any_row_group(tmp_path):
 
 
 def test_without_labels_the_page_says_what_is_missing(tmp_path):
-    """Confidence and the least certain row are there; losses are not, and why is said."""
+    """Without labels, the page has the confidence chart and the least certain row.
+
+    It has no losses and says that there are no labels.
+    """
     text, _ = written(DIGITS, tmp_path, label="none")
     tables = Tables(text).tables
     z = np.array(pq.read_table(DIGITS)["logits"].to_pylist(), np.float64)
@@ -268,7 +277,7 @@ def test_without_labels_the_page_says_what_is_missing(tmp_path):
 
 
 def test_many_classes_show_their_worst_pairs(tmp_path):
-    """Beyond a thousand classes nobody keeps a matrix, and the pairs are counted all the same."""
+    """With over a thousand classes, the page lists the most confused pairs, with exact counts, instead of a matrix."""
     k, n = 1500, 400
     rng = np.random.default_rng(5)
     z = rng.normal(size=(n, k)).astype(np.float32)
@@ -283,7 +292,10 @@ def test_many_classes_show_their_worst_pairs(tmp_path):
 
 
 def test_pairs_beyond_what_is_kept_are_forgotten_and_that_is_said(tmp_path, monkeypatch):
-    """The most frequent pair is still first."""
+    """If there are too many pairs to keep, the most frequent one is still first.
+
+    The page says that rare pairs are left out.
+    """
     from batchmax.reports import collectors
 
     monkeypatch.setattr(collectors, "MOST_PAIRS", 8)
@@ -315,7 +327,7 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_rows_make_a_page(name, tmp_path):
-    """Whatever the rows are, there is a page without NaN in it."""
+    """Unusual inputs, such as no rows or only bad ones, give a page without NaN."""
     z, y, given = ODD[name]
     table = table_of(logits=pa.array(z, pa.list_(pa.float32())), label=pa.array(y, pa.int64()))
     text, _ = written(table, tmp_path, **given)
@@ -324,7 +336,7 @@ def test_odd_rows_make_a_page(name, tmp_path):
 
 
 def test_distributions_as_labels_make_a_page(tmp_path):
-    """Their loss is shown; what needs a class is not."""
+    """Target distributions give a page with losses but without charts that need a class."""
     table = table_of(logits=[[1.0, 2.0], [3.0, 4.0]], label=[[0.5, 0.5], [0.1, 0.9]])
     text, _ = written(table, tmp_path)
     assert "labels are distributions" in text
@@ -332,7 +344,10 @@ def test_distributions_as_labels_make_a_page(tmp_path):
 
 
 def test_columns_of_every_type_are_text(tmp_path):
-    """Bytes, times, structs, maps, lists and dictionaries, and times that Python does not know."""
+    """Columns of every type are shown as text.
+
+    Cases include nested types, binary data, and times that Python can't represent.
+    """
     table = table_of(
         logits=[[1.0, 2.0, 3.0]] * 2,
         label=[0, 1],
@@ -363,7 +378,7 @@ def test_columns_of_every_type_are_text(tmp_path):
 
 
 def test_the_same_input_makes_the_same_bytes(digits, tmp_path):
-    """Also with another number of threads, another path of the page, and settings of matplotlib that a user made."""
+    """The page has the same bytes for any number of threads, any path, and any matplotlib settings of the user."""
     mpl = package("matplotlib")
     text, *_ = digits
     with mpl.rc_context({"axes.grid": True, "font.size": 30, "svg.fonttype": "path", "axes.facecolor": "red"}):
@@ -373,7 +388,10 @@ def test_the_same_input_makes_the_same_bytes(digits, tmp_path):
 
 @pytest.mark.parametrize("k", [1000, 32_000])
 def test_a_page_stays_small(k, tmp_path):
-    """Below 3 MB at many classes with long names, a hundred rows, and columns of long text that all needs escaping."""
+    """A page is below 3 MiB in the worst case.
+
+    The case: many classes with long names, 100 rows, and 40 columns of long text that needs escaping.
+    """
     n = 120
     rng = np.random.default_rng(k)
     z = rng.normal(size=(n, k)).astype(np.float32)
@@ -386,7 +404,7 @@ def test_a_page_stays_small(k, tmp_path):
 
 
 def test_nothing_of_the_data_becomes_an_element(tmp_path):
-    """Hostile names of classes and columns, values and a title are text; only the page's own elements are there."""
+    """Hostile class names, column names, values and titles stay text; the page has only its own elements."""
     n = len(HOSTILE)
     columns = {HOSTILE[0]: HOSTILE, HOSTILE[1]: HOSTILE, HOSTILE[2]: [[text] for text in HOSTILE]}
     table = table_of(logits=lists(np.eye(n, dtype=np.float32)), label=[*range(1, n), 0], **columns)
@@ -402,7 +420,7 @@ def test_nothing_of_the_data_becomes_an_element(tmp_path):
 
 
 def test_the_table_of_a_chart_stands_for_it(digits):
-    """Every chart is an image with words and a table of its numbers, and every mark has a title."""
+    """Every chart is an image with a text alternative, and every mark in it has a title."""
     text, *_ = digits
     found = elements(text)
     charts = [attributes for tag, attributes in found if tag == "svg"]
@@ -421,7 +439,7 @@ def test_the_table_of_a_chart_stands_for_it(digits):
 
 
 def test_the_old_page_stays_unless_asked(tmp_path):
-    """A page is replaced whole or not at all, and nothing is left beside it."""
+    """A page is replaced as a whole or not at all, and no other file is left."""
     out = tmp_path / "x.html"
     out.write_text("old")
     with pytest.raises(batchmax.OutputError, match="exists"):
@@ -436,7 +454,7 @@ def test_the_old_page_stays_unless_asked(tmp_path):
 
 
 def test_a_page_that_came_meanwhile_is_not_replaced(tmp_path, monkeypatch):
-    """Between the first look and the end somebody else may have written there."""
+    """A file that another process writes to the path after the first check isn't overwritten."""
     from batchmax.sinks import text_file
 
     out = tmp_path / "x.html"
@@ -450,7 +468,7 @@ def test_a_page_that_came_meanwhile_is_not_replaced(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
-    """A full disk is one line, and the old page is there."""
+    """A full disk is a one-line error; the old page stays, and no other file is left."""
     from batchmax.sinks import text_file
 
     out = tmp_path / "x.html"
@@ -482,7 +500,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_cannot_be_is_one_line(name, tmp_path, monkeypatch):
-    """Nothing is written, and the message says what and where."""
+    """An invalid option is a one-line error, and nothing is written."""
     monkeypatch.chdir(tmp_path)
     given, message = WRONG[name]
     with pytest.raises(batchmax.BatchmaxError, match=message) as caught:
@@ -492,7 +510,7 @@ def test_what_cannot_be_is_one_line(name, tmp_path, monkeypatch):
 
 
 def test_a_stream_that_can_be_read_once_is_refused(tmp_path):
-    """A reader has nothing left for the second pass; a table has."""
+    """A reader is refused because a report needs two passes; a table is accepted."""
     table = pq.read_table(DIGITS)
     with pytest.raises(batchmax.UsageError, match="two passes"):
         batchmax.report(table.to_reader(), str(tmp_path / "x.html"))
@@ -500,7 +518,7 @@ def test_a_stream_that_can_be_read_once_is_refused(tmp_path):
 
 
 def test_without_the_libraries_the_remedy_is_named(tmp_path, monkeypatch):
-    """Jinja2 and matplotlib come with an extra."""
+    """Without Jinja2 and matplotlib, the error names the extra that installs them."""
     from batchmax.reports import report
 
     monkeypatch.setattr(report, "find_spec", lambda _: None)
@@ -509,7 +527,7 @@ def test_without_the_libraries_the_remedy_is_named(tmp_path, monkeypatch):
 
 
 def test_the_template_is_where_the_code_is():
-    """Template and style sheet lie in the package, which the wheel takes whole."""
+    """The template and the style sheet are in the package, so that the wheel contains them."""
     from batchmax.reports.html import page as report_page
 
     folder = Path(report_page.__file__).parent
@@ -522,7 +540,7 @@ def test_the_template_is_where_the_code_is():
 
 @pytest.mark.browser
 def test_a_browser_finds_nothing_to_complain_about(digits, tmp_path):
-    """No line on the console, no address asked for, and the elements are there."""
+    """A page has no console messages, makes no requests, and has its elements in the DOM."""
     _, out, *_ = digits
     seen = opened(out, tmp_path)
     assert seen.console == []
@@ -534,7 +552,7 @@ def test_a_browser_finds_nothing_to_complain_about(digits, tmp_path):
 
 @pytest.mark.browser
 def test_the_browser_would_say_if_there_were_something(tmp_path):
-    """A page that logs and loads is caught at both."""
+    """The test's browser detects a page that logs an error and a page that makes a request."""
     page = tmp_path / "bad.html"
     page.write_text('<script>console.error("hi")</script><img src="http://example.invalid/x.png">')
     seen = opened(page, tmp_path)
@@ -544,7 +562,7 @@ def test_the_browser_would_say_if_there_were_something(tmp_path):
 
 @pytest.mark.browser
 def test_hostile_text_does_nothing_in_a_browser(tmp_path):
-    """What a parser of one's own takes for text, a real one does too."""
+    """Hostile text adds no elements, console messages or requests in a real browser."""
     n = len(HOSTILE)
     table = table_of(logits=lists(np.eye(n, dtype=np.float32)), label=[*range(1, n), 0], text=HOSTILE)
     _, out = written(table, tmp_path, classes=tuple(HOSTILE), by="text", title=HOSTILE[2])
@@ -575,7 +593,7 @@ return [root.clientWidth, root.scrollWidth, outside, before];
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("names", ["plain", "wide"])
 def test_the_page_fits(digits, tmp_path, names, width):
-    """Nothing makes the page wider than the window, and no text of a chart, hovered or not, leaves it."""
+    """The page isn't wider than the window, and no text of a chart is outside the chart, also text shown on hover."""
     _, out, *_ = digits
     if names == "wide":
         classes = tuple(letter * 80 for letter in ("W", "m", "漢", "😀", "…", "i", "é", "-", "<", "Ж"))
@@ -589,7 +607,7 @@ def test_the_page_fits(digits, tmp_path, names, width):
 
 @pytest.mark.browser
 def test_dark_light_and_narrow_are_different_pictures(digits, tmp_path):
-    """The page follows the reader's preference: light paper is light, dark paper is dark."""
+    """The page follows the preferred color scheme: the background is light or dark."""
     image = package("PIL.Image")
     _, out, *_ = digits
     corners = []

@@ -1,6 +1,6 @@
-"""Results have the same bits on every CPU, with any number of threads, whether kernels are compiled or loaded.
+"""Tests that results have the same bits on every CPU, with any number of threads, and with compiled or cached kernels.
 
-``result_hashes.json`` has the hashes of results; they are those of every machine. After a change of the arithmetic:
+``result_hashes.json`` has the expected hashes, which are the same on every machine. After a change of the arithmetic:
 
     python -m tests.result_hashes > tests/result_hashes.json
 """
@@ -36,11 +36,11 @@ CPUS = {
     "aarch64": {"generic": "NEON", "neoverse-n1": "ASIMDHP"},
     "arm64": {"generic": "NEON", "apple-m1": "ASIMDHP"},
 }
-"""CPUs that LLVM knows, and a feature without which this machine cannot run code for them."""
+"""CPUs that LLVM knows, each with a NumPy CPU feature that this machine needs to run code for it."""
 
 
 def run(*options: str, **environment: str) -> Any:
-    """Return what another process prints, given changes of its environment."""
+    """Return the hashes that another process prints, with additional environment variables."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.result_hashes", *options],
         cwd=ROOT,
@@ -60,23 +60,23 @@ def differences(found: dict[str, str], known: dict[str, str]) -> list[str]:
 
 
 def test_results_are_those_of_every_machine() -> None:
-    """The kernels that this machine compiles, or has in its cache, give the recorded bits."""
+    """The kernels that this machine compiles or has cached give the recorded bits."""
     assert differences(result_hashes.hashes(), KNOWN) == []
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_threads_and_loaded_kernels(threads: str) -> None:
-    """Another process gives the same bits with one thread and with two; it loads kernels that were compiled before."""
+    """Another process, which loads cached kernels, gives the same bits with one thread and with two."""
     assert differences(run(NUMBA_NUM_THREADS=threads), KNOWN) == []
 
 
 def test_a_library_that_flushes_subnormal_numbers() -> None:
-    """Subnormal results are kept where another library has set the CPU to replace them by zero."""
+    """Subnormal results are kept if a library has made the CPU flush subnormal numbers to zero."""
     assert differences(run("--flush"), KNOWN) == []
 
 
 def test_the_vector_units_that_numpy_uses() -> None:
-    """Results do not depend on which of its vector units NumPy finds."""
+    """Results don't depend on the vector instructions that NumPy uses."""
     optional = set(np._core._multiarray_umath.__cpu_dispatch__)
     disabled = " ".join(name for name in optional if NUMPY_FEATURES.get(name))
     assert differences(run(NPY_DISABLE_CPU_FEATURES=disabled), KNOWN) == []
@@ -84,9 +84,9 @@ def test_the_vector_units_that_numpy_uses() -> None:
 
 @pytest.mark.skipif(platform.machine() not in CPUS, reason="the names of CPUs of this architecture are not listed")
 def test_compiled_and_loaded_kernels(tmp_path: Path) -> None:
-    """Kernels for the simplest CPU of the architecture give the same bits, compiled and loaded.
+    """Kernels for the simplest CPU of the architecture give the same bits, compiled and loaded from the cache.
 
-    On x86-64 that is the narrowest registers, and no fused multiply-add.
+    On x86-64, this CPU has the narrowest registers and no fused multiply-add.
     """
     expected = result_hashes.hashes(short=True)
     for _ in ("compiled", "loaded"):
@@ -98,7 +98,7 @@ def test_compiled_and_loaded_kernels(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("cpu", CPUS.get(platform.machine(), {}))
 def test_other_cpus(cpu: str) -> None:
-    """All kernels give the same bits when they are compiled for another CPU."""
+    """All kernels give the same bits if they are compiled for another CPU."""
     feature = CPUS[platform.machine()][cpu]
     if not NUMPY_FEATURES[feature]:
         pytest.skip(f"this machine cannot run code for {cpu}: it lacks {feature}")

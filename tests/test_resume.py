@@ -1,4 +1,4 @@
-"""Going on with what an earlier run has left: the same bytes and the same summary as if it had not ended."""
+"""Tests resuming: after a run is killed, the next one gives the same bytes and summary as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ N_FILES, N_ROWS, N_GROUPS = 3, 600, 5
 
 @pytest.fixture
 def inputs(tmp_path, monkeypatch):
-    """Write three files of five row groups, some rows odd, and go to their folder."""
+    """Write three files of five row groups, with some flagged rows, and change to their parent folder."""
     generator = np.random.default_rng(3)
     folder = tmp_path / "in"
     folder.mkdir()
@@ -45,30 +45,33 @@ def inputs(tmp_path, monkeypatch):
 
 
 class Killed(BaseException):
-    """What the end of a process is to a test: nothing is cleaned up."""
+    """Simulates the kill of a process."""
 
 
 def nothing_is_cleaned_up(patch):
-    """Have what would be cleaned up stay, as it does where a process is killed."""
+    """Disable cleanup, as if the process were killed."""
     patch.setattr("batchmax.sinks.commit.staging.Workshop.clear", lambda *_: None)
     patch.setattr("batchmax.sinks.commit.output.Output.can_go_on_after", lambda *_: True)
     patch.setattr("batchmax.sinks.commit.atomic_rename.Rename.undo", lambda *_: None)
 
 
 def contents(folder):
-    """Return every file below a folder that is not an input, hidden ones included."""
+    """Return the contents of every file below a folder except inputs, by relative path, including hidden ones."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and "in" not in path.relative_to(folder).parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def lasting(summary):
-    """Return what a summary says but for the time it took."""
+    """Return a summary without its duration."""
     return {name: value for name, value in summary.as_dict().items() if name != "seconds"}
 
 
 @pytest.fixture
 def killed_after(monkeypatch):
-    """Return a function that runs a job whose journal ends after so many lines, as that of a killed process does."""
+    """Return a function that runs a job and simulates a kill when its journal has the given number of lines.
+
+    It returns whether the job was killed.
+    """
 
     def run(n_lines, *arguments, **options):
         lines = 0
@@ -105,7 +108,7 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_after_every_line_of_the_journal(inputs, tmp_path, killed_after, out, options):
-    """Wherever a run ended, the next one makes the bytes and the summary of a run that did not end."""
+    """Wherever a run is killed, the next one gives the bytes and the summary of an uninterrupted run."""
     options = {"on_bad_row": "null"} | options
     if options.get("rejects"):
         options["rejects"] = f"rejects{out[3:]}"
@@ -123,7 +126,10 @@ SEQUENCE_OPTIONS = [
 @pytest.mark.parametrize("options", SEQUENCE_OPTIONS, ids=str)
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_sequences_after_every_line_of_the_journal(tmp_path, monkeypatch, killed_after, out, options):
-    """The same holds of sequences, whose matrices are in the file before the rest of their row group is."""
+    """The same holds for sequences.
+
+    Their matrices are in the file before their row group is complete.
+    """
     generator = np.random.default_rng(4)
     folder = tmp_path / "in"
     folder.mkdir()
@@ -136,7 +142,7 @@ def test_sequences_after_every_line_of_the_journal(tmp_path, monkeypatch, killed
         table = pa.table({"id": range(30), "logits": nested, "labels": labels})
         pq.write_table(table, folder / f"{number}.parquet", row_group_size=6)
     monkeypatch.chdir(tmp_path)
-    # Chunks of a few tokens: rows are cut, and row groups of the output end where there is enough in them.
+    # Chunks of a few tokens, so that chunks end inside rows.
     monkeypatch.setattr("batchmax.sources.sequence_source.MOST_CHUNK_BYTES", 700)
     options = {"on_bad_row": "null"} | options
     if options.get("rejects"):
@@ -145,7 +151,7 @@ def test_sequences_after_every_line_of_the_journal(tmp_path, monkeypatch, killed
 
 
 def goes_on_anywhere(folder, killed_after, inputs, out, options):
-    """Hold a run that goes on, wherever the one before it ended, against one that did not end."""
+    """Check that a run that is killed after any line of its journal and resumed equals an uninterrupted run."""
     whole = lasting(batchmax.score(inputs, out, **options))
     want = contents(folder)
     clear(folder)
@@ -163,7 +169,7 @@ def goes_on_anywhere(folder, killed_after, inputs, out, options):
 
 
 class Said(loop.Progress):
-    """Remembers what was skipped."""
+    """Records the number of rows that were skipped."""
 
     skipped = 0
 
@@ -179,7 +185,7 @@ def clear(folder):
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_a_torn_journal(inputs, tmp_path, killed_after, out):
-    """Of a journal that is cut anywhere, or has a flipped bit, what is whole counts; the bytes come out the same."""
+    """If a journal is truncated or has a flipped bit, its valid lines are used, and the output has the same bytes."""
     batchmax.score(inputs, out, on_bad_row="null")
     want = contents(tmp_path)
     clear(tmp_path)
@@ -203,7 +209,7 @@ def test_a_torn_journal(inputs, tmp_path, killed_after, out):
 
 
 def test_an_unfinished_run_of_this_job_is_not_thrown_away_unasked(inputs, tmp_path, killed_after):
-    """Without being told what to do with it, the next run says that it is there."""
+    """An unfinished run of the same job is an error by default; ``overwrite`` discards it with a warning."""
     assert killed_after(9, inputs, "out.parquet", on_bad_row="null")
     before = contents(tmp_path)
     with pytest.raises(
@@ -221,7 +227,10 @@ def test_an_unfinished_run_of_this_job_is_not_thrown_away_unasked(inputs, tmp_pa
 def test_an_unfinished_run_of_another_job_is_thrown_away(
     inputs, tmp_path, killed_after, monkeypatch, if_exists, change
 ):
-    """Other options, inputs that were written to, or other arithmetic make it another job, and that is said."""
+    """An unfinished run of another job is discarded with a warning.
+
+    A job is another one if its options, the inputs or the kernels' source differ.
+    """
     assert killed_after(9, inputs, "out.parquet", on_bad_row="null")
     options = {"on_bad_row": "null", "if_exists": if_exists}
     if change == "option":
@@ -237,7 +246,7 @@ def test_an_unfinished_run_of_another_job_is_thrown_away(
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_a_complete_output_says_its_summary(inputs, tmp_path, out):
-    """Going on with a job that is done touches nothing, says what it said, and judges anew."""
+    """Resuming a complete job changes nothing, returns the same summary, and checks the gates again."""
     summary = batchmax.score(inputs, out, on_bad_row="null")
     before = contents(tmp_path)
     again = batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
@@ -249,7 +258,7 @@ def test_a_complete_output_says_its_summary(inputs, tmp_path, out):
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_a_complete_output_of_another_job_is_refused(inputs, tmp_path, out):
-    """What differs is said, and nothing is replaced."""
+    """Resuming with the complete output of another job is an error that says what differs; nothing is replaced."""
     batchmax.score(inputs, out, on_bad_row="null")
     before = contents(tmp_path)
     with pytest.raises(OutputError, match=r"the output of another job, and complete: .*temperature is 2.0, was 1.0"):
@@ -262,7 +271,10 @@ def test_a_complete_output_of_another_job_is_refused(inputs, tmp_path, out):
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_a_held_output_is_released_by_another_condition(inputs, tmp_path, out):
-    """It is judged anew: as bad as before it stays where it is, good enough it takes its place."""
+    """Resuming checks a held output against the current gate.
+
+    If the gate fails, the output stays held; otherwise it's published.
+    """
     with pytest.raises(GateError):
         batchmax.score(inputs, out, on_bad_row="null", fail_if="mean_loss > 0")
     before = contents(tmp_path)
@@ -276,7 +288,7 @@ def test_a_held_output_is_released_by_another_condition(inputs, tmp_path, out):
 
 
 def test_rejects_are_released_with_their_output(inputs, tmp_path):
-    """Both were held back, and both take their places."""
+    """Held rejects are published together with the held output."""
     options = {"on_bad_row": "drop", "rejects": "bad.parquet"}
     with pytest.raises(GateError):
         batchmax.score(inputs, "out.parquet", **options, fail_if="mean_loss > 0")
@@ -286,13 +298,13 @@ def test_rejects_are_released_with_their_output(inputs, tmp_path):
 
 
 def test_nothing_there_runs(inputs, tmp_path):
-    """To go on with nothing is to begin."""
+    """With nothing to resume, the job starts from the beginning."""
     assert batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="resume").n_rows == N_FILES * N_ROWS
     assert set(contents(tmp_path)) == {"out.parquet"}
 
 
 def test_an_error_of_the_data_leaves_nothing(inputs, tmp_path):
-    """The next run would meet it again."""
+    """A data error leaves no staging directory, because the next run would fail at the same row."""
     with pytest.raises(BadRowError):
         batchmax.score(inputs, "out.parquet")
     assert contents(tmp_path) == {}
@@ -300,13 +312,13 @@ def test_an_error_of_the_data_leaves_nothing(inputs, tmp_path):
 
 
 def test_a_stream_cannot_be_gone_on_with(inputs):
-    """Nothing tells whether it is the same."""
+    """Streams can't be resumed, because nothing tells whether a stream is the same."""
     with pytest.raises(UsageError, match="a run over a stream cannot be gone on with"):
         batchmax.score(pq.read_table(f"{inputs}/0.parquet"), "out.parquet", if_exists="resume", on_bad_row="null")
 
 
 def test_what_lies_there_and_is_not_ours_is_refused(inputs, tmp_path):
-    """A file of somebody else's at the path is neither judged nor replaced."""
+    """A file that batchmax didn't write is neither resumed nor replaced."""
     (tmp_path / "out.parquet").write_text("years of work")
     with pytest.raises(OutputError, match="what is there is not an output of batchmax"):
         batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="resume")
@@ -315,7 +327,7 @@ def test_what_lies_there_and_is_not_ours_is_refused(inputs, tmp_path):
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_after_a_crash_of_the_machine_what_was_synced_counts(inputs, tmp_path, killed_after, monkeypatch, out):
-    """On another boot, row groups that were not made durable are made again."""
+    """After a reboot, row groups that weren't synced are written again."""
     batchmax.score(inputs, out, on_bad_row="null")
     want = contents(tmp_path)
     clear(tmp_path)
@@ -333,7 +345,7 @@ def test_after_a_crash_of_the_machine_what_was_synced_counts(inputs, tmp_path, k
 
 
 def test_what_was_synced_in_the_middle_of_a_file_counts(tmp_path, monkeypatch):
-    """Marks in the journal say how far a file is durable."""
+    """After a reboot, the part of a file that the journal records as synced is kept."""
 
     class File:
         size = rows = written = synced = 0
@@ -360,7 +372,7 @@ def test_what_was_synced_in_the_middle_of_a_file_counts(tmp_path, monkeypatch):
 
 
 def test_a_dry_run_says_what_would_be_skipped(inputs, tmp_path, killed_after):
-    """It looks at what is there, and changes nothing."""
+    """A dry run returns how many rows a resumed run would skip, and changes nothing."""
     options = score_options(on_bad_row="null", if_exists="resume")
     assert score.dry_run(inputs, "out.parquet", options)["rows_done"] == 0
     assert killed_after(9, inputs, "out.parquet", on_bad_row="null")
@@ -372,7 +384,7 @@ def test_a_dry_run_says_what_would_be_skipped(inputs, tmp_path, killed_after):
 
 
 def test_a_run_that_was_to_replace_goes_on_to_replace(inputs, tmp_path, killed_after):
-    """What was allowed at the beginning is allowed to the end: an older output of another job gives way."""
+    """Resuming a run that had ``overwrite`` replaces the older output of another job."""
     batchmax.score(inputs, "out", on_bad_row="null", temperature=2.0)
     assert killed_after(3, inputs, "out", on_bad_row="null", if_exists="overwrite")
     batchmax.score(inputs, "out", on_bad_row="null", if_exists="resume")
@@ -383,7 +395,7 @@ def test_a_run_that_was_to_replace_goes_on_to_replace(inputs, tmp_path, killed_a
 
 
 def test_an_input_that_changes_is_noticed(inputs, tmp_path):
-    """A file that is written to, or replaced, while it is read is an error, and nothing is published."""
+    """A file that changes while it's read is an error, and nothing is published."""
 
     class Writer(loop.Progress):
         def advance(self, rows, n_bytes):

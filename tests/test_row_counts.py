@@ -1,4 +1,4 @@
-"""Column chunks whose pages hold other rows than the footer says are refused, copied, decoded or verified."""
+"""Tests that column chunks whose pages don't match the footer aren't copied or decoded, and fail verification."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ OPTIONS = {"data_page_size": 1, "write_batch_size": 10, "max_rows_per_page": 10}
 
 
 def with_repeated_page(path, leaf, group=0, *, n_values, dictionary=False):
-    """Write a file again, one of its column chunks at the end with its last page, or its dictionary, twice.
+    """Rewrite a file with a column chunk moved to the end and its last page, or its dictionary, repeated.
 
-    Its size is adjusted, and the numbers of its pages; with ``n_values`` also the number of its values.
+    The chunk's sizes and page counts are adjusted; with ``n_values`` also its number of values.
     """
     data = path.read_bytes()
     chunks = chunks_of(path)
@@ -77,7 +77,10 @@ def with_repeated_page(path, leaf, group=0, *, n_values, dictionary=False):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("n_values", [True, False])
 def test_a_page_that_is_repeated_is_refused(name, n_values, version, dictionary, codec, tmp_path):
-    """Whether its column would be copied, decoded or read as a matrix, and whether its values are counted or not."""
+    """A repeated page is refused, whether the column is copied, decoded or read as a matrix.
+
+    This holds whether or not the footer counts its values.
+    """
     path = tmp_path / "x.parquet"
     how = {"data_page_version": version, "use_dictionary": dictionary, "compression": codec}
     pq.write_table(table(), path, **OPTIONS, **how)
@@ -97,7 +100,7 @@ def test_a_page_that_is_repeated_is_refused(name, n_values, version, dictionary,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_dictionary_is_refused(name, tmp_path):
-    """Which of two dictionaries later pages mean is not for anybody to guess."""
+    """A second dictionary page is refused, because it's ambiguous which one later pages use."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path, **OPTIONS)
     with_repeated_page(path, LEAVES[name], n_values=False, dictionary=True)
@@ -109,7 +112,7 @@ def test_a_second_dictionary_is_refused(name, tmp_path):
 @pytest.mark.parametrize("options", [{}, DECODED])
 @pytest.mark.parametrize("name", NAMES)
 def test_row_groups_after_the_first_are_checked_too(name, options, tmp_path):
-    """The columns of the first row group are always decoded; those of later ones are copied only."""
+    """Repeated pages in later row groups, which are only copied, are refused as in the first, which is decoded."""
     path = tmp_path / "x.parquet"
     pq.write_table(pa.concat_tables([table(), table()]), path, row_group_size=ROWS, **OPTIONS)
     with_repeated_page(path, LEAVES[name], 1, n_values=True)
@@ -119,7 +122,7 @@ def test_row_groups_after_the_first_are_checked_too(name, options, tmp_path):
 
 @pytest.mark.parametrize("options", [{}, DECODED])
 def test_two_columns_in_one_place_are_refused(options, tmp_path):
-    """Of two columns that have the same bytes of the file, one is not what it is said to be."""
+    """Two column chunks with the same place in the file are refused, because one of them must be wrong."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path, **OPTIONS)
 
@@ -135,7 +138,7 @@ def test_two_columns_in_one_place_are_refused(options, tmp_path):
 
 @pytest.mark.parametrize("name", ["id", "words", "probs", "loss"])
 def test_verify_counts_the_rows_of_pages(name, tmp_path):
-    """An output with a page too many is not what was written, carried and computed columns alike."""
+    """``verify`` reports an output with a repeated page in a carried or computed column."""
     path, out = tmp_path / "x.parquet", tmp_path / "out.parquet"
     pq.write_table(table(), path, **OPTIONS)
     batchmax.score(path, out)
@@ -151,7 +154,7 @@ def test_verify_counts_the_rows_of_pages(name, tmp_path):
 
 @pytest.mark.parametrize(("codec", "dictionary"), [*itertools.product(["none", "zstd"], [True, False])])
 def test_values_are_counted_by_headers_alone(codec, dictionary, tmp_path):
-    """Of every column chunk, however many pages it has; -1 where the bytes are no page headers."""
+    """``count_values`` returns the number of values of each column chunk, and -1 where there are no page headers."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path, compression=codec, use_dictionary=dictionary, row_group_size=25, **OPTIONS)
     chunks = chunks_of(path)
@@ -167,13 +170,16 @@ def test_values_are_counted_by_headers_alone(codec, dictionary, tmp_path):
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_a_codec_that_only_pyarrow_decodes(version, tmp_path):
-    """LZ4 as Hadoop writes it is read and carried; values are counted by page headers, rows in levels are not."""
+    """Columns in Hadoop's LZ4 format, which only pyarrow decodes, are read and carried.
+
+    Their values are counted by page headers; their rows can't be counted by levels.
+    """
     path, out = tmp_path / "x.parquet", tmp_path / "out.parquet"
     pq.write_table(table(), path, **OPTIONS, data_page_version=version, compression="lz4")
 
     def edit(fields):
         for leaf in range(len(LEAVES) + 1):
-            forge.set_chunk(leaf, CODEC=5)(fields)  # pyarrow reads both kinds of LZ4 under this number
+            forge.set_chunk(leaf, CODEC=5)(fields)  # pyarrow reads both LZ4 formats under this codec number
 
     path.write_bytes(forge.edited(path.read_bytes(), edit))
     for options in ({}, DECODED):

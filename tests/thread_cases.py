@@ -1,7 +1,8 @@
-"""A program that calls batchmax from threads and forked children and prints a line for each case: ``CASE right``.
+"""Calls batchmax from threads and forked children, and prints a line for each case: ``CASE right``, or what went wrong.
 
-It runs as a process of its own, because a threading layer is chosen once in a process, and because an abort or a hang
-would end the test run. The cases come in the order of :func:`main`: what a child may do depends on what its parent did.
+It runs as a separate process, because a process can choose a threading layer only once, and because an abort or a
+hang would end the test run. The order of the cases in :func:`main` matters: what a child can do depends on what its
+parent did before.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ pq.write_table(TABLE, FOLDER / "logits.parquet")
 
 
 def arrays(times: int = 2) -> None:
-    """Check the NumPy API."""
+    """Check results of the NumPy API."""
     for _ in range(times):
         for logits, labels, probs, losses in CASES:
             found = batchmax.softmax_cross_entropy(logits, labels)
@@ -48,7 +49,7 @@ def arrays(times: int = 2) -> None:
 
 
 def everything() -> None:
-    """Check the NumPy API, a batch, a reader, and a job from file to file."""
+    """Check the NumPy API, ``score_batch``, ``scan``, and ``score`` from file to file."""
     arrays()
     mean, out = CASES[0][3].mean(), FOLDER / f"{os.getpid()}.parquet"
     losses = [
@@ -63,19 +64,19 @@ def everything() -> None:
 
 
 def say(case: str, outcome: str) -> None:
-    """Print a line."""
+    """Print the outcome of a case."""
     print(case, outcome, flush=True)
 
 
 def in_child(case: str, work: Callable[[], None] = everything) -> None:
-    """Do work in a forked child, wait for its end, and say how it ended."""
+    """Run a function in a forked child, wait for the child, and print how it ended."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             work()
             code = 0
-        except BaseException:  # noqa: BLE001 - whatever it is, the child must not run the rest of the program
+        except BaseException:  # noqa: BLE001 - the child must not run the rest of the program after any exception
             traceback.print_exc()
         finally:
             sys.stderr.flush()
@@ -86,7 +87,7 @@ def in_child(case: str, work: Callable[[], None] = everything) -> None:
 
 
 def in_threads(work: Callable[[], None], count: int) -> Callable[[], bool]:
-    """Start threads that do work at once; return a function that waits for them and returns whether all succeeded."""
+    """Start threads that all run a function; return a function that joins them and returns whether all succeeded."""
     errors: list[BaseException] = []
     barrier = threading.Barrier(count)
 
@@ -94,7 +95,7 @@ def in_threads(work: Callable[[], None], count: int) -> Callable[[], bool]:
         barrier.wait()
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 - the main thread says it
+        except BaseException as error:  # noqa: BLE001 - the main thread reports it
             traceback.print_exc()
             errors.append(error)
 
@@ -111,7 +112,7 @@ def in_threads(work: Callable[[], None], count: int) -> Callable[[], bool]:
 
 
 def after_torch() -> None:
-    """Fork after PyTorch has used its threads, before this process has loaded a kernel."""
+    """Fork after PyTorch has used its threads and before this process loads a kernel."""
     import torch
 
     torch.randn(2000, 2000).exp().sum()
@@ -138,7 +139,7 @@ def while_running() -> None:
 
 
 def while_compiling() -> None:
-    """Fork while another thread compiles a kernel that is in no cache."""
+    """Fork while another thread compiles a kernel that isn't in the cache."""
     from numba.core.compiler_lock import global_compiler_lock
 
     os.environ["BATCHMAX_CACHE_DIR"] = str(FOLDER / "cache")
@@ -155,7 +156,7 @@ def while_compiling() -> None:
 
 
 def numbers_of_threads() -> None:
-    """Compare the bits of results with one, two and four threads."""
+    """Check that results with one, two and four threads are bit-identical."""
     before = numba.get_num_threads()
     found = set()
     for threads in (1, 2, 4):
