@@ -178,7 +178,7 @@ OTHERS = ("argmax", "sum", "taylor", "spherical")
 @pytest.mark.parametrize("activation", OTHERS)
 @pytest.mark.parametrize("columns", [None, "*"])
 def test_distributions_of_other_activations_are_read(activation, columns, tmp_path):
-    """Their probabilities sum to 1: accuracy and loss are those that ``score`` reports, also where logits were kept."""
+    """Outputs of other activations that sum to 1 give the accuracy and loss that ``score`` reports."""
     rows = table(logits=lists(np.abs(Z) + 0.1))
     given = {} if activation == "argmax" else {"loss": "cross_entropy"}
     path = tmp_path / "s.parquet"
@@ -245,7 +245,7 @@ ONE = {
 
 @pytest.mark.parametrize("name", ONE)
 def test_one_logit_is_refused_by_every_command(name, tmp_path, capsys, monkeypatch):
-    """Exit code 2, in every command, with a query of DuckDB that makes two logits of it, whose losses are right."""
+    """Every command refuses one logit with exit code 2; the query in the error makes two logits with right losses."""
     monkeypatch.chdir(tmp_path)
     pq.write_table(pa.table(ONE[name] | {"label": [0, 0, 0]}), "one.parquet")
     for words in (

@@ -104,7 +104,7 @@ def test_every_output_is_what_it_is_defined_as(n_classes, dtype, temperature):
 )
 @pytest.mark.parametrize("n_classes", [7, 70])
 def test_types_are_as_asked(given, asked, written, losses, n_classes):
-    """--dtype decides the probabilities' type; losses are never below float32, and are as good as their type allows."""
+    """``--dtype`` sets the type of probabilities; losses are at least float32, and as accurate as their type allows."""
     logits = np.clip(some_logits(40, n_classes, np.float64), -100, 100).astype(given)
     labels = np.arange(40) % n_classes
     got = score_batch(batch_of(logits, labels), outputs=ALL, top_k=3, dtype=asked)
@@ -221,7 +221,7 @@ def test_class_names_are_what_is_predicted():
 
 @pytest.mark.parametrize("ignored", [-100, 0, 2, 255])
 def test_ignored_rows_have_probabilities_and_no_loss(ignored):
-    """A label that is --ignore-index is no loss and not bad, even beyond the classes; a null is not one of them."""
+    """A row whose label is ``--ignore-index`` is ignored, even if it is a class; a null label is unlabelled."""
     batch = batch_of(some_logits(4, 3), pa.array([ignored, 1, None, 1]))
     got = score_batch(batch, outputs="probs,loss,status", ignore_index=ignored)
     assert got["status"].to_pylist() == ["ignored", "ok", "unlabelled", "ok"]
@@ -230,7 +230,7 @@ def test_ignored_rows_have_probabilities_and_no_loss(ignored):
 
 
 def test_bad_distributions_are_bad_labels():
-    """A target that is negative, does not sum to 1, is too short or has holes is a bad label; a null one is none."""
+    """A target that is negative, doesn't sum to 1, is too short or has nulls is bad; a null target is unlabelled."""
     targets = [[0.5, 0.5], [0.7, 0.5], [1.5, -0.5], [1.0], [None, 1.0], [NAN, 1.0], None, [0.5004, 0.5]]
     batch = batch_of(np.zeros((8, 2), np.float32), pa.array(targets, pa.list_(pa.float64())))
     got = score_batch(batch, outputs="probs,loss,status", on_bad_row="null")
@@ -285,7 +285,7 @@ def test_probabilities_come_out_as_they_went_in(kind):
 
 
 def test_what_is_no_probability_is_bad():
-    """Under --input probs a negative number is NaN as a logit, zeros alone are masked, and the message says which."""
+    """With ``--input probs``, a negative number is nan_logit, zeros only are all_masked; the error names the value."""
     logits = pa.array([[0.5, 0.5], [-0.5, 1.5], [0.0, 0.0], None], pa.list_(pa.float32()))
     got = score_batch(batch_of(logits), input="probs", outputs="probs,status", on_bad_row="null")
     assert got["status"].to_pylist() == ["ok", "nan_logit", "all_masked", "null_logits"]
@@ -306,7 +306,7 @@ def test_statuses_take_precedence_as_listed():
 
 @pytest.mark.parametrize("options", [{}, {"layout": "fixed"}, {"layout": "wide"}, {"dtype": "float64"}])
 def test_policy_null_nulls_what_has_no_value(options):
-    """Under null, a row without probabilities is null in all but its status; without a loss, in what needs a label."""
+    """With ``null``, rows without probabilities have only a status; rows without a loss have nulls in label outputs."""
     batch, statuses = odd_batch()
     got = score_batch(batch, outputs=ALL, top_k=2, on_bad_row="null", **options)
     assert got.num_rows == batch.num_rows
@@ -415,7 +415,7 @@ def test_layouts_hold_the_same_numbers(kind, layout):
 
 
 def test_the_layout_is_the_inputs_unless_asked():
-    """Unasked, probabilities lie as the logits do, wide columns keep their suffixes and name the classes."""
+    """By default, probabilities have the layout of the logits; suffixes of wide columns are the class names."""
     wide = pa.record_batch({"logit_cat": [1.0, 0.0], "logit_dog": [0.0, 1.0], "label": ["dog", "dog"]})
     got = score_batch(wide, outputs="probs,pred,loss")
     assert got.schema.names == ["label", "prob_cat", "prob_dog", "pred", "loss"]
@@ -425,7 +425,7 @@ def test_the_layout_is_the_inputs_unless_asked():
 
 
 def test_carried_columns_are_chosen_by_name():
-    """All but the logits are carried; --columns and --exclude say otherwise; '*' keeps the logits too."""
+    """All columns but the logits are carried; ``--columns`` and ``--exclude`` change that; ``*`` keeps the logits."""
     batch = pa.record_batch({"id": [1], "logits": [[1.0, 2.0]], "label": [0], "x": ["a"]})
     names = lambda **options: score_batch(batch, outputs="loss", **options).schema.names
     assert names() == ["id", "label", "x", "loss"]

@@ -1,4 +1,4 @@
-"""Which tests run: groups are left to ``--all``, and what is not installed is an error there and named elsewhere."""
+"""Selection of tests: groups need ``--all`` or ``--group``, where missing packages are errors; otherwise they skip."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_default_run_says_what_it_leaves_out(run):
 
 
 def test_with_all_nothing_may_be_missing(run):
-    """A package or a program that is not installed ends the run before the first test, with the command to run."""
+    """With ``--all``, a missing package or program ends the run before the first test, with the command to install."""
     code, out = run("--all")
     assert code == pytest.ExitCode.USAGE_ERROR
     assert "not installed: duckdb, java; run: " in out

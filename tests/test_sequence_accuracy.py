@@ -61,7 +61,7 @@ def test_means_are_those_of_pytorch(tmp_path, k, spread):
 
 
 def test_means_of_a_language_model_are_those_of_pytorch(tmp_path):
-    """So they are for a model of real text: what it says of lines that it has not seen."""
+    """The mean losses of a model of real text agree with PyTorch to 3 float32 ULP, for lines that it hasn't seen."""
     table = pq.read_table(DATA / "sequences.parquet")
     batchmax.score(DATA / "sequences.parquet", tmp_path / "out.parquet", label="ids", shift=True, outputs="loss")
     found = pq.read_table(tmp_path / "out.parquet")["mean_loss"].to_pylist()

@@ -76,7 +76,7 @@ def duckdb(source: str, target: str, codec: str, n_classes: int) -> None:
 
 
 def torch(source: str, target: str, codec: str, _: int, *, ahead: bool = False) -> None:
-    """PyTorch, a row group at a time, into kept buffers; the loss from the log-softmax, as in ``cross_entropy``."""
+    """PyTorch, one row group at a time, into reused buffers; the loss from the log-softmax, as in ``cross_entropy``."""
     import torch as th
 
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # the array is only read

@@ -213,7 +213,7 @@ def sequences(setting: Setting) -> Iterator[Measurements]:
 
 
 def startup(setting: Setting) -> Iterator[Measurements]:
-    """Time what happens before the first row: Python, the import, the help, a small job with and without kernels."""
+    """Time what happens before the first row: Python, import, help, and a small job with cold and warm kernels."""
     setting.say("start-up")
     target = setting.folder / "out.parquet"
     with tempfile.TemporaryDirectory(prefix="batchmax-bench-") as scratch:

@@ -579,9 +579,7 @@ def change_words(data: bytes, choose: random.Random) -> bytes:
 
 def _damaged_table(choose: random.Random) -> tuple[pa.Table, pa.Table]:
     """Return a table with an array that is made of changed buffers."""
-    names = [
-        name for name in arrow_columns() if name not in {"map", "null"}
-    ]  # a damaged map makes Arrow abort the process
+    names = [name for name in arrow_columns() if name not in {"map", "null"}]  # damaged maps make Arrow abort
     name = choose.choice(names)
     batch = arrow_batch(name)
     column = choose.choice(["x", "x", "x", "logits"])
