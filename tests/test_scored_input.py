@@ -141,7 +141,7 @@ def test_outputs_of_score_in_memory_are_recognised(tmp_path):
 
 
 def test_labels_of_a_class_label_whose_names_are_numbers(tmp_path):
-    """What Hugging Face calls a ClassLabel is an index, in an output of ``score`` too, whatever its names are."""
+    """A ClassLabel of Hugging Face is a class index, also in an output of ``score``, even if its names are numbers."""
     features = {"label": {"_type": "ClassLabel", "names": ["3", "1", "0", "2"]}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     said = batchmax.score(table(logits=lists(Z)).replace_schema_metadata(metadata), tmp_path / "s.parquet")

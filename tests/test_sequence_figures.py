@@ -120,7 +120,7 @@ def test_moved_tokens_are_named(write, monkeypatch, order, piece):
 
 @PIECES
 def test_sequences_that_are_missing_or_shorter_are_told(write, monkeypatch, piece):
-    """By key, a missing sequence is counted and a shorter one named; by place, both are errors that name rows."""
+    """By key, missing sequences are counted and shorter ones named; by position, both are errors."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     a = write("a", A)
     shorter = table_of([[[1, 0], [2, 0]], [[4, 0]]], [[0, 0], [0]], id=[10, 12])
@@ -336,7 +336,7 @@ def test_written_losses_are_used(write, tmp_path, monkeypatch, piece):
 
 
 def test_columns_of_score_are_not_shown(write, tmp_path):
-    """The worst tokens of a scored file come with the columns of the input, not with those that score computed."""
+    """The worst tokens of a scored file are shown with the input's columns, without the columns of score."""
     path = write("in", table_of([[[1, 0]]], [[0]], id=[4]))
     out = tmp_path / "out.parquet"
     batchmax.score(path, out, outputs="probs,loss,pred,status", top_k=1, prefix="p_")
@@ -442,7 +442,7 @@ def test_worst_tokens_fit_the_terminal(write, tmp_path, monkeypatch, capsys, wid
 
 @pytest.mark.parametrize("as_matrix", [False, True], ids=["column", "matrix"])
 def test_a_chunk_of_tokens_is_split_between_rows(write, monkeypatch, as_matrix):
-    """Wherever a chunk is split, each token keeps its logits, label, status, columns and place, and no row is lost."""
+    """Wherever a chunk is split, each token keeps its logits, label, status, columns and position; no row is lost."""
     logits = [[[1, 0], [2, 0]], None, [], [[3, 0], [4, 0], [5, 0]], [[6, 0]]]
     table = table_of(logits, [[0, 1], [0], [], [1, 0], [0]], id=[10, 11, 12, 13, 14])
     path = write("in", table)

@@ -1,4 +1,4 @@
-"""Whole jobs on sequences: killed, on other numbers of threads, with little memory, and in shards: the same bytes."""
+"""Jobs on sequences give the same bytes when killed and resumed, with any threads, little memory, and in shards."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_threads_and_memory_change_nothing(words, source, whole, tmp_path):
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.75, 0.9])
 def test_a_killed_run_goes_on_with_the_same_bytes(part, source, whole, tmp_path):
-    """Wherever SIGKILL comes, there is nothing or everything, and the run that goes on makes what one run makes."""
+    """After SIGKILL, there is no output or the whole one; the resuming run gives the bytes of an undisturbed run."""
     out = tmp_path / "out.parquet"
     running = subprocess.Popen(command(source, out))
     time.sleep(part * whole[1])

@@ -121,7 +121,7 @@ def test_rows_are_right_however_they_are_cut(tmp_path, monkeypatch, way, kind, p
 
 @pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
 def test_shifted_labels(tmp_path, monkeypatch, piece):
-    """Each token is held against the next label, the last against none, which says nothing of the row."""
+    """With ``shift``, each token has the label of the next; the missing last label doesn't affect the row's status."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = sequences()
     pq.write_table(table, tmp_path / "in.parquet")
@@ -316,7 +316,7 @@ def test_tables_readers_and_streams(tmp_path):
 
 
 def test_bits_per_byte(tmp_path):
-    """The losses in bits over the bytes of the text, given as text or as a number; rows without a loss don't count."""
+    """Bits per byte are the losses in bits over the bytes of the text or their number, for rows that have a loss."""
     table = sequences(k=11)
     texts = ["é" * (3 * row + 1) for row in range(table.num_rows)]
     table = table.append_column("text", pa.array(texts)).append_column("size", [[len(one.encode()) for one in texts]])
@@ -333,7 +333,7 @@ def test_bits_per_byte(tmp_path):
 
 
 def test_options_of_sequences_are_refused_elsewhere():
-    """Without sequences there is nothing to shift; with them a label a row, and a column a class, cannot be."""
+    """Sequence options are refused without sequences; one label per row and the wide layout are refused with them."""
     flat = pa.table({"logits": [[1.0, 2.0]], "label": [0]})
     for given in ({"shift": True}, {"bytes": "label"}):
         with pytest.raises(UsageError, match=r"no sequences"):
@@ -429,7 +429,7 @@ def test_a_report_is_one_of_tokens(tmp_path):
 
 @pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
 def test_the_strip_of_a_report_is_the_whole_row(monkeypatch, piece):
-    """However a row is cut, the losses of all of its tokens are drawn, and the token of largest loss is told."""
+    """For any chunks, the report has the losses of all tokens of a row, and selects the one with the largest loss."""
     from batchmax.evaluation.row_stream import open_rows, rows_of
     from batchmax.reports.collectors import RowLook
 
