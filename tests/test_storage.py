@@ -51,7 +51,7 @@ ALL = [
 @pytest.mark.parametrize("given", ["d", "d/", "d/**", "d/**/*.parquet", "d/*", "[d]"])
 @pytest.mark.usefixtures("tree")
 def test_a_folder_is_its_files_in_bytewise_order(given):
-    """Nested files too, hidden ones never; a glob that matches folders and what is in them names each file once."""
+    """Nested files are included, hidden ones aren't; a glob that matches folders and files gives each file once."""
     assert find_files([given]) == ALL
 
 

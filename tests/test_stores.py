@@ -155,7 +155,7 @@ def test_an_object_that_changes_meanwhile(proxy, big, tmp_path, monkeypatch):
 
 
 def test_a_table_in_a_store(proxy, big):
-    """Is refused by its name from whatever is named in it, at a cost that the depth of the path bounds."""
+    """Delta Lake and Iceberg tables are refused for any path in them, with requests bounded by the path's depth."""
     put(proxy, big, "lake/table/day=1/a.parquet")
     put(proxy, big, "lake/other/data/b.parquet")
     for key in ("lake/table/_delta_log/00000000000000000000.json", "lake/other/metadata/v1.metadata.json"):
@@ -369,7 +369,7 @@ def test_objects_of_somebody_else_are_never_deleted(proxy, if_exists, name):
 
 
 def test_an_output_of_an_earlier_version(proxy, four, tmp_path):
-    """Its parts have no run in their names, and its manifest lies next to them: it is read, and replaced."""
+    """An output of an earlier version, with no run in the names of its parts, is read and replaced."""
     batchmax.score(four, str(tmp_path / "out"))
     summary = read_manifest(tmp_path / "out" / MANIFEST).summary
     (tmp_path / "out" / MANIFEST).unlink()
