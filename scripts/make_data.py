@@ -48,7 +48,7 @@ SPARK_VERSION = "4.0.0"
 ORDER = 5
 """Length of the longest context of the text model, in characters."""
 MIXED = 2.0
-"""Weight of the shorter context's prediction, in characters."""
+"""Weight of the shorter context's prediction, as a number of characters."""
 
 Matrix = NDArray[Any]
 Columns = dict[str, Any]

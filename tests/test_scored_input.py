@@ -97,7 +97,7 @@ def test_doubtful_names_are_not_taken_unasked(name, reader):
 
 
 def test_probabilities_beside_another_candidate_are_not_taken_unasked():
-    """Two candidate columns are ambiguous, and the command is refused."""
+    """Two candidate columns are ambiguous, and the input is refused."""
     with pytest.raises(UsageError, match="2 columns could be the logits"):
         batchmax.evaluate(table(probs=lists(softmax(Z, 1)), scores=lists(Z)))
 
@@ -178,7 +178,10 @@ OTHERS = ("argmax", "sum", "taylor", "spherical")
 @pytest.mark.parametrize("activation", OTHERS)
 @pytest.mark.parametrize("columns", [None, "*"])
 def test_distributions_of_other_activations_are_read(activation, columns, tmp_path):
-    """Outputs of other activations that sum to 1 give the accuracy and loss that ``score`` reports."""
+    """Outputs of other activations that sum to 1 are evaluated with the accuracy and loss that ``score`` reports.
+
+    The same holds if the output has the logits as well. ``calibrate`` refuses such outputs.
+    """
     rows = table(logits=lists(np.abs(Z) + 0.1))
     given = {} if activation == "argmax" else {"loss": "cross_entropy"}
     path = tmp_path / "s.parquet"
@@ -245,7 +248,10 @@ ONE = {
 
 @pytest.mark.parametrize("name", ONE)
 def test_one_logit_is_refused_by_every_command(name, tmp_path, capsys, monkeypatch):
-    """Every command refuses one logit with exit code 2; the query in the error makes two logits with right losses."""
+    """Every command refuses one logit with exit code 2.
+
+    The error has a DuckDB query that makes two logits of it, and the losses of these are right.
+    """
     monkeypatch.chdir(tmp_path)
     pq.write_table(pa.table(ONE[name] | {"label": [0, 0, 0]}), "one.parquet")
     for words in (

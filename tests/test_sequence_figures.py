@@ -120,7 +120,10 @@ def test_moved_tokens_are_named(write, monkeypatch, order, piece):
 
 @PIECES
 def test_sequences_that_are_missing_or_shorter_are_told(write, monkeypatch, piece):
-    """By key, missing sequences are counted and shorter ones named; by position, both are errors."""
+    """Missing and shorter sequences are counted and named by key, and refused by position.
+
+    By position, the error has the numbers of rows, or names the row with another number of tokens.
+    """
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     a = write("a", A)
     shorter = table_of([[[1, 0], [2, 0]], [[4, 0]]], [[0, 0], [0]], id=[10, 12])
@@ -380,7 +383,7 @@ def split_mix(seed, n):
 
 
 def is_held_out(row, seed, share):
-    """Return whether a row is held out: output r, for row r, of a generator that output 0 of the seed has seeded."""
+    """Return whether a row is held out, by output ``row`` of a generator that is seeded with output 0 of ``seed``."""
     return (split_mix(split_mix(seed, 0), row) >> 11) / 2**53 < share
 
 

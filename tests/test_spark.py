@@ -196,7 +196,7 @@ def test_one_column_a_class(spark):
 
 
 def test_logits_within_structs_under_any_name(spark):
-    """A dotted name reaches into structs, the rest of which is carried; dots and backticks in names are meant."""
+    """A dotted name selects a field of a struct, and its other fields are carried; names may have dots or backticks."""
     inner = pa.array([[0.5, 1.0], [2.0, 1.0]], pa.list_(pa.float32()))
     for outer, name in (("a.b`c", "z"), ("outputs", "x.y")):
         rest = pa.array([1, 2])

@@ -254,7 +254,7 @@ def test_a_failure_in_the_middle_shows_nothing(proxy, big, monkeypatch, tmp_path
 
 
 def test_a_folder_is_not_whole_without_its_last_file(proxy, tmp_path, monkeypatch):
-    """Parts are uploaded as they are made, _SUCCESS last; a failed run is resumed without uploading them again."""
+    """Parts are uploaded as they are made, _SUCCESS last; a failed run resumes without uploading them again."""
     monkeypatch.setattr(object_store, "TRIES", 2)
     table = pq.read_table(DATA / "digits.parquet")
     (tmp_path / "in").mkdir()

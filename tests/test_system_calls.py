@@ -218,7 +218,7 @@ class Syncs:
 
 
 def test_what_syncs_on_linux(monkeypatch):
-    """``sync_data`` is fdatasync, and ``sync`` is fsync."""
+    """On Linux, ``sync_data`` is fdatasync, and ``sync`` is fsync."""
     monkeypatch.delattr(fcntl, "F_FULLFSYNC", raising=False)
     syncs = Syncs(monkeypatch)
     system_calls.sync(7)
@@ -227,7 +227,7 @@ def test_what_syncs_on_linux(monkeypatch):
 
 
 def test_what_syncs_on_macos(monkeypatch):
-    """Both are F_FULLFSYNC, which also flushes the drive's cache, even if there is an fdatasync."""
+    """On macOS, both are F_FULLFSYNC, which also flushes the drive's cache, even if there is an fdatasync."""
     syncs = Syncs(monkeypatch, full_sync=51)
     system_calls.sync(7)
     system_calls.sync_data(8)

@@ -1,4 +1,4 @@
-"""Tables of Delta Lake, Iceberg, Hudi and others: their files have deleted rows, so they are refused by name."""
+"""Tables of Delta Lake, Iceberg, Hudi and others, which may contain deleted rows, are refused by name."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def inputs_in_the_table(data):
 
 
 def test_a_table_is_refused_by_the_name_of_its_format(table):
-    """Whatever is named, the table, a folder around it, one in it, a glob or a file: exit 2, the format, the remedy."""
+    """A table is refused with exit code 2, its format and a remedy, for any path, glob or URI that includes it."""
     name, data, remedy = table
     for given in inputs_in_the_table(data):
         with pytest.raises(UsageError, match=rf"{name} table, and its log") as caught:
@@ -97,7 +97,7 @@ def test_files_next_to_a_table_are_read(table):
     "name", ["metadata/notes.json", "metadata/schema.parquet", "snapshot/a.parquet", "delta_log/0.json"]
 )
 def test_similar_names_are_no_table(tmp_path, name):
-    """A folder ``metadata`` or ``snapshot`` is one of Iceberg or Paimon only with files that these write."""
+    """Folders named ``metadata`` or ``snapshot`` are Iceberg or Paimon tables only with files of these formats."""
     for one in (name, "data/a.parquet"):
         (tmp_path / one).parent.mkdir(exist_ok=True)
         (tmp_path / one).touch()

@@ -1,4 +1,4 @@
-"""From many Python threads, under each threading layer of Numba, and in forked children: right, and no hang."""
+"""Results are right, and nothing hangs, with many threads, all threading layers of Numba, and forked processes."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_every_codec_passes(logits, out, codec):
 @pytest.mark.parametrize("name", ["scored.parquet", "scored"])
 @pytest.mark.parametrize("outputs", [EVERYTHING, "probs,loss", "loss", "probs", "status", "log_probs,loss", "rank"])
 def test_odd_rows_pass_under_each_policy(tmp_path, policy, name, outputs):
-    """Rows that are null, or were dropped, are what their logits and labels say; kept rows are found again."""
+    """Null and dropped rows are verified against their logits and labels; kept rows are matched to their inputs."""
     rows, labels, _ = odd_rows()
     source, out = tmp_path / "odd.parquet", str(tmp_path / name)
     table = pa.table({"id": range(56), "logits": pa.array(rows * 2, pa.list_(pa.float32())), "label": labels * 2})
@@ -410,7 +410,7 @@ def test_rows_are_the_same_in_batches_of_any_size(with_everything, monkeypatch, 
 
 
 def test_writing_again_changes_nothing(with_everything, out):
-    """Rewriting a file with pyarrow alone doesn't make it fail."""
+    """Rewriting a file with pyarrow, with checksums and unchanged values, doesn't make it fail."""
     shutil.copy(with_everything[1], out)
     change(out)
     batchmax.verify(out, with_everything[0], sample=60)
@@ -429,7 +429,7 @@ def test_swapped_rows_are_found_with_the_inputs(with_everything, out):
 
 
 def test_an_error_of_a_few_units_is_found_with_the_inputs(tmp_path, out):
-    """Compared with the inputs, an error of two ULP passes, and one of five ULP is refused."""
+    """Compared with the inputs, an error of 2 ULP passes, and one of 5 ULP is refused with its size."""
     source = tmp_path / "in.parquet"
     values = some_logits(20, 40, np.float32)
     pq.write_table(pa.table({"logits": lists(values)}), source)
@@ -609,7 +609,7 @@ def test_metadata_that_make_no_sense_are_one_line(with_everything, out, said):
 
 
 def test_what_score_did_not_write_is_refused(tmp_path, logits, out):
-    """An input, a missing path, rejected rows, text: each in one line that says what it is."""
+    """Inputs, missing paths, text, converted files and rejected rows are refused with a specific one-line error."""
     assert "did not write" in refused(logits)
     assert "no such file" in refused(tmp_path / "nothing.parquet")
     assert "no Parquet file" in refused(Path(__file__))

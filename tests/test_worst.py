@@ -90,7 +90,7 @@ def test_what_score_wrote_gives_the_same_rows(tmp_path):
 
 
 def test_columns_are_chosen_and_may_have_our_names():
-    """Columns can be selected; names of computed columns are renamed, and dictionaries are decoded."""
+    """Carried columns can be selected; a used name gets the prefix ``input_``; dictionaries are decoded."""
     rows = table(50, loss=np.arange(50), kind=pa.array(list("ab") * 25).dictionary_encode())
     assert batchmax.worst_rows(rows, 1).column_names[2:5] == ["id", "input_loss", "kind"]
     assert batchmax.worst_rows(rows, 1, columns="kind").schema.field("kind").type == pa.string()
@@ -122,7 +122,7 @@ def test_a_number_of_rows_is_asked_for(n):
 
 @pytest.mark.parametrize("options", [{"label": "none"}, {}])
 def test_without_labels_there_is_no_worst(options):
-    """Without a label column, or with ``label="none"``, the rows are refused."""
+    """Without a label column, or with ``label="none"``, the rows are refused before anything is read."""
     with pytest.raises(batchmax.UsageError, match="no labels"):
         batchmax.worst_rows(table(5).drop(["label"]), 1, **options)
 

@@ -12,7 +12,7 @@ from benchmarks.results import STARTS, Results
 from benchmarks.tables import number
 
 JUDGED_AT, ALSO_AT = 4, 1
-"""Scale at which the targets for jobs apply, and a second scale that is shown without targets."""
+"""The scale at which the targets for jobs apply, and a second scale that is shown without targets."""
 
 Measured = Callable[[Results], float | None]
 

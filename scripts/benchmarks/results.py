@@ -54,7 +54,7 @@ def measurement(contender: Contender | None, **where: Any) -> dict[str, Any]:
 
 
 def this_machine() -> dict[str, Any]:
-    """Return the processor, the number of cores this process may use, memory in bytes, and the system."""
+    """Return the processor, the number of usable cores, the memory in bytes, and the operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

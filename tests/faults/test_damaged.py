@@ -89,7 +89,7 @@ def judge(answer, checked):
 
 @pytest.mark.faults(keep=lambda: True)
 def test_every_byte_changed(variant, everything, table):
-    """With any byte changed, pages with checksums give the same values or an error; footers may rename columns."""
+    """Any changed byte in checksummed pages gives the same values or an error; one in the footer, no wrong result."""
     name, path, worker = variant
     data = path.read_bytes()
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
