@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Measure batchmax beside its peers, on the same files, in one run; make the tables and the plots.
+"""Benchmark batchmax and other libraries on the same files in one run, and generate the tables and plots.
 
 ::
 
     .venv/bin/python -m pip install -e '.[bench]'
-    .venv/bin/python scripts/bench.py                                     # everything: some hours, 40 GB of disk
+    .venv/bin/python scripts/bench.py                                   # everything: some hours, 40 GB of disk
     .venv/bin/python scripts/bench.py --only jobs --cases k1000 --scale 1 --rounds 3 --peers polars,cp
-    .venv/bin/python scripts/bench.py --quick                             # does it all work? figures void
-    .venv/bin/python scripts/bench.py --readme                            # tables and plots again, from the results
+    .venv/bin/python scripts/bench.py --quick                           # does it all work? figures void
+    .venv/bin/python scripts/bench.py --readme                          # tables and plots again, from the results
 
-Every figure goes into ``results.json`` as soon as it is there, and what a run does not measure stays as it was, so it
-can be done piece by piece. The last thing printed is what the benchmark is to show, and whether it does.
+Each group of measurements is written to ``results.json`` when it is complete. Measurements that a run doesn't repeat
+stay as they were, so a benchmark can be run in parts. The last output is the table of targets and whether they are met.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RESULTS = ROOT / "data" / "bench"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure what the arguments ask for, and show it."""
+    """Run the benchmark that the arguments select, and show the results."""
     given = parse(arguments)
     folder: Path = given.results or (given.folder / "quick-results" if given.quick else RESULTS)
     path = folder / "results.json"
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Return the arguments, checked, with what --quick makes of them."""
+    """Return the checked arguments, with the settings that ``--quick`` implies."""
     parser = argparse.ArgumentParser(description="Measure batchmax beside its peers.")
 
     def some_of(known: list[str]) -> dict[str, object]:
@@ -101,7 +101,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def run(given: argparse.Namespace, results: Results, path: Path) -> None:
-    """Measure, and keep each group of figures as soon as it is there."""
+    """Run the selected suites, and save each group of measurements when it is complete."""
     machine, versions = this_machine(), these_versions()
     for what, kept, now in (("machine", results.machine, machine), ("versions", results.versions, versions)):
         if kept and kept != now:
@@ -128,7 +128,7 @@ def run(given: argparse.Namespace, results: Results, path: Path) -> None:
 
 
 def show(results: Results, folder: Path) -> list[str]:
-    """Write the page of all figures and draw the plots; return those that there are."""
+    """Write the page of all figures, draw the plots, and return the names of the plots that exist."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text(tables.everything(results), encoding="utf-8")
     try:

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def requirements(project: dict[str, Any], extra: str) -> list[str]:
-    """Return the requirements of an extra; those of other extras that it includes take the place of their names."""
+    """Return the requirements of an extra, with the names of other extras replaced by their requirements."""
     found = []
     for line in project["optional-dependencies"][extra]:
         name, _, marker = line.partition(";")
@@ -49,7 +49,7 @@ def requirements(project: dict[str, Any], extra: str) -> list[str]:
 
 
 def normalized(requirement: str) -> str:
-    """Return the name of the package that a requirement begins with, in the form in which names are compared."""
+    """Return the package name at the start of a requirement, normalized for comparison."""
     return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0]).lower()
 
 

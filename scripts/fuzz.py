@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Try damaged files, streams, tables and metadata, and print each that crashes, hangs, is called a bug or is wrong.
+"""Run damaged files, streams, tables and metadata, and print each that crashes, hangs, reports a bug or is wrong.
 
 ::
 
     .venv/bin/python scripts/fuzz.py --minutes 60
     .venv/bin/python scripts/fuzz.py --minutes 1 --seed 7 --first 2000
 
-The cases are those of ``tests/faults/damages.py``: functions of the seed and their number, so a failure is repeated
-with its seed and ``--first``. ``tests/faults/test_fuzz.py`` tries some thousands of one seed. Exits with 1 if a case
-fails.
+The cases come from ``tests/faults/damages.py``. A case is a function of the seed and its number, so a failure is
+repeated with its seed and ``--first``. ``tests/faults/test_fuzz.py`` runs some thousands of cases of one seed. The exit
+code is 1 if a case fails.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
-    """Fuzz for as long as was asked for."""
+    """Fuzz for the requested time."""
     parser = argparse.ArgumentParser(description="Try damaged inputs.")
     parser.add_argument("--minutes", type=float, default=1.0, help="how long; default: 1")
     parser.add_argument("--seed", type=int, default=0, help="of the cases; default: 0")

@@ -8,8 +8,8 @@
     scripts/make_data.py huge.parquet --rows 1000000 --classes 1000 --row-group-size 1000000
     scripts/make_data.py text.parquet --rows 40 --tokens 512 --classes 32000    # 2.6 GB, a sequence a row
 
-A layout is a function from a matrix to Arrow columns, one line in the table ``LAYOUTS``; both jobs use the
-same ones. Imports nothing from batchmax, so that what the files hold never depends on the code they test.
+A layout is a function from a matrix to Arrow columns, and a line in the table ``LAYOUTS``; both tasks use the same
+layouts. The script imports nothing from batchmax, so the files never depend on the code that they test.
 """
 
 from __future__ import annotations
@@ -46,41 +46,41 @@ ROW_GROUP_BYTES = 16 * 2**20
 SPOOLED_BYTES = 256 * 2**20
 SPARK_VERSION = "4.0.0"
 ORDER = 5
-"""Characters before one that the model of text looks at."""
+"""Length of the longest context of the text model, in characters."""
 MIXED = 2.0
-"""Characters seen for which the shorter context stands in a longer one."""
+"""Weight of the shorter context's prediction, as a number of characters."""
 
 Matrix = NDArray[Any]
 Columns = dict[str, Any]
-"""Arrow arrays by the names of their columns."""
+"""Arrow arrays by column name."""
 
 
 def as_list(logits: Matrix) -> Columns:
-    """Make one ``list`` a row, 32-bit offsets."""
+    """Make one ``list`` per row, with 32-bit offsets."""
     offsets = np.arange(0, logits.size + 1, logits.shape[1], dtype=np.int32)
     return {"logits": pa.ListArray.from_arrays(pa.array(offsets), pa.array(logits.ravel()))}
 
 
 def as_large_list(logits: Matrix) -> Columns:
-    """Make one ``large_list`` a row, 64-bit offsets."""
+    """Make one ``large_list`` per row, with 64-bit offsets."""
     offsets = np.arange(0, logits.size + 1, logits.shape[1], dtype=np.int64)
     return {"logits": pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(logits.ravel()))}
 
 
 def as_fixed(logits: Matrix) -> Columns:
-    """Make one ``fixed_size_list`` a row."""
+    """Make one ``fixed_size_list`` per row."""
     return {"logits": pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])}
 
 
 def as_tensor(logits: Matrix) -> Columns:
-    """Make a column of Arrow's canonical tensor type, one dimension."""
+    """Make a column of Arrow's canonical tensor type with one dimension."""
     storage = as_fixed(logits)["logits"]
     kind = pa.fixed_shape_tensor(storage.type.value_type, [logits.shape[1]])
     return {"logits": pa.ExtensionArray.from_storage(kind, storage)}
 
 
 def as_wide(logits: Matrix) -> Columns:
-    """Make one column a class."""
+    """Make one column per class."""
     return {f"logit_{k}": pa.array(np.ascontiguousarray(logits[:, k])) for k in range(logits.shape[1])}
 
 
@@ -93,7 +93,7 @@ def as_binary(logits: Matrix) -> Columns:
 
 
 def as_bfloat16(logits: Matrix) -> Columns:
-    """Make lists of the upper 16 bits of a float32, rounded to nearest even: Parquet has no bfloat16."""
+    """Make lists of the upper 16 bits of float32, rounded to nearest even, because Parquet has no bfloat16."""
     bits = logits.astype(np.float32).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     return as_list(rounded.astype(np.uint16))
@@ -120,14 +120,14 @@ def as_nested(logits: Matrix) -> Columns:
 
 @dataclass(frozen=True)
 class Layout:
-    """How logits lie in a file: the columns, the element type, and whether another type can be asked for."""
+    """Layout of logits in a file: the columns, the element type, and whether other element types are possible."""
 
     columns: Callable[[Matrix], Columns]
     dtype: str = "float32"
     any_dtype: bool = False
 
     def of(self, logits: Matrix, dtype: str | None = None) -> Columns:
-        """Lay out ``logits`` (n_rows, n_classes); integers are rounded to nearest."""
+        """Return ``logits`` (n_rows, n_classes) as columns; integers are rounded to nearest."""
         kind = np.dtype(dtype or self.dtype)
         rounded = np.rint(logits) if kind.kind == "i" else logits
         return self.columns(np.ascontiguousarray(rounded, dtype=kind))
@@ -150,7 +150,7 @@ LAYOUTS = {
 
 
 def spark_metadata(schema: Any, n_classes: int) -> dict[str, str]:
-    """Return the footer keys that Spark writes beside a vector column, and reads its schema from."""
+    """Return the footer keys that Spark writes for a vector column and reads its schema from."""
     vector = {
         "type": "udt",
         "class": "org.apache.spark.ml.linalg.VectorUDT",
@@ -185,7 +185,7 @@ def _spark_field(
 
 
 def hugging_face_metadata(names: list[str]) -> dict[str, str]:
-    """Return the footer key in which Hugging Face ``datasets`` keeps the names of the classes."""
+    """Return the footer key in which Hugging Face ``datasets`` stores the class names."""
     features = {
         "id": {"dtype": "int64", "_type": "Value"},
         "logits": {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"},
@@ -201,8 +201,8 @@ def hugging_face_metadata(names: list[str]) -> dict[str, str]:
 def block(number: int, n_classes: int, seed: int) -> tuple[Matrix, NDArray[np.int64]]:
     """Return logits (float32) and labels of one block of rows: noise, with the label's logit raised.
 
-    The rise grows as the largest of K normal numbers does, so that about every second row is classified
-    correctly whatever K is. The rows depend on the arguments alone, never on the layout or the row groups.
+    The logit is raised by an amount that grows like the largest of K normal numbers, so that about every second row is
+    classified correctly for any K. The rows depend only on the arguments, not on the layout or the row groups.
     """
     rng = np.random.default_rng([seed, number])
     n_rows = rows_a_block(n_classes)
@@ -214,7 +214,7 @@ def block(number: int, n_classes: int, seed: int) -> tuple[Matrix, NDArray[np.in
 
 
 def rows_a_block(n_classes: int) -> int:
-    """Return the number of rows of a block: about a mebibyte of float32."""
+    """Return the number of rows of a block: about 1 MiB of float32."""
     return max(1, BLOCK_VALUES // n_classes)
 
 
@@ -229,10 +229,10 @@ def make_large(
     compression: str = "snappy",
     seed: int = 0,
 ) -> None:
-    """Write ``n_rows`` synthetic rows to ``path``, a row group at a time.
+    """Write ``n_rows`` synthetic rows to ``path``, one row group at a time.
 
-    ``row_group_size`` is in rows; the default holds about 16 MiB of logits. Whatever it is, little memory is
-    taken: pyarrow wants a row group whole, so a large one is spooled beside the output and mapped from there.
+    ``row_group_size`` is in rows; the default holds about 16 MiB of logits. Memory stays small for any size: pyarrow
+    needs a row group as a whole, so a large one is spooled to a file next to the output and memory-mapped.
     """
     shape = LAYOUTS[layout]
     row_bytes = n_classes * np.dtype(dtype or shape.dtype).itemsize
@@ -268,10 +268,10 @@ def make_large(
 def make_large_sequences(
     path: Path, n_rows: int, n_tokens: int, n_classes: int, *, compression: str = "snappy", seed: int = 0
 ) -> None:
-    """Write ``n_rows`` sequences of ``n_tokens`` synthetic tokens each to ``path``, each in a row group of its own.
+    """Write ``n_rows`` sequences of ``n_tokens`` synthetic tokens to ``path``, one row group per sequence.
 
-    Tokens and their labels are the rows of `block`, one after the other. Without dictionaries: pyarrow decides about
-    them between rows only, and would keep one that holds every logit of a sequence.
+    The tokens and their labels are consecutive rows of `block`. Dictionaries are disabled: pyarrow decides about them
+    only between rows, so it would keep one that holds every logit of a sequence.
     """
     token = pa.list_(pa.float32())
     schema = pa.schema({"id": pa.int64(), "logits": pa.list_(token), "labels": pa.list_(pa.int64())})
@@ -290,7 +290,7 @@ def make_large_sequences(
 
 
 def spool(records: Iterator[Any], schema: Any, path: Path) -> Any:
-    """Write ``records`` to the Arrow file ``path`` and return them as one table that is mapped, not held."""
+    """Write ``records`` to the Arrow file ``path``, and return them as one memory-mapped table."""
     with pa.ipc.new_file(path, schema) as sink:
         for record in records:
             sink.write_batch(record)
@@ -298,11 +298,11 @@ def spool(records: Iterator[Any], schema: Any, path: Path) -> Any:
 
 
 def open_writer(path: Path, schema: Any, compression: str = "snappy") -> Any:
-    """Open a Parquet writer; Spark writes no Arrow schema, so neither have its imitations one."""
+    """Open a Parquet writer; files that imitate Spark get no Arrow schema, because Spark writes none."""
     footer = schema.metadata or {}
     from_spark = any(key.startswith(b"org.apache.spark") for key in footer)
     writer = pq.ParquetWriter(path, schema, compression=compression, store_schema=not from_spark)
-    if from_spark:  # pyarrow leaves a schema's metadata out together with the Arrow schema
+    if from_spark:  # without the Arrow schema, pyarrow doesn't write the schema's metadata either
         writer.add_key_value_metadata({key.decode(): value.decode() for key, value in footer.items()})
     return writer
 
@@ -312,9 +312,9 @@ def open_writer(path: Path, schema: Any, compression: str = "snappy") -> Any:
 
 @dataclass(frozen=True)
 class Digits:
-    """Held-out images: their numbers in scikit-learn's data set, labels, and what two models say of them.
+    """Held-out images: their numbers in scikit-learn's data set, labels, and the outputs of two models.
 
-    ``ids`` and ``labels`` (n_rows,), ``logits`` (n_rows, 10) float32, ``soft_labels`` (n_rows, 10) float32.
+    ``ids`` and ``labels`` are (n_rows,), ``logits`` (n_rows, 10) float32, ``soft_labels`` (n_rows, 10) float32.
     """
 
     ids: NDArray[np.int64]
@@ -324,10 +324,9 @@ class Digits:
 
 
 def train_on_digits() -> Digits:
-    """Train a small network on one half of the images and return its logits on the other half.
+    """Train a small network on one half of the images, and return its logits for the other half.
 
-    The soft labels are the probabilities of a second model, a logistic regression: what a student is
-    given to learn from a teacher.
+    The soft labels are the probabilities of a second model, a logistic regression, as in distillation from a teacher.
     """
     try:
         from sklearn.datasets import load_digits
@@ -357,10 +356,10 @@ def train_on_digits() -> Digits:
 
 @dataclass(frozen=True)
 class Zen:
-    """Lines of text as a model of characters sees them.
+    """Lines of text, and the predictions of a character model.
 
-    ``texts`` are the lines, ``ids`` of each (n_tokens,) which character of ``characters`` each of its own is, and
-    ``logits`` of each (n_tokens, n_characters) float32 what the model says of the character after each.
+    ``texts`` are the lines. For each line, ``ids`` (n_tokens,) are the indices of its characters in ``characters``, and
+    ``logits`` (n_tokens, n_characters) float32 predict the character after each.
     """
 
     characters: list[str]
@@ -370,11 +369,11 @@ class Zen:
 
 
 def train_on_license() -> Zen:
-    """Train a model of characters on the text of the licence, and return what it says of the Zen of Python.
+    """Train a character model on the text of the license, and return its predictions for the Zen of Python.
 
-    How often a character followed the last ``ORDER`` of them, mixed with what the model of one less says, and so on
-    down to all characters alike: the interpolated n-grams of Jelinek and Mercer. Logits are the logs of these
-    probabilities.
+    The model is an interpolated n-gram model (Jelinek and Mercer): the counts of characters after a context of up to
+    ``ORDER`` characters are mixed with the prediction of the context that is one character shorter, down to the uniform
+    distribution. The logits are the logarithms of the probabilities.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         zen = importlib.import_module("this")
@@ -401,7 +400,7 @@ def train_on_license() -> Zen:
 
 
 def make_sequences(path: Path) -> None:
-    """Write ``sequences.parquet``: a line of text a row, a list of logits a character."""
+    """Write ``sequences.parquet``: one line of text per row, one list of logits per character."""
     zen = train_on_license()
     rows = [pa.array(list(row), pa.list_(pa.float32())) for row in zen.logits]
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
@@ -455,7 +454,7 @@ def _write(path: Path, columns: Columns, metadata: dict[str, str] | None = None)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make what the arguments ask for."""
+    """Remake ``data/``, or write the file that the arguments describe."""
     parser = argparse.ArgumentParser(description="Remake data/, or write PATH: synthetic logits with labels.")
     parser.add_argument("path", nargs="?", type=Path, metavar="PATH", help="a file to write; default: remake data/")
     parser.add_argument("--rows", type=int, default=1_000_000)

@@ -1,4 +1,4 @@
-"""Draws from probabilities: right in distribution, and the same whatever the threads, batches and files."""
+"""Random draws have the right distribution, and don't depend on threads, batches and files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def drawn(logits, seed=0, first=0, beta=1.0):
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_many_draws_from_a_known_row_pass_a_chi_square_test(draws, probs, dtype):
-    """At the 0.1 % level, over row numbers in sequence."""
+    """Draws over consecutive row numbers pass a chi-square test at the 0.1 % level."""
     logits = np.log(np.array(probs)).astype(dtype)
     step = min(draws, 1_000_000)
     counts = np.zeros(len(probs))
@@ -62,7 +62,7 @@ def first_draws(k, seeds, row):
 
 
 def split_mix(seed, n):
-    """Output n, from 0, of SplitMix64, as in the paper by Steele, Lea and Flood, in whole numbers of Python."""
+    """Return output n, from 0, of SplitMix64 (Steele, Lea and Flood), computed with Python integers."""
     x = (seed + (n + 1) * 0x9E3779B97F4A7C15) % 2**64
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
     x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
@@ -70,14 +70,14 @@ def split_mix(seed, n):
 
 
 def test_split_mix_has_its_published_outputs():
-    """The oracle's first numbers for the seed 1234567 are those of the reference implementation."""
+    """The oracle's first outputs for the seed 1234567 equal those of the reference implementation."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     assert [split_mix(1234567, n) for n in range(4)] == published
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**64 - 1])
 def test_the_draws_are_those_of_the_documented_algorithm(seed):
-    """The class that wins the race is the one that exact seeds and Python's own logarithm give."""
+    """The drawn class is the argmin of -log(u) / p, with u from SplitMix64 in exact integers and Python's logarithm."""
     logits = np.random.default_rng(7).normal(size=(40, 9)) * 2
     probs = np.exp(logits)
     for first in (0, 10**9, 2**63):
@@ -92,7 +92,7 @@ def test_the_draws_are_those_of_the_documented_algorithm(seed):
 @pytest.mark.parametrize("k", [2, 10, 1000])
 @pytest.mark.parametrize("row", [0, 1, 2**32, 10**12])
 def test_the_draws_of_one_row_over_seeds_are_uniform(row, k):
-    """Over the seeds 0, 1, 2, …, a row of equal logits draws each class as often as chance has it."""
+    """Over the seeds 0, 1, 2, …, the draws of a row of equal logits are uniform."""
     counts = np.bincount(first_draws(k, range(max(4000, 12 * k)), row), minlength=k)
     assert stats.chisquare(counts).pvalue > 0.001
 
@@ -100,13 +100,13 @@ def test_the_draws_of_one_row_over_seeds_are_uniform(row, k):
 @pytest.mark.parametrize("k", [2, 10, 1000])
 @pytest.mark.parametrize("seed", [0, 1, 2**63, 2**64 - 1])
 def test_the_draws_of_one_seed_over_rows_are_uniform(seed, k):
-    """So it is over rows under one seed, from row 0 on."""
+    """Over rows from row 0 on, the draws of equal logits with one seed are uniform."""
     counts = np.bincount(drawn(np.zeros((40 * k + 20_000, k), np.float32), seed), minlength=k)
     assert stats.chisquare(counts).pvalue > 0.001
 
 
 def test_tokens_draw_as_rows_of_their_own_numbers():
-    """Token t of row r draws as the row 2**32 * r + t would, and each class is as frequent as chance has it."""
+    """Token t of row r has the draw of row 2**32 * r + t, and the draws of equal logits are uniform."""
     tokens = np.zeros((3, 400, 5), np.float32)
     batch = pa.record_batch({"logits": tokens.tolist()}, pa.schema([("logits", pa.list_(pa.list_(pa.float32())))]))
     found = np.array(batchmax.score_batch(batch, outputs="sample")["samples"].to_pylist())
@@ -118,7 +118,7 @@ def test_tokens_draw_as_rows_of_their_own_numbers():
 
 
 def test_draws_of_rows_and_of_seeds_are_independent():
-    """Neighbouring rows, the same rows under neighbouring seeds, and a row and the next under the next seed."""
+    """Draws of neighboring rows, of neighboring seeds, and of both together are independent."""
     logits = np.zeros((300_000, 4), np.float32)
     draws = [drawn(logits, seed) for seed in (0, 1, 2)]
     none, one, other = draws
@@ -132,7 +132,7 @@ def test_draws_of_rows_and_of_seeds_are_independent():
 
 
 def test_temperature_and_masks_count():
-    """A masked class is never drawn; a large beta draws the largest; a row without probabilities has no draw."""
+    """A masked class is never drawn, a large beta draws the largest logit, and a bad row has no draw."""
     logits = np.array([[1.0, -np.inf, 0.5], [np.nan, 0.0, 0.0], [-np.inf] * 3], np.float32)
     many = np.repeat(logits, 1000, axis=0)
     found = drawn(many)
@@ -142,7 +142,7 @@ def test_temperature_and_masks_count():
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
-    """At any number of threads, in any row groups and files, and after a limit; another seed gives others."""
+    """The same seed gives the same draws for any threads, row groups and files; another seed gives others."""
     table = pq.read_table(DIGITS)
     found = []
     for number, (size, threads) in enumerate(((899, 1), (100, 2), (7, 2))):
@@ -163,12 +163,12 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     assert found[1:] == found[:1] * 3
     other = batchmax.score_batch(table.to_batches()[0], outputs="sample", seed=6)["sample"].to_pylist()
     agree = np.mean([a == b for a, b in zip(found[0], other, strict=True)])
-    assert 0.8 < agree < 1.0  # the digits are mostly certain
+    assert 0.8 < agree < 1.0  # most predictions of the digits are nearly certain
     assert set(found[0]) <= {*["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]}
 
 
 def test_a_bad_row_has_no_draw_and_a_dropped_one_shifts_none(tmp_path):
-    """Rows keep their draws whichever rows before them are bad."""
+    """Rows keep their draws whichever rows before them are bad or dropped."""
     rows = pa.array([[1.0, 2.0, 3.0]] * 50, pa.list_(pa.float32())).to_pylist()
     want = batchmax.score_batch(pa.record_batch({"logits": rows}), outputs="sample")["sample"].to_pylist()
     rows[7] = [float("nan"), 0.0, 0.0]
@@ -183,6 +183,6 @@ def test_a_bad_row_has_no_draw_and_a_dropped_one_shifts_none(tmp_path):
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.5])
 def test_seeds_have_64_bits(seed):
-    """Anything else is refused."""
+    """A seed outside 0 … 2**64 - 1, or not an integer, is refused."""
     with pytest.raises(UsageError):
         batchmax.score_options(seed=seed)

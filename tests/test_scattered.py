@@ -1,4 +1,4 @@
-"""Pages that are read straight into place hold what they hold when they are read one by one."""
+"""Pages that are read directly into the output hold the same values as pages that are read one by one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ N_ROWS, N_CLASSES = 48, 50
 
 @pytest.fixture(autouse=True)
 def small_window(monkeypatch):
-    """Leave no page in memory for the next one to be found there."""
+    """Shrink the read window, so that no page is already in memory."""
     monkeypatch.setattr(page_reader, "WINDOW", 1)
     monkeypatch.setattr(raw_pages, "HEADER", 128)
 
@@ -49,7 +49,7 @@ def write(path, matrix, **options):
 
 
 def read(path, footer, shape, dtype, cut=None):
-    """Return the only column of a file, read in two pieces if a row to cut at is given; None if it is refused."""
+    """Return the only column of a file, read in two parts if ``cut`` is given, or None if it is refused."""
     out = np.empty(shape, dtype)
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -73,7 +73,7 @@ def logits(n_rows, n_classes, dtype=np.float32):
 @pytest.mark.parametrize("checksum", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_values_lie_where_they_belong(tmp_path, counts, codec, version, checksum, dtype):
-    """Any number of classes, any cut between two reads; and most pages are indeed read into place."""
+    """For any number of classes and any cut between two reads, the values are right, and pages are read into place."""
     for n_rows, n_classes in ((200, 300), (3000, 10), (40, 20_000), (30_000, 1)):
         matrix = logits(n_rows, n_classes, dtype)
         path = tmp_path / "x.parquet"
@@ -92,7 +92,7 @@ def test_values_lie_where_they_belong(tmp_path, counts, codec, version, checksum
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("checksum", [False, True])
 def test_a_flipped_byte_is_seen_as_otherwise(tmp_path, monkeypatch, counts, everything, codec, version, checksum):
-    """A flipped bit gives the numbers that reading one by one gives, or is refused as there; with checksums, right."""
+    """A flipped bit gives the same result or refusal as reading pages one by one; with checksums, no wrong value."""
     matrix = logits(N_ROWS, N_CLASSES)
     path = tmp_path / "x.parquet"
     write(path, matrix, compression=codec, data_page_version=version, write_page_checksum=checksum)
@@ -103,7 +103,7 @@ def test_a_flipped_byte_is_seen_as_otherwise(tmp_path, monkeypatch, counts, ever
     chunk = pq.read_metadata(path).row_group(0).column(0)
     refused = 0
     places = np.arange(chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size)
-    # Fewer of the many bytes of numbers, and by default every third of these places.
+    # Test fewer of the many bytes of numbers, and by default only every third of these positions.
     page = len(places) // (N_ROWS // 8)
     places = places[(places % page < 250) | (places % 17 == 0)]
     for at in places[:: 1 if everything else 3].tolist():
@@ -123,7 +123,7 @@ def test_a_flipped_byte_is_seen_as_otherwise(tmp_path, monkeypatch, counts, ever
 
 @pytest.mark.parametrize("codec", ["NONE", "SNAPPY"])
 def test_a_file_that_ends_early_is_refused(tmp_path, codec):
-    """Cut off anywhere in its pages."""
+    """A file that is cut off anywhere in its pages is refused."""
     matrix = logits(N_ROWS, N_CLASSES)
     path = tmp_path / "x.parquet"
     write(path, matrix, compression=codec)
@@ -143,7 +143,7 @@ def test_a_file_that_ends_early_is_refused(tmp_path, codec):
 
 
 def test_pages_without_values_are_no_layout(tmp_path):
-    """A page of nothing is not one that others could be like."""
+    """Pages without values, or with values outside their body or not in one piece, have no layout."""
     path = tmp_path / "x.parquet"
     write(path, logits(4, 3), compression="NONE")
     with path.open("rb") as file:
@@ -160,7 +160,7 @@ def test_pages_without_values_are_no_layout(tmp_path):
 
 
 def stored(data, size, n_head=1 << 16, n_pieces=500):
-    """Return what the kernel found, as bytes; None if nothing."""
+    """Return the bytes that the kernel found, or None if it found nothing."""
     head, places = np.zeros(n_head, np.uint8), np.zeros((n_pieces, 2), np.int64)
     filled, count = kernels.stored(np.frombuffer(data, np.uint8), size, head, places)
     assert (filled < 0) == (count == 0)
@@ -178,7 +178,7 @@ def stored(data, size, n_head=1 << 16, n_pieces=500):
     st.integers(0, 2**32 - 1),
 )
 def test_stored_bytes_are_what_snappy_packed(pattern, repeats, width, text, n_random, seed):
-    """Levels of any regularity before numbers of any: found as they were, or not at all."""
+    """Stored bytes after compressed levels are found unchanged, or not at all."""
     random = np.random.default_rng(seed)
     levels = pattern * repeats + text + bytes(range(width)) * 10
     whole = levels + random.bytes(n_random)
@@ -188,7 +188,7 @@ def test_stored_bytes_are_what_snappy_packed(pattern, repeats, width, text, n_ra
 
 
 def test_levels_that_snappy_packed_do_not_hide_what_it_stored():
-    """Runs and bits of levels are packed, and the numbers after them are found all the same."""
+    """The numbers after levels that snappy compressed are found, unless the buffers are too small."""
     numbers = np.random.default_rng(0).bytes(300_000)
     for levels in (b"\x02\x00\xce\x0f\x01" * 264, bytes(range(251)) * 100, b"", b"\xfe\xfb\xef\xbf" * 8000):
         whole = levels + numbers
@@ -229,14 +229,14 @@ LITERAL = b"\xf4\xe7\x07" + bytes(2024)
     ],
 )
 def test_wrong_lengths_are_refused(data, size):
-    """Each rule of the format broken by itself."""
+    """Data that breaks any one rule of the snappy format is refused."""
     assert stored(varint(2024) + LITERAL, 2024) == bytes(2024)
     assert stored(varint(size) + data, size) is None
 
 
 @given(st.binary(max_size=200), st.integers(0, 5000), st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 255))))
 def test_no_bytes_make_the_kernel_read_elsewhere(levels, n_random, flips):
-    """Damaged in any way, what snappy packed is refused by both, or the kernel agrees with it."""
+    """For damaged data, the kernel finds nothing, or agrees with Arrow's snappy."""
     whole = levels * 20 + np.random.default_rng(n_random).bytes(n_random)
     raw_pages = bytearray(pa.Codec("snappy").compress(whole, asbytes=True))
     for at, value in flips:

@@ -1,4 +1,4 @@
-"""Columns of probabilities as inputs: outputs of ``score``, and columns whose names say what they hold."""
+"""Columns of probabilities as inputs: outputs of ``score``, and columns recognized by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lists(matrix, kind=None):
 
 
 def table(**columns):
-    """Return columns beside the labels."""
+    """Return columns with the labels added."""
     return pa.table({**columns, "label": LABELS})
 
 
@@ -41,7 +41,7 @@ NAMED = {
     "log_probs": {"log_probs": lists(log_softmax(Z, 1))},
     "both": {"log_probs": lists(log_softmax(Z, 1)), "probs": lists(softmax(Z, 1))},
 }
-"""Files whose columns are called what they hold."""
+"""Columns whose names say what they hold."""
 
 READERS = {
     "evaluate": lambda src, **given: batchmax.evaluate(src, **given).mean_loss,
@@ -55,19 +55,19 @@ READERS = {
     "scan": lambda src, **given: np.mean(batchmax.scan(src, outputs="loss", **given).read_all()["loss"].to_pylist()),
     "score_batch": lambda src, **given: np.mean(batchmax.score_batch(src, outputs="loss", **given)["loss"].to_pylist()),
 }
-"""The mean loss of rows, as each function finds it."""
+"""The mean loss of rows, as each function computes it."""
 
 
 @pytest.mark.parametrize("kind", NAMED)
 @pytest.mark.parametrize("reader", READERS)
 def test_names_say_what_columns_hold(reader, kind):
-    """Probabilities and their logarithms are used as such: the losses are those of the logits behind them."""
+    """Columns named probs or log_probs are read as such: the losses equal those of the logits."""
     assert READERS[reader](table(**NAMED[kind])) == pytest.approx(NLL.mean(), rel=1e-9)
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_what_was_asked_for_holds(reader):
-    """``--input logits`` takes a column of that name for logits, and ``--logits`` alone does not."""
+    """``--input logits`` reads a column named probs as logits; ``--logits`` alone doesn't."""
     rows = table(**NAMED["probs"])
     again = -log_softmax(softmax(Z, 1), axis=1)[np.arange(40), LABELS].mean()
     assert READERS[reader](rows, input="logits") == pytest.approx(again, rel=1e-9)
@@ -76,7 +76,7 @@ def test_what_was_asked_for_holds(reader):
 
 
 def test_logits_come_before_probabilities():
-    """Where there are logits too they are read; ``--input`` says that the column of that name is meant."""
+    """If there are logits and probabilities, the logits are read; ``--input probs`` selects the probabilities."""
     rows = table(logits=lists(Z * 3), probs=lists(softmax(Z, 1)))
     tripled = -log_softmax(Z * 3, axis=1)[np.arange(40), LABELS].mean()
     assert batchmax.evaluate(rows).mean_loss == pytest.approx(tripled, rel=1e-9)
@@ -88,7 +88,7 @@ def test_logits_come_before_probabilities():
     "name", ["top_logprobs", "probabilities", "token_logprobs", "softmax_out", "sigmoid", "confidence", "losses"]
 )
 def test_doubtful_names_are_not_taken_unasked(name, reader):
-    """A name that does not suggest logits must be given with ``--logits``."""
+    """A column whose name doesn't suggest logits must be given with ``--logits``."""
     rows = table(**{name: lists(Z)})
     with pytest.raises(UsageError, match=f"--logits {name} --input") as caught:
         READERS[reader](rows)
@@ -97,7 +97,7 @@ def test_doubtful_names_are_not_taken_unasked(name, reader):
 
 
 def test_probabilities_beside_another_candidate_are_not_taken_unasked():
-    """Two columns that could be meant are doubtful."""
+    """Two candidate columns are ambiguous, and the input is refused."""
     with pytest.raises(UsageError, match="2 columns could be the logits"):
         batchmax.evaluate(table(probs=lists(softmax(Z, 1)), scores=lists(Z)))
 
@@ -126,14 +126,14 @@ def write(path, **given):
 )
 @pytest.mark.parametrize("reader", [name for name in READERS if name != "score_batch"])
 def test_outputs_of_score_are_recognised(reader, given, tmp_path):
-    """The probabilities in an output of ``score`` are found, in every layout; the losses are those of the logits."""
+    """The probabilities in an output of ``score`` are found in every layout; the losses equal those of the logits."""
     path = write(tmp_path / "s.parquet", **given)
     more = {"columns": ()} if reader == "scan" else {}
     assert READERS[reader](path, **more) == pytest.approx(NLL.mean(), rel=1e-6)
 
 
 def test_outputs_of_score_in_memory_are_recognised(tmp_path):
-    """A table that was read from an output still says what it holds."""
+    """A table that was read from an output keeps the metadata that says what its columns hold."""
     read = pq.read_table(write(tmp_path / "s.parquet", prefix="p_"))
     assert batchmax.evaluate(read).mean_loss == pytest.approx(NLL.mean(), rel=1e-6)
     with pytest.raises(UsageError, match=r"column 'p_loss' holds loss, which score computed"):
@@ -141,7 +141,7 @@ def test_outputs_of_score_in_memory_are_recognised(tmp_path):
 
 
 def test_labels_of_a_class_label_whose_names_are_numbers(tmp_path):
-    """What Hugging Face calls a ClassLabel is an index, in an output of ``score`` too, whatever its names are."""
+    """A ClassLabel of Hugging Face is a class index, also in an output of ``score``, even if its names are numbers."""
     features = {"label": {"_type": "ClassLabel", "names": ["3", "1", "0", "2"]}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     said = batchmax.score(table(logits=lists(Z)).replace_schema_metadata(metadata), tmp_path / "s.parquet")
@@ -153,7 +153,7 @@ def test_labels_of_a_class_label_whose_names_are_numbers(tmp_path):
 
 
 def test_a_note_says_what_was_assumed(tmp_path, capsys):
-    """What a column is taken for is said by every command, also without ``-v``, unless it was asked for."""
+    """Every command prints a note on how it interprets a column, also without ``-v``, unless ``--input`` is given."""
     path = tmp_path / "p.parquet"
     pq.write_table(table(**NAMED["probs"]), path)
     for words in ("evaluate", "calibrate -o c.json --holdout 0", "show --worst 3", "compare"):
@@ -178,7 +178,10 @@ OTHERS = ("argmax", "sum", "taylor", "spherical")
 @pytest.mark.parametrize("activation", OTHERS)
 @pytest.mark.parametrize("columns", [None, "*"])
 def test_distributions_of_other_activations_are_read(activation, columns, tmp_path):
-    """Their probabilities sum to 1: accuracy and loss are those that ``score`` reports, also where logits were kept."""
+    """Outputs of other activations that sum to 1 are evaluated with the accuracy and loss that ``score`` reports.
+
+    The same holds if the output has the logits as well. ``calibrate`` refuses such outputs.
+    """
     rows = table(logits=lists(np.abs(Z) + 0.1))
     given = {} if activation == "argmax" else {"loss": "cross_entropy"}
     path = tmp_path / "s.parquet"
@@ -193,11 +196,11 @@ def test_distributions_of_other_activations_are_read(activation, columns, tmp_pa
 
 @pytest.mark.parametrize("columns", [None, "*"])
 def test_sigmoid_is_refused_until_it_can_be_evaluated(columns, tmp_path):
-    """No command takes probabilities of single classes for a distribution; the error names the losses."""
+    """All commands refuse outputs of sigmoid as distributions; the error names the column of losses."""
     rows = pa.table({"logits": [[0.0, 1.0], [0.0, -1.0], [0.0, 2.0]], "label": [1, 0, 0]})
     path = tmp_path / "s.parquet"
     said = batchmax.score(rows, path, activation="sigmoid", columns=columns)
-    # Of each class on its own: log(1 + exp(-z)) where it is the label, log(1 + exp(z)) where it is not.
+    # Of each class: log(1 + exp(-z)) if it is the label, log(1 + exp(z)) if it isn't.
     expected = np.mean([math.log1p(math.exp(s)) + math.log(2) for s in (-1.0, -1.0, 2.0)])
     assert said.mean_loss == pytest.approx(expected)
     page = tmp_path / "r.html"
@@ -219,12 +222,12 @@ def test_sigmoid_is_refused_until_it_can_be_evaluated(columns, tmp_path):
 
 
 def test_files_that_hold_different_things_are_refused(tmp_path):
-    """Probabilities in one file and logits of the same name in another are not read as one input."""
+    """A column with probabilities in one file and logits in another isn't read as one input."""
     a, b = tmp_path / "a.parquet", tmp_path / "b.parquet"
     batchmax.score(table(logits=lists(Z)), a, outputs="probs")
     pq.write_table(table(probs=lists(softmax(Z, 1))), b)
     assert batchmax.evaluate([str(a), str(b)]).n_rows == 80
-    # In a file of logits that were called probs, and scored as what they are.
+    # A file of logits in a column named probs, which was scored as logits.
     kept = pa.table({"probs": lists(Z), "label": LABELS})
     batchmax.score(kept, tmp_path / "c.parquet", columns="*", logits="probs", input="logits", prefix="p_")
     with pytest.raises(UsageError, match=r"b.parquet: the columns of logits hold probabilities here, and logits in"):
@@ -245,7 +248,10 @@ ONE = {
 
 @pytest.mark.parametrize("name", ONE)
 def test_one_logit_is_refused_by_every_command(name, tmp_path, capsys, monkeypatch):
-    """Exit code 2, in every command, with a query of DuckDB that makes two logits of it, whose losses are right."""
+    """Every command refuses one logit with exit code 2.
+
+    The error has a DuckDB query that makes two logits of it, and the losses of these are right.
+    """
     monkeypatch.chdir(tmp_path)
     pq.write_table(pa.table(ONE[name] | {"label": [0, 0, 0]}), "one.parquet")
     for words in (
@@ -266,12 +272,12 @@ def test_one_logit_is_refused_by_every_command(name, tmp_path, capsys, monkeypat
 
 
 def test_one_value_is_refused(capsys):
-    """``show --values`` takes no single logit."""
+    """``show --values`` refuses a single logit."""
     assert main(["show", "--values", "3"]) == 2
     assert "give two: --values 0,3" in capsys.readouterr().err
 
 
-# What inspect suggests
+# Suggestions of inspect
 
 
 def sequences():
@@ -307,7 +313,7 @@ SCORED = {
 
 @pytest.mark.parametrize("kind", [*KINDS, *SCORED, "scored sequences"])
 def test_every_suggested_command_runs_and_is_right(kind, tmp_path, capsys, monkeypatch):
-    """The command that ``inspect`` suggests succeeds without a warning, and its losses are those of the logits."""
+    """The command that ``inspect`` suggests succeeds without a warning, and its losses equal those of the logits."""
     monkeypatch.chdir(tmp_path)
     if kind in SCORED:
         batchmax.score(table(logits=lists(Z)), "it's.parquet", **SCORED[kind])
@@ -350,7 +356,7 @@ def test_every_suggested_command_runs_and_is_right(kind, tmp_path, capsys, monke
     ],
 )
 def test_nothing_is_suggested_that_fails(columns, what, tmp_path, capsys):
-    """Where no command would be right there is none, but the reason."""
+    """If no command would be right, ``inspect`` gives a reason and no command."""
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     assert main(["inspect", str(tmp_path / "x.parquet"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -359,7 +365,7 @@ def test_nothing_is_suggested_that_fails(columns, what, tmp_path, capsys):
 
 
 def test_flags_are_suggested_as_flags(tmp_path, capsys):
-    """``--shift`` has no value."""
+    """``inspect --shift`` suggests ``--shift`` without a value."""
     pq.write_table(sequences(), tmp_path / "x.parquet")
     assert main(["inspect", str(tmp_path / "x.parquet"), "--shift", "--json"]) == 0
     command = json.loads(capsys.readouterr().out)["command"]

@@ -1,4 +1,4 @@
-"""``score_batch`` gives every output what its definition says, for whole rows and for odd ones."""
+"""Every output of ``score_batch`` has its defined value, for valid and for flagged rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.rows import (
 torch = optional("torch")
 
 ALL = tuple(name for name in OUTPUTS if name != "sample")
-"""All that depends on nothing but the row; draws are in test_sampling."""
+"""All outputs that depend only on the row; draws are tested in test_sampling."""
 NEED_LABEL = ("loss", "rank", "correct", "el2n")
 EXACT = ("pred", "rank", "correct", "status", "top_k_classes")
 TO_ULPS = ("probs", "log_probs", "loss", "confidence", "top_k_probs")
@@ -55,7 +55,7 @@ def odd_batch():
 
 
 def check_outputs(got, want, dtype, logits, temperature=1.0):
-    """Compare every output that is there with what is expected of it."""
+    """Compare every output that is there with its expected value."""
     loss_dtype = np.promote_types(dtype, np.float32)
     for name in (name for name in got.schema.names if name in want):
         values = columns_of(got, name)
@@ -74,14 +74,14 @@ def check_outputs(got, want, dtype, logits, temperature=1.0):
             assert (np.abs(values - want[name]) <= 2 * np.finfo(kind).eps * scale).all()
 
 
-# What each output is
+# Values of the outputs
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n_classes", [2, 10, 32, 33, 200])
 def test_every_output_is_what_it_is_defined_as(n_classes, dtype, temperature):
-    """All outputs and the top classes agree with exact arithmetic, on either side of the kernels' border at 32."""
+    """All outputs and the top classes agree with exact arithmetic, for both kernels (few and many classes)."""
     logits = some_logits(150, n_classes, dtype)
     labels = np.random.default_rng(1).integers(0, n_classes, len(logits))
     top_k = min(5, n_classes)
@@ -104,7 +104,7 @@ def test_every_output_is_what_it_is_defined_as(n_classes, dtype, temperature):
 )
 @pytest.mark.parametrize("n_classes", [7, 70])
 def test_types_are_as_asked(given, asked, written, losses, n_classes):
-    """--dtype decides the probabilities' type; losses are never below float32, and are as good as their type allows."""
+    """``--dtype`` sets the type of probabilities; losses are at least float32, and as accurate as their type allows."""
     logits = np.clip(some_logits(40, n_classes, np.float64), -100, 100).astype(given)
     labels = np.arange(40) % n_classes
     got = score_batch(batch_of(logits, labels), outputs=ALL, top_k=3, dtype=asked)
@@ -115,7 +115,7 @@ def test_types_are_as_asked(given, asked, written, losses, n_classes):
 
 @pytest.mark.parametrize("top_k", [1, 64, 65, 200])
 def test_top_k_is_a_stable_sort(top_k):
-    """The top classes are those of a stable sort, largest first, however many are asked for."""
+    """The top classes are those of a stable sort, largest first, for any k."""
     logits = np.rint(some_logits(30, 200))
     got = score_batch(batch_of(logits), outputs="pred", top_k=top_k)
     check_outputs(got, expected(logits, np.zeros(30, int), top_k=top_k), np.float32, logits)
@@ -123,7 +123,7 @@ def test_top_k_is_a_stable_sort(top_k):
 
 @pytest.mark.parametrize("n_classes", [5, 50])
 def test_ties_go_to_the_lower_index(n_classes):
-    """Equal logits: pred is the first of them, rank counts the earlier ones, only the first is correct."""
+    """With equal logits, pred is the first of them, rank counts the earlier ones, and only the first is correct."""
     logits = np.zeros((n_classes, n_classes), np.float32)
     got = score_batch(batch_of(logits, np.arange(n_classes)), outputs="pred,rank,correct,margin", top_k=n_classes)
     assert got["pred"].to_pylist() == [0] * n_classes
@@ -134,14 +134,14 @@ def test_ties_go_to_the_lower_index(n_classes):
 
 
 def test_order_is_that_of_logits_not_of_probabilities():
-    """Two logits whose probabilities round to the same number still have an order."""
+    """Logits whose probabilities round to the same number are still ordered."""
     logits = np.array([[100.0, np.nextafter(np.float32(100.0), np.float32(101.0), dtype=np.float32)]], np.float32)
     got = score_batch(batch_of(logits, [0]), outputs="pred,rank", temperature=1e6, top_k=2)
     assert got.to_pylist() == [{"label": 0, "pred": 1, "rank": 2, "top_k_classes": [1, 0], "top_k_probs": [0.5, 0.5]}]
 
 
 def test_extreme_beta_overflows_without_a_warning():
-    """Where beta times a logit is beyond float64, logsumexp is infinite and the rest is as always."""
+    """If beta times a logit overflows float64, logsumexp is infinite, and the other outputs are as usual."""
     got = score_batch(batch_of(np.array([[1e20, 2.0]], np.float32), [0]), outputs=ALL, beta=1e300)
     row = got.to_pylist()[0]
     assert (row["logsumexp"], row["probs"], row["loss"], row["entropy"]) == (INF, [1.0, 0.0], 0.0, 0.0)
@@ -163,7 +163,7 @@ def torch_losses(logits, labels, **options):
 @pytest.mark.parametrize("kind", ["index", "distribution"])
 @pytest.mark.parametrize("n_classes", [6, 60])
 def test_losses_are_those_of_pytorch(n_classes, kind, weighted, smoothing):
-    """Weights, smoothing and target distributions mean what they mean in torch.nn.functional.cross_entropy."""
+    """Weights, smoothing and target distributions mean the same as in torch.nn.functional.cross_entropy."""
     rng = np.random.default_rng(3)
     logits = rng.standard_normal((50, n_classes)).astype(np.float32)
     weights = tuple(rng.random(n_classes)) if weighted else None
@@ -180,7 +180,7 @@ def test_losses_are_those_of_pytorch(n_classes, kind, weighted, smoothing):
 
 
 def test_weights_by_name_are_weights_by_class():
-    """A dictionary of weights is put in the order of the class names, or of the class numbers without names."""
+    """A dictionary of weights is ordered by the class names, or by the class numbers if there are no names."""
     logits, labels = some_logits(20, 3), np.arange(20) % 3
     plain = score_batch(batch_of(logits, labels), outputs="loss", class_weights=(1.0, 2.0, 0.5))
     named = score_batch(
@@ -196,13 +196,13 @@ def test_weights_by_name_are_weights_by_class():
     [((1.0,), "1 weights for 3"), ({"a": 1.0, "b": 1.0}, "'c' has no"), ({"x": 1.0}, "called 'x'")],
 )
 def test_weights_that_do_not_fit_are_refused(weights, says):
-    """There is one weight for each class, no fewer and no others."""
+    """There must be one weight for each class, and none for other classes."""
     with pytest.raises(UsageError, match=says):
         score_batch(batch_of(some_logits(2, 3), [0, 1]), classes="a,b,c", class_weights=weights)
 
 
 def test_class_names_are_what_is_predicted():
-    """With class names pred and top_k_classes are names, labels are looked up, unknown names are bad labels."""
+    """With class names, pred and top_k_classes are names, labels are looked up, and unknown names are bad labels."""
     logits = np.array([[1.0, 2.0, 0.0], [3.0, 2.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, NAN]], np.float32)
     got = score_batch(
         batch_of(logits, ["dog", "fish", None, "cat"]),
@@ -221,7 +221,7 @@ def test_class_names_are_what_is_predicted():
 
 @pytest.mark.parametrize("ignored", [-100, 0, 2, 255])
 def test_ignored_rows_have_probabilities_and_no_loss(ignored):
-    """A label that is --ignore-index is no loss and not bad, even beyond the classes; a null is not one of them."""
+    """A row whose label is ``--ignore-index`` is ignored, even if it is a class; a null label is unlabelled."""
     batch = batch_of(some_logits(4, 3), pa.array([ignored, 1, None, 1]))
     got = score_batch(batch, outputs="probs,loss,status", ignore_index=ignored)
     assert got["status"].to_pylist() == ["ignored", "ok", "unlabelled", "ok"]
@@ -230,7 +230,7 @@ def test_ignored_rows_have_probabilities_and_no_loss(ignored):
 
 
 def test_bad_distributions_are_bad_labels():
-    """A target that is negative, does not sum to 1, is too short or has holes is a bad label; a null one is none."""
+    """A target that is negative, doesn't sum to 1, is too short or has nulls is bad; a null target is unlabelled."""
     targets = [[0.5, 0.5], [0.7, 0.5], [1.5, -0.5], [1.0], [None, 1.0], [NAN, 1.0], None, [0.5004, 0.5]]
     batch = batch_of(np.zeros((8, 2), np.float32), pa.array(targets, pa.list_(pa.float64())))
     got = score_batch(batch, outputs="probs,loss,status", on_bad_row="null")
@@ -240,7 +240,7 @@ def test_bad_distributions_are_bad_labels():
 
 
 def test_a_distribution_over_masked_classes_is_a_masked_label():
-    """Weight on a masked class is an infinite loss; no weight there is none, and smoothing leaves the status be."""
+    """Weight on a masked class gives an infinite loss; smoothing doesn't change the status."""
     logits = np.array([[1.0, 1.0, -INF]] * 2, np.float32)
     batch = batch_of(logits, pa.array([[0.5, 0.5, 0.0], [0.5, 0.0, 0.5]]))
     got = score_batch(batch, outputs="loss,status")
@@ -253,14 +253,14 @@ def test_a_distribution_over_masked_classes_is_a_masked_label():
 
 @pytest.mark.parametrize("name", ["rank", "correct", "el2n"])
 def test_outputs_of_class_labels_refuse_distributions(name):
-    """What needs one label cannot be had from a distribution, and says so."""
+    """Outputs that need a class label refuse distributions."""
     with pytest.raises(UsageError, match=f"{name} needs class labels"):
         score_batch(batch_of(np.zeros((1, 2), np.float32), [[0.5, 0.5]]), outputs=name)
 
 
 @pytest.mark.parametrize("name", NEED_LABEL)
 def test_outputs_of_labels_need_labels(name):
-    """What needs a label cannot be had without one; left alone, the outputs are probs, and loss with labels."""
+    """Outputs that need a label are refused without one; the defaults are probs, and loss if there are labels."""
     with pytest.raises(UsageError, match=f"{name} needs a label"):
         score_batch(batch_of(np.zeros((1, 2), np.float32)), outputs=name)
     assert score_batch(batch_of(np.zeros((1, 2), np.float32))).schema.names == ["probs"]
@@ -272,7 +272,7 @@ def test_outputs_of_labels_need_labels(name):
 
 @pytest.mark.parametrize("kind", ["probs", "log_probs"])
 def test_probabilities_come_out_as_they_went_in(kind):
-    """Probabilities, or their logarithms, are their own softmax; losses are minus the logarithm."""
+    """Probabilities or their logarithms as input give the same probabilities; losses are minus the logarithm."""
     probs = np.random.default_rng(0).dirichlet(np.ones(12), 30)
     probs[0] = np.eye(12)[3]
     with np.errstate(divide="ignore"):
@@ -285,7 +285,7 @@ def test_probabilities_come_out_as_they_went_in(kind):
 
 
 def test_what_is_no_probability_is_bad():
-    """Under --input probs a negative number is NaN as a logit, zeros alone are masked, and the message says which."""
+    """With ``--input probs``, a negative number is nan_logit, zeros only are all_masked; the error names the value."""
     logits = pa.array([[0.5, 0.5], [-0.5, 1.5], [0.0, 0.0], None], pa.list_(pa.float32()))
     got = score_batch(batch_of(logits), input="probs", outputs="probs,status", on_bad_row="null")
     assert got["status"].to_pylist() == ["ok", "nan_logit", "all_masked", "null_logits"]
@@ -293,11 +293,11 @@ def test_what_is_no_probability_is_bad():
         score_batch(batch_of(logits), input="probs")
 
 
-# Odd rows
+# Flagged rows
 
 
 def test_statuses_take_precedence_as_listed():
-    """Of all that is odd about a row, the status names what comes first in the list."""
+    """If a row has several defects, its status is the one that comes first in the list."""
     batch, statuses = odd_batch()
     got = score_batch(batch, outputs="status", on_bad_row="null")
     assert got["status"].to_pylist() == statuses
@@ -306,7 +306,7 @@ def test_statuses_take_precedence_as_listed():
 
 @pytest.mark.parametrize("options", [{}, {"layout": "fixed"}, {"layout": "wide"}, {"dtype": "float64"}])
 def test_policy_null_nulls_what_has_no_value(options):
-    """Under null, a row without probabilities is null in all but its status; without a loss, in what needs a label."""
+    """With ``null``, rows without probabilities have only a status; rows without a loss have nulls in label outputs."""
     batch, statuses = odd_batch()
     got = score_batch(batch, outputs=ALL, top_k=2, on_bad_row="null", **options)
     assert got.num_rows == batch.num_rows
@@ -320,7 +320,7 @@ def test_policy_null_nulls_what_has_no_value(options):
 
 
 def test_rows_that_are_not_bad_are_scored_beside_bad_ones():
-    """Bad rows change no bit of the others."""
+    """Bad rows don't change the results of other rows."""
     batch, statuses = odd_batch()
     got = score_batch(batch, outputs=ALL, top_k=2, on_bad_row="null")
     for row, status in enumerate(statuses):
@@ -330,7 +330,7 @@ def test_rows_that_are_not_bad_are_scored_beside_bad_ones():
 
 
 def test_masked_labels_have_an_infinite_loss():
-    """A masked label's loss is +inf, its rank is the last, its probability 0."""
+    """A masked label has loss +inf, the last rank, and probability 0."""
     got = score_batch(batch_of(np.array([[-INF, 0.0, 1.0]], np.float32), [0]), outputs=ALL)
     row = got.to_pylist()[0]
     assert (row["loss"], row["rank"], row["probs"][0], row["log_probs"][0]) == (INF, 3, 0.0, -INF)
@@ -338,7 +338,7 @@ def test_masked_labels_have_an_infinite_loss():
 
 
 def test_policy_drop_leaves_out_bad_rows_alone():
-    """Under drop the bad rows are gone, the others as they are under null, in their order."""
+    """With ``drop``, bad rows are removed; the others are the same as with ``null``, in the same order."""
     batch, statuses = odd_batch()
     kept = [row for row, status in enumerate(statuses) if status not in BAD]
     for layout in ("list", "fixed", "wide"):
@@ -364,7 +364,7 @@ def test_policy_drop_leaves_out_bad_rows_alone():
     ],
 )
 def test_policy_error_names_the_first_bad_row(logits, label, says):
-    """Under error the first bad row is named, with what is wrong and how to go on."""
+    """With ``error``, the first bad row is named, with what is wrong and the remedy."""
     good = [0.0, 1.0, 2.0]
     batch = batch_of(pa.array([good, good, logits, None], pa.list_(pa.float32())), pa.array([0, 1, label, 0]))
     with pytest.raises(BadRowError) as caught:
@@ -376,13 +376,13 @@ def test_policy_error_names_the_first_bad_row(logits, label, says):
 
 @pytest.mark.parametrize("odd", [name for name in ODD_LABELS if name != "bad_label"])
 def test_policy_error_lets_pass_what_is_not_bad(odd):
-    """Ignored, unlabelled and masked labels stop nobody."""
+    """Ignored, unlabelled and masked labels aren't errors."""
     batch = batch_of(pa.array([[-INF, 1.0], [0.0, 1.0]]), pa.array([ODD_LABELS[odd], 1]))
     assert score_batch(batch).num_rows == 2
 
 
 def test_labels_do_not_matter_where_nobody_asks():
-    """A bad label is no trouble for outputs that need none."""
+    """Bad labels are accepted if no output needs labels."""
     batch = batch_of(np.zeros((2, 2), np.float32), [7, -3])
     assert score_batch(batch, outputs="probs,entropy").num_rows == 2
     with pytest.raises(BadRowError, match="label 7"):
@@ -395,7 +395,7 @@ def test_labels_do_not_matter_where_nobody_asks():
 @pytest.mark.parametrize("layout", ["list", "fixed", "wide"])
 @pytest.mark.parametrize("kind", ["list", "large_list", "fixed", "wide"])
 def test_layouts_hold_the_same_numbers(kind, layout):
-    """Whatever the layout of logits and probabilities, the numbers are the same to the bit."""
+    """Results are bit-identical for all layouts of logits and probabilities."""
     logits, labels = some_logits(20, 4), np.arange(20) % 4
     kinds = {"large_list": pa.large_list(pa.float32()), "fixed": pa.list_(pa.float32(), 4)}
     if kind == "wide":
@@ -415,7 +415,7 @@ def test_layouts_hold_the_same_numbers(kind, layout):
 
 
 def test_the_layout_is_the_inputs_unless_asked():
-    """Unasked, probabilities lie as the logits do, wide columns keep their suffixes and name the classes."""
+    """By default, probabilities have the layout of the logits; suffixes of wide columns are the class names."""
     wide = pa.record_batch({"logit_cat": [1.0, 0.0], "logit_dog": [0.0, 1.0], "label": ["dog", "dog"]})
     got = score_batch(wide, outputs="probs,pred,loss")
     assert got.schema.names == ["label", "prob_cat", "prob_dog", "pred", "loss"]
@@ -425,7 +425,7 @@ def test_the_layout_is_the_inputs_unless_asked():
 
 
 def test_carried_columns_are_chosen_by_name():
-    """All but the logits are carried; --columns and --exclude say otherwise; '*' keeps the logits too."""
+    """All columns but the logits are carried; ``--columns`` and ``--exclude`` change that; ``*`` keeps the logits."""
     batch = pa.record_batch({"id": [1], "logits": [[1.0, 2.0]], "label": [0], "x": ["a"]})
     names = lambda **options: score_batch(batch, outputs="loss", **options).schema.names
     assert names() == ["id", "label", "x", "loss"]
@@ -440,7 +440,7 @@ def test_carried_columns_are_chosen_by_name():
 
 
 def test_a_taken_name_is_refused_and_a_prefix_helps():
-    """A new column never replaces one that is carried."""
+    """A new column never replaces a carried one."""
     batch = pa.record_batch({"logits": [[1.0, 2.0]], "probs": [0.5]})
     with pytest.raises(UsageError, match=r"a column 'probs' already.*--prefix.*--exclude probs"):
         score_batch(batch)
@@ -452,7 +452,7 @@ def test_a_taken_name_is_refused_and_a_prefix_helps():
 
 
 def test_two_columns_of_one_name_are_refused():
-    """A name that is there twice cannot be carried, and can be left out."""
+    """A name that occurs twice can't be carried, but can be excluded."""
     batch = pa.RecordBatch.from_arrays([lists(np.zeros((1, 2))), pa.array([1]), pa.array([2])], ["logits", "x", "x"])
     with pytest.raises(UsageError, match="two columns 'x'"):
         score_batch(batch)
@@ -460,7 +460,7 @@ def test_two_columns_of_one_name_are_refused():
 
 
 def test_nested_logits_leave_their_struct():
-    """Logits inside a struct are taken out of it; what else is in it stays, nulls of the struct included."""
+    """Logits inside a struct are removed from it; its other fields and its nulls stay."""
     inner = pa.StructArray.from_arrays(
         [lists(np.zeros((3, 2), np.float32)), pa.array([1, 2, 3])], ["z", "n"], mask=pa.array([False, True, False])
     )
@@ -473,16 +473,16 @@ def test_nested_logits_leave_their_struct():
 
 
 def test_top_k_above_the_classes_is_refused():
-    """There are no more top classes than classes."""
+    """A top_k greater than the number of classes is refused."""
     with pytest.raises(UsageError, match="3 is more than the 2 classes"):
         score_batch(batch_of(np.zeros((1, 2))), top_k=3)
 
 
-# A function
+# Properties of the function
 
 
 def test_scoring_is_pure():
-    """The same batch gives the same columns again, to the bit, and is itself unchanged."""
+    """The same batch gives the same bytes again, and isn't changed."""
     batch, _ = odd_batch()
     before = batch.serialize().to_pybytes()
     for options in ({"on_bad_row": "null"}, {"on_bad_row": "drop"}, {"input": "probs", "on_bad_row": "null"}):
@@ -495,7 +495,7 @@ def test_scoring_is_pure():
 
 @pytest.mark.parametrize("policy", ["error", "null", "drop"])
 def test_an_empty_batch_keeps_its_schema(policy):
-    """Zero rows give zero rows of the same columns, if the number of classes is known."""
+    """Zero rows give zero rows with the same schema, if the number of classes is known."""
     batch = batch_of(some_logits(5, 4), np.zeros(5, np.int64))
     full = score_batch(batch, outputs=ALL, top_k=2, on_bad_row=policy)
     empty = score_batch(batch.slice(0, 0), outputs=ALL, top_k=2, on_bad_row=policy, n_classes=4)
@@ -515,20 +515,20 @@ WHOLE = {
 
 @given(st.integers(0, SLICED.num_rows), st.integers(1, SLICED.num_rows), st.sampled_from(["list", "fixed", "wide"]))
 def test_a_slice_is_scored_as_in_the_whole(start, length, layout):
-    """Where a row stands in a batch changes no bit of what is computed of it."""
+    """The position of a row in a batch doesn't change its results."""
     rows = SLICED.slice(start, length)
     got = score_batch(rows, outputs=ALL, top_k=2, on_bad_row="null", layout=layout, n_classes=3)
     assert got.to_pylist() == WHOLE["null", layout].slice(start, length).to_pylist()
 
 
 def test_limit_takes_the_first_rows():
-    """--limit N is the first N rows."""
+    """``limit=N`` takes the first N rows."""
     batch = batch_of(some_logits(9, 3))
     assert score_batch(batch, limit=4).equals(score_batch(batch.slice(0, 4)))
 
 
 def test_wide_columns_counted_from_one():
-    """Where columns are numbered from 1, labels are those numbers, and so are predictions and new columns."""
+    """If columns are numbered from 1, so are labels, predictions and new columns."""
     logits = np.array([[3, 1, 0], [0, 1, 2], [1, 3, 0]], np.float32)
     columns = {f"logit_{i + 1}": logits[:, i] for i in range(3)}
     batch = pa.record_batch({**columns, "label": pa.array([1, 3, 1])})
@@ -544,13 +544,13 @@ def test_wide_columns_counted_from_one():
 
 @pytest.mark.parametrize("given", [{"fail_if": "bad_rows > 0"}, {"on_bad_row": "drop", "rejects": "r.parquet"}])
 def test_what_a_batch_cannot_do(given):
-    """What needs files or an end is refused, not ignored."""
+    """Options that need files or the end of the input are refused."""
     with pytest.raises(UsageError, match="one batch cannot do that; leave it out, or use score"):
         score_batch(pa.record_batch({"logits": [[1.0, 2.0]]}), **given)
 
 
 def test_a_batch_is_a_batch_or_a_table():
-    """Anything else is refused with what to do; options beside keyword arguments as well."""
+    """Other input types are refused with a remedy, and so is an options object together with keyword arguments."""
     table = pa.table({"logits": [[1.0, 2.0]]})
     with pytest.raises(UsageError, match=r"not a dict; use batchmax\.scan"):
         score_batch({"logits": [[1.0, 2.0]]})
@@ -559,7 +559,7 @@ def test_a_batch_is_a_batch_or_a_table():
 
 
 def test_a_table_is_scored_as_one_batch():
-    """Its chunks make no difference: not to the classes, nor to draws, limits and the numbers of bad rows."""
+    """The chunks of a table don't change classes, draws, limits or the numbers of bad rows."""
     logits = [None, None, [1.0, 2.0, 0.5], [0.3, 0.1, 0.2], [2.0, 0.0, 1.0]]
     batch = pa.record_batch({"logits": pa.array(logits, pa.list_(pa.float32())), "label": [0, 0, 0, 1, 7]})
     table = pa.Table.from_batches([batch.slice(0, 1), batch.slice(1, 2), batch.slice(3)])
@@ -575,6 +575,6 @@ def test_a_table_is_scored_as_one_batch():
 
 
 def test_the_margin_of_a_tie_has_no_sign():
-    """Two largest logits that are equal are 0.0 apart, not -0.0."""
+    """The margin of two equal largest logits is 0.0, not -0.0."""
     got = score_batch(pa.record_batch({"logits": [[1.0, 1.0, 0.0]]}), outputs="margin")
     assert str(got["margin"][0].as_py()) == "0.0"

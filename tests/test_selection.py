@@ -1,4 +1,4 @@
-"""Which tests run: groups are left to ``--all``, and what is not installed is an error there and named elsewhere."""
+"""Selection of tests: groups need ``--all`` or ``--group``, where missing packages are errors; otherwise they skip."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ requirements.is_missing = lambda name: name in {"duckdb", "java"}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Return a function that runs tests of every kind, where neither DuckDB nor Java is installed."""
+    """Return a function that runs tests of every kind, with neither DuckDB nor Java installed."""
     folder = tmp_path_factory.mktemp("selection")
     (folder / "test_kinds.py").write_text(TESTS)
     (folder / "not_installed.py").write_text(NOT_INSTALLED)
@@ -62,7 +62,7 @@ def run(tmp_path_factory):
 
 
 def test_the_default_run_says_what_it_leaves_out(run):
-    """The header names each group with its time, and each package that is not installed; a skip has its reason."""
+    """The header names each group with its time, and each package that isn't installed; skips have reasons."""
     code, out = run("-v")
     assert code == 0
     for group in ("browser", "faults", "ray", "slow", "spark", "sweep"):
@@ -80,7 +80,7 @@ def test_the_default_run_says_what_it_leaves_out(run):
 
 
 def test_with_all_nothing_may_be_missing(run):
-    """A package or a program that is not installed ends the run before the first test, with the command to run."""
+    """With ``--all``, a missing package or program ends the run before the first test, with the command to install."""
     code, out = run("--all")
     assert code == pytest.ExitCode.USAGE_ERROR
     assert "not installed: duckdb, java; run: " in out
@@ -100,7 +100,7 @@ def test_a_group_runs_alone_and_whole(run):
 
 
 def test_no_test_has_a_time_limit_that_load_could_exceed():
-    """Whatever waits for a process or a thread waits ``HANGS`` seconds."""
+    """Every timeout for a process or a thread is ``HANGS`` seconds."""
     for path in (ROOT / "tests").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "timeout":
@@ -109,7 +109,7 @@ def test_no_test_has_a_time_limit_that_load_could_exceed():
 
 
 def test_no_test_is_skipped_silently_for_a_package():
-    """Tests import what may be missing by ``tests.requirements``, which gives the reason, and not by pytest itself."""
+    """Tests import optional packages through ``tests.requirements``, which gives a reason for skips."""
     for path in (ROOT / "tests").rglob("*.py"):
         names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert "importorskip" not in names, path

@@ -1,4 +1,4 @@
-"""Means of sequences against PyTorch in float64, and tokens against exact arithmetic."""
+"""Mean losses of sequences against PyTorch in float64, and outputs of tokens against exact arithmetic."""
 
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -30,7 +30,7 @@ def random_sequences(k, spread, lengths=(40, 1, 7, 2, 90)):
 
 
 def torch_means(table):
-    """Return the mean loss of each sequence as PyTorch computes it in float64: position t against id t + 1."""
+    """Return the mean loss of each sequence from PyTorch in float64: position t against id t + 1."""
     torch = package("torch")
     F = torch.nn.functional
 
@@ -43,14 +43,14 @@ def torch_means(table):
 
 
 def ulps(found, wanted):
-    """Return how far a number is from another, in units in the last place of float32."""
+    """Return the distance of two numbers in units in the last place of float32."""
     return abs(found - wanted) / float(np.spacing(np.float32(abs(wanted))))
 
 
 @pytest.mark.parametrize("spread", [0.1, 3.0, 30.0])
 @pytest.mark.parametrize("k", [2, 10, 1000, 50_257])
 def test_means_are_those_of_pytorch(tmp_path, k, spread):
-    """The mean loss of each sequence agrees to 3 float32 ULP, however it was read and whatever came with it."""
+    """The mean loss of each sequence agrees with PyTorch to 3 float32 ULP, for any number of classes and any spread."""
     table = random_sequences(k, spread, (40, 1, 7, 2, 90) if k < 50_000 else (6, 1, 3))
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=2)
     batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", label="ids", shift=True, outputs="loss")
@@ -61,20 +61,20 @@ def test_means_are_those_of_pytorch(tmp_path, k, spread):
 
 
 def test_means_of_a_language_model_are_those_of_pytorch(tmp_path):
-    """So they are for a model of real text: what it says of lines that it has not seen."""
+    """The mean losses of a model of real text agree with PyTorch to 3 float32 ULP, for lines that it hasn't seen."""
     table = pq.read_table(DATA / "sequences.parquet")
     batchmax.score(DATA / "sequences.parquet", tmp_path / "out.parquet", label="ids", shift=True, outputs="loss")
     found = pq.read_table(tmp_path / "out.parquet")["mean_loss"].to_pylist()
     wanted = torch_means(table)
     assert len(found) == 19
     assert max(ulps(one, other) for one, other in zip(found, wanted, strict=True)) <= 3
-    assert 2.9 < np.mean(found) < 3.6  # nats a character: a model that knows something of English
+    assert 2.9 < np.mean(found) < 3.6  # nats per character, typical of a model that has learned some English
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("spread", [1.0, 20.0])
 def test_tokens_are_exact(tmp_path, dtype, spread):
-    """Losses, the logs of the largest probabilities and the rest of them are within 3 ULP of the exact values."""
+    """Losses, log-probabilities of the top classes, and tail_mass are within 3 ULP of the exact values."""
     k, kept = 200, 5
     table = random_sequences(k, spread, (6, 3))
     pq.write_table(table, tmp_path / "in.parquet")

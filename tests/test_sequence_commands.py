@@ -1,7 +1,7 @@
-"""Every command with every option on sequences, and on the same tokens stored as plain rows.
+"""Every command with every option, on sequences and on the same tokens as plain rows.
 
-Where an option means the same, results are the same; where it has no meaning, it is refused. The options are those that
-the commands declare, so that a new one needs a line in a table here.
+Where an option has the same meaning, the results are the same; where it has none, it is refused. The options are those
+that the commands declare, so a new option needs a line in a table here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SINGULARS = {
     "statuses": "status",
 }
 OF_ROWS = {"mean_loss", "sum_loss", "perplexity", "n_tokens", "status"}
-"""Columns of a scored sequence as a whole."""
+"""Columns with one value per scored sequence."""
 
 
 def nested(values: Sequence[Any]) -> list[list[Any]]:
@@ -48,13 +48,13 @@ def nested(values: Sequence[Any]) -> list[list[Any]]:
 
 
 def repeated(values: Sequence[Any]) -> list[Any]:
-    """Return values of sequences, once for each token."""
+    """Return values of sequences, repeated for each token."""
     return [value for value, length in zip(values, LENGTHS, strict=True) for _ in range(length)]
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """Write sequences and the same tokens as rows, and files that options name; return the folder."""
+    """Write sequences, the same tokens as rows, and files for options; return the folder."""
     folder = tmp_path_factory.mktemp("inputs")
     random = np.random.default_rng(4)
     logits = (3 * random.standard_normal((N, 3))).astype(np.float32)
@@ -100,12 +100,12 @@ def inputs(tmp_path_factory):
     return folder
 
 
-# What options mean
+# Meanings of options
 
 
 @dataclass(frozen=True)
 class Same:
-    """The results are the same; ``rows`` are the words for rows where they differ."""
+    """The results are the same; ``rows`` are the options for rows if they differ."""
 
     words: str
     rows: str | None = None
@@ -113,7 +113,7 @@ class Same:
 
 @dataclass(frozen=True)
 class Refused:
-    """Sequences refuse the option, rows take it."""
+    """Sequences refuse the option, rows accept it."""
 
     words: str
     message: str
@@ -121,7 +121,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class OfSequences:
-    """Rows refuse the option, sequences take it."""
+    """Rows refuse the option, sequences accept it."""
 
     words: str
     message: str
@@ -129,7 +129,7 @@ class OfSequences:
 
 @dataclass(frozen=True)
 class Other:
-    """Both take the option, and the results are not comparable; another test checks them."""
+    """Both accept the option, and the results aren't comparable; another test checks them."""
 
     words: str
 
@@ -310,11 +310,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "warmup": {},
 }
-"""What each option of each command means of sequences. ``warmup`` has no input."""
+"""The meaning of each option of each command for sequences. ``warmup`` has no input."""
 
 
 def declared(name: str) -> set[str]:
-    """Return the options that a command declares, by their long names."""
+    """Return the long names of the options that a command declares."""
     command = group.get_command(click.Context(group), name)
     assert command is not None
     return {max(param.opts, key=len) for param in command.params if isinstance(param, click.Option)}
@@ -322,7 +322,7 @@ def declared(name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", [name for names in COMMANDS.values() for name in names])
 def test_the_table_has_every_option(name):
-    """Every option that a command declares has a meaning of sequences in the table, and no other has."""
+    """The table has exactly the options that each command declares."""
     assert set(OPTIONS[name]) == (set() if name == "warmup" else declared(name))
 
 
@@ -330,7 +330,7 @@ def test_the_table_has_every_option(name):
 
 
 def words_of(name: str, kind: str, given: str, inputs: Path, folder: Path) -> list[str]:
-    """Return the words of a command on sequences (``s``) or rows (``r``) with some options."""
+    """Return the command line for sequences (``s``) or rows (``r``) with these options."""
     out = {"calibrate": "out.json", "report": "out.html"}.get(name, "out.parquet")
     places = {"out": folder / out, "folder": folder / "parts", "rejects": folder / "rejects.parquet", "bad": ""}
     places |= {file.name: file for file in inputs.iterdir()}
@@ -353,7 +353,7 @@ def words_of(name: str, kind: str, given: str, inputs: Path, folder: Path) -> li
 
 
 def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:
-    """Run a command; return its exit code, and what it prints as JSON."""
+    """Run a command; return its exit code and its parsed JSON output."""
     capsys.readouterr()
     code = main(words)
     out, err = capsys.readouterr()
@@ -361,7 +361,7 @@ def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]
     return code, json.loads(out) if out else None
 
 
-# What is the same
+# Comparable results
 
 
 def flat_row(row: int, token: int) -> int:
@@ -370,7 +370,7 @@ def flat_row(row: int, token: int) -> int:
 
 
 def scored(path: Path, kind: str) -> dict[str, list[Any]]:
-    """Return the columns of an output by their names for rows, one value for each token."""
+    """Return the columns of an output by their names for rows, with one value per token."""
     table = pq.read_table(path)
     lengths = LENGTHS[: table.num_rows]
     found = {}
@@ -393,7 +393,7 @@ def scored(path: Path, kind: str) -> dict[str, list[Any]]:
 
 
 def statuses(found: dict[str, Any]) -> dict[str, int]:
-    """Return how many tokens have which status."""
+    """Return the number of tokens with each status."""
     counts: dict[str, int] = found.get("token_status_counts") or found["status_counts"]
     return counts
 
@@ -404,7 +404,7 @@ def only(found: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def figures(name: str, kind: str, found: Any, words: list[str]) -> Any:
-    """Return what of a command's result must be the same for sequences and rows."""
+    """Return the part of a command's result that must be the same for sequences and rows."""
     if name == "score":
         names = ("n_classes", "mean_loss", "log_likelihood", "accuracy", "perplexity", "infinite_losses")
         columns = scored(Path(words[words.index("-o") + 1]), kind)
@@ -471,9 +471,9 @@ CASES = [(name, option, meaning) for name, options in OPTIONS.items() for option
 
 @pytest.mark.parametrize(("name", "option", "meaning"), CASES, ids=[f"{name} {option}" for name, option, _ in CASES])
 def test_options_of_sequences(name, option, meaning, inputs, tmp_path, capsys, monkeypatch):
-    """With any option, sequences give the results of their tokens as rows, or an error that says why not."""
+    """With any option, sequences give the same results as their tokens as rows, or a specific error."""
     if name == "report" and option not in {"--by", "--row"}:
-        # Drawing takes a second, and what is drawn is the same.
+        # Rendering takes a second, and the page is the same.
         monkeypatch.setattr("batchmax.reports.html.page.page", lambda _: "")
     results = {}
     for kind in "sr":

@@ -1,4 +1,4 @@
-"""What is counted of sequences: pairs of tokens, bad rows, bytes of text, statuses; by sums of their own."""
+"""Counts and figures of sequences (pairs of tokens, bad rows, bytes of text, statuses) against independent sums."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PIECES = pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time"
 
 
 def table_of(logits, labels, **columns):
-    """Return sequences with other columns beside them."""
+    """Return sequences with other columns added."""
     return pa.table({"logits": pa.array(logits, LOGITS), "label": pa.array(labels, LABELS), **columns})
 
 
@@ -63,7 +63,7 @@ KEYS = {
 @PIECES
 @pytest.mark.parametrize("kind", KEYS)
 def test_a_file_has_not_changed_from_itself(write, monkeypatch, kind, piece):
-    """Compared with itself, by place and by key, in any order of rows: every token with itself, and no change."""
+    """A file compared with itself, by position or key and in any row order, pairs each token with itself: no change."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = A.set_column(2, "id", KEYS[kind])
     a = write("a", table, row_group_size=2)
@@ -82,7 +82,7 @@ def test_a_file_has_not_changed_from_itself(write, monkeypatch, kind, piece):
 @PIECES
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]], ids=["rising", "other"])
 def test_moved_tokens_are_named(write, monkeypatch, order, piece):
-    """The tokens that moved most are named by file, row, place and key, over several files; losses are their own."""
+    """The most changed tokens are named by file, row, token and key, also in several files, with their own losses."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     random = np.random.default_rng(3)
     lengths, k = [2, 3, 1, 4], 3
@@ -120,7 +120,10 @@ def test_moved_tokens_are_named(write, monkeypatch, order, piece):
 
 @PIECES
 def test_sequences_that_are_missing_or_shorter_are_told(write, monkeypatch, piece):
-    """By key, a missing sequence is counted and a shorter one named; by place, both are errors that name rows."""
+    """Missing and shorter sequences are counted and named by key, and refused by position.
+
+    By position, the error has the numbers of rows, or names the row with another number of tokens.
+    """
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     a = write("a", A)
     shorter = table_of([[[1, 0], [2, 0]], [[4, 0]]], [[0, 0], [0]], id=[10, 12])
@@ -145,7 +148,7 @@ def test_sequences_that_are_missing_or_shorter_are_told(write, monkeypatch, piec
 
 
 def test_other_labels_are_told_by_token(write):
-    """A token with another label in b is named by its row and its place."""
+    """A token with another label in b is named by its row and token index."""
     a = write("a", A)
     b = write("b", A.set_column(1, "label", pa.array([[0, 0], [0], [0, 1]], LABELS)))
     with pytest.raises(DataError, match=r"a token has another label than in .*b\.parquet, the first row 2, token 1"):
@@ -169,7 +172,7 @@ BAD = {
 @PIECES
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_sequences_are_counted_by_every_command(write, tmp_path, monkeypatch, kind, piece):
-    """Each command counts the same bad rows, and its gate on them fails."""
+    """Each command counts the same bad rows, and a gate on bad rows fails."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     monkeypatch.setattr("batchmax.reports.html.page.page", lambda _: "")
     logits, labels = BAD[kind]
@@ -195,7 +198,7 @@ def test_bad_sequences_are_counted_by_every_command(write, tmp_path, monkeypatch
 
 @PIECES
 def test_padding_is_not_odd(write, tmp_path, monkeypatch, piece):
-    """Tokens without a label say nothing of a sequence that has a loss; of one without any loss they do."""
+    """Tokens without a label don't affect the status of a row that has a loss; without any loss, they determine it."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     inf = float("inf")
     rows = [
@@ -222,7 +225,7 @@ def test_padding_is_not_odd(write, tmp_path, monkeypatch, piece):
 
 @PIECES
 def test_bytes_are_those_of_losses(write, tmp_path, monkeypatch, piece):
-    """Bits per byte are over the rows that have a loss and are not bad, in score, in evaluate, and in each group."""
+    """Bits per byte are over the rows that have a loss and aren't bad, in score, in evaluate, and in each group."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     logits = [[[0, 0], [0, 0]], None, [[0, 0], [NAN, 0]], [[0, 0]], [[2, 0], [0, 0], [0, 0]], [], [[0, 0]]]
     labels = [[0, 0], [0], [0, 0], [-100], [1, -100, 0], [], [0]]
@@ -248,7 +251,7 @@ def test_bytes_are_those_of_losses(write, tmp_path, monkeypatch, piece):
 
 
 def test_the_example_of_bytes(write, tmp_path):
-    """Two tokens of one bit each, two bytes, and a null row of a hundred: one bit a byte."""
+    """Two tokens of one bit each with two bytes, and a null row with a hundred bytes, have one bit per byte."""
     path = write("in", table_of([[[0, 0], [0, 0]], None], [[0, 0], [0]], n=[2, 100]))
     assert batchmax.score(path, tmp_path / "out.parquet", bytes="n", on_bad_row="null").bits_per_byte == 1.0
 
@@ -256,7 +259,7 @@ def test_the_example_of_bytes(write, tmp_path):
 @pytest.mark.parametrize("kind", ["int", "text"])
 @pytest.mark.parametrize("command", ["score", "evaluate"])
 def test_bytes_that_cannot_be_are_refused(write, tmp_path, command, kind):
-    """A null or negative number of bytes of a row that has a loss is an error that names the row."""
+    """A null or negative number of bytes for a row that has a loss is an error that names the row."""
     values = {"int": [1, -2, 3], "text": ["a", None, "b"]}[kind]
     path = write("in", table_of([[[0, 0]]] * 3, [[0]] * 3, n=values))
     told = "is -2" if kind == "int" else "is null"
@@ -271,7 +274,7 @@ def test_bytes_that_cannot_be_are_refused(write, tmp_path, command, kind):
 
 @pytest.mark.parametrize("command", ["compare", "calibrate", "report", "worst_rows"])
 def test_bytes_are_refused_where_nothing_uses_them(write, tmp_path, command):
-    """Commands that have no bits per byte do not take the option in silence."""
+    """Commands without bits per byte refuse the option ``bytes``."""
     path = write("in", table_of([[[0, 0]]], [[0]], n=[1]))
     runs = {
         "compare": lambda: batchmax.compare(path, path, bytes="n"),
@@ -283,13 +286,13 @@ def test_bytes_are_refused_where_nothing_uses_them(write, tmp_path, command):
         runs[command]()
 
 
-# What is written
+# Output columns
 
 
 @pytest.mark.parametrize("codec", ["snappy", "zstd"])
 @pytest.mark.parametrize("split", [False, True])
 def test_half_precision_and_prefixes_are_read_by_others(write, tmp_path, codec, split):
-    """Probabilities in float16 under other names have the values of NumPy's rounding in DuckDB, Polars and pyarrow."""
+    """Probabilities in float16 with a prefix equal NumPy's rounded values when read by DuckDB, Polars and pyarrow."""
     random = np.random.default_rng(1)
     logits = [random.standard_normal((n, 3)).astype(np.float32) for n in (2, 0, 5)]
     table = table_of([one.tolist() for one in logits], [[0] * len(one) for one in logits])
@@ -310,7 +313,7 @@ def test_half_precision_and_prefixes_are_read_by_others(write, tmp_path, codec, 
 
 
 def test_folders_become_columns(tmp_path):
-    """A column that is in the names of folders is one of the rows, in every command."""
+    """A column from Hive folder names is a column of the rows in every command."""
     for day, logits in ((1, [[1, 0], [2, 0]]), (2, [[3, 0]])):
         (tmp_path / "in" / f"day={day}").mkdir(parents=True)
         table = table_of([logits], [[0] * len(logits)])
@@ -325,7 +328,7 @@ def test_folders_become_columns(tmp_path):
 
 @PIECES
 def test_written_losses_are_used(write, tmp_path, monkeypatch, piece):
-    """Of what score wrote, losses are those in the file, which have digits that the probabilities have lost."""
+    """For outputs of score, the losses are read from the file, because they are more precise than the probabilities."""
     path = write("in", table_of([[[0, 200], [1, 0]], [[30, 0]]], [[0, 0], [0]]))
     batchmax.score(path, tmp_path / "out.parquet", outputs="probs,loss")
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
@@ -336,7 +339,7 @@ def test_written_losses_are_used(write, tmp_path, monkeypatch, piece):
 
 
 def test_columns_of_score_are_not_shown(write, tmp_path):
-    """The worst tokens of a scored file come with the columns of the input, not with those that score computed."""
+    """The worst tokens of a scored file are shown with the input's columns, without the columns of score."""
     path = write("in", table_of([[[1, 0]]], [[0]], id=[4]))
     out = tmp_path / "out.parquet"
     batchmax.score(path, out, outputs="probs,loss,pred,status", top_k=1, prefix="p_")
@@ -346,7 +349,7 @@ def test_columns_of_score_are_not_shown(write, tmp_path):
 
 @pytest.mark.parametrize("form", ["datasets", "version 3", "version 2"])
 def test_class_names_of_token_labels(form):
-    """Names that Hugging Face has for the items of label lists are class names, in any form of its metadata."""
+    """Class names that Hugging Face stores for the items of label lists are used, in any form of its metadata."""
     names = {"names": ["neg", "pos"], "_type": "ClassLabel"}
     features = {"version 3": {"feature": names, "_type": "Sequence"}, "version 2": [names]}
     metadata = {"huggingface": json.dumps({"info": {"features": {"label": features.get(form)}}})}
@@ -361,7 +364,7 @@ def test_class_names_of_token_labels(form):
 
 
 def test_distributions_of_tokens_are_shown(write):
-    """The worst tokens of sequences whose labels are distributions come with theirs."""
+    """The worst tokens of sequences with soft targets are shown with the target of the token."""
     soft = pa.array([[[0.5, 0.5], [0.0, 1.0]]], pa.list_(pa.list_(pa.float32())))
     path = write("in", pa.table({"logits": pa.array([[[1, 0], [2, 0]]], LOGITS), "label": soft}))
     worst = batchmax.worst_rows(path, 1).to_pylist()[0]
@@ -372,7 +375,7 @@ def test_distributions_of_tokens_are_shown(write):
 
 
 def split_mix(seed, n):
-    """Return output n, from 0, of SplitMix64 (Steele et al. 2014), in whole numbers."""
+    """Return output n, from 0, of SplitMix64 (Steele et al. 2014), computed with Python integers."""
     x = (seed + (n + 1) * 0x9E3779B97F4A7C15) % 2**64
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
@@ -380,13 +383,13 @@ def split_mix(seed, n):
 
 
 def is_held_out(row, seed, share):
-    """Return whether a row is held out: by output r, for row r, of a generator seeded by output 0 for the seed."""
+    """Return whether a row is held out, by output ``row`` of a generator that is seeded with output 0 of ``seed``."""
     return (split_mix(split_mix(seed, 0), row) >> 11) / 2**53 < share
 
 
 @PIECES
 def test_whole_sequences_are_held_out(write, monkeypatch, piece):
-    """All tokens of a sequence are fitted to, or all are held out, by the number of its row."""
+    """All tokens of a sequence are fitted, or all are held out, depending on the row number."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     random = np.random.default_rng(2)
     lengths = [1, 2, 4, 0, 8, 16, 32]
@@ -401,7 +404,7 @@ def test_whole_sequences_are_held_out(write, monkeypatch, piece):
 @PIECES
 @pytest.mark.parametrize("row", [0, 1, 2, 3])
 def test_a_report_of_a_row_without_a_loss(write, tmp_path, monkeypatch, row, piece):
-    """A row that was asked for is drawn if it has a token with probabilities; otherwise the page says why not."""
+    """A requested row is shown if it has a token with probabilities; otherwise a note says why not."""
     monkeypatch.setattr("batchmax.reports.html.page.page", lambda _: "")
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     path = write("in", table_of([[[1, 0]], [[2, 0], [0, 1]], None, []], [[0], [-100, -100], [0], []]))
@@ -418,7 +421,7 @@ def test_a_report_of_a_row_without_a_loss(write, tmp_path, monkeypatch, row, pie
 
 @pytest.mark.parametrize("width", [80, 60, 40])
 def test_worst_tokens_fit_the_terminal(write, tmp_path, monkeypatch, capsys, width):
-    """No cell is empty: the last column is cut, and those without room are named."""
+    """The table fits the terminal: the last column is truncated, and columns without room are named below."""
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.chdir(tmp_path)
     text = ["a sentence that is much longer than any terminal has room for, and then goes on for a while"]
@@ -442,7 +445,7 @@ def test_worst_tokens_fit_the_terminal(write, tmp_path, monkeypatch, capsys, wid
 
 @pytest.mark.parametrize("as_matrix", [False, True], ids=["column", "matrix"])
 def test_a_chunk_of_tokens_is_split_between_rows(write, monkeypatch, as_matrix):
-    """Wherever a chunk is split, each token keeps its logits, label, status, columns and place, and no row is lost."""
+    """Wherever a chunk is split, each token keeps its logits, label, status, columns and position; no row is lost."""
     logits = [[[1, 0], [2, 0]], None, [], [[3, 0], [4, 0], [5, 0]], [[6, 0]]]
     table = table_of(logits, [[0, 1], [0], [], [1, 0], [0]], id=[10, 11, 12, 13, 14])
     path = write("in", table)
@@ -453,7 +456,7 @@ def test_a_chunk_of_tokens_is_split_between_rows(write, monkeypatch, as_matrix):
     assert (chunk.logits is not None) == as_matrix
 
     def tokens_of(*chunks):
-        """Return what is known of each token."""
+        """Return the properties of each token."""
         found = []
         for one in chunks:
             places = [one.place(token) for token in range(one.batch.num_rows)]
@@ -487,7 +490,7 @@ def test_a_chunk_of_tokens_is_split_between_rows(write, monkeypatch, as_matrix):
 
 @PIECES
 def test_groups_that_are_given_away(write, tmp_path, monkeypatch, piece):
-    """With room for one group, those of rows that come together are all in the table, empty and null rows too."""
+    """With memory for one group, groups of consecutive rows are all in the table, including empty and null rows."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     monkeypatch.setattr("batchmax.evaluation.groups.SHARE", 10**6)
     lengths = [2, 0, 1, None, 4, 3]
@@ -505,7 +508,7 @@ def test_groups_that_are_given_away(write, tmp_path, monkeypatch, piece):
 
 
 def test_streams_are_compared_by_place():
-    """Tables and readers of sequences are compared token by token; where one has more rows, that is an error."""
+    """Tables and readers of sequences are compared token by token; different numbers of rows are an error."""
     found = batchmax.compare(A, pa.RecordBatchReader.from_batches(A.schema, A.to_batches(max_chunksize=1)))
     assert (found.n_rows, found.n_judged, found.mean_loss_change) == (3, 5, 0.0)
     shorter = A.slice(0, 2)

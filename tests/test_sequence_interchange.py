@@ -1,4 +1,4 @@
-"""Sequences that others write give the rows we would have written, and others read ours as they are."""
+"""Sequences from other writers give the same rows as ours, and other readers read our output with the same values."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ K = 11
 OUTPUTS = "probs,log_probs,loss,pred,confidence,rank,correct,status"
 LENGTHS = [5, 0, 31, 1, 0, 12, 90, 2, 7]
 READ_NESTED = [name for name in READERS if name != "fastparquet"]
-"""Who reads lists of lists; fastparquet has none."""
+"""Readers that support lists of lists; fastparquet doesn't."""
 LABELS, NUMBERS = pa.list_(pa.int32()), pa.list_(pa.list_(pa.float32()))
 
 
 def sequences(*, odd=False, n_copies=1, k=K):
-    """Return a table of sequences; odd ones hold a null row, a null token, null labels, NaN and infinities."""
+    """Return a table of sequences; with ``odd``, it has a null row, a null token, null labels, NaN and infinities."""
     random = np.random.default_rng(8)
     rows, labels = [], []
     for length in LENGTHS * n_copies:
@@ -59,24 +59,24 @@ def scored(path, **options):
 
 
 def without_dictionaries(kind):
-    """Return a type with the values of dictionaries instead of them, however deep."""
+    """Return a type with dictionaries replaced by their value types, at any depth."""
     if pa.types.is_dictionary(kind):
         return kind.value_type
     return pa.list_(without_dictionaries(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
 def rows_of(table):
-    """Return rows as text, in which NaN is equal to itself; statuses decoded."""
+    """Return rows as text, in which NaN equals itself."""
     return [repr(row) for row in table.to_pylist()]
 
 
-# Ours, read by others
+# Our files, other readers
 
 
 @pytest.mark.parametrize("reader", READ_NESTED)
 @pytest.mark.parametrize("how", ["snappy", "none", "zstd", "odd rows"])
 def test_everyone_reads_what_we_write(how, reader, tmp_path):
-    """Nested probabilities, lists of losses, classes and statuses, and the scalars beside them: all the same values."""
+    """Other readers get the same values for nested probabilities, lists of token values, and scalars."""
     odd = how == "odd rows"
     pq.write_table(sequences(odd=odd, n_copies=3), tmp_path / "in.parquet", row_group_size=10)
     out, _ = scored(tmp_path / "in.parquet", compression="snappy" if odd else how)
@@ -88,7 +88,7 @@ def test_everyone_reads_what_we_write(how, reader, tmp_path):
         assert rows_of(found.select([name])) == rows_of(want.select([name])), name
 
 
-# Others', read by us
+# Other writers, our reader
 
 
 def with_polars(table, path):
@@ -138,11 +138,11 @@ WRITERS = {
 
 @pytest.mark.parametrize(
     ("writer", "odd"),
-    # pandas takes NaN for null, and makes floats of integers among which there are nulls.
+    # pandas reads NaN as null, and converts integers with nulls to floats.
     [(writer, odd) for writer in WRITERS for odd in (False, True) if not (odd and writer == "pandas")],
 )
 def test_what_others_write_is_scored_as_ours(writer, odd, tmp_path, monkeypatch):
-    """Every writer's file gives the rows of pyarrow's, and only chunks with null tokens are left to pyarrow."""
+    """Every writer's file gives the same rows as pyarrow's, and only chunks with null tokens are read by pyarrow."""
     table = sequences(odd=odd, n_copies=4)
     (tmp_path / "ours").mkdir()
     pq.write_table(table, tmp_path / "ours" / "in.parquet", row_group_size=9)

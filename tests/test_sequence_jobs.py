@@ -1,4 +1,4 @@
-"""Whole jobs on sequences: killed, on other numbers of threads, with little memory, and in shards: the same bytes."""
+"""Jobs on sequences give the same bytes when killed and resumed, with any threads, little memory, and in shards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDS = ["--outputs", "probs,loss,pred,status", "--top-k", "4", "--on-bad-row", 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Write 60 sequences, 54 MB: long and short ones, one null, one of a token that is null."""
+    """Write 60 sequences, 54 MB: long and short ones, a null row, and a null token."""
     random = np.random.default_rng(9)
     lengths = random.integers(0, 150, N_ROWS)
     folder = tmp_path_factory.mktemp("sequences")
@@ -55,14 +55,14 @@ def run(source, out, *words, **environment):
 
 
 def bytes_of(out):
-    """Return the Parquet bytes of a file, or of each file of a folder."""
+    """Return the bytes of a Parquet file, or of each part in a folder."""
     files = [out] if Path(out).is_file() else sorted(Path(out).glob("part-*.parquet"))
     return {file.name if file != out else "": file.read_bytes() for file in files}
 
 
 @pytest.fixture(scope="module")
 def whole(source):
-    """Return what an undisturbed run makes of a file, and how long it takes."""
+    """Return the output of an undisturbed run, and how long the run takes."""
     out = source.with_name("whole.parquet")
     run(source, out)
     start = time.monotonic()
@@ -75,13 +75,13 @@ def whole(source):
     ids=" ".join,
 )
 def test_threads_and_memory_change_nothing(words, source, whole, tmp_path):
-    """Losses, sums and pages have the same bytes however many threads there are, and with just enough memory."""
+    """The output has the same bytes for any number of threads, and with just enough memory."""
     assert run(source, tmp_path / "out.parquet", *words) == whole[0]
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.75, 0.9])
 def test_a_killed_run_goes_on_with_the_same_bytes(part, source, whole, tmp_path):
-    """Wherever SIGKILL comes, there is nothing or everything, and the run that goes on makes what one run makes."""
+    """After SIGKILL, there is no output or the whole one; the resuming run gives the bytes of an undisturbed run."""
     out = tmp_path / "out.parquet"
     running = subprocess.Popen(command(source, out))
     time.sleep(part * whole[1])
@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(part, source, whole, tmp_path)
 
 
 def test_killed_in_the_middle_of_a_row_group(source, whole, tmp_path):
-    """Matrices that were written of a row group which never ended are written again, in their place."""
+    """Matrices written for an incomplete row group are overwritten by the run that resumes."""
     out = tmp_path / "out.parquet"
     running = subprocess.Popen(command(source, out))
     grown = 0
@@ -107,7 +107,7 @@ def test_killed_in_the_middle_of_a_row_group(source, whole, tmp_path):
 
 
 def test_shards_of_sequences(source, tmp_path, monkeypatch):
-    """Shards make the parts of a folder, and the last run publishes what one run makes."""
+    """Shards make the parts of a folder, and the last run publishes the same output as one run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     for number in range(3):
@@ -120,7 +120,7 @@ def test_shards_of_sequences(source, tmp_path, monkeypatch):
 
 
 def test_both_ways_of_reading_give_the_same_values(source, whole, tmp_path):
-    """Without the reader of sequences every value is the same."""
+    """Reading with pyarrow instead of our reader gives the same values."""
     out = tmp_path / "out.parquet"
     run(source, out, BATCHMAX_PARQUET="pyarrow")
     (tmp_path / "want.parquet").write_bytes(whole[0][""])

@@ -1,4 +1,4 @@
-"""Sequences: against sums in plain float64 of their own, however rows are cut, read, and written."""
+"""Sequences against independent sums in plain float64, for any way to cut, read and write rows."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def sequences(
 
 
 def exact_losses(logits, labels, shift=0):
-    """Return the loss of each token of one row in float64; None without a label."""
+    """Return the float64 loss of each token of one row, None without a label."""
     losses = []
     for place, row in enumerate(logits):
         at = place + shift
@@ -62,7 +62,7 @@ def exact_losses(logits, labels, shift=0):
 
 
 def check_rows(table, scored, shift=0):
-    """Hold every row of an output against its input."""
+    """Compare every row of an output with its input."""
     assert scored.num_rows == table.num_rows
     for row, out in zip(table.to_pylist(), scored.to_pylist(), strict=True):
         assert row["id"] == out["id"]
@@ -102,7 +102,7 @@ WAYS = {
 @pytest.mark.parametrize("kind", ["list", "large_list", "fixed"])
 @pytest.mark.parametrize("way", list(WAYS))
 def test_rows_are_right_however_they_are_cut(tmp_path, monkeypatch, way, kind, piece, path):
-    """Losses, what follows of them, and probabilities are those of plain sums, whatever a chunk is."""
+    """Losses, figures derived from them, and probabilities equal plain sums for any chunks, pages and layouts."""
     monkeypatch.setenv("BATCHMAX_PARQUET", path)
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = sequences(kind=kind, label_nulls=[2, 3], k=3)
@@ -121,7 +121,7 @@ def test_rows_are_right_however_they_are_cut(tmp_path, monkeypatch, way, kind, p
 
 @pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
 def test_shifted_labels(tmp_path, monkeypatch, piece):
-    """Each token is held against the next label, the last against none, which says nothing of the row."""
+    """With ``shift``, each token has the label of the next; the missing last label doesn't affect the row's status."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = sequences()
     pq.write_table(table, tmp_path / "in.parquet")
@@ -135,7 +135,7 @@ def test_shifted_labels(tmp_path, monkeypatch, piece):
 
 @pytest.mark.parametrize("k", [2, 40, 1000])
 def test_any_number_of_classes(tmp_path, k):
-    """Few classes and many, in float64 too."""
+    """Losses and probabilities are right for few and many classes, in float64."""
     table = sequences(k=k, dtype=np.float64)
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=3)
     batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="probs,log_probs,loss,status")
@@ -147,7 +147,7 @@ def test_any_number_of_classes(tmp_path, k):
 
 
 def bad_rows_table():
-    """Return sequences with something odd in most of them, and the statuses of their tokens and of the rows."""
+    """Return sequences, most of them with a defect, and the statuses of their tokens and rows."""
     nan, inf = float("nan"), float("inf")
     rows = [
         ([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], [0, 1]),
@@ -190,7 +190,7 @@ def bad_rows_table():
 @pytest.mark.parametrize("path", ["batchmax", "pyarrow"])
 @pytest.mark.parametrize("piece", [1, 24, 1 << 20], ids=["a token at a time", "some", "all"])
 def test_odd_tokens_are_named(tmp_path, monkeypatch, piece, path):
-    """Each token has its status, the row the worst of them; of a bad token nothing else is known, nor of its row."""
+    """Each token has a status, the row has the worst of them; a bad token has no values, and its row no figures."""
     monkeypatch.setenv("BATCHMAX_PARQUET", path)
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table, statuses = bad_rows_table()
@@ -215,7 +215,7 @@ def test_odd_tokens_are_named(tmp_path, monkeypatch, piece, path):
 @pytest.mark.parametrize("path", ["batchmax", "pyarrow"])
 @pytest.mark.parametrize("piece", [1, 24, 1 << 20], ids=["a token at a time", "some", "all"])
 def test_dropped_rows_leave_nothing(tmp_path, monkeypatch, piece, path):
-    """A row with a bad token is gone as a whole, though much of it was written already; rejects tell of it."""
+    """A row with a bad token is dropped as a whole, even if parts of it were written already, and is in the rejects."""
     monkeypatch.setenv("BATCHMAX_PARQUET", path)
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table, statuses = bad_rows_table()
@@ -247,7 +247,7 @@ def test_dropped_rows_leave_nothing(tmp_path, monkeypatch, piece, path):
 
 
 def test_a_bad_token_is_told(tmp_path):
-    """The first bad token of all is named: its row, its place, what is wrong."""
+    """The error names the first bad token: its row, its index in the row, and what is wrong."""
     table, _ = bad_rows_table()
     for rows, said in {
         (0, 2): r"row 1, token 0 .*NaN at class 0",
@@ -266,7 +266,7 @@ def test_a_bad_token_is_told(tmp_path):
 
 
 def test_top_k_without_probabilities(tmp_path):
-    """The largest classes of each token, the logs of their probabilities, and what all the others have together."""
+    """``top_k`` gives the largest classes of each token, their log-probabilities, and the mass of the other classes."""
     table = sequences(k=50, spread=8.0)
     pq.write_table(table, tmp_path / "in.parquet")
     batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="loss", top_k=4)
@@ -285,7 +285,7 @@ def test_top_k_without_probabilities(tmp_path):
 
 
 def test_a_part_is_a_file_and_a_killed_run_goes_on(tmp_path, monkeypatch):
-    """A folder of parts has the rows of one file, and a limit takes rows, not tokens."""
+    """A folder of parts has the rows of a single file, and a limit counts rows, not tokens."""
     table = sequences([9] * 30, k=100)
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=4)
     monkeypatch.setattr("batchmax.sources.parts.PART_BYTES", 1)
@@ -297,7 +297,7 @@ def test_a_part_is_a_file_and_a_killed_run_goes_on(tmp_path, monkeypatch):
 
 
 def test_tables_readers_and_streams(tmp_path):
-    """A batch, a reader and a table as input give the rows of a file."""
+    """A batch, a reader and a table as input give the same rows as a file."""
     table = sequences(k=11)
     pq.write_table(table, tmp_path / "in.parquet")
     batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="probs,loss,status")
@@ -316,7 +316,7 @@ def test_tables_readers_and_streams(tmp_path):
 
 
 def test_bits_per_byte(tmp_path):
-    """The losses in bits over the bytes of the text, given as text or as a number; rows without a loss don't count."""
+    """Bits per byte are the losses in bits over the bytes of the text or their number, for rows that have a loss."""
     table = sequences(k=11)
     texts = ["é" * (3 * row + 1) for row in range(table.num_rows)]
     table = table.append_column("text", pa.array(texts)).append_column("size", [[len(one.encode()) for one in texts]])
@@ -333,7 +333,7 @@ def test_bits_per_byte(tmp_path):
 
 
 def test_options_of_sequences_are_refused_elsewhere():
-    """Without sequences there is nothing to shift; with them a label a row, and a column a class, cannot be."""
+    """Sequence options are refused without sequences; one label per row and the wide layout are refused with them."""
     flat = pa.table({"logits": [[1.0, 2.0]], "label": [0]})
     for given in ({"shift": True}, {"bytes": "label"}):
         with pytest.raises(UsageError, match=r"no sequences"):
@@ -351,7 +351,7 @@ def test_options_of_sequences_are_refused_elsewhere():
 
 
 def test_an_output_is_verified(tmp_path):
-    """Checksums, ranges, means and the summary hold of an output, and not all of them of one that was changed."""
+    """``verify`` accepts an output of sequences, and refuses it after any of several columns is changed."""
     table = sequences(k=9, label_nulls=[1, 8])
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=4)
     out = tmp_path / "out.parquet"
@@ -370,7 +370,7 @@ def test_an_output_is_verified(tmp_path):
     }.items():
         at = scored.schema.get_field_index(name)
         changed = pa.array(change(scored[name].to_pylist()), scored.schema.field(name).type)
-        # As our own pages have them, everything has a checksum.
+        # With checksums on all pages, as in our own files.
         pq.write_table(scored.set_column(at, name, changed), tmp_path / "x.parquet", write_page_checksum=True)
         with pytest.raises(batchmax.DataError, match="row"):
             batchmax.verify(tmp_path / "x.parquet")
@@ -386,7 +386,7 @@ def as_rows(table):
 
 @pytest.mark.parametrize("piece", [1, 60, 1 << 20], ids=["a token at a time", "some", "all"])
 def test_figures_are_those_of_tokens(monkeypatch, piece):
-    """Figures and the worst rows of sequences are those of their tokens as rows; rows are counted as sequences."""
+    """Figures and worst rows of sequences equal those of their tokens as rows; rows are counted as sequences."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = sequences(k=9, spread=2.0)
     flat = as_rows(table)
@@ -409,7 +409,7 @@ def test_figures_are_those_of_tokens(monkeypatch, piece):
 
 
 def test_a_report_is_one_of_tokens(tmp_path):
-    """The page counts rows and tokens apart, draws a row as tokens, and lists tokens."""
+    """The report counts rows and tokens separately, shows a row as tokens, and lists the worst tokens."""
     table = sequences(k=9, spread=2.0, nulls=[7])
     pq.write_table(table, tmp_path / "in.parquet")
     page = tmp_path / "page.html"
@@ -429,7 +429,7 @@ def test_a_report_is_one_of_tokens(tmp_path):
 
 @pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
 def test_the_strip_of_a_report_is_the_whole_row(monkeypatch, piece):
-    """However a row is cut, the losses of all of its tokens are drawn, and the token of largest loss is told."""
+    """For any chunks, the report has the losses of all tokens of a row, and selects the one with the largest loss."""
     from batchmax.evaluation.row_stream import open_rows, rows_of
     from batchmax.reports.collectors import RowLook
 

@@ -1,4 +1,4 @@
-"""Row groups into a file: what is written is there, encoded as asked, and checked."""
+"""The Parquet sink writes row groups that can be read back, are encoded as requested, and have checksums."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CODECS = {"id": "GZIP", "a.b": "ZSTD", "nested": "LZ4", "probs": "NONE"}
 
 
 def written(path, batches, codecs=None, plain=("probs",)):
-    """Write one row group a batch and return the size."""
+    """Write one row group per batch, and return the size."""
     with ParquetSink(path, BATCH.schema, codecs or CODECS, plain) as sink:
         for batch in batches:
             sink.write([batch])
@@ -36,7 +36,7 @@ def written(path, batches, codecs=None, plain=("probs",)):
 
 
 def test_what_is_written_is_there(tmp_path):
-    """Each write is one row group, of whatever batches; nothing is none; the size is that of the file."""
+    """Each write is one row group of any number of batches; an empty write makes none; the size is that of the file."""
     path = tmp_path / "x.parquet"
     with ParquetSink(path, BATCH.schema, CODECS, ("probs",)) as sink:
         sink.write([BATCH.slice(0, 100), BATCH.slice(100, 50)])
@@ -57,7 +57,7 @@ def test_a_file_without_rows_has_columns(tmp_path):
 
 
 def test_each_column_has_its_codec(tmp_path):
-    """The codec, the dictionary and the statistics are each column's own, also where a name has a dot in it."""
+    """The codec, the dictionary and the statistics are set per column, also for names with a dot."""
     written(tmp_path / "x.parquet", [BATCH])
     metadata = pq.read_metadata(tmp_path / "x.parquet")
     columns = [metadata.row_group(0).column(index) for index in range(metadata.num_columns)]
@@ -77,7 +77,7 @@ def test_each_column_has_its_codec(tmp_path):
 
 @pytest.mark.parametrize("codec", ["SNAPPY", "ZSTD", "LZ4", "GZIP", "BROTLI", "NONE"])
 def test_codecs_come_back(tmp_path, codec):
-    """What a file was compressed with is found again under the name that asks for it."""
+    """The codec of a file is detected under the name that selects it."""
     codecs = dict.fromkeys(BATCH.schema.names, codec)
     written(tmp_path / "x.parquet", [BATCH], codecs)
     assert input_codecs(Footer.parse((tmp_path / "x.parquet").read_bytes())) == codecs
@@ -85,14 +85,14 @@ def test_codecs_come_back(tmp_path, codec):
 
 
 def test_no_codecs_of_nothing(tmp_path):
-    """A file without row groups, and no file at all, say nothing of codecs."""
+    """A missing footer has no codecs, and a file without row groups gives only known columns."""
     pq.write_table(BATCH.schema.empty_table(), tmp_path / "x.parquet")
     assert input_codecs(None) == {}
     assert set(input_codecs(Footer.parse((tmp_path / "x.parquet").read_bytes()))) <= set(CODECS)
 
 
 def test_leaves_belong_to_columns():
-    """Lists, structs, maps, extensions and names with dots: each leaf has the column that it is part of."""
+    """Each leaf of lists, structs, maps, extensions and names with dots belongs to the right column."""
     schema = pa.schema(
         {
             "a": pa.struct({"b": pa.int8(), "c": pa.list_(pa.struct({"d": pa.int8(), "e": pa.int8()}))}),
@@ -107,7 +107,7 @@ def test_leaves_belong_to_columns():
 
 
 def test_every_page_has_a_checksum(tmp_path):
-    """A flipped byte anywhere in the pages of any column is noticed by a reader that checks."""
+    """A flipped byte in the pages of any column is detected by a reader that verifies checksums."""
     path = tmp_path / "x.parquet"
     written(path, [BATCH], dict.fromkeys(BATCH.schema.names, "NONE"))
     whole = path.read_bytes()
@@ -124,7 +124,7 @@ def test_every_page_has_a_checksum(tmp_path):
 
 @pytest.mark.parametrize("is_link", [False, True])
 def test_nothing_is_overwritten(tmp_path, is_link):
-    """A file or a link that is there already is left alone, and the error names it."""
+    """An existing file or link isn't overwritten, and the error names it."""
     path = tmp_path / "x.parquet"
     target = tmp_path / "target"
     target.write_text("old")
@@ -138,7 +138,7 @@ def test_nothing_is_overwritten(tmp_path, is_link):
 
 
 def test_a_file_with_other_rows_is_refused(tmp_path):
-    """The footer is read back: a file that lost rows is not called finished."""
+    """The footer is read back: a file with another number of rows is an error."""
     with ParquetSink(tmp_path / "x.parquet", BATCH.schema, CODECS, ()) as sink:
         sink.write([BATCH])
         sink.rows += 1
@@ -147,7 +147,7 @@ def test_a_file_with_other_rows_is_refused(tmp_path):
 
 
 def test_an_abandoned_file_says_nothing_later(tmp_path, capsys):
-    """Letting go of a file in the middle, even where it cannot be finished, prints nothing when it is collected."""
+    """Abandoning an incomplete file prints nothing when it is garbage-collected, even if it can't be closed."""
     for break_it in (False, True):
         sink = ParquetSink(tmp_path / f"{break_it}.parquet", BATCH.schema, CODECS, ())
         sink.write([BATCH])
@@ -160,7 +160,7 @@ def test_an_abandoned_file_says_nothing_later(tmp_path, capsys):
 
 
 def test_a_full_disk_is_an_output_error(tmp_path):
-    """What the system says about a file that cannot be written is passed on, with the file."""
+    """The error for a full disk has the system's message and the file."""
     with ParquetSink(tmp_path / "x.parquet", BATCH.schema, CODECS, ()) as sink:
 
         def full(_):
@@ -172,7 +172,7 @@ def test_a_full_disk_is_an_output_error(tmp_path):
 
 
 def test_what_metadata_is_kept():
-    """What describes the columns of the input, or what Spark would believe instead of them, is not copied."""
+    """Metadata that describes the columns of the input, or from which Spark reads the schema, isn't copied."""
     keys = [b"pandas", b"huggingface", b"ARROW:schema", b"batchmax", b"org.apache.spark.sql.parquet.row.metadata"]
     assert kept_metadata(dict.fromkeys([*keys, b"model", b"pandas2"], b"x")) == {b"model": b"x", b"pandas2": b"x"}
     assert kept_metadata(None) == {}

@@ -1,4 +1,4 @@
-"""Inputs as chunks: every row once and in order, with its place; and files that are not what they should be."""
+"""Sources give every row once, in order and with its position, and report invalid files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read(source, columns=None):
 
 
 def groups(chunks):
-    """Return the rows of the row groups that the chunks are to become."""
+    """Return the number of rows of each row group that the chunks form."""
     sizes = [0]
     for chunk in chunks:
         sizes[-1] += chunk.batch.num_rows
@@ -59,7 +59,7 @@ def groups(chunks):
     st.integers(24, 200),
 )
 def test_every_row_comes_once_with_its_place(tmp_path, files, size, most_bytes):
-    """Whatever the files, row groups and sizes: ids come in order, and each row knows file, row and row group."""
+    """For any files, row groups and sizes, ids come in order, and each row has its file, row number and row group."""
     paths, expected = [], []
     for number, (rows, group) in enumerate(files):
         paths.append(str(tmp_path / f"{number}.parquet"))
@@ -84,7 +84,7 @@ def test_every_row_comes_once_with_its_place(tmp_path, files, size, most_bytes):
 
 @given(st.lists(st.integers(0, 7), max_size=6), st.integers(1, 9))
 def test_streams_are_cut_like_files(sizes, size):
-    """Batches of any size become row groups of one size, except the last; no row is lost or doubled."""
+    """Batches of any size become row groups of one size, except the last; no row is lost or duplicated."""
     whole = table(sum(sizes) + 1)
     edges = np.cumsum([0, *sizes, 1])
     batches = [whole.slice(start, end - start) for start, end in itertools.pairwise(edges)]
@@ -96,7 +96,7 @@ def test_streams_are_cut_like_files(sizes, size):
 
 
 def test_the_number_of_classes_is_looked_for(tmp_path):
-    """The first row that has logits decides, also where whole files before it have none."""
+    """The first row with logits determines the number of classes, also if earlier files have none."""
     none = pa.table({"logits": pa.array([None, []], pa.list_(pa.float32()))})
     pq.write_table(none, tmp_path / "a.parquet")
     pq.write_table(table(2, k=5).select(["logits"]), tmp_path / "b.parquet")
@@ -108,7 +108,7 @@ def test_the_number_of_classes_is_looked_for(tmp_path):
 
 
 def test_only_the_columns_asked_for_are_read(tmp_path):
-    """What is not needed is not read."""
+    """Only the requested columns are read."""
     pq.write_table(table(4), tmp_path / "x.parquet")
     (chunk,) = read(ParquetSource([str(tmp_path)], OPTIONS), ["id", "logits"])
     assert chunk.batch.schema.names == ["id"]
@@ -116,7 +116,7 @@ def test_only_the_columns_asked_for_are_read(tmp_path):
 
 
 def test_one_row_over_all_files(tmp_path):
-    """Rows count from 0 over all files, and one that is not there is refused."""
+    """Rows count from 0 over all files, and a row out of range is refused."""
     for number, start in enumerate((0, 5, 5)):
         pq.write_table(table(5 if number != 1 else 0, start=start), tmp_path / f"{number}.parquet", row_group_size=2)
     source = ParquetSource([str(tmp_path)], OPTIONS)
@@ -142,7 +142,7 @@ def test_one_row_over_all_files(tmp_path):
     ids=["empty", "head", "cut", "text", "footer", "long footer"],
 )
 def test_files_that_are_no_parquet(tmp_path, content, what):
-    """Any bytes end in an error that names the file and says what to do."""
+    """Invalid files give an error that names the file and a remedy."""
     path = tmp_path / "x.parquet"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -154,14 +154,14 @@ def test_files_that_are_no_parquet(tmp_path, content, what):
 
 
 def test_a_pipe_is_refused(tmp_path):
-    """A pipe, whose opening would wait for ever, is no input."""
+    """A pipe, which would block when opened, is refused."""
     os.mkfifo(tmp_path / "x.parquet")
     with pytest.raises(DataError, match="not a regular file"):
         open_source(tmp_path / "x.parquet", OPTIONS)
 
 
 def test_every_checksum_is_checked(tmp_path):
-    """A flipped byte in a page is an error that names the file; nothing is computed from it."""
+    """A flipped byte in a page is an error that names the file."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(1000), path, write_page_checksum=True, compression="none", use_dictionary=False)
     content = bytearray(path.read_bytes())
@@ -173,7 +173,7 @@ def test_every_checksum_is_checked(tmp_path):
 
 
 def test_a_file_that_goes_away(tmp_path):
-    """A file that is deleted or cut short between opening and reading is an error, not a signal."""
+    """A file that is deleted or truncated between opening and reading is an error, not a signal."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(100_000), path)
     source = open_source(path, OPTIONS)
@@ -186,7 +186,7 @@ def test_a_file_that_goes_away(tmp_path):
 
 
 def test_errors_of_the_schema_name_the_file(tmp_path):
-    """A column that is not there is missed in a file, which the error names, and how to look into it, quoted."""
+    """The error for a missing column names the file, and its remedy quotes the path."""
     path = tmp_path / "my file.parquet"
     pq.write_table(table(2), path)
     with pytest.raises(UsageError) as caught:
@@ -197,13 +197,13 @@ def test_errors_of_the_schema_name_the_file(tmp_path):
 
 @pytest.mark.parametrize("src", [5, None, [5], [None]])
 def test_what_is_no_source(src):
-    """Neither paths nor a stream is a usage error."""
+    """Input that is neither paths nor a stream is a usage error."""
     with pytest.raises(UsageError, match=r"is not accepted; give paths"):
         open_source(src, OPTIONS)
 
 
 def test_the_footers_digest_knows_files_apart(tmp_path):
-    """The digest of a footer is the same for the same bytes and another for other rows."""
+    """The digest of a footer is the same for the same bytes, and differs for other rows."""
     digests = []
     for name, content in {"a": table(3), "b": table(3), "c": table(3, start=1)}.items():
         pq.write_table(content, tmp_path / f"{name}.parquet")

@@ -1,4 +1,4 @@
-"""Scoring Spark data frames; Spark runs in this machine's own JVM."""
+"""Scoring of Spark data frames, in a local JVM."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tests.rows import odd_rows, sequences
 
 pytestmark = [
     pytest.mark.spark,
-    # pyspark says so of itself whenever Arrow is used.
+    # pyspark warns about itself whenever Arrow is used.
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "data" / "digits.parquet")
 CLASSES = "zero,one,two,three,four,five,six,seven,eight,nine"
-"""As in the file's metadata, which Spark does not hand on."""
+"""The class names of the file's metadata, which Spark doesn't pass on."""
 ALL = ",".join(name for name in OUTPUTS if name != "sample")
 
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory):
-    """One session for all tests; it takes seconds to start."""
+    """Return one session for all tests, because starting it takes seconds."""
     from pyspark.sql import SparkSession
 
     with pytest.MonkeyPatch.context() as patch:
@@ -61,12 +61,12 @@ def spark(tmp_path_factory):
 
 
 def rows_of(frame):
-    """Return the rows of a data frame as dictionaries, in the order of their ids."""
+    """Return the rows of a data frame as dictionaries, sorted by id."""
     return sorted(frame.toArrow().to_pylist(), key=lambda row: row["id"])
 
 
 def expected(table, **given):
-    """Return the rows that `scan` makes of an Arrow table."""
+    """Return the rows that `scan` gives for an Arrow table."""
     return batchmax.scan(table, **given).read_all().to_pylist()
 
 
@@ -77,7 +77,7 @@ def table_of(n_rows=40, n_classes=6, dtype=np.float32, seed=0):
 
 
 def test_rows_of_a_file_are_those_of_score(spark, tmp_path):
-    """Every output of every row has the bits that `score` writes, whatever the partitions."""
+    """Every output of every row is bit-identical to the output of `score`, for any partitions."""
     given = {"outputs": ALL, "top_k": 3, "temperature": 1.3, "label_smoothing": 0.1, "classes": CLASSES}
     batchmax.score(DIGITS, str(tmp_path / "want.parquet"), **given)
     want = pq.read_table(tmp_path / "want.parquet").to_pylist()
@@ -90,7 +90,7 @@ def test_rows_of_a_file_are_those_of_score(spark, tmp_path):
 
 
 def test_sequences_are_scored(spark, tmp_path):
-    """Sequences that Spark wrote, in a data frame and in its files, become the same rows, and Spark reads ours."""
+    """Sequences that Spark wrote give the same rows from a data frame and from files, and Spark reads our output."""
     given = {"outputs": "probs,loss,pred,status", "top_k": 2, "on_bad_row": "null", "shift": True}
     table = sequences([5, 0, 12, None, 1, 30] * 5, 7)
     pq.write_table(table, tmp_path / "in.parquet")
@@ -105,7 +105,7 @@ def test_sequences_are_scored(spark, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_comes_out_has_spark_types(spark, dtype):
-    """Types are those of the file that `score` would write, in Spark's words, and what is computed may be null."""
+    """Types are those of the file that `score` writes, as Spark types, and computed columns are nullable."""
     frame = spark.createDataFrame(table_of(dtype=dtype))
     got = batchmax.spark.score(frame, outputs=ALL, top_k=2, classes="a,b,c,d,e,f", label="label")
     kind = {"float32": "float", "float64": "double"}[dtype]
@@ -127,7 +127,7 @@ def test_what_comes_out_has_spark_types(spark, dtype):
 
 
 def test_odd_rows_are_nulled_or_dropped(spark):
-    """Both policies do in Spark what they do in a file."""
+    """Both policies give the same rows in Spark as in a file."""
     logits, labels, statuses = odd_rows()
     table = pa.table(
         {
@@ -146,7 +146,7 @@ def test_odd_rows_are_nulled_or_dropped(spark):
 
 
 def test_a_bad_row_fails_the_task_with_our_message(spark):
-    """What Spark raises says which row of which partition, what is wrong and how to go on."""
+    """The exception in Spark names the row and partition, what is wrong, and the remedy."""
     rows = [(number, [0.0, 1.0], 7 if number == 15 else 0) for number in range(20)]
     frame = spark.sparkContext.parallelize(rows, 2).toDF("id long, logits array<float>, label int")
     scored = batchmax.spark.score(frame)
@@ -160,7 +160,7 @@ def test_a_bad_row_fails_the_task_with_our_message(spark):
 
 
 def test_vectors_of_spark_ml_are_arrays(spark):
-    """Dense and sparse vectors are the same numbers, null stays null, and vectors that are carried stay vectors."""
+    """Dense and sparse vectors give the same results, null stays null, and carried vectors stay vectors."""
     from pyspark.ml.linalg import DenseVector, Vectors, VectorUDT
     from pyspark.sql.types import DoubleType, LongType, StructField, StructType
 
@@ -186,7 +186,7 @@ def test_vectors_of_spark_ml_are_arrays(spark):
 
 
 def test_one_column_a_class(spark):
-    """The wide layout comes in and goes out, and no action is needed for it."""
+    """The wide layout is read and written."""
     names = [f"logit_{number}" for number in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9)]
     rng = np.random.default_rng(1)
     table = pa.table({"id": range(9)} | {name: rng.standard_normal(9).astype(np.float32) for name in names})
@@ -196,7 +196,7 @@ def test_one_column_a_class(spark):
 
 
 def test_logits_within_structs_under_any_name(spark):
-    """A dotted name reaches into structs, the rest of which is carried; dots and backticks in names are meant."""
+    """A dotted name selects a field of a struct, and its other fields are carried; names may have dots or backticks."""
     inner = pa.array([[0.5, 1.0], [2.0, 1.0]], pa.list_(pa.float32()))
     for outer, name in (("a.b`c", "z"), ("outputs", "x.y")):
         rest = pa.array([1, 2])
@@ -209,7 +209,7 @@ def test_logits_within_structs_under_any_name(spark):
 
 
 def test_rows_of_bytes(spark):
-    """The number of classes is that of the first row with bytes, in numbers of the type named."""
+    """For binary logits, the number of classes comes from the first non-null row and ``logits_dtype``."""
     matrix = np.random.default_rng(2).standard_normal((3, 4)).astype(np.float32)
     table = pa.table({"id": range(4), "logits": pa.array([None, *map(bytes, matrix)], pa.binary())})
     given = {"logits_dtype": "float32", "on_bad_row": "null"}
@@ -217,7 +217,7 @@ def test_rows_of_bytes(spark):
 
 
 def test_the_number_of_classes_is_looked_for(spark):
-    """Null and empty rows do not tell it; without any row it must be given, and then no row is needed."""
+    """Null and empty rows don't determine the number of classes; without rows, it must be given, and that's enough."""
     rows = [(0, None), (1, []), (2, [1.0, 2.0])]
     frame = spark.createDataFrame(rows, "id long, logits array<float>")
     got = rows_of(batchmax.spark.score(frame, on_bad_row="null", outputs="status"))
@@ -231,7 +231,7 @@ def test_the_number_of_classes_is_looked_for(spark):
 
 
 def test_columns_of_every_type_are_carried_as_they_are(spark):
-    """Times, decimals, maps, structs and required columns come back with their own Spark types."""
+    """Times, decimals, maps, structs and required columns keep their Spark types and values."""
     frame = spark.sql("""
         SELECT id, array(float(id), 1f) AS logits, timestamp '2026-11-20 10:00:00' AS t,
             timestamp_ntz '2026-11-20 10:00:00' AS n,
@@ -245,7 +245,7 @@ def test_columns_of_every_type_are_carried_as_they_are(spark):
 
 
 def test_a_stream_is_scored(spark, tmp_path):
-    """Structured Streaming works as well; it cannot be looked at, so the number of classes must be given."""
+    """Structured Streaming works if ``n_classes`` is given, because a stream can't be sampled."""
     table = table_of()
     (tmp_path / "in").mkdir()
     pq.write_table(table, tmp_path / "in" / "x.parquet")
@@ -264,7 +264,7 @@ def test_a_stream_is_scored(spark, tmp_path):
 
 
 def test_large_batches_are_warned_of(spark):
-    """A session that allows them is told which setting makes them smaller; Spark's own settings are fine."""
+    """Settings that allow large batches cause a warning that names the setting; Spark's defaults cause none."""
     frame = spark.createDataFrame(table_of()).selectExpr("id", "array_repeat(1f, 20000) AS logits")
     name = batchmax.spark.BYTES_SETTING
     before = spark.conf.get(name)
@@ -301,23 +301,23 @@ def test_large_batches_are_warned_of(spark):
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_what_cannot_be_is_refused_at_once(spark, given, what):
-    """Options and columns are judged by the driver, before any task runs."""
+    """Invalid options and columns are refused by the driver, before any task runs."""
     with pytest.raises(batchmax.UsageError, match=what):
         batchmax.spark.score(spark.createDataFrame(table_of()), **given)
 
 
 @pytest.mark.usefixtures("spark")
 def test_something_else_than_a_data_frame_is_refused():
-    """The error says what it is and how to make a data frame."""
+    """The error names the type and a remedy."""
     with pytest.raises(batchmax.UsageError, match=r"takes a pyspark\.sql\.DataFrame, not a Table"):
         batchmax.spark.score(table_of())
 
 
 def test_the_block_in_the_readme_runs(spark, tmp_path):
-    """What the README shows of Spark is so."""
+    """The Spark example of the README runs."""
     blocks = re.findall(r"^```py\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (block,) = [block for block in blocks if "batchmax.spark" in block]
-    # Paths mean what they mean to the engine, which was started elsewhere.
+    # The engine's working directory differs, so paths are made absolute.
     block = block.replace('"data/', f'"{ROOT}/data/').replace('"scored-by', f'"{tmp_path}/scored-by')
-    exec(compile(block, "README.md", "exec"), {"spark": spark})  # noqa: S102 - it is ours
+    exec(compile(block, "README.md", "exec"), {"spark": spark})  # noqa: S102 - it is our own code
     assert pq.read_table(tmp_path / "scored-by-spark").num_rows == 899

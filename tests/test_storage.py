@@ -1,4 +1,4 @@
-"""Paths: which files an input names and in which order, and where an output may be."""
+"""Paths: the files that inputs name and their order, and the allowed paths of outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchmax.storage.paths import find_files, is_file_path, refuse_inputs_as_ou
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """Make a folder of files, hidden and not, and work in it."""
+    """Make a folder of visible and hidden files, and change to it."""
     for name in (
         "d/b.parquet",
         "d/a.parquet",
@@ -51,27 +51,27 @@ ALL = [
 @pytest.mark.parametrize("given", ["d", "d/", "d/**", "d/**/*.parquet", "d/*", "[d]"])
 @pytest.mark.usefixtures("tree")
 def test_a_folder_is_its_files_in_bytewise_order(given):
-    """Nested files too, hidden ones never; a glob that matches folders and what is in them names each file once."""
+    """Nested files are included, hidden ones aren't; a glob that matches folders and files gives each file once."""
     assert find_files([given]) == ALL
 
 
 @pytest.mark.usefixtures("tree")
 def test_the_given_order_is_kept():
-    """Inputs are read in the order in which they are named, and a file that is named again only the first time."""
+    """Inputs are read in the given order, and a repeated file only the first time."""
     assert find_files(["d/b.parquet", "d/a.parquet", "d/b.parquet"]) == ["d/b.parquet", "d/a.parquet"]
     assert find_files(["d/sub", "d/a.parquet"]) == ["d/sub/a.parquet", "d/a.parquet"]
 
 
 @pytest.mark.usefixtures("tree")
 def test_what_is_spelled_out_is_not_hidden():
-    """A name with an underscore is read if it is named, or if the pattern has the underscore."""
+    """A hidden file is read if it is named, or if the pattern starts with the underscore."""
     assert find_files(["_own"]) == find_files(["_own/*"]) == find_files(["_o*"]) == ["_own/a.parquet"]
     assert find_files(["d/_SUCCESS"]) == ["d/_SUCCESS"]
     assert find_files(["d/_temp*/*"]) == ["d/_temporary/x.parquet"]
 
 
 def test_globs(tree):
-    """Globs are sorted by bytes; absolute ones work; a file whose name looks like one is that file."""
+    """Globs give files in bytewise order and may be absolute; an existing file whose name is a pattern is that file."""
     assert find_files(["d/?.parquet"]) == ["d/B.parquet", "d/a.parquet", "d/b.parquet", "d/é.parquet"]
     assert find_files([str(tree / "d" / "sub*" / "*.parquet")]) == [
         str(tree / "d/sub-1/z.parquet"),
@@ -84,7 +84,7 @@ def test_globs(tree):
 @pytest.mark.parametrize("given", ["nothing.parquet", "d/*.csv", "d/_*.parquet", "**/*.csv", "far/away/x"])
 @pytest.mark.usefixtures("tree")
 def test_what_is_not_there(given):
-    """A path or a pattern without a file is an error that says where to look."""
+    """A path or pattern without a file is an error whose remedy names an existing folder."""
     with pytest.raises(DataError) as caught:
         find_files(["d", given])
     assert caught.value.where == given
@@ -93,7 +93,7 @@ def test_what_is_not_there(given):
 
 
 def test_a_folder_without_files(tree):
-    """A folder with hidden files only holds nothing, and says how to see them."""
+    """A folder with only hidden files is empty, and the remedy shows how to list them."""
     (tree / "my own").mkdir()
     (tree / "my own" / "_x.parquet").touch()
     with pytest.raises(DataError, match=r"look: ls -a 'my own'$"):
@@ -102,7 +102,7 @@ def test_a_folder_without_files(tree):
 
 @pytest.mark.usefixtures("tree")
 def test_streams_are_not_found():
-    """A stream among files is a usage error that says what to name; a file called so can be named as ./-."""
+    """A stream among files is a usage error with a remedy; a file named - can be given as ./-."""
     with pytest.raises(UsageError, match=r"a stream can only be all of the input.*; name a path"):
         find_files(["d", "-"])
     Path("-").touch()
@@ -118,7 +118,7 @@ def test_no_input():
 
 @pytest.mark.usefixtures("tree")
 def test_a_folder_that_cannot_be_listed(monkeypatch):
-    """A folder below that may not be entered is an error: its rows must not be missing unnoticed."""
+    """A subfolder that can't be listed is an error, so that its rows aren't missing unnoticed."""
     scandir = os.scandir
 
     def locked(path):
@@ -136,12 +136,12 @@ def test_a_folder_that_cannot_be_listed(monkeypatch):
     [("a.parquet", True), ("A.PARQUET", True), ("a.pq", True), ("a.parq", True), ("a", False), ("a.parquet/", False)],
 )
 def test_what_an_output_path_means(out, is_file):
-    """The ending decides between a file and a folder."""
+    """The extension decides between a file and a folder."""
     assert is_file_path(out) == is_file
 
 
 def test_hidden_siblings_are_hidden_and_differ(tmp_path):
-    """A name to build under lies beside the path, begins with a dot, and is not had twice."""
+    """A temporary name is in the same folder, begins with a dot, and is unique."""
     path = tmp_path / "out.parquet"
     names = {hidden_sibling(path) for _ in range(100)}
     assert len(names) == 100
@@ -149,7 +149,7 @@ def test_hidden_siblings_are_hidden_and_differ(tmp_path):
 
 
 def test_files_are_made_not_opened(tmp_path):
-    """What is there already is never opened for writing: not a file, not a link, not a link to nothing."""
+    """Existing files and links, including dangling ones, are never opened for writing."""
     (tmp_path / "file").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "target")
     for name in ("file", "link"):
@@ -166,7 +166,7 @@ def test_files_are_made_not_opened(tmp_path):
     ["in.parquet", "sub/../in.parquet", "soft.parquet", "hard.parquet", "../place/in.parquet", "linked/in.parquet"],
 )
 def test_an_output_that_is_an_input_is_refused(tmp_path, monkeypatch, out):
-    """By whatever way the same file is named, it is not overwritten."""
+    """An output that is an input is refused, however the file is named."""
     work = tmp_path / "place"
     (work / "sub").mkdir(parents=True)
     (work / "in.parquet").write_text("rows")
@@ -179,7 +179,7 @@ def test_an_output_that_is_an_input_is_refused(tmp_path, monkeypatch, out):
 
 
 def test_a_folder_around_an_input_is_refused(tmp_path):
-    """An output folder that holds an input would take it away when it is replaced; one beside is fine."""
+    """An output folder that contains an input is refused, because replacing it would delete the input."""
     (tmp_path / "run" / "deep").mkdir(parents=True)
     file = tmp_path / "run" / "deep" / "in.parquet"
     file.touch()

@@ -1,4 +1,4 @@
-"""Object stores, by a server of the S3 protocol and a proxy that fails: tried again, or one clear line."""
+"""Object stores, tested with an S3 server and a failing proxy: requests are retried, or end with a one-line error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 
 @pytest.fixture
 def big(tmp_path):
-    """Write a file of many row groups, some columns of which are never needed, and return its path."""
+    """Write a file of many row groups with an unneeded column, and return its path."""
     random = np.random.default_rng(0)
     logits = random.normal(size=(60_000, 50)).astype(np.float32)
     table = pa.table(
@@ -53,7 +53,7 @@ def big(tmp_path):
 
 
 def test_from_a_store_as_from_a_disk(proxy, tmp_path):
-    """Every layout of the sample data, the same bytes out; one object, a prefix, a glob."""
+    """Every layout of the sample data gives the same bytes from the store as from disk."""
     paths = sorted(path for path in DATA.rglob("*.parquet") if "spark" not in path.name)
     assert len(paths) > 5
     for number, path in enumerate(paths):
@@ -69,7 +69,7 @@ def test_from_a_store_as_from_a_disk(proxy, tmp_path):
 
 
 def test_what_a_uri_names(proxy):
-    """Below a prefix in bytewise order, without what is hidden; globs that cross slashes, and that do not."""
+    """A prefix gives its visible objects in bytewise order; ``*`` doesn't match slashes, ``**`` does."""
     for key in (
         "in/b.parquet",
         "in/a.parquet",
@@ -93,7 +93,7 @@ def test_what_a_uri_names(proxy):
 
 
 def test_only_what_is_needed_is_fetched(proxy, big, tmp_path):
-    """Few requests a row group, and not the columns that nobody asked for."""
+    """Few requests are made per row group, and columns that aren't needed aren't fetched."""
     put(proxy, big, "big.parquet")
     proxy.seen.clear()
     batchmax.score("s3://bucket/big.parquet", str(tmp_path / "o.parquet"), outputs="loss", columns="id")
@@ -106,7 +106,7 @@ def test_only_what_is_needed_is_fetched(proxy, big, tmp_path):
 
 
 def test_ranges_that_are_near_go_together():
-    """Up to a mebibyte of gap, in their order."""
+    """Ranges with gaps of up to 1 MiB are merged, in order."""
     assert list(coalesced([])) == []
     assert list(coalesced([(5, 9), (0, 3)])) == [(0, 9)]
     far = 2 << 20
@@ -115,7 +115,7 @@ def test_ranges_that_are_near_go_together():
 
 @pytest.mark.parametrize("kind", ["500", "cut", "slow"])
 def test_what_may_pass_is_tried_again(proxy, big, tmp_path, kind):
-    """Errors, connections that end in the middle, slow answers: the same bytes come out."""
+    """After errors, interrupted connections and slow answers, the output has the same bytes."""
     put(proxy, big, "big.parquet")
     batchmax.score(str(big), str(tmp_path / "l.parquet"))
     proxy.faults = [Fault(kind, times=4, after=3), Fault(kind, "HEAD", times=1)]
@@ -126,7 +126,7 @@ def test_what_may_pass_is_tried_again(proxy, big, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["500", "cut"])
 def test_what_does_not_pass_is_one_line(proxy, big, tmp_path, kind, capsys, monkeypatch):
-    """Exit 1, the URI, and no credential in it; nothing is left where the output would be."""
+    """A failing store ends with exit code 1, the URI, no credentials, and no output."""
     monkeypatch.setattr(object_store, "TRIES", 2)
     put(proxy, big, "big.parquet")
     proxy.faults = [Fault(kind, times=10_000, after=2)]
@@ -139,7 +139,7 @@ def test_what_does_not_pass_is_one_line(proxy, big, tmp_path, kind, capsys, monk
 
 
 def test_an_object_that_changes_meanwhile(proxy, big, tmp_path, monkeypatch):
-    """Is noticed when it was read."""
+    """An object that changes while it is read is an error."""
     put(proxy, big, "big.parquet")
     real = object_store.Store.found
 
@@ -155,7 +155,7 @@ def test_an_object_that_changes_meanwhile(proxy, big, tmp_path, monkeypatch):
 
 
 def test_a_table_in_a_store(proxy, big):
-    """Is refused by its name from whatever is named in it, at a cost that the depth of the path bounds."""
+    """Delta Lake and Iceberg tables are refused for any path in them, with requests bounded by the path's depth."""
     put(proxy, big, "lake/table/day=1/a.parquet")
     put(proxy, big, "lake/other/data/b.parquet")
     for key in ("lake/table/_delta_log/00000000000000000000.json", "lake/other/metadata/v1.metadata.json"):
@@ -182,7 +182,7 @@ def test_a_table_in_a_store(proxy, big):
 
 
 def test_folders_around_an_object_that_may_not_be_looked_at(proxy, big, monkeypatch):
-    """An object is read by whoever may read it, even where the store refuses to say what is around it."""
+    """An object is read even if the store refuses to list the folders around it."""
     put(proxy, big, "deep/a.parquet")
     put(proxy, big, "deep/_delta_log/0.json")
 
@@ -197,7 +197,7 @@ def test_folders_around_an_object_that_may_not_be_looked_at(proxy, big, monkeypa
 
 
 def uploaded(proxy, folder, *names):
-    """Return whether outputs in the store are those in a folder, and nothing else is there."""
+    """Return whether the outputs in the store equal those in a folder, and nothing else is there."""
     assert {key.split("/")[0] for key in keys(proxy.client)} == set(names)
     for name in names:
         path = folder / name
@@ -216,7 +216,7 @@ def uploaded(proxy, folder, *names):
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_what_arrives_is_what_is_made_here(proxy, tmp_path, out):
-    """A file, or a folder with its manifest and _SUCCESS; then it is there, replaced, or found to be done."""
+    """A file or folder in the store equals the local one; it can be refused, resumed or overwritten."""
     source = str(DATA / "digits.parquet")
     here = str(tmp_path / out)
     local_rejects = str(tmp_path / f"rejects{out[3:]}")
@@ -238,7 +238,7 @@ def test_what_arrives_is_what_is_made_here(proxy, tmp_path, out):
 
 
 def test_a_failure_in_the_middle_shows_nothing(proxy, big, monkeypatch, tmp_path):
-    """Of a file that is sent in many pieces: what was there is there still, and the next run sends the rest."""
+    """If an upload of several pieces fails, the old object stays, and the next run uploads the file."""
     monkeypatch.setattr(object_store, "TRIES", 2)
     proxy.client.put_object(Bucket="bucket", Key="out.parquet", Body=b"years of work")
     proxy.faults = [Fault("500", "PUT", "out.parquet", times=10_000, after=1)]
@@ -254,7 +254,7 @@ def test_a_failure_in_the_middle_shows_nothing(proxy, big, monkeypatch, tmp_path
 
 
 def test_a_folder_is_not_whole_without_its_last_file(proxy, tmp_path, monkeypatch):
-    """Parts come as they are made, _SUCCESS after all; a run that failed is gone on with."""
+    """Parts are uploaded as they are made, _SUCCESS last; a failed run resumes without uploading them again."""
     monkeypatch.setattr(object_store, "TRIES", 2)
     table = pq.read_table(DATA / "digits.parquet")
     (tmp_path / "in").mkdir()
@@ -275,7 +275,7 @@ def test_a_folder_is_not_whole_without_its_last_file(proxy, tmp_path, monkeypatc
 
 
 def test_a_gate_holds_it_back(proxy):
-    """Under the name of a held output; what is at the path stays."""
+    """A failed gate uploads the output under the name of a held output; the old object stays."""
     proxy.client.put_object(Bucket="bucket", Key="out.parquet", Body=b"old")
     gate = ["--if-exists", "overwrite", "--fail-if", "n_rows > 1"]
     assert main(["score", str(DATA / "digits.parquet"), "-o", "s3://bucket/out.parquet", *gate]) == 4
@@ -340,7 +340,7 @@ def test_a_bad_row_in_the_last_file_leaves_nothing_of_the_run(proxy, four, over)
 @pytest.mark.parametrize("name", ["_batchmax.parquet", "_SUCCESS"])
 @pytest.mark.parametrize("over", [False, True])
 def test_a_run_that_ends_before_its_last_object_is_finished(proxy, four, monkeypatch, name, over):
-    """With every part uploaded and the manifest or _SUCCESS missing, a run that resumes uploads these alone."""
+    """If only the manifest or _SUCCESS is missing, a run that resumes uploads only these."""
     monkeypatch.setattr(object_store, "TRIES", 1)
     if over:
         batchmax.score(four, "s3://bucket/out", temperature=2.0)
@@ -360,7 +360,7 @@ def test_a_run_that_ends_before_its_last_object_is_finished(proxy, four, monkeyp
 @pytest.mark.parametrize("if_exists", ["error", "overwrite", "resume"])
 @pytest.mark.parametrize("name", ["table.parquet", "part-00000.parquet", "deep/notes.txt"])
 def test_objects_of_somebody_else_are_never_deleted(proxy, if_exists, name):
-    """A folder is not written where other objects lie; they stay."""
+    """A folder isn't written where foreign objects exist, and they stay."""
     proxy.client.put_object(Bucket="bucket", Key=f"out/{name}", Body=b"years of work")
     with pytest.raises(OutputError, match=rf"batchmax did not write everything that is there \({name}\)"):
         batchmax.score(str(DATA / "digits.parquet"), "s3://bucket/out", if_exists=if_exists)
@@ -369,7 +369,7 @@ def test_objects_of_somebody_else_are_never_deleted(proxy, if_exists, name):
 
 
 def test_an_output_of_an_earlier_version(proxy, four, tmp_path):
-    """Its parts have no run in their names, and its manifest lies next to them: it is read, and replaced."""
+    """An output of an earlier version, with no run in the names of its parts, is read and replaced."""
     batchmax.score(four, str(tmp_path / "out"))
     summary = read_manifest(tmp_path / "out" / MANIFEST).summary
     (tmp_path / "out" / MANIFEST).unlink()
@@ -386,7 +386,7 @@ def test_an_output_of_an_earlier_version(proxy, four, tmp_path):
 
 
 def test_parts_that_another_run_deleted(proxy, four, monkeypatch):
-    """A manifest that lists objects which are not there is never published."""
+    """A manifest that lists missing objects is never published."""
 
     class Deleter(loop.Progress):
         def advance(self, rows, n_bytes):
@@ -400,7 +400,7 @@ def test_parts_that_another_run_deleted(proxy, four, monkeypatch):
     monkeypatch.undo()
 
 
-# What is said
+# Messages
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_parts_that_another_run_deleted(proxy, four, monkeypatch):
 )
 @pytest.mark.usefixtures("proxy")
 def test_what_cannot_be(words, message, tmp_path, monkeypatch, capsys):
-    """Exit 2, without a secret in the line."""
+    """Invalid arguments end with exit code 2, and the message contains no secret."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.parquet").write_bytes((DATA / "digits.parquet").read_bytes())
     assert main(["score", *words]) == 2
@@ -428,7 +428,7 @@ def test_what_cannot_be(words, message, tmp_path, monkeypatch, capsys):
 
 
 def test_options_of_the_store_are_said_nowhere(proxy, tmp_path, capsys, monkeypatch):
-    """Neither in the output nor in a plan; they are what makes it work."""
+    """Storage options work, and appear neither in the messages nor in the plan nor in the output."""
     put(proxy, DATA / "digits.parquet", "in.parquet")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -447,7 +447,7 @@ def test_options_of_the_store_are_said_nowhere(proxy, tmp_path, capsys, monkeypa
 
 @pytest.mark.usefixtures("proxy")
 def test_the_store_itself():
-    """Small objects written, read, found, listed, taken away."""
+    """Small objects are written, read, found, listed and deleted."""
     store = store_of("s3://bucket/a/b.txt")
     assert store.found() is None
     store.write(b"hello")
@@ -477,7 +477,7 @@ sys.exit(main())
 
 
 def test_file_systems_import_what_the_command_line_does_not_need(tmp_path):
-    """The packages that Numba and pyarrow are told to do without are there for others."""
+    """Packages hidden from Numba and pyarrow can be imported by file systems."""
     package("fsspec")
     package("pandas")
     package("scipy")

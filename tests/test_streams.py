@@ -1,4 +1,4 @@
-"""Streams, tables and batches from outside: valid ones are scored, others are refused before anything uses them."""
+"""Streams, tables and batches from outside: valid ones are scored, invalid ones refused before they are used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ENTRIES = {
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_entry_refuses_arrays_that_are_not_valid(entry, tmp_path):
-    """Whatever takes a table or a batch names the column before it uses what the column refers to."""
+    """Every function that takes a table or a batch refuses an invalid array, and names the column."""
     for name, make in ARRAYS.items():
         table = pa.Table.from_batches([batch_with(make())])
         with pytest.raises(DataError, match=r"column 'x' \(.*\) is not valid"):
@@ -56,7 +56,7 @@ def test_every_entry_refuses_arrays_that_are_not_valid(entry, tmp_path):
 
 @pytest.mark.parametrize("column", ["logits", "label"])
 def test_logits_and_labels_are_checked_too(column):
-    """Offsets of logits and indices of labels are checked like those of any other column."""
+    """Offsets of logits and indices of labels are validated like those of any other column."""
     bad = {"logits": "list, decreasing offsets", "label": "dictionary, index past the end"}[column]
     batch = batch_with(pa.array(range(N)))
     batch = batch.set_column(batch.schema.get_field_index(column), column, ARRAYS[bad]())
@@ -66,7 +66,7 @@ def test_logits_and_labels_are_checked_too(column):
 
 
 def test_the_batch_is_named():
-    """Batches of a stream are counted from 0."""
+    """The error names the batch of a stream, counted from 0."""
     bad = batch_with(ARRAYS["text, offset past the end"]())
     good = batch_with(pa.array(["a"] * N))
     reader = batchmax.scan(pa.Table.from_batches([good, good, bad]), outputs="loss")
@@ -84,7 +84,7 @@ def run(data, *words, monkeypatch):
 
 
 def damaged_streams():
-    """Return streams of which a few bytes were changed, by what was changed."""
+    """Return streams with a few bytes changed, by what is changed."""
     plain = stream_of(batch_with(pa.array(["ab", "c"] * 3)))
     offsets = int32s(0, 2, 3, 5, 6, 8, 9)
     dictionary = stream_of(batch_with(pa.array(["ab", "c", "ab", "ab", "c", "c"]).dictionary_encode()))
@@ -108,7 +108,7 @@ def damaged_streams():
 
 
 def test_streams_that_refer_to_what_is_not_there(tmp_path, monkeypatch, capsys):
-    """One line says which batch and column are not valid, and nothing is written."""
+    """A stream with invalid references ends with a one-line error that names batch and column, and writes nothing."""
     words = ["score", "-", "-o", str(tmp_path / "o.parquet")]
     for kind, data in damaged_streams().items():
         assert run(data, *words, monkeypatch=monkeypatch) == 1, kind
@@ -119,7 +119,7 @@ def test_streams_that_refer_to_what_is_not_there(tmp_path, monkeypatch, capsys):
 
 
 def test_a_map_without_keys():
-    """Null keys, over which Arrow ends the process, are refused before Arrow decodes the batch."""
+    """Maps with null keys, which make Arrow abort the process, are refused before Arrow decodes the batch."""
     key, value = pa.field("key", pa.string(), nullable=False), pa.field("value", pa.int64())
     entries = pa.StructArray.from_arrays([pa.array(["a", None, "c"]), pa.array([1, 2, 3])], fields=[key, value])
     lists = pa.ListArray.from_arrays(
@@ -129,7 +129,7 @@ def test_a_map_without_keys():
     )
     data = stream_of(batch_with(lists))
     refused = 0
-    # A schema says 12 for a list and 17 for a map, and both are laid out alike; 3 is the type of a struct.
+    # In a schema, 12 is the type of a list and 17 that of a map, with the same physical layout; 3 is a struct.
     for at in (at for at, byte in enumerate(data[:1000]) if byte == 12):
         with contextlib.suppress(DataError):
             try:
@@ -146,7 +146,7 @@ def test_a_map_without_keys():
 
 @pytest.mark.parametrize("inner", [False, True])
 def test_names_that_are_not_utf8(inner, tmp_path, monkeypatch, capsys):
-    """The name of a column, or of a field within it, that cannot be decoded is one line."""
+    """A name of a column or nested field that isn't valid UTF-8 is a one-line error."""
     column = pa.StructArray.from_arrays([pa.array(range(N))], ["inner"])
     data = stream_of(batch_with(column, "outer"))
     changed = replaced(data, *((b"inner", b"in\xffer") if inner else (b"outer", b"ou\xffer")))
@@ -156,7 +156,7 @@ def test_names_that_are_not_utf8(inner, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("size", [1 << 20, (1 << 31) - 8])
 def test_a_message_that_claims_more_than_is_there(size, tmp_path, monkeypatch, capsys):
-    """A message is as long as the bytes that come, and none is read that takes more memory than the job may use."""
+    """A message that declares more bytes than follow, or more than the memory limit, is a one-line error."""
     data = stream_of(GOOD)
     for at in (0, data.index(b"\xff\xff\xff\xff", 4)):
         changed = data[: at + 4] + int32s(size) + data[at + 8 :]
@@ -167,7 +167,7 @@ def test_a_message_that_claims_more_than_is_there(size, tmp_path, monkeypatch, c
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
 def test_a_buffer_that_claims_to_be_large(codec):
-    """The size that a compressed buffer states is compared with the limit before it is decompressed."""
+    """The declared size of a compressed buffer is compared with the limit before decompression."""
     numbers = np.arange(6000)
     batch = pa.record_batch({"logits": pa.FixedSizeListArray.from_arrays(pa.array(numbers / 7), 6)})
     data = stream_of(batch, compression=codec)
@@ -186,7 +186,7 @@ def test_a_buffer_that_claims_to_be_large(codec):
 
 
 def test_two_streams_one_after_the_other(tmp_path, monkeypatch, capsys):
-    """What follows the end of a stream is not left out without a word."""
+    """Data after the end of a stream is an error."""
     data = stream_of(GOOD)
     assert run(data + data, "score", "-", "-o", str(tmp_path / "o.parquet"), monkeypatch=monkeypatch) == 1
     assert "more after the end of the stream" in capsys.readouterr().err
@@ -207,7 +207,7 @@ def test_dictionaries_that_grow_and_change(tmp_path, monkeypatch):
 
 
 def test_dictionaries_that_grow_without_end():
-    """All dictionaries together, with their deltas, stay below the memory limit; one that is replaced counts once."""
+    """All dictionaries and their deltas together must stay below the memory limit; a replaced one counts once."""
     out = io.BytesIO()
     values = pa.array([str(number) * 40_000 for number in range(8)])
     batches = [
@@ -224,7 +224,7 @@ def test_dictionaries_that_grow_without_end():
     assert len(list(IncomingStream(io.BytesIO(replacing), "-", 50_000))) == len(batches)
 
 
-# Types that Parquet does not have
+# Types that Parquet doesn't have
 
 RUNS = pa.RunEndEncodedArray.from_arrays(pa.array([1, 4, 6], pa.int32()), pa.array(["a", None, "c"]))
 VIEWS = pa.array(["a", None, "a text that is longer than a view"] * 2, pa.string_view())
@@ -253,7 +253,7 @@ DECODED = {
 
 @pytest.mark.parametrize("kind", DECODED)
 def test_types_that_become_plain_values(kind, tmp_path):
-    """Runs, views and dictionaries are carried with their values, also where rows are dropped, and in slices."""
+    """Run-end encoded, view and dictionary columns are carried with their values, also with dropped rows and slices."""
     array = DECODED[kind]
     batch = batch_with(array)
     logits = pa.array([[1.0, 2.0], [1.0, np.nan], *[[1.0, 2.0]] * (N - 2)], pa.list_(pa.float32()))
@@ -292,7 +292,7 @@ NOT_IN_PARQUET = {
 
 @pytest.mark.parametrize("kind", NOT_IN_PARQUET)
 def test_types_that_parquet_does_not_have(kind, tmp_path):
-    """What is written to Parquet is refused with the column and how to leave it out; everything else carries it."""
+    """Writing to Parquet refuses a type that Parquet lacks, with the column and a remedy; other functions carry it."""
     table = pa.table(batch_with(NOT_IN_PARQUET[kind]))
     for entry in ("score", "convert"):
         with pytest.raises(UsageError, match=r"column 'x' \(.*can't be written to Parquet.*--exclude x"):
@@ -312,12 +312,12 @@ def test_small_bytes_that_stand_for_many():
     first = next(pieces)
     assert first.num_rows * len(text) <= 8 << 20
     assert first["x"][0].as_py() == text
-    # Of one row more is never asked than it has.
+    # A single row is never split.
     assert next(decoded_batches([pa.record_batch({"x": runs})], 1)).num_rows == 1
 
 
 def test_rows_of_all_sizes_are_cut_where_they_are_large():
-    """Pieces end where the bytes of their rows reach the limit, and no row is lost."""
+    """Pieces end where the size of their rows reaches the limit, and no row is lost."""
     sizes = [10, 1000, 10, 10, 3000, 10, 10]
     texts = ["x" * size for size in sizes]
     batch = pa.record_batch({"x": pa.array(texts, pa.string_view())})
@@ -327,7 +327,7 @@ def test_rows_of_all_sizes_are_cut_where_they_are_large():
 
 
 def test_the_damage_is_damage():
-    """Every array of these tests is one that Arrow's full validation refuses, and its basic validation does not all."""
+    """Arrow's full validation refuses every array of these tests."""
     for name, make in ARRAYS.items():
         with pytest.raises((pa.ArrowInvalid, pa.lib.ArrowIndexError)):
             make().validate(full=True)

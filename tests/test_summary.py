@@ -1,4 +1,4 @@
-"""What is counted, what the summary says of it, and the conditions that are put to it."""
+"""Counts, the figures of the summary, and their formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def summary_of(tally, *, has_hits=True):
 
 
 def counted(losses, *, status=None, nll=None, hits=None, weights=None, cuts=()):
-    """Return the tally of some rows that come in batches."""
+    """Return the tally of rows, added in batches that are cut at ``cuts``."""
     losses = np.asarray(losses, np.float64)
     columns = [
         np.full(len(losses), OK, np.uint8) if status is None else np.asarray(status, np.uint8),
@@ -47,7 +47,7 @@ VALUES = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
 
 @given(VALUES, st.lists(st.integers(0, 60), max_size=5), st.randoms(use_true_random=False))
 def test_batches_do_not_change_the_summary(losses, cuts, random):
-    """However rows are cut into batches, every number of the summary is the same to the last digit."""
+    """Every number of the summary is the same to the last digit for any batches."""
     cuts = sorted(min(cut, len(losses)) for cut in cuts)
     rows = {
         "hits": [random.random() < 0.5 for _ in losses],
@@ -59,20 +59,20 @@ def test_batches_do_not_change_the_summary(losses, cuts, random):
 
 @given(VALUES)
 def test_the_mean_is_that_of_exact_sums(losses):
-    """The mean loss and the log-likelihood agree with math.fsum to a last digit or two."""
+    """The mean loss and the log-likelihood agree with math.fsum within 4e-16."""
     summary = summary_of(counted(losses))
     assert summary.mean_loss == pytest.approx(math.fsum(losses) / len(losses), rel=4e-16, abs=1e-300)
     assert summary.log_likelihood == pytest.approx(-math.fsum(losses), rel=4e-16, abs=1e-300)
 
 
 def test_small_values_are_not_lost_beside_a_large_one():
-    """What a rounding of the sum drops is kept: a plain sum of these is 1e16."""
+    """Sums are compensated: a plain sum of these values would be 1e16."""
     summary = summary_of(counted([1e16, *[0.5] * 100_000]))
     assert summary.log_likelihood == -(1e16 + 50_000)
 
 
 def test_only_labelled_rows_are_counted():
-    """Bad, ignored and unlabelled rows have no part in the means, whatever stands in their place."""
+    """Bad, ignored and unlabelled rows don't count in the means, whatever their values."""
     status = [OK, Status.NAN_LOGIT, Status.BAD_LABEL, Status.IGNORED, Status.UNLABELLED, Status.MASKED_LABEL, OK]
     losses = [1.0, math.nan, math.nan, 0.0, math.nan, 7.0, 4.0]
     summary = summary_of(counted(losses, status=status, hits=[1, 1, 1, 1, 1, 0, 0], nll=[0.5, *losses[1:]]))
@@ -87,14 +87,14 @@ def test_only_labelled_rows_are_counted():
 
 
 def test_weights_divide_the_mean():
-    """With class weights the mean is over their sum, as in PyTorch; the likelihood stays the plain one."""
+    """With class weights, the mean is divided by their sum, as in PyTorch; the log-likelihood is unweighted."""
     summary = summary_of(counted([2.0, 6.0], nll=[1.0, 2.0], weights=[2.0, 3.0]))
     assert summary.mean_loss == 8.0 / 5.0
     assert summary.log_likelihood == -3.0
 
 
 def test_infinite_losses_are_counted_apart():
-    """One infinite loss leaves no mean, no likelihood and no perplexity, and the accuracy as it is."""
+    """With an infinite loss, mean, log-likelihood and perplexity are None; the accuracy is unaffected."""
     summary = summary_of(counted([1.0, math.inf, math.inf], hits=[1, 0, 0]))
     assert summary.infinite_losses == 2
     assert (summary.mean_loss, summary.log_likelihood, summary.perplexity) == (None, None, None)
@@ -116,7 +116,7 @@ def test_infinite_losses_are_counted_apart():
     ids=["nothing", "no rows", "infinite", "beyond float64", "perplexity beyond float64", "tiny", "no weight", "bad"],
 )
 def test_json_never_holds_nan_or_infinity(tally):
-    """The summary is one line of strict JSON whatever was counted; what does not exist is null."""
+    """The summary is one line of strict JSON for any counts; missing values are null."""
 
     def refuse(constant):
         pytest.fail(f"{constant} in JSON")
@@ -128,7 +128,7 @@ def test_json_never_holds_nan_or_infinity(tally):
 
 
 def test_the_summary_has_the_names_of_the_documents():
-    """JSON keys are what people compare runs by."""
+    """The summary has the documented JSON keys."""
     assert set(json.loads(ScoreSummary().to_json())) >= {
         "n_rows", "n_classes", "mean_loss", "log_likelihood", "accuracy", "perplexity", "bad_rows", "bad_rate",
         "infinite_losses", "status_counts", "files", "bytes_read", "bytes_written", "seconds", "warnings", "version",
@@ -140,6 +140,6 @@ def test_the_summary_has_the_names_of_the_documents():
 
 
 def test_html_is_escaped():
-    """A file may be called anything, also a piece of HTML."""
+    """File names are escaped in HTML."""
     assert "<b>" not in ScoreSummary(files=["<b>&"])._repr_html_()
     assert "&lt;b&gt;&amp;" in ScoreSummary(files=["<b>&"])._repr_html_()

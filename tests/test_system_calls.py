@@ -1,4 +1,4 @@
-"""Outputs are the same on a system that lacks calls: each that only Linux has is taken away, and then all of them."""
+"""Outputs are the same without system calls that only Linux has: each is removed, and then all of them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ fcntl.F_FULLFSYNC, fcntl.fcntl = 51, call
 
 
 def without(*names):
-    """Return code that takes names out of the module ``os``, of those that it has."""
+    """Return code that deletes names of the module ``os`` if they exist."""
     return "\n".join(f"if hasattr(os, {name!r}): del os.{name}" for name in names)
 
 
@@ -157,7 +157,7 @@ def inputs(tmp_path_factory):
 
 
 def outcome(folder, inputs, early="", late=""):
-    """Run all the jobs in a process of their own, without some calls; return digests of outputs, and figures."""
+    """Run all jobs in their own process without some calls; return digests of the outputs, and figures."""
     folder.mkdir()
     (folder / "in").symlink_to(inputs)
     done = subprocess.run(
@@ -170,7 +170,7 @@ def outcome(folder, inputs, early="", late=""):
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory, inputs):
-    """Return what comes of the jobs where nothing is taken away."""
+    """Return the outcome of the jobs with all calls available."""
     found = outcome(tmp_path_factory.mktemp("system") / "all", inputs)
     parts = ["_batchmax.parquet", *(f"part-0000{number}.parquet" for number in range(3))]
     assert [*found["digests"]] == [
@@ -184,12 +184,12 @@ def expected(tmp_path_factory, inputs):
 @pytest.mark.sweep(keep=lambda name: name == "fdatasync")
 @pytest.mark.parametrize("name", REMOVED)
 def test_a_call_that_is_not_there(tmp_path, inputs, expected, name):
-    """Outputs, resumed and replaced ones too, and figures are the same without it."""
+    """Outputs, including resumed and replaced ones, and figures are the same without the call."""
     assert outcome(tmp_path / "job", inputs, REMOVED[name]) == expected
 
 
 def test_a_simulated_macos(tmp_path, inputs, expected):
-    """The same holds without all of them at once, where Python says that the system is macOS."""
+    """Outputs are the same without all of these calls at once, when Python reports macOS."""
     early = "\n".join(code for name, code in REMOVED.items() if name not in {"fdatasync", "the C library"})
     assert outcome(tmp_path / "job", inputs, early, DARWIN) == expected
 
@@ -198,7 +198,7 @@ def test_a_simulated_macos(tmp_path, inputs, expected):
 
 
 class Syncs:
-    """Records what is synced, in place of the calls that do it."""
+    """Records syncs instead of the calls that do them."""
 
     def __init__(self, monkeypatch, full_sync=None):
         self.calls = []
@@ -218,7 +218,7 @@ class Syncs:
 
 
 def test_what_syncs_on_linux(monkeypatch):
-    """Data alone are synced with fdatasync, and everything with fsync."""
+    """On Linux, ``sync_data`` is fdatasync, and ``sync`` is fsync."""
     monkeypatch.delattr(fcntl, "F_FULLFSYNC", raising=False)
     syncs = Syncs(monkeypatch)
     system_calls.sync(7)
@@ -227,7 +227,7 @@ def test_what_syncs_on_linux(monkeypatch):
 
 
 def test_what_syncs_on_macos(monkeypatch):
-    """Both are F_FULLFSYNC, which also empties the cache of the drive, even if there is an fdatasync."""
+    """On macOS, both are F_FULLFSYNC, which also flushes the drive's cache, even if there is an fdatasync."""
     syncs = Syncs(monkeypatch, full_sync=51)
     system_calls.sync(7)
     system_calls.sync_data(8)
@@ -238,7 +238,7 @@ def test_what_syncs_on_macos(monkeypatch):
 
 @pytest.mark.parametrize("code", sorted(system_calls.UNSUPPORTED))
 def test_a_file_system_without_full_sync(monkeypatch, code):
-    """Network file systems don't implement F_FULLFSYNC; there fsync does what can be done."""
+    """If a file system doesn't support F_FULLFSYNC, as network file systems don't, fsync is used."""
     syncs = Syncs(monkeypatch, full_sync=51)
     syncs.error = code
     system_calls.sync_data(7)
@@ -247,7 +247,7 @@ def test_a_file_system_without_full_sync(monkeypatch, code):
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EBADF])
 def test_a_failed_full_sync_is_an_error(monkeypatch, code):
-    """An error of the disk isn't covered up by an fsync that succeeds."""
+    """An I/O error of F_FULLFSYNC is raised, and fsync isn't tried."""
     syncs = Syncs(monkeypatch, full_sync=51)
     syncs.error = code
     with pytest.raises(OSError, match=rf"\[Errno {code}\]"):
@@ -256,7 +256,7 @@ def test_a_failed_full_sync_is_an_error(monkeypatch, code):
 
 
 def test_all_syncs_go_through_one_module():
-    """Nothing else calls fsync or fdatasync, so that nothing is less durable on macOS."""
+    """Only one module calls fsync and fdatasync, so that syncs are as durable on macOS."""
     for path in [*(ROOT / "batchmax").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]:
         if path.name != "system_calls.py":
             for node in ast.walk(ast.parse(path.read_text())):
@@ -275,7 +275,7 @@ def test_all_syncs_go_through_one_module():
     vectored=st.booleans(),
 )
 def test_reads_into_buffers(tmp_path_factory, data, sizes, at, most, vectored):
-    """Buffers are filled in order from a position, at most so many bytes at once, with and without preadv."""
+    """Buffers are filled in order from a position, at most ``MOST_READ`` bytes per call, with and without preadv."""
     path = tmp_path_factory.mktemp("reads") / "file"
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
@@ -304,7 +304,7 @@ def test_reads_into_buffers(tmp_path_factory, data, sizes, at, most, vectored):
 
 
 def test_a_hole_frees_its_space(tmp_path):
-    """Where the file system can, the blocks of a range are given back, and it reads as zeros."""
+    """If the file system supports it, the blocks of a range are freed, and the range reads as zeros."""
     with (tmp_path / "file").open("wb+") as file:
         file.write(b"x" * (1 << 20))
         file.flush()
@@ -319,7 +319,7 @@ def test_a_hole_frees_its_space(tmp_path):
 
 
 def test_a_hole_on_macos_has_whole_blocks(tmp_path, monkeypatch):
-    """F_PUNCHHOLE gets the blocks that lie in the range as a whole; if there are none, it isn't called."""
+    """F_PUNCHHOLE gets the whole blocks within the range; if there are none, it isn't called."""
     calls = []
     monkeypatch.setattr(system_calls, "_library_function", lambda _: None)
     monkeypatch.setattr(fcntl, "fcntl", lambda *arguments: calls.append(arguments))
@@ -335,7 +335,7 @@ def test_a_hole_on_macos_has_whole_blocks(tmp_path, monkeypatch):
 
 
 def test_folders_are_exchanged(tmp_path):
-    """Where the system can, two folders change places; where it can't, nothing happens."""
+    """Two folders are exchanged if the system supports it; otherwise nothing happens."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
@@ -348,7 +348,7 @@ def test_folders_are_exchanged(tmp_path):
 
 @pytest.mark.parametrize(("code", "answer"), [(0, True), (errno.ENOTSUP, False), (errno.EXDEV, None)])
 def test_folders_are_exchanged_on_macos(tmp_path, monkeypatch, code, answer):
-    """With renamex_np and its flag RENAME_SWAP."""
+    """On macOS, folders are exchanged with renamex_np and RENAME_SWAP."""
     calls = []
 
     def swap(*arguments):
@@ -366,7 +366,7 @@ def test_folders_are_exchanged_on_macos(tmp_path, monkeypatch, code, answer):
 
 
 def test_a_boot_has_an_identifier(tmp_path, monkeypatch):
-    """It stays the same; on macOS it comes from sysctl, and where there is none it is unknown."""
+    """The boot identifier is read from a file, on macOS from sysctl; if neither works, it is None."""
     boot = str(uuid.uuid4())
     (tmp_path / "boot_id").write_text(f"{boot}\n")
     monkeypatch.setattr(system_calls, "BOOT_ID", tmp_path / "boot_id")

@@ -1,4 +1,4 @@
-"""Tables of Delta Lake, Iceberg, Hudi and others: their files have deleted rows, so they are refused by name."""
+"""Tables of Delta Lake, Iceberg, Hudi and others, which may contain deleted rows, are refused by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TABLES = {
     "DuckLake": ("main", f"rows/ducklake-{UUID}.parquet", "ducklake:"),
     "DuckLake, its deletes": ("main", f"rows/ducklake-{UUID}-delete.parquet", "ducklake:"),
 }
-"""By the name of the format, and then of the layout: a file of the log, a data file, and a word of the remedy."""
+"""By name of the format and layout: a file of the log, a data file, and a word of the remedy."""
 
 
 @pytest.fixture(params=TABLES)
@@ -44,8 +44,8 @@ def table(request, tmp_path, monkeypatch):
 
 
 def inputs_in_the_table(data):
-    """Return ways to name the table or something in it."""
-    folder = os.path.dirname(f"lake/table/{data}")  # noqa: PTH120 - text
+    """Return inputs that name the table, a folder around it, or something in it."""
+    folder = os.path.dirname(f"lake/table/{data}")  # noqa: PTH120 - a path as text
     return [
         "lake",
         "lake/table",
@@ -62,7 +62,7 @@ def inputs_in_the_table(data):
 
 
 def test_a_table_is_refused_by_the_name_of_its_format(table):
-    """Whatever is named, the table, a folder around it, one in it, a glob or a file: exit 2, the format, the remedy."""
+    """A table is refused with exit code 2, its format and a remedy, for any path, glob or URI that includes it."""
     name, data, remedy = table
     for given in inputs_in_the_table(data):
         with pytest.raises(UsageError, match=rf"{name} table, and its log") as caught:
@@ -73,7 +73,7 @@ def test_a_table_is_refused_by_the_name_of_its_format(table):
 
 
 def test_a_table_is_found_behind_links_and_from_within(table, monkeypatch):
-    """A link to a file or a folder of a table does not hide it, and neither does a working directory in it."""
+    """A table is detected through links to its files and folders, and from a working directory inside it."""
     name, data, _ = table
     Path("file.parquet").symlink_to(Path("lake/table", data))
     Path("folder").symlink_to(Path("lake/table", data).parent)
@@ -87,7 +87,7 @@ def test_a_table_is_found_behind_links_and_from_within(table, monkeypatch):
 
 
 def test_files_next_to_a_table_are_read(table):
-    """Only what is in the table is refused, not its neighbours."""
+    """Files next to a table are read."""
     del table
     Path("lake/a.parquet").touch()
     assert find_files(["lake/a.parquet"]) == find_files(["lake/*.parquet"]) == ["lake/a.parquet"]
@@ -97,7 +97,7 @@ def test_files_next_to_a_table_are_read(table):
     "name", ["metadata/notes.json", "metadata/schema.parquet", "snapshot/a.parquet", "delta_log/0.json"]
 )
 def test_similar_names_are_no_table(tmp_path, name):
-    """A folder ``metadata`` or ``snapshot`` is one of Iceberg or Paimon only with files that these write."""
+    """Folders named ``metadata`` or ``snapshot`` are Iceberg or Paimon tables only with files of these formats."""
     for one in (name, "data/a.parquet"):
         (tmp_path / one).parent.mkdir(exist_ok=True)
         (tmp_path / one).touch()
@@ -105,7 +105,7 @@ def test_similar_names_are_no_table(tmp_path, name):
 
 
 def test_folders_that_may_not_be_listed_around_an_input(tmp_path, monkeypatch):
-    """A folder around an input that cannot be looked into does not keep it from being read."""
+    """An input is read even if a folder near it can't be listed."""
     (tmp_path / "metadata").mkdir()
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.parquet").touch()
@@ -124,7 +124,7 @@ def test_folders_that_may_not_be_listed_around_an_input(tmp_path, monkeypatch):
 
 
 def test_each_folder_is_entered_once_through_links(tmp_path, monkeypatch):
-    """Links to folders around, to the folder itself and to neighbours end; each file comes once, by its own path."""
+    """Cyclic links end, and each file is found once, by its own path."""
     monkeypatch.chdir(tmp_path)
     for name in ("t/a.parquet", "t/sub/b.parquet", "t/sub/deep/c.parquet", "far/d.parquet"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def test_each_folder_is_entered_once_through_links(tmp_path, monkeypatch):
 
 
 def test_many_links_that_lead_around_end(tmp_path):
-    """Every one of 30 folders links to every other: as many steps as there are links, and each file once."""
+    """30 folders that all link to each other give each file once."""
     for number in range(30):
         (tmp_path / f"{number:02}").mkdir()
         (tmp_path / f"{number:02}/x.parquet").touch()
@@ -154,7 +154,7 @@ def test_many_links_that_lead_around_end(tmp_path):
 
 
 def test_a_file_of_several_names_is_read_once_with_a_warning(tmp_path, monkeypatch):
-    """The same path spelled differently, a symbolic link and a hard link are the file that came first."""
+    """The same path spelled differently, a symbolic link and a hard link are read once, under the first name."""
     monkeypatch.chdir(tmp_path)
     Path("a.parquet").write_text("a")
     Path("copy.parquet").write_text("a")
@@ -180,7 +180,7 @@ def test_a_file_of_several_names_is_read_once_with_a_warning(tmp_path, monkeypat
 
 
 def test_a_warning_names_few_files(tmp_path):
-    """Of many files that are named twice, the warning names five and the number of the others."""
+    """The warning about repeated files names five, and the number of the others."""
     for number in range(30):
         (tmp_path / f"{number}.parquet").touch()
     (warning,) = find_inputs([tmp_path, tmp_path]).warnings
@@ -189,7 +189,7 @@ def test_a_warning_names_few_files(tmp_path):
 
 
 def test_a_name_that_is_not_utf8(tmp_path):
-    """It is an error that shows the name in ASCII and says what to do, however the file is named."""
+    """A name that isn't valid UTF-8 is an error that shows the name in ASCII, however the file is named."""
     name = os.fsdecode(b"caf\xe9.parquet")
     try:
         (tmp_path / name).touch()
@@ -203,7 +203,7 @@ def test_a_name_that_is_not_utf8(tmp_path):
 
 @pytest.mark.parametrize("command", [["-o", "X.parquet"], ["-o", "X"], ["-o", "o.parquet", "--rejects", "X.parquet"]])
 def test_an_output_whose_name_is_not_utf8(command, tmp_path, monkeypatch, capsys):
-    """It is refused before anything is written."""
+    """An output whose name isn't valid UTF-8 is refused before anything is written."""
     monkeypatch.chdir(tmp_path)
     pq.write_table(pa.table({"logits": [[0.0, 1.0]]}), "in.parquet")
     words = [word.replace("X", os.fsdecode(b"caf\xe9")) for word in command]

@@ -1,4 +1,4 @@
-"""What a task of somebody else's engine does with its rows, without any engine."""
+"""Tasks of foreign engines, tested without an engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def batch_of(n_rows, n_classes=5, seed=0):
 
 def sent(error):
     """Return an error as it arrives in another process."""
-    return pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    return pickle.loads(pickle.dumps(error))  # noqa: S301 - our own data
 
 
 def run(batches, threads=1, whole=None, **given):
@@ -37,7 +37,7 @@ def run(batches, threads=1, whole=None, **given):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("rows_at_a_time", [1, 3, 100])
 def test_pieces_have_the_values_of_the_whole(rows_at_a_time, threads, monkeypatch):
-    """However large the pieces, the rows are those of `score_batch`, in their order."""
+    """The rows are those of `score_batch`, in order, for slices of any size."""
     batch = batch_of(10)
     given = {"outputs": "probs,loss,pred,rank,entropy,status", "top_k": 2}
     want = batchmax.score_batch(batch, **given)
@@ -49,14 +49,14 @@ def test_pieces_have_the_values_of_the_whole(rows_at_a_time, threads, monkeypatc
 
 
 def test_a_batch_without_rows_gives_one():
-    """The columns of a task without rows are known."""
+    """A batch without rows gives one batch with all columns."""
     batch = batch_of(3)
     (got,) = run([batch.slice(0, 0)], n_classes=5)
     assert (got.num_rows, got.schema.names) == (0, ["id", "label", "probs", "loss"])
 
 
 def test_the_number_of_classes_is_that_of_the_first_rows():
-    """A later batch whose rows are of another length does not choose a number of its own."""
+    """The first batch determines the number of classes, and later rows with another length are bad."""
     with pytest.raises(batchmax.BadRowError, match="4 logits, where rows have 5"):
         run([batch_of(2), batch_of(2, n_classes=4)])
 
@@ -66,7 +66,7 @@ def test_the_number_of_classes_is_that_of_the_first_rows():
 )
 @pytest.mark.parametrize("rows_at_a_time", [1, 100])
 def test_a_bad_row_is_told_by_its_number(whole, where, rows_at_a_time, monkeypatch):
-    """The number counts all rows of a task where these have an order, and those of its batch otherwise."""
+    """The row number in an error counts all rows of an ordered task, and otherwise the rows of its batch."""
     good, bad = batch_of(10), batch_of(10)
     bad = bad.set_column(2, "label", pa.array([0, 1, 2, 3, 5, 0, 9, 0, 0, 0]))
     monkeypatch.setattr(engine_task, "SLICE_BYTES", rows_at_a_time * 100)
@@ -79,7 +79,7 @@ def test_a_bad_row_is_told_by_its_number(whole, where, rows_at_a_time, monkeypat
 
 
 def test_odd_rows_are_nulled_and_dropped_as_in_a_batch(monkeypatch):
-    """Policies hold for every piece."""
+    """Policies for bad rows give the same rows in slices as in a whole batch."""
     logits, labels, statuses = odd_rows()
     batch = pa.record_batch({"logits": pa.array(logits, pa.list_(pa.float32())), "label": labels, "want": statuses})
     monkeypatch.setattr(engine_task, "SLICE_BYTES", 5 * 30)
@@ -91,7 +91,7 @@ def test_odd_rows_are_nulled_and_dropped_as_in_a_batch(monkeypatch):
 
 
 def test_a_sparse_vector_is_told_by_its_number():
-    """The error says which row of the task it is, and can be sent from one process to another."""
+    """The error for a sparse vector names the row of the task, and can be pickled."""
     kind = pa.struct(
         [
             ("type", pa.int8()),
@@ -119,7 +119,7 @@ def test_a_sparse_vector_is_told_by_its_number():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_needs_all_rows_is_refused(given, where):
-    """The error names the option and what to do instead."""
+    """Options that need all rows are refused with the option and a remedy."""
     with pytest.raises(batchmax.UsageError) as raised:
         engine_task.check_options(batchmax.score_options(**given))
     assert raised.value.where == where
@@ -127,7 +127,7 @@ def test_what_needs_all_rows_is_refused(given, where):
 
 
 def test_engines_are_there_without_being_loaded():
-    """`batchmax.spark` and `batchmax.ray` need no import of their own, and load their engines only when used."""
+    """`batchmax.spark` and `batchmax.ray` need no import, and load their engines only when they are used."""
     code = """
     import sys, batchmax
     assert not {"batchmax.ray", "batchmax.spark"} & set(sys.modules)

@@ -1,4 +1,4 @@
-"""From many Python threads, under each threading layer of Numba, and in forked children: right, and no hang."""
+"""Results are right, and nothing hangs, with many threads, all threading layers of Numba, and forked processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run_program(arguments: list[str], layer: str) -> list[str]:
-    """Run Python with arguments under a threading layer, with four threads; return the lines it prints."""
+    """Run Python with a threading layer and four threads; return the lines that it prints."""
     environment = {**os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "4", "OMP_NUM_THREADS": "4"}
     if layer == "tbb":
         libraries = {file.locate().parent for file in importlib.metadata.files("tbb") or () if "libtbb.so" in file.name}
@@ -33,7 +33,7 @@ def run_program(arguments: list[str], layer: str) -> list[str]:
 
 @pytest.fixture(params=["omp", "tbb", "workqueue"])
 def layer(request: pytest.FixtureRequest) -> str:
-    """Name each threading layer that this installation of Numba has."""
+    """Return each threading layer that this installation of Numba has."""
     name = str(request.param)
     if name != "workqueue" and importlib.util.find_spec(f"numba.np.ufunc.{name}pool") is None:
         pytest.skip(f"this build of Numba has no threading layer {name}")
@@ -43,13 +43,13 @@ def layer(request: pytest.FixtureRequest) -> str:
 
 
 def test_threads_and_forks(layer: str, tmp_path: Path) -> None:
-    """Threads and forked children compute the right result under each layer.
+    """Threads and forked processes compute the right result with each layer.
 
-    The children are forked before and after PyTorch or kernels have used threads, while another thread runs a kernel,
+    The processes are forked before and after PyTorch or kernels have used threads, while another thread runs a kernel,
     and while another thread compiles one.
     """
     torch = [] if is_missing("torch") else ["torch"]
-    compiles = ["compile"] if layer == "workqueue" else []  # no thread of a layer compiles, so one is enough
+    compiles = ["compile"] if layer == "workqueue" else []  # compilation doesn't depend on the layer, so one is enough
     lines = run_program(["-m", "tests.thread_cases", str(tmp_path), *torch, *compiles], layer)
     assert lines[-1] == "the parent right"
     assert len(lines) == 11 + 2 * len(compiles)
@@ -94,14 +94,14 @@ except ChildProcessError:
 
 
 def test_threads_need_no_other_process() -> None:
-    """The default from Python 3.14 on: a lock between processes would start one that complains after a signal."""
+    """With the start method forkserver, the default from Python 3.14 on, no helper process is started."""
     ran = subprocess.run([sys.executable, "-c", NO_HELPER], capture_output=True, text=True, check=True)
     assert ran.stdout == "alone\n"
 
 
 @pytest.mark.slow
 def test_workers_of_other_libraries(tmp_path: Path) -> None:
-    """Forked workers of a DataLoader, of ``datasets.map`` and of a pool return the bits of the parent."""
+    """Forked workers of a DataLoader, of ``datasets.map`` and of a pool give the same bits as the parent process."""
     package("torch")
     package("datasets")
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_DATASETS_OFFLINE": "1"}
@@ -129,7 +129,7 @@ print(batchmax.softmax(np.zeros((2, 1024), np.float32)).sum())
 
 
 def test_an_interruption_does_not_disturb_compiling(tmp_path: Path) -> None:
-    """Whoever waits for a kernel is interrupted at once; the kernel is compiled to its end, and can be used."""
+    """An interrupt ends the wait for a kernel at once; the compilation is completed, and the kernel can be used."""
     environment = {**os.environ, "BATCHMAX_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", INTERRUPTED]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANGS, check=False)

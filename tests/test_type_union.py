@@ -1,4 +1,4 @@
-"""Types that hold the values of two types: nothing is lost, against pyarrow's own casts and Python's values."""
+"""Common types: no value is lost, compared with pyarrow's casts and Python's values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAIRS = [
     (pa.uint32(), pa.int32(), pa.int64()),
     (pa.uint64(), pa.int64(), None),
     (pa.uint64(), pa.int8(), None),
-    # floats, and integers that they hold exactly
+    # floats, and integers that they represent exactly
     (pa.float32(), pa.float64(), pa.float64()),
     (pa.float16(), pa.float32(), pa.float32()),
     (pa.int16(), pa.float32(), pa.float32()),
@@ -117,7 +117,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("first", "second", "want"), PAIRS, ids=str)
 def test_the_common_type(first, second, want):
-    """It is the one that has the values of both, or none; in either order it has the same values."""
+    """The common type is the expected one, or None; the order matters only for nested types and time zones."""
     assert common_type(first, second) == want
     other = common_type(second, first)
     assert (other is None) == (want is None)
@@ -149,10 +149,10 @@ VALUES = {
 
 
 def values_of(kind):
-    """Return values of a type that are as far out as it goes, null among them."""
+    """Return extreme values of a type, and null."""
     if str(kind) in VALUES:
         found = VALUES[str(kind)]
-        # pyarrow rounds a Python float to the type, which is the value that must stay.
+        # pyarrow rounds a Python float to the type; the rounded value must be preserved.
         return pa.array(found, kind).to_pylist() if pa.types.is_floating(kind) else found
     if isinstance(kind, pa.BaseExtensionType):
         return values_of(kind.storage_type)
@@ -189,7 +189,7 @@ def _type(field):
 
 
 def with_fields(value, kind):
-    """Return a value with null for the fields of structs that it lacks."""
+    """Return a value with nulls for missing fields of structs."""
     if isinstance(kind, pa.BaseExtensionType):
         return with_fields(value, kind.storage_type)
     if value is None:
@@ -203,7 +203,7 @@ def with_fields(value, kind):
 
 @pytest.mark.parametrize(("first", "second", "want"), [pair for pair in PAIRS if pair[2] is not None], ids=str)
 def test_values_stay_as_they_are(first, second, want):
-    """Arrays of both types, whole and sliced, have the values in the common type that Python has of them."""
+    """Arrays of both types, whole and sliced, have the same Python values in the common type."""
     for kind in (first, second):
         values = values_of(kind)
         array = (
@@ -223,7 +223,7 @@ def test_values_stay_as_they_are(first, second, want):
 
 
 def plain(value):
-    """Return a value with dates and numbers of one kind: dates of pandas are those of Python."""
+    """Return a value with lists instead of tuples, and times without a time zone, in UTC."""
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
     if isinstance(value, dict):
@@ -234,14 +234,14 @@ def plain(value):
 
 
 def test_several_types_in_any_order():
-    """A float that holds each integer is found in whatever order the types come."""
+    """The common type doesn't depend on the order of three types."""
     types = [pa.uint32(), pa.int32(), pa.float64()]
     assert {common_type_of(order) for order in itertools.permutations(types)} == {pa.float64()}
     assert common_type_of([pa.int8(), pa.string(), pa.int8()]) is None
 
 
 def test_a_time_that_a_finer_unit_cannot_express():
-    """It is an error that names the file and the column, not another time."""
+    """A time that overflows the finer unit is an error that names the file and the column."""
     own = pa.schema({"at": pa.timestamp("us")})
     columns = conform_to(pa.schema({"at": pa.timestamp("ns")}), own)
     batch = pa.record_batch({"at": pa.array([253402214400000000], pa.timestamp("us"))})
@@ -253,7 +253,7 @@ def test_a_time_that_a_finer_unit_cannot_express():
 
 
 def test_columns_are_united_by_name():
-    """Those of the first file come first, in its order, then what only others have; what one lacks may be null."""
+    """The columns of the first file come first, then those that only other files have; missing ones are nullable."""
     schemas = [
         pa.schema([pa.field("id", pa.int32(), nullable=False), pa.field("b", pa.string())], metadata={b"k": b"1"}),
         pa.schema([pa.field("new", pa.bool_(), nullable=False), pa.field("id", pa.int64(), nullable=False)]),
@@ -276,7 +276,7 @@ def test_columns_are_united_by_name():
 
 
 def test_equal_files_are_left_alone():
-    """Files with the same columns share one description, and their batches are not touched."""
+    """Files with the same columns share one description, and their batches are returned unchanged."""
     schema = pa.schema([("id", pa.int64()), ("id", pa.int64())])
     union = unite(["a", "b"], [schema, schema.with_metadata({"other": "pandas"})])
     assert union.schema is schema
@@ -286,14 +286,14 @@ def test_equal_files_are_left_alone():
 
 
 def test_names_that_are_there_twice():
-    """Where files differ, a name must tell which column is meant."""
+    """If files differ, duplicate column names are refused."""
     twice = pa.schema([("id", pa.int64()), ("id", pa.int64())])
     with pytest.raises(UsageError, match=r"^b: there are two columns 'id', and other files have other columns"):
         unite(["a", "b"], [pa.schema([("id", pa.int64())]), twice])
 
 
 def test_a_column_without_a_common_type():
-    """It is known which two files differ, and the column stays as it is in each."""
+    """A column without a common type is a conflict that names two files, and stays as it is in each."""
     union = unite(["a", "b"], [pa.schema([("x", pa.int64())]), pa.schema([("x", pa.string())])])
     conflict = union.conflicts["x"]
     assert (conflict.file, conflict.kind, conflict.other_file, conflict.other_kind) == (
@@ -307,7 +307,7 @@ def test_a_column_without_a_common_type():
 
 
 def test_structs_that_were_read_in_part():
-    """A field that was not asked for stays away; one that the file lacks is null."""
+    """A struct field that isn't requested is left out; one that the file lacks is null."""
     own = pa.schema({"s": pa.struct({"a": pa.int32(), "b": pa.string()})})
     columns = conform_to(pa.schema({"s": pa.struct({"a": pa.int64(), "b": pa.string(), "c": pa.bool_()})}), own)
     batch = pa.record_batch({"s": pa.array([{"a": 1}, None], pa.struct({"a": pa.int32()}))})

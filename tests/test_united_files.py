@@ -1,4 +1,4 @@
-"""Several files whose columns differ are read as one table, by one rule, in every command."""
+"""Files with different columns are read as one table, in the same way in every command."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def logits():
 
 @pytest.fixture
 def files(tmp_path, monkeypatch, logits):
-    """Write three files that differ in every way that is allowed, go to their folder, and return their names."""
+    """Write three files with every allowed difference, change to their folder, and return their names."""
     monkeypatch.chdir(tmp_path)
     labels = np.arange(ROWS) % K
     times = [dt.datetime(2026, 1, 1) + dt.timedelta(hours=row) for row in range(ROWS)]  # noqa: DTZ001 - naive
@@ -84,7 +84,7 @@ def files(tmp_path, monkeypatch, logits):
 
 
 def rows_of(*paths):
-    """Return the rows of files as Python has them, by name; what a file lacks is None."""
+    """Return the rows of files as Python values, by name, with None for columns that a file lacks."""
     tables = [pq.read_table(path).to_pylist() for path in paths]
     names = dict.fromkeys(name for rows in tables for row in rows for name in row)
     found = [{name: row.get(name) for name in names if name != "logits"} for rows in tables for row in rows]
@@ -115,7 +115,7 @@ TYPES = {
 
 
 def check(table, files, logits):
-    """Hold a scored table against the files, read by pyarrow, and softmax by NumPy."""
+    """Compare a scored table with the files, read by pyarrow, and with NumPy's softmax."""
     assert dict(zip(table.schema.names, table.schema.types, strict=True)) == TYPES
     assert table.drop_columns(["probs", "loss"]).to_pylist() == rows_of(*files)
     probs = softmax(logits.reshape(-1, K).astype(float))
@@ -130,7 +130,7 @@ def check(table, files, logits):
 @pytest.mark.parametrize("how", ["batchmax", "pyarrow"])
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 def test_files_that_differ_become_one_table(files, logits, how, out, monkeypatch):
-    """By name, with nulls for what is missing and the widest types: the values of the files, whoever reads them."""
+    """Columns are matched by name, with nulls for missing ones and the widest types, for both readers."""
     monkeypatch.setenv("BATCHMAX_PARQUET", how)
     summary = batchmax.score(files, out)
     check(pq.read_table(out), files, logits)
@@ -143,7 +143,7 @@ def test_files_that_differ_become_one_table(files, logits, how, out, monkeypatch
 
 
 def test_the_order_of_files_decides_the_order_of_columns_alone(files, logits):
-    """Whichever file comes first, the types and the values are the same."""
+    """The order of files changes only the order of columns, not types or values."""
     for order in itertools.permutations(range(3)):
         named = [files[at] for at in order]
         batchmax.score(named, "out.parquet", if_exists="overwrite")
@@ -153,7 +153,7 @@ def test_the_order_of_files_decides_the_order_of_columns_alone(files, logits):
 
 
 def test_the_logits_are_read_as_matrices(files):
-    """Lists, large lists and lists of one length, float32 and float64, are all read without pyarrow."""
+    """Lists, large lists and fixed-size lists of float32 and float64 are all read as matrices, without pyarrow."""
     source = ParquetSource(files, score_options())
     from batchmax.sources.parts import plan_parts
     from batchmax.sources.passthrough import Reading
@@ -165,7 +165,7 @@ def test_the_logits_are_read_as_matrices(files):
 
 
 def test_equal_columns_are_still_copied(files):
-    """Of files that differ in some columns, the others reach the output undecoded."""
+    """Columns that are the same in all files are copied without decoding."""
     text = pa.array(["the same"] * ROWS)
     for file in files:
         pq.write_table(pq.read_table(file).select(["id", "logits", "label"]).append_column("text", text), file)
@@ -182,11 +182,11 @@ def test_equal_columns_are_still_copied(files):
     assert "of other columns copied as they are: 3" in details[0]
 
 
-# Every way of running, every command
+# Ways to run, and all commands
 
 
 def run_parts(inputs, folder):
-    """Make every part of a plan that went through JSON, each by itself, and return the rows."""
+    """Run every part of a plan that was serialized to JSON, one by one, and return the rows."""
     plan = Plan.from_json(Plan.of(ParquetSource(inputs, score_options())).to_json())
     Path(folder).mkdir()
     parts = PartFolder(Path(folder))
@@ -197,7 +197,7 @@ def run_parts(inputs, folder):
 
 
 def test_shards_and_resuming_make_the_same_bytes(files):
-    """A folder made by shards, and one that is gone on with, are the folder that one run makes."""
+    """A folder made by shards and a resume, and parts made one by one, have the bytes of a single run."""
     batchmax.score(files, "whole")
     for shard in ("0/2", "1/2"):
         batchmax.score(files, "shared", shard=shard)
@@ -210,7 +210,7 @@ def test_shards_and_resuming_make_the_same_bytes(files):
 
 
 def test_a_plan_has_the_columns_of_folders(files):
-    """A part that is made of a plan has the values of ``key=value`` folders that the output does not mirror."""
+    """A part that is made from a plan has the values of ``key=value`` folders that the output doesn't mirror."""
     for file, folder in zip(files, ("day=2", "day=1", "night=x"), strict=True):
         Path("in", folder).mkdir(parents=True)
         Path(file).rename(Path("in", folder, file))
@@ -221,7 +221,7 @@ def test_a_plan_has_the_columns_of_folders(files):
 
 @pytest.mark.usefixtures("files")
 def test_a_folder_and_a_column_of_one_name():
-    """Where some files have a column and others a folder of its name, neither is right: exit 2."""
+    """A name that is a column in some files and a folder of others is refused."""
     Path("in/extra=1").mkdir(parents=True)
     Path("in/extra=2").mkdir()
     Path("a.parquet").rename("in/extra=1/a.parquet")
@@ -231,7 +231,7 @@ def test_a_folder_and_a_column_of_one_name():
 
 
 def test_every_command_reads_the_same_rows(files, logits, capsys):
-    """evaluate, calibrate, compare, report, verify, show, convert and inspect take the files as score does."""
+    """All commands read the rows of different files like ``score``."""
     table = rows_of(*files)
     pq.write_table(
         pa.table(
@@ -268,7 +268,7 @@ def test_rows_are_paired_by_a_key_of_different_types(files):
 
 
 def test_rejected_rows_have_every_column(files):
-    """A row that is dropped is kept with the columns of all files."""
+    """Rejected rows have the columns of all files."""
     bad = pq.read_table("c.parquet").to_pylist()
     bad[5]["logits"] = [float("nan")] * K
     pq.write_table(pa.Table.from_pylist(bad, pq.read_schema("c.parquet")), "c.parquet")
@@ -278,11 +278,11 @@ def test_rejected_rows_have_every_column(files):
     assert pq.read_schema("rejects.parquet").field("id").type == pa.int64()
 
 
-# What is said
+# Messages
 
 
 def test_the_summary_says_what_was_united(files, capsys):
-    """The number of files, and each column that is not the same in all of them; in JSON too."""
+    """The summary, in text and JSON, has the number of files, and each column that differs between files."""
     assert main(["score", *files, "-o", "out.parquet", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["files"] == files
@@ -306,7 +306,7 @@ def test_the_summary_says_what_was_united(files, capsys):
 
 @pytest.mark.parametrize("command", ["evaluate", "calibrate", "report", "convert"])
 def test_other_summaries_say_it_too(files, command, capsys):
-    """In JSON, of every command that reads files."""
+    """The JSON of every command that reads files lists the unified columns."""
     more = {
         "evaluate": [],
         "calibrate": ["-o", "c.json"],
@@ -319,11 +319,11 @@ def test_other_summaries_say_it_too(files, command, capsys):
     assert "files: 3" in found["notes"]
 
 
-# What cannot be united
+# Columns that can't be unified
 
 
 def rewrite(file, **columns):
-    """Write a file again with some columns replaced, or dropped for None."""
+    """Rewrite a file with some columns replaced, or dropped if None."""
     table = pq.read_table(file)
     for name, column in columns.items():
         if name in table.column_names:
@@ -354,7 +354,7 @@ def rewrite(file, **columns):
     ],
 )
 def test_what_cannot_be_united_is_refused(files, file, name, column, message):
-    """Exit 2, naming both files and what to do; the output is not begun."""
+    """Files that can't be unified are refused with both files and a remedy, and no output is started."""
     rewrite(f"{file}.parquet", **{name: column})
     with pytest.raises(UsageError, match=message) as caught:
         batchmax.score(files, "out.parquet")
@@ -363,7 +363,7 @@ def test_what_cannot_be_united_is_refused(files, file, name, column, message):
 
 
 def test_a_column_that_is_not_read_may_differ(files):
-    """What is left out of the output, and not needed, is no reason to refuse; unless rejected rows are kept whole."""
+    """A column that isn't read may differ in any way, unless rejected rows are written."""
     rewrite("b.parquet", id=pa.array(["x"] * ROWS))
     batchmax.score(files, "out.parquet", exclude="id")
     batchmax.score(files, "few.parquet", columns="name")
@@ -386,7 +386,7 @@ def test_labels_under_another_name(files):
 
 
 def test_wide_logits_of_another_number(tmp_path, monkeypatch):
-    """A class that a file has no column for is no null: the file is named."""
+    """A file without the column of one class is refused by name, and the class isn't filled with nulls."""
     monkeypatch.chdir(tmp_path)
     for file, n_classes in (("a", 3), ("b", 4)):
         pq.write_table(pa.table({f"logit_{k}": [0.5, 1.5] for k in range(n_classes)}), f"{file}.parquet")
@@ -397,7 +397,7 @@ def test_wide_logits_of_another_number(tmp_path, monkeypatch):
 
 
 def test_wide_logits_of_several_types(tmp_path, monkeypatch, logits):
-    """Columns of classes in another order, and of another width, are matched by name."""
+    """Wide columns in another order and of another type are matched by name."""
     monkeypatch.chdir(tmp_path)
     a = pa.table({f"logit_{k}": pa.array(logits[0, :, k]) for k in range(K)})
     b = pa.table({f"logit_{k}": pa.array(logits[1, :, k].astype(float)) for k in reversed(range(K))})
@@ -412,7 +412,7 @@ def test_wide_logits_of_several_types(tmp_path, monkeypatch, logits):
 
 
 def test_a_time_that_does_not_fit(tmp_path, monkeypatch):
-    """A year that nanoseconds do not reach is an error that names the file; nothing is written."""
+    """A year that nanoseconds can't represent is an error that names the file, and nothing is written."""
     monkeypatch.chdir(tmp_path)
     for file, kind, value in (("a", "ns", 0), ("b", "us", 253402214400000000)):
         columns = {"logits": [[0.0, 1.0]], "label": [0], "at": pa.array([value], pa.timestamp(kind))}
@@ -423,7 +423,7 @@ def test_a_time_that_does_not_fit(tmp_path, monkeypatch):
 
 
 def test_dotted_names_and_structs(tmp_path, monkeypatch, logits):
-    """Logits in structs that have other fields, and columns with dots in their names, are united like others."""
+    """Logits in structs with other fields, and columns with dots in their names, are unified like others."""
     monkeypatch.chdir(tmp_path)
     a = {
         "out": [{"logits": [float(v) for v in row], "n": 1} for row in logits[0]],

@@ -1,4 +1,4 @@
-"""A scored output that is right passes, however it was made; one that was damaged or changed does not."""
+"""``verify`` accepts every correct output of ``score``, and refuses damaged or changed ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ K = 6
 
 
 def written(path, n=60, dtype=np.float32, groups=25, **columns):
-    """Write rows of K classes, every tenth label ignored, and return the path."""
+    """Write rows of K classes with every tenth label ignored, and return the path."""
     logits = some_logits(n, K, dtype)
     labels = np.where(np.arange(n) % 10 == 7, -100, np.arange(n) % K)
     table = pa.table({"id": range(n), "logits": lists(logits), "label": labels, **columns})
@@ -42,7 +42,7 @@ def out(tmp_path):
 
 
 def change(path, **columns):
-    """Write a scored file again with other columns: its checksums are right, its footer is what it was."""
+    """Rewrite a scored file with changed columns, correct checksums and the same metadata."""
     table = pq.read_table(path)
     for name, edit in columns.items():
         place = table.schema.get_field_index(name)
@@ -52,7 +52,7 @@ def change(path, **columns):
 
 
 def put(row, value, at=None):
-    """Return an edit: the value of one row, or one number of its list, is another."""
+    """Return an edit that replaces the value of one row, or one number in its list."""
 
     def edit(values):
         if at is None:
@@ -73,7 +73,7 @@ def swap(first, second):
 
 
 def refused(file, *inputs, **options):
-    """Return the line that the output is refused with."""
+    """Return the one-line error with which the output is refused."""
     with pytest.raises(DataError) as caught:
         batchmax.verify(file, list(inputs), **options)
     assert caught.value.exit_code == 1
@@ -82,7 +82,7 @@ def refused(file, *inputs, **options):
     return str(caught.value)
 
 
-# What is right
+# Correct outputs
 
 
 WAYS = [
@@ -97,7 +97,7 @@ WAYS = [
     ("computed", "dtype"), list(itertools.product(["f2", "f4", "f8"], ["float16", "float32", "float64"]))
 )
 def test_what_score_writes_passes(tmp_path, out, computed, dtype, layout):
-    """Every output in every layout and type holds together, and every row is within 3 ULP of the exact answer."""
+    """Outputs of every type and layout are consistent, and every row is within 3 ULP of the exact values."""
     logits = written(tmp_path / "logits.parquet", 30, np.dtype(computed))
     for given in WAYS:
         batchmax.score(
@@ -115,7 +115,7 @@ def test_what_score_writes_passes(tmp_path, out, computed, dtype, layout):
 
 @pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "zstd", "lz4", "brotli"])
 def test_every_codec_passes(logits, out, codec):
-    """The pages of every codec are found and decoded."""
+    """Pages of every codec are decoded and checked."""
     batchmax.score(logits, out, compression=codec)
     assert batchmax.verify(out, logits).pages >= 4 * 3
 
@@ -124,7 +124,7 @@ def test_every_codec_passes(logits, out, codec):
 @pytest.mark.parametrize("name", ["scored.parquet", "scored"])
 @pytest.mark.parametrize("outputs", [EVERYTHING, "probs,loss", "loss", "probs", "status", "log_probs,loss", "rank"])
 def test_odd_rows_pass_under_each_policy(tmp_path, policy, name, outputs):
-    """Rows that are null, or were dropped, are what their logits and labels say; kept rows are found again."""
+    """Null and dropped rows are verified against their logits and labels; kept rows are matched to their inputs."""
     rows, labels, _ = odd_rows()
     source, out = tmp_path / "odd.parquet", str(tmp_path / name)
     table = pa.table({"id": range(56), "logits": pa.array(rows * 2, pa.list_(pa.float32())), "label": labels * 2})
@@ -152,18 +152,18 @@ def test_odd_rows_pass_under_each_policy(tmp_path, policy, name, outputs):
     ],
 )
 def test_inputs_of_every_form_are_read_as_they_were_scored(out, name, given):
-    """The output knows how its inputs are to be read: only they have to be named."""
+    """The output's metadata says how to read its inputs, so only their paths are needed."""
     source = DATA / f"{name}.parquet"
     batchmax.score(source, out, **given)
     found = batchmax.verify(out, source)
     assert found.sampled_rows == 20
     assert found.compared["loss"] == ["probs"]
-    assert 0 < found.unchecked_pages < found.pages  # carried as they were, without checksums
+    assert 0 < found.unchecked_pages < found.pages  # carried columns are copied without checksums
 
 
 @pytest.mark.parametrize("kind", ["probs", "log_probs"])
 def test_probabilities_as_inputs_pass(tmp_path, out, kind):
-    """What was scored from probabilities, or their logarithms, is worked out from those."""
+    """Outputs from probabilities, or their logarithms, are recomputed from those."""
     probs = np.random.default_rng(1).dirichlet(np.ones(5), 40)
     values = probs.astype(np.float32) if kind == "probs" else np.log(probs)
     source = tmp_path / "in.parquet"
@@ -181,7 +181,7 @@ def test_probabilities_as_inputs_pass(tmp_path, out, kind):
     ],
 )
 def test_one_column_a_class_is_found_again(tmp_path, out, names, pattern):
-    """The pattern of the logits' columns follows from what the output says of them."""
+    """The columns of wide logits are known from the output's metadata."""
     rng = np.random.default_rng(0)
     source = tmp_path / "in.parquet"
     pq.write_table(pa.table({name: rng.standard_normal(30) for name in names}), source)
@@ -192,7 +192,7 @@ def test_one_column_a_class_is_found_again(tmp_path, out, names, pattern):
 
 
 def test_labels_that_count_from_1_need_the_inputs(tmp_path, out):
-    """Numbers as class names may mean two things in the output; it is said so, and the inputs know."""
+    """Numbers as class names are ambiguous in the output; a note says so, and the inputs resolve it."""
     source = tmp_path / "in.parquet"
     pq.write_table(pa.table({"logits": lists(some_logits(30, 3)), "label": np.arange(30) % 3 + 1}), source)
     batchmax.score(source, out, classes="1,2,3")
@@ -205,7 +205,7 @@ def test_labels_that_count_from_1_need_the_inputs(tmp_path, out):
 
 
 def test_without_the_labels_losses_are_looked_at_alone(logits, out):
-    """A label column that was not carried is missed, and named."""
+    """If the label column wasn't carried, losses are checked only by themselves, and a note names the column."""
     batchmax.score(logits, out, columns="id")
     found = batchmax.verify(out)
     assert found.compared["loss"] == []
@@ -214,14 +214,14 @@ def test_without_the_labels_losses_are_looked_at_alone(logits, out):
 
 
 def test_an_output_of_a_stream_is_compared_by_its_rows(logits, out):
-    """A table has no fingerprint; the file it was read from can be named all the same."""
+    """An output of a stream has no fingerprints of inputs, but can be compared with the file."""
     batchmax.score(pq.read_table(logits), out)
     assert "stream" in batchmax.verify(out, logits).notes[0]
 
 
 @pytest.mark.parametrize("name", ["scored.parquet", "scored"])
 def test_an_output_without_rows_passes(tmp_path, name):
-    """No rows, nothing wrong with them."""
+    """An output without rows passes."""
     source = written(tmp_path / "in.parquet", 0)
     out = str(tmp_path / name)
     batchmax.score(source, out, n_classes=3)
@@ -230,14 +230,14 @@ def test_an_output_without_rows_passes(tmp_path, name):
 
 
 def test_what_pyarrow_writes_passes(logits, out, monkeypatch):
-    """The other way of writing has checksums too."""
+    """Outputs that pyarrow writes have checksums on all pages as well."""
     monkeypatch.setenv("BATCHMAX_PARQUET", "pyarrow")
     batchmax.score(logits, out, outputs=EVERYTHING)
     assert batchmax.verify(out, logits).unchecked_pages == 0
 
 
 def test_the_seed_chooses_the_rows(logits, out, monkeypatch):
-    """The same seed works out the same rows, another one others."""
+    """The same seed selects the same rows, and another seed others."""
     batchmax.score(logits, out)
     chosen = []
     monkeypatch.setattr(
@@ -250,14 +250,14 @@ def test_the_seed_chooses_the_rows(logits, out, monkeypatch):
 
 
 def test_the_result_speaks_json_and_html(logits, out):
-    """All of it is there under its names, as one line of JSON, and for a notebook."""
+    """The result converts to one line of JSON and to HTML."""
     batchmax.score(logits, out)
     found = batchmax.verify(out, logits)
     assert json.loads(found.to_json()) == found.as_dict()
     assert "largest_errors" in found._repr_html_()
 
 
-# What was damaged
+# Damaged outputs
 
 
 def flipped(path, place, bit=0x10):
@@ -268,7 +268,7 @@ def flipped(path, place, bit=0x10):
 
 @pytest.mark.parametrize("column", ["probs", "loss"])
 def test_a_flipped_byte_in_a_page_is_found(logits, out, column):
-    """Whatever byte of a page's body it is, the column and the row group are named."""
+    """A flipped byte anywhere in a page's body is an error that names the column and the row group."""
     batchmax.score(logits, out, compression="none")
     metadata = pq.read_metadata(out)
     leaf = next(
@@ -288,7 +288,7 @@ def test_a_flipped_byte_in_a_page_is_found(logits, out, column):
 
 
 def test_any_flipped_bit_is_found_or_harmless(tmp_path, out):
-    """Whatever bit of a file is another one: it is refused in one line, or its new columns are what they were."""
+    """With any flipped bit, the file is refused with one line, or its computed columns are unchanged."""
     batchmax.score(written(tmp_path / "in.parquet", 4), out, compression="none")
     whole, table = Path(out).read_bytes(), pq.read_table(out)
     passed = 0
@@ -304,19 +304,19 @@ def test_any_flipped_bit_is_found_or_harmless(tmp_path, out):
             assert pq.read_table(out).columns[-2:] == table.columns[-2:], place
         assert "\n" not in line, place
         Path(out).write_bytes(whole)
-    # What the footer says of carried columns, statistics, and who wrote it.
+    # Harmless flips are in the footer: carried columns, statistics, and created_by.
     assert passed < (len(whole) // 13) / 2
 
 
 def test_a_page_that_lost_its_checksum_is_found(logits, out):
-    """What batchmax computed has checksums; a file that was written again by others has not."""
+    """A file that was rewritten without checksums is refused."""
     batchmax.score(logits, out)
     pq.write_table(pq.read_table(out), out)
     assert "lost its checksum" in refused(out)
 
 
 def test_the_first_bytes_are_looked_at(logits, out):
-    """A file whose magic bytes are others is damaged, though everything else can be read."""
+    """A file with wrong magic bytes at the start is refused."""
     batchmax.score(logits, out)
     flipped(out, 2)
     assert "does not begin as Parquet" in refused(out)
@@ -324,7 +324,7 @@ def test_the_first_bytes_are_looked_at(logits, out):
 
 @pytest.mark.parametrize("cut", [1, 100, 5000])
 def test_a_file_that_was_cut_short_is_found(logits, out, cut):
-    """Whatever is missing at the end."""
+    """A truncated file is refused."""
     batchmax.score(logits, out)
     whole = Path(out).read_bytes()
     Path(out).write_bytes(whole[: max(len(whole) - cut, 4)])
@@ -373,7 +373,7 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def with_everything(tmp_path_factory):
-    """Score some rows with every output there is; return the input and the output."""
+    """Score some rows with every output; return the paths of input and output."""
     folder = tmp_path_factory.mktemp("everything")
     logits, out = written(folder / "logits.parquet"), str(folder / "scored.parquet")
     batchmax.score(logits, out, outputs=EVERYTHING, top_k=3)
@@ -382,7 +382,7 @@ def with_everything(tmp_path_factory):
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_changed_number_is_found(with_everything, out, what):
-    """Whichever column it is in, the row is named, by the rows' own numbers: no input is needed."""
+    """A changed value in any column is an error that names the row, without the inputs."""
     column, edit, says = CHANGES[what]
     shutil.copy(with_everything[1], out)
     change(out, **{column: edit})
@@ -393,7 +393,7 @@ def test_a_changed_number_is_found(with_everything, out, what):
 
 
 def test_a_class_twice_is_found_by_itself(with_everything, out):
-    """A class that is named twice in the top, with its own probability both times, is no top."""
+    """A class that occurs twice in the top k is refused, even if its probability is right."""
     shutil.copy(with_everything[1], out)
     twice = put(31, lambda row: [row[0], row[0], row[2]])
     change(out, top_k_classes=twice, top_k_probs=twice)
@@ -402,7 +402,7 @@ def test_a_class_twice_is_found_by_itself(with_everything, out):
 
 @pytest.mark.parametrize("size", [1, 700, 1 << 20])
 def test_rows_are_the_same_in_batches_of_any_size(with_everything, monkeypatch, size):
-    """However few rows are decoded at once, each is compared with its own input, and the row that is wrong is named."""
+    """For batches of any size, each row is compared with its own input."""
     monkeypatch.setattr("batchmax.sources.row_lookup.BATCH_BYTES", size)
     logits, scored = with_everything
     for number in range(3):
@@ -410,14 +410,14 @@ def test_rows_are_the_same_in_batches_of_any_size(with_everything, monkeypatch, 
 
 
 def test_writing_again_changes_nothing(with_everything, out):
-    """The changes above are found for what was changed, not because the file was written by another program."""
+    """Rewriting a file with pyarrow, with checksums and unchanged values, doesn't make it fail."""
     shutil.copy(with_everything[1], out)
     change(out)
     batchmax.verify(out, with_everything[0], sample=60)
 
 
 def test_swapped_rows_are_found_with_the_inputs(with_everything, out):
-    """Two rows that changed places hold together, and are not what the inputs make of them."""
+    """Two swapped rows are consistent, and are found by comparison with the inputs."""
     logits, scored = with_everything
     shutil.copy(scored, out)
     names = pq.read_schema(out).names
@@ -429,7 +429,7 @@ def test_swapped_rows_are_found_with_the_inputs(with_everything, out):
 
 
 def test_an_error_of_a_few_units_is_found_with_the_inputs(tmp_path, out):
-    """Three units in the last place pass, five do not, and the message counts them."""
+    """Compared with the inputs, an error of 2 ULP passes, and one of 5 ULP is refused with its size."""
     source = tmp_path / "in.parquet"
     values = some_logits(20, 40, np.float32)
     pq.write_table(pa.table({"logits": lists(values)}), source)
@@ -445,7 +445,7 @@ def test_an_error_of_a_few_units_is_found_with_the_inputs(tmp_path, out):
             assert "ULP from the exact" in said
 
 
-# Folders, footers and inputs that are not what they were
+# Changed folders, footers and inputs
 
 
 @pytest.fixture
@@ -458,7 +458,7 @@ def folder(tmp_path):
 
 
 def alter(manifest, **changed):
-    """Write a manifest again, with other figures in its summary."""
+    """Rewrite a manifest with other figures in its summary."""
     metadata = dict(pq.read_metadata(manifest).metadata)
     said = json.loads(metadata[b"batchmax.storage.manifest"])
     said["summary"] |= changed
@@ -468,7 +468,7 @@ def alter(manifest, **changed):
 
 
 def test_a_folder_passes_with_its_summary(folder):
-    """Rows of all parts together are what the manifest says."""
+    """The rows of all parts agree with the summary in the manifest."""
     out, sources, _ = folder
     found = batchmax.verify(out, sources, sample=63)
     assert [Path(file).name for file in found.files] == [f"part-0000{number}.parquet" for number in range(3)]
@@ -485,7 +485,7 @@ def test_a_folder_passes_with_its_summary(folder):
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_missing_part_is_found(folder, number):
-    """The first, one in the middle and the last are missed alike."""
+    """A missing part is found at any position."""
     out, _, _ = folder
     (out / f"part-0000{number}.parquet").unlink()
     assert f"part-0000{number}.parquet is missing" in refused(out)
@@ -493,7 +493,7 @@ def test_a_missing_part_is_found(folder, number):
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_an_output_of_an_earlier_version_passes(folder, number):
-    """Its manifest lies next to the folder as JSON; a part that is missing is found by its number, or by the rows."""
+    """For an output of an earlier version, with a JSON manifest next to the folder, a missing part is found."""
     out, sources, manifest = folder
     said = json.loads(pq.read_metadata(manifest).metadata[b"batchmax.storage.manifest"])
     manifest.unlink()
@@ -505,7 +505,7 @@ def test_an_output_of_an_earlier_version_passes(folder, number):
 
 
 def test_a_folder_must_be_whole_and_alone(folder):
-    """Without _SUCCESS, without a manifest, or with a strange file, it is not what score wrote."""
+    """A folder without _SUCCESS, without a valid manifest, or with a foreign file is refused."""
     out, _, manifest = folder
     (out / "notes.txt").touch()
     assert "notes.txt" in refused(out)
@@ -524,7 +524,7 @@ def test_a_folder_must_be_whole_and_alone(folder):
 
 
 def test_a_part_of_another_job_is_found(folder, tmp_path):
-    """A part that another command made is no part of this output."""
+    """A part of another job is refused."""
     out, sources, _ = folder
     other = tmp_path / "other"
     batchmax.score(sources, str(other), outputs="probs,loss,status,correct", temperature=2)
@@ -546,7 +546,7 @@ def test_a_part_of_another_job_is_found(folder, tmp_path):
     ],
 )
 def test_altered_figures_of_the_manifest_are_found(tmp_path, name, value):
-    """Each figure that the columns show is compared."""
+    """Every figure of the manifest that the columns determine is compared."""
     source = tmp_path / "in.parquet"
     rng = np.random.default_rng(0)
     pq.write_table(pa.table({"logits": lists(rng.standard_normal((63, K))), "label": np.arange(63) % K}), source)
@@ -562,7 +562,7 @@ def test_altered_figures_of_the_manifest_are_found(tmp_path, name, value):
 
 
 def test_a_summary_in_the_footer_is_compared(with_everything, out):
-    """A file that brings its own summary is held against it."""
+    """A summary in a file's metadata is compared with the rows."""
     table = pq.read_table(with_everything[1])
     summary = {"n_rows": 60, "bad_rows": 0, "status_counts": {"ok": 54, "ignored": 6}}
     for said, holds in ((summary, True), (summary | {"n_rows": 61}, False), ([], False)):
@@ -599,7 +599,7 @@ METADATA = [
 
 @pytest.mark.parametrize("said", METADATA, ids=lambda said: str(said)[:30])
 def test_metadata_that_make_no_sense_are_one_line(with_everything, out, said):
-    """Whatever the key in the footer holds, the output is refused, and not misread."""
+    """Invalid metadata in the footer are refused with one line."""
     table = pq.read_table(with_everything[1])
     if isinstance(said, dict):
         said = json.dumps(json.loads(table.schema.metadata[b"batchmax"]) | said).encode()
@@ -609,7 +609,7 @@ def test_metadata_that_make_no_sense_are_one_line(with_everything, out, said):
 
 
 def test_what_score_did_not_write_is_refused(tmp_path, logits, out):
-    """An input, a missing path, rejected rows, text: each in one line that says what it is."""
+    """Inputs, missing paths, text, converted files and rejected rows are refused with a specific one-line error."""
     assert "did not write" in refused(logits)
     assert "no such file" in refused(tmp_path / "nothing.parquet")
     assert "no Parquet file" in refused(Path(__file__))
@@ -622,7 +622,7 @@ def test_what_score_did_not_write_is_refused(tmp_path, logits, out):
 
 
 def test_other_inputs_are_found(tmp_path, logits, out):
-    """Another file, more files, a changed one, or one with other columns is not what was scored."""
+    """A different or changed input, or more inputs than were scored, are refused."""
     batchmax.score(logits, out)
     other = written(tmp_path / "other.parquet", 61)
     assert "bytes" in refused(out, other)
@@ -643,7 +643,7 @@ def test_other_inputs_are_found(tmp_path, logits, out):
 
 
 def test_rows_of_a_stream_are_compared_though_its_input_is_not_known(logits, out):
-    """An output of a table with one row less does not belong to the file."""
+    """Rows from a stream are compared with the named input, and differences are found."""
     batchmax.score(pq.read_table(logits).slice(1), out)
     assert "rows" in refused(out, logits)
     batchmax.score(pq.read_table(logits).take([*range(1, 60), 0]), out, if_exists="overwrite")
@@ -660,13 +660,13 @@ def test_rows_of_a_stream_are_compared_though_its_input_is_not_known(logits, out
     ],
 )
 def test_options_that_cannot_be(with_everything, options, where):
-    """A sample needs inputs, and counts are not negative."""
+    """``sample`` and ``logits`` need inputs, and counts can't be negative."""
     with pytest.raises(UsageError, match=where):
         batchmax.verify(with_everything[1], **options)
 
 
 def test_very_many_inputs_are_told_together(tmp_path, monkeypatch):
-    """As one digest, which verify compares: every part of a folder says what it was made of."""
+    """The metadata of very many inputs is one digest, which ``verify`` compares."""
     monkeypatch.setattr("batchmax.sinks.metadata.MOST_INPUTS", 2)
     (tmp_path / "in").mkdir()
     for number in range(4):

@@ -1,4 +1,4 @@
-"""On Windows the package and the command end at once, and say what to do."""
+"""On Windows, the package and the command end at once with a remedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(*words, env=None):
 
 
 def test_the_package_is_not_imported():
-    """``import batchmax`` is an ImportError with that sentence, which a caller can catch, and imports nothing else."""
+    """On Windows, ``import batchmax`` raises ImportError with this sentence, and imports nothing else."""
     code = """
 import sys
 sys.platform = "win32"
@@ -40,14 +40,14 @@ print({"numba", "pyarrow", "click"} & set(sys.modules))
 
 @pytest.mark.parametrize("name", ["batchmax", "batchmax.exe", "Batchmax.EXE"])
 def test_the_command_ends_with_one_line(tmp_path, name):
-    """The script that an installer makes exits with 1 and one line, without a traceback."""
+    """On Windows, the installed script exits with code 1 and one line, without a traceback."""
     (tmp_path / name).write_text(SCRIPT)
     done = run(tmp_path / name, "score", "in.parquet")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"batchmax: error: {SENTENCE}\n")
 
 
 def test_the_module_ends_with_one_line(tmp_path, monkeypatch):
-    """So does ``python -m batchmax``."""
+    """On Windows, ``python -m batchmax`` exits with code 1 and one line."""
     (tmp_path / "sitecustomize.py").write_text('import sys\nsys.platform = "win32"\n')
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     done = run("-m", "batchmax", "score", "in.parquet")
@@ -55,5 +55,5 @@ def test_the_module_ends_with_one_line(tmp_path, monkeypatch):
 
 
 def test_other_systems_are_not_refused():
-    """The check is for Windows alone."""
+    """Other systems aren't refused."""
     assert run("-c", "import batchmax; print(batchmax.__version__)").returncode == 0

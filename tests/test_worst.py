@@ -1,4 +1,4 @@
-"""The rows of largest loss are those that sorting all rows in memory finds, with what belongs to them."""
+"""The rows with the largest losses, against a sort of all rows in memory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ K = 5
 
 
 def table(n, seed=0, **columns):
-    """Return n rows whose losses repeat, so that there are ties."""
+    """Return n rows with repeated losses, so that there are ties."""
     rng = np.random.default_rng(seed)
     z = rng.integers(-3, 4, (n, K)).astype(np.float32)
     return pa.table({"id": np.arange(n), "logits": list(z), "label": rng.integers(0, K, n), **columns})
 
 
 def sorted_losses(found):
-    """Return the losses of a table and the order of its rows, the largest loss first, ties as they come."""
+    """Return the losses of a table, and the order of its rows: the largest loss first, ties in the original order."""
     z = np.array(found["logits"].to_pylist(), np.float64)
     losses = -log_softmax(z, axis=1)[np.arange(len(z)), found["label"].to_numpy()]
     return losses, np.argsort(-np.round(losses, 9), kind="stable")
@@ -34,7 +34,7 @@ def sorted_losses(found):
 @pytest.mark.parametrize("groups", [[7], [64, 1000], [333]])
 @pytest.mark.parametrize("n", [1, 20, 5000])
 def test_the_worst_are_those_of_a_sort(tmp_path, groups, n):
-    """Files, rows, labels, predictions and losses are those of a stable sort of all rows, whatever the row groups."""
+    """Files, rows, labels, predictions and losses are those of a stable sort of all rows, for any row groups."""
     parts = [table(1000, seed) for seed in range(len(groups))]
     for number, (part, rows) in enumerate(zip(parts, groups, strict=True)):
         pq.write_table(part, tmp_path / f"{number}.parquet", row_group_size=rows)
@@ -54,7 +54,7 @@ def test_the_worst_are_those_of_a_sort(tmp_path, groups, n):
 
 
 def test_infinite_losses_come_first_and_rows_without_a_loss_never():
-    """Of rows with everything that can be odd, those with a masked label lead, and only rows with a loss are there."""
+    """Rows with an infinite loss (masked labels) come first, and rows without a loss are left out."""
     logits, labels, statuses = odd_rows()
     found = batchmax.worst_rows(
         pa.table({"status_wanted": statuses, "logits": logits, "label": labels}), 100, on_bad_row="null", n_classes=3
@@ -66,7 +66,7 @@ def test_infinite_losses_come_first_and_rows_without_a_loss_never():
 
 
 def test_a_bad_row_is_an_error_unless_it_may_be_null():
-    """The policy for bad rows is that of score."""
+    """Bad rows are errors by default, and left out with ``null`` and ``drop``."""
     rows = pa.table({"logits": [[0.0, 1.0], [NAN, 0.0]], "label": [0, 0]})
     with pytest.raises(batchmax.BadRowError, match="row 1"):
         batchmax.worst_rows(rows, 2)
@@ -75,7 +75,7 @@ def test_a_bad_row_is_an_error_unless_it_may_be_null():
 
 
 def test_what_score_wrote_gives_the_same_rows(tmp_path):
-    """From probabilities the same rows come, with names of classes and without the columns that score computed."""
+    """A scored file gives the same rows, with class names and without the columns that score computed."""
     pq.write_table(table(500), tmp_path / "in.parquet")
     source, scored = str(tmp_path / "in.parquet"), str(tmp_path / "out.parquet")
     for layout in ("list", "wide"):
@@ -90,7 +90,7 @@ def test_what_score_wrote_gives_the_same_rows(tmp_path):
 
 
 def test_columns_are_chosen_and_may_have_our_names():
-    """Carried columns are those asked for; one with a name of ours is renamed, and a dictionary becomes its values."""
+    """Carried columns can be selected; a used name gets the prefix ``input_``; dictionaries are decoded."""
     rows = table(50, loss=np.arange(50), kind=pa.array(list("ab") * 25).dictionary_encode())
     assert batchmax.worst_rows(rows, 1).column_names[2:5] == ["id", "input_loss", "kind"]
     assert batchmax.worst_rows(rows, 1, columns="kind").schema.field("kind").type == pa.string()
@@ -99,7 +99,7 @@ def test_columns_are_chosen_and_may_have_our_names():
 
 
 def test_distributions_have_losses_and_no_label():
-    """Against target distributions there is a loss; label and its probability are null."""
+    """With soft targets, rows have a loss, and label and p_label are null."""
     rows = pa.table({"logits": [[0.0, 1.0], [2.0, 0.0]], "target": [[0.5, 0.5], [0.0, 1.0]]})
     (first, second) = batchmax.worst_rows(rows, 2).to_pylist()
     assert (first["row"], first["label"], first["p_label"]) == (1, None, None)
@@ -108,27 +108,27 @@ def test_distributions_have_losses_and_no_label():
 
 
 def test_no_rows_are_an_empty_table():
-    """An input without a row, or a limit of 0, gives all columns and no row."""
+    """An input without rows, or a limit of 0, gives all columns and no rows."""
     assert batchmax.worst_rows(table(5), 3, limit=0).num_rows == 0
     assert batchmax.worst_rows(table(5).slice(0, 0), 3, n_classes=K).column_names[-1] == "loss"
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True])
 def test_a_number_of_rows_is_asked_for(n):
-    """Anything but a whole number above 0 is refused."""
+    """Anything except a positive integer is refused."""
     with pytest.raises(batchmax.UsageError, match="--worst"):
         batchmax.worst_rows(table(5), n)
 
 
 @pytest.mark.parametrize("options", [{"label": "none"}, {}])
 def test_without_labels_there_is_no_worst(options):
-    """No label column, or none wanted, is refused before anything is read."""
+    """Without a label column, or with ``label="none"``, the rows are refused before anything is read."""
     with pytest.raises(batchmax.UsageError, match="no labels"):
         batchmax.worst_rows(table(5).drop(["label"]), 1, **options)
 
 
 def test_rows_that_take_more_memory_than_they_may_are_refused():
-    """What is kept is bounded: long texts of many rows are an error that says so."""
+    """The memory of kept rows is limited: long texts are an error that asks for fewer rows."""
     largest = Largest(10, pa.schema([("text", pa.string())]), 1000)
     largest.add(np.arange(9.0), lambda rows: [pa.array(["x" * 50] * len(rows))])
     with pytest.raises(batchmax.UsageError, match="fewer rows"):
@@ -136,7 +136,7 @@ def test_rows_that_take_more_memory_than_they_may_are_refused():
 
 
 def test_no_more_is_kept_than_was_asked_for():
-    """Each time only rows that may be among the largest are taken, and only so many kept."""
+    """Only rows that can be among the largest are fetched, and at most n are kept."""
     largest, asked = Largest(3, pa.schema([("n", pa.int64())]), 1 << 20), []
     for start in range(0, 100, 10):
         values = np.array([5.0, NAN, 1, 5, 2, 0, 4, 3, 5, np.inf]) - start

@@ -1,1 +1,1 @@
-"""What ``scripts/bench.py`` is made of: the peers, the processes, the kernels, and what is made of the figures."""
+"""Modules of ``scripts/bench.py``: peers, measurement of processes and kernels, results, tables and plots."""

@@ -1,6 +1,6 @@
-"""What the benchmark is to show, and whether it does: ratios to the peers, memory, start-up.
+"""Targets of the benchmark: ratios to the peers, memory and start-up time, and whether they are met.
 
-A bar is a name, a limit, and a function from the results to the figure that is held against it.
+A target (`Bar`) is a name, a limit, and a function from the results to the figure that is compared with the limit.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from benchmarks.results import STARTS, Results
 from benchmarks.tables import number
 
 JUDGED_AT, ALSO_AT = 4, 1
-"""The scale at which jobs are judged, and the one that is shown beside."""
+"""The scale at which the targets for jobs apply, and a second scale that is shown without targets."""
 
 Measured = Callable[[Results], float | None]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One thing to be shown: ``limit`` is the least, or the most if ``at_most``, that the measured value may be.
+    """One target: ``limit`` is the minimum of the measured value, or the maximum if ``at_most``.
 
-    Without a limit it is only shown, beside one that is judged.
+    Without a limit, the value is shown but not checked.
     """
 
     what: str
@@ -31,7 +31,7 @@ class Bar:
     at_most: bool = False
 
     def line(self, results: Results) -> tuple[str, str, str, str]:
-        """Return what, the value, the limit, and whether it holds."""
+        """Return the name, the value, the limit, and the verdict."""
         value = self.value(results)
         if self.limit is None:
             return self.what, number(value), "", ""
@@ -44,17 +44,17 @@ class Bar:
 
 
 def ratio(above: float | None, below: float | None) -> float | None:
-    """Return above / below, None where either is missing."""
+    """Return above / below, or None if either is missing or ``below`` is 0."""
     return None if above is None or not below else above / below
 
 
 def median_of(key: str, what: str = "seconds") -> Measured:
-    """Return how to look a median up."""
+    """Return a function that looks up a median."""
     return lambda results: results.median(key, what)
 
 
 def job_ratio(case: str, scale: int, output: str, above: list[str], below: list[str]) -> Measured:
-    """Return how to compare the fastest of some with the fastest of others."""
+    """Return a function that divides the shortest time of ``above`` by the shortest time of ``below``."""
 
     def best(results: Results, names: list[str]) -> float | None:
         times = [results.median(f"jobs/{case}/{scale}/{output}/{name}") for name in names]
@@ -64,14 +64,14 @@ def job_ratio(case: str, scale: int, output: str, above: list[str], below: list[
 
 
 def sequences_ratio(results: Results) -> float | None:
-    """Compare the fastest peer with ours on sequences."""
+    """Return the time of the fastest peer divided by the time of batchmax, for sequences."""
     times = [results.median(f"sequences/{name}") for name in ("polars", "torch", "torch-ahead")]
     known = [time for time in times if time is not None]
     return ratio(min(known, default=None), results.median("sequences/batchmax"))
 
 
 def kernel_ratio(n_classes: int) -> Measured:
-    """Return how to compare our kernel with PyTorch's, at the most threads measured."""
+    """Return a function that divides the kernel's speed by PyTorch's, at the largest number of threads measured."""
 
     def value(results: Results) -> float | None:
         threads = max((entry["threads"] for entry in results.of_suite("kernels")), default=0)
@@ -81,7 +81,7 @@ def kernel_ratio(n_classes: int) -> Measured:
 
 
 def bars() -> list[Bar]:
-    """Return everything that the benchmark is to show, and how much of it."""
+    """Return all targets and their limits."""
     ours, torches = ["batchmax"], ["torch", "torch-ahead"]
     found = []
     for scale in (JUDGED_AT, ALSO_AT):
@@ -116,7 +116,7 @@ def bars() -> list[Bar]:
 
 
 def as_text(results: Results) -> str:
-    """Return the table of all bars, for a terminal."""
+    """Return the table of all targets, for a terminal."""
     rows = [("", "measured", "bar", ""), *(bar.line(results) for bar in bars())]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(

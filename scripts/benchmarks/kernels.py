@@ -1,13 +1,13 @@
-"""The arithmetic alone, in memory: run as a script in a process of its own, it prints one line of JSON.
+"""Benchmark of the kernels in memory: run as a script in its own process, it prints one line of JSON.
 
 ::
 
     kernels.py THREADS ROUNDS BYTES K...
 
-prints ``[{"n_classes", "who", "seconds": [one a round], "bytes"}, …]``, about ``BYTES`` of float32 logits each.
-Contenders take turns in every round. ``batchmax`` does softmax and loss into buffers that are used again, ``torch-out``
-softmax alone into such a buffer, ``torch`` softmax and cross-entropy as people write them; a library that is missing is
-left out.
+prints ``[{"n_classes", "who", "seconds": [one a round], "bytes"}, …]``, for about ``BYTES`` of float32 logits each. The
+contenders take turns in every round. ``batchmax`` computes softmax and loss into reused buffers, ``torch-out`` only
+softmax into a reused buffer, and ``torch`` softmax and cross-entropy as commonly written. Libraries that aren't
+installed are left out.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from collections.abc import Callable
 from typing import Any
 
 PAUSE = 0.02
-"""Seconds between two contenders, in which the threads of the first stop spinning."""
+"""Seconds between two contenders, so that the threads of the first stop spinning."""
 
 
 def contenders(logits: Any, labels: Any, threads: int) -> dict[str, Callable[[], Any]]:
-    """Return what to time, by name; ``logits`` (n_rows, K) float32, ``labels`` (n_rows,) int64."""
+    """Return the calls to time, by name; ``logits`` is (n_rows, K) float32, ``labels`` (n_rows,) int64."""
     import numpy as np
 
     import batchmax
@@ -58,7 +58,7 @@ def contenders(logits: Any, labels: Any, threads: int) -> dict[str, Callable[[],
 
 
 def measure(n_classes: int, threads: int, rounds: int, size: int) -> list[dict[str, Any]]:
-    """Time every contender ``rounds`` times, after one call that is not counted."""
+    """Time every contender ``rounds`` times, after one warm-up call that isn't counted."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def measure(n_classes: int, threads: int, rounds: int, size: int) -> list[dict[s
     seconds: dict[str, list[float]] = {who: [] for who in calls}
     order = list(calls.items())
     for number in range(rounds + 1):
-        # Not always after the same one, which leaves the caches as it does.
+        # Rotate the order: each contender finds the caches as the one before it left them.
         order.append(order.pop(0))
         for who, call in order:
             time.sleep(PAUSE)
@@ -83,10 +83,10 @@ def measure(n_classes: int, threads: int, rounds: int, size: int) -> list[dict[s
 
 
 def main(arguments: list[str]) -> None:
-    """Print the figures that the arguments ask for."""
+    """Print the measurements that the arguments select."""
     threads, rounds, size, *widths = map(int, arguments)
     warnings.filterwarnings("ignore")
-    # Read when the libraries are imported, so before they are.
+    # The libraries read these variables when they are imported, so they are set before.
     os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = str(threads)
     print(json.dumps([line for width in widths for line in measure(width, threads, rounds, size)]))
 

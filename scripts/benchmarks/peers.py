@@ -1,16 +1,16 @@
-"""The same job by other means, as a careful user of each library would write it; run as a script, a process each.
+"""The same job with other libraries, as a careful user of each would write it; run as a script, one process each.
 
 ::
 
     peers.py NAME SOURCE TARGET CODEC CLASSES    # read SOURCE, write id, label, probs and loss to TARGET
     peers.py check OURS THEIRS                   # exit 1, saying what differs, unless both hold the same
 
-Names that end in ``-sequences`` read a sequence a row (nested lists of logits, a list of labels) and write id, the
-losses of its tokens, and their mean; ``check-sequences`` compares those.
+Names that end in ``-sequences`` read one sequence a row (nested lists of logits, a list of labels) and write id, the
+losses of its tokens, and their mean. ``check-sequences`` compares those outputs.
 
-Nothing here knows batchmax or how a process is measured, and a peer imports what it needs only. Row groups hold about
-16 MiB of logits, in and out; statistics and dictionaries, which say nothing about floats, are left out wherever a
-library lets them be; buffers are used again wherever a library takes them.
+This module doesn't know batchmax or how a process is measured, and a peer imports only what it needs. Row groups hold
+about 16 MiB of logits in input and output. Statistics and dictionaries, which are useless for floats, are disabled
+where a library allows it. Buffers are reused where a library accepts them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROW_GROUP_BYTES = 16 * 2**20
 
 
 def polars(source: str, target: str, codec: str, n_classes: int) -> None:
-    """Polars, streaming: arrays of fixed width, for which arithmetic is flat; lists take up to eight times as long."""
+    """Polars, streaming. Uses arrays of fixed width, because arithmetic on lists takes up to eight times as long."""
     import polars as pl
 
     compression: Any = "uncompressed" if codec == "none" else codec
@@ -76,10 +76,10 @@ def duckdb(source: str, target: str, codec: str, n_classes: int) -> None:
 
 
 def torch(source: str, target: str, codec: str, _: int, *, ahead: bool = False) -> None:
-    """PyTorch, a row group at a time, into kept buffers; the loss from the log-softmax, as in ``cross_entropy``."""
+    """PyTorch, one row group at a time, into reused buffers; the loss from the log-softmax, as in ``cross_entropy``."""
     import torch as th
 
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # the array is only read
     probs = scratch = th.empty(0)
 
     def score(logits: Any, labels: Any) -> tuple[Any, Any]:
@@ -96,12 +96,12 @@ def torch(source: str, target: str, codec: str, _: int, *, ahead: bool = False) 
 
 
 def torch_ahead(source: str, target: str, codec: str, n_classes: int) -> None:
-    """As ``torch``, with the next row group read by a second thread in the meantime."""
+    """PyTorch, one row group at a time, while a second thread reads the next one ahead."""
     torch(source, target, codec, n_classes, ahead=True)
 
 
 def scipy(source: str, target: str, codec: str, _: int) -> None:
-    """SciPy, a row group at a time."""
+    """SciPy, one row group at a time."""
     import numpy as np
     from scipy.special import log_softmax, softmax
 
@@ -113,12 +113,12 @@ def scipy(source: str, target: str, codec: str, _: int) -> None:
 
 
 def pyarrow_copy(source: str, target: str, codec: str, _: int) -> None:
-    """No arithmetic at all: the logits stand for the probabilities, the first of each row for its loss."""
+    """No arithmetic: the logits are written as probabilities, and the first logit of each row as its loss."""
     by_row_groups(source, target, codec, lambda logits, _: (logits, logits[:, 0].copy()))
 
 
 def pyarrow_read(source: str, *_: Any) -> None:
-    """Only reads the logits, a row group at a time."""
+    """Only read the logits, one row group at a time."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(source) as file:
@@ -127,7 +127,7 @@ def pyarrow_read(source: str, *_: Any) -> None:
 
 
 def pyarrow_scan(source: str, *_: Any) -> None:
-    """Only reads the logits, row groups in parallel, as a dataset does."""
+    """Only read the logits, with a dataset that reads row groups in parallel."""
     import pyarrow.dataset as ds
 
     for _batch in ds.dataset(source).scanner(columns=["logits"]).to_batches():
@@ -138,7 +138,7 @@ def pyarrow_scan(source: str, *_: Any) -> None:
 
 
 def polars_sequences(source: str, target: str, codec: str, n_classes: int) -> None:
-    """Polars, streaming: tokens as rows, arrays of fixed width, and the losses gathered again."""
+    """Polars, streaming: explode tokens to rows, use arrays of fixed width, and group the losses by sequence."""
     import polars as pl
 
     compression: Any = "uncompressed" if codec == "none" else codec
@@ -157,13 +157,13 @@ def polars_sequences(source: str, target: str, codec: str, n_classes: int) -> No
 
 
 def torch_sequences(source: str, target: str, codec: str, n_classes: int, *, ahead: bool = False) -> None:
-    """PyTorch, a row group at a time, the log-softmax into a kept buffer."""
+    """PyTorch, one row group at a time, the log-softmax into a reused buffer."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
     import torch as th
 
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # the array is only read
     schema = pa.schema({"id": pa.int64(), "losses": pa.list_(pa.float32()), "mean_loss": pa.float64()})
     scratch = th.empty(0)
     with pq.ParquetFile(source) as file, pq.ParquetWriter(target, schema, compression=codec) as writer:
@@ -185,7 +185,7 @@ def torch_sequences(source: str, target: str, codec: str, n_classes: int, *, ahe
 
 
 def torch_ahead_sequences(source: str, target: str, codec: str, n_classes: int) -> None:
-    """As ``torch-sequences``, with the next row group read by a second thread in the meantime."""
+    """PyTorch, one row group at a time, while a second thread reads the next one ahead."""
     torch_sequences(source, target, codec, n_classes, ahead=True)
 
 
@@ -205,17 +205,17 @@ PEERS: dict[str, Callable[[str, str, str, int], None]] = {
 
 
 def rows_a_group(n_classes: int) -> int:
-    """Return the rows that hold 16 MiB of float32."""
+    """Return the number of rows that hold 16 MiB of float32 logits."""
     return max(1, ROW_GROUP_BYTES // (4 * n_classes))
 
 
 def by_row_groups(
     source: str, target: str, codec: str, score: Callable[[Any, Any], tuple[Any, Any]], *, ahead: bool = False
 ) -> None:
-    """Read each row group with pyarrow, without a copy; ``score`` it; write it with pyarrow.
+    """Read each row group with pyarrow without a copy, call ``score``, and write the result with pyarrow.
 
     ``score`` takes logits (n_rows, K) float32 and labels (n_rows,) int64 and returns probabilities and losses. They are
-    written before it is called again, so it may use its memory again.
+    written before the next call, so ``score`` may reuse its buffers.
     """
     import numpy as np
     import pyarrow as pa
@@ -239,7 +239,7 @@ def by_row_groups(
 
 
 def tables(file: Any, *, ahead: bool) -> Iterator[Any]:
-    """Yield the row groups of ``file``; ``ahead``: the next one is read in a thread in the meantime."""
+    """Yield the row groups of ``file``; with ``ahead``, a thread reads the next one in the meantime."""
     if not ahead:
         yield from map(file.read_row_group, range(file.num_row_groups))
         return
@@ -255,7 +255,7 @@ def tables(file: Any, *, ahead: bool) -> Iterator[Any]:
 def check(ours: str, theirs: str) -> None:
     """Exit unless both files hold the same ids, labels and losses, and the same probabilities in a sample of rows.
 
-    To see a wrong peer, not the rounding of a right one: a plain float32 sum over 32,000 classes is off by 1e-4.
+    The tolerance finds wrong results, not rounding: a plain float32 sum over 32,000 classes is off by 1e-4.
     """
     import numpy as np
     import pyarrow.parquet as pq
@@ -302,7 +302,7 @@ CHECKS = {"check": check, "check-sequences": check_sequences}
 
 
 def main(arguments: list[str]) -> None:
-    """Run the peer, or the check, that the arguments name."""
+    """Run the peer or the check that the arguments name."""
     name, *rest = arguments
     if name in CHECKS:
         CHECKS[name](*rest)

@@ -1,4 +1,4 @@
-"""The results as three small pictures, in colours that the colour-blind tell apart; shapes and words say the same."""
+"""Plots of the results: three small images in colors for the color-blind; shapes and labels say the same."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ BARS = {
 }
 DPI = 100
 MEMORY_LIMIT = 2**30 / 1e9
-"""What batchmax keeps to unless it is told otherwise, in GB."""
+"""Default memory limit of batchmax, in GB."""
 
 
 def draw(results: Results, folder: Path) -> list[str]:
-    """Draw what there are figures for; return the names of the files."""
+    """Draw the plots that have data, and return the names of the files."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -53,7 +53,7 @@ def draw(results: Results, folder: Path) -> list[str]:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a picture in 64 colours, a third of the bytes, and without a date: the same figures give the same file."""
+    """Write an image in 64 colors, a third of the bytes, and without a date, so equal data give equal files."""
     from PIL import Image
 
     full = BytesIO()
@@ -62,7 +62,7 @@ def save(figure: Any, path: Path) -> None:
 
 
 def jobs(results: Results, plt: Any) -> Any:
-    """Bars of the wall seconds, one panel an input, at the largest scale measured."""
+    """Draw bars of the wall time, one panel per input, at the largest scale measured."""
     whole = [one for one in results.of_suite("jobs") if one["case"] in CASES and one["output"] == "snappy"]
     if not whole:
         return None
@@ -88,7 +88,7 @@ def jobs(results: Results, plt: Any) -> Any:
 
 
 def kernels(results: Results, plt: Any) -> Any:
-    """GB/s over the number of classes, one panel a number of threads."""
+    """Draw GB/s over the number of classes, one panel per number of threads."""
     counts = sorted(thread_counts(results))
     if not counts:
         return None
@@ -116,7 +116,7 @@ def kernels(results: Results, plt: Any) -> Any:
 
 
 def sizes(results: Results, plt: Any) -> Any:
-    """Seconds and peak memory over the size of the input."""
+    """Draw seconds and peak memory over the size of the input."""
     found = sorted((one["gigabytes"], f"sizes/{one['gigabytes']:g}") for one in results.of_suite("sizes"))
     figures = [(size, results.median(key), results.median(key, "peak")) for size, key in found]
     known = [(size, seconds, peak / 1e9) for size, seconds, peak in figures if seconds is not None and peak is not None]

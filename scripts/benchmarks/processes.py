@@ -1,9 +1,9 @@
-"""Whole processes, measured: wall seconds, CPU seconds and peak resident memory of a command, in rounds.
+"""Measurement of whole processes: wall time, CPU time and peak resident memory of commands, in rounds.
 
-Each round runs every command once, in turn, so that a slow minute of the machine burdens all of them. Between runs, and
-outside of their times, the last output is deleted, what is dirty is written back, and the input is read into the page
-cache: no command pays for another's. Knows commands and files, not what they are for. Standard library only: what a
-process holds when it starts another one counts into the other one's peak.
+Each round runs every command once, in turn, so that a slow minute of the machine affects all of them. Between runs,
+outside the measured time, the last output is deleted, dirty pages are written back, and the input is read into the page
+cache, so no command pays for another. This module knows commands and files, not their purpose. It uses only the
+standard library, because the memory of a process that starts another one counts into the other one's peak.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ KIB = 1 if sys.platform == "darwin" else 1024
 """Bytes in a unit of ``ru_maxrss``."""
 
 
-class Failed(Exception):  # noqa: N818 - it is an outcome to be reported
-    """A command ended with an error, or not in time; the message says so in one line."""
+class Failed(Exception):  # noqa: N818 - a result to report
+    """A command failed or timed out; the message says so in one line."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one process took: wall seconds, CPU seconds (user and system), peak resident bytes."""
+    """Measurements of one process: wall seconds, CPU seconds (user and system), peak resident bytes."""
 
     seconds: float
     cpu: float
@@ -41,11 +41,12 @@ class Run:
 
 @dataclass
 class Contender:
-    """A command, what to do around it, and its runs so far.
+    """A command, its preparation and check, and its runs so far.
 
-    ``source`` is read into the page cache before; ``target`` is deleted before and after; ``prepare`` is called before,
-    and ``inspect`` after the first run, while the target is there: it raises `Failed` if the result is wrong. Without
-    ``write_back`` what is dirty stays so, for runs whose figures nobody wants.
+    ``source`` is read into the page cache before each run. ``target`` is deleted before and after. ``prepare`` is
+    called before each run. ``inspect`` is called after the first run, while the target exists, and raises `Failed` if
+    the result is wrong. Without ``write_back``, dirty pages aren't written back, for runs whose measurements aren't
+    used.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Contender:
     write_back: bool = True
 
     def go(self, timeout: float) -> str:
-        """Run once, remember what it took, or why it failed, and return that as a line."""
+        """Run once, record the measurements or the failure, and return them as a line."""
         if self.prepare:
             self.prepare()
         settle(self.source, self.target, write_back=self.write_back)
@@ -73,7 +74,7 @@ class Contender:
                 self.inspect()
         except (Failed, OSError) as failure:
             self.failure = str(failure)
-            if self.target is not None:  # what is killed may leave its output behind under a hidden name
+            if self.target is not None:  # a killed process may leave its output under a hidden name
                 for unfinished in self.target.parent.glob(f".{self.target.name}.*"):
                     remove(unfinished)
             return self.failure
@@ -84,7 +85,7 @@ class Contender:
 
 
 def run_rounds(contenders: list[Contender], rounds: int, timeout: float, say: Callable[[str], None]) -> None:
-    """Run every contender once a round; one that fails is left out from then on."""
+    """Run every contender once a round; skip one after it has failed."""
     for number in range(rounds):
         for contender in contenders:
             if not contender.failure:
@@ -92,7 +93,7 @@ def run_rounds(contenders: list[Contender], rounds: int, timeout: float, say: Ca
 
 
 def measure(command: list[str], timeout: float, environment: dict[str, str] | None = None) -> Run:
-    """Run ``command`` in a process group of its own and return what it took."""
+    """Run ``command`` in its own process group, and return its measurements."""
     with tempfile.TemporaryFile() as messages:
         late: list[bool] = []
         start = time.perf_counter()
@@ -107,7 +108,7 @@ def measure(command: list[str], timeout: float, environment: dict[str, str] | No
 
         def stop() -> None:
             late.append(True)
-            with contextlib.suppress(ProcessLookupError):  # it ended just now
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.killpg(process.pid, signal.SIGKILL)
 
         timer = threading.Timer(timeout, stop)
@@ -120,7 +121,7 @@ def measure(command: list[str], timeout: float, environment: dict[str, str] | No
             raise
         finally:
             timer.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for what is gone
+        process.returncode = os.waitstatus_to_exitcode(status)  # otherwise Popen would wait for a process that is gone
         if late:
             raise Failed(f"not done after {timeout:g} s")
         if process.returncode:
@@ -131,7 +132,7 @@ def measure(command: list[str], timeout: float, environment: dict[str, str] | No
 
 
 def settle(source: Path | None, target: Path | None, *, write_back: bool = True) -> None:
-    """Delete the target, write back what is dirty on the whole machine, and read the source into the page cache."""
+    """Delete the target, write back all dirty pages of the machine, and read the source into the page cache."""
     remove(target)
     if write_back:
         os.sync()
@@ -140,7 +141,7 @@ def settle(source: Path | None, target: Path | None, *, write_back: bool = True)
 
 
 def warm(path: Path) -> None:
-    """Read a file, so that the page cache holds it."""
+    """Read a file so that it is in the page cache."""
     buffer = bytearray(CHUNK)
     with path.open("rb", buffering=0) as file:
         while file.readinto(buffer):
@@ -148,7 +149,7 @@ def warm(path: Path) -> None:
 
 
 def remove(path: Path | None) -> None:
-    """Delete a file or a folder, if it is there."""
+    """Delete a file or a folder, if it exists."""
     if path is None:
         return
     if path.is_dir():

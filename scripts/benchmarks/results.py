@@ -1,7 +1,7 @@
-"""What was measured, kept in ``results.json``: medians beside every single figure, the machine, the versions.
+"""Measurements in ``results.json``: medians, all single figures, the machine, and the versions.
 
-A run of some suites adds to what is there, so that a long benchmark can be done piece by piece. Knows neither how a
-figure came about nor how it is shown or judged.
+A run of some suites adds to the file, so a long benchmark can be run in parts. This module doesn't know how figures are
+measured, shown or compared with targets.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ STARTS = {
     "digits-warm": "scoring `data/digits.parquet`, kernels compiled before",
     "digits-cold": "scoring `data/digits.parquet`, nothing compiled",
 }
-"""What each measurement of the start-up is of."""
+"""Descriptions of the start-up measurements."""
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Return median, smallest and largest of the values, and all of them."""
+    """Return the median, minimum and maximum of the values, and all values."""
     digits = [float(f"{value:.5g}") for value in values]
     return {"median": statistics.median(digits), "min": min(digits), "max": max(digits), "all": digits}
 
 
 def measurement(contender: Contender | None, **where: Any) -> dict[str, Any]:
-    """Return an entry of ``results.json``: where it belongs, when it was made, what runs took or why they failed."""
+    """Return an entry of ``results.json``: ``where``, the time, and the measurements or the failure of the runs."""
     entry = {**where, "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     if contender is None:
         return entry
@@ -54,7 +54,7 @@ def measurement(contender: Contender | None, **where: Any) -> dict[str, Any]:
 
 
 def this_machine() -> dict[str, Any]:
-    """Return the processor, the number of cores this process may use, memory in bytes, and the system."""
+    """Return the processor, the number of usable cores, the memory in bytes, and the operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -70,7 +70,7 @@ def this_machine() -> dict[str, Any]:
 
 
 def these_versions() -> dict[str, str]:
-    """Return the versions of Python and of every library that takes part."""
+    """Return the versions of Python and of every library in the benchmark."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -90,11 +90,11 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Return what the file holds, or nothing if there is none."""
+        """Return the content of the file, or no results if there is none."""
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
 
     def write(self, path: Path) -> None:
-        """Replace the file, a line a measurement; a reader sees the old one or the new one."""
+        """Replace the file atomically, with one measurement per line."""
         self.measurements = dict(sorted(self.measurements.items()))
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}")
@@ -105,7 +105,7 @@ class Results:
         unfinished.replace(path)
 
     def median(self, key: str, what: str = "seconds") -> float | None:
-        """Return a median, or None where nothing was measured or a run failed."""
+        """Return a median, or None if nothing was measured or a run failed."""
         entry = self.measurements.get(key, {})
         return None if "failure" in entry or what not in entry else float(entry[what]["median"])
 
@@ -114,7 +114,7 @@ class Results:
         return [entry for entry in self.measurements.values() if entry["suite"] == suite]
 
     def speed(self, threads: int, n_classes: int, who: str) -> float | None:
-        """Return GB/s of logits of a kernel."""
+        """Return the speed of a kernel in GB/s of logits."""
         key = f"kernels/{threads}/{n_classes}/{who}"
         seconds = self.median(key)
         return None if seconds is None else float(self.measurements[key]["bytes"]) / seconds / 1e9

@@ -1,8 +1,8 @@
-"""What is measured: jobs, start-up, a series of sizes, and the kernels alone.
+"""Suites of the benchmark: jobs, sequences, kernels, start-up, a series of sizes, and the cost of safety.
 
 Each suite is a function from a `Setting` to measurements: dictionaries for ``results.json``, by keys such as
-``jobs/k1000/4/snappy/polars``. Knows commands and files; `processes` knows how they are measured, `results` how figures
-are kept, and `bars` what they are to show.
+``jobs/k1000/4/snappy/polars``. This module knows commands and files; `processes` measures them, `results` keeps the
+figures, and `bars` defines the targets.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ DIGITS = SCRIPTS.parent / "data" / "digits.parquet"
 PEERS, KERNELS = str(SCRIPTS / "benchmarks" / "peers.py"), str(SCRIPTS / "benchmarks" / "kernels.py")
 UNSAFE = str(SCRIPTS / "benchmarks" / "unsafe.py")
 CASES = {"k10": (10_000_000, 10), "k1000": (400_000, 1000), "k32k": (12_000, 32_000)}
-"""Rows and classes of each input at scale 1: 0.4, 1.6 and 1.5 GB of logits. Beside them there is ``digits``."""
+"""Rows and classes of each input at scale 1: 0.4, 1.6 and 1.5 GB of logits. A further case is ``digits``."""
 WRITERS = ["polars", "duckdb", "torch", "torch-ahead", "scipy", "pyarrow-copy"]
 SEQUENCE_WRITERS = ["polars", "torch", "torch-ahead"]
 SEQUENCES = (40, 512, 32_000)
 """Sequences, tokens of each, and classes: 2.6 GB of logits."""
 READERS = ["pyarrow-read", "pyarrow-scan"]
 OUTPUTS = ["snappy", "none", "loss"]
-"""Groups of jobs: probabilities and losses in a codec, or the loss alone."""
+"""Groups of jobs: probabilities and losses in a codec, or only the loss."""
 SIZES = [0.1, 0.3, 1.0, 3.0, 10.0]
 """Gigabytes of logits, 1000 classes."""
 WIDTHS = [10, 100, 1000, 32_000, 131_072]
 KERNEL_BYTES = 200_000_000
 KERNEL_TIMEOUT = 3600.0
 QUICK_ROWS = 20_000
-"""What the rows of a case are divided by for a quick look."""
+"""Divisor of the number of rows of a case for ``--quick``."""
 
 SAFETY = {
     "safe": "timed",
@@ -48,14 +48,14 @@ SAFETY = {
     "no-journal": "syncs,journal",
     "nothing": "syncs,journal,checksums",
 }
-"""What is left out of a job, by the name of what is left."""
+"""The safety features that each variant leaves out."""
 
 Measurements = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What was asked for; ``peers`` are the others that take part, batchmax always does."""
+    """Settings of a run; ``peers`` are the contenders besides batchmax, which always runs."""
 
     folder: Path
     rounds: int
@@ -70,25 +70,25 @@ class Setting:
     keep: bool
 
     def say(self, line: str) -> None:
-        """Tell how far the benchmark is."""
+        """Print a line of progress."""
         print(line, file=sys.stderr, flush=True)
 
     def race(self, contenders: list[Contender]) -> None:
-        """Run them in rounds."""
+        """Run the contenders in rounds."""
         for one in contenders:
             one.write_back = not self.quick
         run_rounds(contenders, self.rounds, self.timeout, self.say)
 
 
 def batchmax(*arguments: str | Path) -> list[str]:
-    """Return a command line of batchmax, as its users start it."""
+    """Return a command line of batchmax, as users start it."""
     script = Path(sys.executable).with_name("batchmax")
     start = [str(script)] if script.exists() else [sys.executable, "-m", "batchmax"]
     return [*start, *map(str, arguments)]
 
 
 def installed(peers: Iterable[str], say: Any) -> list[str]:
-    """Return the peers whose library is there."""
+    """Return the peers whose library is installed."""
     found = []
     for peer in peers:
         module = peer.partition("-")[0]
@@ -100,7 +100,7 @@ def installed(peers: Iterable[str], say: Any) -> list[str]:
 
 
 def make_input(path: Path, n_rows: int, n_classes: int, say: Any, *, n_tokens: int | None = None) -> None:
-    """Make a file of logits with ``make_data.py``, of sequences if ``n_tokens`` is given, unless it is there."""
+    """Make a file of logits with ``make_data.py``, of sequences if ``n_tokens`` is given, unless it exists."""
     if path.exists():
         return
     say(f"making {path}: {n_rows:,} rows of {f'{n_tokens:,} × ' if n_tokens else ''}{n_classes:,} classes")
@@ -115,7 +115,7 @@ def make_input(path: Path, n_rows: int, n_classes: int, say: Any, *, n_tokens: i
 
 
 def jobs(setting: Setting) -> Iterator[Measurements]:
-    """Score the same files with batchmax and with everybody else; yield one group of measurements after another."""
+    """Score the same files with batchmax and all peers; yield one group of measurements after another."""
     for case in setting.cases:
         for scale in setting.scales if case in CASES else [1]:
             if case in CASES:
@@ -144,7 +144,7 @@ def race_jobs(setting: Setting, source: Path, n_classes: int, output: str) -> li
     if output != "none":
         found += [add(f"batchmax-{n}", [*score, "--threads", str(n), "-o", str(target)]) for n in setting.threads]
 
-    # Not measured: it compiles the kernels, shows what others are held against, and is what `cp` copies.
+    # Not measured: it compiles the kernels, makes the reference output, and makes the file that `cp` copies.
     settle(source, ours, write_back=not setting.quick)
     try:
         measure([*score, "-o", str(ours)], setting.timeout)
@@ -180,7 +180,7 @@ def race_jobs(setting: Setting, source: Path, n_classes: int, output: str) -> li
 
 
 def sequences(setting: Setting) -> Iterator[Measurements]:
-    """Write the losses of sequences of tokens and their means; what is read is the most of it."""
+    """Write the losses of the tokens of sequences and their means; most of the work is reading."""
     source, target = setting.folder / "sequences.parquet", setting.folder / "out.parquet"
     n_rows, n_tokens, n_classes = (2, 3, SEQUENCES[2]) if setting.quick else SEQUENCES
     make_input(source, n_rows, n_classes, setting.say, n_tokens=n_tokens)
@@ -213,7 +213,7 @@ def sequences(setting: Setting) -> Iterator[Measurements]:
 
 
 def startup(setting: Setting) -> Iterator[Measurements]:
-    """Time what happens before the first row: Python, the import, the help, a small job with and without kernels."""
+    """Time what happens before the first row: Python, import, help, and a small job with cold and warm kernels."""
     setting.say("start-up")
     target = setting.folder / "out.parquet"
     with tempfile.TemporaryDirectory(prefix="batchmax-bench-") as scratch:
@@ -241,7 +241,7 @@ def startup(setting: Setting) -> Iterator[Measurements]:
 
 
 def sizes(setting: Setting) -> Iterator[Measurements]:
-    """Score files from 0.1 to 10 GB, one size after another: a round over all would need them all at once."""
+    """Score files from 0.1 to 10 GB one after another, because rounds over all sizes would need all files at once."""
     target = setting.folder / "out.parquet"
     for size in [0.001] if setting.quick else setting.sizes:
         source = setting.folder / f"size-{size:g}.parquet"
@@ -261,7 +261,7 @@ def sizes(setting: Setting) -> Iterator[Measurements]:
 
 
 def safety(setting: Setting) -> Iterator[Measurements]:
-    """Score k1000 with what makes it safe, and with some or all of that left out; time the syncs themselves."""
+    """Score k1000 with all safety features and with some or all of them left out; time the syncs themselves."""
     target, seconds = setting.folder / "out.parquet", setting.folder / "syncs"
     n_rows, n_classes = CASES["k1000"]
     for scale in setting.scales:
@@ -288,7 +288,7 @@ def safety(setting: Setting) -> Iterator[Measurements]:
 
 
 def kernels(setting: Setting) -> Iterator[Measurements]:
-    """Time the arithmetic alone, one process a width and number of threads."""
+    """Time the kernels alone, one process per width and number of threads."""
     for threads in setting.threads:
         for width in [1000] if setting.quick else WIDTHS:
             setting.say(f"kernels, {width:,} classes, threads: {threads}")

@@ -1,6 +1,6 @@
-"""The results as Markdown: all of them, and the README's section between its two marks.
+"""Results as Markdown: all figures, and the section of the README between its two marks.
 
-A figure that was not measured is a dash, so that a section can be made from any results.
+A figure that wasn't measured is a dash, so a section can be generated from any results.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def table(head: list[str], rows: Rows) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a figure as people read it: three digits, never an exponent."""
+    """Return a figure with three digits and without an exponent."""
     if value is None:
         return "–"
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def failed(entry: dict[str, Any]) -> str | None:
-    """Return in a word why there is no figure, if a run failed."""
+    """Return a short reason why there is no figure, or None if no run failed."""
     if "failure" not in entry:
         return None
     return "too long" if entry["failure"].startswith("not done") else "failed"
@@ -74,7 +74,7 @@ def job_cell(results: Results, key: str) -> str:
 
 
 def jobs(results: Results, scale: int, output: str, cases: list[str]) -> str:
-    """Return the table of one group of jobs; peers nobody measured are left out."""
+    """Return the table of one group of jobs, without peers that weren't measured."""
     measured = {one["who"] for one in results.of_suite("jobs") if (one["scale"], one["output"]) == (scale, output)}
     rows = [
         [words, *(job_cell(results, f"jobs/{case}/{scale}/{output}/{who}") for case in cases)]
@@ -85,14 +85,14 @@ def jobs(results: Results, scale: int, output: str, cases: list[str]) -> str:
 
 
 def sequences(results: Results) -> str:
-    """Return the table of the sequences."""
+    """Return the table of sequences."""
     measured = {one["who"] for one in results.of_suite("sequences")}
     rows = [[words, job_cell(results, f"sequences/{who}")] for who, words in WHO.items() if who in measured]
     return table(["", "seconds, peak memory"], rows)
 
 
 def kernels(results: Results, threads: int) -> str:
-    """Return the table of the kernels, GB/s of logits."""
+    """Return the table of kernels, in GB/s of logits."""
     measured = [one for one in results.of_suite("kernels") if one["threads"] == threads]
     widths = sorted({one["n_classes"] for one in measured})
     rows = [
@@ -110,7 +110,7 @@ SAFETY = {
 
 
 def safety(results: Results, scale: int) -> str:
-    """Return the table of what safety costs."""
+    """Return the table of the cost of safety."""
     whole = results.median(f"safety/{scale}/nothing")
     rows = []
     for who, words in SAFETY.items():
@@ -146,7 +146,7 @@ def ratio_of(value: float | None) -> float | None:
 
 
 def startup(results: Results) -> str:
-    """Return the table of the start-up."""
+    """Return the table of start-up times."""
     return table(["", "seconds"], [[words, number(results.median(f"startup/{key}"))] for key, words in STARTS.items()])
 
 
@@ -163,7 +163,7 @@ def where(results: Results) -> str:
 
 
 def section(results: Results, plots: list[str]) -> str:
-    """Return the README's section, from its heading on; ``plots`` are those that there are."""
+    """Return the README's section, starting with its heading; ``plots`` are the plots that exist."""
     large = ["k10", "k1000", "k32k"]
     images = {name: f"\n\n![{PLOTS[name]}]({_link('raw', name)})" if name in plots else "" for name in PLOTS}
     series, arithmetic, careful, nested = "", "", "", ""
@@ -240,7 +240,7 @@ def everything(results: Results) -> str:
 
 
 def _link(view: str, name: str) -> str:
-    """Return the address of a file of data/bench; relative links do not work on the package index.
+    """Return the URL of a file in data/bench; relative links don't work on the package index.
 
     ``view`` is ``"blob"`` for a page with the file, ``"raw"`` for its bytes (images).
     """
@@ -249,7 +249,7 @@ def _link(view: str, name: str) -> str:
 
 
 def replace_section(readme: Path, text: str) -> None:
-    """Put ``text`` between the marks in the README."""
+    """Replace the text between the marks in the README."""
     whole = readme.read_text(encoding="utf-8")
     before, begin, rest = whole.partition(BEGIN)
     _, end, after = rest.partition(END)

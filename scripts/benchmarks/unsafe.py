@@ -1,8 +1,9 @@
-"""Runs ``batchmax score`` with what makes it safe left out, to see what that costs; never for real work.
+"""Run ``batchmax score`` without some of its safety features, to measure their cost; never for real work.
 
-``unsafe.py WHAT,… score …``, of: ``syncs``, nothing is forced to the disk; ``journal``, nothing is noted for a run
-that would go on; ``checksums``, pages get none; ``timed``, all is done, and ``BENCH_SYNCS`` names a file for
-the seconds that syncs took. batchmax has no such switches: its modules are changed from outside.
+``unsafe.py WHAT,… score …``, where WHAT is one of: ``syncs``, nothing is synced to disk; ``journal``, no journal is
+written, so a run can't be resumed; ``checksums``, pages get no checksums; ``timed``, nothing is left out, and
+``BENCH_SYNCS`` names a file for the seconds that syncs took. batchmax has no such switches: this script patches its
+modules.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 
 def leave_out(what: str) -> None:
-    """Change what the job will call."""
+    """Patch the functions of the feature ``what``."""
     from batchmax.jobs import score
     from batchmax.parquet.writing import list_writer
     from batchmax.storage import system_calls
@@ -37,7 +38,7 @@ LOCK = threading.Lock()
 
 
 def timed(sync: Callable[[int], None]) -> Callable[[Any], None]:
-    """Return a sync that is timed."""
+    """Return a sync function that records its time."""
 
     def wrapped(descriptor: Any) -> None:
         start = time.perf_counter()
@@ -49,7 +50,7 @@ def timed(sync: Callable[[int], None]) -> Callable[[Any], None]:
 
 
 def main() -> int:
-    """Run it."""
+    """Run ``batchmax`` with the features in the first argument left out."""
     parts, *words = sys.argv[1:]
     from batchmax.cli import app
 

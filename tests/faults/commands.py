@@ -1,6 +1,6 @@
-"""A process that runs command lines, one per line of JSON; the answers have exit code, output, CPU time and memory.
+"""Process that runs command lines, one per line of JSON; the answers have exit code, output, CPU time and memory.
 
-The first line is a command line that must work, so that what it compiles and imports is not counted afterwards.
+The first command line is a warm-up that must succeed, so that compilation and imports aren't measured later.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FORGET_PEAK = "5"
 
 
 def run(words: list[str]) -> dict[str, object]:
-    """Run a command line; the peak is that of resident memory, in bytes, 0 where it is not known."""
-    # What the pool keeps of the command before is not what this one takes.
+    """Run a command line; ``peak`` is the peak resident memory in bytes, or 0 if it is unknown."""
+    # Memory that the pool kept from the last command must not count here.
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError):
         CLEAR.write_text(FORGET_PEAK, encoding="ascii")

@@ -1,4 +1,4 @@
-"""The jobs that faults are injected into, and the table of their outcomes."""
+"""Fixtures for fault injection: the jobs, and the table of outcomes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ of a run to which nothing happened. Exit codes below 0 are signals.
 
 @pytest.fixture(scope="session")
 def table(request: pytest.FixtureRequest):
-    """Return where outcomes are counted; written with ``--fault-table``."""
+    """Return the table that counts outcomes; it is written with ``--fault-table``."""
     outcomes = Table()
     yield outcomes
     if request.config.getoption("--fault-table"):
@@ -53,7 +53,7 @@ def jobs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory):
-    """Return a process that runs commands, in which everything is compiled and imported."""
+    """Return a process that runs commands, with everything compiled and imported."""
     watched = Watched("commands.py")
     path = tmp_path_factory.mktemp("warm") / "x.parquet"
     path.write_bytes(forge.file_of(forge.table(), row_group_size=24, compression="none", use_dictionary=False))

@@ -1,9 +1,9 @@
-"""Damaged Parquet files, Arrow IPC streams, tables and metadata, made from valid ones by their structure.
+"""Damaged Parquet files, Arrow IPC streams, tables and metadata, made from valid ones by changing their structure.
 
-A case is a function of a seed and a number. Footers, page headers and messages are taken apart and put together again
-with fields that are changed, of another type, missing, there twice or in another order; page bodies are decompressed,
-changed and compressed again; checksums and sizes are right unless they are what was changed. Nothing of batchmax is
-used, so that its parsers are tested against another one.
+A case is a function of a seed and a number. Footers, page headers and messages are parsed and written again with fields
+that are changed, of another type, missing, duplicated or reordered. Page bodies are decompressed, changed and
+compressed again. Checksums and sizes are right unless they are the damage. Nothing of batchmax is used, so its parsers
+are tested against an independent one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 
 @dataclass(frozen=True)
 class Case:
-    """A damaged input: its kind, its bytes or its table, and the table that was damaged."""
+    """A damaged input: its kind, its bytes or table, and the table before the damage."""
 
     kind: str
     data: bytes | pa.Table
@@ -69,7 +69,7 @@ def case(seed: int, number: int) -> Case:
     for attempt in itertools.count():
         choose = random.Random(f"{seed} {number} {attempt}")
         kind = choose.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]
-        with contextlib.suppress(Exception):  # a second damage may find nothing to take apart
+        with contextlib.suppress(Exception):  # a second change may find nothing to parse
             return Case(kind, *KINDS[kind][1](choose))
     raise AssertionError
 
@@ -79,7 +79,7 @@ def case(seed: int, number: int) -> Case:
 
 @cache
 def parquet_files() -> list[tuple[bytes, pa.Table]]:
-    """Return valid files of many options, and their rows."""
+    """Return valid files with many options, and their rows."""
     found = []
     options: list[dict[str, Any]] = [
         {"compression": codec, "write_page_checksum": checksum, "data_page_version": version, "use_dictionary": repeat}
@@ -125,7 +125,7 @@ def _damaged_footer(choose: random.Random) -> tuple[bytes, pa.Table]:
 
 
 def _damaged_page(choose: random.Random) -> tuple[bytes, pa.Table]:
-    """Return a file with a column chunk at another place, of which one page was changed."""
+    """Return a file in which one page of a column chunk is changed and the chunk is moved."""
     data, table = _file(choose)
     body, fields = split_footer(data)
     metadata = choose.choice(value(choose.choice(value(fields, 4)[1]), 1)[1])
@@ -184,7 +184,7 @@ def _changed_inside(header: list[Any], page: bytes, codec: str | None, choose: r
 
 
 def _damaged_bytes(choose: random.Random) -> tuple[bytes, pa.Table]:
-    """Return a file with bytes changed, cut, doubled, removed or taken from another."""
+    """Return a file in which bytes are changed, cut off, duplicated, removed or taken from another file."""
     data, table = _file(choose)
     for _ in range(choose.choice([1, 1, 2, 8])):
         at = choose.randrange(len(data)) if data else 0
@@ -206,7 +206,7 @@ def _damaged_bytes(choose: random.Random) -> tuple[bytes, pa.Table]:
 
 
 def _damaged_metadata(choose: random.Random) -> tuple[bytes, pa.Table]:
-    """Return a file with JSON in its metadata of which some members were changed."""
+    """Return a file whose metadata has JSON with some members changed."""
     features = {"label": {"_type": "ClassLabel", "names": list("abcde")}}
     texts = {
         "huggingface": {"info": {"features": features}},
@@ -270,19 +270,19 @@ def _nested(depth: int) -> Any:
 
 
 def split_footer(data: bytes) -> tuple[bytes, list[Any]]:
-    """Return what is before the footer of a file, and the footer's fields."""
+    """Return the bytes before the footer of a file, and the fields of the footer."""
     end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     return data[:end], read_struct(data, end)[0]
 
 
 def join_footer(body: bytes, fields: list[Any]) -> bytes:
-    """Return a file."""
+    """Return a file with this body and footer."""
     footer = write_struct(fields)
     return body + footer + len(footer).to_bytes(4, "little") + b"PAR1"
 
 
 def change_bytes(data: bytes, choose: random.Random, most: int) -> bytes:
-    """Return bytes of which some among the first ``most`` are others."""
+    """Return ``data`` with some of the first ``most`` bytes changed."""
     changed = bytearray(data)
     for _ in range(choose.choice([1, 1, 2, 8])):
         if changed and most:
@@ -295,19 +295,19 @@ def change_bytes(data: bytes, choose: random.Random, most: int) -> bytes:
 
 
 def value(fields: list[Any] | None, number: int) -> Any:
-    """Return the value of a field; None if it is not there."""
+    """Return the value of a field, or None if it is missing."""
     return next((field[2] for field in fields or () if field[0] == number), None)
 
 
 def set_value(fields: list[Any], number: int, new: Any) -> None:
-    """Change the value of a field that is there."""
+    """Set the value of a field that exists."""
     for field in fields:
         if field[0] == number:
             field[2] = new
 
 
 def change_fields(fields: list[Any], choose: random.Random) -> None:
-    """Change a field of a struct, or of one within it."""
+    """Change a field of a struct, or of a struct within it."""
     at = fields
     while True:
         field = choose.choice(at)
@@ -367,7 +367,7 @@ def _changed_value(kind: int, inner: Any, choose: random.Random) -> Any:
 
 
 def read_struct(data: bytes, at: int) -> tuple[list[Any], int]:
-    """Return the fields of a struct and where it ends."""
+    """Return the fields of a struct, and the position after it."""
     fields, number = [], 0
     while data[at]:
         kind, delta = data[at] & 15, data[at] >> 4
@@ -407,7 +407,7 @@ def _read(data: bytes, at: int, kind: int) -> tuple[Any, int]:
 
 
 def write_struct(fields: list[Any]) -> bytes:
-    """Return a struct as bytes, whatever the order of its fields."""
+    """Return a struct as bytes, with its fields in any order."""
     out, before = b"", 0
     for number, kind, inner in fields:
         head = (TRUE if inner else FALSE) if kind in {TRUE, FALSE} else kind
@@ -514,7 +514,7 @@ def arrow_batch(name: str) -> pa.RecordBatch:
 
 
 def _damaged_stream(choose: random.Random) -> tuple[bytes, pa.Table]:
-    """Return a stream of which a message was changed, removed, doubled or cut."""
+    """Return a stream in which a message is changed, removed, duplicated or cut off."""
     batch = arrow_batch(choose.choice(list(arrow_columns())))
     options = pa.ipc.IpcWriteOptions(
         compression=choose.choice([None, None, "lz4", "zstd"]), emit_dictionary_deltas=choose.random() < 0.5
@@ -549,7 +549,7 @@ def _damaged_stream(choose: random.Random) -> tuple[bytes, pa.Table]:
 
 
 def split_stream(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
-    """Return the messages of a stream: the prefix, the metadata and the body of each, and the end marker."""
+    """Return the messages of a stream as (prefix, metadata, body), and the end marker."""
     source, messages, at = pa.BufferReader(data), [], 0
     for _ in range(100):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -564,7 +564,7 @@ def split_stream(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
 
 
 def change_words(data: bytes, choose: random.Random) -> bytes:
-    """Return bytes in which integers of 1, 2, 4 or 8 bytes are others."""
+    """Return bytes in which some integers of 1, 2, 4 or 8 bytes are changed."""
     changed = bytearray(data)
     for _ in range(choose.choice([1, 1, 2])):
         width = choose.choice([1, 2, 4, 4, 8, 8])
@@ -578,8 +578,8 @@ def change_words(data: bytes, choose: random.Random) -> bytes:
 
 
 def _damaged_table(choose: random.Random) -> tuple[pa.Table, pa.Table]:
-    """Return a table with an array that was put together from changed buffers."""
-    names = [name for name in arrow_columns() if name not in {"map", "null"}]  # Arrow ends the process over maps
+    """Return a table with an array that is made of changed buffers."""
+    names = [name for name in arrow_columns() if name not in {"map", "null"}]  # damaged maps make Arrow abort
     name = choose.choice(names)
     batch = arrow_batch(name)
     column = choose.choice(["x", "x", "x", "logits"])
@@ -596,7 +596,7 @@ def _damaged_table(choose: random.Random) -> tuple[pa.Table, pa.Table]:
 
 
 def _changed_array(array: pa.Array, choose: random.Random) -> pa.Array:
-    """Return an array one of whose buffers, or of its children's, was changed."""
+    """Return an array in which one buffer of it or of a child is changed."""
     kind = array.type
     if isinstance(array, pa.ExtensionArray):
         return pa.ExtensionArray.from_storage(kind, _changed_array(array.storage, choose))
@@ -635,4 +635,4 @@ KINDS: dict[str, tuple[int, Callable[[random.Random], tuple[bytes | pa.Table, pa
     "stream": (20, _damaged_stream),
     "table": (10, _damaged_table),
 }
-"""The kinds of damage, with how often each is chosen."""
+"""The kinds of damage, with their weights."""

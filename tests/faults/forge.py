@@ -1,7 +1,7 @@
-"""Parquet files as no honest writer makes them: a small real file, taken apart and put together again.
+"""Invalid Parquet files that no writer makes, built from a small valid file.
 
-The footer is edited as the generic structs that ``batchmax.parquet.thrift`` reads, and a column chunk is replaced by
-pages made by hand, with right checksums, so that nothing but the lie itself is wrong with a file.
+The footer is edited as the generic structs that ``batchmax.parquet.thrift`` reads. A column chunk is replaced by
+handmade pages with correct checksums, so that the intended defect is the only one in the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8
 
 
 def table(rows: int = 24, classes: int = 6) -> pa.Table:
-    """Return rows as people keep them: an id, logits, a label, a text."""
+    """Return typical rows: an id, logits, a label, a text."""
     logits = np.random.default_rng(1).normal(size=(rows, classes)).astype(np.float32)
     offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * np.int32(classes))
     return pa.table(
@@ -48,7 +48,7 @@ def file_of(rows: pa.Table, **options: Any) -> bytes:
 
 
 def edited(data: bytes, edit: Callable[[Struct], object], more: bytes = b"") -> bytes:
-    """Return a file with another footer, and bytes before it that nobody knew of."""
+    """Return a file with an edited footer, and with the bytes ``more`` before the footer."""
     size = int.from_bytes(data[-TAIL:-4], "little")
     fields, _ = read_struct(data[len(data) - TAIL - size : -TAIL])
     edit(fields)
@@ -56,16 +56,16 @@ def edited(data: bytes, edit: Callable[[Struct], object], more: bytes = b"") -> 
 
 
 def with_footer(body: bytes, footer: bytes) -> bytes:
-    """Return a file of a body and a footer."""
+    """Return a file with this body and footer."""
     return body + footer + len(footer).to_bytes(4, "little") + b"PAR1"
 
 
 def with_arrow_schema(data: bytes, schema: pa.Schema | bytes) -> bytes:
-    """Return a file whose ``ARROW:schema`` says something else: a schema, or any bytes."""
+    """Return a file whose ``ARROW:schema`` is replaced by another schema or any bytes."""
     text = base64.b64encode(schema.serialize().to_pybytes()) if isinstance(schema, pa.Schema) else schema
 
     def edit(fields: Struct) -> None:
-        # Not by pyarrow, which leaves such a key out.
+        # Edit the footer directly, because pyarrow leaves such a key out.
         pair = {1: Field(BINARY, b"ARROW:schema"), 2: Field(BINARY, text)}
         fields[KEY_VALUES] = Field(LIST, List(STRUCT, [pair]))
 
@@ -73,13 +73,13 @@ def with_arrow_schema(data: bytes, schema: pa.Schema | bytes) -> bytes:
 
 
 def chunk(fields: Struct, leaf: int, group: int = 0) -> Struct:
-    """Return what a footer says of a column chunk."""
+    """Return the footer's struct of a column chunk."""
     found: Struct = fields[GROUPS].value.values[group][COLUMNS].value.values[leaf]
     return found
 
 
 def set_chunk(leaf: int, group: int = 0, **numbers: int) -> Callable[[Struct], None]:
-    """Return an edit of numbers of a column chunk's metadata: ``set_chunk(0, N_VALUES=3)``."""
+    """Return an edit that sets numbers in a column chunk's metadata: ``set_chunk(0, N_VALUES=3)``."""
 
     def edit(fields: Struct) -> None:
         metadata = chunk(fields, leaf, group)[CHUNK_METADATA].value
@@ -91,12 +91,12 @@ def set_chunk(leaf: int, group: int = 0, **numbers: int) -> Callable[[Struct], N
 
 
 def with_pages(data: bytes, leaf: int, pages: bytes, n_values: int, *, codec: str, first: int = 0) -> bytes:
-    """Return a file of one row group whose column chunk is these pages; ``first`` is the length of a dictionary."""
+    """Return a file of one row group whose column chunk has these pages; ``first`` is the length of a dictionary."""
     at = len(data) - TAIL - int.from_bytes(data[-TAIL:-4], "little")
 
     def edit(fields: Struct) -> None:
         said = chunk(fields, leaf)
-        for field in (4, 5, 6, 7):  # indexes, which are of other pages
+        for field in (4, 5, 6, 7):  # indexes, which describe other pages
             said.pop(field, None)
         metadata = said[CHUNK_METADATA].value
         for field in (DICTIONARY_AT, 10, 12, 13, 14, 15, 16, 17):
@@ -108,7 +108,7 @@ def with_pages(data: bytes, leaf: int, pages: bytes, n_values: int, *, codec: st
 
 
 def page(body: bytes, unpacked: int, n_values: int, encoding: int = PLAIN, *, dictionary: bool = False) -> bytes:
-    """Return a page of version 1, or a dictionary page, that says what it is told to."""
+    """Return a page of version 1, or a dictionary page, whose header has these numbers."""
     numbers = [n_values, encoding] if dictionary else [n_values, encoding, RLE, RLE]
     inner: Struct = {number: Field(I32, value) for number, value in enumerate(numbers, start=1)}
     crc = zlib.crc32(body)
@@ -123,7 +123,7 @@ def page(body: bytes, unpacked: int, n_values: int, encoding: int = PLAIN, *, di
 
 
 def packed(codec: str, data: bytes, zeros: int = 0) -> bytes:
-    """Return what a codec makes of bytes and any number of zeros after them."""
+    """Compress ``data`` followed by ``zeros`` zero bytes."""
     if codec == "none":
         return data + bytes(zeros)
     if codec in {"snappy", "lz4_raw"}:
@@ -139,7 +139,7 @@ def packed(codec: str, data: bytes, zeros: int = 0) -> bytes:
 
 
 def runs(*values: tuple[int, int]) -> bytes:
-    """Return levels or indices of one byte as runs: (how many, of what)."""
+    """Return levels or indices of one byte as RLE runs of (count, value)."""
     out = b""
     for count, value in values:
         out += varint(count << 1) + bytes([value])
@@ -147,13 +147,13 @@ def runs(*values: tuple[int, int]) -> bytes:
 
 
 def levels(*values: tuple[int, int]) -> bytes:
-    """Return levels as a page of version 1 has them: behind their length."""
+    """Return levels as in a page of version 1: RLE runs after their length."""
     found = runs(*values)
     return len(found).to_bytes(4, "little") + found
 
 
 def varint(value: int) -> bytes:
-    """Return an integer, seven bits a byte."""
+    """Return an integer as a varint, seven bits per byte."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

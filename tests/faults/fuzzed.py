@@ -1,7 +1,7 @@
-"""A process that tries damaged inputs, one per line of JSON with a seed and a number, and says what came of each.
+"""Process that runs damaged inputs, one per line of JSON with a seed and a number, and reports the outcome of each.
 
-Either the result has the values that pyarrow reads from the same bytes, or those of the input before it was damaged; or
-one line says what is wrong. Anything else is a failure, whose text is the answer.
+A case passes if the result has the values that pyarrow reads from the same bytes, or the values from before the damage,
+or if the command fails with a one-line error. Any other outcome is a failure, and the answer describes it.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from tests.faults.damages import Case, case
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 FORGET_PEAK = "5"
-SHARED = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+SHARED = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
 LIMIT = "500MiB"
 SAME = {"rtol": 2e-5, "atol": 1e-6}
 NAMES = {"probs", "loss"}
 
 
-class Failed(Exception):  # noqa: N818 - says what came of a case
-    """A case ended as it must not."""
+class Failed(Exception):  # noqa: N818 - the outcome of a case
+    """A case ended in a forbidden way."""
 
 
 def attempt(found: Case, folder: Path, choose: random.Random) -> str:
-    """Try a case; return how it ended.
+    """Run a case, and return its outcome.
 
     Raises
     ------
     Failed
-        In any other way than it may.
+        If the outcome is not allowed.
     """
     out = folder / "out.parquet"
     out.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def attempt(found: Case, folder: Path, choose: random.Random) -> str:
 
 
 def _run(words: list[str]) -> int:
-    """Run a command line that ends with 0, or with 1 or 2 and one line."""
+    """Run a command line, which must end with exit code 0, or with 1 or 2 and a one-line error."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(words)
@@ -130,7 +130,7 @@ def _read_stream(data: bytes) -> pa.Table:
 
 
 def _compare_files(out: Path, path: Path, original: pa.Table) -> None:
-    """Compare an output with its input; carried columns without checksums are copied with their damage."""
+    """Compare an output with its input; copied columns without checksums keep their damage."""
 
     def there() -> pa.Table:
         return pq.read_table(path, page_checksum_verification=True)
@@ -148,7 +148,7 @@ def _compare_files(out: Path, path: Path, original: pa.Table) -> None:
 
 
 def _compare(result: pa.Table, read: Any, original: pa.Table) -> None:
-    """Compare a result with what pyarrow reads, or with what was there before."""
+    """Compare a result with the values that pyarrow reads, or with the values before the damage."""
     differences = []
     for source in (read, lambda: original):
         try:
@@ -207,21 +207,21 @@ def _wrong_probs(result: pa.Table, table: pa.Table) -> str:
 
 
 def _texts(column: pa.ChunkedArray) -> list[str]:
-    """Return values as texts: NaN is like no other, and Python lacks some times."""
+    """Return values as texts, because NaN doesn't equal NaN and Python can't represent some times."""
     return [str(value) if not value.is_valid else _text(value) for value in column]
 
 
 def _text(value: pa.Scalar) -> str:
     try:
         return str(value.as_py())
-    except UnicodeDecodeError:  # copied undecoded
+    except UnicodeDecodeError:  # the column was copied without decoding
         return str(value.as_buffer().to_pybytes())
     except (ValueError, OverflowError):
         return str(value)
 
 
 def peak() -> int:
-    """Return the peak of resident memory in bytes; 0 where it is not known."""
+    """Return the peak resident memory in bytes, or 0 if it is unknown."""
     with contextlib.suppress(OSError):
         lines = STATUS.read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
@@ -229,9 +229,9 @@ def peak() -> int:
 
 
 def serve() -> None:
-    """Answer until there are no more lines."""
+    """Answer requests until the input ends."""
     warnings.simplefilter("ignore")
-    # In memory where there is such a folder: nothing here is to survive.
+    # In memory if possible: the files are temporary.
     with tempfile.TemporaryDirectory(dir=SHARED if SHARED.is_dir() else None) as name:
         for line in sys.stdin:
             question = json.loads(line)
@@ -244,7 +244,7 @@ def serve() -> None:
             before = peak()
             try:
                 answer["end"] = attempt(found, Path(name), random.Random(f"{seed} {number} how"))
-            except Exception as error:  # noqa: BLE001 - any other end is what is looked for
+            except Exception as error:  # noqa: BLE001 - any other exception is a finding
                 answer["failed"] = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
             answer |= {"cpu": time.process_time() - start, "peak": peak(), "before": before}
             sys.__stdout__.write(json.dumps(answer) + "\n")

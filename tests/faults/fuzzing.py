@@ -1,4 +1,4 @@
-"""Damaged inputs, tried one after the other in a process that may die, and what may come of each."""
+"""Runs damaged inputs one after another in a process that may die, and checks the outcome of each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tests.faults.watched import Watched
 from tests.processes import HANGS
 
 SECONDS = 10
-"""CPU time of a case."""
+"""Limit of CPU time per case."""
 MOST = 900 << 20
-"""Resident memory: the limit that the commands are given, and what the program itself takes."""
+"""Limit of resident memory: the commands' memory limit plus the memory of the program."""
 
 
 class Cases:
@@ -21,7 +21,7 @@ class Cases:
         self._seed = seed
 
     def __enter__(self) -> Self:
-        """Start the process, with everything compiled and imported."""
+        """Start the process, and run some cases so that everything is compiled and imported."""
         self._watched = Watched("fuzzed.py")
         for number in range(10):
             self._watched.ask({"seed": self._seed, "number": number}, seconds=HANGS)
@@ -30,11 +30,11 @@ class Cases:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the process."""
+        """Stop the process."""
         self._watched.stop()
 
     def run(self, number: int) -> tuple[str, str]:
-        """Try a case; return how it ended, and what is wrong with that, if anything is."""
+        """Run a case; return its outcome and, if it failed, what is wrong."""
         answer: dict[str, Any] = self._watched.ask({"seed": self._seed, "number": number}, SECONDS)
         if "died" in answer:
             return "", f"{answer['died']}: {answer}"

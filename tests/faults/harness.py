@@ -1,7 +1,7 @@
-"""A small job, run as the real command in a process of its own, with a fault injected; and what may come of it.
+"""A small job, run as the real command in its own process with an injected fault, and the checks of its outcome.
 
-Whatever happens, the output path holds what it held, or the whole new output. Then the job is gone on with, and must
-end with the bytes of a run that nothing happened to.
+After any fault, the output path holds its previous content or the whole new output. Then the job is resumed, and must
+produce the same bytes as an undisturbed run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ N_ROWS, N_CLASSES, N_GROUPS = 1500, 2000, 6
 
 @dataclass
 class Outcomes:
-    """What came of one kind of fault, over all its injections."""
+    """Outcomes of one kind of fault, over all its injections."""
 
     times: int = 0
     exits: Counter[str] = field(default_factory=Counter)
@@ -36,14 +36,14 @@ class Outcomes:
 
 
 class Table:
-    """The outcomes of all faults, by kind."""
+    """Outcomes of all faults, by kind."""
 
     def __init__(self) -> None:
         self.rows: defaultdict[tuple[str, str], Outcomes] = defaultdict(Outcomes)
         self.damages: dict[str, Counter[str]] = {}
 
     def text(self, earlier: str = "") -> str:
-        """Return the tables in Markdown; rows of an earlier text stay where this run has none of their kind."""
+        """Return the tables in Markdown; rows of ``earlier`` stay if this run has none of their kind."""
         known = [line for line in earlier.splitlines() if line.startswith("| ") and "---" not in line]
         faults = {tuple(line[2:].split(" | ")[:2]): line for line in known if line.count(" | ") == 5}
         damages = {line[2:].split(" | ")[0]: line for line in known if line.count(" | ") == 1}
@@ -68,7 +68,7 @@ class Table:
 
 
 class Job:
-    """A job in a folder: from ``in.parquet`` to a file or a folder, over nothing or over an older output."""
+    """A job in a folder: from ``in.parquet`` to a file or a folder, with or without an existing output."""
 
     def __init__(self, folder: Path, out: str, *, replacing: bool) -> None:
         folder.mkdir()
@@ -83,7 +83,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What kind of job it is, in words."""
+        """Description of the kind of job."""
         return f"{'file' if self.out.suffix else 'folder'}, {'over an older one' if self.replacing else 'new'}"
 
     def command(self, *more: str) -> list[str]:
@@ -98,7 +98,7 @@ class Job:
         )
 
     def restart(self) -> None:
-        """Have everything as it is before the job."""
+        """Restore the state before the job."""
         for path in self.folder.iterdir():
             if path.name != "in.parquet":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -118,9 +118,10 @@ class Job:
     def judge(
         self, done: subprocess.CompletedProcess[str], fault: str, how: str, table: Table, *, says: bool = True
     ) -> None:
-        """Check what a fault has left, go on with the job, and check what comes of that.
+        """Check the state after a fault, resume the job, and check its output.
 
-        ``says`` is whether a failure is to be one line of batchmax's: not where Python itself could not start.
+        ``says`` is whether a failure must print a one-line error of batchmax; it is false if Python itself couldn't
+        start.
         """
         row = table.rows[fault, how]
         row.times += 1
@@ -138,7 +139,7 @@ class Job:
             assert found == "new", done.stderr
         again = self.run("--if-exists", "resume")
         if found == "old" and "the output of another job, and complete" in again.stderr:
-            # Killed before it had said what it was going to do.
+            # The run was killed before it wrote its journal.
             again = self.run()
         assert again.returncode == 0, again.stderr
         assert self.found() == "new"
@@ -153,7 +154,7 @@ class Job:
         pq.write_table(table, self.folder / "in.parquet", row_group_size=N_ROWS // N_GROUPS, compression="none")
 
     def _made(self, *more: str) -> dict[str, bytes]:
-        """Return what the job makes when nothing happens."""
+        """Return the output of an undisturbed run."""
         done = subprocess.run(
             [*self.command(*more), "--if-exists", "overwrite"],
             capture_output=True,
@@ -181,7 +182,7 @@ def strace(call: str, action: str, number: int, *paths: Path) -> tuple[str, ...]
 
 
 def strace_works() -> bool:
-    """Return whether system calls can be traced here."""
+    """Return whether strace works here."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], check=False, timeout=HANGS).returncode == 0
     return False

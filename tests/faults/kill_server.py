@@ -1,9 +1,11 @@
-"""A process that runs command lines, each in a fork, and kills the fork before its nth change of the file system.
+"""Process that runs each command line in a fork, and kills the fork before its nth change of the file system.
 
 A request is a line of JSON: ``words``, the command line; ``folder``, where it runs; ``at``, the number of the change
-before which the fork is killed, or null. ``environment`` has variables for it, and a file that ``pid`` names gets its
-process id. The answer has the exit code, what it printed, and how many changes it made.
-``warm`` in place of these is a command line to run here, so that what it imports and compiles is there in every fork.
+before which the fork is killed, or null. Optional are ``environment``, variables for the fork, and ``pid``, a file that
+gets its process id. The answer has the exit code, the standard error, and the number of changes.
+
+A request with only ``warm`` is a command line that runs in this process, so that every fork has its imports and
+compiled kernels.
 
 A change is a call that creates, writes, truncates, syncs, renames or removes a file or folder below ``folder``.
 """
@@ -32,7 +34,7 @@ ON_DESCRIPTORS = ("write", "pwrite", "pwritev", "fsync", "fdatasync", "ftruncate
 
 
 class Killer:
-    """Counts the changes of this process, and kills it before one of them."""
+    """Counts the changes that this process makes, and kills it before one of them."""
 
     def __init__(self, folder: str, at: int | None) -> None:
         self.count = 0
@@ -41,7 +43,7 @@ class Killer:
         self._lock = threading.Lock()
 
     def install(self) -> None:
-        """Watch every change from now on."""
+        """Intercept every change from now on."""
         sys.addaudithook(self._audit)
         for name in ON_DESCRIPTORS:
             setattr(os, name, self._watched(getattr(os, name)))
@@ -63,7 +65,7 @@ class Killer:
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in NAMES:
-            # A name in an open folder comes with that folder's descriptor.
+            # A relative name comes with the descriptor of its open folder.
             is_relative = event in {"os.remove", "os.rmdir"} and arguments[1] >= 0
             if is_relative or self._is_here(arguments[0]):
                 self._change()
@@ -87,7 +89,7 @@ def run(
     environment: dict[str, str] | None = None,
     pid: str | None = None,
 ) -> dict[str, Any]:
-    """Run a command line in a fork; the exit code of one that was killed is -9."""
+    """Run a command line in a fork; the exit code of a killed fork is -9."""
     with tempfile.TemporaryFile("w+") as answer:
         child = os.fork()
         if not child:

@@ -1,6 +1,7 @@
-"""Small files that stand for enormous ones, and lies that nothing but a look at the pages shows.
+"""Small files that decode to huge sizes, and false declarations that only the pages reveal.
 
-Each ends in one line that names the file, in bounded memory: ``--memory-limit``, and what the program itself takes.
+Each ends with a one-line error that names the file. Memory is bounded by ``--memory-limit`` plus the memory of the
+program itself.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from tests.processes import HANGS
 MIB = 1 << 20
 LIMIT = 400 * MIB
 ALSO = 300 * MIB
-"""What the program itself takes."""
+"""Memory of the program itself."""
 INSPECTED = 1 << 30
-"""What ``inspect`` may take, which has no option for it."""
+"""Memory limit for ``inspect``, which has no option for it."""
 ESCAPES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 PLAIN = {"compression": "none", "use_dictionary": False}
 ROWS, CLASSES = 24, 6
@@ -48,7 +49,7 @@ ROW_LEVELS = forge.levels(*[(1, 0), (CLASSES - 1, 1)] * ROWS) + forge.levels((RO
 
 @pytest.fixture
 def judge(commands, tmp_path):
-    """Return a function that inspects and scores a file; it returns the answer of ``score``."""
+    """Return a function that inspects and scores a file, and returns the answer of ``score``."""
 
     def judged(data, *, codes=(1, 2), name="x.parquet"):
         path = tmp_path / name
@@ -73,12 +74,12 @@ def judge(commands, tmp_path):
 
 
 def plain(rows=ROWS):
-    """Return a file without codec and dictionary."""
+    """Return a file without compression and dictionaries."""
     return forge.file_of(forge.table(rows), row_group_size=rows, **PLAIN)
 
 
 def bomb(leaf, codec, *, told, zeros=768 * MIB):
-    """Return a file of which one page has far more bytes than anybody needs, and says so or not."""
+    """Return a file with a page that unpacks to ``zeros`` unneeded bytes; if ``told``, its header declares them."""
     values = {ID: IDS, LABEL: LABELS, LOGITS: ROW_LEVELS}[leaf]
     honest = len(values) + (4 * ROWS * CLASSES if leaf == LOGITS else 0)
     count = ROWS * CLASSES if leaf == LOGITS else ROWS
@@ -91,7 +92,7 @@ def bomb(leaf, codec, *, told, zeros=768 * MIB):
 @pytest.mark.parametrize("told", [True, False], ids=["as it says", "more than it says"])
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_page_that_grows(judge, codec, told, leaf):
-    """A page of 768 MiB in a few kilobytes is not unpacked, whether its header says so or not."""
+    """A page of 768 MiB in a few kilobytes isn't unpacked, whether or not its header declares the size."""
     answer = judge(bomb(leaf, codec, told=told))
     assert "x.parquet" in answer["err"]
     if told:
@@ -101,7 +102,7 @@ def test_a_page_that_grows(judge, codec, told, leaf):
 
 @pytest.mark.parametrize("leaf", [ID, LOGITS], ids=["carried", "logits"])
 def test_a_page_that_says_two_gigabytes(judge, leaf):
-    """Nothing is asked for because a header says so."""
+    """No memory is allocated on the word of a page header that declares 2 GiB."""
     count = ROWS * CLASSES if leaf == LOGITS else ROWS
     page = forge.page(forge.packed("zstd", IDS), (1 << 31) - 1, count)
     assert "up to 2,04" in judge(forge.with_pages(plain(), leaf, page, count, codec="zstd"))["err"]
@@ -109,7 +110,7 @@ def test_a_page_that_says_two_gigabytes(judge, leaf):
 
 @pytest.mark.parametrize("first", [0, 2000], ids=["from the first row on", "after rows like any"])
 def test_a_text_that_a_dictionary_has_once(judge, first):
-    """16,000 rows that point to one text of a megabyte are not written out."""
+    """16,000 rows that refer to one dictionary entry of 1 MiB aren't decoded."""
     rows, text = 1 << 14, b"a" * MIB
     entries = b"".join(len(entry).to_bytes(4, "little") + entry for entry in (b"b", text))
     dictionary = forge.page(entries, len(entries), 2, dictionary=True)
@@ -121,7 +122,7 @@ def test_a_text_that_a_dictionary_has_once(judge, first):
 
 
 def test_a_long_text_that_few_rows_point_to(judge):
-    """What counts is how often it is pointed to: the same dictionary, and almost no row that needs it, is read."""
+    """A long dictionary entry is read if few rows refer to it, because references determine the decoded size."""
     rows, text = 1 << 14, b"a" * MIB
     entries = b"".join(len(entry).to_bytes(4, "little") + entry for entry in (b"b", text))
     dictionary = forge.page(entries, len(entries), 2, dictionary=True)
@@ -134,7 +135,7 @@ def test_a_long_text_that_few_rows_point_to(judge):
 @pytest.mark.parametrize("where", ["logits", "a carried column", "label"])
 @pytest.mark.parametrize("count", [1 << 28, (1 << 31) - 100])
 def test_a_row_of_two_thousand_million(judge, where, count):
-    """A list whose elements are all null, or all the same, takes a few bytes of a file and gigabytes of memory."""
+    """A list of nulls or of equal values that takes a few bytes in the file and gigabytes decoded is refused."""
     rows, leaf = forge.table(), LOGITS
     if where == "a carried column":
         rows, leaf = rows.append_column("more", pa.array([[1.0]] * ROWS, pa.list_(pa.float64()))), 4
@@ -148,7 +149,7 @@ def test_a_row_of_two_thousand_million(judge, where, count):
 
 
 def test_a_row_of_one_number_again_and_again(judge):
-    """The same with a dictionary of one number."""
+    """A list of equal values from a dictionary with one entry, gigabytes decoded, is refused."""
     count = 1 << 29
     total = count + ROWS - 1
     dictionary = forge.page(struct.pack("<f", 1.0), 4, 1, dictionary=True)
@@ -160,7 +161,7 @@ def test_a_row_of_one_number_again_and_again(judge):
 
 
 def test_a_list_type_of_two_thousand_million(judge):
-    """A schema that says how long rows are is not believed to the last byte of memory."""
+    """A schema that declares lists of 2³¹ - 1 elements is refused in bounded memory."""
     rows = forge.table()
     schema = rows.schema.set(LOGITS, pa.field("logits", pa.list_(pa.float32(), (1 << 31) - 1)))
     data = forge.with_arrow_schema(forge.file_of(rows), schema)
@@ -194,7 +195,7 @@ LYING_SCHEMAS = {
 
 @pytest.mark.parametrize("kind", LYING_SCHEMAS)
 def test_an_arrow_schema_of_another_table(judge, kind):
-    """What ``ARROW:schema`` says may be wrong in any way: the right values come out, or one line."""
+    """Whatever ``ARROW:schema`` declares, the result has the right values, or the command fails with one line."""
     answer = judge(forge.with_arrow_schema(forge.file_of(forge.table()), LYING_SCHEMAS[kind]), codes=(0, 1, 2))
     if answer["code"] == 0:
         probs = pq.read_table(answer["output"], columns=["probs"])["probs"].to_pylist()
@@ -205,7 +206,7 @@ def test_an_arrow_schema_of_another_table(judge, kind):
 @pytest.mark.parametrize("rows", [1 << 31, 1 << 40, 1 << 60, -1])
 @pytest.mark.parametrize("values", [False, True], ids=["rows", "rows and values"])
 def test_rows_that_nobody_wrote(judge, rows, values):
-    """A footer that is consistent in itself and claims any number of rows is found out by the pages."""
+    """A consistent footer that declares a wrong number of rows is refused."""
 
     def edit(fields):
         fields[forge.N_ROWS].value = rows
@@ -218,7 +219,7 @@ def test_rows_that_nobody_wrote(judge, rows, values):
 
 
 def test_columns_that_lie_over_one_another(judge):
-    """A chunk at the place of another is an error or, where the bytes happen to be right, right."""
+    """A column chunk at the position of another one gives an error, or a result if its bytes are valid."""
 
     def edit(fields):
         forge.chunk(fields, ID)[forge.CHUNK_METADATA] = forge.chunk(fields, LABEL)[forge.CHUNK_METADATA]
@@ -228,7 +229,7 @@ def test_columns_that_lie_over_one_another(judge):
 
 @pytest.mark.parametrize("limited", [False, True], ids=["as it is", "with an address space of 3 GiB"])
 def test_the_real_command_on_a_bomb(tmp_path, limited):
-    """A process of its own, which the system may limit, says the same in one line."""
+    """The real command refuses the file with the same one-line error, even with a limited address space."""
     path = tmp_path / "x.parquet"
     path.write_bytes(bomb(LOGITS, "zstd", told=True))
     command = [sys.executable, "-m", "batchmax", "score", str(path), "-o", str(tmp_path / "o.parquet"), "--quiet"]
@@ -242,13 +243,13 @@ def test_the_real_command_on_a_bomb(tmp_path, limited):
     assert "takes up to 769 MiB" in done.stderr
 
 
-# What files say in words
+# Text in files
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe\x80", b"\x1b[2J", b"a\nb", "\u202egnp.".encode(), b"", b"a" * 70_000])
 @pytest.mark.parametrize("leaf", [ID, LOGITS, LABEL], ids=["carried", "logits", "label"])
 def test_names_that_are_no_text(judge, name, leaf):
-    """Names that are no UTF-8, do something to terminals, or are none, are refused or shown as escapes."""
+    """Names that are invalid UTF-8, terminal escapes, empty or very long are refused or printed escaped."""
 
     def edit(fields):
         elements = [e for e in fields[forge.SCHEMA].value.values[1:] if e[4].value not in {b"list", b"element"}]
@@ -263,7 +264,7 @@ def test_names_that_are_no_text(judge, name, leaf):
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"\x1b]0;a\x07\n\n", "\u202e".encode()])
 def test_metadata_that_are_no_text(judge, text):
-    """Neither keys nor values, nor who wrote a file, reach a terminal as they are."""
+    """Keys, values and ``created_by`` of the metadata are printed escaped."""
 
     def edit(fields):
         fields[6] = Field(BINARY, text)
@@ -288,7 +289,7 @@ EXTENSIONS = {
 @pytest.mark.parametrize("name", EXTENSIONS)
 @pytest.mark.parametrize("column", ["logits", "label", "text"])
 def test_nothing_that_a_type_brings_is_run(judge, tmp_path, name, column):
-    """Extension types with foreign metadata are read as what they store, or refused; a pickle is never opened."""
+    """Extension types with foreign metadata are read as their storage types, or refused; nothing is unpickled."""
     proof = tmp_path / "proof"
 
     class Payload:
@@ -297,7 +298,7 @@ def test_nothing_that_a_type_brings_is_run(judge, tmp_path, name, column):
 
     payload = EXTENSIONS[name] if EXTENSIONS[name] is not None else pickle.dumps(Payload())
     if name == "arrow.py_extension_type":
-        # It would do harm.
+        # Check that the payload would do harm.
         pickle.loads(payload)  # noqa: S301
         proof.rmdir()
     rows = forge.table()
@@ -308,11 +309,11 @@ def test_nothing_that_a_type_brings_is_run(judge, tmp_path, name, column):
     assert not proof.exists()
 
 
-# Files among files
+# Several files
 
 
 def test_schemas_that_drift(commands, tmp_path):
-    """A file whose columns are others than those of the first is named, before anything is scored."""
+    """A file whose columns differ from those of the first is named before anything is scored."""
     (tmp_path / "in").mkdir()
     rows = forge.table()
     drifted = {
@@ -334,7 +335,7 @@ def test_schemas_that_drift(commands, tmp_path):
 
 @pytest.mark.parametrize("fate", ["vanishes", "shrinks", "becomes a folder", "becomes a pipe"])
 def test_a_file_that_was_there_when_it_was_listed(tmp_path, monkeypatch, fate):
-    """What happens to a file after the folder was listed is said of that file."""
+    """If a file changes after the folder was listed, the error names that file."""
     for number in range(2):
         pq.write_table(forge.table(), tmp_path / f"{number}.parquet")
     victim = tmp_path / "1.parquet"
@@ -359,14 +360,14 @@ def test_a_file_that_was_there_when_it_was_listed(tmp_path, monkeypatch, fate):
 
 
 def test_an_encrypted_footer(judge):
-    """The magic of an encrypted footer is known for what it is: no file that can be read."""
+    """Files with the magic bytes of an encrypted footer are refused."""
     data = forge.file_of(forge.table())
     judge(data[:-4] + b"PARE")
     judge(b"PARE" + data[4:-4] + b"PARE")
 
 
 def test_structs_in_structs_without_end(judge):
-    """Neither structs, nor lists, nor maps nested a hundred thousand times fill the stack, in footer or page header."""
+    """Structs, lists and maps nested 100,000 deep, in footer or page header, don't overflow the stack."""
     data = plain()
     for head, tail in ((b"\x1c", b"\0"), (b"\x19\x19", b""), (b"\x1b\x01\x5b", b""), (b"\x1c\x19\x1c", b"")):
         nested = head * 100_000 + tail * 100_001
@@ -376,7 +377,7 @@ def test_structs_in_structs_without_end(judge):
 
 
 def test_json_says_it_too(commands, tmp_path):
-    """With ``--json`` the refusal is one object with its three parts."""
+    """With ``--json``, the error is one object with where, what and remedy."""
     path = tmp_path / "x.parquet"
     path.write_bytes(bomb(ID, "zstd", told=True))
     words = ["score", str(path), "-o", str(tmp_path / "o.parquet"), "--memory-limit", "400MiB", "--json"]

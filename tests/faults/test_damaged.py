@@ -1,6 +1,6 @@
-"""Files with any byte changed, or cut anywhere: the right values, or one line that says what is wrong.
+"""Files with any byte changed, or cut at any length, give the right values or a one-line error.
 
-Never a signal, a traceback or a hang; and where pages have checksums, never a wrong value.
+They never cause a signal, a traceback or a hang. If pages have checksums, they never give a wrong value.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ VARIANTS = {
 }  # fmt: skip
 
 COMPUTED = ("values of probs", "values of loss", "values of mean_loss", "values of n_tokens", "rows")
-"""What may not be different without being refused."""
+"""Differences that are allowed only if the pages have no checksums."""
 
 
 @pytest.fixture(params=VARIANTS, scope="module")
 def variant(request, tmp_path_factory):
-    """Return the name of a variant, its file, and a worker on it."""
+    """Return the name of a variant, its file, and a worker for it."""
     rows, tmp_path = 24, tmp_path_factory.mktemp("variant")
     if request.param.startswith("sequences"):
         table = sequences([row % 4 if row % 7 else None for row in range(rows)], 6)
@@ -70,7 +70,7 @@ def variant(request, tmp_path_factory):
 
 
 def judge(answer, checked):
-    """Return what kind of answer it is; fail where it may not be."""
+    """Return the kind of an answer; fail if the answer isn't allowed."""
     assert "died" not in answer, answer
     assert answer["inspect"] in {0, 1}, answer
     assert answer["code"] in {0, 1, 2}, answer
@@ -89,7 +89,7 @@ def judge(answer, checked):
 
 @pytest.mark.faults(keep=lambda: True)
 def test_every_byte_changed(variant, everything, table):
-    """Whatever byte is changed, pages with checksums give the same values or an error; footers may only rename."""
+    """Any changed byte in checksummed pages gives the same values or an error; one in the footer, no wrong result."""
     name, path, worker = variant
     data = path.read_bytes()
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
@@ -106,7 +106,7 @@ def test_every_byte_changed(variant, everything, table):
 
 @pytest.mark.faults(keep=lambda: True)
 def test_every_length(variant, everything, table):
-    """However much of a file is there, less than all is refused."""
+    """A file that is cut short at any length is refused."""
     name, path, worker = variant
     size = path.stat().st_size
     counts: Counter[str] = Counter()
@@ -117,13 +117,13 @@ def test_every_length(variant, everything, table):
 
 
 def note(table, what, counts):
-    """Add to the second table what came of damages."""
+    """Add outcomes to the table of damaged inputs."""
     table.damages[what] = counts
 
 
 @pytest.mark.faults(keep=lambda variant: variant in {"pyarrow, snappy, checksums", "sequences, zstd"})
 def test_the_real_command(variant, tmp_path, everything):
-    """A process of its own does the same."""
+    """The real command ends with 0, 1 or 2, and a one-line error, on damaged files."""
     name, path, _ = variant
     data = path.read_bytes()
     for at in range(11, len(data), len(data) // (20 if everything else 1)):
@@ -147,7 +147,7 @@ def test_the_real_command(variant, tmp_path, everything):
 
 
 def test_statistics_of_another_type(tmp_path):
-    """``inspect`` and ``score`` survive a footer over which pyarrow's statistics end the process."""
+    """``inspect`` and ``score`` survive a footer whose statistics make pyarrow abort the process."""
     table = pa.table(
         {"logits": pa.array([[1.0, 2.0]] * 4, pa.list_(pa.float32())), "label": pa.array([0, 1, 1, 0], pa.int32())}
     )

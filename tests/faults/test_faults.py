@@ -1,4 +1,4 @@
-"""Faults of the machine: the output path holds what it held or the whole new output, and the job can go on."""
+"""Faults of the machine: the output path holds its old content or the whole new output, and the job can be resumed."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ KILLED_BY_DEFAULT = {
     ("out.parquet", False): {"write", "fsync", "link"},
     ("out", True): {"write", "renameat2"},
 }
-"""The calls at which the default run kills each kind of job: writing a file at a new path, a folder over another."""
+"""System calls at which the default run kills each kind of job: a new file, and a folder over another."""
 
 
 def of_two_kinds(job):
-    """Return whether the default run has this kind of job: a file at a new path, and a folder over another."""
+    """Return whether the default run has this kind of job: a new file, or a folder over another."""
     return job in KILLED_BY_DEFAULT
 
 
 def of_one_kind(job):
-    """Return whether this is the job that writes a file at a new path."""
+    """Return whether this is the job that writes a new file."""
     return job == ("out.parquet", False)
 
 
 def ours(job):
-    """Return every path that the job writes to, as strace wants them: by the names at the time of the call."""
+    """Return every path that the job writes to, by its name at the time of the call, as strace needs them."""
     files = ("_SUCCESS", "_batchmax.parquet", "part-00000.parquet")
     inside = ("output", *(f"output/{name}" for name in files), "making", "journal", "new-journal", "lock", "old")
     beside = (job.out, *(job.out / name for name in files))
@@ -61,7 +61,7 @@ def ours(job):
 @pytest.mark.faults(keep=lambda job, call: call in KILLED_BY_DEFAULT.get(job, ()))
 @pytest.mark.parametrize("call", [*WRITES, *NAMES])
 def test_killed_at_the_nth_call(job, table, everything, call):
-    """A process that is killed at a write, at a sync, at a change of names leaves nothing half done."""
+    """A process that is killed at a write, a sync or a change of names leaves no partial output."""
     for number in count(1) if everything else (2,) if call == "write" else (1,):
         job.restart()
         done = job.run(wrap=strace(call, "signal=SIGKILL", number, *ours(job)))
@@ -76,12 +76,12 @@ def test_killed_at_the_nth_call(job, table, everything, call):
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "renameat2"])
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_the_nth_call_fails(job, table, everything, call, error):
-    """A disk that fails, or is full, ends the job in one line that says so."""
+    """A failing or full disk ends the job with a one-line error."""
     for number in count(1) if everything else (2,):
         job.restart()
         done = job.run(wrap=strace(call, f"error={error}", number, *ours(job)))
         if done.returncode == 0:
-            # A file system without links or exchanges is done without them.
+            # Without links or exchanges, the job uses a fallback.
             assert job.found() == "new"
             if number > 3:
                 break
@@ -93,7 +93,7 @@ def test_the_nth_call_fails(job, table, everything, call, error):
 @pytest.mark.faults(keep=lambda job, call: of_one_kind(job) and call in {"pread64", "preadv"})
 @pytest.mark.parametrize("call", ["read", "pread64", "preadv", "preadv2"])
 def test_reading_fails(job, table, everything, call):
-    """An input that cannot be read any more ends the job in one line; it is gone on with when it can."""
+    """An input that becomes unreadable ends the job with a one-line error; once it is readable, the job resumes."""
     for number in (1, 2, 4, 8, 16) if everything else (3,):
         job.restart()
         done = job.run(wrap=strace(call, "error=EIO", number, job.folder / "in.parquet"))
@@ -105,7 +105,7 @@ def test_reading_fails(job, table, everything, call):
 
 @pytest.mark.faults(keep=of_two_kinds)
 def test_killed_at_random(job, table, everything):
-    """A process that is killed at any moment leaves nothing half done."""
+    """A process that is killed at a random moment leaves no partial output."""
     randomly = random.Random(7)
     start = time.monotonic()
     assert job.run().returncode == 0
@@ -121,7 +121,7 @@ def test_killed_at_random(job, table, everything):
                 process.kill()
             _, err = process.communicate()
         if process.returncode == 0:
-            # It was quicker than before, and nobody came.
+            # The run was faster than before and ended before the kill.
             whole = min(whole, time.monotonic() - start)
             continue
         killed += 1
@@ -132,11 +132,11 @@ def test_killed_at_random(job, table, everything):
 @pytest.mark.faults(keep=of_two_kinds)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_at_random(job, table, everything, number):
-    """A signal ends the job in one line with its exit code, unless the job was done before."""
+    """A signal ends the job with a one-line message and its exit code, unless the job was already done."""
     randomly = random.Random(8)
     for _ in range(12 if everything else 1):
         job.restart()
-        # A shell may have its background jobs ignore SIGINT.
+        # A shell may start background jobs with SIGINT ignored.
         command = ["env", "--default-signal=INT", *job.command()]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             wait_until(lambda: job.workshop.exists() or process.poll() is not None, 0.002)
@@ -151,7 +151,7 @@ def test_interrupted_at_random(job, table, everything, number):
 @pytest.mark.faults(keep=lambda job, limit: of_one_kind(job) and limit in {0, 5 << 20})
 @pytest.mark.parametrize("limit", [0, 100_000, 1 << 20, 5 << 20, 11 << 20])
 def test_a_limit_on_the_size_of_files(job, table, limit):
-    """A file that may not grow is an error with its path, not a signal."""
+    """Exceeding the limit on file sizes gives an error with the path, not a signal."""
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.returncode == 1
     assert "File too large" in done.stderr
@@ -162,14 +162,14 @@ def test_a_limit_on_the_size_of_files(job, table, limit):
 @pytest.mark.faults(keep=lambda job, megabytes: of_one_kind(job) and megabytes == 1300)
 @pytest.mark.parametrize("megabytes", [600, 800, 1000, 1300, 1600, 2000])
 def test_a_limit_on_memory(job, table, megabytes):
-    """Where the system gives no more memory, the output path is as it was."""
+    """If memory is limited, the output path keeps its old content or holds the whole new output."""
     limit = megabytes << 20
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
     job.judge(done, "RLIMIT_AS, 600 to 2000 MB", job.name, table, says=False)
 
 
 def test_a_full_disk(jobs, table, tmp_path):
-    """A disk that runs full is named as such, with the path; with room again the job goes on."""
+    """The error for a full disk names the path; once there is space, the job resumes."""
     mount = tmp_path / "disk"
     mount.mkdir()
     if subprocess.run(
@@ -206,7 +206,7 @@ def test_a_full_disk(jobs, table, tmp_path):
 
 @pytest.mark.faults(keep=of_one_kind)
 def test_a_folder_that_may_not_be_written_to(job, table):
-    """Permissions are said to be what is wrong."""
+    """The error for a read-only folder is "Permission denied"."""
     wrap = ()
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
@@ -224,7 +224,7 @@ def test_a_folder_that_may_not_be_written_to(job, table):
 
 @pytest.mark.faults(keep=of_one_kind)
 def test_two_runs_at_once(job, table, everything):
-    """One wins; the other says that there is one."""
+    """Of several runs at once, one succeeds; the others report that another run makes the output, or that it exists."""
     for _ in range(10 if everything else 1):
         job.restart()
         runs = [subprocess.Popen(job.command(), stderr=subprocess.PIPE, text=True) for _ in range(3)]
@@ -241,7 +241,7 @@ def test_two_runs_at_once(job, table, everything):
 @pytest.mark.faults(keep=of_one_kind)
 @pytest.mark.parametrize("layer", ["workqueue", "omp"])
 def test_threading_layers(job, table, layer):
-    """Numba's threading layers make the same bytes."""
+    """Numba's threading layers give the same bytes."""
     done = job.run(env={**os.environ, "NUMBA_THREADING_LAYER": layer})
     assert done.returncode == 0, done.stderr
     job.judge(done, f"Numba's {layer} layer", job.name, table)
@@ -250,7 +250,7 @@ def test_threading_layers(job, table, layer):
 @pytest.mark.faults
 @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "may not be written to"])
 def test_a_kernel_cache_that_is_no_good(jobs, table, tmp_path, damage):
-    """A damaged cache of kernels costs a warning and a compilation, never the job."""
+    """A damaged kernel cache causes a warning and a recompilation, and the job succeeds."""
     job = jobs("out.parquet", replacing=False)
     environment = {**os.environ, "BATCHMAX_CACHE_DIR": str(tmp_path / "cache")}
     assert job.run(env=environment).returncode == 0
@@ -268,14 +268,14 @@ def test_a_kernel_cache_that_is_no_good(jobs, table, tmp_path, damage):
     words = [word for word in job.command() if word != "--quiet"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    # A flipped bit in the index may mean that there is no such kernel.
+    # A flipped bit in the index may hide the kernel, and then there is no warning.
     assert "compiling again" in done.stderr or damage == "a flipped bit"
     done = subprocess.CompletedProcess([], 0, "", "")
     job.judge(done, f"a kernel cache: {damage}", job.name, table)
 
 
 def test_there_is_something_to_go_on_with(jobs, table):
-    """The kills above come in the middle: one at the last write before the footer leaves nearly all row groups."""
+    """A job that is killed after rows are recorded in the journal resumes and gives the whole output."""
     del table
     job = jobs("out.parquet", replacing=False)
     journal = job.workshop / "journal"
@@ -292,7 +292,7 @@ def test_there_is_something_to_go_on_with(jobs, table):
             process.kill()
         if has_rows():
             break
-        # It was done before it was looked at again.
+        # The run ended before the journal was checked again.
         assert process.returncode == 0
     again = job.run("--if-exists", "resume", "--debug")
     assert again.returncode == 0

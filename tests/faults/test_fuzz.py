@@ -1,4 +1,4 @@
-"""Damaged files, streams, tables and metadata: the right values or one line; no crash, no hang, bounded memory."""
+"""Damaged files, streams, tables and metadata give the right values or one line; no crash or hang, bounded memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEW, MANY = 60, 6000
 
 @pytest.mark.faults(keep=lambda: True)
 def test_damaged_inputs(everything, table):
-    """Whatever is damaged, the result has the values that pyarrow reads, or one line says what is wrong."""
+    """For any damage, the result has the values that pyarrow reads, or the command fails with one line."""
     counts: Counter[str] = Counter()
     failures = []
     with Cases(SEED) as cases:

@@ -1,4 +1,4 @@
-"""Files made to do harm: each ends in one line, in bounded memory, and nothing that they bring is run."""
+"""Malicious files: each ends with a one-line error in bounded memory, and no code in a file is executed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from batchmax.parquet.writing.column_chunk import METADATA, PACKED_BYTES, UNPACK
 from tests.faults.forge import file_of, with_arrow_schema
 
 PAGE_AT = 9
-"""Where the column's metadata say that its first data page is."""
+"""Field of the column metadata with the offset of the first data page."""
 
 LIMIT = 256 << 20
 SECONDS = 60
-"""CPU time that a command may take."""
+"""Limit of CPU time per command."""
 ESCAPES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def table(rows=64, **more):
-    """Return a table that could be scored."""
+    """Return a table that can be scored."""
     logits = np.random.default_rng(0).normal(size=(rows, 5)).astype(np.float32)
     columns = {
         "logits": pa.array(list(logits), pa.list_(pa.float32())),
@@ -49,7 +49,7 @@ def with_footer(path, change):
 
 @pytest.fixture
 def run(commands):
-    """Return a function that runs a command; it returns its exit code, output, errors and peak memory in bytes."""
+    """Return a function that runs a command and returns its exit code, output, errors and peak memory in bytes."""
 
     def ran(*words):
         answer = commands.ask({"words": [str(word) for word in words]}, SECONDS)
@@ -61,7 +61,7 @@ def run(commands):
 
 @pytest.fixture
 def judged(run):
-    """Return a function that inspects and scores a file; it returns what was said of the scoring."""
+    """Return a function that inspects and scores a file, and returns the errors of ``score``."""
 
     def judge(folder, path, *, codes=(1, 2), most=LIMIT + (300 << 20)):
         out_path = folder / "out.parquet"
@@ -81,7 +81,7 @@ def judged(run):
 
 
 def chunk_metadata(fields, column=0, group=0):
-    """Return what a footer says of a column chunk."""
+    """Return the footer's metadata of a column chunk."""
     chunk = fields[ROW_GROUPS].value.values[group][COLUMNS].value.values[column]
     return chunk[METADATA].value
 
@@ -93,7 +93,7 @@ def set_number(where, key, value):
 
 @pytest.mark.parametrize("rows", [1 << 60, (1 << 31) + 1, -1])
 def test_rows_that_are_not_there(judged, tmp_path, rows):
-    """A footer that claims any number of rows is refused before memory is asked for."""
+    """A footer that declares a wrong number of rows is refused before memory is allocated."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path)
 
@@ -110,7 +110,7 @@ def test_rows_that_are_not_there(judged, tmp_path, rows):
 @pytest.mark.parametrize("value", [-1, 0, 1 << 40, (1 << 63) - 1])
 @pytest.mark.parametrize("column", [0, 1])
 def test_places_and_sizes_that_cannot_be(judged, tmp_path, key, value, column):
-    """Offsets past the end, negative and enormous sizes, counts of values that are wrong."""
+    """Wrong offsets, sizes and numbers of values are harmless, or end with a one-line error."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path, use_dictionary=False)
     with_footer(path, lambda fields: set_number(chunk_metadata(fields, column), key, value))
@@ -134,7 +134,7 @@ def test_pages_that_grow(judged, tmp_path, codec, column):
     assert path.stat().st_size < 25 << 20
 
     def change(fields):
-        # What the footer says is small.
+        # The footer declares a small size.
         set_number(chunk_metadata(fields, {"logits": 0, "text": 2}[column]), UNPACKED_BYTES, 1000)
         fields[ROW_GROUPS].value.values[0][2] = Field(fields[ROW_GROUPS].value.values[0][2].kind, 3000)
 
@@ -147,14 +147,14 @@ def test_pages_that_grow(judged, tmp_path, codec, column):
     "name", ["a\x1b[2J\x1b]0;owned\x07", "a\nbatchmax: error: b", "a\u202egnp", "a\x9b31m", "a\x00b"]
 )
 def test_names_do_nothing_to_a_terminal(judged, tmp_path, name):
-    """Names of columns and files are shown, never obeyed."""
+    """Escape sequences in names of columns and files are printed escaped."""
     path = tmp_path / f"x{name.replace('/', '').replace(chr(0), '')}.parquet"
     pq.write_table(table(**{name: pa.array([1.5] * 64)}).drop_columns("logits"), path)
     judged(tmp_path, path)
 
 
 def test_nothing_is_unpickled(judged, tmp_path):
-    """An extension type that Arrow would once have unpickled is a column like any other."""
+    """An extension type that older versions of Arrow unpickled is read like any other column."""
     proof = tmp_path / "proof"
 
     class Payload:
@@ -172,7 +172,7 @@ def test_nothing_is_unpickled(judged, tmp_path):
 
 @pytest.mark.parametrize("schema", [b"", b"garbage", b"////", base64.b64encode(b"\xff" * 300), "another"])
 def test_an_arrow_schema_that_lies(judged, tmp_path, schema):
-    """Metadata that are no schema, or that of another table, make an error or no difference."""
+    """An ``ARROW:schema`` that is invalid or of another table gives an error or has no effect."""
     path = tmp_path / "x.parquet"
     if schema == "another":
         schema = pa.schema([("logits", pa.list_(pa.int8())), ("label", pa.list_(pa.string()))])
@@ -184,7 +184,7 @@ def test_an_arrow_schema_that_lies(judged, tmp_path, schema):
 @pytest.mark.parametrize("depth", [10, 60, 200])
 @pytest.mark.parametrize("kind", ["list", "struct"])
 def test_columns_in_columns(judged, tmp_path, depth, kind):
-    """Types nested deeply are carried, or refused."""
+    """Deeply nested columns are copied, or refused."""
     array = pa.array([1] * 64)
     for _ in range(depth):
         array = (
@@ -201,7 +201,7 @@ def test_columns_in_columns(judged, tmp_path, depth, kind):
 
 
 def test_footers_in_footers(judged, tmp_path):
-    """Thrift structs nested without end are refused, not followed until the stack is full."""
+    """Deeply nested Thrift structs are refused before the stack overflows."""
     footer = b"\x1c" * 200_000 + b"\x00" * 200_001
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
@@ -209,7 +209,7 @@ def test_footers_in_footers(judged, tmp_path):
 
 
 def test_many_columns(judged, tmp_path):
-    """Three thousand columns take time, not a stack or much memory."""
+    """Three thousand columns don't overflow the stack or use much memory."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(**{f"c{number}": pa.array([number] * 64) for number in range(3000)}), path)
     judged(tmp_path, path, codes=(0, 2), most=900 << 20)
@@ -219,14 +219,14 @@ def test_many_columns(judged, tmp_path):
     "data", [b"", b"PAR1", b"PAR1PAR1", b"PAR1\0\0\0\0PAR1", b"PAR1\xff\xff\xff\xffPAR1", b"PARE" * 9]
 )
 def test_hardly_a_file(judged, tmp_path, data):
-    """The least that may be called a Parquet file is none."""
+    """Files with hardly more than magic bytes are refused."""
     path = tmp_path / "x.parquet"
     path.write_bytes(data)
     judged(tmp_path, path)
 
 
 def test_a_folder_with_a_stranger_in_it(run, tmp_path):
-    """Other files are named; those that are hidden are left alone."""
+    """A foreign file in a folder is named in the error; hidden files are ignored."""
     folder = tmp_path / "in"
     folder.mkdir()
     pq.write_table(table(), folder / "1.parquet")

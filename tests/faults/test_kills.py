@@ -1,7 +1,7 @@
-"""Runs that are killed before any of their changes of the file system; a run with ``resume`` finishes each of them.
+"""Runs are killed before each of their changes of the file system, and a run with ``resume`` finishes the output.
 
-Whatever kind of output it is, and whatever lay at its path, the run that resumes ends with the exit code and the bytes
-of a run that was not killed, and leaves nothing else.
+For every kind of output and previous content of its path, the resuming run ends with the exit code and the bytes of a
+run that wasn't killed, and leaves no other files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCORE = ("score", "in", "-q", "--threads", "1", "--on-bad-row", "drop")
 RESUME = ("--if-exists", "resume")
 OVERWRITE = ("--if-exists", "overwrite")
 GATE = ("--fail-if", "mean_loss > 0")
-"""A condition that is true, so that the output is held back."""
+"""A condition that is true, so that the output is held."""
 
 FOREIGN = ("a file of somebody else's",)
 
@@ -36,7 +36,7 @@ class Scenario:
 
 
 def scenarios():
-    """Return every kind of output, alone and with rejected rows, new and over another, published and held back."""
+    """Return every kind of output, alone and with rejected rows, new and over another, published and held."""
     found = {}
     for out, rejects in [("o.parquet", ""), ("o.parquet", "r.parquet"), ("o", ""), ("o", "r")]:
         words = (*SCORE, "-o", out, *(("--rejects", rejects) if rejects else ()))
@@ -68,7 +68,7 @@ IN_DEFAULT_RUN = {
     "folder, over another, of shards": 9,
     "folder and rejects, in new folders": 17,
 }
-"""The scenarios of the default run, and of how many points it takes one."""
+"""Scenarios of the default run, and the step between its kill points."""
 
 
 @pytest.fixture(scope="module", name="inputs")
@@ -96,7 +96,7 @@ def kill_server(inputs):
 
 
 def contents(folder):
-    """Return every file that is no input, and every folder; of journals only that they are there."""
+    """Return every file except inputs, and every folder; for journals, only that they exist."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() and path.name != "journal" else b""
         for path in sorted(folder.rglob("*"))
@@ -107,7 +107,7 @@ def contents(folder):
 @pytest.mark.faults(keep=lambda name: name in IN_DEFAULT_RUN)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_killed_before_every_change(tmp_path, inputs, forks, table, everything, name):
-    """The run that resumes makes what a run that was not killed makes, and leaves nothing else."""
+    """The run that resumes gives the output of a run that wasn't killed, and leaves no other files."""
     scenario = SCENARIOS[name]
     ready, job = tmp_path / "ready", tmp_path / "job"
 
@@ -126,7 +126,7 @@ def test_killed_before_every_change(tmp_path, inputs, forks, table, everything, 
 
     def restart():
         if name.endswith("being released") and list(ready.glob(".*")):
-            # A journal tells a file by its inode, which a copy does not have.
+            # A journal identifies files by inode, and a copy has another one.
             begin()
             return
         shutil.rmtree(job, ignore_errors=True)
@@ -151,7 +151,7 @@ def test_killed_before_every_change(tmp_path, inputs, forks, table, everything, 
         recorded = any(path.read_bytes() for path in job.rglob(".*.batchmax/journal*"))
         again = run(scenario.resumes)
         if "over" in name and not recorded and again["code"] == 1:
-            # It had not recorded that it may replace what is there.
+            # The killed run hadn't recorded yet that it may replace the existing output.
             assert "another job, and complete" in again["err"] or "not an output of batchmax" in again["err"]
             row.found["refused before the journal's first line"] += 1
             assert run(scenario.killed)["code"] in {0, 4}

@@ -1,7 +1,7 @@
-"""Runs on an object store that are killed before any of their requests.
+"""Runs on an object store are killed before each of their requests, and a run with ``resume`` finishes the output.
 
-At every moment a reader that follows the manifest sees the whole old output or the whole new one. A run with ``resume``
-ends with the objects of a run that was not killed.
+At any time, a reader that follows the manifest sees the whole old output or the whole new one. The resuming run leaves
+the objects of a run that wasn't killed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ OUTPUTS = {"file": ("o.parquet", ""), "file and rejects": ("o.parquet", "r.parqu
 SCENARIOS = [f"{kind}, {before}" for kind in OUTPUTS for before in ("new", "over another")]
 SCENARIOS += [f"{one}{gate}" for one in SCENARIOS[-2:] for gate in (", held back", ", held back, then released")]
 IN_DEFAULT_RUN = {"folder and rejects, over another": 29}
-"""The scenarios of the default run, and of how many requests it takes one."""
+"""Scenarios of the default run, and the step between the requests at which it kills."""
 
 
 def objects(proxy):
-    """Return all objects by the names that they have in a file system; of manifests what they say but for the run."""
+    """Return all objects by their names in a file system; of manifests, the content except for the run."""
     found = {}
     for key in keys(proxy.client):
         data = get(proxy, key)
@@ -47,7 +47,7 @@ def objects(proxy):
 
 
 def as_read(proxy, out):
-    """Return the files of an output as a reader that follows the manifest sees them; None without an output."""
+    """Return the files of an output as a reader that follows the manifest sees them, or None if there is no output."""
     if not out.endswith(".parquet") and not any(key.endswith(MANIFEST) for key in keys(proxy.client)):
         return None
     try:
@@ -60,7 +60,7 @@ def as_read(proxy, out):
 @pytest.mark.faults(keep=lambda name: name in IN_DEFAULT_RUN)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_killed_before_every_request(tmp_path, inputs, forks, proxy, table, everything, name):
-    """Readers see all of the old output or all of the new one, and the run that resumes makes the new one."""
+    """Readers see the whole old output or the whole new one, and the run that resumes completes the new one."""
     kind, before, *gate = name.split(", ")
     out, rejects = OUTPUTS[kind]
     score = [word for word in SCORE if word != "in"]
@@ -129,7 +129,7 @@ def test_killed_before_every_request(tmp_path, inputs, forks, proxy, table, ever
         row.found["none" if found is None else "old" if found == old_files else "new"] += 1
         again = run(resumes)
         if before == "over another" and "another job, and complete" in again["err"]:
-            # It had not recorded that it may replace what is there.
+            # The killed run hadn't recorded yet that it may replace the existing output.
             assert not list(Path(staging).rglob("journal"))
             assert run(killed)["code"] in {0, 4}
             again = run(resumes)

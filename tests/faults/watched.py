@@ -1,6 +1,6 @@
-"""A process that answers lines of JSON, and is watched: one that dies, or hangs, is replaced.
+"""A process that answers lines of JSON, with supervision: if it dies or hangs, it is replaced.
 
-How long an answer takes is measured in CPU time by the process itself, so that other load does not count.
+The process itself measures the CPU time of an answer, so the load of other processes doesn't count.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from tests.processes import HANGS
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
 SECONDS = 10
-"""CPU time that an answer may take."""
+"""Limit of CPU time per answer."""
 
 
 class Watched:
-    """A script of this folder in a process of its own; ``setup`` is its first line, if there is one."""
+    """A script of this folder in its own process; ``setup``, if given, is its first line of input."""
 
     def __init__(self, script: str, setup: dict[str, str] | None = None) -> None:
         self._script, self._setup = script, setup
         self._start()
 
     def ask(self, question: dict[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
-        """Return the answer, or ``died``: the exit code, or that it took too long."""
+        """Return the answer, with ``died`` if the process died (the exit code), hung, or took too long."""
         self._send(question)
         answer = self._answer()
         if answer.get("cpu", 0) > seconds:
@@ -37,7 +37,7 @@ class Watched:
         return answer
 
     def stop(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self._process.kill()
         self._process.communicate()
 

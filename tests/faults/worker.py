@@ -1,7 +1,7 @@
-"""A process that scores damaged copies of a file, one a line, and says what came of each.
+"""Process that scores damaged copies of a file, one per line of JSON, and reports the outcome of each.
 
-Its first line of input is JSON with the folder to work in, and the path of the file. Every other one is a damage: bytes
-to change, and where to cut. Each answer is a line of JSON. Whoever gives the lines watches the clock, and the process.
+The first line of input has the folder to work in and the path of the file. Every other line is a damage: bytes to
+change, and a length to cut to. Each answer is a line of JSON. The caller checks for timeouts and crashes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from batchmax.cli.app import main
 
 
 def run(*words: str) -> tuple[int, str]:
-    """Run a command line; return its exit code and what it wrote to stderr."""
+    """Run a command line; return its exit code and its standard error."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(list(words))
@@ -29,7 +29,7 @@ def run(*words: str) -> tuple[int, str]:
 
 
 def difference(got: pa.Table, wanted: pa.Table) -> str:
-    """Return in words how two tables differ; nothing if they do not."""
+    """Return a description of how two tables differ, or an empty string."""
     if got.num_rows != wanted.num_rows:
         return "rows"
     if got.schema.names != wanted.schema.names:
@@ -38,14 +38,14 @@ def difference(got: pa.Table, wanted: pa.Table) -> str:
         here, there = got[name].combine_chunks(), wanted[name].combine_chunks()
         if here.type != there.type:
             return f"type of {name}: {here.type}"
-        # NaN is nobody's equal, so bits are compared.
+        # NaN doesn't equal NaN, so the texts are compared as well.
         if here.to_pylist() != there.to_pylist() and str(here.to_pylist()) != str(there.to_pylist()):
             return f"values of {name}"
     return ""
 
 
 def attempt(folder: Path, data: bytes, wanted: pa.Table | None) -> dict[str, object]:
-    """Inspect and score a file of these bytes."""
+    """Inspect and score a file with these bytes."""
     path, out = folder / "x.parquet", folder / "out.parquet"
     path.write_bytes(data)
     inspected = run("inspect", str(path))
@@ -55,14 +55,14 @@ def attempt(folder: Path, data: bytes, wanted: pa.Table | None) -> dict[str, obj
         try:
             answer["differs"] = difference(pq.read_table(out), wanted)
         except (OSError, pa.ArrowException, UnicodeDecodeError):
-            # A carried column whose pages have no checksums is copied as it is.
+            # A carried column without page checksums is copied as it is.
             answer["differs"] = "copied with its damage"
     answer["left"] = [item.name for item in folder.iterdir() if item.name not in {"x.parquet", "out.parquet"}]
     return answer
 
 
 def serve() -> None:
-    """Answer until there are no more lines."""
+    """Answer requests until the input ends."""
     warnings.simplefilter("ignore")
     setup = json.loads(sys.stdin.readline())
     folder, original = Path(setup["folder"]), Path(setup["file"]).read_bytes()
