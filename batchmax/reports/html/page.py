@@ -99,4 +99,4 @@ def _style() -> str:
 
 
 def _resource(name: str) -> str:
-    return resources.files(__name__).joinpath(name).read_text("utf-8")
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
