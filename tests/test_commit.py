@@ -432,6 +432,13 @@ def test_missing_parents_are_created(tmp_path, name):
     assert names(path.parent)[0] == name
 
 
+@pytest.mark.skipif(not os.access("/proc/self", os.F_OK), reason="needs /proc")
+def test_a_parent_that_cannot_be_created():
+    """A file system that reports a missing folder when one is created ends the run with an error."""
+    with pytest.raises(OutputError, match="No such file or directory"):
+        build(Output("/proc/x/out.parquet", "error"))
+
+
 def test_a_parent_that_is_a_file(tmp_path):
     """A path below a file is an error before the job starts."""
     (tmp_path / "file").touch()

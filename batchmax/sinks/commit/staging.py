@@ -29,6 +29,10 @@ LOCK = "lock"
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
+ATTEMPTS = 100
+"""Attempts to create a folder whose parents are removed meanwhile; file systems such as /proc report this forever."""
+
+
 class Workshop:
     """The staging directory of one output.
 
@@ -64,11 +68,18 @@ class Workshop:
         OSError
             The directory can't be created.
         """
+        attempts = 0
         while self._lock is None:
-            # Another run may remove parents that it created, as long as they are empty.
-            with contextlib.suppress(FileExistsError, FileNotFoundError):
+            attempts += 1
+            try:
                 self._parents = make_parents(self.folder) or self._parents
                 self.folder.mkdir(mode=0o700)
+            except FileExistsError:
+                pass
+            except FileNotFoundError:
+                # Another run may remove parents that it created, as long as they are empty.
+                if attempts == ATTEMPTS:
+                    raise
             # A run that ends may remove the directory meanwhile; then the loop starts over.
             with contextlib.suppress(FileNotFoundError):
                 self._check()
