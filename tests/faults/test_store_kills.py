@@ -32,14 +32,14 @@ IN_DEFAULT_RUN = {"folder and rejects, over another": 29}
 
 
 def objects(proxy):
-    """Return all objects by their names in a file system; of manifests, the content except for the run."""
+    """Return all objects by their names in a file system; of manifests, the parts, summary and job."""
     found = {}
     for key in keys(proxy.client):
         data = get(proxy, key)
         if key.endswith(MANIFEST):
             manifest = read_manifest(data)
             parts = {without_run(name): size for name, size in manifest.parts.items()}
-            data = json.dumps([parts, manifest.summary, manifest.generation, manifest.job])
+            data = json.dumps([parts, manifest.summary, manifest.job])
             assert all(f"{key.removesuffix(manifest.path)}{name}" in keys(proxy.client) for name in manifest.parts)
         assert without_run(key) not in found, "parts of two runs"
         found[without_run(key)] = data
