@@ -9,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from packaging.version import Version
 
-from tests.requirements import optional, package
+from tests.requirements import is_older, optional, package
 
 duckdb = optional("duckdb")
 pd = optional("pandas")
@@ -107,7 +105,7 @@ def files_of_datasets(path):
     Before version 5.1 it fails if the first of several files has no rows, so files without rows are left out.
     """
     files = files_of(path)
-    if isinstance(files, list) and Version(version("datasets")) < Version("5.1"):
+    if isinstance(files, list) and is_older("datasets", "5.1"):
         files = [file for file in files if pq.read_metadata(file).num_rows]
     return files
 

@@ -10,11 +10,13 @@ import functools
 import importlib
 import shutil
 import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
+from packaging.version import Version
 
 PACKAGES = {
     "PIL": "pillow",
@@ -49,6 +51,11 @@ PROGRAMS = {
 def is_missing(name: str) -> bool:
     """Return whether a package or a program is not installed."""
     return find_spec(name) is None if name in PACKAGES else program(name) is None
+
+
+def is_older(name: str, bound: str) -> bool:
+    """Return whether a package is installed in a version below the bound."""
+    return not is_missing(name) and Version(version(PACKAGES[name].partition("[")[0])) < Version(bound)
 
 
 def program(name: str) -> str | None:

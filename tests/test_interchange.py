@@ -13,7 +13,6 @@ import itertools
 import os
 import re
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packaging.version import Version
 
 import batchmax
 from batchmax.runtime.progress import Progress
@@ -40,7 +38,7 @@ from tests.parquet_readers import (
     numbers_of,
     same,
 )
-from tests.requirements import is_missing, optional, package
+from tests.requirements import is_older, optional, package
 from tests.rows import lists
 
 duckdb = optional("duckdb")
@@ -444,7 +442,7 @@ UNREADABLE = {
 """Columns that a reader changes or doesn't support, whatever wrote them."""
 REFUSING = set()
 """Readers that refuse a file with a column of every type."""
-if not is_missing("datasets") and Version(version("datasets")) < Version("5.1"):
+if is_older("datasets", "5.1"):
     REFUSING = {"load_dataset", "Dataset.from_parquet"}  # they don't support fixed-size binary
 
 

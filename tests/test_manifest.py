@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from packaging.version import Version
 
 import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import DataError
 from batchmax.storage.manifest import MANIFEST, Manifest, read_manifest, run_part, without_other_runs
 from batchmax.storage.paths import find_files
-from tests.requirements import package
+from tests.requirements import is_older, package
 
 N_ROWS = 30
 RUNS = ("0a1b2c3d", "ffffffff")
@@ -115,7 +113,7 @@ def test_datasets_accepts_it(inputs, tmp_path):
     """Hugging Face datasets reads the parts; versions before 5.1 refuse a folder whose first file has no rows."""
     package("datasets")
     batchmax.score(inputs / "day=1", tmp_path / "out", outputs="probs,loss")
-    if Version(version("datasets")) < Version("5.1"):
+    if is_older("datasets", "5.1"):
         with pytest.raises(package("datasets.exceptions").DatasetGenerationError):
             by_datasets(tmp_path / "out")
     else:

@@ -8,8 +8,7 @@ import sys
 
 def allow_imports() -> None:
     """Allow the imports again, for code that needs these packages."""
-    for finder in [finder for finder in sys.meta_path if getattr(finder, "keeps_out", False)]:
-        sys.meta_path.remove(finder)
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, UnusedPackages)]
 
 
 NUMBA_SETTINGS = ".numba_config.yaml"
@@ -22,8 +21,6 @@ class UnusedPackages:
     Numba imports SciPy for matrix products, CFFI for C functions, and PyYAML to read a settings file. pyarrow imports
     pandas to check whether an object is one of its types. Importing SciPy and pandas takes a sixth of a second.
     """
-
-    keeps_out = True
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002  the protocol
         """Raise for an unused package; leave all others to the next hook."""

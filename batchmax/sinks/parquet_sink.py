@@ -21,9 +21,8 @@ from batchmax import __version__
 from batchmax.errors import OutputError
 from batchmax.parquet import CopiedColumns, FileWriter, Footer, FooterError, ThriftError
 from batchmax.parquet.footer import footer_of_schema
-from batchmax.parquet.format import BYTE_STREAM_SPLIT
+from batchmax.parquet.format import BYTE_STREAM_SPLIT, CODEC_NUMBERS
 from batchmax.parquet.writing.column_chunk import CODEC, ENCODINGS, METADATA
-from batchmax.parquet.writing.list_writer import CODEC_NUMBERS
 from batchmax.scoring.sequence_assembler import Piece
 from batchmax.sinks.row_group_encoder import RowGroupEncoder, writer_options
 from batchmax.sinks.spilled_columns import StreamedColumns
@@ -42,7 +41,7 @@ STALE_PREFIX = b"org.apache.spark."
 
 CREATED_BY = f"batchmax version {__version__}"
 
-CODEC_NAMES = {number: name for name, number in CODEC_NUMBERS.items()}
+CODEC_OPTIONS = {number: name for name, number in CODEC_NUMBERS.items()}
 
 
 class ParquetSink:
@@ -221,7 +220,7 @@ def input_codecs(footer: Footer | None) -> dict[str, str]:
         for column in footer.columns:
             chunk = group.chunk(column.first_leaf)
             if METADATA in chunk:
-                codecs[column.name] = CODEC_NAMES.get(chunk[METADATA].value[CODEC].value, "SNAPPY")
+                codecs[column.name] = CODEC_OPTIONS.get(chunk[METADATA].value[CODEC].value, "SNAPPY")
     return codecs
 
 

@@ -12,10 +12,12 @@ from batchmax.columns.arrow import type_text
 from batchmax.errors import BatchmaxError, DataError
 from batchmax.options.score_options import score_options
 from batchmax.parquet import FooterError, ThriftError
+from batchmax.parquet.format import CODEC_NAMES, ENCODING_NAMES
 from batchmax.parquet.thrift import Struct
 from batchmax.parquet.writing.column_chunk import (
     CODEC,
     DICTIONARY_AT,
+    ENCODINGS,
     METADATA,
     NULL_COUNT,
     OFFSET_INDEX,
@@ -23,7 +25,6 @@ from batchmax.parquet.writing.column_chunk import (
     STATISTICS,
     UNPACKED_BYTES,
 )
-from batchmax.parquet.writing.column_chunk import ENCODINGS as ENCODING_LIST
 from batchmax.runtime.arrow_errors import PARSING
 from batchmax.sources.parquet_file import open_file
 from batchmax.sources.suggested_command import suggest
@@ -31,22 +32,6 @@ from batchmax.storage.paths import find_files
 
 Facts = dict[str, Any]
 """Facts about a file by name, serializable as JSON."""
-
-CODECS = {0: "UNCOMPRESSED", 1: "SNAPPY", 2: "GZIP", 3: "LZO", 4: "BROTLI", 6: "ZSTD", 7: "LZ4"}
-
-
-ENCODINGS = {
-    0: "PLAIN",
-    2: "PLAIN_DICTIONARY",
-    3: "RLE",
-    4: "BIT_PACKED",
-    5: "DELTA_BINARY_PACKED",
-    6: "DELTA_LENGTH_BYTE_ARRAY",
-    7: "DELTA_BYTE_ARRAY",
-    8: "RLE_DICTIONARY",
-    9: "BYTE_STREAM_SPLIT",
-}
-"""Names of codecs and encodings by their numbers in the Parquet format, as pyarrow spells them."""
 
 
 def gather(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
@@ -192,7 +177,7 @@ def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struc
         chunks = [group[position] for group in groups]
         # Encrypted columns have no metadata.
         known: list[Struct] = [chunk[METADATA].value for chunk in chunks if METADATA in chunk]
-        encodings = {number for chunk in known for number in chunk[ENCODING_LIST].value.values}
+        encodings = {number for chunk in known for number in chunk[ENCODINGS].value.values}
         packed = sum(chunk[PACKED_BYTES].value for chunk in known)
         unpacked = sum(chunk[UNPACKED_BYTES].value for chunk in known)
         # The path up to a dot isn't the name of the column: names may contain dots.
@@ -206,8 +191,8 @@ def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struc
                 "bytes": packed,
                 "unpacked_bytes": unpacked,
                 "ratio": unpacked / packed if packed else None,
-                "codecs": sorted({CODECS.get(chunk[CODEC].value, "UNKNOWN") for chunk in known}),
-                "encodings": sorted(ENCODINGS.get(number, "UNKNOWN") for number in encodings),
+                "codecs": sorted({CODEC_NAMES.get(chunk[CODEC].value, "UNKNOWN") for chunk in known}),
+                "encodings": sorted(ENCODING_NAMES.get(number, "UNKNOWN") for number in encodings),
                 "has_dictionary": any(DICTIONARY_AT in chunk for chunk in known),
                 "has_page_index": any(OFFSET_INDEX in chunk for chunk in chunks),
                 "levels": f"{leaf.max_definition_level}/{leaf.max_repetition_level}",

@@ -19,7 +19,7 @@ import numpy as np
 from batchmax import kernels
 from batchmax.parquet.fields import read_page_header
 from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY, TYPE, TYPE_LENGTH, Leaf
-from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, RLE
+from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_ENCODINGS, DICTIONARY_PAGE, RLE
 from batchmax.parquet.reading.compression import unpack
 from batchmax.parquet.reading.raw_pages import Bytes, NotAMatrix, Window, inner_header, joined, number
 from batchmax.parquet.thrift import Struct, ThriftError
@@ -36,7 +36,6 @@ SMALL, LITTLE = 16 << 20, 1 << 16
 """Decoded sizes up to which a chunk, and the strings of a page, are not examined further."""
 HEAD, MOST_HEAD = 1 << 12, 1 << 24
 """Bytes read for a page header, at first and at most: string statistics may be long."""
-DICTIONARY_ENCODINGS = {2, 8}
 
 
 class TooLarge(ValueError):  # noqa: N818 - named after the finding

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.parquet.format import BYTE_STREAM_SPLIT, DICTIONARY_PAGE, FLOATS, PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY
+from batchmax.parquet.format import (
+    BYTE_STREAM_SPLIT,
+    DICTIONARY_ENCODINGS,
+    DICTIONARY_PAGE,
+    FLOATS,
+    PLAIN,
+    PLAIN_DICTIONARY,
+)
 from batchmax.parquet.reading.large_pages import DictionaryValues, PlainValues
 from batchmax.parquet.reading.page_reader import Page, PageReader
 from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, NotAMatrix, copied, joined, pooled
@@ -195,7 +202,7 @@ class NumberReader:
         assert page.feed is not None  # noqa: S101 - the page is large
         if page.encoding == PLAIN:
             self._long = PlainValues(page.feed)
-        elif page.encoding in {PLAIN_DICTIONARY, RLE_DICTIONARY} and self._dictionary is not None:
+        elif page.encoding in DICTIONARY_ENCODINGS and self._dictionary is not None:
             self._long = DictionaryValues(page.feed, self._dictionary)
         else:
             raise NotAMatrix(f"a long page in encoding {page.encoding}")
@@ -212,7 +219,7 @@ class NumberReader:
 
     def _decode(self, page: Page, n_values: int, out: NDArray[np.uint8]) -> None:
         values = joined(page.values)
-        if page.encoding in {PLAIN_DICTIONARY, RLE_DICTIONARY}:
+        if page.encoding in DICTIONARY_ENCODINGS:
             numbers = out.view(self.dtype)
             if self._dictionary is None or not kernels.look_up(values, n_values, self._dictionary, numbers):
                 raise NotAMatrix("indices that the dictionary does not have")

@@ -31,10 +31,9 @@ from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
 from batchmax.parquet.format import (
     BYTE_STREAM_SPLIT,
     DATA_PAGE_V2,
+    DICTIONARY_ENCODINGS,
     DICTIONARY_PAGE,
     PLAIN,
-    PLAIN_DICTIONARY,
-    RLE_DICTIONARY,
 )
 from batchmax.parquet.reading.compression import unpack
 from batchmax.parquet.reading.page_header import page_header
@@ -272,7 +271,7 @@ class NanSearch:
 
     def look(self, encoding: int, values: Sequence[Bytes]) -> None:
         """Search the values of a page."""
-        if self._dtype is None or self.found or encoding in {PLAIN_DICTIONARY, RLE_DICTIONARY}:
+        if self._dtype is None or self.found or encoding in DICTIONARY_ENCODINGS:
             return  # dictionary indices; the dictionary was searched
         size = self._dtype.itemsize
         if encoding == BYTE_STREAM_SPLIT:

@@ -22,7 +22,7 @@ from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY
-from batchmax.parquet.format import BYTE_STREAM_SPLIT, CODECS, DATA_PAGE, FLOATS, PLAIN, RLE
+from batchmax.parquet.format import BYTE_STREAM_SPLIT, CODEC_NUMBERS, CODECS, DATA_PAGE, FLOATS, PLAIN, RLE
 from batchmax.parquet.levels import full_levels, levels_with_nulls, varint
 from batchmax.parquet.reading.raw_pages import copied
 from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
@@ -42,7 +42,6 @@ from batchmax.parquet.writing.column_chunk import (
 PAGE_BYTES = 1 << 20
 """Bytes of values per page, unless one row has more."""
 
-CODEC_NUMBERS = {"NONE": 0, "SNAPPY": 1, "GZIP": 2, "BROTLI": 4, "ZSTD": 6, "LZ4": 7}
 SIGN = 1 << 31
 LITERAL = b"\xfc"
 """Snappy's tag of a literal whose length - 1 follows in four bytes."""
