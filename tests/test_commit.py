@@ -217,7 +217,8 @@ def test_a_held_output_is_not_replaced_unasked(tmp_path, name):
     """Without overwrite, an existing held output is an error before the job starts, with the command to remove it."""
     hold(tmp_path / name, 1, "error")
     before = names(tmp_path)
-    with pytest.raises(OutputError, match=r"held back lies here; judge it anew: .*; or delete it: rm -r .*held$"):
+    message = r"there is already a held output; check it again: .*; or delete it: rm -r .*held$"
+    with pytest.raises(OutputError, match=message):
         Output(tmp_path / name, "error", gated=True)
     assert names(tmp_path) == before
     Output(tmp_path / name, "error")

@@ -212,9 +212,7 @@ def test_an_unfinished_run_of_this_job_is_not_thrown_away_unasked(inputs, tmp_pa
     """An unfinished run of the same job is an error by default; ``overwrite`` discards it with a warning."""
     assert killed_after(9, inputs, "out.parquet", on_bad_row="null")
     before = contents(tmp_path)
-    with pytest.raises(
-        OutputError, match=r"an unfinished run of this job lies here, with [\d,]+ rows done; go on with"
-    ):
+    with pytest.raises(OutputError, match=r"there is an unfinished run of this job, with [\d,]+ rows done; resume it"):
         batchmax.score(inputs, "out.parquet", on_bad_row="null")
     assert contents(tmp_path) == before
     with pytest.warns(RuntimeWarning, match="an unfinished run that lay here is thrown away$"):
@@ -313,7 +311,7 @@ def test_an_error_of_the_data_leaves_nothing(inputs, tmp_path):
 
 def test_a_stream_cannot_be_gone_on_with(inputs):
     """Streams can't be resumed, because nothing tells whether a stream is the same."""
-    with pytest.raises(UsageError, match="a run over a stream cannot be gone on with"):
+    with pytest.raises(UsageError, match="a run over a stream can't be resumed"):
         batchmax.score(pq.read_table(f"{inputs}/0.parquet"), "out.parquet", if_exists="resume", on_bad_row="null")
 
 

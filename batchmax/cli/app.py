@@ -28,17 +28,17 @@ from batchmax.runtime.lazy_imports import UnusedPackages
 
 COMMANDS = {
     "Score": {
-        "score": "Turn logits into probabilities and losses.",
-        "inspect": "Say what is in files, and how to score them.",
+        "score": "Compute probabilities and losses from logits.",
+        "inspect": "Show the contents of files, and the command that scores them.",
         "show": "Show the arithmetic of one row, step by step, or the worst rows.",
     },
-    "Decide": {
-        "evaluate": "Say how good the model is: accuracy, calibration, classes.",
-        "calibrate": "Find the temperature under which probabilities can be believed.",
-        "compare": "Say what changed from one file to another.",
-        "report": "Write a page for a person who decides.",
+    "Evaluate": {
+        "evaluate": "Evaluate a model: accuracy, calibration, metrics of classes.",
+        "calibrate": "Fit a temperature that makes probabilities calibrated.",
+        "compare": "Compare two files of the same rows.",
+        "report": "Write an HTML report about a model.",
     },
-    "Keep": {
+    "Files": {
         "verify": "Check a scored file or folder.",
         "convert": "Write logits in another layout.",
         "warmup": "Compile the kernels ahead of time.",

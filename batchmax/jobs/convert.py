@@ -97,7 +97,7 @@ def convert(
     if options.if_exists == "resume":
         if identity is None:
             raise UsageError(
-                "a run over a stream cannot be gone on with", where="--if-exists", remedy="write it into a file first"
+                "a run over a stream can't be resumed", where="--if-exists", remedy="write it into a file first"
             )
         stored = output.settled(identity, max(file.stamp.modified_ns for file in source.files))
         if stored is not None:

@@ -130,7 +130,7 @@ class FileJob(ScoreJob):
         identity = self._identity()
         if identity is None:
             raise UsageError(
-                "a run over a stream cannot be gone on with", where="--if-exists", remedy="write it into a file first"
+                "a run over a stream can't be resumed", where="--if-exists", remedy="write it into a file first"
             )
         stored = self._out.settled(identity, max(file.stamp.modified_ns for file in self._source.files))
         if stored is None:
@@ -238,7 +238,7 @@ class StreamJob(ScoreJob):
             if given is not None:
                 raise UsageError("a stream cannot do that", where=option, remedy="leave it out, or name a file: -o")
         if options.if_exists == "resume":
-            raise UsageError("a stream cannot be gone on with", where="--if-exists", remedy="name a file: -o")
+            raise UsageError("a stream can't be resumed", where="--if-exists", remedy="name a file: -o")
         super().__init__(src, STREAM, options, progress)
         check_memory(self._source)
 

@@ -45,7 +45,9 @@ def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: 
         raise UsageError("a table goes to one file", where=out, remedy="let the name end in .parquet")
     if if_exists == "resume":
         raise UsageError(
-            "a table is written at once, and not gone on with", where="--if-exists", remedy="try --if-exists overwrite"
+            "a table is written in one step, so there is nothing to resume",
+            where="--if-exists",
+            remedy="try --if-exists overwrite",
         )
     if is_uri(out):
         refuse_uris_as_output(inputs, out)

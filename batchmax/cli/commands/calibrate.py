@@ -47,7 +47,7 @@ batchmax score logits.parquet -o scored.parquet --calibration calibration.json
 @shared.loudness
 @shared.reporting
 def command(inputs: tuple[str, ...], out: str, quiet: bool, verbose: bool, json: bool, **given: Any) -> None:
-    """Find the temperature under which probabilities can be believed.
+    """Fit a temperature that makes probabilities calibrated.
 
     Looks for the T by which the logits of INPUT must be divided so that the mean loss against their labels is least
     (Guo et al. 2017), within fixed bounds, and says what that does to the loss and to the calibration error of rows

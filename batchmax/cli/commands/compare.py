@@ -68,7 +68,7 @@ batchmax compare logits.parquet other.parquet --logits z --logits-b probabilitie
 @shared.loudness
 @shared.reporting
 def command(a: str, b: str, fail_if: str | None, quiet: bool, verbose: bool, json: bool, **given: Any) -> None:
-    """Say what changed from one file to another.
+    """Compare two files of the same rows.
 
     A and B are logits, or what score wrote, for the same rows. Compares their losses pair by pair, with a confidence
     interval of the change; which predictions became wrong, and which right; how far the probabilities are apart; and

@@ -46,10 +46,10 @@ batchmax evaluate logits/ --fail-if 'ece > 0.05 or accuracy < 0.9'
 @shared.loudness
 @shared.reporting
 def command(inputs: tuple[str, ...], top_k: str | None, quiet: bool, verbose: bool, json: bool, **given: Any) -> None:
-    """Say how good the model is: accuracy, calibration, classes.
+    """Evaluate a model: accuracy, calibration, metrics of classes.
 
     Compares the probabilities of INPUT, logits or what score wrote, with the labels: accuracy, top-k accuracy, mean
-    loss and perplexity, the Brier score, how far confidence can be believed (ECE, MCE, RMS calibration error), and
+    loss and perplexity, the Brier score, how well confidence is calibrated (ECE, MCE, RMS calibration error), and
     precision, recall and F1 of each class. One pass, in bounded memory. --json has all of it.
     """
     from batchmax.cli.progress import Progress

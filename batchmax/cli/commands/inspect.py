@@ -24,7 +24,7 @@ batchmax inspect logits.parquet --json
 @shared.quiet
 @shared.reporting
 def command(inputs: tuple[str, ...], json: bool, **given: Any) -> None:
-    """Say what is in files, and how to score them.
+    """Show the contents of files, and the command that scores them.
 
     Columns, row groups, codec and encodings of INPUT (files, folders, quoted globs); which column is taken for the
     logits and why, which for the label, how many classes there are and their names; and the command to run.

@@ -49,7 +49,7 @@ batchmax report logits/ -o report.html --row 18223 --columns id,text
 @shared.loudness
 @shared.reporting
 def command(inputs: tuple[str, ...], out: str, quiet: bool, verbose: bool, json: bool, **given: Any) -> None:
-    """Write a page for a person who decides.
+    """Write an HTML report about a model.
 
     One file of HTML that opens anywhere and loads nothing: headline figures; loss, reliability, confidence, classes and
     confusion as charts; one row from its logits to its probabilities; the rows of largest loss; groups; and how all of

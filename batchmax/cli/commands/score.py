@@ -122,7 +122,7 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
 def command(
     inputs: tuple[str, ...], out: str, dry_run: bool, quiet: bool, verbose: bool, json: bool, **given: Any
 ) -> None:
-    """Turn logits into probabilities and losses.
+    """Compute probabilities and losses from logits.
 
     Reads the logits and labels of INPUT (files, folders, quoted globs; - for an Arrow stream), computes a
     stable softmax and the cross-entropy of every row, and writes the rows to OUT with the results beside

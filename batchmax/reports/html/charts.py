@@ -148,8 +148,8 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
     words = f"Reliability diagram of {len(bins)} bins. Expected calibration error {number(ece)}. The largest gap: "
     words += _bin_words(worst).replace("\n", ", ")
     caption = (
-        f"Bars: how many {unit()}s of a confidence are right. Marks: how many the model claims. Where they meet, it "
-        f"can be believed. Below, how many {unit()}s there are."
+        f"Bars: the accuracy of the {unit()}s in each confidence bin. Marks: their mean confidence. Where both are "
+        f"equal, the model is calibrated. Below: the number of {unit()}s in each bin."
     )
     table = [
         (

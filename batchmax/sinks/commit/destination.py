@@ -98,9 +98,9 @@ class Place:
             )
         if self._if_exists == "error":
             raise OutputError(
-                "an output that was held back lies here",
+                "there is already a held output",
                 where=str(self.held),
-                remedy="judge it anew: --if-exists resume; or replace it: --if-exists overwrite; or delete it: "
+                remedy="check it again: --if-exists resume; or replace it: --if-exists overwrite; or delete it: "
                 f"rm -r {shlex.quote(str(self.held))}",
             )
 

@@ -369,9 +369,9 @@ class Output:
             return done
         if same and self._if_exists == "error" and done.rows:
             raise OutputError(
-                f"an unfinished run of this job lies here, with {done.rows:,} rows done",
+                f"there is an unfinished run of this job, with {done.rows:,} rows done",
                 where=str(self.shop.folder),
-                remedy="go on with it: --if-exists resume, or begin anew: --if-exists overwrite",
+                remedy="resume it: --if-exists resume, or start over: --if-exists overwrite",
             )
         self._leave = False
         if found is not None and not self._is_located(done):
