@@ -17,9 +17,10 @@ from tests.processes import HANGS
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    """Return a function that runs ``inspect`` and returns exit code, stdout and stderr."""
+def run(capsys, monkeypatch, tmp_path_factory):
+    """Return a function that runs ``inspect`` in an empty folder and returns exit code, stdout and stderr."""
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))  # the suggested output name is one that is free there
 
     def run_words(*words):
         code = main(["inspect", *map(str, words)])
