@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.requirements import PACKAGES, PROGRAMS, install, is_missing
+from tests.support.requirements import PACKAGES, PROGRAMS, install, is_missing
 
 # No deadline: the first call of a kernel compiles it, and the machine may be busy.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -5,7 +5,7 @@ code, to check the kernels' results. Works on numbers; doesn't know columns or f
 
 See Also
 --------
-``tests/oracle.py``: the same values computed in wide floats.
+``tests/support/oracle.py``: the same values computed in wide floats.
 """
 
 from __future__ import annotations

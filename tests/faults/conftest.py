@@ -9,7 +9,7 @@ import pytest
 from tests.faults import forge
 from tests.faults.harness import Job, Table
 from tests.faults.watched import Watched
-from tests.processes import HANGS
+from tests.support.processes import HANGS
 
 HEAD = """\
 # Faults

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.faults.watched import Watched
-from tests.processes import HANGS
+from tests.support.processes import HANGS
 
 SECONDS = 10
 """Limit of CPU time per case."""

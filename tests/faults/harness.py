@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.processes import HANGS
+from tests.support.processes import HANGS
 
 N_ROWS, N_CLASSES, N_GROUPS = 1500, 2000, 6
 

@@ -29,7 +29,7 @@ from batchmax.sources.parquet_source import ParquetSource
 from tests import oracle
 from tests.faults import forge
 from tests.faults.watched import ROOT
-from tests.processes import HANGS
+from tests.support.processes import HANGS
 
 MIB = 1 << 20
 LIMIT = 400 * MIB

@@ -17,8 +17,8 @@ import pytest
 import batchmax
 from tests.faults import forge
 from tests.faults.watched import Watched
-from tests.processes import HANGS
-from tests.rows import sequences
+from tests.support.processes import HANGS
+from tests.support.rows import sequences
 
 VARIANTS = {
     "pyarrow, snappy, checksums": {"write_page_checksum": True},

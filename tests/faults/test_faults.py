@@ -16,7 +16,7 @@ from itertools import count
 import pytest
 
 from tests.faults.harness import N_GROUPS, strace, strace_works
-from tests.processes import HANGS, wait_until
+from tests.support.processes import HANGS, wait_until
 
 needs_strace = pytest.mark.skipif(not strace_works(), reason="strace is missing, or may not trace here")
 KINDS = [("out.parquet", False), ("out.parquet", True), ("out", False), ("out", True)]

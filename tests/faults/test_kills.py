@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.faults.watched import Watched
-from tests.processes import HANGS
+from tests.support.processes import HANGS
 
 SCORE = ("score", "in", "-q", "--threads", "1", "--on-bad-row", "drop")
 RESUME = ("--if-exists", "resume")

@@ -17,9 +17,9 @@ from batchmax.errors import DataError
 from batchmax.storage.manifest import MANIFEST, read_manifest
 from batchmax.storage.paths import find_files
 from tests.faults.test_kills import GATE, OVERWRITE, RESUME, SCORE, kill_server, three_files  # noqa: F401 - fixtures
-from tests.processes import HANGS
-from tests.requirements import package
-from tests.s3_server import SECRET, get, keys, s3_proxy, s3_server, without_run  # noqa: F401 - fixtures
+from tests.support.processes import HANGS
+from tests.support.requirements import package
+from tests.support.s3_server import SECRET, get, keys, s3_proxy, s3_server, without_run  # noqa: F401 - fixtures
 
 package("moto")
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.processes import HANGS
+from tests.support.processes import HANGS
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent

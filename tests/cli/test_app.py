@@ -1,0 +1,487 @@
+"""The command line as a whole: help, one-line errors, exit codes, JSON, environment variables and signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from batchmax.cli.app import COMMANDS, group, main
+from batchmax.cli.errors import explain
+from batchmax.cli.options import HEADINGS
+from batchmax.cli.signals import Terminated
+from batchmax.errors import BadRowError, DataError, GateError, OutputError, UsageError
+from tests.support.processes import HANGS, wait_until
+
+NAMES = [name for names in COMMANDS.values() for name in names]
+
+
+@pytest.fixture
+def run(capsys):
+    """Return a function that runs a command line and returns exit code, stdout and stderr."""
+
+    def run_words(*words):
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Return a function that makes ``score`` raise an exception."""
+
+    def fail_with(error):
+        def score(*_, **__):
+            raise error
+
+        monkeypatch.setattr("batchmax.jobs.score.score", score)
+
+    return fail_with
+
+
+def python(*words, env=None):
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=HANGS, env=env)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["score", "-h"], ["--version"], ["score"], ["nonsense"]])
+def test_help_and_usage_errors_import_nothing_heavy(words):
+    """Help, version and usage errors don't import Numba, pyarrow, NumPy or rich."""
+    code = f"import sys; from batchmax.cli.app import main; main({words}); print(*sys.modules)"
+    modules = python("-c", code).stdout.split()
+    assert "click" in modules
+    assert not {"numba", "pyarrow", "numpy", "rich", "llvmlite"} & set(modules)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], []])
+def test_help_lists_the_commands_by_group(run, words):
+    """Help lists the groups in order, and each command with its short help."""
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    places = [out.index(f"{heading}:") for heading in COMMANDS]
+    assert places == sorted(places)
+    for names in COMMANDS.values():
+        for name, meaning in names.items():
+            assert f"  {name:<8}" in out
+            assert meaning in out
+    assert "batchmax score logits.parquet -o scored.parquet" in out
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_command_has_grouped_help_with_an_example(run, name, flag):
+    """A command's help has its options under headings, in order, and ends with an example."""
+    code, out, err = run(name, flag)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: batchmax {name}")
+    headings = [line[:-1] for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings[-1] == "Example"
+    assert [heading for heading in HEADINGS if heading in headings] == headings[:-1]
+    assert f"batchmax {name}" in out[out.index("Example:") :]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_short_help_in_the_list_is_the_commands_own(name):
+    """The command list, which doesn't import commands, has the first line of each command's help."""
+    context = click.Context(group)
+    command = group.get_command(context, name)
+    listed = next(names[name] for names in COMMANDS.values() if name in names)
+    assert command.help.splitlines()[0] == listed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_has_help_and_a_heading(name):
+    """Every option has a help text and belongs to a heading."""
+    command = group.get_command(click.Context(group), name)
+    for param in command.params:
+        if isinstance(param, click.Option):
+            assert param.help, param.name
+            assert param.group in HEADINGS
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_help_fits_the_terminal(name, columns):
+    """No line of a help page, except examples, is wider than the terminal."""
+    env = {**os.environ, "COLUMNS": columns}
+    text = python("-m", "batchmax", name, "-h", env=env).stdout
+    page = text[: text.index("Example:")]
+    assert max(map(len, page.splitlines())) <= int(columns)
+
+
+def test_version(run):
+    """``--version`` prints the version of the package."""
+    import batchmax
+
+    assert run("--version") == (0, f"batchmax {batchmax.__version__}\n", "")
+
+
+USAGE_ERRORS = [
+    (["score"], "INPUT is missing; try: batchmax score -h"),
+    (["score", "a"], "--out is missing; try: batchmax score -h"),
+    (["scor", "a"], "no command is called 'scor'; did you mean 'score'?; try: batchmax -h"),
+    (["xyz"], "no command is called 'xyz'; try: batchmax -h"),
+    (["--bar"], "no such option '--bar'; try: batchmax -h"),
+    (["score", "--verbos"], "no such option '--verbos'; did you mean '--verbose'?; try: batchmax score -h"),
+    (["score", "a", "-o", "b", "--top-k", "x"], "--top-k: 'x' is not a valid integer; try: batchmax score -h"),
+    (["score", "a", "-o", "b", "--beta", "x"], "--beta: 'x' is not a valid float; try: batchmax score -h"),
+    (
+        ["score", "a", "-o", "b", "--layout", "x"],
+        "--layout: 'x' is not one of 'list', 'fixed', 'wide'; try: batchmax score -h",
+    ),
+    (["score", "a", "-o"], "option '-o' requires an argument; try: batchmax score -h"),
+    (["score", "a", "-o", "b", "--dry-run=1"], "option '--dry-run' does not take a value; try: batchmax score -h"),
+    (["inspect"], "INPUT is missing; try: batchmax inspect -h"),
+    (["warmup", "a"], "got unexpected extra argument (a); try: batchmax warmup -h"),
+    (["convert", "a", "-o", "b"], "--layout is missing; try: batchmax convert -h"),
+    (["score", "a", "-o", "b", "--n-classes", "0"], "--n-classes: 0 is less than 1; try: batchmax score -h"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), USAGE_ERRORS, ids=lambda value: " ".join(value)[:40])
+def test_usage_errors_are_one_line(run, words, message):
+    """Usage errors, Click's and ours, exit with 2 and print one line on stderr that ends with a command to run."""
+    assert run(*words) == (2, "", f"batchmax: error: {message}\n")
+
+
+def test_unknown_option_suggests(run):
+    """For a misspelled option, the error suggests the right one."""
+    code, out, err = run("score", "a", "-o", "b", "--topk", "3")
+    assert (code, out) == (2, "")
+    assert "--top-k" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("words", "message"), USAGE_ERRORS, ids=lambda value: " ".join(value)[:40])
+def test_usage_errors_as_json(run, words, message):
+    """With ``--json``, stdout has one line with where, what and remedy.
+
+    Stderr has the same error as text.
+    """
+    command, *rest = words
+    code, out, err = run(command, "--json", *rest) if rest else run(command, "--json")
+    if command == "--bar":
+        message = "no such option '--bar'; try: batchmax -h"
+    assert code == 2
+    assert out.count("\n") == 1
+    error = json.loads(out)["error"]
+    assert list(error) == ["where", "what", "remedy"]
+    line = f"{error['where']}: {error['what']}" if error["where"] else error["what"]
+    assert f"{line}; {error['remedy']}" == message
+    assert err == f"batchmax: error: {message}\n"
+
+
+FAILURES = [
+    (DataError("is empty", where="a.parquet", remedy="check it"), 1, "a.parquet: is empty; check it"),
+    (UsageError("no column", where="--logits", remedy="look"), 2, "--logits: no column; look"),
+    (UsageError("no column"), 2, "no column; try: batchmax score -h"),
+    (BadRowError("NaN", where="row 3"), 1, "row 3: NaN"),
+    (OutputError("is there", where="b"), 1, "b: is there"),
+    (GateError("mean_loss is 2", where="--fail-if"), 4, "--fail-if: mean_loss is 2"),
+    (KeyboardInterrupt(), 130, "interrupted, the output path is as it was; run the command again"),
+    (Terminated(), 143, "terminated, the output path is as it was; run the command again"),
+    (
+        FileNotFoundError(2, "No such file or directory", "x/y"),
+        1,
+        "x/y: no such file or directory; check the path, and the folder it is in",
+    ),
+    (
+        OSError(28, "No space left on device", "b"),
+        1,
+        "b: no space left on device; make room (df -h) or choose another place",
+    ),
+    (OSError("Corrupt snappy data."), 1, "a: corrupt snappy data; to see where: add --debug"),
+    (MemoryError(), 1, "a: out of memory; give batchmax less with --memory-limit, or the machine more"),
+    (
+        ZeroDivisionError("division\nby zero"),
+        1,
+        "a: unexpected ZeroDivisionError: division by zero; this is a bug in batchmax; to see where: add --debug",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "line"), FAILURES, ids=lambda value: type(value).__name__)
+def test_every_failure_has_its_exit_code_and_one_line(run, failing, error, code, line):
+    """Any exception from a command is one line on stderr, with the exit code of its kind."""
+    failing(error)
+    assert run("score", "a", "-o", "b") == (code, "", f"batchmax: error: {line}\n")
+
+
+@pytest.mark.parametrize(("error", "code", "line"), FAILURES, ids=lambda value: type(value).__name__)
+def test_every_failure_is_one_line_of_json(run, failing, error, code, line):
+    """With ``--json``, stdout has exactly one line for any exception."""
+    failing(error)
+    found, out, err = run("score", "a", "-o", "b", "--json")
+    assert found == code
+    assert json.loads(out)["error"].keys() == {"where", "what", "remedy"}
+    assert out.count("\n") == 1
+    assert err == f"batchmax: error: {line}\n"
+
+
+def test_debug_shows_the_traceback(run, failing):
+    """``--debug`` adds the traceback before the error line."""
+    failing(ZeroDivisionError("here"))
+    code, out, err = run("score", "a", "-o", "b", "--debug")
+    assert (code, out) == (1, "")
+    assert err.startswith("Traceback (most recent call last)")
+    assert err.splitlines()[-1].startswith("batchmax: error: a: unexpected ZeroDivisionError: here")
+
+
+def test_names_cannot_act_on_the_terminal(run, failing):
+    """Control characters, line breaks and direction marks in names are escaped."""
+    failing(DataError("is\x1b[2Jbad", where="a\nb\u202e\udc80", remedy="no"))
+    assert run("score", "a", "-o", "b")[2] == "batchmax: error: a\\nb\\u202e\\udc80: is\\x1b[2Jbad; no\n"
+
+
+def test_environment_sets_options(run, monkeypatch):
+    """An option can be set by BATCHMAX_<COMMAND>_<OPTION>; the error for an invalid value names the variable."""
+    given = {}
+
+    def score(_src, _out, options, **_):
+        given.update(outputs=options.outputs, top_k=options.top_k)
+        raise DataError("stop")
+
+    monkeypatch.setattr("batchmax.jobs.score.score", score)
+    monkeypatch.setenv("BATCHMAX_SCORE_OUTPUTS", "loss,pred")
+    monkeypatch.setenv("BATCHMAX_SCORE_TOP_K", "5")
+    monkeypatch.setenv("BATCHMAX_SCORE_JSON", "1")
+    code, out, _ = run("score", "a", "-o", "b")
+    assert code == 1
+    assert json.loads(out)["error"]["what"] == "stop"
+    assert given == {"outputs": ("loss", "pred"), "top_k": 5}
+    monkeypatch.setenv("BATCHMAX_SCORE_TOP_K", "many")
+    assert "--top-k (from BATCHMAX_SCORE_TOP_K): 'many'" in run("score", "a", "-o", "b")[2]
+
+
+def test_environment_of_another_program_is_no_concern(run, monkeypatch):
+    """BATCHMAX_VERSION, which container images often set, isn't taken for ``--version``."""
+    monkeypatch.setenv("BATCHMAX_VERSION", "9.9")
+    assert run("-h")[0] == 0
+
+
+def test_python_warnings_are_one_line(run, monkeypatch):
+    """A library's warning is printed as one line without file and line number, also with ``-q``."""
+    import warnings
+
+    def score(*_, **__):
+        warnings.simplefilter("default")
+        warnings.warn("cache is damaged", RuntimeWarning, stacklevel=1)
+        raise DataError("stop")
+
+    monkeypatch.setattr("batchmax.jobs.score.score", score)
+    assert run("score", "a", "-o", "b")[2] == "batchmax: warning: cache is damaged\nbatchmax: error: stop\n"
+    assert run("score", "a", "-o", "b", "-q")[2] == "batchmax: warning: cache is damaged\nbatchmax: error: stop\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path):
+    """A closed pipe, as in ``batchmax show | head -1``, isn't an error."""
+    command = f"'{sys.executable}' -m batchmax show --values {','.join(map(str, range(5000)))} --all"
+    script = f"{command} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=HANGS, cwd=tmp_path
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "0"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_stdout_is_a_failure():
+    """Results that can't be written to stdout are an error with exit code 1."""
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m batchmax show --values 1,2 > /dev/full"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANGS,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("batchmax: error: no space left on device")
+    assert done.stderr.count("\n") == 1
+
+
+SLEEPER = """
+import sys, time
+import batchmax.jobs.score
+def score(*_, **__):
+    print("ready", file=sys.stderr, flush=True)
+    time.sleep(3600)
+batchmax.jobs.score.score = score
+from batchmax.cli.app import main
+sys.exit(main(["score", "a", "-o", "b"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signals_end_in_one_line(number, code, word):
+    """SIGINT and SIGTERM end the job with one line and the exit codes 130 and 143."""
+    with subprocess.Popen([sys.executable, "-c", SLEEPER], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline() == "ready\n"
+        time.sleep(0.1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=HANGS)
+    assert process.returncode == code
+    assert err == f"batchmax: error: {word}, the output path is as it was; run the command again\n"
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Write files that take a good part of a second to score, and return their folder."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("large")
+    # With two distinct values, the dictionary encoding takes one bit for each value.
+    logits = np.random.default_rng(1).integers(0, 2, 20_000 * 1000).astype(np.float32)
+    table = pa.table({"logits": pa.FixedSizeListArray.from_arrays(pa.array(logits), 1000)})
+    pq.write_table(table, folder / "0.parquet", row_group_size=4000, compression="none")
+    for number in range(1, 12):
+        shutil.copy(folder / "0.parquet", folder / f"{number}.parquet")
+    return folder
+
+
+@pytest.mark.faults(keep=lambda out, gap: gap == {"out.parquet": 0.01, "out": 0.15}[out])
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+@pytest.mark.parametrize("gap", [0.01, 0.03, 0.15])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_further_signals_do_not_disturb_the_end(large, tmp_path, out, gap, first):
+    """However many signals follow and how soon, the job prints one line and exits with 130 or 143.
+
+    If its staging directory is left, the line says that the job can be resumed.
+    """
+    other = signal.SIGTERM if first == signal.SIGINT else signal.SIGINT
+    command = [sys.executable, "-m", "batchmax", "score", str(large), "-o", out]
+    command += ["--if-exists", "overwrite"]
+    for _ in range(20):
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        ) as process:
+            wait_until(lambda job=process: any(tmp_path.iterdir()) or job.poll() is not None)
+            time.sleep(0.1)
+            turn = 0
+            while process.poll() is None:
+                process.send_signal(other if turn % 3 == 1 else first)
+                turn += 1
+                time.sleep(gap)
+            _, err = process.communicate(timeout=HANGS)
+        if process.returncode:
+            break
+        # The job finished before the first signal, because this process was delayed: try again.
+    assert process.returncode in {130, 143}, err
+    word = "interrupted" if process.returncode == 130 else "terminated"
+    kept = [path.name for path in tmp_path.iterdir()]
+    advice = "what is done is kept; go on: --if-exists resume" if kept else "run the command again"
+    assert err == f"batchmax: error: {word}, the output path is as it was; {advice}\n"
+    assert kept in ([], [f".{out}.batchmax"])
+
+
+def test_a_signal_that_was_swallowed_is_not_the_last(monkeypatch):
+    """If a library swallows the first signal, the next one still ends the job."""
+
+    def score(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            signal.raise_signal(signal.SIGTERM)  # ignored, because an interruption is being handled
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("batchmax.jobs.score.score", score)
+    assert main(["score", "a", "-o", "b"]) == 143
+
+
+FINALIZED = """
+import signal, sys, time
+import batchmax.jobs.score
+class Finalized:
+    def __del__(self):
+        signal.raise_signal(int(sys.argv[1]))
+def score(*_, **__):
+    Finalized()
+    time.sleep(3600)
+batchmax.jobs.score.score = score
+from batchmax.cli.app import main
+sys.exit(main(["score", "a", "-o", "b"]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_finalizer_is_not_lost(number, code):
+    """A signal that arrives in a finalizer ends the job a moment later.
+
+    Python can't raise exceptions from finalizers, and would print a traceback.
+    """
+    command = [sys.executable, "-c", FINALIZED, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+
+
+def test_a_failure_that_unwinds_is_not_interrupted(monkeypatch, run):
+    """A signal doesn't interrupt the cleanup after an error; the error is what is reported."""
+
+    def score(*_, **__):
+        try:
+            raise DataError("torn")
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("batchmax.jobs.score.score", score)
+    assert run("score", "a", "-o", "b") == (1, "", "batchmax: error: torn\n")
+
+
+def test_signals_that_are_ignored_stay_ignored(monkeypatch, run):
+    """SIGINT stays ignored if it was ignored before, as in a background job of a shell."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr("batchmax.jobs.score.score", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        code, _, err = run("score", "a", "-o", "b", "-q")
+        assert (code, err) == (0, "")
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_signal_handlers_are_given_back(run, failing):
+    """``main`` restores the SIGINT and SIGTERM handlers, also after an interrupt."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run("-h")
+    failing(KeyboardInterrupt())
+    assert run("score", "a", "-o", "b")[0] == 130
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_main_runs_outside_the_main_thread():
+    """``main`` works in other threads, where signal handlers can't be installed."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(main, ["-h"]).result() == 0
+
+
+def test_python_m_batchmax_is_the_command():
+    """``python -m batchmax`` has the exit codes and the name of ``batchmax``."""
+    done = python("-m", "batchmax", "score")
+    assert (done.returncode, done.stderr) == (2, "batchmax: error: INPUT is missing; try: batchmax score -h\n")
+
+
+def test_completion_scripts_exist():
+    """Shell completion works by Click's protocol."""
+    done = python("-m", "batchmax", env={**os.environ, "_BATCHMAX_COMPLETE": "bash_source"})
+    assert done.returncode == 0
+    assert "_BATCHMAX_COMPLETE=bash_complete" in done.stdout
+
+
+def test_explain_knows_both_names_of_a_rename():
+    """An OSError about two files names both."""
+    failure = explain(OSError(18, "Invalid cross-device link", "a", None, "b"))
+    assert failure.where == "a -> b"
