@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax.cli.app import main
+from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 
 ROWS, K = 20, 4
@@ -445,7 +445,7 @@ def test_a_process_fails_in_the_same_way(stage):
         check=False,
         timeout=HANGS,
         cwd=stage,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, "", f"batchmax: error: {line}\n")
 

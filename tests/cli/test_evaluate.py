@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from batchmax.cli.app import main
+from tests.support.paths import DATA
 
-DIGITS = str(Path(__file__).resolve().parent.parent / "data" / "digits.parquet")
+DIGITS = str(DATA / "digits.parquet")
 
 
 def test_the_table_has_the_headline_figures_and_the_classes(capsys):

@@ -13,8 +13,9 @@ import pytest
 from batchmax.cli.app import main
 from batchmax.cli.commands.report import command
 from batchmax.reports import report as reporting
+from tests.support.paths import DATA
 
-DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
+DIGITS = DATA / "digits.parquet"
 
 
 @pytest.fixture

@@ -6,16 +6,16 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from batchmax.cli.app import main
 from batchmax.options.score_options import score_options
 from batchmax.scoring.summary import ScoreSummary
+from tests.support.paths import DATA
 from tests.support.processes import HANGS
 
-DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
+DIGITS = DATA / "digits.parquet"
 
 
 @pytest.fixture

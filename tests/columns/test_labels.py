@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,8 @@ from batchmax.columns.logits import find_logits
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import Status
+from tests.support.paths import DATA
 
-DATA = Path(__file__).parent.parent / "data"
 OK, BAD, NONE = Status.OK, Status.BAD_LABEL, Status.UNLABELLED
 NAMES = ("cat", "dog", "emu")
 INTEGERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]

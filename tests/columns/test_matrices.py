@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +16,9 @@ from batchmax.columns.result_arrays import matrix_columns
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import Status
+from tests.support.paths import DATA
 
-DATA = Path(__file__).parent.parent / "data" / "layouts"
+DATA = DATA / "layouts"
 OK, NULL, LENGTH = Status.OK, Status.NULL_LOGITS, Status.BAD_LENGTH
 SPARK = pa.struct(
     [

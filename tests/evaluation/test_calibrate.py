@@ -18,12 +18,13 @@ import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import BatchmaxError, DataError, OutputError, UsageError
 from batchmax.evaluation import calibrate as module
+from tests.support.paths import DATA
 from tests.support.requirements import optional
 
 optimize = optional("scipy.optimize")
 special = optional("scipy.special")
 
-DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
+DIGITS = DATA / "digits.parquet"
 
 
 def drawn(n=20_000, k=7, seed=0, factor=1.0):

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +15,13 @@ import pytest
 import batchmax
 from batchmax.errors import DataError, GateError, OutputError, UsageError
 from batchmax.evaluation import evaluate, groups
+from tests.support.paths import DATA
 from tests.support.requirements import optional, package
 
 torch = optional("torch")
 metrics = optional("sklearn.metrics")
 
-DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
+DIGITS = DATA / "digits.parquet"
 
 
 def random_case(n=5000, k=12, seed=0, dtype=np.float32, scale=2.0):

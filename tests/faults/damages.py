@@ -18,14 +18,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-DATA = Path(__file__).parent.parent.parent / "data"
+from tests.support.paths import DATA
+
 ROWS, CLASSES = 40, 5
 NUMBERS = [
     0,

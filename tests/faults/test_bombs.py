@@ -26,9 +26,9 @@ from batchmax.errors import DataError
 from batchmax.options.score_options import score_options
 from batchmax.parquet.thrift import BINARY, LIST, Field, List
 from batchmax.sources.parquet_source import ParquetSource
-from tests import oracle
 from tests.faults import forge
 from tests.faults.watched import ROOT
+from tests.support import oracle
 from tests.support.processes import HANGS
 
 MIB = 1 << 20

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import batchmax
 from batchmax.functional import softmax
-from tests import oracle
+from tests.support import oracle
 from tests.support.requirements import optional
 
 scipy = optional("scipy")

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 
 import batchmax
+from tests.support.paths import ROOT
 from tests.support.requirements import package
 
-ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "data" / "digits.parquet")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,9 +13,10 @@ from batchmax.jobs.convert import convert
 from batchmax.jobs.score import score
 from batchmax.options.score_options import score_options
 from batchmax.sources import chunks
+from tests.support.paths import DATA
 from tests.support.rows import INF, NAN, columns_of, lists, some_logits
 
-DATA = Path(__file__).resolve().parent.parent / "data" / "layouts"
+DATA = DATA / "layouts"
 INPUTS = ["list", "large_list", "fixed", "tensor", "wide", "nested", "binary", "spark", "list_float64"]
 READ_AS = {"nested": {"logits": "outputs.logits"}, "binary": {"logits_dtype": "float32"}}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +13,8 @@ import pytest
 
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.cores import usable_cores
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
 # Not ru_maxrss: a child process inherits that of its parent, which is large if the tests have loaded PyTorch.
 PEAK = "peak = next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM:')) * 1024"

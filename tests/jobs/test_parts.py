@@ -29,7 +29,6 @@ from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
 from tests.support.processes import HANGS, wait_until
 
-ROOT = Path(__file__).resolve().parent.parent
 N_FILES, N_ROWS = 5, 300
 WITH_REJECTS = {"on_bad_row": "drop", "rejects": "rejects", "outputs": "probs,loss,sample,status", "seed": 3}
 

@@ -30,7 +30,8 @@ from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.progress import Progress
 from batchmax.sources import chunks
 from batchmax.sources.parts import plan_parts
-from tests import oracle
+from tests.support import oracle
+from tests.support.paths import DATA, ROOT
 from tests.support.processes import HANGS
 from tests.support.requirements import optional
 from tests.support.rows import BAD, INF, NAN, columns_of, lists, odd_rows, some_logits
@@ -40,7 +41,6 @@ pd = optional("pandas")
 pl = optional("polars")
 torch = optional("torch")
 
-DATA = Path(__file__).resolve().parent.parent / "data"
 LAYOUTS = sorted(path.stem.removeprefix("digits_") for path in (DATA / "layouts").glob("*.parquet"))
 READ_AS = {
     "nested": {"logits": "outputs.logits"},
@@ -1022,7 +1022,7 @@ def test_what_spark_says_of_the_input_is_dropped(tmp_path):
 @pytest.mark.spark
 def test_spark_sees_what_was_added_to_its_own_files(tmp_path):
     """Spark reads the columns probs and loss of scored files that it wrote, with arrays and ML vectors."""
-    program = Path(__file__).with_name("spark_round_trip.py")
+    program = ROOT / "tests/support/spark_round_trip.py"
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(DATA.parent)}
     done = subprocess.run(
         [sys.executable, str(program), str(tmp_path)],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +13,12 @@ import pytest
 import batchmax
 import batchmax.ray
 from batchmax.outputs import OUTPUTS
+from tests.support.paths import ROOT
 from tests.support.requirements import optional, package
 from tests.support.rows import odd_rows, sequences
 
 pd = optional("pandas")
 
-ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "data" / "digits.parquet")
 ALL = ",".join(name for name in OUTPUTS if name != "sample")
 

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pytest
 import batchmax
 import batchmax.spark
 from batchmax.outputs import OUTPUTS
+from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 from tests.support.rows import odd_rows, sequences
 
@@ -25,7 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
 ]
 
-ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "data" / "digits.parquet")
 CLASSES = "zero,one,two,three,four,five,six,seven,eight,nine"
 """The class names of the file's metadata, which Spark doesn't pass on."""

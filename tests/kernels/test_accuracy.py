@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import batchmax
-from tests import oracle
+from tests.support import oracle
 from tests.support.requirements import optional
 
 mpmath = optional("mpmath")

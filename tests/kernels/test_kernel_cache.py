@@ -8,15 +8,13 @@ import stat
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from batchmax.kernels import cache, compensated_sums
 from batchmax.kernels.dispatch import Kernel
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import batchmax
-from tests import oracle
+from tests.support import oracle
 
 LIMIT = 3.0
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import result_hashes
+from tests.support import result_hashes
+from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 
-ROOT = Path(__file__).resolve().parent.parent
-KNOWN: dict[str, str] = json.loads((Path(__file__).parent / "result_hashes.json").read_text(encoding="utf-8"))
+KNOWN: dict[str, str] = json.loads((ROOT / "tests/support/result_hashes.json").read_text(encoding="utf-8"))
 
 NUMPY_FEATURES: dict[str, bool] = np._core._multiarray_umath.__cpu_features__
 CPUS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +13,12 @@ import batchmax
 from batchmax import kernels
 from batchmax.errors import UsageError
 from batchmax.functional.losses import softmax_rows
+from tests.support.paths import DATA
 from tests.support.requirements import optional
 
 stats = optional("scipy.stats")
 
-DIGITS = Path(__file__).resolve().parent.parent / "data" / "digits.parquet"
+DIGITS = DATA / "digits.parquet"
 
 
 def drawn(logits, seed=0, first=0, beta=1.0):

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from batchmax.functional.losses import softmax_rows
 from batchmax.outputs import Status
-from tests import oracle
+from tests.support import oracle
 
 DTYPES = [np.float32, np.float64]
 LIMIT = 3.0

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 from tests.support.requirements import is_missing, package
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def run_program(arguments: list[str], layer: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ import batchmax.sources.chunks
 from batchmax.parquet import Footer, MatrixReader, NotAMatrix
 from batchmax.parquet.thrift import ThriftError, read_struct, write_struct
 from batchmax.parquet.writing.column_chunk import METADATA, place_of
+from tests.support.paths import DATA
 
 
 def lists(matrix, *, nullable=True):
@@ -196,7 +196,7 @@ def test_cut_off_anywhere(tmp_path):
 @pytest.mark.parametrize("name", ["digits", "layouts/digits_list", "layouts/digits_tensor", "layouts/digits_nested"])
 def test_footers_survive_a_round_trip(name):
     """A footer that is parsed and serialized has the same bytes."""
-    whole = (Path(__file__).resolve().parent.parent / "data" / f"{name}.parquet").read_bytes()
+    whole = (DATA / f"{name}.parquet").read_bytes()
     size = int.from_bytes(whole[-8:-4], "little")
     footer = whole[-8 - size : -8]
     value, end = read_struct(footer)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 from tests.support.requirements import package
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))
 
-from benchmarks import bars, peers, suites, tables  # noqa: E402
-from benchmarks.processes import Contender, Failed, measure, run_rounds  # noqa: E402
-from benchmarks.results import Results, measurement, spread, these_versions, this_machine  # noqa: E402
+from benchmarks import bars, peers, suites, tables
+from benchmarks.processes import Contender, Failed, measure, run_rounds
+from benchmarks.results import Results, measurement, spread, these_versions, this_machine
 
 BENCH = ROOT / "scripts" / "bench.py"
 PYTHON = sys.executable

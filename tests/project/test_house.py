@@ -13,15 +13,14 @@ import subprocess
 import sys
 import textwrap
 import tomllib
-from pathlib import Path
 
 import numba
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 from tests.support.requirements import PACKAGES
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "batchmax"
 SCRIPTS = ROOT / "scripts"
 
@@ -168,7 +167,7 @@ def test_every_test_says_what_is_true():
 
 
 def test_packages_that_may_be_missing_are_asked_for():
-    """Tests import packages that batchmax doesn't require with ``tests.support.requirements``, which skips if one is missing.
+    """Tests import optional packages with ``tests.support.requirements``, which skips the test if one is missing.
 
     Spark is an exception: its tests run only on request, and then it must be installed.
     """

@@ -8,13 +8,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
 from batchmax.runtime.installation import install_command, missing_package
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 

@@ -6,15 +6,14 @@ import importlib.util
 import json
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.requirements import package
 
-ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 
 

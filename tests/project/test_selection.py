@@ -6,13 +6,11 @@ import ast
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.processes import HANGS
-
-ROOT = Path(__file__).resolve().parent.parent
 
 TESTS = """
 import pytest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,8 +12,9 @@ import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import UsageError
 from tests.reports.test_report import written
+from tests.support.paths import DATA
 
-DIGITS = str(Path(__file__).resolve().parent.parent / "data" / "digits.parquet")
+DIGITS = str(DATA / "digits.parquet")
 
 
 @pytest.fixture(params=["temperature", "vector"])

@@ -15,10 +15,10 @@ import pytest
 
 import batchmax
 from tests.support.browser import elements, measured, opened, picture
+from tests.support.paths import ROOT
 from tests.support.requirements import package
 from tests.support.rows import lists
 
-ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"
 LIMIT = 3 << 20
 

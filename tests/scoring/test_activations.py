@@ -14,13 +14,14 @@ import batchmax
 from batchmax.activations import ACTIVATIONS
 from batchmax.cli.app import main
 from batchmax.errors import BadRowError, DataError, OutputError, UsageError
+from tests.support.paths import DATA
 from tests.support.requirements import optional
 
 torch = optional("torch")
 
 from tests.functional.test_activations import PAIRS, some_rows, torch_loss, torch_probs  # noqa: E402 - also needs PyTorch
 
-DIGITS = str(Path(__file__).resolve().parent.parent / "data" / "digits.parquet")
+DIGITS = str(DATA / "digits.parquet")
 K = 9
 OF_ANY = "probs,loss,pred,rank,correct,status"
 OF_DISTRIBUTIONS = f"{OF_ANY},log_probs,confidence,margin,entropy,el2n,sample"

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from batchmax import BadRowError, DataError, UsageError, score_batch
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import OUTPUTS
-from tests import oracle
+from tests.support import oracle
 from tests.support.requirements import optional
 from tests.support.rows import (
     BAD,

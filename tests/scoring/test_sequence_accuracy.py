@@ -1,7 +1,6 @@
 """Mean losses of sequences against PyTorch in float64, and outputs of tokens against exact arithmetic."""
 
 from decimal import Decimal, localcontext
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
+from tests.support.paths import DATA
 from tests.support.requirements import package
-
-DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def random_sequences(k, spread, lengths=(40, 1, 7, 2, 90)):

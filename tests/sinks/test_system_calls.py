@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import uuid
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchmax.storage import system_calls
+from tests.support.paths import ROOT
 from tests.support.processes import HANGS
-
-ROOT = Path(__file__).resolve().parent.parent
 
 JOB = """
 import hashlib, io, json, os, signal, sys

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ import batchmax
 from batchmax.errors import DataError
 from batchmax.sinks.ipc_writer import OutgoingStream
 from batchmax.sources.streams.ipc_reader import IncomingStream
+from tests.support.paths import ROOT
 from tests.support.peaks import PEAK
 from tests.support.processes import HANGS
 from tests.support.requirements import optional
@@ -25,7 +25,6 @@ from tests.support.requirements import optional
 duckdb = optional("duckdb")
 pl = optional("polars")
 
-ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"
 BATCHMAX = [sys.executable, "-m", "batchmax"]
 END = b"\xff\xff\xff\xff\0\0\0\0"

@@ -23,12 +23,11 @@ from batchmax.storage.object_store import store_of
 from batchmax.storage.paths import find_files
 from batchmax.storage.range_cache import coalesced
 from tests.support.failing_proxy import Fault
+from tests.support.paths import DATA
 from tests.support.requirements import package
 from tests.support.s3_server import SECRET, below, get, keys, put, s3_proxy, s3_server, stored, without_run  # noqa: F401 - fixtures
 
 package("moto")
-
-DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 @pytest.fixture

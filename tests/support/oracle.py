@@ -25,7 +25,7 @@ _MANTISSA = np.finfo(np.longdouble).nmant + 1
 if _MANTISSA < 64:  # pragma: no cover
     pytest.skip(
         "macOS on ARM has no long double wider than float64, which the exact oracle needs; "
-        "test_reproducibility.py shows that results have the bits that were compared with it on Linux",
+        "tests/kernels/test_reproducibility.py shows that results have the bits that were compared with it on Linux",
         allow_module_level=True,
     )
 _SPLITTER = np.longdouble(2) ** ((_MANTISSA + 1) // 2) + 1

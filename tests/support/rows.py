@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tests import oracle
+from tests.support import oracle
 
 NAN, INF = float("nan"), float("inf")
 

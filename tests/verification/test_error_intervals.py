@@ -7,7 +7,7 @@ import pytest
 
 import batchmax
 from batchmax.verification.error_intervals import Accuracy, Evidence, log_sum_bound, off_one, outside, sum_bound
-from tests import oracle
+from tests.support import oracle
 
 DTYPES = [np.float16, np.float32, np.float64]
 

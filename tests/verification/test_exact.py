@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from batchmax.verification.exact import ExactRow, loss_ulps, ulps
-from tests import oracle
+from tests.support import oracle
 from tests.support.requirements import optional
 
 mpmath = optional("mpmath")

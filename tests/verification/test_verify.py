@@ -14,10 +14,10 @@ import pytest
 
 import batchmax
 from batchmax.errors import BatchmaxError, DataError, UsageError
-from tests import oracle
+from tests.support import oracle
+from tests.support.paths import DATA
 from tests.support.rows import lists, odd_rows, some_logits
 
-DATA = Path(__file__).resolve().parent.parent / "data"
 EVERYTHING = "probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,status"
 K = 6
 
