@@ -30,7 +30,7 @@ from batchmax.sources.parquet_file import read_footer
 from batchmax.storage import system_calls
 from batchmax.storage.files import open_again, open_exclusively
 
-SUMMARY_KEY = "batchmax.scoring.summary"
+SUMMARY_KEY = "batchmax.summary"
 """The metadata key of the summary, as JSON."""
 
 STALE_KEYS = (b"pandas", b"huggingface", b"ARROW:schema", b"batchmax", SUMMARY_KEY.encode())

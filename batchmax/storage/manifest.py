@@ -23,7 +23,7 @@ from batchmax.storage.file_names import composed
 from batchmax.storage.json_fields import JsonError, json_object, parse_json
 
 MANIFEST = "_batchmax.parquet"
-MANIFEST_KEY = "batchmax.storage.manifest"
+MANIFEST_KEY = "batchmax.manifest"
 """The metadata key of the manifest, as JSON."""
 
 JOB_KEY = "batchmax"

@@ -196,7 +196,7 @@ def variants(value, strange=itertools.cycle(STRANGE)):  # noqa: B008 - calls sha
             yield {**value, key: changed} if isinstance(value, dict) else [*value[:key], changed, *value[key + 1 :]]
 
 
-@pytest.mark.parametrize("key", ["batchmax", "batchmax.scoring.summary"])
+@pytest.mark.parametrize("key", ["batchmax", "batchmax.summary"])
 @pytest.mark.usefixtures("here")
 def test_metadata_that_are_not_what_they_should_be(capsys, key):
     """An invalid or missing member of an output's metadata is never reported as a bug by verify and evaluate."""

@@ -344,7 +344,7 @@ def test_a_folder_holds_parts_and_success_and_nothing_else(tmp_path):
     manifest = pq.read_metadata(tmp_path / "out" / "_batchmax.parquet")
     assert manifest.num_rows == 0
     assert manifest.schema.to_arrow_schema() == pq.read_schema(tmp_path / "out" / parts[0])
-    said = json.loads(manifest.metadata[b"batchmax.storage.manifest"])
+    said = json.loads(manifest.metadata[b"batchmax.manifest"])
     assert said["parts"] == {part: (tmp_path / "out" / part).stat().st_size for part in parts}
     passing = {"files": 0, "seconds": 0, "bytes_written": 0, "held": 0}
     assert said["summary"] | passing == json.loads(summary.to_json()) | passing
@@ -661,16 +661,16 @@ def test_metadata_is_rebuilt(tmp_path):
     Other keys are kept; if files differ, the first file's value is used.
     """
     theirs = dict.fromkeys(("pandas", "huggingface", "org.apache.spark.sql.parquet.row.metadata"), "{}")
-    theirs |= {"batchmax": "old", "batchmax.scoring.summary": "old"}
+    theirs |= {"batchmax": "old", "batchmax.summary": "old"}
     first = table_of(5).replace_schema_metadata({**theirs, "owner": "first", "a": "1"})
     second = table_of(5).replace_schema_metadata({**theirs, "owner": "second", "b": "2"})
     pq.write_table(first, tmp_path / "1.parquet")
     pq.write_table(second, tmp_path / "2.parquet")
     score(str(tmp_path / "?.parquet"), tmp_path / "out.pq")
     metadata = pq.read_metadata(tmp_path / "out.pq").metadata
-    assert set(metadata) == {b"ARROW:schema", b"batchmax", b"batchmax.scoring.summary", b"owner", b"a", b"b"}
+    assert set(metadata) == {b"ARROW:schema", b"batchmax", b"batchmax.summary", b"owner", b"a", b"b"}
     assert metadata[b"owner"] == b"first"
-    assert json.loads(metadata[b"batchmax.scoring.summary"])["n_rows"] == 10
+    assert json.loads(metadata[b"batchmax.summary"])["n_rows"] == 10
     assert pq.read_schema(tmp_path / "out.pq").names == ["id", "label", "probs", "loss"]
 
 
@@ -1015,7 +1015,7 @@ def test_what_spark_says_of_the_input_is_dropped(tmp_path):
     assert any(key.startswith(b"org.apache.spark") for key in before)
     score(digits("spark"), tmp_path / "out.parquet")
     after = pq.read_metadata(tmp_path / "out.parquet").metadata
-    assert set(after) == {b"ARROW:schema", b"batchmax", b"batchmax.scoring.summary"}
+    assert set(after) == {b"ARROW:schema", b"batchmax", b"batchmax.summary"}
     assert pq.read_schema(tmp_path / "out.parquet").names == ["id", "label", "probs", "loss"]
 
 

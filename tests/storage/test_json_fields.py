@@ -45,7 +45,7 @@ def test_what_is_read():
     assert parse_json(text) == parse_json(text.encode()) == json.loads(text)
 
 
-@pytest.mark.parametrize("key", ["huggingface", "batchmax", "pandas", "batchmax.scoring.summary"])
+@pytest.mark.parametrize("key", ["huggingface", "batchmax", "pandas", "batchmax.summary"])
 def test_commands_over_metadata_that_make_no_sense(key, tmp_path, capsys):
     """Invalid metadata is ignored by commands that don't need it; verify fails, but not with a bug."""
     path = tmp_path / "x.parquet"

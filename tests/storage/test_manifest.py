@@ -157,7 +157,7 @@ def test_parts_of_other_runs_are_left_out(inputs, tmp_path):
     schema = pq.read_schema(out / next(iter(sizes[RUNS[0]])))
     for generation, run in enumerate(RUNS, 1):
         text = Manifest(sizes[run], {}, run, generation).to_json()
-        metadata = {"batchmax.storage.manifest": text, "batchmax": "{}"}
+        metadata = {"batchmax.manifest": text, "batchmax": "{}"}
         pq.write_table(schema.empty_table().replace_schema_metadata(metadata), out / MANIFEST)
         assert find_files([out]) == [str(out / next(iter(sizes[run])))]
         assert find_files([tmp_path / "o*"]) == [str(out / next(iter(sizes[run])))]

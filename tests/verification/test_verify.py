@@ -460,10 +460,10 @@ def folder(tmp_path):
 def alter(manifest, **changed):
     """Rewrite a manifest with other figures in its summary."""
     metadata = dict(pq.read_metadata(manifest).metadata)
-    said = json.loads(metadata[b"batchmax.storage.manifest"])
+    said = json.loads(metadata[b"batchmax.manifest"])
     said["summary"] |= changed
     kept = {key: value for key, value in metadata.items() if key != b"ARROW:schema"}
-    table = pq.read_table(manifest).replace_schema_metadata(kept | {b"batchmax.storage.manifest": json.dumps(said)})
+    table = pq.read_table(manifest).replace_schema_metadata(kept | {b"batchmax.manifest": json.dumps(said)})
     pq.write_table(table, manifest)
 
 
@@ -495,7 +495,7 @@ def test_a_missing_part_is_found(folder, number):
 def test_an_output_of_an_earlier_version_passes(folder, number):
     """For an output of an earlier version, with a JSON manifest next to the folder, a missing part is found."""
     out, sources, manifest = folder
-    said = json.loads(pq.read_metadata(manifest).metadata[b"batchmax.storage.manifest"])
+    said = json.loads(pq.read_metadata(manifest).metadata[b"batchmax.manifest"])
     manifest.unlink()
     out.with_name("scored.batchmax.json").write_text(json.dumps(said["summary"]))
     assert len(batchmax.verify(out, sources, sample=63).files) == 3
@@ -566,7 +566,7 @@ def test_a_summary_in_the_footer_is_compared(with_everything, out):
     table = pq.read_table(with_everything[1])
     summary = {"n_rows": 60, "bad_rows": 0, "status_counts": {"ok": 54, "ignored": 6}}
     for said, holds in ((summary, True), (summary | {"n_rows": 61}, False), ([], False)):
-        metadata = table.schema.metadata | {b"batchmax.scoring.summary": json.dumps(said).encode()}
+        metadata = table.schema.metadata | {b"batchmax.summary": json.dumps(said).encode()}
         pq.write_table(table.replace_schema_metadata(metadata), out, write_page_checksum=True)
         masked = pq.read_table(out).column("status").to_pylist().count("masked_label")
         if holds and not masked:
