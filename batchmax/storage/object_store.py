@@ -35,6 +35,8 @@ FIRST_PAUSE = 0.5
 PIECE = 8 << 20
 """Bytes that are passed to an upload stream at a time."""
 PIECES_AT_ONCE = 8
+LARGEST_COPY = 5 << 30
+"""Bytes of the largest object that S3 copies in one request; larger ones are read and uploaded."""
 RANGES_AT_ONCE = 8
 
 LONGEST_SAID = 300
@@ -118,6 +120,23 @@ class Store:
     def write(self, data: bytes) -> None:
         """Write a small object."""
         self._send(lambda: iter([data]), len(data))
+
+    def copy(self, uri: str) -> None:
+        """Copy the object to another URI of the same store, which is complete or unchanged at any time.
+
+        Raises
+        ------
+        OutputError
+            The object can't be copied.
+        """
+        target = self.at(uri)
+        found = self.found()
+        size = 0 if found is None else found.size
+        if size <= LARGEST_COPY:
+            tried(lambda: self.system.copy_file(self.path, target.path), uri, OutputError)
+            return
+        starts = range(0, size, PIECE)
+        target._send(lambda: (self.read(start, min(PIECE, size - start)) for start in starts), size)
 
     def send(self, local: Path) -> None:
         """Upload a file; it is visible only when it is complete.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -26,7 +27,9 @@ package("moto")
 OUTPUTS = {"file": ("o.parquet", ""), "file and rejects": ("o.parquet", "r.parquet"), "folder": ("o", ""),
            "folder and rejects": ("o", "r")}  # fmt: skip
 SCENARIOS = [f"{kind}, {before}" for kind in OUTPUTS for before in ("new", "over another")]
-SCENARIOS += [f"{one}{gate}" for one in SCENARIOS[-2:] for gate in (", held back", ", held back, then released")]
+GATES = ", held back", ", held back, then released", ", released"
+SCENARIOS += [f"{one}{gate}" for one in SCENARIOS[-2:] for gate in GATES]
+SCENARIOS += [f"file and rejects, over another{gate}" for gate in GATES[1:]]
 IN_DEFAULT_RUN = {"folder and rejects, over another": 29}
 """Scenarios of the default run, and the step between the requests at which it kills."""
 
@@ -72,7 +75,8 @@ def test_killed_before_every_request(tmp_path, inputs, forks, proxy, table, ever
         f"s3://bucket/{out}",
         *(["--rejects", f"s3://bucket/{rejects}"] if rejects else []),
     ]
-    killed = [*words, *(OVERWRITE if before == "over another" else ()), *(GATE if gate else ())]
+    first = [*words, *(OVERWRITE if before == "over another" else ()), *(GATE if gate else ())]
+    killed = [*words, *RESUME] if gate == ["released"] else first
     resumes = [*words, *RESUME, *(GATE if gate == ["held back"] else ())]
     staging = tmp_path / "staging"
     environment = {
@@ -91,7 +95,8 @@ def test_killed_before_every_request(tmp_path, inputs, forks, proxy, table, ever
     def restart():
         for key in keys(proxy.client):
             proxy.client.delete_object(Bucket="bucket", Key=key)
-        staging.mkdir(exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(left, staging)
         for key, data in old.items():
             proxy.client.put_object(Bucket="bucket", Key=key, Body=data)
 
@@ -100,10 +105,15 @@ def test_killed_before_every_request(tmp_path, inputs, forks, proxy, table, ever
             os.kill(int(pid.read_text(encoding="ascii")), signal.SIGKILL)
 
     old = {}
+    left = tmp_path / "left"
+    left.mkdir()
     restart()
     if before == "over another":
         assert run([*words, "--temperature", "2"])["code"] == 0
+    if gate == ["released"]:
+        assert run(first)["code"] == 4
     old = {key: get(proxy, key) for key in keys(proxy.client)}
+    shutil.copytree(staging, left, dirs_exist_ok=True)
     old_files = as_read(proxy, out)
     proxy.seen.clear()
     whole = run(killed)
@@ -131,7 +141,7 @@ def test_killed_before_every_request(tmp_path, inputs, forks, proxy, table, ever
         if before == "over another" and "another job, and complete" in again["err"]:
             # The killed run hadn't recorded yet that it may replace the existing output.
             assert not list(Path(staging).rglob("journal"))
-            assert run(killed)["code"] in {0, 4}
+            assert run(first)["code"] in {0, 4}
             again = run(resumes)
         assert again["code"] == whole["code"], (number, again["err"])
         assert objects(proxy) == want, number

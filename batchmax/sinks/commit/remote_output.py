@@ -11,7 +11,8 @@ A store has no rename, so a folder is committed by names. The parts of each run 
 2. upload ``_SUCCESS``;
 3. delete the parts of other runs.
 
-A step that was done before does nothing, so a run that resumes repeats them. A reader that follows the manifest, as all
+A step that was done before does nothing, so a run that resumes repeats them. A held output is committed in the same way
+below another URI, ``OUT.held``; it is published by copying its parts, then its manifest, within the store. A reader that follows the manifest, as all
 commands of batchmax do, reads the old parts before the first step and the new ones after it. A reader that only lists
 the objects below the URI also sees the parts of uncommitted runs and, until the end of the third step, the parts of the
 output that is replaced.
@@ -147,11 +148,15 @@ class RemoteOutput(Output):
         self._store = store_of(self._at, storage)
         self._storage = storage
         super().__init__(str(staging(self._at)), if_exists, gated=gated)
+        self._held_at = f"{self._at}.held"
         self._manifest: Callable[[int], Path] | None = None
         if not self.is_file and not gated:
             self.shop.parts = RemoteParts(self.shop.folder, self._store, self.run)
         if if_exists != "resume":
             self._check(None if self.is_file else self._folder(self._at), replaces=if_exists == "overwrite")
+            if gated and if_exists == "error" and self._exists(self._held_at):
+                remedy = "check it again: --if-exists resume; or replace it: --if-exists overwrite; or delete it"
+                raise OutputError("there is already a held output", where=self._held_at, remedy=remedy)
 
     def settled(self, job: Mapping[str, Any], newest_input: int) -> dict[str, Any] | None:
         """Return the summary of this job's output if it is already complete; None if it isn't."""
@@ -159,23 +164,34 @@ class RemoteOutput(Output):
         same = left is not None and not list(differences(job, left[0]))
         if left is not None and same and (left[1].replaces or left[1].published):
             return None
-        found = self._finished()
-        if found is None:
-            self._check(None if self.is_file else self._folder(self._at), replaces=False)
-            return None
-        theirs, summary, mtime_ns = found
-        refuse_other_job(job, theirs, self._at, has_changed=newest_input >= mtime_ns + CLOCK_STEP)
-        if left is None or same:
-            self._clear_leftovers()
-        return {**summary, "held": None}
+        for uri in (self._at, self._held_at):
+            found = self._finished(uri)
+            if found is None:
+                continue
+            theirs, summary, mtime_ns = found
+            refuse_other_job(job, theirs, uri, has_changed=newest_input >= mtime_ns + CLOCK_STEP)
+            if left is None or same:
+                if uri == self._at:
+                    self.release(job)
+                self._clear_leftovers()
+            return {**summary, "held": uri if uri == self._held_at else None}
+        self._check(None if self.is_file else self._folder(self._at), replaces=False)
+        return None
 
     def rows_done(self, job: Mapping[str, Any], rows: int) -> int:
         """Return how many of ``rows`` rows a run with ``resume`` would skip. Changes nothing."""
         with contextlib.suppress(OutputError):
-            found = self._finished()
-            if found is not None and found[0] == job["output"]:
+            found = [self._finished(uri) for uri in (self._at, self._held_at)]
+            if any(one is not None and one[0] == job["output"] for one in found):
                 return rows
         return super().rows_done(job, rows)
+
+    def release(self, job: Mapping[str, Any]) -> None:
+        """Publish a held output, or finish the cleanup of a run that was killed while it published it."""
+        self.job = job
+        if self._is_of_job(self._held_at):
+            with self._working():
+                self._publish_held()
 
     def take_run(self, run: str) -> None:
         """Set the id of the run, which is in the names of the parts."""
@@ -198,7 +214,7 @@ class RemoteOutput(Output):
             return path
 
         self._manifest = manifest
-        if self.is_at_path():
+        if self.location() in {self.path, self.place.held}:
             return
         folder = None if self.is_file else self._folder(self._at)
         self._check(folder, replaces=self.replaces)
@@ -210,15 +226,49 @@ class RemoteOutput(Output):
 
     def publish(self) -> None:
         """Upload what is missing, and commit."""
-        if not self.is_file or not self.is_at_path():
+        place = self.location()
+        if place == self.shop.output or (place == self.path and not self.is_file):
             self._send(self._at)
-        self._is_published = True
+        self._publish_held()
 
     def hold(self) -> str:
         """Upload the output under the URI of a held output, and return that URI."""
-        self._send(f"{self._at}.held")
+        if self.location() != self.place.held:
+            self._send(self._held_at)
         self._is_published = True
-        return f"{self._at}.held"
+        # The journal records that this output may replace the one at the URI when it is released.
+        self._keeps_journal = self.journal is not None and self._exists(self._at)
+        return self._held_at
+
+    def _publish_held(self) -> None:
+        """Copy a held output of this job to the URI, unless it is there already, and delete the held one."""
+        self._is_published = True
+        if not self._is_of_job(self._held_at):
+            return
+        if self.is_file:
+            if not self._is_of_job(self._at):
+                self._check(None, replaces=self.replaces)
+                self._store.at(self._held_at).copy(self._at)
+            self._store.at(self._held_at).delete()
+            return
+        held, folder = self._folder(self._held_at), self._folder(self._at)
+        if held.manifest is not None and not self._is_of_job(self._at):
+            self._check(folder, replaces=self.replaces)
+            if folder.manifest is not None and folder.manifest.generation >= held.manifest.generation:
+                what = "another run has published here since the output was held"
+                raise OutputError(what, where=self._at, remedy=REPLACE)
+            names = [name for name, size in held.manifest.parts.items() if not folder.has({name: size})]
+            with ThreadPoolExecutor(SENDERS, "copy") as pool:
+                list(pool.map(self._copy_held, names))
+            self._copy_held(held.manifest.path)
+        self._finish(self._at)
+        # The manifest is deleted last, so that a run after a kill finds the others.
+        names = sorted(held.objects, key=lambda name: held.manifest is not None and name == held.manifest.path)
+        self._delete([f"{self._held_at}/{name}" for name in names[:-1]])
+        self._delete([f"{self._held_at}/{name}" for name in names[-1:]])
+
+    def _copy_held(self, name: str) -> None:
+        self._store.at(f"{self._held_at}/{name}").copy(f"{self._at}/{name}")
 
     def discard(self, run: str) -> None:
         """Delete the parts that a run has uploaded, unless the committed output consists of them."""
@@ -230,21 +280,32 @@ class RemoteOutput(Output):
                 self._delete([f"{self._at}/{name}" for name in folder.objects if run_of(name) == run])
 
     def location(self) -> Path | None:
-        """Return where the finished output is: at its path, which stands for the URI, or in the staging directory."""
+        """Return where the finished output is: at its path, held, or in the staging directory.
+
+        The first two stand for the URIs.
+        """
         if self.number is None:
             return None
-        if self._is_committed():
+        if self._is_committed(self._at):
             return self.path
-        return self.shop.output if inode(self.shop.output) == self.number else None
+        if inode(self.shop.output) == self.number:
+            return self.shop.output
+        return self.place.held if self._is_committed(self._held_at) else None
 
-    def _is_committed(self) -> bool:
+    def _is_committed(self, uri: str) -> bool:
         """Return whether this run has committed; for a file, whether any run of the job has: the bytes are the same."""
         if not self.is_file:
-            manifest = self._folder(self._at).manifest
+            manifest = self._folder(uri).manifest
             return manifest is not None and manifest.run == self.run
-        if self.job is None or self._store.found() is None:
+        return self._is_of_job(uri)
+
+    def _is_of_job(self, uri: str) -> bool:
+        """Return whether the output at a URI is finished and of the same job."""
+        if self.job is None or not self._exists(uri):
             return False
-        return bool(self._metadata(self._at)[0] == self.job["output"])
+        manifest = None if self.is_file else self._folder(uri).manifest
+        found = self._metadata(uri)[0] if self.is_file else {} if manifest is None else manifest.job
+        return bool(found == self.job["output"])
 
     def _send(self, uri: str) -> None:
         if self.is_file:
@@ -254,8 +315,14 @@ class RemoteOutput(Output):
         if folder.manifest is None or folder.manifest.run != self.run:
             if not isinstance(self.shop.parts, RemoteParts):
                 self._send_parts(uri, folder)
-            self._commit(uri, 1 if folder.manifest is None else folder.manifest.generation + 1)
-            folder = self._folder(uri)
+            published = folder if uri == self._at else self._folder(self._at)
+            last = [one.manifest.generation for one in (folder, published) if one.manifest is not None]
+            self._commit(uri, max(last, default=0) + 1)
+        self._finish(uri)
+
+    def _finish(self, uri: str) -> None:
+        """Do the steps after the commit of a folder."""
+        folder = self._folder(uri)
         self._store.at(f"{uri}/{SUCCESS}").write(b"")
         self._delete([f"{uri}/{name}" for name in folder.stale()])
         if folder.old is not None:
@@ -288,33 +355,42 @@ class RemoteOutput(Output):
 
     def _check(self, folder: StoredFolder | None, *, replaces: bool) -> None:
         """Refuse a URI with something that may not be replaced; ``folder`` is None for a file."""
-        is_there = self._store.found() is not None if folder is None else folder.is_finished
+        is_there = self._exists(self._at) if folder is None else folder.is_finished
         if is_there and not replaces:
             raise OutputError("the output exists", where=self._at, remedy=REPLACE)
         if folder is not None and (foreign := folder.foreign()):
             what = f"batchmax did not write everything that is there ({foreign[0]}), so it is not replaced"
             raise OutputError(what, where=self._at, remedy="delete it yourself, or name another output: -o")
 
-    def _finished(self) -> tuple[Mapping[str, Any], Mapping[str, Any], int] | None:
-        """Return the job of the finished output, its summary, and its modification time; None if there is no output."""
+    def _exists(self, uri: str) -> bool:
+        return self._store.at(uri).found() is not None if self.is_file else self._folder(uri).is_finished
+
+    def _finished(self, uri: str) -> tuple[Mapping[str, Any], Mapping[str, Any], int] | None:
+        """Return the job of the finished output at a URI, its summary, and its modification time; None if none is there.
+
+        Raises
+        ------
+        OutputError
+            batchmax didn't write what is there.
+        """
         if self.is_file:
-            found = self._store.found()
+            found = self._store.at(uri).found()
             if found is None:
                 return None
-            job, summary = self._metadata(self._at)
+            job, summary = self._metadata(uri)
             if not job or not summary:
-                raise self._not_ours()
+                raise _not_ours(uri)
             return job, summary, found.mtime_ns
-        folder = self._folder(self._at)
+        folder = self._folder(uri)
         if folder.manifest is not None:
             written = folder.objects[folder.manifest.path].mtime_ns
             return folder.manifest.job, folder.manifest.summary, written
         if SUCCESS not in folder.objects:
             return None
         parts = [name for name in sorted(folder.objects) if PART.fullmatch(name.rpartition("/")[2])]
-        job = self._metadata(f"{self._at}/{parts[0]}")[0] if parts else {}
+        job = self._metadata(f"{uri}/{parts[0]}")[0] if parts else {}
         if folder.old is None or not job:
-            raise self._not_ours()
+            raise _not_ours(uri)
         return job, folder.old, folder.objects[SUCCESS].mtime_ns
 
     def _metadata(self, uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -326,11 +402,12 @@ class RemoteOutput(Output):
             return job, summary
         return {}, {}
 
-    def _not_ours(self) -> OutputError:
-        return OutputError("what is there is not an output of batchmax", where=self._at, remedy="name another: -o")
-
     def _folder(self, uri: str) -> StoredFolder:
         return stored_folder(self._store.at(uri))
+
+
+def _not_ours(uri: str) -> OutputError:
+    return OutputError("what is there is not an output of batchmax", where=uri, remedy="name another: -o")
 
 
 def stored_folder(store: Store) -> StoredFolder:
