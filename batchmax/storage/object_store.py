@@ -119,7 +119,7 @@ class Store:
 
     def write(self, data: bytes) -> None:
         """Write a small object."""
-        self._send(lambda: iter([data]), len(data))
+        self.upload(lambda: iter([data]), len(data))
 
     def copy(self, uri: str) -> None:
         """Copy the object to another URI of the same store, which is complete or unchanged at any time.
@@ -136,7 +136,7 @@ class Store:
             tried(lambda: self.system.copy_file(self.path, target.path), uri, OutputError)
             return
         starts = range(0, size, PIECE)
-        target._send(lambda: (self.read(start, min(PIECE, size - start)) for start in starts), size)
+        target.upload(lambda: (self.read(start, min(PIECE, size - start)) for start in starts), size)
 
     def send(self, local: Path) -> None:
         """Upload a file; it is visible only when it is complete.
@@ -152,9 +152,11 @@ class Store:
                 while data := stream.read(PIECE):
                     yield data
 
-        self._send(pieces, local.stat().st_size)
+        self.upload(pieces, local.stat().st_size)
 
-    def _send(self, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+    def upload(self, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+        """Write an object of ``size`` bytes, given in pieces; it is visible only when it is complete."""
+
         def once() -> None:
             # Closing a stream publishes what it has, complete or not, and so does garbage collection. After a failure,
             # the stream is therefore kept forever, and what was uploaded is never visible.

@@ -12,10 +12,11 @@ A store has no rename, so a folder is committed by names. The parts of each run 
 3. delete the parts of other runs.
 
 A step that was done before does nothing, so a run that resumes repeats them. A held output is committed in the same way
-below another URI, ``OUT.held``; it is published by copying its parts, then its manifest, within the store. A reader that follows the manifest, as all
-commands of batchmax do, reads the old parts before the first step and the new ones after it. A reader that only lists
-the objects below the URI also sees the parts of uncommitted runs and, until the end of the third step, the parts of the
-output that is replaced.
+below another URI, ``OUT.held``; it is published by copying its parts, then its manifest, within the store.
+
+A reader that follows the manifest, as all commands of batchmax do, reads the old parts before the first step and the
+new ones after it. A reader that only lists the objects below the URI also sees the parts of uncommitted runs and, until
+the end of the third step, the parts of the output that is replaced.
 """
 
 from __future__ import annotations
@@ -366,7 +367,7 @@ class RemoteOutput(Output):
         return self._store.at(uri).found() is not None if self.is_file else self._folder(uri).is_finished
 
     def _finished(self, uri: str) -> tuple[Mapping[str, Any], Mapping[str, Any], int] | None:
-        """Return the job of the finished output at a URI, its summary, and its modification time; None if none is there.
+        """Return the job of the output at a URI, its summary, and its modification time; None if there is none.
 
         Raises
         ------
