@@ -12,12 +12,11 @@ Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599.
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +32,7 @@ from batchmax.jobs.pipeline import tell_of
 from batchmax.options.calibration_file import LARGEST_T, SMALLEST_T, scipy_optimize
 from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.outputs import LAST_WITHOUT_LOSS, STATUS_NAMES, Status
+from batchmax.results import CommandResult
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.scoring.tally import Tally
@@ -56,7 +56,7 @@ NO_LOSS = 1e-12
 
 
 @dataclass(kw_only=True)
-class Calibration:
+class Calibration(CommandResult):
     """The result of a calibration. A missing value is None.
 
     Attributes
@@ -77,6 +77,8 @@ class Calibration:
     at_bound
         Whether the temperature, a scale or a bias is at a bound of the search: the best value may lie beyond it.
     """
+
+    SHOWN = ("method", "temperature", "nll_before", "nll_after", "ece_before", "ece_after")
 
     method: str = "temperature"
     temperature: float = 1.0
@@ -100,19 +102,6 @@ class Calibration:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     version: str = __version__
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result as a dictionary, with the names of the JSON."""
-        return asdict(self)
-
-    def to_json(self) -> str:
-        """Return the result as one line of JSON."""
-        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
-
-    def _repr_html_(self) -> str:
-        shown = ("method", "temperature", "nll_before", "nll_after", "ece_before", "ece_after")
-        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(str(getattr(self, name)))}</td></tr>" for name in shown)
-        return f"<table>{cells}</table>"
 
 
 def calibrate(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import json
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +25,7 @@ from batchmax.jobs.pipeline import tell_of
 from batchmax.options.gates import NO_ROWS, TOKEN_FIGURES, Figure, Gate, figure, infinite_losses, without_loss
 from batchmax.options.parsing import names_of
 from batchmax.options.score_options import IfExists, ScoreOptions, resolve_options
+from batchmax.results import CommandResult
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally, text_bytes
 from batchmax.scoring.summary import TOKEN_FIELDS, without_text
@@ -40,7 +39,7 @@ MOST_LISTED = 10_000
 
 
 @dataclass(kw_only=True)
-class Evaluation:
+class Evaluation(CommandResult):
     """The result of an evaluation. A value that is missing or not finite is None.
 
     Attributes
@@ -80,6 +79,8 @@ class Evaluation:
 
     If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty.
     """
+
+    SHOWN = ("n_rows", "n_classes", "mean_loss", "accuracy", "perplexity", "brier", "ece", "bad_rows")
 
     n_rows: int = 0
     n_classes: int | None = None
@@ -158,15 +159,6 @@ class Evaluation:
             "bytes_read": figure(self.bytes_read, "" if self.files else "the size of a stream is not known"),
             "seconds": figure(self.seconds),
         }
-
-    def to_json(self) -> str:
-        """Return the result as one line of JSON."""
-        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
-
-    def _repr_html_(self) -> str:
-        shown = ("n_rows", "n_classes", "mean_loss", "accuracy", "perplexity", "brier", "ece", "bad_rows")
-        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(str(getattr(self, name)))}</td></tr>" for name in shown)
-        return f"<table>{cells}</table>"
 
 
 EVALUATION_GATES = tuple(Evaluation().figures())

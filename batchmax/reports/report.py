@@ -5,12 +5,10 @@ Gathers the facts of the page and writes it; ``html.page`` renders it.
 
 from __future__ import annotations
 
-import html
-import json
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +26,7 @@ from batchmax.options.parsing import names_of
 from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.outputs import STATUS_NAMES
 from batchmax.reports.collectors import Confidences, KeptRow, Pairs, RowLook
+from batchmax.results import CommandResult
 from batchmax.runtime.installation import missing_package
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.tally import named_counts
@@ -46,7 +45,7 @@ MOST_WORST = 100
 
 
 @dataclass(kw_only=True)
-class Report:
+class Report(CommandResult):
     """The result of writing a report. A missing value is None.
 
     Attributes
@@ -60,6 +59,8 @@ class Report:
     worst_rows
         The number of listed rows or tokens.
     """
+
+    SHOWN = ("out", "n_rows", "n_classes", "n_tokens", "mean_loss", "accuracy", "ece", "bad_rows")
 
     out: str = ""
     n_rows: int = 0
@@ -79,21 +80,6 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     version: str = __version__
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result as a dictionary, with the names of the JSON."""
-        return asdict(self)
-
-    def to_json(self) -> str:
-        """Return the result as one line of JSON."""
-        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
-
-    def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
-            for name, value in self.as_dict().items()
-        )
-        return f"<table>{cells}</table>"
 
 
 def report(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from batchmax.options.gates import NO_LABELS, NO_ROWS, TOKEN_FIGURES, Figure, figure, infinite_losses, without_loss
+from batchmax.results import CommandResult
 from batchmax.scoring.tally import Tally, finite, named_counts
 
 TOKEN_FIELDS = frozenset({*TOKEN_FIGURES, "token_status_counts"})
@@ -16,7 +16,7 @@ TOKEN_FIELDS = frozenset({*TOKEN_FIGURES, "token_status_counts"})
 
 
 @dataclass(kw_only=True)
-class ScoreSummary:
+class ScoreSummary(CommandResult):
     """The result of a scoring job. A value that doesn't exist or isn't finite is None.
 
     ``log_likelihood`` and ``perplexity`` are computed from the plain loss, without class weights and smoothing;
@@ -30,6 +30,8 @@ class ScoreSummary:
     ``unified`` has the columns that differ between files: for each, the type that it was read as, the number of files
     with each type, and the number of files without it.
     """
+
+    SHOWN = ("n_rows", "n_classes", "mean_loss", "accuracy", "perplexity", "n_tokens", "bad_rows")
 
     n_rows: int = 0
     n_classes: int | None = None
@@ -133,17 +135,6 @@ class ScoreSummary:
             "bytes_written": figure(self.bytes_written, recorded("bytes_written")),
             "seconds": figure(self.seconds, recorded("seconds")),
         }
-
-    def to_json(self) -> str:
-        """Return the summary as one line of JSON."""
-        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
-            for name, value in self.as_dict().items()
-        )
-        return f"<table>{rows}</table>"
 
 
 def without_text(status_counts: Mapping[str, int]) -> str:

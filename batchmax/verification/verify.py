@@ -6,13 +6,11 @@ check. :class:`Verification` lists what was checked and the largest errors.
 
 from __future__ import annotations
 
-import html
-import json
 import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from batchmax.options.parsing import names_of
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import Footer
 from batchmax.parquet.reading.checksums import DamagedPage, check_pages
+from batchmax.results import CommandResult
 from batchmax.runtime.progress import Progress
 from batchmax.sources.decode_budget import whole_batches
 from batchmax.sources.parquet_file import MAGIC, InputFile, OpenFile, reading
@@ -42,7 +41,7 @@ LEAST_SLACK = 1e-11
 
 
 @dataclass(kw_only=True)
-class Verification:
+class Verification(CommandResult):
     """The result of a successful verification.
 
     Attributes
@@ -62,6 +61,8 @@ class Verification:
     largest_errors
         For each output measured in ULP: the largest error (``ulp``), with its ``row`` and ``token``.
     """
+
+    SHOWN = ("file", "n_rows", "n_classes", "sampled_rows", "sampled_tokens")
 
     file: str
     files: list[str] = field(default_factory=list)
@@ -83,21 +84,6 @@ class Verification:
     bytes_read: int = 0
     seconds: float = 0.0
     version: str = __version__
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result as a dictionary, with the names of the JSON."""
-        return asdict(self)
-
-    def to_json(self) -> str:
-        """Return the result as one line of JSON."""
-        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
-            for name, value in self.as_dict().items()
-        )
-        return f"<table>{rows}</table>"
 
 
 def verify(

@@ -461,14 +461,6 @@ def test_the_same_file_twice_has_not_changed(tmp_path):
     assert (found.mcnemar_p, found.moved) == (1.0, [])
 
 
-def test_a_notebook_shows_a_table(tmp_path):
-    """The result is an HTML table in notebooks, with file names escaped."""
-    path = write(rows_of(5), tmp_path / "<b>.parquet")
-    shown = batchmax.compare(path, path)._repr_html_()
-    assert "<th>mean_kl</th>" in shown
-    assert "<b>" not in shown
-
-
 # Statistics
 
 

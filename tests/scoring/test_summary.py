@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from batchmax.options.gates import SCORE_FIGURES
 from batchmax.outputs import Status
+from batchmax.reports.report import Report
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.scoring.tally import Tally
 
@@ -139,7 +140,10 @@ def test_the_summary_has_the_names_of_the_documents():
     assert set(SCORE_FIGURES) <= set(ScoreSummary(token_status_counts={}).as_dict())
 
 
-def test_html_is_escaped():
-    """File names are escaped in HTML."""
-    assert "<b>" not in ScoreSummary(files=["<b>&"])._repr_html_()
-    assert "&lt;b&gt;&amp;" in ScoreSummary(files=["<b>&"])._repr_html_()
+def test_a_result_is_a_short_table():
+    """``print`` and notebooks show a result as a table, with names of files escaped in HTML."""
+    summary = ScoreSummary(n_rows=1234, mean_loss=0.123456789)
+    assert str(summary) == "n_rows      1,234\nmean_loss   0.123457\nbad_rows    0"
+    assert "<tr><th>n_rows</th><td>1,234</td></tr>" in summary._repr_html_()
+    assert "<b>" not in Report(out="<b>&")._repr_html_()
+    assert "&lt;b&gt;&amp;" in Report(out="<b>&")._repr_html_()

@@ -254,7 +254,7 @@ def test_the_result_speaks_json_and_html(logits, out):
     batchmax.score(logits, out)
     found = batchmax.verify(out, logits)
     assert json.loads(found.to_json()) == found.as_dict()
-    assert "largest_errors" in found._repr_html_()
+    assert "sampled_rows" in found._repr_html_()
 
 
 # Damaged outputs

@@ -5,8 +5,6 @@ Knows the sums over pairs; doesn't know how rows were read or paired.
 
 from __future__ import annotations
 
-import html
-import json
 import math
 import shlex
 from dataclasses import dataclass, field, fields
@@ -19,6 +17,7 @@ from batchmax.evaluation.comparison.pair_metrics import Changes
 from batchmax.evaluation.comparison.paired_tests import mcnemar
 from batchmax.evaluation.comparison.row_pairing import SequencePairs
 from batchmax.options.gates import NO_LABELS, Figure, Gate, figure
+from batchmax.results import CommandResult
 
 OF_TOKENS = ("tokens_only_a", "tokens_only_b")
 """Figures that exist only for sequences."""
@@ -28,7 +27,7 @@ INTERVAL = "95 %, normal approximation, paired"
 
 
 @dataclass(kw_only=True)
-class Comparison:
+class Comparison(CommandResult):
     """What changed from a to b. A value that is missing or not finite is None.
 
     Attributes
@@ -63,6 +62,8 @@ class Comparison:
         The rows with the largest change, the largest first, and the measure: ``loss``, the absolute change of the loss,
         or ``kl`` if there are no labels. Row numbers count within a file. Infinite numbers are null in JSON.
     """
+
+    SHOWN = ("n_rows", "mean_loss_a", "mean_loss_b", "mean_loss_change", "accuracy_a", "accuracy_b", "mean_kl")
 
     files_a: list[str] = field(default_factory=list)
     files_b: list[str] = field(default_factory=list)
@@ -218,17 +219,6 @@ class Comparison:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         values["moved"] = [{name: _finite(value) for name, value in row.items()} for row in self.moved]
         return values
-
-    def to_json(self) -> str:
-        """Return the result as one line of JSON."""
-        return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
-            for name, value in self.as_dict().items()
-        )
-        return f"<table>{rows}</table>"
 
 
 COMPARISON_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})
