@@ -174,7 +174,8 @@ class RemoteOutput(Output):
             if left is None or same:
                 if uri == self._at:
                     self.release(job)
-                self._clear_leftovers()
+                else:
+                    self._clear_leftovers()
             return {**summary, "held": uri if uri == self._held_at else None}
         self._check(None if self.is_file else self._folder(self._at), replaces=False)
         return None
@@ -190,7 +191,7 @@ class RemoteOutput(Output):
     def release(self, job: Mapping[str, Any]) -> None:
         """Publish a held output, or finish the cleanup of a run that was killed while it published it."""
         self.job = job
-        if self._is_of_job(self._held_at):
+        if self._is_of_job(self._held_at) or self.shop.folder.is_dir():
             with self._working():
                 self._publish_held()
 
@@ -244,16 +245,20 @@ class RemoteOutput(Output):
     def _publish_held(self) -> None:
         """Copy a held output of this job to the URI, unless it is there already, and delete the held one."""
         self._is_published = True
-        if not self._is_of_job(self._held_at):
-            return
         if self.is_file:
-            if not self._is_of_job(self._at):
-                self._check(None, replaces=self.replaces)
-                self._store.at(self._held_at).copy(self._at)
-            self._store.at(self._held_at).delete()
+            if self._is_of_job(self._held_at):
+                if not self._is_of_job(self._at):
+                    self._check(None, replaces=self.replaces)
+                    self._store.at(self._held_at).copy(self._at)
+                self._store.at(self._held_at).delete()
             return
-        held, folder = self._folder(self._held_at), self._folder(self._at)
-        if held.manifest is not None and not self._is_of_job(self._at):
+        held = self._folder(self._held_at)
+        if held.manifest is None or not self._is_of_job(self._held_at):
+            # A run that was killed while it uploaded a held output has left parts.
+            self._delete([f"{self._held_at}/{name}" for name in held.objects if run_of(name) == self.run])
+            return
+        if not self._is_of_job(self._at):
+            folder = self._folder(self._at)
             self._check(folder, replaces=self.replaces)
             if folder.manifest is not None and folder.manifest.generation >= held.manifest.generation:
                 what = "another run has published here since the output was held"
@@ -264,9 +269,8 @@ class RemoteOutput(Output):
             self._copy_held(held.manifest.path)
         self._finish(self._at)
         # The manifest is deleted last, so that a run after a kill finds the others.
-        names = sorted(held.objects, key=lambda name: held.manifest is not None and name == held.manifest.path)
-        self._delete([f"{self._held_at}/{name}" for name in names[:-1]])
-        self._delete([f"{self._held_at}/{name}" for name in names[-1:]])
+        self._delete([f"{self._held_at}/{name}" for name in held.objects if name != held.manifest.path])
+        self._delete([f"{self._held_at}/{held.manifest.path}"])
 
     def _copy_held(self, name: str) -> None:
         self._store.at(f"{self._held_at}/{name}").copy(f"{self._at}/{name}")
