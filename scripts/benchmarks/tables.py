@@ -5,6 +5,7 @@ A figure that wasn't measured is a dash, so a section can be generated from any 
 
 from __future__ import annotations
 
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from benchmarks.results import STARTS, Results
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+LINE = 120
+"""Maximum length of a line of text."""
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 PLOTS = {
     "jobs.png": "Seconds for the whole job, by tool and input",
@@ -165,7 +168,7 @@ def where(results: Results) -> str:
 def headline(results: Results, plots: list[str]) -> str:
     """Return the README's section: the largest jobs; ``plots`` are the plots that exist."""
     return f"""
-{where(results)} Seconds and peak memory of whole processes, medians.
+{textwrap.fill(f"{where(results)} Seconds and peak memory of whole processes, medians.", LINE)}
 
 {_large_jobs(results, plots)}
 """
@@ -209,7 +212,7 @@ From memory to memory, GB/s of float32 logits (threads: {threads}):
 """
     return f"""## Jobs
 
-{where(results)}
+{textwrap.fill(where(results), LINE)}
 
 All programs read the same files (a list of float32 logits, an id and a label; snappy; row groups of 16 MiB) and
 write id, label, probabilities and losses. Times are seconds of whole processes, including start-up, with peak
