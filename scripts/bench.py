@@ -26,6 +26,7 @@ from benchmarks.suites import CASES, OUTPUTS, READERS, SIZES, SUITES, WRITERS, S
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+GUIDE = ROOT / "batchmax" / "guide" / "performance.md"
 RESULTS = ROOT / "data" / "bench"
 
 
@@ -39,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
         run(given, results, path)
     plots = show(results, folder)
     if given.readme:
-        tables.replace_section(README, tables.section(results, plots))
+        tables.replace_section(README, tables.headline(results, plots))
+        tables.replace_section(GUIDE, tables.section(results, plots))
     print(bars.as_text(results))
 
 
@@ -85,7 +87,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="of results.json; default: data/bench")
     parser.add_argument("--keep", action="store_true", help="the files of the size series, too")
     parser.add_argument("--quick", action="store_true", help="tiny inputs, one round, results under --folder")
-    parser.add_argument("--readme", action="store_true", help="measure nothing; tables, plots, README's section")
+    parser.add_argument("--readme", action="store_true", help="measure nothing; write tables, plots, README and guide")
     given = parser.parse_args(arguments)
     if given.rounds < 1:
         parser.error("--rounds is at least 1")

@@ -43,6 +43,9 @@ COMMANDS = {
         "convert": "Write logits in another layout.",
         "warmup": "Compile the kernels ahead of time.",
     },
+    "Help": {
+        "guide": "Show the user guide: one page for each topic.",
+    },
 }
 """The commands by group, in the order of the help; a command's name is also its module's name."""
 

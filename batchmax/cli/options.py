@@ -38,12 +38,13 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help groups options under headings and ends with an example."""
+    """A command whose help groups options under headings and ends with an example and the topic of its guide."""
 
-    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, example: str = "", topic: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.context_settings = {**CONTEXT, **self.context_settings}
         self.example = example
+        self.topic = topic
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their headings, with columns aligned across headings."""
@@ -59,10 +60,12 @@ class Command(click.Command):
                     formatter.write_dl([(f"{term:<{width}}", meaning) for term, meaning in terms])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  Click's
-        """Write the example without wrapping, so that it can be copied."""
+        """Write the example without wrapping, so that it can be copied, and the page of the guide."""
         with formatter.section("Example"):
             for line in self.example.splitlines():
                 formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+        if self.topic:
+            formatter.write(f"\nGuide: batchmax guide {self.topic}\n")
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and store its inputs for error messages that name no file.
@@ -78,9 +81,9 @@ class Command(click.Command):
         return super().invoke(ctx)
 
 
-def command(example: str) -> Callable[[Callable[..., Any]], Command]:
-    """Make a function a command with this example."""
-    return click.command(cls=Command, example=example)
+def command(example: str, topic: str = "") -> Callable[[Callable[..., Any]], Command]:
+    """Make a function a command with this example; ``topic`` is the page of the guide about it."""
+    return click.command(cls=Command, example=example, topic=topic)
 
 
 def option(*names: str, group: str, help: str, **attributes: Any) -> Callable[[F], F]:  # noqa: A002  Click's name

@@ -24,8 +24,8 @@ STARTS = {
     "python": "`python -c pass`",
     "help": "`batchmax --help`",
     "import": "`import batchmax`",
-    "digits-warm": "scoring `data/digits.parquet`, kernels compiled before",
-    "digits-cold": "scoring `data/digits.parquet`, nothing compiled",
+    "digits-warm": "scoring `data/digits.parquet`, with compiled kernels",
+    "digits-cold": "scoring `data/digits.parquet`, with an empty kernel cache",
 }
 """Descriptions of the start-up measurements."""
 

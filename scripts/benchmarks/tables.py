@@ -1,10 +1,11 @@
-"""Results as Markdown: all figures, and the section of the README between its two marks.
+"""Results as Markdown: all figures, and the sections of the README and of the guide between their marks.
 
 A figure that wasn't measured is a dash, so a section can be generated from any results.
 """
 
 from __future__ import annotations
 
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from benchmarks.results import STARTS, Results
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+LINE = 120
+"""Maximum length of a line of text."""
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 PLOTS = {
     "jobs.png": "Seconds for the whole job, by tool and input",
@@ -102,15 +105,15 @@ def kernels(results: Results, threads: int) -> str:
 
 
 SAFETY = {
-    "safe": "as it is",
-    "no-syncs": "nothing forced to the disk",
-    "no-journal": "… and no journal",
-    "nothing": "… and no checksums",
+    "safe": "default",
+    "no-syncs": "without syncs",
+    "no-journal": "without syncs and journal",
+    "nothing": "without syncs, journal and checksums",
 }
 
 
 def safety(results: Results, scale: int) -> str:
-    """Return the table of the cost of safety."""
+    """Return the table of the cost of syncs, journal and checksums."""
     whole = results.median(f"safety/{scale}/nothing")
     rows = []
     for who, words in SAFETY.items():
@@ -118,8 +121,8 @@ def safety(results: Results, scale: int) -> str:
         share = "–" if seconds is None or not whole else f"{100 * (seconds / whole - 1):+.1f} %"
         rows.append([words, number(seconds), number(results.median(f"safety/{scale}/{who}", "cpu")), share])
     syncs = results.median(f"safety/{scale}/safe", "syncs")
-    rows.append(["in the syncs themselves, on whichever thread", number(syncs), "", ""])
-    return table(["", "seconds", "CPU seconds", "over the last but one row"], rows)
+    rows.append(["in the syncs, on any thread", number(syncs), "", ""])
+    return table(["", "seconds", "CPU seconds", "relative to the last configuration"], rows)
 
 
 def thread_counts(results: Results) -> list[int]:
@@ -162,37 +165,63 @@ def where(results: Results) -> str:
     return f"Measured on {machine['cores']} cores of {machine['cpu']}, {memory:.0f} GiB, with {libraries}."
 
 
+def headline(results: Results, plots: list[str]) -> str:
+    """Return the README's section: the largest jobs; ``plots`` are the plots that exist."""
+    return f"""
+{textwrap.fill(f"{where(results)} Seconds and peak memory of whole processes, medians.", LINE)}
+
+{_large_jobs(results, plots)}
+"""
+
+
 def section(results: Results, plots: list[str]) -> str:
-    """Return the README's section, starting with its heading; ``plots`` are the plots that exist."""
+    """Return the guide's section, starting with its first heading; ``plots`` are the plots that exist."""
     large = ["k10", "k1000", "k32k"]
-    images = {name: f"\n\n![{PLOTS[name]}]({_link('raw', name)})" if name in plots else "" for name in PLOTS}
-    series, arithmetic, careful, nested = "", "", "", ""
+    safe, size_series, kernel_speed, nested = "", "", "", ""
     if results.of_suite("sequences"):
-        nested = (
-            "\n40 sequences of 512 tokens × 32,000 classes (2.6 GB, a list of lists a row), the losses of the tokens "
-        )
-        nested += f"and their\nmeans written:\n\n{sequences(results)}\n"
+        nested = f"""
+### Sequences
+
+40 sequences of 512 tokens × 32,000 classes (2.6 GB, nested lists); written are the losses of tokens and means of rows:
+
+{sequences(results)}
+"""
     if results.of_suite("safety"):
-        careful = f"\nWhat being safe costs, on 6.4 GB of 1000 classes:\n\n{safety(results, 4)}\n"
+        safe = f"""
+## Cost of durability
+
+6.4 GB of logits with 1000 classes:
+
+{safety(results, 4)}
+"""
     if results.of_suite("sizes"):
-        series = f"\nTime grows with the file, and memory does not:\n\n{sizes(results)}{images['sizes.png']}\n"
+        size_series = f"""
+## File size
+
+Time grows with the file, memory doesn't:
+
+{sizes(results)}{_image("sizes.png", plots)}
+"""
     for threads in thread_counts(results)[:1]:
-        figures = kernels(results, threads)
-        arithmetic = f"\nThe arithmetic alone, from memory to memory, GB/s of float32 logits (threads: {threads}):\n\n"
-        arithmetic += f"{figures}{images['kernels.png']}\n"
-    return f"""## Speed
+        kernel_speed = f"""
+## Kernels
 
-{where(results)}
+From memory to memory, GB/s of float32 logits (threads: {threads}):
 
-Everybody reads the same files (a list of float32 logits, an id and a label beside; snappy; row groups of 16 MiB) and
-writes id, label, probabilities and losses. Seconds of whole processes, start-up included, and peak resident memory:
-medians of interleaved runs, the input in the page cache. `.venv/bin/python -m pip install -e '.[bench]'` and
-`.venv/bin/python scripts/bench.py` measure it again; all figures, with their spread and CPU seconds, are in
+{kernels(results, threads)}{_image("kernels.png", plots)}
+"""
+    return f"""## Jobs
+
+{textwrap.fill(where(results), LINE)}
+
+All programs read the same files (a list of float32 logits, an id and a label; snappy; row groups of 16 MiB) and
+write id, label, probabilities and losses. Times are seconds of whole processes, including start-up, with peak
+resident memory: medians of interleaved runs, with the input in the page cache.
+`.venv/bin/python -m pip install -e '.[bench]'` and `.venv/bin/python scripts/bench.py`
+repeat the measurements; all results, with their spread and CPU seconds, are in
 [data/bench]({_link("blob", "README.md")}).
 
-6.4 GB of logits (1.6 GB with 10 classes), {WRITES["snappy"]}:
-
-{jobs(results, 4, "snappy", large)}{images["jobs.png"]}
+{_large_jobs(results, plots)}
 
 The same, {WRITES["none"]}:
 
@@ -201,15 +230,27 @@ The same, {WRITES["none"]}:
 The same, {WRITES["loss"]}:
 
 {jobs(results, 4, "loss", large)}
-{nested}
-A quarter of those rows, and `data/digits.parquet`, where start-up is all there is ({WRITES["snappy"]}):
+
+A quarter of these rows, and `data/digits.parquet`, where start-up dominates ({WRITES["snappy"]}):
 
 {jobs(results, 1, "snappy", [*large, "digits"])}
-
-Start-up told apart:
+{nested}
+## Start-up
 
 {startup(results)}
-{careful}{series}{arithmetic}"""
+{safe}{size_series}{kernel_speed}"""
+
+
+def _large_jobs(results: Results, plots: list[str]) -> str:
+    """Return the table of the largest jobs that write all outputs, with its plot."""
+    return f"""6.4 GB of logits (1.6 GB with 10 classes), {WRITES["snappy"]}:
+
+{jobs(results, 4, "snappy", ["k10", "k1000", "k32k"])}{_image("jobs.png", plots)}"""
+
+
+def _image(name: str, plots: list[str]) -> str:
+    """Return a paragraph with a plot, or nothing if it doesn't exist."""
+    return f"\n\n![{PLOTS[name]}]({_link('raw', name)})" if name in plots else ""
 
 
 def everything(results: Results) -> str:
@@ -234,7 +275,7 @@ def everything(results: Results) -> str:
         ]
         parts.append(f"## {suite}\n\n" + table(["", "seconds", "CPU seconds", "peak, GB", "runs"], rows))
     scales = sorted({one["scale"] for one in results.of_suite("safety")})
-    parts += [f"## what safety costs, k1000, {scale} × rows\n\n{safety(results, scale)}" for scale in scales]
+    parts += [f"## cost of durability, k1000, {scale} × rows\n\n{safety(results, scale)}" for scale in scales]
     parts += [f"## kernels, threads: {n}, GB/s\n\n{kernels(results, n)}" for n in thread_counts(results)]
     return "\n\n".join(parts) + "\n"
 
@@ -248,12 +289,12 @@ def _link(view: str, name: str) -> str:
     return f"{project['urls']['Repository']}/{view}/main/data/bench/{name}"
 
 
-def replace_section(readme: Path, text: str) -> None:
-    """Replace the text between the marks in the README."""
-    whole = readme.read_text(encoding="utf-8")
+def replace_section(page: Path, text: str) -> None:
+    """Replace the text between the marks in a page."""
+    whole = page.read_text(encoding="utf-8")
     before, begin, rest = whole.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        message = f"{readme} has no {BEGIN} … {END}"
+        message = f"{page} has no {BEGIN} … {END}"
         raise ValueError(message)
-    readme.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")

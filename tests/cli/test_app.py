@@ -53,9 +53,24 @@ def python(*words, env=None):
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=HANGS, env=env)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["score", "-h"], ["--version"], ["score"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["-h"],
+        [],
+        ["score", "-h"],
+        ["--version"],
+        ["score"],
+        ["nonsense"],
+        ["guide"],
+        ["guide", "formats"],
+        ["guide", "s3"],
+    ],
+    ids=" ".join,
+)
 def test_help_and_usage_errors_import_nothing_heavy(words):
-    """Help, version and usage errors don't import Numba, pyarrow, NumPy or rich."""
+    """Help, version, the guide and usage errors don't import Numba, pyarrow, NumPy or rich."""
     code = f"import sys; from batchmax.cli.app import main; main({words}); print(*sys.modules)"
     modules = python("-c", code).stdout.split()
     assert "click" in modules

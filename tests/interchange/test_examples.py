@@ -1,4 +1,4 @@
-"""Tests the README's examples with other tools (Polars, DuckDB, datasets, pandas, a scheduler) against ``scan``."""
+"""Tests the guide's examples with other tools (Polars, DuckDB, datasets, pandas, a scheduler) against ``scan``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import batchmax
+from tests.support.documents import blocks_of
 from tests.support.paths import ROOT
 from tests.support.requirements import package
 
@@ -87,10 +88,9 @@ def test_a_frame_of_pandas_goes_round(want, tmp_path):
     ],
     ids=["done", "data", "usage", "gate"],
 )
-def test_a_task_of_a_scheduler_ends_as_the_readme_says(content, condition, code, tmp_path):
-    """The README's scheduler script tells the four exit codes apart and leaves the files that the README describes."""
-    found = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    (script,) = [block for block in found if "case $? in" in block and "summary.json" in block]
+def test_a_task_of_a_scheduler_ends_as_the_guide_says(content, condition, code, tmp_path):
+    """The guide's scheduler script tells the four exit codes apart and leaves the files that the guide describes."""
+    (script,) = [block for block in blocks_of("bash") if "case $? in" in block and "summary.json" in block]
     command = tmp_path / "batchmax"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batchmax "$@"\n')
     command.chmod(0o755)

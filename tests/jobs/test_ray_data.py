@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pytest
 import batchmax
 import batchmax.ray
 from batchmax.outputs import OUTPUTS
+from tests.support.documents import blocks_of
 from tests.support.paths import ROOT
 from tests.support.requirements import optional, package
 from tests.support.rows import odd_rows, sequences
@@ -241,13 +241,12 @@ def test_something_else_than_a_dataset_is_refused():
 
 
 @pytest.mark.usefixtures("ray")
-def test_the_block_in_the_readme_runs(tmp_path):
-    """The README's example for Ray runs."""
-    blocks = re.findall(r"^```py\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    (block,) = [block for block in blocks if "batchmax.ray" in block]
+def test_the_block_in_the_guide_runs(tmp_path):
+    """The example for Ray in the guide runs."""
+    (block,) = [block for block in blocks_of("py") if "batchmax.ray" in block]
     # Ray resolves relative paths in the folder in which it was started.
     block = block.replace('"data/', f'"{ROOT}/data/').replace('"scored-by', f'"{tmp_path}/scored-by')
-    exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - the code is from this repository
+    exec(compile(block, "block", "exec"), {})  # noqa: S102 - the code is from this repository
     assert pq.read_table(tmp_path / "scored-by-ray").num_rows == 899
 
 

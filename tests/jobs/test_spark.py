@@ -15,6 +15,7 @@ import pytest
 import batchmax
 import batchmax.spark
 from batchmax.outputs import OUTPUTS
+from tests.support.documents import blocks_of
 from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 from tests.support.rows import odd_rows, sequences
@@ -312,11 +313,10 @@ def test_something_else_than_a_data_frame_is_refused():
         batchmax.spark.score(table_of())
 
 
-def test_the_block_in_the_readme_runs(spark, tmp_path):
-    """The Spark example of the README runs."""
-    blocks = re.findall(r"^```py\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    (block,) = [block for block in blocks if "batchmax.spark" in block]
+def test_the_block_in_the_guide_runs(spark, tmp_path):
+    """The Spark example of the guide runs."""
+    (block,) = [block for block in blocks_of("py") if "batchmax.spark" in block]
     # The engine's working directory differs, so paths are made absolute.
     block = block.replace('"data/', f'"{ROOT}/data/').replace('"scored-by', f'"{tmp_path}/scored-by')
-    exec(compile(block, "README.md", "exec"), {"spark": spark})  # noqa: S102 - it is our own code
+    exec(compile(block, "block", "exec"), {"spark": spark})  # noqa: S102 - it is our own code
     assert pq.read_table(tmp_path / "scored-by-spark").num_rows == 899

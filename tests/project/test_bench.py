@@ -1,4 +1,4 @@
-"""The benchmark: its measurements, the programs that it compares with, and the results in the README."""
+"""The benchmark: its measurements, the programs that it compares with, and the results in README and guide."""
 
 from __future__ import annotations
 
@@ -55,17 +55,23 @@ def some_results():
     return found
 
 
-# The README
+# The documents
 
 
-def test_the_readme_shows_the_results():
-    """The README's benchmark section is what ``bench.py --readme`` makes of the stored results and plots."""
+@pytest.mark.parametrize(
+    ("path", "section"),
+    [("README.md", tables.headline), ("batchmax/guide/performance.md", tables.section), ("data/bench/README.md", None)],
+)
+def test_documents_show_the_results(path, section):
+    """The documents have what ``bench.py --readme`` makes of the stored results and plots."""
     folder = ROOT / "data" / "bench"
-    section = tables.section(
-        Results.read(folder / "results.json"), [name for name in tables.PLOTS if (folder / name).exists()]
-    )
-    readme = (ROOT / "README.md").read_text()
-    assert readme.partition(tables.BEGIN + "\n")[2].partition(tables.END)[0] == section
+    results = Results.read(folder / "results.json")
+    text = (ROOT / path).read_text()
+    if section is None:
+        assert text == tables.everything(results)
+        return
+    plots = [name for name in tables.PLOTS if (folder / name).exists()]
+    assert text.partition(tables.BEGIN + "\n")[2].partition(tables.END)[0] == section(results, plots)
 
 
 def test_a_section_replaces_the_one_before(tmp_path):

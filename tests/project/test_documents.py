@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
+from batchmax import guide
+from batchmax.cli.app import COMMANDS, group, main
+from tests.support.documents import FENCED, PAGES, README
 from tests.support.paths import ROOT
 from tests.support.requirements import package
 
-README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
-FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
 UNSTEADY = ("time ", "probs   ", "  probs ", "  loss ")
 """Beginnings of output lines that differ between runs or CPUs."""
 
@@ -27,7 +31,7 @@ def blocks(text):
     The output is None if no output is shown below the block.
     """
     found = FENCED.findall(text)
-    after = [*found[1:], ("", "")]
+    after = [*found, ("", "")][1:]
     return [
         (kind, body, then if kind != "console" and following == "text" else None)
         for (kind, body), (following, then) in zip(found, after, strict=True)
@@ -51,6 +55,12 @@ def commands(kind, body, shown):
             command, shown = found[-1]
             found[-1] = (command, f"{shown}{line}\n")
     return found
+
+
+def outputs_of(block):
+    """Return the commands or the query of a block, each with the output shown."""
+    kind, body, shown = block
+    return [(body, shown)] if kind in {"python", "sql"} else commands(kind, body, shown)
 
 
 def assert_shows(shown, real):
@@ -81,95 +91,138 @@ def test_output_is_compared_word_by_word():
             assert_shows(wrong, "a 1.000002")
 
 
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
-    """Run the README's blocks in order in one folder.
-
-    Return the block, the output shown, the expected exit code, the exit code and the output of each.
-    """
-    duckdb = package("duckdb")
-    package("polars")
-    package("torch")
-    folder = tmp_path_factory.mktemp("readme")
-    (folder / "data").symlink_to(ROOT / "data")
-    (folder / "scripts").mkdir()
-    command = folder / "scripts" / "batchmax"
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder with the data, and a command ``./scripts/batchmax`` that runs this copy of the package."""
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "scripts").mkdir()
+    command = tmp_path / "scripts" / "batchmax"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batchmax "$@"\n')
     command.chmod(0o755)
-    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    return tmp_path
+
+
+def run_in_shell(line, folder):
+    """Run a line of a shell block, and return its exit code and its output."""
+    path = f"{folder / 'scripts'}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    line = line.replace(".venv/bin/python", sys.executable)
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
 
-    def run(*arguments):
-        done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
 
-    found = []
-    for kind, body, shown in blocks(README):
-        if kind == "sql":
-            with contextlib.chdir(folder):
-                found.append((body, shown, 0, 0, str(duckdb.sql(body))))
-        elif kind == "python":
-            found.append((body, shown, 0, *run(sys.executable, "-W", "error", "-c", body)))
-        else:
-            for line, printed in commands(kind, body, shown):
-                if re.match(r"(\./scripts/)?batchmax |\.venv/bin/python -c ", line):
-                    line = line.replace(".venv/bin/python", sys.executable)  # noqa: PLW2901
-                    expected = re.search(r"# exit (\d+)", line)
-                    found.append((line, printed, int(expected[1] if expected else 0), *run("bash", "-c", line)))
-    return found
+@contextlib.contextmanager
+def captured(folder):
+    """Change to a folder, and collect what is printed there."""
+    text = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        yield text
+
+
+def run_here(line, folder):
+    """Run a command line of batchmax in this process, which takes a tenth of the time of a new one."""
+    with captured(folder) as text:
+        code = main(shlex.split(line, comments=True)[1:])
+        return code, text.getvalue()
+
+
+def run_python(body, folder):
+    """Run a block of Python in this process, and return its output. Warnings are errors."""
+    with captured(folder) as text:
+        exec(compile(body, "block", "exec"), {"__name__": "__main__"})  # noqa: S102 - it is our own code
+        return text.getvalue()
+
+
+def assert_runs(line, shown, folder):
+    """Run a line of a shell block, and check its exit code and the output shown below it."""
+    is_plain = line.startswith("batchmax ") and not re.search(r"[<>|&;]", re.sub(r"'[^']*'", "", line))
+    code, output = (run_here if is_plain else run_in_shell)(line, folder)
+    expected = re.search(r"# exit (\d+)", line)
+    assert code == int(expected[1] if expected else 0), f"{line}\n{output}"
+    assert_shows(shown or "", output)
+
+
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.stem)
+def test_every_block_runs_and_prints_what_is_shown(path, folder):
+    """Commands, Python blocks and queries run in the order of the page, with the exit codes and the output shown.
+
+    The folder has the sample data and the output of the README's first command.
+    """
+    duckdb, *_ = map(package, ("duckdb", "polars", "torch", "datasets", "scipy", "matplotlib"))
+    if path != README:
+        run_here("batchmax score data/digits.parquet -o scored.parquet -q", folder)
+    for block in blocks(path.read_text()):
+        for text, shown in outputs_of(block):
+            if block[0] == "sql":
+                with contextlib.chdir(folder):
+                    assert_shows(shown or "", str(duckdb.sql(text)))
+            elif block[0] == "python":
+                assert_shows(shown or "", run_python(text, folder))
+            elif text != "./scripts/test":
+                assert_runs(text, shown, folder)
+
+
+def test_documents_have_blocks_that_run():
+    """The blocks of the README and of the guide are found: dozens of them, many with their output."""
+    found = [block for path in (README, *PAGES) for block in blocks(path.read_text())]
+    assert len(found) >= 30
+    assert sum(bool(shown) for block in found for _, shown in outputs_of(block)) >= 10
 
 
 def test_the_readme_opens_with_the_two_commands():
     """The first block scores the sample and runs the tests."""
-    assert blocks(README)[0][1].splitlines() == [
+    assert blocks(README.read_text())[0][1].splitlines() == [
         "./scripts/batchmax score data/digits.parquet -o scored.parquet",
         "./scripts/test",
     ]
 
 
-def test_every_block_of_the_readme_runs(outputs):
-    """All commands, Python blocks and queries end with the exit codes that the README shows."""
-    assert len(outputs) >= 10
-    for block, _, expected, code, output in outputs:
-        assert code == expected, f"{block}\n{output}"
+def test_the_readme_is_short():
+    """The README has at most 9000 bytes; the guide has the rest."""
+    assert len(README.read_bytes()) <= 9000
 
 
-def test_the_readme_shows_real_output(outputs):
-    """The output shown below a command or query is its real output, except for times and last digits."""
-    shown = [(text, output) for _, text, _, _, output in outputs if text]
-    assert len(shown) >= 5
-    for text, output in shown:
-        assert_shows(text, output)
+def test_documents_name_every_option_output_and_status():
+    """README and guide name every option, output, status and gate name of ``score``.
 
-
-def test_the_readme_names_every_option_output_and_status():
-    """The README names every option, output, status and gate name of ``score``.
-
-    It names no option that doesn't exist.
+    They name no option that doesn't exist.
     """
     import click
 
-    from batchmax.cli.commands.calibrate import command as calibrate
-    from batchmax.cli.commands.compare import command as compare
-    from batchmax.cli.commands.convert import command as convert
-    from batchmax.cli.commands.evaluate import command as evaluate
-    from batchmax.cli.commands.report import command as report
-    from batchmax.cli.commands.score import command as score
-    from batchmax.cli.commands.show import command as show
-    from batchmax.cli.commands.verify import command as verify
     from batchmax.options.gates import SCORE_FIGURES
     from batchmax.outputs import OUTPUTS, STATUS_NAMES
 
-    def options(command):
+    def options(name):
+        command = group.get_command(click.Context(group), name)
         parameters = command.get_params(click.Context(command, **command.context_settings))
         return {name for parameter in parameters for name in parameter.opts if name.startswith("--")}
 
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README))
-    assert options(score) <= named
-    others = (show, compare, convert, verify, evaluate, calibrate, report)
-    assert named <= options(score).union(*map(options, others))
+    text = "\n".join(path.read_text() for path in (README, *PAGES))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
+    assert options("score") <= named
+    assert named <= set().union(*(options(name) for names in COMMANDS.values() for name in names))
     for name in (*OUTPUTS, *STATUS_NAMES, *SCORE_FIGURES):
-        assert re.search(rf"`[^`\n]*\b{name}\b", README), name
+        assert re.search(rf"`[^`\n]*\b{name}\b", text), name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_has_a_title_and_a_summary_of_one_line(path):
+    """A page starts with its only title and a sentence that fits next to its name in 100 columns."""
+    text = path.read_text()
+    prose = FENCED.sub("", text)
+    assert len(re.findall(r"^# .+", prose, re.MULTILINE)) == 1
+    assert text.startswith("# ")
+    summary = guide.summary(path.stem)
+    assert re.fullmatch(r"[A-Z].*[^.]\.", summary)
+    assert max(len(page.stem) for page in PAGES) + 2 + len(summary) <= 100
+
+
+def test_every_page_is_linked_from_the_readme():
+    """The README links to every page of the guide."""
+    linked = re.findall(r"\]\(batchmax/guide/([\w-]+)\.md\)", README.read_text())
+    assert set(linked) == {path.stem for path in PAGES}
 
 
 def test_architecture_lists_every_folder():
@@ -187,7 +240,7 @@ def test_architecture_lists_every_folder():
 def test_architecture_names_files_that_exist():
     """The modules, folders and test files that ARCHITECTURE.md names exist; it has at most 8000 bytes."""
     assert len(ARCHITECTURE.encode()) <= 8000
-    for name in re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py)?)", ARCHITECTURE):
+    for name in re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.(?:py|md))?)", ARCHITECTURE):
         path = ROOT / ("" if name.startswith(("batchmax/", "tests/")) else "batchmax") / name
         known = {"commands/", "render/", "html/", "comparison/", "commit/", "reading/", "writing/"}
         assert name in known or path.exists() or path.with_suffix(".py").exists(), name
@@ -208,14 +261,18 @@ def test_the_command_that_shows_registers_runs():
         assert all("mm'" in line for line in lines), done.stdout
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("*.md")))
-def test_links_between_documents_lead_somewhere(name):
-    """Relative links lead to existing files, and links within a page to existing headings."""
-    text = (ROOT / name).read_text()
-    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in headings, target
-        elif not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+def headings(path):
+    """Return the anchors of the headings of a document."""
+    titles = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_links_between_documents_lead_somewhere(path):
+    """Relative links lead to existing files, and their anchors to existing headings."""
+    for link in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        if not link.startswith("http"):
+            name, _, anchor = link.partition("#")
+            target = path.parent / name if name else path
+            assert target.is_file(), link
+            assert not anchor or anchor in headings(target), link

@@ -12,11 +12,13 @@ import tomllib
 
 import pytest
 
+from batchmax import guide
+from tests.support.documents import PAGES, README
 from tests.support.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
-DOCUMENTS = sorted(ROOT.glob("*.md"))
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)\s]+)\)")
 SCRIPT = re.compile(r"\./scripts/([\w.-]+)((?: +(?!\.)[^\s`|;&()]+)*)")
@@ -47,19 +49,26 @@ def test_the_metadata_name_systems_and_topics():
 # The documents
 
 
-def test_the_readme_has_no_relative_links():
-    """The README's links are absolute or to headings, because the package index shows it without the repository."""
-    links = LINK.findall((ROOT / "README.md").read_text())
-    assert sum(bool(image) for image, _ in links) >= 3
-    for _, target in links:
-        assert target.startswith(("#", "https://")), target
+def test_the_readme_has_relative_links_to_the_guide_only():
+    """Images and other links of the README are absolute: the package index shows it without the repository."""
+    links = LINK.findall(README.read_text())
+    assert any(image for image, _ in links)
+    for image, target in links:
+        assert target.startswith("https://") or (target.startswith("batchmax/guide/") and not image), target
+
+
+def test_the_wheel_has_the_pages_of_the_guide():
+    """The wheel has the whole package, from which nothing is excluded, and the pages are in the package."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["batchmax"]}
+    assert [path.stem for path in PAGES] == guide.topics()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_links_into_the_repository_lead_to_files(path):
     """Links to the repository use its address and lead to existing files; images link to the raw file."""
     for image, target in LINK.findall(path.read_text()):
-        if "batchmax" not in target.partition("#")[0]:
+        if "batchmax" not in target.partition("#")[0] or not target.startswith("https://"):
             continue
         assert target.startswith(f"{REPOSITORY}/"), target
         view, _, rest = target.removeprefix(f"{REPOSITORY}/").partition("/main/")
@@ -74,7 +83,7 @@ def test_the_address_is_declared_once():
     """Code, scripts and workflows don't contain the repository's address, so that moving it changes few files."""
     for folder in ("batchmax", "scripts", ".github", ".ci"):
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and "__pycache__" not in path.parts and path not in PAGES:
                 assert REPOSITORY.encode() not in path.read_bytes(), path
 
 

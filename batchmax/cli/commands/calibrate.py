@@ -15,7 +15,7 @@ batchmax score logits.parquet -o scored.parquet --calibration calibration.json
 """
 
 
-@shared.command(example=EXAMPLE)
+@shared.command(example=EXAMPLE, topic="calibration")
 @shared.inputs
 @shared.find_logits
 @shared.storage

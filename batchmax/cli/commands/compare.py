@@ -17,7 +17,7 @@ batchmax compare logits.parquet other.parquet --logits z --logits-b probabilitie
 """
 
 
-@shared.command(example=EXAMPLE)
+@shared.command(example=EXAMPLE, topic="compare")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @option(

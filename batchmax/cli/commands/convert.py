@@ -15,7 +15,7 @@ batchmax convert wide.parquet -o lists.parquet --layout list
 """
 
 
-@shared.command(example=EXAMPLE)
+@shared.command(example=EXAMPLE, topic="formats")
 @shared.inputs
 @shared.find_logits
 @shared.storage

@@ -17,7 +17,7 @@ batchmax evaluate logits/ --fail-if 'ece > 0.05 or accuracy < 0.9'
 """
 
 
-@shared.command(example=EXAMPLE)
+@shared.command(example=EXAMPLE, topic="evaluation")
 @shared.inputs
 @shared.find_logits
 @shared.storage

@@ -14,7 +14,7 @@ batchmax inspect logits.parquet --json
 """
 
 
-@shared.command(example=EXAMPLE)
+@shared.command(example=EXAMPLE, topic="inspect")
 @shared.inputs
 @shared.find_logits
 @shared.storage

@@ -16,7 +16,7 @@ batchmax report logits/ -o report.html --row 18223 --columns id,text
 """
 
 
-@shared.command(example=EXAMPLE)
+@shared.command(example=EXAMPLE, topic="report")
 @shared.inputs
 @shared.find_logits
 @shared.storage

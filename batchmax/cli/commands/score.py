@@ -22,7 +22,7 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
 """
 
 
-@shared.command(example=EXAMPLE)
+@shared.command(example=EXAMPLE, topic="score")
 @shared.inputs
 @shared.find_logits
 @shared.storage

@@ -29,7 +29,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
 """Options that apply only to ``--worst``."""
 
 
-@shared.command(example=EXAMPLE)
+@shared.command(example=EXAMPLE, topic="inspect")
 @click.argument("inputs", metavar="[INPUT...]", nargs=-1)
 @option("--row", metavar="N", type=int, group=READ, help="Row to show, from 0, over all of INPUT.")
 @option("--token", metavar="N", type=int, group=READ, help="Token to show of a row that is a sequence, from 0.")

@@ -13,7 +13,7 @@ batchmax verify scored.parquet logits.parquet --sample 100
 """
 
 
-@shared.command(example=EXAMPLE)
+@shared.command(example=EXAMPLE, topic="verify")
 @click.argument("file", metavar="FILE")
 @click.argument("inputs", metavar="[INPUT...]", nargs=-1)
 @option(

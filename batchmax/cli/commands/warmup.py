@@ -13,7 +13,7 @@ batchmax warmup && batchmax score logits.parquet -o scored.parquet
 """
 
 
-@shared.command(example=EXAMPLE)
+@shared.command(example=EXAMPLE, topic="performance")
 @shared.loudness
 @shared.reporting
 def command(quiet: bool, verbose: bool, json: bool) -> None:

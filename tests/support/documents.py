@@ -1,0 +1,16 @@
+"""The README and the pages of the guide, and the code blocks in them."""
+
+from __future__ import annotations
+
+import re
+
+from tests.support.paths import ROOT
+
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "batchmax" / "guide").glob("*.md"))
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(language):
+    """Return the code blocks in a language, of the README and the guide."""
+    return [body for path in (README, *PAGES) for kind, body in FENCED.findall(path.read_text()) if kind == language]
