@@ -23,7 +23,7 @@ from click.shell_completion import shell_complete
 
 from batchmax.cli.completion import VARIABLE
 from batchmax.cli.messages import say
-from batchmax.cli.options import CONTEXT, READING, meta_key
+from batchmax.cli.options import CONTEXT, READING, meta_key, with_short_help
 from batchmax.cli.signals import end_at_once, signals_raise
 from batchmax.runtime.lazy_imports import UnusedPackages
 
@@ -68,6 +68,10 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(f"batchmax.cli.commands.{cmd_name}").command
         return command
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return ``-h`` with the text that it has in commands."""
+        return with_short_help(super().get_help_option(ctx))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

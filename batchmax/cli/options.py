@@ -59,7 +59,7 @@ class Option(click.Option):
         self.more = more
         self.default_text = default_text
 
-    def record(self, ctx: click.Context) -> tuple[str, str] | None:
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the option's names and its help text, with details if ``--help-all`` was given."""
         record = super().get_help_record(ctx)
         if record is None:
@@ -89,11 +89,8 @@ class Command(click.Command):
         self.common = (*common, *ALWAYS_COMMON) if common else ()
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """Return ``-h`` with the text of the project."""
-        found = super().get_help_option(ctx)
-        if found is not None:
-            found.help = "Show this help."
-        return found
+        """Return ``-h`` with its text."""
+        return with_short_help(super().get_help_option(ctx))
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the parameters, with ``--help-all`` at the end."""
@@ -109,18 +106,15 @@ class Command(click.Command):
             listed.remove("--help-all")  # it lists the same
         records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
         for name in sorted(listed, key=lambda name: name.startswith("--help")):
-            option = options[name]
-            group, record = RUNNING, option.get_help_record(ctx)
-            if isinstance(option, Option):
-                group, record = option.group, option.record(ctx)
+            record = options[name].get_help_record(ctx)
             if record is not None:
-                records[group].append(record)
+                records[getattr(options[name], "group", RUNNING)].append(record)
         width = max(len(term) for terms in records.values() for term, _ in terms)
         for heading, terms in records.items():
             if terms:
                 with formatter.section(heading):
                     formatter.write_dl([(f"{term:<{width}}", meaning) for term, meaning in terms])
-        if _shows_all(ctx) and ctx.auto_envvar_prefix:
+        if _shows_all(ctx) and "--json" in options:
             with formatter.section("Environment"):
                 variable = f"{ctx.auto_envvar_prefix}_JSON"
                 formatter.write_text(f"Each option is also read from a variable: --json from {variable}.")
@@ -185,6 +179,13 @@ def is_set(flag: str) -> bool:
 def is_typed(name: str) -> bool:
     """Return whether an option was given on the command line, rather than in the environment."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def with_short_help(option: click.Option | None) -> click.Option | None:
+    """Return Click's ``-h`` with the text that it has everywhere."""
+    if option is not None:
+        option.help = "Show this help."
+    return option
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -114,7 +114,9 @@ def _time(summary: Any) -> str:
 def show_plan(plan: Mapping[str, Any]) -> None:
     """Print what a job would do; the plan of its parts is only in the JSON."""
     shown = {name: value for name, value in plan.items() if value != [] and name != "plan"}
-    show_pairs((name.replace("_", " "), "\n".join(_lines(name, value))) for name, value in shown.items())
+    show_pairs(
+        (name.removeprefix("n_").replace("_", " "), "\n".join(_lines(name, value))) for name, value in shown.items()
+    )
 
 
 def show_warmup(found: Mapping[str, Any]) -> None:
