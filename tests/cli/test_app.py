@@ -24,6 +24,9 @@ from batchmax.errors import BadRowError, DataError, GateError, OutputError, Usag
 from tests.support.processes import HANGS, wait_until
 
 NAMES = [name for names in COMMANDS.values() for name in names]
+WITHOUT_RESULT = {"completion", "guide"}
+"""Commands that print a text, and so have neither ``--json`` nor ``--quiet``."""
+
 SCORE_FLAGS = {param.name: param.help for param in score.params if isinstance(param, click.Option)}
 
 
@@ -88,7 +91,7 @@ def test_every_command_has_grouped_help_with_examples(run, name, flag):
     assert out.startswith(f"Usage: batchmax {name}")
     headings = [line[:-1] for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings[-1] == "Examples"
-    last = ["Environment"] if flag == "--help-all" and name != "completion" else []
+    last = ["Environment"] if flag == "--help-all" and name not in WITHOUT_RESULT else []
     assert [heading for heading in HEADINGS if heading in headings] + last == headings[:-1]
     assert f"batchmax {name}" in out[out.index("Examples:") :]
 
@@ -107,7 +110,7 @@ def listed(text):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_options_are_in_the_full_help(run, name):
-    """``--help-all`` lists every option, and ``-h`` the common ones, of which the first page names all that exist."""
+    """``--help-all`` lists every option, and ``-h`` the common ones, or all if there are few."""
     command = group.get_command(click.Context(group), name)
     short, full = listed(run(name, "-h")[1]), listed(run(name, "--help-all")[1])
     declared = {max(param.opts, key=len) for param in command.params if isinstance(param, click.Option)}
@@ -139,7 +142,7 @@ def test_options_of_every_command_with_a_result():
     for name in NAMES:
         command = group.get_command(click.Context(group), name)
         flags = {param.name: param for param in command.params if isinstance(param, click.Option)}
-        if name != "completion":
+        if name not in WITHOUT_RESULT:
             for flag in ("quiet", "verbose", "json", "debug"):
                 assert not flags[flag].expose_value
                 assert flags[flag].help == SCORE_FLAGS[flag]
