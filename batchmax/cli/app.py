@@ -21,8 +21,9 @@ from importlib import import_module
 import click
 from click.shell_completion import shell_complete
 
+from batchmax.cli.completion import VARIABLE
 from batchmax.cli.messages import say
-from batchmax.cli.options import CONTEXT, READING, meta_key
+from batchmax.cli.options import CONTEXT, READING, meta_key, with_short_help
 from batchmax.cli.signals import end_at_once, signals_raise
 from batchmax.runtime.lazy_imports import UnusedPackages
 
@@ -30,18 +31,21 @@ COMMANDS = {
     "Score": {
         "score": "Compute probabilities and losses from logits.",
         "inspect": "Show the contents of files, and the command that scores them.",
-        "show": "Show the arithmetic of one row, step by step, or the worst rows.",
+        "show": "Show how a row is computed, or the rows with the largest loss.",
     },
     "Evaluate": {
-        "evaluate": "Evaluate a model: accuracy, calibration, metrics of classes.",
-        "calibrate": "Fit a temperature that makes probabilities calibrated.",
-        "compare": "Compare two files of the same rows.",
+        "evaluate": "Compute accuracy, calibration and per-class metrics.",
+        "calibrate": "Fit a temperature to calibrate probabilities.",
+        "compare": "Compare the predictions of two models on the same rows.",
         "report": "Write an HTML report about a model.",
     },
     "Files": {
-        "verify": "Check a scored file or folder.",
-        "convert": "Write logits in another layout.",
+        "verify": "Check the checksums and values of a scored file or folder.",
+        "convert": "Convert logits to another layout.",
+    },
+    "Setup": {
         "warmup": "Compile the kernels ahead of time.",
+        "completion": "Print the script for shell completion.",
     },
     "Help": {
         "guide": "Show the user guide: one page for each topic.",
@@ -68,6 +72,10 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"batchmax.cli.commands.{cmd_name}").command
         return command
 
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return ``-h`` with the text that it has in commands."""
+        return with_short_help(super().get_help_option(ctx))
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -81,15 +89,16 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"no command is called {name!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands by group, from :data:`COMMANDS`, without importing them."""
+        width = max(map(len, self.list_commands(ctx)))
         for group, names in COMMANDS.items():
             with formatter.section(group):
-                formatter.write_dl([(f"{name:<9}", short_help) for name, short_help in names.items()])
+                formatter.write_dl([(f"{name:<{width}}", short_help) for name, short_help in names.items()])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write an example."""
-        with formatter.section("Example"):
+        """Write examples."""
+        with formatter.section("Examples"):
             formatter.write("  batchmax score logits.parquet -o scored.parquet\n")
             formatter.write("  batchmax score -h\n")
 
@@ -114,7 +123,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 )
 @click.pass_context
 def group(ctx: click.Context) -> None:
-    """Softmax and cross-entropy of logits in Parquet files, offline, at the speed of the disk."""
+    """Compute softmax and cross-entropy for logits in Parquet files, and evaluate the results."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -139,8 +148,11 @@ def _run(words: list[str], *, ends: bool) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Escape characters that the terminal can't encode, instead of raising.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if completion := os.environ.get("_BATCHMAX_COMPLETE"):
-        return shell_complete(group, {}, "batchmax", "_BATCHMAX_COMPLETE", completion)
+    if completion := os.environ.get(VARIABLE):
+        try:
+            return shell_complete(group, {}, "batchmax", VARIABLE, completion)
+        except KeyboardInterrupt:  # the shell stays at its prompt, without a traceback
+            return 130
     context = click.Context(group, info_name="batchmax", auto_envvar_prefix="BATCHMAX", **CONTEXT)
     with signals_raise(to_the_end=ends) as signals:
         context.meta[meta_key("signals")] = signals

@@ -32,14 +32,14 @@ _AGAIN = "run the command again"
 _WRITING = {"score", "convert"}
 
 _OS_REMEDIES = {
-    errno.ENOENT: "check the path, and the folder it is in",
-    errno.EACCES: "check its permissions: ls -l",
-    errno.EPERM: "check its permissions: ls -l",
-    errno.EROFS: "choose another place",
-    errno.ENOSPC: "make room (df -h) or choose another place",
-    errno.EDQUOT: "make room (quota -s) or choose another place",
+    errno.ENOENT: "check the path and its parent folder",
+    errno.EACCES: "check the permissions: ls -l",
+    errno.EPERM: "check the permissions: ls -l",
+    errno.EROFS: "choose another location",
+    errno.ENOSPC: "free some space (df -h) or choose another location",
+    errno.EDQUOT: "free some space (quota -s) or choose another location",
     errno.EMFILE: "allow more open files: ulimit -n 4096",
-    errno.EISDIR: "name a file",
+    errno.EISDIR: "give the path of a file",
     errno.ENOTDIR: "check the path",
     errno.EIO: "check the disk, then run the command again",
 }
@@ -79,35 +79,35 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
     match error:
         case BatchmaxError():
             remedy = error.remedy or (help_page if error.exit_code == EXIT_USAGE else "")
-            return Failure(error.exit_code, error.what, error.where, _and_go_on(remedy, error))
+            return Failure(error.exit_code, error.what, error.where, _and_notes(remedy, error))
         case click.ClickException():
             return _explain_click(error, help_page)
         case KeyboardInterrupt() | click.Abort():
-            return Failure(EXIT_INTERRUPTED, _as_it_was("interrupted", command), remedy=_go_on(error))
+            return Failure(EXIT_INTERRUPTED, _unchanged("interrupted", command), remedy=_next_step(error))
         case Terminated():
-            return Failure(EXIT_TERMINATED, _as_it_was("terminated", command), remedy=_go_on(error))
+            return Failure(EXIT_TERMINATED, _unchanged("terminated", command), remedy=_next_step(error))
         case MemoryError():
-            remedy = "give batchmax less with --memory-limit, or the machine more"
+            remedy = "use less memory with --memory-limit, or a machine with more"
             return Failure(EXIT_FAILED, _one_line(f"out of memory: {error}"), reading, remedy)
         case OSError():
             return _explain_os(error, reading)
         case _:
             what = f"unexpected {type(error).__name__}: {error}"
-            remedy = "this is a bug in batchmax; to see where: add --debug"
+            remedy = "this is a bug in batchmax; for the traceback: add --debug"
             return Failure(EXIT_FAILED, _one_line(what), reading, remedy)
 
 
-def _go_on(error: BaseException) -> str:
+def _next_step(error: BaseException) -> str:
     """Return how to continue after an interruption: the exception's notes, which say whether anything is kept."""
     return "; ".join(getattr(error, "__notes__", ())) or _AGAIN
 
 
-def _and_go_on(remedy: str, error: BaseException) -> str:
+def _and_notes(remedy: str, error: BaseException) -> str:
     return "; ".join([remedy, *getattr(error, "__notes__", ())] if remedy else getattr(error, "__notes__", ()))
 
 
-def _as_it_was(what: str, command: str) -> str:
-    return f"{what}, the output path is as it was" if command in _WRITING else what
+def _unchanged(what: str, command: str) -> str:
+    return f"{what}, the output is unchanged" if command in _WRITING else what
 
 
 def _explain_click(error: click.ClickException, help_page: str) -> Failure:
@@ -141,7 +141,7 @@ def _explain_os(error: OSError, reading: str) -> Failure:
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     what = _sentence(error.strerror or str(error) or type(error).__name__)
     number = error.errno or (errno.ENOENT if isinstance(error, FileNotFoundError) else 0)
-    remedy = _OS_REMEDIES.get(number, "to see where: add --debug")
+    remedy = _OS_REMEDIES.get(number, "for the traceback: add --debug")
     return Failure(EXIT_FAILED, what, " -> ".join(names) or reading, remedy)
 
 

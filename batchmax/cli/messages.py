@@ -36,9 +36,9 @@ def say(text: str, *, label: str = "", console: Any = None) -> None:
             styled.stylize(f"bold {COLORS[label]}", len("batchmax: "), len(start) - 1)
         console.print(styled, soft_wrap=True)
         return
-    if label in COLORS and _has_colors():
+    if label in COLORS and has_colors():
         shown = f"batchmax: {click.style(f'{label}:', fg=COLORS[label], bold=True)} {shown.removeprefix(start)}"
-    click.echo(shown, err=True, color=_has_colors())
+    click.echo(shown, err=True, color=has_colors())
 
 
 def wrapped(line: str, width: int) -> str:
@@ -64,7 +64,8 @@ def _is_terminal() -> bool:
         return False
 
 
-def _has_colors() -> bool:
+def has_colors() -> bool:
+    """Return whether terminals may be sent colors and bold text: not with ``NO_COLOR``, nor in a dumb terminal."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

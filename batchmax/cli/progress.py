@@ -9,11 +9,11 @@ import contextlib
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import click
 
-from batchmax.cli.messages import say
+from batchmax.cli.messages import has_colors, say
 from batchmax.cli.options import meta_key
 from batchmax.cli.render.formatting import duration, size
 from batchmax.runtime.compilation import listening
@@ -106,7 +106,7 @@ class Progress(Listener):
         """Add rows that an earlier run completed, and print how many."""
         self._rows += rows
         self._skipped += rows
-        self._tell(f"going on after {rows:,} rows that are done")
+        self._tell(f"resuming after {rows:,} completed rows")
 
     def published(self) -> None:
         """Ignore signals from now on: the output is published, and an interruption would report it as unfinished."""
@@ -171,6 +171,7 @@ def _make_bar() -> tuple[Any, Any]:
         def on_broken_pipe(self) -> None:
             """Ignore a closed stderr, because the job should continue."""
 
+    system: Literal["auto"] | None = "auto" if has_colors() else None
     bar = Bar(
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
@@ -178,7 +179,7 @@ def _make_bar() -> tuple[Any, Any]:
         TextColumn("{task.fields[speed]}", markup=False),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
-        console=StderrConsole(stderr=True, highlight=False, markup=False, emoji=False),
+        console=StderrConsole(stderr=True, color_system=system, highlight=False, markup=False, emoji=False),
         transient=True,
         expand=True,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import click
 import pytest
 
 from batchmax.cli.app import COMMANDS, group, main
+from batchmax.cli.commands.score import command as score
 from batchmax.cli.errors import explain
 from batchmax.cli.options import HEADINGS
 from batchmax.cli.signals import Terminated
@@ -22,6 +24,10 @@ from batchmax.errors import BadRowError, DataError, GateError, OutputError, Usag
 from tests.support.processes import HANGS, wait_until
 
 NAMES = [name for names in COMMANDS.values() for name in names]
+WITHOUT_RESULT = {"completion", "guide"}
+"""Commands that print a text, and so have neither ``--json`` nor ``--quiet``."""
+
+SCORE_FLAGS = {param.name: param.help for param in score.params if isinstance(param, click.Option)}
 
 
 @pytest.fixture
@@ -92,16 +98,69 @@ def test_help_lists_the_commands_by_group(run, words):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_every_command_has_grouped_help_with_an_example(run, name, flag):
-    """A command's help has its options under headings, in order, and ends with an example."""
+@pytest.mark.parametrize("flag", ["-h", "--help", "--help-all"])
+def test_every_command_has_grouped_help_with_examples(run, name, flag):
+    """A command's help has its options under headings, in order, and ends with examples."""
     code, out, err = run(name, flag)
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: batchmax {name}")
     headings = [line[:-1] for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert headings[-1] == "Example"
-    assert [heading for heading in HEADINGS if heading in headings] == headings[:-1]
-    assert f"batchmax {name}" in out[out.index("Example:") :]
+    assert headings[-1] == "Examples"
+    last = ["Environment"] if flag == "--help-all" and name not in WITHOUT_RESULT else []
+    assert [heading for heading in HEADINGS if heading in headings] + last == headings[:-1]
+    assert f"batchmax {name}" in out[out.index("Examples:") :]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_fits_on_a_screen(run, name, monkeypatch):
+    """``-h`` has at most 40 lines in a terminal of 100 columns."""
+    monkeypatch.setenv("COLUMNS", "100")
+    assert run(name, "-h")[1].count("\n") <= 40
+
+
+def listed(text):
+    """Return the long names of the options that a help page lists."""
+    return set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_options_are_in_the_full_help(run, name):
+    """``--help-all`` lists every option, and ``-h`` the common ones, or all if there are few."""
+    command = group.get_command(click.Context(group), name)
+    short, full = listed(run(name, "-h")[1]), listed(run(name, "--help-all")[1])
+    declared = {max(param.opts, key=len) for param in command.params if isinstance(param, click.Option)}
+    assert full - {"--help-all"} == declared | {"--help"}
+    assert short <= full
+    if command.common:
+        assert short == set(command.common)
+        assert short < full
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_of_options_have_one_form(name):
+    """A help text is one or several sentences.
+
+    Defaults are all declared in one way, and metavariables are in capitals.
+    """
+    command = group.get_command(click.Context(group), name)
+    for param in command.params:
+        if isinstance(param, click.Option):
+            for text in filter(None, (param.help, param.more)):
+                assert text[0].isupper(), text
+                assert text.endswith("."), text
+                assert "[default" not in text
+            assert param.is_flag or re.fullmatch(r"[A-Z]+(?:[=|/,][A-Z]+)*(?:,\.\.\.)?", param.metavar), param.metavar
+
+
+def test_options_of_every_command_with_a_result():
+    """Every command with a result has the same options for what is printed; they aren't arguments of its function."""
+    for name in NAMES:
+        command = group.get_command(click.Context(group), name)
+        flags = {param.name: param for param in command.params if isinstance(param, click.Option)}
+        if name not in WITHOUT_RESULT:
+            for flag in ("quiet", "verbose", "json", "debug"):
+                assert not flags[flag].expose_value
+                assert flags[flag].help == SCORE_FLAGS[flag]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,8 +187,8 @@ def test_every_option_has_help_and_a_heading(name):
 def test_help_fits_the_terminal(name, columns):
     """No line of a help page, except examples, is wider than the terminal."""
     env = {**os.environ, "COLUMNS": columns}
-    text = python("-m", "batchmax", name, "-h", env=env).stdout
-    page = text[: text.index("Example:")]
+    text = python("-m", "batchmax", name, "--help-all", env=env).stdout
+    page = text[: text.index("Examples:")]
     assert max(map(len, page.splitlines())) <= int(columns)
 
 
@@ -202,24 +261,24 @@ FAILURES = [
     (BadRowError("NaN", where="row 3"), 1, "row 3: NaN"),
     (OutputError("is there", where="b"), 1, "b: is there"),
     (GateError("mean_loss is 2", where="--fail-if"), 4, "--fail-if: mean_loss is 2"),
-    (KeyboardInterrupt(), 130, "interrupted, the output path is as it was; run the command again"),
-    (Terminated(), 143, "terminated, the output path is as it was; run the command again"),
+    (KeyboardInterrupt(), 130, "interrupted, the output is unchanged; run the command again"),
+    (Terminated(), 143, "terminated, the output is unchanged; run the command again"),
     (
         FileNotFoundError(2, "No such file or directory", "x/y"),
         1,
-        "x/y: no such file or directory; check the path, and the folder it is in",
+        "x/y: no such file or directory; check the path and its parent folder",
     ),
     (
         OSError(28, "No space left on device", "b"),
         1,
-        "b: no space left on device; make room (df -h) or choose another place",
+        "b: no space left on device; free some space (df -h) or choose another location",
     ),
-    (OSError("Corrupt snappy data."), 1, "a: corrupt snappy data; to see where: add --debug"),
-    (MemoryError(), 1, "a: out of memory; give batchmax less with --memory-limit, or the machine more"),
+    (OSError("Corrupt snappy data."), 1, "a: corrupt snappy data; for the traceback: add --debug"),
+    (MemoryError(), 1, "a: out of memory; use less memory with --memory-limit, or a machine with more"),
     (
         ZeroDivisionError("division\nby zero"),
         1,
-        "a: unexpected ZeroDivisionError: division by zero; this is a bug in batchmax; to see where: add --debug",
+        "a: unexpected ZeroDivisionError: division by zero; this is a bug in batchmax; for the traceback: add --debug",
     ),
 ]
 
@@ -346,7 +405,7 @@ def test_signals_end_in_one_line(number, code, word):
         process.send_signal(number)
         _, err = process.communicate(timeout=HANGS)
     assert process.returncode == code
-    assert err == f"batchmax: error: {word}, the output path is as it was; run the command again\n"
+    assert err == f"batchmax: error: {word}, the output is unchanged; run the command again\n"
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +456,7 @@ def test_further_signals_do_not_disturb_the_end(large, tmp_path, out, gap, first
     word = "interrupted" if process.returncode == 130 else "terminated"
     kept = [path.name for path in tmp_path.iterdir()]
     advice = "what is done is kept; go on: --if-exists resume" if kept else "run the command again"
-    assert err == f"batchmax: error: {word}, the output path is as it was; {advice}\n"
+    assert err == f"batchmax: error: {word}, the output is unchanged; {advice}\n"
     assert kept in ([], [f".{out}.batchmax"])
 
 

@@ -43,18 +43,18 @@ def files(tmp_path):
 
 
 def test_figures_for_people(run, files):
-    """The table lists both inputs, the change with its interval, flips, and the rows that moved most."""
+    """The table lists both inputs, the change with its interval, flips, and the rows that changed most."""
     code, out, err = run(*files, "--key", "name")
     assert (code, err) == (0, "")
-    facts = dict(line.split(None, 1) for line in out[: out.index("moved most")].splitlines() if line)
+    facts = dict(line.split(None, 1) for line in out[: out.index("largest changes")].splitlines() if line)
     assert facts["A"] == files[0]
     assert facts["rows"] == "4 pairs by name"
     assert facts["accuracy"] == "0.75 → 0.75  (0)"
     assert facts["flips"] == "1 right → wrong, 1 wrong → right"
     assert facts["McNemar"] == "p = 1 (exact)"
     assert facts["agreement"] == "50 % of predictions"
-    assert facts["change"].startswith("95 % between ")
-    moved = out[out.index("moved most") :].splitlines()
+    assert facts["change"].startswith("95 % interval ")
+    moved = out[out.index("largest changes") :].splitlines()
     assert moved[1].split() == [
         "row",
         "row",
@@ -90,8 +90,8 @@ def test_counts_of_what_was_left_out(run, files, tmp_path):
     logits[0] = None
     pq.write_table(pa.table({"name": names, "logits": logits}), other)
     out = run(other, files[0], "--on-bad-row", "null", "--label", "none")[1]
-    assert "rows          4 pairs, 1 left out, bad on either side" in out
-    assert "losses        none, for there are no labels" in out
+    assert "rows          4 pairs, 1 left out because a row is bad" in out
+    assert "losses        none, because there are no labels" in out
 
 
 def test_json_is_the_result(run, files):
@@ -111,7 +111,7 @@ def test_a_true_condition_ends_with_4(run, files):
     code, out, err = run(*files, "--key", "name", "--fail-if", "right_to_wrong > 0")
     assert (code, err.count("\n")) == (4, 1)
     assert "right_to_wrong is 1" in err
-    assert "moved most" in out
+    assert "largest changes" in out
     code, out, err = run(*files, "--key", "name", "--fail-if", "right_to_wrong > 0", "--json")
     assert (code, list(json.loads(out))) == (4, ["error"])
     assert run(*files, "--key", "name", "--fail-if", "right_to_wrong > 1", "-q") == (0, "", "")

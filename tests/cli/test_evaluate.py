@@ -62,7 +62,7 @@ def test_a_gate_exits_with_4(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (["--top-k", "a"], "whole numbers"),
+        (["--top-k", "a"], "not a list of integers"),
         (["--top-k", "11"], "of 10 classes"),
         (["--bins", "0"], "bins"),
         (["--by", "nothing"], "--by: there is no column 'nothing'"),
@@ -90,5 +90,5 @@ def test_many_classes_show_the_worst(tmp_path, capsys):
     pq.write_table(table, tmp_path / "a.parquet")
     assert main(["evaluate", str(tmp_path / "a.parquet")]) == 0
     out = capsys.readouterr().out
-    assert "the 20 classes of lowest F1, of 30" in out
+    assert "20 classes with the lowest F1, of 30" in out
     assert out.splitlines()[-20].split()[:2] == ["29", "0"]

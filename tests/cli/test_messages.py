@@ -67,15 +67,14 @@ def test_lines_break_at_words_only():
     assert wrapped("a 漢字漢字", 8).split("\n") == ["a", "  漢字漢字"]
 
 
-def in_terminal(words, folder, **environment):
-    """Return what a command prints on stderr in a terminal of 60 columns, and its exit code."""
+def in_terminal(words, folder, stream="stderr", **environment):
+    """Return what a command prints on a stream that is a terminal of 60 columns, and its exit code."""
     main_end, other_end = pty.openpty()
     base = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "TERM"}}
     done = subprocess.Popen(
         [sys.executable, "-m", "batchmax", *words],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=other_end,
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: other_end},
         cwd=folder,
         env=base | {"COLUMNS": "60", "TERM": "xterm"} | environment,
     )
@@ -107,6 +106,19 @@ def test_errors_in_a_terminal_have_a_coloured_label(tmp_path):
         [sys.executable, "-m", "batchmax", *words], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert piped.stderr == " ".join(line.strip() for line in plain.split("\n")).strip() + "\n"
+
+
+@pytest.mark.parametrize(
+    "words", ["show --values 1,2", "inspect x.parquet", "show x.parquet --worst 2", "compare x.parquet x.parquet"]
+)
+@pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["NO_COLOR", "dumb"])
+def test_results_have_styles_only_where_they_are_wanted(tmp_path, words, plain):
+    """In a terminal results have bold text; with ``NO_COLOR`` and in a dumb terminal they have no escape sequences."""
+    write(tmp_path / "x.parquet")
+    shown, code = in_terminal(words.split(), tmp_path, "stdout")
+    assert code == 0
+    assert "\x1b[1m" in shown
+    assert "\x1b" not in in_terminal(words.split(), tmp_path, "stdout", **plain)[0]
 
 
 def test_kernels_that_are_compiled_are_named(capsys, monkeypatch):
@@ -217,7 +229,7 @@ def test_options_of_the_environment_do_not_contradict_those_that_were_typed(run,
     assert run("show", "x.parquet", "--worst", "2")[0] == 0
     assert run("show", "x.parquet", "--row", "0", "--memory-limit", "512MiB")[0] == 0
     code, _, err = run("show", "x.parquet", "--row", "0", "--on-bad-row", "null")
-    assert (code, "--on-bad-row: this goes with --worst" in err) == (2, True)
+    assert (code, "--on-bad-row: this option applies only to --worst" in err) == (2, True)
     typed = json.loads(run("evaluate", "x.parquet", "--temperature", "2", "--json")[1])
     monkeypatch.setenv("BATCHMAX_EVALUATE_BETA", "7")
     assert (

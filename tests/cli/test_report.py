@@ -39,7 +39,7 @@ def test_a_page_and_a_few_lines(run):
     assert lines["rows"].strip() == "899"
     assert lines["accuracy"].strip() == "0.965517"
     assert lines["row drawn"].strip().endswith("digits.parquet: row 388")
-    assert lines["page"].strip().startswith("page.html  (")
+    assert lines["output"].strip().startswith("page.html  (")
     assert Path("page.html").read_text().startswith("<!DOCTYPE html>")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from batchmax.cli.app import main
 from batchmax.cli.render import row as row_table
-from batchmax.cli.render.rows import from_values
+from batchmax.jobs.row_trace import trace_values
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_a_row_of_a_file(run, file):
     order = [int(index) for index in np.argsort(-logits[17])[:10]] + [int(labels[17])]
     assert [int(cell) for cell in table(out, "class")] == order
     assert [float(cell) for cell in table(out, "z")] == pytest.approx(logits[17][order].tolist(), rel=1e-5)
-    assert "and 89 more classes: --all" in out
+    assert "and 89 more classes; for all: --all" in out
     everything = run(path, "--row", 17, "--all")[1]
     assert [int(cell) for cell in table(everything, "class")] == list(range(100))
 
@@ -187,12 +187,12 @@ def test_a_bad_row_is_shown(run, file):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "nothing to show; try: batchmax show --values 1,2,3"),
-        (["x.parquet"], "--row: which row?; the first is --row 0"),
+        ([], "no input is given; name a file, or try: batchmax show --values 1,2,3"),
+        (["x.parquet"], "--row: no row is given; the first is --row 0"),
         (["x.parquet", "--row", "-1"], "--row: there is no row -1; the first is --row 0"),
         (["x.parquet", "--values", "1"], "--values and a file are both given; give one of them"),
-        (["--values", "1,,2"], "--values: '' is not a number; write it like 0.5,1,-inf"),
-        (["--values", "1", "--beta", "x"], "--beta: 'x' is not a number; write it like 0.5,1,-inf"),
+        (["--values", "1,,2"], "--values: '' is not a number; separate numbers by commas: 0.5,1,-inf"),
+        (["--values", "1", "--beta", "x"], "--beta: 'x' is not a number; separate numbers by commas: 0.5,1,-inf"),
         (
             ["--values", "1", "--beta", "1,0"],
             "--beta: 0.0 is not an inverse temperature; give a number from 1e-300 to 1e+300",
@@ -221,8 +221,8 @@ def test_a_row_that_is_not_there(run, file):
 @pytest.mark.parametrize("room", range(20, 140, 5))
 def test_the_table_fits_the_room(room):
     """If the probabilities fit, the table is never wider than the available width."""
-    row = from_values([1.5, -2.25, 3.125], [None], label="1")
-    columns, gap = row_table.fitting(row, row.logits, [0, 1, 2], room)
+    row = trace_values([1.5, -2.25, 3.125], [None], label="1")
+    columns, gap = row_table.fitting(row, [0, 1, 2], room)
     assert [column.heading for column in columns][:2] == ["class", "z"]
     assert "softmax" in [column.heading for column in columns]
     width = sum(column.width for column in columns) + gap * (len(columns) - 1)
@@ -279,7 +279,7 @@ def test_the_worst_rows_are_a_table(run, scored_rows):
 def test_columns_without_room_are_named(run, scored_rows):
     """In a narrow terminal, carried columns that don't fit are named below the table."""
     out = run(scored_rows, "--worst", 1, columns=45)[1]
-    assert "no room for text" in out
+    assert "not shown for lack of space: text" in out
 
 
 def test_the_worst_rows_of_several_files_name_them(run, scored_rows, tmp_path):

@@ -260,7 +260,7 @@ def test_a_cluster_makes_what_one_run_makes(inputs, whole):
     out, err = run.communicate(timeout=HANGS)
     assert run.returncode == 0, err
     assert json.loads(out)["n_rows"] == N_FILES * N_ROWS
-    assert "going on after 600 rows" in err
+    assert "resuming after 600 completed rows" in err
     assert contents("out", "rejects") == whole
 
 

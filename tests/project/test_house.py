@@ -110,6 +110,17 @@ def test_modules_of_a_folder_do_not_import_each_other_in_a_circle():
     graph.prepare()
 
 
+def test_the_command_line_computes_nothing():
+    """``cli`` imports no kernels, and neither NumPy nor Arrow: what it prints is computed in lower layers."""
+    for path in (PACKAGE / "cli").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found = {name.partition(".")[0] for name in names} & {"numpy", "pyarrow", "numba", "llvmlite", "scipy"}
+            assert not found, f"{path}:{node.lineno} imports {found}"
+        assert "kernels" not in imported_folders(path), path
+
+
 def test_the_package_is_navigable():
     """The package has at most 16 folders and 9 modules at the top, and every ``__init__`` has a docstring."""
     folders = [path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"]

@@ -6,8 +6,10 @@ from typing import Any, get_args
 
 import click
 
+from batchmax.cli import completion
 from batchmax.cli import options as shared
-from batchmax.cli.options import BAD_ROWS, READ, WRITE, option
+from batchmax.cli.options import INPUT, MODEL, ROWS, choice, is_set, option
+from batchmax.cli.results import show_progress, show_result
 from batchmax.options.score_options import InputKind
 
 EXAMPLE = """\
@@ -16,16 +18,15 @@ batchmax compare old/ new/ --key id --fail-if 'mean_loss_change > 0.01 or right_
 batchmax compare logits.parquet other.parquet --logits z --logits-b probabilities --input-b probs
 """
 
-
-@shared.command(example=EXAMPLE, topic="compare")
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
-@option(
-    "--key",
-    metavar="COLUMN",
-    group=READ,
-    help="Column whose values pair the rows of A and B.  [default: the first row with the first]",
+COMMON = (
+    *("--logits", "--label", "--classes", "--temperature", "--calibration", "--worst"),
+    *("--key", "--on-bad-row", "--fail-if"),
 )
+
+
+@shared.command(example=EXAMPLE, common=COMMON, topic="compare")
+@click.argument("a", metavar="A", shell_complete=completion.paths)
+@click.argument("b", metavar="B", shell_complete=completion.paths)
 @shared.find_logits
 @shared.storage
 @shared.find_labels
@@ -33,58 +34,67 @@ batchmax compare logits.parquet other.parquet --logits z --logits-b probabilitie
     "--labels-from",
     metavar="A|B",
     type=click.Choice(["a", "b"], case_sensitive=False),
-    group=READ,
-    help="Judge both by the labels of this one.  [default: they must be the same]",
+    group=INPUT,
+    help="Use the labels of this input for both.",
+    default_text="both must have the same labels",
 )
-@option("--logits-b", metavar="NAME", group=READ, help="Column of logits of B.  [default: as --logits]")
 @option(
+    "--logits-b",
+    metavar="NAME",
+    group=INPUT,
+    shell_complete=completion.columns(1, several=True),
+    help="Column of logits in B.",
+    default_text="as --logits",
+)
+@choice(
     "--input-b",
     metavar="KIND",
-    type=click.Choice(get_args(InputKind)),
-    group=READ,
-    help="What the column of B holds.  [default: as --input]",
+    choices=get_args(InputKind),
+    group=MODEL,
+    help="Content of the logits column in B",
+    default_text="as --input",
 )
-@option("--label-b", metavar="NAME", group=READ, help="Column of labels of B.  [default: as --label]")
+@option(
+    "--label-b",
+    metavar="NAME",
+    group=INPUT,
+    shell_complete=completion.columns(1),
+    help="Column of labels in B.",
+    default_text="as --label",
+)
+@option(
+    "--key",
+    metavar="NAME",
+    group=ROWS,
+    shell_complete=completion.columns(),
+    help="Column that pairs the rows of A and B.",
+    default_text="their position",
+)
 @shared.limit
 @shared.scale
 @shared.beta
 @shared.calibration
-@option(
-    "--worst",
-    metavar="N",
-    type=int,
-    default=10,
-    group=WRITE,
-    help="Rows to show of those that moved most.  [default: 10]",
-)
+@shared.worst("Number of rows to show, those that changed most.", 10)
 @shared.on_bad_row
-@option(
-    "--fail-if",
-    metavar="CONDITION",
-    group=BAD_ROWS,
-    help="Names of the figures in --json against numbers, with and, or. If true: exit 4.",
-)
+@shared.fail_if("Exit with 4 if this is true, such as 'mean_loss_change > 0.01'.", "Names are those of --json.")
 @shared.resources
-@shared.loudness
 @shared.reporting
-def command(a: str, b: str, fail_if: str | None, quiet: bool, verbose: bool, json: bool, **given: Any) -> None:
-    """Compare two files of the same rows.
+def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:
+    """Compare the predictions of two models on the same rows.
 
-    A and B are logits, or what score wrote, for the same rows. Compares their losses pair by pair, with a confidence
-    interval of the change; which predictions became wrong, and which right; how far the probabilities are apart; and
-    shows the rows that moved most. Where one has no labels, those of the other hold for both.
+    A and B are logits or scored files. Shows the change of the mean loss with its confidence
+    interval, the predictions that became right or wrong, the KL divergence, and the rows that
+    changed most. If one has no labels, those of the other are used for both.
     """
-    from batchmax.cli.progress import Progress
     from batchmax.cli.render import comparison as comparison_table
     from batchmax.evaluation.comparison import compare
     from batchmax.evaluation.comparison.result import gate_of
 
     gate = None if fail_if is None else gate_of(fail_if)
-    with Progress(quiet=quiet, verbose=verbose) as progress:
+    with show_progress() as progress:
         found = compare.compare(a, b, progress=progress, **given)
-    if not json and not quiet:
-        comparison_table.show(found)
+    if gate is not None and is_set("json"):
+        found.judge(gate)  # before the result is printed, because the line of JSON is either a result or an error
+    show_result(found, lambda: comparison_table.show(found))
     if gate is not None:
         found.judge(gate)
-    if json:
-        click.echo(found.to_json())

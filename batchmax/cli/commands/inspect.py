@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from batchmax.cli import options as shared
+from batchmax.cli.results import show_result
 
 EXAMPLE = """\
 batchmax inspect logits.parquet
 batchmax inspect logits.parquet --json
 """
 
+COMMON = ("--logits", "--label", "--classes", "--input")
 
-@shared.command(example=EXAMPLE, topic="inspect")
+
+@shared.command(example=EXAMPLE, common=COMMON, topic="inspect")
 @shared.inputs
 @shared.find_logits
 @shared.storage
 @shared.find_labels
 @shared.scale
 @shared.beta
-@shared.quiet
 @shared.reporting
-def command(inputs: tuple[str, ...], json: bool, **given: Any) -> None:
+def command(inputs: tuple[str, ...], **given: Any) -> None:
     """Show the contents of files, and the command that scores them.
 
-    Columns, row groups, codec and encodings of INPUT (files, folders, quoted globs); which column is taken for the
-    logits and why, which for the label, how many classes there are and their names; and the command to run.
+    Shows the columns, row groups, codecs and encodings of INPUT (files, folders, quoted globs), the
+    columns detected as logits and labels and why, the number of classes, and their names.
     """
-    from batchmax.cli.render import inspection, tables
+    from batchmax.cli.render import inspection
     from batchmax.sources.inspection import gather
 
     found = gather(inputs, given)
-    if json:
-        click.echo(tables.json_line(found))
-    else:
-        inspection.show(found)
+    show_result(found, lambda: inspection.show(found))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
+from batchmax.cli import completion
 from batchmax.cli import options as shared
-from batchmax.cli.options import COMPUTE, WRITE, option
+from batchmax.cli.options import RESULTS, option
+from batchmax.cli.results import show_progress, show_result
 
 EXAMPLE = """\
 batchmax report logits.parquet -o report.html
@@ -15,8 +15,13 @@ batchmax report scored.parquet -o report.html --by language --worst 50
 batchmax report logits/ -o report.html --row 18223 --columns id,text
 """
 
+COMMON = (
+    *("--logits", "--label", "--classes", "--temperature", "--calibration", "--by", "--worst", "--columns"),
+    *("--on-bad-row", "--out"),
+)
 
-@shared.command(example=EXAMPLE, topic="report")
+
+@shared.command(example=EXAMPLE, common=COMMON, topic="report")
 @shared.inputs
 @shared.find_logits
 @shared.storage
@@ -25,43 +30,48 @@ batchmax report logits/ -o report.html --row 18223 --columns id,text
 @shared.beta
 @shared.calibration
 @shared.limit
-@option(
-    "--bins", metavar="N", type=int, default=15, group=COMPUTE, help="Bins of the reliability diagram.  [default: 15]"
-)
-@option("--by", metavar="A,B", default="", group=COMPUTE, help="Columns whose values cut the rows into groups.")
+@shared.by
+@shared.worst("Number of rows to list, those with the largest loss.", 20)
 @option(
     "--row",
     metavar="N",
     type=int,
-    group=COMPUTE,
-    help="Row to draw, from 0, over all of INPUT.  [default: the one of largest loss]",
+    group=RESULTS,
+    help="Row to draw, counted from 0 over all inputs.",
+    default_text="the row with the largest loss",
+)
+@shared.bins
+@shared.out("HTML file to write.")
+@option("--title", metavar="TEXT", group=RESULTS, help="Title of the page.", default_text="name of the first file")
+@option(
+    "--columns",
+    metavar="NAMES",
+    group=RESULTS,
+    shell_complete=completion.columns(several=True),
+    help="Columns to show for single rows.",
+    default_text="all but the logits",
 )
 @option(
-    "--worst", metavar="N", type=int, default=20, group=COMPUTE, help="Rows of largest loss to list.  [default: 20]"
+    "--exclude",
+    metavar="NAMES",
+    group=RESULTS,
+    shell_complete=completion.columns(several=True),
+    help="Columns not to show.",
 )
-@option("-o", "--out", metavar="OUT", required=True, group=WRITE, help="The page, a file that ends in .html.")
-@option("--title", metavar="TEXT", group=WRITE, help="The page's title.  [default: the first file's name]")
-@option("--columns", metavar="A,B", group=WRITE, help="Columns to show of single rows.  [default: all but the logits]")
-@option("--exclude", metavar="A,B", group=WRITE, help="Columns not to show.")
 @shared.replace
 @shared.on_bad_row
 @shared.resources
-@shared.loudness
 @shared.reporting
-def command(inputs: tuple[str, ...], out: str, quiet: bool, verbose: bool, json: bool, **given: Any) -> None:
+def command(inputs: tuple[str, ...], out: str, **given: Any) -> None:
     """Write an HTML report about a model.
 
-    One file of HTML that opens anywhere and loads nothing: headline figures; loss, reliability, confidence, classes and
-    confusion as charts; one row from its logits to its probabilities; the rows of largest loss; groups; and how all of
-    it was made. INPUT is logits or what score wrote. It is read twice.
+    The report is one file without external resources: metrics; charts of loss, calibration,
+    confidence and classes; the computation of one row; the rows with the largest loss; groups.
+    INPUT, logits or scored files, is read twice.
     """
-    from batchmax.cli.progress import Progress
     from batchmax.cli.render import tables
     from batchmax.reports import report
 
-    with Progress(quiet=quiet, verbose=verbose) as progress:
+    with show_progress() as progress:
         found = report.report(list(inputs), out, progress=progress, **given)
-    if json:
-        click.echo(found.to_json())
-    elif not quiet:
-        tables.show_report(found)
+    show_result(found, lambda: tables.show_report(found))

@@ -6,23 +6,27 @@ import contextlib
 import sys
 from typing import Any, get_args
 
-import click
-
 from batchmax.activations import ACTIVATIONS, LOSSES
+from batchmax.cli import completion
 from batchmax.cli import options as shared
-from batchmax.cli.options import BAD_ROWS, COMPUTE, RUNNING, WRITE, option
+from batchmax.cli.options import FILES, MODEL, RESULTS, RUNNING, choice, option
+from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 from batchmax.options import score_options as domain
 from batchmax.outputs import OUTPUTS
 
 EXAMPLE = """\
 batchmax score logits.parquet -o scored.parquet
-batchmax score run/ -o scored/ --outputs loss,pred,correct --on-bad-row null
-batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 100'
+batchmax score run/ -o scored/ --outputs loss,pred,correct --fail-if 'mean_loss > 1.2'
 """
 
+COMMON = (
+    *("--logits", "--label", "--classes", "--temperature", "--calibration", "--outputs", "--top-k", "--columns"),
+    *("--on-bad-row", "--out", "--if-exists", "--fail-if"),
+)
 
-@shared.command(example=EXAMPLE, topic="score")
+
+@shared.command(example=EXAMPLE, common=COMMON, topic="score")
 @shared.inputs
 @shared.find_logits
 @shared.storage
@@ -32,136 +36,123 @@ batchmax score a.parquet -o b.parquet --fail-if 'mean_loss > 1.2 or bad_rows > 1
 @shared.beta
 @shared.calibration
 @shared.limit
-@option(
+@choice(
     "--activation",
     metavar="NAME",
-    type=click.Choice(list(ACTIVATIONS)),
-    group=COMPUTE,
-    help=f"What makes probs: {', '.join(ACTIVATIONS)}.  [default: softmax]",
+    choices=list(ACTIVATIONS),
+    group=MODEL,
+    help="Activation function",
+    default_text="softmax",
 )
-@option(
+@choice(
     "--loss",
     metavar="NAME",
-    type=click.Choice(list(LOSSES)),
-    group=COMPUTE,
-    help=f"What loss is: {', '.join(LOSSES)}.  [default: what goes with the activation]",
+    choices=list(LOSSES),
+    group=MODEL,
+    help="Loss function",
+    default_text="that of the activation",
 )
-@option(
-    "--outputs",
-    metavar="LIST",
-    group=COMPUTE,
-    help=f"Columns to compute, of {', '.join(OUTPUTS)}.  [default: probs,loss; probs without a label]",
-)
-@option(
-    "--top-k",
-    metavar="K",
-    type=int,
-    group=COMPUTE,
-    help="Add top_k_classes and top_k_probs; of tokens top_k_log_probs and tail_mass.",
-)
-@option("--seed", metavar="S", type=int, group=COMPUTE, help="Of the draws of sample.  [default: 0]")
 @option(
     "--class-weights",
-    metavar="FILE",
-    group=COMPUTE,
-    help="Weights of the loss: one number a line, or name,number.",
+    metavar="PATH",
+    group=MODEL,
+    shell_complete=completion.paths,
+    help="File with the weight of each class in the loss: one number per line, or name,number.",
 )
 @option(
     "--label-smoothing",
-    metavar="E",
+    metavar="X",
     type=float,
-    group=COMPUTE,
-    help="Mix the label with the uniform distribution.  [default: 0]",
-)
-@shared.out("A file (.parquet, .pq, .parq), a folder, or - for an Arrow stream on stdout.")
-@option(
-    "--layout",
-    metavar="LAYOUT",
-    type=click.Choice(get_args(domain.Layout)),
-    group=WRITE,
-    help="Of probs and log_probs: list, fixed, or wide, one column per class.  [default: as the input]",
+    group=MODEL,
+    help="Share of the uniform distribution to mix into the labels.",
+    default_text="0",
 )
 @option(
-    "--dtype",
-    metavar="TYPE",
-    type=click.Choice(get_args(domain.FloatName)),
-    group=WRITE,
-    help="Of probabilities: float32, float64 or float16; losses are never below float32."
-    "  [default: float32; float64 for float64 logits]",
+    "--outputs",
+    metavar="NAMES",
+    group=RESULTS,
+    shell_complete=completion.names(OUTPUTS),
+    help="Columns to compute, such as loss,pred,entropy.",
+    more=f"Outputs: {', '.join(OUTPUTS)}. Without labels, the default is probs.",
+    default_text="probs,loss",
+)
+@option(
+    "--top-k",
+    metavar="N",
+    type=int,
+    group=RESULTS,
+    help="Also write the N most probable classes and their probabilities.",
+    more="They are in top_k_classes and top_k_probs; for tokens in top_k_classes, top_k_log_probs and tail_mass.",
 )
 @shared.carried
-@option("--prefix", metavar="P", group=WRITE, help="Put before the names of new columns.")
+@option("--seed", metavar="N", type=int, group=RESULTS, help="Random seed for the output sample.", default_text="0")
+@choice(
+    "--layout",
+    metavar="LAYOUT",
+    choices=get_args(domain.Layout),
+    group=RESULTS,
+    help="Layout of probs and log_probs",
+    more="With fixed, lists have a fixed size; with wide, each class has a column.",
+    default_text="as the logits",
+)
+@choice(
+    "--dtype",
+    metavar="TYPE",
+    choices=get_args(domain.FloatName),
+    group=RESULTS,
+    help="Type of the computed numbers",
+    more="Losses are at least float32.",
+    default_text="float32, or float64 for float64 logits",
+)
+@option("--prefix", metavar="TEXT", group=RESULTS, help="Prefix for the names of new columns.")
+@shared.out("File (.parquet), folder, or - for an Arrow stream on stdout.", "Files may also end in .pq or .parq.")
 @shared.if_exists
 @option(
     "--shard",
     metavar="I/N",
-    group=WRITE,
-    help="Make only the parts I, I+N, I+2N, ... of a folder; a run without it, with --if-exists resume, publishes.",
+    group=FILES,
+    help="Make only every N-th part of an output folder, from part I on.",
+    more="A run without --shard and with --if-exists resume makes what is missing and publishes the output.",
 )
 @shared.compression
 @shared.row_group_size
 @shared.bad_rows
-@option(
-    "--fail-if",
-    metavar="CONDITION",
-    group=BAD_ROWS,
-    help="Names of the summary against numbers, with and, or. If true: exit 4, and OUT is kept as OUT.held.",
+@shared.fail_if(
+    "Exit with 4 if this is true, such as 'mean_loss > 1.2 or bad_rows > 100'.",
+    "Names are those of the summary. The output is then kept at PATH.held.",
 )
-@option(
+@choice(
     "--engine",
     metavar="NAME",
-    type=click.Choice(get_args(domain.Engine)),
+    choices=get_args(domain.Engine),
     group=RUNNING,
-    help="Who makes the parts of a folder: local, or ray (a cluster, by RAY_ADDRESS), with --threads CPUs a task."
-    "  [default: local]",
+    help="What makes the parts of an output folder",
+    more="With ray, the cluster at RAY_ADDRESS, with --threads CPUs per task.",
+    default_text="local",
 )
 @shared.resources
-@option("--dry-run", is_flag=True, group=RUNNING, help="Say what would be done; do nothing.")
-@shared.loudness
+@option("--dry-run", is_flag=True, group=RUNNING, help="Show the plan of the run, and write nothing.")
 @shared.reporting
-def command(
-    inputs: tuple[str, ...], out: str, dry_run: bool, quiet: bool, verbose: bool, json: bool, **given: Any
-) -> None:
+def command(inputs: tuple[str, ...], out: str, dry_run: bool, **given: Any) -> None:
     """Compute probabilities and losses from logits.
 
-    Reads the logits and labels of INPUT (files, folders, quoted globs; - for an Arrow stream), computes a
-    stable softmax and the cross-entropy of every row, and writes the rows to OUT with the results beside
-    them, in their order.
-
-    A value in brackets is what holds without the option. Each option is also read from the environment:
-    --top-k from BATCHMAX_SCORE_TOP_K.
+    Reads INPUT (files, folders, quoted globs, or - for an Arrow stream on stdin), computes softmax
+    and cross-entropy, and writes the rows in their order, with the results as new columns.
     """
-    from batchmax.cli.progress import Progress
     from batchmax.cli.render import tables
     from batchmax.jobs import score
     from batchmax.options.score_options import score_options
 
     if out == "-" and sys.stdout.isatty():
-        raise UsageError(
-            "stdout is a terminal, which shows no data", where="--out", remedy="pipe it, or name a file: -o"
-        )
+        what = "an Arrow stream can't be shown in a terminal"
+        raise UsageError(what, where="--out", remedy="pipe it to a program, or name a file: -o scored.parquet")
     options = score_options(**given)
     if dry_run:
         plan = score.dry_run(list(inputs), out, options)
-        if json:
-            click.echo(tables.json_line(plan))
-        else:  # the plan of parts is only in the JSON
-            tables.show_plan({name: value for name, value in plan.items() if name != "plan"})
+        show_result(plan, lambda: tables.show_plan(plan))
         return
-    with Progress(quiet=quiet, verbose=verbose) as progress:
+    with show_progress() as progress:
         summary = score.score(list(inputs), out, options, progress=progress)
-    if out == "-":  # stdout is used for the data
-        with contextlib.redirect_stdout(sys.stderr):
-            report(summary, out, json=json, quiet=quiet)
-    else:
-        report(summary, out, json=json, quiet=quiet)
-
-
-def report(summary: Any, out: str, *, json: bool, quiet: bool) -> None:
-    """Print the summary."""
-    from batchmax.cli.render import tables
-
-    if json:
-        click.echo(summary.to_json())
-    elif not quiet:
-        tables.show_summary(summary, out)
+    # With -o -, the data is on stdout.
+    with contextlib.redirect_stdout(sys.stderr) if out == "-" else contextlib.nullcontext():
+        show_result(summary, lambda: tables.show_summary(summary, out))

@@ -49,7 +49,7 @@ def _rows(found: Comparison) -> str:
     for count, what in (
         (found.only_a, "only in A"),
         (found.only_b, "only in B"),
-        (found.bad_rows, "left out, bad on either side" if found.tokens_only_a is None else "bad on either side"),
+        (found.bad_rows, "left out because a row is bad" if found.tokens_only_a is None else "with a bad token"),
         (found.tokens_only_a or 0, "tokens only in A"),
         (found.tokens_only_b or 0, "tokens only in B"),
     ):
@@ -64,11 +64,13 @@ def _rows(found: Comparison) -> str:
 
 def _losses(found: Comparison) -> list[tuple[str, str]]:
     if found.infinite_losses_a is None:
-        return [("losses", "none, for there are no labels")]
+        return [("losses", "none, because there are no labels")]
     pairs = [("mean loss", _change(found.mean_loss_a, found.mean_loss_b, found.mean_loss_change))]
     if found.mean_loss_change_low is not None:
         low, high = _signed(found.mean_loss_change_low), _signed(found.mean_loss_change_high)
-        pairs.append(("  change", f"95 % between {low} and {high} ({number(found.n_judged)} pairs, normal)"))
+        pairs.append(
+            ("  change", f"95 % interval {low} to {high}  (normal approximation, {number(found.n_judged)} pairs)")
+        )
     if found.infinite_losses_a or found.infinite_losses_b:
         counts = f"{number(found.infinite_losses_a)} in A, {number(found.infinite_losses_b)} in B"
         pairs.append(("infinite losses", counts))
@@ -90,7 +92,8 @@ def _divergence(found: Comparison) -> str:
     text = ABSENT if found.mean_kl is None else f"{number(found.mean_kl)} nats"
     if not found.infinite_kl:
         return text
-    return f"{text} over those where it is finite; infinite in {number(found.infinite_kl)}: B masks what A does not"
+    infinite = f"infinite for {number(found.infinite_kl)}, where B masks a class and A doesn't"
+    return f"{text} over the pairs where it is finite; {infinite}"
 
 
 def _change(a: float | None, b: float | None, change: float | None) -> str:
@@ -113,9 +116,8 @@ def _share(value: float | None, what: str) -> str:
 def _show_moved(found: Comparison) -> None:
     rows = found.moved
     console = tables.console()
-    console.print(
-        Text(f"\nmoved most, by {'the change of loss' if found.moved_by == 'loss' else 'KL(A‖B)'}", style="bold")
-    )
+    measure = "change of the loss" if found.moved_by == "loss" else "KL(A‖B)"
+    console.print(Text(f"\nlargest changes, by {measure}", style="bold"))
     table = tables.new_table()
     names = _shown(found)
     for name in names:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from batchmax.cli.render.formatting import duration, number
-from batchmax.cli.render.tables import console, new_table, show_pairs
+from batchmax.cli.render.tables import console, flagged, new_table, show_pairs
 from batchmax.runtime.text import printable, shell_word
 
 MOST_ROWS = 20
@@ -20,7 +20,6 @@ GROUP_COLUMNS = ("value", "n_rows", "n_tokens", "accuracy", "mean_loss", "bits_p
 
 def show_evaluation(found: Any) -> None:
     """Print an evaluation: a :class:`batchmax.evaluation.evaluate.Evaluation`."""
-    odd = {name: count for name, count in found.status_counts.items() if name != "ok"}
     tokens = [] if found.n_tokens is None else [("tokens with a loss", number(found.n_tokens))]
     bits = [("bits per token", found.bits_per_token), ("bits per byte", found.bits_per_byte)]
     tops = [(f"top-{k} accuracy", number(value)) for k, value in found.top_k_accuracy.items()]
@@ -28,7 +27,7 @@ def show_evaluation(found: Any) -> None:
         [
             ("rows", number(found.n_rows)),
             *tokens,
-            ("odd rows", ", ".join(f"{number(count)} {name}" for name, count in odd.items()) or "none"),
+            ("flagged rows", flagged(found.status_counts)),
             ("classes", number(found.n_classes)),
             ("accuracy", number(found.accuracy)),
             *tops,
@@ -47,9 +46,9 @@ def show_evaluation(found: Any) -> None:
     if rows:
         few = len(rows) <= MOST_ROWS
         shown = rows if few else sorted(rows, key=lambda one: (one["f1"] is None, one["f1"] or 0.0))[:MOST_ROWS]
-        _show("" if few else f"the {MOST_ROWS} classes of lowest F1, of {len(rows):,}", CLASS_COLUMNS, shown)
+        _show("" if few else f"{MOST_ROWS} classes with the lowest F1, of {len(rows):,}", CLASS_COLUMNS, shown)
     for column, groups in found.slices.items():
-        more = f", the {MOST_ROWS} largest of {len(groups):,}" if len(groups) > MOST_ROWS else ""
+        more = f", {MOST_ROWS} largest groups of {len(groups):,}" if len(groups) > MOST_ROWS else ""
         names = [name for name in GROUP_COLUMNS if not groups or name in groups[0]]
         _show(f"by {printable(column)}{more}", names, groups[:MOST_ROWS])
 
@@ -58,9 +57,9 @@ def show_calibration(found: Any, out: str) -> None:
     """Print a calibration: a :class:`batchmax.evaluation.calibrate.Calibration`."""
 
     def change(before: float | None, after: float | None) -> str:
-        return f"{number(before)} -> {number(after)}"
+        return f"{number(before)} → {number(after)}"
 
-    judged = f"{number(found.n_holdout)} held out" if found.n_holdout else "the same rows"
+    measured = f"{number(found.n_holdout)} held-out rows" if found.n_holdout else "the fitted rows"
     what = [("temperature", number(found.temperature))]
     if found.scale is not None:
         ends = (min(found.scale), max(found.scale), min(found.bias), max(found.bias))
@@ -71,9 +70,9 @@ def show_calibration(found: Any, out: str) -> None:
     show_pairs(
         [
             *what,
-            ("NLL", f"{change(found.nll_before, found.nll_after)}  (of {judged})"),
+            ("NLL", f"{change(found.nll_before, found.nll_after)}  ({measured})"),
             ("ECE", change(found.ece_before, found.ece_after)),
-            ("rows", f"{number(found.n_rows)}, {number(found.n_fit)} fitted to"),
+            ("rows", f"{number(found.n_rows)}, fitted to {number(found.n_fit)}"),
             ("time", duration(found.seconds)),
             ("next", f"batchmax score INPUT -o scored.parquet --calibration {shell_word(out)}"),
         ]

@@ -24,7 +24,7 @@ def show(facts: Facts) -> None:
             ("file", printable(facts["file"])),
             *([("files", number(len(facts["files"])))] if len(facts["files"]) > 1 else []),
             ("rows", number(facts["n_rows"])),
-            ("size", f"{size(facts['bytes'])} of columns"),
+            ("size", f"{size(facts['bytes'])} in columns"),
             ("row groups", _groups_text(groups)),
             ("written by", printable(facts["created_by"] or ABSENT)),
             ("metadata", ", ".join(map(printable, facts["metadata_keys"])) or "none"),
@@ -48,7 +48,7 @@ def show(facts: Facts) -> None:
         table.add_row(*map(Text, cells))
     console.print(table)
     if len(facts["columns"]) > MOST_COLUMNS:
-        console.print(Text(f"and {len(facts['columns']) - MOST_COLUMNS:,} more columns: --json", style="dim"))
+        console.print(Text(f"and {len(facts['columns']) - MOST_COLUMNS:,} more columns; for all: --json", style="dim"))
     console.print()
     tables.show_pairs(_found(facts))
 
@@ -58,8 +58,8 @@ def _found(facts: Facts) -> list[tuple[str, str]]:
     if facts["problem"]:
         problem = printable(facts["problem"])
         if command:
-            return [("its rows", f"cannot be read: {problem}"), *command]
-        return [("to score", f"not as it is: {problem}")]
+            return [("problem", f"the rows can't be read: {problem}"), *command]
+        return [("problem", f"the file can't be scored as it is: {problem}")]
     classes = facts["classes"] or []
     names = ", ".join(map(printable, classes[:MOST_CLASSES]))
     more = f" and {len(classes) - MOST_CLASSES:,} more" if len(classes) > MOST_CLASSES else ""
@@ -79,7 +79,7 @@ def _groups_text(groups: Facts) -> str:
     rows, sizes = groups["rows"], groups["uncompressed_bytes"]
     rows_text = _span(number(rows["smallest"]), number(rows["largest"]))
     sizes_text = _span(size(sizes["smallest"]), size(sizes["largest"]))
-    return f"{groups['count']:,} of {rows_text} rows, {sizes_text} unpacked"
+    return f"{groups['count']:,} of {rows_text} rows, {sizes_text} uncompressed"
 
 
 def _span(smallest: str, largest: str) -> str:

@@ -1,23 +1,23 @@
 """Print the computation for one row as a table: one line per class, and for several β columns side by side.
 
-Columns that don't fit the terminal are left out, the probabilities last. :mod:`batchmax.cli.render.rows` provides the
+Columns that don't fit the terminal are left out, the probabilities last. :mod:`batchmax.jobs.row_trace` computes the
 row.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-import numpy as np
 from rich.cells import cell_len
 from rich.text import Text
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number
-from batchmax.cli.render.rows import Row, Scores, Vector
+from batchmax.jobs.row_trace import RowTrace, Steps
 from batchmax.runtime.text import printable
 
 TOP = 10
@@ -57,14 +57,14 @@ class Column:
         return max(map(cell_len, (*self.heading.split("\n"), *self.cells)), default=0)
 
 
-def show(row: Row, *, everything: bool) -> None:
+def show(row: RowTrace, *, everything: bool) -> None:
     """Print a row: a table of its classes, then the values for the whole row."""
     console = tables.console()
     if row.origin:
         console.print(Text(row.origin, style="bold"))
     if row.logits is not None:
-        shown = classes_shown(row.logits, row.label, everything=everything)
-        columns, gap = fitting(row, row.logits, shown, console.width)
+        shown = classes_shown(row, everything=everything)
+        columns, gap = fitting(row, shown, console.width)
         table = tables.new_table(gap)
         for column in columns:
             table.add_column(Text(column.heading), justify=column.justify, no_wrap=True)
@@ -74,7 +74,7 @@ def show(row: Row, *, everything: bool) -> None:
         console.print(table)
         left_out = len(row.logits) - len(shown)
         if left_out:
-            console.print(Text(f"and {left_out:,} more class{'es' * (left_out > 1)}: --all", style="dim"))
+            console.print(Text(f"and {left_out:,} more class{'es' * (left_out > 1)}; for all: --all", style="dim"))
         console.print()
     summary = tables.new_table()
     for column in whole_row(row):
@@ -87,46 +87,42 @@ def show(row: Row, *, everything: bool) -> None:
         console.print(Text(f"bad row: {printable(row.trouble)}", style="bold"))
 
 
-def classes_shown(logits: Vector, label: int | None, *, everything: bool) -> list[int]:
+def classes_shown(row: RowTrace, *, everything: bool) -> list[int]:
     """Return the classes to show: all in order, or those with the largest logits, and the label's."""
-    if everything or len(logits) <= TOP:
-        return list(range(len(logits)))
-    # A stable sort keeps the lower index first among ties; NaN comes last.
-    shown = [int(index) for index in np.argsort(-logits, kind="stable")[:TOP]]
-    return shown if label is None or label in shown else [*shown, label]
+    if everything or len(row.order) <= TOP:
+        return list(range(len(row.order)))
+    shown = list(row.order[:TOP])
+    return shown if row.label is None or row.label in shown else [*shown, row.label]
 
 
-def power(exponent: float, dtype: np.dtype[Any]) -> str:
-    """Return e to the exponent as a number, or as a power if it overflows or underflows the type of the logits."""
-    with np.errstate(over="ignore", under="ignore"):
-        value = float(np.exp(dtype.type(exponent)))
-    if np.isfinite(exponent) and (value == 0 or np.isinf(value)):
-        return f"e^{number(exponent)}"
-    return number(value)
+def power(exponent: float, value: float) -> str:
+    """Return e to the exponent, which is ``value``, as a number, or as a power if it overflows or underflows."""
+    is_lost = math.isfinite(exponent) and (value == 0 or math.isinf(value))
+    return f"e^{number(exponent)}" if is_lost else number(value)
 
 
 def bar(share: float, width: int) -> str:
     """Return a bar that fills ``share`` of the width, to an eighth of a character."""
-    if not np.isfinite(share):
+    if not math.isfinite(share):
         return ""
     eighths = round(share * width * 8)
     tip: str = ("", *"▏▎▍▌▋▊▉")[eighths % 8]
     return "█" * (eighths // 8) + tip
 
 
-def fitting(row: Row, logits: Vector, shown: Sequence[int], room: int) -> tuple[list[Column], int]:
+def fitting(row: RowTrace, shown: Sequence[int], room: int) -> tuple[list[Column], int]:
     """Return the columns of the widest table that fits in ``room``, and the spaces between them."""
     columns: list[Column] = []
     gap = 2
     for (names, gap), bar_width in product(CHOICES, BAR_WIDTHS):
         columns = [
             Column("class", [_class_text(row, index) for index in shown], "left" if row.classes else "right"),
-            Column("z", [number(float(logits[index])) for index in shown]),
+            Column("z", _numbers(row.logits, shown)),
         ]
-        for scores in row.scores:
-            of_beta = _columns(scores, logits, shown, bar_width)
-            if len(row.scores) > 1:
-                heading = f"β = {number(scores.beta)}\nsoftmax"
+        for steps in row.steps:
+            of_beta = _columns(row, steps, shown, bar_width)
+            if len(row.steps) > 1:
+                heading = f"β = {number(steps.beta)}\nsoftmax"
                 of_beta["softmax"] = replace(of_beta["softmax"], heading=heading)
             columns += [of_beta[name] for name in names]
         if row.label is not None:
@@ -136,77 +132,67 @@ def fitting(row: Row, logits: Vector, shown: Sequence[int], room: int) -> tuple[
     return columns, gap
 
 
-def _columns(scores: Scores, logits: Vector, shown: Sequence[int], bar_width: int) -> dict[str, Column]:
-    scaled = scores.beta * logits.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        shifted = scores.beta * (logits.astype(np.float64) - np.max(logits))
-    powers = [power(scaled[index], logits.dtype) for index in shown]
-    columns = {
+def _columns(row: RowTrace, steps: Steps, shown: Sequence[int], bar_width: int) -> dict[str, Column]:
+    powers = [ABSENT] * len(shown)
+    if steps.scaled is not None and steps.powers is not None:
+        powers = [power(float(steps.scaled[index]), float(steps.powers[index])) for index in shown]
+    probs, bars, largest = [ABSENT] * len(shown), [""] * len(shown), [ABSENT] * len(shown)
+    if steps.probs is not None:
+        shares = [float(steps.probs[index]) for index in shown]
+        probs = [f"{share:.{PROBABILITY_DIGITS}g}" for share in shares]
+        bars = [bar(share, bar_width).ljust(bar_width) for share in shares]
+        largest = ["1" if index == row.order[0] else "0" for index in shown]
+    return {
         "e^(βz)": Column("e^(βz)", powers),
-        "βz − max": Column("βz − max", [number(float(shifted[index])) for index in shown]),
-    }
-    probs, log_probs = scores.probs, scores.log_probs
-    if probs is None or log_probs is None:
-        absent = [ABSENT] * len(shown)
-        return columns | {
-            "softmax": Column("softmax", absent),
-            "bar": Column("", [""] * len(shown), "left"),
-            "log-softmax": Column("log-softmax", absent),
-            "argmax": Column("argmax", absent),
-        }
-    largest = int(np.argmax(logits))
-    bars = [bar(float(probs[index]), bar_width).ljust(bar_width) for index in shown]
-    return columns | {
-        "softmax": Column("softmax", [f"{float(probs[index]):.{PROBABILITY_DIGITS}g}" for index in shown]),
+        "βz − max": Column("βz − max", _numbers(steps.shifted, shown)),
+        "softmax": Column("softmax", probs),
         "bar": Column("", bars, "left"),
-        "log-softmax": Column("log-softmax", [number(float(log_probs[index])) for index in shown]),
-        "argmax": Column("argmax", ["1" if index == largest else "0" for index in shown]),
+        "log-softmax": Column("log-softmax", _numbers(steps.log_probs, shown)),
+        "argmax": Column("argmax", largest),
     }
 
 
-def whole_row(row: Row) -> list[Column]:
+def _numbers(values: Any, shown: Sequence[int]) -> list[str]:
+    return [ABSENT if values is None else number(float(values[index])) for index in shown]
+
+
+def whole_row(row: RowTrace) -> list[Column]:
     """Return the values for the whole row: names, then a column for each β."""
     names = ["β", "max z", "Σ e^(βz − max)", "log Σ e^(βz)", "loss", "status"]
     columns = [Column("", names, "left")]
-    for scores in row.scores:
-        largest = total = ABSENT
-        if row.logits is not None:
-            with np.errstate(invalid="ignore"):
-                exact = row.logits.astype(np.float64)
-                largest = number(float(exact.max()))
-                total = number(float(np.exp(scores.beta * (exact - exact.max())).sum()))
-        cells = [number(scores.beta), largest, total, number(scores.logsumexp), _loss(row, scores), scores.status]
-        columns.append(Column("", cells))
+    for steps in row.steps:
+        sums = [number(row.largest), number(steps.total), number(steps.logsumexp)]
+        columns.append(Column("", [number(steps.beta), *sums, _loss(row, steps), steps.status]))
     return columns
 
 
-def _loss(row: Row, scores: Scores) -> str:
-    if scores.loss is None or row.label is None:
-        return number(scores.loss)
-    return f"{scores.loss:.{PROBABILITY_DIGITS}g}"
+def _loss(row: RowTrace, steps: Steps) -> str:
+    if steps.loss is None or row.label is None:
+        return number(steps.loss)
+    return f"{steps.loss:.{PROBABILITY_DIGITS}g}"
 
 
-def _class_text(row: Row, index: int) -> str:
+def _class_text(row: RowTrace, index: int) -> str:
     name = printable(row.class_name(index))
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 1]}…"
     return f"{index} {name}".rstrip()
 
 
-def show_alternatives(row: Row, record: dict[str, Any]) -> None:
+def show_alternatives(row: RowTrace, record: dict[str, Any]) -> None:
     """Print a row's probabilities under every activation side by side, and its losses."""
     console = tables.console()
     if row.origin:
         console.print(Text(row.origin, style="bold"))
-    logits, activations = np.asarray(record["logits"]), record["activations"]
+    logits, activations = record["logits"], record["activations"]
     table = tables.new_table()
     for place, heading in enumerate(("class", "z", *activations)):
         table.add_column(heading, justify="right" if place else "left")
-    for index in classes_shown(logits, row.label, everything=False):
+    for index in classes_shown(row, everything=False):
         name = printable(row.class_name(index)) or str(index)
         probs = (one["probs"] for one in activations.values())
         cells = [number(None if one is None else one[index]) for one in probs]
-        table.add_row(name, number(float(logits[index])), *cells, style="bold" if index == row.label else None)
+        table.add_row(name, number(logits[index]), *cells, style="bold" if index == row.label else None)
     console.print(table)
     if row.label is None:
         return

@@ -5,12 +5,10 @@ Knows the names of a summary's metrics, not how they are computed.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -18,6 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from batchmax.cli.messages import has_colors
 from batchmax.cli.render.formatting import duration, number, size
 from batchmax.runtime.text import printable
 
@@ -40,24 +39,10 @@ class StdoutConsole(Console):
 
 
 def console() -> Console:
-    """Return a console on stdout that prints text unchanged: no markup, emoji or highlighting."""
+    """Return a console on stdout that prints text unchanged: no markup, emoji or highlighting, colors if allowed."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-    return StdoutConsole(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
-
-
-def json_line(value: Any) -> str:
-    """Return a value as one line of JSON, with null for numbers that aren't finite."""
-    return json.dumps(_finite(value), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    system: Literal["auto"] | None = "auto" if has_colors() else None
+    return StdoutConsole(file=sys.stdout, width=width, color_system=system, markup=False, emoji=False, highlight=False)
 
 
 def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -66,7 +51,8 @@ def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     width = max((cell_len(name) for name, _ in listed), default=0)
     for name, value in listed:
         lines = iter(value.split("\n"))
-        click.echo(f"{click.style(name, bold=True)}{'':{width - cell_len(name) + GAP}}{next(lines)}")
+        styled = click.style(name, bold=True) if has_colors() else name
+        click.echo(f"{styled}{'':{width - cell_len(name) + GAP}}{next(lines)}")
         for line in lines:
             click.echo(f"{'':{width + GAP}}{line}")
 
@@ -79,7 +65,6 @@ def new_table(gap: int = GAP) -> Table:
 
 def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:
     """Print the summary of a job: a :class:`batchmax.scoring.summary.ScoreSummary`."""
-    odd = {name: count for name, count in (summary.status_counts or {}).items() if name != "ok" and count}
     pairs = [("rows", number(summary.n_rows)), ("classes", number(summary.n_classes))]
     if scored:
         pairs += [
@@ -91,7 +76,7 @@ def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:
             pairs[1:1] = [("tokens with a loss", number(summary.n_tokens))]
             bits = [("bits per token", summary.bits_per_token), ("bits per byte", summary.bits_per_byte)]
             pairs += [(name, number(value)) for name, value in bits if value is not None]
-    pairs.append(("odd rows", ", ".join(f"{number(count)} {name}" for name, count in odd.items()) or "none"))
+    pairs.append(("flagged rows", flagged(summary.status_counts or {})))
     if summary.infinite_losses:
         pairs.append(("infinite losses", number(summary.infinite_losses)))
     pairs.append(("time", _time(summary)))
@@ -100,14 +85,20 @@ def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:
     show_pairs(pairs)
 
 
+def flagged(status_counts: Mapping[str, int]) -> str:
+    """Return the number of rows with each status that isn't ``ok``."""
+    counts = [f"{number(count)} {name}" for name, count in status_counts.items() if name != "ok" and count]
+    return ", ".join(counts) or "none"
+
+
 def show_report(found: Any) -> None:
-    """Print the main metrics of a page and its path: a :class:`batchmax.reports.report.Report`."""
+    """Print the main metrics of a report and its path: a :class:`batchmax.reports.report.Report`."""
     pairs = [("rows", number(found.n_rows)), ("classes", number(found.n_classes))]
     if found.accuracy is not None or found.mean_loss is not None:
         pairs += [("accuracy", number(found.accuracy)), ("mean loss", number(found.mean_loss))]
     if found.row is not None:
         pairs.append(("row drawn", f"{printable(found.row['file'])}: row {number(found.row['row'])}"))
-    pairs += [("time", duration(found.seconds)), ("page", f"{printable(found.out)}  ({size(found.bytes_written)})")]
+    pairs += [("time", duration(found.seconds)), ("output", f"{printable(found.out)}  ({size(found.bytes_written)})")]
     pairs += [("note", printable(note)) for note in found.notes]
     show_pairs(pairs)
 
@@ -121,8 +112,22 @@ def _time(summary: Any) -> str:
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:
-    """Print the plan of a job."""
-    show_pairs((name.replace("_", " "), "\n".join(_lines(name, value))) for name, value in plan.items() if value != [])
+    """Print what a job would do; the plan of its parts is only in the JSON."""
+    shown = {name: value for name, value in plan.items() if value != [] and name != "plan"}
+    show_pairs(
+        (name.removeprefix("n_").replace("_", " "), "\n".join(_lines(name, value))) for name, value in shown.items()
+    )
+
+
+def show_warmup(found: Mapping[str, Any]) -> None:
+    """Print how long it took to compile the kernels, and where they are: the result of ``warmup``."""
+    show_pairs([("time", duration(found["seconds"])), ("cache", printable(found["cache"]))])
+
+
+def show_worst_file(found: Any, out: str) -> None:
+    """Print what was written to the file of the worst rows: the table of ``worst_rows``."""
+    largest = found["loss"][0].as_py() if found.num_rows else None
+    show_pairs([("rows", number(found.num_rows)), ("largest loss", number(largest)), ("output", printable(out))])
 
 
 def _lines(name: str, value: Any) -> list[str]:

@@ -22,14 +22,14 @@ def show(found: Verification) -> None:
         ("pages", _pages(found)),
     ]
     pairs += [(name, _output(found, name)) for name in found.outputs]
-    pairs.append(("summary", f"agrees: {', '.join(found.summary)}" if found.summary else "none in it"))
+    pairs.append(("summary", f"agrees: {', '.join(found.summary)}" if found.summary else "none in the file"))
     if found.inputs is not None:
-        pairs.append(("inputs", f"{_count(found.inputs, 'file')}, sizes, footers and rows as they were"))
+        pairs.append(("inputs", f"{_count(found.inputs, 'file')}, unchanged (sizes, footers, rows)"))
         tokens = "" if found.sampled_tokens is None else f"{_count(found.sampled_tokens, 'token')} of "
         sampled = f"{tokens}{_count(found.sampled_rows, 'row')} (--seed {found.seed})"
-        pairs.append(("worked out", f"{sampled}, allowed are 3 ULP"))
+        pairs.append(("recomputed", f"{sampled}, tolerance 3 ULP"))
         pairs += [
-            (f"  {name}", f"{error['ulp']:.2f} ULP at most, row {number(error['row'])}{_token(error)}")
+            (f"  {name}", f"at most {error['ulp']:.2f} ULP, in row {number(error['row'])}{_token(error)}")
             for name, error in found.largest_errors.items()
         ]
     rate = f"{size(found.bytes_read / found.seconds)}/s" if found.seconds else ""
@@ -40,8 +40,8 @@ def show(found: Verification) -> None:
 
 def _pages(found: Verification) -> str:
     checked = found.pages - found.unchecked_pages
-    without = f", {_count(found.unchecked_pages, 'page')} of carried columns without" if found.unchecked_pages else ""
-    return f"{_count(checked, 'checksum')} right{without}, all columns decoded"
+    without = f", {_count(found.unchecked_pages, 'page')} of copied columns have none" if found.unchecked_pages else ""
+    return f"{_count(checked, 'checksum')} correct{without}; all columns decoded"
 
 
 def _output(found: Verification, name: str) -> str:
@@ -49,10 +49,10 @@ def _output(found: Verification, name: str) -> str:
     if name in found.sums:
         off, bound = found.sums[name]["off"], found.sums[name]["bound"]
         total = "sums" if name == "probs" else "sums of exponentials"
-        parts.append(f"{total} within {number(off)} of 1 ({number(bound)} allowed)")
+        parts.append(f"{total} differ from 1 by at most {number(off)} (tolerance {number(bound)})")
     if found.compared[name]:
         parts.append(f"agrees with {', '.join(found.compared[name])}")
-    return ", ".join(parts) or "in range"
+    return ", ".join(parts) or "values are in range"
 
 
 def _token(error: dict[str, Any]) -> str:

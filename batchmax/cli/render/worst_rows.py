@@ -1,21 +1,20 @@
-"""Print the rows with the largest loss: one line per row, with as many carried columns as fit.
+"""Print the rows with the largest loss: one line per row, with as many copied columns as fit.
 
 Knows the columns of the table that :func:`batchmax.evaluation.worst_rows.worst_rows` returns.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import pyarrow as pa
 from rich.cells import cell_len
 from rich.text import Text
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number
+from batchmax.columns.plain_values import PlainColumn, plain_columns
 from batchmax.runtime.text import printable
 
 HEADINGS = {"label": "label", "pred": "pred", "p_label": "p(label)", "p_pred": "p(pred)", "loss": "loss"}
@@ -26,25 +25,24 @@ NARROWEST = 8
 """Smallest width to which the last column is truncated."""
 
 
-def show(found: pa.Table) -> None:
-    """Print the rows, the largest loss first."""
-    found = _readable(found)
+def show(found: Any) -> None:
+    """Print the rows, the largest loss first: the table of ``worst_rows``."""
     console = tables.console()
     if not found.num_rows:
         console.print("no row has a loss")
         return
-    files = found["file"].to_pylist()
+    own = list(plain_columns(found))
+    files = own[0].values
     common = os.path.commonpath(files) if len({os.path.isabs(file) for file in files}) == 1 else ""  # noqa: PTH117
     if common:
         console.print(Text(printable(common), style="bold"))
-    where = ["row", "token"] if found.column_names[2] == "token" else ["row"]
-    carried = found.column_names[1 + len(where) : -len(HEADINGS)]
-    first = [*where, *HEADINGS]
-    columns = [(HEADINGS.get(name, name), *_cells(found[name])) for name in first]
+    n_places = 2 if own[2].name == "token" else 1
+    places, copied, figures = own[1 : 1 + n_places], own[1 + n_places : -len(HEADINGS)], own[-len(HEADINGS) :]
+    columns = [(HEADINGS.get(one.name, one.name), _cells(one), one.is_number) for one in (*places, *figures)]
     if len(set(files)) > 1:
         names = [os.path.relpath(file, common or ".") for file in files]
         columns.insert(0, ("file", list(map(_shortened, names)), False))
-    columns += [(printable(name), *_cells(found[name])) for name in carried]
+    columns += [(printable(one.name), _cells(one), one.is_number) for one in copied]
     widths = [max(map(cell_len, (heading, *cells))) for heading, cells, _ in columns]
     least = [
         width if is_number else min(width, NARROWEST) for width, (_, _, is_number) in zip(widths, columns, strict=True)
@@ -62,7 +60,7 @@ def show(found: pa.Table) -> None:
     console.print(table)
     if shown < len(columns):
         left_out = ", ".join(heading for heading, _, _ in columns[shown:])
-        console.print(Text(f"no room for {left_out}: --columns, --json or -o", style="dim"))
+        console.print(Text(f"not shown for lack of space: {left_out}; to choose columns: --columns", style="dim"))
 
 
 def fitting(widths: Sequence[int], least: Sequence[int], room: int) -> int:
@@ -75,54 +73,18 @@ def fitting(widths: Sequence[int], least: Sequence[int], room: int) -> int:
     return len(widths)
 
 
-def as_records(found: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows for ``--json``: bytes as base64, other types that JSON lacks as text."""
-    return [{name: _plain(value) for name, value in row.items()} for row in _readable(found).to_pylist()]
+def _cells(column: PlainColumn) -> list[str]:
+    return [_cell(value) for value in column.values]
 
 
-def _readable(found: pa.Table) -> pa.Table:
-    """Return a table with times as text, because Python has no times with nanoseconds."""
-    return found.cast(pa.schema([field.with_type(_readable_type(field.type)) for field in found.schema]))
-
-
-def _readable_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_temporal(kind):
-        return pa.string()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(_readable_type(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_readable_type(field.type)) for field in kind])
-    return kind
-
-
-def _cells(column: pa.ChunkedArray) -> tuple[list[str], bool]:
-    """Return the values of a column as text, and whether they are numbers."""
-    is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-    return [_cell(value, column.type) for value in column.to_pylist()], is_number
-
-
-def _cell(value: Any, kind: pa.DataType) -> str:
+def _cell(value: Any) -> str:
     if value is None:
         return ABSENT
-    if isinstance(value, bool) or pa.types.is_floating(kind):
+    if isinstance(value, bool | float):
         return number(value)
-    return _shortened(value if isinstance(value, str) else str(value))
+    return _shortened(str(value))
 
 
 def _shortened(text: str) -> str:
     text = printable(text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case bytes():
-            return base64.b64encode(value).decode()
-        case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case _:
-            return str(value)

@@ -1,0 +1,25 @@
+"""``batchmax completion``: print the script that adds completion to a shell."""
+
+from __future__ import annotations
+
+import click
+
+from batchmax.cli import completion
+from batchmax.cli import options as shared
+
+EXAMPLE = """\
+eval "$(batchmax completion bash)"                                      # in ~/.bashrc
+eval "$(batchmax completion zsh)"                                       # in ~/.zshrc
+batchmax completion fish >~/.config/fish/completions/batchmax.fish
+"""
+
+
+@shared.command(example=EXAMPLE, topic="completion")
+@click.argument("shell", metavar="SHELL", type=click.Choice(list(completion.SHELLS)))
+def command(shell: str) -> None:
+    """Print the script for shell completion.
+
+    SHELL is bash, zsh or fish. Commands, options, choices, paths, outputs and the names of columns
+    are completed; columns are those of the first input on the line, if it's a local Parquet file.
+    """
+    click.echo(completion.script(shell))

@@ -1,0 +1,85 @@
+"""Completion of arguments in shells: paths, column names of the first input, and lists of names.
+
+Called by Click, with the words up to the cursor. Errors are ignored, because the shell would print them into the
+command line. Imports pyarrow only to read the columns of a file.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable
+
+import click
+from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
+
+VARIABLE = "_BATCHMAX_COMPLETE"
+"""Environment variable by which the script of a shell asks the program for completions."""
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+
+
+def script(shell: str) -> str:
+    """Return the script that adds completion to a shell, one of :data:`SHELLS`."""
+    return SHELLS[shell](click.Group(), {}, "batchmax", VARIABLE).source()
+
+
+def paths(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Let the shell complete a path."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def columns(place: int = 0, *, several: bool = False) -> Completer:
+    """Return a completer for columns.
+
+    Parameters
+    ----------
+    place
+        Position of the input whose columns are completed, among the arguments that aren't options.
+    several
+        Whether the option takes several names, separated by commas.
+    """
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+        inputs = _inputs(ctx)
+        return _matching(_columns_of(inputs[place]) if place < len(inputs) else [], incomplete, several=several)
+
+    return complete
+
+
+def names(known: Iterable[str]) -> Completer:
+    """Return a completer for a list of names, separated by commas."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+        return _matching(known, incomplete, several=True)
+
+    return complete
+
+
+def _matching(known: Iterable[str], incomplete: str, *, several: bool) -> list[CompletionItem]:
+    """Return the names that continue the last one of the incomplete word, without those that come before it."""
+    before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
+    taken = set(before.split(","))
+    # Shells split or expand other names, and line breaks would end Click's answer to the shell.
+    plain = (name for name in known if shlex.quote(name) == name)
+    return [CompletionItem(before + comma + name) for name in plain if name.startswith(last) and name not in taken]
+
+
+def _inputs(ctx: click.Context) -> list[str]:
+    """Return the arguments that aren't options; without values if the last option's value is being completed."""
+    found: list[str] = []
+    for param in ctx.command.params:
+        value = ctx.params.get(param.name or "") if isinstance(param, click.Argument) else None
+        found += [value] if isinstance(value, str) else value or []
+    return found or list(ctx.args)
+
+
+def _columns_of(path: str) -> list[str]:
+    try:
+        from batchmax.sources.column_names import column_names
+
+        return column_names(path)
+    except Exception:  # noqa: BLE001  no file, no Parquet file, a damaged installation: nothing to complete
+        return []

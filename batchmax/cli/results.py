@@ -1,0 +1,56 @@
+"""Prints the result of a command as ``--json``, ``--quiet`` and ``--verbose`` say, with one meaning in all commands.
+
+Imports nothing that is slow to import, so that commands can import it at the top.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchmax.cli.options import is_set
+
+if TYPE_CHECKING:
+    from batchmax.cli.progress import Progress
+
+
+def show_progress() -> Progress:
+    """Return a context manager that prints the progress, notes and warnings of a job."""
+    from batchmax.cli.progress import Progress
+
+    return Progress(quiet=is_set("quiet"), verbose=is_set("verbose"))
+
+
+def show_result(found: Any, as_text: Callable[[], None]) -> None:
+    """Print a result: as one line of JSON, or as text for people, or with ``--quiet`` not at all.
+
+    Parameters
+    ----------
+    found
+        An object with a method ``to_json``, or a value for JSON.
+    as_text
+        Prints the text.
+    """
+    if is_set("json"):
+        click.echo(found.to_json() if hasattr(found, "to_json") else json_line(found))
+    elif not is_set("quiet"):
+        as_text()
+
+
+def json_line(value: Any) -> str:
+    """Return a value as one line of JSON, with null for numbers that aren't finite."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,60 @@
+"""Arrow columns as plain Python values, for text and JSON. Doesn't know what columns mean."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class PlainColumn:
+    """A column as Python values: its name, its values, and whether they are numbers."""
+
+    name: str
+    values: list[Any]
+    is_number: bool
+
+
+def plain_columns(table: pa.Table) -> Iterator[PlainColumn]:
+    """Yield the columns of a table; times are text, because Python has no times with nanoseconds."""
+    readable = _readable(table)
+    for name, column in zip(readable.column_names, readable.columns, strict=True):
+        is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        yield PlainColumn(name, column.to_pylist(), is_number)
+
+
+def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows of a table for JSON: bytes as base64, other types that JSON lacks as text."""
+    return [{name: _plain(value) for name, value in row.items()} for row in _readable(table).to_pylist()]
+
+
+def _readable(table: pa.Table) -> pa.Table:
+    return table.cast(pa.schema([field.with_type(_readable_type(field.type)) for field in table.schema]))
+
+
+def _readable_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_temporal(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_readable_type(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_readable_type(field.type)) for field in kind])
+    return kind
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes():
+            return base64.b64encode(value).decode()
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return str(value)
