@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import batchmax
 from batchmax import kernels
 from batchmax.evaluation.comparison.paired_tests import MOST_EXACT, Differences, mcnemar
-from batchmax.runtime.progress import Progress
+from tests.support.progress import Recorder
 from tests.support.requirements import optional, package
 
 mpmath = optional("mpmath")
@@ -140,16 +140,6 @@ HOW = {
 }
 
 
-class Listener(Progress):
-    """A progress callback that stores how rows were paired."""
-
-    def __init__(self):
-        self.said = []
-
-    def detail(self, text):
-        self.said.append(text)
-
-
 @pytest.mark.parametrize("kind", ["int", "text", "dictionary", "time", "hash"])
 @pytest.mark.parametrize("order", ["rising", "same", "other"])
 def test_rows_are_paired_by_key(tmp_path, kind, order):
@@ -168,16 +158,16 @@ def test_rows_are_paired_by_key(tmp_path, kind, order):
     a = a.set_column(0, "id", keyed(kind, a["id"].to_numpy()))
     b = b.set_column(0, "id", keyed(kind, b["id"].to_numpy()))
     both = np.array([row for row in in_a if row in set(in_b)])
-    progress = Listener()
+    recorder = Recorder()
     found = batchmax.compare(
         write(a.take(pa.array(in_a)), tmp_path / "a.parquet", 130),
         write(b.take(pa.array(in_b)), tmp_path / "b.parquet", 90),
         key="id",
         worst=5,
-        progress=progress,
+        progress=recorder,
     )
     if kind != "hash":
-        assert progress.said == [HOW[order].format(len(both))]
+        assert recorder.details == [HOW[order].format(len(both))]
     figures, moved = expected(a.take(pa.array(both)), b.take(pa.array(both)))
     assert_like(found, figures)
     assert (found.only_a, found.only_b) == (800 - len(both), 700 - len(both))

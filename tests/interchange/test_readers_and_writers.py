@@ -24,7 +24,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchmax
-from batchmax.runtime.progress import Progress
 from tests.support.parquet_anatomy import check_file, chunks_of, write_pages
 from tests.support.parquet_readers import (
     READERS,
@@ -38,6 +37,7 @@ from tests.support.parquet_readers import (
     numbers_of,
     same,
 )
+from tests.support.progress import Recorder
 from tests.support.requirements import is_older, optional, package
 from tests.support.rows import lists
 
@@ -48,13 +48,7 @@ torch = optional("torch")
 special = optional("scipy.special")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_sync():
-    """Disable fsync: the tests write hundreds of files, and keep none."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
-
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 CLASSES = (2, 3, 10, 64, 100, 1000)
 CODECS = ("snappy", "zstd", "none", "lz4", "gzip", "brotli")
@@ -107,24 +101,17 @@ def check_reads_alike(path, matrix, monkeypatch, *, falls_back=None):
     np.testing.assert_allclose(tables[""]["logsumexp"], torch.logsumexp(wide, 1), rtol=tolerance, atol=tolerance)
 
 
-class Listener(Progress):
-    def __init__(self):
-        self.said = ""
-
-    def detail(self, text):
-        self.said += text
-
-
 def scored(path, **options):
     """Score a file; return the output table, and the read statistics.
 
     Read statistics are the numbers of logit chunks read as matrices and by pyarrow, and the detail text.
     """
     out = path.with_name("scored.parquet")
-    listener = Listener()
-    batchmax.score(path, out, if_exists="overwrite", progress=listener, **options)
-    fast, slow = re.search(r"read as matrices: ([\d,]+), by pyarrow: ([\d,]+)", listener.said).groups()
-    return (int(fast.replace(",", "")), int(slow.replace(",", "")), listener.said), pq.read_table(out)
+    recorder = Recorder()
+    batchmax.score(path, out, if_exists="overwrite", progress=recorder, **options)
+    detail = "".join(recorder.details)
+    fast, slow = re.search(r"read as matrices: ([\d,]+), by pyarrow: ([\d,]+)", detail).groups()
+    return (int(fast.replace(",", "")), int(slow.replace(",", "")), detail), pq.read_table(out)
 
 
 def n_data_pages(path):

@@ -27,12 +27,12 @@ from batchmax.jobs.score import dry_run, scan, score
 from batchmax.options.score_options import score_options
 from batchmax.outputs import OUTPUTS
 from batchmax.runtime.buffers import PROGRAM_BYTES
-from batchmax.runtime.progress import Progress
 from batchmax.sources import chunks
 from batchmax.sources.parts import plan_parts
 from tests.support import oracle
 from tests.support.paths import DATA, ROOT
 from tests.support.processes import HANGS
+from tests.support.progress import Recorder
 from tests.support.requirements import optional
 from tests.support.rows import BAD, INF, NAN, columns_of, lists, odd_rows, some_logits
 
@@ -80,21 +80,6 @@ def contents(folder):
 def bits(table):
     """Return rows as text that distinguishes all floats, including NaN and -0."""
     return [json.dumps(row, default=str) for row in table.to_pylist()]
-
-
-class Listener(Progress):
-    def __init__(self):
-        self.rows = 0
-        self.notes, self.warnings = [], []
-
-    def advance(self, rows, n_bytes):  # noqa: ARG002 - the names are those of Progress
-        self.rows += rows
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def warn(self, text):
-        self.warnings.append(text)
 
 
 @pytest.fixture
@@ -184,10 +169,10 @@ def test_distributions_as_labels(tmp_path):
 
 def test_class_names_of_hugging_face_are_used(tmp_path):
     """Predictions use the ClassLabel names in the file's metadata, and a note says so."""
-    listener = Listener()
-    score(DATA / "digits.parquet", tmp_path / "out.parquet", outputs="pred", progress=listener)
+    recorder = Recorder()
+    score(DATA / "digits.parquet", tmp_path / "out.parquet", outputs="pred", progress=recorder)
     assert set(pq.read_table(tmp_path / "out.parquet")["pred"].to_pylist()) >= {"zero", "nine"}
-    assert any("Hugging Face ClassLabel" in note for note in listener.notes)
+    assert any("Hugging Face ClassLabel" in note for note in recorder.notes)
 
 
 # Readers of the output
@@ -574,16 +559,16 @@ def test_a_gate_over_a_count_stops_the_run(tmp_path):
     """The run stops once a count exceeds its gate's limit; the rest isn't read, and nothing is written."""
     table, _ = odd_table()
     pq.write_table(pa.concat_tables([table] * 20), tmp_path / "in.parquet", row_group_size=table.num_rows)
-    listener = Listener()
+    recorder = Recorder()
     with pytest.raises(GateError, match="the run was stopped and nothing is written"):
         score(
             tmp_path / "in.parquet",
             tmp_path / "out.parquet",
             on_bad_row="null",
             fail_if="accuracy > 2 or bad_rows > 30",
-            progress=listener,
+            progress=recorder,
         )
-    assert listener.rows <= 2 * table.num_rows
+    assert recorder.rows <= 2 * table.num_rows
     assert contents(tmp_path) == ["in.parquet"]
 
 
@@ -604,11 +589,11 @@ def test_rows_that_are_probabilities_warn(tmp_path):
     """
     probs = np.random.default_rng(0).dirichlet(np.ones(5), 20).astype(np.float32)
     pq.write_table(pa.table({"logits": lists(probs)}), tmp_path / "in.parquet")
-    listener = Listener()
-    summary = score(tmp_path / "in.parquet", tmp_path / "a.parquet", progress=listener)
+    recorder = Recorder()
+    summary = score(tmp_path / "in.parquet", tmp_path / "a.parquet", progress=recorder)
     assert (
         summary.warnings
-        == listener.warnings
+        == recorder.warnings
         == ["the rows look like probabilities already; if they are: --input probs"]
     )
     assert score(tmp_path / "in.parquet", tmp_path / "b.parquet", input="probs").warnings == []

@@ -12,7 +12,6 @@ import decimal
 import functools
 import itertools
 import operator
-import os
 import uuid
 
 import numpy as np
@@ -34,6 +33,8 @@ from tests.support.rows import lists
 duckdb = optional("duckdb")
 pl = optional("polars")
 
+pytestmark = pytest.mark.usefixtures("no_sync")
+
 N = 24
 GROUP = 12
 NAN = float("nan")
@@ -41,14 +42,6 @@ NOON = dt.datetime(2024, 2, 29, 12)  # noqa: DTZ001 - used for columns with and 
 EPOCH = 2_440_588
 LAST_DAY = 2_932_896
 """Days from 1970-01-01 to 9999-12-31."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_sync():
-    """Replace ``fsync`` by a no-op, because these tests don't need durability."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
 
 
 def int96(day, nanoseconds=0):
