@@ -1,15 +1,28 @@
-"""Tests how row groups are divided into parts."""
+"""Tests plans: how row groups are divided into parts, and dry runs."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
 
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
+from batchmax import UsageError
+from batchmax.jobs.score import dry_run
+from batchmax.options.score_options import score_options
+from batchmax.outputs import OUTPUTS
+from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.sources.parts import PART_BYTES, Part, plan_parts
+from tests.support.files import names_in
+from tests.support.layouts import digits
+from tests.support.paths import DATA
+from tests.support.rows import table_of
 
+ALL = tuple(OUTPUTS)
 FILES = st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=1, max_size=6)
 
 
@@ -81,3 +94,25 @@ def test_a_limit_is_so_many_rows_in_the_same_parts(files, limit):
     assert sum(part.rows for part in cut) == min(limit, sum(map(sum, files)))
     assert [replace(part, rows=0) for part in cut] == [replace(part, rows=0) for part in whole[: len(cut)]]
     assert [part.start for part in whole] == [sum(one.rows for one in whole[: part.number]) for part in whole]
+
+
+def test_a_dry_run_says_what_would_be(tmp_path):
+    """A dry run returns rows, classes, schema, parts and output size, and writes nothing."""
+    options = score_options(outputs=ALL, top_k=3, classes=DATA / "labels" / "classes.txt", limit=7)
+    plan = dry_run(digits(), str(tmp_path / "out"), options)
+    assert (plan["n_rows"], plan["n_classes"]) == (7, 10)
+    assert list(plan["schema"]) == ["id", "label", *ALL, "top_k_classes", "top_k_probs"]
+    assert plan["parts"] == [{"name": "part-00000.parquet", "rows": 60}]
+    assert names_in(tmp_path) == []
+    wide = dry_run(digits(), str(tmp_path / "out"), score_options(outputs="probs", dtype="float64"))
+    assert wide["bytes_written"] == 60 * 10 * 8
+    assert_array_equal(wide["parts"][0]["rows"], 60)
+
+
+def test_a_plan_says_what_memory_it_takes_and_checks_the_gate(tmp_path):
+    """A dry run returns the memory needed, and refuses an invalid gate."""
+    pq.write_table(table_of(20), tmp_path / "in.parquet")
+    plan = dry_run(tmp_path / "in.parquet", str(tmp_path / "o.parquet"), score_options())
+    assert PROGRAM_BYTES < plan["memory_needed"] < plan["memory_limit"]
+    with pytest.raises(UsageError, match="--fail-if"):
+        dry_run(tmp_path / "in.parquet", str(tmp_path / "o.parquet"), score_options(fail_if="garbage (("))

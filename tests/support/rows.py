@@ -73,6 +73,20 @@ def some_logits(n_rows: int, n_classes: int, dtype: Any = np.float32, seed: int 
     return logits.astype(dtype)
 
 
+def table_of(n_rows: int = 40, n_classes: int = 4, seed: int = 0, **more: Any) -> pa.Table:
+    """Return rows with an id, logits of ``some_logits`` and labels, and more columns."""
+    logits = some_logits(n_rows, n_classes, seed=seed)
+    labels = pa.array(np.arange(n_rows) % n_classes)
+    return pa.table({"id": pa.array(np.arange(n_rows)), "logits": lists(logits), "label": labels, **more})
+
+
+def odd_table() -> tuple[pa.Table, list[str]]:
+    """Return the rows of ``odd_rows`` with an id, and their statuses."""
+    logits, labels, statuses = odd_rows()
+    columns = {"id": list(range(len(labels))), "logits": pa.array(logits, pa.list_(pa.float32()))}
+    return pa.table({**columns, "label": pa.array(labels, pa.int64())}), statuses
+
+
 def columns_of(batch: pa.RecordBatch | pa.Table, name: str) -> np.ndarray[Any, Any]:
     """Return a column without nulls as an array: (n,), or (n, K) for lists."""
     column = batch.column(name)
