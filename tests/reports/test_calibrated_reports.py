@@ -11,7 +11,7 @@ import pytest
 import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import UsageError
-from tests.reports.test_report import written
+from tests.support.report_pages import written
 from tests.support.paths import DATA
 
 DIGITS = str(DATA / "digits.parquet")
