@@ -14,7 +14,7 @@ from tests.support.token_tables import PIECES, loss, table_of
 
 
 @PIECES
-def test_bytes_are_those_of_losses(write, tmp_path, monkeypatch, piece):
+def test_bits_per_byte_are_over_rows_with_a_loss(write, tmp_path, monkeypatch, piece):
     """Bits per byte are over the rows that have a loss and aren't bad, in score, in evaluate, and in each group."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     logits = [[[0, 0], [0, 0]], None, [[0, 0], [NAN, 0]], [[0, 0]], [[2, 0], [0, 0], [0, 0]], [], [[0, 0]]]
@@ -40,7 +40,7 @@ def test_bytes_are_those_of_losses(write, tmp_path, monkeypatch, piece):
         batchmax.evaluate(path, bytes="n", fail_if="bits_per_byte > 0.5", **options)
 
 
-def test_the_example_of_bytes(write, tmp_path):
+def test_bits_per_byte_example(write, tmp_path):
     """Two tokens of one bit each with two bytes, and a null row with a hundred bytes, have one bit per byte."""
     path = write("in", table_of([[[0, 0], [0, 0]], None], [[0, 0], [0]], n=[2, 100]))
     assert batchmax.score(path, tmp_path / "out.parquet", bytes="n", on_bad_row="null").bits_per_byte == 1.0
@@ -48,7 +48,7 @@ def test_the_example_of_bytes(write, tmp_path):
 
 @pytest.mark.parametrize("kind", ["int", "text"])
 @pytest.mark.parametrize("command", ["score", "evaluate"])
-def test_bytes_that_cannot_be_are_refused(write, tmp_path, command, kind):
+def test_invalid_bytes_are_refused(write, tmp_path, command, kind):
     """A null or negative number of bytes for a row that has a loss is an error that names the row."""
     values = {"int": [1, -2, 3], "text": ["a", None, "b"]}[kind]
     path = write("in", table_of([[[0, 0]]] * 3, [[0]] * 3, n=values))
@@ -63,7 +63,7 @@ def test_bytes_that_cannot_be_are_refused(write, tmp_path, command, kind):
 
 
 @pytest.mark.parametrize("command", ["compare", "calibrate", "report", "worst_rows"])
-def test_bytes_are_refused_where_nothing_uses_them(write, tmp_path, command):
+def test_bytes_option_is_refused_if_unused(write, tmp_path, command):
     """Commands without bits per byte refuse the option ``bytes``."""
     path = write("in", table_of([[[0, 0]]], [[0]], n=[1]))
     runs = {

@@ -19,7 +19,7 @@ softmax = package("scipy.special").softmax
 
 
 @pytest.mark.parametrize("groups", [(1000, 1000), (300, 77), (1, 999)])
-def test_figures_agree_with_other_libraries(tmp_path, groups):
+def test_metrics_agree_with_other_libraries(tmp_path, groups):
     """With any row groups, every result and the rows that moved most match SciPy and scikit-learn."""
     a, b = rows_of(1000, 1), rows_of(1000, 2)
     if 1 in groups:
@@ -38,7 +38,7 @@ def test_figures_agree_with_other_libraries(tmp_path, groups):
 
 
 @pytest.mark.parametrize("chunk", [3000, 40])
-def test_cuts_do_not_change_a_figure(tmp_path, chunk):
+def test_chunk_boundaries_do_not_change_metrics(tmp_path, chunk):
     """Results are the same bit by bit if the two inputs are cut into chunks at different rows.
 
     This holds for files and for tables in batches.
@@ -76,7 +76,7 @@ def odd_pair():
 
 
 @pytest.mark.parametrize("policy", ["null", "drop"])
-def test_odd_rows_are_left_out_and_counted(policy):
+def test_bad_rows_are_left_out_and_counted(policy):
     """A pair with a bad row on either side counts as bad.
 
     A pair without a label has a divergence, but no loss.
@@ -110,7 +110,7 @@ def test_an_infinite_loss_leaves_no_mean():
     assert json.loads(found.to_json())["moved"][0]["loss_b"] is None
 
 
-def test_labels_of_one_side_hold_for_both():
+def test_labels_of_one_input_are_used_for_both():
     """If one input has no labels, or ``labels_from`` names an input, both sides use the same labels.
 
     Otherwise, labels that differ are an error.
@@ -126,7 +126,7 @@ def test_labels_of_one_side_hold_for_both():
         batchmax.compare(a, wrong)
 
 
-def test_one_label_that_differs_is_named(tmp_path):
+def test_label_that_differs_is_named(tmp_path):
     """The error for a label that differs names the file and the row."""
     a = rows_of(30)
     labels = a["label"].to_pylist()
@@ -136,7 +136,7 @@ def test_one_label_that_differs_is_named(tmp_path):
         batchmax.compare(write(a, tmp_path / "a.parquet", 7), write(b, tmp_path / "b.parquet", 11))
 
 
-def test_without_labels_there_are_divergence_and_agreement():
+def test_without_labels_results_are_divergence_and_agreement():
     """Without labels, results that need losses are None.
 
     The rows that moved most are those with the largest divergence.
@@ -185,7 +185,7 @@ def test_scored_files_and_logits_compare(tmp_path):
         assert found.moved[0]["label"] in set("abcdef")
 
 
-def test_inputs_that_are_not_alike_are_refused(tmp_path):
+def test_inputs_with_different_rows_or_classes_are_refused(tmp_path):
     """Different numbers of rows or classes, and different class names, are errors."""
     a, b = write(rows_of(10), tmp_path / "a.parquet"), write(rows_of(9), tmp_path / "b.parquet")
     with pytest.raises(batchmax.DataError, match=r"a\.parquet: 10 rows, but 9 in .*--key"):
@@ -218,14 +218,14 @@ def test_inputs_that_are_not_alike_are_refused(tmp_path):
         ({"fail_if": "moved > 1"}, "no figure is called 'moved'"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(tmp_path, options, what):
+def test_invalid_options_are_refused(tmp_path, options, what):
     """Invalid options are usage errors that name the option or the value."""
     path = write(rows_of(10), tmp_path / "a.parquet")
     with pytest.raises(batchmax.UsageError, match=what):
         batchmax.compare(path, path, **options)
 
 
-def test_a_condition_that_is_true_is_an_error_with_its_figures():
+def test_true_condition_raises_gate_error():
     """A true condition, or one on a missing value, raises GateError; a false one doesn't."""
     a, b = rows_of(100, 1), rows_of(100, 2)
     assert batchmax.compare(a, b, fail_if="mean_kl < 0 or right_to_wrong > 100").n_rows == 100
@@ -235,7 +235,7 @@ def test_a_condition_that_is_true_is_an_error_with_its_figures():
         batchmax.compare(a.drop(["label"]), b.drop(["label"]), fail_if="mean_loss_change > 1")
 
 
-def test_the_same_file_twice_has_not_changed(tmp_path):
+def test_file_compared_with_itself_has_no_change(tmp_path):
     """A file compared with itself has changes of exactly 0, and no rows that moved."""
     path = write(rows_of(100), tmp_path / "a.parquet")
     found = batchmax.compare(path, path)
@@ -243,7 +243,7 @@ def test_the_same_file_twice_has_not_changed(tmp_path):
     assert (found.mcnemar_p, found.moved) == (1.0, [])
 
 
-def test_a_notebook_shows_a_table(tmp_path):
+def test_result_is_a_table_in_notebooks(tmp_path):
     """The result is an HTML table in notebooks, with file names escaped."""
     path = write(rows_of(5), tmp_path / "<b>.parquet")
     shown = batchmax.compare(path, path)._repr_html_()

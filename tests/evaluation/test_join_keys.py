@@ -70,7 +70,7 @@ def test_rows_are_paired_by_key(tmp_path, kind, order):
     json.loads(found.to_json())
 
 
-def test_keys_that_pair_nothing(tmp_path):
+def test_no_common_keys(tmp_path):
     """Inputs without a common key, and with null keys, have no pairs: counts are kept and metrics are None."""
     a, b = rows_of(20), rows_of(20)
     a = a.set_column(0, "id", pa.array([None, *range(19)]))
@@ -81,7 +81,7 @@ def test_keys_that_pair_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_what_lies_beyond_the_last_key_of_the_other_is_counted(tmp_path, sign):
+def test_rows_after_the_last_key_of_the_other_are_counted(tmp_path, sign):
     """If one input ends first, the remaining rows of the other are counted as unpaired."""
     a = write(rows_of(500, 1), tmp_path / "a.parquet", 100)
     b = write(rows_of(500, 2).slice(20, 150), tmp_path / "b.parquet", 90)
@@ -89,7 +89,7 @@ def test_what_lies_beyond_the_last_key_of_the_other_is_counted(tmp_path, sign):
     assert (found.n_rows, *(found.only_a, found.only_b)[::sign]) == (150, 350, 0)
 
 
-def test_threads_are_as_asked_for_until_both_have_ended(tmp_path, monkeypatch):
+def test_thread_limit_holds_until_both_inputs_are_read(tmp_path, monkeypatch):
     """The thread limit holds until both inputs have been read, and is then removed."""
     limits = []
     monkeypatch.setattr("batchmax.kernels.limit_threads", limits.append)
@@ -100,7 +100,7 @@ def test_threads_are_as_asked_for_until_both_have_ended(tmp_path, monkeypatch):
     assert limits[-1] is None
 
 
-def test_keys_that_rise_in_each_row_group_alone(tmp_path):
+def test_keys_that_ascend_only_within_row_groups(tmp_path):
     """Keys that only ascend within row groups are paired all the same, and duplicates are found."""
     ids = [4, 5, 6, 1, 2, 3]
     a = write(rows_of(6, 1).set_column(0, "id", pa.array(ids)), tmp_path / "a.parquet", 3)
@@ -114,7 +114,7 @@ def test_keys_that_rise_in_each_row_group_alone(tmp_path):
         batchmax.compare(a, b, key="id")
 
 
-def test_a_key_that_is_there_twice_is_an_error(tmp_path):
+def test_duplicate_key_is_an_error(tmp_path):
     """A duplicate key is an error with the key and its first two rows."""
     ids = [1, 5, 3, 5]
     a, b = (write(rows_of(4).set_column(0, "id", pa.array(ids)), tmp_path / f"{name}.parquet") for name in "ab")
@@ -122,7 +122,7 @@ def test_a_key_that_is_there_twice_is_an_error(tmp_path):
         batchmax.compare(a, b, key="id")
 
 
-def test_a_join_that_does_not_fit_is_refused(tmp_path):
+def test_join_above_the_memory_limit_is_refused(tmp_path):
     """A join of unordered rows that needs too much memory is an error with a remedy, before any rows are read."""
     n = 300_000
     wide = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(n * 64, np.float32)), 64)
@@ -136,7 +136,7 @@ def test_a_join_that_does_not_fit_is_refused(tmp_path):
     assert "--memory-limit" in error.value.remedy
 
 
-def test_keys_that_do_not_fit_are_refused(tmp_path, monkeypatch):
+def test_keys_above_the_memory_limit_are_refused(tmp_path, monkeypatch):
     """Unordered keys that exceed their share of memory are rejected; ascending keys need no memory."""
     monkeypatch.setattr("batchmax.evaluation.comparison.row_pairing.KEY_SHARE", 1 << 24)
     a, b = rows_of(50), rows_of(50)
@@ -147,7 +147,7 @@ def test_keys_that_do_not_fit_are_refused(tmp_path, monkeypatch):
         batchmax.compare(*paths, key="id")
 
 
-def test_keys_of_another_type_and_of_streams_are_refused(tmp_path):
+def test_key_type_mismatch_and_streams_with_keys_are_refused(tmp_path):
     """Keys of different types are rejected, and so are streams with a key, because they can't be read twice."""
     a = write(rows_of(10), tmp_path / "a.parquet")
     b = write(rows_of(10).set_column(0, "id", pa.array(list("abcdefghij"))), tmp_path / "b.parquet")

@@ -25,14 +25,14 @@ softmax = package("scipy.special").softmax
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_flips_are_tested_as_scipy_does(one, other):
+def test_mcnemar_p_value_is_exact(one, other):
     """The exact McNemar p-value is that of SciPy's binomial test."""
     p, method = mcnemar(one, other)
     assert method == "exact"
     assert p == pytest.approx(stats.binomtest(one, one + other).pvalue if one + other else 1.0, rel=1e-12)
 
 
-def test_many_flips_are_tested_by_chi_square():
+def test_mcnemar_p_value_of_many_flips_is_chi_square():
     """Above ``MOST_EXACT`` flips, the p-value is that of chi-square with Edwards's correction.
 
     It is close to the exact one.
@@ -46,7 +46,7 @@ def test_many_flips_are_tested_by_chi_square():
     assert mcnemar(MOST_EXACT, 0)[0] >= 0
 
 
-def test_the_interval_keeps_its_digits_far_from_zero():
+def test_interval_is_accurate_far_from_zero():
     """For a mean change that is large compared with its spread, the interval matches exact arithmetic."""
     rng = np.random.default_rng(7)
     before = rng.random(10_000)
@@ -64,7 +64,7 @@ def test_the_interval_keeps_its_digits_far_from_zero():
     assert (found.high - found.low) / 2 == pytest.approx(float(half), rel=1e-6)
 
 
-def test_one_pair_has_no_interval_and_none_no_mean():
+def test_one_pair_has_no_interval_and_no_pairs_no_mean():
     """One pair has a mean but no interval; zero pairs have neither."""
     sums = Differences()
     assert sums.interval().mean is None
@@ -89,7 +89,7 @@ def exact_divergence(a, b, beta_a, beta_b):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("k", [1, 2, 7, 100])
 @pytest.mark.parametrize(("apart", "tolerance"), [(10.0, 1e-13), (1.0, 1e-13), (1e-3, 1e-12), (1e-6, 1e-8)])
-def test_divergence_is_exact_for_rows_far_apart_and_almost_alike(dtype, k, apart, tolerance):
+def test_divergence_is_accurate_for_different_and_almost_equal_rows(dtype, k, apart, tolerance):
     """The KL divergence is accurate even for almost equal rows, where the textbook sum loses all digits."""
     a = logits_of(20, 1, k, dtype)
     b = (a + apart * logits_of(20, 2, k, dtype)).astype(dtype)
@@ -99,7 +99,7 @@ def test_divergence_is_exact_for_rows_far_apart_and_almost_alike(dtype, k, apart
     np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=1e-30)
 
 
-def test_divergence_of_masked_huge_and_odd_rows():
+def test_divergence_of_masked_huge_and_bad_rows():
     """A class masked in a doesn't matter; one masked only in b gives an infinite divergence.
 
     Differences far beyond the range of exp stay finite. Rows with NaN or +inf, or of only -inf, give NaN.
@@ -120,7 +120,7 @@ def test_divergence_of_masked_huge_and_odd_rows():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_row_does_not_depend_on_its_neighbours(dtype):
+def test_divergence_does_not_depend_on_other_rows(dtype):
     """The divergence of a row has the same bits whether it is computed alone or with other rows."""
     a, b = logits_of(50, 1, 37, dtype), logits_of(50, 2, 37, dtype)
     whole, alone = np.empty(50), np.empty(1)

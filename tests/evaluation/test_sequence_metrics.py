@@ -69,7 +69,7 @@ def test_bad_sequences_are_counted_by_every_command(write, tmp_path, monkeypatch
 
 
 @PIECES
-def test_padding_is_not_odd(write, tmp_path, monkeypatch, piece):
+def test_padding_does_not_affect_the_status(write, tmp_path, monkeypatch, piece):
     """Tokens without a label don't affect the status of a row that has a loss; without any loss, they determine it."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     inf = float("inf")
@@ -97,7 +97,7 @@ def test_padding_is_not_odd(write, tmp_path, monkeypatch, piece):
 
 @pytest.mark.parametrize("codec", ["snappy", "zstd"])
 @pytest.mark.parametrize("split", [False, True])
-def test_half_precision_and_prefixes_are_read_by_others(write, tmp_path, codec, split):
+def test_half_precision_and_prefixes_are_read_by_other_libraries(write, tmp_path, codec, split):
     """Probabilities in float16 with a prefix equal NumPy's rounded values when read by DuckDB, Polars and pyarrow."""
     random = np.random.default_rng(1)
     logits = [random.standard_normal((n, 3)).astype(np.float32) for n in (2, 0, 5)]
@@ -118,7 +118,7 @@ def test_half_precision_and_prefixes_are_read_by_others(write, tmp_path, codec, 
     assert batchmax.verify(out, path).sampled_tokens == 7
 
 
-def test_folders_become_columns(tmp_path):
+def test_hive_folders_become_columns(tmp_path):
     """A column from Hive folder names is a column of the rows in every command."""
     for day, logits in ((1, [[1, 0], [2, 0]]), (2, [[3, 0]])):
         (tmp_path / "in" / f"day={day}").mkdir(parents=True)
@@ -286,7 +286,7 @@ def test_a_chunk_of_tokens_is_split_between_rows(write, monkeypatch, as_matrix):
 
 
 @PIECES
-def test_groups_that_are_given_away(write, tmp_path, monkeypatch, piece):
+def test_groups_with_little_memory(write, tmp_path, monkeypatch, piece):
     """With memory for one group, groups of consecutive rows are all in the table, including empty and null rows."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     monkeypatch.setattr("batchmax.evaluation.groups.SHARE", 10**6)

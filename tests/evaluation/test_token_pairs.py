@@ -23,7 +23,7 @@ KEYS = {
 
 @PIECES
 @pytest.mark.parametrize("kind", KEYS)
-def test_a_file_has_not_changed_from_itself(write, monkeypatch, kind, piece):
+def test_sequences_compared_with_themselves_have_no_change(write, monkeypatch, kind, piece):
     """A file compared with itself, by position or key and in any row order, pairs each token with itself: no change."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     table = A.set_column(2, "id", KEYS[kind])
@@ -80,7 +80,7 @@ def test_moved_tokens_are_named(write, monkeypatch, order, piece):
 
 
 @PIECES
-def test_sequences_that_are_missing_or_shorter_are_told(write, monkeypatch, piece):
+def test_missing_and_shorter_sequences_are_named(write, monkeypatch, piece):
     """Missing and shorter sequences are counted and named by key, and refused by position.
 
     By position, the error has the numbers of rows, or names the row with another number of tokens.
@@ -108,7 +108,7 @@ def test_sequences_that_are_missing_or_shorter_are_told(write, monkeypatch, piec
         batchmax.compare(a, flat)
 
 
-def test_other_labels_are_told_by_token(write):
+def test_label_that_differs_is_named_by_token(write):
     """A token with another label in b is named by its row and token index."""
     a = write("a", A)
     b = write("b", A.set_column(1, "label", pa.array([[0, 0], [0], [0, 1]], LABELS)))
@@ -117,7 +117,7 @@ def test_other_labels_are_told_by_token(write):
     assert batchmax.compare(a, b, labels_from="a").mean_loss_change == 0.0
 
 
-def test_streams_are_compared_by_place():
+def test_streams_are_compared_by_position():
     """Tables and readers of sequences are compared token by token; different numbers of rows are an error."""
     found = batchmax.compare(A, pa.RecordBatchReader.from_batches(A.schema, A.to_batches(max_chunksize=1)))
     assert (found.n_rows, found.n_judged, found.mean_loss_change) == (3, 5, 0.0)

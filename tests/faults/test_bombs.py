@@ -91,7 +91,7 @@ def bomb(leaf, codec, *, told, zeros=768 * MIB):
 @pytest.mark.parametrize("leaf", [ID, LABEL, LOGITS], ids=["carried", "label", "logits"])
 @pytest.mark.parametrize("told", [True, False], ids=["as it says", "more than it says"])
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_page_that_grows(judge, codec, told, leaf):
+def test_decompression_bomb(judge, codec, told, leaf):
     """A page of 768 MiB in a few kilobytes isn't unpacked, whether or not its header declares the size."""
     answer = judge(bomb(leaf, codec, told=told))
     assert "x.parquet" in answer["err"]
@@ -101,7 +101,7 @@ def test_a_page_that_grows(judge, codec, told, leaf):
 
 
 @pytest.mark.parametrize("leaf", [ID, LOGITS], ids=["carried", "logits"])
-def test_a_page_that_says_two_gigabytes(judge, leaf):
+def test_page_header_that_declares_2_gib(judge, leaf):
     """No memory is allocated on the word of a page header that declares 2 GiB."""
     count = ROWS * CLASSES if leaf == LOGITS else ROWS
     page = forge.page(forge.packed("zstd", IDS), (1 << 31) - 1, count)
@@ -109,7 +109,7 @@ def test_a_page_that_says_two_gigabytes(judge, leaf):
 
 
 @pytest.mark.parametrize("first", [0, 2000], ids=["from the first row on", "after rows like any"])
-def test_a_text_that_a_dictionary_has_once(judge, first):
+def test_long_dictionary_entry_with_many_references(judge, first):
     """16,000 rows that refer to one dictionary entry of 1 MiB aren't decoded."""
     rows, text = 1 << 14, b"a" * MIB
     entries = b"".join(len(entry).to_bytes(4, "little") + entry for entry in (b"b", text))
@@ -121,7 +121,7 @@ def test_a_text_that_a_dictionary_has_once(judge, first):
     assert re.search("decoding column 'text' takes|--memory-limit: the job takes", judge(data)["err"])
 
 
-def test_a_long_text_that_few_rows_point_to(judge):
+def test_long_dictionary_entry_with_few_references(judge):
     """A long dictionary entry is read if few rows refer to it, because references determine the decoded size."""
     rows, text = 1 << 14, b"a" * MIB
     entries = b"".join(len(entry).to_bytes(4, "little") + entry for entry in (b"b", text))
@@ -134,7 +134,7 @@ def test_a_long_text_that_few_rows_point_to(judge):
 
 @pytest.mark.parametrize("where", ["logits", "a carried column", "label"])
 @pytest.mark.parametrize("count", [1 << 28, (1 << 31) - 100])
-def test_a_row_of_two_thousand_million(judge, where, count):
+def test_huge_lists_of_nulls_or_equal_values(judge, where, count):
     """A list of nulls or of equal values that takes a few bytes in the file and gigabytes decoded is refused."""
     rows, leaf = forge.table(), LOGITS
     if where == "a carried column":
@@ -148,7 +148,7 @@ def test_a_row_of_two_thousand_million(judge, where, count):
     assert "takes up to" in judge(data)["err"]
 
 
-def test_a_row_of_one_number_again_and_again(judge):
+def test_huge_list_from_a_dictionary(judge):
     """A list of equal values from a dictionary with one entry, gigabytes decoded, is refused."""
     count = 1 << 29
     total = count + ROWS - 1
@@ -160,7 +160,7 @@ def test_a_row_of_one_number_again_and_again(judge):
     assert "takes up to" in judge(data)["err"]
 
 
-def test_a_list_type_of_two_thousand_million(judge):
+def test_huge_fixed_size_list_type(judge):
     """A schema that declares lists of 2³¹ - 1 elements is refused in bounded memory."""
     rows = forge.table()
     schema = rows.schema.set(LOGITS, pa.field("logits", pa.list_(pa.float32(), (1 << 31) - 1)))
@@ -194,7 +194,7 @@ LYING_SCHEMAS = {
 
 
 @pytest.mark.parametrize("kind", LYING_SCHEMAS)
-def test_an_arrow_schema_of_another_table(judge, kind):
+def test_arrow_schema_of_another_table(judge, kind):
     """Whatever ``ARROW:schema`` declares, the result has the right values, or the command fails with one line."""
     answer = judge(forge.with_arrow_schema(forge.file_of(forge.table()), LYING_SCHEMAS[kind]), codes=(0, 1, 2))
     if answer["code"] == 0:
@@ -205,7 +205,7 @@ def test_an_arrow_schema_of_another_table(judge, kind):
 
 @pytest.mark.parametrize("rows", [1 << 31, 1 << 40, 1 << 60, -1])
 @pytest.mark.parametrize("values", [False, True], ids=["rows", "rows and values"])
-def test_rows_that_nobody_wrote(judge, rows, values):
+def test_consistent_wrong_row_counts(judge, rows, values):
     """A consistent footer that declares a wrong number of rows is refused."""
 
     def edit(fields):
@@ -218,7 +218,7 @@ def test_rows_that_nobody_wrote(judge, rows, values):
     judge(forge.edited(forge.file_of(forge.table()), edit))
 
 
-def test_columns_that_lie_over_one_another(judge):
+def test_overlapping_column_chunks(judge):
     """A column chunk at the position of another one gives an error, or a result if its bytes are valid."""
 
     def edit(fields):
@@ -248,7 +248,7 @@ def test_the_real_command_on_a_bomb(tmp_path, limited):
 
 @pytest.mark.parametrize("name", [b"\xff\xfe\x80", b"\x1b[2J", b"a\nb", "\u202egnp.".encode(), b"", b"a" * 70_000])
 @pytest.mark.parametrize("leaf", [ID, LOGITS, LABEL], ids=["carried", "logits", "label"])
-def test_names_that_are_no_text(judge, name, leaf):
+def test_names_that_are_not_text(judge, name, leaf):
     """Names that are invalid UTF-8, terminal escapes, empty or very long are refused or printed escaped."""
 
     def edit(fields):
@@ -263,7 +263,7 @@ def test_names_that_are_no_text(judge, name, leaf):
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"\x1b]0;a\x07\n\n", "\u202e".encode()])
-def test_metadata_that_are_no_text(judge, text):
+def test_metadata_that_is_not_text(judge, text):
     """Keys, values and ``created_by`` of the metadata are printed escaped."""
 
     def edit(fields):
@@ -288,7 +288,7 @@ EXTENSIONS = {
 
 @pytest.mark.parametrize("name", EXTENSIONS)
 @pytest.mark.parametrize("column", ["logits", "label", "text"])
-def test_nothing_that_a_type_brings_is_run(judge, tmp_path, name, column):
+def test_no_code_of_extension_types_is_run(judge, tmp_path, name, column):
     """Extension types with foreign metadata are read as their storage types, or refused; nothing is unpickled."""
     proof = tmp_path / "proof"
 
@@ -312,7 +312,7 @@ def test_nothing_that_a_type_brings_is_run(judge, tmp_path, name, column):
 # Several files
 
 
-def test_schemas_that_drift(commands, tmp_path):
+def test_schemas_that_differ_between_files(commands, tmp_path):
     """A file whose columns differ from those of the first is named before anything is scored."""
     (tmp_path / "in").mkdir()
     rows = forge.table()
@@ -334,7 +334,7 @@ def test_schemas_that_drift(commands, tmp_path):
 
 
 @pytest.mark.parametrize("fate", ["vanishes", "shrinks", "becomes a folder", "becomes a pipe"])
-def test_a_file_that_was_there_when_it_was_listed(tmp_path, monkeypatch, fate):
+def test_file_that_changes_after_it_was_listed(tmp_path, monkeypatch, fate):
     """If a file changes after the folder was listed, the error names that file."""
     for number in range(2):
         pq.write_table(forge.table(), tmp_path / f"{number}.parquet")
@@ -366,7 +366,7 @@ def test_an_encrypted_footer(judge):
     judge(b"PARE" + data[4:-4] + b"PARE")
 
 
-def test_structs_in_structs_without_end(judge):
+def test_deeply_nested_thrift(judge):
     """Structs, lists and maps nested 100,000 deep, in footer or page header, don't overflow the stack."""
     data = plain()
     for head, tail in ((b"\x1c", b"\0"), (b"\x19\x19", b""), (b"\x1b\x01\x5b", b""), (b"\x1c\x19\x1c", b"")):
@@ -376,7 +376,7 @@ def test_structs_in_structs_without_end(judge):
             judge(forge.with_pages(data, leaf, nested, ROWS, codec="none"))
 
 
-def test_json_says_it_too(commands, tmp_path):
+def test_json_error_of_a_bomb(commands, tmp_path):
     """With ``--json``, the error is one object with where, what and remedy."""
     path = tmp_path / "x.parquet"
     path.write_bytes(bomb(ID, "zstd", told=True))

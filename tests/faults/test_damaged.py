@@ -105,7 +105,7 @@ def test_every_byte_changed(variant, everything, table):
 
 
 @pytest.mark.faults(keep=lambda: True)
-def test_every_length(variant, everything, table):
+def test_truncated_at_every_length(variant, everything, table):
     """A file that is cut short at any length is refused."""
     name, path, worker = variant
     size = path.stat().st_size

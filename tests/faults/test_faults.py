@@ -60,7 +60,7 @@ def ours(job):
 @needs_strace
 @pytest.mark.faults(keep=lambda job, call: call in KILLED_BY_DEFAULT.get(job, ()))
 @pytest.mark.parametrize("call", [*WRITES, *NAMES])
-def test_killed_at_the_nth_call(job, table, everything, call):
+def test_killed_at_the_nth_system_call(job, table, everything, call):
     """A process that is killed at a write, a sync or a change of names leaves no partial output."""
     for number in count(1) if everything else (2,) if call == "write" else (1,):
         job.restart()
@@ -75,7 +75,7 @@ def test_killed_at_the_nth_call(job, table, everything, call):
 @pytest.mark.faults(keep=lambda job, call: of_one_kind(job) and call in {"write", "fsync"})
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "renameat2"])
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
-def test_the_nth_call_fails(job, table, everything, call, error):
+def test_nth_system_call_fails(job, table, everything, call, error):
     """A failing or full disk ends the job with a one-line error."""
     for number in count(1) if everything else (2,):
         job.restart()
@@ -150,7 +150,7 @@ def test_interrupted_at_random(job, table, everything, number):
 
 @pytest.mark.faults(keep=lambda job, limit: of_one_kind(job) and limit in {0, 5 << 20})
 @pytest.mark.parametrize("limit", [0, 100_000, 1 << 20, 5 << 20, 11 << 20])
-def test_a_limit_on_the_size_of_files(job, table, limit):
+def test_file_size_limit(job, table, limit):
     """Exceeding the limit on file sizes gives an error with the path, not a signal."""
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.returncode == 1
@@ -161,7 +161,7 @@ def test_a_limit_on_the_size_of_files(job, table, limit):
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses limits of the address space")
 @pytest.mark.faults(keep=lambda job, megabytes: of_one_kind(job) and megabytes == 1300)
 @pytest.mark.parametrize("megabytes", [600, 800, 1000, 1300, 1600, 2000])
-def test_a_limit_on_memory(job, table, megabytes):
+def test_address_space_limit(job, table, megabytes):
     """If memory is limited, the output path keeps its old content or holds the whole new output."""
     limit = megabytes << 20
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
@@ -205,7 +205,7 @@ def test_a_full_disk(jobs, table, tmp_path):
 
 
 @pytest.mark.faults(keep=of_one_kind)
-def test_a_folder_that_may_not_be_written_to(job, table):
+def test_read_only_folder(job, table):
     """The error for a read-only folder is "Permission denied"."""
     wrap = ()
     if os.geteuid() == 0:
@@ -223,7 +223,7 @@ def test_a_folder_that_may_not_be_written_to(job, table):
 
 
 @pytest.mark.faults(keep=of_one_kind)
-def test_two_runs_at_once(job, table, everything):
+def test_concurrent_runs(job, table, everything):
     """Of several runs at once, one succeeds; the others report that another run makes the output, or that it exists."""
     for _ in range(10 if everything else 1):
         job.restart()
@@ -249,7 +249,7 @@ def test_threading_layers(job, table, layer):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "may not be written to"])
-def test_a_kernel_cache_that_is_no_good(jobs, table, tmp_path, damage):
+def test_damaged_kernel_cache(jobs, table, tmp_path, damage):
     """A damaged kernel cache causes a warning and a recompilation, and the job succeeds."""
     job = jobs("out.parquet", replacing=False)
     environment = {**os.environ, "BATCHMAX_CACHE_DIR": str(tmp_path / "cache")}
@@ -274,7 +274,7 @@ def test_a_kernel_cache_that_is_no_good(jobs, table, tmp_path, damage):
     job.judge(done, f"a kernel cache: {damage}", job.name, table)
 
 
-def test_there_is_something_to_go_on_with(jobs, table):
+def test_killed_job_resumes_from_its_journal(jobs, table):
     """A job that is killed after rows are recorded in the journal resumes and gives the whole output."""
     del table
     job = jobs("out.parquet", replacing=False)

@@ -92,7 +92,7 @@ def set_number(where, key, value):
 
 
 @pytest.mark.parametrize("rows", [1 << 60, (1 << 31) + 1, -1])
-def test_rows_that_are_not_there(judged, tmp_path, rows):
+def test_wrong_row_counts(judged, tmp_path, rows):
     """A footer that declares a wrong number of rows is refused before memory is allocated."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path)
@@ -109,7 +109,7 @@ def test_rows_that_are_not_there(judged, tmp_path, rows):
 @pytest.mark.parametrize("key", [PAGE_AT, PACKED_BYTES, UNPACKED_BYTES, 5])
 @pytest.mark.parametrize("value", [-1, 0, 1 << 40, (1 << 63) - 1])
 @pytest.mark.parametrize("column", [0, 1])
-def test_places_and_sizes_that_cannot_be(judged, tmp_path, key, value, column):
+def test_invalid_offsets_and_sizes(judged, tmp_path, key, value, column):
     """Wrong offsets, sizes and numbers of values are harmless, or end with a one-line error."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path, use_dictionary=False)
@@ -120,7 +120,7 @@ def test_places_and_sizes_that_cannot_be(judged, tmp_path, key, value, column):
 @pytest.mark.faults(keep=lambda codec: codec == "zstd")
 @pytest.mark.parametrize("codec", ["snappy", "zstd", "gzip", "brotli", "lz4"])
 @pytest.mark.parametrize("column", ["logits", "text"])
-def test_pages_that_grow(judged, tmp_path, codec, column):
+def test_pages_with_huge_decoded_sizes(judged, tmp_path, codec, column):
     """A few kilobytes that unpack to hundreds of megabytes are refused, or read in bounded memory."""
     path = tmp_path / "x.parquet"
     rows = 1000
@@ -146,7 +146,7 @@ def test_pages_that_grow(judged, tmp_path, codec, column):
 @pytest.mark.parametrize(
     "name", ["a\x1b[2J\x1b]0;owned\x07", "a\nbatchmax: error: b", "a\u202egnp", "a\x9b31m", "a\x00b"]
 )
-def test_names_do_nothing_to_a_terminal(judged, tmp_path, name):
+def test_escape_sequences_in_names_are_escaped(judged, tmp_path, name):
     """Escape sequences in names of columns and files are printed escaped."""
     path = tmp_path / f"x{name.replace('/', '').replace(chr(0), '')}.parquet"
     pq.write_table(table(**{name: pa.array([1.5] * 64)}).drop_columns("logits"), path)
@@ -171,7 +171,7 @@ def test_nothing_is_unpickled(judged, tmp_path):
 
 
 @pytest.mark.parametrize("schema", [b"", b"garbage", b"////", base64.b64encode(b"\xff" * 300), "another"])
-def test_an_arrow_schema_that_lies(judged, tmp_path, schema):
+def test_wrong_arrow_schema(judged, tmp_path, schema):
     """An ``ARROW:schema`` that is invalid or of another table gives an error or has no effect."""
     path = tmp_path / "x.parquet"
     if schema == "another":
@@ -183,7 +183,7 @@ def test_an_arrow_schema_that_lies(judged, tmp_path, schema):
 @pytest.mark.faults(keep=lambda depth: depth > 10)
 @pytest.mark.parametrize("depth", [10, 60, 200])
 @pytest.mark.parametrize("kind", ["list", "struct"])
-def test_columns_in_columns(judged, tmp_path, depth, kind):
+def test_deeply_nested_columns(judged, tmp_path, depth, kind):
     """Deeply nested columns are copied, or refused."""
     array = pa.array([1] * 64)
     for _ in range(depth):
@@ -200,7 +200,7 @@ def test_columns_in_columns(judged, tmp_path, depth, kind):
     judged(tmp_path, path, codes=(0, 1, 2))
 
 
-def test_footers_in_footers(judged, tmp_path):
+def test_deeply_nested_footer(judged, tmp_path):
     """Deeply nested Thrift structs are refused before the stack overflows."""
     footer = b"\x1c" * 200_000 + b"\x00" * 200_001
     path = tmp_path / "x.parquet"
@@ -218,14 +218,14 @@ def test_many_columns(judged, tmp_path):
 @pytest.mark.parametrize(
     "data", [b"", b"PAR1", b"PAR1PAR1", b"PAR1\0\0\0\0PAR1", b"PAR1\xff\xff\xff\xffPAR1", b"PARE" * 9]
 )
-def test_hardly_a_file(judged, tmp_path, data):
+def test_files_of_magic_bytes_only(judged, tmp_path, data):
     """Files with hardly more than magic bytes are refused."""
     path = tmp_path / "x.parquet"
     path.write_bytes(data)
     judged(tmp_path, path)
 
 
-def test_a_folder_with_a_stranger_in_it(run, tmp_path):
+def test_foreign_file_in_a_folder(run, tmp_path):
     """A foreign file in a folder is named in the error; hidden files are ignored."""
     folder = tmp_path / "in"
     folder.mkdir()

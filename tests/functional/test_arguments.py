@@ -54,7 +54,7 @@ def test_memory_layout_changes_no_bit(rng: np.random.Generator, dtype: Any, shap
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_inputs_are_left_alone(rng: np.random.Generator, dtype: Any) -> None:
+def test_inputs_are_not_changed(rng: np.random.Generator, dtype: Any) -> None:
     """No function writes to its logits, labels or weights."""
     logits, weights = rng.standard_normal((50, 9)).astype(dtype), rng.uniform(0.5, 2, 9)
     labels = rng.dirichlet(np.ones(9), 50).astype(dtype)
@@ -149,7 +149,7 @@ def test_out_may_overlap_the_logits(rng: np.random.Generator, n_classes: int) ->
 
 
 @pytest.mark.parametrize("n_classes", [4, 77])
-def test_out_of_both(rng: np.random.Generator, n_classes: int) -> None:
+def test_out_of_probabilities_and_losses(rng: np.random.Generator, n_classes: int) -> None:
     """``out=(probs, losses)`` fills and returns the two buffers; ``probs`` may be the logits themselves."""
     logits = rng.standard_normal((50, n_classes)).astype(np.float32)
     labels = rng.integers(0, n_classes, 50)
@@ -166,7 +166,7 @@ def test_out_of_both(rng: np.random.Generator, n_classes: int) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("place", [0, 1])
-def test_out_may_lie_in_any_argument(rng, dtype, place):
+def test_out_may_overlap_any_argument(rng, dtype, place):
     """Soft targets, class indices and class weights are read correctly even if ``out`` overlaps them."""
     logits = rng.normal(size=(6, 6)).astype(dtype)
     targets = rng.dirichlet(np.ones(6), 6).astype(dtype)
@@ -191,7 +191,7 @@ def test_out_may_lie_in_any_argument(rng, dtype, place):
         assert [array.tobytes() for array in got] == [array.tobytes() for array in expected]
 
 
-def test_out_that_cannot_be() -> None:
+def test_invalid_out() -> None:
     """An ``out`` of the wrong shape or type, or a read-only one, is rejected before anything is written."""
     logits = np.zeros((4, 3), np.float32)
     fixed = np.full((4, 3), 7, np.float32)
@@ -240,20 +240,20 @@ def test_out_that_cannot_be() -> None:
         (np.zeros(5, int), {"axis": 2}, ValueError),
     ],
 )
-def test_labels_and_options_that_cannot_be(function: Any, labels: Array, options: dict[str, Any], error: Any) -> None:
+def test_invalid_labels_and_options(function: Any, labels: Array, options: dict[str, Any], error: Any) -> None:
     """Wrong shapes and values raise ValueError, wrong types TypeError, labels out of range IndexError."""
     with pytest.raises(error):
         function(np.zeros((5, 3)), labels, **options)
 
 
-def test_reductions_that_cannot_be() -> None:
+def test_invalid_reductions() -> None:
     """A reduction other than none, mean and sum raises ValueError."""
     with pytest.raises(ValueError, match="reduction"):
         batchmax.cross_entropy(np.zeros((5, 3)), np.zeros(5, int), reduction="average")
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
-def test_logits_that_cannot_be(name: str) -> None:
+def test_invalid_logits(name: str) -> None:
     """Complex, text and object logits raise TypeError; an axis that doesn't exist raises ValueError."""
     function = getattr(batchmax, name)
     for logits in (np.zeros((2, 2), complex), np.array([["a", "b"]]), np.array([[object()]])):
@@ -265,7 +265,7 @@ def test_logits_that_cannot_be(name: str) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
-def test_temperatures_that_cannot_be(temperature: float) -> None:
+def test_invalid_temperatures(temperature: float) -> None:
     """A temperature that isn't positive and finite raises ValueError."""
     for function in (batchmax.softmax, batchmax.log_softmax):
         with pytest.raises(ValueError, match="temperature"):

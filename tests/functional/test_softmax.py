@@ -129,7 +129,7 @@ def test_cross_entropy_along_every_axis(
         np.testing.assert_allclose(probs, scipy.special.softmax(moved, axis=axis), rtol=1e-12)
 
 
-def test_ignored_rows_cost_zero_whatever_they_hold() -> None:
+def test_ignored_rows_have_zero_loss() -> None:
     """As in PyTorch, an ignored row has loss 0 even if its logits are NaN, and doesn't affect sums and means."""
     logits = np.array([[np.nan, 0], [np.inf, 0], [-np.inf, -np.inf], [1, 2]])
     labels = np.array([-100, -100, -100, 0])
@@ -143,7 +143,7 @@ def test_ignored_rows_cost_zero_whatever_they_hold() -> None:
 
 @pytest.mark.parametrize("n_classes", [3, 40])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_odd_rows_agree_with_pytorch_and_scipy(n_classes: int, dtype: Any) -> None:
+def test_nan_and_infinite_rows_agree_with_pytorch_and_scipy(n_classes: int, dtype: Any) -> None:
     """Rows with NaN, +inf or -inf, and rows of only -inf, give what PyTorch and SciPy give."""
     logits = np.zeros((8, n_classes), dtype)
     logits[0, 0] = np.nan
@@ -232,7 +232,7 @@ def test_a_mean_over_labels_without_weight_is_nan(rng, smoothing):
     assert np.isnan(batchmax.cross_entropy(logits, [0, 1], **options))
 
 
-def test_a_share_on_a_masked_class_costs_infinity() -> None:
+def test_positive_target_on_a_masked_class_has_infinite_loss() -> None:
     """A masked class whose target is above 0, by the target itself or by smoothing, makes the loss +inf."""
     logits = np.array([[-np.inf, 0, 0]])
     assert batchmax.cross_entropy(logits, np.array([[0.1, 0.9, 0]])) == np.inf
@@ -240,7 +240,7 @@ def test_a_share_on_a_masked_class_costs_infinity() -> None:
     assert torch_cross_entropy(logits, np.array([1]), label_smoothing=0.1) == np.inf
 
 
-def test_distributions_do_not_hide_odd_rows() -> None:
+def test_soft_targets_do_not_hide_nan_and_infinite_rows() -> None:
     """A row with NaN or +inf, or of only -inf, has a NaN loss even if all its targets are 0."""
     logits = np.array([[np.nan, 0], [np.inf, 0], [-np.inf, -np.inf]])
     for target in (np.zeros((3, 2)), np.full((3, 2), 0.5)):
@@ -259,7 +259,7 @@ def test_sums_of_many_float32_losses(rng: np.random.Generator, n_rows: int) -> N
         assert oracle.ulp_error(got, expected, np.float32).max() <= 3
 
 
-def test_more_rows_than_are_worked_on_at_a_time() -> None:
+def test_more_rows_than_one_block() -> None:
     """Rows after the first block are computed like rows in it, for class labels and soft targets."""
     random = np.random.default_rng(5)
     n = softmax.BLOCK_ROWS + 3
@@ -290,7 +290,7 @@ def test_deviation_float16_gives_float32(rng: np.random.Generator) -> None:
     assert torch.softmax(torch.tensor(logits), 1).dtype == torch.float16
 
 
-def test_deviation_integers_are_taken() -> None:
+def test_deviation_integers_are_accepted() -> None:
     """Integer logits are converted to float64; PyTorch rejects them."""
     assert batchmax.softmax(np.array([1, 2])).dtype == np.float64
     with pytest.raises((RuntimeError, NotImplementedError)):
@@ -314,7 +314,7 @@ def test_deviation_reduction_is_none_by_default() -> None:
 
 @pytest.mark.parametrize("n_classes", [3, 33])
 @pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
-def test_deviation_nothing_times_infinity_is_nothing(n_classes: int, weighted: bool) -> None:
+def test_deviation_zero_target_times_infinity_is_zero(n_classes: int, weighted: bool) -> None:
     """A masked class whose target is 0 adds nothing to the loss; PyTorch returns NaN."""
     logits, target = np.zeros((2, n_classes)), np.zeros((2, n_classes))
     logits[:, 0] = -np.inf
@@ -326,7 +326,7 @@ def test_deviation_nothing_times_infinity_is_nothing(n_classes: int, weighted: b
     assert np.isnan(torch_cross_entropy(logits, target)).all()
 
 
-def test_deviation_a_loss_near_zero_keeps_its_digits() -> None:
+def test_deviation_loss_near_zero_is_accurate() -> None:
     """A loss of about 1e-20 isn't rounded to 0; PyTorch and SciPy lose it because they compute log S as a whole."""
     logits = np.array([[46.0, 0.0]])
     assert batchmax.cross_entropy(logits, np.array([0]))[0] == pytest.approx(np.exp(-46.0), rel=1e-12, abs=0)

@@ -33,7 +33,7 @@ DUCKDB_ROWS = """
 
 
 @pytest.mark.parametrize("how", INPUTS)
-def test_everyone_reads_what_was_carried(how, tmp_path):
+def test_all_readers_read_copied_columns(how, tmp_path):
     """Column chunks of every type are copied unchanged, for all page formats, statistics and row groups."""
     source, matrix, missing = carrying()
     pq.write_table(source, tmp_path / "in.parquet", **INPUTS[how])
@@ -53,7 +53,7 @@ def test_everyone_reads_what_was_carried(how, tmp_path):
     check_file(out, checksums=["probs", "loss"])
 
 
-def test_maps_are_carried(tmp_path):
+def test_maps_are_copied(tmp_path):
     """Map columns are copied. Hugging Face doesn't support maps, and fastparquet doesn't keep their pairs."""
     pairs = [None if row % 7 == 3 else [("k", row)] * (row % 2) for row in range(100)]
     source = table_of(matrix_of(100, 4), pairs=pa.array(pairs, pa.map_(pa.string(), pa.int32())))
@@ -64,7 +64,7 @@ def test_maps_are_carried(tmp_path):
 
 @pytest.mark.parametrize("change", ["drop", "drop few", "split", "merge", "limit", "exclude", "reorder"])
 @pytest.mark.parametrize("how", ["plain", "page index", "second version", "one group"])
-def test_carried_columns_follow_rows_that_leave_or_move(how, change, tmp_path):
+def test_copied_columns_stay_aligned_with_results(how, change, tmp_path):
     """Copied columns stay aligned with results if rows are dropped, row groups change, or columns are left out."""
     source, matrix, missing = carrying(nulls="none")
     if change == "drop":
@@ -95,7 +95,7 @@ def test_carried_columns_follow_rows_that_leave_or_move(how, change, tmp_path):
 
 @pytest.mark.parametrize("version", ["V1", "V2"])
 @pytest.mark.parametrize("codec", ["snappy", "zstd"])
-def test_columns_that_duckdb_wrote_are_carried(codec, version, tmp_path):
+def test_duckdb_columns_are_copied(codec, version, tmp_path):
     """Columns with DuckDB's encodings (delta in V2), Bloom filters and converted types are copied."""
     path, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
     with duckdb.connect(config={"threads": 1}) as connection:
@@ -114,7 +114,7 @@ def test_columns_that_duckdb_wrote_are_carried(codec, version, tmp_path):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_columns_that_polars_wrote_are_carried(codec, tmp_path):
+def test_polars_columns_are_copied(codec, tmp_path):
     """Columns with Polars' encodings and page statistics are copied."""
     source, matrix, _ = carrying(nulls="none")
     source = source.drop(["nothing"])
@@ -129,7 +129,7 @@ def test_columns_that_polars_wrote_are_carried(codec, tmp_path):
     check_file(out, checksums=["probs", "loss"])
 
 
-def test_field_ids_and_nullability_survive(tmp_path):
+def test_field_ids_and_nullability_are_kept(tmp_path):
     """Copied columns keep field ids and nullability; computed columns don't get the field id of another column."""
     number_of = lambda number: {"PARQUET:field_id": str(number)}
     numbered = lambda name, kind, number, **more: pa.field(name, kind, metadata=number_of(number), **more)
@@ -181,7 +181,7 @@ def test_field_ids_and_nullability_survive(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"row_group_size": 70}, {"row_group_size": 250}, {"exclude": "id"}])
 @pytest.mark.parametrize("keys", [["id"], ["label", "id"], ["logit_1"], ["id", "logit_1"]])
-def test_no_sorting_is_claimed_that_is_not_there(keys, options, tmp_path):
+def test_declared_sorting_is_right(keys, options, tmp_path):
     """Sorting columns in an output's footer are right: row groups are sorted by them, and the column index is adjusted.
 
     Each row group of the input is sorted; the whole file isn't.

@@ -68,7 +68,7 @@ def test_filters_find_the_rows(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pyarrow", "split", "duckdb", "polars"])
-def test_slices_and_projections_fit_together(kind, tmp_path):
+def test_slices_and_projections_equal_the_whole_table(kind, tmp_path):
     """Slices of rows, row groups, batches and selected columns equal those of the whole table."""
     out, rows = searched(tmp_path, kind)
     probs, nulls = rows["probs"].to_pylist(), rows["probs"].is_null().to_pylist()

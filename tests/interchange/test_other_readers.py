@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_sync")
     CASES,
     ids=["-".join(map(str, case)) for case in CASES],
 )
-def test_everyone_reads_what_we_write(n_classes, n_rows, group, layout, codec, nulls, tmp_path):
+def test_all_readers_read_outputs(n_classes, n_rows, group, layout, codec, nulls, tmp_path):
     """All readers read outputs of 2 to 300,000 classes, small and large row groups, and null rows at page borders."""
     missing = null_rows(nulls, n_rows, n_classes)
     matrix = matrix_of(n_rows, n_classes)
@@ -39,7 +39,7 @@ def test_everyone_reads_what_we_write(n_classes, n_rows, group, layout, codec, n
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_everyone_reads_each_codec(codec, layout, tmp_path):
+def test_all_readers_read_each_codec(codec, layout, tmp_path):
     """All readers read float64 outputs in each layout and codec, and ``compression`` sets the codec."""
     matrix = matrix_of(200, 12, np.float64)
     missing = null_rows("few", 200, 12)
@@ -56,7 +56,7 @@ def test_everyone_reads_each_codec(codec, layout, tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("nulls", ["none", "few", "all"])
-def test_everyone_reads_folders(nulls, layout, tmp_path):
+def test_all_readers_read_folders(nulls, layout, tmp_path):
     """All readers read an output folder of several parts as the rows in their order."""
     matrix = matrix_of(900, 10)
     missing = null_rows(nulls, 900, 10)
@@ -75,7 +75,7 @@ def test_everyone_reads_folders(nulls, layout, tmp_path):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_everyone_reads_no_rows(layout, tmp_path):
+def test_all_readers_read_outputs_without_rows(layout, tmp_path):
     """All readers read an output without rows, which has its columns, and one of an input with empty row groups."""
     matrix = matrix_of(40, 4)
     source = table_of(matrix)
@@ -106,7 +106,7 @@ def test_everyone_reads_no_rows(layout, tmp_path):
     st.data(),
 )
 @settings(max_examples=25)
-def test_any_shape_is_read_by_others(tmp_path_factory, n_classes, n_rows, group, layout, codec, dtype, data):
+def test_any_shape_is_read_by_other_libraries(tmp_path_factory, n_classes, n_rows, group, layout, codec, dtype, data):
     """pyarrow, Polars and DuckDB read the right rows for any shape, row group size and null rows."""
     folder = tmp_path_factory.mktemp("any")
     matrix = matrix_of(n_rows, n_classes, dtype)

@@ -32,7 +32,7 @@ def n_data_pages(path):
 
 @pytest.mark.parametrize("kind", ["List", "Array"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_polars_writes_is_read(dtype, kind, tmp_path, monkeypatch):
+def test_polars_files_are_read(dtype, kind, tmp_path, monkeypatch):
     """The fast reader reads Polars' files: class counts, codecs, dictionaries, page sizes, several row groups."""
     path = tmp_path / "x.parquet"
     for number, (n_classes, codec) in enumerate(itertools.product(CLASSES, CODECS)):
@@ -56,7 +56,7 @@ def test_what_polars_writes_is_read(dtype, kind, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("writer", ["sink", "pyarrow"])
-def test_what_polars_streams_out_is_read(writer, tmp_path, monkeypatch):
+def test_polars_streamed_files_are_read(writer, tmp_path, monkeypatch):
     """The fast reader reads files of Polars' streaming sink, and of Polars with ``use_pyarrow=True``."""
     for n_classes in CLASSES:
         matrix = matrix_of(max(30, 3000 // n_classes), n_classes)
@@ -71,7 +71,7 @@ def test_what_polars_streams_out_is_read(writer, tmp_path, monkeypatch):
 @pytest.mark.sweep(keep=lambda: True)
 @pytest.mark.parametrize("version", ["V1", "V2"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_duckdb_writes_is_read(dtype, version, tmp_path, monkeypatch, everything):
+def test_duckdb_files_are_read(dtype, version, tmp_path, monkeypatch, everything):
     """The fast reader reads DuckDB's files: V1, V2 (BYTE_STREAM_SPLIT), every codec, LIST and ARRAY.
 
     DuckDB bit-packs levels in runs of 256, so the last run may be padded by more than one group of eight.
@@ -95,7 +95,7 @@ def test_what_duckdb_writes_is_read(dtype, version, tmp_path, monkeypatch, every
             check_reads_alike(path, matrix, monkeypatch)
 
 
-def test_fastparquet_writes_no_lists(tmp_path):
+def test_fastparquet_lists_are_refused(tmp_path):
     """Files of fastparquet have no list columns: it writes lists as JSON, which score refuses, and refuses arrays."""
     fastparquet = package("fastparquet")
     matrix = matrix_of(20, 3)
@@ -110,7 +110,7 @@ def test_fastparquet_writes_no_lists(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("codec", ["SNAPPY", "ZSTD", "LZ4_RAW", "GZIP", "BROTLI", None])
-def test_what_fastparquet_writes_is_read(codec, dtype, tmp_path, monkeypatch):
+def test_fastparquet_files_are_read(codec, dtype, tmp_path, monkeypatch):
     """Logits that fastparquet wrote as one column per class, or as bytes, are read by pyarrow and scored right."""
     fastparquet = package("fastparquet")
     matrix = matrix_of(70, 10, dtype)

@@ -53,7 +53,7 @@ def spark_file(folder):
 @pytest.mark.parametrize("legacy", ["false", "true"])
 @pytest.mark.parametrize("nullable", [True, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_spark_writes_is_read(dtype, nullable, legacy, spark, tmp_path, monkeypatch):
+def test_spark_files_are_read(dtype, nullable, legacy, spark, tmp_path, monkeypatch):
     """The fast reader reads Spark's lists, legacy or not, nullable or not; Hadoop's LZ4 codec is left to pyarrow."""
     from pyspark.sql import types
 
@@ -91,7 +91,7 @@ def test_what_spark_writes_is_read(dtype, nullable, legacy, spark, tmp_path, mon
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_spark_reads_what_we_write(layout, spark, tmp_path):
+def test_spark_reads_outputs(layout, spark, tmp_path):
     """Spark reads output files and folders in every codec that it supports (not brotli), with null rows."""
     read = {"spark": functools.partial(read_spark, spark)}
     cases = [case for case in CASES if case[3] == layout and case[4] != "brotli" and case[1] <= 20_000]
@@ -125,7 +125,7 @@ def test_spark_reads_a_folder_with_its_manifest(spark, tmp_path):
 
 
 @pytest.mark.parametrize("how", [how for how in INPUTS if how != "checksums"])  # Spark doesn't support its brotli
-def test_spark_reads_what_was_carried(how, spark, tmp_path):
+def test_spark_reads_copied_columns(how, spark, tmp_path):
     """Spark reads copied columns of every type."""
     source, _, _ = carrying()
     pq.write_table(source, tmp_path / "in.parquet", **INPUTS[how])
@@ -159,7 +159,7 @@ def test_spark_filters_find_the_rows(kind, spark, tmp_path):
 
 @pytest.mark.parametrize("legacy", ["false", "true"])
 @pytest.mark.parametrize("timestamps", ["TIMESTAMP_MICROS", "INT96"])
-def test_columns_that_spark_wrote_are_carried(timestamps, legacy, spark, tmp_path):
+def test_spark_columns_are_copied(timestamps, legacy, spark, tmp_path):
     """Spark's INT96 timestamps and legacy lists are copied; Spark and the other readers read them."""
     source, _, _ = carrying(nulls="none")
     source = source.drop(["huge", "kind"])

@@ -52,7 +52,7 @@ def test_sparse_vectors_are_named_by_file_and_row(tmp_path):
             score(tmp_path / "in.parquet", tmp_path / "out.parquet")
 
 
-def test_the_command_to_look_reads_as_the_job_does(tmp_path):
+def test_suggested_command_has_the_options_of_the_job(tmp_path):
     """The command that an error suggests has the job's options for columns and classes."""
     table = table_of(5).append_column("other", pa.array([0, 1, 9, 0, 0]))
     pq.write_table(table, tmp_path / "a b.parquet")
@@ -116,7 +116,7 @@ def test_files_that_differ_in_columns_are_refused(column, tmp_path):
         score([tmp_path / "1.parquet", tmp_path / "4.parquet"], tmp_path / "out.pq")
 
 
-def test_files_may_differ_in_what_is_beside_the_point(tmp_path):
+def test_files_may_differ_in_nullability_and_child_names(tmp_path):
     """Files may differ in the nullability of values and in the name of a list's child field."""
     table = table_of(8)
     pq.write_table(table, tmp_path / "a.parquet")
@@ -129,7 +129,7 @@ def test_files_may_differ_in_what_is_beside_the_point(tmp_path):
     assert out["logits"].to_pylist() == table["logits"].to_pylist() * 2
 
 
-def test_a_column_that_has_nulls_in_a_later_file_only(tmp_path):
+def test_column_with_nulls_only_in_a_later_file(tmp_path):
     """A column is nullable in the output if it is in any file, not only in the first."""
     for name, nullable, ids in (("a", False, [1, 2]), ("b", True, [3, None])):
         schema = pa.schema([pa.field("id", pa.int64(), nullable=nullable), pa.field("logits", pa.list_(pa.float32()))])

@@ -32,7 +32,7 @@ ALL = tuple(OUTPUTS)
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_folder_holds_parts_and_success_and_nothing_else(tmp_path):
+def test_folder_contains_only_parts_success_and_manifest(tmp_path):
     """An output folder contains only the parts, an empty ``_SUCCESS`` and the manifest.
 
     Parts are whole row groups. The manifest has the sizes of the parts and the summary.
@@ -54,7 +54,7 @@ def test_a_folder_holds_parts_and_success_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
-def test_what_is_there_is_replaced_only_when_asked(out, tmp_path):
+def test_existing_output_is_replaced_only_with_overwrite(out, tmp_path):
     """An existing output is refused by default, and replaced as a whole by ``overwrite``."""
     pq.write_table(table_of(20), tmp_path / "in.parquet")
     path = tmp_path / out
@@ -67,7 +67,7 @@ def test_what_is_there_is_replaced_only_when_asked(out, tmp_path):
     assert not [name for name in names_in(tmp_path) if name.startswith(".")]
 
 
-def test_a_folder_of_somebody_else_is_never_replaced(tmp_path):
+def test_foreign_folder_is_never_replaced(tmp_path):
     """A folder that batchmax didn't write is never overwritten."""
     pq.write_table(table_of(20), tmp_path / "in.parquet")
     (tmp_path / "out").mkdir()
@@ -79,7 +79,7 @@ def test_a_folder_of_somebody_else_is_never_replaced(tmp_path):
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 @pytest.mark.usefixtures("small_parts")
-def test_a_bad_row_leaves_everything_as_it_was(out, tmp_path):
+def test_bad_row_error_leaves_no_output(out, tmp_path):
     """With ``on_bad_row='error'``, the error names file, row and row group, and nothing of the output remains."""
     table = table_of(30)
     logits = table["logits"].to_pylist()
@@ -99,7 +99,7 @@ def test_a_bad_row_leaves_everything_as_it_was(out, tmp_path):
 
 
 @pytest.mark.parametrize("out", ["in.parquet", "link.parquet", "hard.parquet"])
-def test_the_input_is_never_the_output(out, tmp_path):
+def test_input_as_output_is_refused(out, tmp_path):
     """An output path that is an input, also through a symbolic or hard link, is refused."""
     pq.write_table(table_of(5), tmp_path / "in.parquet")
     before = (tmp_path / "in.parquet").read_bytes()
@@ -126,7 +126,7 @@ def test_limit_takes_the_first_rows(limit, out, tmp_path):
     assert summary.n_rows == min(limit, 40)
 
 
-def test_a_damaged_file_is_named_and_what_lies_after_the_limit_is_not_read(tmp_path):
+def test_damaged_row_group_is_named_and_not_read_after_the_limit(tmp_path):
     """A row group that can't be read is an error that names the file.
 
     A row group after the limit isn't read.
@@ -162,7 +162,7 @@ def test_metadata_is_rebuilt(tmp_path):
     assert pq.read_schema(tmp_path / "out.pq").names == ["id", "label", "probs", "loss"]
 
 
-def test_the_batchmax_key_says_what_decides_the_bytes(tmp_path):
+def test_batchmax_metadata_has_version_options_and_fingerprints(tmp_path):
     """The ``batchmax`` key has the version, the options and a fingerprint of the inputs.
 
     It has no paths, times, host names or numbers of threads.
@@ -180,7 +180,7 @@ def test_the_batchmax_key_says_what_decides_the_bytes(tmp_path):
     assert not {"threads", "seconds", "host", "memory_limit", "time"} & ({*said} | {*said["options"]})
 
 
-def test_pandas_metadata_do_not_follow(tmp_path):
+def test_pandas_metadata_is_removed(tmp_path):
     """A pandas frame with an index is scored, and pandas reads the result with the index as a column."""
     frame = pd.DataFrame({"logits": [[1.0, 2.0], [2.0, 1.0]], "label": [0, 1]}, index=pd.Index([7, 8], name="key"))
     frame.to_parquet(tmp_path / "in.parquet")
@@ -191,7 +191,7 @@ def test_pandas_metadata_do_not_follow(tmp_path):
     assert list(got.columns) == ["label", "key", "probs", "loss"]
 
 
-def test_what_spark_says_of_the_input_is_dropped(tmp_path):
+def test_spark_metadata_is_removed(tmp_path):
     """Spark's metadata keys are removed, and no other metadata.
 
     Spark prefers its own keys to the schema, so it wouldn't see new columns.
@@ -205,7 +205,7 @@ def test_what_spark_says_of_the_input_is_dropped(tmp_path):
 
 
 @pytest.mark.spark
-def test_spark_sees_what_was_added_to_its_own_files(tmp_path):
+def test_spark_reads_columns_added_to_its_files(tmp_path):
     """Spark reads the columns probs and loss of scored files that it wrote, with arrays and ML vectors."""
     program = ROOT / "tests/support/spark_round_trip.py"
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(DATA.parent)}
@@ -257,7 +257,7 @@ def test_codecs_follow_the_input(codec, tmp_path):
     assert set(written(compression="gzip").values()) == {"GZIP"}
 
 
-def test_pages_carry_checksums(tmp_path):
+def test_pages_have_checksums(tmp_path):
     """A flipped bit in any column of the output is an error if checksums are verified."""
     score(digits(), tmp_path / "out.parquet", compression="none", outputs=ALL)
     footer = pq.read_metadata(tmp_path / "out.parquet")
@@ -273,7 +273,7 @@ def test_pages_carry_checksums(tmp_path):
             pq.read_table(tmp_path / "flipped.parquet", page_checksum_verification=True)
 
 
-def test_the_nested_column_loses_its_logits(tmp_path):
+def test_logits_are_removed_from_their_struct(tmp_path):
     """The other fields of a struct with the logits are carried; a struct with only the logits isn't."""
     table = pq.read_table(digits("nested"))
     inner = table["outputs"].combine_chunks()

@@ -27,7 +27,7 @@ FILES = st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=1, max_size
 
 
 @given(FILES, st.integers(1, 16), st.integers(1, 600))
-def test_parts_hold_every_row_group_once_and_in_order(files, row_bytes, part_bytes):
+def test_parts_contain_every_row_group_once_and_in_order(files, row_bytes, part_bytes):
     """Parts contain every row group once and in order; their numbers, first rows and row counts are correct."""
     parts = plan_parts(files, row_bytes, part_bytes)
     groups = [(part.file, group) for part in parts for group in range(part.first_group, part.end_group)]
@@ -88,7 +88,7 @@ def test_the_names_of_parts_sort_as_their_numbers():
 
 
 @given(FILES, st.integers(0, 200))
-def test_a_limit_is_so_many_rows_in_the_same_parts(files, limit):
+def test_row_limit_keeps_the_parts(files, limit):
     """A limit on rows leaves out later parts and shortens the last one."""
     whole, cut = plan_parts(files, 4, 40), plan_parts(files, 4, 40, limit=limit)
     assert sum(part.rows for part in cut) == min(limit, sum(map(sum, files)))
@@ -96,7 +96,7 @@ def test_a_limit_is_so_many_rows_in_the_same_parts(files, limit):
     assert [part.start for part in whole] == [sum(one.rows for one in whole[: part.number]) for part in whole]
 
 
-def test_a_dry_run_says_what_would_be(tmp_path):
+def test_dry_run_returns_the_plan(tmp_path):
     """A dry run returns rows, classes, schema, parts and output size, and writes nothing."""
     options = score_options(outputs=ALL, top_k=3, classes=DATA / "labels" / "classes.txt", limit=7)
     plan = dry_run(digits(), str(tmp_path / "out"), options)
@@ -109,7 +109,7 @@ def test_a_dry_run_says_what_would_be(tmp_path):
     assert_array_equal(wide["parts"][0]["rows"], 60)
 
 
-def test_a_plan_says_what_memory_it_takes_and_checks_the_gate(tmp_path):
+def test_dry_run_returns_memory_and_checks_the_gate(tmp_path):
     """A dry run returns the memory needed, and refuses an invalid gate."""
     pq.write_table(table_of(20), tmp_path / "in.parquet")
     plan = dry_run(tmp_path / "in.parquet", str(tmp_path / "o.parquet"), score_options())

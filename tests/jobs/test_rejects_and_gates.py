@@ -20,7 +20,7 @@ from tests.support.rows import BAD, odd_table, table_of
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_rejects_are_whole_rows_with_their_place(layout, out, tmp_path):
+def test_rejects_have_all_columns_and_the_position(layout, out, tmp_path):
     """Rejects have all columns of the dropped rows, with file, row and status.
 
     The output has the other rows, in order.
@@ -46,7 +46,7 @@ def test_rejects_are_whole_rows_with_their_place(layout, out, tmp_path):
         assert names_in(tmp_path / "rejects") == ["_SUCCESS", "_batchmax.parquet", "part-00000.parquet"]
 
 
-def test_every_bad_status_is_rejected_and_no_other(tmp_path):
+def test_rejects_are_exactly_the_bad_rows(tmp_path):
     """Rejects have exactly the bad rows; without bad rows, they have no rows but all columns."""
     table, statuses = odd_table()
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=3)
@@ -61,7 +61,7 @@ def test_every_bad_status_is_rejected_and_no_other(tmp_path):
     assert pq.read_table(tmp_path / "rejects.parquet").num_rows == 0
 
 
-def test_rejects_of_files_whose_columns_are_ordered_otherwise(tmp_path):
+def test_rejects_of_files_with_different_column_orders(tmp_path):
     """Files may have their columns in different orders, and additional columns, in the output and in the rejects."""
     table, statuses = odd_table()
     pq.write_table(table, tmp_path / "1.parquet")
@@ -75,7 +75,7 @@ def test_rejects_of_files_whose_columns_are_ordered_otherwise(tmp_path):
     assert pq.read_table(tmp_path / "out.pq").column_names == ["label", "x", "probs", "loss"]
 
 
-def test_rejects_keep_columns_named_as_theirs(tmp_path):
+def test_input_columns_named_like_reject_columns_keep_their_names(tmp_path):
     """An input column named file, row or status keeps its name in the rejects; the added column gets a prefix."""
     table, _ = odd_table()
     pq.write_table(table.append_column("row", table["id"]), tmp_path / "in.parquet")
@@ -87,7 +87,7 @@ def test_rejects_keep_columns_named_as_theirs(tmp_path):
     assert got["row"].equals(got["batchmax_row"])
 
 
-def test_rejects_find_names_of_their_own(tmp_path):
+def test_reject_columns_get_unused_names(tmp_path):
     """Input columns named file and batchmax_file don't hide the rejects' file column."""
     table = (
         table_of(4).append_column("file", pa.array(list("abcd"))).append_column("batchmax_file", pa.array(list("efgh")))
@@ -109,7 +109,7 @@ def test_rejects_find_names_of_their_own(tmp_path):
         ("in.parquet/rejects.parquet", OutputError, "in.parquet is not a folder"),
     ],
 )
-def test_rejects_go_where_they_harm_nobody(rejects, error, says, tmp_path):
+def test_invalid_reject_paths_are_refused(rejects, error, says, tmp_path):
     """Rejects can't have the path of an input or of the output, or a path below a file.
 
     The rejects of an output file must be a file.
@@ -132,7 +132,7 @@ def test_rejects_go_where_they_harm_nobody(rejects, error, says, tmp_path):
 
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
-def test_a_gate_that_is_true_holds_the_finished_output(out, tmp_path):
+def test_failed_gate_holds_the_output(out, tmp_path):
     """If a gate fails, the output path is unchanged.
 
     The finished output and its rejects are held in paths that end in ``.held``.
@@ -155,7 +155,7 @@ def test_a_gate_that_is_true_holds_the_finished_output(out, tmp_path):
     assert bits(pq.read_table(f"{rejects}.held")) == bits(pq.read_table(rejects))
 
 
-def test_a_gate_over_a_count_stops_the_run(tmp_path):
+def test_gate_on_a_count_stops_the_run(tmp_path):
     """The run stops once a count exceeds its gate's limit; the rest isn't read, and nothing is written."""
     table, _ = odd_table()
     pq.write_table(pa.concat_tables([table] * 20), tmp_path / "in.parquet", row_group_size=table.num_rows)
@@ -172,14 +172,14 @@ def test_a_gate_over_a_count_stops_the_run(tmp_path):
     assert names_in(tmp_path) == ["in.parquet"]
 
 
-def test_a_gate_over_what_does_not_exist_is_true(tmp_path):
+def test_missing_value_fails_the_gate(tmp_path):
     """A missing value fails its gate: rows without labels have no mean loss."""
     pq.write_table(table_of(5).drop(["label"]), tmp_path / "in.parquet")
     with pytest.raises(GateError, match=r"mean_loss has no value .the rows have no labels."):
         score(tmp_path / "in.parquet", tmp_path / "out.parquet", fail_if="mean_loss > 1e9")
 
 
-def test_a_gate_on_labels_reads_them(tmp_path):
+def test_gate_on_accuracy_reads_the_labels(tmp_path):
     """A gate on the accuracy needs labels, but no output that uses them."""
     pq.write_table(table_of(20), tmp_path / "in.parquet")
     summary = score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="probs", fail_if="accuracy < 0")

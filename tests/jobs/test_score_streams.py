@@ -31,7 +31,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.parametrize("policy", ["null", "drop"])
-def test_streams_are_scored_as_files_are(kind, policy, tmp_path):
+def test_streams_give_the_rows_of_files(kind, policy, tmp_path):
     """Tables, readers, data frames and query results give the same rows as a file with these rows."""
     table, statuses = odd_table()
     text = pa.array([f"row {number}" for number in range(table.num_rows)])
@@ -50,7 +50,7 @@ def test_streams_are_scored_as_files_are(kind, policy, tmp_path):
     assert summary.files == []
 
 
-def test_rows_of_a_stream_are_named(tmp_path):
+def test_rows_of_a_stream_are_numbered(tmp_path):
     """Errors and rejects number the rows of a stream from its beginning, across batches."""
     table, statuses = odd_table()
     bad = [row for row, status in enumerate(statuses) if status in BAD]
@@ -62,7 +62,7 @@ def test_rows_of_a_stream_are_named(tmp_path):
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_streams_have_row_groups_of_their_own(tmp_path):
+def test_stream_batches_do_not_affect_row_groups(tmp_path):
     """A stream's batches don't affect row groups of the output: they have up to 64 MiB of logits, or the given size."""
     table = table_of(1000, 10)
     pieces = lambda: pa.Table.from_batches(table.to_batches(max_chunksize=7))
@@ -84,7 +84,7 @@ def test_dictionaries_that_differ_between_batches(tmp_path):
     assert pq.read_table(tmp_path / "out.parquet")["d"].to_pylist() == ["a", "b", "c"]
 
 
-def test_views_of_text_are_carried(tmp_path):
+def test_string_views_are_carried(tmp_path):
     """Columns of string views, also inside lists, structs and dictionaries, are carried with every policy."""
     view = pa.string_view()
     columns = {
@@ -107,14 +107,14 @@ def test_views_of_text_are_carried(tmp_path):
 
 
 @pytest.mark.parametrize("src", [3, None, [3], {"a": 1}.items()])
-def test_what_is_no_input_is_refused(src, tmp_path):
+def test_invalid_inputs_are_refused(src, tmp_path):
     """An input that is neither paths nor a stream is a usage error."""
     with pytest.raises(UsageError, match=r"is not accepted"):
         score(src, tmp_path / "out.parquet")
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_scan_computes_as_it_is_pulled(tmp_path):
+def test_scan_is_lazy(tmp_path):
     """A reader from ``scan`` yields what ``score`` writes, and doesn't read further than its batches need."""
     table = table_of(1000, 10)
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=300)
@@ -134,7 +134,7 @@ def test_scan_computes_as_it_is_pulled(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"fail_if": "bad_rows > 0"}, {"on_bad_row": "drop", "rejects": "r.parquet"}])
-def test_scan_refuses_what_it_cannot_do(options):
+def test_scan_refuses_gates_and_rejects(options):
     """``scan`` refuses gates and rejects."""
     with pytest.raises(UsageError, match="a reader cannot do that"):
         scan(digits(), **options)

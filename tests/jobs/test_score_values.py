@@ -58,7 +58,7 @@ def test_digits_agree_with_pytorch(tmp_path):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_gives_the_same_numbers(layout, tmp_path):
+def test_every_layout_gives_the_same_values(layout, tmp_path):
     """Layouts with the same logits give the same bits; rounded logits give the results of the rounded logits."""
     options = READ_AS.get(layout, {})
     dtype = "float32" if layout in {"list_float64", "spark", "list_int"} else None
@@ -81,7 +81,7 @@ def test_every_layout_gives_the_same_numbers(layout, tmp_path):
 
 @pytest.mark.parametrize("name", ["string", "dictionary"])
 @pytest.mark.parametrize("classes", ["classes.txt", "config.json"])
-def test_labels_by_name_are_the_labels_by_number(name, classes, tmp_path):
+def test_label_names_and_indices_give_the_same_losses(name, classes, tmp_path):
     """Labels that are names or dictionaries of names give the same losses as class indices."""
     score(digits(), tmp_path / "numbers.parquet", outputs="probs,loss,rank")
     path = DATA / "labels" / f"digits_{name}.parquet"
@@ -111,7 +111,7 @@ def test_class_names_of_hugging_face_are_used(tmp_path):
 @pytest.mark.parametrize("layout", ["list", "fixed", "wide"])
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
 @pytest.mark.usefixtures("small_parts")
-def test_others_read_files_and_folders(out, layout, tmp_path):
+def test_other_libraries_read_files_and_folders(out, layout, tmp_path):
     """The libraries pyarrow, DuckDB, Polars and pandas read the same rows, including nulls and text."""
     table, _ = odd_table()
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=5)
@@ -183,7 +183,7 @@ def test_rows_that_are_probabilities_warn(tmp_path):
     assert score(digits(), tmp_path / "c.parquet").warnings == []
 
 
-def test_rows_that_are_no_probabilities_are_said(tmp_path):
+def test_input_probs_that_are_no_probabilities_warn(tmp_path):
     """With ``input='probs'``, rows that don't sum to 1 cause a warning."""
     table = table_of(4, 2)
     rows = lists(np.array([[20, 80]] * 4, np.float32))

@@ -72,7 +72,7 @@ def test_every_number_of_threads_gives_the_same_bytes(n_rows, n_classes, tmp_pat
     assert (tmp_path / "elsewhere" / "c.pq").read_bytes() == first
 
 
-def test_threads_of_arrow_are_given_back():
+def test_arrow_thread_count_is_restored():
     """Nested limits of Arrow's threads leave the original number when the last job is done."""
     before = pa.cpu_count()
     with threads.use_threads(score_options(threads=1)):
@@ -93,7 +93,7 @@ def test_chunks_within_a_row_group_change_no_bit(tmp_path):
     assert max(group_sizes(tmp_path / "out.parquet")) * 10 * 4 <= 4096
 
 
-def test_row_groups_are_the_inputs(tmp_path):
+def test_row_groups_are_those_of_the_input(tmp_path):
     """The output has the input's row groups, even if they're tiny or in many files; none is empty."""
     for number, size in enumerate((7, 1, 16)):
         pq.write_table(table_of(20), tmp_path / f"{number}.parquet", row_group_size=size)
@@ -101,7 +101,7 @@ def test_row_groups_are_the_inputs(tmp_path):
     assert group_sizes(tmp_path / "out.pq") == [7, 7, 6, *[1] * 20, 16, 4]
 
 
-def test_row_groups_are_of_at_most_64_mib(tmp_path):
+def test_row_groups_have_at_most_64_mib(tmp_path):
     """A row group above 64 MiB of logits is split into equal pieces."""
     n_rows = 180_000
     column = pa.FixedSizeListArray.from_arrays(np.zeros(n_rows * 100, np.float32), 100)
@@ -112,7 +112,7 @@ def test_row_groups_are_of_at_most_64_mib(tmp_path):
 
 
 @pytest.mark.parametrize("size", [1, 9, 13, 40, 1000])
-def test_row_group_size_is_taken_outright(size, tmp_path):
+def test_row_group_size_is_exact(size, tmp_path):
     """With ``row_group_size``, every row group but the last has exactly that many rows.
 
     This holds across row groups and files of the input.

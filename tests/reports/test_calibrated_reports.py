@@ -11,8 +11,8 @@ import pytest
 import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import UsageError
-from tests.support.report_pages import written
 from tests.support.paths import DATA
+from tests.support.report_pages import written
 
 DIGITS = str(DATA / "digits.parquet")
 

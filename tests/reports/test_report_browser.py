@@ -12,7 +12,7 @@ from tests.support.rows import lists
 
 
 @pytest.mark.browser
-def test_a_browser_finds_nothing_to_complain_about(digits, tmp_path):
+def test_browser_reports_no_errors_or_requests(digits, tmp_path):
     """A page has no console messages, makes no requests, and has its elements in the DOM."""
     _, out, *_ = digits
     seen = opened(out, tmp_path)
@@ -24,7 +24,7 @@ def test_a_browser_finds_nothing_to_complain_about(digits, tmp_path):
 
 
 @pytest.mark.browser
-def test_the_browser_would_say_if_there_were_something(tmp_path):
+def test_browser_reports_errors_and_requests(tmp_path):
     """The test's browser detects a page that logs an error and a page that makes a request."""
     page = tmp_path / "bad.html"
     page.write_text('<script>console.error("hi")</script><img src="http://example.invalid/x.png">')
@@ -34,7 +34,7 @@ def test_the_browser_would_say_if_there_were_something(tmp_path):
 
 
 @pytest.mark.browser
-def test_hostile_text_does_nothing_in_a_browser(tmp_path):
+def test_hostile_text_has_no_effect_in_a_browser(tmp_path):
     """Hostile text adds no elements, console messages or requests in a real browser."""
     n = len(HOSTILE)
     table = table_of(logits=lists(np.eye(n, dtype=np.float32)), label=[*range(1, n), 0], text=HOSTILE)
@@ -65,7 +65,7 @@ return [root.clientWidth, root.scrollWidth, outside, before];
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("names", ["plain", "wide"])
-def test_the_page_fits(digits, tmp_path, names, width):
+def test_report_fits_the_window(digits, tmp_path, names, width):
     """The page isn't wider than the window, and no text of a chart is outside the chart, also text shown on hover."""
     _, out, *_ = digits
     if names == "wide":
@@ -79,7 +79,7 @@ def test_the_page_fits(digits, tmp_path, names, width):
 
 
 @pytest.mark.browser
-def test_dark_light_and_narrow_are_different_pictures(digits, tmp_path):
+def test_report_follows_the_color_scheme(digits, tmp_path):
     """The page follows the preferred color scheme: the background is light or dark."""
     image = package("PIL.Image")
     _, out, *_ = digits

@@ -32,7 +32,7 @@ def test_the_same_input_makes_the_same_bytes(digits, tmp_path):
 
 
 @pytest.mark.parametrize("k", [1000, 32_000])
-def test_a_page_stays_small(k, tmp_path):
+def test_report_size_is_bounded(k, tmp_path):
     """A page is below 3 MiB in the worst case.
 
     The case: many classes with long names, 100 rows, and 40 columns of long text that needs escaping.
@@ -48,7 +48,7 @@ def test_a_page_stays_small(k, tmp_path):
     assert "more columns" in text
 
 
-def test_nothing_of_the_data_becomes_an_element(tmp_path):
+def test_text_of_the_data_adds_no_elements(tmp_path):
     """Hostile class names, column names, values and titles stay text; the page has only its own elements."""
     n = len(HOSTILE)
     columns = {HOSTILE[0]: HOSTILE, HOSTILE[1]: HOSTILE, HOSTILE[2]: [[text] for text in HOSTILE]}
@@ -64,7 +64,7 @@ def test_nothing_of_the_data_becomes_an_element(tmp_path):
     assert not re.search("[\u202e\u2066\x00\x1b\x7f]", text)
 
 
-def test_the_table_of_a_chart_stands_for_it(digits):
+def test_charts_have_text_alternatives(digits):
     """Every chart is an image with a text alternative, and every mark in it has a title."""
     text, *_ = digits
     found = elements(text)
@@ -83,7 +83,7 @@ def test_the_table_of_a_chart_stands_for_it(digits):
 # The file
 
 
-def test_the_old_page_stays_unless_asked(tmp_path):
+def test_existing_report_is_replaced_only_with_overwrite(tmp_path):
     """A page is replaced as a whole or not at all, and no other file is left."""
     out = tmp_path / "x.html"
     out.write_text("old")
@@ -98,7 +98,7 @@ def test_the_old_page_stays_unless_asked(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.html"]
 
 
-def test_a_page_that_came_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+def test_report_written_by_another_process_is_not_replaced(tmp_path, monkeypatch):
     """A file that another process writes to the path after the first check isn't overwritten."""
     from batchmax.sinks import text_file
 
@@ -112,7 +112,7 @@ def test_a_page_that_came_meanwhile_is_not_replaced(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["x.html"]
 
 
-def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+def test_failed_write_leaves_no_file(tmp_path, monkeypatch):
     """A full disk is a one-line error; the old page stays, and no other file is left."""
     from batchmax.sinks import text_file
 
@@ -144,7 +144,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_is_one_line(name, tmp_path, monkeypatch):
+def test_invalid_options_are_one_line_errors(name, tmp_path, monkeypatch):
     """An invalid option is a one-line error, and nothing is written."""
     monkeypatch.chdir(tmp_path)
     given, message = WRONG[name]
@@ -154,7 +154,7 @@ def test_what_cannot_be_is_one_line(name, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_stream_that_can_be_read_once_is_refused(tmp_path):
+def test_reader_is_refused_and_table_accepted(tmp_path):
     """A reader is refused because a report needs two passes; a table is accepted."""
     table = pq.read_table(DIGITS)
     with pytest.raises(batchmax.UsageError, match="two passes"):
@@ -162,7 +162,7 @@ def test_a_stream_that_can_be_read_once_is_refused(tmp_path):
     assert batchmax.report(table, str(tmp_path / "x.html")).n_rows == 899
 
 
-def test_without_the_libraries_the_remedy_is_named(tmp_path, monkeypatch):
+def test_missing_libraries_are_named(tmp_path, monkeypatch):
     """Without Jinja2 and matplotlib, the error names the extra that installs them."""
     from batchmax.reports import report
 
@@ -171,7 +171,7 @@ def test_without_the_libraries_the_remedy_is_named(tmp_path, monkeypatch):
         batchmax.report(DIGITS, str(tmp_path / "x.html"))
 
 
-def test_the_template_is_where_the_code_is():
+def test_template_is_in_the_package():
     """The template and the style sheet are in the package, so that the wheel contains them."""
     from batchmax.reports.html import page as report_page
 

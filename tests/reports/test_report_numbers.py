@@ -16,7 +16,7 @@ from tests.support.requirements import package
 from tests.support.rows import INF, NAN, lists
 
 
-def test_bins_are_those_of_the_data(digits):
+def test_confidence_bins_agree_with_numpy(digits):
     """Count, mean confidence and accuracy of each bin agree with NumPy."""
     text, _, z, y = digits
     p = softmax(z)
@@ -31,7 +31,7 @@ def test_bins_are_those_of_the_data(digits):
             assert column(rows, 3)[at] == pytest.approx(hits[inside].mean(), rel=1e-3)
 
 
-def test_losses_are_those_of_the_data(digits):
+def test_loss_histogram_counts_every_row(digits):
     """The loss histogram counts every row once, with the range of probabilities of each bin."""
     text, _, z, y = digits
     losses = -np.log(softmax(z)[np.arange(len(y)), y])
@@ -44,7 +44,7 @@ def test_losses_are_those_of_the_data(digits):
     assert sum(column(rows, 2)) == len(y)
 
 
-def test_confidence_counts_right_and_wrong_rows(digits):
+def test_confidence_histograms_agree_with_numpy(digits):
     """The histograms of correct and wrong rows by confidence agree with NumPy."""
     text, _, z, y = digits
     p = softmax(z)
@@ -53,7 +53,7 @@ def test_confidence_counts_right_and_wrong_rows(digits):
         assert column(rows, at) == np.histogram(p.max(1)[chosen], 20, (0, 1))[0].tolist()
 
 
-def test_confusion_and_classes_are_those_of_scikit_learn(digits):
+def test_confusion_and_classes_agree_with_scikit_learn(digits):
     """Confusion matrix, precision, recall and F1 of each class agree with scikit-learn.
 
     The mean losses of the classes agree with NumPy.
@@ -77,7 +77,7 @@ def test_confusion_and_classes_are_those_of_scikit_learn(digits):
         assert column(rows, at) == pytest.approx(figures[order], abs=1e-3)
 
 
-def test_the_worst_rows_are_the_worst(digits):
+def test_worst_rows_have_the_largest_losses(digits):
     """The 20 rows with the largest losses are listed in the order of NumPy's losses, with their carried columns."""
     text, _, z, y = digits
     p = softmax(z)
@@ -90,7 +90,7 @@ def test_the_worst_rows_are_the_worst(digits):
     assert column(rows, 6) == pq.read_table(DIGITS)["id"].to_numpy()[order].tolist()
 
 
-def test_the_row_drawn_is_the_worst_and_every_beta_is_softmax(digits):
+def test_row_chart_has_the_worst_row_and_softmax_for_each_beta(digits):
     """The row drawn has the largest loss; its probabilities, and those for each β, agree with SciPy."""
     text, _, z, y = digits
     worst = int(np.argmax(-np.log(softmax(z)[np.arange(len(y)), y])))
@@ -109,7 +109,7 @@ def test_the_row_drawn_is_the_worst_and_every_beta_is_softmax(digits):
         assert value(row[-1]) == pytest.approx(-np.log(p[y[worst]]), rel=5e-3)
 
 
-def test_groups_come_in_the_order_of_what_they_cost(digits):
+def test_groups_are_ordered_by_their_loss(digits):
     """Groups have correct rows, losses and accuracies, ordered by how much they add to the loss."""
     text, _, z, y = digits
     p = softmax(z)
@@ -136,7 +136,7 @@ def test_a_scored_file_makes_the_same_charts(digits, tmp_path):
     assert "How these inputs were scored" not in text
 
 
-def test_a_chosen_row_is_drawn(tmp_path):
+def test_row_option_selects_the_row(tmp_path):
     """The option ``row`` counts rows over all inputs; the result names the file."""
     first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
     for path, z in ((first, [[5.0, 1.0]] * 3), (second, [[1.0, 2.5], [0.25, 4.0]])):
@@ -162,7 +162,7 @@ def test_the_worst_row_is_found_in_any_row_group(tmp_path):
     assert [[value(cell) for cell in row[1:]] for row in rows[1:]] == [[28, 2], [0, 0]]
 
 
-def test_without_labels_the_page_says_what_is_missing(tmp_path):
+def test_report_without_labels(tmp_path):
     """Without labels, the page has the confidence chart and the least certain row.
 
     It has no losses and says that there are no labels.
@@ -177,7 +177,7 @@ def test_without_labels_the_page_says_what_is_missing(tmp_path):
     assert set(tables) == {"confidence", "row", "beta", "made"}
 
 
-def test_many_classes_show_their_worst_pairs(tmp_path):
+def test_most_confused_pairs_of_many_classes(tmp_path):
     """With over a thousand classes, the page lists the most confused pairs, with exact counts, instead of a matrix."""
     k, n = 1500, 400
     rng = np.random.default_rng(5)
@@ -192,7 +192,7 @@ def test_many_classes_show_their_worst_pairs(tmp_path):
     assert column(rows, 2)[:2] == [7, 4]
 
 
-def test_pairs_beyond_what_is_kept_are_forgotten_and_that_is_said(tmp_path, monkeypatch):
+def test_too_many_pairs_to_keep_are_noted(tmp_path, monkeypatch):
     """If there are too many pairs to keep, the most frequent one is still first.
 
     The page says that rare pairs are left out.
@@ -226,7 +226,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_rows_make_a_page(name, tmp_path):
+def test_report_of_unusual_inputs(name, tmp_path):
     """Unusual inputs, such as no rows or only bad ones, give a page without NaN."""
     z, y, given = ODD[name]
     table = table_of(logits=pa.array(z, pa.list_(pa.float32())), label=pa.array(y, pa.int64()))
@@ -235,7 +235,7 @@ def test_odd_rows_make_a_page(name, tmp_path):
     assert "<h2" in text
 
 
-def test_distributions_as_labels_make_a_page(tmp_path):
+def test_report_of_soft_targets(tmp_path):
     """Target distributions give a page with losses but without charts that need a class."""
     table = table_of(logits=[[1.0, 2.0], [3.0, 4.0]], label=[[0.5, 0.5], [0.1, 0.9]])
     text, _ = written(table, tmp_path)
@@ -243,7 +243,7 @@ def test_distributions_as_labels_make_a_page(tmp_path):
     assert {"worst", "row"} <= set(Tables(text).tables)
 
 
-def test_columns_of_every_type_are_text(tmp_path):
+def test_columns_of_every_type_are_shown_as_text(tmp_path):
     """Columns of every type are shown as text.
 
     Cases include nested types, binary data, and times that Python can't represent.

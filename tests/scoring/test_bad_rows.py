@@ -25,7 +25,7 @@ def test_statuses_take_precedence_as_listed():
 
 
 @pytest.mark.parametrize("options", [{}, {"layout": "fixed"}, {"layout": "wide"}, {"dtype": "float64"}])
-def test_policy_null_nulls_what_has_no_value(options):
+def test_policy_null_writes_nulls(options):
     """With ``null``, rows without probabilities have only a status; rows without a loss have nulls in label outputs."""
     batch, statuses = odd_batch()
     got = score_batch(batch, outputs=ALL, top_k=2, on_bad_row="null", **options)
@@ -39,7 +39,7 @@ def test_policy_null_nulls_what_has_no_value(options):
         assert got[name].is_null().to_pylist() == [status in without for status in statuses], name
 
 
-def test_rows_that_are_not_bad_are_scored_beside_bad_ones():
+def test_bad_rows_do_not_change_other_rows():
     """Bad rows don't change the results of other rows."""
     batch, statuses = odd_batch()
     got = score_batch(batch, outputs=ALL, top_k=2, on_bad_row="null")
@@ -57,7 +57,7 @@ def test_masked_labels_have_an_infinite_loss():
     assert (row["status"], row["correct"]) == ("masked_label", False)
 
 
-def test_policy_drop_leaves_out_bad_rows_alone():
+def test_policy_drop_leaves_out_only_bad_rows():
     """With ``drop``, bad rows are removed; the others are the same as with ``null``, in the same order."""
     batch, statuses = odd_batch()
     kept = [row for row, status in enumerate(statuses) if status not in BAD]
@@ -95,13 +95,13 @@ def test_policy_error_names_the_first_bad_row(logits, label, says):
 
 
 @pytest.mark.parametrize("odd", [name for name in ODD_LABELS if name != "bad_label"])
-def test_policy_error_lets_pass_what_is_not_bad(odd):
+def test_policy_error_accepts_flagged_rows(odd):
     """Ignored, unlabelled and masked labels aren't errors."""
     batch = batch_of(pa.array([[-INF, 1.0], [0.0, 1.0]]), pa.array([ODD_LABELS[odd], 1]))
     assert score_batch(batch).num_rows == 2
 
 
-def test_labels_do_not_matter_where_nobody_asks():
+def test_unused_labels_may_be_bad():
     """Bad labels are accepted if no output needs labels."""
     batch = batch_of(np.zeros((2, 2), np.float32), [7, -3])
     assert score_batch(batch, outputs="probs,entropy").num_rows == 2

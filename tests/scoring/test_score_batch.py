@@ -26,7 +26,7 @@ ALL = tuple(name for name in OUTPUTS if name != "sample")
 
 @pytest.mark.parametrize("layout", ["list", "fixed", "wide"])
 @pytest.mark.parametrize("kind", ["list", "large_list", "fixed", "wide"])
-def test_layouts_hold_the_same_numbers(kind, layout):
+def test_layouts_have_the_same_values(kind, layout):
     """Results are bit-identical for all layouts of logits and probabilities."""
     logits, labels = some_logits(20, 4), np.arange(20) % 4
     kinds = {"large_list": pa.large_list(pa.float32()), "fixed": pa.list_(pa.float32(), 4)}
@@ -46,7 +46,7 @@ def test_layouts_hold_the_same_numbers(kind, layout):
     assert got["loss"].equals(plain["loss"])
 
 
-def test_the_layout_is_the_inputs_unless_asked():
+def test_default_layout_is_that_of_the_input():
     """By default, probabilities have the layout of the logits; suffixes of wide columns are the class names."""
     wide = pa.record_batch({"logit_cat": [1.0, 0.0], "logit_dog": [0.0, 1.0], "label": ["dog", "dog"]})
     got = score_batch(wide, outputs="probs,pred,loss")
@@ -71,7 +71,7 @@ def test_carried_columns_are_chosen_by_name():
             names(**{option: "labl"})
 
 
-def test_a_taken_name_is_refused_and_a_prefix_helps():
+def test_existing_column_name_needs_a_prefix():
     """A new column never replaces a carried one."""
     batch = pa.record_batch({"logits": [[1.0, 2.0]], "probs": [0.5]})
     with pytest.raises(UsageError, match=r"a column 'probs' already.*--prefix.*--exclude probs"):
@@ -91,7 +91,7 @@ def test_two_columns_of_one_name_are_refused():
     assert score_batch(batch, exclude="x").schema.names == ["probs"]
 
 
-def test_nested_logits_leave_their_struct():
+def test_nested_logits_are_removed_from_their_struct():
     """Logits inside a struct are removed from it; its other fields and its nulls stay."""
     inner = pa.StructArray.from_arrays(
         [lists(np.zeros((3, 2), np.float32)), pa.array([1, 2, 3])], ["z", "n"], mask=pa.array([False, True, False])
@@ -161,7 +161,7 @@ WHOLE = {
 
 
 @given(st.integers(0, SLICED.num_rows), st.integers(1, SLICED.num_rows), st.sampled_from(["list", "fixed", "wide"]))
-def test_a_slice_is_scored_as_in_the_whole(start, length, layout):
+def test_slice_gives_the_rows_of_the_whole_batch(start, length, layout):
     """The position of a row in a batch doesn't change its results."""
     rows = SLICED.slice(start, length)
     got = score_batch(rows, outputs=ALL, top_k=2, on_bad_row="null", layout=layout, n_classes=3)
@@ -175,13 +175,13 @@ def test_limit_takes_the_first_rows():
 
 
 @pytest.mark.parametrize("given", [{"fail_if": "bad_rows > 0"}, {"on_bad_row": "drop", "rejects": "r.parquet"}])
-def test_what_a_batch_cannot_do(given):
+def test_options_for_files_are_refused(given):
     """Options that need files or the end of the input are refused."""
     with pytest.raises(UsageError, match="one batch cannot do that; leave it out, or use score"):
         score_batch(pa.record_batch({"logits": [[1.0, 2.0]]}), **given)
 
 
-def test_a_batch_is_a_batch_or_a_table():
+def test_invalid_inputs_of_score_batch_are_refused():
     """Other input types are refused with a remedy, and so is an options object together with keyword arguments."""
     table = pa.table({"logits": [[1.0, 2.0]]})
     with pytest.raises(UsageError, match=r"not a dict; use batchmax\.scan"):

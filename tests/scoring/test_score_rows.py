@@ -52,7 +52,7 @@ def check_outputs(got, want, dtype, logits, temperature=1.0):
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n_classes", [2, 10, 32, 33, 200])
-def test_every_output_is_what_it_is_defined_as(n_classes, dtype, temperature):
+def test_outputs_agree_with_exact_arithmetic(n_classes, dtype, temperature):
     """All outputs and the top classes agree with exact arithmetic, for both kernels (few and many classes)."""
     logits = some_logits(150, n_classes, dtype)
     labels = np.random.default_rng(1).integers(0, n_classes, len(logits))
@@ -75,7 +75,7 @@ def test_every_output_is_what_it_is_defined_as(n_classes, dtype, temperature):
     ],
 )
 @pytest.mark.parametrize("n_classes", [7, 70])
-def test_types_are_as_asked(given, asked, written, losses, n_classes):
+def test_dtype_sets_the_types(given, asked, written, losses, n_classes):
     """``--dtype`` sets the type of probabilities; losses are at least float32, and as accurate as their type allows."""
     logits = np.clip(some_logits(40, n_classes, np.float64), -100, 100).astype(given)
     labels = np.arange(40) % n_classes
@@ -173,13 +173,13 @@ def test_weights_by_name_are_weights_by_class():
     ("weights", "says"),
     [((1.0,), "1 weights for 3"), ({"a": 1.0, "b": 1.0}, "'c' has no"), ({"x": 1.0}, "called 'x'")],
 )
-def test_weights_that_do_not_fit_are_refused(weights, says):
+def test_wrong_number_of_weights_is_refused(weights, says):
     """There must be one weight for each class, and none for other classes."""
     with pytest.raises(UsageError, match=says):
         score_batch(batch_of(some_logits(2, 3), [0, 1]), classes="a,b,c", class_weights=weights)
 
 
-def test_class_names_are_what_is_predicted():
+def test_predictions_are_class_names():
     """With class names, pred and top_k_classes are names, labels are looked up, and unknown names are bad labels."""
     logits = np.array([[1.0, 2.0, 0.0], [3.0, 2.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, NAN]], np.float32)
     got = score_batch(
@@ -217,7 +217,7 @@ def test_bad_distributions_are_bad_labels():
     assert got["probs"].to_pylist() == [[0.5, 0.5]] * 8
 
 
-def test_a_distribution_over_masked_classes_is_a_masked_label():
+def test_target_on_a_masked_class_is_a_masked_label():
     """Weight on a masked class gives an infinite loss; smoothing doesn't change the status."""
     logits = np.array([[1.0, 1.0, -INF]] * 2, np.float32)
     batch = batch_of(logits, pa.array([[0.5, 0.5, 0.0], [0.5, 0.0, 0.5]]))
@@ -249,7 +249,7 @@ def test_outputs_of_labels_need_labels(name):
 
 
 @pytest.mark.parametrize("kind", ["probs", "log_probs"])
-def test_probabilities_come_out_as_they_went_in(kind):
+def test_probabilities_as_input_are_unchanged(kind):
     """Probabilities or their logarithms as input give the same probabilities; losses are minus the logarithm."""
     probs = np.random.default_rng(0).dirichlet(np.ones(12), 30)
     probs[0] = np.eye(12)[3]
@@ -262,7 +262,7 @@ def test_probabilities_come_out_as_they_went_in(kind):
     assert set(got["status"].to_pylist()) == {"ok"}
 
 
-def test_what_is_no_probability_is_bad():
+def test_invalid_probabilities_are_bad():
     """With ``--input probs``, a negative number is nan_logit, zeros only are all_masked; the error names the value."""
     logits = pa.array([[0.5, 0.5], [-0.5, 1.5], [0.0, 0.0], None], pa.list_(pa.float32()))
     got = score_batch(batch_of(logits), input="probs", outputs="probs,status", on_bad_row="null")

@@ -46,7 +46,7 @@ def leaf_values(array, path):
 
 @SOME
 @GRID
-def test_statistics_are_never_wrong(how, what, files):
+def test_statistics_are_right(how, what, files):
     """Null counts are exact, and every value lies between minimum and maximum.
 
     Columns that contain NaN, and INT96 columns, have neither minimum nor maximum.
@@ -70,7 +70,7 @@ def test_statistics_are_never_wrong(how, what, files):
                 assert not np.isnan(values.drop_null().to_numpy()).any(), column.path_in_schema
 
 
-def test_statistics_survive_where_they_are_right(files):
+def test_right_statistics_are_kept(files):
     """Copied columns keep minimum and maximum, except those with NaN, of INT96, or with only nulls.
 
     In every output these exceptions have no minimum and maximum.
@@ -180,7 +180,7 @@ def test_pyarrow_filters_find_the_same_rows(how, what, files):
             assert data.to_table(columns=["id"], filter=test)["id"].to_pylist() == want, (name, str(test))
 
 
-def test_the_float_column_without_statistics_keeps_its_nan(tmp_path):
+def test_duckdb_counts_nan_in_a_column_without_statistics(tmp_path):
     """DuckDB counts 80 ones and 10 NaN correctly in a copied column with version 2 pages and no statistics."""
     path, out = tmp_path / "x.parquet", tmp_path / "out.parquet"
     values = pa.array([1.0] * 80 + [NAN] * 10, pa.float32())

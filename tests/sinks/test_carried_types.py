@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("no_sync")
 
 @SOME
 @GRID
-def test_every_reader_sees_the_schema_and_the_values_of_the_input(how, what, files):
+def test_readers_find_the_schema_and_values_of_the_input(how, what, files):
     """Types, metadata of all fields and all values are unchanged for pyarrow, Polars and DuckDB.
 
     This includes INT96 values beyond the range of nanoseconds.
@@ -84,7 +84,7 @@ def test_a_declared_schema_with_damaged_names_is_ignored(name, tmp_path):
     assert pq.read_table(out)["nested"].to_pylist() == [[1], [2]]
 
 
-def test_rejected_rows_keep_types_as_well(tmp_path):
+def test_rejected_rows_keep_types(tmp_path):
     """Rejected rows keep all columns and types, including INT96 and declared types, and have no statistics with NaN."""
     table = source()
     logits = np.full((N, 3), NAN, np.float32)
@@ -99,7 +99,7 @@ def test_rejected_rows_keep_types_as_well(tmp_path):
     assert duckdb.sql(f"SELECT count(*) FROM read_parquet('{rejects}') WHERE \"float64\" = 'nan'").fetchall()[0][0] > 0
 
 
-def test_a_timestamp_that_does_not_fit_is_an_error_where_it_is_needed(files, tmp_path):
+def test_timestamp_out_of_range_is_an_error_if_decoded(files, tmp_path):
     """An INT96 timestamp that doesn't fit into 64-bit nanoseconds raises DataError if it goes to an Arrow stream.
 
     The error names the column and the timestamp. If the column is excluded or its values fit, rows are read.
@@ -118,7 +118,7 @@ def test_a_timestamp_that_does_not_fit_is_an_error_where_it_is_needed(files, tmp
     assert found.cast(pa.int64()).to_pylist() == [5, None, 86_400_000_000_000]
 
 
-def test_files_with_int96_and_other_timestamps_are_one_output(tmp_path):
+def test_int96_and_other_timestamps_in_one_output(tmp_path):
     """The first file decides how a timestamp column is stored; the values of all files are kept."""
     logits = lists(np.zeros((2, 2), np.float32))
     times = pa.array([1704067200 * 10**9, None], pa.timestamp("ns"))

@@ -68,7 +68,7 @@ def test_an_output_of_an_earlier_version_passes(folder, number):
     assert ("is missing" if number < 2 else "rows are there") in refused(out)
 
 
-def test_a_folder_must_be_whole_and_alone(folder):
+def test_incomplete_folder_or_foreign_file_is_refused(folder):
     """A folder without _SUCCESS, without a valid manifest, or with a foreign file is refused."""
     out, _, manifest = folder
     (out / "notes.txt").touch()
@@ -109,7 +109,7 @@ def test_a_part_of_another_job_is_found(folder, tmp_path):
         ("infinite_losses", 77),
     ],
 )
-def test_altered_figures_of_the_manifest_are_found(tmp_path, name, value):
+def test_altered_values_of_the_manifest_are_found(tmp_path, name, value):
     """Every figure of the manifest that the columns determine is compared."""
     source = tmp_path / "in.parquet"
     rng = np.random.default_rng(0)
@@ -165,7 +165,7 @@ METADATA = [
 
 
 @pytest.mark.parametrize("said", METADATA, ids=lambda said: str(said)[:30])
-def test_metadata_that_make_no_sense_are_one_line(with_everything, out, said):
+def test_invalid_metadata_is_a_one_line_error(with_everything, out, said):
     """Invalid metadata in the footer are refused with one line."""
     table = pq.read_table(with_everything[1])
     if isinstance(said, dict):
@@ -175,7 +175,7 @@ def test_metadata_that_make_no_sense_are_one_line(with_everything, out, said):
     assert out in refused(out)
 
 
-def test_what_score_did_not_write_is_refused(tmp_path, logits, out):
+def test_files_that_score_did_not_write_are_refused(tmp_path, logits, out):
     """Inputs, missing paths, text, converted files and rejected rows are refused with a specific one-line error."""
     assert "did not write" in refused(logits)
     assert "no such file" in refused(tmp_path / "nothing.parquet")
@@ -212,7 +212,7 @@ def test_other_inputs_are_found(tmp_path, logits, out):
         batchmax.verify(out, DATA / "labels/digits_string.parquet", logits="nothing")
 
 
-def test_rows_of_a_stream_are_compared_though_its_input_is_not_known(logits, out):
+def test_stream_output_is_compared_with_the_named_input(logits, out):
     """Rows from a stream are compared with the named input, and differences are found."""
     batchmax.score(pq.read_table(logits).slice(1), out)
     assert "rows" in refused(out, logits)
@@ -235,7 +235,7 @@ def test_options_that_cannot_be(with_everything, options, where):
         batchmax.verify(with_everything[1], **options)
 
 
-def test_very_many_inputs_are_told_together(tmp_path, monkeypatch):
+def test_very_many_inputs_have_one_digest(tmp_path, monkeypatch):
     """The metadata of very many inputs is one digest, which ``verify`` compares."""
     monkeypatch.setattr("batchmax.sinks.metadata.MOST_INPUTS", 2)
     (tmp_path / "in").mkdir()

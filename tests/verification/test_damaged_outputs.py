@@ -74,7 +74,7 @@ def test_a_page_that_lost_its_checksum_is_found(logits, out):
     assert "lost its checksum" in refused(out)
 
 
-def test_the_first_bytes_are_looked_at(logits, out):
+def test_wrong_magic_bytes_are_found(logits, out):
     """A file with wrong magic bytes at the start is refused."""
     batchmax.score(logits, out)
     flipped(out, 2)
@@ -82,7 +82,7 @@ def test_the_first_bytes_are_looked_at(logits, out):
 
 
 @pytest.mark.parametrize("cut", [1, 100, 5000])
-def test_a_file_that_was_cut_short_is_found(logits, out, cut):
+def test_truncated_file_is_found(logits, out, cut):
     """A truncated file is refused."""
     batchmax.score(logits, out)
     whole = Path(out).read_bytes()
@@ -145,7 +145,7 @@ def test_a_changed_number_is_found(with_everything, out, what):
     assert says not in {"", "row"}
 
 
-def test_a_class_twice_is_found_by_itself(with_everything, out):
+def test_duplicate_class_in_top_k_is_found_without_inputs(with_everything, out):
     """A class that occurs twice in the top k is refused, even if its probability is right."""
     shutil.copy(with_everything[1], out)
     twice = put(31, lambda row: [row[0], row[0], row[2]])
@@ -153,7 +153,7 @@ def test_a_class_twice_is_found_by_itself(with_everything, out):
     assert "top_k_classes are not the most probable ones" in refused(out)
 
 
-def test_writing_again_changes_nothing(with_everything, out):
+def test_rewritten_file_passes(with_everything, out):
     """Rewriting a file with pyarrow, with checksums and unchanged values, doesn't make it fail."""
     shutil.copy(with_everything[1], out)
     change(out)
@@ -172,7 +172,7 @@ def test_swapped_rows_are_found_with_the_inputs(with_everything, out):
     assert "row 31" in refused(out, logits, sample=60)
 
 
-def test_an_error_of_a_few_units_is_found_with_the_inputs(tmp_path, out):
+def test_error_of_5_ulp_is_found_with_the_inputs(tmp_path, out):
     """Compared with the inputs, an error of 2 ULP passes, and one of 5 ULP is refused with its size."""
     source = tmp_path / "in.parquet"
     values = some_logits(20, 40, np.float32)

@@ -27,7 +27,7 @@ WAYS = [
 @pytest.mark.parametrize(
     ("computed", "dtype"), list(itertools.product(["f2", "f4", "f8"], ["float16", "float32", "float64"]))
 )
-def test_what_score_writes_passes(tmp_path, out, computed, dtype, layout):
+def test_correct_outputs_pass(tmp_path, out, computed, dtype, layout):
     """Outputs of every type and layout are consistent, and every row is within 3 ULP of the exact values."""
     logits = written(tmp_path / "logits.parquet", 30, np.dtype(computed))
     for given in WAYS:
@@ -54,7 +54,7 @@ def test_every_codec_passes(logits, out, codec):
 @pytest.mark.parametrize("policy", ["null", "drop"])
 @pytest.mark.parametrize("name", ["scored.parquet", "scored"])
 @pytest.mark.parametrize("outputs", [EVERYTHING, "probs,loss", "loss", "probs", "status", "log_probs,loss", "rank"])
-def test_odd_rows_pass_under_each_policy(tmp_path, policy, name, outputs):
+def test_bad_rows_pass_under_each_policy(tmp_path, policy, name, outputs):
     """Null and dropped rows are verified against their logits and labels; kept rows are matched to their inputs."""
     rows, labels, _ = odd_rows()
     source, out = tmp_path / "odd.parquet", str(tmp_path / name)
@@ -82,7 +82,7 @@ def test_odd_rows_pass_under_each_policy(tmp_path, policy, name, outputs):
         ("labels/digits_distribution", {"class_weights": list(range(10)), "label_smoothing": 0.2}),
     ],
 )
-def test_inputs_of_every_form_are_read_as_they_were_scored(out, name, given):
+def test_metadata_says_how_to_read_the_inputs(out, name, given):
     """The output's metadata says how to read its inputs, so only their paths are needed."""
     source = DATA / f"{name}.parquet"
     batchmax.score(source, out, **given)
@@ -111,7 +111,7 @@ def test_probabilities_as_inputs_pass(tmp_path, out, kind):
         (["p 0 q", "p 1 q", "p 2 q"], "p * q"),
     ],
 )
-def test_one_column_a_class_is_found_again(tmp_path, out, names, pattern):
+def test_wide_logits_are_found_from_metadata(tmp_path, out, names, pattern):
     """The columns of wide logits are known from the output's metadata."""
     rng = np.random.default_rng(0)
     source = tmp_path / "in.parquet"
@@ -135,7 +135,7 @@ def test_labels_that_count_from_1_need_the_inputs(tmp_path, out):
     assert found.notes == []
 
 
-def test_without_the_labels_losses_are_looked_at_alone(logits, out):
+def test_losses_without_labels_are_checked_by_themselves(logits, out):
     """If the label column wasn't carried, losses are checked only by themselves, and a note names the column."""
     batchmax.score(logits, out, columns="id")
     found = batchmax.verify(out)
@@ -160,7 +160,7 @@ def test_an_output_without_rows_passes(tmp_path, name):
     assert (found.n_rows, found.sampled_rows) == (0, 0)
 
 
-def test_what_pyarrow_writes_passes(logits, out, monkeypatch):
+def test_outputs_written_by_pyarrow_pass(logits, out, monkeypatch):
     """Outputs that pyarrow writes have checksums on all pages as well."""
     monkeypatch.setenv("BATCHMAX_PARQUET", "pyarrow")
     batchmax.score(logits, out, outputs=EVERYTHING)
@@ -180,7 +180,7 @@ def test_the_seed_chooses_the_rows(logits, out, monkeypatch):
     assert [len(set(numbers)) for numbers in chosen] == [20] * 3
 
 
-def test_the_result_speaks_json_and_html(logits, out):
+def test_result_converts_to_json_and_html(logits, out):
     """The result converts to one line of JSON and to HTML."""
     batchmax.score(logits, out)
     found = batchmax.verify(out, logits)
@@ -189,7 +189,7 @@ def test_the_result_speaks_json_and_html(logits, out):
 
 
 @pytest.mark.parametrize("size", [1, 700, 1 << 20])
-def test_rows_are_the_same_in_batches_of_any_size(with_everything, monkeypatch, size):
+def test_batch_size_does_not_matter(with_everything, monkeypatch, size):
     """For batches of any size, each row is compared with its own input."""
     monkeypatch.setattr("batchmax.sources.row_lookup.BATCH_BYTES", size)
     logits, scored = with_everything
