@@ -167,10 +167,10 @@ def damaged_metadata(choose: random.Random) -> tuple[bytes, pa.Table]:
         "pandas": {"index_columns": [], "columns": [{"name": "id", "metadata": None}]},
     }
     key = choose.choice(list(texts))
-    said = json.loads(json.dumps(texts[key]))
+    document = json.loads(json.dumps(texts[key]))
     for _ in range(choose.choice([1, 1, 2, 3])):
-        said = _changed_json(said, choose)
-    text = said if isinstance(said, str) else json.dumps(said)
+        document = _changed_json(document, choose)
+    text = document if isinstance(document, str) else json.dumps(document)
     table = rows().replace_schema_metadata({key: text.encode(errors="surrogatepass")})
     stream = io.BytesIO()
     pq.write_table(table, stream)
@@ -184,34 +184,40 @@ def _own_metadata() -> dict[str, Any]:
     options |= {"beta": 1.0, "input": "logits", "exclude": [], "ignore_index": -100, "label_smoothing": 0.0}
     options |= {"on_bad_row": "null", "prefix": ""}
     inputs = [{"size": 1000, "footer_sha256": "0" * 64}]
-    said: dict[str, Any] = {
+    document: dict[str, Any] = {
         "version": "0",
         "command": "score",
         "logits": ["logits"],
         "label": "label",
         "n_classes": CLASSES,
     }
-    said |= {"classes": None, "temperature": 1.0, "outputs": ["probs", "loss"], "layout": "list", "dtype": "float32"}
-    return said | {"class_weights": None, "options": options, "inputs": inputs}
+    document |= {
+        "classes": None,
+        "temperature": 1.0,
+        "outputs": ["probs", "loss"],
+        "layout": "list",
+        "dtype": "float32",
+    }
+    return document | {"class_weights": None, "options": options, "inputs": inputs}
 
 
-def _changed_json(said: Any, choose: random.Random) -> Any:
+def _changed_json(document: Any, choose: random.Random) -> Any:
     odd = [None, True, -1, 0, 1 << 40, 1 << 70, 1e308, float("nan"), float("inf"), "", "x", "\ud800", "\x1b[2J", [], {}]
     odd += [[[]], {"a": 1}, ["a", 1], [1 << 70], [None], _nested(choose.choice([10, 70, 500]))]
-    if isinstance(said, dict) and said and choose.random() < 0.9:
-        key = choose.choice(list(said))
-        changed = dict(said)
+    if isinstance(document, dict) and document and choose.random() < 0.9:
+        key = choose.choice(list(document))
+        changed = dict(document)
         match choose.randrange(8):
             case 0:
                 del changed[key]
             case 1:
-                changed[choose.choice(["", "x", "\ud800", *said])] = said[key]
+                changed[choose.choice(["", "x", "\ud800", *document])] = document[key]
             case _:
-                changed[key] = _changed_json(said[key], choose)
+                changed[key] = _changed_json(document[key], choose)
         return changed
-    if isinstance(said, list) and said and choose.random() < 0.7:
-        place = choose.randrange(len(said))
-        return [*said[:place], _changed_json(said[place], choose), *said[place + choose.choice([0, 1]) :]]
+    if isinstance(document, list) and document and choose.random() < 0.7:
+        place = choose.randrange(len(document))
+        return [*document[:place], _changed_json(document[place], choose), *document[place + choose.choice([0, 1]) :]]
     return choose.choice(odd)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.faults.watched import Watched
+from tests.faults.supervised_process import SupervisedProcess
 from tests.support.processes import HANGS
 
 SCORE = ("score", "in", "-q", "--threads", "1", "--on-bad-row", "drop")
@@ -88,11 +88,11 @@ def three_files(tmp_path_factory):
 @pytest.fixture(scope="module", name="forks")
 def kill_server(inputs):
     """Return a process that runs commands and kills them."""
-    watched = Watched("kill_server.py")
+    process = SupervisedProcess("kill_worker.py")
     out = inputs.with_name("warm.parquet")
-    assert watched.ask({"warm": [*SCORE[:1], str(inputs), *SCORE[2:], "-o", str(out)]}, seconds=HANGS)["code"] == 0
-    yield watched
-    watched.stop()
+    assert process.ask({"warm": [*SCORE[:1], str(inputs), *SCORE[2:], "-o", str(out)]}, seconds=HANGS)["code"] == 0
+    yield process
+    process.stop()
 
 
 def contents(folder):
@@ -146,7 +146,7 @@ def test_killed_before_every_change(tmp_path, inputs, forks, table, everything, 
         restart()
         assert run(scenario.killed, at)["code"] == -9
         row = table.rows["SIGKILL before change number 1, 2, …", name]
-        row.times += 1
+        row.runs += 1
         row.exits["-9"] += 1
         recorded = any(path.read_bytes() for path in job.rglob(".*.batchmax/journal*"))
         again = run(scenario.resumes)

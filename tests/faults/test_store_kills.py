@@ -122,7 +122,7 @@ def test_killed_before_every_request(tmp_path, inputs, forks, proxy, table, ever
         assert run(killed)["code"] == -9
         at = None
         row = table.rows["SIGKILL before request number 1, 2, … to an object store", name]
-        row.times += 1
+        row.runs += 1
         row.exits["-9"] += 1
         found = as_read(proxy, out)
         assert found in (old_files, new_files), number

@@ -13,7 +13,7 @@ import pytest
 import batchmax
 from batchmax.errors import DataError
 from batchmax.sources.parquet_source import open_source
-from tests.faults import forge
+from tests.support import crafted
 from tests.support.column_types import (
     CARRIED,
     GRID,
@@ -78,7 +78,7 @@ def test_a_declared_schema_with_damaged_names_is_ignored(name, tmp_path):
                 assert name in declared
                 pair[2].value = base64.b64encode(declared.replace(name, b"\xff" + name[1:]))
 
-    path.write_bytes(forge.edited(path.read_bytes(), damage))
+    path.write_bytes(crafted.edited(path.read_bytes(), damage))
     batchmax.score(path, out)
     assert pq.read_table(out)["id"].to_pylist() == [1, 2]
     assert pq.read_table(out)["nested"].to_pylist() == [[1], [2]]

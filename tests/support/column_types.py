@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax.parquet.thrift import I32, Field
-from tests.faults import forge
+from tests.support import crafted
 from tests.support.requirements import optional
 from tests.support.rows import NAN, lists
 
@@ -198,7 +198,7 @@ def write_input(path, table=None, **options):
             if pair[1].value == b"ARROW:schema":
                 pair[2].value = base64.b64encode(declared_by(table.schema).serialize().to_pybytes())
 
-    path.write_bytes(forge.edited(data, edit))
+    path.write_bytes(crafted.edited(data, edit))
 
 
 def declared_by(schema):
