@@ -25,18 +25,6 @@ NAMES = [name for names in COMMANDS.values() for name in names]
 
 
 @pytest.fixture
-def run(capsys):
-    """Return a function that runs a command line and returns exit code, stdout and stderr."""
-
-    def run_words(*words):
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run_words
-
-
-@pytest.fixture
 def failing(monkeypatch):
     """Return a function that makes ``score`` raise an exception."""
 
