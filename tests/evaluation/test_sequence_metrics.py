@@ -21,6 +21,7 @@ from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import Reading
 from tests.support.requirements import optional
 from tests.support.rows import NAN
+from tests.support.split_mix import split_mix
 from tests.support.token_tables import LOGITS, PIECES, table_of
 
 duckdb = optional("duckdb")
@@ -178,14 +179,6 @@ def test_distributions_of_tokens_are_shown(write):
 
 
 # Whole sequences
-
-
-def split_mix(seed, n):
-    """Return output n, from 0, of SplitMix64 (Steele et al. 2014), computed with Python integers."""
-    x = (seed + (n + 1) * 0x9E3779B97F4A7C15) % 2**64
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
-    return x ^ (x >> 31)
 
 
 def is_held_out(row, seed, share):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tests.faults.kill_commands import SCORE
 from tests.faults.outcomes import OutcomeTable
 from tests.faults.score_job import Job
 from tests.faults.supervised_process import SupervisedProcess
@@ -60,5 +64,29 @@ def commands(tmp_path_factory):
     path.write_bytes(crafted.file_of(crafted.table(), row_group_size=24, compression="none", use_dictionary=False))
     for words in (["inspect", str(path)], ["score", str(path), "-o", str(path.with_name("o.parquet")), "--quiet"]):
         assert process.ask({"words": words}, seconds=HANGS)["code"] == 0
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Write three files, each with a bad row, and return their folder."""
+    folder = tmp_path_factory.mktemp("kills") / "in"
+    folder.mkdir()
+    random = np.random.default_rng(1)
+    for number in range(3):
+        logits = random.normal(size=(40, 5)).astype(np.float32)
+        logits[7, 2] = np.nan
+        table = pa.table({"id": np.arange(40), "logits": list(logits), "label": random.integers(0, 5, 40)})
+        pq.write_table(table, folder / f"{number}.parquet", row_group_size=20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def forks(inputs):
+    """Return a process that runs commands and kills them."""
+    process = SupervisedProcess("kill_worker.py")
+    out = inputs.with_name("warm.parquet")
+    assert process.ask({"warm": [*SCORE[:1], str(inputs), *SCORE[2:], "-o", str(out)]}, seconds=HANGS)["code"] == 0
     yield process
     process.stop()

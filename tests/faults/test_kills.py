@@ -9,19 +9,10 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from tests.faults.supervised_process import SupervisedProcess
+from tests.faults.kill_commands import GATE, OVERWRITE, RESUME, SCORE
 from tests.support.processes import HANGS
-
-SCORE = ("score", "in", "-q", "--threads", "1", "--on-bad-row", "drop")
-RESUME = ("--if-exists", "resume")
-OVERWRITE = ("--if-exists", "overwrite")
-GATE = ("--fail-if", "mean_loss > 0")
-"""A condition that is true, so that the output is held."""
 
 FOREIGN = ("a file of somebody else's",)
 
@@ -69,30 +60,6 @@ IN_DEFAULT_RUN = {
     "folder and rejects, in new folders": 17,
 }
 """Scenarios of the default run, and the step between its kill points."""
-
-
-@pytest.fixture(scope="module", name="inputs")
-def three_files(tmp_path_factory):
-    """Write three files, each with a bad row, and return their folder."""
-    folder = tmp_path_factory.mktemp("kills") / "in"
-    folder.mkdir()
-    random = np.random.default_rng(1)
-    for number in range(3):
-        logits = random.normal(size=(40, 5)).astype(np.float32)
-        logits[7, 2] = np.nan
-        table = pa.table({"id": np.arange(40), "logits": list(logits), "label": random.integers(0, 5, 40)})
-        pq.write_table(table, folder / f"{number}.parquet", row_group_size=20)
-    return folder
-
-
-@pytest.fixture(scope="module", name="forks")
-def kill_server(inputs):
-    """Return a process that runs commands and kills them."""
-    process = SupervisedProcess("kill_worker.py")
-    out = inputs.with_name("warm.parquet")
-    assert process.ask({"warm": [*SCORE[:1], str(inputs), *SCORE[2:], "-o", str(out)]}, seconds=HANGS)["code"] == 0
-    yield process
-    process.stop()
 
 
 def contents(folder):

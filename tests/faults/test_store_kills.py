@@ -16,7 +16,7 @@ import pytest
 from batchmax.errors import DataError
 from batchmax.storage.manifest import MANIFEST, read_manifest
 from batchmax.storage.paths import find_files
-from tests.faults.test_kills import GATE, OVERWRITE, RESUME, SCORE, kill_server, three_files  # noqa: F401 - fixtures
+from tests.faults.kill_commands import GATE, OVERWRITE, RESUME, SCORE
 from tests.support.processes import HANGS
 from tests.support.requirements import package
 from tests.support.s3_server import SECRET, get, keys, s3_proxy, s3_server, without_run  # noqa: F401 - fixtures
