@@ -22,7 +22,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.requirements import PACKAGES, PROGRAMS, install, is_missing
+pytest.register_assert_rewrite("tests.support")  # failures of shared checks show the compared values
+
+from tests.support.requirements import PACKAGES, PROGRAMS, install, is_missing  # noqa: E402 - rewritten as well
 
 # No deadline: the first call of a kernel compiles it, and the machine may be busy.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

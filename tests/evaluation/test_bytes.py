@@ -52,12 +52,12 @@ def test_invalid_bytes_are_refused(write, tmp_path, command, kind):
     """A null or negative number of bytes for a row that has a loss is an error that names the row."""
     values = {"int": [1, -2, 3], "text": ["a", None, "b"]}[kind]
     path = write("in", table_of([[[0, 0]]] * 3, [[0]] * 3, n=values))
-    told = "is -2" if kind == "int" else "is null"
+    problem = "is -2" if kind == "int" else "is null"
     runs = {
         "score": lambda: batchmax.score(path, tmp_path / "out.parquet", bytes="n"),
         "evaluate": lambda: batchmax.evaluate(path, bytes="n"),
     }
-    with pytest.raises(DataError, match=rf"in\.parquet: row 1 .*column 'n' {told}, and the row has a loss"):
+    with pytest.raises(DataError, match=rf"in\.parquet: row 1 .*column 'n' {problem}, and the row has a loss"):
         runs[command]()
     assert not (tmp_path / "out.parquet").exists()
 

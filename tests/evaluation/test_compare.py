@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 import batchmax
-from tests.support.comparisons import K, assert_like, expected, logits_of, rows_of, write
+from tests.support.comparisons import K, assert_close, expected, logits_of, rows_of, write
 from tests.support.requirements import package
 from tests.support.rows import INF, NAN
 
@@ -28,7 +28,7 @@ def test_metrics_agree_with_other_libraries(tmp_path, groups):
         write(a, tmp_path / "a.parquet", groups[0]), write(b, tmp_path / "b.parquet", groups[1]), worst=7
     )
     figures, moved = expected(a, b)
-    assert_like(found, figures)
+    assert_close(found, figures)
     order = np.argsort(-moved, kind="stable")[:7]
     assert [row["row"] for row in found.moved] == [row["row_b"] for row in found.moved] == order.tolist()
     first = found.moved[0]
@@ -57,7 +57,7 @@ def test_chunk_boundaries_do_not_change_metrics(tmp_path, chunk):
     assert [row["row"] for row in whole.moved] == [row["row"] for row in cut.moved]
 
 
-def odd_pair():
+def pairs_of_every_status():
     """Return two tables of the same rows with every kind of bad or flagged row on either side."""
     a, b = logits_of(9, 1).tolist(), logits_of(9, 2).tolist()
     labels_a, labels_b = [0] * 9, [0] * 9
@@ -81,7 +81,7 @@ def test_bad_rows_are_left_out_and_counted(policy):
 
     A pair without a label has a divergence, but no loss.
     """
-    a, b = odd_pair()
+    a, b = pairs_of_every_status()
     found = batchmax.compare(a, b, on_bad_row=policy, n_classes=K)
     assert (found.n_rows, found.bad_rows, found.n_judged, found.infinite_kl) == (9, 4, 3, 1)
     za, zb = (np.array(table["logits"].take([4, 5, 7, 8]).to_pylist()) for table in (a, b))
@@ -117,11 +117,11 @@ def test_labels_of_one_input_are_used_for_both():
     """
     a, b = rows_of(200, 1), rows_of(200, 2)
     figures, _ = expected(a, b)
-    assert_like(batchmax.compare(a, b.drop(["label"])), figures)
-    assert_like(batchmax.compare(a.drop(["label"]), b), figures)
+    assert_close(batchmax.compare(a, b.drop(["label"])), figures)
+    assert_close(batchmax.compare(a.drop(["label"]), b), figures)
     wrong = b.set_column(2, "label", pa.array((b["label"].to_numpy() + 1) % K))
-    assert_like(batchmax.compare(a, wrong, labels_from="a"), figures)
-    assert_like(batchmax.compare(wrong, b, labels_from="b"), {"accuracy_b": figures["accuracy_b"]})
+    assert_close(batchmax.compare(a, wrong, labels_from="a"), figures)
+    assert_close(batchmax.compare(wrong, b, labels_from="b"), {"accuracy_b": figures["accuracy_b"]})
     with pytest.raises(batchmax.DataError, match=r"200 of 200 rows have another label .* --labels-from"):
         batchmax.compare(a, wrong)
 
@@ -165,7 +165,7 @@ def test_distributions_are_compared_by_loss():
     change = (targets * (log_softmax(za, axis=1) - log_softmax(zb, axis=1))).sum(1)
     assert found.mean_loss_change == pytest.approx(change.mean(), rel=1e-6)
     assert (found.accuracy_a, found.right_to_wrong, found.moved[0]["label"]) == (None, None, None)
-    assert_like(batchmax.compare(a, b.drop(["label"])), {"mean_loss_b": found.mean_loss_b})
+    assert_close(batchmax.compare(a, b.drop(["label"])), {"mean_loss_b": found.mean_loss_b})
     with pytest.raises(batchmax.DataError, match="50 of 50 rows"):
         batchmax.compare(a, b.set_column(2, "label", pa.array(list(targets[::-1]))))
     with pytest.raises(batchmax.UsageError, match=r"distributions .* and classes"):
@@ -181,7 +181,7 @@ def test_scored_files_and_logits_compare(tmp_path):
     figures, _ = expected(rows_of(300, 1), rows_of(300, 2))
     for a, b in ((scored[0], scored[1]), (paths[0], scored[1]), (scored[0], paths[1])):
         found = batchmax.compare(a, b)
-        assert_like(found, figures)
+        assert_close(found, figures)
         assert found.moved[0]["label"] in set("abcdef")
 
 

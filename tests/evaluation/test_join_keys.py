@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import batchmax
-from tests.support.comparisons import assert_like, expected, rows_of, write
+from tests.support.comparisons import assert_close, expected, rows_of, write
 from tests.support.progress import Recorder
 
 
@@ -61,7 +61,7 @@ def test_rows_are_paired_by_key(tmp_path, kind, order):
     if kind != "hash":
         assert recorder.details == [HOW[order].format(len(both))]
     figures, moved = expected(a.take(pa.array(both)), b.take(pa.array(both)))
-    assert_like(found, figures)
+    assert_close(found, figures)
     assert (found.only_a, found.only_b) == (800 - len(both), 700 - len(both))
     wanted = both[np.argsort(-moved, kind="stable")[:5]]
     assert [in_a[row["row"]] for row in found.moved] == [in_b[row["row_b"]] for row in found.moved] == wanted.tolist()

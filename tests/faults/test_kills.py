@@ -14,7 +14,7 @@ import pytest
 from tests.faults.kill_commands import GATE, OVERWRITE, RESUME, SCORE
 from tests.support.processes import HANGS
 
-FOREIGN = ("a file of somebody else's",)
+FOREIGN = ("a foreign file",)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from tests.support.copied_columns import INPUTS, carrying, check_carried
-from tests.support.interchange import CODECS, computed, matrix_of, only, scored, table_of
+from tests.support.copied_columns import INPUTS, check_copied_columns, table_of_all_types
+from tests.support.interchange import (
+    CODECS,
+    matrix_of,
+    probs_and_losses,
+    readers_named,
+    score_with_statistics,
+    table_of,
+)
 from tests.support.parquet_anatomy import check_file
 from tests.support.parquet_readers import READERS, ask_duckdb, duckdb_files, numbers_of
 from tests.support.requirements import optional
@@ -35,21 +42,21 @@ DUCKDB_ROWS = """
 @pytest.mark.parametrize("how", INPUTS)
 def test_all_readers_read_copied_columns(how, tmp_path):
     """Column chunks of every type are copied unchanged, for all page formats, statistics and row groups."""
-    source, matrix, missing = carrying()
+    source, matrix, missing = table_of_all_types()
     pq.write_table(source, tmp_path / "in.parquet", **INPUTS[how])
     # A file without an Arrow schema contains what pyarrow reads from it.
     source = pq.read_table(tmp_path / "in.parquet")
-    ways, _ = scored(tmp_path / "in.parquet", on_bad_row="null")
+    statistics, _ = score_with_statistics(tmp_path / "in.parquet", on_bad_row="null")
     groups = pq.read_metadata(tmp_path / "in.parquet").num_row_groups
-    assert ways[:2] == (groups, 0)
+    assert statistics[:2] == (groups, 0)
     # INT96 timestamps are copied too.
     copied = groups * (source.num_columns - 1)
-    assert f"copied as they are: {copied:,}" in ways[2]
+    assert f"copied as they are: {copied:,}" in statistics[2]
     out = tmp_path / "scored.parquet"
-    check_carried(out, source, how=how)
+    check_copied_columns(out, source, how=how)
     got, nulls = numbers_of(pq.read_table(out)["probs"], 5)
     assert np.array_equal(nulls, missing)
-    np.testing.assert_allclose(got, computed(matrix, np.zeros(250, int))[0][~missing], rtol=1e-6)
+    np.testing.assert_allclose(got, probs_and_losses(matrix, np.zeros(250, int))[0][~missing], rtol=1e-6)
     check_file(out, checksums=["probs", "loss"])
 
 
@@ -59,14 +66,16 @@ def test_maps_are_copied(tmp_path):
     source = table_of(matrix_of(100, 4), pairs=pa.array(pairs, pa.map_(pa.string(), pa.int32())))
     pq.write_table(source, tmp_path / "in.parquet", row_group_size=30)
     batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet")
-    check_carried(tmp_path / "out.parquet", source, readers=only("pyarrow", "polars", "duckdb", "pandas_arrow"))
+    check_copied_columns(
+        tmp_path / "out.parquet", source, readers=readers_named("pyarrow", "polars", "duckdb", "pandas_arrow")
+    )
 
 
 @pytest.mark.parametrize("change", ["drop", "drop few", "split", "merge", "limit", "exclude", "reorder"])
 @pytest.mark.parametrize("how", ["plain", "page index", "second version", "one group"])
 def test_copied_columns_stay_aligned_with_results(how, change, tmp_path):
     """Copied columns stay aligned with results if rows are dropped, row groups change, or columns are left out."""
-    source, matrix, missing = carrying(nulls="none")
+    source, matrix, missing = table_of_all_types(nulls="none")
     if change == "drop":
         missing[::3] = True
     elif change == "drop few":
@@ -86,10 +95,10 @@ def test_copied_columns_stay_aligned_with_results(how, change, tmp_path):
     batchmax.score(tmp_path / "in.parquet", out, on_bad_row="drop", **options)
     keep = np.flatnonzero(~missing)[: options.get("limit")]
     carried = [name for name in pq.read_schema(out).names if name not in {"probs", "loss"}]
-    check_carried(out, source.select(carried), keep, how=how)
+    check_copied_columns(out, source.select(carried), keep, how=how)
     got, nulls = numbers_of(pq.read_table(out)["probs"], 5)
     assert not nulls.any()
-    np.testing.assert_allclose(got, computed(matrix, np.zeros(250, int))[0][keep], rtol=1e-6)
+    np.testing.assert_allclose(got, probs_and_losses(matrix, np.zeros(250, int))[0][keep], rtol=1e-6)
     check_file(out, checksums=["probs", "loss"])
 
 
@@ -105,9 +114,9 @@ def test_duckdb_columns_are_copied(codec, version, tmp_path):
     batchmax.score(path, out)
     source = pq.read_table(path)
     readers = {reader: read for reader, read in READERS.items() if reader != "fastparquet"}
-    check_carried(out, source, readers=readers)
+    check_copied_columns(out, source, readers=readers)
     # fastparquet doesn't support every delta encoding: it must read from the output what it reads from the input.
-    check_carried(out, source.select(["id", "tiny", "label", "logits"]), readers=only("fastparquet"))
+    check_copied_columns(out, source.select(["id", "tiny", "label", "logits"]), readers=readers_named("fastparquet"))
     check_file(out, checksums=["probs", "loss"])
     found = ask_duckdb(f"SELECT id FROM {duckdb_files(out)} WHERE text = 'r49' AND id > 2100")
     assert found["id"].to_pylist() == [row for row in range(2101, 3000) if row % 50 == 49]
@@ -116,16 +125,16 @@ def test_duckdb_columns_are_copied(codec, version, tmp_path):
 @pytest.mark.parametrize("codec", CODECS)
 def test_polars_columns_are_copied(codec, tmp_path):
     """Columns with Polars' encodings and page statistics are copied."""
-    source, matrix, _ = carrying(nulls="none")
+    source, matrix, _ = table_of_all_types(nulls="none")
     source = source.drop(["nothing"])
     frame = pl.from_arrow(source)
     path, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
     frame.write_parquet(path, compression=codec.replace("none", "uncompressed"), row_group_size=90, data_page_size=200)
     batchmax.score(path, out)
     readers = {reader: read for reader, read in READERS.items() if reader != "fastparquet"}
-    check_carried(out, pq.read_table(path), readers=readers)
+    check_copied_columns(out, pq.read_table(path), readers=readers)
     probs, _ = numbers_of(pq.read_table(out)["probs"], 5)
-    np.testing.assert_allclose(probs, computed(matrix, np.zeros(250, int))[0], rtol=1e-6)
+    np.testing.assert_allclose(probs, probs_and_losses(matrix, np.zeros(250, int))[0], rtol=1e-6)
     check_file(out, checksums=["probs", "loss"])
 
 
@@ -175,7 +184,7 @@ def test_field_ids_and_nullability_are_kept(tmp_path):
                 assert leaf.max_definition_level == old.max_definition_level
                 assert (leaf.physical_type, str(leaf.logical_type)) == (old.physical_type, str(old.logical_type))
         readers = {reader: read for reader, read in READERS.items() if reader != "fastparquet"}
-        check_carried(out, source, readers=readers)
+        check_copied_columns(out, source, readers=readers)
         check_file(out, checksums=["probs", "loss"])
 
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.filters import FILTERS, filtered_output, matching_ids
 from tests.support.parquet_anatomy import check_file
 from tests.support.parquet_readers import (
     READERS,
@@ -20,7 +21,6 @@ from tests.support.parquet_readers import (
     same,
 )
 from tests.support.requirements import optional
-from tests.support.searches import SEARCHES, ids_found, searched
 
 duckdb = optional("duckdb")
 pd = optional("pandas")
@@ -32,11 +32,11 @@ pytestmark = pytest.mark.usefixtures("no_sync")
 @pytest.mark.parametrize("kind", ["pyarrow", "split", "dropped", "duckdb", "polars"])
 def test_filters_find_the_rows(kind, tmp_path):
     """Filters that skip by statistics, page indexes and Bloom filters find all matching rows of an output."""
-    out, rows = searched(tmp_path, kind)
+    out, rows = filtered_output(tmp_path, kind)
     datasets = hugging_face(str(tmp_path / ".hugging_face"))
-    for search in SEARCHES.values():
+    for search in FILTERS.values():
         name, sign, value = search
-        want = ids_found(rows, search)
+        want = matching_ids(rows, search)
         assert pq.read_table(out, columns=["id"], filters=[search])["id"].to_pylist() == want, ("pyarrow", search)
         assert pd.read_parquet(out, filters=[search])["id"].tolist() == want, ("pandas", search)
         column = pl.col(name).cast(pl.String) if name == "kind" else pl.col(name)
@@ -56,7 +56,7 @@ def test_filters_find_the_rows(kind, tmp_path):
                 found = file.to_pandas(columns=["id"], filters=[[search]])
             assert set(want) <= set(found["id"]), ("fastparquet", search)
     data = datasets.Dataset.from_parquet(str(out), cache_dir=str(tmp_path / "cache"), filters=[("id", ">", 1234)])
-    assert list(data["id"]) == ids_found(rows, ("id", ">", 1234))
+    assert list(data["id"]) == matching_ids(rows, ("id", ">", 1234))
     missing = rows["id"].filter(rows["maybe"].is_null()).to_pylist()
     assert pl.scan_parquet(out).filter(pl.col("maybe").is_null()).collect()["id"].to_list() == missing
     assert ask_duckdb(f"SELECT id FROM {duckdb_files(out)} WHERE maybe IS NULL")["id"].to_pylist() == missing
@@ -70,7 +70,7 @@ def test_filters_find_the_rows(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["pyarrow", "split", "duckdb", "polars"])
 def test_slices_and_projections_equal_the_whole_table(kind, tmp_path):
     """Slices of rows, row groups, batches and selected columns equal those of the whole table."""
-    out, rows = searched(tmp_path, kind)
+    out, rows = filtered_output(tmp_path, kind)
     probs, nulls = rows["probs"].to_pylist(), rows["probs"].is_null().to_pylist()
     for start, length in [(0, 1), (95, 10), (99, 1), (100, 1), (398, 230), (1000, 333), (1990, 10)]:
         want = probs[start : start + length]

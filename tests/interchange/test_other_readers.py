@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchmax
-from tests.support.interchange import CASES, CODECS, LAYOUTS, check_scored, matrix_of, null_rows, only, table_of
+from tests.support.interchange import (
+    CASES,
+    CODECS,
+    LAYOUTS,
+    check_scored,
+    matrix_of,
+    null_rows,
+    readers_named,
+    table_of,
+)
 from tests.support.parquet_anatomy import check_file
 from tests.support.parquet_readers import READERS, files_of
 
@@ -116,4 +125,4 @@ def test_any_shape_is_read_by_other_libraries(tmp_path_factory, n_classes, n_row
     pq.write_table(source, folder / "in.parquet", row_group_size=group)
     out = folder / "out.parquet"
     batchmax.score(folder / "in.parquet", out, layout=layout, compression=codec, on_bad_row="null")
-    check_scored(out, source, matrix, missing, only("pyarrow", "polars", "duckdb"), dtype)
+    check_scored(out, source, matrix, missing, readers_named("pyarrow", "polars", "duckdb"), dtype)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from tests.support.interchange import CLASSES, CODECS, check_reads_alike, matrix_of, scored, table_of
+from tests.support.interchange import CLASSES, CODECS, check_readers_agree, matrix_of, score_with_statistics, table_of
 from tests.support.parquet_anatomy import chunks_of, write_pages
 from tests.support.parquet_readers import numbers_of
 from tests.support.requirements import optional, package
@@ -52,7 +52,7 @@ def test_polars_files_are_read(dtype, kind, tmp_path, monkeypatch):
         )
         assert pq.read_metadata(path).num_row_groups == 3
         assert not pages or max(n_data_pages(path)) > 1
-        check_reads_alike(path, matrix, monkeypatch)
+        check_readers_agree(path, matrix, monkeypatch)
 
 
 @pytest.mark.parametrize("writer", ["sink", "pyarrow"])
@@ -65,7 +65,7 @@ def test_polars_streamed_files_are_read(writer, tmp_path, monkeypatch):
             frame.lazy().sink_parquet(tmp_path / "x.parquet", row_group_size=len(matrix) // 2 + 1)
         else:
             frame.write_parquet(tmp_path / "x.parquet", use_pyarrow=True, row_group_size=len(matrix) // 2 + 1)
-        check_reads_alike(tmp_path / "x.parquet", matrix, monkeypatch)
+        check_readers_agree(tmp_path / "x.parquet", matrix, monkeypatch)
 
 
 @pytest.mark.sweep(keep=lambda: True)
@@ -92,7 +92,7 @@ def test_duckdb_files_are_read(dtype, version, tmp_path, monkeypatch, everything
                 f"CODEC '{codec.replace('none', 'uncompressed')}', PARQUET_VERSION {version}, ROW_GROUP_SIZE 2048)"
             )
             assert pq.read_metadata(path).num_row_groups == 2
-            check_reads_alike(path, matrix, monkeypatch)
+            check_readers_agree(path, matrix, monkeypatch)
 
 
 def test_fastparquet_lists_are_refused(tmp_path):
@@ -121,8 +121,8 @@ def test_fastparquet_files_are_read(codec, dtype, tmp_path, monkeypatch):
         path = tmp_path / f"{name}.parquet"
         encoding = {"logits": "bytes"} if name == "rows" else "infer"
         fastparquet.write(str(path), frame, compression=codec, row_group_offsets=30, object_encoding=encoding)
-        ways, got = scored(path, outputs="probs", layout="list", **options)
-        assert ways[:2] == (0, 3)
+        statistics, got = score_with_statistics(path, outputs="probs", layout="list", **options)
+        assert statistics[:2] == (0, 3)
         want = special.softmax((matrix if name == "wide" else matrix.astype(np.float32)).astype(np.float64), 1)
         np.testing.assert_allclose(numbers_of(got["probs"], 10)[0], want, rtol=3e-7)
 
@@ -142,4 +142,4 @@ def test_rows_across_page_borders_are_read(dtype, n_classes, tmp_path, monkeypat
         pages = [page.n_values for page in chunks_of(tmp_path / "x.parquet")[2].data_pages]
         assert sum(pages) == matrix.size
         assert n_classes == 1 or any(size % n_classes for size in pages)
-        check_reads_alike(tmp_path / "x.parquet", matrix, monkeypatch)
+        check_readers_agree(tmp_path / "x.parquet", matrix, monkeypatch)

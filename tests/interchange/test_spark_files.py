@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from tests.support.copied_columns import INPUTS, carrying, check_carried
+from tests.support.copied_columns import INPUTS, check_copied_columns, table_of_all_types
+from tests.support.filters import FILTERS, filtered_output, matching_ids
 from tests.support.interchange import (
     CASES,
     CLASSES,
     LAYOUTS,
-    check_reads_alike,
+    check_readers_agree,
     check_scored,
     matrix_of,
     null_rows,
@@ -24,7 +25,6 @@ from tests.support.interchange import (
 )
 from tests.support.parquet_anatomy import check_file, chunks_of
 from tests.support.parquet_readers import READERS, in_schema
-from tests.support.searches import SEARCHES, ids_found, searched
 from tests.support.spark import local_session
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("no_sync")]
@@ -86,7 +86,7 @@ def test_spark_files_are_read(dtype, nullable, legacy, spark, tmp_path, monkeypa
         last = {("false", True): "list.element", ("false", False): "list.element", ("true", True): "bag.array"}
         assert chunk.path == f"logits.{last.get((legacy, nullable), 'array')}"
         assert len(chunk.data_pages) > 1 or len(matrix) < 300
-        check_reads_alike(file, matrix, monkeypatch, falls_back="codec" if codec == "lz4" else None)
+        check_readers_agree(file, matrix, monkeypatch, falls_back="codec" if codec == "lz4" else None)
         codecs = codecs if number != 5 else itertools.cycle(["gzip", "none", "lz4_raw", "snappy", "lz4", "zstd"])
 
 
@@ -127,11 +127,11 @@ def test_spark_reads_a_folder_with_its_manifest(spark, tmp_path):
 @pytest.mark.parametrize("how", [how for how in INPUTS if how != "checksums"])  # Spark doesn't support its brotli
 def test_spark_reads_copied_columns(how, spark, tmp_path):
     """Spark reads copied columns of every type."""
-    source, _, _ = carrying()
+    source, _, _ = table_of_all_types()
     pq.write_table(source, tmp_path / "in.parquet", **INPUTS[how])
     source = pq.read_table(tmp_path / "in.parquet")
     batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", on_bad_row="null")
-    check_carried(tmp_path / "out.parquet", source, readers={"spark": functools.partial(read_spark, spark)})
+    check_copied_columns(tmp_path / "out.parquet", source, readers={"spark": functools.partial(read_spark, spark)})
 
 
 @pytest.mark.parametrize("kind", ["pyarrow", "split", "dropped", "duckdb", "polars"])
@@ -139,21 +139,21 @@ def test_spark_filters_find_the_rows(kind, spark, tmp_path):
     """Spark's filters, which skip by statistics, page indexes and Bloom filters, find all matching rows."""
     from pyspark.sql import functions
 
-    out, rows = searched(tmp_path, kind)
+    out, rows = filtered_output(tmp_path, kind)
     frame = spark.read.parquet(str(out))
-    for search in SEARCHES.values():
+    for search in FILTERS.values():
         name, sign, value = search
         column = functions.col(name)
         test = {"==": column == value, "!=": column != value, ">": column > value, "<": column < value}.get(
             sign, column >= value
         )
         found = [row["id"] for row in frame.filter(test).select("id", "probs").orderBy("id").collect()]
-        assert found == ids_found(rows, search), search
+        assert found == matching_ids(rows, search), search
     without = rows["id"].filter(rows["probs"].is_null()).to_pylist()
     assert sorted(row["id"] for row in frame.filter("probs IS NULL").select("id").collect()) == without
     assert frame.count() == rows.num_rows
     some = frame.filter("id BETWEEN 700 AND 705").orderBy("id").select("probs").collect()
-    before = len(ids_found(rows, ("id", "<", 700)))
+    before = len(matching_ids(rows, ("id", "<", 700)))
     assert [row["probs"] for row in some] == rows["probs"].slice(before, 6).to_pylist()
 
 
@@ -161,7 +161,7 @@ def test_spark_filters_find_the_rows(kind, spark, tmp_path):
 @pytest.mark.parametrize("timestamps", ["TIMESTAMP_MICROS", "INT96"])
 def test_spark_columns_are_copied(timestamps, legacy, spark, tmp_path):
     """Spark's INT96 timestamps and legacy lists are copied; Spark and the other readers read them."""
-    source, _, _ = carrying(nulls="none")
+    source, _, _ = table_of_all_types(nulls="none")
     source = source.drop(["huge", "kind"])
     spark.conf.set("spark.sql.parquet.writeLegacyFormat", legacy)
     spark.conf.set("spark.sql.parquet.outputTimestampType", timestamps)
@@ -171,5 +171,5 @@ def test_spark_columns_are_copied(timestamps, legacy, spark, tmp_path):
     batchmax.score(path, out)
     written = pq.read_table(path)
     readers = {reader: read for reader, read in READERS.items() if reader != "fastparquet"}
-    check_carried(out, written, readers=readers | {"spark": functools.partial(read_spark, spark)})
+    check_copied_columns(out, written, readers=readers | {"spark": functools.partial(read_spark, spark)})
     check_file(out, checksums=["probs", "loss"])

@@ -17,7 +17,7 @@ from batchmax import BadRowError, DataError, OutputError
 from batchmax.jobs.score import score
 from batchmax.outputs import OUTPUTS
 from tests.support import oracle
-from tests.support.files import bits, damage, group_sizes, names_in
+from tests.support.files import damage, group_sizes, names_in, row_texts
 from tests.support.layouts import digits
 from tests.support.paths import DATA, ROOT
 from tests.support.processes import HANGS
@@ -47,10 +47,10 @@ def test_folder_contains_only_parts_success_and_manifest(tmp_path):
     manifest = pq.read_metadata(tmp_path / "out" / "_batchmax.parquet")
     assert manifest.num_rows == 0
     assert manifest.schema.to_arrow_schema() == pq.read_schema(tmp_path / "out" / parts[0])
-    said = json.loads(manifest.metadata[b"batchmax.manifest"])
-    assert said["parts"] == {part: (tmp_path / "out" / part).stat().st_size for part in parts}
+    content = json.loads(manifest.metadata[b"batchmax.manifest"])
+    assert content["parts"] == {part: (tmp_path / "out" / part).stat().st_size for part in parts}
     passing = {"files": 0, "seconds": 0, "bytes_written": 0, "held": 0}
-    assert said["summary"] | passing == json.loads(summary.to_json()) | passing
+    assert content["summary"] | passing == json.loads(summary.to_json()) | passing
 
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
@@ -121,7 +121,7 @@ def test_limit_takes_the_first_rows(limit, out, tmp_path):
     score(source_path, tmp_path / "whole.pq", outputs=ALL)
     summary = score(source_path, tmp_path / out, outputs=ALL, limit=limit)
     got = pq.read_table(tmp_path / out)
-    assert bits(got) == bits(pq.read_table(tmp_path / "whole.pq"))[:limit]
+    assert row_texts(got) == row_texts(pq.read_table(tmp_path / "whole.pq"))[:limit]
     assert got.column_names == ["id", "label", *ALL]
     assert summary.n_rows == min(limit, 40)
 
@@ -148,10 +148,10 @@ def test_metadata_is_rebuilt(tmp_path):
 
     Other keys are kept; if files differ, the first file's value is used.
     """
-    theirs = dict.fromkeys(("pandas", "huggingface", "org.apache.spark.sql.parquet.row.metadata"), "{}")
-    theirs |= {"batchmax": "old", "batchmax.summary": "old"}
-    first = table_of(5).replace_schema_metadata({**theirs, "owner": "first", "a": "1"})
-    second = table_of(5).replace_schema_metadata({**theirs, "owner": "second", "b": "2"})
+    foreign = dict.fromkeys(("pandas", "huggingface", "org.apache.spark.sql.parquet.row.metadata"), "{}")
+    foreign |= {"batchmax": "old", "batchmax.summary": "old"}
+    first = table_of(5).replace_schema_metadata({**foreign, "owner": "first", "a": "1"})
+    second = table_of(5).replace_schema_metadata({**foreign, "owner": "second", "b": "2"})
     pq.write_table(first, tmp_path / "1.parquet")
     pq.write_table(second, tmp_path / "2.parquet")
     score(str(tmp_path / "?.parquet"), tmp_path / "out.pq")
@@ -168,16 +168,16 @@ def test_batchmax_metadata_has_version_options_and_fingerprints(tmp_path):
     It has no paths, times, host names or numbers of threads.
     """
     score(digits(), tmp_path / "out.parquet", temperature=0.5, classes=DATA / "labels" / "classes.txt", threads=2)
-    said = json.loads(pq.read_metadata(tmp_path / "out.parquet").metadata[b"batchmax"])
-    assert said["version"] == batchmax.__version__
-    assert said["temperature"] == 0.5
-    assert said["classes"][3] == "three"
-    assert said["outputs"] == ["probs", "loss"]
-    assert [set(file) for file in said["inputs"]] == [{"size", "footer_sha256", "sample_sha256"}]
-    assert said["inputs"][0]["size"] == digits().stat().st_size
-    text = json.dumps(said)
+    metadata = json.loads(pq.read_metadata(tmp_path / "out.parquet").metadata[b"batchmax"])
+    assert metadata["version"] == batchmax.__version__
+    assert metadata["temperature"] == 0.5
+    assert metadata["classes"][3] == "three"
+    assert metadata["outputs"] == ["probs", "loss"]
+    assert [set(file) for file in metadata["inputs"]] == [{"size", "footer_sha256", "sample_sha256"}]
+    assert metadata["inputs"][0]["size"] == digits().stat().st_size
+    text = json.dumps(metadata)
     assert str(tmp_path) not in text
-    assert not {"threads", "seconds", "host", "memory_limit", "time"} & ({*said} | {*said["options"]})
+    assert not {"threads", "seconds", "host", "memory_limit", "time"} & ({*metadata} | {*metadata["options"]})
 
 
 def test_pandas_metadata_is_removed(tmp_path):
@@ -218,18 +218,18 @@ def test_spark_reads_columns_added_to_its_files(tmp_path):
         timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    said = json.loads(done.stdout.splitlines()[-1])
-    logits = np.array(said["logits"])
+    found = json.loads(done.stdout.splitlines()[-1])
+    logits = np.array(found["logits"])
     labels = np.arange(len(logits)) % 4
-    assert set(said["seen"]) == {"array_scored.parquet", "array_scored", "vector_scored.parquet", "vector_scored"}
-    for name, seen in said["seen"].items():
+    assert set(found["files"]) == {"array_scored.parquet", "array_scored", "vector_scored.parquet", "vector_scored"}
+    for name, file in found["files"].items():
         single = name.startswith("array")
-        assert seen["columns"] == ["id", "label", "probs", "loss"]
+        assert file["columns"] == ["id", "label", "probs", "loss"]
         kind = "float" if single else "double"
-        assert seen["types"][2:] == [f"array<{kind}>", kind]
+        assert file["types"][2:] == [f"array<{kind}>", kind]
         dtype = np.float32 if single else np.float64
-        assert oracle.ulp_error(seen["probs"], oracle.softmax(logits), dtype).max() <= 3
-        assert oracle.ulp_error(seen["loss"], oracle.cross_entropy(logits, labels), dtype).max() <= 3
+        assert oracle.ulp_error(file["probs"], oracle.softmax(logits), dtype).max() <= 3
+        assert oracle.ulp_error(file["loss"], oracle.cross_entropy(logits, labels), dtype).max() <= 3
 
 
 # Columns

@@ -16,7 +16,7 @@ from batchmax.outputs import OUTPUTS
 from tests.support.engines import expected, table_of
 from tests.support.paths import ROOT
 from tests.support.requirements import optional, package
-from tests.support.rows import odd_rows, sequences
+from tests.support.rows import rows_of_every_status, sequences
 
 pd = optional("pandas")
 
@@ -85,7 +85,7 @@ def test_sequences_are_scored(ray, tmp_path):
 
 def test_odd_rows_are_nulled_or_dropped(ray):
     """The policies ``null`` and ``drop`` give the same rows as elsewhere, even if blocks lose all rows."""
-    logits, labels, statuses = odd_rows()
+    logits, labels, statuses = rows_of_every_status()
     table = pa.table(
         {
             "id": range(len(logits)),

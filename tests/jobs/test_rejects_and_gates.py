@@ -10,10 +10,10 @@ import pytest
 
 from batchmax import GateError, OutputError, UsageError
 from batchmax.jobs.score import score
-from tests.support.files import bits, names_in
+from tests.support.files import names_in, row_texts
 from tests.support.layouts import LAYOUTS, READ_AS, digits
 from tests.support.progress import Recorder
-from tests.support.rows import BAD, odd_table, table_of
+from tests.support.rows import BAD, table_of, table_of_every_status
 
 # Rejects
 
@@ -48,7 +48,7 @@ def test_rejects_have_all_columns_and_the_position(layout, out, tmp_path):
 
 def test_rejects_are_exactly_the_bad_rows(tmp_path):
     """Rejects have exactly the bad rows; without bad rows, they have no rows but all columns."""
-    table, statuses = odd_table()
+    table, statuses = table_of_every_status()
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=3)
     options = {"on_bad_row": "drop", "rejects": str(tmp_path / "rejects.parquet")}
     summary = score(tmp_path / "in.parquet", tmp_path / "out.parquet", **options)
@@ -63,7 +63,7 @@ def test_rejects_are_exactly_the_bad_rows(tmp_path):
 
 def test_rejects_of_files_with_different_column_orders(tmp_path):
     """Files may have their columns in different orders, and additional columns, in the output and in the rejects."""
-    table, statuses = odd_table()
+    table, statuses = table_of_every_status()
     pq.write_table(table, tmp_path / "1.parquet")
     pq.write_table(table.select(["label", "id", "logits"]).append_column("x", table["id"]), tmp_path / "2.parquet")
     rejects = tmp_path / "rejects.pq"
@@ -77,7 +77,7 @@ def test_rejects_of_files_with_different_column_orders(tmp_path):
 
 def test_input_columns_named_like_reject_columns_keep_their_names(tmp_path):
     """An input column named file, row or status keeps its name in the rejects; the added column gets a prefix."""
-    table, _ = odd_table()
+    table, _ = table_of_every_status()
     pq.write_table(table.append_column("row", table["id"]), tmp_path / "in.parquet")
     score(
         tmp_path / "in.parquet", tmp_path / "out.pq", on_bad_row="drop", rejects=str(tmp_path / "rejects.pq")
@@ -101,7 +101,7 @@ def test_reject_columns_get_unused_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rejects", "error", "says"),
+    ("rejects", "error", "message"),
     [
         ("rejects", UsageError, "of a file go to a file"),
         ("out.parquet", UsageError, "the same path"),
@@ -109,14 +109,14 @@ def test_reject_columns_get_unused_names(tmp_path):
         ("in.parquet/rejects.parquet", OutputError, "in.parquet is not a folder"),
     ],
 )
-def test_invalid_reject_paths_are_refused(rejects, error, says, tmp_path):
+def test_invalid_reject_paths_are_refused(rejects, error, message, tmp_path):
     """Rejects can't have the path of an input or of the output, or a path below a file.
 
     The rejects of an output file must be a file.
     """
     pq.write_table(table_of(5), tmp_path / "in.parquet")
     before = (tmp_path / "in.parquet").read_bytes()
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         score(
             tmp_path / "in.parquet",
             tmp_path / "out.parquet",
@@ -137,10 +137,10 @@ def test_failed_gate_holds_the_output(out, tmp_path):
 
     The finished output and its rejects are held in paths that end in ``.held``.
     """
-    table, _ = odd_table()
+    table, _ = table_of_every_status()
     pq.write_table(table, tmp_path / "in.parquet")
     score(digits(), tmp_path / out)
-    before = bits(pq.read_table(tmp_path / out))
+    before = row_texts(pq.read_table(tmp_path / out))
     rejects = tmp_path / ("rejects.parquet" if "." in out else "rejects")
     options = {"on_bad_row": "drop", "rejects": str(rejects), "if_exists": "overwrite"}
     for _ in range(2):
@@ -148,16 +148,16 @@ def test_failed_gate_holds_the_output(out, tmp_path):
             GateError, match=rf"bad_rate is 0\.\d+; the finished output is .*{out}\.held; to keep it: --if-exists"
         ):
             score(tmp_path / "in.parquet", tmp_path / out, fail_if="bad_rate > 0.5", **options)
-    assert bits(pq.read_table(tmp_path / out)) == before
+    assert row_texts(pq.read_table(tmp_path / out)) == before
     held = Path(f"{tmp_path / out}.held")
     score(tmp_path / "in.parquet", tmp_path / out, fail_if="bad_rate > 0.99", **options)
-    assert bits(pq.read_table(held)) == bits(pq.read_table(tmp_path / out))
-    assert bits(pq.read_table(f"{rejects}.held")) == bits(pq.read_table(rejects))
+    assert row_texts(pq.read_table(held)) == row_texts(pq.read_table(tmp_path / out))
+    assert row_texts(pq.read_table(f"{rejects}.held")) == row_texts(pq.read_table(rejects))
 
 
 def test_gate_on_a_count_stops_the_run(tmp_path):
     """The run stops once a count exceeds its gate's limit; the rest isn't read, and nothing is written."""
-    table, _ = odd_table()
+    table, _ = table_of_every_status()
     pq.write_table(pa.concat_tables([table] * 20), tmp_path / "in.parquet", row_group_size=table.num_rows)
     recorder = Recorder()
     with pytest.raises(GateError, match="the run was stopped and nothing is written"):

@@ -10,10 +10,10 @@ import pytest
 from batchmax import BadRowError, BatchmaxError, UsageError
 from batchmax.jobs.score import scan, score
 from batchmax.outputs import OUTPUTS
-from tests.support.files import bits, damage, group_sizes
+from tests.support.files import damage, group_sizes, row_texts
 from tests.support.layouts import digits
 from tests.support.requirements import optional
-from tests.support.rows import BAD, NAN, lists, odd_table, table_of
+from tests.support.rows import BAD, NAN, lists, table_of, table_of_every_status
 
 duckdb = optional("duckdb")
 pl = optional("polars")
@@ -33,7 +33,7 @@ STREAMS = {
 @pytest.mark.parametrize("policy", ["null", "drop"])
 def test_streams_give_the_rows_of_files(kind, policy, tmp_path):
     """Tables, readers, data frames and query results give the same rows as a file with these rows."""
-    table, statuses = odd_table()
+    table, statuses = table_of_every_status()
     text = pa.array([f"row {number}" for number in range(table.num_rows)])
     table = table.append_column("text", text).append_column("kind", text.dictionary_encode())
     if kind == "pandas":  # pandas treats NaN as null, and has no integers with nulls
@@ -45,14 +45,14 @@ def test_streams_give_the_rows_of_files(kind, policy, tmp_path):
     options = {"outputs": ALL, "on_bad_row": policy, "top_k": 2, "exclude": "label", "layout": "fixed"}
     score(tmp_path / "in.parquet", tmp_path / "file.parquet", **options)
     summary = score(STREAMS[kind](table), tmp_path / "stream.parquet", **options)
-    assert bits(pq.read_table(tmp_path / "stream.parquet")) == bits(pq.read_table(tmp_path / "file.parquet"))
+    assert row_texts(pq.read_table(tmp_path / "stream.parquet")) == row_texts(pq.read_table(tmp_path / "file.parquet"))
     assert summary.n_rows == len(statuses)
     assert summary.files == []
 
 
 def test_rows_of_a_stream_are_numbered(tmp_path):
     """Errors and rejects number the rows of a stream from its beginning, across batches."""
-    table, statuses = odd_table()
+    table, statuses = table_of_every_status()
     bad = [row for row, status in enumerate(statuses) if status in BAD]
     with pytest.raises(BadRowError, match=f"the stream: row {bad[0]}: "):
         score(pa.Table.from_batches(table.to_batches(max_chunksize=3)), tmp_path / "out.parquet")
@@ -124,7 +124,7 @@ def test_scan_is_lazy(tmp_path):
     batches = list(reader)
     assert len(batches) > 4
     # Batches don't share memory: the first one hasn't changed.
-    assert bits(pa.Table.from_batches(batches)) == bits(pq.read_table(tmp_path / "out.parquet"))
+    assert row_texts(pa.Table.from_batches(batches)) == row_texts(pq.read_table(tmp_path / "out.parquet"))
     assert scan(table, limit=5).read_all().num_rows == 5
     damage(tmp_path / "in.parquet", 3)
     reader = scan(tmp_path / "in.parquet")
@@ -142,6 +142,6 @@ def test_scan_refuses_gates_and_rejects(options):
 
 def test_scan_drops_bad_rows():
     """``scan`` drops bad rows with ``on_bad_row='drop'``."""
-    table, statuses = odd_table()
+    table, statuses = table_of_every_status()
     got = scan(table, on_bad_row="drop").read_all()
     assert got["id"].to_pylist() == [row for row, status in enumerate(statuses) if status not in BAD]

@@ -13,12 +13,12 @@ import batchmax
 from batchmax.jobs.score import score
 from batchmax.outputs import OUTPUTS
 from tests.support import oracle
-from tests.support.files import bits
+from tests.support.files import row_texts
 from tests.support.layouts import LAYOUTS, READ_AS, digits
 from tests.support.paths import DATA
 from tests.support.progress import Recorder
 from tests.support.requirements import optional
-from tests.support.rows import INF, columns_of, lists, odd_table, table_of
+from tests.support.rows import INF, columns_of, lists, table_of, table_of_every_status
 
 duckdb = optional("duckdb")
 pd = optional("pandas")
@@ -76,7 +76,7 @@ def test_every_layout_gives_the_same_values(layout, tmp_path):
         plain = plain.set_column(1, "logits", lists(columns_of(plain, "logits").astype(np.float64)))
     want = pa.Table.from_batches([batchmax.score_batch(plain.to_batches()[0], outputs=ALL, dtype=dtype)])
     assert got.column_names == ["id", "label", *ALL]
-    assert bits(got) == bits(want)
+    assert row_texts(got) == row_texts(want)
 
 
 @pytest.mark.parametrize("name", ["string", "dictionary"])
@@ -113,7 +113,7 @@ def test_class_names_of_hugging_face_are_used(tmp_path):
 @pytest.mark.usefixtures("small_parts")
 def test_other_libraries_read_files_and_folders(out, layout, tmp_path):
     """The libraries pyarrow, DuckDB, Polars and pandas read the same rows, including nulls and text."""
-    table, _ = odd_table()
+    table, _ = table_of_every_status()
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=5)
     path = tmp_path / out
     score(tmp_path / "in.parquet", path, outputs=ALL, on_bad_row="null", top_k=2, layout=layout)

@@ -16,7 +16,7 @@ from batchmax.outputs import OUTPUTS
 from tests.support.engines import expected, table_of
 from tests.support.paths import ROOT
 from tests.support.processes import HANGS
-from tests.support.rows import odd_rows, sequences
+from tests.support.rows import rows_of_every_status, sequences
 from tests.support.spark import local_session
 
 pytestmark = [
@@ -95,7 +95,7 @@ def test_what_comes_out_has_spark_types(spark, dtype):
 
 def test_odd_rows_are_nulled_or_dropped(spark):
     """Both policies give the same rows in Spark as in a file."""
-    logits, labels, statuses = odd_rows()
+    logits, labels, statuses = rows_of_every_status()
     table = pa.table(
         {
             "id": range(len(logits)),

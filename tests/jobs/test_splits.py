@@ -19,43 +19,43 @@ from batchmax.jobs import threads
 from batchmax.jobs.score import score
 from batchmax.options.score_options import score_options
 from batchmax.outputs import OUTPUTS
-from tests.support.files import bits, group_sizes
-from tests.support.rows import odd_table, table_of
+from tests.support.files import group_sizes, row_texts
+from tests.support.rows import table_of, table_of_every_status
 
 ALL = tuple(OUTPUTS)
 
 
-def odd_and_many():
-    table, _ = odd_table()
+def table_to_split():
+    table, _ = table_of_every_status()
     more = table_of(60, 3).cast(table.schema)
     return pa.concat_tables([table, more]).combine_chunks()
 
 
-CUT = odd_and_many()
-CUT_WHOLE = bits(pa.Table.from_batches(
-    [batchmax.score_batch(CUT.to_batches()[0], outputs=ALL, on_bad_row="null", top_k=2)]
+TABLE = table_to_split()
+UNSPLIT_ROWS = row_texts(pa.Table.from_batches(
+    [batchmax.score_batch(TABLE.to_batches()[0], outputs=ALL, on_bad_row="null", top_k=2)]
 ))  # fmt: skip
 
 
 @settings(max_examples=25)
 @given(
-    st.lists(st.integers(0, CUT.num_rows), max_size=4),
-    st.integers(1, CUT.num_rows),
-    st.none() | st.integers(1, CUT.num_rows),
+    st.lists(st.integers(0, TABLE.num_rows), max_size=4),
+    st.integers(1, TABLE.num_rows),
+    st.none() | st.integers(1, TABLE.num_rows),
 )
 def test_splitting_changes_no_bit(cuts, group, row_group_size):
     """No bit of any row depends on the input's files and row groups, or on the row groups of the output."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        edges = [0, *sorted(cuts), CUT.num_rows]
+        edges = [0, *sorted(cuts), TABLE.num_rows]
         for number, (start, end) in enumerate(itertools.pairwise(edges)):
-            pq.write_table(CUT.slice(start, end - start), folder / f"{number}.parquet", row_group_size=group)
+            pq.write_table(TABLE.slice(start, end - start), folder / f"{number}.parquet", row_group_size=group)
         options = {"outputs": ALL, "on_bad_row": "null", "top_k": 2, "row_group_size": row_group_size}
         summary = score(folder, folder / "out.pq", n_classes=3, **options)
         score(str(folder / "[0-9].parquet"), folder / "parts", n_classes=3, **options)
-        assert bits(pq.read_table(folder / "out.pq")) == CUT_WHOLE
-        assert bits(pq.read_table(folder / "parts")) == CUT_WHOLE
-        assert summary.n_rows == CUT.num_rows
+        assert row_texts(pq.read_table(folder / "out.pq")) == UNSPLIT_ROWS
+        assert row_texts(pq.read_table(folder / "parts")) == UNSPLIT_ROWS
+        assert summary.n_rows == TABLE.num_rows
 
 
 @pytest.mark.parametrize(("n_rows", "n_classes"), [(20_000, 10), (500, 1000)])
@@ -89,7 +89,7 @@ def test_chunks_within_a_row_group_change_no_bit(tmp_path):
     pq.write_table(table, tmp_path / "in.parquet")
     score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs=ALL)
     want = batchmax.score_batch(table.to_batches()[0], outputs=ALL)
-    assert bits(pq.read_table(tmp_path / "out.parquet")) == bits(pa.Table.from_batches([want]))
+    assert row_texts(pq.read_table(tmp_path / "out.parquet")) == row_texts(pa.Table.from_batches([want]))
     assert max(group_sizes(tmp_path / "out.parquet")) * 10 * 4 <= 4096
 
 
@@ -159,4 +159,4 @@ def test_many_tiny_row_groups(tmp_path):
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=1)
     score(tmp_path / "in.parquet", tmp_path / "out.parquet")
     want = batchmax.score_batch(table.to_batches()[0])
-    assert bits(pq.read_table(tmp_path / "out.parquet")) == bits(pa.Table.from_batches([want]))
+    assert row_texts(pq.read_table(tmp_path / "out.parquet")) == row_texts(pa.Table.from_batches([want]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.browser import measured, opened, picture
-from tests.support.report_pages import DIGITS, ELEMENTS, HOSTILE, table_of, written
+from tests.support.report_pages import DIGITS, ELEMENTS, HOSTILE, table_of, write_report
 from tests.support.requirements import package
 from tests.support.rows import lists
 
@@ -38,7 +38,7 @@ def test_hostile_text_has_no_effect_in_a_browser(tmp_path):
     """Hostile text adds no elements, console messages or requests in a real browser."""
     n = len(HOSTILE)
     table = table_of(logits=lists(np.eye(n, dtype=np.float32)), label=[*range(1, n), 0], text=HOSTILE)
-    _, out = written(table, tmp_path, classes=tuple(HOSTILE), by="text", title=HOSTILE[2])
+    _, out = write_report(table, tmp_path, classes=tuple(HOSTILE), by="text", title=HOSTILE[2])
     seen = opened(out, tmp_path)
     assert seen.console == []
     assert seen.asked == []
@@ -70,7 +70,7 @@ def test_report_fits_the_window(digits, tmp_path, names, width):
     _, out, *_ = digits
     if names == "wide":
         classes = tuple(letter * 80 for letter in ("W", "m", "漢", "😀", "…", "i", "é", "-", "<", "Ж"))
-        _, out = written(DIGITS, tmp_path, classes=classes, by="label")
+        _, out = write_report(DIGITS, tmp_path, classes=classes, by="label")
     window, needed, outside, before = measured(out, tmp_path, LAYOUT, width)
     assert window == width
     assert needed <= window

@@ -12,7 +12,7 @@ import pytest
 
 import batchmax
 from tests.support.browser import elements
-from tests.support.report_pages import DIGITS, ELEMENTS, HOSTILE, Tables, table_of, written
+from tests.support.report_pages import DIGITS, ELEMENTS, HOSTILE, Tables, table_of, write_report
 from tests.support.requirements import package
 from tests.support.rows import NAN, lists
 
@@ -27,7 +27,7 @@ def test_the_same_input_makes_the_same_bytes(digits, tmp_path):
     mpl = package("matplotlib")
     text, *_ = digits
     with mpl.rc_context({"axes.grid": True, "font.size": 30, "svg.fonttype": "path", "axes.facecolor": "red"}):
-        again, _ = written(DIGITS, tmp_path, "other.html", by="label", threads=1)
+        again, _ = write_report(DIGITS, tmp_path, "other.html", by="label", threads=1)
     assert again == text
 
 
@@ -43,7 +43,7 @@ def test_report_size_is_bounded(k, tmp_path):
     texts = {f"<{'c' * 90}{at}>": ["\"&<>'" * 500] * n for at in range(40)}
     classes = tuple(f"{at}{'<&>' * 60}" for at in range(k))
     src = table_of(logits=lists(z), label=rng.integers(0, k, n), **texts)
-    text, _ = written(src, tmp_path, worst=100, classes=classes, by=tuple(texts)[:2], memory_limit="2GiB")
+    text, _ = write_report(src, tmp_path, worst=100, classes=classes, by=tuple(texts)[:2], memory_limit="2GiB")
     assert len(text.encode()) < LIMIT
     assert "more columns" in text
 
@@ -53,7 +53,7 @@ def test_text_of_the_data_adds_no_elements(tmp_path):
     n = len(HOSTILE)
     columns = {HOSTILE[0]: HOSTILE, HOSTILE[1]: HOSTILE, HOSTILE[2]: [[text] for text in HOSTILE]}
     table = table_of(logits=lists(np.eye(n, dtype=np.float32)), label=[*range(1, n), 0], **columns)
-    text, _ = written(table, tmp_path, classes=tuple(HOSTILE), by=HOSTILE[0], title=HOSTILE[2])
+    text, _ = write_report(table, tmp_path, classes=tuple(HOSTILE), by=HOSTILE[0], title=HOSTILE[2])
     found = elements(text)
     assert {tag for tag, _ in found} <= ELEMENTS
     for tag, attributes in found:

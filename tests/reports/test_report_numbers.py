@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from tests.support.report_pages import DIGITS, Tables, column, softmax, table_of, value, written
+from tests.support.report_pages import DIGITS, Tables, parsed_column, parsed_number, softmax, table_of, write_report
 from tests.support.requirements import package
 from tests.support.rows import INF, NAN, lists
 
@@ -23,12 +23,12 @@ def test_confidence_bins_agree_with_numpy(digits):
     confidence, hits = p.max(1), p.argmax(1) == y
     rows = Tables(text).tables["reliability"]
     bins = np.minimum((confidence * 15).astype(int), 14)
-    assert column(rows, 1) == [np.count_nonzero(bins == at) for at in range(15)]
+    assert parsed_column(rows, 1) == [np.count_nonzero(bins == at) for at in range(15)]
     for at in range(15):
         inside = bins == at
         if inside.any():
-            assert column(rows, 2)[at] == pytest.approx(confidence[inside].mean(), rel=1e-3)
-            assert column(rows, 3)[at] == pytest.approx(hits[inside].mean(), rel=1e-3)
+            assert parsed_column(rows, 2)[at] == pytest.approx(confidence[inside].mean(), rel=1e-3)
+            assert parsed_column(rows, 3)[at] == pytest.approx(hits[inside].mean(), rel=1e-3)
 
 
 def test_loss_histogram_counts_every_row(digits):
@@ -37,11 +37,11 @@ def test_loss_histogram_counts_every_row(digits):
     losses = -np.log(softmax(z)[np.arange(len(y)), y])
     rows = Tables(text).tables["loss"]
     for row in rows[1:]:
-        low, high = (value(word) for word in row[0].split(" – "))
-        assert value(row[2]) == np.count_nonzero((losses >= low) & (losses < high))
-        p_low, p_high = (value(word) for word in row[1].split(" – "))
+        low, high = (parsed_number(word) for word in row[0].split(" – "))
+        assert parsed_number(row[2]) == np.count_nonzero((losses >= low) & (losses < high))
+        p_low, p_high = (parsed_number(word) for word in row[1].split(" – "))
         assert (p_low, p_high) == pytest.approx((math.exp(-high), math.exp(-low)), rel=6e-3)
-    assert sum(column(rows, 2)) == len(y)
+    assert sum(parsed_column(rows, 2)) == len(y)
 
 
 def test_confidence_histograms_agree_with_numpy(digits):
@@ -50,7 +50,7 @@ def test_confidence_histograms_agree_with_numpy(digits):
     p = softmax(z)
     rows = Tables(text).tables["confidence"]
     for at, chosen in ((1, p.argmax(1) == y), (2, p.argmax(1) != y)):
-        assert column(rows, at) == np.histogram(p.max(1)[chosen], 20, (0, 1))[0].tolist()
+        assert parsed_column(rows, at) == np.histogram(p.max(1)[chosen], 20, (0, 1))[0].tolist()
 
 
 def test_confusion_and_classes_agree_with_scikit_learn(digits):
@@ -62,7 +62,7 @@ def test_confusion_and_classes_agree_with_scikit_learn(digits):
     text, _, z, y = digits
     p = softmax(z)
     tables = Tables(text).tables
-    matrix = [[value(cell) for cell in row[1:]] for row in tables["confusion"][1:]]
+    matrix = [[parsed_number(cell) for cell in row[1:]] for row in tables["confusion"][1:]]
     assert matrix == metrics.confusion_matrix(y, p.argmax(1)).tolist()
     losses = -np.log(p[np.arange(len(y)), y])
     names = tables["confusion"][0][1:]
@@ -71,10 +71,10 @@ def test_confusion_and_classes_agree_with_scikit_learn(digits):
     order = np.argsort(means)[::-1]
     rows = tables["classes"]
     assert [row[0] for row in rows[1:]] == [names[at] for at in order]
-    assert column(rows, 1) == pytest.approx(np.array(means)[order], rel=1e-3)
-    assert column(rows, 2) == support[order].tolist()
+    assert parsed_column(rows, 1) == pytest.approx(np.array(means)[order], rel=1e-3)
+    assert parsed_column(rows, 2) == support[order].tolist()
     for at, figures in ((4, precision), (5, recall), (6, f1)):
-        assert column(rows, at) == pytest.approx(figures[order], abs=1e-3)
+        assert parsed_column(rows, at) == pytest.approx(figures[order], abs=1e-3)
 
 
 def test_worst_rows_have_the_largest_losses(digits):
@@ -85,9 +85,9 @@ def test_worst_rows_have_the_largest_losses(digits):
     order = np.argsort(-losses)[:20]
     rows = Tables(text).tables["worst"]
     assert rows[0] == ["row", "label", "pred", "p_label", "p_pred", "loss", "id"]
-    assert column(rows, 0) == order.tolist()
-    assert column(rows, 5) == pytest.approx(losses[order], rel=1e-4)
-    assert column(rows, 6) == pq.read_table(DIGITS)["id"].to_numpy()[order].tolist()
+    assert parsed_column(rows, 0) == order.tolist()
+    assert parsed_column(rows, 5) == pytest.approx(losses[order], rel=1e-4)
+    assert parsed_column(rows, 6) == pq.read_table(DIGITS)["id"].to_numpy()[order].tolist()
 
 
 def test_row_chart_has_the_worst_row_and_softmax_for_each_beta(digits):
@@ -97,16 +97,16 @@ def test_row_chart_has_the_worst_row_and_softmax_for_each_beta(digits):
     tables = Tables(text).tables
     rows = tables["row"]
     order = np.argsort(-z[worst])
-    assert column(rows, 1) == pytest.approx(z[worst][order], rel=1e-4)
-    assert column(rows, 2) == pytest.approx(softmax(z[worst])[order], rel=1e-4)
+    assert parsed_column(rows, 1) == pytest.approx(z[worst][order], rel=1e-4)
+    assert parsed_column(rows, 2) == pytest.approx(softmax(z[worst])[order], rel=1e-4)
     assert [row[4] for row in rows[1:]].index("label") == order.tolist().index(y[worst])
     betas = tables["beta"]
     shown = [tables["confusion"][0][1:].index(name) for name in betas[0][1:-1]]
     assert y[worst] in shown
     for row in betas[1:]:
-        p = softmax(value(row[0]) * z[worst])
-        assert [value(cell) for cell in row[1:-1]] == pytest.approx(p[shown], rel=2e-2)
-        assert value(row[-1]) == pytest.approx(-np.log(p[y[worst]]), rel=5e-3)
+        p = softmax(parsed_number(row[0]) * z[worst])
+        assert [parsed_number(cell) for cell in row[1:-1]] == pytest.approx(p[shown], rel=2e-2)
+        assert parsed_number(row[-1]) == pytest.approx(-np.log(p[y[worst]]), rel=5e-3)
 
 
 def test_groups_are_ordered_by_their_loss(digits):
@@ -116,9 +116,9 @@ def test_groups_are_ordered_by_their_loss(digits):
     losses = -np.log(p[np.arange(len(y)), y])
     groups = sorted(range(10), key=lambda one: -(losses[y == one] - losses.mean()).sum())
     rows = next(rows for rows in Tables(text).tables.values() if rows[0][0] == "value")
-    assert column(rows, 0) == groups
-    assert column(rows, 1) == [np.count_nonzero(y == one) for one in groups]
-    assert column(rows, 2) == pytest.approx([losses[y == one].mean() for one in groups], rel=1e-3)
+    assert parsed_column(rows, 0) == groups
+    assert parsed_column(rows, 1) == [np.count_nonzero(y == one) for one in groups]
+    assert parsed_column(rows, 2) == pytest.approx([losses[y == one].mean() for one in groups], rel=1e-3)
 
 
 def test_a_scored_file_makes_the_same_charts(digits, tmp_path):
@@ -126,7 +126,7 @@ def test_a_scored_file_makes_the_same_charts(digits, tmp_path):
     text, *_ = digits
     scored = tmp_path / "scored.parquet"
     batchmax.score(DIGITS, str(scored), outputs="probs,loss,pred", temperature=1.0)
-    other, _ = written(scored, tmp_path)
+    other, _ = write_report(scored, tmp_path)
     ours, theirs = Tables(other).tables, Tables(text).tables
     for name in ("loss", "confidence", "confusion"):
         assert ours[name] == theirs[name]
@@ -144,7 +144,7 @@ def test_row_option_selects_the_row(tmp_path):
     found = batchmax.report([first, second], str(tmp_path / "x.html"), row=4)
     assert found.row == {"file": str(second), "row": 1}
     rows = Tables((tmp_path / "x.html").read_text()).tables["row"]
-    assert column(rows, 1) == [4.0, 0.25]
+    assert parsed_column(rows, 1) == [4.0, 0.25]
 
 
 def test_the_worst_row_is_found_in_any_row_group(tmp_path):
@@ -159,7 +159,7 @@ def test_the_worst_row_is_found_in_any_row_group(tmp_path):
     found = batchmax.report(path, str(tmp_path / "x.html"))
     assert found.row == {"file": str(path), "row": 13}
     rows = Tables((tmp_path / "x.html").read_text()).tables["confusion"]
-    assert [[value(cell) for cell in row[1:]] for row in rows[1:]] == [[28, 2], [0, 0]]
+    assert [[parsed_number(cell) for cell in row[1:]] for row in rows[1:]] == [[28, 2], [0, 0]]
 
 
 def test_report_without_labels(tmp_path):
@@ -167,12 +167,12 @@ def test_report_without_labels(tmp_path):
 
     It has no losses and says that there are no labels.
     """
-    text, _ = written(DIGITS, tmp_path, label="none")
+    text, _ = write_report(DIGITS, tmp_path, label="none")
     tables = Tables(text).tables
     z = np.array(pq.read_table(DIGITS)["logits"].to_pylist(), np.float64)
     p = softmax(z)
-    assert column(tables["confidence"], 1) == np.histogram(p.max(1), 20, (0, 1))[0].tolist()
-    assert column(tables["row"], 2)[0] == pytest.approx(p.max(1).min(), rel=1e-4)
+    assert parsed_column(tables["confidence"], 1) == np.histogram(p.max(1), 20, (0, 1))[0].tolist()
+    assert parsed_column(tables["row"], 2)[0] == pytest.approx(p.max(1).min(), rel=1e-4)
     assert "There are no labels" in text
     assert set(tables) == {"confidence", "row", "beta", "made"}
 
@@ -186,10 +186,10 @@ def test_most_confused_pairs_of_many_classes(tmp_path):
     z[np.arange(n), y] += 9
     z[:7, 3], y[:7] = 50, 11
     z[7:11, 4], y[7:11] = 50, 12
-    text, _ = written(table_of(logits=lists(z), label=y), tmp_path)
+    text, _ = write_report(table_of(logits=lists(z), label=y), tmp_path)
     rows = Tables(text).tables["confusion"]
     assert [row[:2] for row in rows[1:3]] == [["11", "3"], ["12", "4"]]
-    assert column(rows, 2)[:2] == [7, 4]
+    assert parsed_column(rows, 2)[:2] == [7, 4]
 
 
 def test_too_many_pairs_to_keep_are_noted(tmp_path, monkeypatch):
@@ -204,12 +204,12 @@ def test_too_many_pairs_to_keep_are_noted(tmp_path, monkeypatch):
     z = rng.normal(size=(200, 1200)).astype(np.float32)
     y = rng.integers(0, 1200, 200)
     z[::4, 3], y[::4] = 50, 11
-    text, _ = written(table_of(logits=lists(z), label=y), tmp_path)
+    text, _ = write_report(table_of(logits=lists(z), label=y), tmp_path)
     assert Tables(text).tables["confusion"][1][:2] == ["11", "3"]
     assert "what occurred seldom is left out" in text
 
 
-ODD = {
+UNUSUAL_INPUTS = {
     "no rows": ([], [], {"n_classes": 3}),
     "one row": ([[1.0, 2.0]], [1], {}),
     "all ignored": ([[1.0, 2.0]] * 3, [-100] * 3, {}),
@@ -225,12 +225,12 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", UNUSUAL_INPUTS)
 def test_report_of_unusual_inputs(name, tmp_path):
     """Unusual inputs, such as no rows or only bad ones, give a page without NaN."""
-    z, y, given = ODD[name]
+    z, y, given = UNUSUAL_INPUTS[name]
     table = table_of(logits=pa.array(z, pa.list_(pa.float32())), label=pa.array(y, pa.int64()))
-    text, _ = written(table, tmp_path, **given)
+    text, _ = write_report(table, tmp_path, **given)
     assert not re.search(r"\bnan\b", re.sub(r"nan_logit", "", text), re.IGNORECASE)
     assert "<h2" in text
 
@@ -238,7 +238,7 @@ def test_report_of_unusual_inputs(name, tmp_path):
 def test_report_of_soft_targets(tmp_path):
     """Target distributions give a page with losses but without charts that need a class."""
     table = table_of(logits=[[1.0, 2.0], [3.0, 4.0]], label=[[0.5, 0.5], [0.1, 0.9]])
-    text, _ = written(table, tmp_path)
+    text, _ = write_report(table, tmp_path)
     assert "labels are distributions" in text
     assert {"worst", "row"} <= set(Tables(text).tables)
 
@@ -263,7 +263,7 @@ def test_columns_of_every_type_are_shown_as_text(tmp_path):
         long=pa.array([[1] * 100, [2]]),
         empty=pa.nulls(2),
     )
-    text, _ = written(table, tmp_path)
+    text, _ = write_report(table, tmp_path)
     heading, first, _ = Tables(text).tables["worst"]
     shown = dict(zip(heading, first, strict=True))
     assert shown["word"] == "x"

@@ -8,8 +8,8 @@ import pytest
 
 from batchmax import BadRowError, score_batch
 from batchmax.outputs import OUTPUTS
-from tests.support.batches import batch_of, odd_batch
-from tests.support.rows import BAD, INF, NAN, ODD_LABELS, PRECEDENCE, WITHOUT_LOSS, WITHOUT_PROBS
+from tests.support.batches import batch_of, batch_of_every_status
+from tests.support.rows import BAD, INF, LABELS_BY_STATUS, NAN, PRECEDENCE, WITHOUT_LOSS, WITHOUT_PROBS
 
 ALL = tuple(name for name in OUTPUTS if name != "sample")
 """All outputs that depend only on the row; draws are tested in test_sampling."""
@@ -18,7 +18,7 @@ NEED_LABEL = ("loss", "rank", "correct", "el2n")
 
 def test_statuses_take_precedence_as_listed():
     """If a row has several defects, its status is the one that comes first in the list."""
-    batch, statuses = odd_batch()
+    batch, statuses = batch_of_every_status()
     got = score_batch(batch, outputs="status", on_bad_row="null")
     assert got["status"].to_pylist() == statuses
     assert set(statuses) == set(PRECEDENCE)
@@ -27,7 +27,7 @@ def test_statuses_take_precedence_as_listed():
 @pytest.mark.parametrize("options", [{}, {"layout": "fixed"}, {"layout": "wide"}, {"dtype": "float64"}])
 def test_policy_null_writes_nulls(options):
     """With ``null``, rows without probabilities have only a status; rows without a loss have nulls in label outputs."""
-    batch, statuses = odd_batch()
+    batch, statuses = batch_of_every_status()
     got = score_batch(batch, outputs=ALL, top_k=2, on_bad_row="null", **options)
     assert got.num_rows == batch.num_rows
     assert got["label"].equals(batch["label"])
@@ -41,7 +41,7 @@ def test_policy_null_writes_nulls(options):
 
 def test_bad_rows_do_not_change_other_rows():
     """Bad rows don't change the results of other rows."""
-    batch, statuses = odd_batch()
+    batch, statuses = batch_of_every_status()
     got = score_batch(batch, outputs=ALL, top_k=2, on_bad_row="null")
     for row, status in enumerate(statuses):
         if status not in BAD:
@@ -59,7 +59,7 @@ def test_masked_labels_have_an_infinite_loss():
 
 def test_policy_drop_leaves_out_only_bad_rows():
     """With ``drop``, bad rows are removed; the others are the same as with ``null``, in the same order."""
-    batch, statuses = odd_batch()
+    batch, statuses = batch_of_every_status()
     kept = [row for row, status in enumerate(statuses) if status not in BAD]
     for layout in ("list", "fixed", "wide"):
         options = {"outputs": ALL, "top_k": 2, "layout": layout}
@@ -94,10 +94,10 @@ def test_policy_error_names_the_first_bad_row(logits, label, says):
     assert str(caught.value).endswith("go on: --on-bad-row null")
 
 
-@pytest.mark.parametrize("odd", [name for name in ODD_LABELS if name != "bad_label"])
-def test_policy_error_accepts_flagged_rows(odd):
+@pytest.mark.parametrize("status", [name for name in LABELS_BY_STATUS if name != "bad_label"])
+def test_policy_error_accepts_flagged_rows(status):
     """Ignored, unlabelled and masked labels aren't errors."""
-    batch = batch_of(pa.array([[-INF, 1.0], [0.0, 1.0]]), pa.array([ODD_LABELS[odd], 1]))
+    batch = batch_of(pa.array([[-INF, 1.0], [0.0, 1.0]]), pa.array([LABELS_BY_STATUS[status], 1]))
     assert score_batch(batch).num_rows == 2
 
 

@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 from batchmax import BadRowError, DataError, UsageError, score_batch
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import OUTPUTS
-from tests.support.batches import batch_of, odd_batch
+from tests.support.batches import batch_of, batch_of_every_status
 from tests.support.rows import columns_of, lists, some_logits
 
 ALL = tuple(name for name in OUTPUTS if name != "sample")
@@ -130,7 +130,7 @@ def test_wide_columns_counted_from_one():
 
 def test_scoring_is_pure():
     """The same batch gives the same bytes again, and isn't changed."""
-    batch, _ = odd_batch()
+    batch, _ = batch_of_every_status()
     before = batch.serialize().to_pybytes()
     for options in ({"on_bad_row": "null"}, {"on_bad_row": "drop"}, {"input": "probs", "on_bad_row": "null"}):
         first = score_batch(batch, outputs=ALL, top_k=2, **options)
@@ -152,7 +152,7 @@ def test_an_empty_batch_keeps_its_schema(policy):
         score_batch(batch.slice(0, 0))
 
 
-SLICED, _ = odd_batch()
+SLICED, _ = batch_of_every_status()
 SLICED = pa.concat_batches([SLICED, batch_of(lists(some_logits(200, 3)), np.arange(200) % 3)])
 WHOLE = {
     (policy, layout): score_batch(SLICED, outputs=ALL, top_k=2, on_bad_row=policy, layout=layout)

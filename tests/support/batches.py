@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from tests.support.rows import lists, odd_rows
+from tests.support.rows import lists, rows_of_every_status
 
 
 def batch_of(logits, labels=None, **more):
@@ -15,6 +15,6 @@ def batch_of(logits, labels=None, **more):
     return pa.record_batch({**columns, **more})
 
 
-def odd_batch():
-    logits, labels, statuses = odd_rows()
+def batch_of_every_status():
+    logits, labels, statuses = rows_of_every_status()
     return batch_of(pa.array(logits, pa.list_(pa.float32())), pa.array(labels, pa.int64())), statuses

@@ -196,12 +196,12 @@ def write_input(path, table=None, **options):
                     metadata.pop(12, None)
         for pair in fields[5].value.values:
             if pair[1].value == b"ARROW:schema":
-                pair[2].value = base64.b64encode(declared_by(table.schema).serialize().to_pybytes())
+                pair[2].value = base64.b64encode(declared_schema(table.schema).serialize().to_pybytes())
 
     path.write_bytes(crafted.edited(data, edit))
 
 
-def declared_by(schema):
+def declared_schema(schema):
     """Return a schema with timestamps in place of the 12-byte binary columns."""
     for number, field in enumerate(schema):
         if field.type == pa.binary(12):

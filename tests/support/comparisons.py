@@ -45,7 +45,7 @@ def expected(a, b):
     test = stats.ttest_rel(loss_b, loss_a)
     half = stats.norm.ppf(0.975) * abs((loss_b - loss_a).mean() / test.statistic)
     right_a, right_b = za.argmax(1) == y, zb.argmax(1) == y
-    ways = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
+    flips = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
     names = list(range(za.shape[1]))
     return {
         "n_rows": len(y),
@@ -57,14 +57,14 @@ def expected(a, b):
         "mean_loss_change_high": (loss_b - loss_a).mean() + half,
         "accuracy_a": accuracy_score(y, za.argmax(1)),
         "accuracy_b": accuracy_score(y, zb.argmax(1)),
-        "right_to_wrong": ways[0],
-        "wrong_to_right": ways[1],
-        "mcnemar_p": stats.binomtest(ways[0], sum(ways)).pvalue,
+        "right_to_wrong": flips[0],
+        "wrong_to_right": flips[1],
+        "mcnemar_p": stats.binomtest(flips[0], sum(flips)).pvalue,
         "agreement": (za.argmax(1) == zb.argmax(1)).mean(),
         "mean_kl": rel_entr(softmax(za, axis=1), softmax(zb, axis=1)).sum(1).mean(),
     }, np.abs(loss_b - loss_a)
 
 
-def assert_like(found, figures):
+def assert_close(found, figures):
     for name, value in figures.items():
         assert getattr(found, name) == pytest.approx(value, rel=1e-6, abs=1e-12), name

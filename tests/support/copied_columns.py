@@ -24,10 +24,10 @@ UNREADABLE = {
     ("fastparquet", "page index"): {"nothing"},
 }
 """Columns that a reader changes or doesn't support, whatever wrote them."""
-REFUSING = set()
+REFUSING_READERS = set()
 """Readers that refuse a file with a column of every type."""
 if is_older("datasets", "5.1"):
-    REFUSING = {"load_dataset", "Dataset.from_parquet"}  # they don't support fixed-size binary
+    REFUSING_READERS = {"load_dataset", "Dataset.from_parquet"}  # they don't support fixed-size binary
 
 INPUTS = {
     "plain": {"row_group_size": 100, "compression": "snappy"},
@@ -84,7 +84,7 @@ def all_types(n_rows):
     }
 
 
-def carrying(n_rows=250, n_classes=5, nulls="few"):
+def table_of_all_types(n_rows=250, n_classes=5, nulls="few"):
     """Return a table with columns of all types, its logits, and which rows are null."""
     matrix = matrix_of(n_rows, n_classes)
     missing = null_rows(nulls, n_rows, n_classes)
@@ -96,13 +96,17 @@ def carrying(n_rows=250, n_classes=5, nulls="few"):
     return pa.table(columns), matrix, missing
 
 
-def check_carried(out, source, keep=slice(None), readers=READERS, how=""):
+def check_copied_columns(out, source, keep=slice(None), readers=READERS, how=""):
     """Check that every reader finds the source's columns, or the rows ``keep`` of them, in an output."""
     names = [name for name in source.column_names if name != "logits"]
     rows = pa.array(np.arange(source.num_rows)[keep])
     want = source.select(names).take(rows)
     for reader, read in readers.items():
-        if reader in REFUSING and "code" in names and pa.types.is_fixed_size_binary(want.schema.field("code").type):
+        if (
+            reader in REFUSING_READERS
+            and "code" in names
+            and pa.types.is_fixed_size_binary(want.schema.field("code").type)
+        ):
             with pytest.raises(ValueError, match="does not have a datasets dtype equivalent"):
                 read(out, want.schema.remove_metadata())
             continue

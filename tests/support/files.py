@@ -18,7 +18,7 @@ def names_in(folder):
     return sorted(path.name for path in Path(folder).iterdir())
 
 
-def bits(table):
+def row_texts(table):
     """Return rows as text that distinguishes all floats, including NaN and -0."""
     return [json.dumps(row, default=str) for row in table.to_pylist()]
 

@@ -96,8 +96,8 @@ def null_rows(pattern, n_rows, n_classes):
     return missing
 
 
-def scored(path, **options):
-    """Score a file; return the output table, and the read statistics.
+def score_with_statistics(path, **options):
+    """Score a file; return the read statistics and the output table.
 
     Read statistics are the numbers of logit chunks read as matrices and by pyarrow, and the detail text.
     """
@@ -109,7 +109,7 @@ def scored(path, **options):
     return (int(fast.replace(",", "")), int(slow.replace(",", "")), detail), pq.read_table(out)
 
 
-def computed(matrix, label):
+def probs_and_losses(matrix, label):
     """Return probabilities and losses, computed by PyTorch and SciPy in float64."""
     wide = matrix.astype(np.float64)
     probs = torch.softmax(torch.tensor(wide), 1).numpy()
@@ -118,29 +118,29 @@ def computed(matrix, label):
     return probs, losses
 
 
-def only(*names):
+def readers_named(*names):
     return {name: READERS[name] for name in names}
 
 
-def check_reads_alike(path, matrix, monkeypatch, *, falls_back=None):
+def check_readers_agree(path, matrix, monkeypatch, *, falls_back=None):
     """Check a file's logits, that both readers give the same scores, and which reader was used.
 
     The fast reader must read every row group unless ``falls_back`` is given, the reason for which pyarrow reads them.
     """
     groups = pq.read_metadata(path).num_row_groups
     n_classes = matrix.shape[1]
-    theirs, missing = numbers_of(pq.read_table(path, columns=["logits"])["logits"], n_classes)
+    values, missing = numbers_of(pq.read_table(path, columns=["logits"])["logits"], n_classes)
     assert not missing.any()
-    assert theirs.tobytes() == matrix.tobytes()
+    assert values.tobytes() == matrix.tobytes()
 
     wide = torch.tensor(matrix.astype(np.float64))
     tables = {}
-    for way in ("", "pyarrow"):
-        monkeypatch.setenv("BATCHMAX_PARQUET", way)
-        ways, tables[way] = scored(path, outputs="probs,loss,logsumexp")
-        slow = way == "pyarrow" or falls_back
-        assert ways[:2] == ((0, groups) if slow else (groups, 0)), ways
-        assert way == "pyarrow" or (falls_back or "") in ways[2]
+    for reader in ("", "pyarrow"):
+        monkeypatch.setenv("BATCHMAX_PARQUET", reader)
+        statistics, tables[reader] = score_with_statistics(path, outputs="probs,loss,logsumexp")
+        slow = reader == "pyarrow" or falls_back
+        assert statistics[:2] == ((0, groups) if slow else (groups, 0)), statistics
+        assert reader == "pyarrow" or (falls_back or "") in statistics[2]
     assert tables[""].equals(tables["pyarrow"])
     probs, _ = numbers_of(tables[""]["probs"], n_classes)
     assert probs.dtype == matrix.dtype
@@ -152,7 +152,7 @@ def check_reads_alike(path, matrix, monkeypatch, *, falls_back=None):
 def check_scored(out, source, matrix, missing, readers=READERS, dtype=np.float32):
     """Check every row of an output: copied columns equal the source, computed ones are right, all readers agree."""
     n_classes = matrix.shape[1]
-    probs, losses = computed(matrix, source["label"].to_numpy())
+    probs, losses = probs_and_losses(matrix, source["label"].to_numpy())
     whole = pq.read_table(out)
     carried = [name for name in source.column_names if name != "logits"]
     layouts = ["probs"] if "probs" in whole.column_names else [f"prob_{number}" for number in range(n_classes)]

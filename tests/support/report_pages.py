@@ -35,10 +35,11 @@ ELEMENTS = set(
 
 
 def table_of(**columns):
+    """Return a table of these columns."""
     return pa.table(columns)
 
 
-def written(src, tmp_path, name="page.html", **given):
+def write_report(src, tmp_path, name="page.html", **given):
     """Write a report and return its text and path."""
     out = tmp_path / name
     batchmax.report(src, str(out), if_exists="overwrite", **given)
@@ -78,7 +79,7 @@ class Tables(HTMLParser):
             self.cell += data
 
 
-def value(cell):
+def parsed_number(cell):
     """Parse a number as a page shows it."""
     if cell in {"–", ""}:
         return math.nan
@@ -86,8 +87,8 @@ def value(cell):
     return float(text.removesuffix(" %")) / (100 if text.endswith(" %") else 1)
 
 
-def column(rows, at):
-    return [value(row[at]) for row in rows[1:]]
+def parsed_column(rows, at):
+    return [parsed_number(row[at]) for row in rows[1:]]
 
 
 def softmax(z):

@@ -11,11 +11,11 @@ import batchmax
 from batchmax.errors import DataError
 from tests.support.rows import lists, some_logits
 
-EVERYTHING = "probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,status"
+ALL_OUTPUTS = "probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,status"
 K = 6
 
 
-def written(path, n=60, dtype=np.float32, groups=25, **columns):
+def write_rows(path, n=60, dtype=np.float32, groups=25, **columns):
     """Write rows of K classes with every tenth label ignored, and return the path."""
     logits = some_logits(n, K, dtype)
     labels = np.where(np.arange(n) % 10 == 7, -100, np.arange(n) % K)
@@ -24,7 +24,7 @@ def written(path, n=60, dtype=np.float32, groups=25, **columns):
     return str(path)
 
 
-def change(path, **columns):
+def rewrite(path, **columns):
     """Rewrite a scored file with changed columns, correct checksums and the same metadata."""
     table = pq.read_table(path)
     for name, edit in columns.items():
@@ -55,7 +55,7 @@ def swap(first, second):
     return edit
 
 
-def refused(file, *inputs, **options):
+def refusal(file, *inputs, **options):
     """Return the one-line error with which the output is refused."""
     with pytest.raises(DataError) as caught:
         batchmax.verify(file, list(inputs), **options)

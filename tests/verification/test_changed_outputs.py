@@ -15,16 +15,16 @@ import batchmax
 from batchmax.errors import DataError, UsageError
 from tests.support.paths import DATA
 from tests.support.rows import lists
-from tests.support.scored_outputs import K, refused, written
+from tests.support.scored_outputs import K, refusal, write_rows
 
 
 def alter(manifest, **changed):
     """Rewrite a manifest with other figures in its summary."""
     metadata = dict(pq.read_metadata(manifest).metadata)
-    said = json.loads(metadata[b"batchmax.manifest"])
-    said["summary"] |= changed
+    content = json.loads(metadata[b"batchmax.manifest"])
+    content["summary"] |= changed
     kept = {key: value for key, value in metadata.items() if key != b"ARROW:schema"}
-    table = pq.read_table(manifest).replace_schema_metadata(kept | {b"batchmax.manifest": json.dumps(said)})
+    table = pq.read_table(manifest).replace_schema_metadata(kept | {b"batchmax.manifest": json.dumps(content)})
     pq.write_table(table, manifest)
 
 
@@ -52,39 +52,39 @@ def test_a_missing_part_is_found(folder, number):
     """A missing part is found at any position."""
     out, _, _ = folder
     (out / f"part-0000{number}.parquet").unlink()
-    assert f"part-0000{number}.parquet is missing" in refused(out)
+    assert f"part-0000{number}.parquet is missing" in refusal(out)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_an_output_of_an_earlier_version_passes(folder, number):
     """For an output of an earlier version, with a JSON manifest next to the folder, a missing part is found."""
     out, sources, manifest = folder
-    said = json.loads(pq.read_metadata(manifest).metadata[b"batchmax.manifest"])
+    content = json.loads(pq.read_metadata(manifest).metadata[b"batchmax.manifest"])
     manifest.unlink()
-    out.with_name("scored.batchmax.json").write_text(json.dumps(said["summary"]))
+    out.with_name("scored.batchmax.json").write_text(json.dumps(content["summary"]))
     assert len(batchmax.verify(out, sources, sample=63).files) == 3
     assert batchmax.evaluate(str(out.parent / "scored")).n_rows == 63
     (out / f"part-0000{number}.parquet").unlink()
-    assert ("is missing" if number < 2 else "rows are there") in refused(out)
+    assert ("is missing" if number < 2 else "rows are there") in refusal(out)
 
 
 def test_incomplete_folder_or_foreign_file_is_refused(folder):
     """A folder without _SUCCESS, without a valid manifest, or with a foreign file is refused."""
     out, _, manifest = folder
     (out / "notes.txt").touch()
-    assert "notes.txt" in refused(out)
+    assert "notes.txt" in refusal(out)
     (out / "notes.txt").unlink()
     (out / "_SUCCESS").unlink()
-    assert "_SUCCESS" in refused(out)
+    assert "_SUCCESS" in refusal(out)
     (out / "_SUCCESS").touch()
-    said = manifest.read_bytes()
-    for data in (b"", b"PAR1", said[:-1], (out / "part-00000.parquet").read_bytes()):
+    whole = manifest.read_bytes()
+    for data in (b"", b"PAR1", whole[:-1], (out / "part-00000.parquet").read_bytes()):
         manifest.write_bytes(data)
-        assert "no manifest" in refused(out)
-    manifest.write_bytes(said)
+        assert "no manifest" in refusal(out)
+    manifest.write_bytes(whole)
     batchmax.verify(out)
     manifest.unlink()
-    assert "no manifest" in refused(out)
+    assert "no manifest" in refusal(out)
 
 
 def test_a_part_of_another_job_is_found(folder, tmp_path):
@@ -93,7 +93,7 @@ def test_a_part_of_another_job_is_found(folder, tmp_path):
     other = tmp_path / "other"
     batchmax.score(sources, str(other), outputs="probs,loss,status,correct", temperature=2)
     shutil.copy(other / "part-00001.parquet", out)
-    assert "another job" in refused(out)
+    assert "another job" in refusal(out)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_altered_values_of_the_manifest_are_found(tmp_path, name, value):
     found = batchmax.verify(tmp_path / "scored")
     assert name in found.summary
     alter(tmp_path / "scored" / "_batchmax.parquet", **{name: value})
-    line = refused(tmp_path / "scored")
+    line = refusal(tmp_path / "scored")
     assert "manifest" in line
     assert str(value) in line or "does not say" in line
 
@@ -128,18 +128,18 @@ def test_altered_values_of_the_manifest_are_found(tmp_path, name, value):
 # Metadata
 
 
-def test_a_summary_in_the_footer_is_compared(with_everything, out):
+def test_a_summary_in_the_footer_is_compared(all_outputs, out):
     """A summary in a file's metadata is compared with the rows."""
-    table = pq.read_table(with_everything[1])
+    table = pq.read_table(all_outputs[1])
     summary = {"n_rows": 60, "bad_rows": 0, "status_counts": {"ok": 54, "ignored": 6}}
-    for said, holds in ((summary, True), (summary | {"n_rows": 61}, False), ([], False)):
-        metadata = table.schema.metadata | {b"batchmax.summary": json.dumps(said).encode()}
+    for changed, holds in ((summary, True), (summary | {"n_rows": 61}, False), ([], False)):
+        metadata = table.schema.metadata | {b"batchmax.summary": json.dumps(changed).encode()}
         pq.write_table(table.replace_schema_metadata(metadata), out, write_page_checksum=True)
         masked = pq.read_table(out).column("status").to_pylist().count("masked_label")
         if holds and not masked:
             assert batchmax.verify(out).summary == ["n_rows", "status_counts", "bad_rows"]
         else:
-            assert "summary in" in refused(out)
+            assert "summary in" in refusal(out)
 
 
 METADATA = [
@@ -164,28 +164,28 @@ METADATA = [
 ]
 
 
-@pytest.mark.parametrize("said", METADATA, ids=lambda said: str(said)[:30])
-def test_invalid_metadata_is_a_one_line_error(with_everything, out, said):
+@pytest.mark.parametrize("changed", METADATA, ids=lambda changed: str(changed)[:30])
+def test_invalid_metadata_is_a_one_line_error(all_outputs, out, changed):
     """Invalid metadata in the footer are refused with one line."""
-    table = pq.read_table(with_everything[1])
-    if isinstance(said, dict):
-        said = json.dumps(json.loads(table.schema.metadata[b"batchmax"]) | said).encode()
-    table = table.replace_schema_metadata(table.schema.metadata | {b"batchmax": said})
+    table = pq.read_table(all_outputs[1])
+    if isinstance(changed, dict):
+        changed = json.dumps(json.loads(table.schema.metadata[b"batchmax"]) | changed).encode()
+    table = table.replace_schema_metadata(table.schema.metadata | {b"batchmax": changed})
     pq.write_table(table, out, write_page_checksum=True)
-    assert out in refused(out)
+    assert out in refusal(out)
 
 
 def test_files_that_score_did_not_write_are_refused(tmp_path, logits, out):
     """Inputs, missing paths, text, converted files and rejected rows are refused with a specific one-line error."""
-    assert "did not write" in refused(logits)
-    assert "no such file" in refused(tmp_path / "nothing.parquet")
-    assert "no Parquet file" in refused(Path(__file__))
+    assert "did not write" in refusal(logits)
+    assert "no such file" in refusal(tmp_path / "nothing.parquet")
+    assert "no Parquet file" in refusal(Path(__file__))
     batchmax.score(
-        written(tmp_path / "bad.parquet", 10), out, on_bad_row="drop", rejects=str(tmp_path / "rejects.parquet")
+        write_rows(tmp_path / "bad.parquet", 10), out, on_bad_row="drop", rejects=str(tmp_path / "rejects.parquet")
     )
     batchmax.convert([logits], str(tmp_path / "wide.parquet"), "wide")
-    assert "batchmax convert wrote this" in refused(tmp_path / "wide.parquet")
-    assert "rejected rows" in refused(tmp_path / "rejects.parquet")
+    assert "batchmax convert wrote this" in refusal(tmp_path / "wide.parquet")
+    assert "rejected rows" in refusal(tmp_path / "rejects.parquet")
 
 
 # Inputs
@@ -194,10 +194,10 @@ def test_files_that_score_did_not_write_are_refused(tmp_path, logits, out):
 def test_other_inputs_are_found(tmp_path, logits, out):
     """A different or changed input, or more inputs than were scored, are refused."""
     batchmax.score(logits, out)
-    other = written(tmp_path / "other.parquet", 61)
-    assert "bytes" in refused(out, other)
+    other = write_rows(tmp_path / "other.parquet", 61)
+    assert "bytes" in refusal(out, other)
     again = shutil.copy(logits, tmp_path / "again.parquet")
-    assert "made of 1 files, not 2" in refused(out, logits, again)
+    assert "made of 1 files, not 2" in refusal(out, logits, again)
     table = pq.read_table(logits)
     sizes = set()
     for model in ("one", "two"):
@@ -207,7 +207,7 @@ def test_other_inputs_are_found(tmp_path, logits, out):
     assert len(sizes) == 1
     batchmax.score(tmp_path / "one.parquet", out, if_exists="overwrite")
     batchmax.verify(out, tmp_path / "one.parquet")
-    assert "has another footer" in refused(out, tmp_path / "two.parquet")
+    assert "has another footer" in refusal(out, tmp_path / "two.parquet")
     with pytest.raises(UsageError):
         batchmax.verify(out, DATA / "labels/digits_string.parquet", logits="nothing")
 
@@ -215,9 +215,9 @@ def test_other_inputs_are_found(tmp_path, logits, out):
 def test_stream_output_is_compared_with_the_named_input(logits, out):
     """Rows from a stream are compared with the named input, and differences are found."""
     batchmax.score(pq.read_table(logits).slice(1), out)
-    assert "rows" in refused(out, logits)
+    assert "rows" in refusal(out, logits)
     batchmax.score(pq.read_table(logits).take([*range(1, 60), 0]), out, if_exists="overwrite")
-    assert "not that of the input" in refused(out, logits)
+    assert "not that of the input" in refusal(out, logits)
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,10 @@ def test_stream_output_is_compared_with_the_named_input(logits, out):
         ({"seed": -1}, "--seed"),
     ],
 )
-def test_options_that_cannot_be(with_everything, options, where):
+def test_options_that_cannot_be(all_outputs, options, where):
     """``sample`` and ``logits`` need inputs, and counts can't be negative."""
     with pytest.raises(UsageError, match=where):
-        batchmax.verify(with_everything[1], **options)
+        batchmax.verify(all_outputs[1], **options)
 
 
 def test_very_many_inputs_have_one_digest(tmp_path, monkeypatch):
@@ -240,13 +240,13 @@ def test_very_many_inputs_have_one_digest(tmp_path, monkeypatch):
     monkeypatch.setattr("batchmax.sinks.metadata.MOST_INPUTS", 2)
     (tmp_path / "in").mkdir()
     for number in range(4):
-        written(tmp_path / "in" / f"{number}.parquet", n=30 + number)
+        write_rows(tmp_path / "in" / f"{number}.parquet", n=30 + number)
     out = str(tmp_path / "out")
     batchmax.score(str(tmp_path / "in"), out)
     assert batchmax.verify(out, inputs=[str(tmp_path / "in")]).inputs == 4
-    said = json.loads(pq.read_metadata(f"{out}/part-00000.parquet").metadata[b"batchmax"])["inputs"]
-    assert [one["files"] for one in said] == [4]
-    written(tmp_path / "in" / "2.parquet", n=32, groups=7)
+    inputs = json.loads(pq.read_metadata(f"{out}/part-00000.parquet").metadata[b"batchmax"])["inputs"]
+    assert [one["files"] for one in inputs] == [4]
+    write_rows(tmp_path / "in" / "2.parquet", n=32, groups=7)
     with pytest.raises(DataError, match="was made of other files"):
         batchmax.verify(out, inputs=[str(tmp_path / "in")])
     (tmp_path / "in" / "3.parquet").unlink()

@@ -14,7 +14,7 @@ import batchmax
 from batchmax.errors import BatchmaxError
 from tests.support import oracle
 from tests.support.rows import lists, some_logits
-from tests.support.scored_outputs import K, change, put, refused, swap, written
+from tests.support.scored_outputs import K, put, refusal, rewrite, swap, write_rows
 
 # Damaged pages
 
@@ -38,17 +38,17 @@ def test_a_flipped_byte_in_a_page_is_found(logits, out, column):
     end = chunk.data_page_offset + chunk.total_compressed_size
     for place in np.linspace(end - 90, end - 1, 12).astype(int):
         flipped(out, place)
-        said = refused(out)
-        assert f"column {column}" in said
-        assert "row group 1" in said
-        assert "checksum" in said
+        message = refusal(out)
+        assert f"column {column}" in message
+        assert "row group 1" in message
+        assert "checksum" in message
         Path(out).write_bytes(whole)
     batchmax.verify(out)
 
 
 def test_any_flipped_bit_is_found_or_harmless(tmp_path, out):
     """With any flipped bit, the file is refused with one line, or its computed columns are unchanged."""
-    batchmax.score(written(tmp_path / "in.parquet", 4), out, compression="none")
+    batchmax.score(write_rows(tmp_path / "in.parquet", 4), out, compression="none")
     whole, table = Path(out).read_bytes(), pq.read_table(out)
     passed = 0
     for place in range(4, len(whole) - 8, 13):
@@ -71,14 +71,14 @@ def test_a_page_that_lost_its_checksum_is_found(logits, out):
     """A file that was rewritten without checksums is refused."""
     batchmax.score(logits, out)
     pq.write_table(pq.read_table(out), out)
-    assert "lost its checksum" in refused(out)
+    assert "lost its checksum" in refusal(out)
 
 
 def test_wrong_magic_bytes_are_found(logits, out):
     """A file with wrong magic bytes at the start is refused."""
     batchmax.score(logits, out)
     flipped(out, 2)
-    assert "does not begin as Parquet" in refused(out)
+    assert "does not begin as Parquet" in refusal(out)
 
 
 @pytest.mark.parametrize("cut", [1, 100, 5000])
@@ -87,7 +87,7 @@ def test_truncated_file_is_found(logits, out, cut):
     batchmax.score(logits, out)
     whole = Path(out).read_bytes()
     Path(out).write_bytes(whole[: max(len(whole) - cut, 4)])
-    assert "cut short" in refused(out)
+    assert "cut short" in refusal(out)
 
 
 # Changed values
@@ -134,42 +134,42 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_changed_number_is_found(with_everything, out, what):
+def test_a_changed_number_is_found(all_outputs, out, what):
     """A changed value in any column is an error that names the row, without the inputs."""
-    column, edit, says = CHANGES[what]
-    shutil.copy(with_everything[1], out)
-    change(out, **{column: edit})
-    said = refused(out)
-    assert f"{out}: row 31 (row group 1)" in said
-    assert says in said
-    assert says not in {"", "row"}
+    column, edit, expected = CHANGES[what]
+    shutil.copy(all_outputs[1], out)
+    rewrite(out, **{column: edit})
+    message = refusal(out)
+    assert f"{out}: row 31 (row group 1)" in message
+    assert expected in message
+    assert expected not in {"", "row"}
 
 
-def test_duplicate_class_in_top_k_is_found_without_inputs(with_everything, out):
+def test_duplicate_class_in_top_k_is_found_without_inputs(all_outputs, out):
     """A class that occurs twice in the top k is refused, even if its probability is right."""
-    shutil.copy(with_everything[1], out)
+    shutil.copy(all_outputs[1], out)
     twice = put(31, lambda row: [row[0], row[0], row[2]])
-    change(out, top_k_classes=twice, top_k_probs=twice)
-    assert "top_k_classes are not the most probable ones" in refused(out)
+    rewrite(out, top_k_classes=twice, top_k_probs=twice)
+    assert "top_k_classes are not the most probable ones" in refusal(out)
 
 
-def test_rewritten_file_passes(with_everything, out):
+def test_rewritten_file_passes(all_outputs, out):
     """Rewriting a file with pyarrow, with checksums and unchanged values, doesn't make it fail."""
-    shutil.copy(with_everything[1], out)
-    change(out)
-    batchmax.verify(out, with_everything[0], sample=60)
+    shutil.copy(all_outputs[1], out)
+    rewrite(out)
+    batchmax.verify(out, all_outputs[0], sample=60)
 
 
-def test_swapped_rows_are_found_with_the_inputs(with_everything, out):
+def test_swapped_rows_are_found_with_the_inputs(all_outputs, out):
     """Two swapped rows are consistent, and are found by comparison with the inputs."""
-    logits, scored = with_everything
+    logits, scored = all_outputs
     shutil.copy(scored, out)
     names = pq.read_schema(out).names
-    change(out, **dict.fromkeys(names, swap(31, 32)))
+    rewrite(out, **dict.fromkeys(names, swap(31, 32)))
     batchmax.verify(out)
-    assert f"{out}: row 31, from {logits}: row 31: id is not that of the input" in refused(out, logits, sample=60)
-    change(out, id=swap(31, 32), label=swap(31, 32))
-    assert "row 31" in refused(out, logits, sample=60)
+    assert f"{out}: row 31, from {logits}: row 31: id is not that of the input" in refusal(out, logits, sample=60)
+    rewrite(out, id=swap(31, 32), label=swap(31, 32))
+    assert "row 31" in refusal(out, logits, sample=60)
 
 
 def test_error_of_5_ulp_is_found_with_the_inputs(tmp_path, out):
@@ -181,9 +181,9 @@ def test_error_of_5_ulp_is_found_with_the_inputs(tmp_path, out):
     exact = oracle.softmax(values)[5, 3].astype(np.float32)
     unit = np.spacing(exact)
     for units, passes in ((2, True), (-2, True), (5, False), (-5, False)):
-        change(out, probs=put(5, float(exact + units * unit), 3))
+        rewrite(out, probs=put(5, float(exact + units * unit), 3))
         if passes:
             assert batchmax.verify(out, source, sample=20).largest_errors["probs"]["ulp"] == pytest.approx(2, abs=0.6)
         else:
-            assert "probs at 3" in (said := refused(out, source, sample=20))
-            assert "ULP from the exact" in said
+            assert "probs at 3" in (message := refusal(out, source, sample=20))
+            assert "ULP from the exact" in message

@@ -13,10 +13,10 @@ import pytest
 
 import batchmax
 from tests.support.paths import DATA
-from tests.support.rows import lists, odd_rows, some_logits
-from tests.support.scored_outputs import EVERYTHING, written
+from tests.support.rows import lists, rows_of_every_status, some_logits
+from tests.support.scored_outputs import ALL_OUTPUTS, write_rows
 
-WAYS = [
+OPTIONS = [
     {},
     {"label_smoothing": 0.1},
     {"class_weights": [0.5, 2, 1, 0, 1, 3], "temperature": 0.7, "prefix": "b_", "compression": "zstd"},
@@ -29,10 +29,10 @@ WAYS = [
 )
 def test_correct_outputs_pass(tmp_path, out, computed, dtype, layout):
     """Outputs of every type and layout are consistent, and every row is within 3 ULP of the exact values."""
-    logits = written(tmp_path / "logits.parquet", 30, np.dtype(computed))
-    for given in WAYS:
+    logits = write_rows(tmp_path / "logits.parquet", 30, np.dtype(computed))
+    for given in OPTIONS:
         batchmax.score(
-            logits, out, outputs=EVERYTHING, layout=layout, dtype=dtype, top_k=3, if_exists="overwrite", **given
+            logits, out, outputs=ALL_OUTPUTS, layout=layout, dtype=dtype, top_k=3, if_exists="overwrite", **given
         )
         found = batchmax.verify(out, logits, sample=30)
         assert found.sampled_rows == found.n_rows == 30
@@ -53,10 +53,10 @@ def test_every_codec_passes(logits, out, codec):
 
 @pytest.mark.parametrize("policy", ["null", "drop"])
 @pytest.mark.parametrize("name", ["scored.parquet", "scored"])
-@pytest.mark.parametrize("outputs", [EVERYTHING, "probs,loss", "loss", "probs", "status", "log_probs,loss", "rank"])
+@pytest.mark.parametrize("outputs", [ALL_OUTPUTS, "probs,loss", "loss", "probs", "status", "log_probs,loss", "rank"])
 def test_bad_rows_pass_under_each_policy(tmp_path, policy, name, outputs):
     """Null and dropped rows are verified against their logits and labels; kept rows are matched to their inputs."""
-    rows, labels, _ = odd_rows()
+    rows, labels, _ = rows_of_every_status()
     source, out = tmp_path / "odd.parquet", str(tmp_path / name)
     table = pa.table({"id": range(56), "logits": pa.array(rows * 2, pa.list_(pa.float32())), "label": labels * 2})
     pq.write_table(table, source, row_group_size=9)
@@ -153,7 +153,7 @@ def test_an_output_of_a_stream_is_compared_by_its_rows(logits, out):
 @pytest.mark.parametrize("name", ["scored.parquet", "scored"])
 def test_an_output_without_rows_passes(tmp_path, name):
     """An output without rows passes."""
-    source = written(tmp_path / "in.parquet", 0)
+    source = write_rows(tmp_path / "in.parquet", 0)
     out = str(tmp_path / name)
     batchmax.score(source, out, n_classes=3)
     found = batchmax.verify(out, source)
@@ -163,7 +163,7 @@ def test_an_output_without_rows_passes(tmp_path, name):
 def test_outputs_written_by_pyarrow_pass(logits, out, monkeypatch):
     """Outputs that pyarrow writes have checksums on all pages as well."""
     monkeypatch.setenv("BATCHMAX_PARQUET", "pyarrow")
-    batchmax.score(logits, out, outputs=EVERYTHING)
+    batchmax.score(logits, out, outputs=ALL_OUTPUTS)
     assert batchmax.verify(out, logits).unchecked_pages == 0
 
 
@@ -189,9 +189,9 @@ def test_result_converts_to_json_and_html(logits, out):
 
 
 @pytest.mark.parametrize("size", [1, 700, 1 << 20])
-def test_batch_size_does_not_matter(with_everything, monkeypatch, size):
+def test_batch_size_does_not_matter(all_outputs, monkeypatch, size):
     """For batches of any size, each row is compared with its own input."""
     monkeypatch.setattr("batchmax.sources.row_lookup.BATCH_BYTES", size)
-    logits, scored = with_everything
+    logits, scored = all_outputs
     for number in range(3):
         assert batchmax.verify(scored, logits, sample=9, seed=number).sampled_rows == 9

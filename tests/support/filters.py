@@ -19,7 +19,7 @@ from tests.support.rows import lists
 duckdb = optional("duckdb")
 pl = optional("polars")
 
-SEARCHES = {
+FILTERS = {
     "id above": ("id", ">", 1234),
     "id below": ("id", "<", 101),
     "id is": ("id", "==", 777),
@@ -39,7 +39,7 @@ SEARCHES = {
 }
 
 
-def searched(folder, kind):
+def filtered_output(folder, kind):
     """Score rows whose row groups and pages have different statistics; return the output's path and its rows."""
     n_rows, n_classes = 2000, 6
     matrix = matrix_of(n_rows, n_classes, seed=3)
@@ -87,7 +87,7 @@ def searched(folder, kind):
     return out, rows
 
 
-def ids_found(rows, search):
+def matching_ids(rows, search):
     """Return the ids that a filter must find: null values never match."""
     name, sign, value = search
     compare = {">": pc.greater, "<": pc.less, ">=": pc.greater_equal, "==": pc.equal, "!=": pc.not_equal}[sign]
