@@ -12,6 +12,7 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # By default, idle OpenMP threads spin and take CPU time from the other processes of the test run. libgomp reads this
@@ -21,7 +22,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.requirements import PACKAGES, PROGRAMS, install, is_missing
+pytest.register_assert_rewrite("tests.support")  # failures of shared checks show the compared values
+
+from tests.support.requirements import PACKAGES, PROGRAMS, install, is_missing  # noqa: E402 - rewritten as well
 
 # No deadline: the first call of a kernel compiles it, and the machine may be busy.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -134,3 +137,11 @@ def keeps(mark: pytest.Mark, item: pytest.Item) -> bool:
 def everything(request: pytest.FixtureRequest) -> bool:
     """Whether a test runs all of its cases, rather than some of each kind."""
     return bool(request.config.getoption("all") or request.config.getoption("group"))
+
+
+@pytest.fixture(scope="module")
+def no_sync() -> Iterator[None]:
+    """Replace ``fsync`` by a no-op, for test files that write hundreds of files and don't need durability."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield

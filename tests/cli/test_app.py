@@ -31,18 +31,6 @@ SCORE_FLAGS = {param.name: param.help for param in score.params if isinstance(pa
 
 
 @pytest.fixture
-def run(capsys):
-    """Return a function that runs a command line and returns exit code, stdout and stderr."""
-
-    def run_words(*words):
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run_words
-
-
-@pytest.fixture
 def failing(monkeypatch):
     """Return a function that makes ``score`` raise an exception."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -10,20 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli.app import main
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    """Return a function that runs ``compare`` and returns exit code, stdout and stderr."""
-
-    def run_words(*words, columns=120):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        code = main(["compare", *map(str, words)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run_words
+def run(run):
+    """Return a function that runs ``compare`` at a terminal width and returns exit code, stdout and stderr."""
+    return functools.partial(run, "compare", columns=120)
 
 
 @pytest.fixture

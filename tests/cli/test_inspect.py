@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import subprocess
@@ -12,22 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli.app import main
 from tests.support.processes import HANGS
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path_factory):
+def run(run, monkeypatch, tmp_path_factory):
     """Return a function that runs ``inspect`` in an empty folder and returns exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))  # the suggested output name is one that is free there
-
-    def run_words(*words):
-        code = main(["inspect", *map(str, words)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run_words
+    return functools.partial(run, "inspect", columns=120)
 
 
 @pytest.fixture

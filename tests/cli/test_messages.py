@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli.app import main
 from batchmax.cli.messages import wrapped
 from batchmax.cli.progress import COMPILING, Progress
 from batchmax.errors import BatchmaxError, DataError, UsageError
@@ -38,16 +37,10 @@ def write(path, z=Z, labels=LABELS, **columns):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
+def run(run, monkeypatch, tmp_path):
     """Return a function that runs a command in an empty folder and returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-
-    def run_words(*words):
-        code = main(list(map(str, words)))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run_words
+    return run
 
 
 # Terminals

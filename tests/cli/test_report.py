@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli.app import main
 from batchmax.cli.commands.report import command
 from batchmax.reports import report as reporting
 from tests.support.paths import DATA
@@ -19,16 +19,10 @@ DIGITS = DATA / "digits.parquet"
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
+def run(run, tmp_path, monkeypatch):
     """Return a function that runs ``report`` in its own folder and returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-
-    def run_words(*words):
-        code = main(["report", *map(str, words)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run_words
+    return functools.partial(run, "report")
 
 
 def test_a_page_and_a_few_lines(run):

@@ -10,25 +10,12 @@ import sys
 
 import pytest
 
-from batchmax.cli.app import main
 from batchmax.options.score_options import score_options
 from batchmax.scoring.summary import ScoreSummary
 from tests.support.paths import DATA
 from tests.support.processes import HANGS
 
 DIGITS = DATA / "digits.parquet"
-
-
-@pytest.fixture
-def run(capsys):
-    """Return a function that runs a command line and returns exit code, stdout and stderr."""
-
-    def run_words(*words):
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run_words
 
 
 @pytest.fixture

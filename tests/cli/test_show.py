@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -11,22 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchmax.cli.app import main
 from batchmax.cli.render import row as row_table
 from batchmax.jobs.row_trace import trace_values
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
+def run(run):
     """Return a function that runs ``show`` at a terminal width and returns exit code, stdout and stderr."""
-
-    def run_words(*words, columns=120):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        code = main(["show", *map(str, words)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run_words
+    return functools.partial(run, "show", columns=120)
 
 
 def table(out, heading):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -15,21 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli.app import main
 from tests.support.processes import HANGS
 from tests.support.rows import lists, some_logits
 
 
 @pytest.fixture
-def run(capsys):
+def run(run):
     """Return a function that runs ``verify`` and returns exit code, stdout and stderr."""
-
-    def run_words(*words):
-        code = main(["verify", *map(str, words)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run_words
+    return functools.partial(run, "verify")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Counts and figures of sequences (pairs of tokens, bad rows, bytes of text, statuses) against independent sums."""
+"""Tests metrics, bad rows, output columns and groups of sequences."""
 
 from __future__ import annotations
 
@@ -13,152 +13,25 @@ import pytest
 import batchmax
 import batchmax.sources.sequence_source
 from batchmax.cli.app import main
-from batchmax.errors import DataError, GateError, UsageError
+from batchmax.errors import GateError
 from batchmax.outputs import Status
 from batchmax.scoring.score_rows import read_rows
 from batchmax.sources.parquet_source import open_source
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import Reading
 from tests.support.requirements import optional
+from tests.support.rows import NAN
+from tests.support.split_mix import split_mix
+from tests.support.token_tables import LOGITS, PIECES, table_of
 
 duckdb = optional("duckdb")
 pl = optional("polars")
 datasets = optional("datasets")
 
-LOGITS, LABELS = pa.list_(pa.list_(pa.float32())), pa.list_(pa.int64())
-PIECES = pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
-
-
-def table_of(logits, labels, **columns):
-    """Return sequences with other columns added."""
-    return pa.table({"logits": pa.array(logits, LOGITS), "label": pa.array(labels, LABELS), **columns})
-
-
-def loss(z, label):
-    """Return the cross-entropy of one token in float64."""
-    return math.log(math.fsum(math.exp(one - max(z)) for one in z)) - (z[label] - max(z))
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Return a function that writes a table and returns the path."""
-
-    def write_table(name, table, **options):
-        pq.write_table(table, tmp_path / f"{name}.parquet", **options)
-        return str(tmp_path / f"{name}.parquet")
-
-    return write_table
-
-
-# Pairs of tokens
-
-A = table_of([[[1, 0], [2, 0]], [[3, 0]], [[4, 0], [5, 0]]], [[0, 0], [0], [0, 0]], id=[10, 11, 12])
-KEYS = {
-    "int": pa.array([10, 11, 12]),
-    "text": pa.array(["a", "b", "c"]),
-    "null": pa.array([10, None, 12]),
-}
-
-
-@PIECES
-@pytest.mark.parametrize("kind", KEYS)
-def test_a_file_has_not_changed_from_itself(write, monkeypatch, kind, piece):
-    """A file compared with itself, by position or key and in any row order, pairs each token with itself: no change."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
-    table = A.set_column(2, "id", KEYS[kind])
-    a = write("a", table, row_group_size=2)
-    keyed = 3 - table["id"].null_count
-    n_tokens = 5 if keyed == 3 else 4
-    for key, order, pairs in ((None, [0, 1, 2], 3), ("id", [0, 1, 2], keyed), ("id", [2, 0, 1], keyed)):
-        b = write("b", table.take(order), row_group_size=1)
-        found = batchmax.compare(a, b, key=key)
-        assert (found.n_rows, found.n_judged) == (pairs, 5 if key is None else n_tokens)
-        assert (found.mean_loss_change, found.mean_kl, found.moved) == (0.0, 0.0, [])
-        assert (found.only_a, found.only_b) == ((0, 0) if key is None else (3 - keyed, 3 - keyed))
-        assert (found.tokens_only_a, found.tokens_only_b) == (0, 0)
-        assert not any("tokens" in warning for warning in found.warnings)
-
-
-@PIECES
-@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]], ids=["rising", "other"])
-def test_moved_tokens_are_named(write, monkeypatch, order, piece):
-    """The most changed tokens are named by file, row, token and key, also in several files, with their own losses."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
-    random = np.random.default_rng(3)
-    lengths, k = [2, 3, 1, 4], 3
-    logits = [random.standard_normal((n, k)).astype(np.float32) for n in lengths]
-    labels = [random.integers(0, k, n).tolist() for n in lengths]
-    moved = [one.copy() for one in logits]
-    moved[1][2, labels[1][2]] -= 5.0
-    moved[3][0, labels[3][0]] -= 2.0
-    ids = [5, 7, 8, 9]
-    a = table_of([one.tolist() for one in logits], labels, id=ids)
-    b = table_of([one.tolist() for one in moved], labels, id=ids).take(order)
-    files_a = [write("a0", a.slice(0, 2)), write("a1", a.slice(2))]
-    files_b = [write("b0", b.slice(0, 1)), write("b1", b.slice(1))]
-    found = batchmax.compare(files_a, files_b, key="id", worst=5)
-    assert [(row["file"], row["row"], row["token"], row["key"]) for row in found.moved] == [
-        (files_a[0], 1, 2, 7),
-        (files_a[1], 1, 0, 9),
-    ]
-    at = [order.index(row) for row in (1, 3)]
-    assert [(row["file_b"], row["row_b"]) for row in found.moved] == [
-        (files_b[min(one, 1)], one - min(one, 1)) for one in at
-    ]
-    for one, (row, token) in zip(found.moved, ((1, 2), (3, 0)), strict=True):
-        label = labels[row][token]
-        assert one["loss_a"] == pytest.approx(loss(logits[row][token].tolist(), label), rel=1e-6)
-        assert one["loss_b"] == pytest.approx(loss(moved[row][token].tolist(), label), rel=1e-6)
-    want = [
-        loss(there[token].tolist(), label) - loss(here[token].tolist(), label)
-        for here, there, theirs in zip(logits, moved, labels, strict=True)
-        for token, label in enumerate(theirs)
-    ]
-    assert found.mean_loss_change == pytest.approx(math.fsum(want) / len(want), rel=1e-6)
-    assert found.n_judged == sum(lengths)
-
-
-@PIECES
-def test_sequences_that_are_missing_or_shorter_are_told(write, monkeypatch, piece):
-    """Missing and shorter sequences are counted and named by key, and refused by position.
-
-    By position, the error has the numbers of rows, or names the row with another number of tokens.
-    """
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
-    a = write("a", A)
-    shorter = table_of([[[1, 0], [2, 0]], [[4, 0]]], [[0, 0], [0]], id=[10, 12])
-    for order in ([0, 1], [1, 0]):
-        b = write("b", shorter.take(order))
-        found = batchmax.compare(a, b, key="id")
-        assert (found.n_rows, found.only_a, found.only_b, found.n_judged) == (2, 1, 0, 3)
-        assert (found.tokens_only_a, found.tokens_only_b) == (1, 0)
-        assert found.mean_loss_change == 0.0
-        (warning,) = (warning for warning in found.warnings if "tokens" in warning)
-        assert f"row 2 of {a}: 2 tokens, and 1 in {b} (row {order.index(1)})" in warning
-        back = batchmax.compare(b, a, key="id")
-        assert (back.only_a, back.only_b, back.tokens_only_a, back.tokens_only_b) == (0, 1, 0, 1)
-    with pytest.raises(DataError, match=r"3 rows, but 2 in"):
-        batchmax.compare(a, b)
-    b = write("b", table_of([[[1, 0], [2, 0]], [[3, 0], [3, 1]], [[4, 0]]], [[0, 0], [0, 0], [0]]))
-    with pytest.raises(DataError, match=r"a\.parquet: row 1 has 1 token, and 2 in .*b\.parquet \(row 1\); .*--key"):
-        batchmax.compare(a, b)
-    flat = write("flat", pa.table({"logits": [[1.0, 2.0]] * 5, "label": [0] * 5}))
-    with pytest.raises(UsageError, match=r"are sequences, and those of the other input are not"):
-        batchmax.compare(a, flat)
-
-
-def test_other_labels_are_told_by_token(write):
-    """A token with another label in b is named by its row and token index."""
-    a = write("a", A)
-    b = write("b", A.set_column(1, "label", pa.array([[0, 0], [0], [0, 1]], LABELS)))
-    with pytest.raises(DataError, match=r"a token has another label than in .*b\.parquet, the first row 2, token 1"):
-        batchmax.compare(a, b)
-    assert batchmax.compare(a, b, labels_from="a").mean_loss_change == 0.0
-
 
 # Bad rows
 
-NAN = float("nan")
+
 BAD = {
     "a null row": (None, [0]),
     "NaN": ([[NAN, 0.0], [0.0, 0.0]], [0, 0]),
@@ -197,7 +70,7 @@ def test_bad_sequences_are_counted_by_every_command(write, tmp_path, monkeypatch
 
 
 @PIECES
-def test_padding_is_not_odd(write, tmp_path, monkeypatch, piece):
+def test_padding_does_not_affect_the_status(write, tmp_path, monkeypatch, piece):
     """Tokens without a label don't affect the status of a row that has a loss; without any loss, they determine it."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     inf = float("inf")
@@ -220,78 +93,12 @@ def test_padding_is_not_odd(write, tmp_path, monkeypatch, piece):
     assert batchmax.verify(out, path).sampled_rows == len(rows)
 
 
-# Bytes of text
-
-
-@PIECES
-def test_bytes_are_those_of_losses(write, tmp_path, monkeypatch, piece):
-    """Bits per byte are over the rows that have a loss and aren't bad, in score, in evaluate, and in each group."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
-    logits = [[[0, 0], [0, 0]], None, [[0, 0], [NAN, 0]], [[0, 0]], [[2, 0], [0, 0], [0, 0]], [], [[0, 0]]]
-    labels = [[0, 0], [0], [0, 0], [-100], [1, -100, 0], [], [0]]
-    numbers = [2, 100, 50, None, 7, None, 0]
-    table = table_of(logits, labels, n=numbers, by=["x", "x", "y", "y", "z", "z", "x"])
-    path = write("in", table, row_group_size=2)
-    options = {"on_bad_row": "null", "n_classes": 2}
-    one, other = math.log(2), loss([2, 0], 1)
-    whole = (3 * one + other + one) / math.log(2)
-    summary = batchmax.score(path, tmp_path / "out.parquet", bytes="n", outputs="loss", **options)
-    assert summary.bits_per_byte == pytest.approx(whole / (2 + 7 + 0), rel=1e-6)
-    assert summary.bits_per_token == pytest.approx((5 * one + other) / math.log(2) / 6, rel=1e-6)
-    found = batchmax.evaluate(path, bytes="n", by="by", **options)
-    assert (found.bits_per_byte, found.bits_per_token) == (summary.bits_per_byte, summary.bits_per_token)
-    groups = {group["value"]: group for group in found.slices["by"]}
-    assert groups["x"]["bits_per_byte"] == pytest.approx(3 * one / math.log(2) / 2, rel=1e-6)
-    assert groups["y"]["bits_per_byte"] is None
-    assert groups["z"]["bits_per_byte"] == pytest.approx((one + other) / math.log(2) / 7, rel=1e-6)
-    assert [groups[name]["n_rows"] for name in "xyz"] == [3, 2, 2]
-    assert [groups[name]["n_tokens"] for name in "xyz"] == [3, 1, 2]
-    with pytest.raises(GateError, match=r"bits_per_byte is 0\.7"):
-        batchmax.evaluate(path, bytes="n", fail_if="bits_per_byte > 0.5", **options)
-
-
-def test_the_example_of_bytes(write, tmp_path):
-    """Two tokens of one bit each with two bytes, and a null row with a hundred bytes, have one bit per byte."""
-    path = write("in", table_of([[[0, 0], [0, 0]], None], [[0, 0], [0]], n=[2, 100]))
-    assert batchmax.score(path, tmp_path / "out.parquet", bytes="n", on_bad_row="null").bits_per_byte == 1.0
-
-
-@pytest.mark.parametrize("kind", ["int", "text"])
-@pytest.mark.parametrize("command", ["score", "evaluate"])
-def test_bytes_that_cannot_be_are_refused(write, tmp_path, command, kind):
-    """A null or negative number of bytes for a row that has a loss is an error that names the row."""
-    values = {"int": [1, -2, 3], "text": ["a", None, "b"]}[kind]
-    path = write("in", table_of([[[0, 0]]] * 3, [[0]] * 3, n=values))
-    told = "is -2" if kind == "int" else "is null"
-    runs = {
-        "score": lambda: batchmax.score(path, tmp_path / "out.parquet", bytes="n"),
-        "evaluate": lambda: batchmax.evaluate(path, bytes="n"),
-    }
-    with pytest.raises(DataError, match=rf"in\.parquet: row 1 .*column 'n' {told}, and the row has a loss"):
-        runs[command]()
-    assert not (tmp_path / "out.parquet").exists()
-
-
-@pytest.mark.parametrize("command", ["compare", "calibrate", "report", "worst_rows"])
-def test_bytes_are_refused_where_nothing_uses_them(write, tmp_path, command):
-    """Commands without bits per byte refuse the option ``bytes``."""
-    path = write("in", table_of([[[0, 0]]], [[0]], n=[1]))
-    runs = {
-        "compare": lambda: batchmax.compare(path, path, bytes="n"),
-        "calibrate": lambda: batchmax.calibrate(path, bytes="n"),
-        "report": lambda: batchmax.report(path, str(tmp_path / "page.html"), bytes="n"),
-        "worst_rows": lambda: batchmax.worst_rows(path, 1, bytes="n"),
-    }
-    with pytest.raises(UsageError, match="bits per byte are figures of score and evaluate"):
-        runs[command]()
-
-
 # Output columns
 
 
 @pytest.mark.parametrize("codec", ["snappy", "zstd"])
 @pytest.mark.parametrize("split", [False, True])
-def test_half_precision_and_prefixes_are_read_by_others(write, tmp_path, codec, split):
+def test_half_precision_and_prefixes_are_read_by_other_libraries(write, tmp_path, codec, split):
     """Probabilities in float16 with a prefix equal NumPy's rounded values when read by DuckDB, Polars and pyarrow."""
     random = np.random.default_rng(1)
     logits = [random.standard_normal((n, 3)).astype(np.float32) for n in (2, 0, 5)]
@@ -312,7 +119,7 @@ def test_half_precision_and_prefixes_are_read_by_others(write, tmp_path, codec, 
     assert batchmax.verify(out, path).sampled_tokens == 7
 
 
-def test_folders_become_columns(tmp_path):
+def test_hive_folders_become_columns(tmp_path):
     """A column from Hive folder names is a column of the rows in every command."""
     for day, logits in ((1, [[1, 0], [2, 0]]), (2, [[3, 0]])):
         (tmp_path / "in" / f"day={day}").mkdir(parents=True)
@@ -374,14 +181,6 @@ def test_distributions_of_tokens_are_shown(write):
 # Whole sequences
 
 
-def split_mix(seed, n):
-    """Return output n, from 0, of SplitMix64 (Steele et al. 2014), computed with Python integers."""
-    x = (seed + (n + 1) * 0x9E3779B97F4A7C15) % 2**64
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
-    return x ^ (x >> 31)
-
-
 def is_held_out(row, seed, share):
     """Return whether a row is held out, by output ``row`` of a generator that is seeded with output 0 of ``seed``."""
     return (split_mix(split_mix(seed, 0), row) >> 11) / 2**53 < share
@@ -416,9 +215,6 @@ def test_a_report_of_a_row_without_a_loss(write, tmp_path, monkeypatch, row, pie
         assert any(f"Row {row} has no tokens" in note for note in found.notes)
 
 
-# The terminal
-
-
 @pytest.mark.parametrize("width", [80, 60, 40])
 def test_worst_tokens_fit_the_terminal(write, tmp_path, monkeypatch, capsys, width):
     """The table fits the terminal: the last column is truncated, and columns without room are named below."""
@@ -438,9 +234,6 @@ def test_worst_tokens_fit_the_terminal(write, tmp_path, monkeypatch, capsys, wid
     missing = {"p(label)", "p(pred)", "loss", "id", "text"} - set(names)
     assert all(name in " ".join(others) for name in missing)
     assert max(map(len, [heading, first])) <= width
-
-
-# Chunks
 
 
 @pytest.mark.parametrize("as_matrix", [False, True], ids=["column", "matrix"])
@@ -485,11 +278,8 @@ def test_a_chunk_of_tokens_is_split_between_rows(write, monkeypatch, as_matrix):
         assert tail.after(head.after((0, 0))) == (5, 0)
 
 
-# Groups, streams
-
-
 @PIECES
-def test_groups_that_are_given_away(write, tmp_path, monkeypatch, piece):
+def test_groups_with_little_memory(write, tmp_path, monkeypatch, piece):
     """With memory for one group, groups of consecutive rows are all in the table, including empty and null rows."""
     monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
     monkeypatch.setattr("batchmax.evaluation.groups.SHARE", 10**6)
@@ -505,12 +295,3 @@ def test_groups_that_are_given_away(write, tmp_path, monkeypatch, piece):
         {"id": 3, "n_rows": 1, "n_tokens": 0, "bits_per_byte": None},
         {"id": 4, "n_rows": 2, "n_tokens": 7, "bits_per_byte": pytest.approx(7 / 9)},
     ]
-
-
-def test_streams_are_compared_by_place():
-    """Tables and readers of sequences are compared token by token; different numbers of rows are an error."""
-    found = batchmax.compare(A, pa.RecordBatchReader.from_batches(A.schema, A.to_batches(max_chunksize=1)))
-    assert (found.n_rows, found.n_judged, found.mean_loss_change) == (3, 5, 0.0)
-    shorter = A.slice(0, 2)
-    with pytest.raises(DataError, match="3 rows, but 2 in the stream"):
-        batchmax.compare(A, pa.RecordBatchReader.from_batches(A.schema, shorter.to_batches()))

@@ -10,7 +10,7 @@ import pytest
 import batchmax
 from batchmax.evaluation.top_rows import Largest
 from tests.support.requirements import package
-from tests.support.rows import NAN, odd_rows
+from tests.support.rows import NAN, rows_of_every_status
 
 log_softmax = package("scipy.special").log_softmax
 
@@ -55,7 +55,7 @@ def test_the_worst_are_those_of_a_sort(tmp_path, groups, n):
 
 def test_infinite_losses_come_first_and_rows_without_a_loss_never():
     """Rows with an infinite loss (masked labels) come first, and rows without a loss are left out."""
-    logits, labels, statuses = odd_rows()
+    logits, labels, statuses = rows_of_every_status()
     found = batchmax.worst_rows(
         pa.table({"status_wanted": statuses, "logits": logits, "label": labels}), 100, on_bad_row="null", n_classes=3
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-from tests.faults.watched import Watched
+from tests.faults.supervised_process import SupervisedProcess
 from tests.support.processes import HANGS
 
 SECONDS = 10
@@ -22,20 +22,20 @@ class Cases:
 
     def __enter__(self) -> Self:
         """Start the process, and run some cases so that everything is compiled and imported."""
-        self._watched = Watched("fuzzed.py")
+        self._process = SupervisedProcess("fuzz_worker.py")
         for number in range(10):
-            self._watched.ask({"seed": self._seed, "number": number}, seconds=HANGS)
+            self._process.ask({"seed": self._seed, "number": number}, seconds=HANGS)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the process."""
-        self._watched.stop()
+        self._process.stop()
 
     def run(self, number: int) -> tuple[str, str]:
         """Run a case; return its outcome and, if it failed, what is wrong."""
-        answer: dict[str, Any] = self._watched.ask({"seed": self._seed, "number": number}, SECONDS)
+        answer: dict[str, Any] = self._process.ask({"seed": self._seed, "number": number}, SECONDS)
         if "died" in answer:
             return "", f"{answer['died']}: {answer}"
         if "failed" in answer:

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from tests.faults import forge
-from tests.faults.watched import Watched
+from tests.faults.supervised_process import SupervisedProcess
+from tests.support import crafted
 from tests.support.processes import HANGS
 from tests.support.rows import sequences
 
@@ -64,12 +64,12 @@ def variant(request, tmp_path_factory):
         path.rename(tmp_path / "in.parquet")
         batchmax.convert(str(tmp_path / "in.parquet"), str(path), "list")
     (tmp_path / "work").mkdir()
-    worker = Watched("worker.py", {"folder": str(tmp_path / "work"), "file": str(path)})
+    worker = SupervisedProcess("damage_worker.py", {"folder": str(tmp_path / "work"), "file": str(path)})
     yield request.param, path, worker
     worker.stop()
 
 
-def judge(answer, checked):
+def check(answer, checked):
     """Return the kind of an answer; fail if the answer isn't allowed."""
     assert "died" not in answer, answer
     assert answer["inspect"] in {0, 1}, answer
@@ -84,7 +84,7 @@ def judge(answer, checked):
         return "refused"
     differs = str(answer["differs"])
     assert not (checked and differs.startswith(COMPUTED)), answer
-    return differs or "the same"
+    return differs or "same values"
 
 
 @pytest.mark.faults(keep=lambda: True)
@@ -98,27 +98,27 @@ def test_every_byte_changed(variant, everything, table):
     counts: Counter[str] = Counter()
     for mask in masks:
         for at in range(0, len(data), 1 if everything else 47):
-            kind = judge(worker.ask({"flips": [[at, mask]]}), checked)
+            kind = check(worker.ask({"flips": [[at, mask]]}), checked)
             counts[kind] += 1
-            assert not checked or at >= footer or kind in {"refused", "the same"}, (at, mask, kind)
-    note(table, f"a byte of {len(data):,} changed: {name}", counts)
+            assert not checked or at >= footer or kind in {"refused", "same values"}, (at, mask, kind)
+    record(table, f"one changed byte of {len(data):,}: {name}", counts)
 
 
 @pytest.mark.faults(keep=lambda: True)
-def test_every_length(variant, everything, table):
+def test_truncated_at_every_length(variant, everything, table):
     """A file that is cut short at any length is refused."""
     name, path, worker = variant
     size = path.stat().st_size
     counts: Counter[str] = Counter()
     for cut in range(0, size, 1 if everything else 61):
-        counts[judge(worker.ask({"cut": cut}), checked=False)] += 1
+        counts[check(worker.ask({"cut": cut}), checked=False)] += 1
     assert set(counts) == {"refused"}
-    note(table, f"cut to every length below {size:,} bytes: {name}", counts)
+    record(table, f"truncated to every length below {size:,} bytes: {name}", counts)
 
 
-def note(table, what, counts):
+def record(table, damage, counts):
     """Add outcomes to the table of damaged inputs."""
-    table.damages[what] = counts
+    table.damages[damage] = counts
 
 
 @pytest.mark.faults(keep=lambda variant: variant in {"pyarrow, snappy, checksums", "sequences, zstd"})
@@ -154,9 +154,9 @@ def test_statistics_of_another_type(tmp_path):
     path = tmp_path / "x.parquet"
 
     def edit(fields):
-        forge.chunk(fields, 1)[forge.CHUNK_METADATA].value[1].value = 0  # the physical type: a boolean
+        crafted.chunk(fields, 1)[crafted.CHUNK_METADATA].value[1].value = 0  # the physical type: a boolean
 
-    path.write_bytes(forge.edited(forge.file_of(table), edit))
+    path.write_bytes(crafted.edited(crafted.file_of(table), edit))
     for words in (["inspect", str(path)], ["score", str(path), "-o", str(tmp_path / "o.parquet"), "--quiet"]):
         done = subprocess.run(
             [sys.executable, "-m", "batchmax", *words], capture_output=True, timeout=HANGS, check=False

@@ -1,4 +1,4 @@
-"""Faults of the machine: the output path holds its old content or the whole new output, and the job can be resumed."""
+"""Tests faults of the machine: the output path has its old content or the whole new output, and the job resumes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from itertools import count
 
 import pytest
 
-from tests.faults.harness import N_GROUPS, strace, strace_works
+from tests.faults.score_job import N_GROUPS, strace, strace_works
 from tests.support.processes import HANGS, wait_until
 
-needs_strace = pytest.mark.skipif(not strace_works(), reason="strace is missing, or may not trace here")
+needs_strace = pytest.mark.skipif(not strace_works(), reason="strace is missing or not permitted")
 KINDS = [("out.parquet", False), ("out.parquet", True), ("out", False), ("out", True)]
 IDS = ["file", "file over another", "folder", "folder over another"]
 WRITES = ("write", "pwrite64", "fsync", "fdatasync", "ftruncate")
@@ -49,44 +49,44 @@ def of_one_kind(job):
     return job == ("out.parquet", False)
 
 
-def ours(job):
+def written_paths(job):
     """Return every path that the job writes to, by its name at the time of the call, as strace needs them."""
     files = ("_SUCCESS", "_batchmax.parquet", "part-00000.parquet")
     inside = ("output", *(f"output/{name}" for name in files), "making", "journal", "new-journal", "lock", "old")
-    beside = (job.out, *(job.out / name for name in files))
-    return [job.workshop, *(job.workshop / name for name in inside), *beside, job.folder]
+    outputs = (job.out, *(job.out / name for name in files))
+    return [job.staging, *(job.staging / name for name in inside), *outputs, job.folder]
 
 
 @needs_strace
 @pytest.mark.faults(keep=lambda job, call: call in KILLED_BY_DEFAULT.get(job, ()))
 @pytest.mark.parametrize("call", [*WRITES, *NAMES])
-def test_killed_at_the_nth_call(job, table, everything, call):
+def test_killed_at_the_nth_system_call(job, table, everything, call):
     """A process that is killed at a write, a sync or a change of names leaves no partial output."""
     for number in count(1) if everything else (2,) if call == "write" else (1,):
         job.restart()
-        done = job.run(wrap=strace(call, "signal=SIGKILL", number, *ours(job)))
+        done = job.run(wrap=strace(call, "signal=SIGKILL", number, *written_paths(job)))
         if done.returncode == 0:
             assert job.found() == "new"
             break
-        job.judge(done, f"SIGKILL at `{call}` number 1, 2, … of each thread", job.name, table)
+        job.check(done, f"SIGKILL at `{call}` number 1, 2, … of each thread", table)
 
 
 @needs_strace
 @pytest.mark.faults(keep=lambda job, call: of_one_kind(job) and call in {"write", "fsync"})
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "renameat2"])
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
-def test_the_nth_call_fails(job, table, everything, call, error):
+def test_nth_system_call_fails(job, table, everything, call, error):
     """A failing or full disk ends the job with a one-line error."""
     for number in count(1) if everything else (2,):
         job.restart()
-        done = job.run(wrap=strace(call, f"error={error}", number, *ours(job)))
+        done = job.run(wrap=strace(call, f"error={error}", number, *written_paths(job)))
         if done.returncode == 0:
             # Without links or exchanges, the job uses a fallback.
             assert job.found() == "new"
             if number > 3:
                 break
             continue
-        job.judge(done, f"{error} from `{call}` number 1, 2, … of each thread", job.name, table)
+        job.check(done, f"{error} from `{call}` number 1, 2, … of each thread", table)
 
 
 @needs_strace
@@ -100,7 +100,7 @@ def test_reading_fails(job, table, everything, call):
         if done.returncode == 0:
             break
         assert "in.parquet" in done.stderr
-        job.judge(done, f"EIO from `{call}` of the input, number 1, 2, … of each thread", job.name, table)
+        job.check(done, f"EIO from `{call}` of the input, number 1, 2, … of each thread", table)
 
 
 @pytest.mark.faults(keep=of_two_kinds)
@@ -126,7 +126,7 @@ def test_killed_at_random(job, table, everything):
             continue
         killed += 1
         done = subprocess.CompletedProcess([], process.returncode, "", err)
-        job.judge(done, "SIGKILL at a random moment", job.name, table)
+        job.check(done, "SIGKILL at a random moment", table)
 
 
 @pytest.mark.faults(keep=of_two_kinds)
@@ -139,33 +139,33 @@ def test_interrupted_at_random(job, table, everything, number):
         # A shell may start background jobs with SIGINT ignored.
         command = ["env", "--default-signal=INT", *job.command()]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            wait_until(lambda: job.workshop.exists() or process.poll() is not None, 0.002)
+            wait_until(lambda: job.staging.exists() or process.poll() is not None, 0.002)
             time.sleep(randomly.uniform(0, 0.4))
             process.send_signal(number)
             _, err = process.communicate(timeout=HANGS)
         assert process.returncode in {0, 128 + number}, err
         done = subprocess.CompletedProcess([], process.returncode, "", err)
-        job.judge(done, f"{number.name} at a random moment", job.name, table)
+        job.check(done, f"{number.name} at a random moment", table)
 
 
 @pytest.mark.faults(keep=lambda job, limit: of_one_kind(job) and limit in {0, 5 << 20})
 @pytest.mark.parametrize("limit", [0, 100_000, 1 << 20, 5 << 20, 11 << 20])
-def test_a_limit_on_the_size_of_files(job, table, limit):
+def test_file_size_limit(job, table, limit):
     """Exceeding the limit on file sizes gives an error with the path, not a signal."""
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.returncode == 1
     assert "File too large" in done.stderr
-    job.judge(done, "RLIMIT_FSIZE, from nothing to nearly enough", job.name, table)
+    job.check(done, "RLIMIT_FSIZE, 0 to 11 MiB", table)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses limits of the address space")
 @pytest.mark.faults(keep=lambda job, megabytes: of_one_kind(job) and megabytes == 1300)
 @pytest.mark.parametrize("megabytes", [600, 800, 1000, 1300, 1600, 2000])
-def test_a_limit_on_memory(job, table, megabytes):
+def test_address_space_limit(job, table, megabytes):
     """If memory is limited, the output path keeps its old content or holds the whole new output."""
     limit = megabytes << 20
     done = job.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
-    job.judge(done, "RLIMIT_AS, 600 to 2000 MB", job.name, table, says=False)
+    job.check(done, "RLIMIT_AS, 600 to 2000 MB", table, prints_error=False)
 
 
 def test_a_full_disk(jobs, table, tmp_path):
@@ -196,8 +196,8 @@ def test_a_full_disk(jobs, table, tmp_path):
         )  # fmt: skip
         assert again.returncode == 0, again.stderr
         assert (mount / "out.parquet").read_bytes() == job.new["out.parquet"]
-        row = table.rows["a tmpfs of 8 MB", job.name]
-        row.times, row.resumed = row.times + 1, row.resumed + 1
+        row = table.rows["full disk, a tmpfs of 8 MB", job.name]
+        row.runs, row.resumed = row.runs + 1, row.resumed + 1
         row.exits["1"] += 1
         row.found["none"] += 1
     finally:
@@ -205,7 +205,7 @@ def test_a_full_disk(jobs, table, tmp_path):
 
 
 @pytest.mark.faults(keep=of_one_kind)
-def test_a_folder_that_may_not_be_written_to(job, table):
+def test_read_only_folder(job, table):
     """The error for a read-only folder is "Permission denied"."""
     wrap = ()
     if os.geteuid() == 0:
@@ -219,11 +219,11 @@ def test_a_folder_that_may_not_be_written_to(job, table):
         job.folder.chmod(0o755)
     assert done.returncode == 1
     assert "Permission denied" in done.stderr
-    job.judge(done, "a folder that is read-only", job.name, table)
+    job.check(done, "read-only folder", table)
 
 
 @pytest.mark.faults(keep=of_one_kind)
-def test_two_runs_at_once(job, table, everything):
+def test_concurrent_runs(job, table, everything):
     """Of several runs at once, one succeeds; the others report that another run makes the output, or that it exists."""
     for _ in range(10 if everything else 1):
         job.restart()
@@ -232,10 +232,10 @@ def test_two_runs_at_once(job, table, everything):
         codes = [run.returncode for run in runs]
         assert 0 in codes
         for code, error in zip(codes, errors, strict=True):
-            said = "another run is making this output" in error or "the output exists" in error
-            assert code == 0 or (code == 1 and said), error
+            refused = "another run is making this output" in error or "the output exists" in error
+            assert code == 0 or (code == 1 and refused), error
         assert job.found() == "new"
-        job.judge(subprocess.CompletedProcess([], 0, "", ""), "three runs at once", job.name, table)
+        job.check(subprocess.CompletedProcess([], 0, "", ""), "three concurrent runs", table)
 
 
 @pytest.mark.faults(keep=of_one_kind)
@@ -244,12 +244,12 @@ def test_threading_layers(job, table, layer):
     """Numba's threading layers give the same bytes."""
     done = job.run(env={**os.environ, "NUMBA_THREADING_LAYER": layer})
     assert done.returncode == 0, done.stderr
-    job.judge(done, f"Numba's {layer} layer", job.name, table)
+    job.check(done, f"Numba threading layer {layer}", table)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "may not be written to"])
-def test_a_kernel_cache_that_is_no_good(jobs, table, tmp_path, damage):
+def test_damaged_kernel_cache(jobs, table, tmp_path, damage):
     """A damaged kernel cache causes a warning and a recompilation, and the job succeeds."""
     job = jobs("out.parquet", replacing=False)
     environment = {**os.environ, "BATCHMAX_CACHE_DIR": str(tmp_path / "cache")}
@@ -271,14 +271,14 @@ def test_a_kernel_cache_that_is_no_good(jobs, table, tmp_path, damage):
     # A flipped bit in the index may hide the kernel, and then there is no warning.
     assert "compiling again" in done.stderr or damage == "a flipped bit"
     done = subprocess.CompletedProcess([], 0, "", "")
-    job.judge(done, f"a kernel cache: {damage}", job.name, table)
+    job.check(done, f"kernel cache: {damage}", table)
 
 
-def test_there_is_something_to_go_on_with(jobs, table):
+def test_killed_job_resumes_from_its_journal(jobs, table):
     """A job that is killed after rows are recorded in the journal resumes and gives the whole output."""
     del table
     job = jobs("out.parquet", replacing=False)
-    journal = job.workshop / "journal"
+    journal = job.staging / "journal"
 
     def has_rows():
         with contextlib.suppress(FileNotFoundError):

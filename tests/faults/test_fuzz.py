@@ -24,4 +24,4 @@ def test_damaged_inputs(everything, table):
             if failed:
                 failures.append(f"case {number}: {failed}")
     assert not failures, failures[:10]
-    table.damages[f"{sum(counts.values()):,} inputs damaged by their structure, seed {SEED}"] = counts
+    table.damages[f"{sum(counts.values()):,} structurally damaged inputs, seed {SEED}"] = counts

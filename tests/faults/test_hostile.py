@@ -1,4 +1,4 @@
-"""Malicious files: each ends with a one-line error in bounded memory, and no code in a file is executed."""
+"""Tests malicious files: each ends with a one-line error in bounded memory, and no code in a file is executed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax.parquet.footer import COLUMNS, GROUP_ROWS, N_ROWS, ROW_GROUPS
-from batchmax.parquet.thrift import Field, read_struct, write_struct
+from batchmax.parquet.thrift import Field
 from batchmax.parquet.writing.column_chunk import METADATA, PACKED_BYTES, UNPACKED_BYTES
-from tests.faults.forge import file_of, with_arrow_schema
+from tests.support.crafted import edited, file_of, with_arrow_schema
 
 PAGE_AT = 9
 """Field of the column metadata with the offset of the first data page."""
@@ -37,14 +37,9 @@ def table(rows=64, **more):
     return pa.table(columns | more)
 
 
-def with_footer(path, change):
-    """Change the footer of a file."""
-    data = path.read_bytes()
-    length = int.from_bytes(data[-8:-4], "little")
-    fields, _ = read_struct(data[len(data) - 8 - length : -8])
-    change(fields)
-    footer = write_struct(fields)
-    path.write_bytes(data[: len(data) - 8 - length] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+def edit_footer(path, edit):
+    """Edit the footer of a file."""
+    path.write_bytes(edited(path.read_bytes(), edit))
 
 
 @pytest.fixture
@@ -60,10 +55,10 @@ def run(commands):
 
 
 @pytest.fixture
-def judged(run):
+def check_file(run):
     """Return a function that inspects and scores a file, and returns the errors of ``score``."""
 
-    def judge(folder, path, *, codes=(1, 2), most=LIMIT + (300 << 20)):
+    def check(folder, path, *, codes=(1, 2), most=LIMIT + (300 << 20)):
         out_path = folder / "out.parquet"
         score = ["score", path, "-o", out_path, "--memory-limit", "256MiB", "--quiet", "--if-exists", "overwrite"]
         for words in (["inspect", path], score):
@@ -77,7 +72,7 @@ def judged(run):
             assert peak < most, f"{words[0]}: {peak >> 20} MiB"
         return err
 
-    return judge
+    return check
 
 
 def chunk_metadata(fields, column=0, group=0):
@@ -92,7 +87,7 @@ def set_number(where, key, value):
 
 
 @pytest.mark.parametrize("rows", [1 << 60, (1 << 31) + 1, -1])
-def test_rows_that_are_not_there(judged, tmp_path, rows):
+def test_wrong_row_counts(check_file, tmp_path, rows):
     """A footer that declares a wrong number of rows is refused before memory is allocated."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path)
@@ -101,26 +96,26 @@ def test_rows_that_are_not_there(judged, tmp_path, rows):
         set_number(fields, N_ROWS, rows)
         set_number(fields[ROW_GROUPS].value.values[0], GROUP_ROWS, rows)
 
-    with_footer(path, change)
-    judged(tmp_path, path)
+    edit_footer(path, change)
+    check_file(tmp_path, path)
 
 
 @pytest.mark.faults(keep=lambda column, value: (column, value) in {(0, -1), (0, 1 << 40), (1, 1 << 40)})
 @pytest.mark.parametrize("key", [PAGE_AT, PACKED_BYTES, UNPACKED_BYTES, 5])
 @pytest.mark.parametrize("value", [-1, 0, 1 << 40, (1 << 63) - 1])
 @pytest.mark.parametrize("column", [0, 1])
-def test_places_and_sizes_that_cannot_be(judged, tmp_path, key, value, column):
+def test_invalid_offsets_and_sizes(check_file, tmp_path, key, value, column):
     """Wrong offsets, sizes and numbers of values are harmless, or end with a one-line error."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(), path, use_dictionary=False)
-    with_footer(path, lambda fields: set_number(chunk_metadata(fields, column), key, value))
-    judged(tmp_path, path, codes=(0, 1, 2))
+    edit_footer(path, lambda fields: set_number(chunk_metadata(fields, column), key, value))
+    check_file(tmp_path, path, codes=(0, 1, 2))
 
 
 @pytest.mark.faults(keep=lambda codec: codec == "zstd")
 @pytest.mark.parametrize("codec", ["snappy", "zstd", "gzip", "brotli", "lz4"])
 @pytest.mark.parametrize("column", ["logits", "text"])
-def test_pages_that_grow(judged, tmp_path, codec, column):
+def test_pages_with_huge_decoded_sizes(check_file, tmp_path, codec, column):
     """A few kilobytes that unpack to hundreds of megabytes are refused, or read in bounded memory."""
     path = tmp_path / "x.parquet"
     rows = 1000
@@ -138,22 +133,22 @@ def test_pages_that_grow(judged, tmp_path, codec, column):
         set_number(chunk_metadata(fields, {"logits": 0, "text": 2}[column]), UNPACKED_BYTES, 1000)
         fields[ROW_GROUPS].value.values[0][2] = Field(fields[ROW_GROUPS].value.values[0][2].kind, 3000)
 
-    judged(tmp_path, path, codes=(0, 1, 2), most=1300 << 20)
-    with_footer(path, change)
-    judged(tmp_path, path, codes=(0, 1, 2), most=1300 << 20)
+    check_file(tmp_path, path, codes=(0, 1, 2), most=1300 << 20)
+    edit_footer(path, change)
+    check_file(tmp_path, path, codes=(0, 1, 2), most=1300 << 20)
 
 
 @pytest.mark.parametrize(
     "name", ["a\x1b[2J\x1b]0;owned\x07", "a\nbatchmax: error: b", "a\u202egnp", "a\x9b31m", "a\x00b"]
 )
-def test_names_do_nothing_to_a_terminal(judged, tmp_path, name):
+def test_escape_sequences_in_names_are_escaped(check_file, tmp_path, name):
     """Escape sequences in names of columns and files are printed escaped."""
     path = tmp_path / f"x{name.replace('/', '').replace(chr(0), '')}.parquet"
     pq.write_table(table(**{name: pa.array([1.5] * 64)}).drop_columns("logits"), path)
-    judged(tmp_path, path)
+    check_file(tmp_path, path)
 
 
-def test_nothing_is_unpickled(judged, tmp_path):
+def test_nothing_is_unpickled(check_file, tmp_path):
     """An extension type that older versions of Arrow unpickled is read like any other column."""
     proof = tmp_path / "proof"
 
@@ -166,24 +161,24 @@ def test_nothing_is_unpickled(judged, tmp_path):
     fields = [field.with_metadata(metadata) for field in table().schema]
     path = tmp_path / "x.parquet"
     pq.write_table(table().cast(pa.schema(fields)), path)
-    judged(tmp_path, path, codes=(0,))
+    check_file(tmp_path, path, codes=(0,))
     assert not proof.exists()
 
 
 @pytest.mark.parametrize("schema", [b"", b"garbage", b"////", base64.b64encode(b"\xff" * 300), "another"])
-def test_an_arrow_schema_that_lies(judged, tmp_path, schema):
+def test_wrong_arrow_schema(check_file, tmp_path, schema):
     """An ``ARROW:schema`` that is invalid or of another table gives an error or has no effect."""
     path = tmp_path / "x.parquet"
     if schema == "another":
         schema = pa.schema([("logits", pa.list_(pa.int8())), ("label", pa.list_(pa.string()))])
     path.write_bytes(with_arrow_schema(file_of(table()), schema))
-    judged(tmp_path, path, codes=(0, 1, 2))
+    check_file(tmp_path, path, codes=(0, 1, 2))
 
 
 @pytest.mark.faults(keep=lambda depth: depth > 10)
 @pytest.mark.parametrize("depth", [10, 60, 200])
 @pytest.mark.parametrize("kind", ["list", "struct"])
-def test_columns_in_columns(judged, tmp_path, depth, kind):
+def test_deeply_nested_columns(check_file, tmp_path, depth, kind):
     """Deeply nested columns are copied, or refused."""
     array = pa.array([1] * 64)
     for _ in range(depth):
@@ -197,35 +192,35 @@ def test_columns_in_columns(judged, tmp_path, depth, kind):
         pq.write_table(table(deep=array), path)
     except pa.ArrowException as error:
         pytest.skip(f"pyarrow writes none: {error}")
-    judged(tmp_path, path, codes=(0, 1, 2))
+    check_file(tmp_path, path, codes=(0, 1, 2))
 
 
-def test_footers_in_footers(judged, tmp_path):
+def test_deeply_nested_footer(check_file, tmp_path):
     """Deeply nested Thrift structs are refused before the stack overflows."""
     footer = b"\x1c" * 200_000 + b"\x00" * 200_001
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
-    judged(tmp_path, path)
+    check_file(tmp_path, path)
 
 
-def test_many_columns(judged, tmp_path):
+def test_many_columns(check_file, tmp_path):
     """Three thousand columns don't overflow the stack or use much memory."""
     path = tmp_path / "x.parquet"
     pq.write_table(table(**{f"c{number}": pa.array([number] * 64) for number in range(3000)}), path)
-    judged(tmp_path, path, codes=(0, 2), most=900 << 20)
+    check_file(tmp_path, path, codes=(0, 2), most=900 << 20)
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"PAR1", b"PAR1PAR1", b"PAR1\0\0\0\0PAR1", b"PAR1\xff\xff\xff\xffPAR1", b"PARE" * 9]
 )
-def test_hardly_a_file(judged, tmp_path, data):
+def test_files_of_magic_bytes_only(check_file, tmp_path, data):
     """Files with hardly more than magic bytes are refused."""
     path = tmp_path / "x.parquet"
     path.write_bytes(data)
-    judged(tmp_path, path)
+    check_file(tmp_path, path)
 
 
-def test_a_folder_with_a_stranger_in_it(run, tmp_path):
+def test_foreign_file_in_a_folder(run, tmp_path):
     """A foreign file in a folder is named in the error; hidden files are ignored."""
     folder = tmp_path / "in"
     folder.mkdir()
@@ -234,7 +229,7 @@ def test_a_folder_with_a_stranger_in_it(run, tmp_path):
     (folder / ".notes").write_text("hidden")
     code, _, err, _ = run("score", folder, "-o", tmp_path / "out.parquet", "--quiet")
     assert (code, err) == (0, "")
-    (folder / "notes.txt").write_text("a stranger")
+    (folder / "notes.txt").write_text("a foreign file")
     code, _, err, _ = run("score", folder, "-o", tmp_path / "other.parquet", "--quiet")
     assert code == 1
     assert "in/notes.txt: no Parquet file" in err

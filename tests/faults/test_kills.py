@@ -9,21 +9,12 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from tests.faults.watched import Watched
+from tests.faults.kill_commands import GATE, OVERWRITE, RESUME, SCORE
 from tests.support.processes import HANGS
 
-SCORE = ("score", "in", "-q", "--threads", "1", "--on-bad-row", "drop")
-RESUME = ("--if-exists", "resume")
-OVERWRITE = ("--if-exists", "overwrite")
-GATE = ("--fail-if", "mean_loss > 0")
-"""A condition that is true, so that the output is held."""
-
-FOREIGN = ("a file of somebody else's",)
+FOREIGN = ("a foreign file",)
 
 
 @dataclass(frozen=True)
@@ -69,30 +60,6 @@ IN_DEFAULT_RUN = {
     "folder and rejects, in new folders": 17,
 }
 """Scenarios of the default run, and the step between its kill points."""
-
-
-@pytest.fixture(scope="module", name="inputs")
-def three_files(tmp_path_factory):
-    """Write three files, each with a bad row, and return their folder."""
-    folder = tmp_path_factory.mktemp("kills") / "in"
-    folder.mkdir()
-    random = np.random.default_rng(1)
-    for number in range(3):
-        logits = random.normal(size=(40, 5)).astype(np.float32)
-        logits[7, 2] = np.nan
-        table = pa.table({"id": np.arange(40), "logits": list(logits), "label": random.integers(0, 5, 40)})
-        pq.write_table(table, folder / f"{number}.parquet", row_group_size=20)
-    return folder
-
-
-@pytest.fixture(scope="module", name="forks")
-def kill_server(inputs):
-    """Return a process that runs commands and kills them."""
-    watched = Watched("kill_server.py")
-    out = inputs.with_name("warm.parquet")
-    assert watched.ask({"warm": [*SCORE[:1], str(inputs), *SCORE[2:], "-o", str(out)]}, seconds=HANGS)["code"] == 0
-    yield watched
-    watched.stop()
 
 
 def contents(folder):
@@ -146,7 +113,7 @@ def test_killed_before_every_change(tmp_path, inputs, forks, table, everything, 
         restart()
         assert run(scenario.killed, at)["code"] == -9
         row = table.rows["SIGKILL before change number 1, 2, …", name]
-        row.times += 1
+        row.runs += 1
         row.exits["-9"] += 1
         recorded = any(path.read_bytes() for path in job.rglob(".*.batchmax/journal*"))
         again = run(scenario.resumes)

@@ -17,7 +17,7 @@ import pytest
 from batchmax.errors import DataError
 from batchmax.storage.manifest import MANIFEST, read_manifest
 from batchmax.storage.paths import find_files
-from tests.faults.test_kills import GATE, OVERWRITE, RESUME, SCORE, kill_server, three_files  # noqa: F401 - fixtures
+from tests.faults.kill_commands import GATE, OVERWRITE, RESUME, SCORE
 from tests.support.processes import HANGS
 from tests.support.requirements import package
 from tests.support.s3_server import SECRET, get, keys, s3_proxy, s3_server, without_run  # noqa: F401 - fixtures
@@ -132,7 +132,7 @@ def test_killed_before_every_request(tmp_path, inputs, forks, proxy, table, ever
         assert run(killed)["code"] == -9
         at = None
         row = table.rows["SIGKILL before request number 1, 2, … to an object store", name]
-        row.times += 1
+        row.runs += 1
         row.exits["-9"] += 1
         found = as_read(proxy, out)
         assert found in (old_files, new_files), number

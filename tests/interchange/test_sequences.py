@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.runtime.progress import Progress
 from tests.support.parquet_readers import READERS, hugging_face
+from tests.support.progress import Recorder
 from tests.support.requirements import optional
 
 duckdb = optional("duckdb")
@@ -41,20 +41,12 @@ def sequences(*, odd=False, n_copies=1, k=K):
     return pa.table({"id": range(len(rows)), "logits": pa.array(rows, NUMBERS), "labels": pa.array(labels, LABELS)})
 
 
-class Listener(Progress):
-    def __init__(self):
-        self.said = ""
-
-    def detail(self, text):
-        self.said += text
-
-
 def scored(path, **options):
     """Return the scored file, and how many chunks of logits were read as matrices and how many by pyarrow."""
-    out, listener = path.with_name("scored.parquet"), Listener()
+    out, recorder = path.with_name("scored.parquet"), Recorder()
     options = {"label": "labels", "outputs": OUTPUTS, "top_k": 3, "on_bad_row": "null"} | options
-    batchmax.score(path, out, if_exists="overwrite", progress=listener, **options)
-    ways = re.search(r"read as matrices: ([\d,]+), by pyarrow: ([\d,]+)", listener.said).groups()
+    batchmax.score(path, out, if_exists="overwrite", progress=recorder, **options)
+    ways = re.search(r"read as matrices: ([\d,]+), by pyarrow: ([\d,]+)", "".join(recorder.details)).groups()
     return out, tuple(int(number.replace(",", "")) for number in ways)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import batchmax
 from batchmax.jobs import engine_task
-from tests.support.rows import odd_rows
+from tests.support.rows import rows_of_every_status
 
 
 def batch_of(n_rows, n_classes=5, seed=0):
@@ -80,7 +80,7 @@ def test_a_bad_row_is_told_by_its_number(whole, where, rows_at_a_time, monkeypat
 
 def test_odd_rows_are_nulled_and_dropped_as_in_a_batch(monkeypatch):
     """Policies for bad rows give the same rows in slices as in a whole batch."""
-    logits, labels, statuses = odd_rows()
+    logits, labels, statuses = rows_of_every_status()
     batch = pa.record_batch({"logits": pa.array(logits, pa.list_(pa.float32())), "label": labels, "want": statuses})
     monkeypatch.setattr(engine_task, "SLICE_BYTES", 5 * 30)
     for policy in ("null", "drop"):

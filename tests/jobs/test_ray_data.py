@@ -13,9 +13,10 @@ import batchmax
 import batchmax.ray
 from batchmax.outputs import OUTPUTS
 from tests.support.documents import blocks_of
+from tests.support.engines import expected, table_of
 from tests.support.paths import ROOT
 from tests.support.requirements import optional, package
-from tests.support.rows import odd_rows, sequences
+from tests.support.rows import rows_of_every_status, sequences
 
 pd = optional("pandas")
 
@@ -50,21 +51,10 @@ def ray():
         ray.shutdown()
 
 
-def table_of(n_rows=40, n_classes=6, dtype=np.float32, seed=0):
-    rng = np.random.default_rng(seed)
-    logits = rng.standard_normal((n_rows, n_classes)).astype(dtype)
-    return pa.table({"id": np.arange(n_rows), "logits": list(logits), "label": rng.integers(0, n_classes, n_rows)})
-
-
 def rows_of(dataset):
     """Return the rows of a dataset as dictionaries, in the order of their ids."""
     tables = [table for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow") if table.num_rows]
     return sorted((row for table in tables for row in table.to_pylist()), key=lambda row: row["id"])
-
-
-def expected(table, **given):
-    """Return the rows that ``scan`` makes of an Arrow table."""
-    return batchmax.scan(table, **given).read_all().to_pylist()
 
 
 @pytest.mark.parametrize("how", [{}, {"batch_size": 100}, {"num_cpus": 2, "concurrency": 1}], ids=["", "100", "2 cpus"])
@@ -95,7 +85,7 @@ def test_sequences_are_scored(ray, tmp_path):
 
 def test_odd_rows_are_nulled_or_dropped(ray):
     """The policies ``null`` and ``drop`` give the same rows as elsewhere, even if blocks lose all rows."""
-    logits, labels, statuses = odd_rows()
+    logits, labels, statuses = rows_of_every_status()
     table = pa.table(
         {
             "id": range(len(logits)),

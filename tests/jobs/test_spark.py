@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import warnings
 
 import numpy as np
@@ -16,9 +14,11 @@ import batchmax
 import batchmax.spark
 from batchmax.outputs import OUTPUTS
 from tests.support.documents import blocks_of
+from tests.support.engines import expected, table_of
 from tests.support.paths import ROOT
 from tests.support.processes import HANGS
-from tests.support.rows import odd_rows, sequences
+from tests.support.rows import rows_of_every_status, sequences
+from tests.support.spark import local_session
 
 pytestmark = [
     pytest.mark.spark,
@@ -35,45 +35,13 @@ ALL = ",".join(name for name in OUTPUTS if name != "sample")
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory):
     """Return one session for all tests, because starting it takes seconds."""
-    from pyspark.sql import SparkSession
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_PYTHON", sys.executable)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))
-        folder = tmp_path_factory.mktemp("spark")
-        settings = {
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.host": "127.0.0.1",
-            "spark.local.dir": str(folder),
-            "spark.sql.session.timeZone": "UTC",
-            "spark.sql.shuffle.partitions": "2",
-            "spark.sql.warehouse.dir": str(folder),
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
-        }
-        builder = SparkSession.builder.master("local[2]").appName("batchmax")
-        for name, value in settings.items():
-            builder = builder.config(name, value)
-        session = builder.getOrCreate()
-        session.sparkContext.setLogLevel("OFF")
+    with local_session(tmp_path_factory.mktemp("spark"), cores=2) as session:
         yield session
-        session.stop()
 
 
 def rows_of(frame):
     """Return the rows of a data frame as dictionaries, sorted by id."""
     return sorted(frame.toArrow().to_pylist(), key=lambda row: row["id"])
-
-
-def expected(table, **given):
-    """Return the rows that `scan` gives for an Arrow table."""
-    return batchmax.scan(table, **given).read_all().to_pylist()
-
-
-def table_of(n_rows=40, n_classes=6, dtype=np.float32, seed=0):
-    rng = np.random.default_rng(seed)
-    logits = rng.standard_normal((n_rows, n_classes)).astype(dtype)
-    return pa.table({"id": np.arange(n_rows), "logits": list(logits), "label": rng.integers(0, n_classes, n_rows)})
 
 
 def test_rows_of_a_file_are_those_of_score(spark, tmp_path):
@@ -128,7 +96,7 @@ def test_what_comes_out_has_spark_types(spark, dtype):
 
 def test_odd_rows_are_nulled_or_dropped(spark):
     """Both policies give the same rows in Spark as in a file."""
-    logits, labels, statuses = odd_rows()
+    logits, labels, statuses = rows_of_every_status()
     table = pa.table(
         {
             "id": range(len(logits)),

@@ -15,6 +15,7 @@ from batchmax.errors import UsageError
 from batchmax.functional.losses import softmax_rows
 from tests.support.paths import DATA
 from tests.support.requirements import optional
+from tests.support.split_mix import split_mix
 
 stats = optional("scipy.stats")
 
@@ -59,14 +60,6 @@ def first_draws(k, seeds, row):
     for number, seed in enumerate(seeds):
         kernels.sample_rows(logits, 1.0, rows.maxima, rows.rests, np.uint64(seed), np.uint64(row), classes[number])
     return classes[:, 0]
-
-
-def split_mix(seed, n):
-    """Return output n, from 0, of SplitMix64 (Steele, Lea and Flood), computed with Python integers."""
-    x = (seed + (n + 1) * 0x9E3779B97F4A7C15) % 2**64
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
-    return x ^ x >> 31
 
 
 def test_split_mix_has_its_published_outputs():

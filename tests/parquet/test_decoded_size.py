@@ -19,7 +19,7 @@ from batchmax.parquet import Demand, Footer, NotAMatrix, TooLarge
 from batchmax.parquet.reading.decoded_size import LEVEL_BYTES, even_bytes
 from batchmax.sources.decode_budget import Allowance
 from batchmax.sources.parquet_file import arrow_schema, open_file
-from tests.faults import forge
+from tests.support import crafted
 
 ROWS = 5000
 GIB = 1 << 30
@@ -142,7 +142,7 @@ def test_what_hides_nothing_is_not_looked_at(tmp_path):
 @pytest.mark.parametrize(("field", "value"), [("PACKED", -1), ("CODEC", -1), ("CODEC", 200), ("PACKED", 1 << 62)])
 def test_sizes_that_cannot_be_are_not_taken_for_others(field, value):
     """A codec or size that is negative or beyond 32 bits is reported as -1, unknown, rather than wrapped around."""
-    footer = Footer.parse(forge.edited(forge.file_of(forge.table()), forge.set_chunk(0, **{field: value})))
+    footer = Footer.parse(crafted.edited(crafted.file_of(crafted.table()), crafted.set_chunk(0, **{field: value})))
     size = footer.row_group(0).sizes[:, :2].tolist()[0]
     assert size[0 if field == "CODEC" else 1] == (value if 0 <= value < 1 << 32 else -1)
     assert even_bytes(footer.leaves[0], *size) is None
@@ -150,14 +150,14 @@ def test_sizes_that_cannot_be_are_not_taken_for_others(field, value):
 
 def test_pages_that_are_too_large_or_none(tmp_path):
     """A page above the limit raises TooLarge; an offset outside the file or an invalid header raises NotAMatrix."""
-    data = forge.file_of(forge.table(), compression="zstd")
+    data = crafted.file_of(crafted.table(), compression="zstd")
     path = tmp_path / "x.parquet"
     path.write_bytes(data)
     with pytest.raises(TooLarge) as caught:
         demand(path, most=50)
     assert caught.value.page > 50
     for changes in ({"DATA_AT": -9, "DICTIONARY_AT": -9}, {"PACKED": -1}, {"DATA_AT": 5, "DICTIONARY_AT": 5}):
-        path.write_bytes(forge.edited(data, forge.set_chunk(0, **changes)))
+        path.write_bytes(crafted.edited(data, crafted.set_chunk(0, **changes)))
         with pytest.raises(NotAMatrix):
             demand(path)
 
@@ -165,7 +165,7 @@ def test_pages_that_are_too_large_or_none(tmp_path):
 def test_an_allowance_counts_what_is_kept(tmp_path):
     """Small batches that are kept until a row group of the output is full count together towards the limit."""
     path = tmp_path / "x.parquet"
-    rows = forge.table(20_000).set_column(3, "text", pa.array(["x" * 1000] * 20_000))
+    rows = crafted.table(20_000).set_column(3, "text", pa.array(["x" * 1000] * 20_000))
     pq.write_table(rows, path, use_dictionary=False, data_page_size=10_000, write_batch_size=10)
     file = open_file(str(path))
     with path.open("rb") as stream:

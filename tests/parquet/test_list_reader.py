@@ -19,6 +19,7 @@ from batchmax.parquet import Footer, MatrixReader, NotAMatrix
 from batchmax.parquet.thrift import ThriftError, read_struct, write_struct
 from batchmax.parquet.writing.column_chunk import METADATA, place_of
 from tests.support.paths import DATA
+from tests.support.progress import Recorder
 
 
 def lists(matrix, *, nullable=True):
@@ -256,22 +257,17 @@ def test_both_ways_give_the_same_values(tmp_path, monkeypatch):
     matrix = np.random.default_rng(2).standard_normal((500, 10)).astype(np.float32)
     table = pa.table({"id": range(500), "logits": lists(matrix), "label": np.arange(500) % 10})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=120)
-    said = []
-
-    class Listener(batchmax.runtime.progress.Progress):
-        def detail(self, text):
-            said.append(text)
-
+    recorder = Recorder()
     for way in ("fast", "pyarrow"):
         monkeypatch.setenv("BATCHMAX_PARQUET", "pyarrow" if way == "pyarrow" else "")
-        batchmax.score(tmp_path / "in.parquet", str(tmp_path / f"{way}.parquet"), progress=Listener())
+        batchmax.score(tmp_path / "in.parquet", str(tmp_path / f"{way}.parquet"), progress=recorder)
     fast, slow = (pq.ParquetFile(tmp_path / f"{way}.parquet") for way in ("fast", "pyarrow"))
     assert fast.schema_arrow == slow.schema_arrow
     assert fast.schema_arrow.metadata == slow.schema_arrow.metadata
     assert fast.num_row_groups == slow.num_row_groups == 5
     assert fast.read().equals(slow.read())
-    assert "read as matrices: 5, by pyarrow: 0; of other columns copied as they are: 10" in said[0]
-    assert "read as matrices: 0, by pyarrow: 5; of other columns copied as they are: 0" in said[1]
+    assert "read as matrices: 5, by pyarrow: 0; of other columns copied as they are: 10" in recorder.details[0]
+    assert "read as matrices: 0, by pyarrow: 5; of other columns copied as they are: 0" in recorder.details[1]
 
 
 def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, monkeypatch):
@@ -282,21 +278,16 @@ def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, m
     rows[171], rows[172] = None, [0.0] * 19
     table = pa.table({"id": range(300), "logits": pa.array(rows, pa.list_(pa.float32()))})
     pq.write_table(table, tmp_path / "in.parquet", data_page_size=200, write_batch_size=10)
-    said = []
-
-    class Listener(batchmax.runtime.progress.Progress):
-        def detail(self, text):
-            said.append(text)
-
+    recorder = Recorder()
     summary = batchmax.score(
         tmp_path / "in.parquet",
         str(tmp_path / "out.parquet"),
         on_bad_row="null",
         outputs="probs,status",
-        progress=Listener(),
+        progress=recorder,
     )
     counts = "column chunks of logits read as matrices: 0, by pyarrow: 1; of other columns copied as they are: 1"
-    assert said == [f"{counts} (not 1 because rows are not all of one length)"]
+    assert recorder.details == [f"{counts} (not 1 because rows are not all of one length)"]
     out = pq.read_table(tmp_path / "out.parquet")
     assert out["id"].to_pylist() == list(range(300))
     assert summary.status_counts == {"null_logits": 1, "bad_length": 1, "ok": 298}

@@ -30,7 +30,7 @@ from batchmax.parquet import (
 )
 from batchmax.parquet.fields import COLUMN_CHUNK, check_fields
 from batchmax.parquet.writing import list_writer
-from batchmax.runtime.progress import Progress
+from tests.support.progress import Recorder
 
 CODECS = ("NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4")
 
@@ -151,14 +151,9 @@ def counts(way, tmp_path, table, options=None, **given):
     """Write a table and score it; return the output file and the statistics of how columns were read."""
     source, out = tmp_path / "in.parquet", tmp_path / f"{way}.parquet"
     pq.write_table(table, source, **{"row_group_size": 100, **(options or {})})
-    said = []
-
-    class Listener(Progress):
-        def detail(self, text):
-            said.append(text)
-
-    batchmax.score(source, str(out), progress=Listener(), if_exists="overwrite", **given)
-    return pq.ParquetFile(out), said[0]
+    recorder = Recorder()
+    batchmax.score(source, str(out), progress=recorder, if_exists="overwrite", **given)
+    return pq.ParquetFile(out), recorder.details[0]
 
 
 def rows(n_rows=300, n_classes=5):
@@ -187,8 +182,8 @@ def rows(n_rows=300, n_classes=5):
 def test_carried_columns_are_copied(tmp_path):
     """If row groups match, every carried column that is stored as pyarrow would store it is copied unchanged."""
     table = rows()
-    out, said = counts("out", tmp_path, table)
-    assert "copied as they are: 33" in said
+    out, detail = counts("out", tmp_path, table)
+    assert "copied as they are: 33" in detail
     carried = table.drop_columns(["logits"])
     assert out.read(carried.column_names).equals(carried)
     assert out.schema_arrow.names == [*carried.column_names, "probs", "loss"]
@@ -224,13 +219,13 @@ def test_whatever_is_asked_the_rows_are_the_same(tmp_path, monkeypatch, given):
     if "on_bad_row" in given:
         matrix[5 * 105] = np.nan
     table = table.set_column(1, "logits", pa.FixedSizeListArray.from_arrays(pa.array(matrix), 5))
-    out, said = counts("fast", tmp_path, table, **given)
+    out, detail = counts("fast", tmp_path, table, **given)
     monkeypatch.setenv("BATCHMAX_PARQUET", "pyarrow")
     slow, _ = counts("pyarrow", tmp_path, table, **given)
     assert out.read().equals(slow.read())
     groups = [[file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] for file in (out, slow)]
     assert groups[0] == groups[1]
-    assert ("copied as they are: 0" in said) == (not {"row_group_size", "compression"}.isdisjoint(given))
+    assert ("copied as they are: 0" in detail) == (not {"row_group_size", "compression"}.isdisjoint(given))
 
 
 def test_a_row_group_that_lost_rows_is_encoded_again(tmp_path):
@@ -254,8 +249,8 @@ def test_nothing_is_stale(tmp_path):
         "sorting_columns": sorting,
         "bloom_filter_options": {"id": {"ndv": 100, "fpp": 0.01}},
     }
-    out, said = counts("out", tmp_path, table.select(["id", "logits", "label", "flag"]), options)
-    assert "copied as they are: 9" in said
+    out, detail = counts("out", tmp_path, table.select(["id", "logits", "label", "flag"]), options)
+    assert "copied as they are: 9" in detail
     assert pq.read_metadata(tmp_path / "in.parquet").row_group(0).column(0).has_column_index
     for group in range(3):
         found = out.metadata.row_group(group)
@@ -279,8 +274,8 @@ def test_matrices_are_encoded_as_the_logits_are(tmp_path):
     for split in (False, True):
         options = {"use_byte_stream_split": ["logits.list.element"] if split else False, "compression": "zstd"}
         options["use_dictionary"] = False
-        out, said = counts(f"{split}", tmp_path, rows().select(["id", "logits", "label"]), options)
-        assert "read as matrices: 3" in said
+        out, detail = counts(f"{split}", tmp_path, rows().select(["id", "logits", "label"]), options)
+        assert "read as matrices: 3" in detail
         probs = out.metadata.row_group(0).column(2)
         assert ("BYTE_STREAM_SPLIT" in probs.encodings) == split
         assert probs.compression == "ZSTD"
@@ -292,14 +287,9 @@ def test_our_own_outputs_are_copied_from(tmp_path):
     """Columns that an earlier job computed are copied unchanged when its output is scored again."""
     table = rows().select(["id", "logits", "label"])
     counts("first", tmp_path, table, columns="*")
-    said = []
-
-    class Listener(Progress):
-        def detail(self, text):
-            said.append(text)
-
-    batchmax.score(tmp_path / "first.parquet", str(tmp_path / "second.parquet"), prefix="new_", progress=Listener())
-    assert "copied as they are: 12" in said[0]
+    recorder = Recorder()
+    batchmax.score(tmp_path / "first.parquet", str(tmp_path / "second.parquet"), prefix="new_", progress=recorder)
+    assert "copied as they are: 12" in recorder.details[0]
     found = pq.read_table(tmp_path / "second.parquet")
     assert found["new_probs"].equals(found["probs"])
     assert found["new_loss"].equals(found["loss"])
@@ -310,8 +300,8 @@ def test_names_that_look_alike(tmp_path):
     table = rows().select(["id", "logits", "label"])
     number = pa.array(range(300))
     table = table.append_column("a.b", number).append_column("a", pa.StructArray.from_arrays([number], ["b"]))
-    out, said = counts("out", tmp_path, table)
-    assert "copied as they are: 12" in said
+    out, detail = counts("out", tmp_path, table)
+    assert "copied as they are: 12" in detail
     assert out.read(["id", "label", "a.b"]).num_rows == 300
 
 
@@ -336,8 +326,8 @@ def test_what_arrow_has_no_word_for_survives(tmp_path):
         ]
     )
     table = pa.table({"id": [1, 2], "logits": [[1.0, 2.0], [3.0, 4.0]], "data": ["{}", "[]"]}, schema=schema)
-    out, said = counts("out", tmp_path, table)
-    assert "copied as they are: 2" in said
+    out, detail = counts("out", tmp_path, table)
+    assert "copied as they are: 2" in detail
     assert out.schema_arrow.field("id").metadata == {b"PARQUET:field_id": b"7"}
     assert not out.schema_arrow.field("id").nullable
     assert out.schema.column(1).logical_type.type == "JSON"
@@ -351,15 +341,10 @@ def test_files_with_other_columns_are_copied_where_they_agree(tmp_path):
     pq.write_table(table, tmp_path / "in" / "b.parquet", row_group_size=100, use_deprecated_int96_timestamps=True)
     other = table.cast(pa.schema([field.with_nullable(field.name != "id") for field in table.schema]))
     pq.write_table(other, tmp_path / "in" / "c.parquet", row_group_size=100)
-    said = []
-
-    class Listener(Progress):
-        def detail(self, text):
-            said.append(text)
-
+    recorder = Recorder()
     source = [str(tmp_path / "in" / f"{name}.parquet") for name in ("a", "c")]
-    batchmax.score(source, str(tmp_path / "out.parquet"), progress=Listener())
-    assert "copied as they are: 9" in said[0]
+    batchmax.score(source, str(tmp_path / "out.parquet"), progress=recorder)
+    assert "copied as they are: 9" in recorder.details[0]
     want = pa.concat_tables([table, table]).drop_columns(["logits"])
     assert pq.read_table(tmp_path / "out.parquet", columns=["id", "when"]).equals(want)
     batchmax.score(str(tmp_path / "in" / "b.parquet"), str(tmp_path / "b.parquet"))

@@ -14,7 +14,7 @@ import batchmax
 from batchmax.errors import BatchmaxError, DataError
 from batchmax.parquet.reading.page_rows import count_values
 from batchmax.parquet.thrift import I32, I64, Field
-from tests.faults import forge
+from tests.support import crafted
 from tests.support.parquet_anatomy import chunks_of
 from tests.support.rows import lists
 
@@ -56,7 +56,7 @@ def with_repeated_page(path, leaf, group=0, *, n_values, dictionary=False):
     at = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
 
     def edit(fields):
-        metadata = forge.chunk(fields, leaf, group)[3].value
+        metadata = crafted.chunk(fields, leaf, group)[3].value
         metadata[7] = Field(I64, len(pages))
         metadata[6] = Field(I64, metadata[6].value + page.header_size + page.unpacked)
         for place in (9, 11):
@@ -68,9 +68,9 @@ def with_repeated_page(path, leaf, group=0, *, n_values, dictionary=False):
             if (count[1].value == 2) == dictionary:
                 count[3] = Field(I32, count[3].value + 1)
         for index in (4, 5, 6, 7):
-            forge.chunk(fields, leaf, group).pop(index, None)
+            crafted.chunk(fields, leaf, group).pop(index, None)
 
-    path.write_bytes(forge.edited(data, edit, pages))
+    path.write_bytes(crafted.edited(data, edit, pages))
 
 
 @pytest.mark.parametrize(("version", "dictionary", "codec"), [("1.0", True, "snappy"), ("2.0", False, "none")])
@@ -127,11 +127,14 @@ def test_two_columns_in_one_place_are_refused(options, tmp_path):
     pq.write_table(table(), path, **OPTIONS)
 
     def edit(fields):
-        ours, theirs = forge.chunk(fields, LEAVES["id"])[3].value, forge.chunk(fields, LEAVES["label"])[3].value
+        ours, theirs = (
+            crafted.chunk(fields, LEAVES["id"])[3].value,
+            crafted.chunk(fields, LEAVES["label"])[3].value,
+        )
         for field in (5, 6, 7, 9, 11, 12, 13):
             ours[field] = theirs[field]
 
-    path.write_bytes(forge.edited(path.read_bytes(), edit))
+    path.write_bytes(crafted.edited(path.read_bytes(), edit))
     with pytest.raises(DataError, match="two columns of a row group lie in the same place of the file"):
         batchmax.score(path, tmp_path / "out.parquet", **options)
 
@@ -179,9 +182,9 @@ def test_a_codec_that_only_pyarrow_decodes(version, tmp_path):
 
     def edit(fields):
         for leaf in range(len(LEAVES) + 1):
-            forge.set_chunk(leaf, CODEC=5)(fields)  # pyarrow reads both LZ4 formats under this codec number
+            crafted.set_chunk(leaf, CODEC=5)(fields)  # pyarrow reads both LZ4 formats under this codec number
 
-    path.write_bytes(forge.edited(path.read_bytes(), edit))
+    path.write_bytes(crafted.edited(path.read_bytes(), edit))
     for options in ({}, DECODED):
         batchmax.score(path, out, if_exists="overwrite", **options)
         names = [name for name in NAMES if name != "logits"]

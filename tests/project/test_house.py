@@ -177,6 +177,16 @@ def test_every_test_says_what_is_true():
                 assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"
 
 
+def test_files_of_tests_are_short_and_independent():
+    """No file of the tests is longer than 500 lines, and none imports from a test file."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 500, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+                assert not node.module.rpartition(".")[2].startswith("test_"), f"{path}:{node.lineno}"
+
+
 def test_packages_that_may_be_missing_are_asked_for():
     """Tests import optional packages with ``tests.support.requirements``, which skips the test if one is missing.
 

@@ -11,8 +11,8 @@ import pytest
 import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import UsageError
-from tests.reports.test_report import written
 from tests.support.paths import DATA
+from tests.support.report_pages import write_report
 
 DIGITS = str(DATA / "digits.parquet")
 
@@ -26,7 +26,7 @@ def calibration(tmp_path, request):
 
 def test_a_page_of_calibrated_logits(calibration, tmp_path):
     """The report has the metrics of ``evaluate`` with the calibration, and its command has ``--calibration``."""
-    page, _ = written(DIGITS, tmp_path, calibration=calibration)
+    page, _ = write_report(DIGITS, tmp_path, calibration=calibration)
     want = batchmax.evaluate(DIGITS, calibration=calibration)
     found = batchmax.report(DIGITS, str(tmp_path / "b.html"), calibration=calibration)
     assert (found.mean_loss, found.ece) == (want.mean_loss, want.ece)

@@ -14,12 +14,11 @@ import batchmax
 from batchmax.activations import ACTIVATIONS
 from batchmax.cli.app import main
 from batchmax.errors import BadRowError, DataError, OutputError, UsageError
+from tests.support.activations import PAIRS, some_rows, torch_loss, torch_probs
 from tests.support.paths import DATA
 from tests.support.requirements import optional
 
 torch = optional("torch")
-
-from tests.functional.test_activations import PAIRS, some_rows, torch_loss, torch_probs  # noqa: E402 - also needs PyTorch
 
 DIGITS = str(DATA / "digits.parquet")
 K = 9

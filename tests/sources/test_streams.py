@@ -20,7 +20,6 @@ from batchmax.jobs.engine_task import plan_tasks, score_batches
 from batchmax.options.score_options import score_options
 from batchmax.sources.streams.arrow_batches import decoded_batch, decoded_batches
 from batchmax.sources.streams.ipc_reader import IncomingStream
-from tests import arrow_damage
 from tests.support.arrow_damage import ARRAYS, N, batch_with, int32s, replaced, stream_of
 
 GOOD = batch_with(pa.array(range(N)))
@@ -331,4 +330,4 @@ def test_the_damage_is_damage():
     for name, make in ARRAYS.items():
         with pytest.raises((pa.ArrowInvalid, pa.lib.ArrowIndexError)):
             make().validate(full=True)
-        assert len(make()) == arrow_damage.N, name
+        assert len(make()) == N, name

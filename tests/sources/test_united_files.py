@@ -21,6 +21,7 @@ from batchmax.jobs.plan import Plan, run_part
 from batchmax.options.score_options import score_options
 from batchmax.sinks.commit.staging import PartFolder
 from batchmax.sources.parquet_source import ParquetSource
+from tests.support.progress import Recorder
 from tests.support.requirements import optional
 
 duckdb = optional("duckdb")
@@ -171,15 +172,9 @@ def test_equal_columns_are_still_copied(files):
         pq.write_table(pq.read_table(file).select(["id", "logits", "label"]).append_column("text", text), file)
     source = ParquetSource(files, score_options())
     assert {name for file in source.files for name in file.recoded} == {"id", "logits", "label"}
-    details = []
-    from batchmax.runtime.progress import Progress
-
-    class Listener(Progress):
-        def detail(self, text):
-            details.append(text)
-
-    batchmax.score(files, "out.parquet", progress=Listener())
-    assert "of other columns copied as they are: 3" in details[0]
+    recorder = Recorder()
+    batchmax.score(files, "out.parquet", progress=recorder)
+    assert "of other columns copied as they are: 3" in recorder.details[0]
 
 
 # Ways to run, and all commands

@@ -10,7 +10,7 @@ import pytest
 
 from batchmax.cli.app import main
 from batchmax.storage.json_fields import MOST_DEPTH, JsonError, parse_json
-from tests.faults import forge
+from tests.support import crafted
 
 REFUSED = {
     "brackets": b"[" * 3000,
@@ -53,7 +53,7 @@ def test_commands_over_metadata_that_make_no_sense(key, tmp_path, capsys):
     some = "objects", "a hundred thousand brackets", "a million digits", "half of a surrogate pair as bytes"
     values = {kind: REFUSED[kind] for kind in some} | {"NaN": b'{"info": NaN}', "names": names}
     for kind, value in values.items():
-        pq.write_table(forge.table().replace_schema_metadata({key: value}), path)
+        pq.write_table(crafted.table().replace_schema_metadata({key: value}), path)
         for words in (
             ["show", str(path), "--row", "0"],
             ["evaluate", str(path)],
@@ -89,5 +89,5 @@ def test_features_of_any_type(tmp_path):
     path = tmp_path / "x.parquet"
     for feature in ({"_type": {"a": 1}}, {"_type": []}, {"_type": "List", "feature": 3}, [], [[]], 7, None):
         value = json.dumps({"info": {"features": {"label": feature}}})
-        pq.write_table(forge.table().replace_schema_metadata({"huggingface": value}), path)
+        pq.write_table(crafted.table().replace_schema_metadata({"huggingface": value}), path)
         assert main(["evaluate", str(path), "-q"]) == 0

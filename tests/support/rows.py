@@ -15,7 +15,7 @@ from tests.support import oracle
 
 NAN, INF = float("nan"), float("inf")
 
-ODD_LOGITS = {
+LOGITS_BY_STATUS = {
     "ok": [0.0, 0.5, -INF],
     "null_logits": None,
     "bad_length": [1.0, 2.0],
@@ -26,7 +26,7 @@ ODD_LOGITS = {
 }
 """Logits of three classes, by the status they get with label 0. The first row sets the number of classes."""
 
-ODD_LABELS = {"bad_label": 3, "ignored": -100, "unlabelled": None, "ok": 0}
+LABELS_BY_STATUS = {"bad_label": 3, "ignored": -100, "unlabelled": None, "ok": 0}
 """Labels, by the status they give a row with ordinary logits."""
 
 PRECEDENCE = (
@@ -46,11 +46,11 @@ WITHOUT_PROBS = PRECEDENCE[:5]
 WITHOUT_LOSS = PRECEDENCE[:8]
 
 
-def odd_rows() -> tuple[list[Any], list[Any], list[str]]:
-    """Return logits, labels and statuses of every combination of ``ODD_LOGITS`` and ``ODD_LABELS``."""
-    pairs = list(itertools.product(ODD_LOGITS, ODD_LABELS))
+def rows_of_every_status() -> tuple[list[Any], list[Any], list[str]]:
+    """Return logits, labels and statuses of every combination of ``LOGITS_BY_STATUS`` and ``LABELS_BY_STATUS``."""
+    pairs = list(itertools.product(LOGITS_BY_STATUS, LABELS_BY_STATUS))
     statuses = [min(pair, key=PRECEDENCE.index) for pair in pairs]
-    return [ODD_LOGITS[a] for a, _ in pairs], [ODD_LABELS[b] for _, b in pairs], statuses
+    return [LOGITS_BY_STATUS[a] for a, _ in pairs], [LABELS_BY_STATUS[b] for _, b in pairs], statuses
 
 
 def lists(matrix: Any, kind: Any = None) -> pa.Array:
@@ -71,6 +71,20 @@ def some_logits(n_rows: int, n_classes: int, dtype: Any = np.float32, seed: int 
     masked[np.arange(n_rows) % 4 != 0] = False
     logits[masked] = -np.inf
     return logits.astype(dtype)
+
+
+def table_of(n_rows: int = 40, n_classes: int = 4, seed: int = 0, **more: Any) -> pa.Table:
+    """Return rows with an id, logits of ``some_logits`` and labels, and more columns."""
+    logits = some_logits(n_rows, n_classes, seed=seed)
+    labels = pa.array(np.arange(n_rows) % n_classes)
+    return pa.table({"id": pa.array(np.arange(n_rows)), "logits": lists(logits), "label": labels, **more})
+
+
+def table_of_every_status() -> tuple[pa.Table, list[str]]:
+    """Return the rows of ``rows_of_every_status`` with an id, and their statuses."""
+    logits, labels, statuses = rows_of_every_status()
+    columns = {"id": list(range(len(labels))), "logits": pa.array(logits, pa.list_(pa.float32()))}
+    return pa.table({**columns, "label": pa.array(labels, pa.int64())}), statuses
 
 
 def columns_of(batch: pa.RecordBatch | pa.Table, name: str) -> np.ndarray[Any, Any]:

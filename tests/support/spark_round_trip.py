@@ -33,18 +33,18 @@ vectors = spark.createDataFrame(
     [(number, Vectors.dense(z), label) for number, z, label in rows], ["id", "logits", "label"]
 )
 
-seen = {}
+files = {}
 for name, frame in (("array", arrays), ("vector", vectors)):
     frame.coalesce(2).write.parquet(f"{folder}/{name}")
     for out in (f"{folder}/{name}_scored.parquet", f"{folder}/{name}_scored"):
         batchmax.score(f"{folder}/{name}", out)
         back = spark.read.parquet(out).orderBy("id")
         got = back.collect()
-        seen[out.removeprefix(f"{folder}/")] = {
+        files[out.removeprefix(f"{folder}/")] = {
             "columns": back.columns,
             "types": [kind for _, kind in back.dtypes],
             "probs": [list(row["probs"]) for row in got],
             "loss": [row["loss"] for row in got],
         }
 spark.stop()
-sys.stdout.write(json.dumps({"logits": logits.tolist(), "seen": seen}) + "\n")
+sys.stdout.write(json.dumps({"logits": logits.tolist(), "files": files}) + "\n")

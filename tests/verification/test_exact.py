@@ -9,11 +9,10 @@ import pytest
 
 from batchmax.verification.exact import ExactRow, loss_ulps, ulps
 from tests.support import oracle
+from tests.support.exact_rows import SCALES, exact_row
 from tests.support.requirements import optional
 
 mpmath = optional("mpmath")
-
-from tests.kernels.test_accuracy import SCALES, exact_row  # noqa: E402 - that module needs mpmath too
 
 ROWS = [scale for scale in SCALES if scale.__name__ != "equal"]
 

@@ -1,4 +1,4 @@
-"""Process that runs damaged inputs, one per line of JSON with a seed and a number, and reports the outcome of each.
+"""Worker that runs damaged inputs, one per line of JSON with a seed and a number, and reports the outcome of each.
 
 A case passes if the result has the values that pyarrow reads from the same bytes, or the values from before the damage,
 or if the command fails with a one-line error. Any other outcome is a failure, and the answer describes it.

@@ -1,4 +1,4 @@
-"""Process that runs command lines, one per line of JSON; the answers have exit code, output, CPU time and memory.
+"""Worker that runs command lines, one per line of JSON; the answers have exit code, output, CPU time and memory.
 
 The first command line is a warm-up that must succeed, so that compilation and imports aren't measured later.
 """

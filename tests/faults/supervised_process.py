@@ -1,4 +1,4 @@
-"""A process that answers lines of JSON, with supervision: if it dies or hangs, it is replaced.
+"""A worker process that answers lines of JSON, and is restarted if it dies or hangs.
 
 The process itself measures the CPU time of an answer, so the load of other processes doesn't count.
 """
@@ -13,15 +13,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 
 FOLDER = Path(__file__).parent
-ROOT = FOLDER.parent.parent
 SECONDS = 10
 """Limit of CPU time per answer."""
 
 
-class Watched:
+class SupervisedProcess:
     """A script of this folder in its own process; ``setup``, if given, is its first line of input."""
 
     def __init__(self, script: str, setup: dict[str, str] | None = None) -> None:

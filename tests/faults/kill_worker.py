@@ -1,4 +1,4 @@
-"""Process that runs each command line in a fork, and kills the fork before its nth change of the file system.
+"""Worker that runs each command line in a fork, and kills the fork before its nth change of the file system.
 
 A request is a line of JSON: ``words``, the command line; ``folder``, where it runs; ``at``, the number of the change
 before which the fork is killed, or null. Optional are ``environment``, variables for the fork, and ``pid``, a file that
@@ -46,7 +46,7 @@ class Killer:
         """Intercept every change from now on."""
         sys.addaudithook(self._audit)
         for name in ON_DESCRIPTORS:
-            setattr(os, name, self._watched(getattr(os, name)))
+            setattr(os, name, self._intercepted(getattr(os, name)))
         exchange = atomic_rename.exchange
 
         def exchanged(one: Path, other: Path) -> bool:
@@ -55,13 +55,13 @@ class Killer:
 
         atomic_rename.exchange = exchanged
 
-    def _watched(self, call: Any) -> Any:
-        def watched(descriptor: int, *arguments: Any) -> Any:
+    def _intercepted(self, call: Any) -> Any:
+        def intercepted(descriptor: int, *arguments: Any) -> Any:
             if self._is_here(Path(f"/proc/self/fd/{descriptor}").readlink()):
                 self._change()
             return call(descriptor, *arguments)
 
-        return watched
+        return intercepted
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in NAMES:
@@ -105,7 +105,7 @@ def run(
             try:
                 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                     code = main(words)
-            except BaseException:  # noqa: BLE001 - the fork must not become a second server
+            except BaseException:  # noqa: BLE001 - the fork must not serve requests
                 err.write(traceback.format_exc())
             json.dump({"err": err.getvalue(), "changes": killer.count}, answer)
             answer.flush()
@@ -117,7 +117,7 @@ def run(
 
 
 for line in sys.stdin:
-    asked = json.loads(line)
-    reply = {"code": main(asked["warm"])} if "warm" in asked else run(**asked)
+    request = json.loads(line)
+    reply = {"code": main(request["warm"])} if "warm" in request else run(**request)
     sys.stdout.write(json.dumps(reply) + "\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Process that scores damaged copies of a file, one per line of JSON, and reports the outcome of each.
+"""Worker that scores damaged copies of a file, one per line of JSON, and reports the outcome of each.
 
 The first line of input has the folder to work in and the path of the file. Every other line is a damage: bytes to
 change, and a length to cut to. Each answer is a line of JSON. The caller checks for timeouts and crashes.
@@ -56,7 +56,7 @@ def attempt(folder: Path, data: bytes, wanted: pa.Table | None) -> dict[str, obj
             answer["differs"] = difference(pq.read_table(out), wanted)
         except (OSError, pa.ArrowException, UnicodeDecodeError):
             # A carried column without page checksums is copied as it is.
-            answer["differs"] = "copied with its damage"
+            answer["differs"] = "copied with the damage"
     answer["left"] = [item.name for item in folder.iterdir() if item.name not in {"x.parquet", "out.parquet"}]
     return answer
 

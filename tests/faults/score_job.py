@@ -1,4 +1,4 @@
-"""A small job, run as the real command in its own process with an injected fault, and the checks of its outcome.
+"""A small job, run as the real command in its own process while a fault happens, and the checks of its outcome.
 
 After any fault, the output path holds its previous content or the whole new output. Then the job is resumed, and must
 produce the same bytes as an undisturbed run.
@@ -11,8 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.faults.outcomes import OutcomeTable
 from tests.support.processes import HANGS
 
 N_ROWS, N_CLASSES, N_GROUPS = 1500, 2000, 6
-
-
-@dataclass
-class Outcomes:
-    """Outcomes of one kind of fault, over all its injections."""
-
-    times: int = 0
-    exits: Counter[str] = field(default_factory=Counter)
-    found: Counter[str] = field(default_factory=Counter)
-    resumed: int = 0
-
-
-class Table:
-    """Outcomes of all faults, by kind."""
-
-    def __init__(self) -> None:
-        self.rows: defaultdict[tuple[str, str], Outcomes] = defaultdict(Outcomes)
-        self.damages: dict[str, Counter[str]] = {}
-
-    def text(self, earlier: str = "") -> str:
-        """Return the tables in Markdown; rows of ``earlier`` stay if this run has none of their kind."""
-        known = [line for line in earlier.splitlines() if line.startswith("| ") and "---" not in line]
-        faults = {tuple(line[2:].split(" | ")[:2]): line for line in known if line.count(" | ") == 5}
-        damages = {line[2:].split(" | ")[0]: line for line in known if line.count(" | ") == 1}
-        for (fault, how), row in self.rows.items():
-            exits, found = (", ".join(f"{name}: {n}" for name, n in sorted(c.items())) for c in (row.exits, row.found))
-            faults[fault, how] = f"| {fault} | {how} | {row.times} | {exits} | {found} | {row.resumed} of {row.times} |"
-        for what, counts in self.damages.items():
-            damages[what] = f"| {what} | {', '.join(f'{kind}: {n:,}' for kind, n in counts.most_common())} |"
-        head = "| fault | injected | times | exit codes | at the output path afterwards | gone on with, same bytes |"
-        faults.pop(("fault", "injected"), None)
-        damages.pop("damage", None)
-        lines = [head, "| --- | --- | --- | --- | --- | --- |", *faults.values()]
-        lines += [
-            "",
-            "## Damaged inputs",
-            "",
-            "| damage | what came of it, times |",
-            "| --- | --- |",
-            *damages.values(),
-        ]
-        return "\n".join(lines) + "\n"
 
 
 class Job:
@@ -74,17 +31,17 @@ class Job:
         folder.mkdir()
         self.folder = folder
         self.out = folder / out
-        self.workshop = folder / f".{out}.batchmax"
+        self.staging = folder / f".{out}.batchmax"
         self.replacing = replacing
         self._write_input()
-        self.old = self._made("--temperature", "2")
-        self.new = self._made()
+        self.old = self._output("--temperature", "2")
+        self.new = self._output()
         self.restart()
 
     @property
     def name(self) -> str:
         """Description of the kind of job."""
-        return f"{'file' if self.out.suffix else 'folder'}, {'over an older one' if self.replacing else 'new'}"
+        return f"{'replaced' if self.replacing else 'new'} {'file' if self.out.suffix else 'folder'}"
 
     def command(self, *more: str) -> list[str]:
         """Return the words of the command."""
@@ -115,23 +72,22 @@ class Job:
             return "old" if self.replacing else "none"
         return "new" if data == self.new else "NEITHER"
 
-    def judge(
-        self, done: subprocess.CompletedProcess[str], fault: str, how: str, table: Table, *, says: bool = True
+    def check(
+        self, done: subprocess.CompletedProcess[str], fault: str, table: OutcomeTable, *, prints_error: bool = True
     ) -> None:
         """Check the state after a fault, resume the job, and check its output.
 
-        ``says`` is whether a failure must print a one-line error of batchmax; it is false if Python itself couldn't
-        start.
+        ``prints_error``: whether a failure must print a one-line error. Python itself may be unable to start.
         """
-        row = table.rows[fault, how]
-        row.times += 1
+        row = table.rows[fault, self.name]
+        row.runs += 1
         row.exits[str(done.returncode)] += 1
         found = self.found()
         row.found[found] += 1
         assert found != "NEITHER", (done.returncode, done.stderr, sorted(self._data()))
-        if says:
+        if prints_error:
             assert "Traceback" not in done.stderr, done.stderr
-        if says and done.returncode > 0:
+        if prints_error and done.returncode > 0:
             assert done.stderr.count("\n") == done.stderr.count("batchmax: "), done.stderr
             assert done.stderr.strip().splitlines()[-1].startswith("batchmax: error: "), done.stderr
             assert found != "new", done.stderr
@@ -153,7 +109,7 @@ class Job:
         table = pa.table({"id": np.arange(N_ROWS), "logits": lists, "label": np.arange(N_ROWS) % N_CLASSES})
         pq.write_table(table, self.folder / "in.parquet", row_group_size=N_ROWS // N_GROUPS, compression="none")
 
-    def _made(self, *more: str) -> dict[str, bytes]:
+    def _output(self, *more: str) -> dict[str, bytes]:
         """Return the output of an undisturbed run."""
         done = subprocess.run(
             [*self.command(*more), "--if-exists", "overwrite"],
