@@ -51,7 +51,9 @@ def objects(proxy):
 
 def as_read(proxy, out):
     """Return the files of an output as a reader that follows the manifest sees them, or None if there is no output."""
-    if not out.endswith(".parquet") and not any(key.endswith(MANIFEST) for key in keys(proxy.client)):
+    if not out.endswith(".parquet") and not any(
+        key.startswith(f"{out}/") and key.endswith(MANIFEST) for key in keys(proxy.client)
+    ):
         return None
     try:
         files = find_files([f"s3://bucket/{out}"])
