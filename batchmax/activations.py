@@ -1,78 +1,117 @@
-"""The table of activations and of the losses that each supports. Knows neither Arrow nor NumPy.
+"""The tables of activations and losses. Knows neither Arrow nor NumPy.
 
-To add one, give it a number and a line here, and write a short function in :mod:`batchmax.kernels.activations`.
+The objects in these tables say in what activations and losses differ; the rest of the package asks them and doesn't
+compare names. To add an activation, add a row here, its arithmetic to :mod:`batchmax.kernels.activations`, and its
+definition to :mod:`batchmax.verification.exact`. The same holds for a loss.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Literal
 
 ActivationName = Literal["softmax", "argmax", "sigmoid", "sum", "taylor", "spherical"]
 LossName = Literal["cross_entropy", "hinge", "squared_hinge", "mse", "brier", "binary_cross_entropy"]
 
 
-class Activation(IntEnum):
-    """Numbers of the activations, as the kernels take them."""
-
-    SOFTMAX = 0
-    ARGMAX = 1
-    SIGMOID = 2
-    SUM = 3
-    TAYLOR = 4
-    SPHERICAL = 5
-
-
-class Loss(IntEnum):
-    """Numbers of the losses, as the kernels take them."""
-
-    CROSS_ENTROPY = 0
-    HINGE = 1
-    SQUARED_HINGE = 2
-    MSE = 3
-    BINARY_CROSS_ENTROPY = 4
-
-
 @dataclass(frozen=True)
-class Kind:
-    """An activation.
+class Loss:
+    """A loss function.
 
     Attributes
     ----------
     number
         Its number in the kernels.
+    needs_class
+        Whether it's defined for one label only, not for a target distribution.
+    has_weights
+        Whether class weights and label smoothing apply to it.
+    is_bounded
+        Whether it's finite for all probabilities.
+    """
+
+    number: int
+    needs_class: bool = False
+    has_weights: bool = False
+    is_bounded: bool = False
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function.
+
+    Attributes
+    ----------
+    name
+        Its name in the options.
+    number
+        Its number in the kernels.
     losses
         The losses that can be combined with it, the default first.
     is_distribution
-        Whether the values of a row sum to 1.
+        Whether the probabilities of a row sum to 1. Only then do log-probabilities, entropy, samples and the most
+        probable classes exist.
+    is_log_linear
+        Whether the log-probabilities are beta times the logits plus a number for each row. Only then are
+        log-probabilities logits themselves: the softmax kernels apply to the logits, inputs can be probabilities,
+        logsumexp exists, and the activation can be calibrated.
+    undefined
+        Which rows have no probabilities, apart from those with a NaN, +inf, or nothing but -inf.
     """
 
-    number: Activation
-    losses: tuple[str, ...]
+    name: ActivationName
+    number: int
+    losses: tuple[LossName, ...]
     is_distribution: bool = True
+    is_log_linear: bool = False
+    undefined: str = ""
+
+    @property
+    def likelihood(self) -> LossName:
+        """The loss that is the negative log-likelihood of a row; it may not be one of ``losses``."""
+        return "cross_entropy" if self.is_distribution else "binary_cross_entropy"
+
+    def supports(self, required: Literal["any", "distribution", "softmax"]) -> bool:
+        """Return whether outputs exist that require this of the activation; see :class:`batchmax.outputs.Output`."""
+        return {"any": True, "distribution": self.is_distribution, "softmax": self.is_log_linear}[required]
 
 
-NORMALISED = ("cross_entropy", "mse", "brier")
+_MSE = Loss(3, is_bounded=True)
 
-ACTIVATIONS: dict[str, Kind] = {
-    "softmax": Kind(Activation.SOFTMAX, ("cross_entropy", "mse", "brier", "hinge", "squared_hinge")),
-    "argmax": Kind(Activation.ARGMAX, ("hinge", "squared_hinge", "mse", "brier")),
-    "sigmoid": Kind(Activation.SIGMOID, ("binary_cross_entropy", "mse", "brier"), is_distribution=False),
-    "sum": Kind(Activation.SUM, NORMALISED),
-    "taylor": Kind(Activation.TAYLOR, NORMALISED),
-    "spherical": Kind(Activation.SPHERICAL, NORMALISED),
+LOSSES: dict[LossName, Loss] = {
+    "cross_entropy": Loss(0, has_weights=True),
+    "hinge": Loss(1, needs_class=True),
+    "squared_hinge": Loss(2, needs_class=True),
+    "mse": _MSE,
+    "binary_cross_entropy": Loss(4),
+    "brier": _MSE,
+}
+"""All losses, by name; ``brier`` is another name for ``mse``."""
+
+_OF_DISTRIBUTIONS: tuple[LossName, ...] = ("cross_entropy", "mse", "brier")
+
+ACTIVATIONS: dict[ActivationName, Activation] = {
+    activation.name: activation
+    for activation in (
+        Activation("softmax", 0, (*_OF_DISTRIBUTIONS, "hinge", "squared_hinge"), is_log_linear=True),
+        Activation("argmax", 1, ("hinge", "squared_hinge", "mse", "brier")),
+        Activation("sigmoid", 2, ("binary_cross_entropy", "mse", "brier"), is_distribution=False),
+        Activation(
+            "sum",
+            3,
+            _OF_DISTRIBUTIONS,
+            undefined="the logits are all 0, or some are below 0 and some above, or one is -inf",
+        ),
+        Activation(
+            "taylor", 4, _OF_DISTRIBUTIONS, undefined="a logit is -inf, or infinite when divided by the temperature"
+        ),
+        Activation("spherical", 5, _OF_DISTRIBUTIONS, undefined="the logits are all 0, or one is -inf"),
+    )
 }
 """All activations, by name."""
 
-LOSSES: dict[str, Loss] = {loss.name.lower(): loss for loss in Loss} | {"brier": Loss.MSE}
-"""The numbers of the losses, by name; ``brier`` is another name for ``mse``."""
 
-OF_A_MARGIN = frozenset({"hinge", "squared_hinge"})
-"""Margin losses: they are defined for one label, not for a target distribution."""
-
-
-def loss_of(activation: str, loss: str | None) -> str:
+def loss_of(activation: ActivationName, loss: LossName | None) -> LossName:
     """Return the loss to use with an activation: the given one, or the default.
 
     Raises
@@ -84,5 +123,5 @@ def loss_of(activation: str, loss: str | None) -> str:
     """
     losses = ACTIVATIONS[activation].losses
     if loss is not None and loss not in losses:
-        raise ValueError(f"loss {loss!r} does not go with activation {activation!r}: choose of {', '.join(losses)}")
+        raise ValueError(f"activation {activation!r} does not support loss {loss!r}; choose {', '.join(losses)}")
     return loss or losses[0]

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.activations import OF_A_MARGIN
+from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.columns.labels import LabelColumn, check_classes, find_classes, find_label
 from batchmax.columns.logits import WORDS, LogitsColumn, OutputLayout, close_match, find_logits, one_logit
 from batchmax.columns.result_arrays import STATUS_TYPE, matrix_fields
@@ -67,7 +67,7 @@ class Job:
     def result_bytes(self) -> int:
         """The approximate bytes of one row of results: matrices as computed, and as written if the type differs."""
         matrices = sum(OUTPUTS[name].kind == "matrix" for name in self.outputs)
-        if self.options.activation != "softmax":
+        if not ACTIVATIONS[self.options.activation].is_log_linear:
             matrices += 2
         written = 0 if self.dtype == self.logits.dtype else self.dtype.itemsize
         name = 4 if self.classes is None else sum(map(len, self.classes)) // len(self.classes) + 4
@@ -148,7 +148,7 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     label = find_label(schema, options, classes)
     notes = [f"logits: {logits.why}, {n_classes:,} classes", *([assumed] if assumed else [])]
     outputs = _choose_outputs(options, label)
-    if label is not None and label.kind == "distribution" and options.loss_name in OF_A_MARGIN:
+    if label is not None and label.kind == "distribution" and LOSSES[options.loss_name].needs_class:
         raise UsageError(
             f"{options.loss_name} needs class labels, and column {label.name!r} holds distributions",
             where="--loss",

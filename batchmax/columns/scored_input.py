@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 import pyarrow as pa
 
-from batchmax.activations import ACTIVATIONS
+from batchmax.activations import ACTIVATIONS, Activation
 from batchmax.columns.arrow import column_types
 from batchmax.errors import UsageError
 from batchmax.options.score_options import InputKind, ScoreOptions
@@ -43,7 +43,7 @@ DOUBTFUL = re.compile(r"prob|softmax|sigmoid|confidence|likelihood", re.IGNORECA
 
 
 @dataclass(frozen=True)
-class Written:
+class ScoredInput:
     """The metadata of an output of ``score``.
 
     Attributes
@@ -71,14 +71,9 @@ class Written:
     prefix: str
     is_nested: bool
     shift: bool
-    activation: str
+    activation: Activation
     is_plain: bool
     has_indices: bool
-
-    @property
-    def is_distribution(self) -> bool:
-        """Whether the probabilities of a row sum to 1."""
-        return ACTIVATIONS[self.activation].is_distribution
 
     def pattern(self, output: str) -> str:
         """Return the column name of an output, or a pattern for its columns if there is one per class."""
@@ -101,33 +96,33 @@ class Written:
         return [self.prefix + name for name in (SCALARS if output == "loss" else ("status",))]
 
 
-def written_by_score(schema: pa.Schema) -> Written | None:
+def written_by_score(schema: pa.Schema) -> ScoredInput | None:
     """Return the metadata of an output of ``score``; None for other files, and for metadata of other versions."""
     raw = (schema.metadata or {}).get(b"batchmax")
     if raw is None:
         return None
     try:
-        said = json_object(parse_json(raw), METADATA)
-        given = json_object(said["options"], OPTIONS)
-        outputs, classes = json_list(said["outputs"], str), said["classes"]
-        logits = said["logits"] if isinstance(said["logits"], list) else []
-        activation = given.get("activation", "softmax")
-        if said["command"] != "score" or not set(outputs) <= OUTPUTS.keys() or activation not in ACTIVATIONS:
+        metadata = json_object(parse_json(raw), METADATA)
+        options = json_object(metadata["options"], OPTIONS)
+        outputs, classes = json_list(metadata["outputs"], str), metadata["classes"]
+        logits = metadata["logits"] if isinstance(metadata["logits"], list) else []
+        activation = ACTIVATIONS.get(options.get("activation", "softmax"))
+        if metadata["command"] != "score" or not set(outputs) <= OUTPUTS.keys() or activation is None:
             return None
-        is_plain = given.get("loss", "cross_entropy") == "cross_entropy"
-        return Written(
+        is_plain = options.get("loss", "cross_entropy") == "cross_entropy"
+        return ScoredInput(
             logits=json_list(logits, str)[0] if len(logits) == 1 else None,
-            input=KINDS.get(given["input"], "logits"),
-            label=said["label"],
+            input=KINDS.get(options["input"], "logits"),
+            label=metadata["label"],
             classes=None if classes is None else tuple(json_list(classes, str)),
-            outputs=(*outputs, *top_k_outputs(given["top_k"], nested="shift" in given)),
-            is_wide=said["layout"] == "wide",
-            prefix=given["prefix"],
-            is_nested="shift" in given,
-            shift=given.get("shift", False) is True,
+            outputs=(*outputs, *top_k_outputs(options["top_k"], nested="shift" in options)),
+            is_wide=metadata["layout"] == "wide",
+            prefix=options["prefix"],
+            is_nested="shift" in options,
+            shift=options.get("shift", False) is True,
             activation=activation,
-            has_indices=said.get("label_kind") == "index",
-            is_plain=is_plain and said["class_weights"] is None and not given["label_smoothing"],
+            has_indices=metadata.get("label_kind") == "index",
+            is_plain=is_plain and metadata["class_weights"] is None and not options["label_smoothing"],
         )
     except (JsonError, TypeError):
         return None
@@ -154,10 +149,10 @@ def loss_column(schema: pa.Schema, options: ScoreOptions) -> str | None:
     return column if is_theirs and column in schema.names and not is_kept else None
 
 
-def kept_logits(names: Iterable[str], written: Written) -> str | None:
+def kept_logits(names: Iterable[str], written: ScoredInput) -> str | None:
     """Return the column or pattern of the logits that softmax was computed from, if the output has them."""
     names = list(names)
-    if written.activation != "softmax":
+    if not written.activation.is_log_linear:
         return None
     if written.logits in names and written.output_of(written.logits or "") is None:
         return written.logits
@@ -197,15 +192,15 @@ def as_written(schema: pa.Schema, options: ScoreOptions) -> ScoreOptions:
     output = next((kind for kind in asked if kind in written.outputs), None)
     if output is None:
         raise UsageError(
-            f"score wrote {'neither ' * (len(asked) > 1)}{' nor '.join(reversed(asked))} into this file",
-            remedy="give the logits themselves, or score with --outputs probs,loss",
+            f"this output of score has no {' or '.join(reversed(asked))}",
+            remedy="give a file of logits, or score with --outputs probs,loss",
         )
     pattern = written.pattern(output)
     if options.beta != 1.0 or options.calibration is not None:
         raise UsageError(
-            "these are probabilities, whose temperature was chosen when they were scored",
+            "the input has probabilities, which score computed with a temperature",
             where="--temperature" if options.calibration is None else "--calibration",
-            remedy=f"leave it out, or give the logits; to scale probabilities again, name them: --logits '{pattern}'",
+            remedy=f"leave it out, or give a file of logits; to scale the probabilities again: --logits '{pattern}'",
         )
     return replace(
         options,
@@ -228,7 +223,7 @@ def check_unasked(name: str) -> None:
     if DOUBTFUL.search(name) or name in COMPUTED:
         raise UsageError(
             f"the only list of floats is column {name!r}, and its name does not suggest logits",
-            remedy=f"say what it holds: --logits {name} --input probs, log_probs or logits; or name another column",
+            remedy=f"state what it holds: --logits {name} --input probs, log_probs or logits; or name another column",
         )
 
 
@@ -237,18 +232,17 @@ def _kind_of(output: str, name: str) -> InputKind:
         raise UsageError(
             f"column {name!r} holds {output}, which score computed, not logits",
             where="--logits",
-            remedy="name another column; if it does hold logits, add --input logits",
+            remedy="name another column; if it holds logits, add --input logits",
         )
     return KINDS[output]
 
 
-def _check_distribution(written: Written, where: str = "") -> None:
-    if written.is_distribution:
+def _check_distribution(written: ScoredInput, where: str = "") -> None:
+    if written.activation.is_distribution:
         return
     loss = f"; the losses are in column {written.pattern('loss')!r}" if "loss" in written.outputs else ""
     raise UsageError(
-        f"score --activation {written.activation} wrote this: each class has a probability of its own, and they do not "
-        f"sum to 1{loss}",
+        f"the probabilities were computed with --activation {written.activation.name} and do not sum to 1{loss}",
         where=where,
-        remedy="give a file with the logits themselves; if this one has them, name their column with --logits",
+        remedy="give a file of logits; if this file has them, name their column with --logits",
     )

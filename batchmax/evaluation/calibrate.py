@@ -238,9 +238,9 @@ class _Data:
         source = open_rows(src, self._options)
         job = source.job
         written = written_by_score(source.schema)
-        if written is not None and written.activation != "softmax" and job.options.input != "logits":
+        if written is not None and not written.activation.is_log_linear and job.options.input != "logits":
             raise UsageError(
-                f"a calibration is for softmax, and score --activation {written.activation} wrote these",
+                f"a calibration is for softmax, and score --activation {written.activation.name} wrote these",
                 where=", ".join(file.path for file in source.files),
                 remedy="give a file with the logits themselves",
             )

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.activations import ACTIVATIONS
 from batchmax.columns.labels import Labels
 from batchmax.columns.matrices import SparseVectorError
 from batchmax.errors import DataError, UsageError
@@ -26,7 +27,7 @@ from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
-from batchmax.scoring.score_rows import Scores, doubts_about, read_rows, score_rows
+from batchmax.scoring.score_rows import ScoredRows, doubts_about, read_rows, score_rows
 from batchmax.sources.chunks import Chunk, limited
 from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import arrow_schema, open_file
@@ -59,7 +60,7 @@ class Seen:
     chunk: Chunk
     matrix: Array
     labels: Labels
-    scores: Scores
+    scores: ScoredRows
 
 
 def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
@@ -78,7 +79,7 @@ def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
     if not options.is_usual:
         raise UsageError(
             "this is computed with softmax and cross-entropy alone",
-            where="--activation" if options.activation != "softmax" else "--loss",
+            where="--loss" if ACTIVATIONS[options.activation].is_log_linear else "--activation",
             remedy="leave it out, or give what score --activation wrote",
         )
     source = open_source(src, options)

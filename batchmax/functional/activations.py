@@ -45,7 +45,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from batchmax import kernels
-from batchmax.activations import ACTIVATIONS, LOSSES, OF_A_MARGIN, ActivationName, Kind, LossName, loss_of
+from batchmax.activations import ACTIVATIONS, LOSSES, Activation, ActivationName, LossName, loss_of
 
 Array = NDArray[Any]
 Reduction = Literal["none", "mean", "sum"]
@@ -89,7 +89,7 @@ def activate(
     >>> activate([10.0, 20.0], "sum").round(4).tolist()
     [0.3333, 0.6667]
     """
-    number = int(_kind(activation).number)
+    number = _activation(activation).number
     z, beta, dtype, moved = _rows(logits, axis, temperature)
     probs = np.empty_like(z)
     if z.size:
@@ -147,8 +147,7 @@ def loss(
     >>> loss([[8.0, 0.0]], [1], loss="mse", grad=True)[1].round(3).tolist()
     [[0.001, -0.001]]
     """
-    chosen = _kind(activation)
-    name = loss_of(activation, loss)
+    number, name = _activation(activation).number, loss_of(activation, loss)
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}")
     z, beta, dtype, moved = _rows(logits, axis, temperature)
@@ -156,10 +155,10 @@ def loss(
     if k == 0:
         raise ValueError("a loss needs at least one class")
     indices, targets = _labels(labels, axis, moved, k)
-    if len(targets) and name in OF_A_MARGIN:
-        raise ValueError(f"{name} needs class indices, not targets")
+    if len(targets) and LOSSES[name].needs_class:
+        raise ValueError(f"loss {name!r} needs class indices, not targets")
     found, gradients = np.empty(n), np.empty((n if grad else 0, k))
-    kernels.loss_rows(z, indices, targets, int(chosen.number), int(LOSSES[name]), beta, found, gradients)
+    kernels.loss_rows(z, indices, targets, number, LOSSES[name].number, beta, found, gradients)
     share = 1.0 / n if reduction == "mean" and n else 1.0
     with np.errstate(over="ignore", invalid="ignore"):
         result: Any
@@ -173,9 +172,9 @@ def loss(
     return result, gradient
 
 
-def _kind(name: str) -> Kind:
+def _activation(name: ActivationName) -> Activation:
     if name not in ACTIVATIONS:
-        raise ValueError(f"no activation is called {name!r}: choose of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"there is no activation {name!r}; choose {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
@@ -188,7 +187,7 @@ def _rows(logits: ArrayLike, axis: int, temperature: float) -> tuple[Array, floa
         raise ValueError("logits need at least one axis")
     beta = 1.0 / temperature if temperature else math.nan
     if not 0.0 < beta < math.inf:
-        raise ValueError(f"temperature must be a number above 0, not {temperature!r}")
+        raise ValueError(f"temperature must be a finite number above 0, not {temperature!r}")
     dtype = np.dtype(np.float32 if given.dtype.kind == "f" and given.dtype.itemsize <= 4 else np.float64)
     moved = np.moveaxis(given, axis, -1)
     rows = math.prod(moved.shape[:-1])
@@ -203,12 +202,12 @@ def _labels(labels: ArrayLike, axis: int, moved: tuple[int, ...], k: int) -> tup
     if given.dtype.kind == "f" and given.ndim == len(moved):
         targets = np.moveaxis(given, axis, -1)
         if targets.shape != moved:
-            raise ValueError(f"targets have shape {given.shape}, which is not that of the logits")
+            raise ValueError(f"targets have shape {given.shape}, but must have the shape of the logits")
         return np.empty(0, np.int64), np.ascontiguousarray(targets.reshape(-1, k), np.float64)
     if given.dtype.kind not in "iu" and given.size:
-        raise TypeError(f"labels must be integers, or floats of the shape of the logits, not {given.dtype}")
+        raise TypeError(f"labels must be integers, or floats with the shape of the logits, not {given.dtype}")
     if given.shape != moved[:-1]:
-        raise ValueError(f"labels have shape {given.shape}, but the rows have shape {moved[:-1]}")
+        raise ValueError(f"labels have shape {given.shape}, but must have shape {moved[:-1]}")
     if given.size and not (given.min() >= 0 and given.max() < k):
-        raise IndexError(f"a label is not a class: there are {k}, from 0")
+        raise IndexError(f"a label is not a class: valid labels are 0 to {k - 1}")
     return np.ascontiguousarray(given, np.int64).reshape(-1), np.empty((0, k))

@@ -209,8 +209,7 @@ class _Lines:
         self.logits = np.asarray(logits)
         self.dtype = _compute_dtype(self.logits.dtype)
         if not (np.isfinite(temperature) and temperature > 0 and np.isfinite(1.0 / temperature)):
-            message = f"temperature must be a positive finite number, not {temperature!r}"
-            raise ValueError(message)
+            raise ValueError(f"temperature must be a positive finite number, not {temperature!r}")
         self.beta = 1.0 / float(temperature)
         self.axis = normalize_axis_index(axis, self.logits.ndim)
         moved = np.moveaxis(self.logits, self.axis, -1)
@@ -254,14 +253,11 @@ def _cross_entropy(
     """
     n, k = view.matrix.shape
     if k == 0:
-        message = "cross-entropy needs at least one class"
-        raise ValueError(message)
+        raise ValueError("cross-entropy needs at least one class")
     if reduction not in ("none", "mean", "sum"):
-        message = f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}"
-        raise ValueError(message)
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}")
     if not 0.0 <= label_smoothing <= 1.0:
-        message = f"label_smoothing must be between 0 and 1, not {label_smoothing!r}"
-        raise ValueError(message)
+        raise ValueError(f"label_smoothing must be between 0 and 1, not {label_smoothing!r}")
     weights = _class_weights(class_weights, k)
     given = np.asarray(labels)
     matrix, probs = view.matrix, None
@@ -320,22 +316,18 @@ def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
         return np.dtype(np.float64)
     if dtype.kind == "f" and dtype.itemsize <= np.dtype(np.float64).itemsize:
         return np.dtype(np.float32 if dtype.itemsize <= np.dtype(np.float32).itemsize else np.float64)
-    message = f"logits must be float16, float32, float64 or integers, not {dtype}"
-    raise TypeError(message)
+    raise TypeError(f"logits must be float16, float32, float64 or integers, not {dtype}")
 
 
 def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:
     if out is None:
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray) or out.dtype != dtype:
-        message = f"{name} must be an array of {dtype}, not {getattr(out, 'dtype', type(out).__name__)}"
-        raise TypeError(message)
+        raise TypeError(f"{name} must be an array of {dtype}, not {getattr(out, 'dtype', type(out).__name__)}")
     if out.shape != shape:
-        message = f"{name} has shape {out.shape}, the result {shape}"
-        raise ValueError(message)
+        raise ValueError(f"{name} has shape {out.shape}, but must have shape {shape}")
     if not out.flags.writeable:
-        message = f"{name} is read-only"
-        raise ValueError(message)
+        raise ValueError(f"{name} is read-only")
     return out
 
 
@@ -344,30 +336,25 @@ def _class_weights(class_weights: ArrayLike | None, k: int) -> Array | None:
         return None
     weights = np.ascontiguousarray(class_weights, np.float64)
     if weights.shape != (k,):
-        message = f"class_weights has shape {weights.shape}, but there are {k} classes"
-        raise ValueError(message)
+        raise ValueError(f"class_weights has shape {weights.shape}, but must have shape ({k},)")
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        message = "class_weights must be finite and not negative"
-        raise ValueError(message)
+        raise ValueError("class_weights must be finite and not negative")
     return weights
 
 
 def _indices(given: Array, view: _Lines, ignore_index: int) -> Array:
     k = view.matrix.shape[1]
     if given.dtype.kind not in "iu" and given.size:
-        message = (
+        raise TypeError(
             f"labels must be integers of shape {view.row_shape} or floats of shape {view.logits.shape}, "
             f"not {given.dtype} of shape {given.shape}"
         )
-        raise TypeError(message)
     if given.shape != view.row_shape:
-        message = f"labels have shape {given.shape}, but the rows have shape {view.row_shape}"
-        raise ValueError(message)
+        raise ValueError(f"labels have shape {given.shape}, but must have shape {view.row_shape}")
     if given.size and (given.min() < 0 or given.max() >= k):
         bad = ((given < 0) | (given >= k)) & (given != ignore_index)
         if bad.any():
             where = np.unravel_index(int(np.argmax(bad)), given.shape)
             at = tuple(int(index) for index in where)
-            message = f"label {given[where]} at {at} is not a class: there are {k} classes, from 0"
-            raise IndexError(message)
+            raise IndexError(f"label {given[where]} at {at} is not a class: valid labels are 0 to {k - 1}")
     return np.ascontiguousarray(given, np.int64).reshape(-1)

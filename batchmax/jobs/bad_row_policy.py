@@ -13,7 +13,7 @@ from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.scoring.bad_rows import bad_row, describe_bad_row
 from batchmax.scoring.score_rows import narrowed
-from batchmax.scoring.sequence_assembler import Ended
+from batchmax.scoring.sequence_assembler import CompletedRows
 from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.parquet_source import ParquetSource
@@ -65,7 +65,7 @@ class BadRows:
             rejects = self._whole(chunk, chunk.batch, rows, chunk.rows_of(rows), status)
         return Result(batch.filter(pa.array(~bad)), rejects)
 
-    def settle_rows(self, chunk: TokenChunk, ended: Ended) -> Result:
+    def settle_rows(self, chunk: TokenChunk, ended: CompletedRows) -> Result:
         """Return the sequences that end with a chunk: those that are written, and those that are rejected.
 
         Rejected sequences don't have their logits, which may no longer be in memory.

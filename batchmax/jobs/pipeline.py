@@ -19,7 +19,7 @@ import pyarrow as pa
 from batchmax.parquet import CopiedColumns
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
-from batchmax.scoring.sequence_assembler import Ended
+from batchmax.scoring.sequence_assembler import CompletedRows
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import Part
@@ -50,7 +50,7 @@ class Result:
 
     batch: pa.RecordBatch
     rejects: pa.RecordBatch | None = None
-    ended: Ended | None = None
+    ended: CompletedRows | None = None
 
 
 class Work(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from batchmax.activations import ACTIVATIONS
 from batchmax.columns.matrices import SparseVectorError
 from batchmax.errors import DataError
 from batchmax.jobs.bad_row_policy import BadRows
@@ -111,7 +112,7 @@ class ScoreWork:
             return []
         units = "rows" if self._job.nesting is None else "tokens"
         rows = f"{self.tally.infinite_losses:,} {units} have an infinite loss"
-        lacks = "logit -inf" if self._job.options.activation == "softmax" else "probability 0"
+        lacks = "logit -inf" if ACTIVATIONS[self._job.options.activation].is_log_linear else "probability 0"
         return [f"{rows}: a class that counts in it has {lacks}; so there is no mean loss"]
 
     def warn(self, text: str) -> None:

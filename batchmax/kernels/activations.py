@@ -3,20 +3,20 @@
 An activation that is normalized by a sum is given by three short loops: the numerators f(x) with x = beta z, their
 logarithms, and their derivatives with respect to z. Probabilities, losses and gradients are derived from these in the
 same way for all such activations. To add one, write such a function, call it in :func:`_numerators`, and add it to the
-table of :mod:`batchmax.activations`.
+table in :mod:`batchmax.activations`.
 """
 
 import numpy as np
 from numba import prange
 
-from batchmax.activations import Activation, Loss
+from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.kernels.exp import exp, log, log1p
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, plain
 from batchmax.kernels.softmax import block_count, block_rows
 
-SOFTMAX, ARGMAX, SIGMOID, SUM, TAYLOR, SPHERICAL = map(int, Activation)
-CROSS_ENTROPY, HINGE, SQUARED_HINGE, MSE, BINARY_CROSS_ENTROPY = map(int, Loss)
+SOFTMAX, ARGMAX, SIGMOID, SUM, TAYLOR, SPHERICAL = (activation.number for activation in ACTIVATIONS.values())
+CROSS_ENTROPY, HINGE, SQUARED_HINGE, MSE, BINARY_CROSS_ENTROPY, _ = (loss.number for loss in LOSSES.values())
 
 SMALL, LARGE = 1e-100, 1e100
 """Numbers between these limits can be squared and summed without overflow or underflow."""
@@ -31,7 +31,7 @@ def activate(z, activation, beta, probs, logs):
     ----------
     z : (n, K) float64, C-contiguous
     activation
-        The value of an :class:`batchmax.activations.Activation`.
+        The number of an :class:`batchmax.activations.Activation`.
     beta
         The factor on z.
     probs : (n, K) float64
@@ -63,8 +63,7 @@ def losses(z, labels, targets, activation, loss, beta, out, gradients):
     labels : (n,) int64, or (0,) if there are targets
     targets : (n, K) float64, or (0, K)
     activation, loss
-        Values of :class:`batchmax.activations.Activation` and :class:`batchmax.activations.Loss` that are valid
-        together.
+        Numbers of an :class:`batchmax.activations.Activation` and of one of its losses.
     beta
         The factor on z.
     out : (n,) float64

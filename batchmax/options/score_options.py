@@ -15,7 +15,7 @@ from functools import cache
 from numbers import Integral, Real
 from typing import Any, Literal, get_type_hints
 
-from batchmax.activations import ACTIVATIONS, ActivationName, LossName, loss_of
+from batchmax.activations import ACTIVATIONS, LOSSES, ActivationName, LossName, loss_of
 from batchmax.errors import UsageError
 from batchmax.options.calibration_file import read_calibration
 from batchmax.options.parsing import check_type, names_of, parse_bytes, read_class_weights, read_classes
@@ -238,14 +238,14 @@ class ScoreOptions:
                 )
 
     @property
-    def loss_name(self) -> str:
+    def loss_name(self) -> LossName:
         """The loss function: ``loss``, or the default of the activation."""
         return loss_of(self.activation, self.loss)
 
     @property
     def is_usual(self) -> bool:
         """Whether the activation is softmax, and the loss cross-entropy."""
-        return (self.activation, self.loss_name) == ("softmax", "cross_entropy")
+        return ACTIVATIONS[self.activation].is_log_linear and self.loss_name == "cross_entropy"
 
     def _check_activation(self) -> None:
         """Check that the activation and the loss are compatible with each other and with other options."""
@@ -253,31 +253,31 @@ class ScoreOptions:
             loss = self.loss_name
         except ValueError as error:
             raise UsageError(str(error), where="--loss", remedy="batchmax show --alternatives compares them") from error
-        if loss != "cross_entropy" and (self.class_weights is not None or self.label_smoothing):
+        if not LOSSES[loss].has_weights and (self.class_weights is not None or self.label_smoothing):
             raise UsageError(f"{loss} has neither class weights nor smoothing", where="--loss", remedy="leave them out")
-        if self.activation == "softmax":
-            return
-        kind = ACTIVATIONS[self.activation]
+        activation = ACTIVATIONS[self.activation]
         for name in self.outputs or ():
-            if OUTPUTS[name].of == "softmax" or (OUTPUTS[name].of == "distribution" and not kind.is_distribution):
+            if not activation.supports(OUTPUTS[name].of):
                 raise UsageError(
-                    f"{name} means nothing under {self.activation}", where="--outputs", remedy="leave it out"
+                    f"activation {self.activation} has no {name}", where="--outputs", remedy="leave it out"
                 )
-        if self.top_k is not None and not kind.is_distribution:
+        if self.top_k is not None and not activation.supports("distribution"):
             raise UsageError(
-                f"the most probable classes mean nothing under {self.activation}",
+                f"activation {self.activation} has no most probable classes",
                 where="--top-k",
                 remedy="leave it out",
             )
+        if activation.is_log_linear:
+            return
         if self.input not in {None, "logits"}:
             raise UsageError(
-                f"{self.activation} is computed of logits, not of {self.input}",
+                f"activation {self.activation} is computed from logits, not from {self.input}",
                 where="--activation",
                 remedy="give logits",
             )
         if self.calibration is not None or self.scale is not None:
             raise UsageError(
-                "what calibrate found holds for softmax alone", where="--calibration", remedy="leave one out"
+                "a calibration applies to softmax only", where="--calibration", remedy="leave out one of them"
             )
 
 

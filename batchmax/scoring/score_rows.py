@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax import kernels
+from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import Job, computed_fields
 from batchmax.columns.labels import Labels, read_labels
 from batchmax.columns.matrices import read_matrix
@@ -25,7 +26,7 @@ from batchmax.functional.losses import Rows, dense_losses, index_losses, softmax
 from batchmax.outputs import CLASS_OUTPUTS, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, Status
 from batchmax.parquet.int96 import is_raw
 from batchmax.runtime.buffers import Take
-from batchmax.scoring.other_losses import activated, mend_statuses, other_losses
+from batchmax.scoring.activations import activate, correct_statuses, other_losses
 
 Array = NDArray[Any]
 
@@ -36,7 +37,7 @@ ROWS_LOOKED_AT = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class ScoredRows:
     """Results of n rows: (n,) or (n, K) arrays by output name, and what a summary counts.
 
     ``rows`` is the result of the softmax kernel.
@@ -82,14 +83,14 @@ def read_rows(
 
 
 def score_rows(
-    matrix: Array,
+    logits: Array,
     labels: Labels,
     row_status: Array | None,
     job: Job,
     take: Take = np.empty,
     first_row: int = 0,
     tokens: Tokens | None = None,
-) -> Scores:
+) -> ScoredRows:
     """Compute every output of a job for an (n, K) matrix of logits.
 
     ``first_row`` is the number of the first row, counted over the whole job; it determines random samples. If rows are
@@ -97,32 +98,34 @@ def score_rows(
 
     Results are in memory from ``take``. Bad rows have NaN or -1; their status is the reason.
     """
-    n = len(matrix)
-    options, beta, logits, activation = job.options, job.options.beta, matrix, job.options.activation
-    status = take((n,), np.uint8)
+    options, activation = job.options, ACTIVATIONS[job.options.activation]
+    status = take((len(logits),), np.uint8)
     status.fill(Status.OK)
     for known in (row_status, labels.status):
         if known is not None:
             np.minimum(status, known, out=status)
     values: dict[str, Array] = {}
-    if activation != "softmax":
-        values["probs"], matrix = activated(logits, activation, beta, take)
+    if activation.is_log_linear:
+        matrix, beta = logits, options.beta
+        if "probs" in job.outputs:
+            values["probs"] = take(matrix.shape, matrix.dtype)
+    else:
+        values["probs"], matrix = activate(logits, options, take)
         beta = 1.0
-    for name in ("probs", "log_probs"):
-        if name in job.outputs and name not in values:
-            values[name] = take(matrix.shape, matrix.dtype)
+    if "log_probs" in job.outputs:
+        values["log_probs"] = take(matrix.shape, matrix.dtype)
     rows = softmax_rows(
         matrix,
         beta,
         labels=labels.indices,
         ignore_index=labels.ignore_index,
-        probs=values.get("probs") if activation == "softmax" else None,
+        probs=values.get("probs") if activation.is_log_linear else None,
         log_probs=values.get("log_probs"),
         status=status,
         take=take,
     )
-    if activation != "softmax":
-        mend_statuses(status, logits)
+    if not activation.is_log_linear:
+        correct_statuses(status, logits)
     nll = losses = hits = weights = None
     if labels.indices is not None:
         if labels.status is not None and labels.ignore_index == 0:
@@ -134,23 +137,24 @@ def score_rows(
         )
         if weights is not None:
             weights = weights[np.where(status >= Status.MASKED_LABEL, labels.indices, 0)]
+        values["correct"] = hits
     elif labels.targets is not None:
         nll = losses = dense_losses(matrix, rows, beta, labels.targets, None, 0.0, take)
         if job.class_weights is not None or options.label_smoothing:
             losses = dense_losses(matrix, rows, beta, labels.targets, job.class_weights, options.label_smoothing, take)
-    if nll is not None and losses is not None and not options.is_usual:
-        nll, losses = other_losses(logits, labels.indices, labels.targets, status, options, (nll, losses), take)
-    if losses is not None and (labels.targets is not None or activation != "softmax"):
-        # The plain loss decides: smoothing also puts weight on classes that the target excludes.
-        is_plain = activation == "softmax" or options.loss_name == "cross_entropy"
-        infinite = (nll if is_plain else losses) == np.inf
-        status[infinite & (status == Status.OK)] = Status.MASKED_LABEL
-    if losses is not None:
+    if nll is not None and losses is not None:
+        if not options.is_usual:
+            nll, losses = other_losses(logits, labels, status, options, (nll, losses), take)
+        if labels.targets is not None or not activation.is_log_linear:
+            # Without smoothing, which also puts weight on classes that the target excludes.
+            is_plain = activation.is_log_linear or options.loss_name == activation.likelihood
+            infinite = (nll if is_plain else losses) == np.inf
+            status[infinite & (status == Status.OK)] = Status.MASKED_LABEL
         values["loss"] = losses
     _add_order(values, matrix, labels.indices, rows, job, beta, take)
     _add_moments(values, matrix, labels.indices, rows, job, beta, take)
     if "sample" in job.outputs:
-        values["sample"] = take((len(matrix),), np.int32)
+        values["sample"] = take((len(logits),), np.int32)
         for run, number in [(slice(None), first_row)] if tokens is None else tokens.numbered(first_row):
             given = matrix[run], beta, rows.maxima[run], rows.rests[run]
             kernels.sample_rows(*given, np.uint64(options.seed), np.uint64(number), values["sample"][run])
@@ -159,13 +163,11 @@ def score_rows(
     if "logsumexp" in job.outputs:
         with np.errstate(over="ignore"):
             values["logsumexp"] = beta * rows.maxima + rows.log_sums
-    if hits is not None:
-        values["correct"] = hits
     values["status"] = status
-    return Scores(values, rows, status, losses, nll, hits, weights)
+    return ScoredRows(values, rows, status, losses, nll, hits, weights)
 
 
-def score_table(batch: pa.RecordBatch, scores: Scores, job: Job, take: Take = np.empty) -> pa.RecordBatch:
+def score_table(batch: pa.RecordBatch, scores: ScoredRows, job: Job, take: Take = np.empty) -> pa.RecordBatch:
     """Return the carried and the computed columns of a batch, null where a row has no value."""
     columns = carried_columns(batch, job) + computed_columns(scores, job, take)
     present = pa.schema([field for field, _ in columns])
@@ -173,7 +175,7 @@ def score_table(batch: pa.RecordBatch, scores: Scores, job: Job, take: Take = np
 
 
 def computed_columns(
-    scores: Scores, job: Job, take: Take = np.empty, names: Sequence[str] | None = None
+    scores: ScoredRows, job: Job, take: Take = np.empty, names: Sequence[str] | None = None
 ) -> list[tuple[pa.Field, pa.Array]]:
     """Return all or some computed columns, null where a row has no value."""
     columns = []
@@ -210,7 +212,8 @@ def doubts_about(matrix: Array, job: Job) -> list[str]:
     """Return warnings about the first rows of a job, as sentences."""
     doubts = []
     some = matrix[:ROWS_LOOKED_AT]
-    if job.options.input == "logits" and job.options.activation == "softmax" and looks_like_probabilities(some):
+    is_log_linear = ACTIVATIONS[job.options.activation].is_log_linear
+    if is_log_linear and job.options.input == "logits" and looks_like_probabilities(some):
         doubts.append("the rows look like probabilities already; if they are: --input probs")
     if job.options.input != "logits" and len(some) and not looks_like_probabilities(np.exp(some)):
         doubts.append("not all rows sum to 1 as probabilities do; they are divided by their sums")

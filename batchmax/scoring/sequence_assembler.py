@@ -20,7 +20,7 @@ from batchmax.columns.sequences import Tokens
 from batchmax.functional.losses import perplexities
 from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.parquet import TokenRows
-from batchmax.scoring.score_rows import Scores, carried_columns, computed_columns
+from batchmax.scoring.score_rows import ScoredRows, carried_columns, computed_columns
 from batchmax.scoring.sequence_totals import SequenceTally, SequenceTotals
 
 Array = NDArray[Any]
@@ -46,7 +46,7 @@ class Piece:
 
 
 @dataclass(frozen=True, eq=False)
-class Ended:
+class CompletedRows:
     """Rows whose last token was computed: their columns and totals, and pieces of matrices.
 
     ``taken_back`` is whether the pieces of the row that began earlier must be removed: it is bad and is dropped.
@@ -81,7 +81,7 @@ class SequenceRows:
         self._tally = SequenceTally(shift=shift, n_sums=3 if has_losses else 0)
         self._open_is_bad = False
 
-    def add(self, tokens: Tokens, scores: Scores) -> Ended:
+    def add(self, tokens: Tokens, scores: ScoredRows) -> CompletedRows:
         """Add the results of some tokens; return the rows that end with them."""
         values: tuple[Array, ...] = ()
         if scores.losses is not None and scores.nll is not None:
@@ -95,7 +95,7 @@ class SequenceRows:
         batch = self._rows(tokens, columns, self._scalars(ended))
         pieces, taken_back = self._pieces(tokens, scores, totals.is_bad) if self._streamed else ([], False)
         self._open_is_bad = not tokens.ends and bool(totals.is_bad[-1])
-        return Ended(batch, ended, pieces, taken_back)
+        return CompletedRows(batch, ended, pieces, taken_back)
 
     def _scalars(self, ended: SequenceTotals) -> dict[str, pa.Array]:
         """Return the columns with one value per row for the rows that end."""
@@ -149,7 +149,7 @@ class SequenceRows:
             )
         )
 
-    def _pieces(self, tokens: Tokens, scores: Scores, bad: NDArray[np.bool_]) -> tuple[list[Piece], bool]:
+    def _pieces(self, tokens: Tokens, scores: ScoredRows, bad: NDArray[np.bool_]) -> tuple[list[Piece], bool]:
         """Return the pieces of matrices, and whether those passed on earlier for the first row must be taken back."""
         taken_back = self._drops and tokens.continues and not self._open_is_bad and bool(bad[0])
         keep = ~bad if self._drops else np.ones(tokens.n_rows, np.bool_)

@@ -84,7 +84,7 @@ def snapshot(folder):
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-BAD_LOGITS = "go on: --on-bad-row null"
+BAD_LOGITS = "to write nulls instead: --on-bad-row null"
 OVER = ["--if-exists", "overwrite"]
 
 CASES = {
@@ -134,7 +134,7 @@ CASES = {
     "a ragged list": (
         ["ragged.parquet"],
         1,
-        "ragged.parquet: row 7 (row group 0): 2 logits, where rows have 4; "
+        "ragged.parquet: row 7 (row group 0): 2 logits, not 4; "
         "look: batchmax show ragged.parquet --row 7; " + BAD_LOGITS,
     ),
     "a NaN": (
@@ -158,7 +158,7 @@ CASES = {
         ["from_one.parquet"],
         1,
         "from_one.parquet: row 3 (row group 0): label 4 is not a class: valid labels are 0 to 3; "
-        "if labels count from 1, name them: --classes 1,2,3,4; "
+        "if labels start at 1: --classes 1,2,3,4; "
         "look: batchmax show from_one.parquet --row 3; " + BAD_LOGITS,
     ),
     "text labels without names": (
@@ -172,7 +172,7 @@ CASES = {
     "an unknown name": (
         ["text.parquet", "--classes", "cat,cow,dogs,ant"],
         1,
-        "text.parquet: row 1 (row group 0): label 'dog' is no class name; did you mean 'dogs'?; "
+        "text.parquet: row 1 (row group 0): label 'dog' is not a class name; did you mean 'dogs'?; "
         "look: batchmax show text.parquet --row 1 --classes cat,cow,dogs,ant; " + BAD_LOGITS,
     ),
     "a missing file": (["nothing.parquet"], 1, "nothing.parquet: no such file or folder; look: ls ."),

@@ -241,7 +241,7 @@ def test_negative_labels_have_a_hint(label, run, tmp_path):
     write(tmp_path / "x.parquet", labels=[label, *LABELS[1:]])
     code, _, err = run("evaluate", "x.parquet")
     assert code == 1
-    assert f"label {label} is not a class: valid labels are 0 to 2; if it means that a row has no label" in err
+    assert f"label {label} is not a class: valid labels are 0 to 2; if it marks rows without a label" in err
     option = re.search(r"(--ignore-index) (-\d+)", err).groups()
     assert run("evaluate", "x.parquet", *option)[0] == 0
     write(tmp_path / "x.parquet", labels=[9, *LABELS[1:]])

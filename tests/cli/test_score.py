@@ -257,7 +257,7 @@ def test_a_bad_row_is_one_line_for_real(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "batchmax: error: x.parquet: row 1 (row group 0): NaN at class 1; "
-        "look: batchmax show x.parquet --row 1; go on: --on-bad-row null\n"
+        "look: batchmax show x.parquet --row 1; to write nulls instead: --on-bad-row null\n"
     )
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".parquet"] == ["x.parquet"]
 

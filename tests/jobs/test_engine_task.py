@@ -57,7 +57,7 @@ def test_a_batch_without_rows_gives_one():
 
 def test_the_number_of_classes_is_that_of_the_first_rows():
     """The first batch determines the number of classes, and later rows with another length are bad."""
-    with pytest.raises(batchmax.BadRowError, match="4 logits, where rows have 5"):
+    with pytest.raises(batchmax.BadRowError, match="4 logits, not 5"):
         run([batch_of(2), batch_of(2, n_classes=4)])
 
 
@@ -74,7 +74,7 @@ def test_a_bad_row_is_told_by_its_number(whole, where, rows_at_a_time, monkeypat
         run([good, bad], whole=whole)
     assert raised.value.where == where
     assert "label 5 is not a class" in raised.value.what
-    assert raised.value.remedy.endswith("find it: add status to --outputs, and filter by it; go on: --on-bad-row null")
+    assert raised.value.remedy.endswith("find it: add status to --outputs, and filter by it; to write nulls instead: --on-bad-row null")
     assert str(sent(raised.value)) == str(raised.value)
 
 

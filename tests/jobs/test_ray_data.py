@@ -110,7 +110,7 @@ def test_a_bad_row_fails_as_a_bad_row(ray):
     assert line.startswith(
         "batchmax.errors.BadRowError: row 39 of a batch: label 7 is not a class: valid labels are 0 to 5"
     )
-    assert line.endswith("go on: --on-bad-row null")
+    assert line.endswith("to write nulls instead: --on-bad-row null")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

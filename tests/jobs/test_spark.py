@@ -124,7 +124,7 @@ def test_a_bad_row_fails_the_task_with_our_message(spark):
     assert line.startswith(
         "batchmax.errors.BadRowError: row 5 of partition 1: label 7 is not a class: valid labels are 0 to 1"
     )
-    assert line.endswith("go on: --on-bad-row null")
+    assert line.endswith("to write nulls instead: --on-bad-row null")
 
 
 def test_vectors_of_spark_ml_are_arrays(spark):

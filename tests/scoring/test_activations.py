@@ -182,7 +182,7 @@ def test_rows_without_an_answer_have_a_status(activation, tmp_path):
         with pytest.raises(BadRowError, match=f"row {without.index(True)}"):
             scored(path, tmp_path, **given)
         batch = pa.record_batch({"logits": [[0.0, 0.0, 0.0] if activation != "taylor" else [-math.inf, 0.0, 0.0]]})
-        with pytest.raises(BadRowError, match=f"{activation} has no answer: "):
+        with pytest.raises(BadRowError, match=f"{activation} is undefined for this row: "):
             batchmax.score_batch(batch, activation=activation)
 
 
@@ -212,13 +212,13 @@ def test_labels_are_odd_as_ever():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--activation", "sigmoid", "--loss", "cross_entropy"], "choose of binary_cross_entropy, mse"),
+        (["--activation", "sigmoid", "--loss", "cross_entropy"], "choose binary_cross_entropy, mse"),
         (["--activation", "softmin"], "softmin"),
-        (["--loss", "binary_cross_entropy"], "does not go with activation 'softmax'"),
-        (["--activation", "taylor", "--outputs", "logsumexp"], "logsumexp means nothing under taylor"),
-        (["--activation", "sigmoid", "--outputs", "entropy"], "entropy means nothing under sigmoid"),
-        (["--activation", "sigmoid", "--top-k", "2"], "under sigmoid"),
-        (["--activation", "sum", "--input", "probs"], "not of probs"),
+        (["--loss", "binary_cross_entropy"], "'softmax' does not support loss"),
+        (["--activation", "taylor", "--outputs", "logsumexp"], "taylor has no logsumexp"),
+        (["--activation", "sigmoid", "--outputs", "entropy"], "sigmoid has no entropy"),
+        (["--activation", "sigmoid", "--top-k", "2"], "sigmoid has no most probable classes"),
+        (["--activation", "sum", "--input", "probs"], "not from probs"),
         (["--loss", "mse", "--label-smoothing", "0.1"], "mse has neither class weights nor smoothing"),
     ],
 )

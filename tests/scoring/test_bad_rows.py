@@ -73,14 +73,14 @@ def test_policy_drop_leaves_out_only_bad_rows():
     [
         (None, 0, "the logits are null"),
         ([1.0, None, 2.0], 0, "the logits are null"),
-        ([1.0, 2.0], 0, "2 logits, where rows have 3"),
-        ([], 0, "0 logits, where rows have 3"),
+        ([1.0, 2.0], 0, "2 logits, not 3"),
+        ([], 0, "0 logits, not 3"),
         ([1.0, NAN, 2.0], 0, "NaN at class 1"),
         ([1.0, 2.0, INF], 0, "+inf at class 2"),
         ([-INF, -INF, -INF], 0, "every logit is -inf"),
         ([1.0, 2.0, 3.0], 4, "label 4 is not a class: valid labels are 0 to 2"),
         ([1.0, 2.0, 3.0], -1, "label -1 is not a class: valid labels are 0 to 2"),
-        ([1.0, 2.0, 3.0], 3, "if labels count from 1, name them: --classes 1,2,3"),
+        ([1.0, 2.0, 3.0], 3, "if labels start at 1: --classes 1,2,3"),
     ],
 )
 def test_policy_error_names_the_first_bad_row(logits, label, says):
@@ -91,7 +91,7 @@ def test_policy_error_names_the_first_bad_row(logits, label, says):
         score_batch(batch)
     assert str(caught.value).startswith("row 2 of the batch: ")
     assert says in str(caught.value)
-    assert str(caught.value).endswith("go on: --on-bad-row null")
+    assert str(caught.value).endswith("to write nulls instead: --on-bad-row null")
 
 
 @pytest.mark.parametrize("status", [name for name in LABELS_BY_STATUS if name != "bad_label"])

@@ -267,5 +267,5 @@ def test_invalid_probabilities_are_bad():
     logits = pa.array([[0.5, 0.5], [-0.5, 1.5], [0.0, 0.0], None], pa.list_(pa.float32()))
     got = score_batch(batch_of(logits), input="probs", outputs="probs,status", on_bad_row="null")
     assert got["status"].to_pylist() == ["ok", "nan_logit", "all_masked", "null_logits"]
-    with pytest.raises(BadRowError, match=r"row 1 of the batch: -0\.5 is no probability at class 0"):
+    with pytest.raises(BadRowError, match=r"row 1 of the batch: -0\.5 at class 0 is not a probability"):
         score_batch(batch_of(logits), input="probs")

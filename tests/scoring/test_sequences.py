@@ -252,8 +252,8 @@ def test_a_bad_token_is_told(tmp_path):
     for rows, said in {
         (0, 2): r"row 1, token 0 .*NaN at class 0",
         (0, 1): r"row 1 \(row group 0\): the logits are null",
-        (0, 8): r"row 1, token 2 .*: the row has not as many labels as tokens",
-        (0, 9): r"row 1, token 0 .*: the row has not as many labels as tokens",
+        (0, 8): r"row 1, token 2 .*: the row does not have one label for each token",
+        (0, 9): r"row 1, token 0 .*: the row does not have one label for each token",
         (0, 7): r"row 1, token 0 .*: label 7 is not a class",
     }.items():
         pq.write_table(table.take(list(rows)), tmp_path / "in.parquet")

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 import batchmax
-from batchmax.activations import ACTIVATIONS, OF_A_MARGIN
+from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.kernels import dispatch
 from batchmax.kernels.float_mode import STANDARD
 
@@ -91,7 +91,7 @@ def array_results(z: NDArray[Any], *, short: bool) -> Iterator[tuple[str, Any]]:
         yield f"activate {activation}", batchmax.activate(z, activation, temperature=0.7)
         for loss in kind.losses:
             for name, y in (("labels", labels), ("targets", targets)):
-                if name == "labels" or loss not in OF_A_MARGIN:
+                if name == "labels" or not LOSSES[loss].needs_class:
                     losses, gradient = batchmax.loss(z, y, activation=activation, loss=loss, grad=True)
                     yield f"{loss} of {activation}, {name}", losses
                     yield f"gradient of {loss} of {activation}, {name}", gradient

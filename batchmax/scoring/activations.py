@@ -1,0 +1,77 @@
+"""Computes activations other than softmax, and losses other than cross-entropy: arrays in, arrays out.
+
+The probabilities of an activation are the softmax of their own logarithms, so the softmax kernels compute all outputs
+from these logarithms. Only the status of a row follows from its logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.activations import ACTIVATIONS, LOSSES, LossName
+from batchmax.columns.labels import Labels
+from batchmax.options.score_options import ScoreOptions
+from batchmax.outputs import LAST_WITHOUT_LOSS, Status
+from batchmax.runtime.buffers import Take
+
+Array = NDArray[Any]
+
+
+def activate(logits: Array, options: ScoreOptions, take: Take) -> tuple[Array, Array]:
+    """Return the probabilities of (n, K) float64 logits, and their logarithms; NaN in rows without a result.
+
+    For an activation that isn't a distribution, the second matrix has the order of the probabilities instead.
+    """
+    probs, logs = take(logits.shape, logits.dtype), take(logits.shape, logits.dtype)
+    kernels.activate_rows(logits, ACTIVATIONS[options.activation].number, options.beta, probs, logs)
+    return probs, logs
+
+
+def correct_statuses(status: Array, logits: Array) -> None:
+    """Correct in place the statuses that the softmax kernel derived from the logarithms of an activation."""
+    # A class may have probability 0 without being masked.
+    status[status == Status.MASKED_LABEL] = Status.OK
+    undefined = np.flatnonzero(status == Status.NAN_LOGIT)
+    if len(undefined):
+        rows = logits[undefined]
+        reasons = [np.isnan(rows).any(axis=1), (rows == np.inf).any(axis=1), (rows == -np.inf).all(axis=1)]
+        status[undefined] = np.select(
+            reasons, [Status.NAN_LOGIT, Status.INF_LOGIT, Status.ALL_MASKED], default=Status.NO_ANSWER
+        )
+
+
+def other_losses(
+    logits: Array, labels: Labels, status: Array, options: ScoreOptions, cross_entropies: tuple[Array, Array], take: Take
+) -> tuple[Array, Array]:
+    """Return the negative log-likelihoods and the losses of (n, K) float64 logits, (n,) float64 each.
+
+    ``cross_entropies`` are both for a distribution with the loss cross-entropy. Rows without a loss according to
+    ``status`` have undefined results.
+    """
+    nll, losses = cross_entropies
+    activation = ACTIVATIONS[options.activation]
+    if not activation.is_distribution:
+        nll = losses = _losses(logits, labels, status, options, activation.likelihood, take)
+    if options.loss_name != activation.likelihood:
+        losses = _losses(logits, labels, status, options, options.loss_name, take)
+    return nll, losses
+
+
+def _losses(
+    logits: Array, labels: Labels, status: Array, options: ScoreOptions, loss: LossName, take: Take
+) -> Array:
+    n, k = logits.shape
+    targets = np.empty((0, k)) if labels.targets is None else labels.targets
+    indices = np.zeros(n if labels.targets is None else 0, np.int64)
+    if labels.indices is not None:
+        np.copyto(indices, labels.indices, where=status > LAST_WITHOUT_LOSS)
+    found = take((n,), np.float64)
+    activation = ACTIVATIONS[options.activation].number
+    kernels.loss_rows(
+        logits, indices, targets, activation, LOSSES[loss].number, options.beta, found, np.empty((0, k))
+    )
+    return found
