@@ -38,6 +38,9 @@ KINDS: dict[str, InputKind] = {"log_probs": "log_probs", "probs": "probs"}
 COMPUTED = frozenset({*OUTPUTS, *PLURALS.values(), *TOP_K_OUTPUTS, *TOP_K_OF_TOKENS})
 """Names of columns that ``score`` computes."""
 
+DEFAULT_PATTERN = "logit_*"
+"""The pattern of logits columns if there is one for each class and ``--logits`` isn't given."""
+
 DOUBTFUL = re.compile(r"prob|softmax|sigmoid|confidence|likelihood", re.IGNORECASE)
 """Matches names that suggest something other than logits."""
 
@@ -156,7 +159,7 @@ def kept_logits(names: Iterable[str], written: ScoredInput) -> str | None:
         return None
     if written.logits in names and written.output_of(written.logits or "") is None:
         return written.logits
-    return next((one for one in ("logits", "logit_*") if any(fnmatchcase(name, one) for name in names)), None)
+    return next((one for one in ("logits", DEFAULT_PATTERN) if any(fnmatchcase(name, one) for name in names)), None)
 
 
 def as_written(schema: pa.Schema, options: ScoreOptions) -> ScoreOptions:

@@ -240,9 +240,9 @@ class _Data:
         written = written_by_score(source.schema)
         if written is not None and not written.activation.is_log_linear and job.options.input != "logits":
             raise UsageError(
-                f"a calibration is for softmax, and score --activation {written.activation.name} wrote these",
+                f"calibration applies to softmax, not to activation {written.activation.name}, which score used",
                 where=", ".join(file.path for file in source.files),
-                remedy="give a file with the logits themselves",
+                remedy="give a file of logits",
             )
         if job.label is None or job.label.kind == "distribution":
             what = "there is no label column" if job.label is None else "labels that are distributions have no class"

@@ -200,7 +200,7 @@ def alternatives(row: RowTrace) -> dict[str, Any]:
     z, temperature = np.asarray(row.logits, np.float64), 1.0 / row.steps[0].beta
     found: dict[str, Any] = {}
     for name, activation in ACTIVATIONS.items():
-        probs = activate(z, name, temperature=temperature)  # type: ignore[arg-type]
+        probs = activate(z, name, temperature=temperature)
         losses = {}
         for kind in activation.losses if row.label is not None else ():
             if kind == "brier":  # an alias of mse

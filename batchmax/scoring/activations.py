@@ -45,14 +45,19 @@ def correct_statuses(status: Array, logits: Array) -> None:
 
 
 def other_losses(
-    logits: Array, labels: Labels, status: Array, options: ScoreOptions, cross_entropies: tuple[Array, Array], take: Take
+    logits: Array,
+    labels: Labels,
+    status: Array,
+    options: ScoreOptions,
+    usual: tuple[Array, Array],
+    take: Take,
 ) -> tuple[Array, Array]:
     """Return the negative log-likelihoods and the losses of (n, K) float64 logits, (n,) float64 each.
 
-    ``cross_entropies`` are both for a distribution with the loss cross-entropy. Rows without a loss according to
-    ``status`` have undefined results.
+    ``usual`` has both for a distribution and cross-entropy. Rows without a loss according to ``status`` have undefined
+    results.
     """
-    nll, losses = cross_entropies
+    nll, losses = usual
     activation = ACTIVATIONS[options.activation]
     if not activation.is_distribution:
         nll = losses = _losses(logits, labels, status, options, activation.likelihood, take)
@@ -61,9 +66,7 @@ def other_losses(
     return nll, losses
 
 
-def _losses(
-    logits: Array, labels: Labels, status: Array, options: ScoreOptions, loss: LossName, take: Take
-) -> Array:
+def _losses(logits: Array, labels: Labels, status: Array, options: ScoreOptions, loss: LossName, take: Take) -> Array:
     n, k = logits.shape
     targets = np.empty((0, k)) if labels.targets is None else labels.targets
     indices = np.zeros(n if labels.targets is None else 0, np.int64)
@@ -71,7 +74,5 @@ def _losses(
         np.copyto(indices, labels.indices, where=status > LAST_WITHOUT_LOSS)
     found = take((n,), np.float64)
     activation = ACTIVATIONS[options.activation].number
-    kernels.loss_rows(
-        logits, indices, targets, activation, LOSSES[loss].number, options.beta, found, np.empty((0, k))
-    )
+    kernels.loss_rows(logits, indices, targets, activation, LOSSES[loss].number, options.beta, found, np.empty((0, k)))
     return found

@@ -22,12 +22,12 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
         return f"{length:,} logits, not {job.n_classes:,}", ""
     if status in {Status.NAN_LOGIT, Status.INF_LOGIT}:
         matrix, _ = read_matrix(batch.slice(row, 1), job.logits, job.n_classes)
-        row = matrix[0]
+        logits = matrix[0]
         if job.options.input == "probs":
-            at = int(np.argmax(row < 0 if (row < 0).any() else ~np.isfinite(row)))
-            return f"{row[at]:g} at class {at} is not a probability", ""
+            at = int(np.argmax(logits < 0 if (logits < 0).any() else ~np.isfinite(logits)))
+            return f"{logits[at]:g} at class {at} is not a probability", ""
         is_nan = status == Status.NAN_LOGIT
-        at = int(np.argmax(np.isnan(row) if is_nan else row == np.inf))
+        at = int(np.argmax(np.isnan(logits) if is_nan else logits == np.inf))
         return f"{'NaN' if is_nan else '+inf'} at class {at}", ""
     if status == Status.ALL_MASKED:
         return "every logit is -inf", ""
@@ -60,9 +60,8 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
 
 def bad_row(where: str, what: str, hint: str = "", look: str = "") -> BadRowError:
     """Return the error for a bad row."""
-    return BadRowError(
-        what, where=where, remedy="; ".join(part for part in (hint, look, "to write nulls instead: --on-bad-row null") if part)
-    )
+    remedies = (hint, look, "to write nulls instead: --on-bad-row null")
+    return BadRowError(what, where=where, remedy="; ".join(remedy for remedy in remedies if remedy))
 
 
 def _names_from_1(n_classes: int) -> str:

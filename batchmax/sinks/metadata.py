@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from batchmax import __version__, kernels
 from batchmax.columns.job import Job
+from batchmax.columns.scored_input import DEFAULT_PATTERN
 from batchmax.columns.sequences import Nesting
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import Footer
@@ -117,8 +118,8 @@ def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None, nesting: 
     return pa.schema([*schema, *added], metadata={key: value for key, value in kept.items() if key == b"batchmax"})
 
 
-def inputs_said(files: Sequence[InputFile], *, samples: bool = True) -> list[dict[str, Any]]:
-    """Return what identifies the inputs: the size, footer and sample of each file, or one digest of very many files.
+def input_fingerprints(files: Sequence[InputFile], *, samples: bool = True) -> list[dict[str, Any]]:
+    """Return the size, footer digest and sample digest of each input, or one digest of very many inputs.
 
     Without ``samples``, the result is that of earlier versions.
     """
@@ -126,8 +127,8 @@ def inputs_said(files: Sequence[InputFile], *, samples: bool = True) -> list[dic
     if samples:
         # In an object store, each sample takes a few requests.
         with ThreadPoolExecutor(SAMPLES_AT_ONCE if any(file.store for file in files) else 1, "samples") as pool:
-            for said, sample in zip(each, pool.map(lambda file: file.sample_digest, files), strict=True):
-                said["sample_sha256"] = sample
+            for entry, sample in zip(each, pool.map(lambda file: file.sample_digest, files), strict=True):
+                entry["sample_sha256"] = sample
     if len(each) <= MOST_INPUTS:
         return each
     digest = hashlib.sha256(json.dumps(each).encode()).hexdigest()
@@ -145,13 +146,14 @@ def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) ->
         options |= {"scale": job.options.scale, "bias": job.options.bias}
     if job.nesting is not None:
         options |= {"shift": job.options.shift}
+    names = job.logits.names
     weights = None if job.class_weights is None else job.class_weights.tolist()
     # Class names that are numbers could be the labels themselves, or names that labels index.
     label_kind = {"label_kind": "index"} if job.label is not None and job.label.ignores_names else {}
     return label_kind | {
         "version": __version__,
         "command": command,
-        "logits": list(job.logits.names) if len(job.logits.names) == 1 else job.logits.why,
+        "logits": list(names) if len(names) == 1 else job.options.logits or DEFAULT_PATTERN,
         "label": job.label.name if job.label else None,
         "n_classes": job.n_classes,
         "classes": job.classes,
@@ -161,5 +163,5 @@ def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) ->
         "dtype": str(job.dtype),
         "class_weights": weights,
         "options": options,
-        "inputs": inputs_said(source.files),
+        "inputs": input_fingerprints(source.files),
     }

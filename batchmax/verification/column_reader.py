@@ -29,11 +29,9 @@ from batchmax.outputs import (
     STATUS_NAMES,
     Status,
 )
-from batchmax.verification.scored_output import Scored
+from batchmax.verification.scored_output import ScoredOutput
 
 Array = NDArray[Any]
-
-AMBIGUOUS = "the labels are numbers, and so are the class names: which of the two is meant, only the inputs say"
 
 
 class WrongRowError(DataError):
@@ -68,15 +66,20 @@ class RowValues:
 
 
 class RowReader:
-    """Reads the computed columns of one output, one batch at a time; ``notes`` lists what it can't read, and why."""
+    """Reads the computed columns of one output, one batch at a time.
 
-    def __init__(self, scored: Scored) -> None:
-        self.notes: list[str] = []
-        self._claims = scored.claims
-        self._options = scored.claims.options
-        self._columns = scored.columns
-        self._types = column_types(scored.schema)
-        self._label = self._find_label(scored.schema)
+    Attributes
+    ----------
+    label_note
+        Why the labels can't be read; empty if they can, or if there are none.
+    """
+
+    def __init__(self, output: ScoredOutput) -> None:
+        self._metadata = output.metadata
+        self._options = output.metadata.options
+        self._columns = output.columns
+        self._types = column_types(output.schema)
+        self._label, self.label_note = self._find_label(output.schema)
 
     def read(self, batch: pa.RecordBatch) -> RowValues:
         """Return the values of a batch.
@@ -95,29 +98,26 @@ class RowReader:
     def use_label(self, label: LabelColumn | None) -> None:
         """Use the label column as the inputs define it, if the output has that column."""
         if label is not None and label.name in self._types:
-            self._label = label
-            self.notes[:] = [note for note in self.notes if note != AMBIGUOUS]
+            self._label, self.label_note = label, ""
 
-    def _find_label(self, schema: pa.Schema) -> LabelColumn | None:
-        """Return the label column if the output has it and its type of labels is known."""
-        name, classes = self._options.label, self._options.classes
+    def _find_label(self, schema: pa.Schema) -> tuple[LabelColumn | None, str]:
+        """Return the label column and an empty text, or None and why the labels can't be read."""
+        name = self._options.label
         if name == "none" or name is None:
-            return None
+            return None, ""
         if name not in self._types:
-            self.notes.append(f"there is no column {name!r}, so nothing is held against the labels")
-            return None
+            return None, f"the output has no column {name!r}, so losses are not compared with the labels"
         try:
-            found = find_label(schema, self._options, classes)
+            found = find_label(schema, self._options, self._options.classes)
         except UsageError as error:
-            self.notes.append(f"the labels are not read: {error.what}")
-            return None
+            return None, f"the labels are not checked: {error.what}"
         if found is not None and found.kind == "name" and not _is_text(self._types[name]):
             # A ClassLabel column of Hugging Face holds indices; the output doesn't keep its metadata.
-            if found.lookup != {str(index): index for index in range(self._claims.n_classes)}:
-                self.notes.append(AMBIGUOUS)
-                return None
-            return LabelColumn(found.name, "index", None, found.why)
-        return found
+            if found.lookup != {str(index): index for index in range(self._metadata.n_classes)}:
+                what = "the labels and the class names are numbers, so the labels can be indices or names"
+                return None, f"{what}; to check them, name the inputs"
+            found = LabelColumn(found.name, "index", None, found.why)
+        return found, ""
 
     def _status(self, batch: pa.RecordBatch) -> Array | None:
         if "status" not in self._columns:
@@ -125,11 +125,11 @@ class RowReader:
         texts = plain_array(column_array(batch, self._columns["status"][0]))
         found = pc.index_in(texts, value_set=pa.array(STATUS_NAMES, texts.type))
         codes: Array = pc.fill_null(found, 255).to_numpy(zero_copy_only=False).astype(np.uint8)
-        refuse(codes == 255, lambda row: f"status is {texts[row].as_py()!r}, which is none")
+        fail_at_first(codes == 255, lambda row: f"status {texts[row].as_py()!r} does not exist")
         if self._options.on_bad_row != "null":
-            refuse(
+            fail_at_first(
                 codes <= LAST_BAD,
-                lambda row: f"status is {STATUS_NAMES[codes[row]]}, but the policy was {self._options.on_bad_row}",
+                lambda row: f"status is {STATUS_NAMES[codes[row]]}, but --on-bad-row was {self._options.on_bad_row}",
             )
         return codes
 
@@ -143,24 +143,26 @@ class RowReader:
             for name in names:
                 valid = valid_rows(column_array(batch, name))
                 other, expected = found.setdefault(needs_label, (name, valid))
-                refuse(valid != expected, lambda _, a=name, b=other: f"of {a} and {b} one is null and one is not")
+                fail_at_first(valid != expected, lambda _, a=name, b=other: f"only one of {a} and {b} is null")
         for needs_label, (name, valid) in found.items():
             if status is not None:
                 last = LAST_WITHOUT_LOSS if needs_label else LAST_WITHOUT_PROBS
-                refuse(
+                fail_at_first(
                     valid != (status > last),
                     lambda row, n=name, v=valid: (
-                        f"{n} is {'there' if v[row] else 'null'}, but the status is {STATUS_NAMES[status[row]]}"
+                        f"{n} is {'not ' * bool(v[row])}null, but the status is {STATUS_NAMES[status[row]]}"
                     ),
                 )
             if not needs_label and self._options.on_bad_row != "null":
-                what = f"{name} is null, but the policy for bad rows was {self._options.on_bad_row}"
-                refuse(~valid, lambda _, w=what: w)
+                what = f"{name} is null, but --on-bad-row was {self._options.on_bad_row}"
+                fail_at_first(~valid, lambda _, w=what: w)
         everywhere = np.ones(batch.num_rows, np.bool_)
         has_loss = found[True][1] if True in found else everywhere
         has_probs = found[False][1] if False in found else has_loss
         if True in found:
-            refuse(has_loss & ~has_probs, lambda _: f"{found[True][0]} is there, and {found[False][0]} is null")
+            fail_at_first(
+                has_loss & ~has_probs, lambda _: f"{found[False][0]} is null, but {found[True][0]} is not null"
+            )
         return has_probs, has_loss
 
     def _values(self, batch: pa.RecordBatch, output: str, has_probs: Array) -> Any:
@@ -170,20 +172,21 @@ class RowReader:
             return self._top_k(batch, names[0], has_probs)
         kind = OUTPUTS[output].kind
         if kind == "matrix":
-            form = LogitsColumn(names, self._claims.layout, self._claims.n_classes, np.dtype(np.float64))
-            matrix, statuses = read_matrix(batch, form, self._claims.n_classes)
+            form = LogitsColumn(names, self._metadata.layout, self._metadata.n_classes, np.dtype(np.float64))
+            matrix, statuses = read_matrix(batch, form, self._metadata.n_classes)
             if statuses is not None:
-                refuse(
+                fail_at_first(
                     has_probs & (statuses != Status.OK),
-                    lambda _: f"{names[0]} has not {self._claims.n_classes:,} numbers",
+                    lambda _: f"{names[0]} does not have {self._metadata.n_classes:,} numbers",
                 )
             return matrix
         array = column_array(batch, names[0])
         if output in CLASS_OUTPUTS and self._options.classes is not None:
             known = pa.array(self._options.classes, pa.string())
             found = pc.index_in(plain_array(array).cast(pa.string()), value_set=known)
-            refuse(
-                valid_rows(array) & ~valid_rows(found), lambda row: f"{names[0]} is {array[row].as_py()!r}, no class"
+            fail_at_first(
+                valid_rows(array) & ~valid_rows(found),
+                lambda row: f"{names[0]} is {array[row].as_py()!r}, which is not a class",
             )
             array = found
         missing = pa.scalar(value=False) if kind == "bool" else pa.scalar(0, array.type)
@@ -193,7 +196,7 @@ class RowReader:
     def _top_k(self, batch: pa.RecordBatch, name: str, has_probs: Array) -> Array:
         array, k = column_array(batch, name), self._options.top_k or 0
         lengths = pc.fill_null(pc.list_value_length(array), k).to_numpy(zero_copy_only=False)
-        refuse(has_probs & (lengths != k), lambda row: f"{name} has {lengths[row]} values, not {k}")
+        fail_at_first(has_probs & (lengths != k), lambda row: f"{name} has {lengths[row]} values, not {k}")
         flat = array.flatten()
         if pa.types.is_string(flat.type):
             flat = pc.index_in(flat, value_set=pa.array(self._options.classes, pa.string()))
@@ -201,7 +204,7 @@ class RowReader:
         numbers[~valid_rows(flat)] = math.nan
         whole: Array = np.zeros((batch.num_rows, k), np.float64)
         whole[has_probs] = numbers.reshape(-1, k)
-        refuse(np.isnan(whole).any(axis=1), lambda _: f"{name} holds a null, or what is no class or number")
+        fail_at_first(np.isnan(whole).any(axis=1), lambda _: f"{name} has a null or an invalid value")
         return whole
 
     def _read_labels(
@@ -210,7 +213,7 @@ class RowReader:
         """Return the labels after checking that they agree with which rows have a loss."""
         if self._label is None:
             return None
-        k = self._claims.n_classes
+        k = self._metadata.n_classes
         labels = read_labels(batch, self._label, k, np.dtype(np.float64), self._options.ignore_index)
         found = np.full(batch.num_rows, Status.OK, np.uint8) if labels.status is None else labels.status.copy()
         if labels.indices is not None:
@@ -220,24 +223,32 @@ class RowReader:
             found[usual & ~ignored & ((labels.indices < 0) | (labels.indices >= k))] = Status.BAD_LABEL
         with_loss = any(OUTPUTS[name].needs_label for name in self._columns if name in OUTPUTS)
         if with_loss:
-            refuse(
+            fail_at_first(
                 has_loss & (found != Status.OK),
-                lambda row: f"has a loss, but its label is {STATUS_NAMES[found[row]]}",
+                lambda row: f"the row has a loss, but its label is {STATUS_NAMES[found[row]]}",
             )
             if any(name not in OUTPUTS or not OUTPUTS[name].needs_label for name in self._columns if name != "status"):
-                refuse(has_probs & ~has_loss & (found == Status.OK), lambda _: "has no loss, but a label")
+                fail_at_first(
+                    has_probs & ~has_loss & (found == Status.OK), lambda _: "the row has a label, but no loss"
+                )
         if status is not None:
-            told = (status > LAST_WITHOUT_PROBS) & (np.where(status == Status.MASKED_LABEL, Status.OK, status) != found)
-            refuse(
-                told, lambda row: f"status is {STATUS_NAMES[status[row]]}, but its label is {STATUS_NAMES[found[row]]}"
+            differs = (status > LAST_WITHOUT_PROBS) & (
+                np.where(status == Status.MASKED_LABEL, Status.OK, status) != found
+            )
+            fail_at_first(
+                differs,
+                lambda row: f"status is {STATUS_NAMES[status[row]]}, but the label is {STATUS_NAMES[found[row]]}",
             )
         # Rows without a valid label get class 0 as a placeholder, which is never read.
         indices = None if labels.indices is None else np.where(found == Status.OK, labels.indices, 0)
         return Labels(indices, labels.targets, found, IGNORED_INDEX)
 
 
-def refuse(wrong: Any, what: Any, rows: Array | None = None) -> None:
-    """Raise for the first wrong row; ``rows`` are the numbers of the checked rows in the batch, if not all."""
+def fail_at_first(wrong: Any, what: Any, rows: Array | None = None) -> None:
+    """Raise :class:`WrongRowError` for the first wrong row, with the text that ``what`` returns for it.
+
+    ``rows`` has the numbers of the checked rows in the batch if some aren't checked.
+    """
     if wrong.any():
         row = int(np.argmax(wrong))
         raise WrongRowError(what(row), row if rows is None else int(rows[row]))

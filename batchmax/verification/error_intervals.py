@@ -22,7 +22,7 @@ Interval = tuple[Array, Array]
 UNITS = {"float16": 1.0, "float32": 3.0, "float64": 3.0}
 """The guaranteed accuracy in ULP. float16 is rounded from float32, so its error is slightly over half a unit."""
 
-WORK = 8 * float(np.finfo(np.float64).eps)
+ROUNDING = 8 * float(np.finfo(np.float64).eps)
 """Relative rounding error of a few float64 operations in this module."""
 
 TINY = float(np.finfo(np.float64).tiny)
@@ -53,8 +53,8 @@ class Accuracy:
     def around(self, values: Array) -> Interval:
         """Return the interval of the exact value of each non-negative written value."""
         with np.errstate(over="ignore", invalid="ignore"):
-            low = values * ((1 - WORK) / (1 + self.relative)) - self.absolute
-            high = values * ((1 + WORK) / (1 - self.relative)) + self.absolute
+            low = values * ((1 - ROUNDING) / (1 + self.relative)) - self.absolute
+            high = values * ((1 + ROUNDING) / (1 - self.relative)) + self.absolute
         # Values above the largest finite number were written as infinity.
         low[values == np.inf] = self.largest * (1 - 2 * self.relative)
         return np.maximum(low, 0.0, out=low), high
@@ -76,10 +76,10 @@ def log_sum_bound(dtype: Any, n_classes: int) -> float:
     proportional to the entropy, the sum of -p log p, which is at most log K.
     """
     accuracy = Accuracy.of(dtype)
-    return accuracy.relative * math.log(n_classes) + accuracy.absolute + WORK
+    return accuracy.relative * math.log(n_classes) + accuracy.absolute + ROUNDING
 
 
-def off_one(terms: Array, bound: float) -> Array:
+def sum_deviations(terms: Array, bound: float) -> Array:
     """Return the distance of each row's sum from 1, (n,); sums beyond the bound are recomputed exactly."""
     found: Array = np.abs(terms.sum(axis=1, dtype=np.longdouble) - 1).astype(np.float64)
     for row in np.flatnonzero(~(found <= bound)):
@@ -88,7 +88,7 @@ def off_one(terms: Array, bound: float) -> Array:
     return found
 
 
-class Evidence:
+class ProbabilityIntervals:
     """Intervals of exact values that follow from written probabilities or log-probabilities. Computed on demand.
 
     Parameters
@@ -110,47 +110,47 @@ class Evidence:
     def probs(self) -> Interval:
         """The interval of each probability."""
         if self._logs:
-            least, most = self.costs
-            low, high = np.exp(-most) * (1 - WORK) - TINY, np.exp(-least) * (1 + WORK) + TINY
+            least, most = self.neg_log_probs
+            low, high = np.exp(-most) * (1 - ROUNDING) - TINY, np.exp(-least) * (1 + ROUNDING) + TINY
             return np.maximum(low, 0.0), np.minimum(high, 1.0)
         low, high = Accuracy.of(self._dtype).around(self._values)
         return low, np.minimum(high, 1.0)
 
     @cached_property
-    def costs(self) -> Interval:
+    def neg_log_probs(self) -> Interval:
         """The interval of each negative log-probability."""
         if self._logs:
             return Accuracy.of(self._dtype).around(-self._values)
         low, high = self.probs
         with np.errstate(divide="ignore"):
             least, most = -np.log(high), -np.log(low)
-        return np.maximum(least * (1 - WORK) - WORK, 0.0), most * (1 + WORK) + WORK
+        return np.maximum(least * (1 - ROUNDING) - ROUNDING, 0.0), most * (1 + ROUNDING) + ROUNDING
 
-    def rows(self, kept: NDArray[np.bool_]) -> Evidence:
+    def rows(self, kept: NDArray[np.bool_]) -> ProbabilityIntervals:
         """Return the same object for some of the rows."""
-        return self if kept.all() else Evidence(self._values[kept], self._dtype, logs=self._logs)
+        return self if kept.all() else ProbabilityIntervals(self._values[kept], self._dtype, logs=self._logs)
 
     def losses(self, shares: Array) -> Interval:
         """Return the interval of each row's loss, given the (n, K) weight of each class in it."""
-        lost = _lost(shares)
-        least, most = self.costs
-        return _dot(shares, least) * (1 - lost), _dot(shares, most) * (1 + lost)
+        error = _sum_error(shares)
+        least, most = self.neg_log_probs
+        return _dot(shares, least) * (1 - error), _dot(shares, most) * (1 + error)
 
     def label_losses(self, labels: NDArray[np.int64]) -> Interval:
         """Return the interval of each row's plain loss (no weights, no smoothing), given (n,) class indices."""
         picked = np.take_along_axis(self._values, labels[:, None], axis=1)
-        least, most = Evidence(picked, self._dtype, logs=self._logs).costs
+        least, most = ProbabilityIntervals(picked, self._dtype, logs=self._logs).neg_log_probs
         return least[:, 0], most[:, 0]
 
     def entropy(self) -> Interval:
         """Return the interval of each row's entropy."""
         low, high = self.probs
-        at_low, at_high = _surprise(low), _surprise(high)
+        at_low, at_high = _entropy_terms(low), _entropy_terms(high)
         most = np.where((low < PEAK) & (high > PEAK), PEAK, np.maximum(at_low, at_high))
-        lost = _lost(low)
-        return np.minimum(at_low, at_high).sum(axis=1) * (1 - lost), most.sum(axis=1) * (1 + lost)
+        error = _sum_error(low)
+        return np.minimum(at_low, at_high).sum(axis=1) * (1 - error), most.sum(axis=1) * (1 + error)
 
-    def distance(self, labels: NDArray[np.int64]) -> Interval:
+    def el2n(self, labels: NDArray[np.int64]) -> Interval:
         """Return the interval of each row's Euclidean distance to its one-hot label."""
         rows = np.arange(len(labels))
         found = []
@@ -158,10 +158,10 @@ class Evidence:
             squares = side * side
             squares[rows, labels] = (1 - other[rows, labels]) ** 2
             found.append(np.sqrt(squares.sum(axis=1)))
-        lost = _lost(self._values)
-        return found[0] * (1 - lost), found[1] * (1 + lost)
+        error = _sum_error(self._values)
+        return found[0] * (1 - error), found[1] * (1 + error)
 
-    def leads(self) -> Interval:
+    def margin(self) -> Interval:
         """Return the interval of each row's margin: the largest probability minus the second largest."""
         if self._values.shape[1] == 1:
             return self.probs[0][:, 0], self.probs[1][:, 0]
@@ -175,17 +175,17 @@ def outside(values: Array, low: Array, high: Array, accuracy: Accuracy) -> NDArr
     return ~((least <= high) & (most >= low))
 
 
-def _lost(terms: Array) -> float:
+def _sum_error(terms: Array) -> float:
     """Return the relative rounding error of a sum over a row."""
-    return WORK * (4 + math.log2(terms.shape[1] + 1))
+    return ROUNDING * (4 + math.log2(terms.shape[1] + 1))
 
 
-def _dot(shares: Array, costs: Array) -> Array:
+def _dot(weights: Array, values: Array) -> Array:
     with np.errstate(invalid="ignore"):
-        total: Array = np.where(shares == 0, 0.0, shares * costs).sum(axis=1)
+        total: Array = np.where(weights == 0, 0.0, weights * values).sum(axis=1)
     return total
 
 
-def _surprise(probs: Array) -> Array:
+def _entropy_terms(probs: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(probs == 0, 0.0, -probs * np.log(probs))

@@ -1,7 +1,7 @@
 """One row in exact arithmetic: decimal numbers with 34 digits, and the distance of a float from them in ULP.
 
-Recomputes by their definitions what the kernels compute, with Python's ``decimal`` and without any of the kernels'
-code, to check the kernels' results. Works on numbers; doesn't know columns or files.
+Recomputes activations and losses by their definitions, with Python's ``decimal`` and without any of the kernels' code,
+to check the kernels' results. Works on numbers; doesn't know columns or files.
 
 See Also
 --------
@@ -11,12 +11,18 @@ See Also
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, DivisionByZero, InvalidOperation
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from batchmax.activations import ActivationName, LossName
+
+Array = NDArray[Any]
 
 MOST_ULPS = 3.0
 """Tolerance in ULP of a probability or a loss."""
@@ -25,13 +31,13 @@ MOST_ULPS = 3.0
 EXACT = Context(prec=34, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation, DivisionByZero])
 # With 34 digits, an exponent of -745 has 31 digits after the point, so exp of it has about 31 correct digits; float64
 # has 16.
-_ZERO, _ONE, _INFINITE = Decimal(0), Decimal(1), Decimal("Infinity")
+_ZERO, _ONE, _TWO, _INFINITE = Decimal(0), Decimal(1), Decimal(2), Decimal("Infinity")
 _NEGLIGIBLE = Decimal(-12_000)
 """exp of this is below the range of every float type, even summed over a million classes."""
 
 
 class ExactRow:
-    """Exact probabilities and losses of one row. The logits and beta are converted to decimals without rounding.
+    """Exact probabilities and losses of one row under softmax. Logits and beta become decimals without rounding.
 
     Parameters
     ----------
@@ -54,11 +60,11 @@ class ExactRow:
         self._set([shifted for shifted, _ in terms], [power for _, power in terms])
         self._largest = EXACT.multiply(factor, largest)
 
-    def _set(self, shifted: list[Decimal], powers: list[Decimal]) -> None:
-        """Set the numerators, scaled so that the largest is 1, and their logarithms."""
-        self._shifted, self._powers = shifted, powers
-        others = list(powers)
-        others[max(range(len(powers)), key=powers.__getitem__)] = _ZERO
+    def _set(self, logs: list[Decimal], numerators: list[Decimal]) -> None:
+        """Set the numerators of the probabilities, scaled so that the largest is 1, and their logarithms."""
+        self._shifted, self._powers = logs, numerators
+        others = list(numerators)
+        others[max(range(len(numerators)), key=numerators.__getitem__)] = _ZERO
         self._rest = _sum(others)
 
     @cached_property
@@ -119,6 +125,148 @@ class ExactRow:
         return EXACT.plus(context.ln(context.add(_ONE, rest)))
 
 
+class NormalizedRow(ExactRow):
+    """The same for numerators that are divided by their sum; they're not negative, and not all 0."""
+
+    def __init__(self, numerators: Sequence[Decimal]) -> None:
+        largest = max(numerators)
+        scaled = [EXACT.divide(numerator, largest) for numerator in numerators]
+        self._set([EXACT.ln(numerator) for numerator in scaled], scaled)
+
+
+class SigmoidRow:
+    """Exact probabilities and losses of one row under the sigmoid: each class is independent."""
+
+    def __init__(self, logits: Sequence[float], beta: float) -> None:
+        self._logits, self._beta = logits, beta
+
+    @cached_property
+    def probs(self) -> list[Decimal]:
+        """The K probabilities."""
+        return [_ZERO if z == -math.inf else _ONE if z == math.inf else self._binary(z).probs[0] for z in self._logits]
+
+    def loss(self, target: Sequence[float]) -> Decimal:
+        """Return the binary cross-entropy in nats against the target of each class."""
+        total = _ZERO
+        for z, share in zip(self._logits, map(Decimal, target), strict=True):
+            for part, logit in ((share, -z), (EXACT.subtract(_ONE, share), z)):
+                if part:
+                    loss = _INFINITE if logit == math.inf else self._binary(logit).logsumexp
+                    total = EXACT.add(total, EXACT.multiply(part, loss))
+        return total
+
+    def _binary(self, logit: float) -> ExactRow:
+        return ExactRow([logit, 0.0], self._beta)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """An activation by its definition.
+
+    Attributes
+    ----------
+    row
+        Returns the exact row of K logits and beta, if it's defined for them.
+    is_defined
+        Returns which rows of (n, K) logits it's defined for, given beta; (n,).
+    zero
+        The logit of a class with probability 0, whose loss is infinite.
+    """
+
+    row: Callable[[Sequence[float], float], Any]
+    is_defined: Callable[[Array, float], Array]
+    zero: float = -math.inf
+
+
+def _argmax(logits: Sequence[float], beta: float) -> NormalizedRow:  # noqa: ARG001 - does not depend on it
+    best = max(range(len(logits)), key=logits.__getitem__)
+    return NormalizedRow([_ONE if index == best else _ZERO for index in range(len(logits))])
+
+
+def _taylor(logits: Sequence[float], beta: float) -> NormalizedRow:
+    scaled = [EXACT.multiply(Decimal(beta), Decimal(logit)) for logit in logits]
+    squares = [EXACT.divide(EXACT.multiply(x, x), _TWO) for x in scaled]
+    return NormalizedRow([EXACT.add(EXACT.add(_ONE, x), square) for x, square in zip(scaled, squares, strict=True)])
+
+
+def _has_largest(matrix: Array, _: float) -> Array:
+    return np.asarray((matrix < np.inf).all(axis=1) & (matrix > -np.inf).any(axis=1))
+
+
+def _is_finite(matrix: Array, beta: float = 1.0) -> Array:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(np.isfinite(matrix * beta).all(axis=1))
+
+
+def _has_one_sign(matrix: Array) -> Array:
+    return np.asarray((matrix >= 0).all(axis=1) | (matrix <= 0).all(axis=1))
+
+
+DEFINITIONS: dict[ActivationName, Definition] = {
+    "softmax": Definition(ExactRow, _has_largest),
+    "argmax": Definition(_argmax, _has_largest),
+    "sigmoid": Definition(SigmoidRow, lambda matrix, _: np.asarray(~np.isnan(matrix).any(axis=1))),
+    "sum": Definition(
+        lambda logits, _: NormalizedRow([Decimal(logit).copy_abs() for logit in logits]),
+        lambda matrix, _: _is_finite(matrix) & (matrix != 0).any(axis=1) & _has_one_sign(matrix),
+        zero=0.0,
+    ),
+    "taylor": Definition(_taylor, _is_finite),
+    "spherical": Definition(
+        lambda logits, _: NormalizedRow([EXACT.multiply(Decimal(logit), Decimal(logit)) for logit in logits]),
+        lambda matrix, _: _is_finite(matrix) & (matrix != 0).any(axis=1),
+        zero=0.0,
+    ),
+}
+"""The definitions of the activations, by name."""
+
+
+@dataclass(frozen=True)
+class OtherLoss:
+    """A loss that isn't the negative log-likelihood.
+
+    Attributes
+    ----------
+    value
+        Returns the exact loss, given the exact row, the logits, beta and the (K,) target.
+    digits_from
+        The ULP of smaller losses is taken at this value: the loss is a difference of larger numbers, so it has fewer
+        correct digits.
+    """
+
+    value: Callable[[Any, Sequence[float], float, Sequence[float]], Decimal]
+    digits_from: Decimal = Decimal("1e-12")
+
+
+def _squared_error(row: Any, _logits: Sequence[float], _beta: float, target: Sequence[float]) -> Decimal:
+    errors = [EXACT.subtract(prob, Decimal(share)) for prob, share in zip(row.probs, target, strict=True)]
+    return _sum([EXACT.multiply(error, error) for error in errors])
+
+
+def _hinge(_row: Any, logits: Sequence[float], beta: float, target: Sequence[float]) -> Decimal:
+    """1 plus beta times the difference of the largest other logit and the label's, at least 0; for a one-hot target."""
+    label = target.index(1.0)
+    others = [logit for index, logit in enumerate(logits) if index != label]
+    if not others:
+        return _ZERO
+    apart = EXACT.subtract(Decimal(max(others)), Decimal(logits[label]))
+    return max(_ZERO, EXACT.add(_ONE, EXACT.multiply(Decimal(beta), apart)))
+
+
+def _squared_hinge(row: Any, logits: Sequence[float], beta: float, target: Sequence[float]) -> Decimal:
+    hinge = _hinge(row, logits, beta, target)
+    return EXACT.multiply(hinge, hinge)
+
+
+OTHER_LOSSES: dict[LossName, OtherLoss] = {
+    "mse": OtherLoss(_squared_error),
+    "brier": OtherLoss(_squared_error),
+    "hinge": OtherLoss(_hinge, Decimal("1e-6")),
+    "squared_hinge": OtherLoss(_squared_hinge),
+}
+"""The definitions of losses other than cross-entropies, by name."""
+
+
 def ulps(got: float, exact: Decimal, dtype: np.dtype[Any], unit_at: Decimal | None = None) -> float:
     """Return the distance of a number from its exact value in units in the last place (ULP) of its type.
 
@@ -141,14 +289,14 @@ def ulps(got: float, exact: Decimal, dtype: np.dtype[Any], unit_at: Decimal | No
     return float(EXACT.divide(off, _unit(exact if unit_at is None else unit_at, info)))
 
 
-def loss_ulps(got: float, exact: Decimal, dtype: np.dtype[Any], n_classes: int) -> float:
-    """Return the distance of a loss from its exact value in ULP.
+def loss_ulps(got: float, exact: Decimal, dtype: np.dtype[Any], n_classes: int, digits_from: Decimal = _ZERO) -> float:
+    """Return the distance of a loss from its exact value in ULP, taken at ``digits_from`` or above.
 
     A loss near 0 is a sum of exponentials. Where those are subnormal in float64, the loss is no more accurate than they
     are, so the unit is taken at K times the smallest normal number or more.
     """
     least = Decimal(n_classes * float(np.finfo(np.float64).tiny))
-    return ulps(got, exact, dtype, max(exact.copy_abs(), least))
+    return ulps(got, exact, dtype, max(exact.copy_abs(), least, digits_from))
 
 
 def _unit(value: Decimal, info: np.finfo[Any]) -> Decimal:

@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.labels import LabelColumn, Labels
-from batchmax.outputs import OUTPUTS
-from batchmax.verification.column_reader import RowReader, RowValues, refuse
+from batchmax.outputs import OUTPUTS, Status
+from batchmax.verification.column_reader import RowReader, RowValues, fail_at_first
 from batchmax.verification.error_intervals import (
     Accuracy,
-    Evidence,
     Interval,
+    ProbabilityIntervals,
     log_sum_bound,
-    off_one,
     outside,
     sum_bound,
+    sum_deviations,
 )
-from batchmax.verification.scored_output import Scored
+from batchmax.verification.scored_output import ScoredOutput
 
 Array = NDArray[Any]
 
@@ -45,25 +45,25 @@ class RowChecks:
         For each output, the columns that it was compared with.
     counts
         Counts of the rows, to compare with the summary.
-    notes
-        What couldn't be checked, and why.
     """
 
-    def __init__(self, scored: Scored) -> None:
-        reader = RowReader(scored)
-        self.notes = reader.notes
+    def __init__(self, output: ScoredOutput) -> None:
+        options = output.metadata.options
         self.deviations: dict[str, float] = {}
-        self.compared: dict[str, set[str]] = {name: set() for name in scored.columns}
-        self.counts = Counts()
-        self._reader = reader
-        self._claims = scored.claims
-        self._columns = scored.columns
-        self._sums_to_1 = ACTIVATIONS[scored.claims.options.activation].is_distribution
-        self._smoothing = scored.claims.options.label_smoothing
-        weights = scored.claims.options.class_weights
-        self._weights = None if weights is None else np.asarray(weights, np.float64)
-        self._exact = Accuracy.of(self._claims.loss_dtype)
-        self._rough = Accuracy.of(self._claims.loss_dtype, ROUGH_UNITS)
+        self.compared: dict[str, set[str]] = {name: set() for name in output.columns}
+        self.counts = RowCounts()
+        self._reader = RowReader(output)
+        self._metadata = output.metadata
+        self._activation = ACTIVATIONS[options.activation]
+        self._smoothing = options.label_smoothing
+        self._weights = None if options.class_weights is None else np.asarray(options.class_weights, np.float64)
+        self._exact = Accuracy.of(self._metadata.loss_dtype)
+        self._rough = Accuracy.of(self._metadata.loss_dtype, ROUGH_UNITS)
+
+    @property
+    def notes(self) -> list[str]:
+        """What can't be checked, and why."""
+        return [self._reader.label_note] if self._reader.label_note else []
 
     def use_label(self, label: LabelColumn | None) -> None:
         """Use the label column as the inputs define it."""
@@ -72,7 +72,7 @@ class RowChecks:
     def bound(self, name: str) -> float:
         """Return the largest allowed distance from 1 of the sums of ``probs`` or ``log_probs``."""
         of = sum_bound if name == "probs" else log_sum_bound
-        return of(self._claims.dtype, self._claims.n_classes)
+        return of(self._metadata.dtype, self._metadata.n_classes)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Check the rows of a batch.
@@ -82,58 +82,59 @@ class RowChecks:
         WrongRowError
             The first row that fails the first failed check.
         """
-        found = self._reader.read(batch)
-        evidence = self._evidence(found)
-        self._check_ranges(found)
-        if evidence is not None:
-            rows = np.flatnonzero(found.has_probs)
-            self._check_by_probs(found.values, rows, evidence)
-            if found.labels is not None:
-                kept = found.has_loss[rows]
-                self._check_by_labels(found.values, rows[kept], evidence.rows(kept), found.labels)
-        self.counts.add(found, self._weights)
+        rows = self._reader.read(batch)
+        intervals = self._intervals(rows)
+        self._check_ranges(rows)
+        if intervals is not None:
+            numbers = np.flatnonzero(rows.has_probs)
+            self._check_by_probs(rows.values, numbers, intervals)
+            if rows.labels is not None:
+                kept = rows.has_loss[numbers]
+                self._check_by_labels(rows.values, numbers[kept], intervals.rows(kept), rows.labels)
+        self.counts.add(rows, self._weights)
 
-    def _evidence(self, found: RowValues) -> Evidence | None:
+    def _intervals(self, found: RowValues) -> ProbabilityIntervals | None:
         """Check the matrices of probabilities, and return the bounds of the exact ones that follow from them."""
-        evidence: Evidence | None = None
+        intervals: ProbabilityIntervals | None = None
         rows = np.flatnonzero(found.has_probs)
         for name in ("log_probs", "probs"):
             if name not in found.values:
                 continue
             matrix = found.values[name][rows]
             self._check_matrix(name, matrix, rows)
-            said = Evidence(matrix, self._claims.dtype, logs=name == "log_probs")
-            if evidence is not None:
+            others, intervals = intervals, ProbabilityIntervals(matrix, self._metadata.dtype, logs=name == "log_probs")
+            if others is not None:
                 self.compared["probs"].add("log_probs")
-                apart = (said.probs[0] > evidence.probs[1]) | (said.probs[1] < evidence.probs[0])
-                refuse(
+                apart = (intervals.probs[0] > others.probs[1]) | (intervals.probs[1] < others.probs[0])
+                fail_at_first(
                     apart.any(axis=1),
-                    lambda row, a=apart: f"probs and log_probs disagree at class {int(np.argmax(a[row]))}",
+                    lambda row, a=apart: f"probs and log_probs differ at class {int(np.argmax(a[row]))}",
                     rows,
                 )
-            evidence = said
-        return evidence
+        return intervals
 
     def _check_matrix(self, name: str, matrix: Array, rows: Array) -> None:
         """Check the range and the sum of each row of ``probs`` or ``log_probs``."""
         low, high = (0.0, 1.0) if name == "probs" else (-math.inf, 0.0)
         wrong = ~((matrix >= low) & (matrix <= high))
-        refuse(wrong.any(axis=1), lambda row: _out_of_range(name, matrix[row], wrong[row]), rows)
-        if not self._sums_to_1:
+        fail_at_first(wrong.any(axis=1), lambda row: _out_of_range(name, matrix[row], wrong[row]), rows)
+        if not self._activation.is_distribution:
             return
         bound = self.bound(name)
-        away = off_one(matrix if name == "probs" else np.exp(matrix), bound)
-        total = "sum" if name == "probs" else "exponentials sum"
-        refuse(
-            ~(away <= bound),
-            lambda row: f"the {total} of {name} is off 1 by {away[row]:.3g}, and rounding explains {bound:.3g}",
+        deviations = sum_deviations(matrix if name == "probs" else np.exp(matrix), bound)
+        total = "sum" if name == "probs" else "sum of exponentials"
+        fail_at_first(
+            ~(deviations <= bound),
+            lambda row: (
+                f"the {total} of {name} differs from 1 by {deviations[row]:.3g}; rounding allows at most {bound:.3g}"
+            ),
             rows,
         )
-        self.deviations[name] = max(self.deviations.get(name, 0.0), float(away.max(initial=0.0)))
+        self.deviations[name] = max(self.deviations.get(name, 0.0), float(deviations.max(initial=0.0)))
 
     def _check_ranges(self, found: RowValues) -> None:
         """Check the range of each output with one number per row."""
-        k, values = self._claims.n_classes, found.values
+        k, values = self._metadata.n_classes, found.values
         ranges = {
             "loss": (0.0, math.inf),
             "pred": (0, k - 1),
@@ -151,93 +152,97 @@ class RowChecks:
             given = values[name]
             inside = (given >= low / slack) & (given <= high * slack + self._rough.absolute)
             present = found.has_loss if OUTPUTS[name].needs_label else found.has_probs
-            refuse(
+            fail_at_first(
                 present & ~inside,
                 lambda row, n=name, g=given, lo=low, hi=high: f"{n} is {g[row]:g}, not between {lo:g} and {hi:g}",
             )
         if "rank" in values and "correct" in values:
             self.compared["correct"].add("rank")
             correct, rank = values["correct"], values["rank"]
-            refuse(
+            fail_at_first(
                 found.has_loss & (correct != (rank == 1)),
                 lambda row: f"correct is {bool(correct[row])}, but rank is {rank[row]}",
             )
 
-    def _check_by_probs(self, values: dict[str, Array], rows: Array, evidence: Evidence) -> None:
+    def _check_by_probs(self, values: dict[str, Array], rows: Array, intervals: ProbabilityIntervals) -> None:
         """Check the outputs that follow from the probabilities alone."""
         if "confidence" in values:
-            low, high = evidence.probs
-            self._hold("confidence", values, (low.max(axis=1), high.max(axis=1)), self._exact, rows)
+            low, high = intervals.probs
+            self._check_interval("confidence", values, (low.max(axis=1), high.max(axis=1)), self._exact, rows)
         if "margin" in values:
-            self._hold("margin", values, evidence.leads(), self._rough, rows)
+            self._check_interval("margin", values, intervals.margin(), self._rough, rows)
         if "entropy" in values:
-            self._hold("entropy", values, evidence.entropy(), self._rough, rows)
+            self._check_interval("entropy", values, intervals.entropy(), self._rough, rows)
         if "pred" in values:
-            low, high = evidence.probs
+            low, high = intervals.probs
             pred = values["pred"][rows].astype(np.int64)
             self.compared["pred"].add("probs")
-            refuse(
+            fail_at_first(
                 high[np.arange(len(rows)), pred] < low.max(axis=1),
-                lambda row: f"pred is class {pred[row]}, which is not the most probable one",
+                lambda row: f"pred is class {pred[row]}, which is not the most probable class",
                 rows,
             )
         if "top_k_classes" in values:
             self._check_top_k(
-                values["top_k_classes"][rows].astype(np.int64), values["top_k_probs"][rows], rows, evidence
+                values["top_k_classes"][rows].astype(np.int64), values["top_k_probs"][rows], rows, intervals
             )
 
-    def _check_top_k(self, classes: Array, probs: Array, rows: Array, evidence: Evidence) -> None:
+    def _check_top_k(self, classes: Array, probs: Array, rows: Array, intervals: ProbabilityIntervals) -> None:
         self.compared["top_k_classes"].add("probs")
         self.compared["top_k_probs"].add("probs")
-        in_range = ((classes >= 0) & (classes < self._claims.n_classes)).all(axis=1)
-        refuse(~in_range, lambda _: "top_k_classes holds what is no class", rows)
-        low, high = (np.take_along_axis(side, classes, axis=1) for side in evidence.probs)
-        wrong = outside(probs, low, high, Accuracy.of(self._claims.dtype)).any(axis=1)
-        refuse(wrong, lambda _: "top_k_probs are not the probabilities of top_k_classes", rows)
+        in_range = ((classes >= 0) & (classes < self._metadata.n_classes)).all(axis=1)
+        fail_at_first(~in_range, lambda _: "top_k_classes has a number that is not a class", rows)
+        low, high = (np.take_along_axis(side, classes, axis=1) for side in intervals.probs)
+        wrong = outside(probs, low, high, Accuracy.of(self._metadata.dtype)).any(axis=1)
+        fail_at_first(wrong, lambda _: "top_k_probs are not the probabilities of top_k_classes", rows)
         ordered = np.sort(classes, axis=1)
         twice = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
-        above = (evidence.probs[0] > high.min(axis=1)[:, None]).sum(axis=1)
-        refuse(twice | (above >= classes.shape[1]), lambda _: "top_k_classes are not the most probable ones", rows)
+        above = (intervals.probs[0] > high.min(axis=1)[:, None]).sum(axis=1)
+        fail_at_first(
+            twice | (above >= classes.shape[1]), lambda _: "top_k_classes are not the most probable classes", rows
+        )
 
-    def _check_by_labels(self, values: dict[str, Array], rows: Array, evidence: Evidence, labels: Labels) -> None:
+    def _check_by_labels(
+        self, values: dict[str, Array], rows: Array, intervals: ProbabilityIntervals, labels: Labels
+    ) -> None:
         """Check the outputs that follow from probabilities and labels; all rows have both."""
-        if "loss" in values and self._claims.options.loss_name == "cross_entropy":
+        if "loss" in values and self._metadata.options.loss_name == "cross_entropy":
             if labels.indices is not None and self._weights is None and not self._smoothing:
-                interval = evidence.label_losses(labels.indices[rows])
+                interval = intervals.label_losses(labels.indices[rows])
             else:
-                interval = evidence.losses(self._shares(labels, rows))
+                interval = intervals.losses(self._shares(labels, rows))
             if labels.targets is not None:
                 # Distributions are read in the type of the logits, which may be narrower than their own type.
-                lost = float(np.finfo(np.float32).eps)
-                interval = interval[0] * (1 - lost), interval[1] * (1 + lost)
-            self._hold("loss", values, interval, self._exact, rows)
+                eps = float(np.finfo(np.float32).eps)
+                interval = interval[0] * (1 - eps), interval[1] * (1 + eps)
+            self._check_interval("loss", values, interval, self._exact, rows)
         if labels.indices is None:
             return
         indices, at = labels.indices[rows], np.arange(len(rows))
         if "el2n" in values:
-            self._hold("el2n", values, evidence.distance(indices), self._rough, rows)
+            self._check_interval("el2n", values, intervals.el2n(indices), self._rough, rows)
         if "rank" in values:
-            low, high = evidence.probs
+            low, high = intervals.probs
             least = (low > high[at, indices][:, None]).sum(axis=1) + 1
             most = (high >= low[at, indices][:, None]).sum(axis=1)
             rank = values["rank"][rows]
             self.compared["rank"].add("probs")
-            refuse(
+            fail_at_first(
                 (rank < least) | (rank > most),
-                lambda row: f"rank is {rank[row]}, but by the probabilities {least[row]} to {most[row]}",
+                lambda row: f"rank is {rank[row]}, but the probabilities give {_range(least[row], most[row])}",
                 rows,
             )
         if "correct" in values and "pred" in values:
             self.compared["correct"].add("pred")
-            refuse(
+            fail_at_first(
                 values["correct"][rows] != (values["pred"][rows] == indices),
-                lambda row: f"correct is {bool(values['correct'][rows[row]])}, but pred and the label say otherwise",
+                lambda row: f"correct is {bool(values['correct'][rows[row]])}, which contradicts pred and the label",
                 rows,
             )
 
     def _shares(self, labels: Labels, rows: Array) -> Array:
         """Return the weight of each class in the loss of some rows, (n, K)."""
-        k = self._claims.n_classes
+        k = self._metadata.n_classes
         if labels.targets is not None:
             targets = labels.targets[rows]
         else:
@@ -246,23 +251,25 @@ class RowChecks:
         shares = targets * (1 - self._smoothing) + self._smoothing / k
         return np.asarray(shares if self._weights is None else shares * self._weights)
 
-    def _hold(self, name: str, values: dict[str, Array], interval: Interval, accuracy: Accuracy, rows: Array) -> None:
+    def _check_interval(
+        self, name: str, values: dict[str, Array], interval: Interval, accuracy: Accuracy, rows: Array
+    ) -> None:
         """Check that an output lies in the interval that follows from the probabilities."""
         self.compared[name].add("probs")
         (low, high), given = interval, values[name][rows]
-        refuse(
+        fail_at_first(
             outside(given, low, high, accuracy),
-            lambda row: f"{name} is {given[row]:.9g}, but by the probabilities {_between(low[row], high[row])}",
+            lambda row: f"{name} is {given[row]:.9g}, but the probabilities give {_range(low[row], high[row])}",
             rows,
         )
 
 
-class Counts:
-    """Counts over all rows of an output, to compare with its summary."""
+class RowCounts:
+    """RowCounts over all rows of an output, to compare with its summary."""
 
     def __init__(self) -> None:
         self.rows = self.without_loss = self.losses = self.infinite_losses = self.hits = 0
-        self.statuses = np.zeros(256, np.int64)
+        self.statuses = np.zeros(len(Status), np.int64)
         self.loss_sum = self.weight_sum = 0.0
 
     def add(self, found: RowValues, weights: Array | None) -> None:
@@ -270,7 +277,7 @@ class Counts:
         self.rows += len(found.has_probs)
         self.without_loss += int(np.count_nonzero(~found.has_loss))
         if found.status is not None:
-            self.statuses += np.bincount(found.status, minlength=256)
+            self.statuses += np.bincount(found.status, minlength=len(Status))
         if "correct" in found.values:
             self.hits += int(np.count_nonzero(found.values["correct"][found.has_loss]))
         if "loss" not in found.values:
@@ -289,9 +296,9 @@ class Counts:
 
 def _out_of_range(name: str, row: Array, wrong: Array) -> str:
     at = int(np.argmax(wrong))
-    return f"{name} is {row[at]:g} at class {at}, not {'between 0 and 1' if name == 'probs' else '0 or less'}"
+    return f"{name} is {row[at]:g} at class {at}, not {'between 0 and 1' if name == 'probs' else 'at most 0'}"
 
 
-def _between(low: Any, high: Any) -> str:
+def _range(low: Any, high: Any) -> str:
     first, second = f"{low:.9g}", f"{high:.9g}"
     return first if first == second else f"{first} to {second}"

@@ -7,7 +7,6 @@ used. For sequences, some tokens of a row are recomputed, and the row's status f
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,12 +17,12 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import plain_array
 from batchmax.columns.labels import LabelColumn, Labels
-from batchmax.errors import BatchmaxError, DataError, UsageError
+from batchmax.errors import BatchmaxError, DataError
 from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES
 from batchmax.parquet.int96 import converted, raw_of
 from batchmax.scoring.score_rows import carried_columns, read_rows
 from batchmax.scoring.sequence_totals import SequenceTally
-from batchmax.sinks.metadata import inputs_said
+from batchmax.sinks.metadata import input_fingerprints
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import Reading
@@ -32,17 +31,18 @@ from batchmax.sources.sequence_source import TokenCut, from_columns
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.verification.column_reader import RowReader, RowValues
 from batchmax.verification.exact import MOST_ULPS
-from batchmax.verification.expected_values import MEASURED, exact_answer, row_statuses
-from batchmax.verification.scored_output import AGAIN, Scored
-from batchmax.verification.token_view import ScoredTokens
+from batchmax.verification.expected_values import MEASURED, ExpectedRow, row_statuses
+from batchmax.verification.output_metadata import SCORE_AGAIN
+from batchmax.verification.scored_output import ScoredOutput
+from batchmax.verification.token_view import TokenView
 
 Array = NDArray[Any]
 
-SAME_INPUTS = "name the files that were scored, in their order"
+SAME_INPUTS = "name the files that were scored, in the same order"
 
 
 @dataclass(frozen=True)
-class Worst:
+class LargestError:
     """The largest error of an output: in ULP, with its row, and for sequences its token."""
 
     ulp: float
@@ -51,16 +51,16 @@ class Worst:
 
 
 class Recomputation:
-    """Compares one output with its inputs and recomputes rows.
+    """Compares one output with its inputs, and recomputes rows.
 
     Parameters
     ----------
-    scored
+    output
         The output.
     inputs
         The inputs that were scored: files, folders, globs.
     logits
-        The column or pattern of logits, needed if the output doesn't record it: with one column per class.
+        The column or pattern of logits; None: as the metadata of the output record it.
     storage
         Storage options for URIs.
     tokens
@@ -87,24 +87,26 @@ class Recomputation:
 
     def __init__(
         self,
-        scored: Scored,
+        output: ScoredOutput,
         inputs: Sequence[str | os.PathLike[str]],
         logits: str | None = None,
         storage: Sequence[str] = (),
-        tokens: ScoredTokens | None = None,
+        tokens: TokenView | None = None,
         *,
         of_each: int = 1,
         seed: int = 0,
     ) -> None:
-        self.errors: dict[str, Worst] = {}
+        self.errors: dict[str, LargestError] = {}
         self.sampled_tokens = 0
-        self._scored = scored
+        self._output = output
         self._tokens = tokens
         self._of_each = of_each
         self._random = np.random.default_rng(seed)
-        self._source = _open(scored, [os.fspath(path) for path in inputs], logits, storage)
+        logits = logits or output.metadata.logits
+        options = replace(output.metadata.options, logits=logits, storage_options=tuple(storage))
+        self._source = ParquetSource([os.fspath(path) for path in inputs], options, mirrors=output.is_folder)
         self._job = self._source.job
-        self._reader = RowReader(scored if tokens is None else tokens.scored)
+        self._reader = RowReader(output if tokens is None else tokens.output)
         self._reader.use_label(self._job.label)
         self._check_inputs()
         self._check_counts()
@@ -135,58 +137,64 @@ class Recomputation:
             The first row that differs from what its input determines.
         """
         kept = self._input_rows(numbers)
-        theirs = pick_rows(self._source.files, kept)
-        for ours, its_input in zip(pick_rows(self._scored.files, numbers), theirs, strict=True):
-            self._check_carried(ours, its_input)
+        rows = zip(pick_rows(self._output.files, numbers), pick_rows(self._source.files, kept), strict=True)
+        for output_row, input_row in rows:
+            self._check_carried(output_row, input_row)
             if self._tokens is None:
-                self._check_row(ours, its_input)
+                self._check_row(output_row, input_row)
             else:
-                self._check_sequence(ours, its_input, self._tokens)
+                self._check_sequence(output_row, input_row, self._tokens)
 
     def _check_inputs(self) -> None:
-        """Compare the inputs with the sizes and digests in the output's metadata."""
-        files, known = self._source.files, self._scored.claims.inputs
-        where = self._scored.path
+        """Compare the inputs with their fingerprints in the output's metadata."""
+        files, known = self._source.files, self._output.metadata.inputs
         if not known:
             return
-        count = sum(told.files for told in known)
+        where = self._output.path
+        count = sum(one.files for one in known)
         if len(files) != count:
-            raise DataError(f"was made of {count:,} files, not {len(files):,}", where=where, remedy=SAME_INPUTS)
+            what = f"the output was made from {count:,} files, not from {len(files):,}"
+            raise DataError(what, where=where, remedy=SAME_INPUTS)
         if count != len(known):
-            told = [{"files": count, "size": known[0].size, "footer_sha256": known[0].digest}]
-            if told not in (inputs_said(files), inputs_said(files, samples=False)):
-                raise DataError("was made of other files", where=where, remedy=SAME_INPUTS)
+            stored = [{"files": count, "size": known[0].size, "footer_sha256": known[0].digest}]
+            if stored not in (input_fingerprints(files), input_fingerprints(files, samples=False)):
+                raise DataError("the output was made from other files", where=where, remedy=SAME_INPUTS)
             return
         for file, (size, digest, sample, _) in zip(files, known, strict=True):
+            what = ""
             if file.size != size:
-                what = f"has {file.size:,} bytes, but had {size:,} when {where} was made of it"
-                raise DataError(what, where=file.path, remedy=f"{SAME_INPUTS}, or {AGAIN}")
-            if file.footer_digest() != digest:
-                what = f"has another footer than when {where} was made of it"
-                raise DataError(what, where=file.path, remedy=f"{SAME_INPUTS}, or {AGAIN}")
-            if sample is not None and file.sample_digest != sample:
-                what = f"has other data than when {where} was made of it"
-                raise DataError(what, where=file.path, remedy=f"{SAME_INPUTS}, or {AGAIN}")
+                what = f"the file has {file.size:,} bytes, but had {size:,}"
+            elif file.footer_digest() != digest:
+                what = "the footer is not the same as"
+            elif sample is not None and file.sample_digest != sample:
+                what = "the data are not the same as"
+            if what:
+                remedy = f"{SAME_INPUTS}, or {SCORE_AGAIN}"
+                raise DataError(f"{what} when {where} was made", where=file.path, remedy=remedy)
 
     def _check_counts(self) -> None:
         """Compare the columns, the number of rows and the number of parts."""
-        scored, job = self._scored, self._job
-        if job.schema.names != scored.schema.names:
-            raise DataError("has other columns than these inputs make", where=scored.path, remedy=SAME_INPUTS)
-        dropped = self.n_rows - scored.n_rows
+        output, job = self._output, self._job
+        if job.schema.names != output.schema.names:
+            raise DataError(
+                "the columns are not those that score makes from these inputs",
+                where=output.path,
+                remedy=f"{SAME_INPUTS}; or name the logits with --logits",
+            )
+        dropped = self.n_rows - output.n_rows
         if dropped and (dropped < 0 or job.options.on_bad_row != "drop"):
-            what = f"has {scored.n_rows:,} rows, and its inputs {self.n_rows:,}"
-            raise DataError(what, where=scored.path, remedy=AGAIN)
-        if not scored.is_folder or job.options.limit is not None:
+            what = f"the output has {output.n_rows:,} rows, but the inputs have {self.n_rows:,}"
+            raise DataError(what, where=output.path, remedy=SCORE_AGAIN)
+        if not output.is_folder or job.options.limit is not None:
             return
         parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
-        if len(parts) != len(scored.files):
-            what = f"has {len(scored.files):,} parts, and its inputs make {len(parts):,}"
-            raise DataError(what, where=scored.path, remedy=AGAIN)
+        if len(parts) != len(output.files):
+            what = f"the output has {len(output.files):,} parts, but score makes {len(parts):,} from these inputs"
+            raise DataError(what, where=output.path, remedy=SCORE_AGAIN)
 
     def _input_rows(self, numbers: Sequence[int]) -> list[int]:
         """Return the input row of each output row; bad rows that were dropped have no output row."""
-        if self._scored.n_rows == self.n_rows:
+        if self._output.n_rows == self.n_rows:
             return list(numbers)
         found: list[int] = []
         wanted = sorted(numbers)
@@ -197,9 +205,9 @@ class Recomputation:
                 found.append(first + int(rows[wanted[len(found)] - kept]))
             first += len(status)
             kept += len(rows)
-        if kept != self._scored.n_rows:
-            what = f"has {self._scored.n_rows:,} rows, and {kept:,} rows of its inputs are not bad"
-            raise DataError(what, where=self._scored.path, remedy=AGAIN)
+        if kept != self._output.n_rows:
+            what = f"the output has {self._output.n_rows:,} rows, but {kept:,} rows of the inputs are not bad"
+            raise DataError(what, where=self._output.path, remedy=SCORE_AGAIN)
         return found
 
     def _statuses(self) -> Iterator[Array]:
@@ -218,34 +226,34 @@ class Recomputation:
             if not left:
                 return
 
-    def _check_carried(self, ours: PickedRow, its_input: PickedRow) -> None:
+    def _check_carried(self, output_row: PickedRow, input_row: PickedRow) -> None:
         """Compare the carried columns with the input's."""
-        for field, array in carried_columns(its_input.batch, self._job):
-            if not _same(array, ours.batch.column(field.name)):
-                where = _places(ours, its_input)
-                raise DataError(f"{field.name} is not that of the input", where=where, remedy=AGAIN)
+        for field, array in carried_columns(input_row.batch, self._job):
+            if not _same(array, output_row.batch.column(field.name)):
+                where = _places(output_row, input_row)
+                raise DataError(f"{field.name} differs from the input", where=where, remedy=SCORE_AGAIN)
 
-    def _check_row(self, ours: PickedRow, its_input: PickedRow) -> None:
+    def _check_row(self, output_row: PickedRow, input_row: PickedRow) -> None:
         """Compare one output row with its input row."""
-        where = _places(ours, its_input)
+        where = _places(output_row, input_row)
         try:
-            unit = read_rows(its_input.batch, self._job)
-            given = self._reader.read(ours.batch)
+            numbers = read_rows(input_row.batch, self._job)
+            given = self._reader.read(output_row.batch)
         except BatchmaxError as error:
-            raise DataError(error.what, where=where, remedy=AGAIN) from error
-        self._check_values(unit, given, where, (ours.number, None))
+            raise DataError(error.what, where=where, remedy=SCORE_AGAIN) from error
+        self._check_values(numbers, given, where, (output_row.number, None))
 
-    def _check_sequence(self, ours: PickedRow, its_input: PickedRow, tokens: ScoredTokens) -> None:
+    def _check_sequence(self, output_row: PickedRow, input_row: PickedRow, tokens: TokenView) -> None:
         """Compare one sequence of the output with its input row: the status, and some tokens."""
-        job, where = self._job, _places(ours, its_input)
+        job, where = self._job, _places(output_row, input_row)
         tally = SequenceTally(shift=job.options.shift)
-        units: list[tuple[Array, Labels, Array | None]] = []
+        inputs: list[tuple[Array, Labels, Array | None]] = []
         try:
-            chunks = list(from_columns(iter([its_input.batch]), job, TokenCut.of(job), (0, 0)))
-            mine = tokens.of(ours.batch)
+            chunks = list(from_columns(iter([input_row.batch]), job, TokenCut.of(job), (0, 0)))
+            own = tokens.flatten(output_row.batch)
             count = sum(chunk.batch.num_rows for chunk in chunks)
-            if mine.num_rows != count:
-                raise DataError(f"has {mine.num_rows:,} tokens, and {count:,} in the input", where="")
+            if own.num_rows != count:
+                raise DataError(f"the row has {own.num_rows:,} tokens, but {count:,} in the input", where="")
             chosen = sorted(self._random.choice(count, min(self._of_each, count), replace=False).tolist())
             whole, first = None, 0
             for chunk in chunks:
@@ -255,105 +263,66 @@ class Recomputation:
                     if first <= token < first + len(matrix):
                         at = token - first
                         one = None if chunk.known is None else chunk.known[at : at + 1]
-                        units.append(read_rows(chunk.unit(at, job), job, known=one))
+                        inputs.append(read_rows(chunk.unit(at, job), job, known=one))
                 first += len(matrix)
-            given = [self._reader.read(mine.slice(token, 1)) for token in chosen]
+            given = [self._reader.read(own.slice(token, 1)) for token in chosen]
             if whole is not None:
                 is_null = bool(chunks[0].tokens.missing[0])
-                tokens.check_row(ours.batch, int(whole.status[0]), int(whole.counts[0]), is_null=is_null)
+                tokens.check_row(output_row.batch, int(whole.status[0]), int(whole.counts[0]), is_null=is_null)
         except BatchmaxError as error:
-            raise DataError(error.what, where=where, remedy=AGAIN) from error
-        for token, unit, values in zip(chosen, units, given, strict=True):
-            self._check_values(unit, values, f"{where}, token {token:,}", (ours.number, token))
+            raise DataError(error.what, where=where, remedy=SCORE_AGAIN) from error
+        for token, numbers, values in zip(chosen, inputs, given, strict=True):
+            self._check_values(numbers, values, f"{where}, token {token:,}", (output_row.number, token))
         self.sampled_tokens += len(chosen)
 
     def _check_values(
-        self, unit: tuple[Array, Labels, Array | None], given: RowValues, where: str, place: tuple[int, int | None]
+        self, numbers: tuple[Array, Labels, Array | None], given: RowValues, where: str, place: tuple[int, int | None]
     ) -> None:
-        """Compare the outputs of a row or token with the exact values."""
-        matrix, labels, known = unit
+        """Compare the outputs of a row or token with the exact values; ``numbers`` are its logits, label and status."""
+        matrix, labels, known = numbers
         status = int(row_statuses(matrix, labels, known, self._job.options)[0])
         self._check_presence(given, status, where)
         if status <= LAST_WITHOUT_PROBS:
             return
-        row = exact_answer(matrix[0], labels if status > LAST_WITHOUT_LOSS else None, self._job)
+        row = ExpectedRow(matrix[0], labels if status > LAST_WITHOUT_LOSS else None, self._job)
         for name, values in given.values.items():
             if name in OUTPUTS and OUTPUTS[name].needs_label and status <= LAST_WITHOUT_LOSS:
                 continue
-            off, text = row.compare(name, values[0])
-            if not off <= MOST_ULPS:
-                raise DataError(f"{name} {text}", where=where, remedy=AGAIN)
+            error, text = row.compare(name, values[0])
+            if not error <= MOST_ULPS:
+                raise DataError(f"{name} {text}", where=where, remedy=SCORE_AGAIN)
             if name not in MEASURED:
                 continue
-            if name not in self.errors or off > self.errors[name].ulp:
-                self.errors[name] = Worst(off, *place)
+            if name not in self.errors or error > self.errors[name].ulp:
+                self.errors[name] = LargestError(error, *place)
 
     def _check_presence(self, given: RowValues, status: int, where: str) -> None:
         """Compare the status and the nulls with the expected status."""
         name = STATUS_NAMES[status]
         if given.status is not None and given.status[0] != status:
-            raise DataError(f"status is {STATUS_NAMES[given.status[0]]}, not {name}", where=where, remedy=AGAIN)
+            raise DataError(
+                f"status is {STATUS_NAMES[given.status[0]]}, expected {name}", where=where, remedy=SCORE_AGAIN
+            )
         for output in given.values:
             with_label = output in OUTPUTS and OUTPUTS[output].needs_label
             present = bool((given.has_loss if with_label else given.has_probs)[0])
             if present != (status > (LAST_WITHOUT_LOSS if with_label else LAST_WITHOUT_PROBS)):
-                what = f"{output} is {'there' if present else 'null'}, but the row is {name}"
-                raise DataError(what, where=where, remedy=AGAIN)
+                what = f"{output} is {'not ' * present}null, but the status of the row is {name}"
+                raise DataError(what, where=where, remedy=SCORE_AGAIN)
 
 
-def _places(ours: PickedRow, its_input: PickedRow) -> str:
-    return f"{ours.place}, from {its_input.place}"
+def _places(output_row: PickedRow, input_row: PickedRow) -> str:
+    return f"{output_row.place}, from {input_row.place}"
 
 
-def _open(scored: Scored, inputs: list[str], logits: str | None, storage: Sequence[str]) -> ParquetSource:
-    """Open the inputs with the options of the scoring job."""
-    options = replace(scored.claims.options, storage_options=tuple(storage))
-    if logits is not None or options.logits is not None:
-        return ParquetSource(inputs, replace(options, logits=logits or options.logits), mirrors=scored.is_folder)
-    # With one column per class, the output records only a text with the first and the last name. Try patterns that
-    # match both until one gives the same text.
-    for pattern in (None, *_patterns(scored.claims.logits)):
-        try:
-            source = ParquetSource(inputs, replace(options, logits=pattern), mirrors=scored.is_folder)
-        except UsageError:
-            continue
-        if source.job.logits.why == scored.claims.logits:
-            return source
-    raise UsageError(
-        f"which columns hold the logits is not known: they were {scored.claims.logits}",
-        where="--logits",
-        remedy="give the pattern that they were scored with, such as --logits 'score_*'",
-    )
-
-
-def _patterns(why: str) -> Iterator[str]:
-    """Yield patterns that match the first and the last column named in ``why``, from the narrowest to the widest."""
-    names = re.findall(r"'(.*?)'(?= |$)", why)
-    if len(names) != 2:
-        return
-    opening = _common_start(*names)
-    closing = _common_start(*(name[len(opening) :][::-1] for name in names))[::-1]
-    for length in range(len(opening), -1, -1):
-        yield f"{_literal(opening[:length])}*{_literal(closing)}"
-
-
-def _common_start(first: str, second: str) -> str:
-    same = [a == b for a, b in zip(first, second, strict=False)]
-    return first[: same.index(False)] if False in same else first[: len(same)]
-
-
-def _literal(text: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", text)
-
-
-def _same(ours: pa.Array, theirs: pa.Array) -> bool:
+def _same(first: pa.Array, second: pa.Array) -> bool:
     """Return whether two arrays of one value are equal; NaN equals NaN."""
     # Either may hold INT96 timestamps as bytes, which can represent every INT96 value.
-    kinds = raw_of(ours.type, theirs.type), raw_of(theirs.type, ours.type)
-    ours, theirs = plain_array(converted(ours, kinds[0])), plain_array(converted(theirs, kinds[1]))
-    if ours.equals(theirs):
+    kinds = raw_of(first.type, second.type), raw_of(second.type, first.type)
+    first, second = plain_array(converted(first, kinds[0])), plain_array(converted(second, kinds[1]))
+    if first.equals(second):
         return True
     try:
-        return repr(ours[0].as_py()) == repr(theirs[0].as_py())
+        return repr(first[0].as_py()) == repr(second[0].as_py())
     except (ValueError, ImportError, pa.ArrowException):
         return False

@@ -18,8 +18,8 @@ from batchmax.columns.arrow import column_array, is_list, plain_array, plain_typ
 from batchmax.columns.sequences import Nesting, Tokens, extents, token_labels
 from batchmax.outputs import LAST_BAD, PLURALS, STATUS_NAMES, Status
 from batchmax.scoring.sequence_totals import SequenceTally
-from batchmax.verification.column_reader import refuse
-from batchmax.verification.scored_output import Scored
+from batchmax.verification.column_reader import WrongRowError, fail_at_first
+from batchmax.verification.scored_output import ScoredOutput
 
 Array = NDArray[Any]
 
@@ -27,45 +27,45 @@ SLACK = 1e-6
 """Relative tolerance of sums of losses, which are rounded to float32."""
 
 
-class ScoredTokens:
+class TokenView:
     """Converts batches of rows to batches of tokens.
 
     Parameters
     ----------
-    scored
+    output
         An output of sequences.
 
     Attributes
     ----------
-    scored
+    output
         The output viewed as one of tokens, without the columns for whole rows and those of ``top_k``.
     statuses
         The number of counted rows with each status code; zeros if the output has no status column.
     """
 
-    def __init__(self, scored: Scored) -> None:
-        options = scored.claims.options
-        label = options.label if options.label in scored.schema.names else None
-        kept = {name: columns for name, columns in scored.columns.items() if name in PLURALS or name.endswith("probs")}
+    def __init__(self, output: ScoredOutput) -> None:
+        options = output.metadata.options
+        label = options.label if options.label in output.schema.names else None
+        kept = {name: columns for name, columns in output.columns.items() if name in PLURALS or name.endswith("probs")}
         kept = {name: columns for name, columns in kept.items() if not name.startswith("top_k") and name != "tail_mass"}
         names = {column for columns in kept.values() for column in columns}
         fields = [
             field.with_type(plain_type(field.type).value_type) if field.name in {*names, label} else field
-            for field in scored.schema
+            for field in output.schema
         ]
-        self._lists = [columns[0] for columns in scored.columns.values()]
+        self._lists = [columns[0] for columns in output.columns.values()]
         self._prefix = options.prefix
-        self._nesting = Nesting(scored.claims.logits, label, pa.schema(fields), is_large=False, shift=options.shift)
+        self._nesting = Nesting(output.metadata.logits, label, pa.schema(fields), is_large=False, shift=options.shift)
         self._names = [field.name for field in fields if field.name in {*names, label}]
         schema = pa.schema([field for field in fields if field.name in self._names])
-        claims = replace(scored.claims, outputs=tuple(kept), options=replace(options, shift=False, top_k=None))
-        self.scored = replace(scored, schema=schema, columns=kept, claims=claims)
+        metadata = replace(output.metadata, outputs=tuple(kept), options=replace(options, shift=False, top_k=None))
+        self.output = replace(output, schema=schema, columns=kept, metadata=metadata)
         self.statuses = np.zeros(len(Status), np.int64)
         self._label = label
         self._weighted = options.class_weights is not None
         self._is_plain = options.is_usual and not options.label_smoothing
 
-    def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def flatten(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the tokens of a batch of rows.
 
         Raises
@@ -80,7 +80,7 @@ class ScoredTokens:
         for name, array in lists.items():
             others = valid_rows(array)
             wrong = (others != valid) | (_lengths(array, others) != lengths)
-            refuse(wrong, lambda _, n=name: f"{n} has not as many values as {self._lists[0]}")
+            fail_at_first(wrong, lambda _, n=name: f"{n} and {self._lists[0]} have different lengths")
         tokens = Tokens(batch, lengths, ~valid, 0, ends=True)
         self._check_rows(batch, lists, valid)
         columns = {name: _flat(lists[name], valid) for name in self._names if name in lists}
@@ -88,7 +88,7 @@ class ScoredTokens:
             labels, known = token_labels(tokens, self._nesting)
             columns[self._label] = labels if known is None else _with_wrong(labels, known != Status.OK)
         arrays = [columns[name] for name in self._names]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.scored.schema)
+        return pa.RecordBatch.from_arrays(arrays, schema=self.output.schema)
 
     def count(self, batch: pa.RecordBatch) -> None:
         """Count the statuses of the rows."""
@@ -104,21 +104,22 @@ class ScoredTokens:
             A column differs.
         """
         names, first = batch.schema.names, plain_array(column_array(batch, self._lists[0]))
-        refuse(valid_rows(first) == is_null, lambda _: f"{self._lists[0]} is {'not ' * is_null}null, unlike the logits")
-        if self._prefix + "statuses" in names:
-            found = int(self._row_statuses(batch)[0])
-            refuse(
-                np.array([found != status]), lambda _: f"status is {STATUS_NAMES[found]}, not {STATUS_NAMES[status]}"
-            )
+        fail_at_first(
+            valid_rows(first) == is_null,
+            lambda _: f"{self._lists[0]} is {'not ' * is_null}null, but the logits are {'not ' * (not is_null)}null",
+        )
+        if self._prefix + "statuses" in names and (found := int(self._row_statuses(batch)[0])) != status:
+            raise WrongRowError(f"status is {STATUS_NAMES[found]}, expected {STATUS_NAMES[status]}", 0)
         if self._prefix + "n_tokens" in names:
-            said, wanted = batch.column(self._prefix + "n_tokens")[0].as_py(), None if status <= LAST_BAD else n_losses
-            refuse(np.array([said != wanted]), lambda _: f"n_tokens is {said}, not {wanted}")
+            number = batch.column(self._prefix + "n_tokens")[0].as_py()
+            if number != (expected := None if status <= LAST_BAD else n_losses):
+                raise WrongRowError(f"n_tokens is {number}, expected {expected}", 0)
 
     def _row_statuses(self, batch: pa.RecordBatch) -> Array:
         texts = plain_array(column_array(batch, self._prefix + "status")).cast(pa.string())
         found = pc.fill_null(pc.index_in(texts, value_set=pa.array(STATUS_NAMES)), len(Status))
         codes: Array = found.to_numpy(zero_copy_only=False)
-        refuse(codes >= len(Status), lambda row: f"status is {texts[row].as_py()!r}, which is none")
+        fail_at_first(codes >= len(Status), lambda row: f"status {texts[row].as_py()!r} does not exist")
         return codes
 
     def row_of(self, batch: pa.RecordBatch, token: int) -> int:
@@ -137,26 +138,28 @@ class ScoredTokens:
             row = np.repeat(np.arange(len(valid)), _lengths(losses, valid))
             counts = np.bincount(row, weights=known, minlength=len(valid))
             sums = np.bincount(row, weights=numbers, minlength=len(valid))
-            said = column_array(batch, self._prefix + "n_tokens")
-            there = valid_rows(said)
-            refuse(
-                there & (counts != said.fill_null(0).to_numpy()),
-                lambda at: f"n_tokens is {said[at]}, and {counts[at]:.0f} tokens have a loss",
+            stored = column_array(batch, self._prefix + "n_tokens")
+            present = valid_rows(stored)
+            fail_at_first(
+                present & (counts != stored.fill_null(0).to_numpy()),
+                lambda at: f"n_tokens is {stored[at]}, but {counts[at]:.0f} tokens have a loss",
             )
             total = column_array(batch, self._prefix + "sum_loss")
             given = total.fill_null(0).to_numpy()
             with np.errstate(invalid="ignore"):
                 off = ~((np.abs(given - sums) <= SLACK * np.abs(sums)) | (given == sums))
-            refuse(there & off, lambda at: f"sum_loss is {given[at]:.9g}, and the losses sum to {sums[at]:.9g}")
+            off &= present
+            fail_at_first(off, lambda at: f"sum_loss is {given[at]:.9g}, but the losses sum to {sums[at]:.9g}")
             self._check_means(batch, counts, sums)
         statuses = lists.get(self._prefix + "statuses")
         if statuses is not None:
             codes = self._row_statuses(batch)
-            refuse(~valid & (codes != Status.NULL_LOGITS), lambda _: "the row is null, and its status not null_logits")
+            contradicts = ~valid & (codes != Status.NULL_LOGITS)
+            fail_at_first(contradicts, lambda _: "the row is null, but its status is not null_logits")
             worst = self._worst(statuses, valid)
-            refuse(
+            fail_at_first(
                 valid & (codes != worst),
-                lambda at: f"status is {STATUS_NAMES[codes[at]]}, and by its tokens {STATUS_NAMES[worst[at]]}",
+                lambda at: f"status is {STATUS_NAMES[codes[at]]}, but its tokens give {STATUS_NAMES[worst[at]]}",
             )
 
     def _check_means(self, batch: pa.RecordBatch, counts: Array, sums: Array) -> None:
@@ -171,9 +174,9 @@ class ScoredTokens:
                 given = array.fill_null(0).to_numpy()
                 slack = SLACK * (1.0 + (np.abs(means) if name == "perplexity" else 0.0))
                 off = ~((np.abs(given - values) <= slack * np.abs(values)) | (given == values))
-                refuse(
+                fail_at_first(
                     valid_rows(array) & off,
-                    lambda at, n=name, g=given, v=values: f"{n} is {g[at]:.9g}, and by the losses {v[at]:.9g}",
+                    lambda at, n=name, g=given, v=values: f"{n} is {g[at]:.9g}, but the losses give {v[at]:.9g}",
                 )
 
     def _worst(self, statuses: pa.Array, valid: NDArray[np.bool_]) -> Array:

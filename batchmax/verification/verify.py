@@ -6,10 +6,9 @@ check. :class:`Verification` lists what was checked and the largest errors.
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 from batchmax import __version__
 from batchmax.errors import DataError, UsageError
 from batchmax.options.parsing import names_of
-from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import Footer
 from batchmax.parquet.reading.checksums import DamagedPage, check_pages
 from batchmax.results import CommandResult
@@ -28,16 +26,18 @@ from batchmax.sources.parquet_file import MAGIC, InputFile, OpenFile, reading
 from batchmax.sources.row_lookup import batch_rows
 from batchmax.storage.system_calls import read_at
 from batchmax.verification.column_reader import WrongRowError
-from batchmax.verification.invariants import Counts, RowChecks
+from batchmax.verification.invariants import RowChecks
+from batchmax.verification.output_metadata import SCORE_AGAIN
 from batchmax.verification.recompute import Recomputation
-from batchmax.verification.scored_output import AGAIN, Said, Scored, open_scored
-from batchmax.verification.token_view import ScoredTokens
+from batchmax.verification.scored_output import ScoredOutput, open_scored_output
+from batchmax.verification.summary_check import check_summary
+from batchmax.verification.token_view import TokenView
 
 SAMPLE = 20
 """The default number of recomputed rows."""
 
-LEAST_SLACK = 1e-11
-"""Relative rounding error of a mean over all rows, in addition to the error of its terms."""
+DAMAGED = f"the file is damaged; {SCORE_AGAIN}"
+CHANGED = f"the file was changed after it was written; {SCORE_AGAIN}"
 
 
 @dataclass(kw_only=True)
@@ -113,7 +113,7 @@ def verify(
     seed
         Random seed for the sample.
     logits
-        Pattern of the logits columns, needed if there is one column per class and the names don't determine it.
+        The column or pattern of the logits in the inputs. Default: as in the metadata of the output.
     storage_options
         Storage options for URIs, as for :func:`batchmax.score`.
     progress
@@ -131,37 +131,36 @@ def verify(
     _check_options(named, sample, seed, logits)
     progress = progress or Progress()
     storage = names_of("storage_options", storage_options)
-    scored = open_scored(os.fspath(file), storage)
-    tokens = ScoredTokens(scored) if scored.claims.nested else None
-    checks = RowChecks(scored if tokens is None else tokens.scored)
+    output = open_scored_output(os.fspath(file), storage)
+    tokens = TokenView(output) if output.metadata.nested else None
+    checks = RowChecks(output if tokens is None else tokens.output)
     recomputation = None
     if named:
         # Recompute about as many tokens as rows were asked for.
-        of_each = -(-(SAMPLE if sample is None else sample) // max(scored.n_rows, 1))
-        recomputation = Recomputation(scored, named, logits, storage, tokens, of_each=max(of_each, 1), seed=seed)
-    if recomputation is not None:
+        of_each = -(-(SAMPLE if sample is None else sample) // max(output.n_rows, 1))
+        recomputation = Recomputation(output, named, logits, storage, tokens, of_each=max(of_each, 1), seed=seed)
         checks.use_label(recomputation.label)
     found = Verification(
-        file=scored.path,
-        files=[one.path for one in scored.files],
-        n_rows=scored.n_rows,
-        n_classes=scored.claims.n_classes,
-        outputs=list(scored.columns if tokens is None else tokens.scored.columns),
-        bytes_read=scored.size,
+        file=output.path,
+        files=[one.path for one in output.files],
+        n_rows=output.n_rows,
+        n_classes=output.metadata.n_classes,
+        outputs=list(output.columns if tokens is None else tokens.output.columns),
+        bytes_read=output.size,
     )
-    progress.start(scored.n_rows, scored.size)
-    for one in scored.files:
+    progress.start(output.n_rows, output.size)
+    for one in output.files:
         progress.note(f"checking {one.path}: {one.metadata.num_rows:,} rows")
-        _check_file(one, scored, checks, tokens, found, progress)
-    found.summary = _check_summary(scored, checks.counts, tokens)
+        _check_file(one, output, checks, tokens, found, progress)
+    found.summary = check_summary(output, checks.counts, tokens)
     found.sums = {name: {"off": off, "bound": checks.bound(name)} for name, off in checks.deviations.items()}
     found.compared = {name: sorted(others) for name, others in checks.compared.items()}
     found.notes = checks.notes
-    if tokens is not None and scored.claims.options.top_k:
-        found.notes.append("the columns of top k were decoded, and not held against probabilities")
+    if tokens is not None and output.metadata.options.top_k:
+        found.notes.append("the values of the --top-k columns are not checked for sequences")
     if recomputation is not None:
-        progress.note(f"working out rows of {recomputation.files:,} input files")
-        _recompute(scored, recomputation, SAMPLE if sample is None else sample, seed, found)
+        progress.note(f"recomputing rows of {recomputation.files:,} input files")
+        _recompute(output, recomputation, SAMPLE if sample is None else sample, seed, found)
     found.seconds = round(time.monotonic() - started, 3)
     return found
 
@@ -173,31 +172,31 @@ def _check_options(inputs: Sequence[Any], sample: int | None, seed: int, logits:
     for option, given in (("--sample", sample), ("--logits", logits)):
         if given is not None and not inputs:
             raise UsageError(
-                "rows are worked out from the inputs, and none is named",
+                "this option needs inputs to recompute rows from",
                 where=option,
-                remedy="name what was scored: batchmax verify FILE INPUT...",
+                remedy="name the files that were scored: batchmax verify FILE INPUT...",
             )
 
 
 def _check_file(
     file: InputFile,
-    scored: Scored,
+    output: ScoredOutput,
     checks: RowChecks,
-    tokens: ScoredTokens | None,
+    tokens: TokenView | None,
     found: Verification,
     progress: Progress,
 ) -> None:
     """Check the pages of a file, decode its columns and check its rows."""
     footer = file.footer
     if footer is None:
-        raise DataError("its footer is not understood", where=file.path, remedy=AGAIN)
-    computed = {name for names in scored.columns.values() for name in names}
+        raise DataError("the footer is invalid", where=file.path, remedy=DAMAGED)
+    computed = {name for names in output.columns.values() for name in names}
     first = 0
     with reading(file.path), file.opened() as opened:
         parquet, descriptor = opened.parquet, opened.descriptor
         opened.need_start()
         if read_at(descriptor, len(MAGIC), 0) != MAGIC:
-            raise DataError("does not begin as Parquet does", where=file.path, remedy=f"the file is damaged: {AGAIN}")
+            raise DataError("the file does not start with the magic bytes of Parquet", where=file.path, remedy=DAMAGED)
         for number in range(parquet.num_row_groups):
             opened.need(number)
             for column in footer.columns:
@@ -216,15 +215,15 @@ def _check_pages(
     try:
         count = check_pages(descriptor, footer, group, leaf)
     except DamagedPage as error:
-        raise DataError(str(error), where=where, remedy=f"the file is damaged: {AGAIN}") from error
+        raise DataError(str(error), where=where, remedy=DAMAGED) from error
     if count.unchecked and not may_lack:
-        raise DataError("a page has lost its checksum", where=where, remedy=f"the file was changed: {AGAIN}")
+        raise DataError("a page has no checksum", where=where, remedy=CHANGED)
     found.pages += count.pages
     found.unchecked_pages += count.unchecked
 
 
 def _check_rows(
-    file: InputFile, opened: OpenFile, group: int, first: int, checks: RowChecks, tokens: ScoredTokens | None
+    file: InputFile, opened: OpenFile, group: int, first: int, checks: RowChecks, tokens: TokenView | None
 ) -> int:
     """Decode a row group, check its rows, and return their number."""
     metadata = opened.parquet.metadata.row_group(group)
@@ -232,7 +231,7 @@ def _check_rows(
     for batch in whole_batches(file, opened, group, batch_rows(metadata)):
         at_tokens = False
         try:
-            own = batch if tokens is None else tokens.of(batch)
+            own = batch if tokens is None else tokens.flatten(batch)
             if tokens is not None:
                 tokens.count(batch)
             at_tokens = tokens is not None
@@ -241,97 +240,30 @@ def _check_rows(
             at = tokens.row_of(batch, error.row) if tokens is not None and at_tokens else error.row
             row = first + rows + at
             where = f"{file.path}: row {row:,} (row group {group})"
-            raise DataError(error.what, where=where, remedy=f"it was not written so: {AGAIN}") from error
+            raise DataError(error.what, where=where, remedy=CHANGED) from error
         rows += batch.num_rows
     if rows != metadata.num_rows:
-        what = f"row group {group} holds {rows:,} rows, not {metadata.num_rows:,} as the footer says"
-        raise DataError(what, where=file.path, remedy=f"the file is damaged: {AGAIN}")
+        what = f"row group {group} has {rows:,} rows, but the footer lists {metadata.num_rows:,}"
+        raise DataError(what, where=file.path, remedy=DAMAGED)
     return rows
 
 
-def _check_summary(scored: Scored, counts: Counts, tokens: ScoredTokens | None) -> list[str]:
-    """Compare the counts with the job's summary, and return the names that agree."""
-    said = scored.summary
-    if said is None:
-        return []
-    who = "the manifest" if scored.is_folder else "the summary in the footer"
-    wanted = _expected(scored, counts, said) if tokens is None else _expected_of_tokens(scored, counts, tokens)
-    for name, value in wanted.items():
-        if name in said and not _agree(said[name], value, scored):
-            raise DataError(f"{who} says {name} {said[name]}, and the rows {value}", where=scored.path, remedy=AGAIN)
-    return [name for name in ("n_rows", *wanted) if name in said]
-
-
-def _expected(scored: Scored, counts: Counts, said: Said) -> dict[str, Any]:
-    """Return the expected values of a summary, as far as the output's columns determine them."""
-    dropped = scored.claims.options.on_bad_row == "drop"
-    wanted: dict[str, Any] = {"n_classes": scored.claims.n_classes}
-    if "status" in scored.columns:
-        seen = {name: int(count) for name, count in zip(STATUS_NAMES, counts.statuses.tolist(), strict=False) if count}
-        bad = STATUS_NAMES[: LAST_BAD + 1]
-        known = said.get("status_counts")
-        if dropped and isinstance(known, Mapping):
-            seen |= {name: count for name, count in known.items() if name in bad}
-        wanted["status_counts"] = seen
-        if not dropped:
-            wanted["bad_rows"] = sum(seen.get(name, 0) for name in bad)
-    return wanted | _expected_losses(scored, counts)
-
-
-def _expected_losses(scored: Scored, counts: Counts) -> dict[str, Any]:
-    """Return the expected losses and accuracy of a summary, for rows or tokens."""
-    wanted: dict[str, Any] = {}
-    if "loss" in scored.columns:
-        wanted["infinite_losses"] = counts.infinite_losses
-        if not counts.infinite_losses and counts.weight_sum:
-            wanted["mean_loss"] = counts.loss_sum / counts.weight_sum
-    if "correct" in scored.columns:
-        judged = counts.rows - counts.without_loss
-        wanted["accuracy"] = counts.hits / judged if judged else None
-    return wanted
-
-
-def _expected_of_tokens(scored: Scored, counts: Counts, tokens: ScoredTokens) -> dict[str, Any]:
-    """Return the expected values of a summary of sequences; with dropped rows only ``n_classes`` is known."""
-    wanted: dict[str, Any] = {"n_classes": scored.claims.n_classes}
-    if scored.claims.options.on_bad_row == "drop":
-        return wanted
-    if "status" in scored.columns:
-        names = STATUS_NAMES[: LAST_BAD + 1]
-        rows = {name: int(count) for name, count in zip(STATUS_NAMES, tokens.statuses.tolist(), strict=True) if count}
-        of_tokens = {
-            name: int(count) for name, count in zip(STATUS_NAMES, counts.statuses.tolist(), strict=False) if count
-        }
-        wanted |= {"status_counts": rows, "bad_rows": sum(rows.get(name, 0) for name in names)}
-        wanted["token_status_counts"] = of_tokens
-    if "loss" in scored.columns:
-        wanted["n_tokens"] = counts.losses
-    return wanted | _expected_losses(scored, counts)
-
-
-def _agree(said: Any, value: Any, scored: Scored) -> bool:
-    if isinstance(value, float) and isinstance(said, float):
-        slack = float(np.finfo(scored.claims.loss_dtype).eps) + LEAST_SLACK
-        return math.isclose(said, value, rel_tol=slack, abs_tol=float(np.finfo(np.float32).tiny))
-    return bool(said == value)
-
-
-def _recompute(scored: Scored, recomputation: Recomputation, sample: int, seed: int, found: Verification) -> None:
-    rows = min(sample, scored.n_rows)
-    chosen = np.random.default_rng(seed).choice(scored.n_rows, rows, replace=False).tolist() if rows else []
+def _recompute(output: ScoredOutput, recomputation: Recomputation, sample: int, seed: int, found: Verification) -> None:
+    rows = min(sample, output.n_rows)
+    chosen = np.random.default_rng(seed).choice(output.n_rows, rows, replace=False).tolist() if rows else []
     recomputation.check(sorted(chosen))
     found.inputs = recomputation.files
     found.sampled_rows, found.seed = rows, seed
     found.largest_errors = {
-        name: {"ulp": round(worst.ulp, 3), "row": worst.row} | ({} if worst.token is None else {"token": worst.token})
-        for name, worst in recomputation.errors.items()
+        name: {"ulp": round(error.ulp, 3), "row": error.row} | ({} if error.token is None else {"token": error.token})
+        for name, error in recomputation.errors.items()
     }
-    if scored.claims.nested:
+    if output.metadata.nested:
         found.sampled_tokens = recomputation.sampled_tokens
-    if not scored.claims.inputs:
-        found.notes.append("the output was made of a stream, so it does not know its inputs; only rows were compared")
-    if scored.claims.options.input == "probs":
-        found.notes.append("worked out from the float64 logarithms of the probabilities, which is what was scored")
-    if scored.n_rows != recomputation.n_rows:
-        dropped = recomputation.n_rows - scored.n_rows
-        found.notes.append(f"{dropped:,} rows of the inputs were dropped; those that were kept are counted")
+    if not output.metadata.inputs:
+        found.notes.append("the output was made from a stream, so only rows are compared with the inputs")
+    if output.metadata.options.input == "probs":
+        found.notes.append("rows are recomputed from the float64 logarithms of the probabilities, as score does")
+    if output.n_rows != recomputation.n_rows:
+        dropped = recomputation.n_rows - output.n_rows
+        found.notes.append(f"{dropped:,} bad rows of the inputs were dropped; row numbers are those of the output")

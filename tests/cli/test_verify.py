@@ -108,7 +108,7 @@ def test_what_does_not_hold_is_one_line(run, files):
     code, out, err = run(files[1])
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"batchmax: error: {files[1]}: row 17 (row group 0): loss is ")
-    assert "; it was not written so: score it again" in err
+    assert "; the file was changed after it was written; score the inputs again" in err
     code, out, err = run(files[1], "--json")
     assert (code, out.count("\n")) == (1, 1)
     assert json.loads(out)["error"]["where"] == f"{files[1]}: row 17 (row group 0)"
@@ -118,7 +118,7 @@ def test_what_cannot_be_asked_is_a_usage_error(run, files):
     """``--sample`` without inputs and a missing file are usage errors with exit code 2 and a command to type."""
     code, out, err = run(files[1], "--sample", "3")
     assert (code, out) == (2, "")
-    assert err.endswith("name what was scored: batchmax verify FILE INPUT...\n")
+    assert err.endswith("name the files that were scored: batchmax verify FILE INPUT...\n")
     assert run() == (2, "", "batchmax: error: FILE is missing; try: batchmax verify -h\n")
 
 

@@ -161,7 +161,7 @@ def test_what_cannot_be_judged_is_said(tmp_path):
     """Inputs without the needed columns and options that don't fit the input raise UsageError."""
     out = str(tmp_path / "a.parquet")
     batchmax.score(str(DIGITS), out, outputs="loss")
-    with pytest.raises(UsageError, match="neither probs nor log_probs"):
+    with pytest.raises(UsageError, match="no probs or log_probs"):
         batchmax.evaluate(out)
     batchmax.score(str(DIGITS), out, if_exists="overwrite")
     with pytest.raises(UsageError, match="temperature"):

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 import batchmax
-from batchmax.verification.error_intervals import Accuracy, Evidence, log_sum_bound, off_one, outside, sum_bound
+from batchmax.verification.error_intervals import (
+    Accuracy,
+    ProbabilityIntervals,
+    log_sum_bound,
+    outside,
+    sum_bound,
+    sum_deviations,
+)
 from tests.support import oracle
 
 DTYPES = [np.float16, np.float32, np.float64]
@@ -28,18 +35,18 @@ def scored(dtype, n_classes, spread, n=300):
 def test_sums_and_intervals_hold_for_what_is_right(dtype, n_classes, spread):
     """Correct rows sum to 1 within the bound, and the exact values lie in the intervals."""
     logits, probs, log_probs = scored(dtype, n_classes, spread)
-    assert off_one(probs, sum_bound(dtype, n_classes)).max() <= sum_bound(dtype, n_classes)
-    assert off_one(np.exp(log_probs), log_sum_bound(dtype, n_classes)).max() <= log_sum_bound(dtype, n_classes)
+    assert sum_deviations(probs, sum_bound(dtype, n_classes)).max() <= sum_bound(dtype, n_classes)
+    assert sum_deviations(np.exp(log_probs), log_sum_bound(dtype, n_classes)).max() <= log_sum_bound(dtype, n_classes)
     exact = oracle.softmax(logits)
-    costs = -oracle.log_softmax(logits)
-    for evidence in (Evidence(probs, dtype), Evidence(log_probs, dtype, logs=True)):
-        for values, (low, high) in ((exact, evidence.probs), (costs, evidence.costs)):
+    neg_log_probs = -oracle.log_softmax(logits)
+    for intervals in (ProbabilityIntervals(probs, dtype), ProbabilityIntervals(log_probs, dtype, logs=True)):
+        for values, (low, high) in ((exact, intervals.probs), (neg_log_probs, intervals.neg_log_probs)):
             assert (low <= values).all()
             assert (values <= high).all()
         labels = logits.argmin(axis=1)
-        low, high = evidence.label_losses(labels)
+        low, high = intervals.label_losses(labels)
         rows = np.arange(len(labels))
-        assert ((low <= costs[rows, labels]) & (costs[rows, labels] <= high)).all()
+        assert ((low <= neg_log_probs[rows, labels]) & (neg_log_probs[rows, labels] <= high)).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -47,20 +54,20 @@ def test_one_changed_probability_is_more_than_rounding(dtype):
     """The sum bound is a few epsilons: a probability that is off by 16 epsilons exceeds it."""
     _, probs, _ = scored(dtype, 10, 2)
     probs[7, 3] += 16 * float(np.finfo(dtype).eps)
-    away = off_one(probs, sum_bound(dtype, 10))
-    assert np.flatnonzero(away > sum_bound(dtype, 10)).tolist() == [7]
+    deviations = sum_deviations(probs, sum_bound(dtype, 10))
+    assert np.flatnonzero(deviations > sum_bound(dtype, 10)).tolist() == [7]
 
 
 def test_a_sum_beyond_the_bound_is_summed_exactly():
     """A sum beyond the bound is recomputed exactly, so float64 rounding isn't held against the row."""
     row = np.full((1, 3 * 10**5), 1 / (3 * 10**5))
-    assert off_one(row, 0.0)[0] == pytest.approx(abs(float(np.longdouble(row[0, 0]) * row.size - 1)), rel=1e-6)
+    assert sum_deviations(row, 0.0)[0] == pytest.approx(abs(float(np.longdouble(row[0, 0]) * row.size - 1)), rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_zero_says_that_a_loss_is_large(dtype):
     """A probability of 0 stands for everything that rounds to it: the loss may be infinite, but not small."""
-    low, high = Evidence(np.array([[0.0, 1.0]]), dtype).label_losses(np.array([0]))
+    low, high = ProbabilityIntervals(np.array([[0.0, 1.0]]), dtype).label_losses(np.array([0]))
     info = np.finfo(dtype)
     # float64 subnormals have no guaranteed accuracy.
     smallest = float(info.tiny if dtype == np.float64 else info.smallest_subnormal)

@@ -129,7 +129,7 @@ def test_labels_that_count_from_1_need_the_inputs(tmp_path, out):
     batchmax.score(source, out, classes="1,2,3")
     alone = batchmax.verify(out)
     assert alone.compared["loss"] == []
-    assert "only the inputs say" in alone.notes[0]
+    assert "name the inputs" in alone.notes[0]
     found = batchmax.verify(out, source)
     assert found.compared["loss"] == ["probs"]
     assert found.notes == []
