@@ -39,16 +39,15 @@ doesn't); ``sklearn.metrics.hinge_loss``; ``torch.nn.functional.binary_cross_ent
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from batchmax import kernels
 from batchmax.activations import ACTIVATIONS, LOSSES, Activation, ActivationName, LossName, loss_of
-
-Array = NDArray[Any]
-Reduction = Literal["none", "mean", "sum"]
+from batchmax.functional.arguments import Lines, Reduction, check_reduction, class_indices
+from batchmax.functional.losses import Array
 
 
 @kernels.standard_floats()
@@ -90,11 +89,12 @@ def activate(
     [0.3333, 0.6667]
     """
     number = _activation(activation).number
-    z, beta, dtype, moved = _rows(logits, axis, temperature)
+    view = Lines(logits, axis, temperature)
+    z = _wide(view)
     probs = np.empty_like(z)
     if z.size:
-        kernels.activate_rows(z, number, beta, probs, np.empty((0, z.shape[1])))
-    return np.moveaxis(probs.reshape(moved), -1, axis).astype(dtype, copy=False)
+        kernels.activate_rows(z, number, view.beta, probs, np.empty((0, z.shape[1])))
+    return view.restored(probs)
 
 
 @kernels.standard_floats()
@@ -148,28 +148,25 @@ def loss(
     [[0.001, -0.001]]
     """
     number, name = _activation(activation).number, loss_of(activation, loss)
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}")
-    z, beta, dtype, moved = _rows(logits, axis, temperature)
+    check_reduction(reduction)
+    view = Lines(logits, axis, temperature)
+    z = _wide(view)
     n, k = z.shape
     if k == 0:
         raise ValueError("a loss needs at least one class")
-    indices, targets = _labels(labels, axis, moved, k)
+    indices, targets = _labels(labels, view)
     if len(targets) and LOSSES[name].needs_class:
         raise ValueError(f"loss {name!r} needs class indices, not targets")
     found, gradients = np.empty(n), np.empty((n if grad else 0, k))
-    kernels.loss_rows(z, indices, targets, number, LOSSES[name].number, beta, found, gradients)
+    kernels.loss_rows(z, indices, targets, number, LOSSES[name].number, view.beta, found, gradients)
     share = 1.0 / n if reduction == "mean" and n else 1.0
     with np.errstate(over="ignore", invalid="ignore"):
         result: Any
         if reduction == "none":
-            result = found.astype(dtype, copy=False).reshape(moved[:-1])[()]
+            result = found.astype(view.dtype, copy=False).reshape(view.row_shape)[()]
         else:
-            result = dtype.type(found.sum() * share if n or reduction == "sum" else math.nan)
-        if not grad:
-            return result
-        gradient = np.moveaxis((gradients * share).reshape(moved), -1, axis).astype(dtype, copy=False)
-    return result, gradient
+            result = view.dtype.type(found.sum() * share if n or reduction == "sum" else math.nan)
+        return (result, view.restored(gradients * share)) if grad else result
 
 
 def _activation(name: ActivationName) -> Activation:
@@ -178,36 +175,17 @@ def _activation(name: ActivationName) -> Activation:
     return ACTIVATIONS[name]
 
 
-def _rows(logits: ArrayLike, axis: int, temperature: float) -> tuple[Array, float, np.dtype[Any], tuple[int, ...]]:
-    """Return the logits as a float64 matrix, beta, the result type, and the shape with the axis of classes last."""
-    given = np.asarray(logits)
-    if given.dtype.kind not in "iuf":
-        raise TypeError(f"logits must be real numbers, not {given.dtype}")
-    if not given.ndim:
-        raise ValueError("logits need at least one axis")
-    beta = 1.0 / temperature if temperature else math.nan
-    if not 0.0 < beta < math.inf:
-        raise ValueError(f"temperature must be a finite number above 0, not {temperature!r}")
-    dtype = np.dtype(np.float32 if given.dtype.kind == "f" and given.dtype.itemsize <= 4 else np.float64)
-    moved = np.moveaxis(given, axis, -1)
-    rows = math.prod(moved.shape[:-1])
+def _wide(view: Lines) -> Array:
     with np.errstate(invalid="ignore"):  # making a signaling NaN quiet sets the invalid flag
-        matrix = np.ascontiguousarray(moved.reshape(rows, moved.shape[-1]), np.float64)
-    return matrix, beta, dtype, moved.shape
+        return view.matrix.astype(np.float64, copy=False)
 
 
-def _labels(labels: ArrayLike, axis: int, moved: tuple[int, ...], k: int) -> tuple[Array, Array]:
+def _labels(labels: ArrayLike, view: Lines) -> tuple[Array, Array]:
     """Return (indices, empty targets) or (empty indices, targets)."""
-    given = np.asarray(labels)
-    if given.dtype.kind == "f" and given.ndim == len(moved):
-        targets = np.moveaxis(given, axis, -1)
-        if targets.shape != moved:
-            raise ValueError(f"targets have shape {given.shape}, but must have the shape of the logits")
-        return np.empty(0, np.int64), np.ascontiguousarray(targets.reshape(-1, k), np.float64)
-    if given.dtype.kind not in "iu" and given.size:
-        raise TypeError(f"labels must be integers, or floats with the shape of the logits, not {given.dtype}")
-    if given.shape != moved[:-1]:
-        raise ValueError(f"labels have shape {given.shape}, but must have shape {moved[:-1]}")
-    if given.size and not (given.min() >= 0 and given.max() < k):
-        raise IndexError(f"a label is not a class: valid labels are 0 to {k - 1}")
-    return np.ascontiguousarray(given, np.int64).reshape(-1), np.empty((0, k))
+    given, k = np.asarray(labels), view.matrix.shape[1]
+    if given.dtype.kind == "f" and given.ndim == view.logits.ndim:
+        if given.shape != view.logits.shape:
+            raise ValueError(f"targets have shape {given.shape}, but must have shape {view.logits.shape}")
+        targets = np.moveaxis(given, view.axis, -1).reshape(-1, k)
+        return np.empty(0, np.int64), np.ascontiguousarray(targets, np.float64)
+    return class_indices(given, view), np.empty((0, k))

@@ -6,17 +6,15 @@ or float64. Doesn't know Arrow or files.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
 from numpy.typing import ArrayLike
 
+from batchmax.functional.arguments import Lines, Reduction, apart_from, check_reduction, class_indices
 from batchmax.functional.losses import Array, dense_losses, index_losses, softmax_rows
 from batchmax.kernels import standard_floats
 from batchmax.runtime.buffers import Buffers
-
-Reduction = Literal["none", "mean", "sum"]
 
 
 @standard_floats()
@@ -56,7 +54,7 @@ def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out:
     --------
     torch.nn.functional.softmax, scipy.special.softmax
     """
-    view = _Lines(logits, axis, temperature)
+    view = Lines(logits, axis, temperature)
     result = _result(out, view.logits.shape, view.dtype, "out")
     target = view.target(result)
     if view.matrix.size:
@@ -75,7 +73,7 @@ def log_softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, 
     --------
     torch.nn.functional.log_softmax, scipy.special.log_softmax
     """
-    view = _Lines(logits, axis, temperature)
+    view = Lines(logits, axis, temperature)
     result = _result(out, view.logits.shape, view.dtype, "out")
     target = view.target(result)
     if view.matrix.size:
@@ -102,7 +100,7 @@ def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
     --------
     torch.logsumexp, scipy.special.logsumexp
     """
-    view = _Lines(logits, axis, 1.0)
+    view = Lines(logits, axis, 1.0)
     if not view.matrix.shape[1]:
         return np.full(view.row_shape, -np.inf, view.dtype)[()]
     rows = softmax_rows(view.matrix, view.beta)
@@ -161,7 +159,7 @@ def cross_entropy(
     negative or infinite weights are an error.
     """
     return _cross_entropy(
-        _Lines(logits, axis, temperature), labels, class_weights, ignore_index, label_smoothing, reduction, None
+        Lines(logits, axis, temperature), labels, class_weights, ignore_index, label_smoothing, reduction, None
     )
 
 
@@ -186,7 +184,7 @@ def softmax_cross_entropy(
         ``labels`` or ``class_weights``, but not that of the other. All other parameters are as for
         :func:`cross_entropy`.
     """
-    view = _Lines(logits, axis, temperature)
+    view = Lines(logits, axis, temperature)
     result = _result(None if out is None else out[0], view.logits.shape, view.dtype, "out[0]")
     losses = None if out is None else _result(out[1], view.row_shape, view.dtype, "out[1]")
     target = view.target(result)
@@ -202,43 +200,8 @@ BLOCK_ROWS = 1 << 16
 """Number of rows whose losses are computed at a time."""
 
 
-class _Lines:
-    """The lines of an array along one axis, as an (n, K) matrix."""
-
-    def __init__(self, logits: ArrayLike, axis: int, temperature: float) -> None:
-        self.logits = np.asarray(logits)
-        self.dtype = _compute_dtype(self.logits.dtype)
-        if not (np.isfinite(temperature) and temperature > 0 and np.isfinite(1.0 / temperature)):
-            raise ValueError(f"temperature must be a positive finite number, not {temperature!r}")
-        self.beta = 1.0 / float(temperature)
-        self.axis = normalize_axis_index(axis, self.logits.ndim)
-        moved = np.moveaxis(self.logits, self.axis, -1)
-        self.row_shape = moved.shape[:-1]
-        self.matrix = np.ascontiguousarray(
-            moved.reshape(int(np.prod(self.row_shape, dtype=np.int64)), moved.shape[-1]), self.dtype
-        ).view()
-        self.matrix.flags.writeable = False
-
-    def matrix_apart_from(self, result: Array) -> Array:
-        """Return the matrix, copied if it shares memory with the result."""
-        matrix = _apart_from(self.matrix, result)
-        matrix.flags.writeable = False
-        return matrix
-
-    def target(self, result: Array) -> Array:
-        """Return the (n, K) matrix to fill: the result itself if its memory has this layout, otherwise a new one."""
-        if self.axis == self.logits.ndim - 1 and result.flags.c_contiguous and result.flags.aligned:
-            return result.reshape(self.matrix.shape)
-        return np.empty(self.matrix.shape, self.dtype)
-
-    def store(self, target: Array, result: Array) -> None:
-        """Copy a filled target to the result, unless they share memory."""
-        if not np.may_share_memory(target, result):
-            np.moveaxis(result, self.axis, -1)[...] = target.reshape((*self.row_shape, self.matrix.shape[1]))
-
-
 def _cross_entropy(
-    view: _Lines,
+    view: Lines,
     labels: ArrayLike,
     class_weights: ArrayLike | None,
     ignore_index: int,
@@ -254,8 +217,7 @@ def _cross_entropy(
     n, k = view.matrix.shape
     if k == 0:
         raise ValueError("cross-entropy needs at least one class")
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}")
+    check_reduction(reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be between 0 and 1, not {label_smoothing!r}")
     weights = _class_weights(class_weights, k)
@@ -264,13 +226,13 @@ def _cross_entropy(
     if out is not None:
         probs, result = out
         matrix = view.matrix_apart_from(result)
-        given = _apart_from(given, result)
-        weights = None if weights is None else _apart_from(weights, result)
+        given = apart_from(given, result)
+        weights = None if weights is None else apart_from(weights, result)
     dense = given.shape == view.logits.shape and given.dtype.kind == "f"
     if dense:
         targets = np.ascontiguousarray(np.moveaxis(given, view.axis, -1).reshape(n, k), view.dtype)
     else:
-        targets = _indices(given, view, ignore_index)
+        targets = class_indices(given, view, ignore_index)
     losses = np.empty(n, view.dtype if reduction == "none" else np.float64)
     buffers = Buffers()
     for start in range(0, n, BLOCK_ROWS):
@@ -306,19 +268,6 @@ def _cross_entropy(
         return view.dtype.type(losses.sum() / total if total else np.nan)
 
 
-def _apart_from(array: Array, result: Array) -> Array:
-    """Return the array, copied if it shares memory with the result."""
-    return array.copy() if np.may_share_memory(array, result) else array
-
-
-def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    if dtype.kind in "iub":
-        return np.dtype(np.float64)
-    if dtype.kind == "f" and dtype.itemsize <= np.dtype(np.float64).itemsize:
-        return np.dtype(np.float32 if dtype.itemsize <= np.dtype(np.float32).itemsize else np.float64)
-    raise TypeError(f"logits must be float16, float32, float64 or integers, not {dtype}")
-
-
 def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:
     if out is None:
         return np.empty(shape, dtype)
@@ -340,21 +289,3 @@ def _class_weights(class_weights: ArrayLike | None, k: int) -> Array | None:
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError("class_weights must be finite and not negative")
     return weights
-
-
-def _indices(given: Array, view: _Lines, ignore_index: int) -> Array:
-    k = view.matrix.shape[1]
-    if given.dtype.kind not in "iu" and given.size:
-        raise TypeError(
-            f"labels must be integers of shape {view.row_shape} or floats of shape {view.logits.shape}, "
-            f"not {given.dtype} of shape {given.shape}"
-        )
-    if given.shape != view.row_shape:
-        raise ValueError(f"labels have shape {given.shape}, but must have shape {view.row_shape}")
-    if given.size and (given.min() < 0 or given.max() >= k):
-        bad = ((given < 0) | (given >= k)) & (given != ignore_index)
-        if bad.any():
-            where = np.unravel_index(int(np.argmax(bad)), given.shape)
-            at = tuple(int(index) for index in where)
-            raise IndexError(f"label {given[where]} at {at} is not a class: valid labels are 0 to {k - 1}")
-    return np.ascontiguousarray(given, np.int64).reshape(-1)

@@ -214,9 +214,9 @@ def doubts_about(matrix: Array, job: Job) -> list[str]:
     some = matrix[:ROWS_LOOKED_AT]
     is_log_linear = ACTIVATIONS[job.options.activation].is_log_linear
     if is_log_linear and job.options.input == "logits" and looks_like_probabilities(some):
-        doubts.append("the rows look like probabilities already; if they are: --input probs")
+        doubts.append("the rows look like probabilities; if they are: --input probs")
     if job.options.input != "logits" and len(some) and not looks_like_probabilities(np.exp(some)):
-        doubts.append("not all rows sum to 1 as probabilities do; they are divided by their sums")
+        doubts.append("some rows of probabilities do not sum to 1; each row is divided by its sum")
     return doubts
 
 

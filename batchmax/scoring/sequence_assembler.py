@@ -88,31 +88,31 @@ class SequenceRows:
             weights = np.ones(len(scores.status)) if scores.weights is None else scores.weights
             values = scores.losses, scores.nll, weights
         totals = self._tally.add(tokens, scores.status, values)
-        ended = totals.first(tokens.n_ended)
+        completed = totals.first(tokens.n_ended)
         columns = dict.fromkeys(self._kept, pa.nulls(0))
         for name in self._kept:
             ((_, columns[name]),) = computed_columns(scores, self._job, names=[name])
-        batch = self._rows(tokens, columns, self._scalars(ended))
+        batch = self._rows(tokens, columns, self._scalars(completed))
         pieces, taken_back = self._pieces(tokens, scores, totals.is_bad) if self._streamed else ([], False)
         self._open_is_bad = not tokens.ends and bool(totals.is_bad[-1])
-        return CompletedRows(batch, ended, pieces, taken_back)
+        return CompletedRows(batch, completed, pieces, taken_back)
 
-    def _scalars(self, ended: SequenceTotals) -> dict[str, pa.Array]:
+    def _scalars(self, completed: SequenceTotals) -> dict[str, pa.Array]:
         """Return the columns with one value per row for the rows that end."""
         found: dict[str, pa.Array] = {}
         if "status" in self._job.outputs:
-            found["status"] = status_column(ended.status)
+            found["status"] = status_column(completed.status)
         if "loss" not in self._job.outputs:
             return found
-        bad, nothing = ended.is_bad, ~ended.is_scored
-        loss, nll, weight = ended.sums
+        bad, lacks_loss = completed.is_bad, ~completed.is_scored
+        loss, nll, weight = completed.sums
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             mean = loss / weight
-            perplexity = perplexities(nll / ended.counts)
-        columns = {"mean_loss": (mean, nothing), "sum_loss": (loss, bad), "perplexity": (perplexity, nothing)}
+            perplexity = perplexities(nll / completed.counts)
+        columns = {"mean_loss": (mean, lacks_loss), "sum_loss": (loss, bad), "perplexity": (perplexity, lacks_loss)}
         for name, (numbers, missing) in columns.items():
             found[name] = vector_column(numbers, missing if missing.any() else None)
-        found["n_tokens"] = vector_column(ended.counts, bad if bad.any() else None)
+        found["n_tokens"] = vector_column(completed.counts, bad if bad.any() else None)
         return found
 
     def _rows(self, tokens: Tokens, columns: dict[str, pa.Array], scalars: dict[str, pa.Array]) -> pa.RecordBatch:

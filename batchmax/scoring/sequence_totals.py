@@ -122,7 +122,7 @@ class SequenceTally:
         return SequenceTotals(whole, counts, np.where(sums[..., 2] > 0, np.inf, sums[..., 0] + sums[..., 1]))
 
 
-def text_bytes(chunk: TokenChunk, name: str, ended: SequenceTotals) -> NDArray[np.int64]:
+def text_bytes(chunk: TokenChunk, name: str, totals: SequenceTotals) -> NDArray[np.int64]:
     """Return the bytes of text of each sequence that ends in a chunk; 0 for one without a loss.
 
     Parameters
@@ -131,26 +131,26 @@ def text_bytes(chunk: TokenChunk, name: str, ended: SequenceTotals) -> NDArray[n
         The tokens.
     name
         The column with the text, or with the number of its bytes.
-    ended
-        The totals of the sequences that end.
+    totals
+        The totals of the sequences that end in the chunk.
 
     Raises
     ------
     DataError
         The number of bytes of a sequence with a loss is null, negative or too large.
     """
-    n = len(ended.status)
+    n = len(totals.status)
     column = plain_array(column_array(chunk.tokens.rows, name))[:n]
     counts = column if pa.types.is_integer(column.type) else pc.binary_length(column)
     known = valid_rows(counts)
     numbers = counts.fill_null(0).to_numpy(zero_copy_only=False)
-    wrong = ended.is_scored & ~(known & (numbers >= 0) & (numbers <= MOST_BYTES))
+    wrong = totals.is_scored & ~(known & (numbers >= 0) & (numbers <= MOST_BYTES))
     if wrong.any():
         row = int(np.argmax(wrong))
         value = column[row].as_py()
         raise DataError(
-            f"column {name!r} is {'null' if value is None else value}, and the row has a loss",
+            f"column {name!r} is {'null' if value is None else value}, but the row has a loss",
             where=chunk.origin.place(row),
-            remedy="give the number of bytes, 0 or more, or the text; or leave --bytes out",
+            remedy="give the text or its number of bytes, or leave out --bytes",
         )
-    return np.where(ended.is_scored, numbers, 0).astype(np.int64)
+    return np.where(totals.is_scored, numbers, 0).astype(np.int64)

@@ -77,6 +77,7 @@ class RowReader:
     def __init__(self, output: ScoredOutput) -> None:
         self._metadata = output.metadata
         self._options = output.metadata.options
+        self._classes = pa.array(self._options.classes or (), pa.string())
         self._columns = output.columns
         self._types = column_types(output.schema)
         self._label, self.label_note = self._find_label(output.schema)
@@ -122,10 +123,7 @@ class RowReader:
     def _status(self, batch: pa.RecordBatch) -> Array | None:
         if "status" not in self._columns:
             return None
-        texts = plain_array(column_array(batch, self._columns["status"][0]))
-        found = pc.index_in(texts, value_set=pa.array(STATUS_NAMES, texts.type))
-        codes: Array = pc.fill_null(found, 255).to_numpy(zero_copy_only=False).astype(np.uint8)
-        fail_at_first(codes == 255, lambda row: f"status {texts[row].as_py()!r} does not exist")
+        codes = status_codes(batch, self._columns["status"][0])
         if self._options.on_bad_row != "null":
             fail_at_first(
                 codes <= LAST_BAD,
@@ -182,8 +180,7 @@ class RowReader:
             return matrix
         array = column_array(batch, names[0])
         if output in CLASS_OUTPUTS and self._options.classes is not None:
-            known = pa.array(self._options.classes, pa.string())
-            found = pc.index_in(plain_array(array).cast(pa.string()), value_set=known)
+            found = pc.index_in(plain_array(array).cast(pa.string()), value_set=self._classes)
             fail_at_first(
                 valid_rows(array) & ~valid_rows(found),
                 lambda row: f"{names[0]} is {array[row].as_py()!r}, which is not a class",
@@ -199,13 +196,13 @@ class RowReader:
         fail_at_first(has_probs & (lengths != k), lambda row: f"{name} has {lengths[row]} values, not {k}")
         flat = array.flatten()
         if pa.types.is_string(flat.type):
-            flat = pc.index_in(flat, value_set=pa.array(self._options.classes, pa.string()))
+            flat = pc.index_in(flat, value_set=self._classes)
         numbers = number_values(flat).astype(np.float64)
         numbers[~valid_rows(flat)] = math.nan
-        whole: Array = np.zeros((batch.num_rows, k), np.float64)
-        whole[has_probs] = numbers.reshape(-1, k)
-        fail_at_first(np.isnan(whole).any(axis=1), lambda _: f"{name} has a null or an invalid value")
-        return whole
+        values: Array = np.zeros((batch.num_rows, k), np.float64)
+        values[has_probs] = numbers.reshape(-1, k)
+        fail_at_first(np.isnan(values).any(axis=1), lambda _: f"{name} has a null or an invalid value")
+        return values
 
     def _read_labels(
         self, batch: pa.RecordBatch, status: Array | None, has_probs: Array, has_loss: Array
@@ -217,10 +214,10 @@ class RowReader:
         labels = read_labels(batch, self._label, k, np.dtype(np.float64), self._options.ignore_index)
         found = np.full(batch.num_rows, Status.OK, np.uint8) if labels.status is None else labels.status.copy()
         if labels.indices is not None:
-            usual = found == Status.OK
+            is_index = found == Status.OK
             ignored = labels.indices == labels.ignore_index
-            found[usual & ignored] = Status.IGNORED
-            found[usual & ~ignored & ((labels.indices < 0) | (labels.indices >= k))] = Status.BAD_LABEL
+            found[is_index & ignored] = Status.IGNORED
+            found[is_index & ~ignored & ((labels.indices < 0) | (labels.indices >= k))] = Status.BAD_LABEL
         with_loss = any(OUTPUTS[name].needs_label for name in self._columns if name in OUTPUTS)
         if with_loss:
             fail_at_first(
@@ -242,6 +239,21 @@ class RowReader:
         # Rows without a valid label get class 0 as a placeholder, which is never read.
         indices = None if labels.indices is None else np.where(found == Status.OK, labels.indices, 0)
         return Labels(indices, labels.targets, found, IGNORED_INDEX)
+
+
+def status_codes(batch: pa.RecordBatch, name: str) -> Array:
+    """Return the codes of a column of statuses, (n,) uint8.
+
+    Raises
+    ------
+    WrongRowError
+        A value isn't a status.
+    """
+    texts = plain_array(column_array(batch, name))
+    found = pc.fill_null(pc.index_in(texts, value_set=pa.array(STATUS_NAMES, texts.type)), len(Status))
+    codes: Array = found.to_numpy(zero_copy_only=False).astype(np.uint8)
+    fail_at_first(codes >= len(Status), lambda row: f"status {texts[row].as_py()!r} does not exist")
+    return codes
 
 
 def fail_at_first(wrong: Any, what: Any, rows: Array | None = None) -> None:

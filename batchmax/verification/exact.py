@@ -249,8 +249,8 @@ def _hinge(_row: Any, logits: Sequence[float], beta: float, target: Sequence[flo
     others = [logit for index, logit in enumerate(logits) if index != label]
     if not others:
         return _ZERO
-    apart = EXACT.subtract(Decimal(max(others)), Decimal(logits[label]))
-    return max(_ZERO, EXACT.add(_ONE, EXACT.multiply(Decimal(beta), apart)))
+    difference = EXACT.subtract(Decimal(max(others)), Decimal(logits[label]))
+    return max(_ZERO, EXACT.add(_ONE, EXACT.multiply(Decimal(beta), difference)))
 
 
 def _squared_hinge(row: Any, logits: Sequence[float], beta: float, target: Sequence[float]) -> Decimal:

@@ -105,10 +105,10 @@ class RowChecks:
             others, intervals = intervals, ProbabilityIntervals(matrix, self._metadata.dtype, logs=name == "log_probs")
             if others is not None:
                 self.compared["probs"].add("log_probs")
-                apart = (intervals.probs[0] > others.probs[1]) | (intervals.probs[1] < others.probs[0])
+                disjoint = (intervals.probs[0] > others.probs[1]) | (intervals.probs[1] < others.probs[0])
                 fail_at_first(
-                    apart.any(axis=1),
-                    lambda row, a=apart: f"probs and log_probs differ at class {int(np.argmax(a[row]))}",
+                    disjoint.any(axis=1),
+                    lambda row, a=disjoint: f"probs and log_probs differ at class {int(np.argmax(a[row]))}",
                     rows,
                 )
         return intervals

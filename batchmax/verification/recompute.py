@@ -197,12 +197,12 @@ class Recomputation:
         if self._output.n_rows == self.n_rows:
             return list(numbers)
         found: list[int] = []
-        wanted = sorted(numbers)
+        remaining = sorted(numbers)
         first = kept = 0
         for status in self._statuses():
             rows = np.flatnonzero(status > LAST_BAD)
-            while len(found) < len(wanted) and wanted[len(found)] < kept + len(rows):
-                found.append(first + int(rows[wanted[len(found)] - kept]))
+            while len(found) < len(remaining) and remaining[len(found)] < kept + len(rows):
+                found.append(first + int(rows[remaining[len(found)] - kept]))
             first += len(status)
             kept += len(rows)
         if kept != self._output.n_rows:
@@ -250,25 +250,25 @@ class Recomputation:
         inputs: list[tuple[Array, Labels, Array | None]] = []
         try:
             chunks = list(from_columns(iter([input_row.batch]), job, TokenCut.of(job), (0, 0)))
-            own = tokens.flatten(output_row.batch)
+            output_tokens = tokens.flatten(output_row.batch)
             count = sum(chunk.batch.num_rows for chunk in chunks)
-            if own.num_rows != count:
-                raise DataError(f"the row has {own.num_rows:,} tokens, but {count:,} in the input", where="")
+            if output_tokens.num_rows != count:
+                raise DataError(f"the row has {output_tokens.num_rows:,} tokens, but {count:,} in the input", where="")
             chosen = sorted(self._random.choice(count, min(self._of_each, count), replace=False).tolist())
-            whole, first = None, 0
+            totals, first = None, 0
             for chunk in chunks:
                 matrix, labels, known = read_rows(chunk.batch, job, known=chunk.known)
-                whole = tally.add(chunk.tokens, row_statuses(matrix, labels, known, job.options))
+                totals = tally.add(chunk.tokens, row_statuses(matrix, labels, known, job.options))
                 for token in chosen:
                     if first <= token < first + len(matrix):
                         at = token - first
                         one = None if chunk.known is None else chunk.known[at : at + 1]
                         inputs.append(read_rows(chunk.unit(at, job), job, known=one))
                 first += len(matrix)
-            given = [self._reader.read(own.slice(token, 1)) for token in chosen]
-            if whole is not None:
+            given = [self._reader.read(output_tokens.slice(token, 1)) for token in chosen]
+            if totals is not None:
                 is_null = bool(chunks[0].tokens.missing[0])
-                tokens.check_row(output_row.batch, int(whole.status[0]), int(whole.counts[0]), is_null=is_null)
+                tokens.check_row(output_row.batch, int(totals.status[0]), int(totals.counts[0]), is_null=is_null)
         except BatchmaxError as error:
             raise DataError(error.what, where=where, remedy=SCORE_AGAIN) from error
         for token, numbers, values in zip(chosen, inputs, given, strict=True):

@@ -18,7 +18,7 @@ from batchmax.columns.arrow import column_array, is_list, plain_array, plain_typ
 from batchmax.columns.sequences import Nesting, Tokens, extents, token_labels
 from batchmax.outputs import LAST_BAD, PLURALS, STATUS_NAMES, Status
 from batchmax.scoring.sequence_totals import SequenceTally
-from batchmax.verification.column_reader import WrongRowError, fail_at_first
+from batchmax.verification.column_reader import WrongRowError, fail_at_first, status_codes
 from batchmax.verification.scored_output import ScoredOutput
 
 Array = NDArray[Any]
@@ -116,11 +116,7 @@ class TokenView:
                 raise WrongRowError(f"n_tokens is {number}, expected {expected}", 0)
 
     def _row_statuses(self, batch: pa.RecordBatch) -> Array:
-        texts = plain_array(column_array(batch, self._prefix + "status")).cast(pa.string())
-        found = pc.fill_null(pc.index_in(texts, value_set=pa.array(STATUS_NAMES)), len(Status))
-        codes: Array = found.to_numpy(zero_copy_only=False)
-        fail_at_first(codes >= len(Status), lambda row: f"status {texts[row].as_py()!r} does not exist")
-        return codes
+        return status_codes(batch, self._prefix + "status")
 
     def row_of(self, batch: pa.RecordBatch, token: int) -> int:
         """Return the row of the batch that a token belongs to."""
@@ -132,11 +128,11 @@ class TokenView:
         losses = lists.get(self._prefix + "losses")
         if losses is not None and self._prefix + "n_tokens" in batch.schema.names:
             values = _flat(losses, valid)
-            known = valid_rows(values)
+            has_loss = valid_rows(values)
             given = values.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64)
-            numbers = np.where(known & ~np.isnan(given), given, 0.0)
+            numbers = np.where(has_loss & ~np.isnan(given), given, 0.0)
             row = np.repeat(np.arange(len(valid)), _lengths(losses, valid))
-            counts = np.bincount(row, weights=known, minlength=len(valid))
+            counts = np.bincount(row, weights=has_loss, minlength=len(valid))
             sums = np.bincount(row, weights=numbers, minlength=len(valid))
             stored = column_array(batch, self._prefix + "n_tokens")
             present = valid_rows(stored)
@@ -168,8 +164,8 @@ class TokenView:
             return
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             means = sums / counts
-            wanted = {"mean_loss": means} | ({"perplexity": np.exp(means)} if self._is_plain else {})
-            for name, values in wanted.items():
+            expected = {"mean_loss": means} | ({"perplexity": np.exp(means)} if self._is_plain else {})
+            for name, values in expected.items():
                 array = column_array(batch, self._prefix + name)
                 given = array.fill_null(0).to_numpy()
                 slack = SLACK * (1.0 + (np.abs(means) if name == "perplexity" else 0.0))

@@ -231,11 +231,11 @@ def _check_rows(
     for batch in whole_batches(file, opened, group, batch_rows(metadata)):
         at_tokens = False
         try:
-            own = batch if tokens is None else tokens.flatten(batch)
+            checked = batch if tokens is None else tokens.flatten(batch)
             if tokens is not None:
                 tokens.count(batch)
             at_tokens = tokens is not None
-            checks.add(own)
+            checks.add(checked)
         except WrongRowError as error:
             at = tokens.row_of(batch, error.row) if tokens is not None and at_tokens else error.row
             row = first + rows + at

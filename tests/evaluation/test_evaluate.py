@@ -303,7 +303,7 @@ def test_rows_that_look_odd_are_said():
     logits, labels, _ = random_case(20)
     assert "look like probabilities" in batchmax.evaluate(table_of(probs_of(logits), labels)).warnings[0]
     found = batchmax.evaluate(table_of(np.abs(logits), labels), input="probs")
-    assert "divided by their sums" in found.warnings[0]
+    assert "divided by its sum" in found.warnings[0]
 
 
 def test_groups_by_nanosecond(tmp_path):

@@ -177,7 +177,7 @@ def test_rows_that_are_probabilities_warn(tmp_path):
     assert (
         summary.warnings
         == recorder.warnings
-        == ["the rows look like probabilities already; if they are: --input probs"]
+        == ["the rows look like probabilities; if they are: --input probs"]
     )
     assert score(tmp_path / "in.parquet", tmp_path / "b.parquet", input="probs").warnings == []
     assert score(digits(), tmp_path / "c.parquet").warnings == []
