@@ -57,7 +57,7 @@ def test_invalid_bytes_are_refused(write, tmp_path, command, kind):
         "score": lambda: batchmax.score(path, tmp_path / "out.parquet", bytes="n"),
         "evaluate": lambda: batchmax.evaluate(path, bytes="n"),
     }
-    with pytest.raises(DataError, match=rf"in\.parquet: row 1 .*column 'n' {problem}, and the row has a loss"):
+    with pytest.raises(DataError, match=rf"in\.parquet: row 1 .*column 'n' {problem}, but the row has a loss"):
         runs[command]()
     assert not (tmp_path / "out.parquet").exists()
 

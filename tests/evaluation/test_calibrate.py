@@ -172,7 +172,7 @@ def test_a_calibration_is_applied(tmp_path, capsys):
         assert main(["verify", out, source]) == 0
         assert main(["score", source, "-o", out, "--calibration", file, "--if-exists", "resume"]) == 0
         assert main(["score", source, "-o", out, "--if-exists", "resume"]) == 1
-        with pytest.raises(UsageError, match="temperature was chosen"):
+        with pytest.raises(UsageError, match="score computed with a temperature"):
             batchmax.evaluate(out, calibration=file)
     capsys.readouterr()
 
