@@ -174,11 +174,7 @@ def test_rows_that_are_probabilities_warn(tmp_path):
     pq.write_table(pa.table({"logits": lists(probs)}), tmp_path / "in.parquet")
     recorder = Recorder()
     summary = score(tmp_path / "in.parquet", tmp_path / "a.parquet", progress=recorder)
-    assert (
-        summary.warnings
-        == recorder.warnings
-        == ["the rows look like probabilities; if they are: --input probs"]
-    )
+    assert summary.warnings == recorder.warnings == ["the rows look like probabilities; if they are: --input probs"]
     assert score(tmp_path / "in.parquet", tmp_path / "b.parquet", input="probs").warnings == []
     assert score(digits(), tmp_path / "c.parquet").warnings == []
 

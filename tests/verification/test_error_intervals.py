@@ -59,7 +59,7 @@ def test_one_changed_probability_is_more_than_rounding(dtype):
 
 
 def test_a_sum_beyond_the_bound_is_summed_exactly():
-    """A sum beyond the bound is recomputed exactly, so float64 rounding isn't held against the row."""
+    """A sum beyond the bound is recomputed exactly, so float64 rounding doesn't count as an error."""
     row = np.full((1, 3 * 10**5), 1 / (3 * 10**5))
     assert sum_deviations(row, 0.0)[0] == pytest.approx(abs(float(np.longdouble(row[0, 0]) * row.size - 1)), rel=1e-6)
 
