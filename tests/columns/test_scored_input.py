@@ -274,7 +274,7 @@ def test_one_logit_is_refused_by_every_command(name, tmp_path, capsys, monkeypat
 def test_one_value_is_refused(capsys):
     """``show --values`` refuses a single logit."""
     assert main(["show", "--values", "3"]) == 2
-    assert "give two: --values 0,3" in capsys.readouterr().err
+    assert "--values 0,3" in capsys.readouterr().err
 
 
 # Suggestions of inspect
