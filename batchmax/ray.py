@@ -1,4 +1,4 @@
-"""Scores Ray datasets in Ray tasks: ``batchmax.ray.score(dataset)``.
+"""Scores Ray datasets in Ray tasks: ``batchmax.ray.score(dataset)``. Experimental: any release may change it.
 
 Each task gets a block as an Arrow table (``map_batches``) and returns it with the output columns. The driver plans the
 job from the schema and the first row. This module handles Ray's tensors and resources;
@@ -38,6 +38,8 @@ def score(
 ) -> Any:
     """Return the dataset with the output columns added. Like all of Ray Data, the result is lazy.
 
+    Experimental: any release may change it.
+
     The values are bit for bit those of :func:`batchmax.score`. Ray doesn't keep the order of rows unless
     ``DataContext.get_current().execution_options.preserve_order`` is set.
 
@@ -66,6 +68,14 @@ def score(
     BadRowError
         A bad row, under the policy ``error``. It is raised when the dataset is used; the exception that Ray raises is
         also an instance of ``BadRowError``.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> import ray.data
+    >>> dataset = ray.data.read_parquet("data/digits.parquet")
+    >>> batchmax.ray.score(dataset, outputs="pred,loss").mean("loss")
+    0.10844...
     """
     options = resolve_options(options, given)
     _check_installed()

@@ -1,4 +1,4 @@
-"""Scores Spark data frames in Spark tasks: ``batchmax.spark.score(df)``.
+"""Scores Spark data frames in Spark tasks: ``batchmax.spark.score(df)``. Experimental: any release may change it.
 
 Each task gets its rows as Arrow batches (``mapInArrow``) and returns them with the output columns. The driver plans the
 job from the schema, so that the columns of the result are known before anything runs. This module handles Spark's types
@@ -35,6 +35,8 @@ ROWS_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
 def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     """Return the data frame with the output columns added. Like all of Spark, the result is lazy.
 
+    Experimental: any release may change it.
+
     The values are bit for bit those of :func:`batchmax.score`, and rows and partitions keep their order. Each task uses
     as many threads as it has cores (``spark.task.cpus``), unless ``threads`` is given. Compiled kernels are cached on
     each machine in ``$BATCHMAX_CACHE_DIR`` and loaded once for each Python process. Set
@@ -63,6 +65,15 @@ def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     -----
     UserWarning
         Spark's settings allow Arrow batches of more than 256 MiB of logits.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> from pyspark.sql import SparkSession
+    >>> spark = SparkSession.builder.getOrCreate()
+    >>> df = spark.read.parquet("data/digits.parquet")
+    >>> batchmax.spark.score(df, outputs="pred,loss").agg({"loss": "avg"}).first()[0]
+    0.10844...
     """
     options = resolve_options(options, given)
     _check_installed()

@@ -78,6 +78,17 @@ class Evaluation(CommandResult):
         right and wrong rows.
 
     If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> found = batchmax.evaluate("data/digits.parquet")
+    >>> found.top_k_accuracy
+    {'5': 0.99...}
+    >>> found.per_class[0]["support"]
+    89
+    >>> found.to_json()
+    '{"n_rows": 899, ...}'
     """
 
     SHOWN = ("n_rows", "n_classes", "mean_loss", "accuracy", "perplexity", "brier", "ece", "bad_rows")
@@ -214,6 +225,13 @@ def evaluate(
         The table can't be written.
     GateError
         The condition is true; nothing is written.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> found = batchmax.evaluate("data/digits.parquet", bins=10)
+    >>> round(found.accuracy, 3), round(found.brier, 3)
+    (0.966, 0.049)
     """
     options = resolve_options(options, given)
     gate = None if fail_if is None else Gate(fail_if, EVALUATION_GATES)

@@ -73,9 +73,10 @@ def worst_rows(
 
     Examples
     --------
+    >>> import batchmax
     >>> import pyarrow as pa
     >>> table = pa.table({"logits": [[1.0, 2.0], [5.0, 0.0]], "label": [1, 1]})
-    >>> worst_rows(table, 1).select(["row", "label", "pred"]).to_pylist()
+    >>> batchmax.worst_rows(table, 1).select(["row", "label", "pred"]).to_pylist()
     [{'row': 1, 'label': 1, 'pred': 0}]
     """
     options = resolve_options(options, given)

@@ -86,7 +86,8 @@ def activate(
 
     Examples
     --------
-    >>> activate([10.0, 20.0], "sum").round(4).tolist()
+    >>> import batchmax
+    >>> batchmax.activate([10.0, 20.0], "sum").round(4).tolist()
     [0.3333, 0.6667]
     """
     number = int(_kind(activation).number)
@@ -141,10 +142,11 @@ def loss(
 
     Examples
     --------
-    >>> losses, gradient = loss([[8.0, 0.0]], [1], grad=True)
+    >>> import batchmax
+    >>> losses, gradient = batchmax.loss([[8.0, 0.0]], [1], grad=True)
     >>> gradient.round(3).tolist()
     [[1.0, -1.0]]
-    >>> loss([[8.0, 0.0]], [1], loss="mse", grad=True)[1].round(3).tolist()
+    >>> batchmax.loss([[8.0, 0.0]], [1], loss="mse", grad=True)[1].round(3).tolist()
     [[0.001, -0.001]]
     """
     chosen = _kind(activation)

@@ -131,6 +131,12 @@ class ScoreOptions:
     ------
     UsageError
         A value has the wrong type or is outside its domain, or two options contradict each other.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> options = batchmax.score_options(outputs="pred,loss", memory_limit="512MiB")
+    >>> summary = batchmax.score("data/digits.parquet", "scored.parquet", options)
     """
 
     # Read
@@ -297,6 +303,13 @@ def score_options(**given: Any) -> ScoreOptions:
     ------
     UsageError
         A name is unknown, or a value has the wrong type or is outside its domain.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> options = batchmax.score_options(outputs="pred,loss", temperature=2.0)
+    >>> options.outputs, options.beta
+    (('pred', 'loss'), 0.5)
     """
     known = set(_hints())
     storage = names_of("storage_options", given.get("storage_options") or ())

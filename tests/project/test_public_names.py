@@ -1,0 +1,111 @@
+"""Tests the public names: how they are imported, shown and documented. Their examples run as doctests."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import doctest
+import importlib
+import inspect
+import pydoc
+import re
+
+import pytest
+
+import batchmax
+from tests.support.paths import ROOT
+from tests.support.requirements import package
+
+NAMES = [name for name in batchmax.__all__ if name != "__version__"]
+ENGINES = ("ray", "spark")
+WITH_EXAMPLES = [
+    path
+    for path in sorted((ROOT / "batchmax").rglob("*.py"))
+    if ">>>" in path.read_text() and path.stem not in ENGINES  # test_ray_data.py and test_spark.py run theirs
+]
+NEEDS = {"batchmax.evaluation.calibrate": ["scipy"], "batchmax.reports.report": ["matplotlib", "scipy"]}
+"""Optional packages that the examples of a module need."""
+
+
+def function_of(name):
+    """Return a public object; of an engine, its only public function."""
+    return getattr(batchmax, name).score if name in ENGINES else getattr(batchmax, name)
+
+
+def sections(found):
+    """Return the sections of a docstring in NumPy style, by their titles; the text before them has the title ``""``."""
+    pieces = re.split(r"^(\w[\w ]*)\n-{3,}$", inspect.getdoc(found), flags=re.MULTILINE)
+    return dict(zip(["", *pieces[1::2]], pieces[::2], strict=True))
+
+
+def test_public_names_are_listed_once():
+    """``dir`` and ``help`` show every public name, and the table of names and the imports for editors have the same."""
+    assert len(set(batchmax.__all__)) == len(batchmax.__all__)
+    assert set(dir(batchmax)) == {*batchmax.__all__, *ENGINES}
+    shown = pydoc.render_doc(batchmax, renderer=pydoc.plaintext)
+    tree = ast.parse((ROOT / "batchmax" / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imported = {f"{node.module}.{alias.asname}" for node in block.body for alias in node.names}
+    declared = {f"batchmax.{module}.{name}" for name, module in batchmax._HOMES.items()}
+    assert imported == declared | {f"batchmax.{name}" for name in ENGINES}
+    for name in NAMES:
+        assert re.search(rf"\b{name}\b", shown), name
+        assert getattr(batchmax, name).__name__ == name
+        assert not name.startswith("_")
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """A name that doesn't exist raises ``AttributeError``, as in any module."""
+    with pytest.raises(AttributeError, match="no attribute 'sofmax'"):
+        _ = batchmax.sofmax
+
+
+def test_results_and_callbacks_are_public():
+    """The classes that annotations of public functions name are public, so that callers can import them."""
+    for name in [*NAMES, *ENGINES]:
+        found = function_of(name)
+        if inspect.isfunction(found):
+            annotations = " ".join(str(value) for value in inspect.get_annotations(found).values())
+            for word in re.findall(r"\b(?:Progress|[A-Z]\w*(?:Summary|Options|ation|ison)|Report)\b", annotations):
+                assert word in batchmax.__all__, (name, word)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *ENGINES])
+def test_public_names_are_documented(name):
+    """Every public function and class has a summary and an example; a function describes its parameters and errors."""
+    found = function_of(name)
+    parts = sections(found)
+    assert re.match(r"[A-Z`][^\n]*\.(\s|$)", parts[""]), parts[""]
+    assert ">>>" in parts["Examples"]
+    if inspect.isfunction(found):
+        assert parts["Raises"].strip()
+        described = re.findall(r"^(\w[\w, ]*)$", parts["Parameters"], re.MULTILINE)
+        described = {word for line in described for word in line.split(", ")}
+        code = found.__code__
+        assert set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]) <= described
+
+
+def test_experimental_parts_say_so():
+    """The parts that the guide lists as experimental, and no others, have the word in their docstrings."""
+    page = (ROOT / "batchmax" / "guide" / "python.md").read_text()
+    (line,) = re.findall(r"^- Experimental: (.*)$", page, re.MULTILINE)
+    listed = {name.removeprefix("batchmax.") for name in re.findall(r"`([\w.]+)`", line)}
+    assert listed == {name for name in [*NAMES, *ENGINES] if "Experimental" in inspect.getdoc(function_of(name))}
+    assert all("Experimental" in getattr(batchmax, name).__doc__ for name in listed)
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT / "batchmax")))
+def test_examples_run(path, tmp_path):
+    """The examples of a module's docstrings print what is shown, each in a folder of its own with the sample data."""
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for name in NEEDS.get(module.__name__, ()):
+        package(name)
+    found = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+    assert found
+    for test in found:
+        report, folder = [], tmp_path / test.name
+        folder.mkdir()
+        (folder / "data").symlink_to(ROOT / "data")
+        with contextlib.chdir(folder):
+            result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=report.append)
+        assert not result.failed, "".join(report)
