@@ -9,6 +9,7 @@ Public names are imported when they are first used, so that ``batchmax --help`` 
 
 from __future__ import annotations
 
+import inspect
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ _HOMES = {
     "calibrate": "evaluation.calibrate",
     "Calibration": "evaluation.calibrate",
     "compare": "evaluation.comparison.compare",
+    "Comparison": "evaluation.comparison.result",
     "worst_rows": "evaluation.worst_rows",
     "report": "reports.report",
     "Report": "reports.report",
@@ -97,7 +99,6 @@ _HOMES = {
     "BadRowError": "errors",
     "OutputError": "errors",
     "GateError": "errors",
-    "Comparison": "evaluation.comparison.result",
 }
 """The modules that define the public names, relative to ``batchmax``."""
 
@@ -114,7 +115,12 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         message = f"module 'batchmax' has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(import_module(f"batchmax.{_HOMES[name]}"), name)
+    found = getattr(import_module(f"batchmax.{_HOMES[name]}"), name)
+    if inspect.isfunction(found) and "given" in inspect.signature(found).parameters:
+        from batchmax.options.signatures import name_options
+
+        return name_options(found)
+    return found
 
 
 def __dir__() -> list[str]:

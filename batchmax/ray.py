@@ -21,12 +21,14 @@ from batchmax.errors import DataError, UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
 from batchmax.jobs.ray_executor import check_cpus
 from batchmax.options.score_options import ScoreOptions, resolve_options
+from batchmax.options.signatures import name_options
 from batchmax.runtime.installation import missing_package
 
 FIRST_ROWS = 10_000
 """Rows that are searched for the number of classes, if the first row doesn't show it."""
 
 
+@name_options
 def score(
     dataset: Any,
     options: ScoreOptions | None = None,

@@ -23,6 +23,7 @@ from batchmax.columns.logits import LogitsColumn, find_logits
 from batchmax.errors import UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
 from batchmax.options.score_options import ScoreOptions, resolve_options
+from batchmax.options.signatures import name_options
 from batchmax.runtime.installation import missing_package
 
 MOST_BATCH_BYTES = 256 << 20
@@ -32,6 +33,7 @@ BYTES_SETTING = "spark.sql.execution.arrow.maxBytesPerBatch"
 ROWS_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 
+@name_options
 def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     """Return the data frame with the output columns added. Like all of Spark, the result is lazy.
 

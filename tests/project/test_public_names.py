@@ -32,6 +32,12 @@ def function_of(name):
     return getattr(batchmax, name).score if name in ENGINES else getattr(batchmax, name)
 
 
+def own_parameters(function):
+    """Return the names of the parameters in the code of a function, without ``**given``."""
+    code = inspect.unwrap(function).__code__
+    return set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+
+
 def sections(found):
     """Return the sections of a docstring in NumPy style, by their titles; the text before them has the title ``""``."""
     pieces = re.split(r"^(\w[\w ]*)\n-{3,}$", inspect.getdoc(found), flags=re.MULTILINE)
@@ -70,6 +76,34 @@ def test_results_and_callbacks_are_public():
                 assert word in batchmax.__all__, (name, word)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("score", "scan", "score_batch", "convert", "evaluate", "calibrate", "compare", "worst_rows", "report"),
+        *("score_options", *ENGINES),
+    ],
+)
+def test_signatures_name_the_options(name):
+    """The signature that ``help`` shows has each option once, with its default and a type, and no ``**given``."""
+    found = function_of(name)
+    shown = inspect.signature(found).parameters
+    own = own_parameters(found)
+    fields = inspect.signature(batchmax.ScoreOptions).parameters
+    assert shown.keys() == {*own, "temperature", *fields} - {"calibrated_classes", "scale", "bias"}
+    for option in shown.keys() - {*own, "temperature"}:
+        assert shown[option].default == fields[option].default
+        assert shown[option].annotation
+    assert str(shown.get("outputs", "")) in {"", "outputs: 'str | Iterable[str] | None' = None"}
+    assert "temperature" in pydoc.render_doc(found, renderer=pydoc.plaintext)
+
+
+def test_shown_options_are_accepted():
+    """Every option of a signature can be given, with the default that is shown."""
+    shown = inspect.signature(batchmax.score_options).parameters.values()
+    given = {one.name: one.default for one in shown if one.name != "beta"}
+    assert batchmax.score_options(**given) == batchmax.score_options()
+
+
 @pytest.mark.parametrize("name", [*NAMES, *ENGINES])
 def test_public_names_are_documented(name):
     """Every public function and class has a summary and an example; a function describes its parameters and errors."""
@@ -81,8 +115,7 @@ def test_public_names_are_documented(name):
         assert parts["Raises"].strip()
         described = re.findall(r"^(\w[\w, ]*)$", parts["Parameters"], re.MULTILINE)
         described = {word for line in described for word in line.split(", ")}
-        code = found.__code__
-        assert set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]) <= described
+        assert own_parameters(found) <= described
 
 
 def test_experimental_parts_say_so():
