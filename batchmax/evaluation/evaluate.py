@@ -42,6 +42,8 @@ MOST_LISTED = 10_000
 class Evaluation(CommandResult):
     """The result of an evaluation. A value that is missing or not finite is None.
 
+    If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty.
+
     Attributes
     ----------
     n_rows
@@ -76,8 +78,6 @@ class Evaluation(CommandResult):
     losses, confidences
         Histograms: of the loss in tenths of a nat, with all larger losses in the last bin, and of the confidence of
         right and wrong rows.
-
-    If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty.
 
     Examples
     --------
@@ -199,7 +199,7 @@ def evaluate(
     options, given
         How rows are read, as for :func:`batchmax.score`.
     out
-        Output file for the metrics as a table, or None; see :mod:`batchmax.evaluation.metric_table`.
+        Output file for the metrics as a Parquet table, or None.
     if_exists
         What to do if ``out`` exists: ``error`` or ``overwrite``.
     bins
@@ -211,7 +211,7 @@ def evaluate(
     by
         Columns to group rows by.
     fail_if
-        Condition on the names in :data:`EVALUATION_GATES`; raises if it is true.
+        Condition on the metrics, as for :func:`batchmax.score`; raises if it is true.
     progress
         Progress callbacks.
 

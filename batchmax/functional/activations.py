@@ -2,16 +2,16 @@
 
 With x = z / T, K classes and the label y (or a target distribution t):
 
-=============  =====================================  ==============================================================
-activation     p_j                                    rows without a result
-=============  =====================================  ==============================================================
-``softmax``    exp(x_j) / Σ exp(x_k)                  a NaN, a +inf, nothing but -inf
+=============  ======================================  ==============================================================
+activation     p_j                                     rows without a result
+=============  ======================================  ==============================================================
+``softmax``    exp(x_j) / Σ exp(x_k)                   a NaN, a +inf, nothing but -inf
 ``argmax``     1 for the first of the largest, else 0  the same; softmax tends to it as T tends to 0
-``sigmoid``    1 / (1 + exp(-x_j))                    a NaN; classes are independent, so p need not sum to 1
-``sum``        z_j / Σ z_k                            the sum is 0, or the signs differ, or one is infinite; T cancels
-``taylor``     (1 + x_j + x_j²/2) / Σ …               one is infinite
-``spherical``  x_j² / Σ x_k²                          all are 0, or one is infinite; -z gives the same as z
-=============  =====================================  ==============================================================
+``sigmoid``    1 / (1 + exp(-x_j))                     a NaN; classes are independent, so p need not sum to 1
+``sum``        z_j / Σ z_k                             the sum is 0, or the signs differ, or one is infinite; T cancels
+``taylor``     (1 + x_j + x_j²/2) / Σ …                one is infinite
+``spherical``  x_j² / Σ x_k²                           all are 0, or one is infinite; -z gives the same as z
+=============  ======================================  ==============================================================
 
 =========================  ======================================================  ================================
 loss                       of a row                                                activations
@@ -71,7 +71,8 @@ def activate(
 
     Returns
     -------
-    The values p, of the shape of ``logits``; NaN in rows without a result.
+    ndarray
+        The values p, of the shape of ``logits``; NaN in rows without a result.
 
     Raises
     ------
@@ -128,8 +129,9 @@ def loss(
 
     Returns
     -------
-    The losses, or (losses, gradient). Losses have the shape of the rows, or are a number if reduced; the gradient has
-    the shape of ``logits``. NaN in rows without a result.
+    ndarray, number or tuple
+        The losses, or (losses, gradient). Losses have the shape of the rows, or are a number if reduced; the gradient
+        has the shape of ``logits``. NaN in rows without a result.
 
     Raises
     ------

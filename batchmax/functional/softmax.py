@@ -37,8 +37,9 @@ def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out:
 
     Returns
     -------
-    The probabilities, of the shape of ``logits``. A row (a line along ``axis``) with a NaN or +inf, or with only -inf,
-    is NaN.
+    ndarray
+        The probabilities, of the shape of ``logits``. A row (a line along ``axis``) with a NaN or +inf, or with only
+        -inf, is NaN.
 
     Raises
     ------
@@ -82,7 +83,9 @@ def log_softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, 
 
     Returns
     -------
-    The logarithms in nats, of the shape of ``logits``: -inf for a logit of -inf, NaN for a row without probabilities.
+    ndarray
+        The logarithms in nats, of the shape of ``logits``: -inf for a logit of -inf, NaN for a row without
+        probabilities.
 
     Raises
     ------
@@ -119,8 +122,9 @@ def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
 
     Returns
     -------
-    An array of the shape of ``logits`` without ``axis`` (a scalar for one row): +inf for a row with a +inf, -inf for a
-    row with only -inf or without classes, NaN for a row with a NaN.
+    ndarray or scalar
+        An array of the shape of ``logits`` without ``axis`` (a scalar for one row): +inf for a row with a +inf, -inf
+        for a row with only -inf or without classes, NaN for a row with a NaN.
 
     Raises
     ------
@@ -181,8 +185,9 @@ def cross_entropy(
 
     Returns
     -------
-    The losses, of the shape of ``logits`` without ``axis``, or a scalar; float64 for float64 and integer logits,
-    otherwise float32. NaN for a row without probabilities; +inf if the label's logit is -inf.
+    ndarray or scalar
+        The losses, of the shape of ``logits`` without ``axis``, or a scalar; float64 for float64 and integer logits,
+        otherwise float32. NaN for a row without probabilities; +inf if the label's logit is -inf.
 
     Raises
     ------
@@ -235,7 +240,8 @@ def softmax_cross_entropy(
 
     Returns
     -------
-    The probabilities, of the shape of ``logits``, and the losses in nats, without ``axis``.
+    tuple of ndarray
+        The probabilities, of the shape of ``logits``, and the losses in nats, without ``axis``.
 
     Raises
     ------

@@ -99,7 +99,8 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
 
     Returns
     -------
-    A reader of record batches with the columns that ``score`` writes.
+    pyarrow.RecordBatchReader
+        A reader of record batches with the columns that ``score`` writes.
 
     Raises
     ------

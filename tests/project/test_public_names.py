@@ -127,6 +127,14 @@ def test_experimental_parts_say_so():
     assert all("Experimental" in getattr(batchmax, name).__doc__ for name in listed)
 
 
+def test_the_reference_has_every_public_name():
+    """The pages of the API reference list each public name once, and the engines."""
+    pages = "".join(path.read_text() for path in (ROOT / "scripts" / "site" / "reference").glob("*.rst"))
+    assert sorted(re.findall(r"^\.\. auto(?:function|class|exception):: (.*)$", pages, re.MULTILINE)) == sorted(NAMES)
+    for name in ENGINES:
+        assert f".. automodule:: batchmax.{name}\n   :members: score\n" in pages
+
+
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT / "batchmax")))
 def test_examples_run(path, tmp_path):
     """The examples of a module's docstrings print what is shown, each in a folder of its own with the sample data."""
