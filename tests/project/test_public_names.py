@@ -9,6 +9,7 @@ import importlib
 import inspect
 import pydoc
 import re
+import typing
 
 import pytest
 
@@ -88,13 +89,15 @@ def test_signatures_name_the_options(name):
     found = function_of(name)
     shown = inspect.signature(found).parameters
     own = own_parameters(found)
-    fields = inspect.signature(batchmax.ScoreOptions).parameters
-    assert shown.keys() == {*own, "temperature", *fields} - {"calibrated_classes", "scale", "bias"}
+    kind = typing.get_type_hints(found).get("options", batchmax.ScoreOptions)
+    fields = inspect.signature(next(iter(typing.get_args(kind)), kind)).parameters
+    assert shown.keys() - {"temperature"} == {*own, *fields} - {"calibrated_classes", "scale", "bias"}
+    assert ("temperature" in shown) == ("beta" in fields)
     for option in shown.keys() - {*own, "temperature"}:
         assert shown[option].default == fields[option].default
         assert shown[option].annotation
     assert str(shown.get("outputs", "")) in {"", "outputs: 'str | Iterable[str] | None' = None"}
-    assert "temperature" in pydoc.render_doc(found, renderer=pydoc.plaintext)
+    assert "on_bad_row" in pydoc.render_doc(found, renderer=pydoc.plaintext)
 
 
 def test_shown_options_are_accepted():
