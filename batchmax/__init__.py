@@ -1,13 +1,18 @@
 """Softmax probabilities and cross-entropy losses of large Parquet files of logits.
 
+The names in ``__all__`` and the modules :mod:`batchmax.ray` and :mod:`batchmax.spark` are public. All but the
+experimental parts, which the page "Python" of the user guide lists, are stable. Notes and warnings of the functions go
+to the logger ``batchmax``.
+
 Public names are imported when they are first used, so that ``batchmax --help`` loads neither Numba nor Arrow.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if sys.platform == "win32":
     _SENTENCE = (
@@ -19,6 +24,44 @@ if sys.platform == "win32":
     if _words == ["batchmax"] or (_words == ["-m"] and "batchmax" in sys.orig_argv):
         raise SystemExit(f"batchmax: error: {_SENTENCE}")
     raise ImportError(_SENTENCE)
+
+if TYPE_CHECKING:
+    # Editors and type checkers don't see names that __getattr__ imports.
+    from batchmax import ray as ray
+    from batchmax import spark as spark
+    from batchmax.errors import BadRowError as BadRowError
+    from batchmax.errors import BatchmaxError as BatchmaxError
+    from batchmax.errors import DataError as DataError
+    from batchmax.errors import GateError as GateError
+    from batchmax.errors import InputTypeError as InputTypeError
+    from batchmax.errors import OutputError as OutputError
+    from batchmax.errors import UsageError as UsageError
+    from batchmax.evaluation.calibrate import Calibration as Calibration
+    from batchmax.evaluation.calibrate import calibrate as calibrate
+    from batchmax.evaluation.comparison.compare import compare as compare
+    from batchmax.evaluation.comparison.result import Comparison as Comparison
+    from batchmax.evaluation.evaluate import Evaluation as Evaluation
+    from batchmax.evaluation.evaluate import evaluate as evaluate
+    from batchmax.evaluation.worst_rows import worst_rows as worst_rows
+    from batchmax.functional.activations import activate as activate
+    from batchmax.functional.activations import loss as loss
+    from batchmax.functional.softmax import cross_entropy as cross_entropy
+    from batchmax.functional.softmax import log_softmax as log_softmax
+    from batchmax.functional.softmax import logsumexp as logsumexp
+    from batchmax.functional.softmax import softmax as softmax
+    from batchmax.functional.softmax import softmax_cross_entropy as softmax_cross_entropy
+    from batchmax.jobs.convert import convert as convert
+    from batchmax.jobs.score import scan as scan
+    from batchmax.jobs.score import score as score
+    from batchmax.jobs.score_batch import score_batch as score_batch
+    from batchmax.options.score_options import ScoreOptions as ScoreOptions
+    from batchmax.options.score_options import score_options as score_options
+    from batchmax.reports.report import Report as Report
+    from batchmax.reports.report import report as report
+    from batchmax.runtime.progress import Progress as Progress
+    from batchmax.scoring.summary import ScoreSummary as ScoreSummary
+    from batchmax.verification.verify import Verification as Verification
+    from batchmax.verification.verify import verify as verify
 
 __version__ = "0.1.0"
 
@@ -32,16 +75,23 @@ _HOMES = {
     "loss": "functional.activations",
     "score": "jobs.score",
     "scan": "jobs.score",
+    "score_batch": "jobs.score_batch",
     "convert": "jobs.convert",
     "verify": "verification.verify",
+    "Verification": "verification.verify",
     "evaluate": "evaluation.evaluate",
+    "Evaluation": "evaluation.evaluate",
     "calibrate": "evaluation.calibrate",
+    "Calibration": "evaluation.calibrate",
     "compare": "evaluation.comparison.compare",
+    "Comparison": "evaluation.comparison.result",
     "worst_rows": "evaluation.worst_rows",
     "report": "reports.report",
-    "score_batch": "jobs.score_batch",
+    "Report": "reports.report",
     "score_options": "options.score_options",
     "ScoreOptions": "options.score_options",
+    "Progress": "runtime.progress",
+    "ScoreSummary": "scoring.summary",
     "BatchmaxError": "errors",
     "UsageError": "errors",
     "InputTypeError": "errors",
@@ -50,6 +100,7 @@ _HOMES = {
     "OutputError": "errors",
     "GateError": "errors",
 }
+"""The modules that define the public names, relative to ``batchmax``."""
 
 _ENGINES = ("ray", "spark")
 """Submodules that are imported when they are first used; not in ``__all__``, because Ray and Spark are optional."""
@@ -64,9 +115,14 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         message = f"module 'batchmax' has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(import_module(f"batchmax.{_HOMES[name]}"), name)
+    found = getattr(import_module(f"batchmax.{_HOMES[name]}"), name)
+    if inspect.isfunction(found) and "given" in inspect.signature(found).parameters:
+        from batchmax.options.signatures import name_options
+
+        return name_options(found)
+    return found
 
 
 def __dir__() -> list[str]:
     """Return the public names, imported or not."""
-    return sorted(__all__)
+    return sorted([*__all__, *_ENGINES])

@@ -30,6 +30,15 @@ class BatchmaxError(Exception):
         The file, row, column or option that is wrong; empty if there is none.
     remedy
         What to run or to change; empty if nothing helps.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> try:
+    ...     batchmax.evaluate("missing.parquet")
+    ... except batchmax.BatchmaxError as error:
+    ...     print(error.where)
+    missing.parquet
     """
 
     exit_code = 1
@@ -47,28 +56,84 @@ class BatchmaxError(Exception):
 
 
 class UsageError(BatchmaxError, ValueError):
-    """An invalid option or column."""
+    """An invalid option or column.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> batchmax.score_options(top_k=0)
+    Traceback (most recent call last):
+        ...
+    batchmax.errors.UsageError: --top-k: ...
+    """
 
     exit_code = 2
 
 
 class InputTypeError(UsageError, TypeError):
-    """A Python input that is neither paths nor a table."""
+    """A Python input that is neither paths nor a table.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> batchmax.evaluate(5)
+    Traceback (most recent call last):
+        ...
+    batchmax.errors.InputTypeError: ...
+    """
 
 
 class DataError(BatchmaxError):
-    """Input data that can't be read or are invalid."""
+    """Input data that can't be read or are invalid.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> batchmax.evaluate("missing.parquet")
+    Traceback (most recent call last):
+        ...
+    batchmax.errors.DataError: missing.parquet: ...
+    """
 
 
 class BadRowError(DataError):
-    """A bad row, under the policy ``error``."""
+    """A bad row, under the policy ``error``.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> import pyarrow as pa
+    >>> batchmax.score_batch(pa.record_batch({"logits": [[1.0, float("nan")]]}))
+    Traceback (most recent call last):
+        ...
+    batchmax.errors.BadRowError: row 0 ...
+    """
 
 
 class OutputError(BatchmaxError):
-    """An output that can't be written to its path."""
+    """An output that can't be written to its path.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> for _ in range(2):
+    ...     summary = batchmax.score("data/digits.parquet", "scored.parquet")
+    Traceback (most recent call last):
+        ...
+    batchmax.errors.OutputError: scored.parquet: ...
+    """
 
 
 class GateError(BatchmaxError):
-    """A ``--fail-if`` condition is true; the finished output is held."""
+    """A ``--fail-if`` condition is true; the finished output is held.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> batchmax.evaluate("data/digits.parquet", fail_if="accuracy < 0.99")
+    Traceback (most recent call last):
+        ...
+    batchmax.errors.GateError: data/digits.parquet: ...
+    """
 
     exit_code = 4

@@ -1,8 +1,8 @@
-"""Scores Ray datasets in Ray tasks: ``batchmax.ray.score(dataset)``.
+"""Scores Ray datasets in Ray tasks: ``batchmax.ray.score(dataset)``. Experimental: any release may change it.
 
 Each task gets a block as an Arrow table (``map_batches``) and returns it with the output columns. The driver plans the
 job from the schema and the first row. This module handles Ray's tensors and resources;
-:mod:`batchmax.jobs.engine_task` scores the rows of a task. Batchmax must be installed where the tasks run.
+``batchmax.jobs.engine_task`` scores the rows of a task. Batchmax must be installed where the tasks run.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from batchmax.errors import DataError, UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
 from batchmax.jobs.ray_executor import check_cpus
 from batchmax.options.score_options import ScoreOptions, resolve_options
+from batchmax.options.signatures import name_options
 from batchmax.runtime.installation import missing_package
 
 FIRST_ROWS = 10_000
 """Rows that are searched for the number of classes, if the first row doesn't show it."""
 
 
+@name_options
 def score(
     dataset: Any,
     options: ScoreOptions | None = None,
@@ -37,6 +39,8 @@ def score(
     **given: Any,
 ) -> Any:
     """Return the dataset with the output columns added. Like all of Ray Data, the result is lazy.
+
+    Experimental: any release may change it.
 
     The values are bit for bit those of :func:`batchmax.score`. Ray doesn't keep the order of rows unless
     ``DataContext.get_current().execution_options.preserve_order`` is set.
@@ -66,6 +70,14 @@ def score(
     BadRowError
         A bad row, under the policy ``error``. It is raised when the dataset is used; the exception that Ray raises is
         also an instance of ``BadRowError``.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> import ray.data
+    >>> dataset = ray.data.read_parquet("data/digits.parquet")
+    >>> batchmax.ray.score(dataset, outputs="pred,loss").mean("loss")
+    0.10844...
     """
     options = resolve_options(options, given)
     _check_installed()

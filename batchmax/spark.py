@@ -1,8 +1,8 @@
-"""Scores Spark data frames in Spark tasks: ``batchmax.spark.score(df)``.
+"""Scores Spark data frames in Spark tasks: ``batchmax.spark.score(df)``. Experimental: any release may change it.
 
 Each task gets its rows as Arrow batches (``mapInArrow``) and returns them with the output columns. The driver plans the
 job from the schema, so that the columns of the result are known before anything runs. This module handles Spark's types
-and settings; :mod:`batchmax.jobs.engine_task` scores the batches of a task. Batchmax must be installed where the tasks
+and settings; ``batchmax.jobs.engine_task`` scores the batches of a task. Batchmax must be installed where the tasks
 run.
 """
 
@@ -23,6 +23,7 @@ from batchmax.columns.logits import LogitsColumn, find_logits
 from batchmax.errors import UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
 from batchmax.options.score_options import ScoreOptions, resolve_options
+from batchmax.options.signatures import name_options
 from batchmax.runtime.installation import missing_package
 
 MOST_BATCH_BYTES = 256 << 20
@@ -32,8 +33,11 @@ BYTES_SETTING = "spark.sql.execution.arrow.maxBytesPerBatch"
 ROWS_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 
+@name_options
 def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     """Return the data frame with the output columns added. Like all of Spark, the result is lazy.
+
+    Experimental: any release may change it.
 
     The values are bit for bit those of :func:`batchmax.score`, and rows and partitions keep their order. Each task uses
     as many threads as it has cores (``spark.task.cpus``), unless ``threads`` is given. Compiled kernels are cached on
@@ -63,6 +67,15 @@ def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     -----
     UserWarning
         Spark's settings allow Arrow batches of more than 256 MiB of logits.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> from pyspark.sql import SparkSession
+    >>> spark = SparkSession.builder.getOrCreate()
+    >>> df = spark.read.parquet("data/digits.parquet")
+    >>> batchmax.spark.score(df, outputs="pred,loss").agg({"loss": "avg"}).first()[0]
+    0.10844...
     """
     options = resolve_options(options, given)
     _check_installed()

@@ -76,6 +76,15 @@ class Calibration(CommandResult):
         Number of rows whose loss is infinite at any temperature because the label's class is masked. They are left out.
     at_bound
         Whether the temperature, a scale or a bias is at a bound of the search: the best value may lie beyond it.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> found = batchmax.calibrate("data/digits.parquet", method="temperature")
+    >>> found.n_fit + found.n_holdout
+    899
+    >>> 0.5 < found.temperature < 2, found.at_bound
+    (True, False)
     """
 
     SHOWN = ("method", "temperature", "nll_before", "nll_after", "ece_before", "ece_after")
@@ -149,6 +158,12 @@ def calibrate(
         Unreadable input, a bad row with the policy ``error``, or no row to fit to.
     OutputError
         The file can't be written.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> found = batchmax.calibrate("data/digits.parquet", "calibration.json")
+    >>> summary = batchmax.score("data/digits.parquet", "scored.parquet", calibration="calibration.json")
     """
     options = resolve_options(options, given)
     progress = progress or Progress()

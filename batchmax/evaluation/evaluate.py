@@ -42,6 +42,8 @@ MOST_LISTED = 10_000
 class Evaluation(CommandResult):
     """The result of an evaluation. A value that is missing or not finite is None.
 
+    If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty.
+
     Attributes
     ----------
     n_rows
@@ -77,7 +79,16 @@ class Evaluation(CommandResult):
         Histograms: of the loss in tenths of a nat, with all larger losses in the last bin, and of the confidence of
         right and wrong rows.
 
-    If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty.
+    Examples
+    --------
+    >>> import batchmax
+    >>> found = batchmax.evaluate("data/digits.parquet")
+    >>> found.top_k_accuracy
+    {'5': 0.99...}
+    >>> found.per_class[0]["support"]
+    89
+    >>> found.to_json()
+    '{"n_rows": 899, ...}'
     """
 
     SHOWN = ("n_rows", "n_classes", "mean_loss", "accuracy", "perplexity", "brier", "ece", "bad_rows")
@@ -188,7 +199,7 @@ def evaluate(
     options, given
         How rows are read, as for :func:`batchmax.score`.
     out
-        Output file for the metrics as a table, or None; see :mod:`batchmax.evaluation.metric_table`.
+        Output file for the metrics as a Parquet table, or None.
     if_exists
         What to do if ``out`` exists: ``error`` or ``overwrite``.
     bins
@@ -200,7 +211,7 @@ def evaluate(
     by
         Columns to group rows by.
     fail_if
-        Condition on the names in :data:`EVALUATION_GATES`; raises if it is true.
+        Condition on the metrics, as for :func:`batchmax.score`; raises if it is true.
     progress
         Progress callbacks.
 
@@ -214,6 +225,13 @@ def evaluate(
         The table can't be written.
     GateError
         The condition is true; nothing is written.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> found = batchmax.evaluate("data/digits.parquet", bins=10)
+    >>> round(found.accuracy, 3), round(found.brier, 3)
+    (0.966, 0.049)
     """
     options = resolve_options(options, given)
     gate = None if fail_if is None else Gate(fail_if, EVALUATION_GATES)

@@ -54,11 +54,12 @@ def worst_rows(
 
     Returns
     -------
-    A table sorted by descending loss, +inf first, equal losses in input order. Its columns are ``file`` and ``row``
-    (the row's number in the file, from 0), and for sequences ``token``; the carried columns, with the prefix ``input_``
-    if a name is already used; ``label`` and ``pred``, as names if the classes have names; ``p_label`` and ``p_pred``,
-    their probabilities (float64); and ``loss`` in nats (float64). ``label`` and ``p_label`` are null if labels are
-    distributions.
+    pyarrow.Table
+        A table sorted by descending loss, +inf first, equal losses in input order. Its columns are ``file`` and ``row``
+        (the row's number in the file, from 0), and for sequences ``token``; the carried columns, with the prefix
+        ``input_`` if a name is already used; ``label`` and ``pred``, as names if the classes have names; ``p_label``
+        and ``p_pred``, their probabilities (float64); and ``loss`` in nats (float64). ``label`` and ``p_label`` are
+        null if labels are distributions.
 
     Raises
     ------
@@ -73,9 +74,10 @@ def worst_rows(
 
     Examples
     --------
+    >>> import batchmax
     >>> import pyarrow as pa
     >>> table = pa.table({"logits": [[1.0, 2.0], [5.0, 0.0]], "label": [1, 1]})
-    >>> worst_rows(table, 1).select(["row", "label", "pred"]).to_pylist()
+    >>> batchmax.worst_rows(table, 1).select(["row", "label", "pred"]).to_pylist()
     [{'row': 1, 'label': 1, 'pred': 0}]
     """
     options = resolve_options(options, given)

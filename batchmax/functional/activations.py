@@ -2,16 +2,16 @@
 
 With x = z / T, K classes and the label y (or a target distribution t):
 
-=============  =====================================  ==============================================================
-activation     p_j                                    rows without a result
-=============  =====================================  ==============================================================
-``softmax``    exp(x_j) / Σ exp(x_k)                  a NaN, a +inf, nothing but -inf
+=============  ======================================  ==============================================================
+activation     p_j                                     rows without a result
+=============  ======================================  ==============================================================
+``softmax``    exp(x_j) / Σ exp(x_k)                   a NaN, a +inf, nothing but -inf
 ``argmax``     1 for the first of the largest, else 0  the same; softmax tends to it as T tends to 0
-``sigmoid``    1 / (1 + exp(-x_j))                    a NaN; classes are independent, so p need not sum to 1
-``sum``        z_j / Σ z_k                            the sum is 0, or the signs differ, or one is infinite; T cancels
-``taylor``     (1 + x_j + x_j²/2) / Σ …               one is infinite
-``spherical``  x_j² / Σ x_k²                          all are 0, or one is infinite; -z gives the same as z
-=============  =====================================  ==============================================================
+``sigmoid``    1 / (1 + exp(-x_j))                     a NaN; classes are independent, so p need not sum to 1
+``sum``        z_j / Σ z_k                             the sum is 0, or the signs differ, or one is infinite; T cancels
+``taylor``     (1 + x_j + x_j²/2) / Σ …                one is infinite
+``spherical``  x_j² / Σ x_k²                           all are 0, or one is infinite; -z gives the same as z
+=============  ======================================  ==============================================================
 
 =========================  ======================================================  ================================
 loss                       of a row                                                activations
@@ -70,7 +70,8 @@ def activate(
 
     Returns
     -------
-    The values p, of the shape of ``logits``; NaN in rows without a result.
+    ndarray
+        The values p, of the shape of ``logits``; NaN in rows without a result.
 
     Raises
     ------
@@ -85,7 +86,8 @@ def activate(
 
     Examples
     --------
-    >>> activate([10.0, 20.0], "sum").round(4).tolist()
+    >>> import batchmax
+    >>> batchmax.activate([10.0, 20.0], "sum").round(4).tolist()
     [0.3333, 0.6667]
     """
     number = _activation(activation).number
@@ -127,8 +129,9 @@ def loss(
 
     Returns
     -------
-    The losses, or (losses, gradient). Losses have the shape of the rows, or are a number if reduced; the gradient has
-    the shape of ``logits``. NaN in rows without a result.
+    ndarray, number or tuple
+        The losses, or (losses, gradient). Losses have the shape of the rows, or are a number if reduced; the gradient
+        has the shape of ``logits``. NaN in rows without a result.
 
     Raises
     ------
@@ -141,10 +144,11 @@ def loss(
 
     Examples
     --------
-    >>> losses, gradient = loss([[8.0, 0.0]], [1], grad=True)
+    >>> import batchmax
+    >>> losses, gradient = batchmax.loss([[8.0, 0.0]], [1], grad=True)
     >>> gradient.round(3).tolist()
     [[1.0, -1.0]]
-    >>> loss([[8.0, 0.0]], [1], loss="mse", grad=True)[1].round(3).tolist()
+    >>> batchmax.loss([[8.0, 0.0]], [1], loss="mse", grad=True)[1].round(3).tolist()
     [[0.001, -0.001]]
     """
     number, name = _activation(activation).number, loss_of(activation, loss)

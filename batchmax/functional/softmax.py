@@ -35,8 +35,9 @@ def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out:
 
     Returns
     -------
-    The probabilities, of the shape of ``logits``. A row (a line along ``axis``) with a NaN or +inf, or with only -inf,
-    is NaN.
+    ndarray
+        The probabilities, of the shape of ``logits``. A row (a line along ``axis``) with a NaN or +inf, or with only
+        -inf, is NaN.
 
     Raises
     ------
@@ -53,6 +54,12 @@ def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out:
     See Also
     --------
     torch.nn.functional.softmax, scipy.special.softmax
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> batchmax.softmax([[0.0, 0.0], [1.0, -1.0]]).round(3).tolist()
+    [[0.5, 0.5], [0.881, 0.119]]
     """
     view = Lines(logits, axis, temperature)
     result = _result(out, view.logits.shape, view.dtype, "out")
@@ -67,11 +74,31 @@ def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out:
 def log_softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None) -> Array:
     """Return the logarithm of :func:`softmax`, computed from the logits: z / T - max - log(sum).
 
-    Parameters, errors and notes are as for :func:`softmax`. A logit of -inf gives -inf.
+    Parameters
+    ----------
+    logits, axis, temperature, out
+        As for :func:`softmax`.
+
+    Returns
+    -------
+    ndarray
+        The logarithms in nats, of the shape of ``logits``: -inf for a logit of -inf, NaN for a row without
+        probabilities.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for :func:`softmax`.
 
     See Also
     --------
     torch.nn.functional.log_softmax, scipy.special.log_softmax
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> batchmax.log_softmax([[0.0, 0.0], [1000.0, 0.0]]).round(3).tolist()
+    [[-0.693, -0.693], [0.0, -1000.0]]
     """
     view = Lines(logits, axis, temperature)
     result = _result(out, view.logits.shape, view.dtype, "out")
@@ -93,12 +120,26 @@ def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
 
     Returns
     -------
-    An array of the shape of ``logits`` without ``axis`` (a scalar for one row): +inf for a row with a +inf, -inf for a
-    row with only -inf or without classes, NaN for a row with a NaN.
+    ndarray or scalar
+        An array of the shape of ``logits`` without ``axis`` (a scalar for one row): +inf for a row with a +inf, -inf
+        for a row with only -inf or without classes, NaN for a row with a NaN.
+
+    Raises
+    ------
+    TypeError
+        The logits aren't real numbers.
+    ValueError
+        The axis is invalid.
 
     See Also
     --------
     torch.logsumexp, scipy.special.logsumexp
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> batchmax.logsumexp([[0.0, 0.0], [1000.0, 0.0]]).round(3).tolist()
+    [0.693, 1000.0]
     """
     view = Lines(logits, axis, 1.0)
     if not view.matrix.shape[1]:
@@ -142,8 +183,9 @@ def cross_entropy(
 
     Returns
     -------
-    The losses, of the shape of ``logits`` without ``axis``, or a scalar; float64 for float64 and integer logits,
-    otherwise float32. NaN for a row without probabilities; +inf if the label's logit is -inf.
+    ndarray or scalar
+        The losses, of the shape of ``logits`` without ``axis``, or a scalar; float64 for float64 and integer logits,
+        otherwise float32. NaN for a row without probabilities; +inf if the label's logit is -inf.
 
     Raises
     ------
@@ -157,6 +199,15 @@ def cross_entropy(
     As ``torch.nn.functional.cross_entropy``, except: the classes are on the last axis by default; ``reduction`` is
     ``"none"`` by default; a target or weight of 0 for a class with logit -inf adds 0, not NaN; float16 gives float32;
     negative or infinite weights are an error.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> logits = [[2.0, 0.0], [0.0, 0.0]]
+    >>> batchmax.cross_entropy(logits, [0, 1]).round(3).tolist()
+    [0.127, 0.693]
+    >>> round(float(batchmax.cross_entropy(logits, [0, 1], reduction="mean")), 3)
+    0.41
     """
     return _cross_entropy(
         Lines(logits, axis, temperature), labels, class_weights, ignore_index, label_smoothing, reduction, None
@@ -179,10 +230,28 @@ def softmax_cross_entropy(
 
     Parameters
     ----------
+    logits, labels, axis, class_weights, ignore_index, label_smoothing, temperature
+        As for :func:`cross_entropy`.
     out
         Arrays for (probabilities, losses), of the results' shapes and types. Each may overlap the memory of ``logits``,
-        ``labels`` or ``class_weights``, but not that of the other. All other parameters are as for
-        :func:`cross_entropy`.
+        ``labels`` or ``class_weights``, but not that of the other.
+
+    Returns
+    -------
+    tuple of ndarray
+        The probabilities, of the shape of ``logits``, and the losses in nats, without ``axis``.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        As for :func:`cross_entropy`; or ``out`` is invalid.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> probs, losses = batchmax.softmax_cross_entropy([[2.0, 0.0], [0.0, 0.0]], [0, 1])
+    >>> probs.round(3).tolist(), losses.round(3).tolist()
+    ([[0.881, 0.119], [0.5, 0.5]], [0.127, 0.693])
     """
     view = Lines(logits, axis, temperature)
     result = _result(None if out is None else out[0], view.logits.shape, view.dtype, "out[0]")

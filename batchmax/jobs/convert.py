@@ -65,6 +65,14 @@ def convert(
     ------
     UsageError, DataError, OutputError
         See :func:`batchmax.score`.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> import pyarrow.parquet as pq
+    >>> summary = batchmax.convert("data/digits.parquet", "wide.parquet", "wide")
+    >>> pq.read_schema("wide.parquet").names
+    ['id', 'label', 'logit_0', ...]
     """
     started = time.monotonic()
     options = resolve_options(options, given)

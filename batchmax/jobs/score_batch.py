@@ -45,9 +45,10 @@ def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -
 
     Examples
     --------
+    >>> import batchmax
     >>> import pyarrow as pa
     >>> batch = pa.record_batch({"logits": [[1.0, 2.0]], "label": [1]})
-    >>> score_batch(batch, outputs="loss").column("loss").to_pylist()
+    >>> batchmax.score_batch(batch, outputs="loss").column("loss").to_pylist()
     [0.31326168751822286]
     """
     options = resolve_options(options, given)

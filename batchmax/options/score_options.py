@@ -80,11 +80,12 @@ class ScoreOptions:
     scale, bias
         One number per class; the logits become ``scale * z + bias``, in float64. None: unchanged.
     activation, loss
-        The activation and the loss function, from :data:`batchmax.activations.ACTIVATIONS`. Default: ``softmax``, and
-        the first loss listed for the activation, ``cross_entropy`` for softmax.
+        The activation and the loss function, as for :func:`batchmax.activate` and :func:`batchmax.loss`. Default:
+        ``softmax``, and the first loss listed for the activation, ``cross_entropy`` for softmax.
     outputs
-        The columns to compute, names of :data:`batchmax.outputs.OUTPUTS`, in the order to write them. None: ``probs``,
-        and ``loss`` if there is a label.
+        The columns to compute, in the order to write them: ``probs``, ``log_probs``, ``loss``, ``pred``,
+        ``confidence``, ``margin``, ``entropy``, ``logsumexp``, ``rank``, ``correct``, ``el2n``, ``sample``, ``status``.
+        None: ``probs``, and ``loss`` if there is a label.
     seed
         Random seed for ``sample``, from 0 to 2**64 - 1. Default: 0.
     top_k
@@ -131,6 +132,12 @@ class ScoreOptions:
     ------
     UsageError
         A value has the wrong type or is outside its domain, or two options contradict each other.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> options = batchmax.score_options(outputs="pred,loss", memory_limit="512MiB")
+    >>> summary = batchmax.score("data/digits.parquet", "scored.parquet", options)
     """
 
     # Read
@@ -290,13 +297,20 @@ def score_options(**given: Any) -> ScoreOptions:
     Parameters
     ----------
     given
-        ``temperature``, and any attributes of :class:`ScoreOptions`. ``classes`` and ``class_weights`` also accept what
-        :func:`read_classes` and :func:`read_class_weights` accept.
+        ``temperature``, and any attributes of :class:`ScoreOptions`. ``classes`` and ``class_weights`` may also be the
+        path of a file, as on the command line.
 
     Raises
     ------
     UsageError
         A name is unknown, or a value has the wrong type or is outside its domain.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> options = batchmax.score_options(outputs="pred,loss", temperature=2.0)
+    >>> options.outputs, options.beta
+    (('pred', 'loss'), 0.5)
     """
     known = set(_hints())
     storage = names_of("storage_options", given.get("storage_options") or ())

@@ -52,12 +52,21 @@ class Report(CommandResult):
     ----------
     out, bytes_written
         The page's path and size.
+    mean_loss
+        Mean cross-entropy in nats.
     row
         The drawn row: its ``file``, and ``row`` in the file; for sequences also ``token``. None if no row can be drawn.
     n_tokens
         For sequences, the number of tokens with a loss, which the metrics are over; otherwise None.
     worst_rows
         The number of listed rows or tokens.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> found = batchmax.report("data/digits.parquet", "digits.html", worst=5)
+    >>> found.n_rows, found.worst_rows
+    (899, 5)
     """
 
     SHOWN = ("out", "n_rows", "n_classes", "n_tokens", "mean_loss", "accuracy", "ece", "bad_rows")
@@ -139,6 +148,13 @@ def report(
     See Also
     --------
     batchmax.evaluate : the metrics alone, and gates on them.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> found = batchmax.report("data/digits.parquet", "digits.html", title="Digits")
+    >>> found.out
+    'digits.html'
     """
     started = time.monotonic()
     progress = progress or Progress()

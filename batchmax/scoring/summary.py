@@ -20,8 +20,8 @@ class ScoreSummary(CommandResult):
     """The result of a scoring job. A value that doesn't exist or isn't finite is None.
 
     ``log_likelihood`` and ``perplexity`` are computed from the plain loss, without class weights and smoothing;
-    ``mean_loss`` is the sum of the loss column, divided by the number of rows with a loss, or with class weights by the
-    summed weights of their labels.
+    ``mean_loss`` is the sum of the loss column in nats, divided by the number of rows with a loss, or with class
+    weights by the summed weights of their labels.
 
     If rows are sequences, all metrics are over tokens, except ``n_rows``, ``bad_rows``, ``bad_rate`` and
     ``status_counts``; ``n_tokens`` counts tokens with a loss. Otherwise the fields about tokens are absent in JSON.
@@ -29,6 +29,20 @@ class ScoreSummary(CommandResult):
 
     ``unified`` has the columns that differ between files: for each, the type that it was read as, the number of files
     with each type, and the number of files without it.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> summary = batchmax.score("data/digits.parquet", "scored.parquet")
+    >>> summary.status_counts
+    {'ok': 899}
+    >>> print(summary)
+    n_rows      899
+    n_classes   10
+    mean_loss   0.108442
+    accuracy    0.965517
+    perplexity  1.11454
+    bad_rows    0
     """
 
     SHOWN = ("n_rows", "n_classes", "mean_loss", "accuracy", "perplexity", "n_tokens", "bad_rows")

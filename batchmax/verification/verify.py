@@ -60,6 +60,14 @@ class Verification(CommandResult):
         The number of recomputed rows, for sequences the number of recomputed tokens, and the random seed for both.
     largest_errors
         For each output measured in ULP: the largest error (``ulp``), with its ``row`` and ``token``.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> summary = batchmax.score("data/digits.parquet", "scored.parquet")
+    >>> found = batchmax.verify("scored.parquet")
+    >>> found.outputs, found.sampled_rows
+    (['probs', 'loss'], 0)
     """
 
     SHOWN = ("file", "n_rows", "n_classes", "sampled_rows", "sampled_tokens")
@@ -125,6 +133,16 @@ def verify(
         A check failed; the error says where.
     UsageError
         Invalid option.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> summary = batchmax.score("data/digits.parquet", "scored.parquet")
+    >>> found = batchmax.verify("scored.parquet", "data/digits.parquet", sample=10)
+    >>> found.n_rows, found.sampled_rows
+    (899, 10)
+    >>> found.largest_errors["loss"]["ulp"] <= 3
+    True
     """
     started = time.monotonic()
     named = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)

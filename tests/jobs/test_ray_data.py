@@ -12,7 +12,7 @@ import pytest
 import batchmax
 import batchmax.ray
 from batchmax.outputs import OUTPUTS
-from tests.support.documents import blocks_of
+from tests.support.documents import blocks_of, example_of
 from tests.support.engines import expected, table_of
 from tests.support.paths import ROOT
 from tests.support.requirements import optional, package
@@ -238,6 +238,15 @@ def test_the_block_in_the_guide_runs(tmp_path):
     block = block.replace('"data/', f'"{ROOT}/data/').replace('"scored-by', f'"{tmp_path}/scored-by')
     exec(compile(block, "block", "exec"), {})  # noqa: S102 - the code is from this repository
     assert pq.read_table(tmp_path / "scored-by-ray").num_rows == 899
+
+
+@pytest.mark.usefixtures("ray")
+def test_the_example_of_the_docstring_runs():
+    """The example in the docstring of ``batchmax.ray.score`` prints the mean loss of the sample."""
+    *lines, last = example_of(batchmax.ray.score).splitlines()
+    names = {}
+    exec("\n".join(lines), names)  # noqa: S102 - the code is from this repository
+    assert eval(last, names) == pytest.approx(0.10844, abs=1e-5)  # noqa: S307 - as above
 
 
 @pytest.mark.usefixtures("ray")

@@ -13,7 +13,7 @@ import pytest
 import batchmax
 import batchmax.spark
 from batchmax.outputs import OUTPUTS
-from tests.support.documents import blocks_of
+from tests.support.documents import blocks_of, example_of
 from tests.support.engines import expected, table_of
 from tests.support.paths import ROOT
 from tests.support.processes import HANGS
@@ -288,3 +288,12 @@ def test_the_block_in_the_guide_runs(spark, tmp_path):
     block = block.replace('"data/', f'"{ROOT}/data/').replace('"scored-by', f'"{tmp_path}/scored-by')
     exec(compile(block, "block", "exec"), {"spark": spark})  # noqa: S102 - it is our own code
     assert pq.read_table(tmp_path / "scored-by-spark").num_rows == 899
+
+
+@pytest.mark.usefixtures("spark")
+def test_the_example_of_the_docstring_runs():
+    """The example in the docstring of ``batchmax.spark.score`` prints the mean loss of the sample."""
+    *lines, last = example_of(batchmax.spark.score).splitlines()
+    names = {}
+    exec("\n".join(lines), names)  # noqa: S102 - the code is from this repository
+    assert eval(last, names) == pytest.approx(0.10844, abs=1e-5)  # noqa: S307 - as above

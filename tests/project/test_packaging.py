@@ -150,12 +150,20 @@ def test_every_job_has_a_limit(path):
         assert re.search(r"^    permissions:$", job, re.MULTILINE), job
 
 
-def test_only_the_release_publishes():
-    """Only the publish job can request an identity token; it has its own environment and no checkout."""
+def test_only_publish_jobs_publish():
+    """Only the publish jobs of the release and of the site can request an identity token.
+
+    They have environments of their own and no checkout.
+    """
     texts = {path.name: path.read_text() for path in WORKFLOWS}
-    assert [name for name, text in texts.items() if "id-token: write" in text] == ["release.yml"]
-    build, _, publish = texts["release.yml"].partition("\n  publish:\n")
-    assert "id-token" not in build
-    assert "environment: release" in publish
-    assert "actions/checkout" not in publish
-    assert "./scripts/package" in build
+    publishing = {name for name, text in texts.items() if "id-token: write" in text}
+    assert publishing == {"release.yml", "docs.yml"}
+    for name, environment, script in (
+        ("release.yml", "environment: release", "package"),
+        ("docs.yml", "name: github-pages", "docs"),
+    ):
+        build, _, publish = texts[name].partition("\n  publish:\n")
+        assert "id-token" not in build
+        assert environment in publish
+        assert "actions/checkout" not in publish
+        assert f"./scripts/{script}" in build

@@ -95,10 +95,11 @@ def compare(
 
     Examples
     --------
+    >>> import batchmax
     >>> import pyarrow as pa
     >>> a = pa.table({"logits": [[2.0, 0.0], [0.0, 1.0]], "label": [0, 0]})
     >>> b = pa.table({"logits": [[2.0, 0.0], [1.0, 0.0]]})
-    >>> found = compare(a, b)
+    >>> found = batchmax.compare(a, b)
     >>> found.wrong_to_right, round(found.mean_loss_change, 3)
     (1, -0.5)
     """

@@ -61,6 +61,16 @@ class Comparison(CommandResult):
     moved_by, moved
         The rows with the largest change, the largest first, and the measure: ``loss``, the absolute change of the loss,
         or ``kl`` if there are no labels. Row numbers count within a file. Infinite numbers are null in JSON.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> import pyarrow as pa
+    >>> a = pa.table({"logits": [[2.0, 0.0], [0.0, 1.0]], "label": [0, 0]})
+    >>> b = pa.table({"logits": [[2.0, 0.0], [1.0, 0.0]]})
+    >>> found = batchmax.compare(a, b)
+    >>> found.agreement, [row["row"] for row in found.moved]
+    (0.5, [1])
     """
 
     SHOWN = ("n_rows", "mean_loss_a", "mean_loss_b", "mean_loss_change", "accuracy_a", "accuracy_b", "mean_kl")
