@@ -127,13 +127,13 @@ def convert(
         found.count(work.tally, has_hits=False)
         return found
 
-    with run.building() as done:
-        if done.published is None:
+    with run.building() as completed:
+        if completed.decision is None:
             run.stream(work, lambda: {SUMMARY_KEY: summary().lasting()})
             result = summary()
             result.warnings[:0] = source.warnings  # not in the output: they name paths
         else:
-            result = ScoreSummary.stored(done.published["summary"], [file.path for file in source.files])
+            result = ScoreSummary.stored(completed.decision["summary"], [file.path for file in source.files])
         run.publish(result)
     return result
 

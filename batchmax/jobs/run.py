@@ -19,7 +19,7 @@ from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.signal_guard import uninterrupted
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.sinks.commit.destination import places
-from batchmax.sinks.commit.journal import Done, Receipt
+from batchmax.sinks.commit.journal import CompletedPart, CompletedWork
 from batchmax.sinks.commit.output import Output
 from batchmax.sinks.commit.shared_output import make_output
 from batchmax.sources.memory_check import check_memory
@@ -31,8 +31,8 @@ from batchmax.storage.file_names import folded
 from batchmax.storage.paths import refuse_inputs_as_output, refuse_uris_as_output
 from batchmax.storage.uris import is_uri
 
-Elsewhere = Callable[[Sequence[Part]], Iterable[Receipt]]
-"""Makes parts in other processes: takes the parts to make, and returns their receipts in any order."""
+Elsewhere = Callable[[Sequence[Part]], Iterable[CompletedPart]]
+"""Makes parts in other processes: takes the parts to make, and returns them in any order."""
 
 
 @dataclass(eq=False)
@@ -52,21 +52,21 @@ class Run:
     rejects: Output | None
     job: Mapping[str, Any] | None = None
     written: int = 0
-    _done: Done = field(default_factory=Done)
+    _completed: CompletedWork = field(default_factory=CompletedWork)
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[Done]:
+    def building(self) -> Iterator[CompletedWork]:
         """Set up the staging directories and threads, and yield what earlier runs have completed.
 
         At the end, what wasn't published is removed, or kept if it can be resumed.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(use_threads(self.recipe.source.job.options))
-            self._done = stack.enter_context(self.out.building(self.job, self.rejects))
+            self._completed = stack.enter_context(self.out.building(self.job, self.rejects))
             if self.rejects is not None:
-                stack.enter_context(self.rejects.beside(self.out, self._done))
-            self._list_parts(self._done.receipts[number] for number in sorted(self._done.receipts))
-            yield self._done
+                stack.enter_context(self.rejects.beside(self.out, self._completed))
+            self._list_parts([self._completed.parts[number] for number in sorted(self._completed.parts)])
+            yield self._completed
 
     def stream(self, work: Work, describe: Callable[[], Mapping[str, str]], elsewhere: Elsewhere | None = None) -> None:
         """Process every chunk and write the results.
@@ -80,43 +80,44 @@ class Run:
         elsewhere
             Makes the parts of a folder in other processes; None to make them in this process.
         """
-        source, done = self.recipe.source, self._done
+        source, completed = self.recipe.source, self._completed
         limit = source.job.options.limit
-        parts = self.out.mine(plan_parts(source.group_rows(), source.row_bytes, limit=limit, folders=source.folders))
+        parts = self.out.parts_to_make(
+            plan_parts(source.group_rows(), source.row_bytes, limit=limit, folders=source.folders)
+        )
         total = sum(part.rows for part in parts) if source.files else source.n_rows
         if total is not None and limit is not None:
             total = min(total, limit)
         progress = self.recipe.progress
         progress.start(total, None if total is None else total * source.row_bytes)
-        if skipped := done.position + sum(part.rows for part in parts if part.number in done.receipts):
+        if skipped := completed.position + sum(part.rows for part in parts if part.number in completed.parts):
             progress.skip(skipped)
         with ThreadPoolExecutor(source.job.options.threads or usable_cores(), "pages") as workers:
             if self.out.is_file:
-                self.written += self.recipe.file(parts, work, self.out, self.rejects, done, describe, workers)
+                self.written += self.recipe.file(parts, work, self.out, self.rejects, completed, describe, workers)
                 return
             here = functools.partial(self._here, work, workers)
             self._parts(parts, work, elsewhere or here)
 
     def _parts(self, parts: Sequence[Part], work: Work, make: Elsewhere) -> None:
-        """Make the parts that have no receipt, and add up the counts of all parts in their order."""
-        receipts = self._done.receipts
-        for receipt in make([part for part in parts if part.number not in receipts]):
-            receipts[receipt.number] = receipt
+        """Make the parts that aren't completed, and add up the counts of all parts in their order."""
+        completed = self._completed.parts
+        for part in make([part for part in parts if part.number not in completed]):
+            completed[part.number] = part
             if self.out.journal is not None:
-                self.out.journal.part(receipt)
-        done = [receipts[part.number] for part in parts]
-        self._list_parts(done)
-        self.written += sum(receipt.size + (receipt.rejects or 0) for receipt in done)
-        work.gather(json.loads(receipt.state) for receipt in done)
+                self.out.journal.record_part(part)
+        in_order = [completed[part.number] for part in parts]
+        self._list_parts(in_order)
+        self.written += sum(part.size + (part.rejects or 0) for part in in_order)
+        work.gather(json.loads(part.state) for part in in_order)
 
-    def _list_parts(self, receipts: Iterable[Receipt]) -> None:
+    def _list_parts(self, parts: Sequence[CompletedPart]) -> None:
         """Set the names and sizes of the parts of each output."""
-        done = list(receipts)
-        self.out.finished = {receipt.name: receipt.size for receipt in done}
+        self.out.finished = {part.name: part.size for part in parts}
         if self.rejects is not None:
-            self.rejects.finished = {one.name: one.rejects for one in done if one.rejects is not None}
+            self.rejects.finished = {part.name: part.rejects for part in parts if part.rejects is not None}
 
-    def _here(self, work: Work, workers: ThreadPoolExecutor, parts: Sequence[Part]) -> Iterator[Receipt]:
+    def _here(self, work: Work, workers: ThreadPoolExecutor, parts: Sequence[Part]) -> Iterator[CompletedPart]:
         rejects = None if self.rejects is None else self.rejects.parts
         for part in parts:
             yield self.recipe.part(part, work, self.out.parts, rejects, workers)
@@ -143,8 +144,8 @@ class Run:
         for output in (self.out, self.rejects):
             if output is not None:
                 output.prepare(functools.partial(self.recipe.manifest, rejects=output is self.rejects), lasting)
-        if self._done.published is None:
-            self.out.decide(summary.as_dict(), self.rejects)
+        if self._completed.decision is None:
+            self.out.record_decision(summary.as_dict(), self.rejects)
 
 
 def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreOptions) -> tuple[Output, Output | None]:

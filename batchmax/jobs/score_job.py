@@ -24,7 +24,7 @@ from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.summary import ScoreSummary
-from batchmax.sinks.commit.journal import Receipt
+from batchmax.sinks.commit.journal import CompletedPart
 from batchmax.sinks.ipc_writer import OutgoingStream
 from batchmax.sinks.metadata import job_identity, output_codecs, output_schema, output_split, plain_columns
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
@@ -158,8 +158,8 @@ class FileJob(ScoreJob):
             progress=self._progress,
         )
         run = Run(recipe, self._out, self._rejects, self._identity())
-        with run.building() as done:
-            if done.published is None:
+        with run.building() as completed:
+            if completed.decision is None:
                 elsewhere = None if job.options.engine == "local" else self._on_ray
                 run.stream(self, lambda: {SUMMARY_KEY: self._summary().lasting()}, elsewhere)
                 self._progress.detail(source.ways.text())
@@ -169,7 +169,7 @@ class FileJob(ScoreJob):
                 for text in self._work.late_warnings():
                     self._progress.warn(text)
             else:
-                summary = ScoreSummary.stored(done.published["summary"], [file.path for file in source.files])
+                summary = ScoreSummary.stored(completed.decision["summary"], [file.path for file in source.files])
             if not self._out.publishes:
                 again = (
                     "the same command without --shard, and with --if-exists resume, makes what is missing and publishes"
@@ -195,7 +195,7 @@ class FileJob(ScoreJob):
             return job.columns_read
         return None if job.nesting is None else self._source.schema.names
 
-    def _on_ray(self, parts: Sequence[Part]) -> Iterator[Receipt]:
+    def _on_ray(self, parts: Sequence[Part]) -> Iterator[CompletedPart]:
         """Make parts on a Ray cluster."""
         source, options = self._source, self._job.options
         rejects = None if self._rejects is None else self._rejects.parts

@@ -72,7 +72,7 @@ PLACES = [
     ("batchmax.sinks.commit.journal.Journal._write", SCORE),
     ("batchmax.sinks.commit.journal._replay", RESUME),
     ("batchmax.sinks.commit.journal._files", RESUME),
-    ("batchmax.sinks.commit.journal.Receipt", FOLDER),
+    ("batchmax.sinks.commit.journal.CompletedPart", FOLDER),
     ("batchmax.columns.labels.json_object", SCORE),
     ("batchmax.options.calibration_file.Calibrated", CALIBRATED),
     ("batchmax.options.calibration_file._is_number", CALIBRATED),

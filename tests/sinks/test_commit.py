@@ -24,10 +24,10 @@ def names(folder):
 
 def filled(output, write, name="part-00000.parquet"):
     """Write the file of an output, or a part of a folder."""
-    path = output.file if output.is_file else output.parts.making(name)
+    path = output.file if output.is_file else output.parts.new_path(name)
     write(path)
     if not output.is_file:
-        output.parts.keep(path, name)
+        output.parts.add(path, name)
 
 
 def write_manifest(path, manifest):

@@ -50,8 +50,8 @@ class Killed(BaseException):
 
 def nothing_is_cleaned_up(patch):
     """Disable cleanup, as if the process were killed."""
-    patch.setattr("batchmax.sinks.commit.staging.Workshop.clear", lambda *_: None)
-    patch.setattr("batchmax.sinks.commit.output.Output.can_go_on_after", lambda *_: True)
+    patch.setattr("batchmax.sinks.commit.staging.StagingDirectory.clear", lambda *_: None)
+    patch.setattr("batchmax.sinks.commit.output.Output.is_resumable_after", lambda *_: True)
     patch.setattr("batchmax.sinks.commit.atomic_rename.Rename.undo", lambda *_: None)
 
 
@@ -337,7 +337,7 @@ def test_after_a_crash_of_the_machine_what_was_synced_counts(inputs, tmp_path, k
     if out.endswith(".parquet"):
         assert 0 == synced.position < there.position
     else:
-        assert synced.rows == there.rows == len(synced.receipts) * N_ROWS
+        assert synced.rows == there.rows == len(synced.parts) * N_ROWS
     batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
     assert contents(tmp_path) == want
 
@@ -358,7 +358,7 @@ def test_what_was_synced_in_the_middle_of_a_file_counts(tmp_path, monkeypatch):
     journal = Journal(tmp_path / "journal", {"a": 1})
     for rows, synced in [(1, 0), (2, 0), (3, 200), (4, 200)]:
         file.rows, file.size, file.written, file.synced = rows, rows * 100, rows * 100, synced
-        journal.group([file], rows * 10, {"rows": rows})
+        journal.record_row_group([file], rows * 10, {"rows": rows})
     journal.close()
     _, done = read_journal(tmp_path / "journal")
     assert (done.position, done.state, done.file.size, done.file.groups) == (

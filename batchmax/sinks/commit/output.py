@@ -29,8 +29,8 @@ from batchmax.runtime.signal_guard import uninterrupted
 from batchmax.sinks.commit.atomic_rename import Rename
 from batchmax.sinks.commit.destination import REPLACE, Place
 from batchmax.sinks.commit.existing_output import SUCCESS, differences, job_of, newest, summary_of
-from batchmax.sinks.commit.journal import Done, Journal, read_journal, read_journals
-from batchmax.sinks.commit.staging import PartFolder, Workshop, inode, remove
+from batchmax.sinks.commit.journal import CompletedWork, Journal, read_journal, read_journals
+from batchmax.sinks.commit.staging import PartFolder, StagingDirectory, inode, remove
 from batchmax.sources.parts import Part
 from batchmax.storage.files import open_exclusively, sync_folder
 from batchmax.storage.manifest import Manifest, old_manifest_of, read_old_manifest
@@ -60,7 +60,7 @@ class Output:
         The destination.
     journal
         The journal, while the output of a job that can be resumed is being written.
-    shop
+    staging
         The staging directory.
     replaces
         Whether what is at the path may be replaced; a run that resumes another uses that run's value.
@@ -96,7 +96,7 @@ class Output:
         self.finished: dict[str, int] = {}
         self.replaces = if_exists == "overwrite"
         self.run = secrets.token_hex(4)
-        self.shop = Workshop(self.path)
+        self.staging = StagingDirectory(self.path)
         self._if_exists = if_exists
         self.number: int | None = None
         self._is_published = False
@@ -111,19 +111,19 @@ class Output:
         """The path or the URI of the output, for messages."""
         return self.uri or str(self.path)
 
-    def mine(self, parts: Sequence[Part]) -> Sequence[Part]:
+    def parts_to_make(self, parts: Sequence[Part]) -> Sequence[Part]:
         """Return the parts that a run on this output makes."""
         return parts
 
     @property
     def file(self) -> Path:
         """The path to write the file to, if the output is one file."""
-        return self.shop.output
+        return self.staging.output
 
     @property
     def parts(self) -> PartFolder:
         """The folders that parts are written to."""
-        return self.shop.parts
+        return self.staging.parts
 
     def settled(self, job: Mapping[str, Any], newest_input: int) -> dict[str, Any] | None:
         """Return the summary of this job's output if it is already complete, or held.
@@ -142,7 +142,7 @@ class Output:
         OutputError
             The output is complete, but of another job.
         """
-        left = read_journals(self.shop.journals())
+        left = read_journals(self.staging.journals())
         same = left is not None and not list(differences(job, left[0]))
         if left is not None and same and (left[1].replaces or self._is_located(left[1])):
             return None
@@ -163,7 +163,7 @@ class Output:
         """Return how many of ``rows`` rows a run with ``resume`` would skip. Changes nothing."""
         if any(job_of(path, is_file=self.is_file) == job["output"] for path in (self.path, self.place.held)):
             return rows
-        left = read_journals(self.shop.journals())
+        left = read_journals(self.staging.journals())
         return 0 if left is None or list(differences(job, left[0])) else left[1].rows
 
     def release(self, job: Mapping[str, Any]) -> None:
@@ -196,28 +196,28 @@ class Output:
         summary
             The summary for the manifest.
         """
-        if self.location() not in {None, self.shop.output}:
+        if self.location() not in {None, self.staging.output}:
             return
         with self.renaming():
             if write is not None and not self.is_file:
                 manifest = Manifest(self.finished, summary or {})
-                path = self.shop.output / manifest.path
+                path = self.staging.output / manifest.path
                 # A file system with another encoding of accents than the manifest may not find the folder by its name.
                 path.parent.mkdir(parents=True, exist_ok=True)
                 remove(path)
                 write(path, manifest)
                 sync_folder(path.parent)
                 with contextlib.suppress(FileExistsError):
-                    os.close(open_exclusively(self.shop.output / SUCCESS))
-                sync_folder(self.shop.output)
-            self.number = inode(self.shop.output)
+                    os.close(open_exclusively(self.staging.output / SUCCESS))
+                sync_folder(self.staging.output)
+            self.number = inode(self.staging.output)
 
-    def decide(self, summary: Mapping[str, Any], beside: Output | None) -> None:
+    def record_decision(self, summary: Mapping[str, Any], beside: Output | None) -> None:
         """Record in the journal that everything is prepared, so that a later run publishes it."""
         if self.journal is not None:
             outputs = [self] if beside is None else [self, beside]
             with self.renaming():
-                self.journal.publishing(summary, [output.number for output in outputs])
+                self.journal.record_decision(summary, [output.number for output in outputs])
 
     def publish(self) -> None:
         """Publish the prepared output at its path."""
@@ -235,7 +235,7 @@ class Output:
         return self.place.held
 
     @contextlib.contextmanager
-    def building(self, job: Mapping[str, Any] | None = None, beside: Output | None = None) -> Iterator[Done]:
+    def building(self, job: Mapping[str, Any] | None = None, beside: Output | None = None) -> Iterator[CompletedWork]:
         """Set up the staging directory; after an error, except a true gate, undo what was published in the block.
 
         Parameters
@@ -247,7 +247,7 @@ class Output:
 
         Yields
         ------
-        Done
+        CompletedWork
             What is already completed.
 
         Raises
@@ -261,15 +261,15 @@ class Output:
             yield done
 
     @contextlib.contextmanager
-    def beside(self, main: Output, done: Done) -> Iterator[None]:
+    def beside(self, main: Output, done: CompletedWork) -> Iterator[None]:
         """Set up the staging directory of rejected rows, which are published, and fail, together with ``main``."""
         with self._working(main):
             with self.renaming():
                 self.place.check(replaces=self.replaces)
-                if not done.rejects.size and not done.receipts:
-                    self.shop.clear()
+                if not done.rejects.size and not done.parts:
+                    self.staging.clear()
                     if not self.is_file:
-                        self.shop.parts.make_room()
+                        self.staging.parts.create()
             yield
 
     @contextlib.contextmanager
@@ -278,7 +278,7 @@ class Output:
         keep = False
         try:
             with self.renaming():
-                self.shop.open()
+                self.staging.open()
                 self.restore()
             yield
         except GateError:
@@ -287,7 +287,7 @@ class Output:
             with uninterrupted():
                 keep = True  # it stays if the lines below fail
                 self._undo(error)
-                keep = (main or self).can_go_on_after(error)
+                keep = (main or self).is_resumable_after(error)
             raise
         finally:
             with uninterrupted():
@@ -295,7 +295,7 @@ class Output:
                     self.journal.close()
                 if not keep:
                     self._clean_up()
-                self.shop.close(keep=keep or self._keeps_journal, published=self._is_published)
+                self.staging.close(keep=keep or self._keeps_journal, published=self._is_published)
 
     def _clean_up(self) -> None:
         """Remove what was replaced if the output is published, and otherwise what was written."""
@@ -306,9 +306,9 @@ class Output:
         if not self._is_published:
             self.discard(self.run)
         if self._keeps_journal:
-            self.shop.clear_but_journal()
+            self.staging.clear_but_journal()
 
-    def take_run(self, run: str) -> None:
+    def set_run(self, run: str) -> None:
         """Set the id of the run, to that of the run that is resumed or of the output that this one belongs to."""
         self.run = run
 
@@ -323,19 +323,19 @@ class Output:
             raise OutputError(
                 f"failed ({error}), and what was there could not be put back: {trouble.strerror}",
                 where=str(self.path),
-                remedy=f"look: ls -la {shlex.quote(str(self.path))} {shlex.quote(str(self.shop.folder))}",
+                remedy=f"look: ls -la {shlex.quote(str(self.path))} {shlex.quote(str(self.staging.folder))}",
             ) from error
 
-    def can_go_on_after(self, error: BaseException) -> bool:
+    def is_resumable_after(self, error: BaseException) -> bool:
         """Return whether the run can be resumed after an error, and say so in a note of the error."""
         if self._leave:
             return True
-        if self.journal is None or not may_pass(error):
+        if self.journal is None or not is_transient(error):
             return False
         with contextlib.suppress(OSError):
-            self.journal.settle()
-        found = read_journals(self.shop.journals())
-        if found is None or not (found[1].rows or found[1].published):
+            self.journal.write_pending()
+        found = read_journals(self.staging.journals())
+        if found is None or not (found[1].rows or found[1].decision):
             return False
         if RESUMABLE not in getattr(error, "__notes__", ()):
             error.add_note(RESUMABLE)
@@ -343,18 +343,18 @@ class Output:
 
     def restore(self) -> None:
         """Restore what a killed run had put aside."""
-        if os.path.lexists(self.shop.old) and not os.path.lexists(self.path):
-            self.shop.old.rename(self.path)
+        if os.path.lexists(self.staging.old) and not os.path.lexists(self.path):
+            self.staging.old.rename(self.path)
 
-    def _begin(self, job: Mapping[str, Any] | None, beside: Output | None) -> Done:
+    def _begin(self, job: Mapping[str, Any] | None, beside: Output | None) -> CompletedWork:
         """Resume what is staged, or remove it and start over."""
         outputs = [self] if beside is None else [self, beside]
         for output in outputs:
             output.job = job
-        found = read_journals(self.shop.journals())
+        found = read_journals(self.staging.journals())
         # What another run has left is kept until it is decided below whether it is resumed.
         self._leave = found is not None
-        theirs, done = found or ({}, Done())
+        theirs, done = found or ({}, CompletedWork())
         same = found is not None and job is not None and not list(differences(job, theirs))
         resumes = same and self._if_exists == "resume"
         if resumes:
@@ -363,14 +363,14 @@ class Output:
         self.place.check(replaces=self.replaces)
         if resumes and self._is_there(done, beside):
             self._leave = False
-            main = self.shop.journal
+            main = self.staging.journal
             is_begun = read_journal(main) is not None
             self.journal = Journal(main, None if is_begun else job, replaces=self.replaces, run=self.run)
             return done
         if same and self._if_exists == "error" and done.rows:
             raise OutputError(
                 f"there is an unfinished run of this job, with {done.rows:,} rows done",
-                where=str(self.shop.folder),
+                where=str(self.staging.folder),
                 remedy="resume it: --if-exists resume, or start over: --if-exists overwrite",
             )
         self._leave = False
@@ -382,72 +382,72 @@ class Output:
         for output in outputs:
             output.number = None
             output.discard(done.run)
-            output.take_run(self.run)
+            output.set_run(self.run)
         if job is None:
-            self.shop.clear()
+            self.staging.clear()
         else:
             # The journal comes first, so that it is recorded at all times that the output may replace another.
-            self.journal = Journal(self.shop.journal, job, replaces=self.replaces, run=self.run)
-            self.shop.clear_but_journal()
+            self.journal = Journal(self.staging.journal, job, replaces=self.replaces, run=self.run)
+            self.staging.clear_but_journal()
         if not self.is_file:
-            self.shop.parts.make_room()
-        return Done()
+            self.staging.parts.create()
+        return CompletedWork()
 
-    def _recall(self, done: Done, beside: Output | None) -> None:
+    def _recall(self, done: CompletedWork, beside: Output | None) -> None:
         """Take the settings of the run that is resumed from its journal, and find what it has published."""
         outputs = [self] if beside is None else [self, beside]
         for output in outputs:
             output.replaces = done.replaces
-            output.take_run(done.run)
-        if done.published is not None:
-            for output, number in zip(outputs, done.published["of"], strict=False):
+            output.set_run(done.run)
+        if done.decision is not None:
+            for output, number in zip(outputs, done.decision["of"], strict=False):
                 output.number = number
             if any(output.location() is None for output in outputs):
-                done.published = None
+                done.decision = None
                 for output in outputs:
                     output.number = None
 
-    def _is_located(self, done: Done) -> bool:
+    def _is_located(self, done: CompletedWork) -> bool:
         """Return whether an output that is finished according to a journal is at its path, or held."""
-        of = (done.published or {}).get("of") or [None]
+        of = (done.decision or {}).get("of") or [None]
         return of[0] is not None and of[0] in {inode(self.path), inode(self.place.held)}
 
     def location(self) -> Path | None:
         """Return where the finished output is: at its path, held, or in the staging directory."""
         if self.number is None:
             return None
-        paths = (self.path, self.place.held, self.shop.output)
+        paths = (self.path, self.place.held, self.staging.output)
         return next((path for path in paths if inode(path) == self.number), None)
 
-    def _is_there(self, done: Done, beside: Output | None) -> bool:
+    def _is_there(self, done: CompletedWork, beside: Output | None) -> bool:
         """Return whether the files have what a journal records; remove what it doesn't record."""
-        rejects = {one.name: one.rejects for one in done.receipts.values() if one.rejects is not None}
+        rejects = {one.name: one.rejects for one in done.parts.values() if one.rejects is not None}
         if beside is not None and not beside.holds(rejects, done.rejects.size):
             return False
-        return self.holds({one.name: one.size for one in done.receipts.values()}, done.file.size)
+        return self.holds({one.name: one.size for one in done.parts.values()}, done.file.size)
 
     def holds(self, parts: Mapping[str, int], size: int) -> bool:
         """Return whether the parts or the file are as large as a journal records; remove other parts."""
         if self.location() in {self.path, self.place.held}:
             return True
-        return self.shop.holds_file(size) if self.is_file else self.shop.parts.holds(parts)
+        return self.staging.retain_file(size) if self.is_file else self.staging.parts.retain(parts)
 
     def _clear_leftovers(self) -> None:
         """Remove what a run left that was killed during its cleanup."""
         if inode(self.place.held) is not None and inode(self.place.held) == inode(self.path):
             self.place.held.unlink()
-        if self.shop.folder.is_dir():
+        if self.staging.folder.is_dir():
             with self._working():
                 """The staging directory is removed when the block ends."""
 
     def _put(self, target: Path) -> None:
         with self.renaming(), uninterrupted():
-            at = self.location() or self.shop.output
+            at = self.location() or self.staging.output
             if at != target:
-                if at != self.shop.output:
-                    remove(self.shop.output)
-                    at.rename(self.shop.output)
-                self._rename(self.shop.output, target).do(replace=self.replaces)
+                if at != self.staging.output:
+                    remove(self.staging.output)
+                    at.rename(self.staging.output)
+                self._rename(self.staging.output, target).do(replace=self.replaces)
             sync_folder(self.path.parent)
             old = old_manifest_of(target)
             if not self.is_file and read_old_manifest(old) is not None:
@@ -456,7 +456,7 @@ class Output:
 
     def _rename(self, new: Path, path: Path) -> Rename:
         """Return a rename that is undone if the job fails."""
-        old = self.shop.old if path == self.path else self.shop.old.with_name(f"old-{len(self._renames)}")
+        old = self.staging.old if path == self.path else self.staging.old.with_name(f"old-{len(self._renames)}")
         self._renames.append(Rename(new, path, old))
         return self._renames[-1]
 
@@ -475,7 +475,7 @@ class Output:
             ) from error
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Return whether a later run may succeed: errors of the machine pass, errors of data and usage don't."""
     if not isinstance(error, BatchmaxError) or isinstance(error, OutputError):
         return True

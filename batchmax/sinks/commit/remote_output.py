@@ -81,12 +81,12 @@ class RemoteParts(PartFolder):
         self.run = run
         self._store = store
 
-    def keep(self, made: Path, name: str) -> None:
+    def add(self, path: Path, name: str) -> None:
         """Upload a finished part, and remove the local file. An object of this name has the same bytes."""
-        self._store.at(f"{self._store.uri}/{run_part(name, self.run)}").send(made)
-        made.unlink()
+        self._store.at(f"{self._store.uri}/{run_part(name, self.run)}").send(path)
+        path.unlink()
 
-    def holds(self, sizes: Mapping[str, int]) -> bool:
+    def retain(self, sizes: Mapping[str, int]) -> bool:
         """Return whether the uploaded parts have these sizes."""
         found = {one.uri[len(self._store.uri) + 1 :]: one.size for one in self._store.below()}
         return all(found.get(run_part(name, self.run)) == size for name, size in sizes.items())
@@ -148,11 +148,11 @@ class RemoteOutput(Output):
         self.uri = self._at
         self._store = store_of(self._at, storage)
         self._storage = storage
-        super().__init__(str(staging(self._at)), if_exists, gated=gated)
+        super().__init__(str(staging_path(self._at)), if_exists, gated=gated)
         self._held_at = f"{self._at}.held"
         self._manifest: Callable[[int], Path] | None = None
         if not self.is_file and not gated:
-            self.shop.parts = RemoteParts(self.shop.folder, self._store, self.run)
+            self.staging.parts = RemoteParts(self.staging.folder, self._store, self.run)
         if if_exists != "resume":
             self._check(None if self.is_file else self._folder(self._at), replaces=if_exists == "overwrite")
             if gated and if_exists == "error" and self._exists(self._held_at):
@@ -161,9 +161,9 @@ class RemoteOutput(Output):
 
     def settled(self, job: Mapping[str, Any], newest_input: int) -> dict[str, Any] | None:
         """Return the summary of this job's output if it is already complete; None if it isn't."""
-        left = read_journals(self.shop.journals())
+        left = read_journals(self.staging.journals())
         same = left is not None and not list(differences(job, left[0]))
-        if left is not None and same and (left[1].replaces or left[1].published):
+        if left is not None and same and (left[1].replaces or left[1].decision):
             return None
         for uri in (self._at, self._held_at):
             found = self._finished(uri)
@@ -194,11 +194,11 @@ class RemoteOutput(Output):
             with self._working():
                 self._publish_held()
 
-    def take_run(self, run: str) -> None:
+    def set_run(self, run: str) -> None:
         """Set the id of the run, which is in the names of the parts."""
-        super().take_run(run)
-        if isinstance(self.shop.parts, RemoteParts):
-            self.shop.parts.run = run
+        super().set_run(run)
+        if isinstance(self.staging.parts, RemoteParts):
+            self.staging.parts.run = run
 
     def is_at_path(self) -> bool:
         """Return whether a killed run has already published the output."""
@@ -208,7 +208,7 @@ class RemoteOutput(Output):
         """Check that every part exists and may be published. The manifest is written when it is uploaded."""
 
         def manifest(generation: int) -> Path:
-            path = self.shop.folder / "manifest"
+            path = self.staging.folder / "manifest"
             remove(path)
             if write is not None:
                 write(path, Manifest(self._parts(), summary or {}, self.run, generation))
@@ -219,16 +219,16 @@ class RemoteOutput(Output):
             return
         folder = None if self.is_file else self._folder(self._at)
         self._check(folder, replaces=self.replaces)
-        if folder is not None and isinstance(self.shop.parts, RemoteParts) and not folder.has(self._parts()):
+        if folder is not None and isinstance(self.staging.parts, RemoteParts) and not folder.has(self._parts()):
             what = "parts of the output were deleted while the run was going on"
             remedy = "see to it that no other run writes there, then run the command again"
             raise OutputError(what, where=self._at, remedy=remedy)
-        self.number = inode(self.shop.output)
+        self.number = inode(self.staging.output)
 
     def publish(self) -> None:
         """Upload what is missing, and commit."""
         place = self.location()
-        if place == self.shop.output or (place == self.path and not self.is_file):
+        if place == self.staging.output or (place == self.path and not self.is_file):
             self._send(self._at)
         self._publish_held()
 
@@ -289,8 +289,8 @@ class RemoteOutput(Output):
             return None
         if self._is_committed(self._at):
             return self.path
-        if inode(self.shop.output) == self.number:
-            return self.shop.output
+        if inode(self.staging.output) == self.number:
+            return self.staging.output
         return self.place.held if self._is_committed(self._held_at) else None
 
     def _is_committed(self, uri: str) -> bool:
@@ -310,11 +310,11 @@ class RemoteOutput(Output):
 
     def _send(self, uri: str) -> None:
         if self.is_file:
-            self._store.at(uri).send(self.shop.output)
+            self._store.at(uri).send(self.staging.output)
             return
         folder = self._folder(uri)
         if folder.manifest is None or folder.manifest.run != self.run:
-            if not isinstance(self.shop.parts, RemoteParts):
+            if not isinstance(self.staging.parts, RemoteParts):
                 self._send_parts(uri, folder)
             published = folder if uri == self._at else self._folder(self._at)
             last = [one.manifest.generation for one in (folder, published) if one.manifest is not None]
@@ -333,7 +333,7 @@ class RemoteOutput(Output):
         """Upload the parts of a folder that was written on this machine, except those that exist already."""
 
         def send(name: str) -> None:
-            self._store.at(f"{uri}/{run_part(name, self.run)}").send(self.shop.output / name)
+            self._store.at(f"{uri}/{run_part(name, self.run)}").send(self.staging.output / name)
 
         parts = [name for name, size in self.finished.items() if not folder.has({run_part(name, self.run): size})]
         with ThreadPoolExecutor(SENDERS, "send") as pool:
@@ -431,7 +431,7 @@ def stored_folder(store: Store) -> StoredFolder:
     return StoredFolder(objects, committed, old)
 
 
-def staging(uri: str) -> Path:
+def staging_path(uri: str) -> Path:
     """Return the staging path of an output on this machine: in a folder of the user, and always the same for a URI.
 
     Raises
@@ -454,5 +454,5 @@ def staging(uri: str) -> Path:
 def remote_parts(folder: str, uri: str, storage: Sequence[str], run: str) -> RemoteParts:
     """Return the folders in which a worker makes parts of an output at a URI, on its own machine."""
     parts = RemoteParts(Path(folder), store_of(uri, storage), run)
-    parts.make_room()
+    parts.create()
     return parts

@@ -14,7 +14,7 @@ from batchmax.errors import OutputError, UsageError
 from batchmax.options.score_options import IfExists, ScoreOptions
 from batchmax.runtime.signal_guard import uninterrupted
 from batchmax.sinks.commit.existing_output import differences
-from batchmax.sinks.commit.journal import Done, Journal, read_journal, read_journals
+from batchmax.sinks.commit.journal import CompletedWork, Journal, read_journal, read_journals
 from batchmax.sinks.commit.output import Output
 from batchmax.sinks.commit.remote_output import RemoteOutput
 from batchmax.sinks.commit.staging import remove
@@ -86,13 +86,13 @@ class SharedOutput(Output):
         super().__init__(out, if_exists, gated=gated)
         self._shard = shard
 
-    def mine(self, parts: Sequence[Part]) -> Sequence[Part]:
+    def parts_to_make(self, parts: Sequence[Part]) -> Sequence[Part]:
         """Return the parts of this shard."""
         number, of = self._shard
         return parts[number::of]
 
     @contextlib.contextmanager
-    def building(self, job: Mapping[str, Any] | None = None, beside: Output | None = None) -> Iterator[Done]:
+    def building(self, job: Mapping[str, Any] | None = None, beside: Output | None = None) -> Iterator[CompletedWork]:
         """Share the staging directory with other shards; what any of them has completed for this job is kept.
 
         Raises
@@ -110,35 +110,35 @@ class SharedOutput(Output):
                 done = self._join(job)
             yield done
         finally:
-            self._leave_workshop()
+            self._close_staging()
 
     @contextlib.contextmanager
-    def beside(self, main: Output, done: Done) -> Iterator[None]:
+    def beside(self, main: Output, done: CompletedWork) -> Iterator[None]:
         """Share the staging directory of rejected rows as well."""
         del main, done
         try:
             with self.renaming():
-                self.shop.open_shared()
-                self.shop.share()
-                self.shop.parts.make_room()
+                self.staging.open_shared()
+                self.staging.share()
+                self.staging.parts.create()
             yield
         finally:
-            self._leave_workshop()
+            self._close_staging()
 
-    def _join(self, job: Mapping[str, Any]) -> Done:
-        alone = self.shop.open_shared()
-        found = read_journals(self.shop.journals())
+    def _join(self, job: Mapping[str, Any]) -> CompletedWork:
+        alone = self.staging.open_shared()
+        found = read_journals(self.staging.journals())
         others = [] if found is None else list(differences(job, found[0]))
         if others and not alone:
             what = f"other shards are at another job here: {'; '.join(others[:3])}"
             raise OutputError(what, where=str(self.path), remedy="wait for them, or name another output: -o")
         if alone and (others or found is None):
             self.restore()
-            self.shop.clear()
-        self.shop.share()
+            self.staging.clear()
+        self.staging.share()
         self.place.check(replaces=self.replaces or (found is not None and not others and found[1].replaces))
-        self.shop.parts.make_room()
-        path = self.shop.journal_of(self._shard)
+        self.staging.parts.create()
+        path = self.staging.journal_of(self._shard)
         is_begun = read_journal(path) is not None
         if not is_begun:
             remove(path)
@@ -147,10 +147,10 @@ class SharedOutput(Output):
         except BlockingIOError as error:
             what = f"another run is making shard {'/'.join(map(str, self._shard))} of this output"
             raise OutputError(what, where=str(self.path), remedy="wait for it, or run another shard") from error
-        return Done() if found is None or others else found[1]
+        return CompletedWork() if found is None or others else found[1]
 
-    def _leave_workshop(self) -> None:
+    def _close_staging(self) -> None:
         with uninterrupted():
             if self.journal is not None:
                 self.journal.close()
-            self.shop.close(keep=True)
+            self.staging.close(keep=True)

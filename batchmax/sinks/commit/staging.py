@@ -33,7 +33,7 @@ ATTEMPTS = 100
 """Attempts to create a folder whose parents are removed meanwhile; file systems such as /proc report this forever."""
 
 
-class Workshop:
+class StagingDirectory:
     """The staging directory of one output.
 
     Attributes
@@ -125,7 +125,7 @@ class Workshop:
         """Remove everything but the directory and the lock."""
         self._clear_but(LOCK)
 
-    def holds_file(self, size: int) -> bool:
+    def retain_file(self, size: int) -> bool:
         """Return whether the file has at least ``size`` bytes; if ``size`` is 0, remove it."""
         if not size:
             remove(self.output)
@@ -225,18 +225,18 @@ class PartFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.output = folder / "output"
-        self._making = folder / "making"
+        self._unfinished = folder / "making"
 
-    def make_room(self) -> None:
+    def create(self) -> None:
         """Create the folders, unless they exist."""
         self.output.mkdir(exist_ok=True)
-        self._making.mkdir(exist_ok=True)
+        self._unfinished.mkdir(exist_ok=True)
 
-    def making(self, name: str) -> Path:
+    def new_path(self, name: str) -> Path:
         """Return a path to write a part to; nothing exists there, and no other process uses it."""
-        return self._making / f"{Path(name).name}.{secrets.token_hex(4)}"
+        return self._unfinished / f"{Path(name).name}.{secrets.token_hex(4)}"
 
-    def keep(self, made: Path, name: str) -> None:
+    def add(self, path: Path, name: str) -> None:
         """Move a complete part to the finished ones, durably. An existing part of this name has the same bytes.
 
         Raises
@@ -244,17 +244,17 @@ class PartFolder:
         OutputError
             It can't be moved.
         """
-        path = self.output / name
+        target = self.output / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made.replace(path)
-            sync_folder(path.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+            sync_folder(target.parent)
         except OSError as error:
             what = f"cannot be written: {error.strerror or error}"
-            raise OutputError(what, where=str(path), remedy="name another output: -o") from error
+            raise OutputError(what, where=str(target), remedy="name another output: -o") from error
 
-    def holds(self, sizes: Mapping[str, int]) -> bool:
-        """Return whether the finished parts have these sizes; remove other files."""
+    def retain(self, sizes: Mapping[str, int]) -> bool:
+        """Remove all files but these finished parts; return whether they exist and have these sizes."""
         if not self.output.is_dir():
             return False
         paths = [path for path in self.output.rglob("*") if not path.is_dir()]
@@ -264,8 +264,8 @@ class PartFolder:
             return False
         for name in found.keys() - wanted.keys():
             found[name].unlink(missing_ok=True)
-        remove(self._making)
-        self._making.mkdir()
+        remove(self._unfinished)
+        self._unfinished.mkdir()
         return True
 
 
