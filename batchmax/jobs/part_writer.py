@@ -17,8 +17,8 @@ import pyarrow as pa
 from batchmax.jobs.pipeline import Group, Result, Work, overlap
 from batchmax.parquet import FileSchema
 from batchmax.runtime.progress import Progress
+from batchmax.sinks.commit.commit import Commit
 from batchmax.sinks.commit.journal import CompletedPart, CompletedWork, Journal
-from batchmax.sinks.commit.output import Output
 from batchmax.sinks.commit.staging import PartFolder, remove
 from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
 from batchmax.sinks.parquet_sink import FileState, ParquetSink
@@ -58,8 +58,7 @@ class Recipe:
         self,
         parts: Sequence[Part],
         work: Work,
-        out: Output,
-        rejects_out: Output | None,
+        commit: Commit,
         completed: CompletedWork,
         describe: Callable[[], Mapping[str, str]],
         workers: ThreadPoolExecutor,
@@ -71,15 +70,16 @@ class Recipe:
             like = self.source.files[0] if self.source.files else None
             encoder, reading = self._ways(workers, like)
             rejects = None
-            if rejects_out is not None:
-                rejects = stack.enter_context(self._rejects_sink(rejects_out.file, workers, completed.rejects, like))
+            if commit.rejects is not None:
+                path = commit.rejects.staging.output
+                rejects = stack.enter_context(self._rejects_sink(path, workers, completed.rejects, like))
             sink = stack.enter_context(
-                ParquetSink(out.file, self.schema, self.codecs, self.plain, encoder, completed.file)
+                ParquetSink(commit.main.staging.output, self.schema, self.codecs, self.plain, encoder, completed.file)
             )
             chunks = self.source.chunks(parts, reading, completed.position)
             limit = self.source.job.options.limit
             left = None if limit is None else limit - completed.position
-            journal = None if pyarrow_only() else out.journal
+            journal = None if pyarrow_only() else commit.journal
             self._overlap(limited(chunks, left), work, sink, rejects, journal, completed.position)
             size = sink.close(describe())
             if journal is not None:

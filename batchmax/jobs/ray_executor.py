@@ -33,10 +33,11 @@ from batchmax.runtime.lazy_imports import allow_imports
 from batchmax.runtime.progress import Progress
 from batchmax.runtime.signal_guard import SIGNALS
 from batchmax.sinks.commit.journal import CompletedPart
-from batchmax.sinks.commit.output import is_transient
-from batchmax.sinks.commit.remote_output import remote_parts
+from batchmax.sinks.commit.remote_destination import RemoteParts
+from batchmax.sinks.commit.resume import is_transient
 from batchmax.sinks.commit.staging import PartFolder
 from batchmax.sources.parts import Part
+from batchmax.storage.object_store import store_of
 
 MOST_TRIES = 3
 """Attempts at a part that fails because of the system, not because of the data."""
@@ -272,7 +273,9 @@ def _places(how: dict[str, Any]) -> Iterator[tuple[PartFolder, PartFolder | None
                 found.append(PartFolder(Path(folder)))
             else:
                 here = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchmax-"))
-                found.append(remote_parts(here, uri, how["storage"], how["run"]))
+                parts = RemoteParts(Path(here), store_of(uri, how["storage"]), how["run"])
+                parts.create()
+                found.append(parts)
         yield found[0] or PartFolder(Path(how["folder"])), found[1]
 
 

@@ -25,7 +25,7 @@ from batchmax.options.parsing import check_type
 from batchmax.options.score_options import FloatName, ScoreOptions
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, column_name, top_k_outputs
 from batchmax.sinks.commit.existing_output import SUCCESS, files_in
-from batchmax.sinks.commit.remote_output import StoredFolder, stored_folder
+from batchmax.sinks.commit.stored_folder import StoredFolder, stored_folder
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
 from batchmax.sources.parquet_file import InputFile, arrow_schema, open_file
 from batchmax.storage.file_names import composed, name_order

@@ -21,9 +21,9 @@ from batchmax.cli.app import main
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.jobs import ray_executor
 from batchmax.jobs.plan import Plan, run_part
+from batchmax.jobs.run import parse_shard
 from batchmax.options.score_options import score_options
 from batchmax.runtime.progress import Progress
-from batchmax.sinks.commit.shared_output import parse_shard
 from batchmax.sinks.commit.staging import PartFolder
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
@@ -34,10 +34,10 @@ WITH_REJECTS = {"on_bad_row": "drop", "rejects": "rejects", "outputs": "probs,lo
 
 HOLD_SHARED = """
 import time
-from batchmax.sinks.commit.shared_output import SharedOutput
-out = SharedOutput("out", "error", (1, 2))
-out.staging.open_shared()
-out.staging.share()
+from batchmax.sinks.commit.staging import StagingDirectory
+staging = StagingDirectory("out")
+staging.open_shared()
+staging.share()
 print("ready", flush=True)
 time.sleep(3600)
 """

@@ -50,8 +50,7 @@ class Killed(BaseException):
 
 def nothing_is_cleaned_up(patch):
     """Disable cleanup, as if the process were killed."""
-    patch.setattr("batchmax.sinks.commit.staging.StagingDirectory.clear", lambda *_: None)
-    patch.setattr("batchmax.sinks.commit.output.Output.is_resumable_after", lambda *_: True)
+    patch.setattr("batchmax.sinks.commit.commit.Commit.is_resumable_after", lambda *_: True)
     patch.setattr("batchmax.sinks.commit.atomic_rename.Rename.undo", lambda *_: None)
 
 

@@ -20,9 +20,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from batchmax.sinks.parquet_sink import FileState
+from batchmax.sinks.parquet_sink import FileState, ParquetSink
 from batchmax.storage import system_calls
 from batchmax.storage.files import open_exclusively
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
@@ -55,6 +55,12 @@ class CompletedPart:
     size: int
     rejects: int | None
     state: str
+
+
+def part_sizes(parts: Sequence[CompletedPart]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the names and sizes of the files of parts, and of the files of their rejected rows."""
+    rejects = {part.name: part.rejects for part in parts if part.rejects is not None}
+    return {part.name: part.size for part in parts}, rejects
 
 
 @dataclass
@@ -91,35 +97,14 @@ class CompletedWork:
     run: str = ""
 
     @property
+    def inodes(self) -> list[int | None]:
+        """The inodes of what is published next, the output's first; empty if the job wasn't finished."""
+        return [] if self.decision is None else list(self.decision["of"])
+
+    @property
     def rows(self) -> int:
         """The number of input rows that are done, in parts or in a file."""
         return self.position + sum(part.rows for part in self.parts.values())
-
-
-class GrowingFile(Protocol):
-    """A file that is written row group by row group."""
-
-    @property
-    def rows(self) -> int:
-        """The number of rows handed over."""
-
-    @property
-    def size(self) -> int:
-        """Their size in bytes."""
-
-    @property
-    def written(self) -> int:
-        """The number of bytes handed to the operating system."""
-
-    @property
-    def synced(self) -> int:
-        """The number of bytes that are durable."""
-
-    def new_groups(self) -> list[bytes]:
-        """Return the row groups since the last call."""
-
-    def sync(self) -> None:
-        """Make everything written so far durable."""
 
 
 class Journal:
@@ -160,10 +145,10 @@ class Journal:
             self._write({"job": job, "boot": _boot(), "replaces": replaces, "run": run})
             if new != path:
                 new.replace(path)
-        self._waiting: deque[tuple[list[tuple[GrowingFile, int]], dict[str, Any]]] = deque()
+        self._waiting: deque[tuple[list[tuple[ParquetSink, int]], dict[str, Any]]] = deque()
         self._synced = 0
 
-    def record_row_group(self, files: Sequence[GrowingFile], position: int, state: Mapping[str, Any]) -> None:
+    def record_row_group(self, files: Sequence[ParquetSink], position: int, state: Mapping[str, Any]) -> None:
         """Record that a row group was handed over to the file, and perhaps to that of rejected rows.
 
         ``position`` is the number of input rows read until then, and ``state`` has the counts.
@@ -234,6 +219,11 @@ class Journal:
         except OSError as error:
             self._failed = True
             raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+
+def open_journal(path: Path, job: Mapping[str, Any], *, replaces: bool, run: str) -> Journal:
+    """Open a journal to append to it; create it if there is none that can be read."""
+    return Journal(path, job if read_journal(path) is None else None, replaces=replaces, run=run)
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], CompletedWork] | None:
