@@ -74,7 +74,7 @@ class Job:
         folder.mkdir()
         self.folder = folder
         self.out = folder / out
-        self.workshop = folder / f".{out}.batchmax"
+        self.staging = folder / f".{out}.batchmax"
         self.replacing = replacing
         self._write_input()
         self.old = self._made("--temperature", "2")

@@ -54,7 +54,7 @@ def ours(job):
     files = ("_SUCCESS", "_batchmax.parquet", "part-00000.parquet")
     inside = ("output", *(f"output/{name}" for name in files), "making", "journal", "new-journal", "lock", "old")
     beside = (job.out, *(job.out / name for name in files))
-    return [job.workshop, *(job.workshop / name for name in inside), *beside, job.folder]
+    return [job.staging, *(job.staging / name for name in inside), *beside, job.folder]
 
 
 @needs_strace
@@ -139,7 +139,7 @@ def test_interrupted_at_random(job, table, everything, number):
         # A shell may start background jobs with SIGINT ignored.
         command = ["env", "--default-signal=INT", *job.command()]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            wait_until(lambda: job.workshop.exists() or process.poll() is not None, 0.002)
+            wait_until(lambda: job.staging.exists() or process.poll() is not None, 0.002)
             time.sleep(randomly.uniform(0, 0.4))
             process.send_signal(number)
             _, err = process.communicate(timeout=HANGS)
@@ -278,7 +278,7 @@ def test_there_is_something_to_go_on_with(jobs, table):
     """A job that is killed after rows are recorded in the journal resumes and gives the whole output."""
     del table
     job = jobs("out.parquet", replacing=False)
-    journal = job.workshop / "journal"
+    journal = job.staging / "journal"
 
     def has_rows():
         with contextlib.suppress(FileNotFoundError):

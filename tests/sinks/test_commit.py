@@ -305,6 +305,20 @@ def test_what_was_published_is_taken_back(tmp_path, name, was_there, error):
     assert content(tmp_path) == before
 
 
+def test_an_output_of_an_earlier_version_is_restored(tmp_path):
+    """If the job fails after replacing a folder of an earlier version, the folder and its manifest are restored."""
+    put(tmp_path / "out", "old")
+    (tmp_path / "out.batchmax.json").write_text(json.dumps(SUMMARY))
+    before = content(tmp_path)
+    commit = commit_to(tmp_path / "out", "overwrite")
+    with pytest.raises(RuntimeError), commit.building():  # noqa: PT012 - the block is what fails
+        filled(commit.main, lambda path: path.write_text("new"))
+        commit.main.prepare(write_manifest, SUMMARY)
+        commit.publish()
+        raise RuntimeError
+    assert content(tmp_path) == before
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ""])
 @pytest.mark.parametrize("was_there", [False, True])
 def test_rejects_go_with_the_output(tmp_path, suffix, was_there):

@@ -391,6 +391,25 @@ def test_a_run_that_was_to_replace_goes_on_to_replace(inputs, tmp_path, killed_a
     assert contents(tmp_path) == replaced
 
 
+def test_a_file_of_pyarrow_that_was_only_to_be_published_is_published(inputs, tmp_path, monkeypatch):
+    """A finished file without row groups in its journal, because pyarrow wrote it, is published as it is."""
+    monkeypatch.setenv("BATCHMAX_PARQUET", "pyarrow")
+    batchmax.score(inputs, "out.parquet", on_bad_row="null")
+    want = contents(tmp_path)
+    clear(tmp_path)
+
+    def kill(_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("batchmax.sinks.commit.commit.Commit.publish", kill)
+        nothing_is_cleaned_up(patch)
+        with pytest.raises(Killed):
+            batchmax.score(inputs, "out.parquet", on_bad_row="null")
+    batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="resume")
+    assert contents(tmp_path) == want
+
+
 def test_an_input_that_changes_is_noticed(inputs, tmp_path):
     """A file that changes while it's read is an error, and nothing is published."""
 
