@@ -4,7 +4,7 @@ Decisions
 ---------
 A part is a function of the plan and its number
     Its file is written under a name of its own and renamed when it is complete, so making it twice, or at once in two
-    places, gives one file. A receipt with the part's sums is returned; one process publishes when it has all receipts.
+    places, gives one file. Its size and its sums are returned; one process publishes when all parts are finished.
     On a Ray cluster, a task gets 2.5 kB of plan and 0.3 kB of part.
 In Spark and Ray, a task plans its job anew
     Engines pass other Arrow types than they announce (time zones, large text, blocks of nulls only), and carried

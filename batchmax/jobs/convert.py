@@ -85,7 +85,7 @@ def convert(
         raise UsageError(
             "the rows are sequences, and there is one way to lay these out", remedy="score takes them as they are"
         )
-    output, rejects = open_outputs(source, out, options)
+    commit = open_outputs(source, out, options)
     name = source.job.logits.names[0].split(".")[-1] if len(source.job.logits.names) == 1 else "logits"
     if layout == "wide":
         name = "logits"
@@ -101,13 +101,13 @@ def convert(
     progress = progress or Progress()
     tell_of(source, progress)
     schema = output_schema(job, source, "convert")
-    identity = job_identity(source, schema, options)
+    commit.set_job(job_identity(source, schema, options))
     if options.if_exists == "resume":
-        if identity is None:
+        if not commit.main.job:
             raise UsageError(
                 "a run over a stream can't be resumed", where="--if-exists", remedy="write it into a file first"
             )
-        stored = output.settled(identity, max(file.stamp.modified_ns for file in source.files))
+        stored = commit.finished_summary(max(file.stamp.modified_ns for file in source.files))
         if stored is not None:
             return ScoreSummary.stored(stored, [file.path for file in source.files])
     recipe = Recipe(
@@ -116,10 +116,10 @@ def convert(
         codecs=output_codecs(job, source),
         split=output_split(job, source),
         plain=job.computed.names,
-        columns=None if rejects is not None else job.columns_read,
+        columns=None if commit.rejects is not None else job.columns_read,
         progress=progress,
     )
-    run = Run(recipe, output, rejects, identity)
+    run = Run(recipe, commit)
 
     def summary() -> ScoreSummary:
         found = ScoreSummary(
@@ -135,13 +135,13 @@ def convert(
         found.count(work.tally, has_hits=False)
         return found
 
-    with run.building() as done:
-        if done.published is None:
+    with run.building() as completed:
+        if completed.decision is None:
             run.stream(work, lambda: {SUMMARY_KEY: summary().lasting()})
             result = summary()
             result.warnings[:0] = source.warnings  # not in the output: they name paths
         else:
-            result = ScoreSummary.stored(done.published["summary"], [file.path for file in source.files])
+            result = ScoreSummary.stored(completed.decision["summary"], [file.path for file in source.files])
         run.publish(result)
     return result
 

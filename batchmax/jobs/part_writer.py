@@ -17,8 +17,8 @@ import pyarrow as pa
 from batchmax.jobs.pipeline import Group, Result, Work, overlap
 from batchmax.parquet import FileSchema
 from batchmax.runtime.progress import Progress
-from batchmax.sinks.commit.journal import Done, Journal, Receipt
-from batchmax.sinks.commit.output import Output
+from batchmax.sinks.commit.commit import Commit
+from batchmax.sinks.commit.journal import CompletedPart, CompletedWork, Journal
 from batchmax.sinks.commit.staging import PartFolder, remove
 from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
 from batchmax.sinks.parquet_sink import FileState, ParquetSink
@@ -58,44 +58,46 @@ class Recipe:
         self,
         parts: Sequence[Part],
         work: Work,
-        out: Output,
-        rejects_out: Output | None,
-        done: Done,
+        commit: Commit,
+        completed: CompletedWork,
         describe: Callable[[], Mapping[str, str]],
         workers: ThreadPoolExecutor,
     ) -> int:
         """Write all parts to the file of an output, from where an earlier run stopped; return the number of bytes."""
-        if done.position:
-            work.restore(done.state)
+        if completed.position:
+            work.restore(completed.state)
         with contextlib.ExitStack() as stack:
             like = self.source.files[0] if self.source.files else None
             encoder, reading = self._ways(workers, like)
             rejects = None
-            if rejects_out is not None:
-                rejects = stack.enter_context(self._rejects_sink(rejects_out.file, workers, done.rejects, like))
-            sink = stack.enter_context(ParquetSink(out.file, self.schema, self.codecs, self.plain, encoder, done.file))
-            chunks = self.source.chunks(parts, reading, done.position)
+            if commit.rejects is not None:
+                path = commit.rejects.staging.output
+                rejects = stack.enter_context(self._rejects_sink(path, workers, completed.rejects, like))
+            sink = stack.enter_context(
+                ParquetSink(commit.main.staging.output, self.schema, self.codecs, self.plain, encoder, completed.file)
+            )
+            chunks = self.source.chunks(parts, reading, completed.position)
             limit = self.source.job.options.limit
-            left = None if limit is None else limit - done.position
-            journal = None if pyarrow_only() else out.journal
-            self._overlap(limited(chunks, left), work, sink, rejects, journal, done.position)
+            left = None if limit is None else limit - completed.position
+            journal = None if pyarrow_only() else commit.journal
+            self._overlap(limited(chunks, left), work, sink, rejects, journal, completed.position)
             size = sink.close(describe())
             if journal is not None:
-                journal.settle()
+                journal.write_pending()
             return size + (rejects.close() if rejects is not None else 0)
 
     def part(
         self, part: Part, work: Work, out: PartFolder, rejects_out: PartFolder | None, workers: ThreadPoolExecutor
-    ) -> Receipt:
-        """Write the files of a part and of its rejected rows, move them to the finished parts, and return a receipt."""
+    ) -> CompletedPart:
+        """Write the files of a part and of its rejected rows, and move them to the finished parts."""
         work.begin(part)
         like = self.source.files[part.file] if self.source.files else None
         with contextlib.ExitStack() as stack:
             encoder, reading = self._ways(workers, like)
-            path, rejects = out.making(part.name), None
+            path, rejects = out.new_path(part.name), None
             stack.callback(remove, path)
             if rejects_out is not None:
-                rejects = self._rejects_sink(rejects_out.making(part.name), workers, FileState(), like)
+                rejects = self._rejects_sink(rejects_out.new_path(part.name), workers, FileState(), like)
                 stack.callback(remove, rejects.path)
                 stack.enter_context(rejects)
             sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
@@ -105,9 +107,9 @@ class Recipe:
             size, rejects_size = sink.close(), None
             if rejects_out is not None and rejects is not None and (rejects.rows or part.number == 0):
                 rejects_size = rejects.close()
-                rejects_out.keep(rejects.path, part.name)
-            out.keep(path, part.name)
-        return Receipt(part.number, part.name, rows, size, rejects_size, json.dumps(work.state()))
+                rejects_out.add(rejects.path, part.name)
+            out.add(path, part.name)
+        return CompletedPart(part.number, part.name, rows, size, rejects_size, json.dumps(work.state()))
 
     def manifest(self, path: Path, manifest: Manifest, *, rejects: bool) -> None:
         """Write the manifest of a folder of parts or of rejected rows: it has their columns, but no rows."""
@@ -168,7 +170,7 @@ class Recipe:
             if journal is not None:
                 if rejects is not None:
                     rejects.push()
-                journal.group([sink] if rejects is None else [sink, rejects], group.position, group.state)
+                journal.record_row_group([sink] if rejects is None else [sink, rejects], group.position, group.state)
 
         return overlap(chunks, work, write, self.progress, job.row_bytes, position)
 

@@ -1,7 +1,7 @@
 """A job as JSON: its inputs, its parts, and everything that determines the bytes of the parts.
 
-Making a part is a function of the plan and the part's number: every process makes the same file and the same receipt,
-however often it runs. A remote machine needs only a plan with its part.
+Making a part is a function of the plan and the part's number: every process makes the same file and returns the
+same sums, however often it runs. A remote machine needs only a plan with its part.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from batchmax.jobs.threads import use_threads
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
-from batchmax.sinks.commit.journal import Receipt
+from batchmax.sinks.commit.journal import CompletedPart
 from batchmax.sinks.commit.staging import PartFolder
 from batchmax.sinks.metadata import output_codecs, output_schema, output_split, plain_columns
 from batchmax.sources.parquet_source import Among, ParquetSource
@@ -170,8 +170,8 @@ def run_part(
     threads: int | None = None,
     memory_limit: int = ScoreOptions.memory_limit,
     storage: Sequence[str] = (),
-) -> Receipt:
-    """Make one part of a plan, and return its receipt.
+) -> CompletedPart:
+    """Make one part of a plan.
 
     Parameters
     ----------

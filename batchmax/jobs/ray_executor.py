@@ -1,4 +1,4 @@
-"""Makes parts on a Ray cluster: tasks get descriptions of parts and return receipts, and only the driver publishes.
+"""Makes parts on a Ray cluster: tasks get descriptions of parts and return their counts; only the driver publishes.
 
 Logits never pass through Ray. Each task reads its row groups and writes its file itself, so the output must be in a
 place that every machine can access. If a worker dies, its part is made again, with the same bytes.
@@ -32,11 +32,12 @@ from batchmax.runtime.installation import missing_package
 from batchmax.runtime.lazy_imports import allow_imports
 from batchmax.runtime.progress import Progress
 from batchmax.runtime.signal_guard import SIGNALS
-from batchmax.sinks.commit.journal import Receipt
-from batchmax.sinks.commit.output import may_pass
-from batchmax.sinks.commit.remote_output import remote_parts
+from batchmax.sinks.commit.journal import CompletedPart
+from batchmax.sinks.commit.remote_destination import RemoteParts
+from batchmax.sinks.commit.resume import is_transient
 from batchmax.sinks.commit.staging import PartFolder
 from batchmax.sources.parts import Part
+from batchmax.storage.object_store import store_of
 
 MOST_TRIES = 3
 """Attempts at a part that fails because of the system, not because of the data."""
@@ -85,8 +86,8 @@ def make_parts(
     memory_limit: int,
     progress: Progress,
     row_bytes: int,
-) -> Iterator[Receipt]:
-    """Make parts on a Ray cluster and yield their receipts.
+) -> Iterator[CompletedPart]:
+    """Make parts on a Ray cluster.
 
     The cluster is the one that this process is connected to, or the one at ``RAY_ADDRESS``, or started on this machine.
 
@@ -115,8 +116,8 @@ def make_parts(
 
     Yields
     ------
-    Receipt
-        The receipts, in the order in which the parts are finished.
+    CompletedPart
+        The parts, in the order in which they are finished.
 
     Raises
     ------
@@ -154,9 +155,9 @@ def make_parts(
         task = functools.partial(_task, common=json.dumps(common))
         with _telling_of_nodes(cpus, progress) if grows else contextlib.nullcontext():
             for row in dataset.map(task, num_cpus=cpus).iter_rows():
-                receipt = _receipt(json.loads(row["receipt"]))
-                progress.advance(receipt.rows, receipt.rows * row_bytes)
-                yield receipt
+                part = _completed_part(json.loads(row["part"]))
+                progress.advance(part.rows, part.rows * row_bytes)
+                yield part
 
 
 def check_cpus(cpus: float, *, where: str) -> bool:
@@ -237,11 +238,11 @@ def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
         found = _tried(plan, part["number"], how)
     except BatchmaxError as error:
         told = {"error": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}
-        return {"receipt": json.dumps(told)}
-    return {"receipt": json.dumps(asdict(found))}
+        return {"part": json.dumps(told)}
+    return {"part": json.dumps(asdict(found))}
 
 
-def _tried(plan: Plan, number: int, how: dict[str, Any]) -> Receipt:
+def _tried(plan: Plan, number: int, how: dict[str, Any]) -> CompletedPart:
     """Make a part, and try again if the system is the cause of a failure."""
     pause = PAUSE_SECONDS
     for tries in range(1, MOST_TRIES + 1):
@@ -250,7 +251,7 @@ def _tried(plan: Plan, number: int, how: dict[str, Any]) -> Receipt:
                 given = {"threads": how["cpus"], "memory_limit": how["memory_limit"]}
                 return run_part(plan, number, out, rejects, **given, storage=how["storage"])
         except Exception as error:
-            if not may_pass(error) or tries == MOST_TRIES:
+            if not is_transient(error) or tries == MOST_TRIES:
                 if isinstance(error, BatchmaxError):
                     raise
                 what = f"part {number} failed: {type(error).__name__}: {error}"
@@ -272,7 +273,9 @@ def _places(how: dict[str, Any]) -> Iterator[tuple[PartFolder, PartFolder | None
                 found.append(PartFolder(Path(folder)))
             else:
                 here = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchmax-"))
-                found.append(remote_parts(here, uri, how["storage"], how["run"]))
+                parts = RemoteParts(Path(here), store_of(uri, how["storage"]), how["run"])
+                parts.create()
+                found.append(parts)
         yield found[0] or PartFolder(Path(how["folder"])), found[1]
 
 
@@ -298,10 +301,10 @@ def _count_try(path: Path) -> None:
         )
 
 
-def _receipt(told: dict[str, Any]) -> Receipt:
-    """Return the receipt that a task returned, or raise its error."""
+def _completed_part(told: dict[str, Any]) -> CompletedPart:
+    """Return the part that a task finished, or raise its error."""
     if "error" not in told:
-        return Receipt(**told)
+        return CompletedPart(**told)
     raise getattr(errors, told["error"])(told["what"], where=told["where"], remedy=told["remedy"])
 
 

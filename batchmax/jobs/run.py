@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 from batchmax.errors import UsageError
 from batchmax.jobs.part_writer import Recipe
@@ -18,21 +18,25 @@ from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.signal_guard import uninterrupted
 from batchmax.scoring.summary import ScoreSummary
-from batchmax.sinks.commit.destination import places
-from batchmax.sinks.commit.journal import Done, Receipt
-from batchmax.sinks.commit.output import Output
-from batchmax.sinks.commit.shared_output import make_output
+from batchmax.sinks.commit.commit import Commit
+from batchmax.sinks.commit.destination import Destination
+from batchmax.sinks.commit.journal import CompletedPart, CompletedWork, part_sizes
+from batchmax.sinks.commit.local_destination import output_paths
+from batchmax.sinks.commit.make_destination import make_destination
+from batchmax.sinks.commit.shared_commit import SharedCommit
 from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import Part, plan_parts
 from batchmax.sources.streams.arrow_batches import check_parquet_types
 from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.storage.file_names import folded
-from batchmax.storage.paths import refuse_inputs_as_output, refuse_uris_as_output
+from batchmax.storage.paths import is_file_path, refuse_inputs_as_output, refuse_other_formats, refuse_uris_as_output
 from batchmax.storage.uris import is_uri
 
-Elsewhere = Callable[[Sequence[Part]], Iterable[Receipt]]
-"""Makes parts in other processes: takes the parts to make, and returns their receipts in any order."""
+SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
+Elsewhere = Callable[[Sequence[Part]], Iterable[CompletedPart]]
+"""Makes parts in other processes: takes the parts to make, and returns them in any order."""
 
 
 @dataclass(eq=False)
@@ -41,32 +45,25 @@ class Run:
 
     Attributes
     ----------
-    job
-        The identity of the job, by which another run can resume it; None if it can't be resumed.
+    recipe, commit
+        How the outputs are written and published.
     written
         The number of bytes that were written.
     """
 
     recipe: Recipe
-    out: Output
-    rejects: Output | None
-    job: Mapping[str, Any] | None = None
+    commit: Commit
     written: int = 0
-    _done: Done = field(default_factory=Done)
+    _completed: CompletedWork = field(default_factory=CompletedWork)
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[Done]:
+    def building(self) -> Iterator[CompletedWork]:
         """Set up the staging directories and threads, and yield what earlier runs have completed.
 
         At the end, what wasn't published is removed, or kept if it can be resumed.
         """
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(use_threads(self.recipe.source.job.options))
-            self._done = stack.enter_context(self.out.building(self.job, self.rejects))
-            if self.rejects is not None:
-                stack.enter_context(self.rejects.beside(self.out, self._done))
-            self._list_parts(self._done.receipts[number] for number in sorted(self._done.receipts))
-            yield self._done
+        with use_threads(self.recipe.source.job.options), self.commit.building() as self._completed:
+            yield self._completed
 
     def stream(self, work: Work, describe: Callable[[], Mapping[str, str]], elsewhere: Elsewhere | None = None) -> None:
         """Process every chunk and write the results.
@@ -80,75 +77,66 @@ class Run:
         elsewhere
             Makes the parts of a folder in other processes; None to make them in this process.
         """
-        source, done = self.recipe.source, self._done
+        source, completed = self.recipe.source, self._completed
         limit = source.job.options.limit
-        parts = self.out.mine(plan_parts(source.group_rows(), source.row_bytes, limit=limit, folders=source.folders))
+        parts = self.commit.parts_to_make(
+            plan_parts(source.group_rows(), source.row_bytes, limit=limit, folders=source.folders)
+        )
         total = sum(part.rows for part in parts) if source.files else source.n_rows
         if total is not None and limit is not None:
             total = min(total, limit)
         progress = self.recipe.progress
         progress.start(total, None if total is None else total * source.row_bytes)
-        if skipped := done.position + sum(part.rows for part in parts if part.number in done.receipts):
+        if skipped := completed.position + sum(part.rows for part in parts if part.number in completed.parts):
             progress.skip(skipped)
         with ThreadPoolExecutor(source.job.options.threads or usable_cores(), "pages") as workers:
-            if self.out.is_file:
-                self.written += self.recipe.file(parts, work, self.out, self.rejects, done, describe, workers)
+            if self.commit.main.is_file:
+                self.written += self.recipe.file(parts, work, self.commit, completed, describe, workers)
                 return
             here = functools.partial(self._here, work, workers)
             self._parts(parts, work, elsewhere or here)
 
     def _parts(self, parts: Sequence[Part], work: Work, make: Elsewhere) -> None:
-        """Make the parts that have no receipt, and add up the counts of all parts in their order."""
-        receipts = self._done.receipts
-        for receipt in make([part for part in parts if part.number not in receipts]):
-            receipts[receipt.number] = receipt
-            if self.out.journal is not None:
-                self.out.journal.part(receipt)
-        done = [receipts[part.number] for part in parts]
-        self._list_parts(done)
-        self.written += sum(receipt.size + (receipt.rejects or 0) for receipt in done)
-        work.gather(json.loads(receipt.state) for receipt in done)
+        """Make the parts that aren't completed, and add up the counts of all parts in their order."""
+        completed = self._completed.parts
+        for part in make([part for part in parts if part.number not in completed]):
+            completed[part.number] = part
+            if self.commit.journal is not None:
+                self.commit.journal.record_part(part)
+        in_order = [completed[part.number] for part in parts]
+        for output, sizes in zip(self.commit.outputs, part_sizes(in_order), strict=False):
+            output.part_sizes = sizes
+        self.written += sum(part.size + (part.rejects or 0) for part in in_order)
+        work.gather(json.loads(part.state) for part in in_order)
 
-    def _list_parts(self, receipts: Iterable[Receipt]) -> None:
-        """Set the names and sizes of the parts of each output."""
-        done = list(receipts)
-        self.out.finished = {receipt.name: receipt.size for receipt in done}
-        if self.rejects is not None:
-            self.rejects.finished = {one.name: one.rejects for one in done if one.rejects is not None}
-
-    def _here(self, work: Work, workers: ThreadPoolExecutor, parts: Sequence[Part]) -> Iterator[Receipt]:
-        rejects = None if self.rejects is None else self.rejects.parts
+    def _here(self, work: Work, workers: ThreadPoolExecutor, parts: Sequence[Part]) -> Iterator[CompletedPart]:
+        rejects = None if self.commit.rejects is None else self.commit.rejects.parts
         for part in parts:
-            yield self.recipe.part(part, work, self.out.parts, rejects, workers)
+            yield self.recipe.part(part, work, self.commit.main.parts, rejects, workers)
 
     def publish(self, summary: ScoreSummary) -> None:
         """Publish the rejected rows, then the output."""
         with uninterrupted():
             self._prepare(summary)
-            if self.rejects is not None:
-                self.rejects.publish()
-            self.out.publish()
+            self.commit.publish()
             self.recipe.progress.published()
 
     def hold(self, summary: ScoreSummary) -> str:
         """Hold the rejected rows and the output next to their paths; return where the output is."""
         with uninterrupted():
             self._prepare(summary)
-            if self.rejects is not None:
-                self.rejects.hold()
-            return str(self.out.hold())
+            return self.commit.hold()
 
     def _prepare(self, summary: ScoreSummary) -> None:
         lasting = json.loads(summary.lasting())
-        for output in (self.out, self.rejects):
-            if output is not None:
-                output.prepare(functools.partial(self.recipe.manifest, rejects=output is self.rejects), lasting)
-        if self._done.published is None:
-            self.out.decide(summary.as_dict(), self.rejects)
+        for output in self.commit.outputs:
+            output.prepare(functools.partial(self.recipe.manifest, rejects=output is self.commit.rejects), lasting)
+        if self._completed.decision is None:
+            self.commit.record_decision(summary.as_dict())
 
 
-def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreOptions) -> tuple[Output, Output | None]:
-    """Return the output, and that of the rejected rows or None; nothing is written yet.
+def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreOptions) -> Commit:
+    """Return the commit of the output and of the rejected rows; nothing is written yet.
 
     Raises
     ------
@@ -165,14 +153,12 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
     for path in (out, options.rejects):
         if path is not None and is_uri(path):
             refuse_uris_as_output(inputs, path)
-    written = [] if is_uri(out) else places(out, gated=gated)
-    rejected = [] if options.rejects is None or is_uri(options.rejects) else places(options.rejects, gated=gated)
+    written = [] if is_uri(out) else output_paths(out, gated=gated)
+    rejected = [] if options.rejects is None or is_uri(options.rejects) else output_paths(options.rejects, gated=gated)
     refuse_inputs_as_output(inputs, *written, *rejected)
-    output = make_output(out, options)
-    if options.rejects is None:
-        return output, None
-    rejects = make_output(options.rejects, options)
-    if rejects.is_file != output.is_file:
+    output = _destination(out, options)
+    rejects = None if options.rejects is None else _destination(options.rejects, options)
+    if rejects is not None and rejects.is_file != output.is_file:
         raise UsageError(
             "rejects of a file go to a file, and of a folder to a folder",
             where="--rejects",
@@ -180,4 +166,41 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
         )
     if {folded(str(path.resolve())) for path in written} & {folded(str(path.resolve())) for path in rejected}:
         raise UsageError("rejects and output are the same path", where="--rejects", remedy="name another")
-    return output, rejects
+    if options.shard is None:
+        return Commit(output, rejects)
+    return SharedCommit(output, rejects, parse_shard(options.shard))
+
+
+def _destination(out: str, options: ScoreOptions) -> Destination:
+    """Return the destination of the output or of the rejected rows; refuse what shards and Ray can't write to."""
+    refuse_other_formats(out)
+    gated = options.fail_if is not None
+    if options.shard is not None and is_uri(out):
+        what = "shards meet in a folder that all of them see"
+        raise UsageError(what, where="--shard", remedy="name a folder of a file system, or use --engine ray")
+    if options.shard is not None and parse_shard(options.shard) and is_file_path(out):
+        raise UsageError("a file is made by one run", where="--shard", remedy=f"name a folder, not {out}")
+    if gated and options.engine == "ray" and is_uri(out) and not is_file_path(out):
+        raise UsageError(
+            "an output at a URI can't be held when Ray makes its parts: the tasks upload them",
+            where="--fail-if",
+            remedy="name a folder that all nodes see, or check the output with batchmax evaluate --fail-if",
+        )
+    return make_destination(out, options.if_exists, storage=options.storage_options, gated=gated)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return the number of a shard and the number of shards, from a text such as ``2/8``.
+
+    Raises
+    ------
+    UsageError
+        The text isn't a shard.
+    """
+    found = SHARD.fullmatch(text)
+    if found is None or int(found[2]) == 0:
+        raise UsageError(f"{text!r} is no shard", where="--shard", remedy="give its number and of how many: 0/8")
+    number, of = int(found[1]), int(found[2])
+    if number >= of:
+        raise UsageError(f"there is no shard {text}", where="--shard", remedy=f"shards run 0/{of} … {of - 1}/{of}")
+    return number, of

@@ -25,6 +25,7 @@ from batchmax.runtime.buffers import PROGRAM_BYTES, Buffers
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.summary import ScoreSummary
+from batchmax.sinks.commit.resume import EarlierRun
 from batchmax.sinks.metadata import job_identity, output_schema
 from batchmax.sources.chunks import limited
 from batchmax.sources.parquet_source import open_source
@@ -142,26 +143,28 @@ def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dic
     out = local_path(os.fspath(out))
     source = open_source(src, options, mirrors=not is_file_path(out))
     job = source.job
-    output, _ = open_outputs(source, out, options)
+    commit = open_outputs(source, out, options)
     parts = plan_parts(source.group_rows(), source.row_bytes)
     plan = Plan.of(source).as_dict() if source.files else None
     rows = source.n_rows if options.limit is None or source.n_rows is None else min(source.n_rows, options.limit)
-    identity = job_identity(source, output_schema(job, source), options)
+    commit.set_job(job_identity(source, output_schema(job, source), options))
+    folder = next(path for path in commit.main.staging.path.absolute().parents if path.is_dir())
+    can_resume = commit.main.job and options.if_exists == "resume"
     new_bytes = sum(_value_bytes(field.type, job) for field in job.computed)
     return {
         "inputs": [file.path for file in source.files],
         "unified": list(source.unified),
         "output": out,
         "n_rows": rows,
-        "rows_done": 0 if identity is None or options.if_exists != "resume" else output.rows_done(identity, rows or 0),
+        "rows_done": EarlierRun(commit.main).rows_completed(rows or 0) if can_resume else 0,
         "n_classes": job.n_classes,
         "notes": list(job.notes),
         "warnings": list(source.warnings),
-        "parts": [{"name": part.name, "rows": part.rows} for part in parts] if not output.is_file else [],
+        "parts": [{"name": part.name, "rows": part.rows} for part in parts] if not commit.main.is_file else [],
         "schema": {field.name: str(field.type) for field in job.schema},
         "bytes_read": source.size,
         "bytes_written": None if rows is None else rows * new_bytes,
-        "bytes_free": shutil.disk_usage(next(path for path in output.path.absolute().parents if path.is_dir())).free,
+        "bytes_free": shutil.disk_usage(folder).free,
         "memory_needed": PROGRAM_BYTES + source.memory_needed(),
         "memory_limit": options.memory_limit,
         "threads": options.threads or usable_cores(),

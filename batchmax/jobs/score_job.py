@@ -24,7 +24,8 @@ from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.summary import ScoreSummary
-from batchmax.sinks.commit.journal import Receipt
+from batchmax.sinks.commit.destination import Location
+from batchmax.sinks.commit.journal import CompletedPart
 from batchmax.sinks.ipc_writer import OutgoingStream
 from batchmax.sinks.metadata import job_identity, output_codecs, output_schema, output_split, plain_columns
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
@@ -107,8 +108,9 @@ class FileJob(ScoreJob):
         super().__init__(src, out, options, progress)
         if options.engine == "ray":
             self._check_ray(out)
-        self._out, self._rejects = open_outputs(self._source, out, options)
+        self._commit = open_outputs(self._source, out, options)
         self._schema = output_schema(self._job, self._source)
+        self._commit.set_job(job_identity(self._source, self._schema, options))
         tell_of(self._source, progress)
 
     def _check_ray(self, out: str) -> None:
@@ -127,21 +129,18 @@ class FileJob(ScoreJob):
         """Return the summary of the output if the job is resumed and already complete; a held output is published."""
         if self._job.options.if_exists != "resume":
             return None
-        identity = self._identity()
-        if identity is None:
+        if not self._commit.main.job:
             raise UsageError(
                 "a run over a stream can't be resumed", where="--if-exists", remedy="write it into a file first"
             )
-        stored = self._out.settled(identity, max(file.stamp.modified_ns for file in self._source.files))
+        stored = self._commit.finished_summary(max(file.stamp.modified_ns for file in self._source.files))
         if stored is None:
             return None
         summary = ScoreSummary.stored(stored, [file.path for file in self._source.files])
         if reason := self._failed(summary):
-            raise GateError(_stays(reason), where=summary.held or self._out.where)
+            raise GateError(_stays(reason), where=summary.held or self._commit.main.where)
         if summary.held:
-            for output in (self._rejects, self._out):
-                if output is not None:
-                    output.release(identity)
+            self._commit.publish_held()
             summary.held = None
         return summary
 
@@ -157,9 +156,9 @@ class FileJob(ScoreJob):
             columns=self._columns_read(),
             progress=self._progress,
         )
-        run = Run(recipe, self._out, self._rejects, self._identity())
-        with run.building() as done:
-            if done.published is None:
+        run = Run(recipe, self._commit)
+        with run.building() as completed:
+            if completed.decision is None:
                 elsewhere = None if job.options.engine == "local" else self._on_ray
                 run.stream(self, lambda: {SUMMARY_KEY: self._summary().lasting()}, elsewhere)
                 self._progress.detail(source.ways.text())
@@ -169,8 +168,8 @@ class FileJob(ScoreJob):
                 for text in self._work.late_warnings():
                     self._progress.warn(text)
             else:
-                summary = ScoreSummary.stored(done.published["summary"], [file.path for file in source.files])
-            if not self._out.publishes:
+                summary = ScoreSummary.stored(completed.decision["summary"], [file.path for file in source.files])
+            if not self._commit.publishes:
                 again = (
                     "the same command without --shard, and with --if-exists resume, makes what is missing and publishes"
                 )
@@ -179,7 +178,7 @@ class FileJob(ScoreJob):
                 return summary
             if reason := self._failed(summary):
                 self._hold(run, summary, reason)
-            if not self._out.is_file:
+            if not self._commit.main.is_file:
                 rows = [part.rows for part in plan_parts(source.group_rows(), source.row_bytes)]
                 self._progress.detail(f"parts: {len(rows):,}, of at most {max(rows, default=0):,} rows")
             run.publish(summary)
@@ -195,36 +194,33 @@ class FileJob(ScoreJob):
             return job.columns_read
         return None if job.nesting is None else self._source.schema.names
 
-    def _on_ray(self, parts: Sequence[Part]) -> Iterator[Receipt]:
+    def _on_ray(self, parts: Sequence[Part]) -> Iterator[CompletedPart]:
         """Make parts on a Ray cluster."""
         source, options = self._source, self._job.options
-        rejects = None if self._rejects is None else self._rejects.parts
+        out, rejects = self._commit.main, self._commit.rejects
         yield from ray_executor.make_parts(
             Plan.of(source),
             parts,
-            self._out.parts,
-            rejects,
-            (self._out.uri, None if self._rejects is None else self._rejects.uri),
+            out.parts,
+            None if rejects is None else rejects.parts,
+            (out.uri, None if rejects is None else rejects.uri),
             storage=options.storage_options,
-            run=self._out.run,
+            run=out.run,
             cpus=options.threads or 1,
             memory_limit=options.memory_limit,
             progress=self._progress,
             row_bytes=self._job.row_bytes,
         )
 
-    def _identity(self) -> dict[str, Any] | None:
-        return job_identity(self._source, self._schema, self._job.options)
-
     def _hold(self, run: Run, summary: ScoreSummary, reason: str) -> None:
-        if self._out.is_at_path():
+        if self._commit.main.location is Location.PUBLISHED:
             # A killed run has published it; only the cleanup is left.
             run.publish(summary)
-            raise GateError(_stays(reason), where=self._out.where)
+            raise GateError(_stays(reason), where=self._commit.main.where)
         summary.held = run.hold(summary)
         raise GateError(
             reason,
-            where=self._out.where,
+            where=self._commit.main.where,
             remedy=f"the finished output is {summary.held}; to keep it: --if-exists resume with another --fail-if, or "
             "with none",
         )

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from batchmax.errors import UsageError
 from batchmax.options.score_options import IfExists
-from batchmax.sinks.commit.destination import places
-from batchmax.sinks.commit.output import Output
-from batchmax.sinks.commit.remote_output import RemoteOutput
+from batchmax.sinks.commit.commit import Commit
+from batchmax.sinks.commit.local_destination import output_paths
+from batchmax.sinks.commit.make_destination import make_destination
 from batchmax.sinks.parquet_sink import ParquetSink
 from batchmax.storage.paths import is_file_path, refuse_inputs_as_output, refuse_uris_as_output
 from batchmax.storage.uris import is_uri, local_path
@@ -19,8 +19,8 @@ from batchmax.storage.uris import is_uri, local_path
 CODEC = "SNAPPY"
 
 
-def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: Sequence[str] = ()) -> Output:
-    """Return the output of a table, and check that it can be written, before the table is computed.
+def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: Sequence[str] = ()) -> Commit:
+    """Return the commit of a table, and check that it can be written, before the table is computed.
 
     Parameters
     ----------
@@ -51,16 +51,16 @@ def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: 
         )
     if is_uri(out):
         refuse_uris_as_output(inputs, out)
-        return RemoteOutput(out, if_exists, storage)
-    refuse_inputs_as_output(inputs, *places(out, gated=False))
-    return Output(out, if_exists)
+    else:
+        refuse_inputs_as_output(inputs, *output_paths(out, gated=False))
+    return Commit(make_destination(out, if_exists, storage=storage))
 
 
 class TableSink:
     """A table that is being written; nothing is at its path until :meth:`publish`."""
 
-    def __init__(self, output: Output, sink: ParquetSink) -> None:
-        self._output, self._sink = output, sink
+    def __init__(self, commit: Commit, sink: ParquetSink) -> None:
+        self._commit, self._sink = commit, sink
 
     def write(self, *batches: pa.RecordBatch) -> None:
         """Append rows."""
@@ -69,14 +69,14 @@ class TableSink:
     def publish(self) -> int:
         """Publish the table, and return the size of the file in bytes."""
         size = self._sink.close()
-        self._output.prepare()
-        self._output.publish()
+        self._commit.main.prepare()
+        self._commit.publish()
         return size
 
 
 @contextlib.contextmanager
-def table_sink(output: Output, schema: pa.Schema) -> Iterator[TableSink]:
-    """Open an output of :func:`table_output` for writing.
+def table_sink(commit: Commit, schema: pa.Schema) -> Iterator[TableSink]:
+    """Open a commit of :func:`table_output` for writing.
 
     Raises
     ------
@@ -84,18 +84,18 @@ def table_sink(output: Output, schema: pa.Schema) -> Iterator[TableSink]:
         The file can't be written; an existing file is unchanged.
     """
     codecs = dict.fromkeys(schema.names, CODEC)
-    with output.building(), ParquetSink(output.file, schema, codecs, ()) as sink:
-        yield TableSink(output, sink)
+    with commit.building(), ParquetSink(commit.main.staging.output, schema, codecs, ()) as sink:
+        yield TableSink(commit, sink)
 
 
-def save_table(table: pa.Table, output: Output) -> int:
-    """Write a table to an output of :func:`table_output`, and return the size of the file in bytes.
+def save_table(table: pa.Table, commit: Commit) -> int:
+    """Write a table to a commit of :func:`table_output`, and return the size of the file in bytes.
 
     Raises
     ------
     OutputError
         See :func:`table_sink`.
     """
-    with table_sink(output, table.schema) as sink:
+    with table_sink(commit, table.schema) as sink:
         sink.write(*table.to_batches())
         return sink.publish()

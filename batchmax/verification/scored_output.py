@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from batchmax.errors import DataError
 from batchmax.sinks.commit.existing_output import SUCCESS, files_in
-from batchmax.sinks.commit.remote_output import StoredFolder, stored_folder
+from batchmax.sinks.commit.stored_folder import StoredFolder, stored_folder
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
 from batchmax.sources.parquet_file import InputFile, arrow_schema, open_file
 from batchmax.storage.file_names import composed, name_order

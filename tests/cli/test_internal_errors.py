@@ -72,7 +72,7 @@ PLACES = [
     ("batchmax.sinks.commit.journal.Journal._write", SCORE),
     ("batchmax.sinks.commit.journal._replay", RESUME),
     ("batchmax.sinks.commit.journal._files", RESUME),
-    ("batchmax.sinks.commit.journal.Receipt", FOLDER),
+    ("batchmax.sinks.commit.journal.CompletedPart", FOLDER),
     ("batchmax.columns.labels.json_object", SCORE),
     ("batchmax.options.calibration_file.Calibrated", CALIBRATED),
     ("batchmax.options.calibration_file._is_number", CALIBRATED),
@@ -128,7 +128,7 @@ def test_a_bug_is_reported_as_one(monkeypatch, capsys, number):
     monkeypatch.setattr("batchmax.parquet.writing.direct_io.SYNC_BYTES", 1)
     if "resume" in words and "new" in words[3]:
         with monkeypatch.context() as patch:
-            patch.setattr("batchmax.sinks.commit.output.Output.publish", lambda *_: 1 / 0)
+            patch.setattr("batchmax.sinks.commit.commit.Commit.publish", lambda *_: 1 / 0)
             assert main([*words]) == 1
     for error in (ERRORS[number % len(ERRORS)], AttributeError):
 

@@ -21,9 +21,9 @@ from batchmax.cli.app import main
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.jobs import ray_executor
 from batchmax.jobs.plan import Plan, run_part
+from batchmax.jobs.run import parse_shard
 from batchmax.options.score_options import score_options
 from batchmax.runtime.progress import Progress
-from batchmax.sinks.commit.shared_output import parse_shard
 from batchmax.sinks.commit.staging import PartFolder
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
@@ -34,10 +34,10 @@ WITH_REJECTS = {"on_bad_row": "drop", "rejects": "rejects", "outputs": "probs,lo
 
 HOLD_SHARED = """
 import time
-from batchmax.sinks.commit.shared_output import SharedOutput
-out = SharedOutput("out", "error", (1, 2))
-out.shop.open_shared()
-out.shop.share()
+from batchmax.sinks.commit.staging import StagingDirectory
+staging = StagingDirectory("out")
+staging.open_shared()
+staging.share()
 print("ready", flush=True)
 time.sleep(3600)
 """
@@ -157,7 +157,7 @@ def test_a_shard_of_another_job_begins_anew(inputs, whole):
 
 
 def test_a_part_that_was_lost_is_made_again(inputs, whole):
-    """A part that has a receipt but no file is made again, with a warning."""
+    """A part that the journal records but that has no file is made again, with a warning."""
     batchmax.score(inputs, "out", shard="0/1", **WITH_REJECTS)
     Path(".out.batchmax/output/part-00003.parquet").unlink()
     with pytest.warns(RuntimeWarning, match="it is damaged"):
@@ -175,21 +175,21 @@ def plan_of(inputs, **given):
 def test_a_part_is_a_function_of_the_plan(inputs, whole, tmp_path):
     """A part made from the plan's JSON has the file that a run writes.
 
-    Made again, from a plan with only this part and with other threads, it has the same receipt.
+    Made again, from a plan with only this part and with other threads, it is the same.
     """
     plan = Plan.from_json(plan_of(inputs, **WITH_REJECTS).to_json())
     assert plan == plan_of(inputs, **WITH_REJECTS)
     for name in ("w", "r"):
         (tmp_path / name).mkdir()
-        PartFolder(tmp_path / name).make_room()
+        PartFolder(tmp_path / name).create()
     for part in plan.parts:
         alone = Plan.of_header(plan.header(), [vars(plan.inputs[part.file])], [vars(part) | {"file": 0}])
-        receipts = [
+        made = [
             run_part(one, part.number, PartFolder(tmp_path / "w"), PartFolder(tmp_path / "r"), threads=threads)
             for one, threads in ((plan, 1), (alone, 2))
         ]
-        assert receipts[0] == receipts[1]
-        assert (receipts[0].rows, receipts[0].name) == (N_ROWS, part.name)
+        assert made[0] == made[1]
+        assert (made[0].rows, made[0].name) == (N_ROWS, part.name)
         assert (tmp_path / "w" / "output" / part.name).read_bytes() == whole[0, part.name]
     assert (tmp_path / "r" / "output" / "part-00000.parquet").read_bytes() == whole[1, "part-00000.parquet"]
 

@@ -50,8 +50,7 @@ class Killed(BaseException):
 
 def nothing_is_cleaned_up(patch):
     """Disable cleanup, as if the process were killed."""
-    patch.setattr("batchmax.sinks.commit.staging.Workshop.clear", lambda *_: None)
-    patch.setattr("batchmax.sinks.commit.output.Output.can_go_on_after", lambda *_: True)
+    patch.setattr("batchmax.sinks.commit.commit.Commit.is_resumable_after", lambda *_: True)
     patch.setattr("batchmax.sinks.commit.atomic_rename.Rename.undo", lambda *_: None)
 
 
@@ -337,7 +336,7 @@ def test_after_a_crash_of_the_machine_what_was_synced_counts(inputs, tmp_path, k
     if out.endswith(".parquet"):
         assert 0 == synced.position < there.position
     else:
-        assert synced.rows == there.rows == len(synced.receipts) * N_ROWS
+        assert synced.rows == there.rows == len(synced.parts) * N_ROWS
     batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
     assert contents(tmp_path) == want
 
@@ -358,7 +357,7 @@ def test_what_was_synced_in_the_middle_of_a_file_counts(tmp_path, monkeypatch):
     journal = Journal(tmp_path / "journal", {"a": 1})
     for rows, synced in [(1, 0), (2, 0), (3, 200), (4, 200)]:
         file.rows, file.size, file.written, file.synced = rows, rows * 100, rows * 100, synced
-        journal.group([file], rows * 10, {"rows": rows})
+        journal.record_row_group([file], rows * 10, {"rows": rows})
     journal.close()
     _, done = read_journal(tmp_path / "journal")
     assert (done.position, done.state, done.file.size, done.file.groups) == (
@@ -390,6 +389,25 @@ def test_a_run_that_was_to_replace_goes_on_to_replace(inputs, tmp_path, killed_a
     clear(tmp_path)
     batchmax.score(inputs, "out", on_bad_row="null")
     assert contents(tmp_path) == replaced
+
+
+def test_a_file_of_pyarrow_that_was_only_to_be_published_is_published(inputs, tmp_path, monkeypatch):
+    """A finished file without row groups in its journal, because pyarrow wrote it, is published as it is."""
+    monkeypatch.setenv("BATCHMAX_PARQUET", "pyarrow")
+    batchmax.score(inputs, "out.parquet", on_bad_row="null")
+    want = contents(tmp_path)
+    clear(tmp_path)
+
+    def kill(_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("batchmax.sinks.commit.commit.Commit.publish", kill)
+        nothing_is_cleaned_up(patch)
+        with pytest.raises(Killed):
+            batchmax.score(inputs, "out.parquet", on_bad_row="null")
+    batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="resume")
+    assert contents(tmp_path) == want
 
 
 def test_an_input_that_changes_is_noticed(inputs, tmp_path):

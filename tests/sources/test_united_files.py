@@ -185,7 +185,7 @@ def run_parts(inputs, folder):
     plan = Plan.from_json(Plan.of(ParquetSource(inputs, score_options())).to_json())
     Path(folder).mkdir()
     parts = PartFolder(Path(folder))
-    parts.make_room()
+    parts.create()
     for part in plan.parts:
         run_part(plan, part.number, parts)
     return pa.concat_tables(map(pq.read_table, sorted(Path(folder).rglob("part-*.parquet"))))

@@ -234,21 +234,21 @@ def test_a_run_is_resumed_whatever_the_form_of_names(tmp_path, monkeypatch):
     batchmax.score("in", "whole")
     made = []
 
-    def part(self, receipt, real=batchmax.sinks.commit.journal.Journal.part):
-        real(self, receipt)
-        made.append(receipt.name)
+    def record_part(self, part, real=batchmax.sinks.commit.journal.Journal.record_part):
+        real(self, part)
+        made.append(part.name)
         if len(made) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("batchmax.sinks.commit.journal.Journal.part", part)
+        patch.setattr("batchmax.sinks.commit.journal.Journal.record_part", record_part)
         with pytest.raises(KeyboardInterrupt):
             batchmax.score("in", "out")
     for root in (Path("in"), Path(".out.batchmax/output")):
         for path in sorted(root.rglob("*"), reverse=True):  # files before their folders
             path.rename(path.with_name(nfd(path.name)))
     made.clear()
-    monkeypatch.setattr("batchmax.sinks.commit.journal.Journal.part", part)
+    monkeypatch.setattr("batchmax.sinks.commit.journal.Journal.record_part", record_part)
     batchmax.score("in", "out", if_exists="resume")
     assert len(made) == 1
     ours, theirs = (

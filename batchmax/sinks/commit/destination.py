@@ -1,109 +1,202 @@
-"""Where an output goes: its path, the path of a held output, and whether what exists there may be replaced.
-
-Only inspects paths; neither writes nor removes anything.
-"""
+"""Where an output is committed: the interface that file systems and object stores implement."""
 
 from __future__ import annotations
 
-import os
-import shlex
+import contextlib
+import errno
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from batchmax.errors import OutputError
 from batchmax.options.score_options import IfExists
-from batchmax.sinks.commit.existing_output import is_ours, is_output_folder
-from batchmax.storage.paths import is_file_path, refuse_file_as_folder, refuse_streams_and_stores
+from batchmax.sinks.commit.staging import PartFolder, StagingDirectory
+from batchmax.storage.manifest import Manifest
 
 REPLACE = "replace it: --if-exists overwrite, or name another: -o"
 
-
-def places(out: str | os.PathLike[str], *, gated: bool) -> list[Path]:
-    """Return all paths that publishing may write to: the output's, and that of a held output."""
-    path = Path(out)
-    if path.name in {"", ".."}:
-        return []
-    return [path, *([_held(path)] if gated else [])]
+WriteManifest = Callable[[Path, Manifest], None]
+"""Writes the manifest of a folder to a path, as a Parquet file with the columns of the parts."""
 
 
-def _held(path: Path) -> Path:
-    return path.with_name(f"{path.name}.held")
+class Location(Enum):
+    """Where a finished output is: at its path or URI, at that of a held output, or in the staging directory."""
+
+    PUBLISHED = "published"
+    HELD = "held"
+    STAGED = "staged"
 
 
-class Place:
-    """The destination of an output.
-
-    Parameters and errors are those of :class:`batchmax.sinks.commit.output.Output`.
+@dataclass(frozen=True)
+class FinishedOutput:
+    """A finished output that an earlier run published or held.
 
     Attributes
     ----------
-    path, held
-        The path of the output, and its path if it is held.
-    is_file
-        Whether the output is one file.
+    where
+        Its path or URI.
+    is_held
+        Whether it is held.
+    job, summary
+        The job that wrote it, and its summary.
+    written_ns
+        When it was written, in nanoseconds; for an object store the latest time that it can have been.
     """
 
-    def __init__(self, out: str | os.PathLike[str], if_exists: IfExists, *, gated: bool = False) -> None:
-        refuse_streams_and_stores(os.fspath(out))
-        self.path = Path(out)
-        if self.path.name in {"", ".."}:
-            raise OutputError(
-                "no file or folder can be made under this name", where=str(out), remedy="name a file or a folder: -o"
-            )
-        self.is_file = is_file_path(os.fspath(out))
-        self.held = _held(self.path)
-        self._if_exists = if_exists
-        self._gated = gated
-        refuse_file_as_folder(self.path)
-        if if_exists == "resume":
-            # What may be replaced depends on the options of the run that is resumed.
-            return
-        self.check(replaces=if_exists == "overwrite")
+    where: str
+    is_held: bool
+    job: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    written_ns: int
 
+
+class Destination(ABC):
+    """The path or URI that an output is committed to, and the state of the commit.
+
+    Attributes
+    ----------
+    where
+        The path or the URI, for messages.
+    staging
+        The staging directory.
+    is_file
+        Whether the output is one file; otherwise it is a folder of parts.
+    if_exists
+        Whether an existing output of batchmax may be replaced, and whether an unfinished run is resumed.
+    uri
+        The URI; None for an output in a file system.
+    job
+        The identity of the job, as JSON values; empty if the job can't be resumed.
+    replaces
+        Whether what exists may be replaced; a run that resumes another uses that run's value.
+    run
+        The id of the run; a run that resumes another keeps that run's id.
+    part_sizes
+        The names and sizes of the finished parts, in the order of their rows.
+    inode
+        The inode of the prepared output; None before it is prepared.
+    is_published
+        Whether this run has published the output, or has held it.
+    """
+
+    uri: str | None = None
+
+    def __init__(self, where: str, staging: StagingDirectory, if_exists: IfExists, *, is_file: bool) -> None:
+        self.where = where
+        self.staging = staging
+        self.is_file = is_file
+        self.if_exists = if_exists
+        self.job: Mapping[str, Any] = {}
+        self.replaces = if_exists == "overwrite"
+        self.run = secrets.token_hex(4)
+        self.part_sizes: dict[str, int] = {}
+        self.inode: int | None = None
+        self.is_published = False
+
+    @property
+    def location(self) -> Location | None:
+        """Where the finished output is; None if it isn't finished."""
+        return self.locate(self.run, self.inode)
+
+    @property
+    @abstractmethod
+    def parts(self) -> PartFolder:
+        """The folders that parts are written to."""
+
+    @abstractmethod
+    def locate(self, run: str, number: int | None) -> Location | None:
+        """Return where the finished output of a run is, given the inode that it recorded; None if nowhere."""
+
+    @abstractmethod
     def check(self, *, replaces: bool) -> None:
-        """Refuse a path with something that may not be replaced.
+        """Refuse something that may not be replaced, before anything is computed.
 
         Raises
         ------
         OutputError
-            It names what is at the path.
+            It names what exists.
         """
-        where = str(self.path)
-        if self._gated:
-            self.check_held()
-        if not os.path.lexists(self.path):
-            return
-        if not replaces and self._if_exists != "resume":
-            raise OutputError("the output exists", where=where, remedy=REPLACE)
-        if not replaces and not is_ours(self.path, is_file=self.is_file):
-            what = "what is there is not an output of batchmax"
-            raise OutputError(what, where=where, remedy="name another output: -o")
-        if self.is_file and self.path.is_dir():
-            raise OutputError("a folder is in the way of the file", where=where, remedy="name another output: -o")
-        if replaces and not self.is_file and not is_output_folder(self.path):
-            raise OutputError(
-                "this is not a folder that batchmax wrote, or other files are in it, so it is not replaced",
-                where=where,
-                remedy="delete it yourself, or name another output: -o",
-            )
 
-    def check_held(self) -> None:
-        """Refuse to hold an output if something that may not be replaced is at the path of the held one."""
-        if not os.path.lexists(self.held):
-            return
-        if not is_ours(self.held, is_file=self.is_file):
-            raise OutputError(
-                "an output that is held back goes here, and what is there is not one that batchmax wrote",
-                where=str(self.held),
-                remedy=f"move it: {_move_away(self.held)}, or name another output: -o",
-            )
-        if self._if_exists == "error":
-            raise OutputError(
-                "there is already a held output",
-                where=str(self.held),
-                remedy="check it again: --if-exists resume; or replace it: --if-exists overwrite; or delete it: "
-                f"rm -r {shlex.quote(str(self.held))}",
-            )
+    @abstractmethod
+    def job_at(self, location: Location) -> Mapping[str, Any] | None:
+        """Return the job of a published or held output; None if there is none, empty if batchmax didn't write it."""
 
+    @abstractmethod
+    def finished_outputs(self) -> Iterator[FinishedOutput]:
+        """Yield the published output, then the held one, if they exist.
 
-def _move_away(path: Path) -> str:
-    return f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.old')}"
+        Raises
+        ------
+        OutputError
+            batchmax didn't write what exists.
+        """
+
+    @abstractmethod
+    def has_held_copy(self) -> bool:
+        """Return whether the published output is also held, because a run was killed while it published it."""
+
+    @abstractmethod
+    def prepare(self, write: WriteManifest | None = None, summary: Mapping[str, Any] | None = None) -> None:
+        """Finish what is staged; a folder gets its manifest.
+
+        Parameters
+        ----------
+        write
+            Writes the manifest; None for a file.
+        summary
+            The summary for the manifest.
+        """
+
+    @abstractmethod
+    def publish(self) -> None:
+        """Publish the prepared output."""
+
+    @abstractmethod
+    def hold(self) -> str:
+        """Hold the prepared output: put it at the path or URI of a held output, and return that."""
+
+    @abstractmethod
+    def publish_held(self) -> None:
+        """Publish a held output of this job, or remove it if it is published already."""
+
+    @abstractmethod
+    def undo(self, error: BaseException) -> None:
+        """Undo what was published, after an error."""
+
+    @abstractmethod
+    def clean_up(self, run: str) -> None:
+        """Remove what was replaced if the output is published, and otherwise what a run wrote outside of staging."""
+
+    def is_of_job(self, location: Location) -> bool:
+        """Return whether a finished output of this job is published, or held."""
+        return bool(self.job) and self.job_at(location) == self.job["output"]
+
+    def start(self, *, keeps_journal: bool = False) -> None:
+        """Remove everything in the staging directory, perhaps except the journal, and create the folders of parts."""
+        self.staging.clear(keeps_journal=keeps_journal)
+        if not self.is_file:
+            self.parts.create()
+
+    def retain(self, size: int) -> bool:
+        """Remove all parts but the finished ones; return whether these exist, or a file of at least ``size`` bytes."""
+        if self.location in {Location.PUBLISHED, Location.HELD} or (self.is_file and self.location is not None):
+            return True
+        return self.staging.retain_file(size) if self.is_file else self.parts.retain(self.part_sizes)
+
+    @contextlib.contextmanager
+    def converting_errors(self) -> Iterator[None]:
+        """Convert errors of the operating system into :class:`OutputError`."""
+        where = str(self.staging.path)
+        try:
+            yield
+        except OSError as error:
+            if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+                what = "another run has published here in the meantime, and its output stays"
+                raise OutputError(what, where=where, remedy=REPLACE) from error
+            raise OutputError(
+                f"cannot be written: {error.strerror or error}", where=where, remedy="name another output: -o"
+            ) from error

@@ -6,7 +6,6 @@ Knows files and folders; neither writes nor removes anything.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,8 +83,3 @@ def _json_of(path: Path, key: str) -> dict[str, Any] | None:
         return json_object(parse_json((read_footer(path).metadata or {})[key.encode()]), {})
     except (OSError, pa.ArrowException, KeyError, JsonError):
         return None
-
-
-def newest(paths: list[str]) -> int:
-    """Return the latest modification time of some files, in nanoseconds; 0 for none."""
-    return max((os.stat(path).st_mtime_ns for path in paths), default=0)  # noqa: PTH116 - strings

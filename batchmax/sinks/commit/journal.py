@@ -1,7 +1,7 @@
 """The journal of a run: records what is completed, so that another run can resume after a kill.
 
 A line is JSON with a checksum, and is appended by one write. An incomplete line is ignored, together with all that
-follow it. The first line has the job and the boot ID of the machine. For a folder, the other lines are receipts of
+follow it. The first line has the job and the boot ID of the machine. For a folder, the other lines are its completed
 parts. For one file, they record how much of the file is complete: the last row group, its footer entry, and the counts
 up to there. What a killed process wrote exists as long as the machine runs. After a crash of the machine, only what was
 synced exists.
@@ -20,9 +20,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from batchmax.sinks.parquet_sink import FileState
+from batchmax.sinks.parquet_sink import FileState, ParquetSink
 from batchmax.storage import system_calls
 from batchmax.storage.files import open_exclusively
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
@@ -30,12 +30,12 @@ from batchmax.storage.json_fields import JsonError, json_list, json_object, pars
 HEAD = {"job": dict, "boot": str, "replaces": bool, "run": str}
 GROUP = {"position": int, "state": dict, "files": list}
 PART = {"number": int, "name": str, "rows": int, "size": int, "rejects": int | None, "state": str}
-"""The members of a journal's first entry, of an entry for a row group, and of a receipt, with their types."""
+"""The members of a journal's first entry, of an entry for a row group, and of a completed part, with their types."""
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """The result of a part of a folder. It is the same whenever and wherever the part is made.
+class CompletedPart:
+    """A finished part of a folder. It is the same whenever and wherever the part is made.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Receipt:
     size, rejects
         The size of its file and of that of its rejected rows, in bytes; None if there is none.
     state
-        The counts. They are kept as JSON text because there may be very many receipts.
+        The counts. They are kept as JSON text because there may be very many parts.
     """
 
     number: int
@@ -57,14 +57,20 @@ class Receipt:
     state: str
 
 
+def part_sizes(parts: Sequence[CompletedPart]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the names and sizes of the files of parts, and of the files of their rejected rows."""
+    rejects = {part.name: part.rejects for part in parts if part.rejects is not None}
+    return {part.name: part.size for part in parts}, rejects
+
+
 @dataclass
-class Done:
+class CompletedWork:
     """What is completed of a job.
 
     Attributes
     ----------
-    receipts
-        Of a folder: the receipts of the finished parts, by part number.
+    parts
+        Of a folder: the finished parts, by part number.
     position
         Of a file: the number of input rows that are done.
     state
@@ -73,53 +79,32 @@ class Done:
         How much of the file is complete.
     rejects
         How much of the file of rejected rows is complete.
-    published
-        The summary, and the inodes of the files or folders that are published; None if the job wasn't finished.
+    decision
+        The summary of a finished job, and the inodes of what is published next; None if the job wasn't finished.
     replaces
         Whether what is at the output's path may be replaced.
     run
         The id of the run; a run that resumes it keeps it.
     """
 
-    receipts: dict[int, Receipt] = field(default_factory=dict)
+    parts: dict[int, CompletedPart] = field(default_factory=dict)
     position: int = 0
     state: dict[str, Any] = field(default_factory=dict)
     file: FileState = field(default_factory=FileState)
     rejects: FileState = field(default_factory=FileState)
-    published: dict[str, Any] | None = None
+    decision: dict[str, Any] | None = None
     replaces: bool = False
     run: str = ""
 
     @property
+    def inodes(self) -> list[int | None]:
+        """The inodes of what is published next, the output's first; empty if the job wasn't finished."""
+        return [] if self.decision is None else list(self.decision["of"])
+
+    @property
     def rows(self) -> int:
         """The number of input rows that are done, in parts or in a file."""
-        return self.position + sum(receipt.rows for receipt in self.receipts.values())
-
-
-class Growing(Protocol):
-    """A file that is written row group by row group."""
-
-    @property
-    def rows(self) -> int:
-        """The number of rows handed over."""
-
-    @property
-    def size(self) -> int:
-        """Their size in bytes."""
-
-    @property
-    def written(self) -> int:
-        """The number of bytes handed to the operating system."""
-
-    @property
-    def synced(self) -> int:
-        """The number of bytes that are durable."""
-
-    def new_groups(self) -> list[bytes]:
-        """Return the row groups since the last call."""
-
-    def sync(self) -> None:
-        """Make everything written so far durable."""
+        return self.position + sum(part.rows for part in self.parts.values())
 
 
 class Journal:
@@ -160,10 +145,10 @@ class Journal:
             self._write({"job": job, "boot": _boot(), "replaces": replaces, "run": run})
             if new != path:
                 new.replace(path)
-        self._waiting: deque[tuple[list[tuple[Growing, int]], dict[str, Any]]] = deque()
+        self._waiting: deque[tuple[list[tuple[ParquetSink, int]], dict[str, Any]]] = deque()
         self._synced = 0
 
-    def group(self, files: Sequence[Growing], position: int, state: Mapping[str, Any]) -> None:
+    def record_row_group(self, files: Sequence[ParquetSink], position: int, state: Mapping[str, Any]) -> None:
         """Record that a row group was handed over to the file, and perhaps to that of rejected rows.
 
         ``position`` is the number of input rows read until then, and ``state`` has the counts.
@@ -176,9 +161,9 @@ class Journal:
             ],
         }
         self._waiting.append(([(file, file.size) for file in files], entry))
-        self.settle()
+        self.write_pending()
 
-    def settle(self) -> None:
+    def write_pending(self) -> None:
         """Write the entries of row groups that have reached the files."""
         while self._waiting:
             files, entry = self._waiting[0]
@@ -196,12 +181,12 @@ class Journal:
                 self._write({"synced": [file.synced for file, _ in files]})
                 self.sync()
 
-    def part(self, receipt: Receipt) -> None:
+    def record_part(self, part: CompletedPart) -> None:
         """Record that a part is finished and durable."""
-        self._write({"part": asdict(receipt)})
+        self._write({"part": asdict(part)})
         self.sync()
 
-    def publishing(self, summary: Mapping[str, Any], of: Sequence[int | None]) -> None:
+    def record_decision(self, summary: Mapping[str, Any], of: Sequence[int | None]) -> None:
         """Record that the output is finished, with its summary and the inodes of what is published next."""
         self._write({"published": {"summary": summary, "of": of}})
         self.sync()
@@ -236,7 +221,12 @@ class Journal:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
-def read_journal(path: Path) -> tuple[dict[str, Any], Done] | None:
+def open_journal(path: Path, job: Mapping[str, Any], *, replaces: bool, run: str) -> Journal:
+    """Open a journal to append to it; create it if there is none that can be read."""
+    return Journal(path, job if read_journal(path) is None else None, replaces=replaces, run=run)
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any], CompletedWork] | None:
     """Return the job of a journal and what is completed of it; None if the journal can't be read."""
     try:
         lines = (line for line, _ in _lines(path.read_bytes()))
@@ -246,10 +236,10 @@ def read_journal(path: Path) -> tuple[dict[str, Any], Done] | None:
         return None
 
 
-def read_journals(paths: Iterable[Path]) -> tuple[dict[str, Any], Done] | None:
+def read_journals(paths: Iterable[Path]) -> tuple[dict[str, Any], CompletedWork] | None:
     """Return the job of the first readable journal, and what is completed of it; None if none can be read.
 
-    Other journals of this job add their receipts, and whether the output may replace what is at its path.
+    Other journals of this job add their parts, and whether the output may replace what is at its path.
     """
     found = [one for one in map(read_journal, paths) if one is not None]
     if not found:
@@ -257,7 +247,7 @@ def read_journals(paths: Iterable[Path]) -> tuple[dict[str, Any], Done] | None:
     job, done = found[0]
     for theirs, other in found[1:]:
         if theirs == job:
-            done.receipts |= other.receipts
+            done.parts |= other.parts
             done.replaces |= other.replaces
     return job, done
 
@@ -273,9 +263,9 @@ def _lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
         yield json_object(parse_json(text), {}), len(line)
 
 
-def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Done:
+def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> CompletedWork:
     json_object(first, HEAD)
-    done = Done(replaces=first["replaces"], run=first["run"])
+    done = CompletedWork(replaces=first["replaces"], run=first["run"])
     waiting: list[tuple[Mapping[str, Any], list[FileState]]] = []
 
     def take(count: int) -> None:
@@ -299,10 +289,9 @@ def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Don
             take(sum(all(file.size <= size for size, file in zip(sizes, files, strict=False)) for _, files in waiting))
         elif "part" in line:
             part = json_object(line["part"], PART)
-            receipt = Receipt(**{name: part[name] for name in PART})
-            done.receipts[receipt.number] = receipt
+            done.parts[part["number"]] = CompletedPart(**{name: part[name] for name in PART})
         elif "published" in line:
-            done.published = json_object(line["published"], {"summary": dict, "of": list})
+            done.decision = json_object(line["published"], {"summary": dict, "of": list})
     if boot == _boot():
         take(len(waiting))
     return done

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import shlex
 import shutil
 import stat
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +24,7 @@ from pathlib import Path
 from batchmax.errors import OutputError
 from batchmax.storage.file_names import composed
 from batchmax.storage.files import sync_folder
-from batchmax.storage.paths import make_parents, remove_empty
+from batchmax.storage.paths import make_parents, refuse_streams_and_stores, remove_empty
 
 ENDING = ".batchmax"
 LOCK = "lock"
@@ -33,11 +35,18 @@ ATTEMPTS = 100
 """Attempts to create a folder whose parents are removed meanwhile; file systems such as /proc report this forever."""
 
 
-class Workshop:
+class StagingDirectory:
     """The staging directory of one output.
+
+    Parameters
+    ----------
+    out
+        The path of the output.
 
     Attributes
     ----------
+    path
+        The path of the output.
     output
         The file that is being written, or the folder of finished parts.
     parts
@@ -46,11 +55,23 @@ class Workshop:
         What was at the output's path, while it is being replaced.
     journal
         The path of the journal.
+
+    Raises
+    ------
+    UsageError
+        The path is a stream or a URI.
+    OutputError
+        The path has no name.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.folder = path.with_name(f".{path.name}{ENDING}")
+    def __init__(self, out: str | os.PathLike[str]) -> None:
+        refuse_streams_and_stores(os.fspath(out))
+        self.path = Path(out)
+        if self.path.name in {"", ".."}:
+            raise OutputError(
+                "no file or folder can be made under this name", where=str(out), remedy="name a file or a folder: -o"
+            )
+        self.folder = self.path.with_name(f".{self.path.name}{ENDING}")
         self.parts = PartFolder(self.folder)
         self.output = self.parts.output
         self.old = self.folder / "old"
@@ -58,8 +79,8 @@ class Workshop:
         self._lock: int | None = None
         self._parents: list[Path] = []
 
-    def open(self) -> None:
-        """Create the directory, or take over an unused one, and lock it exclusively.
+    def open(self, *, shared: bool = False) -> None:
+        """Create the directory, or take over an existing one, and lock it, exclusively unless ``shared``.
 
         Raises
         ------
@@ -83,7 +104,22 @@ class Workshop:
             # A run that ends may remove the directory meanwhile; then the loop starts over.
             with contextlib.suppress(FileNotFoundError):
                 self._check()
-                self._lock = self._locked(self.folder / LOCK)
+                self._lock = self._locked(self.folder / LOCK, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+
+    def open_shared(self) -> bool:
+        """Create the directory and lock it: exclusively if it is unused, else shared; return whether exclusively.
+
+        Raises
+        ------
+        OutputError, OSError
+            See :meth:`open`.
+        """
+        try:
+            self.open()
+        except OutputError:
+            self.open(shared=True)
+            return False
+        return True
 
     def share(self) -> None:
         """Change the lock to a shared one.
@@ -96,23 +132,6 @@ class Workshop:
         if self._lock is not None:
             self._take(self._lock, fcntl.LOCK_SH)
 
-    def open_shared(self) -> bool:
-        """Create the directory and lock it: exclusively if it is unused, else shared; return whether exclusively.
-
-        Raises
-        ------
-        OutputError, OSError
-            See :meth:`open`.
-        """
-        with contextlib.suppress(OutputError):
-            self.open()
-            return True
-        while self._lock is None:
-            with contextlib.suppress(FileNotFoundError):
-                self._check()
-                self._lock = self._locked(self.folder / LOCK, fcntl.LOCK_SH)
-        return False
-
     def journal_of(self, shard: tuple[int, int]) -> Path:
         """Return the journal of a shard, given by its number and the number of shards."""
         return self.folder / f"journal-{shard[0]}-of-{shard[1]}"
@@ -121,11 +140,19 @@ class Workshop:
         """Return all journals; that of runs with an exclusive lock is the first."""
         return [self.journal, *sorted(self.folder.glob("journal-*"))]
 
-    def clear(self) -> None:
-        """Remove everything but the directory and the lock."""
-        self._clear_but(LOCK)
+    def restore_old(self) -> None:
+        """Restore what a killed run had put aside."""
+        if os.path.lexists(self.old) and not os.path.lexists(self.path):
+            self.old.rename(self.path)
 
-    def holds_file(self, size: int) -> bool:
+    def clear(self, *, keeps_journal: bool = False) -> None:
+        """Remove everything but the directory and the lock, and perhaps the journal."""
+        kept = {LOCK, self.journal.name} if keeps_journal else {LOCK}
+        for item in self.folder.iterdir():
+            if item.name not in kept:
+                remove(item)
+
+    def retain_file(self, size: int) -> bool:
         """Return whether the file has at least ``size`` bytes; if ``size`` is 0, remove it."""
         if not size:
             remove(self.output)
@@ -150,7 +177,7 @@ class Workshop:
             if not keep:
                 with contextlib.suppress(OSError):
                     if published:
-                        self._clear_but(self.journal.name, LOCK)
+                        self.clear(keeps_journal=True)
                     else:
                         for journal in self.journals():
                             remove(journal)
@@ -161,15 +188,6 @@ class Workshop:
         finally:
             os.close(lock)
 
-    def clear_but_journal(self) -> None:
-        """Remove everything but the journal, the directory and the lock."""
-        self._clear_but(self.journal.name, LOCK)
-
-    def _clear_but(self, *names: str) -> None:
-        for item in self.folder.iterdir():
-            if item.name not in names:
-                remove(item)
-
     def _check(self) -> None:
         info = self.folder.lstat()
         if not stat.S_ISDIR(info.st_mode) or (hasattr(os, "getuid") and info.st_uid != os.getuid()):
@@ -179,7 +197,7 @@ class Workshop:
                 remedy=f"move it: mv {shlex.quote(str(self.folder))} {shlex.quote(f'{self.folder}.old')}",
             )
 
-    def _locked(self, path: Path, how: int = fcntl.LOCK_EX) -> int | None:
+    def _locked(self, path: Path, how: int) -> int | None:
         """Open and lock a file; return None if another process has removed it meanwhile."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         try:
@@ -198,14 +216,14 @@ class Workshop:
         except BlockingIOError as error:
             raise OutputError(
                 "another run is making this output",
-                where=str(self._path),
+                where=str(self.path),
                 remedy="wait for it, or name another output: -o",
             ) from error
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
             warnings.warn(
-                f"{self._path.parent}: the file system has no locks; make sure that no other run has this output",
+                f"{self.path.parent}: the file system has no locks; make sure that no other run has this output",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -225,18 +243,18 @@ class PartFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.output = folder / "output"
-        self._making = folder / "making"
+        self._unfinished = folder / "making"
 
-    def make_room(self) -> None:
+    def create(self) -> None:
         """Create the folders, unless they exist."""
         self.output.mkdir(exist_ok=True)
-        self._making.mkdir(exist_ok=True)
+        self._unfinished.mkdir(exist_ok=True)
 
-    def making(self, name: str) -> Path:
+    def new_path(self, name: str) -> Path:
         """Return a path to write a part to; nothing exists there, and no other process uses it."""
-        return self._making / f"{Path(name).name}.{secrets.token_hex(4)}"
+        return self._unfinished / f"{Path(name).name}.{secrets.token_hex(4)}"
 
-    def keep(self, made: Path, name: str) -> None:
+    def add(self, path: Path, name: str) -> None:
         """Move a complete part to the finished ones, durably. An existing part of this name has the same bytes.
 
         Raises
@@ -244,17 +262,17 @@ class PartFolder:
         OutputError
             It can't be moved.
         """
-        path = self.output / name
+        target = self.output / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made.replace(path)
-            sync_folder(path.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+            sync_folder(target.parent)
         except OSError as error:
             what = f"cannot be written: {error.strerror or error}"
-            raise OutputError(what, where=str(path), remedy="name another output: -o") from error
+            raise OutputError(what, where=str(target), remedy="name another output: -o") from error
 
-    def holds(self, sizes: Mapping[str, int]) -> bool:
-        """Return whether the finished parts have these sizes; remove other files."""
+    def retain(self, sizes: Mapping[str, int]) -> bool:
+        """Remove all files but these finished parts; return whether they exist and have these sizes."""
         if not self.output.is_dir():
             return False
         paths = [path for path in self.output.rglob("*") if not path.is_dir()]
@@ -264,9 +282,29 @@ class PartFolder:
             return False
         for name in found.keys() - wanted.keys():
             found[name].unlink(missing_ok=True)
-        remove(self._making)
-        self._making.mkdir()
+        remove(self._unfinished)
+        self._unfinished.mkdir()
         return True
+
+
+def local_path_of(uri: str) -> Path:
+    """Return a path on this machine for staging an output at a URI: in a folder of the user, always the same for a URI.
+
+    Raises
+    ------
+    OutputError
+        The folder isn't the user's, or others can access it.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"batchmax-{user}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    info = folder.lstat()
+    if not folder.is_dir() or folder.is_symlink() or info.st_uid != user or info.st_mode & 0o077:
+        what = "outputs are made here before they are sent, and it is not a folder of yours alone"
+        raise OutputError(what, where=str(folder), remedy="set TMPDIR to another folder")
+    name = uri.rpartition("/")[2]
+    return folder / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}-{name}"
 
 
 def identity(path: Path | int) -> tuple[int, int] | None:
