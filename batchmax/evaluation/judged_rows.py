@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from batchmax import kernels
 from batchmax.columns.arrow import column_types, number_values, plain_array, plain_type, valid_rows
-from batchmax.columns.logits import close_match, refuse_as_class
+from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.scored_input import loss_column
 from batchmax.columns.sequences import token_values
 from batchmax.errors import DataError, UsageError
@@ -23,6 +23,7 @@ from batchmax.evaluation.metrics import Judged
 from batchmax.evaluation.row_stream import OWN_PREFIX, Seen, open_rows, schema_of
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import LAST_WITHOUT_LOSS, Status
+from batchmax.runtime.text import close_match
 from batchmax.sources.parquet_file import arrow_schema
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.streams.stream_source import StreamSource

@@ -14,7 +14,7 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.columns.arrow import column_types, is_list, plain_type
 from batchmax.columns.job import Job
-from batchmax.columns.logits import LogitsColumn, OutputLayout
+from batchmax.columns.logits_column import LogitsColumn, OutputLayout
 from batchmax.columns.matrices import read_matrix
 from batchmax.columns.result_arrays import matrix_columns, matrix_fields
 from batchmax.errors import DataError, UsageError

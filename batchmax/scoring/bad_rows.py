@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax.columns.job import Job
-from batchmax.columns.logits import close_match
 from batchmax.columns.matrices import first_row_length, read_matrix
 from batchmax.errors import BadRowError
 from batchmax.outputs import Status
+from batchmax.runtime.text import close_match
 
 NO_ANSWER = {
     "sum": "the logits are all 0, or some are below 0 and some above, or one is -inf",

@@ -17,7 +17,8 @@ import pyarrow as pa
 from batchmax.columns.arrow import column_types, type_text
 from batchmax.columns.job import Job
 from batchmax.columns.labels import find_classes
-from batchmax.columns.logits import WORDS, LogitsColumn, find_logits
+from batchmax.columns.logits import find_logits
+from batchmax.columns.logits_column import INPUT_TEXTS, LogitsColumn
 from batchmax.columns.scored_input import as_written
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
@@ -75,7 +76,7 @@ def check_agreement(
             conflict = union.conflicts[name]
             kinds = type_text(conflict.other_kind), type_text(conflict.kind)
             raise UsageError(
-                f"column {name!r} is {kinds[0]}, but {kinds[1]} in {conflict.file}, and no type has the values of both",
+                f"column {name!r} is {kinds[0]}, but {kinds[1]} in {conflict.file}, and the types have no common type",
                 where=conflict.other_file,
                 remedy=_remedy(name, job),
             )
@@ -104,7 +105,7 @@ def said_of(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]
         )
         lines.append(text + (f", null in the {missing:,} of {n_files:,} files without it" if missing else ""))
     if len(differences) > MOST_SAID:
-        lines.append(f"and {len(differences) - MOST_SAID:,} more columns that are not the same in all files: --json")
+        lines.append(f"and {len(differences) - MOST_SAID:,} more columns that differ between files; --json lists all")
     return lines
 
 
@@ -127,11 +128,11 @@ def _check_presence(files: Sequence[InputFile], job: Job) -> None:
         having = next((file.path for file in files if name in types.get(id(file.schema), ())), "")
         for file in files:
             if file.columns is not None and name not in types[id(file.schema)]:
-                without = ", or do without labels: --label none" if role == "label" else ""
+                without = ", or use no labels: --label none" if role == "label" else ""
                 raise UsageError(
-                    f"there is no column {name!r}, which holds the {role} in {having}",
+                    f"there is no column {name!r}, the {role} column of {having}",
                     where=file.path,
-                    remedy=f"leave the file out, add the column, or name another: --{role}{without}",
+                    remedy=f"leave the file out, add the column, or choose another: --{role}{without}",
                 )
 
 
@@ -151,14 +152,14 @@ def _check_columns(
         holds = find_logits(schema, replace(options, logits=job.logits.names[0], n_classes=None)).holds
     if holds != job.logits.holds:
         raise UsageError(
-            f"the columns of logits hold {WORDS[holds]} here, and {WORDS[job.logits.holds]} in {first_path}",
+            f"the logits column holds {INPUT_TEXTS[holds]}, but {INPUT_TEXTS[job.logits.holds]} in {first_path}",
             where=file.path,
-            remedy=f"{ONE_BY_ONE}, or say what they hold: --input probs, log_probs or logits",
+            remedy=f"{ONE_BY_ONE}, or state the content: --input probs, log_probs or logits",
         )
     if file.path != first_path and classes is not None and classes != job.classes:
-        what = "the classes have other names than in" if job.classes else "the classes have names, but none in"
+        what = "the class names differ from those in" if job.classes else "the classes have names, but not in"
         raise UsageError(
-            f"{what} {first_path}", where=file.path, remedy=f"{ONE_BY_ONE}, or give the names with --classes"
+            f"{what} {first_path}", where=file.path, remedy=f"{ONE_BY_ONE}, or give the names: --classes A,B,C"
         )
     return column
 

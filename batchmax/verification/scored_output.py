@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax.columns.arrow import is_list, plain_type
-from batchmax.columns.logits import OutputLayout
+from batchmax.columns.logits_column import OutputLayout
 from batchmax.columns.sequences import row_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.options.parsing import check_type

@@ -93,7 +93,7 @@ CASES = {
         ["x.parquet", "--logits", "logitz"],
         2,
         (
-            "x.parquet: --logits: there is no column 'logitz'; possible are 'logits'; did you mean 'logits'? "
+            "x.parquet: --logits: there is no column 'logitz'; candidates: 'logits'; did you mean 'logits'? "
             "batchmax inspect x.parquet shows the columns"
         ),
     ),
@@ -101,7 +101,7 @@ CASES = {
         ["x.parquet", "--logits", "idd"],
         2,
         (
-            "x.parquet: --logits: there is no column 'idd'; possible are 'logits'; "
+            "x.parquet: --logits: there is no column 'idd'; candidates: 'logits'; "
             "batchmax inspect x.parquet shows the columns"
         ),
     ),

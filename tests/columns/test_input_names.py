@@ -56,7 +56,7 @@ MIXED = schema(id="i", weight="f", label="i", logit_a="f", logit_b="f", lot="f")
 def test_a_pattern_of_nothing_but_wildcards_is_refused(pattern):
     """A pattern of wildcards only, which also matches ids and labels, raises UsageError with alternatives."""
     with pytest.raises(
-        UsageError, match=r"matches every column.*--logits 'logit_\*'; or name them: --logits A,B,C"
+        UsageError, match=r"matches every column.*--logits 'logit_\*'; or list them: --logits A,B,C"
     ) as caught:
         find_logits(MIXED, score_options(logits=pattern))
     assert caught.value.exit_code == 2
@@ -80,7 +80,7 @@ def test_columns_with_another_role_are_no_classes(pattern, options, want):
 
 def test_integers_among_floats_are_doubtful():
     """A pattern that matches integer and float columns is refused, unless the columns are numbered."""
-    with pytest.raises(UsageError, match=r"'id' holds integers, and the other columns floats: are they classes\?"):
+    with pytest.raises(UsageError, match=r"the pattern matches columns of floats, and of integers: 'id'"):
         find_logits(schema(id="i", is_a="f", is_b="f"), score_options(logits="i*"))
     found = find_logits(schema(z_1="i", z_0="f"), score_options(logits="z_*"))
     assert found.names == ("z_0", "z_1")
@@ -103,8 +103,8 @@ def test_classes_named_one_by_one(here):
     assert find_logits(numbered, score_options(logits="z_1,z_0")).class_names == ("z_1", "z_0")
     for names, message in (
         ("dog,cow", "there is no column 'cow'"),
-        ("dog,dog", "named twice"),
-        ("dog,label", "no number"),
+        ("dog,dog", "listed twice"),
+        ("dog,label", "isn't numeric"),
     ):
         with pytest.raises(UsageError, match=message):
             batchmax.score("in.parquet", "no.parquet", logits=names)

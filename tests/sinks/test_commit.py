@@ -31,7 +31,7 @@ def filled(output, write, name="part-00000.parquet"):
 
 
 def write_manifest(path, manifest):
-    """Write a manifest as a job does, but with a column of its own."""
+    """Write a manifest as a job does, but with a top-level column."""
     metadata = {MANIFEST_KEY: manifest.to_json(), "batchmax": "{}"}
     pq.write_table(pa.table({"n": pa.array([], pa.int64())}).replace_schema_metadata(metadata), path)
 

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, size
-from batchmax.columns.logits import WORDS
+from batchmax.columns.logits_column import INPUT_TEXTS
 from batchmax.runtime.text import printable
 from batchmax.sources.inspection import Facts
 from batchmax.sources.schema_check import said_of
@@ -65,7 +65,7 @@ def _found(facts: Facts) -> list[tuple[str, str]]:
     more = f" and {len(classes) - MOST_CLASSES:,} more" if len(classes) > MOST_CLASSES else ""
     label = facts["label"]
     return [
-        (WORDS[facts["logits"]["holds"]], printable(facts["logits"]["why"])),
+        (INPUT_TEXTS[facts["logits"]["holds"]], printable(facts["logits"]["why"])),
         ("label", printable(label["why"] or label["column"]) if label else "none"),
         ("classes", number(facts["n_classes"]) + (f": {names}{more}" if names else "")),
         *(("differs", printable(line)) for line in said_of(facts["unified"], len(facts["files"]))),

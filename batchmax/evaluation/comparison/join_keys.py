@@ -24,8 +24,8 @@ from batchmax.columns.arrow import (
     type_text,
     valid_rows,
 )
-from batchmax.columns.logits import close_match
 from batchmax.errors import DataError, UsageError
+from batchmax.runtime.text import close_match
 from batchmax.sources.decode_budget import Allowance
 from batchmax.sources.parquet_file import InputFile, reading
 
