@@ -34,7 +34,7 @@ from batchmax.sources.parquet_source import ParquetSource, open_source
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import Reading
 from batchmax.sources.streams.stream_source import StreamSource
-from batchmax.storage.paths import find_files, paths_of
+from batchmax.storage.input_files import find_files, paths_of
 
 Array = NDArray[Any]
 

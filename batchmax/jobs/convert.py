@@ -36,8 +36,8 @@ from batchmax.sources.chunks import Chunk
 from batchmax.sources.parquet_source import ParquetSource, open_source
 from batchmax.sources.parts import Part
 from batchmax.sources.streams.stream_source import StreamSource
-from batchmax.storage.paths import is_file_path
-from batchmax.storage.uris import local_path
+from batchmax.storage.output_paths import is_file_path
+from batchmax.storage.paths import local_path
 
 Array = np.ndarray[Any, Any]
 LARGEST_EXACT = 2.0**53

@@ -28,8 +28,8 @@ from batchmax.sources.parts import Part, plan_parts
 from batchmax.sources.streams.arrow_batches import check_parquet_types
 from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.storage.file_names import folded
-from batchmax.storage.paths import refuse_inputs_as_output, refuse_uris_as_output
-from batchmax.storage.uris import is_uri
+from batchmax.storage.output_paths import refuse_inputs_as_output, refuse_uris_as_output
+from batchmax.storage.paths import is_uri
 
 Elsewhere = Callable[[Sequence[Part]], Iterable[Receipt]]
 """Makes parts in other processes: takes the parts to make, and returns their receipts in any order."""

@@ -30,8 +30,8 @@ from batchmax.sources.chunks import limited
 from batchmax.sources.parquet_source import open_source
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import Reading
-from batchmax.storage.paths import STREAM, is_file_path
-from batchmax.storage.uris import local_path
+from batchmax.storage.output_paths import is_file_path
+from batchmax.storage.paths import STREAM, local_path
 
 
 def score(

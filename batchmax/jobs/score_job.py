@@ -34,7 +34,8 @@ from batchmax.sources.parquet_file import pyarrow_only
 from batchmax.sources.parquet_source import open_source
 from batchmax.sources.parts import Part, plan_parts
 from batchmax.sources.passthrough import Reading
-from batchmax.storage.paths import STREAM, is_file_path
+from batchmax.storage.output_paths import is_file_path
+from batchmax.storage.paths import STREAM
 
 
 class ScoreJob:

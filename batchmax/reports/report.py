@@ -33,7 +33,7 @@ from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.streams.stream_source import StreamSource
-from batchmax.storage.paths import paths_of
+from batchmax.storage.input_files import paths_of
 
 if TYPE_CHECKING:
     from batchmax.reports.html.page import Facts

@@ -13,8 +13,8 @@ from batchmax.sinks.commit.destination import places
 from batchmax.sinks.commit.output import Output
 from batchmax.sinks.commit.remote_output import RemoteOutput
 from batchmax.sinks.parquet_sink import ParquetSink
-from batchmax.storage.paths import is_file_path, refuse_inputs_as_output, refuse_uris_as_output
-from batchmax.storage.uris import is_uri, local_path
+from batchmax.storage.output_paths import is_file_path, refuse_inputs_as_output, refuse_uris_as_output
+from batchmax.storage.paths import is_uri, local_path
 
 CODEC = "SNAPPY"
 

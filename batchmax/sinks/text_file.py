@@ -11,15 +11,14 @@ from batchmax.errors import OutputError, UsageError
 from batchmax.storage import system_calls
 from batchmax.storage.files import hidden_sibling, open_exclusively, sync_folder
 from batchmax.storage.object_store import store_of
-from batchmax.storage.paths import (
+from batchmax.storage.output_paths import (
     make_parents,
     refuse_file_as_folder,
     refuse_inputs_as_output,
-    refuse_stream,
     refuse_uris_as_output,
     remove_empty,
 )
-from batchmax.storage.uris import is_uri, local_path
+from batchmax.storage.paths import is_uri, local_path, refuse_stream
 
 
 class TextFile:
@@ -125,7 +124,7 @@ class TextFile:
 
     def _check(self) -> None:
         if self._store is not None:
-            if not self._replaces and self._store.found() is not None:
+            if not self._replaces and self._store.info() is not None:
                 self._refuse()
             return
         if self.path.is_dir():

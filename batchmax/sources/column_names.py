@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchmax.storage.uris import is_uri, local_path
+from batchmax.storage.paths import is_uri, local_path
 
 MOST_FOLDERS = 8
 """Levels of folders to search for the first file."""

@@ -28,7 +28,7 @@ from batchmax.parquet.writing.column_chunk import (
 from batchmax.runtime.arrow_errors import PARSING
 from batchmax.sources.parquet_file import open_file
 from batchmax.sources.suggested_command import suggest
-from batchmax.storage.paths import find_files
+from batchmax.storage.input_files import find_files
 
 Facts = dict[str, Any]
 """Facts about a file by name, serializable as JSON."""

@@ -25,9 +25,9 @@ from batchmax.runtime.arrow_errors import is_damage
 from batchmax.sources.content_sample import sampled_ranges
 from batchmax.sources.file_columns import FileColumns
 from batchmax.sources.streams.arrow_batches import decoded_batch, decoded_schema
-from batchmax.storage.object_store import Found, Store, store_of
-from batchmax.storage.range_cache import AHEAD, Spool, coalesced
-from batchmax.storage.uris import is_uri
+from batchmax.storage.object_store import ObjectInfo, Store, store_of
+from batchmax.storage.paths import is_uri
+from batchmax.storage.range_cache import PREFETCH_BYTES, RangeCache, coalesced
 
 READ_BUFFER = 1 << 20
 FOOTER_TAIL = 8
@@ -139,7 +139,7 @@ class InputFile:
             The file was changed since its footer was read, or before the end of the ``with`` block.
         """
         if self.store is not None:
-            with _spooled(self, self.store) as opened:
+            with _open_cached(self, self.store) as opened:
                 yield opened
                 opened.check_unchanged()
             return
@@ -200,11 +200,13 @@ class OpenFile:
         File descriptor for positioned reads of ranges that :meth:`need` made available.
     """
 
-    def __init__(self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, spool: Spool | None = None) -> None:
+    def __init__(
+        self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, cache: RangeCache | None = None
+    ) -> None:
         self.parquet = parquet
         self.descriptor = descriptor
         self._file = file
-        self._spool = spool
+        self._cache = cache
 
     def need(self, group: int, names: Collection[str] | None = None, *, ahead: bool = True) -> None:
         """Make columns of a row group available for reading: dotted names if nested, or None for all.
@@ -212,19 +214,19 @@ class OpenFile:
         From a store, they are fetched, and earlier row groups are freed; with ``ahead``, fetching the following row
         groups begins.
         """
-        if self._spool is None:
+        if self._cache is None:
             return
-        self._spool.free(group)
-        self._spool.need(group, self._ranges(group, names))
+        self._cache.free_before(group)
+        self._cache.wait_for(group, self._ranges(group, names))
         following = group + 1
-        while ahead and following < self.parquet.num_row_groups and self._spool.ahead < AHEAD:
-            self._spool.begin(following, self._ranges(following, names))
+        while ahead and following < self.parquet.num_row_groups and self._cache.prefetched_bytes < PREFETCH_BYTES:
+            self._cache.prefetch(following, self._ranges(following, names))
             following += 1
 
     def need_start(self) -> None:
         """Make the first bytes available for reading."""
-        if self._spool is not None:
-            self._spool.need(-1, [(0, len(MAGIC))])
+        if self._cache is not None:
+            self._cache.wait_for(-1, [(0, len(MAGIC))])
 
     def check_unchanged(self) -> None:
         """Check that the file is as it was when its footer was read; see :class:`Stamp` for what isn't detected.
@@ -236,7 +238,7 @@ class OpenFile:
         """
         file = self._file
         if file.store is not None:
-            found = file.store.found()
+            found = file.store.info()
             same = found is not None and _remote_stamp(found) == file.stamp
         else:
             same = _stamp(os.fstat(self.descriptor)) == _stamp(os.stat(file.path)) == file.stamp  # noqa: PTH116
@@ -254,7 +256,7 @@ class OpenFile:
         store are checked only when the file is closed, since each check is a request.
         """
         for chunk in chunks:
-            if self._spool is None:
+            if self._cache is None:
                 self.check_unchanged()
             yield chunk
 
@@ -280,16 +282,16 @@ class OpenFile:
 
 
 @contextlib.contextmanager
-def _spooled(file: InputFile, store: Store) -> Iterator[OpenFile]:
-    spool = Spool(store, file.size)
+def _open_cached(file: InputFile, store: Store) -> Iterator[OpenFile]:
+    cache = RangeCache(store, file.size)
     try:
         ending = file.tail + len(file.tail).to_bytes(4, "little") + MAGIC
-        spool.put(file.size - len(ending), ending)
-        with _parquet_file(spool.path, file.metadata_for_pyarrow) as parquet:
-            spool.unlink()
-            yield OpenFile(file, parquet, spool.descriptor, spool)
+        cache.put(file.size - len(ending), ending)
+        with _parquet_file(cache.path, file.metadata_for_pyarrow) as parquet:
+            cache.unlink()
+            yield OpenFile(file, parquet, cache.descriptor, cache)
     finally:
-        spool.close()
+        cache.close()
 
 
 def open_file(path: str, storage: Sequence[str] = ()) -> InputFile:
@@ -321,7 +323,7 @@ def read_footer(path: str | os.PathLike[str]) -> pq.FileMetaData:
 
 def _open_remote(path: str, storage: Sequence[str]) -> InputFile:
     store = store_of(path, storage)
-    found = store.found()
+    found = store.info()
     if found is None:
         raise DataError("there is no such object", where=path, remedy="look at what is there")
     tail = store.read(max(0, found.size - TAIL_READ), min(TAIL_READ, found.size))
@@ -348,7 +350,7 @@ def _check_rows(path: str, metadata: pq.FileMetaData) -> None:
         )
 
 
-def _remote_stamp(found: Found) -> Stamp:
+def _remote_stamp(found: ObjectInfo) -> Stamp:
     return Stamp(0, 0, found.size, found.mtime_ns, 0)
 
 

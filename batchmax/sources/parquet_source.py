@@ -34,7 +34,8 @@ from batchmax.sources.streams.ipc_reader import IncomingStream
 from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.storage.hive import Partitions, are_mirrored, keys_of, partitions_of
-from batchmax.storage.paths import STREAM, Inputs, find_inputs, paths_of
+from batchmax.storage.input_files import Inputs, find_inputs, paths_of
+from batchmax.storage.paths import STREAM
 
 
 def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> ParquetSource | StreamSource:

@@ -22,7 +22,7 @@ from batchmax.parquet.writing.column_chunk import METADATA, STATISTICS
 from batchmax.runtime.text import shell_word
 from batchmax.sources.parquet_file import arrow_schema, open_file
 from batchmax.sources.parquet_source import ParquetSource
-from batchmax.storage.paths import find_files
+from batchmax.storage.input_files import find_files
 
 PREFIX = "batchmax_"
 """Prefix of new columns, if the file already has columns with their names."""

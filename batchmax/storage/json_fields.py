@@ -69,7 +69,7 @@ def _check_texts(level: list[Any]) -> None:
                 try:
                     text.encode()
                 except UnicodeEncodeError as error:
-                    raise JsonError("a text has half of a surrogate pair") from error
+                    raise JsonError("a string has an unpaired surrogate") from error
 
 
 def json_object(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def json_object(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
         if name not in value:
             raise JsonError(f"{name} is missing")
         if not isinstance(value[name], kind):
-            raise JsonError(f"{name} has another type")
+            raise JsonError(f"{name} has the wrong type")
     return value
 
 
@@ -111,5 +111,5 @@ def json_list(values: list[Any], kind: type) -> list[Any]:
         A value has another type.
     """
     if not all(isinstance(value, kind) for value in values):
-        raise JsonError("a value of a list has another type")
+        raise JsonError("a value of a list has the wrong type")
     return values

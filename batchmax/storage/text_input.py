@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from batchmax.errors import BatchmaxError, UsageError
-from batchmax.storage.uris import is_uri, local_path
+from batchmax.storage.paths import is_uri, local_path
 
 MOST_BYTES = 1 << 26
 """Maximum size of a file in bytes; the names or weights of millions of classes take less."""
@@ -50,7 +50,7 @@ def _stored(uri: str, storage: Sequence[str]) -> bytes | None:
     from batchmax.storage.object_store import store_of  # noqa: PLC0415 - imports pyarrow, which help doesn't need
 
     store = store_of(uri, storage)
-    found = store.found()
+    found = store.info()
     return None if found is None else store.read(0, min(found.size, MOST_BYTES + 1))
 
 

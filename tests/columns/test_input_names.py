@@ -21,7 +21,7 @@ from batchmax.cli.app import main
 from batchmax.columns.logits import find_logits
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import score_options
-from batchmax.storage.paths import OTHER_FORMATS, refuse_other_formats
+from batchmax.storage.output_paths import OTHER_FORMATS, refuse_other_formats
 
 TABLE = pa.table({"id": [7, 8], "logits": [[0.0, 1.0], [3.0, 1.0]], "label": [0, 1]})
 PROBS = [[1 / (1 + np.e), np.e / (1 + np.e)], [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))]]
@@ -151,9 +151,7 @@ def test_an_output_of_another_format_is_refused(here):
     """An output or rejects path with the file extension of another format raises UsageError with the formats."""
     write("in.parquet")
     for ending in sorted(OTHER_FORMATS):
-        with pytest.raises(
-            UsageError, match=r"outputs are Parquet files or Arrow streams, and no file ending in \."
-        ) as caught:
+        with pytest.raises(UsageError, match=r"outputs are Parquet files or Arrow streams, not \.") as caught:
             batchmax.score("in.parquet", f"x.{ending}")
         assert "x.parquet; or a folder: x." in caught.value.remedy
     for name in ("x.CSV", "a.b/x.csv", "x.parquet.gz", "x.parqet", "x.parket", "s3://bucket/x.csv"):

@@ -392,7 +392,7 @@ def test_wide_logits_of_another_number(tmp_path, monkeypatch):
 
 
 def test_wide_logits_of_several_types(tmp_path, monkeypatch, logits):
-    """Wide columns in another order and of another type are matched by name."""
+    """Wide columns in another order and of the wrong type are matched by name."""
     monkeypatch.chdir(tmp_path)
     a = pa.table({f"logit_{k}": pa.array(logits[0, :, k]) for k in range(K)})
     b = pa.table({f"logit_{k}": pa.array(logits[1, :, k].astype(float)) for k in reversed(range(K))})

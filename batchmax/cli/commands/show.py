@@ -129,7 +129,7 @@ def _show_worst(inputs: list[str], n: int, *, out: str | None, if_exists: IfExis
     from batchmax.columns.plain_values import plain_rows
     from batchmax.evaluation.worst_rows import worst_rows
     from batchmax.sinks import table_file
-    from batchmax.storage.paths import find_files
+    from batchmax.storage.input_files import find_files
 
     if out is None and if_exists is not None and is_typed("if_exists"):
         raise UsageError("no output is given", where="--if-exists", remedy="add -o worst.parquet, or leave it out")

@@ -12,7 +12,8 @@ from pathlib import Path
 from batchmax.errors import OutputError
 from batchmax.options.score_options import IfExists
 from batchmax.sinks.commit.existing_output import is_ours, is_output_folder
-from batchmax.storage.paths import is_file_path, refuse_file_as_folder, refuse_streams_and_stores
+from batchmax.storage.output_paths import is_file_path, refuse_file_as_folder
+from batchmax.storage.paths import require_local
 
 REPLACE = "replace it: --if-exists overwrite, or name another: -o"
 
@@ -43,7 +44,7 @@ class Place:
     """
 
     def __init__(self, out: str | os.PathLike[str], if_exists: IfExists, *, gated: bool = False) -> None:
-        refuse_streams_and_stores(os.fspath(out))
+        require_local(os.fspath(out))
         self.path = Path(out)
         if self.path.name in {"", ".."}:
             raise OutputError(

@@ -52,7 +52,7 @@ from batchmax.storage.manifest import (
     run_of,
     run_part,
 )
-from batchmax.storage.object_store import Found, Store, store_of
+from batchmax.storage.object_store import ObjectInfo, Store, store_of
 
 SENDERS = 4
 """Files of a folder that are uploaded in parallel."""
@@ -83,12 +83,12 @@ class RemoteParts(PartFolder):
 
     def keep(self, made: Path, name: str) -> None:
         """Upload a finished part, and remove the local file. An object of this name has the same bytes."""
-        self._store.at(f"{self._store.uri}/{run_part(name, self.run)}").send(made)
+        self._store.at(f"{self._store.uri}/{run_part(name, self.run)}").upload_file(made)
         made.unlink()
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Return whether the uploaded parts have these sizes."""
-        found = {one.uri[len(self._store.uri) + 1 :]: one.size for one in self._store.below()}
+        found = {one.uri[len(self._store.uri) + 1 :]: one.size for one in self._store.list_below()}
         return all(found.get(run_part(name, self.run)) == size for name, size in sizes.items())
 
 
@@ -106,7 +106,7 @@ class StoredFolder:
         The manifest of an earlier version of batchmax; None if there is none.
     """
 
-    objects: Mapping[str, Found]
+    objects: Mapping[str, ObjectInfo]
     manifest: Manifest | None
     old: Mapping[str, Any] | None
 
@@ -314,7 +314,7 @@ class RemoteOutput(Output):
 
     def _send(self, uri: str) -> None:
         if self.is_file:
-            self._store.at(uri).send(self.shop.output)
+            self._store.at(uri).upload_file(self.shop.output)
             return
         folder = self._folder(uri)
         if folder.manifest is None or folder.manifest.run != self.run:
@@ -337,7 +337,7 @@ class RemoteOutput(Output):
         """Upload the parts of a folder that was written on this machine, except those that exist already."""
 
         def send(name: str) -> None:
-            self._store.at(f"{uri}/{run_part(name, self.run)}").send(self.shop.output / name)
+            self._store.at(f"{uri}/{run_part(name, self.run)}").upload_file(self.shop.output / name)
 
         parts = [name for name, size in self.finished.items() if not folder.has({run_part(name, self.run): size})]
         with ThreadPoolExecutor(SENDERS, "send") as pool:
@@ -352,7 +352,7 @@ class RemoteOutput(Output):
         if self._manifest is None:
             raise ValueError("the output is not prepared")
         path = self._manifest(generation)
-        self._store.at(f"{uri}/{Manifest(self._parts(), {}).path}").send(path)
+        self._store.at(f"{uri}/{Manifest(self._parts(), {}).path}").upload_file(path)
 
     def _parts(self) -> dict[str, int]:
         """Return the names of the parts in the store, and their sizes."""
@@ -368,7 +368,7 @@ class RemoteOutput(Output):
             raise OutputError(what, where=self._at, remedy="delete it yourself, or name another output: -o")
 
     def _exists(self, uri: str) -> bool:
-        return self._store.at(uri).found() is not None if self.is_file else self._folder(uri).is_finished
+        return self._store.at(uri).info() is not None if self.is_file else self._folder(uri).is_finished
 
     def _finished(self, uri: str) -> tuple[Mapping[str, Any], Mapping[str, Any], int] | None:
         """Return the job of the output at a URI, its summary, and its modification time; None if there is none.
@@ -379,7 +379,7 @@ class RemoteOutput(Output):
             batchmax didn't write what is there.
         """
         if self.is_file:
-            found = self._store.at(uri).found()
+            found = self._store.at(uri).info()
             if found is None:
                 return None
             job, summary = self._metadata(uri)
@@ -418,7 +418,7 @@ def _not_ours(uri: str) -> OutputError:
 def stored_folder(store: Store) -> StoredFolder:
     """Return the objects below a URI, with the manifests among them."""
     uri = store.uri
-    objects = {one.uri[len(uri) + 1 :]: one for one in store.below()}
+    objects = {one.uri[len(uri) + 1 :]: one for one in store.list_below()}
     committed: Manifest | None = None
     for name, one in objects.items():
         if name.rpartition("/")[2] == MANIFEST:
@@ -430,7 +430,7 @@ def stored_folder(store: Store) -> StoredFolder:
     matches = (PART.fullmatch(name.rpartition("/")[2]) for name in objects)
     if SUCCESS in objects and any(match is not None and match[2] is None for match in matches):
         beside = store.at(f"{uri}{OLD_SUFFIX}")
-        there = beside.found()
+        there = beside.info()
         old = None if there is None else read_old_manifest(beside.read(0, there.size))
     return StoredFolder(objects, committed, old)
 

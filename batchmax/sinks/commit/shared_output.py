@@ -19,8 +19,8 @@ from batchmax.sinks.commit.output import Output
 from batchmax.sinks.commit.remote_output import RemoteOutput
 from batchmax.sinks.commit.staging import remove
 from batchmax.sources.parts import Part
-from batchmax.storage.paths import is_file_path, refuse_other_formats
-from batchmax.storage.uris import is_uri
+from batchmax.storage.output_paths import is_file_path, refuse_other_formats
+from batchmax.storage.paths import is_uri
 
 SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 

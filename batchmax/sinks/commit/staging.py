@@ -22,7 +22,7 @@ from pathlib import Path
 from batchmax.errors import OutputError
 from batchmax.storage.file_names import composed
 from batchmax.storage.files import sync_folder
-from batchmax.storage.paths import make_parents, remove_empty
+from batchmax.storage.output_paths import make_parents, remove_empty
 
 ENDING = ".batchmax"
 LOCK = "lock"
