@@ -263,7 +263,7 @@ def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | No
     """
     for name in gate.names:
         if name in names and nesting is None:
-            raise gate.unknown(name, f"{name} is a metric of sequences, and the rows aren't sequences", "leave it out")
+            raise gate.unknown(name, f"{name} is a metric of sequences, and the rows are not sequences", "leave it out")
         if name == "bits_per_byte" and options.bytes is None:
             remedy = "name the column of texts or of their sizes in bytes: --bytes NAME"
             raise gate.unknown(name, "the number of bytes is unknown", remedy)

@@ -391,8 +391,8 @@ CASES = {
         ["s3://me:secret@b/x.parquet"],
         2,
         (
-            "s3://…@…: a URI has URI contains credentials; "
-            "put them into the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
+            "s3://…@…: the URI contains credentials; "
+            "set them in the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
         ),
     ),
     "no size": (
