@@ -24,10 +24,11 @@ from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
 from batchmax.sinks.parquet_sink import FileState, ParquetSink
 from batchmax.sinks.row_group_encoder import RowGroupEncoder
 from batchmax.sources.chunks import Chunk, limited
-from batchmax.sources.parquet_file import InputFile, declared_schema, pyarrow_only
+from batchmax.sources.parquet_file import InputFile, pyarrow_only
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import Copying, Reading
+from batchmax.sources.schemas.declared_types import declared_schema
 from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.storage.manifest import MANIFEST_KEY, Manifest
 

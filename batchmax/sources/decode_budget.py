@@ -26,7 +26,8 @@ from batchmax.parquet.int96 import TimestampRangeError, converted
 from batchmax.parquet.reading.page_rows import count_values
 from batchmax.parquet.writing.column_chunk import ENCRYPTION, METADATA, UNPACKED_BYTES
 from batchmax.runtime.buffers import MIB, PROGRAM_BYTES
-from batchmax.sources.parquet_file import InputFile, OpenFile, encrypted
+from batchmax.sources.parquet_file import InputFile, OpenFile
+from batchmax.sources.read_errors import DAMAGED, encrypted, inspect_command, wrong_row_count
 
 IN_FLIGHT = 3
 """Batches in memory at a time: two read ahead, and one in progress."""
@@ -183,11 +184,7 @@ class Allowance:
             batch = next(batches, None)
             left -= 0 if batch is None else batch.num_rows
             if left < 0 or (batch is None and left):
-                raise DataError(
-                    f"row group {self._group} holds {n_rows - left:,} rows, not {n_rows:,} as the footer says",
-                    where=self._file.path,
-                    remedy="the file is damaged: make it again",
-                )
+                raise wrong_row_count(self._file.path, self._group, n_rows - left, n_rows)
             if batch is None:
                 self._check_rows()
                 return
@@ -211,9 +208,9 @@ class Allowance:
     def _unrepresentable(self, name: str, error: TimestampRangeError) -> DataError:
         kind = self._schema.field(name).type
         return DataError(
-            f"row group {self._group}, column {name!r}: the timestamp {error} doesn't fit into {kind}",
+            f"row group {self._group}, column {name!r}: the timestamp {error} is out of the range of {kind}",
             where=self._file.path,
-            remedy=f"write a Parquet file, which keeps it, or leave the column out: --exclude {shlex.quote(name)}",
+            remedy=f"write a Parquet file, which can store it, or leave the column out: --exclude {shlex.quote(name)}",
         )
 
     def _check_rows(self) -> None:
@@ -257,16 +254,15 @@ class Allowance:
         what = f"column {name!r}" if name else "its columns"
         asked, most, limit = math.ceil(needed / MIB), math.ceil(enough / MIB), self._limit // MIB
         return DataError(
-            f"row group {self._group}: decoding {what} takes up to {asked:,} MiB, and the job may use {limit:,}",
+            f"row group {self._group}: decoding {what} takes up to {asked:,} MiB, and the limit is {limit:,} MiB",
             where=self._file.path,
-            remedy=f"allow more: --memory-limit {most}MiB is enough for it; "
-            f"look: batchmax inspect {shlex.quote(self._file.path)}",
+            remedy=f"allow more: --memory-limit {most}MiB; look: {inspect_command(self._file.path)}",
         )
 
     def _damage(self, name: str, error: Exception) -> DataError:
         path = self._file.path
         where = f"row group {self._group}, column {name!r}: " if name else ""
-        remedy = f"the file is damaged: make it again; look: batchmax inspect {shlex.quote(path)}"
+        remedy = f"{DAMAGED}; look: {inspect_command(path)}"
         return DataError(f"cannot be read: {where}{error}", where=path, remedy=remedy)
 
 

@@ -24,11 +24,12 @@ from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import FooterError, NotAMatrix, ThriftError, first_inner_length
 from batchmax.sources.chunks import MOST_ROW_GROUP_ROWS, Chunk, Part, RowChunk, Ways, regroup, skipped
 from batchmax.sources.decode_budget import Allowance
-from batchmax.sources.file_columns import Union, conform_to, unite
-from batchmax.sources.parquet_file import InputFile, OpenFile, about, arrow_schema, open_file, pyarrow_only, reading
+from batchmax.sources.parquet_file import InputFile, OpenFile, arrow_schema, open_file, pyarrow_only
 from batchmax.sources.passthrough import Copier, Reading
+from batchmax.sources.read_errors import read_errors, schema_errors
 from batchmax.sources.row_group_reader import GroupReader
-from batchmax.sources.schema_check import check_agreement, own_logits, said_of
+from batchmax.sources.schemas.file_columns import Union, conform_to, unite
+from batchmax.sources.schemas.schema_check import check_agreement, own_logits, said_of
 from batchmax.sources.sequence_source import TokenCut, regrouped
 from batchmax.sources.streams.ipc_reader import IncomingStream
 from batchmax.sources.streams.stream_source import StreamSource
@@ -126,7 +127,7 @@ class ParquetSource:
         self.schema = union.schema
         if not self.folders:
             self._name_partitions(folders)
-        with about(self.files[0].path):
+        with schema_errors(self.files[0].path):
             column = find_logits(self.schema, options)
             length = None
             if column.n_classes is None:
@@ -164,9 +165,9 @@ class ParquetSource:
                 if file.columns is not None and key in file.columns.added:
                     having = next(one.path for one in self.files if key in one.schema.names)
                     raise UsageError(
-                        f"{key!r} is a folder of this file, and a column of {having}",
+                        f"{key!r} is a folder name of this file, and a column in {having}",
                         where=file.path,
-                        remedy="write the column into all files, or into none",
+                        remedy="store the column in all files, or in none",
                     )
         self.partitions = partitions_of(folders, self.schema.names)
         for field in self.partitions.fields:
@@ -180,7 +181,7 @@ class ParquetSource:
                 return file.path, self.partitions.added(self._one_row(file, left), index, None)
             left -= file.metadata.num_rows
         raise UsageError(
-            f"row {number:,} is not one of the {self.n_rows:,} rows", where="--row", remedy="rows count from 0"
+            f"there is no row {number:,}: the input has {self.n_rows:,} rows", where="--row", remedy="rows count from 0"
         )
 
     def group_rows(self) -> list[list[int]]:
@@ -221,7 +222,7 @@ class ParquetSource:
     def _part_runs(self, part: Part, how: Reading) -> Iterator[tuple[int, Iterator[Chunk]]]:
         """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
         file = self.files[part.file]
-        with reading(file.path), file.opened() as opened:
+        with read_errors(file.path), file.opened() as opened:
             parquet, descriptor = opened.parquet, opened.descriptor
             copier = None
             if how.copying is not None and file.footer is not None:
@@ -252,7 +253,7 @@ class ParquetSource:
         return None if found is None else found.n_classes or self._first_length(file, found)
 
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
-        with reading(file.path), file.opened() as opened:
+        with read_errors(file.path), file.opened() as opened:
             parquet, descriptor = opened.parquet, opened.descriptor
             first_row = 0
             if column.nested and not pyarrow_only():
@@ -293,7 +294,7 @@ class ParquetSource:
         return None
 
     def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:
-        with reading(file.path), file.opened() as opened:
+        with read_errors(file.path), file.opened() as opened:
             parquet, descriptor = opened.parquet, opened.descriptor
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
-from batchmax.errors import DataError
 from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, NotAMatrix, SequenceReader, ThriftError
 from batchmax.parquet.writing.column_chunk import METADATA, N_VALUES
 from batchmax.sources.chunks import MOST_CHUNK_BYTES, Chunk, Cut, Origin, RowChunk, Ways, plan_cut, regroup
 from batchmax.sources.decode_budget import Allowance
-from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only, reading
+from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only
 from batchmax.sources.passthrough import Copier, Reading
+from batchmax.sources.read_errors import read_errors, wrong_row_count
 from batchmax.sources.sequence_source import ROWS_AT_ONCE, TokenCut, from_columns, from_matrices, regrouped
 from batchmax.sources.token_chunks import TokenChunk
 
@@ -86,7 +86,7 @@ class GroupReader:
     ) -> Iterator[RowChunk]:
         """Yield the chunks of a row group of rows; ``row`` is the number of its first row in the file."""
         parquet = opened.parquet
-        with reading(file.path):
+        with read_errors(file.path):
             opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
             metadata = parquet.metadata.row_group(group)
             cut = self._cut(file, metadata)
@@ -104,17 +104,13 @@ class GroupReader:
                 row += chunk.batch.num_rows
             if left:
                 rows = metadata.num_rows
-                raise DataError(
-                    f"row group {group} holds {rows - left:,} rows, not {rows:,} as the footer says",
-                    where=file.path,
-                    remedy="the file is damaged: make it again",
-                )
+                raise wrong_row_count(file.path, group, rows - left, rows)
 
     def _sequence_chunks(
         self, file: InputFile, opened: OpenFile, copier: Copier | None, group: int, row: int, how: Reading
     ) -> Iterator[TokenChunk]:
         """Yield the chunks of a row group of sequences; ``row`` is the number of its first row in the file."""
-        with reading(file.path):
+        with read_errors(file.path):
             opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
             rows, cut = opened.parquet.metadata.row_group(group).num_rows, TokenCut.of(self.job)
             tokens = self.n_values(file, group) // self.job.n_classes
@@ -129,11 +125,7 @@ class GroupReader:
                 yield replace(chunk, origin=origin, copied=copied)
                 position = chunk.after(position)
             if position != (rows, 0):
-                raise DataError(
-                    f"row group {group} holds {position[0]:,} rows, not {rows:,} as the footer says",
-                    where=file.path,
-                    remedy="the file is damaged: make it again",
-                )
+                raise wrong_row_count(file.path, group, position[0], rows)
 
     def _token_chunks(
         self, file: InputFile, opened: OpenFile, group: int, rows: int, at_once: int, how: Reading
@@ -286,7 +278,7 @@ class GroupReader:
             variable = [field.name for field in stored if not _has_fixed_width(field.type)]
             n_bytes = 0
             if variable:
-                with reading(file.path), file.opened() as opened:
+                with read_errors(file.path), file.opened() as opened:
                     batch = self._first_rows(file, opened, variable)
                     n_bytes = 0 if batch is None else 2 * batch.nbytes // max(batch.num_rows, 1)
             self._unpacked[file.path] = n_bytes

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
 from batchmax.sources.decode_budget import whole_batches
-from batchmax.sources.parquet_file import InputFile, reading
+from batchmax.sources.parquet_file import InputFile
+from batchmax.sources.read_errors import DAMAGED, read_errors
 
 BATCH_BYTES = 2 << 20
 """Uncompressed bytes of the rows that are decoded at once."""
@@ -61,7 +62,7 @@ def batch_rows(group: pq.RowGroupMetaData) -> int:
 
 def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
     left = list(rows)
-    with reading(file.path), file.opened() as opened:
+    with read_errors(file.path), file.opened() as opened:
         parquet = opened.parquet
         first = 0
         for number in range(parquet.num_row_groups):
@@ -78,4 +79,4 @@ def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.Record
                         break
             first = end
     if left:
-        raise DataError(f"row {left[0]:,} is not in it", where=file.path, remedy="the file is damaged: make it again")
+        raise DataError(f"there is no row {left[0]:,}", where=file.path, remedy=DAMAGED)

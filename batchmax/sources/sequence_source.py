@@ -81,10 +81,10 @@ def from_matrices(
         tokens = int(np.count_nonzero(is_token))
         begun = events != GOES_ON
         if not len(events):
-            raise DataError(f"the logits end after {done:,} rows")
+            raise DataError(f"the logits column ends after {done:,} rows")
         if begun[0] == (first > 0):
             # Inside a row (first > 0), the first token must continue it; otherwise it must begin a row.
-            raise DataError("the logits' levels do not say where rows begin")
+            raise DataError("the repetition levels of the logits are inconsistent")
         row = np.cumsum(begun) - begun[0]
         lengths = np.bincount(row, weights=is_token, minlength=int(row[-1]) + 1).astype(np.int64)
         missing = np.zeros(len(lengths), np.bool_)
@@ -170,7 +170,7 @@ class _Rows:
         while have < n_rows:
             batch = next(self._batches, None)
             if batch is None:
-                raise DataError("there are more sequences of logits than rows")
+                raise DataError("the logits column has more rows than the other columns")
             self._left.append(batch)
             have += batch.num_rows
         taken: list[pa.RecordBatch] = []

@@ -20,11 +20,13 @@ from batchmax.errors import DataError, UsageError
 from batchmax.options.parsing import names_of
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import Footer
+from batchmax.parquet.footer import MAGIC
 from batchmax.parquet.reading.checksums import DamagedPage, check_pages
 from batchmax.results import CommandResult
 from batchmax.runtime.progress import Progress
 from batchmax.sources.decode_budget import whole_batches
-from batchmax.sources.parquet_file import MAGIC, InputFile, OpenFile, reading
+from batchmax.sources.parquet_file import InputFile, OpenFile
+from batchmax.sources.read_errors import read_errors
 from batchmax.sources.row_lookup import batch_rows
 from batchmax.storage.system_calls import read_at
 from batchmax.verification.column_reader import WrongRowError
@@ -193,7 +195,7 @@ def _check_file(
         raise DataError("its footer is not understood", where=file.path, remedy=AGAIN)
     computed = {name for names in scored.columns.values() for name in names}
     first = 0
-    with reading(file.path), file.opened() as opened:
+    with read_errors(file.path), file.opened() as opened:
         parquet, descriptor = opened.parquet, opened.descriptor
         opened.need_start()
         if read_at(descriptor, len(MAGIC), 0) != MAGIC:

@@ -260,28 +260,22 @@ CASES = {
     "a file cut short": (
         ["cut.parquet"],
         1,
-        "cut.parquet: the file is cut short: it begins as Parquet but does not end as such; copy it, or make it, again",
+        "cut.parquet: the file is incomplete: it begins as a Parquet file, but has no footer; copy or write it again",
     ),
     "an empty file": (
         ["hollow.parquet"],
         1,
-        (
-            "hollow.parquet: the file is empty; look: file hollow.parquet; "
-            "among other files, choose with a quoted glob: '*.parquet'"
-        ),
+        ("hollow.parquet: the file is empty; choose other files with a quoted glob: '*.parquet'"),
     ),
     "a text file": (
         ["notes.parquet"],
         1,
-        (
-            "notes.parquet: no Parquet file; look: file notes.parquet; "
-            "among other files, choose with a quoted glob: '*.parquet'"
-        ),
+        ("notes.parquet: not a Parquet file; convert it first, or choose other files with a quoted glob: '*.parquet'"),
     ),
     "a pipe": (
         ["pipe.parquet"],
         1,
-        "pipe.parquet: not a regular file; write it into a file first: cat INPUT > FILE",
+        "pipe.parquet: not a regular file; write it to a file first: cat INPUT > FILE",
     ),
     "an unknown option": (
         ["x.parquet", "--outptus", "probs"],

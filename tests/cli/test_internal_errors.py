@@ -17,7 +17,7 @@ import pytest
 import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import DataError
-from batchmax.sources.parquet_file import reading
+from batchmax.sources.read_errors import read_errors
 
 ERRORS = [AttributeError, TypeError, NameError, KeyError, IndexError, AssertionError, ValueError, RuntimeError]
 
@@ -84,10 +84,10 @@ PLACES = [
     ("batchmax.verification.invariants.RowChecks.add", VERIFY),
     ("batchmax.columns.scored_input.json_list", ("evaluate", "scored.parquet")),
     ("batchmax.columns.logits.as_written", ("evaluate", "scored.parquet")),
-    ("batchmax.sources.inspection._columns", INSPECT),
+    ("batchmax.sources.inspection.facts._columns", INSPECT),
     ("batchmax.parquet.footer.Footer.read", INSPECT),
     ("batchmax.sources.row_lookup.batch_rows", VERIFY),
-    ("batchmax.evaluation.comparison.join_keys.reading", ("compare", "in.parquet", "in.parquet", "--key", "id")),
+    ("batchmax.evaluation.comparison.join_keys.read_errors", ("compare", "in.parquet", "in.parquet", "--key", "id")),
 ]
 
 
@@ -149,8 +149,8 @@ def test_a_bug_is_reported_as_one(monkeypatch, capsys, number):
 
 @pytest.mark.parametrize("error", [pa.lib.ArrowTypeError, pa.lib.ArrowKeyError, *ERRORS])
 def test_what_is_no_damage(error):
-    """``reading`` doesn't convert pyarrow's errors about arguments, nor Python's errors."""
-    with pytest.raises(error, match="a bug"), reading("x.parquet"):
+    """``read_errors`` doesn't convert pyarrow's errors about arguments, nor Python's errors."""
+    with pytest.raises(error, match="a bug"), read_errors("x.parquet"):
         raise error("a bug")
 
 
@@ -162,17 +162,17 @@ def test_what_is_no_damage(error):
     ],
 )  # fmt: skip
 def test_what_is_damage(error):
-    """``reading`` converts the errors of pyarrow's parsers into DataError: the file is damaged."""
+    """``read_errors`` converts the errors of pyarrow's parsers into DataError: the file is damaged."""
     with (
         pytest.raises(DataError, match=r"x\.parquet: cannot be read: Corrupt data; the file is damaged"),
-        reading("x.parquet"),
+        read_errors("x.parquet"),
     ):
         raise error
 
 
 def test_an_error_of_the_disk_is_no_damage():
     """An OSError with an errno isn't reported as damage: the file may be intact."""
-    with pytest.raises(DataError, match="Input/output error") as caught, reading("x.parquet"):
+    with pytest.raises(DataError, match="Input/output error") as caught, read_errors("x.parquet"):
         raise OSError(5, "Input/output error")
     assert "damaged" not in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError)

@@ -155,9 +155,9 @@ def test_an_output_of_another_format_is_refused(here):
             batchmax.score("in.parquet", f"x.{ending}")
         assert "x.parquet; or a folder: x." in caught.value.remedy
     for name in ("x.CSV", "a.b/x.csv", "x.parquet.gz", "x.parqet", "x.parket", "s3://bucket/x.csv"):
-        with pytest.raises(UsageError, match="not .CSV files"):
+        with pytest.raises(UsageError, match="outputs are Parquet files"):
             batchmax.score("in.parquet", name)
-        with pytest.raises(UsageError, match="not .CSV files"):
+        with pytest.raises(UsageError, match="outputs are Parquet files"):
             batchmax.convert("in.parquet", name, "fixed")
     with pytest.raises(UsageError, match=r"^r\.csv: outputs are"):
         batchmax.score("in.parquet", "out", on_bad_row="drop", rejects="r.csv")

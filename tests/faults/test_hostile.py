@@ -232,5 +232,5 @@ def test_foreign_file_in_a_folder(run, tmp_path):
     (folder / "notes.txt").write_text("a foreign file")
     code, _, err, _ = run("score", folder, "-o", tmp_path / "other.parquet", "--quiet")
     assert code == 1
-    assert "in/notes.txt: no Parquet file" in err
+    assert "in/notes.txt: not a Parquet file" in err
     assert not Path(tmp_path / "other.parquet").exists()

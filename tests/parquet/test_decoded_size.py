@@ -172,9 +172,7 @@ def test_an_allowance_counts_what_is_kept(tmp_path):
         for kept_rows, refused in ((None, False), (1000, False), (20_000, True)):
             allowance = Allowance(file, stream.fileno(), 0, arrow_schema(file), ["text"], 20 << 20, kept_rows=kept_rows)
             if refused:
-                with pytest.raises(
-                    DataError, match=r"decoding column 'text' takes up to 2. MiB, and the job may use 20"
-                ):
+                with pytest.raises(DataError, match=r"decoding column 'text' takes up to 2. MiB, and the limit is 20"):
                     [allowance.take(500) for _ in range(40)]
             else:
                 [allowance.take(500) for _ in range(40)]
@@ -199,7 +197,7 @@ def test_the_limit_that_is_suggested_is_enough(dictionary, limit, tmp_path, caps
         line = capsys.readouterr().err
         if not code:
             return
-    found = re.search(r"allow more: --memory-limit (\d+MiB) is enough for it", line)
+    found = re.search(r"allow more: --memory-limit (\d+MiB);", line)
     assert code == 1
     assert found is not None, line
     assert main([*words, found[1]]) == 0, capsys.readouterr().err

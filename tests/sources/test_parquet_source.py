@@ -102,7 +102,7 @@ def test_the_number_of_classes_is_looked_for(tmp_path):
     pq.write_table(table(2, k=5).select(["logits"]), tmp_path / "b.parquet")
     assert ParquetSource([str(tmp_path)], OPTIONS).job.n_classes == 5
     assert StreamSource(pa.concat_tables([none, table(2, k=4).select(["logits"])]), OPTIONS).job.n_classes == 4
-    with pytest.raises(DataError, match=r"^.*a\.parquet: no row has logits.*; give it with --n-classes$"):
+    with pytest.raises(DataError, match=r"^.*a\.parquet: no row has logits.*; give it: --n-classes N$"):
         ParquetSource([str(tmp_path / "a.parquet")], OPTIONS)
     assert ParquetSource([str(tmp_path / "a.parquet")], score_options(n_classes=2)).job.n_classes == 2
 
@@ -125,7 +125,7 @@ def test_one_row_over_all_files(tmp_path):
         assert path == str(tmp_path / f"{0 if row < 5 else 2}.parquet")
         assert batch["id"].to_pylist() == [row]
     for row in (-1, 10):
-        with pytest.raises(UsageError, match="is not one of the 10 rows"):
+        with pytest.raises(UsageError, match="the input has 10 rows"):
             source.row(row)
 
 
@@ -133,11 +133,11 @@ def test_one_row_over_all_files(tmp_path):
     ("content", "what"),
     [
         (b"", "the file is empty"),
-        (b"PAR1", "the file is cut short"),
-        (b"PAR1" + b"x" * 100, "the file is cut short"),
-        (b"notes, and no table", "no Parquet file"),
+        (b"PAR1", "the file is incomplete"),
+        (b"PAR1" + b"x" * 100, "the file is incomplete"),
+        (b"notes, and no table", "not a Parquet file"),
         (b"PAR1" + b"\xff" * 100 + b"\x10\x00\x00\x00PAR1", "cannot be read"),
-        (b"PAR1" + b"\xff\xff\xff\x7fPAR1", "the file is cut short"),
+        (b"PAR1" + b"\xff\xff\xff\x7fPAR1", "the file is incomplete"),
     ],
     ids=["empty", "head", "cut", "text", "footer", "long footer"],
 )
@@ -181,7 +181,7 @@ def test_a_file_that_goes_away(tmp_path):
     with pytest.raises(DataError, match=r"x\.parquet: the file was changed while it was being read; wait until"):
         read(source)
     path.unlink()
-    with pytest.raises(DataError, match=r"x\.parquet: the file is gone"):
+    with pytest.raises(DataError, match=r"x\.parquet: the file no longer exists"):
         read(source)
 
 
@@ -198,7 +198,7 @@ def test_errors_of_the_schema_name_the_file(tmp_path):
 @pytest.mark.parametrize("src", [5, None, [5], [None]])
 def test_what_is_no_source(src):
     """Input that is neither paths nor a stream is a usage error."""
-    with pytest.raises(UsageError, match=r"is not accepted; give paths"):
+    with pytest.raises(UsageError, match=r"are not supported; give paths"):
         open_source(src, OPTIONS)
 
 

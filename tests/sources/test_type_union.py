@@ -11,7 +11,7 @@ import pytest
 
 from batchmax.columns.type_union import common_type, common_type_of, read_as
 from batchmax.errors import DataError, UsageError
-from batchmax.sources.file_columns import conform_to, unite
+from batchmax.sources.schemas.file_columns import conform_to, unite
 
 D = decimal.Decimal
 UTC = dt.UTC
@@ -288,7 +288,7 @@ def test_equal_files_are_left_alone():
 def test_names_that_are_there_twice():
     """If files differ, duplicate column names are refused."""
     twice = pa.schema([("id", pa.int64()), ("id", pa.int64())])
-    with pytest.raises(UsageError, match=r"^b: there are two columns 'id', and other files have other columns"):
+    with pytest.raises(UsageError, match=r"^b: there are two columns 'id', and the files have different columns"):
         unite(["a", "b"], [pa.schema([("id", pa.int64())]), twice])
 
 

@@ -221,7 +221,9 @@ def test_a_folder_and_a_column_of_one_name():
     Path("in/extra=2").mkdir()
     Path("a.parquet").rename("in/extra=1/a.parquet")
     Path("b.parquet").rename("in/extra=2/b.parquet")
-    with pytest.raises(UsageError, match=r"^in/extra=1/a\.parquet: 'extra' is a folder of this file, and a column of "):
+    with pytest.raises(
+        UsageError, match=r"^in/extra=1/a\.parquet: 'extra' is a folder name of this file, and a column in "
+    ):
         batchmax.score("in", "out.parquet")
 
 
@@ -340,10 +342,10 @@ def rewrite(file, **columns):
             r"c.*: 5 classes, but 4 in a\.parquet",
         ),
         ("c", "logits", pa.array([[0.0] * 5] * ROWS), r"c\.parquet: 5 classes, but 4 in a\.parquet"),
-        ("b", "logits", None, r"b\.parquet: there is no column 'logits', which holds the logits in a\.parquet"),
-        ("a", "logits", None, r"a\.parquet: there is no column 'logits', which holds the logits in b\.parquet"),
-        ("b", "label", None, r"b\.parquet: there is no column 'label', which holds the label in a\.parquet"),
-        ("a", "label", None, r"a\.parquet: there is no column 'label', which holds the label in b\.parquet"),
+        ("b", "logits", None, r"b\.parquet: there is no column 'logits', the logits column of a\.parquet"),
+        ("a", "logits", None, r"a\.parquet: there is no column 'logits', the logits column of b\.parquet"),
+        ("b", "label", None, r"b\.parquet: there is no column 'label', the label column of a\.parquet"),
+        ("a", "label", None, r"a\.parquet: there is no column 'label', the label column of b\.parquet"),
         ("b", "label", pa.array(["x"] * ROWS), r"b\.parquet: column 'label' is string, but int32 in a\.parquet"),
         ("c", "logits", pa.array([1] * ROWS), r"c\.parquet: column 'logits' is int64, but list<float> in a\.parquet"),
     ],
@@ -385,9 +387,7 @@ def test_wide_logits_of_another_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for file, n_classes in (("a", 3), ("b", 4)):
         pq.write_table(pa.table({f"logit_{k}": [0.5, 1.5] for k in range(n_classes)}), f"{file}.parquet")
-    with pytest.raises(
-        UsageError, match=r"a\.parquet: there is no column 'logit_3', which holds the logits in b\.parquet"
-    ):
+    with pytest.raises(UsageError, match=r"a\.parquet: there is no column 'logit_3', the logits column of b\.parquet"):
         batchmax.score(["a.parquet", "b.parquet"], "out.parquet")
 
 

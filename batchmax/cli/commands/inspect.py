@@ -30,7 +30,7 @@ def command(inputs: tuple[str, ...], **given: Any) -> None:
     columns detected as logits and labels and why, the number of classes, and their names.
     """
     from batchmax.cli.render import inspection
-    from batchmax.sources.inspection import gather
+    from batchmax.sources.inspection.facts import gather
 
     found = gather(inputs, given)
     show_result(found, lambda: inspection.show(found))

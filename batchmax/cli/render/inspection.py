@@ -8,8 +8,8 @@ from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, size
 from batchmax.columns.logits_column import INPUT_TEXTS
 from batchmax.runtime.text import printable
-from batchmax.sources.inspection import Facts
-from batchmax.sources.schema_check import said_of
+from batchmax.sources.inspection.facts import Facts
+from batchmax.sources.schemas.schema_check import said_of
 
 MOST_COLUMNS = 40
 MOST_CLASSES = 20

@@ -27,7 +27,8 @@ from batchmax.columns.arrow import (
 from batchmax.errors import DataError, UsageError
 from batchmax.runtime.text import close_match
 from batchmax.sources.decode_budget import Allowance
-from batchmax.sources.parquet_file import InputFile, reading
+from batchmax.sources.parquet_file import InputFile
+from batchmax.sources.read_errors import read_errors
 
 ROWS_READ = 1 << 16
 """Keys that are decoded at a time."""
@@ -199,7 +200,7 @@ def _rises(array: pa.Array) -> bool:
 def _batches(files: Sequence[InputFile], name: str, limit: int | None, memory_limit: int) -> Iterator[pa.Array]:
     left = limit
     for file in files:
-        with reading(file.path), file.opened() as opened:
+        with read_errors(file.path), file.opened() as opened:
             parquet, descriptor = opened.parquet, opened.descriptor
             for group in range(parquet.num_row_groups):
                 if left is not None and left <= 0:

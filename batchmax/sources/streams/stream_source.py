@@ -143,4 +143,4 @@ def _reading(where: str) -> Iterator[None]:
         if not is_damage(error):
             raise
         what = f"cannot be read: {' '.join(str(error).split())}"
-        raise DataError(what, where=where, remedy="look at the program that made it") from error
+        raise DataError(what, where=where, remedy="check the program that wrote the stream") from error

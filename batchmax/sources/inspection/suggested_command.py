@@ -150,7 +150,7 @@ def _no_class(source: ParquetSource, label: int) -> UsageError:
     return UsageError(
         f"label {label} is not a class: valid labels are 0 to {source.job.n_classes - 1:,}",
         where=source.files[0].path,
-        remedy="name another column with --label, or ignore that label: --ignore-index " + str(label),
+        remedy=f"choose another label column: --label NAME; or ignore that label: --ignore-index {label}",
     )
 
 

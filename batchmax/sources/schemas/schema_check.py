@@ -1,7 +1,7 @@
 """Checks that several files can be read as one, and describes in which columns they differ.
 
 Every file must have the logits and labels, and the same number of classes. Carried columns may be missing or have
-different types, as :mod:`batchmax.sources.file_columns` allows.
+different types, as :mod:`batchmax.sources.schemas.file_columns` allows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from batchmax.columns.logits_column import INPUT_TEXTS, LogitsColumn
 from batchmax.columns.scored_input import as_written
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.sources.file_columns import Union
-from batchmax.sources.parquet_file import InputFile, about
+from batchmax.sources.parquet_file import InputFile
+from batchmax.sources.read_errors import schema_errors
+from batchmax.sources.schemas.file_columns import Union
 
 ONE_BY_ONE = "score the files one by one"
 MOST_SAID = 10
@@ -144,7 +145,7 @@ def _check_columns(
     for name in needed:
         if counts[name] > 1:
             raise UsageError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
-    with about(file.path):
+    with schema_errors(file.path):
         column = own_logits(file.schema, job.logits, options)
         assert column is not None  # noqa: S101 - _check_presence was called
         classes, _ = find_classes(schema, options, job.logits)

@@ -83,8 +83,8 @@ class FileColumns:
         except pa.ArrowInvalid as error:
             own = type_text(self.own.field(field.name).type)
             raise DataError(
-                f"column {field.name!r} ({own}) has a value that {type_text(field.type)}, its type in other files, "
-                f"cannot express: {error}",
+                f"column {field.name!r} ({own}) has a value that {type_text(field.type)}, "
+                f"its type in other files, cannot represent: {error}",
                 where=path,
                 remedy="score the files one by one, or write the column with one type",
             ) from error
@@ -155,7 +155,7 @@ def unite(paths: Sequence[str], schemas: Sequence[pa.Schema]) -> Union:
     for schema, path in shared.items():
         name, count = Counter(schema.names).most_common(1)[0]
         if count > 1:
-            what = f"there are two columns {name!r}, and other files have other columns"
+            what = f"there are two columns {name!r}, and the files have different columns"
             raise UsageError(what, where=path, remedy="rename one of the two")
     fields: list[pa.Field] = []
     conflicts: dict[str, Conflict] = {}

@@ -26,8 +26,9 @@ from batchmax.parquet.writing.column_chunk import (
     UNPACKED_BYTES,
 )
 from batchmax.runtime.arrow_errors import PARSING
+from batchmax.sources.inspection.suggested_command import suggest
 from batchmax.sources.parquet_file import open_file
-from batchmax.sources.suggested_command import suggest
+from batchmax.sources.read_errors import DAMAGED
 from batchmax.storage.input_files import find_files
 
 Facts = dict[str, Any]
@@ -156,7 +157,7 @@ def _created_by(footer: pq.FileMetaData) -> str | None:
 
 
 def _unreadable(file: str) -> DataError:
-    return DataError("its footer cannot be read", where=file, remedy="write it again; it must be one Parquet file")
+    return DataError("the footer cannot be read", where=file, remedy=DAMAGED)
 
 
 def _row_groups(groups: Sequence[pq.RowGroupMetaData]) -> Facts:
