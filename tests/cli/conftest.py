@@ -22,3 +22,16 @@ def run(capsys, monkeypatch):
         return code, out, err
 
     return run_words
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Return a function that makes ``score`` raise an exception."""
+
+    def fail_with(error):
+        def score(*_, **__):
+            raise error
+
+        monkeypatch.setattr("batchmax.jobs.score.score", score)
+
+    return fail_with

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchmax.cli import options as shared
+from batchmax.cli.command import make_command
 from batchmax.cli.results import show_result
 
 EXAMPLE = """\
@@ -15,7 +16,7 @@ batchmax inspect logits.parquet --json
 COMMON = ("--logits", "--label", "--classes", "--input")
 
 
-@shared.command(example=EXAMPLE, common=COMMON, topic="inspect")
+@make_command(example=EXAMPLE, common=COMMON, topic="inspect")
 @shared.inputs
 @shared.find_logits
 @shared.storage
