@@ -1,6 +1,6 @@
 """Options that several commands share, so that they have the same meaning and help everywhere.
 
-Each is a decorator. An option that isn't given is passed as None; :mod:`batchmax.options.score_options` has the default.
+Each is a decorator. An option that isn't given is None; :mod:`batchmax.options.score_options` has the defaults.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def calibrate(
     file = None if out is None else TextFile(out, (".json",), if_exists or "error", options.storage_options)
     data = _Data(src, options, holdout, seed, progress)
     if file is not None:
-        file.keep_apart(data.files)
+        file.refuse_inputs(data.files)
     if method not in {"temperature", "vector"}:
         raise UsageError(f"{method!r} is no method", where="--method", remedy="choose temperature or vector")
     found = Calibration(

@@ -33,7 +33,7 @@ from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import pyarrow_only
 from batchmax.sources.parquet_source import open_source
 from batchmax.sources.parts import Part, plan_parts
-from batchmax.sources.passthrough import Reading
+from batchmax.sources.passthrough import ReadPlan
 from batchmax.storage.output_paths import is_file_path
 from batchmax.storage.paths import STREAM
 
@@ -62,9 +62,9 @@ class ScoreJob:
         """Start counting the rows of a part."""
         self._work.begin(part)
 
-    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
+    def inspect_files(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Set the counts to the sum over all parts."""
-        self._work.gather(states)
+        self._work.inspect_files(states)
 
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
         """Score a chunk; raise ``GateError`` if the condition is true whatever the remaining rows are."""
@@ -254,7 +254,7 @@ class StreamJob(ScoreJob):
             use_threads(options),
             ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers,
         ):
-            chunks = limited(source.chunks(parts, Reading(job.columns_read, workers)), options.limit)
+            chunks = limited(source.chunks(parts, ReadPlan(job.columns_read, workers)), options.limit)
             # Each batch is a group of its own, so that the reader gets it as soon as it is computed.
             single = (replace(chunk, ends_group=True) for chunk in chunks)
             overlap(

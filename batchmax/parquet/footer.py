@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from batchmax import kernels
 from batchmax.parquet.fields import COLUMN_CHUNK, FILE_METADATA, ROW_GROUP, check_fields
-from batchmax.parquet.thrift import Struct, ThriftError, Unread, read_struct
+from batchmax.parquet.thrift import Struct, ThriftError, UnparsedStructs, read_struct
 from batchmax.storage.system_calls import read_at
 
 MAGIC = b"PAR1"
@@ -107,7 +107,7 @@ class RowGroup:
         self._data = data
         self.fields, _ = read_struct(data, start, {COLUMNS})
         check_fields(self.fields, ROW_GROUP)
-        columns: Unread = self.fields[COLUMNS].value
+        columns: UnparsedStructs = self.fields[COLUMNS].value
         self._starts = columns.starts
         self.n_rows: int = self.fields[GROUP_ROWS].value
         self.n_columns = len(self._starts) - 1
@@ -132,7 +132,7 @@ class RowGroup:
         places[(packed < 0) | (data_at < 0) | (dictionary_at < 0)] = -1
         return places
 
-    def check_places(self) -> None:
+    def check_ranges(self) -> None:
         """Check that no two column chunks overlap in the file.
 
         Raises
@@ -178,7 +178,7 @@ class Footer:
         self._data = data
         self._last: tuple[int, RowGroup] | None = None
         try:
-            self.fields, _ = read_struct(data, unread={ROW_GROUPS})
+            self.fields, _ = read_struct(data, unparsed={ROW_GROUPS})
             check_fields(self.fields, FILE_METADATA)
         except ThriftError as error:
             raise FooterError(f"the footer is damaged: {error}") from error

@@ -71,22 +71,22 @@ Struct = dict[int, Field]
 
 
 @dataclass
-class Unread:
+class UnparsedStructs:
     """An unparsed list of structs: the bytes that contain them, the start of each, and the end of the last."""
 
     data: Any
     starts: NDArray[np.int64]
 
 
-def read_struct(data: Any, start: int = 0, unread: Collection[int] = ()) -> tuple[Struct, int]:
+def read_struct(data: Any, start: int = 0, unparsed: Collection[int] = ()) -> tuple[Struct, int]:
     """Read a struct and return it with the position after it.
 
     Parameters
     ----------
     data, start
         The bytes, and the position of the struct.
-    unread
-        Field numbers of lists of structs to keep as :class:`Unread`.
+    unparsed
+        Field numbers of lists of structs to keep as :class:`UnparsedStructs`.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def read_struct(data: Any, start: int = 0, unread: Collection[int] = ()) -> tupl
     """
     reader = _Reader(data, start)
     try:
-        return reader.struct(0, unread), reader.at
+        return reader.struct(0, unparsed), reader.at
     except (IndexError, struct.error) as error:
         raise ThriftError("the bytes end early") from error
 
@@ -137,7 +137,7 @@ class _Reader:
         value = self._varint()
         return (value >> 1) ^ -(value & 1)
 
-    def struct(self, depth: int, unread: Collection[int] = ()) -> Struct:
+    def struct(self, depth: int, unparsed: Collection[int] = ()) -> Struct:
         if depth > MOST_DEPTH:
             raise ThriftError("structs are nested too deeply")
         fields: Struct = {}
@@ -155,19 +155,19 @@ class _Reader:
             if I16 <= kind <= I64:  # the most common types, without a call
                 value = self._varint()
                 fields[number] = Field(kind, (value >> 1) ^ -(value & 1))
-            elif number in unread and kind == LIST:
+            elif number in unparsed and kind == LIST:
                 fields[number] = Field(kind, self._skip_structs())
             else:
                 fields[number] = Field(kind, self._value(kind, depth))
 
-    def _skip_structs(self) -> Unread:
+    def _skip_structs(self) -> UnparsedStructs:
         kind, size = self._list_head()
         starts = np.zeros(size + 1, np.int64)
         whole = np.frombuffer(self._data, np.uint8)
         if kind != STRUCT or not kernels.find_structs(whole, self.at, starts):
             raise ThriftError("a list of structs ends early, or is none")
         self.at = int(starts[-1])
-        return Unread(self._data, starts)
+        return UnparsedStructs(self._data, starts)
 
     def _value(self, kind: int, depth: int, *, in_list: bool = False) -> Any:
         if kind in {TRUE, FALSE}:
@@ -277,7 +277,7 @@ def _write_value(out: bytearray, kind: int, value: Any) -> None:
         out += value
     elif kind == STRUCT:
         _write_struct(out, value)
-    elif kind in {LIST, SET} and isinstance(value, Unread):
+    elif kind in {LIST, SET} and isinstance(value, UnparsedStructs):
         _write_list_head(out, STRUCT, len(value.starts) - 1)
         out += memoryview(value.data)[value.starts[0] : value.starts[-1]]
     elif kind in {LIST, SET}:

@@ -148,7 +148,7 @@ def report(
     refuse_bytes(options)
     _need_libraries()
     gathering = _Gathering(src, options, row, worst, tuple(names_of("by", by)), bins, progress)
-    place.keep_apart([file.path for file in gathering.source.files])
+    place.refuse_inputs([file.path for file in gathering.source.files])
     facts = gathering.facts(title)
     from batchmax.reports.html.page import page  # noqa: PLC0415 - slow to import, and may not be installed
 

@@ -117,7 +117,7 @@ def rejects_schema(schema: pa.Schema, output: pa.Schema | None = None, nesting: 
     return pa.schema([*schema, *added], metadata={key: value for key, value in kept.items() if key == b"batchmax"})
 
 
-def inputs_said(files: Sequence[InputFile], *, samples: bool = True) -> list[dict[str, Any]]:
+def input_identities(files: Sequence[InputFile], *, samples: bool = True) -> list[dict[str, Any]]:
     """Return what identifies the inputs: the size, footer and sample of each file, or one digest of very many files.
 
     Without ``samples``, the result is that of earlier versions.
@@ -161,5 +161,5 @@ def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) ->
         "dtype": str(job.dtype),
         "class_weights": weights,
         "options": options,
-        "inputs": inputs_said(source.files),
+        "inputs": input_identities(source.files),
     }

@@ -25,7 +25,7 @@ from batchmax.parquet.format import BYTE_STREAM_SPLIT, CODEC_NUMBERS
 from batchmax.parquet.writing.column_chunk import CODEC, ENCODINGS, METADATA
 from batchmax.scoring.sequence_assembler import Piece
 from batchmax.sinks.row_group_encoder import RowGroupEncoder, writer_options
-from batchmax.sinks.spilled_columns import StreamedColumns
+from batchmax.sinks.spilled_columns import SpilledColumns
 from batchmax.sources.parquet_file import read_footer
 from batchmax.storage import system_calls
 from batchmax.storage.files import open_again, open_exclusively
@@ -76,7 +76,7 @@ class ParquetSink:
         self.rows = done.rows if done is not None else 0
         self._n_leaves = len((footer_of_schema(schema) if encoder is None else encoder.schema.footer).leaves)
         self._encoder = encoder
-        self._streams: StreamedColumns | None = None
+        self._streams: SpilledColumns | None = None
         with self._writing():
             descriptor = open_exclusively(path) if done is None or not done.size else open_again(path)
             self._file = os.fdopen(descriptor, "wb", buffering=0)
@@ -96,7 +96,7 @@ class ParquetSink:
             raise ValueError("pyarrow does not write in pieces")
         with self._writing():
             if self._streams is None:
-                self._streams = StreamedColumns(self._encoder, self._ours, self.path.parent, dtype, n_classes)
+                self._streams = SpilledColumns(self._encoder, self._ours, self.path.parent, dtype, n_classes)
             if taken_back:
                 self._streams.take_back()
             self._streams.add(pieces)

@@ -18,7 +18,7 @@ STAGED = 1 << 20
 """Bytes that are read from a temporary file at a time."""
 
 
-class StreamedColumns:
+class SpilledColumns:
     """Columns of a row group that are written in pieces: the first to the output, the others to temporary files.
 
     A column chunk is contiguous in its file, so only one column can be written to the output directly.

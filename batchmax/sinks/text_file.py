@@ -66,7 +66,7 @@ class TextFile:
             refuse_file_as_folder(self.path)
         self._check()
 
-    def keep_apart(self, inputs: list[str]) -> None:
+    def refuse_inputs(self, inputs: list[str]) -> None:
         """Refuse a path that is one of the inputs."""
         if self._store is None:
             refuse_inputs_as_output(inputs, self.path)

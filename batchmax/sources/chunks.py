@@ -192,7 +192,7 @@ class Part(Protocol):
 
 
 @dataclass
-class Ways:
+class ReadStatistics:
     """Read statistics: how many column chunks were read as matrices, by pyarrow, or copied, and reasons why not."""
 
     fast: int = 0
@@ -214,25 +214,25 @@ class Ways:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """The number of rows of an output row group (``group``), and of a chunk (``piece``)."""
+class ChunkSizes:
+    """The numbers of rows of an output row group and of a chunk."""
 
     job: Job
-    group: int
-    piece: int
+    group_rows: int
+    chunk_rows: int
     stored_bytes: int = 0
 
     def memory(self, rows: int | None = None) -> int:
         """Return the approximate memory in bytes that ``rows`` rows take; for any number of rows if None."""
         # Measured: results of one row group being filled and one being written; and for each chunk the memory for
         # reading, converting and encoding.
-        group, piece = (size if rows is None else min(size, rows) for size in (self.group, self.piece))
+        group, piece = (size if rows is None else min(size, rows) for size in (self.group_rows, self.chunk_rows))
         job = self.job
         carried = self.stored_bytes * (2 * group + 3 * piece)
         return carried + 2 * group * job.result_bytes + piece * (3 * job.result_bytes + 15 * job.row_bytes)
 
 
-def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
+def plan_chunk_sizes(job: Job, rows: int | None = None, stored_bytes: int = 0) -> ChunkSizes:
     """Return how to divide an input row group with this many rows, or a stream of unknown length (None).
 
     ``stored_bytes`` is the uncompressed size of an input row, all columns together. Unless ``--row-group-size`` is
@@ -246,11 +246,11 @@ def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
         group = _equal_pieces(max(rows, 1), group)
     group = min(group, MOST_ROW_GROUP_ROWS)
     piece = max(1, MOST_CHUNK_BYTES // max(per_row, job.result_bytes))
-    return Cut(job, group, _equal_pieces(group, piece), max(0, stored_bytes - job.row_bytes))
+    return ChunkSizes(job, group, _equal_pieces(group, piece), max(0, stored_bytes - job.row_bytes))
 
 
-def regroup(chunks: Iterable[RowChunk], group: int, piece: int) -> Iterator[RowChunk]:
-    """Yield chunks of up to ``piece`` rows; a row group ends after every ``group`` rows and at the end."""
+def regroup(chunks: Iterable[RowChunk], group_rows: int, chunk_rows: int) -> Iterator[RowChunk]:
+    """Yield chunks of up to ``chunk_rows`` rows; a row group ends after every ``group_rows`` rows and at the end."""
     have = 0
     last: RowChunk | None = None
     for chunk in chunks:
@@ -258,8 +258,8 @@ def regroup(chunks: Iterable[RowChunk], group: int, piece: int) -> Iterator[RowC
         while start < chunk.batch.num_rows:
             if last is not None:
                 yield last
-            rows = min(piece, group - have, chunk.batch.num_rows - start)
-            have = (have + rows) % group
+            rows = min(chunk_rows, group_rows - have, chunk.batch.num_rows - start)
+            have = (have + rows) % group_rows
             last = chunk.slice(start, rows, ends_group=have == 0)
             start += rows
     if last is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchmax.parquet import Footer, FooterError, ThriftError
-from batchmax.parquet.writing.column_chunk import METADATA, place_of
+from batchmax.parquet.writing.column_chunk import METADATA, chunk_range
 
 MOST_PLACES = 32
 """Maximum number of sampled boundaries, and so of reads: their number determines the cost in an object store."""
@@ -61,7 +61,7 @@ def _chunk_ends(footer: Footer | None) -> Sequence[int]:
             for leaf in leaves:
                 chunk = row_group.chunk(leaf)
                 if METADATA in chunk:
-                    start, length = place_of(chunk[METADATA].value)
+                    start, length = chunk_range(chunk[METADATA].value)
                     places |= {max(0, start), max(0, start + length)}
     except (FooterError, ThriftError):
         return []

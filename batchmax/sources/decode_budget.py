@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
-from batchmax.parquet import Demand, FooterError, NotAMatrix, ThriftError, TooLarge, even_bytes
+from batchmax.parquet import DecodedSize, FooterError, PageError, PageTooLargeError, ThriftError, fixed_row_bytes
 from batchmax.parquet.footer import Leaf
 from batchmax.parquet.format import CODECS
 from batchmax.parquet.int96 import TimestampRangeError, converted
 from batchmax.parquet.reading.page_rows import count_values
-from batchmax.parquet.writing.column_chunk import ENCRYPTION, METADATA, UNPACKED_BYTES
+from batchmax.parquet.writing.column_chunk import ENCRYPTION, METADATA, UNCOMPRESSED_BYTES
 from batchmax.runtime.buffers import MIB, PROGRAM_BYTES
 from batchmax.sources.parquet_file import InputFile, OpenFile
 from batchmax.sources.read_errors import DAMAGED, encrypted, inspect_command, wrong_row_count
@@ -41,7 +41,7 @@ KEPT = 2
 """Row groups of the output in memory at a time: one being filled, and one being written."""
 
 
-class Allowance:
+class DecodeBudget:
     """The decode budget of some columns of a row group: their decoded size, and the limit.
 
     Parameters
@@ -75,7 +75,7 @@ class Allowance:
     ) -> None:
         self._file, self._group, self._limit, self._kept_rows = file, group, limit, kept_rows
         self._schema = schema
-        self._demands: dict[str, Demand] = {}
+        self._demands: dict[str, DecodedSize] = {}
         self._even = self._rows = self._kept = 0
         self._descriptor = descriptor
         self._leaves: list[tuple[int, Leaf]] = []
@@ -96,26 +96,26 @@ class Allowance:
                 if file.footer.has_encrypted_columns and any(one in row_group.chunk(number) for one in ENCRYPTION):
                     raise encrypted(file.path, leaf.path[0].decode(errors="replace"))
                 self._leaves.append((number, leaf))
-                even = even_bytes(leaf, *sizes[number][:2])
+                even = fixed_row_bytes(leaf, *sizes[number][:2])
                 if even is not None:
                     self._even += even
                     continue
                 chunk = row_group.chunk(number)
                 if METADATA in chunk and sizes[number][0] not in CODECS:
                     # Its pages can't be read here, so the size that the footer states is spread over the rows.
-                    n_bytes = max(0, chunk[METADATA].value[UNPACKED_BYTES].value)
+                    n_bytes = max(0, chunk[METADATA].value[UNCOMPRESSED_BYTES].value)
                     self._even += -(-n_bytes // max(1, row_group.n_rows))
                     continue
                 once = name in _dictionaries(schema)
                 try:
-                    demand = Demand(descriptor, chunk, leaf, row_group.n_rows, limit, texts_once=once)
-                except TooLarge as error:
+                    demand = DecodedSize(descriptor, chunk, leaf, row_group.n_rows, limit, texts_once=once)
+                except PageTooLargeError as error:
                     too_large = too_large or (name, error.page)
                     pages, whole = pages + error.page, whole + error.whole
                     continue
                 self._demands[name] = demand
                 pages, whole = pages + demand.page, whole + demand.whole
-        except (NotAMatrix, FooterError, ThriftError) as error:
+        except (PageError, FooterError, ThriftError) as error:
             raise self._damage(name, error) from error
         whole += self._even * row_group.n_rows
         most = pages + (IN_FLIGHT + KEPT) * whole
@@ -235,9 +235,9 @@ class Allowance:
                 demand = self._demands.get(leaf.name)
                 if demand is None:
                     chunk = row_group.chunk(number)
-                    demand = Demand(self._descriptor, chunk, leaf, row_group.n_rows, MOST_PAGE, texts_once=True)
+                    demand = DecodedSize(self._descriptor, chunk, leaf, row_group.n_rows, MOST_PAGE, texts_once=True)
                 demand.check_rows(row_group.n_rows)
-            except (NotAMatrix, FooterError, ThriftError) as error:
+            except (PageError, FooterError, ThriftError) as error:
                 raise self._damage(leaf.name, error) from error
 
     def _taken(self, rows: int) -> dict[str, int]:
@@ -245,7 +245,7 @@ class Allowance:
         for name, demand in self._demands.items():
             try:
                 taken[name] = demand.take(rows)
-            except NotAMatrix as error:
+            except PageError as error:
                 raise self._damage(name, error) from error
         return taken
 
@@ -284,8 +284,8 @@ def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> I
     Raises
     ------
     DataError
-        As :class:`Allowance` and :meth:`Allowance.batches`.
+        As :class:`DecodeBudget` and :meth:`DecodeBudget.batches`.
     """
     opened.need(group, ahead=False)
-    allowance = Allowance(file, opened.descriptor, group, file.schema, None, MOST_DECODED)
+    allowance = DecodeBudget(file, opened.descriptor, group, file.schema, None, MOST_DECODED)
     yield from allowance.batches(opened.parquet, rows, None, file.read_as_stored(file.int96_columns))

@@ -18,7 +18,7 @@ from batchmax.errors import DataError
 from batchmax.parquet import Footer, FooterError, ThriftError
 from batchmax.parquet.footer import MAGIC, TAIL
 from batchmax.parquet.int96 import footer_without_int96, has_int96, readable
-from batchmax.parquet.writing.column_chunk import METADATA, place_of
+from batchmax.parquet.writing.column_chunk import METADATA, chunk_range
 from batchmax.sources.content_sample import sampled_ranges
 from batchmax.sources.read_errors import DAMAGED, ENCRYPTED_MAGIC, encrypted, read_errors
 from batchmax.sources.schemas.file_columns import FileColumns
@@ -266,7 +266,7 @@ class OpenFile:
                         chunk = row_group.chunk(leaf)
                         if METADATA not in chunk:  # encrypted
                             return [(0, self._file.size)]
-                        start, size = place_of(chunk[METADATA].value)
+                        start, size = chunk_range(chunk[METADATA].value)
                         found.append((max(0, start), min(start + size, self._file.size)))
         except (FooterError, ThriftError):
             return [(0, self._file.size)]

@@ -21,16 +21,16 @@ from batchmax.columns.logits_column import LogitsColumn
 from batchmax.columns.matrices import SparseVectorError, first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.parquet import FooterError, NotAMatrix, ThriftError, first_inner_length
-from batchmax.sources.chunks import MOST_ROW_GROUP_ROWS, Chunk, Part, RowChunk, Ways, regroup, skipped
-from batchmax.sources.decode_budget import Allowance
+from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_length
+from batchmax.sources.chunks import MOST_ROW_GROUP_ROWS, Chunk, Part, ReadStatistics, RowChunk, regroup, skipped
+from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile, OpenFile, arrow_schema, open_file, pyarrow_only
-from batchmax.sources.passthrough import Copier, Reading
+from batchmax.sources.passthrough import ChunkCopier, ReadPlan
 from batchmax.sources.read_errors import read_errors, schema_errors
 from batchmax.sources.row_group_reader import GroupReader
-from batchmax.sources.schemas.file_columns import Union, conform_to, unite
-from batchmax.sources.schemas.schema_check import check_agreement, own_logits, said_of
-from batchmax.sources.sequence_source import TokenCut, regrouped
+from batchmax.sources.schemas.file_columns import MergedSchema, file_columns_of, merge_schemas
+from batchmax.sources.schemas.schema_check import check_agreement, describe_differences, own_logits
+from batchmax.sources.sequence_source import TokenSizes, regrouped
 from batchmax.sources.streams.ipc_reader import IncomingStream
 from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.sources.token_chunks import TokenChunk
@@ -61,7 +61,7 @@ def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> Pa
 
 
 @dataclass(frozen=True)
-class Among:
+class DatasetInfo:
     """What is known about a larger set of files: merged columns, number of classes, and columns from folder names."""
 
     schema: pa.Schema
@@ -101,7 +101,7 @@ class ParquetSource:
         options: ScoreOptions,
         *,
         mirrors: bool = False,
-        among: Among | None = None,
+        among: DatasetInfo | None = None,
     ) -> None:
         if among is None:
             found = find_inputs(inputs, options.storage_options)
@@ -110,7 +110,7 @@ class ParquetSource:
         self.files = [open_file(path, options.storage_options) for path in found.files]
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
-        self.ways = Ways()
+        self.ways = ReadStatistics()
         self.warnings = found.warnings
         self.unified: list[dict[str, Any]] = []
         self._options = options
@@ -121,7 +121,7 @@ class ParquetSource:
             self._open_among(among)
             return
         schemas = [arrow_schema(file) for file in self.files]
-        union = unite(found.files, schemas)
+        union = merge_schemas(found.files, schemas)
         pairs = zip(self.files, union.files, strict=True)
         self.files = [replace(file, columns=columns) for file, columns in pairs]
         self.schema = union.schema
@@ -139,15 +139,15 @@ class ParquetSource:
         self._say(union)
         self._groups = GroupReader(self.job, own, self.ways)
 
-    def _open_among(self, among: Among) -> None:
+    def _open_among(self, among: DatasetInfo) -> None:
         """Read the files with the columns of the larger set that they belong to."""
         self.schema, self.partitions = among.schema, among.partitions
         self.job = plan_scoring(among.schema, self._options, among.n_classes)
         stored = pa.schema([field for field in among.schema if field.name not in self.partitions.names])
-        self.files = [replace(file, columns=conform_to(stored, arrow_schema(file))) for file in self.files]
+        self.files = [replace(file, columns=file_columns_of(stored, arrow_schema(file))) for file in self.files]
         self._groups = GroupReader(self.job, self.partitions.names, self.ways)
 
-    def _say(self, union: Union) -> None:
+    def _say(self, union: MergedSchema) -> None:
         """Add notes on the number of files and on columns that differ between them."""
         n_files = len(self.files)
         if n_files == 1:
@@ -155,7 +155,7 @@ class ParquetSource:
         read = self.schema.names if self._options.rejects is not None else self.job.columns_read
         tops = {name.split(".")[0] for name in read}
         self.unified = union.differences({*read, *tops})
-        notes = (f"files: {n_files:,}", *said_of(self.unified, n_files))
+        notes = (f"files: {n_files:,}", *describe_differences(self.unified, n_files))
         self.job = replace(self.job, notes=(*self.job.notes, *notes))
 
     def _name_partitions(self, folders: Sequence[str]) -> None:
@@ -200,7 +200,7 @@ class ParquetSource:
         numbers: int = sum(self._groups.n_values(file, group) for file, group in groups)
         return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(int(self.n_rows), 1))))
 
-    def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
+    def chunks(self, parts: Iterable[Part], how: ReadPlan, skip: int = 0) -> Iterator[Chunk]:
         """Yield the rows of some parts in order, in chunks that depend on the inputs and options, never on the machine.
 
         The first ``skip`` rows are skipped; they must end where a row group of the output ends.
@@ -211,7 +211,7 @@ class ParquetSource:
         if wanted is None:
             return chunks
         if self.job.nesting is not None:
-            return regrouped(cast("Iterator[TokenChunk]", chunks), TokenCut.of(self.job), whole=False)
+            return regrouped(cast("Iterator[TokenChunk]", chunks), TokenSizes.of(self.job), whole=False)
         wanted = min(wanted, MOST_ROW_GROUP_ROWS)
         return regroup(cast("Iterator[RowChunk]", chunks), wanted, wanted)
 
@@ -219,7 +219,7 @@ class ParquetSource:
         """Return the approximate memory in bytes of a job on these files, without the memory of the program itself."""
         return max(map(self._groups.memory, self.files), default=0)
 
-    def _part_runs(self, part: Part, how: Reading) -> Iterator[tuple[int, Iterator[Chunk]]]:
+    def _part_runs(self, part: Part, how: ReadPlan) -> Iterator[tuple[int, Iterator[Chunk]]]:
         """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
         file = self.files[part.file]
         with read_errors(file.path), file.opened() as opened:
@@ -227,7 +227,7 @@ class ParquetSource:
             copier = None
             if how.copying is not None and file.footer is not None:
                 copying = replace(how.copying, names=[name for name in how.copying.names if name not in file.recoded])
-                copier = Copier(descriptor, file.footer, copying, self.ways, self._options.memory_limit // 4)
+                copier = ChunkCopier(descriptor, file.footer, copying, self.ways, self._options.memory_limit // 4)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = parquet.metadata.row_group(group).num_rows
@@ -235,14 +235,14 @@ class ParquetSource:
                 yield rows, (self._with_partitions(chunk, part.file, how) for chunk in chunks)
                 row += rows
 
-    def _stored(self, how: Reading) -> Reading:
+    def _stored(self, how: ReadPlan) -> ReadPlan:
         """Return how to read the columns that are stored in the files."""
         names = self.partitions.names
         if how.columns is None or not names:
             return how
         return replace(how, columns=[name for name in how.columns if name not in names])
 
-    def _with_partitions(self, chunk: Chunk, file: int, how: Reading) -> Chunk:
+    def _with_partitions(self, chunk: Chunk, file: int, how: ReadPlan) -> Chunk:
         if not self.partitions.fields:
             return chunk
         return chunk.with_columns(lambda rows: self.partitions.added(rows, file, how.columns))
@@ -264,7 +264,7 @@ class ParquetSource:
 
             def batches(group: int) -> Iterator[pa.RecordBatch]:
                 opened.need(group, column.names, ahead=False)
-                allowance = Allowance(file, descriptor, group, file.schema, column.names, self._options.memory_limit)
+                allowance = DecodeBudget(file, descriptor, group, file.schema, column.names, self._options.memory_limit)
                 return allowance.batches(parquet, at_once, list(column.names), use_threads=False)
 
             for batch in itertools.chain.from_iterable(map(batches, range(parquet.num_row_groups))):
@@ -284,7 +284,7 @@ class ParquetSource:
         if file.footer is None or found is None:
             return None
         most = self._options.memory_limit // 8
-        with contextlib.suppress(NotAMatrix, FooterError, ThriftError):
+        with contextlib.suppress(PageError, FooterError, ThriftError):
             for group in range(file.footer.n_row_groups):
                 opened.need(group, column.names, ahead=False)
                 chunk = file.footer.row_group(group).chunk(found.first_leaf)
@@ -302,7 +302,7 @@ class ParquetSource:
                     row -= rows
                     continue
                 opened.need(group, ahead=False)
-                allowance = Allowance(file, descriptor, group, file.schema, None, self._options.memory_limit)
+                allowance = DecodeBudget(file, descriptor, group, file.schema, None, self._options.memory_limit)
                 for batch in allowance.batches(parquet, min(rows, 1024), None, file.int96_columns):
                     if row < batch.num_rows:
                         return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))

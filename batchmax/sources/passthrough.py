@@ -11,12 +11,12 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from batchmax.parquet import CopiedColumns, EncodedChunk, FileSchema, Footer, NotCopyable, copy_column, sorting_of
-from batchmax.sources.chunks import Ways
+from batchmax.parquet import ChunkCopyError, CopiedColumns, EncodedChunk, FileSchema, Footer, copy_column, sorting_of
+from batchmax.sources.chunks import ReadStatistics
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ReadPlan:
     """How a source is read.
 
     Attributes
@@ -33,7 +33,7 @@ class Reading:
 
     columns: Sequence[str] | None = None
     workers: Executor | None = None
-    copying: Copying | None = None
+    copying: CopyPlan | None = None
     int96: Collection[str] = ()
 
     @property
@@ -43,7 +43,7 @@ class Reading:
 
 
 @dataclass(frozen=True, eq=False)
-class Copying:
+class CopyPlan:
     """Which columns may be copied.
 
     Attributes
@@ -61,10 +61,10 @@ class Copying:
     instead: bool
 
 
-class Copier:
+class ChunkCopier:
     """Copies columns of one open file; ``most`` is the maximum size in bytes of chunks and pages."""
 
-    def __init__(self, descriptor: int, footer: Footer, copying: Copying, ways: Ways, most: int) -> None:
+    def __init__(self, descriptor: int, footer: Footer, copying: CopyPlan, ways: ReadStatistics, most: int) -> None:
         self._descriptor = descriptor
         self._footer = footer
         self._copying = copying
@@ -83,11 +83,11 @@ class Copier:
                 continue
             try:
                 chunks[name] = copy_column(self._descriptor, self._footer, group, column, self._most)
-            except NotCopyable as error:
+            except ChunkCopyError as error:
                 self._ways.refused(str(error))
         self._ways.copied += len(chunks)
         try:
             sorting = sorting_of(self._footer, group, self._copying.schema)
-        except NotCopyable:
+        except ChunkCopyError:
             sorting = []
         return CopiedColumns(rows, chunks, sorting)

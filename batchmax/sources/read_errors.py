@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from batchmax.errors import BatchmaxError, DataError
-from batchmax.parquet import FooterError, NotAMatrix, ThriftError
+from batchmax.parquet import FooterError, PageError, ThriftError
 from batchmax.parquet.footer import MAGIC
 from batchmax.runtime.arrow_errors import is_damage
 
 ENCRYPTED_MAGIC = b"PARE"
 """The first and last four bytes of a file with an encrypted footer."""
 
-PARSER_ERRORS = FooterError, NotAMatrix, ThriftError
+PARSER_ERRORS = FooterError, PageError, ThriftError
 """What batchmax's own Parquet code raises if the bytes of a file are invalid."""
 
 DAMAGED = "the file is damaged: write it again"

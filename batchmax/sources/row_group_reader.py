@@ -16,14 +16,23 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
-from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, NotAMatrix, SequenceReader, ThriftError
+from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, PageError, SequenceReader, ThriftError
 from batchmax.parquet.writing.column_chunk import METADATA, N_VALUES
-from batchmax.sources.chunks import MOST_CHUNK_BYTES, Chunk, Cut, Origin, RowChunk, Ways, plan_cut, regroup
-from batchmax.sources.decode_budget import Allowance
+from batchmax.sources.chunks import (
+    MOST_CHUNK_BYTES,
+    Chunk,
+    ChunkSizes,
+    Origin,
+    ReadStatistics,
+    RowChunk,
+    plan_chunk_sizes,
+    regroup,
+)
+from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only
-from batchmax.sources.passthrough import Copier, Reading
+from batchmax.sources.passthrough import ChunkCopier, ReadPlan
 from batchmax.sources.read_errors import read_errors, wrong_row_count
-from batchmax.sources.sequence_source import ROWS_AT_ONCE, TokenCut, from_columns, from_matrices, regrouped
+from batchmax.sources.sequence_source import ROWS_AT_ONCE, TokenSizes, from_columns, from_matrices, regrouped
 from batchmax.sources.token_chunks import TokenChunk
 
 MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
@@ -52,7 +61,7 @@ class GroupReader:
         Read statistics, updated while reading.
     """
 
-    def __init__(self, job: Job, own: Collection[str], ways: Ways) -> None:
+    def __init__(self, job: Job, own: Collection[str], ways: ReadStatistics) -> None:
         self.job = job
         self.ways = ways
         self._own = own
@@ -60,45 +69,45 @@ class GroupReader:
         self._unpacked: dict[str, int] = {}
 
     def chunks(
-        self, file: InputFile, opened: OpenFile, copier: Copier | None, group: int, row: int, how: Reading
+        self, file: InputFile, opened: OpenFile, copier: ChunkCopier | None, group: int, row: int, how: ReadPlan
     ) -> Iterator[Chunk]:
         """Yield the chunks of a row group; ``row`` is the number of its first row in the file."""
         if file.footer is not None:
-            file.footer.row_group(group).check_places()
+            file.footer.row_group(group).check_ranges()
         read = self._group_chunks if self.job.nesting is None else self._sequence_chunks
         return read(file, opened, copier, group, row, how)
 
     def memory(self, file: InputFile) -> int:
         """Return the approximate memory in bytes that any row group of a file takes."""
         if self.job.nesting is not None:
-            return TokenCut.of(self.job).memory(self.job, self._unpacked_bytes(file), self._n_tokens(file))
+            return TokenSizes.of(self.job).memory(self.job, self._unpacked_bytes(file), self._n_tokens(file))
         groups = range(file.metadata.num_row_groups)
-        return max((self._cut(file, file.metadata.row_group(group)).memory() for group in groups), default=0)
+        return max((self._chunk_sizes(file, file.metadata.row_group(group)).memory() for group in groups), default=0)
 
     def _group_chunks(
         self,
         file: InputFile,
         opened: OpenFile,
-        copier: Copier | None,
+        copier: ChunkCopier | None,
         group: int,
         row: int,
-        how: Reading,
+        how: ReadPlan,
     ) -> Iterator[RowChunk]:
         """Yield the chunks of a row group of rows; ``row`` is the number of its first row in the file."""
         parquet = opened.parquet
         with read_errors(file.path):
             opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
             metadata = parquet.metadata.row_group(group)
-            cut = self._cut(file, metadata)
+            sizes = self._chunk_sizes(file, metadata)
             left = metadata.num_rows
-            copied = copier.copy(group, left, whole=cut.group >= left) if copier is not None else None
+            copied = copier.copy(group, left, whole=sizes.group_rows >= left) if copier is not None else None
             # Copied columns aren't decoded, except in the first row group: there, decoding detects a footer that is
             # wrong about a whole column.
             still = how if group == 0 else self._still_read(how, copied)
-            batches = self._batches(file, parquet, opened.descriptor, group, cut, still)
+            batches = self._batches(file, parquet, opened.descriptor, group, sizes, still)
             origin = Origin(file.path, row, group)
             chunks = (replace(chunk, origin=origin, copied=copied) for chunk in batches)
-            for chunk in regroup(chunks, cut.group, cut.piece):
+            for chunk in regroup(chunks, sizes.group_rows, sizes.chunk_rows):
                 left -= chunk.batch.num_rows
                 yield replace(chunk, origin=replace(chunk.origin, first_row=row))
                 row += chunk.batch.num_rows
@@ -107,20 +116,20 @@ class GroupReader:
                 raise wrong_row_count(file.path, group, rows - left, rows)
 
     def _sequence_chunks(
-        self, file: InputFile, opened: OpenFile, copier: Copier | None, group: int, row: int, how: Reading
+        self, file: InputFile, opened: OpenFile, copier: ChunkCopier | None, group: int, row: int, how: ReadPlan
     ) -> Iterator[TokenChunk]:
         """Yield the chunks of a row group of sequences; ``row`` is the number of its first row in the file."""
         with read_errors(file.path):
             opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
-            rows, cut = opened.parquet.metadata.row_group(group).num_rows, TokenCut.of(self.job)
+            rows, sizes = opened.parquet.metadata.row_group(group).num_rows, TokenSizes.of(self.job)
             tokens = self.n_values(file, group) // self.job.n_classes
-            whole = tokens <= cut.group and rows <= cut.group_rows
+            whole = tokens <= sizes.group_tokens and rows <= sizes.group_rows
             copied = copier.copy(group, rows, whole=whole) if copier is not None else None
             still = how if group == 0 else self._still_read(how, copied)
             row_bytes = max(1, self._unpacked_bytes(file) + 8 * tokens // max(rows, 1))
             at_once = max(1, min(ROWS_AT_ONCE, MOST_CHUNK_BYTES // row_bytes))
             position = 0, 0
-            for chunk in regrouped(self._token_chunks(file, opened, group, rows, at_once, still), cut, whole=whole):
+            for chunk in regrouped(self._token_chunks(file, opened, group, rows, at_once, still), sizes, whole=whole):
                 origin = Origin(file.path, row + position[0], group)
                 yield replace(chunk, origin=origin, copied=copied)
                 position = chunk.after(position)
@@ -128,10 +137,10 @@ class GroupReader:
                 raise wrong_row_count(file.path, group, position[0], rows)
 
     def _token_chunks(
-        self, file: InputFile, opened: OpenFile, group: int, rows: int, at_once: int, how: Reading
+        self, file: InputFile, opened: OpenFile, group: int, rows: int, at_once: int, how: ReadPlan
     ) -> Iterator[TokenChunk]:
         """Yield the chunks of a row group of sequences, with logits as matrices as far as the pages allow it."""
-        job, cut, position = self.job, TokenCut.of(self.job), (0, 0)
+        job, sizes, position = self.job, TokenSizes.of(self.job), (0, 0)
         int96 = file.read_as_stored(how.int96)
         reader = self._matrix_reader(file, opened.descriptor, group, how)
         if isinstance(reader, SequenceReader):
@@ -139,11 +148,11 @@ class GroupReader:
             allowance = self._allowance(file, opened.descriptor, group, others)
             batches = self._conformed(file, allowance.batches(opened.parquet, at_once, others, int96), others)
             try:
-                for chunk in from_matrices(reader, batches, job, rows, cut):
+                for chunk in from_matrices(reader, batches, job, rows, sizes):
                     yield chunk
                     position = chunk.after(position)
                 reader.check_end()
-            except NotAMatrix as error:
+            except PageError as error:
                 self.ways.refused(str(error))
             else:
                 self.ways.fast += 1
@@ -153,7 +162,7 @@ class GroupReader:
         at_once = max(1, min(at_once, MOST_CHUNK_BYTES // row_bytes))
         allowance = self._allowance(file, opened.descriptor, group, how.columns)
         batches = self._conformed(file, allowance.batches(opened.parquet, at_once, how.columns, int96), how.columns)
-        yield from from_columns(batches, job, cut, position)
+        yield from from_columns(batches, job, sizes, position)
 
     def n_values(self, file: InputFile, group: int) -> int:
         """Return the number of values, nulls and empty lists in the logits of a row group; 0 if unknown."""
@@ -173,7 +182,7 @@ class GroupReader:
             return None
         return int(file.metadata.num_rows) + sum(counts) // self.job.n_classes
 
-    def _still_read(self, how: Reading, copied: CopiedColumns | None) -> Reading:
+    def _still_read(self, how: ReadPlan, copied: CopiedColumns | None) -> ReadPlan:
         """Return how to read a row group whose columns in ``copied`` need no decoding."""
         if how.columns is None or copied is None or how.copying is None or not how.copying.instead:
             return how
@@ -184,7 +193,7 @@ class GroupReader:
         return replace(how, columns=[name for name in how.columns if name not in copied.chunks or name in needed])
 
     def _batches(
-        self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, group: int, cut: Cut, how: Reading
+        self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, group: int, sizes: ChunkSizes, how: ReadPlan
     ) -> Iterator[RowChunk]:
         """Yield the batches of a row group as chunks, with logits as matrices if the pages allow it."""
         done, int96 = 0, file.read_as_stored(how.int96)
@@ -193,8 +202,8 @@ class GroupReader:
             others = [name for name in how.columns or () if name not in self.job.logits.names]
             # Passing a single column to another thread takes longer than decoding it.
             try:
-                allowance = self._allowance(file, descriptor, group, others, cut.group)
-                for batch in allowance.batches(parquet, cut.piece, others, int96, use_threads=len(others) > 1):
+                allowance = self._allowance(file, descriptor, group, others, sizes.group_rows)
+                for batch in allowance.batches(parquet, sizes.chunk_rows, others, int96, use_threads=len(others) > 1):
                     logits = _matrix(batch.num_rows, self.job.n_classes, reader.dtype)
                     reader.read_into(logits)
                     if logits.dtype != self.job.logits.dtype:
@@ -205,19 +214,19 @@ class GroupReader:
                     yield RowChunk(file.conform(batch, others), NOWHERE, logits=logits)
                     done += 1
                 reader.check_end()
-            except NotAMatrix as error:
+            except PageError as error:
                 self.ways.refused(str(error))
             else:
                 self.ways.fast += 1
                 return
         self.ways.slow += 1
         # Batches before the one that isn't a matrix are read again, but not yielded again.
-        allowance = self._allowance(file, descriptor, group, how.columns, cut.group)
-        for batch in itertools.islice(allowance.batches(parquet, cut.piece, how.columns, int96), done, None):
+        allowance = self._allowance(file, descriptor, group, how.columns, sizes.group_rows)
+        for batch in itertools.islice(allowance.batches(parquet, sizes.chunk_rows, how.columns, int96), done, None):
             yield RowChunk(file.conform(batch, how.columns), NOWHERE)
 
     def _matrix_reader(
-        self, file: InputFile, descriptor: int, group: int, how: Reading
+        self, file: InputFile, descriptor: int, group: int, how: ReadPlan
     ) -> MatrixReader | SequenceReader | None:
         """Return a reader of the logits of a row group as a matrix; None if pyarrow must read the column."""
         job = self.job
@@ -246,7 +255,7 @@ class GroupReader:
                 if column is None:
                     return None
                 reader = SequenceReader(descriptor, chunk, column, *shape, how.workers, most)
-        except (NotAMatrix, FooterError, ThriftError) as error:
+        except (PageError, FooterError, ThriftError) as error:
             self.ways.refused(str(error))
             return None
         if reader.dtype == job.logits.dtype or (job.nesting is None and reader.dtype == np.float32):
@@ -255,17 +264,17 @@ class GroupReader:
 
     def _allowance(
         self, file: InputFile, descriptor: int, group: int, names: Sequence[str] | None, kept_rows: int | None = None
-    ) -> Allowance:
-        return Allowance(file, descriptor, group, file.schema, names, self._limit, kept_rows)
+    ) -> DecodeBudget:
+        return DecodeBudget(file, descriptor, group, file.schema, names, self._limit, kept_rows)
 
     def _conformed(
         self, file: InputFile, batches: Iterator[pa.RecordBatch], names: Sequence[str] | None
     ) -> Iterator[pa.RecordBatch]:
         return (file.conform(batch, names) for batch in batches)
 
-    def _cut(self, file: InputFile, metadata: pq.RowGroupMetaData) -> Cut:
+    def _chunk_sizes(self, file: InputFile, metadata: pq.RowGroupMetaData) -> ChunkSizes:
         stored = metadata.total_byte_size // max(metadata.num_rows, 1)
-        return plan_cut(self.job, metadata.num_rows, max(stored, self._unpacked_bytes(file)))
+        return plan_chunk_sizes(self.job, metadata.num_rows, max(stored, self._unpacked_bytes(file)))
 
     def _unpacked_bytes(self, file: InputFile) -> int:
         """Return the estimated bytes per row of the carried columns of variable width in memory.

@@ -22,7 +22,7 @@ MOST_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class PickedRow:
+class FileRow:
     """A row: its number over all files, its file, its number in the file, and its columns as a batch of one row."""
 
     number: int
@@ -36,7 +36,7 @@ class PickedRow:
         return f"{self.file}: row {self.row:,}"
 
 
-def pick_rows(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[PickedRow]:
+def rows_by_number(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[FileRow]:
     """Yield rows in ascending order of their numbers, which count from 0 over all files.
 
     Raises
@@ -51,7 +51,7 @@ def pick_rows(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[Pi
     for place, here in wanted.items():
         file, start = files[place], starts[place]
         for row, batch in _rows(file, [number - start for number in here]):
-            yield PickedRow(start + row, file.path, row, batch)
+            yield FileRow(start + row, file.path, row, batch)
 
 
 def batch_rows(group: pq.RowGroupMetaData) -> int:

@@ -29,15 +29,15 @@ ROWS_AT_ONCE = 1 << 12
 
 
 @dataclass(frozen=True)
-class TokenCut:
+class TokenSizes:
     """How tokens are divided: the tokens of a chunk, and the minimum tokens or rows after which a row group ends."""
 
-    piece: int
-    group: int
+    chunk_tokens: int
+    group_tokens: int
     group_rows: int
 
     @classmethod
-    def of(cls, job: Job) -> TokenCut:
+    def of(cls, job: Job) -> TokenSizes:
         """Return how to divide the tokens of a job."""
         written = max(job.result_bytes, 1)
         piece = max(1, MOST_CHUNK_BYTES // max(job.row_bytes, job.result_bytes))
@@ -51,8 +51,8 @@ class TokenCut:
         ``row_bytes`` is the size of a row's other columns; ``tokens`` is the maximum number of tokens, None if unknown.
         """
         small = job.result_bytes - len(job.matrices) * job.row_bytes
-        group = min(self.group, MOST_ROW_GROUP_BYTES // max(small, 1))
-        piece, rows = self.piece, ROWS_AT_ONCE
+        group = min(self.group_tokens, MOST_ROW_GROUP_BYTES // max(small, 1))
+        piece, rows = self.chunk_tokens, ROWS_AT_ONCE
         if tokens is not None:
             group, piece, rows = min(group, tokens), min(piece, tokens), min(rows, tokens)
         kept = 4 * group * max(small, 0)
@@ -60,13 +60,13 @@ class TokenCut:
 
 
 def from_matrices(
-    reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int, cut: TokenCut
+    reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int, sizes: TokenSizes
 ) -> Iterator[TokenChunk]:
     """Yield the tokens of a row group, with logits as matrices, and the other columns of their rows.
 
     Raises
     ------
-    NotAMatrix
+    PageError
         The logits can't be read as matrices from here on; the chunks yielded so far are right.
     DataError
         The number of rows differs from the row group's, or the levels don't say where rows begin.
@@ -74,7 +74,7 @@ def from_matrices(
     beside = _Rows(batches)
     done = first = 0
     while done < n_rows:
-        logits = _matrix(cut.piece, job)
+        logits = _matrix(sizes.chunk_tokens, job)
         events = reader.read_into(logits)
         goes_on = reader.goes_on()
         is_token = events <= GOES_ON
@@ -99,7 +99,7 @@ def from_matrices(
 
 
 def from_columns(
-    batches: Iterator[pa.RecordBatch], job: Job, cut: TokenCut, position: Position
+    batches: Iterator[pa.RecordBatch], job: Job, sizes: TokenSizes, position: Position
 ) -> Iterator[TokenChunk]:
     """Yield batches of rows with their logits as chunks, starting at a position."""
     name = job.logits.names[0]
@@ -114,7 +114,7 @@ def from_columns(
         starts, counts = extents(lists)
         # Values under a null row are skipped.
         counts = np.where(valid, counts, 0)
-        for row, place, lengths in _pieces(counts, cut.piece, first):
+        for row, place, lengths in _pieces(counts, sizes.chunk_tokens, first):
             end = row + len(lengths)
             begin = starts[row:end].copy()
             begin[0] += place
@@ -129,7 +129,7 @@ def from_columns(
         skip = first = 0
 
 
-def regrouped(chunks: Iterable[TokenChunk], cut: TokenCut, *, whole: bool) -> Iterator[TokenChunk]:
+def regrouped(chunks: Iterable[TokenChunk], sizes: TokenSizes, *, whole: bool) -> Iterator[TokenChunk]:
     """Yield chunks cut so that row groups of the output end at the end of a row: when they are full, and at the end.
 
     With ``whole``, only at the end.
@@ -144,7 +144,9 @@ def regrouped(chunks: Iterable[TokenChunk], cut: TokenCut, *, whole: bool) -> It
             found = rest.tokens
             ended = tokens + np.cumsum(found.lengths)[: found.n_ended]
             counts = rows + 1 + np.arange(len(ended))
-            full = np.flatnonzero((ended >= cut.group) | (counts >= cut.group_rows)) if not whole else ended[:0]
+            full = (
+                np.flatnonzero((ended >= sizes.group_tokens) | (counts >= sizes.group_rows)) if not whole else ended[:0]
+            )
             if len(full) and int(full[0]) + 1 < found.n_rows:
                 last, rest = rest.split(int(full[0]) + 1)
             else:

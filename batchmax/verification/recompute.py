@@ -23,12 +23,12 @@ from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OU
 from batchmax.parquet.int96 import converted, raw_of
 from batchmax.scoring.score_rows import carried_columns, read_rows
 from batchmax.scoring.sequence_totals import SequenceTally
-from batchmax.sinks.metadata import inputs_said
+from batchmax.sinks.metadata import input_identities
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
-from batchmax.sources.passthrough import Reading
-from batchmax.sources.row_lookup import PickedRow, pick_rows
-from batchmax.sources.sequence_source import TokenCut, from_columns
+from batchmax.sources.passthrough import ReadPlan
+from batchmax.sources.row_lookup import FileRow, rows_by_number
+from batchmax.sources.sequence_source import TokenSizes, from_columns
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.verification.column_reader import RowReader, RowValues
 from batchmax.verification.exact import MOST_ULPS
@@ -135,8 +135,8 @@ class Recomputation:
             The first row that differs from what its input determines.
         """
         kept = self._input_rows(numbers)
-        theirs = pick_rows(self._source.files, kept)
-        for ours, its_input in zip(pick_rows(self._scored.files, numbers), theirs, strict=True):
+        theirs = rows_by_number(self._source.files, kept)
+        for ours, its_input in zip(rows_by_number(self._scored.files, numbers), theirs, strict=True):
             self._check_carried(ours, its_input)
             if self._tokens is None:
                 self._check_row(ours, its_input)
@@ -154,7 +154,7 @@ class Recomputation:
             raise DataError(f"was made of {count:,} files, not {len(files):,}", where=where, remedy=SAME_INPUTS)
         if count != len(known):
             told = [{"files": count, "size": known[0].size, "footer_sha256": known[0].digest}]
-            if told not in (inputs_said(files), inputs_said(files, samples=False)):
+            if told not in (input_identities(files), input_identities(files, samples=False)):
                 raise DataError("was made of other files", where=where, remedy=SAME_INPUTS)
             return
         for file, (size, digest, sample, _) in zip(files, known, strict=True):
@@ -207,7 +207,7 @@ class Recomputation:
         parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
         label = () if self._job.label is None else (self._job.label.name,)
         left, tally = self.n_rows, SequenceTally(shift=self._job.options.shift)
-        for chunk in self._source.chunks(parts, Reading((*self._job.logits.names, *label))):
+        for chunk in self._source.chunks(parts, ReadPlan((*self._job.logits.names, *label))):
             matrix, labels, known = read_rows(chunk.batch, self._job, logits=chunk.logits, known=chunk.known)
             status = row_statuses(matrix, labels, known, self._job.options)
             if isinstance(chunk, TokenChunk):
@@ -218,14 +218,14 @@ class Recomputation:
             if not left:
                 return
 
-    def _check_carried(self, ours: PickedRow, its_input: PickedRow) -> None:
+    def _check_carried(self, ours: FileRow, its_input: FileRow) -> None:
         """Compare the carried columns with the input's."""
         for field, array in carried_columns(its_input.batch, self._job):
             if not _same(array, ours.batch.column(field.name)):
                 where = _places(ours, its_input)
                 raise DataError(f"{field.name} is not that of the input", where=where, remedy=AGAIN)
 
-    def _check_row(self, ours: PickedRow, its_input: PickedRow) -> None:
+    def _check_row(self, ours: FileRow, its_input: FileRow) -> None:
         """Compare one output row with its input row."""
         where = _places(ours, its_input)
         try:
@@ -235,13 +235,13 @@ class Recomputation:
             raise DataError(error.what, where=where, remedy=AGAIN) from error
         self._check_values(unit, given, where, (ours.number, None))
 
-    def _check_sequence(self, ours: PickedRow, its_input: PickedRow, tokens: ScoredTokens) -> None:
+    def _check_sequence(self, ours: FileRow, its_input: FileRow, tokens: ScoredTokens) -> None:
         """Compare one sequence of the output with its input row: the status, and some tokens."""
         job, where = self._job, _places(ours, its_input)
         tally = SequenceTally(shift=job.options.shift)
         units: list[tuple[Array, Labels, Array | None]] = []
         try:
-            chunks = list(from_columns(iter([its_input.batch]), job, TokenCut.of(job), (0, 0)))
+            chunks = list(from_columns(iter([its_input.batch]), job, TokenSizes.of(job), (0, 0)))
             mine = tokens.of(ours.batch)
             count = sum(chunk.batch.num_rows for chunk in chunks)
             if mine.num_rows != count:
@@ -301,7 +301,7 @@ class Recomputation:
                 raise DataError(what, where=where, remedy=AGAIN)
 
 
-def _places(ours: PickedRow, its_input: PickedRow) -> str:
+def _places(ours: FileRow, its_input: FileRow) -> str:
     return f"{ours.place}, from {its_input.place}"
 
 

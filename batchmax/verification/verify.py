@@ -21,7 +21,7 @@ from batchmax.options.parsing import names_of
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.parquet import Footer
 from batchmax.parquet.footer import MAGIC
-from batchmax.parquet.reading.checksums import DamagedPage, check_pages
+from batchmax.parquet.reading.checksums import DamagedPageError, check_pages
 from batchmax.results import CommandResult
 from batchmax.runtime.progress import Progress
 from batchmax.sources.decode_budget import whole_batches
@@ -217,7 +217,7 @@ def _check_pages(
     where = f"{file.path}: column {footer.leaves[leaf].name} (row group {group})"
     try:
         count = check_pages(descriptor, footer, group, leaf)
-    except DamagedPage as error:
+    except DamagedPageError as error:
         raise DataError(str(error), where=where, remedy=f"the file is damaged: {AGAIN}") from error
     if count.unchecked and not may_lack:
         raise DataError("a page has lost its checksum", where=where, remedy=f"the file was changed: {AGAIN}")

@@ -18,7 +18,7 @@ from batchmax.outputs import Status
 from batchmax.scoring.score_rows import read_rows
 from batchmax.sources.parquet_source import open_source
 from batchmax.sources.parts import plan_parts
-from batchmax.sources.passthrough import Reading
+from batchmax.sources.passthrough import ReadPlan
 from tests.support.requirements import optional
 from tests.support.rows import NAN
 from tests.support.split_mix import split_mix
@@ -245,7 +245,7 @@ def test_a_chunk_of_tokens_is_split_between_rows(write, monkeypatch, as_matrix):
     monkeypatch.setenv("BATCHMAX_PARQUET", "batchmax" if as_matrix else "pyarrow")
     source = open_source(path, batchmax.score_options(n_classes=2, columns="id"))
     parts = plan_parts(source.group_rows(), source.row_bytes)
-    (chunk,) = source.chunks(parts, Reading(source.job.columns_read))
+    (chunk,) = source.chunks(parts, ReadPlan(source.job.columns_read))
     assert (chunk.logits is not None) == as_matrix
 
     def tokens_of(*chunks):

@@ -15,9 +15,9 @@ import pytest
 
 from batchmax.cli.app import main
 from batchmax.errors import DataError
-from batchmax.parquet import Demand, Footer, NotAMatrix, TooLarge
-from batchmax.parquet.reading.decoded_size import LEVEL_BYTES, even_bytes
-from batchmax.sources.decode_budget import Allowance
+from batchmax.parquet import DecodedSize, Footer, PageError, PageTooLargeError
+from batchmax.parquet.reading.decoded_size import LEVEL_BYTES, fixed_row_bytes
+from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import arrow_schema, open_file
 from tests.support import crafted
 
@@ -62,7 +62,9 @@ def demand(path, most=GIB, *, texts_once=False):
     descriptor = os.open(path, os.O_RDONLY)
     footer = Footer.read(descriptor)
     group = footer.row_group(0)
-    return Demand(descriptor, group.chunk(0), footer.leaves[0], group.n_rows, most, texts_once=texts_once), descriptor
+    return DecodedSize(
+        descriptor, group.chunk(0), footer.leaves[0], group.n_rows, most, texts_once=texts_once
+    ), descriptor
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -127,12 +129,12 @@ def test_what_hides_nothing_is_not_looked_at(tmp_path):
     with path.open("rb") as stream:
         footer = Footer.read(stream.fileno())
     sizes = footer.row_group(0).sizes[:, :2].tolist()
-    found = {leaf.name: even_bytes(leaf, *size) for leaf, size in zip(footer.leaves, sizes, strict=True)}
+    found = {leaf.name: fixed_row_bytes(leaf, *size) for leaf, size in zip(footer.leaves, sizes, strict=True)}
     assert found.pop("ints") == 8 + LEVEL_BYTES
     assert set(found.values()) == {None}
     leaf = footer.leaves[0]
     for codec, packed in ((6, 100), (2, 100), (4, 100), (-1, 100), (1, -1), (1, 1 << 20)):
-        assert even_bytes(leaf, codec, packed) is None
+        assert fixed_row_bytes(leaf, codec, packed) is None
     for group in range(footer.n_row_groups):
         for number, size in enumerate(sizes):
             metadata = footer.row_group(group).chunk(number)[3].value
@@ -145,20 +147,20 @@ def test_sizes_that_cannot_be_are_not_taken_for_others(field, value):
     footer = Footer.parse(crafted.edited(crafted.file_of(crafted.table()), crafted.set_chunk(0, **{field: value})))
     size = footer.row_group(0).sizes[:, :2].tolist()[0]
     assert size[0 if field == "CODEC" else 1] == (value if 0 <= value < 1 << 32 else -1)
-    assert even_bytes(footer.leaves[0], *size) is None
+    assert fixed_row_bytes(footer.leaves[0], *size) is None
 
 
 def test_pages_that_are_too_large_or_none(tmp_path):
-    """A page above the limit raises TooLarge; an offset outside the file or an invalid header raises NotAMatrix."""
+    """A page above the limit raises PageTooLargeError; an offset outside the file or a bad header raises PageError."""
     data = crafted.file_of(crafted.table(), compression="zstd")
     path = tmp_path / "x.parquet"
     path.write_bytes(data)
-    with pytest.raises(TooLarge) as caught:
+    with pytest.raises(PageTooLargeError) as caught:
         demand(path, most=50)
     assert caught.value.page > 50
     for changes in ({"DATA_AT": -9, "DICTIONARY_AT": -9}, {"PACKED": -1}, {"DATA_AT": 5, "DICTIONARY_AT": 5}):
         path.write_bytes(crafted.edited(data, crafted.set_chunk(0, **changes)))
-        with pytest.raises(NotAMatrix):
+        with pytest.raises(PageError):
             demand(path)
 
 
@@ -170,7 +172,9 @@ def test_an_allowance_counts_what_is_kept(tmp_path):
     file = open_file(str(path))
     with path.open("rb") as stream:
         for kept_rows, refused in ((None, False), (1000, False), (20_000, True)):
-            allowance = Allowance(file, stream.fileno(), 0, arrow_schema(file), ["text"], 20 << 20, kept_rows=kept_rows)
+            allowance = DecodeBudget(
+                file, stream.fileno(), 0, arrow_schema(file), ["text"], 20 << 20, kept_rows=kept_rows
+            )
             if refused:
                 with pytest.raises(DataError, match=r"decoding column 'text' takes up to 2. MiB, and the limit is 20"):
                     [allowance.take(500) for _ in range(40)]

@@ -17,6 +17,7 @@ import batchmax
 import batchmax.sources.chunks
 from batchmax.errors import BatchmaxError
 from batchmax.parquet import (
+    ChunkCopyError,
     FileSchema,
     FileWriter,
     Footer,
@@ -24,7 +25,6 @@ from batchmax.parquet import (
     MatrixFormat,
     MatrixReader,
     MatrixRows,
-    NotCopyable,
     copy_column,
     encode_matrix,
 )
@@ -442,7 +442,7 @@ def test_a_footer_that_lies_is_not_copied_from(tmp_path, what):
 
         group.chunk = chunk
         footer.row_group = lambda _: group
-        with pytest.raises(NotCopyable):
+        with pytest.raises(ChunkCopyError):
             copy_column(stream.fileno(), footer, 0, column)
 
 

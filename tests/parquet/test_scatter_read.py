@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchmax import kernels
-from batchmax.parquet import Footer, MatrixReader, NotAMatrix
+from batchmax.parquet import Footer, MatrixReader, PageError
 from batchmax.parquet.levels import varint
 from batchmax.parquet.reading import page_reader, raw_pages, scatter_read
 
@@ -57,7 +57,7 @@ def read(path, footer, shape, dtype, cut=None):
         reader.read_into(out[:cut])
         if cut is not None:
             reader.read_into(out[cut:])
-    except NotAMatrix:
+    except PageError:
         return None
     finally:
         os.close(descriptor)
@@ -134,7 +134,7 @@ def test_a_file_that_ends_early_is_refused(tmp_path, codec):
         path.write_bytes(whole[:length])
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            with pytest.raises(NotAMatrix):
+            with pytest.raises(PageError):
                 MatrixReader(descriptor, footer.row_group(0).chunk(0), footer.leaves[0], *matrix.shape).read_into(
                     np.empty_like(matrix)
                 )
@@ -148,7 +148,7 @@ def test_pages_without_values_are_no_layout(tmp_path):
     write(path, logits(4, 3), compression="NONE")
     with path.open("rb") as file:
         window = raw_pages.Window(file.fileno(), 4, path.stat().st_size, 1000)
-        page = next(raw_pages.PackedPages(window))
+        page = next(raw_pages.CompressedPages(window))
         assert scatter_read.Layout.of(page, []) is None
         assert scatter_read.Layout.of(page, [page.body[-4:], page.body[-4:]]) is None
         assert scatter_read.Layout.of(page, [page.body[-8:-4]]) is None

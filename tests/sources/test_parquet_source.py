@@ -17,7 +17,7 @@ from batchmax.options.score_options import score_options
 from batchmax.sources import chunks as module
 from batchmax.sources.parquet_source import ParquetSource, open_source
 from batchmax.sources.parts import plan_parts
-from batchmax.sources.passthrough import Reading
+from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.streams.stream_source import StreamSource
 
 OPTIONS = score_options()
@@ -36,7 +36,7 @@ def table(rows, k=3, start=0):
 
 def read(source, columns=None):
     parts = plan_parts(source.group_rows(), source.job.row_bytes)
-    return list(source.chunks(parts, Reading(columns)))
+    return list(source.chunks(parts, ReadPlan(columns)))
 
 
 def groups(chunks):

@@ -157,10 +157,10 @@ def test_the_logits_are_read_as_matrices(files):
     """Lists, large lists and fixed-size lists of float32 and float64 are all read as matrices, without pyarrow."""
     source = ParquetSource(files, score_options())
     from batchmax.sources.parts import plan_parts
-    from batchmax.sources.passthrough import Reading
+    from batchmax.sources.passthrough import ReadPlan
 
     parts = plan_parts(source.group_rows(), source.row_bytes)
-    chunks = list(source.chunks(parts, Reading(source.job.columns_read)))
+    chunks = list(source.chunks(parts, ReadPlan(source.job.columns_read)))
     assert all(chunk.logits is not None and chunk.logits.dtype == np.float64 for chunk in chunks)
     assert source.ways.slow == 0
 
@@ -177,7 +177,7 @@ def test_equal_columns_are_still_copied(files):
     assert "of other columns copied as they are: 3" in recorder.details[0]
 
 
-# Ways to run, and all commands
+# ReadStatistics to run, and all commands
 
 
 def run_parts(inputs, folder):

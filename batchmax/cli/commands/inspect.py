@@ -31,7 +31,7 @@ def command(inputs: tuple[str, ...], **given: Any) -> None:
     columns detected as logits and labels and why, the number of classes, and their names.
     """
     from batchmax.cli.render import inspection
-    from batchmax.sources.inspection.facts import gather
+    from batchmax.sources.inspection.facts import inspect_files
 
-    found = gather(inputs, given)
+    found = inspect_files(inputs, given)
     show_result(found, lambda: inspection.show(found))

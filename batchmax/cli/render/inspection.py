@@ -9,7 +9,7 @@ from batchmax.cli.render.formatting import ABSENT, number, size
 from batchmax.columns.logits_column import INPUT_TEXTS
 from batchmax.runtime.text import printable
 from batchmax.sources.inspection.facts import Facts
-from batchmax.sources.schemas.schema_check import said_of
+from batchmax.sources.schemas.schema_check import describe_differences
 
 MOST_COLUMNS = 40
 MOST_CLASSES = 20
@@ -68,7 +68,7 @@ def _found(facts: Facts) -> list[tuple[str, str]]:
         (INPUT_TEXTS[facts["logits"]["holds"]], printable(facts["logits"]["why"])),
         ("label", printable(label["why"] or label["column"]) if label else "none"),
         ("classes", number(facts["n_classes"]) + (f": {names}{more}" if names else "")),
-        *(("differs", printable(line)) for line in said_of(facts["unified"], len(facts["files"]))),
+        *(("differs", printable(line)) for line in describe_differences(facts["unified"], len(facts["files"]))),
         *command,
     ]
 

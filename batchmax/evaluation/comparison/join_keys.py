@@ -26,7 +26,7 @@ from batchmax.columns.arrow import (
 )
 from batchmax.errors import DataError, UsageError
 from batchmax.runtime.text import close_match
-from batchmax.sources.decode_budget import Allowance
+from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.read_errors import read_errors
 
@@ -206,7 +206,7 @@ def _batches(files: Sequence[InputFile], name: str, limit: int | None, memory_li
                 if left is not None and left <= 0:
                     return
                 opened.need(group, [name])
-                allowance = Allowance(file, descriptor, group, file.schema, [name], memory_limit)
+                allowance = DecodeBudget(file, descriptor, group, file.schema, [name], memory_limit)
                 for batch in allowance.batches(parquet, ROWS_READ, [name]):
                     array = plain_array(column_array(file.conform(batch, [name]), name))[:left]
                     if len(array):

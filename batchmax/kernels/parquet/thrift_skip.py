@@ -15,7 +15,7 @@ from batchmax.kernels.parquet.rle import varint
 BYTE, DOUBLE, BINARY, LIST, MAP, STRUCT = 3, 7, 8, 9, 11, 12
 IN_STRUCT = -1
 """The stack entry of a struct. The entry of a list is the type of its items, the entry of a map both types."""
-CHUNK_METADATA, CODEC, N_VALUES, PACKED_BYTES, DATA_PAGE_AT, DICTIONARY_AT = 3, 4, 5, 7, 9, 11
+CHUNK_METADATA, CODEC, N_VALUES, COMPRESSED_BYTES, DATA_PAGE_AT, DICTIONARY_AT = 3, 4, 5, 7, 9, 11
 """Fields of ColumnChunk and ColumnMetaData."""
 DICTIONARY_PAGE, PAGE_TYPES = 2, (0, 2, 3)
 HEADER_FIELDS = (5, 7, 8)
@@ -171,7 +171,7 @@ def chunk_sizes(data, starts, sizes):
                     sizes[i, 0] = value
                 elif is_metadata and number == N_VALUES:
                     sizes[i, 2] = value
-                elif is_metadata and number == PACKED_BYTES:
+                elif is_metadata and number == COMPRESSED_BYTES:
                     sizes[i, 1] = value
                 elif is_metadata and number == DATA_PAGE_AT:
                     sizes[i, 3] = value

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchmax import kernels
 from batchmax.parquet.format import CODECS
-from batchmax.parquet.reading.raw_pages import MOST_PIECES, Bytes, NotAMatrix
+from batchmax.parquet.reading.raw_pages import MOST_PIECES, Bytes, PageError
 
 MOSTLY_STORED = 0.75
 """At this ratio of compressed to uncompressed size and above, a page is searched for literals that need no copy."""
@@ -24,15 +24,15 @@ def unpack(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the codec isn't supported, or the uncompressed size is wrong.
     """
     if codec not in CODECS:
-        raise NotAMatrix(f"codec {codec}")
+        raise PageError(f"codec {codec}")
     name = CODECS[codec]
     if name is None:
         if len(body) != size:
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("a page is not as long as it says")
         return [body]
     if not size:
         return [np.empty(0, np.uint8)]
@@ -41,7 +41,7 @@ def unpack(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
     try:
         return [np.frombuffer(pa.Codec(name).decompress(pa.py_buffer(body), size), np.uint8)]
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
+        raise PageError(f"a page cannot be unpacked: {error}") from error
 
 
 def _stored(body: Bytes, size: int) -> list[Bytes] | None:

@@ -1,8 +1,8 @@
 """Computes the decoded size of a column chunk before it is decoded, from its pages instead of the footer.
 
 A few bytes of a file may decode to gigabytes: a page that compresses well, a string that a dictionary holds once and a
-million rows refer to, a run of two billion nulls. A general reader allocates that memory as it decodes. :class:`Demand`
-computes the size of a whole chunk, or of the next rows that a reader is about to decode.
+million rows refer to, a run of two billion nulls. A general reader allocates that memory as it decodes.
+:class:`DecodedSize` computes the size of a whole chunk, or of the next rows that a reader is about to decode.
 
 Page headers are always read. Pages are decompressed only if the headers leave too much open. Strings that share
 prefixes with the previous one (DELTA_BYTE_ARRAY) are not resolved, so their sizes are not known.
@@ -21,9 +21,9 @@ from batchmax.parquet.fields import read_page_header
 from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY, TYPE, TYPE_LENGTH, Leaf
 from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_ENCODINGS, DICTIONARY_PAGE, RLE
 from batchmax.parquet.reading.compression import unpack
-from batchmax.parquet.reading.raw_pages import Bytes, NotAMatrix, Window, inner_header, joined, number
+from batchmax.parquet.reading.raw_pages import Bytes, PageError, Window, inner_header, joined, number
 from batchmax.parquet.thrift import Struct, ThriftError
-from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, place_of
+from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, chunk_range
 
 WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 """The size of a value in memory, by physical type; strings and binary values have no fixed size."""
@@ -38,13 +38,13 @@ HEAD, MOST_HEAD = 1 << 12, 1 << 24
 """Bytes read for a page header, at first and at most: string statistics may be long."""
 
 
-class TooLarge(ValueError):  # noqa: N818 - named after the finding
+class PageTooLargeError(ValueError):
     """A column chunk with a page that is larger than allowed.
 
     Attributes
     ----------
     page
-        The size of its largest page, as in :class:`Demand`.
+        The size of its largest page, as in :class:`DecodedSize`.
     whole
         The most that all rows can take, according to page headers.
     """
@@ -77,7 +77,7 @@ class _Page:
         return number(self.inner, 1)
 
 
-def even_bytes(leaf: Leaf, codec: int, packed: int) -> int | None:
+def fixed_row_bytes(leaf: Leaf, codec: int, packed: int) -> int | None:
     """Return an upper bound of the decoded bytes per row from the footer alone; None if pages must be examined."""
     width = _width(leaf)
     if width is None or leaf.repetition or codec not in MOST_RATIO or not 0 <= packed <= SMALL // MOST_RATIO[codec]:
@@ -85,7 +85,7 @@ def even_bytes(leaf: Leaf, codec: int, packed: int) -> int | None:
     return width + LEVEL_BYTES
 
 
-class Demand:
+class DecodedSize:
     """The decoded size of the rows of a column chunk.
 
     Parameters
@@ -114,9 +114,9 @@ class Demand:
 
     Raises
     ------
-    TooLarge
+    PageTooLargeError
         If a page is larger than allowed.
-    NotAMatrix
+    PageError
         If the pages are damaged.
     OSError
         If the file can't be read.
@@ -139,9 +139,9 @@ class Demand:
             self.whole = n_rows * (self._width + LEVEL_BYTES)
         if metadata[N_VALUES].value <= 0:
             return  # there may be no page, and no valid position
-        start, size = place_of(metadata)
+        start, size = chunk_range(metadata)
         if start < 0 or size < 0:
-            raise NotAMatrix("the column lies outside of the file")
+            raise PageError("the column lies outside of the file")
         self._window = Window(descriptor, start, os.fstat(descriptor).st_size, HEAD)
         dictionary = 0
         for page in _pages(self._window, start + size, metadata[N_VALUES].value):
@@ -158,14 +158,14 @@ class Demand:
         if not self._is_even:
             self.whole = sum(self._bytes_of(page) for page in self._pages)
         if self.page > most:
-            raise TooLarge(self.page, self.whole)
+            raise PageTooLargeError(self.page, self.whole)
 
     def check_rows(self, n_rows: int) -> None:
         """Compare the number of rows in all pages with the row group's.
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If they differ: a reader would stop in the middle of the pages, or miss rows.
         OSError
             If the file can't be read.
@@ -173,14 +173,14 @@ class Demand:
         if not self._pages or any(map(self._has_packed_levels, self._pages)):
             return
         if (found := sum(map(self._rows_of, self._pages))) != n_rows:
-            raise NotAMatrix(f"its pages hold {found:,} rows, not {n_rows:,} as the footer says")
+            raise PageError(f"its pages hold {found:,} rows, not {n_rows:,} as the footer says")
 
     def take(self, rows: int) -> int:
         """Return an upper bound of the decoded size of the next rows.
 
         Raises
         ------
-        NotAMatrix, OSError
+        PageError, OSError
             As for the class.
         """
         if self._width is not None and self._is_even:
@@ -296,7 +296,7 @@ def _pages(window: Window, end: int, n_values: int) -> Iterator[_Page]:
     while at < end:
         try:
             header, length = _header(window, at)
-        except NotAMatrix:
+        except PageError:
             if seen >= n_values:
                 return  # bytes after the last page, which readers ignore
             raise
@@ -306,12 +306,12 @@ def _pages(window: Window, end: int, n_values: int) -> Iterator[_Page]:
         if field is not None:
             page = _Page(at, header, inner_header(header, field), kind)
             if kind == DICTIONARY_PAGE and not first:
-                raise NotAMatrix("there is a dictionary page after the first page")
+                raise PageError("there is a dictionary page after the first page")
             first, seen = False, seen + (page.n_values if kind != DICTIONARY_PAGE else 0)
             yield page
         at += number(header, 3)
     if seen != n_values:
-        raise NotAMatrix(f"its pages hold {seen:,} values, not {n_values:,} as the footer says")
+        raise PageError(f"its pages hold {seen:,} values, not {n_values:,} as the footer says")
 
 
 def _header(window: Window, at: int) -> tuple[Struct, int]:
@@ -322,7 +322,7 @@ def _header(window: Window, at: int) -> tuple[Struct, int]:
             return read_page_header(window.bytes(at, size).data)
         except ThriftError as error:
             if size in {MOST_HEAD, window.end - at}:
-                raise NotAMatrix(f"a page header is damaged: {error}") from error
+                raise PageError(f"a page header is damaged: {error}") from error
             size <<= 6
 
 

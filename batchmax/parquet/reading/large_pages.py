@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.kernels.parquet.snappy import LONG_LITERAL, LONGEST_TAG
 from batchmax.parquet.format import CODECS
-from batchmax.parquet.reading.raw_pages import PIECE, Bytes, NotAMatrix, PackedBody, pooled
+from batchmax.parquet.reading.raw_pages import PIECE, Bytes, CompressedBody, PageError, pooled
 
 PADDING = 8
 """Bytes that the kernel may read after its data."""
@@ -54,28 +54,28 @@ class Feed:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the bytes are damaged, or the codec can't decompress piece by piece; also raised by every method.
     """
 
-    def __init__(self, body: PackedBody, codec: int, size: int) -> None:
+    def __init__(self, body: CompressedBody, codec: int, size: int) -> None:
         self.left = size
         self._body = body
         name = CODECS.get(codec, "")
         if name == "snappy":
-            self._fill = _Snappy(body, size).fill
+            self._fill = _SnappyStream(body, size).fill
         elif name is None:
             self._fill = self._fill_stored
         elif name in {"gzip", "brotli", "zstd"}:
             self._stream = pa.CompressedInputStream(pa.PythonFile(body, "r"), name)
             self._fill = self._fill_unpacked
         else:
-            raise NotAMatrix(f"a long page of codec {codec}")
+            raise PageError(f"a long page of codec {codec}")
 
     def into(self, out: Bytes) -> None:
         """Fill memory with the next bytes."""
         if len(out) > self.left:
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("a page is not as long as it says")
         self._fill(out)
         self.left -= len(out)
         if not self.left and self._body.left:
@@ -84,12 +84,12 @@ class Feed:
             rest = pooled(min(self._body.left, PIECE))
             self._body.readinto(rest.data)
             if self._body.left:
-                raise NotAMatrix("a page is not as long as it says")
+                raise PageError("a page is not as long as it says")
 
     def take(self, size: int) -> Bytes:
         """Return the next ``size`` bytes."""
         if size > self.left:
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("a page is not as long as it says")
         out = pooled(size)
         self.into(out)
         return out
@@ -99,17 +99,17 @@ class Feed:
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If they are more than ``most``.
         """
         size = int.from_bytes(self.take(4).tobytes(), "little")
         if size > most:
-            raise NotAMatrix("levels are longer than can be")
+            raise PageError("levels are longer than can be")
         return self.take(size)
 
     def _fill_stored(self, out: Bytes) -> None:
         if self._body.readinto(out.data) != len(out):
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("a page is not as long as it says")
 
     def _fill_unpacked(self, out: Bytes) -> None:
         view, have = out.data, 0
@@ -119,13 +119,13 @@ class Feed:
             except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise  # raised by reading the file, not by its content
-                raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
+                raise PageError(f"a page cannot be unpacked: {error}") from error
             if not got:
-                raise NotAMatrix("a page is not as long as it says")
+                raise PageError("a page is not as long as it says")
             have += got
 
 
-class _Snappy:
+class _SnappyStream:
     """Decompresses Snappy data in pieces.
 
     Data that Snappy couldn't compress, mostly logits, are one literal per block. A read then brings the rest of the
@@ -133,7 +133,7 @@ class _Snappy:
     a tag isn't the expected one, the bytes from that tag on are decompressed normally.
     """
 
-    def __init__(self, body: PackedBody, size: int) -> None:
+    def __init__(self, body: CompressedBody, size: int) -> None:
         self._body = body
         self._size = self._left = size
         self._data = np.empty(0, np.uint8)
@@ -156,14 +156,14 @@ class _Snappy:
             before = filled
             used, filled = kernels.unsnap(self._data, not self._body.left, out, filled, self._history, self._state)
             if used < 0:
-                raise NotAMatrix("a page cannot be unpacked: corrupt snappy data")
+                raise PageError("a page cannot be unpacked: corrupt snappy data")
             self._data = self._data[used:]
             if filled == before and not used and not self._body.left:
-                raise NotAMatrix("a page is not as long as it says")
+                raise PageError("a page is not as long as it says")
         self._history = np.concatenate([self._history, out[-HISTORY:]])[-HISTORY:]
         self._left -= len(out)
         if not self._left and (len(self._data) or self._body.left or self._state[:2].any()):
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("a page is not as long as it says")
 
     def _fill_literals(self, out: Bytes, filled: int) -> int:
         """Read the rest of a literal and the following literal blocks; return how many bytes of out are filled."""
@@ -203,7 +203,7 @@ class _Snappy:
             if byte < 0x80:
                 break
         if size != self._size:
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("a page is not as long as it says")
         self._data = self._data[used:]
         self._begun = True
 
@@ -235,7 +235,7 @@ class DictionaryValues:
         self._dictionary = dictionary
         self._width = int(feed.take(1)[0])
         if self._width > 32:
-            raise NotAMatrix("indices that the dictionary does not have")
+            raise PageError("indices that the dictionary does not have")
         self._data = pooled(PADDING)
         self._state = np.zeros(4, np.int64)
 
@@ -254,6 +254,6 @@ class DictionaryValues:
                 self._data, not self._feed.left, self._width, self._dictionary, numbers[done:], self._state
             )
             if used < 0 or (not used and not count and not self._feed.left):
-                raise NotAMatrix("indices that the dictionary does not have")
+                raise PageError("indices that the dictionary does not have")
             self._data = self._data[used:]
             done += count

@@ -18,14 +18,14 @@ from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_
 from batchmax.parquet.reading.compression import unpack
 from batchmax.parquet.reading.large_pages import Feed
 from batchmax.parquet.reading.raw_pages import (
-    LONG_PAGE_BYTES,
+    LARGE_PAGE_BYTES,
     MOST_PAGE_BYTES,
     NOTHING,
     Bytes,
-    NotAMatrix,
-    PackedBody,
-    PackedPage,
-    PackedPages,
+    CompressedBody,
+    CompressedPage,
+    CompressedPages,
+    PageError,
     Window,
     cut_levels,
     inner_header,
@@ -78,7 +78,7 @@ class PageReader:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the codec isn't supported.
     """
 
@@ -92,9 +92,9 @@ class PageReader:
         most: int = MOST_PAGE_BYTES,
     ) -> None:
         if codec not in CODECS:
-            raise NotAMatrix(f"codec {codec}")
+            raise PageError(f"codec {codec}")
         self._descriptor, self._window = descriptor, Window(descriptor, start, end, WINDOW)
-        self._packed = PackedPages(self._window, long=min(most, LONG_PAGE_BYTES))
+        self._packed = CompressedPages(self._window, long=min(most, LARGE_PAGE_BYTES))
         self._most_at_once = 4 * most
         self._codec = codec
         # With fast codecs, handing a page to another thread takes longer than decompressing it.
@@ -107,7 +107,7 @@ class PageReader:
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If a page is damaged or of an unsupported kind.
         OSError
             If the file can't be read.
@@ -154,7 +154,7 @@ class PageReader:
         self._packed.at += count * layout.n_bytes
         return last, count
 
-    def _page(self, page: PackedPage) -> Page:
+    def _page(self, page: CompressedPage) -> Page:
         if page.stream is not None:
             return self._long_page(page.header, page.stream)
         page.check()
@@ -168,9 +168,9 @@ class PageReader:
         if kind == DICTIONARY_PAGE:
             inner = inner_header(header, 7)
             return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, unpack(body, unpacked, self._codec))
-        raise NotAMatrix(f"page type {kind}")
+        raise PageError(f"page type {kind}")
 
-    def _long_page(self, header: Struct, body: PackedBody) -> Page:
+    def _long_page(self, header: Struct, body: CompressedBody) -> Page:
         """Return a large page of which only the levels, or a dictionary, are decompressed."""
         kind, unpacked, most = header[1].value, number(header, 2), self._most_at_once
         if kind == DATA_PAGE:
@@ -188,11 +188,11 @@ class PageReader:
             return Page(kind, number(inner, 1), number(inner, 4), repetition, definition, [], feed)
         if kind == DICTIONARY_PAGE:
             if unpacked > most:
-                raise NotAMatrix("a dictionary that is too large")
+                raise PageError("a dictionary that is too large")
             inner = inner_header(header, 7)
             values = Feed(body, self._codec, unpacked).take(unpacked)
             return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, [values])
-        raise NotAMatrix(f"page type {kind}")
+        raise PageError(f"page type {kind}")
 
     def _page_v1(self, header: Struct, body: Sequence[Bytes]) -> Page:
         _check_v1(header)
@@ -207,7 +207,7 @@ class PageReader:
         if 7 not in header or header[7].value:
             values = unpack(values[0], unpacked - levels, self._codec)
         elif len(values[0]) != unpacked - levels:
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("a page is not as long as it says")
         return Page(
             DATA_PAGE_V2,
             number(header, 1),
@@ -220,12 +220,12 @@ class PageReader:
 
 def _check_v1(header: Struct) -> None:
     if number(header, 3) != RLE or number(header, 4) != RLE:
-        raise NotAMatrix("levels in another encoding than RLE")
+        raise PageError("levels in another encoding than RLE")
 
 
 def _v2_levels(header: Struct, most: int) -> tuple[int, int]:
     """Return the sizes of the definition and the repetition levels."""
     definition, repetition = number(header, 5), number(header, 6)
     if definition + repetition > most:
-        raise NotAMatrix("levels are longer than their page")
+        raise PageError("levels are longer than their page")
     return definition, repetition

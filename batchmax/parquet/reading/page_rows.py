@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.parquet.reading.raw_pages import Bytes, NotAMatrix, cut_levels
+from batchmax.parquet.reading.raw_pages import Bytes, PageError, cut_levels
 from batchmax.storage.system_calls import read_into
 
 HEAD = 256
@@ -26,7 +26,7 @@ def levels_before(body: Sequence[Bytes], most: int) -> tuple[Bytes | None, Seque
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the levels are longer than the page.
     """
     return cut_levels(body) if most else (None, body)
@@ -39,14 +39,14 @@ def rows_begun(repetition: Bytes | None, n_values: int, most: int) -> int:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the levels are damaged.
     """
     if repetition is None:
         return n_values
     end, rows = kernels.count_levels(repetition, n_values, most.bit_length(), 0)
     if end < 0:
-        raise NotAMatrix("the repetition levels of a page are damaged")
+        raise PageError("the repetition levels of a page are damaged")
     return int(rows)
 
 

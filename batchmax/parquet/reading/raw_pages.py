@@ -37,7 +37,7 @@ A system call reads about a thousand pieces, including the gaps between them.
 """
 MOST_PAGE_BYTES = (1 << 31) - 1
 """The format stores sizes and counts of a page in 32 bits."""
-LONG_PAGE_BYTES = 48 << 20
+LARGE_PAGE_BYTES = 48 << 20
 """A page with a larger compressed plus uncompressed size is not read into memory as a whole."""
 PIECE = 4 << 20
 """Compressed bytes per read of such a page."""
@@ -46,11 +46,11 @@ PIECE = 4 << 20
 NOTHING: Bytes = np.empty(0, np.uint8)
 
 
-class NotAMatrix(ValueError):  # noqa: N818 - a property of the column, not a failure
+class PageError(ValueError):
     """A column chunk that isn't known to be K values in every row in a supported encoding."""
 
 
-class PackedBody(io.RawIOBase):
+class CompressedBody(io.RawIOBase):
     """The compressed bytes of a page as a stream that is read once and then compared with the page's checksum.
 
     Parameters
@@ -98,7 +98,7 @@ class PackedBody(io.RawIOBase):
         while rest:
             got = read_into(self._descriptor, rest, self._at)
             if not got:
-                raise NotAMatrix("the file ends in the middle of a column")
+                raise PageError("the file ends in the middle of a column")
             self._at += got
             whole = 0
             while whole < len(rest) and got >= len(rest[whole]):
@@ -111,11 +111,11 @@ class PackedBody(io.RawIOBase):
             for piece in pieces:
                 self._sum = crc32(piece, self._sum)
             if not self.left and self._sum != checksum(self._header):
-                raise NotAMatrix("a page's checksum is wrong")
+                raise PageError("a page's checksum is wrong")
 
 
 @dataclass(frozen=True, eq=False)
-class PackedPage:
+class CompressedPage:
     """A page as stored in the file: its position, its header, the size of its header, and its body.
 
     A large page has an empty body and a ``stream`` instead.
@@ -125,7 +125,7 @@ class PackedPage:
     header: Struct
     header_bytes: int
     body: Bytes
-    stream: PackedBody | None = None
+    stream: CompressedBody | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -137,14 +137,14 @@ class PackedPage:
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If they differ.
         """
         if self.stream is not None:
             while self.stream.left:
                 self.stream.readinto(pooled(min(self.stream.left, PIECE)).data)
         elif 4 in self.header and crc32(self.body.data) != checksum(self.header):
-            raise NotAMatrix("a page's checksum is wrong")
+            raise PageError("a page's checksum is wrong")
 
 
 class Window:
@@ -179,22 +179,22 @@ class Window:
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If the file ends early, or the bytes aren't within the window's limits.
         OSError
             If the file can't be read.
         """
         if size > self.end - at:
-            raise NotAMatrix("a page reaches beyond its column")
+            raise PageError("a page reaches beyond its column")
         if not self.has(at, size):
             self._read(at, min(max(size, self._n_bytes), self.end - at))
         return self._window[at - self._low : at - self._low + size]
 
-    def stream(self, header: Struct, at: int, size: int) -> PackedBody:
+    def stream(self, header: Struct, at: int, size: int) -> CompressedBody:
         """Return the body of a page with this header as a stream."""
         if size > self.end - at:
-            raise NotAMatrix("a page reaches beyond its column")
-        return PackedBody(self._descriptor, header, at, at + size)
+            raise PageError("a page reaches beyond its column")
+        return CompressedBody(self._descriptor, header, at, at + size)
 
     def _read(self, at: int, size: int) -> None:
         """Read these bytes, and drop those that were in memory."""
@@ -203,12 +203,12 @@ class Window:
         while have < size:
             got = read_into(self._descriptor, [window.data[have:]], at + have)
             if not got:
-                raise NotAMatrix("the file ends in the middle of a column")
+                raise PageError("the file ends in the middle of a column")
             have += got
         self._window, self._low = window, at
 
 
-class PackedPages:
+class CompressedPages:
     """The pages of a column chunk as stored in the file, in order.
 
     Parameters
@@ -226,22 +226,22 @@ class PackedPages:
         The position of the next page. A caller that reads pages in another way sets it to the position after them.
     """
 
-    def __init__(self, window: Window, most: int = 2 * MOST_PAGE_BYTES, long: int = LONG_PAGE_BYTES) -> None:
+    def __init__(self, window: Window, most: int = 2 * MOST_PAGE_BYTES, long: int = LARGE_PAGE_BYTES) -> None:
         self.at = window.start
         self._window = window
         self._most = most
         self._long = long
 
-    def __iter__(self) -> Iterator[PackedPage]:
+    def __iter__(self) -> Iterator[CompressedPage]:
         """Return self."""
         return self
 
-    def __next__(self) -> PackedPage:
+    def __next__(self) -> CompressedPage:
         """Return the next page, skipping index pages.
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If a header is damaged, or a page is incomplete or too large.
         OSError
             If the file can't be read.
@@ -251,14 +251,14 @@ class PackedPages:
             try:
                 header, length = read_page_header(self._window.head(at).data)
             except ThriftError as error:
-                raise NotAMatrix(f"a page header is damaged: {error}") from error
+                raise PageError(f"a page header is damaged: {error}") from error
             size = number(header, 3)
             if size + number(header, 2) > self._most:
-                raise NotAMatrix("a page is too large")
+                raise PageError("a page is too large")
             if size + number(header, 2) > self._long:
-                page = PackedPage(at, header, length, NOTHING, self._window.stream(header, at + length, size))
+                page = CompressedPage(at, header, length, NOTHING, self._window.stream(header, at + length, size))
             else:
-                page = PackedPage(at, header, length, self._window.bytes(at + length, size))
+                page = CompressedPage(at, header, length, self._window.bytes(at + length, size))
             self.at += length + size
             if header[1].value != INDEX_PAGE:
                 return page
@@ -285,7 +285,7 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If there are fewer bytes.
     """
     if pieces and len(pieces[0]) > size:
@@ -299,7 +299,7 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
             rest.appendleft(piece[size:])
         size -= len(first[-1])
     if size:
-        raise NotAMatrix("levels are longer than their page")
+        raise PageError("levels are longer than their page")
     return joined(first or [np.empty(0, np.uint8)]), list(rest)
 
 
@@ -308,7 +308,7 @@ def cut_levels(body: Sequence[Bytes]) -> tuple[Bytes, list[Bytes]]:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the levels are longer than the page.
     """
     size, rest = cut(body, 4)
@@ -325,11 +325,11 @@ def inner_header(header: Struct, field: int) -> Struct:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If it is missing.
     """
     if field not in header:
-        raise NotAMatrix("a page header lacks the part that its type needs")
+        raise PageError("a page header lacks the part that its type needs")
     found: Struct = header[field].value
     return found
 
@@ -339,10 +339,10 @@ def number(header: Struct, field: int) -> int:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If it is missing, negative or too large.
     """
     value: Any = header[field].value if field in header else None
     if not isinstance(value, int) or not 0 <= value <= MOST_PAGE_BYTES:
-        raise NotAMatrix("a page header lacks a number, or has an impossible one")
+        raise PageError("a page header lacks a number, or has an impossible one")
     return value

@@ -19,7 +19,7 @@ from typing import Any
 from isal.isal_zlib import crc32
 
 from batchmax.parquet.fields import read_page_header
-from batchmax.parquet.reading.raw_pages import MOST_PIECES, Bytes, PackedPage, checksum
+from batchmax.parquet.reading.raw_pages import MOST_PIECES, Bytes, CompressedPage, checksum
 from batchmax.parquet.thrift import STRUCT, Struct, ThriftError
 from batchmax.storage.system_calls import read_into
 
@@ -45,7 +45,7 @@ class Layout:
         The size of its values.
     """
 
-    def __init__(self, packed: PackedPage, starts: Sequence[int], lengths: Sequence[int]) -> None:
+    def __init__(self, packed: CompressedPage, starts: Sequence[int], lengths: Sequence[int]) -> None:
         self.n_bytes = packed.header_bytes + len(packed.body)
         self.n_values_bytes = sum(lengths)
         self._lengths = lengths
@@ -58,7 +58,7 @@ class Layout:
         self._found = [memoryview(bytearray(sum(self._gaps))) for _ in range(min(PAGES, MOST_PIECES // len(lengths)))]
 
     @classmethod
-    def of(cls, packed: PackedPage, values: Sequence[Bytes]) -> Layout | None:
+    def of(cls, packed: CompressedPage, values: Sequence[Bytes]) -> Layout | None:
         """Return the layout of a page; None if its values aren't stored uncompressed, in few pieces, up to its end."""
         if not 0 < len(values) <= MOST_PIECES:
             return None

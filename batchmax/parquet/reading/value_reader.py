@@ -22,9 +22,9 @@ from batchmax.parquet.format import (
 )
 from batchmax.parquet.reading.large_pages import DictionaryValues, PlainValues
 from batchmax.parquet.reading.page_reader import Page, PageReader
-from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, NotAMatrix, copied, joined, pooled
+from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, PageError, copied, joined, pooled
 from batchmax.parquet.thrift import Struct
-from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, place_of
+from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, chunk_range
 
 TYPES: dict[int, np.dtype[Any]] = {number: dtype for dtype, number in FLOATS.items()}
 
@@ -36,7 +36,7 @@ class Levels(Protocol):
     """Checks the levels of a column's pages."""
 
     def check(self, page: Page) -> int:
-        """Return the number of numbers in a page; raise :class:`NotAMatrix` if its levels are not as expected."""
+        """Return the number of numbers in a page; raise :class:`PageError` if its levels are not as expected."""
 
 
 class FlatLevels:
@@ -59,9 +59,9 @@ class FlatLevels:
             return n_values
         self._place = kernels.check_repetition(page.repetition, n_values, self._n_classes, self._place, self._packed)
         if self._place < 0:
-            raise NotAMatrix("rows are not all of one length")
+            raise PageError("rows are not all of one length")
         if not kernels.check_definition(page.definition, n_values, level, level.bit_length()):
-            raise NotAMatrix("a row or a value is null")
+            raise PageError("a row or a value is null")
         self._checked, self._place_after = levels, self._place
         return n_values
 
@@ -77,7 +77,7 @@ class NumberReader:
         The ColumnChunk struct.
     levels
         Checks the levels of each page.
-    workers, most_page_bytes
+    workers, max_page_bytes
         The executor that decompresses pages ahead, and the largest page, as for
         :class:`~batchmax.parquet.reading.page_reader.PageReader`.
 
@@ -90,7 +90,7 @@ class NumberReader:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the type or codec isn't supported; from methods, if pages don't match their headers or the footer.
     OSError
         From methods, if the file can't be read.
@@ -102,14 +102,14 @@ class NumberReader:
         chunk: Struct,
         levels: Levels,
         workers: Executor | None = None,
-        most_page_bytes: int = MOST_PAGE_BYTES,
+        max_page_bytes: int = MOST_PAGE_BYTES,
     ) -> None:
         kind, codec, n_values, start, size = described(chunk, descriptor)
         self.dtype = TYPES[kind]
         self.n_values: int = n_values
         self._levels = levels
         self._values_left = n_values
-        self._reader = PageReader(descriptor, start, start + size, codec, workers, most_page_bytes)
+        self._reader = PageReader(descriptor, start, start + size, codec, workers, max_page_bytes)
         self._pages = iter(self._reader)
         self._dictionary: NDArray[Any] | None = None
         self._left: deque[NDArray[np.uint8]] = deque()
@@ -149,12 +149,12 @@ class NumberReader:
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If one does.
         """
         for page in self._pages:
             if page.kind == DICTIONARY_PAGE or page.n_values:
-                raise NotAMatrix("there are more values than the footer says")
+                raise PageError("there are more values than the footer says")
 
     def _next_page(self, out: NDArray[np.uint8]) -> int | None:
         """Read the next page, into ``out`` if it fits there, else into a buffer.
@@ -170,20 +170,20 @@ class NumberReader:
         page = next(self._pages, None)
         if page is None:
             if self._values_left:
-                raise NotAMatrix("there are fewer values than the footer says")
+                raise PageError("there are fewer values than the footer says")
             return None
         if page.kind == DICTIONARY_PAGE:
             if self._dictionary is not None or self._values_left < self.n_values:
-                raise NotAMatrix("there is a dictionary page after the first page")
+                raise PageError("there is a dictionary page after the first page")
             if page.encoding not in {PLAIN, PLAIN_DICTIONARY} or page.n_bytes % self.dtype.itemsize:
-                raise NotAMatrix("a dictionary that is not plain")
+                raise PageError("a dictionary that is not plain")
             whole = joined(page.values)
             is_aligned = not whole.ctypes.data % self.dtype.itemsize
             self._dictionary = (whole if is_aligned else copied(page.values)).view(self.dtype)
             return 0
         n_bytes = self._count(page) * self.dtype.itemsize
         if page.encoding == PLAIN and page.n_bytes != n_bytes:
-            raise NotAMatrix("a page holds another number of values than it says")
+            raise PageError("a page holds another number of values than it says")
         if page.feed is not None:
             self._begin_long(page, n_bytes)
             return 0
@@ -205,7 +205,7 @@ class NumberReader:
         elif page.encoding in DICTIONARY_ENCODINGS and self._dictionary is not None:
             self._long = DictionaryValues(page.feed, self._dictionary)
         else:
-            raise NotAMatrix(f"a long page in encoding {page.encoding}")
+            raise PageError(f"a long page in encoding {page.encoding}")
         self._long_left = n_bytes
         if not n_bytes:
             self._long = None
@@ -214,7 +214,7 @@ class NumberReader:
         """Subtract a page's values from those left, check its levels, and return the number of its numbers."""
         self._values_left -= page.n_values
         if self._values_left < 0:
-            raise NotAMatrix("there are more values than the footer says")
+            raise PageError("there are more values than the footer says")
         return self._levels.check(page)
 
     def _decode(self, page: Page, n_values: int, out: NDArray[np.uint8]) -> None:
@@ -222,15 +222,15 @@ class NumberReader:
         if page.encoding in DICTIONARY_ENCODINGS:
             numbers = out.view(self.dtype)
             if self._dictionary is None or not kernels.look_up(values, n_values, self._dictionary, numbers):
-                raise NotAMatrix("indices that the dictionary does not have")
+                raise PageError("indices that the dictionary does not have")
         elif page.encoding == BYTE_STREAM_SPLIT:
             if len(values) != len(out):
-                raise NotAMatrix("a page holds another number of values than it says")
+                raise PageError("a page holds another number of values than it says")
             # The first bytes of all numbers, then the second bytes, and so on.
             size = self.dtype.itemsize
             out.reshape(-1, size)[:] = values.reshape(size, -1).T
         else:
-            raise NotAMatrix(f"encoding {page.encoding}")
+            raise PageError(f"encoding {page.encoding}")
 
 
 def described(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
@@ -238,18 +238,18 @@ def described(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the type isn't supported, or the chunk is encrypted, in another file or beyond the end of the file.
     """
     if FILE_PATH in chunk or METADATA not in chunk:
-        raise NotAMatrix("the column lies in another file, or is encrypted")
+        raise PageError("the column lies in another file, or is encrypted")
     metadata: Struct = chunk[METADATA].value
     kind, codec, n_values = (metadata[field].value for field in (TYPE, CODEC, N_VALUES))
-    start, size = place_of(metadata)
+    start, size = chunk_range(metadata)
     if kind not in TYPES:
-        raise NotAMatrix(f"type {kind}")
+        raise PageError(f"type {kind}")
     if start < 0 or size < 0 or start + size > os.fstat(descriptor).st_size:
-        raise NotAMatrix("the column reaches beyond the file")
+        raise PageError("the column reaches beyond the file")
     return kind, codec, n_values, start, size
 
 

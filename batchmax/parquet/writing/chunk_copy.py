@@ -41,9 +41,9 @@ from batchmax.parquet.reading.page_rows import levels_before, rows_begun
 from batchmax.parquet.reading.raw_pages import (
     MOST_PAGE_BYTES,
     Bytes,
-    NotAMatrix,
-    PackedPage,
-    PackedPages,
+    CompressedPage,
+    CompressedPages,
+    PageError,
     Window,
     joined,
     number,
@@ -65,10 +65,10 @@ from batchmax.parquet.writing.column_chunk import (
     PATH,
     STATISTICS,
     TYPE,
-    UNPACKED_BYTES,
+    UNCOMPRESSED_BYTES,
     EncodedChunk,
+    chunk_range,
     movable,
-    place_of,
 )
 from batchmax.parquet.writing.file_writer import FileSchema, Sorting
 
@@ -77,7 +77,7 @@ WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 """Bytes of a value, by physical type."""
 
 
-class NotCopyable(ValueError):  # noqa: N818 - a property of the chunk, not a failure
+class ChunkCopyError(ValueError):
     """A column chunk that isn't known to be valid in another file."""
 
 
@@ -108,7 +108,7 @@ def copy_column(
 
     Raises
     ------
-    NotCopyable
+    ChunkCopyError
         If a chunk is in another file, encrypted or too large, or its pages don't match the footer.
     OSError
         If the file can't be read.
@@ -126,7 +126,7 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
 
     Raises
     ------
-    NotCopyable
+    ChunkCopyError
         If the footer is damaged.
     """
     keys: list[Sorting] = []
@@ -136,7 +136,7 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
             leaf = element[1].value
             column = next((one for one in footer.columns if 0 <= leaf - one.first_leaf < len(one.leaves)), None)
             if column is None:
-                raise NotCopyable("the rows are sorted by a column that is not there")
+                raise ChunkCopyError("the rows are sorted by a column that is not there")
             if not schema.takes(column):
                 break
             keys.append(Sorting(column.name, leaf - column.first_leaf, element))
@@ -148,36 +148,36 @@ def _doubtful() -> Iterator[None]:
     try:
         yield
     except (FooterError, ThriftError) as error:
-        raise NotCopyable(f"the footer is damaged: {error}") from error
-    except NotAMatrix as error:
-        raise NotCopyable(str(error)) from error
+        raise ChunkCopyError(f"the footer is damaged: {error}") from error
+    except PageError as error:
+        raise ChunkCopyError(str(error)) from error
 
 
 def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, ordered: bool) -> EncodedChunk:
     if FILE_PATH in entry:
-        raise NotCopyable("the column lies in another file")
+        raise ChunkCopyError("the column lies in another file")
     if any(field in entry for field in ENCRYPTION):
-        raise NotCopyable("the column is encrypted")
+        raise ChunkCopyError("the column is encrypted")
     if METADATA not in entry:
-        raise NotCopyable("the footer says nothing of the column")
+        raise ChunkCopyError("the footer says nothing of the column")
     metadata: Struct = entry[METADATA].value
     if tuple(metadata[PATH].value.values) != leaf.path or metadata[TYPE].value != leaf.element[ELEMENT_TYPE].value:
-        raise NotCopyable("the column is another one than in the schema")
-    start, size = place_of(metadata)
+        raise ChunkCopyError("the column is another one than in the schema")
+    start, size = chunk_range(metadata)
     if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
-        raise NotCopyable("the column reaches beyond the file")
+        raise ChunkCopyError("the column reaches beyond the file")
     if size > most:
-        raise NotCopyable("the column is too large to be held whole")
+        raise ChunkCopyError("the column is too large to be held whole")
     window = Window(descriptor, start, start + size, size)
     whole = window.bytes(start, size)
     order = value_order(leaf.element) if ordered else None
     bounds = metadata[STATISTICS].value.keys() & MIN_MAX_STATISTICS if STATISTICS in metadata else ()
     nan = NanSearch(order if order in FLOATS and bounds else None)
-    _check_pages(list(PackedPages(window, most, long=2 * MOST_PAGE_BYTES)), metadata, leaf, rows, nan)
+    _check_pages(list(CompressedPages(window, most, long=2 * MOST_PAGE_BYTES)), metadata, leaf, rows, nan)
     return EncodedChunk([whole], movable(metadata, ordered=order is not None and not nan.found))
 
 
-def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows: int, nan: NanSearch) -> None:
+def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, rows: int, nan: NanSearch) -> None:
     """Compare pages with the footer, and search them for NaN."""
     counts: Counter[tuple[bool, int]] = Counter()
     versions: set[int] = set()
@@ -185,7 +185,7 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
     for index, page in enumerate(pages):
         found = page_header(page.header)
         if found is None or (index and found[0] == DICTIONARY_PAGE):
-            raise NotCopyable("a page header is not as it must be")
+            raise ChunkCopyError("a page header is not as it must be")
         page.check()
         kind, own = found
         unpacked += number(page.header, 2) + page.header_bytes
@@ -210,49 +210,49 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
             _, body = levels_before(body, leaf.definition)
         nan.look(encoding, body)
     if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
-        raise NotCopyable("the pages have other encodings than the footer says, or it does not say")
+        raise ChunkCopyError("the pages have other encodings than the footer says, or it does not say")
     has_dictionary = bool(pages) and pages[0].header[1].value == DICTIONARY_PAGE
     places = [page.at for page in pages[:2]] if has_dictionary else [0, *(page.at for page in pages[:1])]
     if [metadata[field].value if field in metadata else 0 for field in (DICTIONARY_AT, DATA_PAGE_AT)] != places:
-        raise NotCopyable("pages are not where the footer says")
+        raise ChunkCopyError("pages are not where the footer says")
     if values != metadata[N_VALUES].value or (not leaf.repetition and values != rows):
-        raise NotCopyable("the pages hold another number of values than the footer says")
-    if unpacked != metadata[UNPACKED_BYTES].value:
-        raise NotCopyable("the pages have another size than the footer says")
+        raise ChunkCopyError("the pages hold another number of values than the footer says")
+    if unpacked != metadata[UNCOMPRESSED_BYTES].value:
+        raise ChunkCopyError("the pages have another size than the footer says")
     if pages_rows != rows:
-        raise NotCopyable("the pages hold another number of rows than the footer says")
+        raise ChunkCopyError("the pages hold another number of rows than the footer says")
     if DATA_PAGE_V2 in versions:
         known = metadata[STATISTICS].value.get(NULL_COUNT) if STATISTICS in metadata else None
         if known is None or known.value != nulls:
-            raise NotCopyable("the number of nulls is not known")
+            raise ChunkCopyError("the number of nulls is not known")
 
 
-def _check_second_version(page: PackedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> Sequence[Bytes]:
+def _check_second_version(page: CompressedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> Sequence[Bytes]:
     """Return the values of a data page of version 2.
 
     Raises
     ------
-    NotCopyable
+    ChunkCopyError
         If its levels or values don't match its header.
     """
     size, levels = number(page.header, 2), own[5] + own[6]
     lengths = ((own[5], leaf.definition), (own[6], leaf.repetition))
     if any(length < 0 or bool(length) != bool(most) for length, most in lengths) or levels > min(size, len(page.body)):
-        raise NotCopyable("the levels of a page are not as its header says")
+        raise ChunkCopyError("the levels of a page are not as its header says")
     if min(own[1], own[2], own[3]) < 0:
-        raise NotCopyable("a page says that it has less than nothing")
+        raise ChunkCopyError("a page says that it has less than nothing")
     repetition, definition = page.body[: own[6]], page.body[own[6] : levels]
     for data, most, wanted, counted in (
         (repetition, leaf.repetition, 0, own[3]),
         (definition, leaf.definition, leaf.definition, own[1] - own[2]),
     ):
         if most and kernels.count_levels(data, own[1], most.bit_length(), wanted) != (len(data), counted):
-            raise NotCopyable("the levels of a page are not as its header says")
+            raise ChunkCopyError("the levels of a page are not as its header says")
     values = page.body[levels:]
     if own.get(7, True) and (len(values) or size != levels):
         return unpack(values, size - levels, codec)
     if len(values) != size - levels:
-        raise NotCopyable("a page has another size than it says")
+        raise ChunkCopyError("a page has another size than it says")
     return [values]
 
 
@@ -298,7 +298,7 @@ def _encodings(metadata: Struct) -> Counter[tuple[bool, int]]:
 
 
 def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
-    """Raise NotCopyable if a dictionary page doesn't hold exactly ``count`` values of the schema's type."""
+    """Raise ChunkCopyError if a dictionary page doesn't hold exactly ``count`` values of the schema's type."""
     kind = element[ELEMENT_TYPE].value
     if kind == BYTE_ARRAY:
         right = kernels.count_texts(entries) == count
@@ -306,4 +306,4 @@ def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
         width = element[TYPE_LENGTH].value if kind == FIXED_LEN_BYTE_ARRAY else WIDTHS.get(kind, 0)
         right = len(entries) == count * width
     if not right:
-        raise NotCopyable("a dictionary holds another number of values than it says")
+        raise ChunkCopyError("a dictionary holds another number of values than it says")

@@ -30,7 +30,7 @@ SYNC_BYTES = 1 << 30
 """Bytes after which the file is synced: at most that many are lost if the machine crashes."""
 
 
-class Appender:
+class DirectWriter:
     """Appends to a file; bytes are accepted while previous ones are written.
 
     Parameters

@@ -39,7 +39,7 @@ from batchmax.parquet.int96 import INT96, has_int96
 from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, read_struct, write_struct
 from batchmax.parquet.value_order import INT64
 from batchmax.parquet.writing.column_chunk import METADATA, EncodedChunk
-from batchmax.parquet.writing.direct_io import Appender
+from batchmax.parquet.writing.direct_io import DirectWriter
 
 TIMESTAMP_TYPE = 8
 """A logical type."""
@@ -144,7 +144,7 @@ class FileWriter:
     ) -> None:
         groups, size = done
         self._descriptor = descriptor
-        self._file = Appender(descriptor, size)
+        self._file = DirectWriter(descriptor, size)
         self._schema = schema
         self._created_by = created_by
         self._groups: list[Struct] = [read_struct(group)[0] for group in groups]
@@ -208,7 +208,7 @@ class FileWriter:
         """Go back to a size at which the file ended with complete row groups; later bytes are overwritten."""
         self._file.finish()
         self._file.close()
-        self._file = Appender(self._descriptor, size)
+        self._file = DirectWriter(self._descriptor, size)
 
     def new_groups(self) -> list[bytes]:
         """Return the row groups that were appended since the last call, serialized as in the footer."""

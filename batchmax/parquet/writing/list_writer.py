@@ -28,14 +28,14 @@ from batchmax.parquet.reading.raw_pages import copied
 from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
 from batchmax.parquet.writing.column_chunk import (
     CODEC,
+    COMPRESSED_BYTES,
     DATA_PAGE_AT,
     ENCODING_COUNTS,
     ENCODINGS,
     N_VALUES,
-    PACKED_BYTES,
     PATH,
     TYPE,
-    UNPACKED_BYTES,
+    UNCOMPRESSED_BYTES,
     EncodedChunk,
 )
 
@@ -176,8 +176,8 @@ class ChunkCounts:
             PATH: Field(LIST, List(BINARY)),
             CODEC: Field(I32, CODEC_NUMBERS[self._form.codec]),
             N_VALUES: Field(I64, self.values),
-            UNPACKED_BYTES: Field(I64, self.unpacked),
-            PACKED_BYTES: Field(I64, self.packed),
+            UNCOMPRESSED_BYTES: Field(I64, self.unpacked),
+            COMPRESSED_BYTES: Field(I64, self.packed),
             DATA_PAGE_AT: Field(I64, 0),
             ENCODING_COUNTS: Field(LIST, List(STRUCT, kinds)),
         }

@@ -16,14 +16,14 @@ from batchmax.parquet.format import CODEC_NAMES, ENCODING_NAMES
 from batchmax.parquet.thrift import Struct
 from batchmax.parquet.writing.column_chunk import (
     CODEC,
+    COMPRESSED_BYTES,
     DICTIONARY_AT,
     ENCODINGS,
     METADATA,
     NULL_COUNT,
     OFFSET_INDEX,
-    PACKED_BYTES,
     STATISTICS,
-    UNPACKED_BYTES,
+    UNCOMPRESSED_BYTES,
 )
 from batchmax.runtime.arrow_errors import PARSING
 from batchmax.sources.inspection.suggested_command import suggest
@@ -35,7 +35,7 @@ Facts = dict[str, Any]
 """Facts about a file by name, serializable as JSON."""
 
 
-def gather(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
+def inspect_files(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
     """Return the facts about one or more files together, serializable as JSON.
 
     Raises
@@ -179,8 +179,8 @@ def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struc
         # Encrypted columns have no metadata.
         known: list[Struct] = [chunk[METADATA].value for chunk in chunks if METADATA in chunk]
         encodings = {number for chunk in known for number in chunk[ENCODINGS].value.values}
-        packed = sum(chunk[PACKED_BYTES].value for chunk in known)
-        unpacked = sum(chunk[UNPACKED_BYTES].value for chunk in known)
+        packed = sum(chunk[COMPRESSED_BYTES].value for chunk in known)
+        unpacked = sum(chunk[UNCOMPRESSED_BYTES].value for chunk in known)
         # The path up to a dot isn't the name of the column: names may contain dots.
         kind = schema.field(own).type if own < len(schema) else None
         is_whole = kind is not None and not pa.types.is_struct(kind)

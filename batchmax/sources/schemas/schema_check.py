@@ -24,7 +24,7 @@ from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.read_errors import schema_errors
-from batchmax.sources.schemas.file_columns import Union
+from batchmax.sources.schemas.file_columns import MergedSchema
 
 ONE_BY_ONE = "score the files one by one"
 MOST_SAID = 10
@@ -47,7 +47,7 @@ def own_logits(schema: pa.Schema, column: LogitsColumn, options: ScoreOptions) -
 def check_agreement(
     files: Sequence[InputFile],
     schemas: Sequence[pa.Schema],
-    union: Union,
+    union: MergedSchema,
     job: Job,
     options: ScoreOptions,
     own: Collection[str],
@@ -95,7 +95,7 @@ def check_agreement(
             raise UsageError(what, where=file.path, remedy=ONE_BY_ONE)
 
 
-def said_of(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]:
+def describe_differences(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]:
     """Return lines of text that describe columns that differ between files."""
     lines = []
     for one in differences[:MOST_SAID]:
