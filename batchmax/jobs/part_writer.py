@@ -168,7 +168,7 @@ class Recipe:
             results.clear()
             if journal is not None:
                 if rejects is not None:
-                    rejects.push()
+                    rejects.flush()
                 journal.group([sink] if rejects is None else [sink, rejects], group.position, group.state)
 
         return overlap(chunks, work, write, self.progress, job.row_bytes, position)

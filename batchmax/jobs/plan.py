@@ -196,7 +196,7 @@ def run_part(
     options = replace(plan.score_options(threads, memory_limit), storage_options=tuple(storage))
     schema = _unpacked(plan.schema)
     partitions = Partitions(tuple(map(schema.field, given.values)), (tuple(given.values.values()),))
-    source = ParquetSource([given.path], options, among=DatasetInfo(schema, plan.n_classes, partitions))
+    source = ParquetSource([given.path], options, dataset=DatasetInfo(schema, plan.n_classes, partitions))
     file = source.files[0]
     known = (given.size, given.footer_sha256, given.sample_sha256)
     if (file.size, file.footer_digest(), file.sample_digest) != known:

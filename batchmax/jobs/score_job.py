@@ -163,7 +163,7 @@ class FileJob(ScoreJob):
             if done.published is None:
                 elsewhere = None if job.options.engine == "local" else self._on_ray
                 run.stream(self, lambda: {SUMMARY_KEY: self._summary().lasting()}, elsewhere)
-                self._progress.detail(source.ways.text())
+                self._progress.detail(source.read_statistics.text())
                 summary = self._summary()
                 summary.bytes_written = run.written
                 summary.warnings[:0] = source.warnings  # not in the output: they name paths

@@ -124,13 +124,13 @@ class RowGroup:
         return sizes
 
     @property
-    def places(self) -> NDArray[np.int64]:
+    def ranges(self) -> NDArray[np.int64]:
         """Start and end of each column chunk in the file, (n_columns, 2); -1 if unknown."""
-        _, packed, _, data_at, dictionary_at = self.sizes.T
+        _, compressed, _, data_at, dictionary_at = self.sizes.T
         starts = np.where((dictionary_at > 0) & (dictionary_at < data_at), dictionary_at, data_at)
-        places = np.stack([starts, starts + packed], 1)
-        places[(packed < 0) | (data_at < 0) | (dictionary_at < 0)] = -1
-        return places
+        ranges = np.stack([starts, starts + compressed], 1)
+        ranges[(compressed < 0) | (data_at < 0) | (dictionary_at < 0)] = -1
+        return ranges
 
     def check_ranges(self) -> None:
         """Check that no two column chunks overlap in the file.
@@ -141,10 +141,10 @@ class RowGroup:
             If two overlap: the metadata of one of them is wrong.
         """
         # Column chunks without values occupy no bytes, whatever their metadata says.
-        places = self.places[self.sizes[:, 2] > 0]
-        places = places[places[:, 0] < places[:, 1]]
-        places = places[np.argsort(places[:, 0])]
-        if (places[:-1, 1] > places[1:, 0]).any():
+        ranges = self.ranges[self.sizes[:, 2] > 0]
+        ranges = ranges[ranges[:, 0] < ranges[:, 1]]
+        ranges = ranges[np.argsort(ranges[:, 0])]
+        if (ranges[:-1, 1] > ranges[1:, 0]).any():
             raise FooterError("two columns of a row group lie in the same place of the file")
 
     def chunk(self, leaf: int) -> Struct:

@@ -143,10 +143,10 @@ class ParquetSink:
         with self._writing():
             self._ours.sync()
 
-    def push(self) -> None:
+    def flush(self) -> None:
         """Write buffered bytes; for small files."""
         with self._writing():
-            self._ours.push()
+            self._ours.flush()
 
     def pause(self) -> None:
         """Write buffered bytes, and leave the file unfinished."""

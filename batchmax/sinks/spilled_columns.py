@@ -14,7 +14,7 @@ from batchmax.parquet import EncodedChunk, FileWriter, NestedColumn
 from batchmax.scoring.sequence_assembler import Piece
 from batchmax.sinks.row_group_encoder import RowGroupEncoder
 
-STAGED = 1 << 20
+READ_BYTES = 1 << 20
 """Bytes that are read from a temporary file at a time."""
 
 
@@ -69,7 +69,7 @@ class SpilledColumns:
         chunks = {}
         for name, column in self._columns.items():
             if name in self._waiting:
-                chunks[name] = column.chunk(_drained(self._waiting[name]))
+                chunks[name] = column.chunk(_read_and_empty(self._waiting[name]))
             else:
                 chunks[name] = column.chunk(at=self._start)
         self._columns, self._marks = {}, {}
@@ -81,10 +81,10 @@ class SpilledColumns:
             file.close()
 
 
-def _drained(file: IO[bytes]) -> Iterator[bytes]:
+def _read_and_empty(file: IO[bytes]) -> Iterator[bytes]:
     """Yield the contents of a file, then empty it."""
     file.seek(0)
-    while data := file.read(STAGED):
+    while data := file.read(READ_BYTES):
         yield data
     file.seek(0)
     file.truncate()

@@ -86,16 +86,16 @@ class TextFile:
             self._check()
             self._store.write(content)
             return len(content)
-        beside = hidden_sibling(self.path)
+        temporary = hidden_sibling(self.path)
         parents: list[Path] = []
         try:
             parents = make_parents(self.path)
-            with os.fdopen(open_exclusively(beside), "wb") as file:
+            with os.fdopen(open_exclusively(temporary), "wb") as file:
                 file.write(content)
                 file.flush()
                 system_calls.sync(file.fileno())
             self._check()
-            self._put(beside)
+            self._put(temporary)
         except FileExistsError:
             self._refuse()
         except OSError as error:
@@ -104,23 +104,23 @@ class TextFile:
             ) from error
         finally:
             with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             remove_empty(parents)
         with contextlib.suppress(OSError):
             sync_folder(self.path.parent)
         return len(content)
 
-    def _put(self, beside: Path) -> None:
+    def _put(self, temporary: Path) -> None:
         if not self._replaces:
             try:
-                os.link(beside, self.path)  # unlike a rename, a link never replaces a file that was created meanwhile
+                os.link(temporary, self.path)  # unlike a rename, a link never replaces a new file
             except FileExistsError:
                 raise
             except OSError:
                 """The file system has no hard links."""
             else:
                 return
-        beside.replace(self.path)
+        temporary.replace(self.path)
 
     def _check(self) -> None:
         if self._store is not None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -171,36 +171,16 @@ class RowChunk(Chunk):
 C = TypeVar("C", bound=Chunk)
 
 
-class Part(Protocol):
-    """A run of whole row groups of one file: the unit of work."""
-
-    @property
-    def file(self) -> int:
-        """The index of the file among the inputs."""
-
-    @property
-    def first_group(self) -> int:
-        """The first row group."""
-
-    @property
-    def end_group(self) -> int:
-        """The row group after the last."""
-
-    @property
-    def first_row(self) -> int:
-        """The number of the part's first row in the file."""
-
-
 @dataclass
 class ReadStatistics:
     """Read statistics: how many column chunks were read as matrices, by pyarrow, or copied, and reasons why not."""
 
-    fast: int = 0
-    slow: int = 0
+    as_matrices: int = 0
+    by_pyarrow: int = 0
     copied: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def refused(self, reason: str) -> None:
+    def add_reason(self, reason: str) -> None:
         """Count a column chunk that couldn't be read as a matrix, or couldn't be copied."""
         self.reasons[reason] += 1
 
@@ -208,7 +188,7 @@ class ReadStatistics:
         """Return the counts as text."""
         why = ", ".join(f"{count:,} because {reason}" for reason, count in self.reasons.most_common(5))
         return (
-            f"column chunks of logits read as matrices: {self.fast:,}, by pyarrow: {self.slow:,}; "
+            f"column chunks of logits read as matrices: {self.as_matrices:,}, by pyarrow: {self.by_pyarrow:,}; "
             f"of other columns copied as they are: {self.copied:,}" + (f" (not {why})" if why else "")
         )
 

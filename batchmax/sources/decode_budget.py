@@ -29,15 +29,15 @@ from batchmax.runtime.buffers import MIB, PROGRAM_BYTES
 from batchmax.sources.parquet_file import InputFile, OpenFile
 from batchmax.sources.read_errors import DAMAGED, encrypted, inspect_command, wrong_row_count
 
-IN_FLIGHT = 3
+BATCHES_IN_MEMORY = 3
 """Batches in memory at a time: two read ahead, and one in progress."""
-MOST_DECODED = 1 << 30
+DEFAULT_LIMIT = 1 << 30
 """Maximum decoded bytes at a time if no limit is given."""
-MOST_PAGE = 1 << 40
+UNLIMITED = 1 << 40
 """Limit for pages of which only the header is read: in effect, none."""
-JUDGED = 10
+SAMPLED_ROW_FACTOR = 10
 """How many times the memory check before a job counts a row whose size is estimated from the first rows."""
-KEPT = 2
+GROUPS_IN_MEMORY = 2
 """Row groups of the output in memory at a time: one being filled, and one being written."""
 
 
@@ -75,11 +75,11 @@ class DecodeBudget:
     ) -> None:
         self._file, self._group, self._limit, self._kept_rows = file, group, limit, kept_rows
         self._schema = schema
-        self._demands: dict[str, DecodedSize] = {}
-        self._even = self._rows = self._kept = 0
+        self._decoded_sizes: dict[str, DecodedSize] = {}
+        self._fixed_row_bytes = self._rows = self._kept = 0
         self._descriptor = descriptor
         self._leaves: list[tuple[int, Leaf]] = []
-        self._left = 0
+        self._rows_left = 0
         pages = whole = 0
         too_large: tuple[str, int] | None = None
         name = ""
@@ -96,39 +96,39 @@ class DecodeBudget:
                 if file.footer.has_encrypted_columns and any(one in row_group.chunk(number) for one in ENCRYPTION):
                     raise encrypted(file.path, leaf.path[0].decode(errors="replace"))
                 self._leaves.append((number, leaf))
-                even = fixed_row_bytes(leaf, *sizes[number][:2])
-                if even is not None:
-                    self._even += even
+                fixed = fixed_row_bytes(leaf, *sizes[number][:2])
+                if fixed is not None:
+                    self._fixed_row_bytes += fixed
                     continue
                 chunk = row_group.chunk(number)
                 if METADATA in chunk and sizes[number][0] not in CODECS:
                     # Its pages can't be read here, so the size that the footer states is spread over the rows.
                     n_bytes = max(0, chunk[METADATA].value[UNCOMPRESSED_BYTES].value)
-                    self._even += -(-n_bytes // max(1, row_group.n_rows))
+                    self._fixed_row_bytes += -(-n_bytes // max(1, row_group.n_rows))
                     continue
                 once = name in _dictionaries(schema)
                 try:
-                    demand = DecodedSize(descriptor, chunk, leaf, row_group.n_rows, limit, texts_once=once)
+                    decoded_size = DecodedSize(descriptor, chunk, leaf, row_group.n_rows, limit, shares_texts=once)
                 except PageTooLargeError as error:
                     too_large = too_large or (name, error.page)
                     pages, whole = pages + error.page, whole + error.whole
                     continue
-                self._demands[name] = demand
-                pages, whole = pages + demand.page, whole + demand.whole
+                self._decoded_sizes[name] = decoded_size
+                pages, whole = pages + decoded_size.page, whole + decoded_size.whole
         except (PageError, FooterError, ThriftError) as error:
             raise self._damage(name, error) from error
-        whole += self._even * row_group.n_rows
-        most = pages + (IN_FLIGHT + KEPT) * whole
-        self._enough = PROGRAM_BYTES + most + JUDGED * whole // max(row_group.n_rows, 1)
+        whole += self._fixed_row_bytes * row_group.n_rows
+        most = pages + (BATCHES_IN_MEMORY + GROUPS_IN_MEMORY) * whole
+        self._sufficient_limit = PROGRAM_BYTES + most + SAMPLED_ROW_FACTOR * whole // max(row_group.n_rows, 1)
         if too_large is not None:
             # The size of rows is unknown without decoding pages that are too large to decode.
-            raise self._refusal(*too_large, self._enough)
-        self._pages, self._left = pages, row_group.n_rows
+            raise self._refusal(*too_large, self._sufficient_limit)
+        self._pages, self._rows_left = pages, row_group.n_rows
         self._is_small = most <= limit
 
     def needed(self, rows: int) -> int:
         """Return an upper bound of the decoded size in bytes of the next rows, and advance past them."""
-        return self._even * rows + sum(self._taken(rows).values())
+        return self._fixed_row_bytes * rows + sum(self._taken(rows).values())
 
     def take(self, rows: int) -> None:
         """Check that the next rows fit into the memory limit, and advance past them.
@@ -144,24 +144,26 @@ class DecodeBudget:
         if needed <= self._limit:
             return
         # Only the job's own budget, the one with kept_rows, knows how many rows are decoded at a time.
-        enough = needed if self._kept_rows is not None else self._enough
-        while self._left > 0:
+        enough = needed if self._kept_rows is not None else self._sufficient_limit
+        while self._rows_left > 0:
             enough = max(enough, self._next(rows)[0])
         raise self._refusal(name, needed, enough)
 
     def _next(self, rows: int) -> tuple[int, str]:
         """Advance past the next rows; return the bytes that decoding them needs, and the largest column."""
-        self._left -= max(rows, 1)
+        self._rows_left -= max(rows, 1)
         taken = self._taken(rows)
-        total = self._even * rows + sum(taken.values())
+        total = self._fixed_row_bytes * rows + sum(taken.values())
         if self._kept_rows is not None:
             if self._rows >= self._kept_rows:
                 self._rows = 0
             # A page that also has earlier rows of the row group is counted once.
-            added = self._even * rows + sum(demand.added for demand in self._demands.values())
+            added = self._fixed_row_bytes * rows + sum(
+                decoded_size.added for decoded_size in self._decoded_sizes.values()
+            )
             self._kept = self._kept + added if self._rows else total
             self._rows += rows
-        needed = self._pages + IN_FLIGHT * total + KEPT * self._kept
+        needed = self._pages + BATCHES_IN_MEMORY * total + GROUPS_IN_MEMORY * self._kept
         return needed, max(taken, key=taken.__getitem__, default="")
 
     def batches(
@@ -224,27 +226,31 @@ class DecodeBudget:
         if self._file.footer is None:
             return
         row_group = self._file.footer.row_group(self._group)
-        flat = np.array([not leaf.repetition and leaf.name not in self._demands for _, leaf in self._leaves], np.bool_)
+        flat = np.array(
+            [not leaf.repetition and leaf.name not in self._decoded_sizes for _, leaf in self._leaves], np.bool_
+        )
         numbers = [number for number, _ in self._leaves]
         # For codecs that only pyarrow decodes, only the counts in page headers can be compared.
         right = ~np.isin(row_group.sizes[numbers, 0], list(CODECS))
-        counts = count_values(self._descriptor, row_group.places[numbers][flat])
+        counts = count_values(self._descriptor, row_group.ranges[numbers][flat])
         right[flat] = (counts == row_group.n_rows) | (right[flat] & (counts < 0))
         for number, leaf in itertools.compress(self._leaves, ~right):
             try:
-                demand = self._demands.get(leaf.name)
-                if demand is None:
+                decoded_size = self._decoded_sizes.get(leaf.name)
+                if decoded_size is None:
                     chunk = row_group.chunk(number)
-                    demand = DecodedSize(self._descriptor, chunk, leaf, row_group.n_rows, MOST_PAGE, texts_once=True)
-                demand.check_rows(row_group.n_rows)
+                    decoded_size = DecodedSize(
+                        self._descriptor, chunk, leaf, row_group.n_rows, UNLIMITED, shares_texts=True
+                    )
+                decoded_size.check_rows(row_group.n_rows)
             except (PageError, FooterError, ThriftError) as error:
                 raise self._damage(leaf.name, error) from error
 
     def _taken(self, rows: int) -> dict[str, int]:
         taken: dict[str, int] = {}
-        for name, demand in self._demands.items():
+        for name, decoded_size in self._decoded_sizes.items():
             try:
-                taken[name] = demand.take(rows)
+                taken[name] = decoded_size.take(rows)
             except PageError as error:
                 raise self._damage(name, error) from error
         return taken
@@ -287,5 +293,5 @@ def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> I
         As :class:`DecodeBudget` and :meth:`DecodeBudget.batches`.
     """
     opened.need(group, ahead=False)
-    allowance = DecodeBudget(file, opened.descriptor, group, file.schema, None, MOST_DECODED)
-    yield from allowance.batches(opened.parquet, rows, None, file.read_as_stored(file.int96_columns))
+    budget = DecodeBudget(file, opened.descriptor, group, file.schema, None, DEFAULT_LIMIT)
+    yield from budget.batches(opened.parquet, rows, None, file.read_as_stored(file.int96_columns))

@@ -22,14 +22,15 @@ from batchmax.columns.matrices import SparseVectorError, first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_length
-from batchmax.sources.chunks import MOST_ROW_GROUP_ROWS, Chunk, Part, ReadStatistics, RowChunk, regroup, skipped
+from batchmax.sources.chunks import MOST_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
 from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile, OpenFile, arrow_schema, open_file, pyarrow_only
+from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ChunkCopier, ReadPlan
 from batchmax.sources.read_errors import read_errors, schema_errors
 from batchmax.sources.row_group_reader import GroupReader
 from batchmax.sources.schemas.file_columns import MergedSchema, file_columns_of, merge_schemas
-from batchmax.sources.schemas.schema_check import check_agreement, describe_differences, own_logits
+from batchmax.sources.schemas.schema_check import check_agreement, describe_differences, logits_in_file
 from batchmax.sources.sequence_source import TokenSizes, regrouped
 from batchmax.sources.streams.ipc_reader import IncomingStream
 from batchmax.sources.streams.stream_source import StreamSource
@@ -80,7 +81,7 @@ class ParquetSource:
         How they are read.
     mirrors
         Whether folders named ``key=value`` become folders of the output, if possible, instead of columns.
-    among
+    dataset
         What is known about the larger set of files that these belong to; None if these are all files.
 
     Attributes
@@ -101,24 +102,24 @@ class ParquetSource:
         options: ScoreOptions,
         *,
         mirrors: bool = False,
-        among: DatasetInfo | None = None,
+        dataset: DatasetInfo | None = None,
     ) -> None:
-        if among is None:
+        if dataset is None:
             found = find_inputs(inputs, options.storage_options)
         else:
             found = Inputs(list(inputs), [""] * len(inputs), [])
         self.files = [open_file(path, options.storage_options) for path in found.files]
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
-        self.ways = ReadStatistics()
+        self.read_statistics = ReadStatistics()
         self.warnings = found.warnings
         self.unified: list[dict[str, Any]] = []
         self._options = options
         folders = found.folders
         self.folders = folders if mirrors and are_mirrored(folders) else []
         self.partitions = Partitions()
-        if among is not None:
-            self._open_among(among)
+        if dataset is not None:
+            self._open_in_dataset(dataset)
             return
         schemas = [arrow_schema(file) for file in self.files]
         union = merge_schemas(found.files, schemas)
@@ -131,23 +132,23 @@ class ParquetSource:
             column = find_logits(self.schema, options)
             length = None
             if column.n_classes is None:
-                lengths = (self._own_length(file, column) for file in self.files)
+                lengths = (self._length_in_file(file, column) for file in self.files)
                 length = next((found for found in lengths if found), None)
             self.job = plan_scoring(self.schema, options, length)
-        own = self.partitions.names
-        check_agreement(self.files, schemas, union, self.job, options, own, self._first_length)
-        self._say(union)
-        self._groups = GroupReader(self.job, own, self.ways)
+        folder_columns = self.partitions.names
+        check_agreement(self.files, schemas, union, self.job, options, folder_columns, self._first_length)
+        self._add_notes(union)
+        self._groups = GroupReader(self.job, folder_columns, self.read_statistics)
 
-    def _open_among(self, among: DatasetInfo) -> None:
+    def _open_in_dataset(self, dataset: DatasetInfo) -> None:
         """Read the files with the columns of the larger set that they belong to."""
-        self.schema, self.partitions = among.schema, among.partitions
-        self.job = plan_scoring(among.schema, self._options, among.n_classes)
-        stored = pa.schema([field for field in among.schema if field.name not in self.partitions.names])
+        self.schema, self.partitions = dataset.schema, dataset.partitions
+        self.job = plan_scoring(dataset.schema, self._options, dataset.n_classes)
+        stored = pa.schema([field for field in dataset.schema if field.name not in self.partitions.names])
         self.files = [replace(file, columns=file_columns_of(stored, arrow_schema(file))) for file in self.files]
-        self._groups = GroupReader(self.job, self.partitions.names, self.ways)
+        self._groups = GroupReader(self.job, self.partitions.names, self.read_statistics)
 
-    def _say(self, union: MergedSchema) -> None:
+    def _add_notes(self, union: MergedSchema) -> None:
         """Add notes on the number of files and on columns that differ between them."""
         n_files = len(self.files)
         if n_files == 1:
@@ -200,12 +201,12 @@ class ParquetSource:
         numbers: int = sum(self._groups.n_values(file, group) for file, group in groups)
         return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(int(self.n_rows), 1))))
 
-    def chunks(self, parts: Iterable[Part], how: ReadPlan, skip: int = 0) -> Iterator[Chunk]:
+    def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Iterator[Chunk]:
         """Yield the rows of some parts in order, in chunks that depend on the inputs and options, never on the machine.
 
         The first ``skip`` rows are skipped; they must end where a row group of the output ends.
         """
-        runs = (run for part in parts for run in self._part_runs(part, how))
+        runs = (run for part in parts for run in self._part_runs(part, plan))
         chunks = skipped(runs, skip)
         wanted = self._options.row_group_size
         if wanted is None:
@@ -219,37 +220,41 @@ class ParquetSource:
         """Return the approximate memory in bytes of a job on these files, without the memory of the program itself."""
         return max(map(self._groups.memory, self.files), default=0)
 
-    def _part_runs(self, part: Part, how: ReadPlan) -> Iterator[tuple[int, Iterator[Chunk]]]:
+    def _part_runs(self, part: Part, plan: ReadPlan) -> Iterator[tuple[int, Iterator[Chunk]]]:
         """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
         file = self.files[part.file]
         with read_errors(file.path), file.opened() as opened:
             parquet, descriptor = opened.parquet, opened.descriptor
             copier = None
-            if how.copying is not None and file.footer is not None:
-                copying = replace(how.copying, names=[name for name in how.copying.names if name not in file.recoded])
-                copier = ChunkCopier(descriptor, file.footer, copying, self.ways, self._options.memory_limit // 4)
+            if plan.copy_plan is not None and file.footer is not None:
+                copy_plan = replace(
+                    plan.copy_plan, names=[name for name in plan.copy_plan.names if name not in file.recoded]
+                )
+                copier = ChunkCopier(
+                    descriptor, file.footer, copy_plan, self.read_statistics, self._options.memory_limit // 4
+                )
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = parquet.metadata.row_group(group).num_rows
-                chunks = opened.checked(self._groups.chunks(file, opened, copier, group, row, self._stored(how)))
-                yield rows, (self._with_partitions(chunk, part.file, how) for chunk in chunks)
+                chunks = opened.checked(self._groups.chunks(file, opened, copier, group, row, self._stored(plan)))
+                yield rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
                 row += rows
 
-    def _stored(self, how: ReadPlan) -> ReadPlan:
+    def _stored(self, plan: ReadPlan) -> ReadPlan:
         """Return how to read the columns that are stored in the files."""
         names = self.partitions.names
-        if how.columns is None or not names:
-            return how
-        return replace(how, columns=[name for name in how.columns if name not in names])
+        if plan.columns is None or not names:
+            return plan
+        return replace(plan, columns=[name for name in plan.columns if name not in names])
 
-    def _with_partitions(self, chunk: Chunk, file: int, how: ReadPlan) -> Chunk:
+    def _with_partitions(self, chunk: Chunk, file: int, plan: ReadPlan) -> Chunk:
         if not self.partitions.fields:
             return chunk
-        return chunk.with_columns(lambda rows: self.partitions.added(rows, file, how.columns))
+        return chunk.with_columns(lambda rows: self.partitions.added(rows, file, plan.columns))
 
-    def _own_length(self, file: InputFile, column: LogitsColumn) -> int | None:
+    def _length_in_file(self, file: InputFile, column: LogitsColumn) -> int | None:
         """Return the number of classes of a file, from its schema or first row; None without rows or logits."""
-        found = own_logits(file.schema, column, self._options)
+        found = logits_in_file(file.schema, column, self._options)
         return None if found is None else found.n_classes or self._first_length(file, found)
 
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
@@ -264,8 +269,8 @@ class ParquetSource:
 
             def batches(group: int) -> Iterator[pa.RecordBatch]:
                 opened.need(group, column.names, ahead=False)
-                allowance = DecodeBudget(file, descriptor, group, file.schema, column.names, self._options.memory_limit)
-                return allowance.batches(parquet, at_once, list(column.names), use_threads=False)
+                budget = DecodeBudget(file, descriptor, group, file.schema, column.names, self._options.memory_limit)
+                return budget.batches(parquet, at_once, list(column.names), use_threads=False)
 
             for batch in itertools.chain.from_iterable(map(batches, range(parquet.num_row_groups))):
                 try:
@@ -302,8 +307,8 @@ class ParquetSource:
                     row -= rows
                     continue
                 opened.need(group, ahead=False)
-                allowance = DecodeBudget(file, descriptor, group, file.schema, None, self._options.memory_limit)
-                for batch in allowance.batches(parquet, min(rows, 1024), None, file.int96_columns):
+                budget = DecodeBudget(file, descriptor, group, file.schema, None, self._options.memory_limit)
+                for batch in budget.batches(parquet, min(rows, 1024), None, file.int96_columns):
                     if row < batch.num_rows:
                         return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))
                     row -= batch.num_rows

@@ -21,6 +21,7 @@ from batchmax.columns.sequences import Tokens, extents, token_labels
 from batchmax.errors import DataError
 from batchmax.kernels.parquet.nested_levels import GOES_ON, NULL
 from batchmax.parquet import SequenceReader
+from batchmax.parquet.reading.raw_pages import pooled_matrix
 from batchmax.sources.chunks import MOST_CHUNK_BYTES, MOST_ROW_GROUP_BYTES, MOST_ROW_GROUP_ROWS, Origin
 from batchmax.sources.token_chunks import Position, TokenChunk
 
@@ -74,7 +75,7 @@ def from_matrices(
     beside = _Rows(batches)
     done = first = 0
     while done < n_rows:
-        logits = _matrix(sizes.chunk_tokens, job)
+        logits = pooled_matrix(sizes.chunk_tokens, job.n_classes, job.logits.dtype)
         events = reader.read_into(logits)
         goes_on = reader.goes_on()
         is_token = events <= GOES_ON
@@ -220,9 +221,3 @@ def _pieces(counts: NDArray[np.int64], most: int, first: int) -> Iterator[tuple[
             continue
         yield row, first, left[:whole]
         row, first = row + whole, 0
-
-
-def _matrix(rows: int, job: Job) -> NDArray[Any]:
-    # Arrow's pool reuses memory. NumPy would allocate new memory, which is slow on first access.
-    buffer = pa.allocate_buffer(rows * job.row_bytes)
-    return np.frombuffer(buffer, job.logits.dtype).reshape(rows, job.n_classes)

@@ -57,13 +57,13 @@ OPTIONS = [
 ]
 
 
-def demand(path, most=GIB, *, texts_once=False):
+def demand(path, most=GIB, *, shares_texts=False):
     """Return the decoded size of a file's only column, and the open file descriptor that it reads from."""
     descriptor = os.open(path, os.O_RDONLY)
     footer = Footer.read(descriptor)
     group = footer.row_group(0)
     return DecodedSize(
-        descriptor, group.chunk(0), footer.leaves[0], group.n_rows, most, texts_once=texts_once
+        descriptor, group.chunk(0), footer.leaves[0], group.n_rows, most, shares_texts=shares_texts
     ), descriptor
 
 
@@ -117,7 +117,7 @@ def test_texts_that_are_held_once(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"texts": pa.array(["x" * 10_000] * ROWS)}), path)
     for once, least, most in ((False, 10_000 * ROWS, 11_000 * ROWS), (True, ROWS, 100 * ROWS)):
-        said, descriptor = demand(path, texts_once=once)
+        said, descriptor = demand(path, shares_texts=once)
         assert least <= said.take(ROWS) <= most
         os.close(descriptor)
 
@@ -164,7 +164,7 @@ def test_pages_that_are_too_large_or_none(tmp_path):
             demand(path)
 
 
-def test_an_allowance_counts_what_is_kept(tmp_path):
+def test_a_budget_counts_rows_that_stay_in_memory(tmp_path):
     """Small batches that are kept until a row group of the output is full count together towards the limit."""
     path = tmp_path / "x.parquet"
     rows = crafted.table(20_000).set_column(3, "text", pa.array(["x" * 1000] * 20_000))
@@ -172,14 +172,12 @@ def test_an_allowance_counts_what_is_kept(tmp_path):
     file = open_file(str(path))
     with path.open("rb") as stream:
         for kept_rows, refused in ((None, False), (1000, False), (20_000, True)):
-            allowance = DecodeBudget(
-                file, stream.fileno(), 0, arrow_schema(file), ["text"], 20 << 20, kept_rows=kept_rows
-            )
+            budget = DecodeBudget(file, stream.fileno(), 0, arrow_schema(file), ["text"], 20 << 20, kept_rows=kept_rows)
             if refused:
                 with pytest.raises(DataError, match=r"decoding column 'text' takes up to 2. MiB, and the limit is 20"):
-                    [allowance.take(500) for _ in range(40)]
+                    [budget.take(500) for _ in range(40)]
             else:
-                [allowance.take(500) for _ in range(40)]
+                [budget.take(500) for _ in range(40)]
 
 
 @pytest.mark.parametrize("dictionary", [False, True])

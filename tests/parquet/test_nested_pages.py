@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batchmax.kernels.parquet.nested_levels import BEGINS, EMPTY, GOES_ON, NULL
 from batchmax.parquet import Footer, PageError, SequenceReader, first_inner_length
 from batchmax.parquet.reading import large_pages, page_reader, raw_pages
-from batchmax.parquet.reading.large_pages import BLOCK_TAG, Feed
+from batchmax.parquet.reading.large_pages import BLOCK_TAG, DecompressedStream
 
 CODECS = ["NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4"]
 ENCODINGS = {
@@ -322,7 +322,7 @@ def unpacked(folder, body, size, pieces):
     path.write_bytes(b"before" + body)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        feed = Feed(raw_pages.CompressedBody(descriptor, {}, 6, 6 + len(body)), SNAPPY, size)
+        feed = DecompressedStream(raw_pages.CompressedBody(descriptor, {}, 6, 6 + len(body)), SNAPPY, size)
         taken = []
         for count in itertools.cycle(pieces):
             if not feed.left:

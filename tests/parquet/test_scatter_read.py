@@ -23,7 +23,7 @@ N_ROWS, N_CLASSES = 48, 50
 @pytest.fixture(autouse=True)
 def small_window(monkeypatch):
     """Shrink the read window, so that no page is already in memory."""
-    monkeypatch.setattr(page_reader, "WINDOW", 1)
+    monkeypatch.setattr(page_reader, "READ_BYTES", 1)
     monkeypatch.setattr(raw_pages, "HEADER", 128)
 
 
@@ -31,13 +31,13 @@ def small_window(monkeypatch):
 def counts(monkeypatch):
     """Return a list of how many pages were read into place at a time."""
     seen = []
-    read = scatter_read.Layout.read
+    read = scatter_read.PageLayout.read
 
     def counting(*arguments):
         seen.append(read(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(scatter_read.Layout, "read", counting)
+    monkeypatch.setattr(scatter_read.PageLayout, "read", counting)
     return seen
 
 
@@ -147,16 +147,16 @@ def test_pages_without_values_are_no_layout(tmp_path):
     path = tmp_path / "x.parquet"
     write(path, logits(4, 3), compression="NONE")
     with path.open("rb") as file:
-        window = raw_pages.Window(file.fileno(), 4, path.stat().st_size, 1000)
+        window = raw_pages.RangeReader(file.fileno(), 4, path.stat().st_size, 1000)
         page = next(raw_pages.CompressedPages(window))
-        assert scatter_read.Layout.of(page, []) is None
-        assert scatter_read.Layout.of(page, [page.body[-4:], page.body[-4:]]) is None
-        assert scatter_read.Layout.of(page, [page.body[-8:-4]]) is None
-        assert scatter_read.Layout.of(page, [page.body[len(page.body) :]]) is None
-        assert scatter_read.Layout.of(page, [np.zeros(4, np.uint8)]) is None
-        assert scatter_read.Layout.of(page, [page.body[-4:]]) is not None
+        assert scatter_read.PageLayout.of(page, []) is None
+        assert scatter_read.PageLayout.of(page, [page.body[-4:], page.body[-4:]]) is None
+        assert scatter_read.PageLayout.of(page, [page.body[-8:-4]]) is None
+        assert scatter_read.PageLayout.of(page, [page.body[len(page.body) :]]) is None
+        assert scatter_read.PageLayout.of(page, [np.zeros(4, np.uint8)]) is None
+        assert scatter_read.PageLayout.of(page, [page.body[-4:]]) is not None
         empty = replace(page, body=page.body[:0])
-        assert scatter_read.Layout.of(empty, [empty.body]) is None
+        assert scatter_read.PageLayout.of(empty, [empty.body]) is None
 
 
 def stored(data, size, n_head=1 << 16, n_pieces=500):

@@ -336,7 +336,7 @@ def test_options_of_sequences_are_refused_elsewhere():
     """Sequence options are refused without sequences; one label per row and the wide layout are refused with them."""
     flat = pa.table({"logits": [[1.0, 2.0]], "label": [0]})
     for given in ({"shift": True}, {"bytes": "label"}):
-        with pytest.raises(UsageError, match=r"no sequences"):
+        with pytest.raises(UsageError, match=r"rows aren't sequences"):
             batchmax.score_batch(flat, **given)
     nested = pa.table({"logits": [[[1.0, 2.0]]], "label": [0]})
     with pytest.raises(UsageError, match=r"one label a row, and rows are sequences"):

@@ -162,7 +162,7 @@ def test_the_logits_are_read_as_matrices(files):
     parts = plan_parts(source.group_rows(), source.row_bytes)
     chunks = list(source.chunks(parts, ReadPlan(source.job.columns_read)))
     assert all(chunk.logits is not None and chunk.logits.dtype == np.float64 for chunk in chunks)
-    assert source.ways.slow == 0
+    assert source.read_statistics.by_pyarrow == 0
 
 
 def test_equal_columns_are_still_copied(files):

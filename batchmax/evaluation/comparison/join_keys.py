@@ -206,8 +206,8 @@ def _batches(files: Sequence[InputFile], name: str, limit: int | None, memory_li
                 if left is not None and left <= 0:
                     return
                 opened.need(group, [name])
-                allowance = DecodeBudget(file, descriptor, group, file.schema, [name], memory_limit)
-                for batch in allowance.batches(parquet, ROWS_READ, [name]):
+                budget = DecodeBudget(file, descriptor, group, file.schema, [name], memory_limit)
+                for batch in budget.batches(parquet, ROWS_READ, [name]):
                     array = plain_array(column_array(file.conform(batch, [name]), name))[:left]
                     if len(array):
                         yield array

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from batchmax.parquet.footer import TAIL, Footer, FooterError, Leaf
 from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, RLE
-from batchmax.parquet.reading.compression import unpack
-from batchmax.parquet.reading.large_pages import Feed
-from batchmax.parquet.reading.page_reader import WINDOW
+from batchmax.parquet.reading.compression import decompress
+from batchmax.parquet.reading.large_pages import DecompressedStream
+from batchmax.parquet.reading.page_reader import READ_BYTES
 from batchmax.parquet.reading.page_rows import levels_before, rows_begun
 from batchmax.parquet.reading.raw_pages import (
     MOST_PAGE_BYTES,
@@ -21,7 +21,7 @@ from batchmax.parquet.reading.raw_pages import (
     CompressedPage,
     CompressedPages,
     PageError,
-    Window,
+    RangeReader,
     inner_header,
     number,
 )
@@ -69,7 +69,7 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
         pages = unchecked = values = rows = 0
         counted = True
         at = start
-        for page in CompressedPages(Window(descriptor, start, start + size, WINDOW)):
+        for page in CompressedPages(RangeReader(descriptor, start, start + size, READ_BYTES)):
             at = page.at
             kind = page.header[1].value
             if page.stream is None:
@@ -111,7 +111,7 @@ def _rows_in(page: CompressedPage, kind: int, leaf: Leaf, codec: int) -> int | N
     elif number(inner, 4) != RLE or codec not in CODECS or (stream is not None and CODECS[codec] == "lz4_raw"):
         return None
     elif stream is None:
-        repetition, _ = levels_before(unpack(page.body, number(page.header, 2), codec), leaf.repetition)
+        repetition, _ = levels_before(decompress(page.body, number(page.header, 2), codec), leaf.repetition)
     else:
-        repetition = Feed(stream, codec, number(page.header, 2)).prefixed(MOST_PAGE_BYTES)
+        repetition = DecompressedStream(stream, codec, number(page.header, 2)).length_prefixed(MOST_PAGE_BYTES)
     return rows_begun(repetition, n_values, leaf.repetition)

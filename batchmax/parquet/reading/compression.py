@@ -19,7 +19,7 @@ MOST_HEAD = 1 << 16
 """The most uncompressed bytes before the first long literal: those of the page's levels."""
 
 
-def unpack(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
+def decompress(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
     """Return the uncompressed bytes, in one or more pieces.
 
     Raises

@@ -35,7 +35,7 @@ SNAPPY_PIECE = 1 << 18
 """Compressed bytes per read if they have to be decompressed."""
 
 
-class Feed:
+class DecompressedStream:
     """The uncompressed bytes of a page's body, or of a part of it, in order.
 
     Parameters
@@ -94,7 +94,7 @@ class Feed:
         self.into(out)
         return out
 
-    def prefixed(self, most: int) -> Bytes:
+    def length_prefixed(self, most: int) -> Bytes:
         """Return the bytes after the next four, which are their length.
 
         Raises
@@ -210,30 +210,30 @@ class _SnappyStream:
     def _more(self) -> None:
         """Append compressed bytes to those left."""
         rest = len(self._data)
-        window = pooled(rest + min(SNAPPY_PIECE, self._body.left))
-        window[:rest] = self._data
-        self._body.readinto(window[rest:].data)
-        self._data = window
+        buffer = pooled(rest + min(SNAPPY_PIECE, self._body.left))
+        buffer[:rest] = self._data
+        self._body.readinto(buffer[rest:].data)
+        self._data = buffer
 
 
 class PlainValues:
     """The values of a page in plain encoding."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
+    def __init__(self, stream: DecompressedStream) -> None:
+        self._stream = stream
 
     def into(self, out: Bytes) -> None:
         """Fill memory with the next values."""
-        self._feed.into(out)
+        self._stream.into(out)
 
 
 class DictionaryValues:
     """The values of a page that are indices into a dictionary."""
 
-    def __init__(self, feed: Feed, dictionary: NDArray[Any]) -> None:
-        self._feed = feed
+    def __init__(self, stream: DecompressedStream, dictionary: NDArray[Any]) -> None:
+        self._stream = stream
         self._dictionary = dictionary
-        self._width = int(feed.take(1)[0])
+        self._width = int(stream.take(1)[0])
         if self._width > 32:
             raise PageError("indices that the dictionary does not have")
         self._data = pooled(PADDING)
@@ -245,15 +245,15 @@ class DictionaryValues:
         done = 0
         while done < len(numbers):
             rest = len(self._data) - PADDING
-            if rest < INDEX_PIECE // 2 and self._feed.left:
-                window = pooled(rest + min(INDEX_PIECE, self._feed.left) + PADDING)
-                window[:rest] = self._data[:rest]
-                self._feed.into(window[rest:-PADDING])
-                self._data = window
+            if rest < INDEX_PIECE // 2 and self._stream.left:
+                buffer = pooled(rest + min(INDEX_PIECE, self._stream.left) + PADDING)
+                buffer[:rest] = self._data[:rest]
+                self._stream.into(buffer[rest:-PADDING])
+                self._data = buffer
             used, count = kernels.look_up_more(
-                self._data, not self._feed.left, self._width, self._dictionary, numbers[done:], self._state
+                self._data, not self._stream.left, self._width, self._dictionary, numbers[done:], self._state
             )
-            if used < 0 or (not used and not count and not self._feed.left):
+            if used < 0 or (not used and not count and not self._stream.left):
                 raise PageError("indices that the dictionary does not have")
             self._data = self._data[used:]
             done += count

@@ -20,7 +20,7 @@ from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn
 from batchmax.parquet.format import DICTIONARY_PAGE
 from batchmax.parquet.reading.page_reader import Page, PageReader
 from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, PageError
-from batchmax.parquet.reading.value_reader import NumberReader, described
+from batchmax.parquet.reading.value_reader import NumberReader, chunk_properties
 from batchmax.parquet.thrift import Struct
 
 NESTED_ELEMENTS = 5
@@ -180,7 +180,7 @@ def first_inner_length(
     """
     _check_nested(column)
     level = column.leaves[0].definition
-    _, codec, _, start, size = described(chunk, descriptor)
+    _, codec, _, start, size = chunk_properties(chunk, descriptor)
     length, ended = 0, False
     for page in PageReader(descriptor, start, start + size, codec, None, max_page_bytes):
         if page.kind != DICTIONARY_PAGE:

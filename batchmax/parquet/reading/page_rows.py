@@ -50,14 +50,14 @@ def rows_begun(repetition: Bytes | None, n_values: int, most: int) -> int:
     return int(rows)
 
 
-def count_values(descriptor: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+def count_values(descriptor: int, ranges: NDArray[np.int64]) -> NDArray[np.int64]:
     """Count the values of column chunks by their page headers.
 
     Parameters
     ----------
     descriptor
         The file descriptor.
-    places : (n, 2) int64
+    ranges : (n, 2) int64
         Start and end of each chunk; -1 if unknown.
 
     Returns
@@ -69,9 +69,9 @@ def count_values(descriptor: int, places: NDArray[np.int64]) -> NDArray[np.int64
     OSError
         If the file can't be read.
     """
-    counts = np.zeros(len(places), np.int64)
-    counts[places[:, 0] < 0] = -1
-    at, ends = places.T.copy()
+    counts = np.zeros(len(ranges), np.int64)
+    counts[ranges[:, 0] < 0] = -1
+    at, ends = ranges.T.copy()
     left = np.flatnonzero(at < ends)
     first = True
     while len(left):

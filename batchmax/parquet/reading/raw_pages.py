@@ -147,7 +147,7 @@ class CompressedPage:
             raise PageError("a page's checksum is wrong")
 
 
-class Window:
+class RangeReader:
     """The bytes of a file from ``start`` to ``end``, of which up to ``n_bytes`` are in memory.
 
     Memory isn't reused while arrays refer to it. If ``n_bytes`` is at least ``end - start``, all bytes are read at
@@ -159,12 +159,12 @@ class Window:
         self.end = end
         self._descriptor = descriptor
         self._n_bytes = n_bytes
-        self._window = np.empty(0, np.uint8)
+        self._buffer = np.empty(0, np.uint8)
         self._low = start
 
     def has(self, at: int, size: int) -> bool:
         """Return whether these bytes are in memory."""
-        return self._low <= at <= at + size <= self._low + len(self._window)
+        return self._low <= at <= at + size <= self._low + len(self._buffer)
 
     def head(self, at: int) -> Bytes:
         """Return the bytes in memory from a position on, which include at least a page header."""
@@ -172,7 +172,7 @@ class Window:
         if not self.has(at, size):
             # No more than a header: it may be followed by a large page, which is read as a stream.
             self._read(at, size)
-        return self._window[at - self._low :]
+        return self._buffer[at - self._low :]
 
     def bytes(self, at: int, size: int) -> Bytes:
         """Return bytes of the file.
@@ -180,7 +180,7 @@ class Window:
         Raises
         ------
         PageError
-            If the file ends early, or the bytes aren't within the window's limits.
+            If the file ends early, or the bytes aren't within the range.
         OSError
             If the file can't be read.
         """
@@ -188,7 +188,7 @@ class Window:
             raise PageError("a page reaches beyond its column")
         if not self.has(at, size):
             self._read(at, min(max(size, self._n_bytes), self.end - at))
-        return self._window[at - self._low : at - self._low + size]
+        return self._buffer[at - self._low : at - self._low + size]
 
     def stream(self, header: Struct, at: int, size: int) -> CompressedBody:
         """Return the body of a page with this header as a stream."""
@@ -198,14 +198,14 @@ class Window:
 
     def _read(self, at: int, size: int) -> None:
         """Read these bytes, and drop those that were in memory."""
-        window = pooled(size)
+        buffer = pooled(size)
         have = 0
         while have < size:
-            got = read_into(self._descriptor, [window.data[have:]], at + have)
+            got = read_into(self._descriptor, [buffer.data[have:]], at + have)
             if not got:
                 raise PageError("the file ends in the middle of a column")
             have += got
-        self._window, self._low = window, at
+        self._buffer, self._low = buffer, at
 
 
 class CompressedPages:
@@ -213,11 +213,11 @@ class CompressedPages:
 
     Parameters
     ----------
-    window
-        The window on the chunk.
+    reader
+        Reads the bytes of the chunk.
     most
         The largest compressed plus uncompressed size of a page.
-    long
+    large
         The compressed plus uncompressed size above which a page is streamed instead of read into memory.
 
     Attributes
@@ -226,11 +226,11 @@ class CompressedPages:
         The position of the next page. A caller that reads pages in another way sets it to the position after them.
     """
 
-    def __init__(self, window: Window, most: int = 2 * MOST_PAGE_BYTES, long: int = LARGE_PAGE_BYTES) -> None:
-        self.at = window.start
-        self._window = window
+    def __init__(self, reader: RangeReader, most: int = 2 * MOST_PAGE_BYTES, large: int = LARGE_PAGE_BYTES) -> None:
+        self.at = reader.start
+        self._reader = reader
         self._most = most
-        self._long = long
+        self._large = large
 
     def __iter__(self) -> Iterator[CompressedPage]:
         """Return self."""
@@ -246,19 +246,19 @@ class CompressedPages:
         OSError
             If the file can't be read.
         """
-        while self.at < self._window.end:
+        while self.at < self._reader.end:
             at = self.at
             try:
-                header, length = read_page_header(self._window.head(at).data)
+                header, length = read_page_header(self._reader.head(at).data)
             except ThriftError as error:
                 raise PageError(f"a page header is damaged: {error}") from error
             size = number(header, 3)
             if size + number(header, 2) > self._most:
                 raise PageError("a page is too large")
-            if size + number(header, 2) > self._long:
-                page = CompressedPage(at, header, length, NOTHING, self._window.stream(header, at + length, size))
+            if size + number(header, 2) > self._large:
+                page = CompressedPage(at, header, length, NOTHING, self._reader.stream(header, at + length, size))
             else:
-                page = CompressedPage(at, header, length, self._window.bytes(at + length, size))
+                page = CompressedPage(at, header, length, self._reader.bytes(at + length, size))
             self.at += length + size
             if header[1].value != INDEX_PAGE:
                 return page
@@ -268,6 +268,11 @@ class CompressedPages:
 def pooled(n_bytes: int) -> Bytes:
     """Allocate memory from Arrow's pool, which reuses freed memory; memory that is new to the process is slow."""
     return np.frombuffer(pa.allocate_buffer(n_bytes), np.uint8)
+
+
+def pooled_matrix(n_rows: int, n_columns: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Allocate an (n_rows, n_columns) matrix from Arrow's pool."""
+    return pooled(n_rows * n_columns * dtype.itemsize).view(dtype).reshape(n_rows, n_columns)
 
 
 def copied(pieces: Sequence[Bytes]) -> Bytes:

@@ -104,7 +104,7 @@ class NumberReader:
         workers: Executor | None = None,
         max_page_bytes: int = MOST_PAGE_BYTES,
     ) -> None:
-        kind, codec, n_values, start, size = described(chunk, descriptor)
+        kind, codec, n_values, start, size = chunk_properties(chunk, descriptor)
         self.dtype = TYPES[kind]
         self.n_values: int = n_values
         self._levels = levels
@@ -113,8 +113,8 @@ class NumberReader:
         self._pages = iter(self._reader)
         self._dictionary: NDArray[Any] | None = None
         self._left: deque[NDArray[np.uint8]] = deque()
-        self._long: PlainValues | DictionaryValues | None = None
-        self._long_left = 0
+        self._large: PlainValues | DictionaryValues | None = None
+        self._large_left = 0
 
     def fill(self, target: NDArray[np.uint8]) -> int:
         """Fill memory with the next numbers; return the number of bytes, smaller only at the end of the column."""
@@ -126,11 +126,11 @@ class NumberReader:
                 target[done : done + count] = piece[:count]
                 if count < len(piece):
                     self._left.appendleft(piece[count:])
-            elif self._long is not None:
-                count = min(self._long_left, len(target) - done)
-                self._long.into(target[done : done + count])
-                self._long_left -= count
-                self._long = self._long if self._long_left else None
+            elif self._large is not None:
+                count = min(self._large_left, len(target) - done)
+                self._large.into(target[done : done + count])
+                self._large_left -= count
+                self._large = self._large if self._large_left else None
             else:
                 found = self._next_page(target[done:])
                 if found is None:
@@ -141,7 +141,7 @@ class NumberReader:
 
     def look_ahead(self) -> bool:
         """Check the levels of the next page and buffer its numbers; return whether there was a page."""
-        assert self._long is None  # noqa: S101 - not called in the middle of a large page
+        assert self._large is None  # noqa: S101 - not called in the middle of a large page
         return self._next_page(np.empty(0, np.uint8)) is not None
 
     def check_end(self) -> None:
@@ -184,8 +184,8 @@ class NumberReader:
         n_bytes = self._count(page) * self.dtype.itemsize
         if page.encoding == PLAIN and page.n_bytes != n_bytes:
             raise PageError("a page holds another number of values than it says")
-        if page.feed is not None:
-            self._begin_long(page, n_bytes)
+        if page.stream is not None:
+            self._begin_large(page, n_bytes)
             return 0
         if page.encoding == PLAIN:
             self._left.extend(piece for piece in page.values if len(piece))
@@ -198,17 +198,17 @@ class NumberReader:
         self._left.append(target)
         return 0
 
-    def _begin_long(self, page: Page, n_bytes: int) -> None:
-        assert page.feed is not None  # noqa: S101 - the page is large
+    def _begin_large(self, page: Page, n_bytes: int) -> None:
+        assert page.stream is not None  # noqa: S101 - the page is large
         if page.encoding == PLAIN:
-            self._long = PlainValues(page.feed)
+            self._large = PlainValues(page.stream)
         elif page.encoding in DICTIONARY_ENCODINGS and self._dictionary is not None:
-            self._long = DictionaryValues(page.feed, self._dictionary)
+            self._large = DictionaryValues(page.stream, self._dictionary)
         else:
             raise PageError(f"a long page in encoding {page.encoding}")
-        self._long_left = n_bytes
+        self._large_left = n_bytes
         if not n_bytes:
-            self._long = None
+            self._large = None
 
     def _count(self, page: Page) -> int:
         """Subtract a page's values from those left, check its levels, and return the number of its numbers."""
@@ -233,7 +233,7 @@ class NumberReader:
             raise PageError(f"encoding {page.encoding}")
 
 
-def described(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
+def chunk_properties(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
     """Return physical type, codec, number of values, position and size of a column chunk.
 
     Raises

@@ -35,7 +35,7 @@ from batchmax.parquet.format import (
     DICTIONARY_PAGE,
     PLAIN,
 )
-from batchmax.parquet.reading.compression import unpack
+from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.page_header import page_header
 from batchmax.parquet.reading.page_rows import levels_before, rows_begun
 from batchmax.parquet.reading.raw_pages import (
@@ -44,7 +44,7 @@ from batchmax.parquet.reading.raw_pages import (
     CompressedPage,
     CompressedPages,
     PageError,
-    Window,
+    RangeReader,
     joined,
     number,
 )
@@ -68,7 +68,7 @@ from batchmax.parquet.writing.column_chunk import (
     UNCOMPRESSED_BYTES,
     EncodedChunk,
     chunk_range,
-    movable,
+    relative_metadata,
 )
 from batchmax.parquet.writing.file_writer import FileSchema, Sorting
 
@@ -168,30 +168,30 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, o
         raise ChunkCopyError("the column reaches beyond the file")
     if size > most:
         raise ChunkCopyError("the column is too large to be held whole")
-    window = Window(descriptor, start, start + size, size)
-    whole = window.bytes(start, size)
+    reader = RangeReader(descriptor, start, start + size, size)
+    whole = reader.bytes(start, size)
     order = value_order(leaf.element) if ordered else None
     bounds = metadata[STATISTICS].value.keys() & MIN_MAX_STATISTICS if STATISTICS in metadata else ()
     nan = NanSearch(order if order in FLOATS and bounds else None)
-    _check_pages(list(CompressedPages(window, most, long=2 * MOST_PAGE_BYTES)), metadata, leaf, rows, nan)
-    return EncodedChunk([whole], movable(metadata, ordered=order is not None and not nan.found))
+    _check_pages(list(CompressedPages(reader, most, large=2 * MOST_PAGE_BYTES)), metadata, leaf, rows, nan)
+    return EncodedChunk([whole], relative_metadata(metadata, ordered=order is not None and not nan.found))
 
 
 def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, rows: int, nan: NanSearch) -> None:
     """Compare pages with the footer, and search them for NaN."""
     counts: Counter[tuple[bool, int]] = Counter()
     versions: set[int] = set()
-    values = nulls = unpacked = pages_rows = 0
+    values = nulls = uncompressed = pages_rows = 0
     for index, page in enumerate(pages):
         found = page_header(page.header)
         if found is None or (index and found[0] == DICTIONARY_PAGE):
             raise ChunkCopyError("a page header is not as it must be")
         page.check()
         kind, own = found
-        unpacked += number(page.header, 2) + page.header_bytes
+        uncompressed += number(page.header, 2) + page.header_bytes
         if kind == DICTIONARY_PAGE:
             counts[True, own[2]] += 1
-            entries = joined(unpack(page.body, number(page.header, 2), metadata[CODEC].value))
+            entries = joined(decompress(page.body, number(page.header, 2), metadata[CODEC].value))
             _check_dictionary(entries, own[1], leaf.element)
             nan.look(PLAIN, [entries])
             continue
@@ -204,7 +204,7 @@ def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, 
             nulls += own[2]
             pages_rows += own[3]
         else:
-            body = unpack(page.body, number(page.header, 2), metadata[CODEC].value)
+            body = decompress(page.body, number(page.header, 2), metadata[CODEC].value)
             repetition, body = levels_before(body, leaf.repetition)
             pages_rows += own[1] if not leaf.repetition else rows_begun(repetition, own[1], leaf.repetition)
             _, body = levels_before(body, leaf.definition)
@@ -217,7 +217,7 @@ def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, 
         raise ChunkCopyError("pages are not where the footer says")
     if values != metadata[N_VALUES].value or (not leaf.repetition and values != rows):
         raise ChunkCopyError("the pages hold another number of values than the footer says")
-    if unpacked != metadata[UNCOMPRESSED_BYTES].value:
+    if uncompressed != metadata[UNCOMPRESSED_BYTES].value:
         raise ChunkCopyError("the pages have another size than the footer says")
     if pages_rows != rows:
         raise ChunkCopyError("the pages hold another number of rows than the footer says")
@@ -250,7 +250,7 @@ def _check_second_version(page: CompressedPage, own: Mapping[int, Any], codec: i
             raise ChunkCopyError("the levels of a page are not as its header says")
     values = page.body[levels:]
     if own.get(7, True) and (len(values) or size != levels):
-        return unpack(values, size - levels, codec)
+        return decompress(values, size - levels, codec)
     if len(values) != size - levels:
         raise ChunkCopyError("a page has another size than it says")
     return [values]

@@ -54,11 +54,11 @@ class EncodedChunk:
         return int(self.metadata[COMPRESSED_BYTES].value)
 
     @property
-    def unpacked_bytes(self) -> int:
+    def uncompressed_bytes(self) -> int:
         """The uncompressed size of its pages."""
         return int(self.metadata[UNCOMPRESSED_BYTES].value)
 
-    def placed(self, at: int, path: Sequence[bytes]) -> Struct:
+    def absolute_metadata(self, at: int, path: Sequence[bytes]) -> Struct:
         """Return the chunk's ColumnMetaData at a position in a file and a path in its schema."""
         metadata = dict(self.metadata)
         for field in (DATA_PAGE_AT, DICTIONARY_AT):
@@ -76,7 +76,7 @@ def chunk_range(metadata: Struct) -> tuple[int, int]:
     return start, metadata[COMPRESSED_BYTES].value
 
 
-def movable(metadata: Struct, *, ordered: bool = True) -> Struct:
+def relative_metadata(metadata: Struct, *, ordered: bool = True) -> Struct:
     """Return ColumnMetaData with positions from the chunk's start, without fields that are invalid in another file.
 
     ``ordered`` tells whether minimum and maximum bound all values, in the order that the column's type defines.

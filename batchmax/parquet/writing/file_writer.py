@@ -144,55 +144,55 @@ class FileWriter:
     ) -> None:
         groups, size = done
         self._descriptor = descriptor
-        self._file = DirectWriter(descriptor, size)
+        self._writer = DirectWriter(descriptor, size)
         self._schema = schema
         self._created_by = created_by
         self._groups: list[Struct] = [read_struct(group)[0] for group in groups]
-        self._told = len(self._groups)
+        self._n_returned = len(self._groups)
         self._n_rows = sum(group[GROUP_ROWS].value for group in self._groups)
         if not size:
-            self._file.write([MAGIC])
+            self._writer.write([MAGIC])
 
     @property
     def size(self) -> int:
         """The size of the file, including bytes that aren't written yet."""
-        return self._file.size
+        return self._writer.size
 
     @property
     def written(self) -> int:
         """The number of bytes handed to the operating system."""
-        return self._file.written
+        return self._writer.written
 
     @property
     def synced(self) -> int:
         """The number of bytes that are durable."""
-        return self._file.synced
+        return self._writer.synced
 
     def append(self, n_rows: int, columns: Mapping[str, Sequence[EncodedChunk]], sorting: Sequence[Sorting]) -> None:
         """Append a row group: for each column of the schema, one chunk for each of its leaves."""
-        start, unpacked, packed = self._file.size, 0, 0
+        start, uncompressed, compressed = self._writer.size, 0, 0
         entries: list[Struct] = []
         first_leaf: dict[str, int] = {}
         for column in self._schema.columns:
             first_leaf[column.name] = len(entries)
             for chunk, leaf in zip(columns[column.name], column.leaves, strict=True):
-                at = self._file.size
+                at = self._writer.size
                 if chunk.at is not None:
                     at = chunk.at
                     start = min(start, at)
                 else:
-                    self._file.write(chunk.pieces)
-                    if self._file.size - at != chunk.n_bytes:
-                        raise ValueError(f"a chunk has {self._file.size - at} bytes, not {chunk.n_bytes}")
-                packed += chunk.n_bytes
-                entries.append({2: Field(I64, 0), METADATA: Field(STRUCT, chunk.placed(at, leaf.path))})
-                unpacked += chunk.unpacked_bytes
+                    self._writer.write(chunk.pieces)
+                    if self._writer.size - at != chunk.n_bytes:
+                        raise ValueError(f"a chunk has {self._writer.size - at} bytes, not {chunk.n_bytes}")
+                compressed += chunk.n_bytes
+                entries.append({2: Field(I64, 0), METADATA: Field(STRUCT, chunk.absolute_metadata(at, leaf.path))})
+                uncompressed += chunk.uncompressed_bytes
         group: Struct = {
             COLUMNS: Field(LIST, List(STRUCT, entries)),
-            2: Field(I64, unpacked),
+            2: Field(I64, uncompressed),
             GROUP_ROWS: Field(I64, n_rows),
             5: Field(I64, start),
-            6: Field(I64, packed),
+            6: Field(I64, compressed),
         }
         if sorting:
             keys = [{**key.element, 1: Field(I32, first_leaf[key.column] + key.leaf)} for key in sorting]
@@ -202,31 +202,31 @@ class FileWriter:
 
     def stream(self, pieces: Iterable[Any]) -> None:
         """Append bytes of a column chunk of the next row group, before the chunks that :meth:`append` writes."""
-        self._file.write(pieces)
+        self._writer.write(pieces)
 
     def take_back(self, size: int) -> None:
         """Go back to a size at which the file ended with complete row groups; later bytes are overwritten."""
-        self._file.finish()
-        self._file.close()
-        self._file = DirectWriter(self._descriptor, size)
+        self._writer.finish()
+        self._writer.close()
+        self._writer = DirectWriter(self._descriptor, size)
 
     def new_groups(self) -> list[bytes]:
         """Return the row groups that were appended since the last call, serialized as in the footer."""
-        groups = [write_struct(group) for group in self._groups[self._told :]]
-        self._told = len(self._groups)
+        groups = [write_struct(group) for group in self._groups[self._n_returned :]]
+        self._n_returned = len(self._groups)
         return groups
 
     def sync(self) -> None:
         """Make the written bytes durable."""
-        self._file.sync()
+        self._writer.sync()
 
-    def push(self) -> None:
+    def flush(self) -> None:
         """Write the buffered bytes. This makes later writes slower and is meant for small files."""
-        self._file.push()
+        self._writer.flush()
 
     def pause(self) -> None:
         """Write the buffered bytes but no footer; the file stays incomplete."""
-        self._file.finish()
+        self._writer.finish()
 
     def finish(self, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
         """Write the footer, with metadata in addition to the schema's."""
@@ -241,9 +241,9 @@ class FileWriter:
             fields[KEY_VALUES] = Field(LIST, List(STRUCT, [*known, *pairs]))
         fields[CREATED_BY] = Field(BINARY, self._created_by.encode())
         footer = write_struct(fields)
-        self._file.write([footer, len(footer).to_bytes(4, "little"), MAGIC])
-        self._file.finish()
+        self._writer.write([footer, len(footer).to_bytes(4, "little"), MAGIC])
+        self._writer.finish()
 
     def close(self) -> None:
         """Stop using the file, whether it is complete or not."""
-        self._file.close()
+        self._writer.close()

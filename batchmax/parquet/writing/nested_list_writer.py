@@ -128,7 +128,7 @@ class NestedColumn:
     @property
     def n_bytes(self) -> int:
         """The size of the pages."""
-        return self._counts.packed
+        return self._counts.compressed
 
 
 def nested_levels(repetition: NDArray[np.uint8], definition: NDArray[np.uint8], n_classes: int) -> bytes:

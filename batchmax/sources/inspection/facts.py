@@ -129,15 +129,15 @@ def _merged(files: Sequence[Sequence[Facts]]) -> list[Facts]:
             found.setdefault((column["name"], column["path"], is_struct), []).append(column)
     merged = []
     for same in found.values():
-        packed, unpacked = sum(one["bytes"] for one in same), sum(one["unpacked_bytes"] for one in same)
+        compressed, uncompressed = sum(one["bytes"] for one in same), sum(one["unpacked_bytes"] for one in same)
         nulls = [one["nulls"] for one in same]
         merged.append(
             {
                 **same[0],
                 "type": ", ".join(_each_once(one["type"] for one in same)),
-                "bytes": packed,
-                "unpacked_bytes": unpacked,
-                "ratio": unpacked / packed if packed else None,
+                "bytes": compressed,
+                "unpacked_bytes": uncompressed,
+                "ratio": uncompressed / compressed if compressed else None,
                 "codecs": sorted({codec for one in same for codec in one["codecs"]}),
                 "encodings": sorted({encoding for one in same for encoding in one["encodings"]}),
                 "has_dictionary": any(one["has_dictionary"] for one in same),
@@ -179,8 +179,8 @@ def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struc
         # Encrypted columns have no metadata.
         known: list[Struct] = [chunk[METADATA].value for chunk in chunks if METADATA in chunk]
         encodings = {number for chunk in known for number in chunk[ENCODINGS].value.values}
-        packed = sum(chunk[COMPRESSED_BYTES].value for chunk in known)
-        unpacked = sum(chunk[UNCOMPRESSED_BYTES].value for chunk in known)
+        compressed = sum(chunk[COMPRESSED_BYTES].value for chunk in known)
+        uncompressed = sum(chunk[UNCOMPRESSED_BYTES].value for chunk in known)
         # The path up to a dot isn't the name of the column: names may contain dots.
         kind = schema.field(own).type if own < len(schema) else None
         is_whole = kind is not None and not pa.types.is_struct(kind)
@@ -189,9 +189,9 @@ def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struc
                 "name": schema.names[own] if is_whole else leaf.path,
                 "path": leaf.path,
                 "type": leaf.physical_type.lower() if kind is None else type_text(kind),
-                "bytes": packed,
-                "unpacked_bytes": unpacked,
-                "ratio": unpacked / packed if packed else None,
+                "bytes": compressed,
+                "unpacked_bytes": uncompressed,
+                "ratio": uncompressed / compressed if compressed else None,
                 "codecs": sorted({CODEC_NAMES.get(chunk[CODEC].value, "UNKNOWN") for chunk in known}),
                 "encodings": sorted(ENCODING_NAMES.get(number, "UNKNOWN") for number in encodings),
                 "has_dictionary": any(DICTIONARY_AT in chunk for chunk in known),

@@ -27,14 +27,14 @@ from batchmax.sources.read_errors import schema_errors
 from batchmax.sources.schemas.file_columns import MergedSchema
 
 ONE_BY_ONE = "score the files one by one"
-MOST_SAID = 10
+MAX_LISTED = 10
 """Maximum number of differing columns with a line of their own in the notes."""
 
 FirstLength = Callable[[InputFile, LogitsColumn], int | None]
 """A function that returns the length of the first row of logits of a file."""
 
 
-def own_logits(schema: pa.Schema, column: LogitsColumn, options: ScoreOptions) -> LogitsColumn | None:
+def logits_in_file(schema: pa.Schema, column: LogitsColumn, options: ScoreOptions) -> LogitsColumn | None:
     """Return the column of logits as one file has it; None if the file lacks some or all of its columns."""
     types = column_types(schema)
     if any(name not in types for name in column.names):
@@ -50,7 +50,7 @@ def check_agreement(
     union: MergedSchema,
     job: Job,
     options: ScoreOptions,
-    own: Collection[str],
+    folder_columns: Collection[str],
     first: FirstLength,
 ) -> None:
     """Check that all files agree in the columns that are read.
@@ -61,7 +61,7 @@ def check_agreement(
         All files, the schema of each with its metadata, and the merged columns.
     job, options
         The job, and the options that it was planned from.
-    own
+    folder_columns
         Names of columns that aren't stored in the files.
     first
         Returns the length of the first row of logits of a file.
@@ -71,7 +71,7 @@ def check_agreement(
     UsageError
         Files disagree, or a file lacks a column; the error names the file, and the one that it differs from.
     """
-    needed = [name for name in _needed(union.schema, job, options) if name not in own]
+    needed = [name for name in _needed(union.schema, job, options) if name not in folder_columns]
     for name in needed:
         if name in union.conflicts:
             conflict = union.conflicts[name]
@@ -98,15 +98,15 @@ def check_agreement(
 def describe_differences(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]:
     """Return lines of text that describe columns that differ between files."""
     lines = []
-    for one in differences[:MOST_SAID]:
+    for one in differences[:MAX_LISTED]:
         types, missing = one["types"], one["missing"]
         kinds = ", ".join(f"{name} in {count:,}" for name, count in types.items())
         text = f"column {one['column']!r}: read as {one['type']}" + (
             f" ({kinds})" if set(types) != {one["type"]} else ""
         )
         lines.append(text + (f", null in the {missing:,} of {n_files:,} files without it" if missing else ""))
-    if len(differences) > MOST_SAID:
-        lines.append(f"and {len(differences) - MOST_SAID:,} more columns that differ between files; --json lists all")
+    if len(differences) > MAX_LISTED:
+        lines.append(f"and {len(differences) - MAX_LISTED:,} more columns that differ between files; --json lists all")
     return lines
 
 
@@ -146,7 +146,7 @@ def _check_columns(
         if counts[name] > 1:
             raise UsageError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
     with schema_errors(file.path):
-        column = own_logits(file.schema, job.logits, options)
+        column = logits_in_file(file.schema, job.logits, options)
         assert column is not None  # noqa: S101 - _check_presence was called
         classes, _ = find_classes(schema, options, job.logits)
         as_written(schema, options)  # raises if the probabilities aren't a distribution

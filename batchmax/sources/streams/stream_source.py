@@ -16,8 +16,9 @@ from batchmax.columns.matrices import first_row_length
 from batchmax.errors import DataError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.arrow_errors import PARSING, is_damage
-from batchmax.sources.chunks import Chunk, Origin, Part, ReadStatistics, RowChunk, plan_chunk_sizes, regroup
+from batchmax.sources.chunks import Chunk, Origin, ReadStatistics, RowChunk, plan_chunk_sizes, regroup
 from batchmax.sources.parquet_file import InputFile
+from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.sequence_source import TokenSizes, from_columns, regrouped
 from batchmax.sources.streams.arrow_batches import check_batch, check_schema, decoded_batches, decoded_schema
@@ -65,7 +66,7 @@ class StreamSource:
         self.schema = decoded_schema(reader.schema)
         self.n_rows: int | None = getattr(stream, "num_rows", None)
         self.size: int | None = None
-        self.ways = ReadStatistics()
+        self.read_statistics = ReadStatistics()
         self._options = options
         read: list[pa.RecordBatch] = []
         column = find_logits(self.schema, options)
@@ -85,9 +86,9 @@ class StreamSource:
         """The bytes of the logits of one row; of one token if rows are sequences."""
         return self.job.row_bytes
 
-    def chunks(self, parts: Iterable[Part], how: ReadPlan, skip: int = 0) -> Iterator[Chunk]:
+    def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Iterator[Chunk]:
         """Yield the rows in order. The arguments are ignored: a stream is one part, read from its start as a whole."""
-        del parts, how, skip
+        del parts, plan, skip
         if self.job.nesting is not None:
             return self._sequences()
         sizes = plan_chunk_sizes(self.job)
