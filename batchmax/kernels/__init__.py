@@ -162,12 +162,12 @@ tally_groups = Kernel(metric_sums.tally_groups, 7, parallel=False)
 def softmax_rows(logits: Any, *arguments: Any) -> None:
     """Run the softmax kernel for these logits; see :func:`batchmax.kernels.softmax.softmax_wide`."""
     by_row = _single if logits.dtype == np.float32 else _wide
-    (_tall if logits.shape[1] <= _softmax.MOST_TALL_CLASSES[logits.dtype.name] else by_row)(logits, *arguments)
+    (_tall if logits.shape[1] <= _softmax.MAX_TALL_CLASSES[logits.dtype.name] else by_row)(logits, *arguments)
 
 
 def judge_rows(logits: Any, *arguments: Any) -> None:
     """Compute row metrics with the kernel for these logits; see :func:`batchmax.kernels.row_metrics.judge`."""
-    is_wide = logits.dtype == np.float32 and logits.shape[1] > _softmax.MOST_TALL_CLASSES["float32"]
+    is_wide = logits.dtype == np.float32 and logits.shape[1] > _softmax.MAX_TALL_CLASSES["float32"]
     (_judge_single if is_wide else _judge)(logits, *arguments)
 
 
@@ -176,7 +176,7 @@ def warmup(progress: Any = None) -> Path:
     with standard_floats():
         pass
     for dtype in (np.float32, np.float64):
-        for k in (2, 1 + max(_softmax.MOST_TALL_CLASSES.values())):
+        for k in (2, 1 + max(_softmax.MAX_TALL_CLASSES.values())):
             if progress is not None:
                 progress.note(f"compiling for {np.dtype(dtype)}, {'many' if k > 2 else 'few'} classes")
             z = np.zeros((1, k), dtype)

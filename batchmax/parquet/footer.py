@@ -35,7 +35,7 @@ TYPE, TYPE_LENGTH, REPETITION, NAME, N_CHILDREN, CONVERTED, SCALE, PRECISION, LO
 COLUMNS, GROUP_ROWS, SORTING = 1, 3, 4
 REQUIRED, OPTIONAL, REPEATED = 0, 1, 2
 FIXED_LEN_BYTE_ARRAY = 7
-MOST_NESTING = 100
+MAX_NESTING = 100
 """The largest nesting depth of groups in the schema."""
 
 LAYOUT_FIELDS = (TYPE, TYPE_LENGTH, REPETITION, N_CHILDREN)
@@ -145,7 +145,7 @@ class RowGroup:
         ranges = ranges[ranges[:, 0] < ranges[:, 1]]
         ranges = ranges[np.argsort(ranges[:, 0])]
         if (ranges[:-1, 1] > ranges[1:, 0]).any():
-            raise FooterError("two columns of a row group lie in the same place of the file")
+            raise FooterError("two column chunks of a row group overlap")
 
     def chunk(self, leaf: int) -> Struct:
         """Return the ColumnChunk struct of a leaf.
@@ -191,7 +191,7 @@ class Footer:
         tail = bytes(whole[-TAIL:])
         size = int.from_bytes(tail[:4], "little")
         if tail[4:] != MAGIC or size > len(whole) - TAIL:
-            raise FooterError("there is no footer at the end")
+            raise FooterError("the file has no footer")
         return cls(whole[len(whole) - TAIL - size : len(whole) - TAIL])
 
     @classmethod
@@ -207,7 +207,7 @@ class Footer:
         tail = read_at(descriptor, TAIL, max(end, 0))
         size = int.from_bytes(tail[:4], "little")
         if tail[4:] != MAGIC or size > end:
-            raise FooterError("there is no footer at the end")
+            raise FooterError("the file has no footer")
         return cls(read_at(descriptor, size, end - size))
 
     @cached_property
@@ -242,7 +242,7 @@ class Footer:
         except ThriftError as error:
             raise FooterError(f"row group {group} is damaged: {error}") from error
         if found.n_columns != len(self.leaves):
-            raise FooterError(f"row group {group} has another number of columns than the schema")
+            raise FooterError(f"row group {group} and the schema have different numbers of columns")
         self._last = (group, found)
         return found
 
@@ -287,8 +287,8 @@ def _subtree(
 ) -> tuple[int, list[Leaf]]:
     """Return the index after a subtree of the schema, and the leaves of the subtree."""
     if at >= len(elements) or REPETITION not in elements[at]:
-        raise FooterError("the footer is damaged: its schema ends early, or an element of it lacks its repetition")
-    if len(path) == MOST_NESTING:
+        raise FooterError("the footer is damaged: its schema is incomplete")
+    if len(path) == MAX_NESTING:
         raise FooterError("the footer is damaged: its schema is nested too deeply")
     element = elements[at]
     path = (*path, element[NAME].value)

@@ -38,7 +38,7 @@ OPTIONS_THAT_CHANGE_BYTES = (
     "compression",
 )
 SAMPLES_AT_ONCE = 16
-MOST_INPUTS = 1000
+MAX_INPUTS = 1000
 """The maximum number of input files that the metadata describe one by one; every part of a folder repeats this list."""
 
 REJECT_FIELDS = (pa.field("file", pa.string()), pa.field("row", pa.int64()), pa.field("status", pa.string()))
@@ -128,7 +128,7 @@ def input_identities(files: Sequence[InputFile], *, samples: bool = True) -> lis
         with ThreadPoolExecutor(SAMPLES_AT_ONCE if any(file.store for file in files) else 1, "samples") as pool:
             for said, sample in zip(each, pool.map(lambda file: file.sample_digest, files), strict=True):
                 said["sample_sha256"] = sample
-    if len(each) <= MOST_INPUTS:
+    if len(each) <= MAX_INPUTS:
         return each
     digest = hashlib.sha256(json.dumps(each).encode()).hexdigest()
     return [{"files": len(each), "size": sum(file.size for file in files), "footer_sha256": digest}]

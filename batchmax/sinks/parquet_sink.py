@@ -175,7 +175,7 @@ class ParquetSink:
             self._file.close()
             written = read_footer(self.path)
         if written.num_rows != self.rows or written.num_columns != self._n_leaves:
-            raise OutputError("the file does not hold what was written", where=str(self.path), remedy="check the disk")
+            raise OutputError("the written file is incomplete", where=str(self.path), remedy="check the disk")
         return size
 
     def abandon(self) -> None:
@@ -259,7 +259,7 @@ class _Writing:
             raise OutputError(
                 f"cannot be written: {reason}",
                 where=str(self._path),
-                remedy="make room there, or name another place: -o",
+                remedy="free space there, or choose another path: -o",
             ) from error
 
 

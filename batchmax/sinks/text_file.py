@@ -53,12 +53,10 @@ class TextFile:
         self._where = text
         self._replaces = if_exists == "overwrite"
         if if_exists not in {"error", "overwrite"}:
-            raise UsageError(
-                f"{if_exists!r} is not what can be done", where="--if-exists", remedy="give error or overwrite"
-            )
+            raise UsageError(f"{if_exists!r} is not supported", where="--if-exists", remedy="use error or overwrite")
         if not self.path.name.lower().endswith(endings) or self.path.name.lower() in endings:
             raise UsageError(
-                f"its name must end in {' or '.join(endings)}",
+                f"the file name must end in {' or '.join(endings)}",
                 where=text,
                 remedy=f"try -o {self.path.stem}{endings[0]}",
             )
@@ -100,7 +98,7 @@ class TextFile:
             self._refuse()
         except OSError as error:
             raise OutputError(
-                f"it cannot be written: {error.strerror}", where=str(self.path), remedy="name another: -o"
+                f"cannot be written: {error.strerror}", where=str(self.path), remedy="name another: -o"
             ) from error
         finally:
             with contextlib.suppress(OSError):
@@ -128,7 +126,7 @@ class TextFile:
                 self._refuse()
             return
         if self.path.is_dir():
-            raise OutputError("a folder is in the way", where=str(self.path), remedy="name another file: -o")
+            raise OutputError("a folder with this name exists", where=str(self.path), remedy="name another file: -o")
         if not self._replaces and os.path.lexists(self.path):
             self._refuse()
 

@@ -21,13 +21,13 @@ from batchmax.columns.arrow import column_array
 from batchmax.columns.job import Job
 from batchmax.parquet import CopiedColumns
 
-MOST_ROW_GROUP_BYTES = 64 << 20
+MAX_ROW_GROUP_BYTES = 64 << 20
 """Bytes of probabilities in a row group of the output, unless ``--row-group-size`` is given."""
 
-MOST_ROW_GROUP_ROWS = 1 << 26
+MAX_ROW_GROUP_ROWS = 1 << 26
 """Maximum number of rows that pyarrow encodes as one row group."""
 
-MOST_CHUNK_BYTES = 24 << 20
+MAX_CHUNK_BYTES = 24 << 20
 """Bytes of logits in a chunk: enough for a common row group of 16 MiB with its other columns."""
 
 
@@ -219,13 +219,13 @@ def plan_chunk_sizes(job: Job, rows: int | None = None, stored_bytes: int = 0) -
     given, an output row group is as large as the input's, or an equal fraction of it.
     """
     per_row = max(job.row_bytes, job.result_bytes // 2, stored_bytes // 2, 1)
-    group = max(1, MOST_ROW_GROUP_BYTES // per_row)
+    group = max(1, MAX_ROW_GROUP_BYTES // per_row)
     if job.options.row_group_size is not None:
         group = job.options.row_group_size
     elif rows is not None:
         group = _equal_pieces(max(rows, 1), group)
-    group = min(group, MOST_ROW_GROUP_ROWS)
-    piece = max(1, MOST_CHUNK_BYTES // max(per_row, job.result_bytes))
+    group = min(group, MAX_ROW_GROUP_ROWS)
+    piece = max(1, MAX_CHUNK_BYTES // max(per_row, job.result_bytes))
     return ChunkSizes(job, group, _equal_pieces(group, piece), max(0, stored_bytes - job.row_bytes))
 
 

@@ -22,7 +22,7 @@ from batchmax.columns.matrices import SparseVectorError, first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_length
-from batchmax.sources.chunks import MOST_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
+from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
 from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile, OpenFile, arrow_schema, open_file, pyarrow_only
 from batchmax.sources.parts import Part
@@ -182,7 +182,7 @@ class ParquetSource:
                 return file.path, self.partitions.added(self._one_row(file, left), index, None)
             left -= file.metadata.num_rows
         raise UsageError(
-            f"there is no row {number:,}: the input has {self.n_rows:,} rows", where="--row", remedy="rows count from 0"
+            f"row {number:,} is not one of the {self.n_rows:,} rows", where="--row", remedy="rows count from 0"
         )
 
     def group_rows(self) -> list[list[int]]:
@@ -213,7 +213,7 @@ class ParquetSource:
             return chunks
         if self.job.nesting is not None:
             return regrouped(cast("Iterator[TokenChunk]", chunks), TokenSizes.of(self.job), whole=False)
-        wanted = min(wanted, MOST_ROW_GROUP_ROWS)
+        wanted = min(wanted, MAX_ROW_GROUP_ROWS)
         return regroup(cast("Iterator[RowChunk]", chunks), wanted, wanted)
 
     def memory_needed(self) -> int:

@@ -18,7 +18,7 @@ from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, PageError
 from batchmax.parquet.reading.raw_pages import pooled_matrix
 from batchmax.parquet.writing.column_chunk import METADATA, N_VALUES
 from batchmax.sources.chunks import (
-    MOST_CHUNK_BYTES,
+    MAX_CHUNK_BYTES,
     Chunk,
     ChunkSizes,
     Origin,
@@ -125,7 +125,7 @@ class GroupReader:
             copied = copier.copy(group, rows, whole=whole) if copier is not None else None
             rest = plan if group == 0 else self._without_copied(plan, copied)
             row_bytes = max(1, self._carried_row_bytes(file) + 8 * tokens // max(rows, 1))
-            at_once = max(1, min(ROWS_AT_ONCE, MOST_CHUNK_BYTES // row_bytes))
+            at_once = max(1, min(ROWS_AT_ONCE, MAX_CHUNK_BYTES // row_bytes))
             position = 0, 0
             for chunk in regrouped(self._token_chunks(file, opened, group, rows, at_once, rest), sizes, whole=whole):
                 origin = Origin(file.path, row + position[0], group)
@@ -155,7 +155,7 @@ class GroupReader:
                 return
         self.read_statistics.by_pyarrow += 1
         row_bytes = max(1, self.n_values(file, group) // max(rows, 1) * job.logits.dtype.itemsize)
-        at_once = max(1, min(at_once, MOST_CHUNK_BYTES // row_bytes))
+        at_once = max(1, min(at_once, MAX_CHUNK_BYTES // row_bytes))
         batches = self._column_batches(file, opened, group, plan.columns, at_once, plan)
         yield from from_columns(batches, job, sizes, position)
 

@@ -18,7 +18,7 @@ from batchmax.sources.read_errors import DAMAGED, read_errors
 BATCH_BYTES = 2 << 20
 """Uncompressed bytes of the rows that are decoded at once."""
 
-MOST_ROWS = 4096
+MAX_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def rows_by_number(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterat
 def batch_rows(group: pq.RowGroupMetaData) -> int:
     """Return the number of rows of a row group to decode at once."""
     rows: int = BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)
-    return max(1, min(MOST_ROWS, rows))
+    return max(1, min(MAX_ROWS, rows))
 
 
 def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -22,7 +22,7 @@ from batchmax.errors import DataError
 from batchmax.kernels.parquet.nested_levels import GOES_ON, NULL
 from batchmax.parquet import SequenceReader
 from batchmax.parquet.reading.raw_pages import pooled_matrix
-from batchmax.sources.chunks import MOST_CHUNK_BYTES, MOST_ROW_GROUP_BYTES, MOST_ROW_GROUP_ROWS, Origin
+from batchmax.sources.chunks import MAX_CHUNK_BYTES, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, Origin
 from batchmax.sources.token_chunks import Position, TokenChunk
 
 ROWS_AT_ONCE = 1 << 12
@@ -41,10 +41,10 @@ class TokenSizes:
     def of(cls, job: Job) -> TokenSizes:
         """Return how to divide the tokens of a job."""
         written = max(job.result_bytes, 1)
-        piece = max(1, MOST_CHUNK_BYTES // max(job.row_bytes, job.result_bytes))
+        piece = max(1, MAX_CHUNK_BYTES // max(job.row_bytes, job.result_bytes))
         rows = job.options.row_group_size
-        most = MOST_ROW_GROUP_BYTES // written if rows is None else np.iinfo(np.int64).max
-        return cls(piece, max(1, most), min(rows or MOST_ROW_GROUP_ROWS, MOST_ROW_GROUP_ROWS))
+        most = MAX_ROW_GROUP_BYTES // written if rows is None else np.iinfo(np.int64).max
+        return cls(piece, max(1, most), min(rows or MAX_ROW_GROUP_ROWS, MAX_ROW_GROUP_ROWS))
 
     def memory(self, job: Job, row_bytes: int = 0, tokens: int | None = None) -> int:
         """Return the approximate memory in bytes that processing tokens takes.
@@ -52,7 +52,7 @@ class TokenSizes:
         ``row_bytes`` is the size of a row's other columns; ``tokens`` is the maximum number of tokens, None if unknown.
         """
         small = job.result_bytes - len(job.matrices) * job.row_bytes
-        group = min(self.group_tokens, MOST_ROW_GROUP_BYTES // max(small, 1))
+        group = min(self.group_tokens, MAX_ROW_GROUP_BYTES // max(small, 1))
         piece, rows = self.chunk_tokens, ROWS_AT_ONCE
         if tokens is not None:
             group, piece, rows = min(group, tokens), min(piece, tokens), min(rows, tokens)

@@ -208,7 +208,7 @@ def test_footers_survive_a_round_trip(name):
 def test_a_field_that_is_there_twice_is_refused():
     """A Thrift field that occurs twice is refused, because readers would disagree on which one counts."""
     assert read_struct(b"\x15\x02\x00")[0][1].value == 1
-    with pytest.raises(ThriftError, match="twice"):
+    with pytest.raises(ThriftError, match="duplicated"):
         read_struct(b"\x15\x02\x05\x02\x04\x00")
 
 
@@ -272,7 +272,7 @@ def test_both_ways_give_the_same_values(tmp_path, monkeypatch):
 
 def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, monkeypatch):
     """If a null turns up in the middle of a row group, pyarrow reads it again; no row is repeated or lost."""
-    monkeypatch.setattr(batchmax.sources.chunks, "MOST_CHUNK_BYTES", 400)
+    monkeypatch.setattr(batchmax.sources.chunks, "MAX_CHUNK_BYTES", 400)
     rows = np.random.default_rng(3).standard_normal((300, 10)).astype(np.float32).tolist()
     # The number of values is that of a matrix, so only the pages show that it isn't one.
     rows[171], rows[172] = None, [0.0] * 19
@@ -287,7 +287,7 @@ def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, m
         progress=recorder,
     )
     counts = "column chunks of logits read as matrices: 0, by pyarrow: 1; of other columns copied as they are: 1"
-    assert recorder.details == [f"{counts} (not 1 because rows are not all of one length)"]
+    assert recorder.details == [f"{counts} (not 1 because rows have different lengths)"]
     out = pq.read_table(tmp_path / "out.parquet")
     assert out["id"].to_pylist() == list(range(300))
     assert summary.status_counts == {"null_logits": 1, "bad_length": 1, "ok": 298}

@@ -66,8 +66,8 @@ def test_every_row_comes_once_with_its_place(tmp_path, files, size, most_bytes):
         pq.write_table(table(rows, start=len(expected)), paths[-1], row_group_size=group)
         expected += [(len(expected) + row, paths[-1], row, row // group) for row in range(rows)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MOST_CHUNK_BYTES", most_bytes)
-        patch.setattr(module, "MOST_ROW_GROUP_BYTES", 2 * most_bytes)
+        patch.setattr(module, "MAX_CHUNK_BYTES", most_bytes)
+        patch.setattr(module, "MAX_ROW_GROUP_BYTES", 2 * most_bytes)
         source = ParquetSource(paths, score_options(row_group_size=size))
         chunks = read(source)
     found = [
@@ -125,7 +125,7 @@ def test_one_row_over_all_files(tmp_path):
         assert path == str(tmp_path / f"{0 if row < 5 else 2}.parquet")
         assert batch["id"].to_pylist() == [row]
     for row in (-1, 10):
-        with pytest.raises(UsageError, match="the input has 10 rows"):
+        with pytest.raises(UsageError, match="is not one of the 10 rows"):
             source.row(row)
 
 

@@ -8,7 +8,7 @@ https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-pac
 import numpy as np
 
 from batchmax.kernels.intrinsics import compiled
-from batchmax.kernels.parquet.rle import MOST_SHIFT, varint
+from batchmax.kernels.parquet.rle import MAX_SHIFT, varint
 
 BEGINS, GOES_ON, NULL, EMPTY = 0, 1, 2, 3
 """Events: a token that begins a row, a token that continues a row, a null row, an empty row."""
@@ -26,7 +26,7 @@ def open_run(data, at, left, width):
     the position of the run's value or packed bits, the number of levels (at most ``left``), whether they are
     bit-packed, the value if they are not, and the position after the run; the last is -1 if the run is damaged.
     """
-    header, at = varint(data, at, MOST_SHIFT)
+    header, at = varint(data, at, MAX_SHIFT)
     if at < 0:
         return 0, 0, False, 0, -1
     count = header >> 1

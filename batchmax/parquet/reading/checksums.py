@@ -16,7 +16,7 @@ from batchmax.parquet.reading.large_pages import DecompressedStream
 from batchmax.parquet.reading.page_reader import READ_BYTES
 from batchmax.parquet.reading.page_rows import levels_before, rows_begun
 from batchmax.parquet.reading.raw_pages import (
-    MOST_PAGE_BYTES,
+    MAX_PAGE_BYTES,
     Bytes,
     CompressedPage,
     CompressedPages,
@@ -61,11 +61,11 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
         row_group.check_ranges()
         entry = row_group.chunk(leaf)
         if FILE_PATH in entry or METADATA not in entry:
-            raise DamagedPageError("the column lies in another file, or is encrypted")
+            raise DamagedPageError("the column chunk is in another file, or is encrypted")
         metadata = entry[METADATA].value
         start, size = chunk_range(metadata)
         if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
-            raise DamagedPageError("the column reaches beyond the file")
+            raise DamagedPageError("the column chunk exceeds the file")
         pages = unchecked = values = rows = 0
         counted = True
         at = start
@@ -79,7 +79,7 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
                 found = _rows_in(page, kind, footer.leaves[leaf], metadata[CODEC].value)
                 counted, rows = counted and found is not None, rows + (found or 0)
             elif kind == DICTIONARY_PAGE and pages:
-                raise DamagedPageError("there is a dictionary page after the first page")
+                raise DamagedPageError("a dictionary page is not the first page")
             if page.stream is not None:
                 page.check()
             pages += 1
@@ -113,5 +113,5 @@ def _rows_in(page: CompressedPage, kind: int, leaf: Leaf, codec: int) -> int | N
     elif stream is None:
         repetition, _ = levels_before(decompress(page.body, number(page.header, 2), codec), leaf.repetition)
     else:
-        repetition = DecompressedStream(stream, codec, number(page.header, 2)).length_prefixed(MOST_PAGE_BYTES)
+        repetition = DecompressedStream(stream, codec, number(page.header, 2)).length_prefixed(MAX_PAGE_BYTES)
     return rows_begun(repetition, n_values, leaf.repetition)

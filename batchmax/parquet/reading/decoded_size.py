@@ -148,7 +148,7 @@ class DecodedSize:
             return  # there may be no page, and no valid position
         start, size = chunk_range(metadata)
         if start < 0 or size < 0:
-            raise PageError("the column lies outside of the file")
+            raise PageError("the column chunk exceeds the file")
         self._reader = RangeReader(descriptor, start, os.fstat(descriptor).st_size, HEADER_BYTES)
         dictionary = 0
         for page in _pages(self._reader, start + size, metadata[N_VALUES].value):
@@ -160,7 +160,7 @@ class DecodedSize:
                     kernels.text_lengths(self._decompressed(page), self._lengths)
             else:
                 self._pages.append(page)
-        # In a dictionary that is too large to examine, one string may take all of it.
+        # In a dictionary page is too large to examine, one string may take all of it.
         self._longest = int(self._lengths.max(initial=0)) if self.page <= max_page_bytes else dictionary
         if not self._has_fixed_size:
             self.whole = sum(self._bytes_of(page) for page in self._pages)
@@ -315,7 +315,7 @@ def _pages(reader: RangeReader, end: int, n_values: int) -> Iterator[_Page]:
         if field is not None:
             page = _Page(at, header, inner_header(header, field), kind)
             if kind == DICTIONARY_PAGE and not first:
-                raise PageError("there is a dictionary page after the first page")
+                raise PageError("a dictionary page is not the first page")
             first, n_read = False, n_read + (page.n_values if kind != DICTIONARY_PAGE else 0)
             yield page
         at += number(header, 3)

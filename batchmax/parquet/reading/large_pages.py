@@ -21,7 +21,7 @@ PADDING = 8
 """Bytes that the kernel may read after its data."""
 INDEX_PIECE = 1 << 20
 """Uncompressed bytes of dictionary indices that are decoded at once."""
-MOST_LENGTH_BYTES = 5
+MAX_LENGTH_BYTES = 5
 """The most bytes of the uncompressed size at the beginning of Snappy data, seven bits per byte."""
 HISTORY = 1 << 16
 """The size of a Snappy block. Every encoder compresses blocks of this size, and copies refer to no earlier bytes."""
@@ -29,7 +29,7 @@ BLOCK_TAG = bytes([LONG_LITERAL + 1 << 2, 0xFF, 0xFF])
 """The tag of a full block that is one literal: a literal whose length - 1 follows in two bytes, and these bytes."""
 FIRST_BLOCKS = 64
 """Blocks in the first read. The number doubles after each read in which all blocks were literals."""
-MOST_BLOCKS = 500
+MAX_BLOCKS = 500
 """The most blocks in a read: a system call reads about a thousand pieces, and each block has a tag."""
 SNAPPY_PIECE = 1 << 18
 """Compressed bytes per read if they have to be decompressed."""
@@ -70,12 +70,12 @@ class DecompressedStream:
             self._stream = pa.CompressedInputStream(pa.PythonFile(body, "r"), name)
             self._fill = self._fill_unpacked
         else:
-            raise PageError(f"a long page of codec {codec}")
+            raise PageError(f"unsupported codec of a large page: {codec}")
 
     def into(self, out: Bytes) -> None:
         """Fill memory with the next bytes."""
         if len(out) > self.left:
-            raise PageError("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
         self._fill(out)
         self.left -= len(out)
         if not self.left and self._body.left:
@@ -84,12 +84,12 @@ class DecompressedStream:
             rest = pooled(min(self._body.left, PIECE))
             self._body.readinto(rest.data)
             if self._body.left:
-                raise PageError("a page is not as long as it says")
+                raise PageError("the size of a page differs from its header")
 
     def take(self, size: int) -> Bytes:
         """Return the next ``size`` bytes."""
         if size > self.left:
-            raise PageError("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
         out = pooled(size)
         self.into(out)
         return out
@@ -104,12 +104,12 @@ class DecompressedStream:
         """
         size = int.from_bytes(self.take(4).tobytes(), "little")
         if size > most:
-            raise PageError("levels are longer than can be")
+            raise PageError("levels exceed their maximum size")
         return self.take(size)
 
     def _fill_stored(self, out: Bytes) -> None:
         if self._body.readinto(out.data) != len(out):
-            raise PageError("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
 
     def _fill_unpacked(self, out: Bytes) -> None:
         view, have = out.data, 0
@@ -119,9 +119,9 @@ class DecompressedStream:
             except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise  # raised by reading the file, not by its content
-                raise PageError(f"a page cannot be unpacked: {error}") from error
+                raise PageError(f"a page cannot be decompressed: {error}") from error
             if not got:
-                raise PageError("a page is not as long as it says")
+                raise PageError("the size of a page differs from its header")
             have += got
 
 
@@ -141,7 +141,7 @@ class _SnappyStream:
         self._state = np.zeros(3, np.int64)
         self._begun = False
         self._blocks = FIRST_BLOCKS
-        self._tags = memoryview(bytearray(MOST_BLOCKS * len(BLOCK_TAG)))
+        self._tags = memoryview(bytearray(MAX_BLOCKS * len(BLOCK_TAG)))
 
     def fill(self, out: Bytes) -> None:
         filled = 0
@@ -156,14 +156,14 @@ class _SnappyStream:
             before = filled
             used, filled = kernels.unsnap(self._data, not self._body.left, out, filled, self._history, self._state)
             if used < 0:
-                raise PageError("a page cannot be unpacked: corrupt snappy data")
+                raise PageError("a page cannot be decompressed: corrupt snappy data")
             self._data = self._data[used:]
             if filled == before and not used and not self._body.left:
-                raise PageError("a page is not as long as it says")
+                raise PageError("the size of a page differs from its header")
         self._history = np.concatenate([self._history, out[-HISTORY:]])[-HISTORY:]
         self._left -= len(out)
         if not self._left and (len(self._data) or self._body.left or self._state[:2].any()):
-            raise PageError("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
 
     def _fill_literals(self, out: Bytes, filled: int) -> int:
         """Read the rest of a literal and the following literal blocks; return how many bytes of out are filled."""
@@ -183,7 +183,7 @@ class _SnappyStream:
         self._body.scatter(pieces)
         expected = BLOCK_TAG * (len(pieces) // 2)
         if tags[: len(expected)] == expected:
-            self._blocks = min(2 * self._blocks, MOST_BLOCKS)
+            self._blocks = min(2 * self._blocks, MAX_BLOCKS)
             if len(pieces) > 1:
                 self._state[0] = HISTORY - len(pieces[-1])
             return tail
@@ -196,14 +196,14 @@ class _SnappyStream:
         """Read the uncompressed size and check it."""
         self._more()
         size = used = 0
-        while used < len(self._data) and used < MOST_LENGTH_BYTES:
+        while used < len(self._data) and used < MAX_LENGTH_BYTES:
             byte = int(self._data[used])
             size |= (byte & 0x7F) << (7 * used)
             used += 1
             if byte < 0x80:
                 break
         if size != self._size:
-            raise PageError("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
         self._data = self._data[used:]
         self._begun = True
 
@@ -235,7 +235,7 @@ class DictionaryValues:
         self._dictionary = dictionary
         self._width = int(stream.take(1)[0])
         if self._width > 32:
-            raise PageError("indices that the dictionary does not have")
+            raise PageError("dictionary indices are out of range")
         self._data = pooled(PADDING)
         self._state = np.zeros(4, np.int64)
 
@@ -254,6 +254,6 @@ class DictionaryValues:
                 self._data, not self._stream.left, self._width, self._dictionary, numbers[done:], self._state
             )
             if used < 0 or (not used and not count and not self._stream.left):
-                raise PageError("indices that the dictionary does not have")
+                raise PageError("dictionary indices are out of range")
             self._data = self._data[used:]
             done += count

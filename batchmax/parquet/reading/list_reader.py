@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax.parquet.footer import Leaf
-from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, PageError
-from batchmax.parquet.reading.value_reader import MOST_DEFINITION, FlatLevels, NumberReader
+from batchmax.parquet.reading.raw_pages import MAX_PAGE_BYTES, PageError
+from batchmax.parquet.reading.value_reader import MAX_DEFINITION, FlatLevels, NumberReader
 from batchmax.parquet.thrift import Struct
 
 
@@ -47,14 +47,14 @@ class MatrixReader:
         n_rows: int,
         n_classes: int,
         workers: Executor | None = None,
-        max_page_bytes: int = MOST_PAGE_BYTES,
+        max_page_bytes: int = MAX_PAGE_BYTES,
     ) -> None:
-        if leaf.repetition != 1 or not 1 <= leaf.definition <= MOST_DEFINITION:
-            raise PageError("no list of numbers")
+        if leaf.repetition != 1 or not 1 <= leaf.definition <= MAX_DEFINITION:
+            raise PageError("not a list of floats")
         levels = FlatLevels(n_classes, leaf.definition)
         self._numbers = NumberReader(descriptor, chunk, levels, workers, max_page_bytes)
         if self._numbers.n_values != n_rows * n_classes:
-            raise PageError("rows are not all of one length")
+            raise PageError("rows have different lengths")
 
     @property
     def dtype(self) -> np.dtype[Any]:

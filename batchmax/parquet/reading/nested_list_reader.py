@@ -19,7 +19,7 @@ from batchmax.kernels.parquet.nested_levels import GOES_ON
 from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn
 from batchmax.parquet.format import DICTIONARY_PAGE
 from batchmax.parquet.reading.page_reader import Page, PageReader
-from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, PageError
+from batchmax.parquet.reading.raw_pages import MAX_PAGE_BYTES, PageError
 from batchmax.parquet.reading.value_reader import NumberReader, chunk_properties
 from batchmax.parquet.thrift import Struct
 
@@ -62,7 +62,7 @@ class NestedLevels:
             found,
         )
         if self._place < 0:
-            raise PageError("inner lists are not all of one length, or something in them is null")
+            raise PageError("inner lists have different lengths, or nulls")
         if n_events:
             self.events.append(found[:n_events].copy())
         return int(n_numbers)
@@ -94,7 +94,7 @@ class SequenceReader:
         n_rows: int,
         n_classes: int,
         workers: Executor | None = None,
-        max_page_bytes: int = MOST_PAGE_BYTES,
+        max_page_bytes: int = MAX_PAGE_BYTES,
     ) -> None:
         _check_nested(column)
         optional = column.elements[0][REPETITION].value == OPTIONAL
@@ -165,7 +165,7 @@ class SequenceReader:
 
 
 def first_inner_length(
-    descriptor: int, chunk: Struct, column: SchemaColumn, max_page_bytes: int = MOST_PAGE_BYTES
+    descriptor: int, chunk: Struct, column: SchemaColumn, max_page_bytes: int = MAX_PAGE_BYTES
 ) -> int | None:
     """Return the length of the first inner list that isn't empty in a column of lists of lists; None if all are empty.
 
@@ -197,4 +197,4 @@ def first_inner_length(
 def _check_nested(column: SchemaColumn) -> None:
     kinds = [element[REPETITION].value for element in column.elements]
     if len(kinds) != NESTED_ELEMENTS or [kinds[1], kinds[3]] != [REPEATED] * 2 or REPEATED in kinds[::2]:
-        raise PageError("no list of lists of numbers")
+        raise PageError("not a list of lists of floats")

@@ -19,7 +19,7 @@ from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.large_pages import DecompressedStream
 from batchmax.parquet.reading.raw_pages import (
     LARGE_PAGE_BYTES,
-    MOST_PAGE_BYTES,
+    MAX_PAGE_BYTES,
     NOTHING,
     Bytes,
     CompressedBody,
@@ -89,10 +89,10 @@ class PageReader:
         end: int,
         codec: int,
         workers: Executor | None = None,
-        most: int = MOST_PAGE_BYTES,
+        most: int = MAX_PAGE_BYTES,
     ) -> None:
         if codec not in CODECS:
-            raise PageError(f"codec {codec}")
+            raise PageError(f"unsupported codec {codec}")
         self._descriptor, self._reader = descriptor, RangeReader(descriptor, start, end, READ_BYTES)
         self._compressed_pages = CompressedPages(self._reader, large=min(most, LARGE_PAGE_BYTES))
         self._most_at_once = 4 * most
@@ -172,7 +172,7 @@ class PageReader:
             return Page(
                 kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, decompress(body, uncompressed, self._codec)
             )
-        raise PageError(f"page type {kind}")
+        raise PageError(f"unsupported page type {kind}")
 
     def _large_page(self, header: Struct, body: CompressedBody) -> Page:
         """Return a large page of which only the levels, or a dictionary, are decompressed."""
@@ -192,11 +192,11 @@ class PageReader:
             return Page(kind, number(inner, 1), number(inner, 4), repetition, definition, [], stream)
         if kind == DICTIONARY_PAGE:
             if uncompressed > most:
-                raise PageError("a dictionary that is too large")
+                raise PageError("a dictionary page is too large")
             inner = inner_header(header, 7)
             values = DecompressedStream(body, self._codec, uncompressed).take(uncompressed)
             return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, [values])
-        raise PageError(f"page type {kind}")
+        raise PageError(f"unsupported page type {kind}")
 
     def _page_v1(self, header: Struct, body: Sequence[Bytes]) -> Page:
         _check_v1(header)
@@ -211,7 +211,7 @@ class PageReader:
         if 7 not in header or header[7].value:
             values = decompress(values[0], uncompressed - levels, self._codec)
         elif len(values[0]) != uncompressed - levels:
-            raise PageError("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
         return Page(
             DATA_PAGE_V2,
             number(header, 1),
@@ -224,12 +224,12 @@ class PageReader:
 
 def _check_v1(header: Struct) -> None:
     if number(header, 3) != RLE or number(header, 4) != RLE:
-        raise PageError("levels in another encoding than RLE")
+        raise PageError("unsupported encoding of levels")
 
 
 def _v2_levels(header: Struct, most: int) -> tuple[int, int]:
     """Return the sizes of the definition and the repetition levels."""
     definition, repetition = number(header, 5), number(header, 6)
     if definition + repetition > most:
-        raise PageError("levels are longer than their page")
+        raise PageError("levels exceed their page")
     return definition, repetition

@@ -30,12 +30,12 @@ Bytes = NDArray[np.uint8]
 
 HEADER = 1 << 12
 """Bytes read for a page header; statistics of numbers are short."""
-MOST_PIECES = 500
+MAX_PIECES = 500
 """The most pieces of a page that are read separately.
 
 A system call reads about a thousand pieces, including the gaps between them.
 """
-MOST_PAGE_BYTES = (1 << 31) - 1
+MAX_PAGE_BYTES = (1 << 31) - 1
 """The format stores sizes and counts of a page in 32 bits."""
 LARGE_PAGE_BYTES = 48 << 20
 """A page with a larger compressed plus uncompressed size is not read into memory as a whole."""
@@ -98,7 +98,7 @@ class CompressedBody(io.RawIOBase):
         while rest:
             got = read_into(self._descriptor, rest, self._at)
             if not got:
-                raise PageError("the file ends in the middle of a column")
+                raise PageError("the file ends within a column chunk")
             self._at += got
             whole = 0
             while whole < len(rest) and got >= len(rest[whole]):
@@ -185,7 +185,7 @@ class RangeReader:
             If the file can't be read.
         """
         if size > self.end - at:
-            raise PageError("a page reaches beyond its column")
+            raise PageError("a page exceeds its column chunk")
         if not self.has(at, size):
             self._read(at, min(max(size, self._n_bytes), self.end - at))
         return self._buffer[at - self._low : at - self._low + size]
@@ -193,7 +193,7 @@ class RangeReader:
     def stream(self, header: Struct, at: int, size: int) -> CompressedBody:
         """Return the body of a page with this header as a stream."""
         if size > self.end - at:
-            raise PageError("a page reaches beyond its column")
+            raise PageError("a page exceeds its column chunk")
         return CompressedBody(self._descriptor, header, at, at + size)
 
     def _read(self, at: int, size: int) -> None:
@@ -203,7 +203,7 @@ class RangeReader:
         while have < size:
             got = read_into(self._descriptor, [buffer.data[have:]], at + have)
             if not got:
-                raise PageError("the file ends in the middle of a column")
+                raise PageError("the file ends within a column chunk")
             have += got
         self._buffer, self._low = buffer, at
 
@@ -226,7 +226,7 @@ class CompressedPages:
         The position of the next page. A caller that reads pages in another way sets it to the position after them.
     """
 
-    def __init__(self, reader: RangeReader, most: int = 2 * MOST_PAGE_BYTES, large: int = LARGE_PAGE_BYTES) -> None:
+    def __init__(self, reader: RangeReader, most: int = 2 * MAX_PAGE_BYTES, large: int = LARGE_PAGE_BYTES) -> None:
         self.at = reader.start
         self._reader = reader
         self._most = most
@@ -304,7 +304,7 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
             rest.appendleft(piece[size:])
         size -= len(first[-1])
     if size:
-        raise PageError("levels are longer than their page")
+        raise PageError("levels exceed their page")
     return joined(first or [np.empty(0, np.uint8)]), list(rest)
 
 
@@ -334,7 +334,7 @@ def inner_header(header: Struct, field: int) -> Struct:
         If it is missing.
     """
     if field not in header:
-        raise PageError("a page header lacks the part that its type needs")
+        raise PageError("a page header lacks the fields of its page type")
     found: Struct = header[field].value
     return found
 
@@ -348,6 +348,6 @@ def number(header: Struct, field: int) -> int:
         If it is missing, negative or too large.
     """
     value: Any = header[field].value if field in header else None
-    if not isinstance(value, int) or not 0 <= value <= MOST_PAGE_BYTES:
-        raise PageError("a page header lacks a number, or has an impossible one")
+    if not isinstance(value, int) or not 0 <= value <= MAX_PAGE_BYTES:
+        raise PageError("a page header has a missing or invalid number")
     return value

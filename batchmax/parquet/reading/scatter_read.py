@@ -19,7 +19,7 @@ from typing import Any
 from isal.isal_zlib import crc32
 
 from batchmax.parquet.fields import read_page_header
-from batchmax.parquet.reading.raw_pages import MOST_PIECES, Bytes, CompressedPage, checksum
+from batchmax.parquet.reading.raw_pages import MAX_PIECES, Bytes, CompressedPage, checksum
 from batchmax.parquet.thrift import STRUCT, Struct, ThriftError
 from batchmax.storage.system_calls import read_into
 
@@ -55,12 +55,12 @@ class PageLayout:
         self._header_bytes = compressed.header_bytes
         self._between = b"".join(gap.tobytes() for gap in gaps)
         self._gaps = [compressed.header_bytes + len(gaps[0]), *map(len, gaps[1:])]
-        self._found = [memoryview(bytearray(sum(self._gaps))) for _ in range(min(PAGES, MOST_PIECES // len(lengths)))]
+        self._found = [memoryview(bytearray(sum(self._gaps))) for _ in range(min(PAGES, MAX_PIECES // len(lengths)))]
 
     @classmethod
     def of(cls, compressed: CompressedPage, values: Sequence[Bytes]) -> PageLayout | None:
         """Return the layout of a page; None if its values aren't stored uncompressed, in few pieces, up to its end."""
-        if not 0 < len(values) <= MOST_PIECES:
+        if not 0 < len(values) <= MAX_PIECES:
             return None
         base = compressed.body.ctypes.data
         starts, lengths = [piece.ctypes.data - base for piece in values], [len(piece) for piece in values]

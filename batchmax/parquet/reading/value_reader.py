@@ -22,14 +22,14 @@ from batchmax.parquet.format import (
 )
 from batchmax.parquet.reading.large_pages import DictionaryValues, PlainValues
 from batchmax.parquet.reading.page_reader import Page, PageReader
-from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, PageError, copied, joined, pooled
+from batchmax.parquet.reading.raw_pages import MAX_PAGE_BYTES, PageError, copied, joined, pooled
 from batchmax.parquet.thrift import Struct
 from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, chunk_range
 
 TYPES: dict[int, np.dtype[Any]] = {number: dtype for dtype, number in FLOATS.items()}
 
 
-MOST_DEFINITION = 3
+MAX_DEFINITION = 3
 
 
 class Levels(Protocol):
@@ -59,7 +59,7 @@ class FlatLevels:
             return n_values
         self._place = kernels.check_repetition(page.repetition, n_values, self._n_classes, self._place, self._packed)
         if self._place < 0:
-            raise PageError("rows are not all of one length")
+            raise PageError("rows have different lengths")
         if not kernels.check_definition(page.definition, n_values, level, level.bit_length()):
             raise PageError("a row or a value is null")
         self._checked, self._place_after = levels, self._place
@@ -102,7 +102,7 @@ class NumberReader:
         chunk: Struct,
         levels: Levels,
         workers: Executor | None = None,
-        max_page_bytes: int = MOST_PAGE_BYTES,
+        max_page_bytes: int = MAX_PAGE_BYTES,
     ) -> None:
         kind, codec, n_values, start, size = chunk_properties(chunk, descriptor)
         self.dtype = TYPES[kind]
@@ -174,16 +174,16 @@ class NumberReader:
             return None
         if page.kind == DICTIONARY_PAGE:
             if self._dictionary is not None or self._values_left < self.n_values:
-                raise PageError("there is a dictionary page after the first page")
+                raise PageError("a dictionary page is not the first page")
             if page.encoding not in {PLAIN, PLAIN_DICTIONARY} or page.n_bytes % self.dtype.itemsize:
-                raise PageError("a dictionary that is not plain")
+                raise PageError("a dictionary page has an unsupported encoding")
             whole = joined(page.values)
             is_aligned = not whole.ctypes.data % self.dtype.itemsize
             self._dictionary = (whole if is_aligned else copied(page.values)).view(self.dtype)
             return 0
         n_bytes = self._count(page) * self.dtype.itemsize
         if page.encoding == PLAIN and page.n_bytes != n_bytes:
-            raise PageError("a page holds another number of values than it says")
+            raise PageError("the number of values of a page differs from its header")
         if page.stream is not None:
             self._begin_large(page, n_bytes)
             return 0
@@ -205,7 +205,7 @@ class NumberReader:
         elif page.encoding in DICTIONARY_ENCODINGS and self._dictionary is not None:
             self._large = DictionaryValues(page.stream, self._dictionary)
         else:
-            raise PageError(f"a long page in encoding {page.encoding}")
+            raise PageError(f"unsupported encoding of a large page: {page.encoding}")
         self._large_left = n_bytes
         if not n_bytes:
             self._large = None
@@ -222,15 +222,15 @@ class NumberReader:
         if page.encoding in DICTIONARY_ENCODINGS:
             numbers = out.view(self.dtype)
             if self._dictionary is None or not kernels.look_up(values, n_values, self._dictionary, numbers):
-                raise PageError("indices that the dictionary does not have")
+                raise PageError("dictionary indices are out of range")
         elif page.encoding == BYTE_STREAM_SPLIT:
             if len(values) != len(out):
-                raise PageError("a page holds another number of values than it says")
+                raise PageError("the number of values of a page differs from its header")
             # The first bytes of all numbers, then the second bytes, and so on.
             size = self.dtype.itemsize
             out.reshape(-1, size)[:] = values.reshape(size, -1).T
         else:
-            raise PageError(f"encoding {page.encoding}")
+            raise PageError(f"unsupported encoding {page.encoding}")
 
 
 def chunk_properties(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
@@ -242,14 +242,14 @@ def chunk_properties(chunk: Struct, descriptor: int) -> tuple[int, int, int, int
         If the type isn't supported, or the chunk is encrypted, in another file or beyond the end of the file.
     """
     if FILE_PATH in chunk or METADATA not in chunk:
-        raise PageError("the column lies in another file, or is encrypted")
+        raise PageError("the column chunk is in another file, or is encrypted")
     metadata: Struct = chunk[METADATA].value
     kind, codec, n_values = (metadata[field].value for field in (TYPE, CODEC, N_VALUES))
     start, size = chunk_range(metadata)
     if kind not in TYPES:
-        raise PageError(f"type {kind}")
+        raise PageError(f"unsupported type {kind}")
     if start < 0 or size < 0 or start + size > os.fstat(descriptor).st_size:
-        raise PageError("the column reaches beyond the file")
+        raise PageError("the column chunk exceeds the file")
     return kind, codec, n_values, start, size
 
 

@@ -39,7 +39,7 @@ from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.page_header import page_header
 from batchmax.parquet.reading.page_rows import levels_before, rows_begun
 from batchmax.parquet.reading.raw_pages import (
-    MOST_PAGE_BYTES,
+    MAX_PAGE_BYTES,
     Bytes,
     CompressedPage,
     CompressedPages,
@@ -102,7 +102,7 @@ class CopiedColumns:
 
 
 def copy_column(
-    descriptor: int, footer: Footer, group: int, column: SchemaColumn, most: int = MOST_PAGE_BYTES
+    descriptor: int, footer: Footer, group: int, column: SchemaColumn, most: int = MAX_PAGE_BYTES
 ) -> list[EncodedChunk]:
     """Return the chunks of a top-level column in a row group, one for each leaf, each of at most ``most`` bytes.
 
@@ -136,7 +136,7 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
             leaf = element[1].value
             column = next((one for one in footer.columns if 0 <= leaf - one.first_leaf < len(one.leaves)), None)
             if column is None:
-                raise ChunkCopyError("the rows are sorted by a column that is not there")
+                raise ChunkCopyError("the rows are sorted by an unknown column")
             if not schema.takes(column):
                 break
             keys.append(Sorting(column.name, leaf - column.first_leaf, element))
@@ -155,25 +155,25 @@ def _doubtful() -> Iterator[None]:
 
 def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, ordered: bool) -> EncodedChunk:
     if FILE_PATH in entry:
-        raise ChunkCopyError("the column lies in another file")
+        raise ChunkCopyError("the column chunk is in another file")
     if any(field in entry for field in ENCRYPTION):
         raise ChunkCopyError("the column is encrypted")
     if METADATA not in entry:
-        raise ChunkCopyError("the footer says nothing of the column")
+        raise ChunkCopyError("the footer has no metadata of the column")
     metadata: Struct = entry[METADATA].value
     if tuple(metadata[PATH].value.values) != leaf.path or metadata[TYPE].value != leaf.element[ELEMENT_TYPE].value:
-        raise ChunkCopyError("the column is another one than in the schema")
+        raise ChunkCopyError("the column differs from the schema")
     start, size = chunk_range(metadata)
     if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
-        raise ChunkCopyError("the column reaches beyond the file")
+        raise ChunkCopyError("the column chunk exceeds the file")
     if size > most:
-        raise ChunkCopyError("the column is too large to be held whole")
+        raise ChunkCopyError("the column chunk is too large for the memory limit")
     reader = RangeReader(descriptor, start, start + size, size)
     whole = reader.bytes(start, size)
     order = value_order(leaf.element) if ordered else None
     bounds = metadata[STATISTICS].value.keys() & MIN_MAX_STATISTICS if STATISTICS in metadata else ()
     nan = NanSearch(order if order in FLOATS and bounds else None)
-    _check_pages(list(CompressedPages(reader, most, large=2 * MOST_PAGE_BYTES)), metadata, leaf, rows, nan)
+    _check_pages(list(CompressedPages(reader, most, large=2 * MAX_PAGE_BYTES)), metadata, leaf, rows, nan)
     return EncodedChunk([whole], relative_metadata(metadata, ordered=order is not None and not nan.found))
 
 
@@ -185,7 +185,7 @@ def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, 
     for index, page in enumerate(pages):
         found = page_header(page.header)
         if found is None or (index and found[0] == DICTIONARY_PAGE):
-            raise ChunkCopyError("a page header is not as it must be")
+            raise ChunkCopyError("a page header is invalid")
         page.check()
         kind, own = found
         uncompressed += number(page.header, 2) + page.header_bytes
@@ -210,21 +210,21 @@ def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, 
             _, body = levels_before(body, leaf.definition)
         nan.look(encoding, body)
     if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
-        raise ChunkCopyError("the pages have other encodings than the footer says, or it does not say")
+        raise ChunkCopyError("the encodings of the pages differ from the footer")
     has_dictionary = bool(pages) and pages[0].header[1].value == DICTIONARY_PAGE
     places = [page.at for page in pages[:2]] if has_dictionary else [0, *(page.at for page in pages[:1])]
     if [metadata[field].value if field in metadata else 0 for field in (DICTIONARY_AT, DATA_PAGE_AT)] != places:
-        raise ChunkCopyError("pages are not where the footer says")
+        raise ChunkCopyError("the offsets of the pages differ from the footer")
     if values != metadata[N_VALUES].value or (not leaf.repetition and values != rows):
-        raise ChunkCopyError("the pages hold another number of values than the footer says")
+        raise ChunkCopyError("the number of values differs from the footer")
     if uncompressed != metadata[UNCOMPRESSED_BYTES].value:
-        raise ChunkCopyError("the pages have another size than the footer says")
+        raise ChunkCopyError("the size of the pages differs from the footer")
     if pages_rows != rows:
-        raise ChunkCopyError("the pages hold another number of rows than the footer says")
+        raise ChunkCopyError("the number of rows differs from the footer")
     if DATA_PAGE_V2 in versions:
         known = metadata[STATISTICS].value.get(NULL_COUNT) if STATISTICS in metadata else None
         if known is None or known.value != nulls:
-            raise ChunkCopyError("the number of nulls is not known")
+            raise ChunkCopyError("the number of nulls is unknown")
 
 
 def _check_second_version(page: CompressedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> Sequence[Bytes]:
@@ -238,21 +238,21 @@ def _check_second_version(page: CompressedPage, own: Mapping[int, Any], codec: i
     size, levels = number(page.header, 2), own[5] + own[6]
     lengths = ((own[5], leaf.definition), (own[6], leaf.repetition))
     if any(length < 0 or bool(length) != bool(most) for length, most in lengths) or levels > min(size, len(page.body)):
-        raise ChunkCopyError("the levels of a page are not as its header says")
+        raise ChunkCopyError("the levels of a page differ from its header")
     if min(own[1], own[2], own[3]) < 0:
-        raise ChunkCopyError("a page says that it has less than nothing")
+        raise ChunkCopyError("a page header has a negative count")
     repetition, definition = page.body[: own[6]], page.body[own[6] : levels]
     for data, most, wanted, counted in (
         (repetition, leaf.repetition, 0, own[3]),
         (definition, leaf.definition, leaf.definition, own[1] - own[2]),
     ):
         if most and kernels.count_levels(data, own[1], most.bit_length(), wanted) != (len(data), counted):
-            raise ChunkCopyError("the levels of a page are not as its header says")
+            raise ChunkCopyError("the levels of a page differ from its header")
     values = page.body[levels:]
     if own.get(7, True) and (len(values) or size != levels):
         return decompress(values, size - levels, codec)
     if len(values) != size - levels:
-        raise ChunkCopyError("a page has another size than it says")
+        raise ChunkCopyError("the size of a page differs from its header")
     return [values]
 
 
@@ -306,4 +306,4 @@ def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
         width = element[TYPE_LENGTH].value if kind == FIXED_LEN_BYTE_ARRAY else WIDTHS.get(kind, 0)
         right = len(entries) == count * width
     if not right:
-        raise ChunkCopyError("a dictionary holds another number of values than it says")
+        raise ChunkCopyError("the number of values of a dictionary differs from its header")

@@ -66,7 +66,7 @@ class DirectWriter:
         self._at = os.lseek(descriptor, size - self._filled, os.SEEK_SET)
         begun = self._blocks[0][: self._filled].data
         if self._filled and system_calls.read_into(descriptor, [begun], self._at) != self._filled:
-            raise OSError(errno.EIO, "the file is shorter than it was")
+            raise OSError(errno.EIO, "the file was truncated")
         self._direct = system_calls.set_direct(descriptor, direct=True)
         self._writer = ThreadPoolExecutor(1, "append")
 

@@ -33,7 +33,7 @@ INTEGERS = {1: 4, 2: 8}
 MIN_MAX = (5, 6)
 """Field numbers of the largest and the smallest value in Parquet statistics."""
 
-MOST_LISTED = 10
+MAX_LISTED = 10
 """Maximum number of classes that are listed in a command; more are written to a file."""
 
 
@@ -71,7 +71,7 @@ def suggest(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) 
     first = ""
     if isinstance(classes := extra.get("classes"), int):
         extra["classes"] = ",".join(map(str, range(1, classes + 1)))
-        if classes > MOST_LISTED:
+        if classes > MAX_LISTED:
             extra["classes"] = _free("classes.txt")
             first = f"seq 1 {classes} >{extra['classes']} && "
     words = ["score", *map(shell_word, inputs), "-o", _free("scored.parquet"), *_words({**given, **extra})]

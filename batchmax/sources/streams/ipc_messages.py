@@ -23,7 +23,7 @@ SCHEMA, DICTIONARY_BATCH, RECORD_BATCH = 1, 2, 3
 """Message types."""
 MAP, RUN_END_ENCODED = 17, 22
 """Field types."""
-MOST_DEPTH = 64
+MAX_DEPTH = 64
 """Maximum nesting depth of types that Arrow reads."""
 ALIGNMENT = 8
 """Buffers of a message start at a multiple of this many bytes."""
@@ -169,8 +169,8 @@ class _Schema:
         return schema
 
     def _add(self, field: Table, nodes: list[tuple[str, bool]], name: str, *, required: bool, depth: int) -> None:
-        if depth > MOST_DEPTH:
-            raise MessageError(f"types are nested more than {MOST_DEPTH} times", where=f"column {name!r}")
+        if depth > MAX_DEPTH:
+            raise MessageError(f"types are nested more than {MAX_DEPTH} times", where=f"column {name!r}")
         nodes.append((name, required))
         encoding = field.table(4)
         if encoding is not None:

@@ -20,7 +20,7 @@ from batchmax.runtime.arrow_errors import is_damage
 from batchmax.runtime.buffers import MIB
 from batchmax.sources.streams.ipc_messages import MessageError, MessageStream
 
-MOST_MESSAGE = 1 << 30
+MAX_MESSAGE = 1 << 30
 """Maximum bytes of a message if no limit is given."""
 
 _REMEDY = "write one with Arrow: pyarrow.ipc.new_stream, Polars' write_ipc_stream, DuckDB's COPY … (FORMAT arrows)"
@@ -47,7 +47,7 @@ class IncomingStream:
         It isn't an Arrow stream, is damaged or cut off, has data after its end, or a message exceeds the limit.
     """
 
-    def __init__(self, stream: BinaryIO, name: str, limit: int = MOST_MESSAGE) -> None:
+    def __init__(self, stream: BinaryIO, name: str, limit: int = MAX_MESSAGE) -> None:
         self._name = name
         self._has_begun = False
         self._stream = stream

@@ -25,7 +25,7 @@ from batchmax.sources.streams.arrow_batches import check_batch, check_schema, de
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.storage.hive import Partitions
 
-MOST_DECODED_SHARE = 8
+MAX_DECODED_SHARE = 8
 """Divisor of the memory limit: the share that the decoded values of views and runs may take at a time."""
 
 
@@ -61,7 +61,7 @@ class StreamSource:
         with _reading(name):
             reader = stream if is_reader else pa.RecordBatchReader.from_stream(stream)
         check_schema(reader.schema, name)
-        self._batches = decoded_batches(_checked(reader, name), options.memory_limit // MOST_DECODED_SHARE)
+        self._batches = decoded_batches(_checked(reader, name), options.memory_limit // MAX_DECODED_SHARE)
         self.files = []
         self.schema = decoded_schema(reader.schema)
         self.n_rows: int | None = getattr(stream, "num_rows", None)
