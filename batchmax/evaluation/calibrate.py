@@ -272,7 +272,7 @@ class _Data:
             n = len(matrix)
             pred, rank, brier = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
             z = _scaled(matrix, how)
-            kernels.judge_rows(z, labels, how.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+            kernels.metric_rows(z, labels, how.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
             judged = is_held if self._holdout else is_fit
             counts.add(Judged(rows, labels, pred, rank, brier, np.zeros(0), judged & (rows.nll < np.inf)))
         figures = counts.figures()

@@ -98,10 +98,10 @@ class Judging:
         pred, rank, brier = np.empty(n, np.int32), np.zeros(n, np.int32), np.empty(n)
         rows, beta, indices = seen.scores.rows, job.options.beta, labels.indices
         if indices is None:
-            kernels.judge_dense(seen.matrix, labels.targets, beta, rows.maxima, rows.rests, brier)
+            kernels.soft_metric_rows(seen.matrix, labels.targets, beta, rows.maxima, rows.rests, brier)
             indices = np.zeros(0, np.int64)
         else:
-            kernels.judge_rows(seen.matrix, indices, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+            kernels.metric_rows(seen.matrix, indices, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
         nll = self._losses(seen)
         counted = seen.scores.status > LAST_WITHOUT_LOSS
         return Judged(replace(rows, nll=nll), indices, pred, rank, brier, weights, counted)

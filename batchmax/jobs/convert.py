@@ -173,7 +173,7 @@ class _Conversion:
         del part
         self.tally = Tally()
 
-    def inspect_files(self, states: Iterable[Mapping[str, Any]]) -> None:
+    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Set the counts to the sum over all parts."""
         self.tally = Tally.merged(map(Tally.restored, states))
 

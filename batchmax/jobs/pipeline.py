@@ -68,7 +68,7 @@ class Work(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue counting from a state."""
 
-    def inspect_files(self, states: Iterable[Mapping[str, Any]]) -> None:
+    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Set the counts to the sum over all parts, added in their order."""
 
 

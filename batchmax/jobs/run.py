@@ -107,7 +107,7 @@ class Run:
         done = [receipts[part.number] for part in parts]
         self._list_parts(done)
         self.written += sum(receipt.size + (receipt.rejects or 0) for receipt in done)
-        work.inspect_files(json.loads(receipt.state) for receipt in done)
+        work.gather(json.loads(receipt.state) for receipt in done)
 
     def _list_parts(self, receipts: Iterable[Receipt]) -> None:
         """Set the names and sizes of the parts of each output."""

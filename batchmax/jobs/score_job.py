@@ -62,9 +62,9 @@ class ScoreJob:
         """Start counting the rows of a part."""
         self._work.begin(part)
 
-    def inspect_files(self, states: Iterable[Mapping[str, Any]]) -> None:
+    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Set the counts to the sum over all parts."""
-        self._work.inspect_files(states)
+        self._work.gather(states)
 
     def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
         """Score a chunk; raise ``GateError`` if the condition is true whatever the remaining rows are."""

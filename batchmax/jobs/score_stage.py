@@ -84,7 +84,7 @@ class ScoreWork:
             "infinite_losses": self._ended.infinite_losses + self.tally.infinite_losses,
         }
 
-    def inspect_files(self, states: Iterable[Mapping[str, Any]]) -> None:
+    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Set the counts to the sum over all parts, added in their order."""
         self.warnings = []
 

@@ -19,7 +19,7 @@ from batchmax.columns.arrow import column_array, plain_array, valid_rows
 from batchmax.columns.job import Job
 from batchmax.columns.sequences import Tokens, extents, token_labels
 from batchmax.errors import DataError
-from batchmax.kernels.parquet.nested_levels import GOES_ON, NULL
+from batchmax.kernels.parquet.nested_levels import CONTINUES, NULL
 from batchmax.parquet import SequenceReader
 from batchmax.parquet.reading.raw_pages import pooled_matrix
 from batchmax.sources.chunks import MAX_CHUNK_BYTES, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, Origin
@@ -77,10 +77,10 @@ def from_matrices(
     while done < n_rows:
         logits = pooled_matrix(sizes.chunk_tokens, job.n_classes, job.logits.dtype)
         events = reader.read_into(logits)
-        goes_on = reader.goes_on()
-        is_token = events <= GOES_ON
+        continues = reader.continues()
+        is_token = events <= CONTINUES
         tokens = int(np.count_nonzero(is_token))
-        begun = events != GOES_ON
+        begun = events != CONTINUES
         if not len(events):
             raise DataError(f"the logits column ends after {done:,} rows")
         if begun[0] == (first > 0):
@@ -90,7 +90,7 @@ def from_matrices(
         lengths = np.bincount(row, weights=is_token, minlength=int(row[-1]) + 1).astype(np.int64)
         missing = np.zeros(len(lengths), np.bool_)
         missing[row[events == NULL]] = True
-        ends = not goes_on
+        ends = not continues
         rows = beside.take(len(lengths), keep_last=not ends)
         logits = logits[:tokens]
         logits.flags.writeable = False

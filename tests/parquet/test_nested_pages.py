@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchmax.kernels.parquet.nested_levels import BEGINS, EMPTY, GOES_ON, NULL
+from batchmax.kernels.parquet.nested_levels import BEGINS, CONTINUES, EMPTY, NULL
 from batchmax.parquet import Footer, PageError, SequenceReader, first_inner_length
 from batchmax.parquet.reading import large_pages, page_reader, raw_pages
 from batchmax.parquet.reading.large_pages import BLOCK_TAG, DecompressedStream
@@ -42,13 +42,13 @@ def write(path, array, **options):
 def events_of(lengths):
     """Return the events that a reader reports for rows of the given lengths."""
     alone = {None: [NULL], 0: [EMPTY]}
-    return [event for length in lengths for event in alone.get(length) or [BEGINS] + [GOES_ON] * (length - 1)]
+    return [event for length in lengths for event in alone.get(length) or [BEGINS] + [CONTINUES] * (length - 1)]
 
 
 def read(path, n_classes, piece, dtype=np.float32):
     """Read a file's only column, ``piece`` tokens at a time.
 
-    Return the events of all row groups, with the result of ``goes_on`` after each read, and the tokens.
+    Return the events of all row groups, with the result of ``continues`` after each read, and the tokens.
     """
     events, tokens = [], []
     descriptor = os.open(path, os.O_RDONLY)
@@ -62,15 +62,15 @@ def read(path, n_classes, piece, dtype=np.float32):
             while True:
                 out = np.empty((piece, n_classes), dtype)
                 found = reader.read_into(out)
-                count = int(np.count_nonzero(found <= GOES_ON))
+                count = int(np.count_nonzero(found <= CONTINUES))
                 events += found.tolist()
                 tokens.append(out[:count])
-                goes_on = reader.goes_on()
+                continues = reader.continues()
                 if not len(found):
-                    assert not goes_on
+                    assert not continues
                     break
                 # The reader knows whether the next token belongs to the last row before it reads the token.
-                events.append(goes_on)
+                events.append(continues)
     finally:
         os.close(descriptor)
     return events, np.concatenate(tokens)
@@ -84,7 +84,7 @@ def check(path, lengths, matrix, piece):
     assert tokens.tobytes() == matrix.tobytes()
     for promise, following in itertools.pairwise([*events, None]):
         if isinstance(promise, bool):
-            assert promise == (following == GOES_ON)
+            assert promise == (following == CONTINUES)
 
 
 @pytest.fixture

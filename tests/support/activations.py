@@ -35,7 +35,7 @@ def torch_loss(z, targets, activation, kind, temperature):
     if kind == "binary_cross_entropy":
         return torch.nn.functional.binary_cross_entropy_with_logits(x, targets, reduction="none").sum(-1)
     labels = targets.argmax(-1)
-    own = x.inspect_files(-1, labels[:, None])[:, 0]
+    own = x.gather(-1, labels[:, None])[:, 0]
     others = x.masked_fill(targets.bool(), -torch.inf).max(-1).values if x.shape[-1] > 1 else own - 1
     margin = torch.relu(1 + others - own)
     return margin**2 if kind == "squared_hinge" else margin

@@ -10,7 +10,7 @@ import numpy as np
 from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.parquet.rle import MAX_SHIFT, varint
 
-BEGINS, GOES_ON, NULL, EMPTY = 0, 1, 2, 3
+BEGINS, CONTINUES, NULL, EMPTY = 0, 1, 2, 3
 """Events: a token that begins a row, a token that continues a row, a null row, an empty row."""
 
 REPETITION_BITS = 2
@@ -68,7 +68,7 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
     optional
         Whether the outer list may be null.
     events : (n_events,) uint8
-        Filled with ``BEGINS``, ``GOES_ON``, ``NULL`` or ``EMPTY`` for each token and each row without tokens.
+        Filled with ``BEGINS``, ``CONTINUES``, ``NULL`` or ``EMPTY`` for each token and each row without tokens.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
             again = packed_level(repetition, rep_base, rep_place, REPETITION_BITS) if rep_packed else rep_value
             found = packed_level(definition, def_base, def_place, width) if def_packed else def_value
             if found == level and again <= 1:
-                events[n_events] = BEGINS if again == 0 else GOES_ON
+                events[n_events] = BEGINS if again == 0 else CONTINUES
                 place = 1 % n_classes
                 n_numbers += 1
             elif again == 0 and found == (1 if optional else 0):

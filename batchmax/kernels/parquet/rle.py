@@ -228,7 +228,7 @@ def look_up(data, n_values, dictionary, out):
 
 
 @compiled
-def inspect_files(data, at, bit, width, dictionary, out):
+def gather(data, at, bit, width, dictionary, out):
     """Fill out with the dictionary entries of bit-packed indices; return whether an index is out of range.
 
     The first index begins at a bit of the byte at ``at``. Up to ``PADDING`` bytes after the last index are read.
@@ -316,7 +316,7 @@ def look_up_more(data, last, width, dictionary, out, state):
                 if last:
                     return -1, done
                 break
-            if inspect_files(data, at, bit, width, dictionary, out[done : done + count]):
+            if gather(data, at, bit, width, dictionary, out[done : done + count]):
                 return -1, done
             bit += count * width
             at += bit >> 3

@@ -103,7 +103,7 @@ def stored(data, size, head, pieces):
     return (filled, count) if done == size and count else (-1, 0)
 
 
-def unsnap(data, last, out, filled, history, state):
+def decompress_snappy(data, last, out, filled, history, state):
     """Unpack as much Snappy data as is there and fits into the output; later calls continue.
 
     Parameters

@@ -154,7 +154,9 @@ class _SnappyStream:
             if len(self._data) < LONGEST_TAG and self._body.left:
                 self._more()
             before = filled
-            used, filled = kernels.unsnap(self._data, not self._body.left, out, filled, self._history, self._state)
+            used, filled = kernels.decompress_snappy(
+                self._data, not self._body.left, out, filled, self._history, self._state
+            )
             if used < 0:
                 raise PageError("a page cannot be decompressed: corrupt snappy data")
             self._data = self._data[used:]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.kernels.parquet.nested_levels import GOES_ON
+from batchmax.kernels.parquet.nested_levels import CONTINUES
 from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn
 from batchmax.parquet.format import DICTIONARY_PAGE
 from batchmax.parquet.reading.page_reader import Page, PageReader
@@ -34,7 +34,7 @@ class NestedLevels:
     ----------
     events
         Events of the pages that were checked and not taken yet: for each token, and each row without tokens, one of
-        ``BEGINS``, ``GOES_ON``, ``NULL`` and ``EMPTY`` of :mod:`batchmax.kernels.parquet.nested_levels`.
+        ``BEGINS``, ``CONTINUES``, ``NULL`` and ``EMPTY`` of :mod:`batchmax.kernels.parquet.nested_levels`.
     """
 
     def __init__(self, n_rows: int, n_classes: int, level: int, *, optional: bool) -> None:
@@ -113,7 +113,7 @@ class SequenceReader:
         Returns
         -------
         the events of these tokens, and of rows without tokens before each of them, in order; at the end of the column
-        also those of rows after the last token. The number of tokens is the number of ``BEGINS`` and ``GOES_ON``.
+        also those of rows after the last token. The number of tokens is the number of ``BEGINS`` and ``CONTINUES``.
 
         Raises
         ------
@@ -129,12 +129,12 @@ class SequenceReader:
             raise PageError("the last inner list is too short")
         return self._take(tokens, everything=got < len(target))
 
-    def goes_on(self) -> bool:
+    def continues(self) -> bool:
         """Return whether the next token belongs to the same row as the last one."""
         while not self._levels.events:
             if not self._numbers.look_ahead():
                 return False
-        return bool(self._levels.events[0][0] == GOES_ON)
+        return bool(self._levels.events[0][0] == CONTINUES)
 
     def check_end(self) -> None:
         """Check that all tokens were read.
@@ -150,7 +150,7 @@ class SequenceReader:
         taken: list[NDArray[np.uint8]] = []
         while self._levels.events and (tokens or everything):
             events = self._levels.events.popleft()
-            are_tokens = np.cumsum(events <= GOES_ON)
+            are_tokens = np.cumsum(events <= CONTINUES)
             if are_tokens[-1] > tokens:
                 if everything:
                     raise PageError("there are fewer numbers than lists")
@@ -158,7 +158,7 @@ class SequenceReader:
                 self._levels.events.appendleft(events[count:])
                 events = events[:count]
             taken.append(events)
-            tokens -= int(np.count_nonzero(events <= GOES_ON))
+            tokens -= int(np.count_nonzero(events <= CONTINUES))
         if tokens:
             raise PageError("there are more numbers than lists")
         return np.concatenate(taken) if taken else np.empty(0, np.uint8)
