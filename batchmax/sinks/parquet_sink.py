@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -77,7 +77,7 @@ class ParquetSink:
         self._n_leaves = len((footer_of_schema(schema) if encoder is None else encoder.schema.footer).leaves)
         self._encoder = encoder
         self._streams: SpilledColumns | None = None
-        with self._writing():
+        with write_errors(self.path):
             descriptor = open_exclusively(path) if done is None or not done.size else open_again(path)
             self._file = os.fdopen(descriptor, "wb", buffering=0)
             if encoder is not None:
@@ -94,7 +94,7 @@ class ParquetSink:
         """
         if self._encoder is None:
             raise ValueError("pyarrow does not write in pieces")
-        with self._writing():
+        with write_errors(self.path):
             if self._streams is None:
                 self._streams = SpilledColumns(self._encoder, self._ours, self.path.parent, dtype, n_classes)
             if taken_back:
@@ -110,7 +110,7 @@ class ParquetSink:
         if not rows:
             return
         streamed = {} if self._streams is None else self._streams.end()
-        with self._writing():
+        with write_errors(self.path):
             if self._encoder is None:
                 self._arrow.write_table(pa.Table.from_batches(batches), row_group_size=rows)
             else:
@@ -140,18 +140,18 @@ class ParquetSink:
 
     def sync(self) -> None:
         """Make everything written so far durable."""
-        with self._writing():
+        with write_errors(self.path):
             self._ours.sync()
 
     def flush(self) -> None:
         """Write buffered bytes; for small files."""
-        with self._writing():
+        with write_errors(self.path):
             self._ours.flush()
 
     def pause(self) -> None:
         """Write buffered bytes, and leave the file unfinished."""
-        with self._writing():
-            self._ours.pause()
+        with write_errors(self.path):
+            self._ours.write_rest()
 
     def close(self, metadata: Mapping[str, str] = MappingProxyType({})) -> int:
         """Finish the file, make it durable, check its footer, and return its size.
@@ -163,7 +163,7 @@ class ParquetSink:
         OutputError
             The file can't be written, or doesn't contain what was written.
         """
-        with self._writing():
+        with write_errors(self.path):
             if self._encoder is None:
                 self._arrow.add_key_value_metadata(metadata)
                 self._arrow.close()
@@ -205,9 +205,6 @@ class ParquetSink:
         finally:
             self.abandon()
 
-    def _writing(self) -> Any:
-        return _Writing(self.path)
-
 
 def input_codecs(footer: Footer | None) -> dict[str, str]:
     """Return the codec of each column of a file in its first row group, by name."""
@@ -244,23 +241,15 @@ def kept_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
     }
 
 
-class _Writing:
-    """Converts errors of writing a file into an :class:`OutputError` that names it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError | pa.ArrowException):
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-            raise OutputError(
-                f"cannot be written: {reason}",
-                where=str(self._path),
-                remedy="free space there, or choose another path: -o",
-            ) from error
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Convert errors of writing a file into an :class:`OutputError` that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        what = f"cannot be written: {reason}"
+        raise OutputError(what, where=str(path), remedy="free space there, or choose another path: -o") from error
 
 
 @dataclass

@@ -50,7 +50,7 @@ class SpilledColumns:
             made = column.pages(piece.rows)
             waiting = self._waiting.get(piece.name)
             if waiting is None:
-                self._file.stream(made)
+                self._file.write(made)
             else:
                 waiting.writelines(made)
 
@@ -62,7 +62,7 @@ class SpilledColumns:
                 self._waiting[name].seek(size)
                 self._waiting[name].truncate()
             else:
-                self._file.take_back(self._start + size)
+                self._file.rewind(self._start + size)
 
     def end(self) -> dict[str, EncodedChunk]:
         """Return the columns of the row group, and start the next."""

@@ -48,8 +48,6 @@ class DecodeBudget:
     ----------
     file, descriptor, group
         The file, its descriptor, and the number of the row group.
-    schema
-        Schema of the file as it is read.
     names
         Names of the columns, dotted if nested; None for all.
     limit
@@ -68,13 +66,12 @@ class DecodeBudget:
         file: InputFile,
         descriptor: int,
         group: int,
-        schema: pa.Schema,
         names: Sequence[str] | None,
         limit: int,
         kept_rows: int | None = None,
     ) -> None:
         self._file, self._group, self._limit, self._kept_rows = file, group, limit, kept_rows
-        self._schema = schema
+        self._schema = file.schema
         self._decoded_sizes: dict[str, DecodedSize] = {}
         self._fixed_row_bytes = self._rows = self._kept = 0
         self._descriptor = descriptor
@@ -106,7 +103,7 @@ class DecodeBudget:
                     n_bytes = max(0, chunk[METADATA].value[UNCOMPRESSED_BYTES].value)
                     self._fixed_row_bytes += -(-n_bytes // max(1, row_group.n_rows))
                     continue
-                once = name in _dictionaries(schema)
+                once = name in _dictionaries(self._schema)
                 try:
                     decoded_size = DecodedSize(descriptor, chunk, leaf, row_group.n_rows, limit, shares_texts=once)
                 except PageTooLargeError as error:
@@ -284,14 +281,48 @@ def _dictionaries(schema: pa.Schema) -> frozenset[str]:
     return frozenset(field.name for field in schema if pa.types.is_dictionary(field.type))
 
 
-def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield all columns of a row group in batches of ``rows`` rows, INT96 timestamps as the 12 bytes of the file.
+def read_batches(
+    file: InputFile,
+    opened: OpenFile,
+    group: int,
+    names: Sequence[str] | None,
+    rows: int,
+    limit: int = DEFAULT_LIMIT,
+    *,
+    int96: Collection[str] = (),
+    kept_rows: int | None = None,
+    use_threads: bool = True,
+) -> Iterator[pa.RecordBatch]:
+    """Yield columns of a row group, decoded by pyarrow within a memory limit; see :class:`DecodeBudget`.
+
+    Parameters
+    ----------
+    file, opened, group, names, limit, kept_rows
+        As for :class:`DecodeBudget`.
+    rows
+        The maximum number of rows of a batch.
+    int96
+        Columns whose INT96 timestamps stay the 12 bytes of the file.
+    use_threads
+        Whether columns are decoded in parallel.
 
     Raises
     ------
     DataError
         As :class:`DecodeBudget` and :meth:`DecodeBudget.batches`.
     """
+    budget = DecodeBudget(file, opened.descriptor, group, names, limit, kept_rows)
+    columns = None if names is None else list(names)
+    yield from budget.batches(opened.parquet, rows, columns, int96, use_threads=use_threads)
+
+
+def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield all columns of a row group in batches of ``rows`` rows, INT96 timestamps as the 12 bytes of the file.
+
+    Raises
+    ------
+    DataError
+        As :func:`read_batches`.
+    """
     opened.need(group, ahead=False)
-    budget = DecodeBudget(file, opened.descriptor, group, file.schema, None, DEFAULT_LIMIT)
-    yield from budget.batches(opened.parquet, rows, None, file.read_as_stored(file.int96_columns))
+    return read_batches(file, opened, group, None, rows, int96=file.read_as_stored(file.int96_columns))

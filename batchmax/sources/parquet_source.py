@@ -23,7 +23,7 @@ from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_length
 from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
-from batchmax.sources.decode_budget import DecodeBudget
+from batchmax.sources.decode_budget import read_batches
 from batchmax.sources.parquet_file import InputFile, OpenFile, arrow_schema, open_file, pyarrow_only
 from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ChunkCopier, ReadPlan
@@ -259,7 +259,6 @@ class ParquetSource:
 
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
         with read_errors(file.path), file.opened() as opened:
-            parquet, descriptor = opened.parquet, opened.descriptor
             first_row = 0
             if column.nested and not pyarrow_only():
                 found = self._first_inner_length(file, opened, column)
@@ -269,10 +268,10 @@ class ParquetSource:
 
             def batches(group: int) -> Iterator[pa.RecordBatch]:
                 opened.need(group, column.names, ahead=False)
-                budget = DecodeBudget(file, descriptor, group, file.schema, column.names, self._options.memory_limit)
-                return budget.batches(parquet, at_once, list(column.names), use_threads=False)
+                limit = self._options.memory_limit
+                return read_batches(file, opened, group, column.names, at_once, limit, use_threads=False)
 
-            for batch in itertools.chain.from_iterable(map(batches, range(parquet.num_row_groups))):
+            for batch in itertools.chain.from_iterable(map(batches, range(opened.parquet.num_row_groups))):
                 try:
                     length = first_row_length(batch, column)
                 except SparseVectorError as error:
@@ -300,15 +299,14 @@ class ParquetSource:
 
     def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:
         with read_errors(file.path), file.opened() as opened:
-            parquet, descriptor = opened.parquet, opened.descriptor
-            for group in range(parquet.num_row_groups):
-                rows = parquet.metadata.row_group(group).num_rows
+            for group in range(opened.parquet.num_row_groups):
+                rows = opened.parquet.metadata.row_group(group).num_rows
                 if row >= rows:
                     row -= rows
                     continue
                 opened.need(group, ahead=False)
-                budget = DecodeBudget(file, descriptor, group, file.schema, None, self._options.memory_limit)
-                for batch in budget.batches(parquet, min(rows, 1024), None, file.int96_columns):
+                limit, int96 = self._options.memory_limit, file.int96_columns
+                for batch in read_batches(file, opened, group, None, min(rows, 1024), limit, int96=int96):
                     if row < batch.num_rows:
                         return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))
                     row -= batch.num_rows

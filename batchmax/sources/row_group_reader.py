@@ -27,7 +27,7 @@ from batchmax.sources.chunks import (
     plan_chunk_sizes,
     regroup,
 )
-from batchmax.sources.decode_budget import DecodeBudget
+from batchmax.sources.decode_budget import DecodeBudget, read_batches
 from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only
 from batchmax.sources.passthrough import ChunkCopier, ReadPlan
 from batchmax.sources.read_errors import read_errors, wrong_row_count
@@ -257,11 +257,6 @@ class GroupReader:
             return reader
         return None
 
-    def _decode_budget(
-        self, file: InputFile, descriptor: int, group: int, names: Sequence[str] | None, kept_rows: int | None = None
-    ) -> DecodeBudget:
-        return DecodeBudget(file, descriptor, group, file.schema, names, self._limit, kept_rows)
-
     def _column_batches(
         self,
         file: InputFile,
@@ -273,12 +268,18 @@ class GroupReader:
         kept_rows: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield columns of a row group, read by pyarrow, in batches of up to ``rows`` rows."""
-        budget = self._decode_budget(file, opened.descriptor, group, names, kept_rows)
-        # Passing a single column to another thread takes longer than decoding it.
-        use_threads = names is None or len(names) > 1
-        int96 = file.read_as_stored(plan.int96)
-        for batch in budget.batches(opened.parquet, rows, names, int96, use_threads=use_threads):
-            yield file.conform(batch, names)
+        batches = read_batches(
+            file,
+            opened,
+            group,
+            names,
+            rows,
+            self._limit,
+            int96=file.read_as_stored(plan.int96),
+            kept_rows=kept_rows,
+            use_threads=names is None or len(names) > 1,  # a single column is decoded faster in this thread
+        )
+        return (file.conform(batch, names) for batch in batches)
 
     def _chunk_sizes(self, file: InputFile, metadata: pq.RowGroupMetaData) -> ChunkSizes:
         stored = metadata.total_byte_size // max(metadata.num_rows, 1)
@@ -303,14 +304,15 @@ class GroupReader:
 
     def _first_rows(self, file: InputFile, opened: OpenFile, names: Sequence[str]) -> pa.RecordBatch | None:
         """Return some columns of the first rows of a file: fewer rows if these are large."""
-        parquet, descriptor = opened.parquet, opened.descriptor
-        for group in range(parquet.num_row_groups):
+        for group in range(opened.parquet.num_row_groups):
             opened.need(group, names, ahead=False)
-            rows = min(SAMPLE_ROWS, parquet.metadata.row_group(group).num_rows)
-            while rows > 1 and self._decode_budget(file, descriptor, group, names).needed(rows) > SAMPLE_BYTES:
+            rows = min(SAMPLE_ROWS, opened.parquet.metadata.row_group(group).num_rows)
+            while rows > 1:
+                if DecodeBudget(file, opened.descriptor, group, names, self._limit).needed(rows) <= SAMPLE_BYTES:
+                    break
                 rows //= 4
-            budget = self._decode_budget(file, descriptor, group, names)
-            batch = next(budget.batches(parquet, max(rows, 1), names, file.read_as_stored(file.int96_columns)), None)
+            int96 = file.read_as_stored(file.int96_columns)
+            batch = next(read_batches(file, opened, group, names, max(rows, 1), self._limit, int96=int96), None)
             if batch is not None:
                 return file.conform(batch, names)
         return None

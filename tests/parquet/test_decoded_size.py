@@ -18,7 +18,7 @@ from batchmax.errors import DataError
 from batchmax.parquet import DecodedSize, Footer, PageError, PageTooLargeError
 from batchmax.parquet.reading.decoded_size import LEVEL_BYTES, fixed_row_bytes
 from batchmax.sources.decode_budget import DecodeBudget
-from batchmax.sources.parquet_file import arrow_schema, open_file
+from batchmax.sources.parquet_file import open_file
 from tests.support import crafted
 
 ROWS = 5000
@@ -172,7 +172,7 @@ def test_a_budget_counts_rows_that_stay_in_memory(tmp_path):
     file = open_file(str(path))
     with path.open("rb") as stream:
         for kept_rows, refused in ((None, False), (1000, False), (20_000, True)):
-            budget = DecodeBudget(file, stream.fileno(), 0, arrow_schema(file), ["text"], 20 << 20, kept_rows=kept_rows)
+            budget = DecodeBudget(file, stream.fileno(), 0, ["text"], 20 << 20, kept_rows=kept_rows)
             if refused:
                 with pytest.raises(DataError, match=r"decoding column 'text' takes up to 2. MiB, and the limit is 20"):
                     [budget.take(500) for _ in range(40)]

@@ -26,7 +26,7 @@ from batchmax.columns.arrow import (
 )
 from batchmax.errors import DataError, UsageError
 from batchmax.runtime.text import close_match
-from batchmax.sources.decode_budget import DecodeBudget
+from batchmax.sources.decode_budget import read_batches
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.read_errors import read_errors
 
@@ -201,13 +201,11 @@ def _batches(files: Sequence[InputFile], name: str, limit: int | None, memory_li
     left = limit
     for file in files:
         with read_errors(file.path), file.opened() as opened:
-            parquet, descriptor = opened.parquet, opened.descriptor
-            for group in range(parquet.num_row_groups):
+            for group in range(opened.parquet.num_row_groups):
                 if left is not None and left <= 0:
                     return
                 opened.need(group, [name])
-                budget = DecodeBudget(file, descriptor, group, file.schema, [name], memory_limit)
-                for batch in budget.batches(parquet, ROWS_READ, [name]):
+                for batch in read_batches(file, opened, group, [name], ROWS_READ, memory_limit):
                     array = plain_array(column_array(file.conform(batch, [name]), name))[:left]
                     if len(array):
                         yield array

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from batchmax.parquet.footer import TAIL, Footer, FooterError, Leaf
+from batchmax.parquet.footer import MAGIC, TAIL, Footer, FooterError, Leaf
 from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, RLE
 from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.large_pages import DecompressedStream
@@ -26,7 +26,6 @@ from batchmax.parquet.reading.raw_pages import (
     number,
 )
 from batchmax.parquet.thrift import ThriftError
-from batchmax.parquet.writing.chunk_copy import MAGIC_BYTES
 from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, chunk_range
 
 COUNTED = {DATA_PAGE: 5, DATA_PAGE_V2: 8}
@@ -64,7 +63,7 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
             raise DamagedPageError("the column chunk is in another file, or is encrypted")
         metadata = entry[METADATA].value
         start, size = chunk_range(metadata)
-        if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
+        if start < len(MAGIC) or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
             raise DamagedPageError("the column chunk exceeds the file")
         pages = unchecked = values = rows = 0
         counted = True

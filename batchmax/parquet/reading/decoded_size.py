@@ -19,13 +19,13 @@ import numpy as np
 from batchmax import kernels
 from batchmax.parquet.fields import read_page_header
 from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY, TYPE, TYPE_LENGTH, Leaf
-from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_ENCODINGS, DICTIONARY_PAGE, RLE
+from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_ENCODINGS, DICTIONARY_PAGE, FIXED_WIDTHS, RLE
 from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.raw_pages import Bytes, PageError, RangeReader, inner_header, joined, number
 from batchmax.parquet.thrift import Struct, ThriftError
 from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, chunk_range
 
-WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+WIDTHS = {0: 1, **FIXED_WIDTHS}
 """The size of a value in memory, by physical type; strings and binary values have no fixed size."""
 LEVEL_BYTES = 4
 """The size of a value's two levels."""

@@ -21,7 +21,7 @@ from batchmax.parquet.reading.value_reader import MAX_DEFINITION, FlatLevels, Nu
 from batchmax.parquet.thrift import Struct
 
 
-class MatrixReader:
+class MatrixReader(NumberReader):
     """The rows of one column chunk, in order.
 
     Parameters
@@ -51,15 +51,9 @@ class MatrixReader:
     ) -> None:
         if leaf.repetition != 1 or not 1 <= leaf.definition <= MAX_DEFINITION:
             raise PageError("not a list of floats")
-        levels = FlatLevels(n_classes, leaf.definition)
-        self._numbers = NumberReader(descriptor, chunk, levels, workers, max_page_bytes)
-        if self._numbers.n_values != n_rows * n_classes:
+        super().__init__(descriptor, chunk, FlatLevels(n_classes, leaf.definition), workers, max_page_bytes)
+        if self.n_values != n_rows * n_classes:
             raise PageError("rows have different lengths")
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the values: float32 or float64."""
-        return self._numbers.dtype
 
     def read_into(self, out: NDArray[Any]) -> None:
         """Fill an (n, K) C-contiguous array of the column's type with the next n rows.
@@ -72,15 +66,5 @@ class MatrixReader:
             If the file can't be read.
         """
         target = out.reshape(-1).view(np.uint8)
-        if self._numbers.fill(target) != len(target):
+        if self.fill(target) != len(target):
             raise PageError("there are fewer values than the footer says")
-
-    def check_end(self) -> None:
-        """Check that all rows were read.
-
-        Raises
-        ------
-        PageError
-            If more values follow.
-        """
-        self._numbers.check_end()

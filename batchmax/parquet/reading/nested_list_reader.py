@@ -68,7 +68,7 @@ class NestedLevels:
         return int(n_numbers)
 
 
-class SequenceReader:
+class SequenceReader(NumberReader):
     """The tokens of one column chunk of lists of lists, in order, and the rows that contain them.
 
     Parameters
@@ -98,14 +98,9 @@ class SequenceReader:
     ) -> None:
         _check_nested(column)
         optional = column.elements[0][REPETITION].value == OPTIONAL
-        self._levels = NestedLevels(n_rows, n_classes, column.leaves[0].definition, optional=optional)
-        self._numbers = NumberReader(descriptor, chunk, self._levels, workers, max_page_bytes)
-        self._token_bytes = n_classes * self._numbers.dtype.itemsize
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the values: float32 or float64."""
-        return self._numbers.dtype
+        self._nested = NestedLevels(n_rows, n_classes, column.leaves[0].definition, optional=optional)
+        super().__init__(descriptor, chunk, self._nested, workers, max_page_bytes)
+        self._token_bytes = n_classes * self.dtype.itemsize
 
     def read_into(self, out: NDArray[Any]) -> NDArray[np.uint8]:
         """Fill an (n, K) C-contiguous array of the column's type with the next n tokens, or with those that are left.
@@ -123,7 +118,7 @@ class SequenceReader:
             If the file can't be read.
         """
         target = out.reshape(-1).view(np.uint8)
-        got = self._numbers.fill(target)
+        got = self.fill(target)
         tokens, rest = divmod(got, self._token_bytes)
         if rest:
             raise PageError("the last inner list is too short")
@@ -131,31 +126,21 @@ class SequenceReader:
 
     def continues(self) -> bool:
         """Return whether the next token belongs to the same row as the last one."""
-        while not self._levels.events:
-            if not self._numbers.look_ahead():
+        while not self._nested.events:
+            if not self.look_ahead():
                 return False
-        return bool(self._levels.events[0][0] == CONTINUES)
-
-    def check_end(self) -> None:
-        """Check that all tokens were read.
-
-        Raises
-        ------
-        PageError
-            If more values follow.
-        """
-        self._numbers.check_end()
+        return bool(self._nested.events[0][0] == CONTINUES)
 
     def _take(self, tokens: int, *, everything: bool) -> NDArray[np.uint8]:
         taken: list[NDArray[np.uint8]] = []
-        while self._levels.events and (tokens or everything):
-            events = self._levels.events.popleft()
+        while self._nested.events and (tokens or everything):
+            events = self._nested.events.popleft()
             are_tokens = np.cumsum(events <= CONTINUES)
             if are_tokens[-1] > tokens:
                 if everything:
                     raise PageError("there are fewer numbers than lists")
                 count = int(np.searchsorted(are_tokens, tokens)) + 1
-                self._levels.events.appendleft(events[count:])
+                self._nested.events.appendleft(events[count:])
                 events = events[:count]
             taken.append(events)
             tokens -= int(np.count_nonzero(events <= CONTINUES))

@@ -19,6 +19,7 @@ import numpy as np
 from batchmax import kernels
 from batchmax.parquet.footer import (
     FIXED_LEN_BYTE_ARRAY,
+    MAGIC,
     SORTING,
     TAIL,
     TYPE_LENGTH,
@@ -33,6 +34,7 @@ from batchmax.parquet.format import (
     DATA_PAGE_V2,
     DICTIONARY_ENCODINGS,
     DICTIONARY_PAGE,
+    FIXED_WIDTHS,
     PLAIN,
 )
 from batchmax.parquet.reading.compression import decompress
@@ -71,10 +73,6 @@ from batchmax.parquet.writing.column_chunk import (
     relative_metadata,
 )
 from batchmax.parquet.writing.file_writer import FileSchema, Sorting
-
-MAGIC_BYTES = 4
-WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
-"""Bytes of a value, by physical type."""
 
 
 class ChunkCopyError(ValueError):
@@ -164,7 +162,7 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, o
     if tuple(metadata[PATH].value.values) != leaf.path or metadata[TYPE].value != leaf.element[ELEMENT_TYPE].value:
         raise ChunkCopyError("the column differs from the schema")
     start, size = chunk_range(metadata)
-    if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
+    if start < len(MAGIC) or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
         raise ChunkCopyError("the column chunk exceeds the file")
     if size > most:
         raise ChunkCopyError("the column chunk is too large for the memory limit")
@@ -303,7 +301,7 @@ def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
     if kind == BYTE_ARRAY:
         right = kernels.count_texts(entries) == count
     else:
-        width = element[TYPE_LENGTH].value if kind == FIXED_LEN_BYTE_ARRAY else WIDTHS.get(kind, 0)
+        width = element[TYPE_LENGTH].value if kind == FIXED_LEN_BYTE_ARRAY else FIXED_WIDTHS.get(kind, 0)
         right = len(entries) == count * width
     if not right:
         raise ChunkCopyError("the number of values of a dictionary differs from its header")

@@ -96,7 +96,7 @@ class DirectWriter:
             done += os.pwrite(self._descriptor, waiting[done:].data, self._at + done)
         self.written = self.size
 
-    def finish(self) -> None:
+    def write_rest(self) -> None:
         """Write the rest, which need not fill a block, and truncate the file to its size. Nothing may follow."""
         self._wait(0)
         self._buffered()
