@@ -158,8 +158,8 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
         )
     if options.outputs is None and label is None and options.label != "none":
         notes.append("no label column, so only probs are written; for losses, name the column: --label NAME")
-    judged = options.fail_if is not None and _needs_labels(options.fail_if, options, nesting)
-    if not judged and not any(OUTPUTS[name].needs_label or OUTPUTS[name].kind == "status" for name in outputs):
+    is_gated = options.fail_if is not None and _needs_labels(options.fail_if, options, nesting)
+    if not is_gated and not any(OUTPUTS[name].needs_label or OUTPUTS[name].kind == "status" for name in outputs):
         label = None
     if label is not None:
         notes.append(f"labels: {label.why}")

@@ -99,7 +99,7 @@ def convert(
             raise UsageError(
                 "a run over a stream can't be resumed", where="--if-exists", remedy="write it into a file first"
             )
-        stored = output.settled(identity, max(file.stamp.modified_ns for file in source.files))
+        stored = output.settled(identity, max(file.stat.modified_ns for file in source.files))
         if stored is not None:
             return ScoreSummary.stored(stored, [file.path for file in source.files])
     recipe = Recipe(

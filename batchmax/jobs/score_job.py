@@ -133,7 +133,7 @@ class FileJob(ScoreJob):
             raise UsageError(
                 "a run over a stream can't be resumed", where="--if-exists", remedy="write it into a file first"
             )
-        stored = self._out.settled(identity, max(file.stamp.modified_ns for file in self._source.files))
+        stored = self._out.settled(identity, max(file.stat.modified_ns for file in self._source.files))
         if stored is None:
             return None
         summary = ScoreSummary.stored(stored, [file.path for file in self._source.files])

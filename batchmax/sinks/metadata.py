@@ -67,7 +67,7 @@ def job_identity(
         return None
     return {
         "output": json.loads(schema.metadata[b"batchmax"]),
-        "inputs": [[composed(file.path), file.stamp.size, file.stamp.modified_ns] for file in source.files],
+        "inputs": [[composed(file.path), file.stat.size, file.stat.modified_ns] for file in source.files],
         "rejects": options.rejects is not None,
         "versions": {"numpy": np.__version__, "pyarrow": pa.__version__, "kernels": kernels.source_fingerprint()},
         "parquet": "pyarrow" if pyarrow_only() else "batchmax",
@@ -126,8 +126,8 @@ def input_identities(files: Sequence[InputFile], *, samples: bool = True) -> lis
     if samples:
         # In an object store, each sample takes a few requests.
         with ThreadPoolExecutor(SAMPLES_AT_ONCE if any(file.store for file in files) else 1, "samples") as pool:
-            for said, sample in zip(each, pool.map(lambda file: file.sample_digest, files), strict=True):
-                said["sample_sha256"] = sample
+            for entry, sample in zip(each, pool.map(lambda file: file.sample_digest, files), strict=True):
+                entry["sample_sha256"] = sample
     if len(each) <= MAX_INPUTS:
         return each
     digest = hashlib.sha256(json.dumps(each).encode()).hexdigest()

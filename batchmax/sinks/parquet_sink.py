@@ -81,11 +81,11 @@ class ParquetSink:
             descriptor = open_exclusively(path) if done is None or not done.size else open_again(path)
             self._file = os.fdopen(descriptor, "wb", buffering=0)
             if encoder is not None:
-                begun = ((), 0) if done is None else (done.groups, done.size)
-                self._ours = FileWriter(descriptor, encoder.schema, CREATED_BY, begun)
+                completed = ((), 0) if done is None else (done.groups, done.size)
+                self._writer = FileWriter(descriptor, encoder.schema, CREATED_BY, completed)
             else:
                 options = writer_options(schema, compression, frozenset(plain))
-                self._arrow = pq.ParquetWriter(self._file, schema, **options)
+                self._arrow_writer = pq.ParquetWriter(self._file, schema, **options)
 
     def stream(self, pieces: Sequence[Piece], dtype: np.dtype[Any], n_classes: int, *, taken_back: bool) -> None:
         """Append tokens of matrices to the row group that :meth:`write` completes.
@@ -96,7 +96,7 @@ class ParquetSink:
             raise ValueError("pyarrow does not write in pieces")
         with write_errors(self.path):
             if self._streams is None:
-                self._streams = SpilledColumns(self._encoder, self._ours, self.path.parent, dtype, n_classes)
+                self._streams = SpilledColumns(self._encoder, self._writer, self.path.parent, dtype, n_classes)
             if taken_back:
                 self._streams.take_back()
             self._streams.add(pieces)
@@ -112,46 +112,46 @@ class ParquetSink:
         streamed = {} if self._streams is None else self._streams.end()
         with write_errors(self.path):
             if self._encoder is None:
-                self._arrow.write_table(pa.Table.from_batches(batches), row_group_size=rows)
+                self._arrow_writer.write_table(pa.Table.from_batches(batches), row_group_size=rows)
             else:
                 whole = copied if copied is not None and copied.n_rows == rows else None
                 columns = self._encoder.encode(batches, whole, streamed)
-                self._ours.append(rows, columns, copied.sorting if copied is not None else ())
+                self._writer.append(rows, columns, copied.sorting if copied is not None else ())
         self.rows += rows
 
     @property
     def size(self) -> int:
         """The number of bytes handed over. This and the members below need an encoder."""
-        return self._ours.size
+        return self._writer.size
 
     @property
     def written(self) -> int:
         """The number of bytes handed to the operating system."""
-        return self._ours.written
+        return self._writer.written
 
     @property
     def synced(self) -> int:
         """The number of bytes that are durable."""
-        return self._ours.synced
+        return self._writer.synced
 
     def new_groups(self) -> list[bytes]:
         """Return the row groups since the last call, as they will be in the footer."""
-        return self._ours.new_groups()
+        return self._writer.new_groups()
 
     def sync(self) -> None:
         """Make everything written so far durable."""
         with write_errors(self.path):
-            self._ours.sync()
+            self._writer.sync()
 
     def flush(self) -> None:
         """Write buffered bytes; for small files."""
         with write_errors(self.path):
-            self._ours.flush()
+            self._writer.flush()
 
     def pause(self) -> None:
         """Write buffered bytes, and leave the file unfinished."""
         with write_errors(self.path):
-            self._ours.write_rest()
+            self._writer.write_rest()
 
     def close(self, metadata: Mapping[str, str] = MappingProxyType({})) -> int:
         """Finish the file, make it durable, check its footer, and return its size.
@@ -165,11 +165,11 @@ class ParquetSink:
         """
         with write_errors(self.path):
             if self._encoder is None:
-                self._arrow.add_key_value_metadata(metadata)
-                self._arrow.close()
+                self._arrow_writer.add_key_value_metadata(metadata)
+                self._arrow_writer.close()
             else:
-                self._ours.finish(metadata)
-                self._ours.close()
+                self._writer.finish(metadata)
+                self._writer.close()
             system_calls.sync(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
             self._file.close()
@@ -182,10 +182,10 @@ class ParquetSink:
         """Close the file, finished or not."""
         # An open writer would try to finish the file when it is garbage-collected, and report that it can't.
         if self._encoder is not None:
-            self._ours.close()
+            self._writer.close()
         else:
             with contextlib.suppress(OSError, ValueError, pa.ArrowException):
-                self._arrow.close()
+                self._arrow_writer.close()
         if self._streams is not None:
             self._streams.close()
         self._file.close()

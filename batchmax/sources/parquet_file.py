@@ -34,7 +34,7 @@ END_BYTES = 64 << 10
 T = TypeVar("T")
 
 
-class Stamp(NamedTuple):
+class FileStat(NamedTuple):
     """Attributes of a file that change when it is replaced or written to, as ``stat`` reports them.
 
     Only the system sets the change time (ctime): a program that writes to a file and then restores its modification
@@ -62,7 +62,7 @@ class InputFile:
     path: str
     metadata: pq.FileMetaData
     size: int
-    stamp: Stamp
+    stat: FileStat
     store: Store | None = None
     tail: bytes = b""
     columns: FileColumns | None = None
@@ -221,7 +221,7 @@ class OpenFile:
             self._cache.wait_for(-1, [(0, len(MAGIC))])
 
     def check_unchanged(self) -> None:
-        """Check that the file is as it was when its footer was read; see :class:`Stamp` for what isn't detected.
+        """Check that the file is as it was when its footer was read; see :class:`FileStat` for what isn't detected.
 
         Raises
         ------
@@ -231,9 +231,9 @@ class OpenFile:
         file = self._file
         if file.store is not None:
             found = file.store.info()
-            same = found is not None and _remote_stamp(found) == file.stamp
+            same = found is not None and _object_stat(found) == file.stat
         else:
-            same = _stamp(os.fstat(self.descriptor)) == _stamp(os.stat(file.path)) == file.stamp  # noqa: PTH116
+            same = _local_stat(os.fstat(self.descriptor)) == _local_stat(os.stat(file.path)) == file.stat  # noqa: PTH116
         if not same:
             raise DataError(
                 "the file was changed while it was being read",
@@ -303,7 +303,7 @@ def open_file(path: str, storage: Sequence[str] = ()) -> InputFile:
             raise DataError("not a regular file", where=path, remedy="write it to a file first: cat INPUT > FILE")
         metadata = read_footer(path)
         _check_rows(path, metadata)
-        return InputFile(path, metadata, info.st_size, _stamp(info))
+        return InputFile(path, metadata, info.st_size, _local_stat(info))
 
 
 def read_footer(path: str | os.PathLike[str]) -> pq.FileMetaData:
@@ -331,7 +331,7 @@ def _open_remote(path: str, storage: Sequence[str]) -> InputFile:
     footer = tail[-TAIL - length : -TAIL]
     metadata = pq.read_metadata(pa.BufferReader(MAGIC + footer + length.to_bytes(4, "little") + MAGIC))
     _check_rows(path, metadata)
-    return InputFile(path, metadata, found.size, _remote_stamp(found), store, footer)
+    return InputFile(path, metadata, found.size, _object_stat(found), store, footer)
 
 
 def _check_rows(path: str, metadata: pq.FileMetaData) -> None:
@@ -344,12 +344,12 @@ def _check_rows(path: str, metadata: pq.FileMetaData) -> None:
         )
 
 
-def _remote_stamp(found: ObjectInfo) -> Stamp:
-    return Stamp(0, 0, found.size, found.mtime_ns, 0)
+def _object_stat(found: ObjectInfo) -> FileStat:
+    return FileStat(0, 0, found.size, found.mtime_ns, 0)
 
 
-def _stamp(info: os.stat_result) -> Stamp:
-    return Stamp(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+def _local_stat(info: os.stat_result) -> FileStat:
+    return FileStat(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def arrow_schema(file: InputFile) -> pa.Schema:

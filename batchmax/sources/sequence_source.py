@@ -72,7 +72,7 @@ def from_matrices(
     DataError
         The number of rows differs from the row group's, or the levels don't say where rows begin.
     """
-    beside = _Rows(batches)
+    other_columns = _RowBuffer(batches)
     done = first = 0
     while done < n_rows:
         logits = pooled_matrix(sizes.chunk_tokens, job.n_classes, job.logits.dtype)
@@ -80,21 +80,21 @@ def from_matrices(
         continues = reader.continues()
         is_token = events <= CONTINUES
         tokens = int(np.count_nonzero(is_token))
-        begun = events != CONTINUES
+        is_first = events != CONTINUES
         if not len(events):
             raise DataError(f"the logits column ends after {done:,} rows")
-        if begun[0] == (first > 0):
+        if is_first[0] == (first > 0):
             # Inside a row (first > 0), the first token must continue it; otherwise it must begin a row.
             raise DataError("the repetition levels of the logits are inconsistent")
-        row = np.cumsum(begun) - begun[0]
+        row = np.cumsum(is_first) - is_first[0]
         lengths = np.bincount(row, weights=is_token, minlength=int(row[-1]) + 1).astype(np.int64)
         missing = np.zeros(len(lengths), np.bool_)
         missing[row[events == NULL]] = True
         ends = not continues
-        rows = beside.take(len(lengths), keep_last=not ends)
+        rows = other_columns.take(len(lengths), keep_last=not ends)
         logits = logits[:tokens]
         logits.flags.writeable = False
-        yield _chunk(Tokens(rows, lengths, missing, first, ends), job, {}, logits)
+        yield _token_chunk(Tokens(rows, lengths, missing, first, ends), job, {}, logits)
         first = 0 if ends else int(lengths[-1]) + (first if len(lengths) == 1 else 0)
         done += len(lengths) - (not ends)
 
@@ -126,7 +126,7 @@ def from_columns(
             inner = runs[0] if len(runs) == 1 else pa.concat_arrays(runs)
             done = int(lengths[-1]) + (place if len(lengths) == 1 else 0)
             tokens = Tokens(rows.slice(row, len(lengths)), lengths, ~valid[row:end], place, done == counts[end - 1])
-            yield _chunk(tokens, job, {name: inner})
+            yield _token_chunk(tokens, job, {name: inner})
         skip = first = 0
 
 
@@ -160,7 +160,7 @@ def regrouped(chunks: Iterable[TokenChunk], sizes: TokenSizes, *, whole: bool) -
         yield replace(last, ends_group=True)
 
 
-class _Rows:
+class _RowBuffer:
     """The columns other than the logits, read for the rows of each chunk of tokens."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
@@ -190,7 +190,9 @@ class _Rows:
         return taken[0] if len(taken) == 1 else pa.concat_batches(taken)
 
 
-def _chunk(tokens: Tokens, job: Job, columns: dict[str, pa.Array], logits: NDArray[Any] | None = None) -> TokenChunk:
+def _token_chunk(
+    tokens: Tokens, job: Job, columns: dict[str, pa.Array], logits: NDArray[Any] | None = None
+) -> TokenChunk:
     assert job.nesting is not None  # noqa: S101 - only called for sequences
     labels, known = token_labels(tokens, job.nesting) if job.label is not None else (None, None)
     if labels is not None and job.label is not None:

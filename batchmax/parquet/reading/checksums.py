@@ -14,7 +14,7 @@ from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_
 from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.large_pages import DecompressedStream
 from batchmax.parquet.reading.page_reader import READ_BYTES
-from batchmax.parquet.reading.page_rows import levels_before, rows_begun
+from batchmax.parquet.reading.page_rows import count_rows, levels_before
 from batchmax.parquet.reading.raw_pages import (
     MAX_PAGE_BYTES,
     Bytes,
@@ -113,4 +113,4 @@ def _rows_in(page: CompressedPage, kind: int, leaf: Leaf, codec: int) -> int | N
         repetition, _ = levels_before(decompress(page.body, number(page.header, 2), codec), leaf.repetition)
     else:
         repetition = DecompressedStream(stream, codec, number(page.header, 2)).length_prefixed(MAX_PAGE_BYTES)
-    return rows_begun(repetition, n_values, leaf.repetition)
+    return count_rows(repetition, n_values, leaf.repetition)

@@ -139,20 +139,20 @@ class _SnappyStream:
         self._data = np.empty(0, np.uint8)
         self._history = np.empty(0, np.uint8)
         self._state = np.zeros(3, np.int64)
-        self._begun = False
+        self._has_size = False
         self._blocks = FIRST_BLOCKS
         self._tags = memoryview(bytearray(MAX_BLOCKS * len(BLOCK_TAG)))
 
     def fill(self, out: Bytes) -> None:
         filled = 0
-        if not self._begun:
-            self._begin()
+        if not self._has_size:
+            self._read_size()
         while filled < len(out):
             if not len(self._data) and self._state[0] and self._body.left:
                 filled = self._fill_literals(out, filled)
                 continue
             if len(self._data) < LONGEST_TAG and self._body.left:
-                self._more()
+                self._read_more()
             before = filled
             used, filled = kernels.decompress_snappy(
                 self._data, not self._body.left, out, filled, self._history, self._state
@@ -194,9 +194,9 @@ class _SnappyStream:
         self._data = np.frombuffer(b"".join(pieces[1 + 2 * right :]), np.uint8)
         return end + sum(map(len, pieces[2 : 2 + 2 * right : 2]))
 
-    def _begin(self) -> None:
+    def _read_size(self) -> None:
         """Read the uncompressed size and check it."""
-        self._more()
+        self._read_more()
         size = used = 0
         while used < len(self._data) and used < MAX_LENGTH_BYTES:
             byte = int(self._data[used])
@@ -207,9 +207,9 @@ class _SnappyStream:
         if size != self._size:
             raise PageError("the size of a page differs from its header")
         self._data = self._data[used:]
-        self._begun = True
+        self._has_size = True
 
-    def _more(self) -> None:
+    def _read_more(self) -> None:
         """Append compressed bytes to those left."""
         rest = len(self._data)
         buffer = pooled(rest + min(SNAPPY_PIECE, self._body.left))

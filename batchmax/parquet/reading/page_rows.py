@@ -19,23 +19,23 @@ HEAD = 256
 """Bytes read for a page header; those of number columns are short."""
 
 
-def levels_before(body: Sequence[Bytes], most: int) -> tuple[Bytes | None, Sequence[Bytes]]:
+def levels_before(body: Sequence[Bytes], max_level: int) -> tuple[Bytes | None, Sequence[Bytes]]:
     """Return the levels at the beginning of the body of a data page of version 1, and the rest of the body.
 
-    ``most`` is the column's maximum level; if it is 0, the page has no levels and they are None.
+    ``max_level`` is the column's maximum level; if it is 0, the page has no levels and they are None.
 
     Raises
     ------
     PageError
         If the levels are longer than the page.
     """
-    return cut_levels(body) if most else (None, body)
+    return cut_levels(body) if max_level else (None, body)
 
 
-def rows_begun(repetition: Bytes | None, n_values: int, most: int) -> int:
+def count_rows(repetition: Bytes | None, n_values: int, max_level: int) -> int:
     """Return the number of rows that begin in a page, which is the number of its repetition levels that are 0.
 
-    ``most`` is the column's maximum repetition level. Without levels, each value is a row.
+    ``max_level`` is the column's maximum repetition level. Without levels, each value is a row.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def rows_begun(repetition: Bytes | None, n_values: int, most: int) -> int:
     """
     if repetition is None:
         return n_values
-    end, rows = kernels.count_levels(repetition, n_values, most.bit_length(), 0)
+    end, rows = kernels.count_levels(repetition, n_values, max_level.bit_length(), 0)
     if end < 0:
         raise PageError("the repetition levels of a page are damaged")
     return int(rows)

@@ -47,7 +47,7 @@ NOTHING: Bytes = np.empty(0, np.uint8)
 
 
 class PageError(ValueError):
-    """A column chunk that isn't known to be K values in every row in a supported encoding."""
+    """Pages of a column chunk that are damaged, or that have a form that isn't supported here."""
 
 
 class CompressedBody(io.RawIOBase):

@@ -39,7 +39,7 @@ from batchmax.parquet.format import (
 )
 from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.page_header import page_header
-from batchmax.parquet.reading.page_rows import levels_before, rows_begun
+from batchmax.parquet.reading.page_rows import count_rows, levels_before
 from batchmax.parquet.reading.raw_pages import (
     MAX_PAGE_BYTES,
     Bytes,
@@ -100,9 +100,9 @@ class CopiedColumns:
 
 
 def copy_column(
-    descriptor: int, footer: Footer, group: int, column: SchemaColumn, most: int = MAX_PAGE_BYTES
+    descriptor: int, footer: Footer, group: int, column: SchemaColumn, max_bytes: int = MAX_PAGE_BYTES
 ) -> list[EncodedChunk]:
-    """Return the chunks of a top-level column in a row group, one for each leaf, each of at most ``most`` bytes.
+    """Return the chunks of a top-level column in a row group, one for each leaf, each of at most ``max_bytes`` bytes.
 
     Raises
     ------
@@ -111,10 +111,12 @@ def copy_column(
     OSError
         If the file can't be read.
     """
-    with _doubtful():
+    with _copy_errors():
         row_group = footer.row_group(group)
         return [
-            _copy(descriptor, row_group.chunk(number), leaf, row_group.n_rows, most, ordered=footer.ordered[number])
+            _copy(
+                descriptor, row_group.chunk(number), leaf, row_group.n_rows, max_bytes, ordered=footer.ordered[number]
+            )
             for number, leaf in enumerate(column.leaves, start=column.first_leaf)
         ]
 
@@ -128,7 +130,7 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
         If the footer is damaged.
     """
     keys: list[Sorting] = []
-    with _doubtful():
+    with _copy_errors():
         found = footer.row_group(group).fields.get(SORTING)
         for element in found.value.values if found else ():
             leaf = element[1].value
@@ -142,7 +144,7 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
 
 
 @contextlib.contextmanager
-def _doubtful() -> Iterator[None]:
+def _copy_errors() -> Iterator[None]:
     try:
         yield
     except (FooterError, ThriftError) as error:
@@ -151,7 +153,7 @@ def _doubtful() -> Iterator[None]:
         raise ChunkCopyError(str(error)) from error
 
 
-def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, ordered: bool) -> EncodedChunk:
+def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, max_bytes: int, *, ordered: bool) -> EncodedChunk:
     if FILE_PATH in entry:
         raise ChunkCopyError("the column chunk is in another file")
     if any(field in entry for field in ENCRYPTION):
@@ -164,14 +166,14 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, o
     start, size = chunk_range(metadata)
     if start < len(MAGIC) or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
         raise ChunkCopyError("the column chunk exceeds the file")
-    if size > most:
+    if size > max_bytes:
         raise ChunkCopyError("the column chunk is too large for the memory limit")
     reader = RangeReader(descriptor, start, start + size, size)
     whole = reader.bytes(start, size)
     order = value_order(leaf.element) if ordered else None
     bounds = metadata[STATISTICS].value.keys() & MIN_MAX_STATISTICS if STATISTICS in metadata else ()
     nan = NanSearch(order if order in FLOATS and bounds else None)
-    _check_pages(list(CompressedPages(reader, most, large=2 * MAX_PAGE_BYTES)), metadata, leaf, rows, nan)
+    _check_pages(list(CompressedPages(reader, max_bytes, large=2 * MAX_PAGE_BYTES)), metadata, leaf, rows, nan)
     return EncodedChunk([whole], relative_metadata(metadata, ordered=order is not None and not nan.found))
 
 
@@ -204,7 +206,7 @@ def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, 
         else:
             body = decompress(page.body, number(page.header, 2), metadata[CODEC].value)
             repetition, body = levels_before(body, leaf.repetition)
-            pages_rows += own[1] if not leaf.repetition else rows_begun(repetition, own[1], leaf.repetition)
+            pages_rows += own[1] if not leaf.repetition else count_rows(repetition, own[1], leaf.repetition)
             _, body = levels_before(body, leaf.definition)
         nan.look(encoding, body)
     if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
@@ -235,16 +237,17 @@ def _check_second_version(page: CompressedPage, own: Mapping[int, Any], codec: i
     """
     size, levels = number(page.header, 2), own[5] + own[6]
     lengths = ((own[5], leaf.definition), (own[6], leaf.repetition))
-    if any(length < 0 or bool(length) != bool(most) for length, most in lengths) or levels > min(size, len(page.body)):
+    is_valid = all(length >= 0 and bool(length) == bool(max_level) for length, max_level in lengths)
+    if not is_valid or levels > min(size, len(page.body)):
         raise ChunkCopyError("the levels of a page differ from its header")
     if min(own[1], own[2], own[3]) < 0:
         raise ChunkCopyError("a page header has a negative count")
     repetition, definition = page.body[: own[6]], page.body[own[6] : levels]
-    for data, most, wanted, counted in (
+    for data, max_level, wanted, counted in (
         (repetition, leaf.repetition, 0, own[3]),
         (definition, leaf.definition, leaf.definition, own[1] - own[2]),
     ):
-        if most and kernels.count_levels(data, own[1], most.bit_length(), wanted) != (len(data), counted):
+        if max_level and kernels.count_levels(data, own[1], max_level.bit_length(), wanted) != (len(data), counted):
             raise ChunkCopyError("the levels of a page differ from its header")
     values = page.body[levels:]
     if own.get(7, True) and (len(values) or size != levels):
