@@ -19,7 +19,8 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.columns.job import Job, plan_scoring
-from batchmax.columns.logits import LogitsColumn, find_logits
+from batchmax.columns.logits import find_logits
+from batchmax.columns.logits_column import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
 from batchmax.options.score_options import ScoreOptions, resolve_options

@@ -21,9 +21,9 @@ from importlib import import_module
 import click
 from click.shell_completion import shell_complete
 
+from batchmax.cli.command import CONTEXT, READING, meta_key, with_short_help
 from batchmax.cli.completion import VARIABLE
 from batchmax.cli.messages import say
-from batchmax.cli.options import CONTEXT, READING, meta_key, with_short_help
 from batchmax.cli.signals import end_at_once, signals_raise
 from batchmax.runtime.lazy_imports import UnusedPackages
 

@@ -78,7 +78,7 @@ def _inputs(ctx: click.Context) -> list[str]:
 
 def _columns_of(path: str) -> list[str]:
     try:
-        from batchmax.sources.column_names import column_names
+        from batchmax.sources.inspection.column_names import column_names
 
         return column_names(path)
     except Exception:  # noqa: BLE001  no file, no Parquet file, a damaged installation: nothing to complete

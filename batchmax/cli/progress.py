@@ -13,11 +13,11 @@ from typing import Any, Literal, Self
 
 import click
 
+from batchmax.cli.command import meta_key
 from batchmax.cli.messages import has_colors, say
-from batchmax.cli.options import meta_key
 from batchmax.cli.render.formatting import duration, size
 from batchmax.runtime.compilation import listening
-from batchmax.runtime.progress import Progress as Listener
+from batchmax.runtime.progress import Progress
 
 COMPILING = "compiling kernels (first run only)"
 
@@ -25,7 +25,7 @@ LINE_EVERY = 60.0
 """Seconds between two lines of progress."""
 
 
-class Progress(Listener):
+class TerminalProgress(Progress):
     """Prints progress, notes and warnings of one job; a context manager.
 
     Parameters

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchmax.cli.options import is_set
+from batchmax.cli.command import is_set
 
 if TYPE_CHECKING:
-    from batchmax.cli.progress import Progress
+    from batchmax.cli.progress import TerminalProgress
 
 
-def show_progress() -> Progress:
+def show_progress() -> TerminalProgress:
     """Return a context manager that prints the progress, notes and warnings of a job."""
-    from batchmax.cli.progress import Progress
+    from batchmax.cli.progress import TerminalProgress
 
-    return Progress(quiet=is_set("quiet"), verbose=is_set("verbose"))
+    return TerminalProgress(quiet=is_set("quiet"), verbose=is_set("verbose"))
 
 
 def show_result(found: Any, as_text: Callable[[], None]) -> None:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.columns.labels import LabelColumn, check_classes, find_classes, find_label
-from batchmax.columns.logits import WORDS, LogitsColumn, OutputLayout, close_match, find_logits, one_logit
+from batchmax.columns.logits import find_logits
+from batchmax.columns.logits_column import INPUT_TEXTS, LogitsColumn, OutputLayout, one_logit
 from batchmax.columns.result_arrays import STATUS_TYPE, matrix_fields
 from batchmax.columns.scored_input import as_written
 from batchmax.columns.sequences import Nesting, find_sequences, row_fields, token_field
@@ -26,6 +27,7 @@ from batchmax.errors import DataError, UsageError
 from batchmax.options.gates import LABEL_FIGURES, SCORE_FIGURES, TOKEN_FIGURES, Gate
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, top_k_outputs
+from batchmax.runtime.text import close_match
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,15 +135,15 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
         logits = replace(logits, dtype=np.dtype(np.float64))
     n_classes = logits.n_classes or first_length
     if not n_classes:
-        raise DataError("no row has logits, so the number of classes is not known", remedy="give it with --n-classes")
+        raise DataError("no row has logits, so the number of classes is unknown", remedy="give it: --n-classes N")
     if n_classes == 1:
         raise one_logit(logits, schema)
     fitted = options.calibrated_classes or (n_classes if options.scale is None else len(options.scale))
     if fitted != n_classes:
         raise UsageError(
-            f"it is for {fitted:,} classes, and the logits have {n_classes:,}",
+            f"the calibration is for {fitted:,} classes, and the logits have {n_classes:,}",
             where="--calibration",
-            remedy="calibrate the logits that are to be scored",
+            remedy="use a calibration that was fitted to logits of this model",
         )
     classes, classes_from = find_classes(schema, options, logits)
     check_classes(classes, n_classes, classes_from)
@@ -152,12 +154,12 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
         raise UsageError(
             f"{options.loss_name} needs class labels, and column {label.name!r} holds distributions",
             where="--loss",
-            remedy="choose another loss, or name another column with --label",
+            remedy="choose another loss, or another label column: --label NAME",
         )
     if options.outputs is None and label is None and options.label != "none":
-        notes.append("no label column, so probs alone are written; name one with --label to get losses")
-    judged = options.fail_if is not None and _needs_labels(options.fail_if, options, nesting)
-    if not judged and not any(OUTPUTS[name].needs_label or OUTPUTS[name].kind == "status" for name in outputs):
+        notes.append("no label column, so only probs are written; for losses, name the column: --label NAME")
+    is_gated = options.fail_if is not None and _needs_labels(options.fail_if, options, nesting)
+    if not is_gated and not any(OUTPUTS[name].needs_label or OUTPUTS[name].kind == "status" for name in outputs):
         label = None
     if label is not None:
         notes.append(f"labels: {label.why}")
@@ -165,7 +167,9 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
         notes.append(f"class names: {classes_from}")
     if options.top_k is not None and options.top_k > n_classes:
         raise UsageError(
-            f"{options.top_k} is more than the {n_classes} classes", where="--top-k", remedy=f"give at most {n_classes}"
+            f"{options.top_k} exceeds the {n_classes} classes",
+            where="--top-k",
+            remedy=f"give at most {n_classes}",
         )
     job = Job(
         options=options,
@@ -189,9 +193,9 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     for field in computed:
         if field.name in taken:
             raise UsageError(
-                f"the input has a column {field.name!r} already",
+                f"the input already has a column {field.name!r}",
                 where="--outputs",
-                remedy=f"put --prefix batchmax_ before the new ones, or leave the old one out: --exclude {field.name}",
+                remedy=f"add a prefix to the new columns: --prefix batchmax_; or leave it out: --exclude {field.name}",
             )
     return replace(job, computed=pa.schema(computed))
 
@@ -232,8 +236,8 @@ def _assumed(logits: LogitsColumn, *, is_written: bool) -> str:
         return ""
     names = f"columns {logits.names[0]!r}, … hold" if len(logits.names) > 1 else f"column {logits.names[0]!r} holds"
     if is_written:
-        return f"input: {names} {WORDS[logits.holds]}, which score wrote"
-    return f"input: {names} {WORDS[logits.holds]}, by the name; if these are logits: --input logits"
+        return f"input: {names} {INPUT_TEXTS[logits.holds]}, which score wrote"
+    return f"input: {names} {INPUT_TEXTS[logits.holds]}, by the name; if they are logits: --input logits"
 
 
 def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None) -> bool:
@@ -259,10 +263,10 @@ def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | No
     """
     for name in gate.names:
         if name in names and nesting is None:
-            raise gate.unknown(name, f"{name} is a figure of sequences, and the rows are not sequences", "leave it out")
+            raise gate.unknown(name, f"{name} is a metric of sequences, and the rows are not sequences", "leave it out")
         if name == "bits_per_byte" and options.bytes is None:
-            remedy = "name the column with each row's text or its number of bytes: --bytes NAME"
-            raise gate.unknown(name, "the number of bytes is not known", remedy)
+            remedy = "name the column of texts or of their sizes in bytes: --bytes NAME"
+            raise gate.unknown(name, "the number of bytes is unknown", remedy)
 
 
 def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[str, ...]:
@@ -271,15 +275,15 @@ def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[s
     for name in options.outputs:
         if OUTPUTS[name].needs_label and label is None:
             raise UsageError(
-                f"{name} needs a label, and no column is called label, labels or target",
+                f"{name} needs labels, and no column is named label, labels or target",
                 where="--outputs",
-                remedy="name the column with --label",
+                remedy="name the label column: --label NAME",
             )
         if OUTPUTS[name].needs_label and name != "loss" and label is not None and label.kind == "distribution":
             raise UsageError(
                 f"{name} needs class labels, and column {label.name!r} holds distributions",
                 where="--outputs",
-                remedy=f"leave {name} out, or name another column with --label",
+                remedy=f"leave {name} out, or choose another label column: --label NAME",
             )
     return options.outputs
 
@@ -308,7 +312,7 @@ def _carried(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> 
     twice = next((name for name, count in Counter(field.name for field in fields).items() if count > 1), None)
     if twice is not None:
         raise UsageError(
-            f"the input has two columns {twice!r}",
+            f"there are two columns {twice!r}",
             where="--columns",
             remedy=f"rename one, or leave both out: --exclude {twice}",
         )
@@ -339,16 +343,16 @@ def _class_weights(
         unknown = sorted(set(given) - set(names))
         lacking = [name for name in names if name not in given]
         if unknown or lacking:
-            what = f"no class is called {unknown[0]!r}" if unknown else f"class {lacking[0]!r} has no weight"
-            remedy = "give one line name,number for each class"
+            what = f"there is no class {unknown[0]!r}" if unknown else f"class {lacking[0]!r} has no weight"
+            remedy = "give one line NAME,WEIGHT per class"
             if classes is None:
-                remedy += ", and the names in the order of the logits: --classes A,B,C"
+                remedy += ", and the class names in the order of the logits: --classes A,B,C"
             raise UsageError(what, where="--class-weights", remedy=remedy)
         given = tuple(given[name] for name in names)
     if len(given) != n_classes:
         raise UsageError(
             f"{len(given):,} weights for {n_classes:,} classes",
             where="--class-weights",
-            remedy="give one for each class, in the order of the logits",
+            remedy="give one weight per class, in the order of the logits",
         )
     return np.asarray(given, np.float64)

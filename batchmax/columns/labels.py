@@ -30,13 +30,15 @@ from batchmax.columns.arrow import (
     type_text,
     valid_rows,
 )
-from batchmax.columns.logits import LABEL_NAMES, LogitsColumn, close_match, list_form
+from batchmax.columns.class_columns import LABEL_NAMES, check_unique
+from batchmax.columns.logits_column import LogitsColumn, list_column
 from batchmax.columns.matrices import Matrix, Statuses, read_matrix
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import Status
 from batchmax.runtime.buffers import Take
+from batchmax.runtime.text import close_match
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
 
 LabelKind = Literal["index", "name", "distribution"]
@@ -44,7 +46,7 @@ LabelKind = Literal["index", "name", "distribution"]
 SUM_TOLERANCE = 1e-3
 """Maximum deviation of the sum of a target distribution from 1."""
 
-ASKED = "--classes"
+FROM_OPTION = "--classes"
 """The origin of class names that the option gives."""
 
 IGNORED_INDEX = int(np.iinfo(np.int64).min)
@@ -105,14 +107,14 @@ def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
     names, where = _class_names(schema, options, logits)
     if options.n_classes is not None and names is not None and len(names) != options.n_classes:
         raise UsageError(
-            f"{options.n_classes:,} asked for, but there are {len(names):,} names, from {where}",
+            f"{options.n_classes:,} given, but there are {len(names):,} class names, from {where}",
             where="--n-classes",
-            remedy="give the number of the logits in a row, or leave it out",
+            remedy=f"leave it out, or give {len(names)}",
         )
     return names, where
 
 
-def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str = ASKED) -> None:
+def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str = FROM_OPTION) -> None:
     """Check that there is one name for each class; ``origin`` is the one that :func:`find_classes` returned.
 
     Raises
@@ -121,14 +123,14 @@ def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str =
         The number of names differs.
     """
     if classes is not None and len(classes) != n_classes:
-        is_asked = origin == ASKED
+        is_given = origin == FROM_OPTION
         names = f"{len(classes):,} class name{'s' * (len(classes) != 1)}"
         raise UsageError(
-            f"{names if is_asked else f'{origin} has {names}'}, but the logits have {n_classes:,}"
+            f"{names if is_given else f'{origin} has {names}'}, but the logits have {n_classes:,}"
             f" class{'es' * (n_classes != 1)}",
-            where=ASKED if is_asked else "",
-            remedy="give one name for each class, in the order of the logits"
-            + ("" if is_asked else ": --classes A,B,C; or name another column of labels: --label NAME"),
+            where=FROM_OPTION if is_given else "",
+            remedy="give one name per class, in the order of the logits"
+            + ("" if is_given else ": --classes A,B,C; or choose another label column: --label NAME"),
         )
 
 
@@ -150,17 +152,16 @@ def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...
             where="--label",
             remedy=close_match(name, types) + "batchmax inspect FILE shows the columns",
         )
-    if len(schema.get_all_field_indices(name)) > 1:
-        raise UsageError(f"column {name!r} is there twice", where="--label", remedy="rename one of the two")
+    check_unique(schema, name, "--label")
     what = f"column {name!r} ({type_text(types[name])})"
     why = f"{what}, {'named with --label' if options.label else 'by its name'}"
     plain = plain_type(types[name])
     if _is_text(plain):
         if classes is None:
             raise UsageError(
-                f"{what} holds text, which means nothing without the names of the classes",
+                f"{what} holds text, and the class names are unknown",
                 where="--label",
-                remedy="give them in the order of the logits: --classes A,B,C, or do without: --label none",
+                remedy="give them in the order of the logits: --classes A,B,C; or use no labels: --label none",
             )
         return LabelColumn(name, "name", {class_: index for index, class_ in enumerate(classes)}, why)
     if pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_boolean(plain):
@@ -174,23 +175,25 @@ def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...
             raise UsageError(
                 "two class names are the same number",
                 where="--classes",
-                remedy="write each number in one way",
+                remedy="give each number once",
             )
         return LabelColumn(name, "name", lookup, why)
     if pa.types.is_null(plain):
         return LabelColumn(name, "index", None, why)
     if is_list(plain):
         try:
-            list_form(name, types[name])
+            list_column(name, types[name])
         except UsageError as error:
             raise UsageError(
-                error.what, where="--label", remedy="name another column: --label NAME, or none: --label none"
+                error.what,
+                where="--label",
+                remedy="choose another column: --label NAME; or use no labels: --label none",
             ) from error
         return LabelColumn(name, "distribution", None, why, ACTIVATIONS[options.activation].is_distribution)
     raise UsageError(
         f"{what} cannot hold labels",
         where="--label",
-        remedy="name another column: --label NAME, or none: --label none",
+        remedy="choose another column: --label NAME; or use no labels: --label none",
     )
 
 
@@ -242,7 +245,7 @@ def label_name(types: Mapping[str, pa.DataType], options: ScoreOptions) -> str |
 
 def _class_names(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> tuple[tuple[str, ...] | None, str]:
     if options.classes is not None:
-        return options.classes, ASKED
+        return options.classes, FROM_OPTION
     label = label_name(column_types(schema), options)
     names = None if label is None else _class_label_names(schema, label)
     # Numbers in the names of logits columns are class names only if no ClassLabel names the classes.
@@ -253,9 +256,9 @@ def _class_names(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise UsageError(
-            f"the file's metadata names class {twice!r} twice",
-            where="classes",
-            remedy="give the names with --classes",
+            f"the ClassLabel of column {label!r} has the name {twice!r} twice",
+            where="--classes",
+            remedy="give the names: --classes A,B,C",
         )
     return names, f"the Hugging Face ClassLabel of column {label!r}"
 

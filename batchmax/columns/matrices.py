@@ -24,7 +24,7 @@ from batchmax.columns.arrow import (
     read_only,
     valid_rows,
 )
-from batchmax.columns.logits import BITS_WIDTH, LogitsColumn
+from batchmax.columns.logits_column import BITS_WIDTH, LogitsColumn
 from batchmax.errors import DataError, UsageError
 from batchmax.outputs import Status
 from batchmax.runtime.buffers import Take
@@ -32,7 +32,7 @@ from batchmax.runtime.buffers import Take
 Matrix: TypeAlias = NDArray[Any]
 Statuses: TypeAlias = NDArray[np.uint8]
 
-_TILE_BYTES = 2**20
+_TILE_BYTES = 1 << 20
 
 
 class SparseVectorError(DataError):
@@ -118,9 +118,9 @@ def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
         length, rest = divmod(n_bytes, BITS_WIDTH[column.bits])
         if rest:
             raise UsageError(
-                f"a row of {column.names[0]!r} has {n_bytes:,} bytes, no whole number of {column.bits}",
+                f"a row of column {column.names[0]!r} has {n_bytes:,} bytes, not a multiple of {column.bits}",
                 where="--logits-dtype",
-                remedy="name the type the bytes were written in",
+                remedy="give the type that they were written in",
             )
     return length
 
@@ -136,9 +136,9 @@ def _rows_array(batch: pa.RecordBatch, column: LogitsColumn) -> pa.Array:
         vector = array[sparse].as_py()
         stored = f"{len(vector['values'] or ())} of {vector['size']} values stored"
         raise SparseVectorError(
-            f"a sparse Spark vector in column {column.names[0]!r}, {stored}",
+            f"column {column.names[0]!r} has a sparse Spark vector ({stored})",
             row=sparse,
-            remedy="make it dense in Spark first, with pyspark.ml.functions.vector_to_array",
+            remedy="convert the column to arrays in Spark: pyspark.ml.functions.vector_to_array",
         )
     return plain_array(pc.struct_field(array, "values"))
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.columns.logits import OutputLayout
+from batchmax.columns.logits_column import OutputLayout
 from batchmax.outputs import STATUS_NAMES
 
 STATUS_TYPE = pa.dictionary(pa.int8(), pa.string())
@@ -127,7 +127,7 @@ def _list_array(matrix: NDArray[Any], arrow_type: pa.DataType, missing: Missing)
     n_rows, n_classes = matrix.shape
     dtype: np.dtype[Any] = np.dtype(np.int64 if pa.types.is_large_list(arrow_type) else np.int32)
     if matrix.size > np.iinfo(dtype).max:
-        raise ValueError(f"{matrix.size:,} numbers are too many for one array of {arrow_type}")
+        raise ValueError(f"{matrix.size:,} numbers exceed the offsets of {arrow_type}")
     if missing is None:
         offsets = np.arange(n_rows + 1, dtype=dtype) * dtype.type(n_classes)
     else:

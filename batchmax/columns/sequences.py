@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array, is_list, plain_array, plain_type, type_text, valid_rows
 from batchmax.columns.labels import label_name
-from batchmax.columns.logits import LogitsColumn
+from batchmax.columns.logits_column import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import PLURALS, SCALARS, Status
@@ -57,20 +57,22 @@ def find_sequences(schema: pa.Schema, options: ScoreOptions, logits: LogitsColum
     if not logits.nested:
         for option, given in (("--shift", options.shift), ("--bytes", options.bytes is not None)):
             if given:
-                what = "the logits are one row of numbers a row, no sequences"
-                raise UsageError(what, where=option, remedy="leave it out; it is for lists of such rows")
+                what = "the rows aren't sequences: each has one list of logits"
+                raise UsageError(what, where=option, remedy="leave it out; it applies to lists of lists of logits")
         return None
     name = logits.names[0]
     types = {field.name: field.type for field in schema}
     label = label_name(types, options)
     if label is not None and label in types and not is_list(plain_type(types[label])):
         raise UsageError(
-            f"column {label!r} ({type_text(types[label])}) has one label a row, and rows are sequences",
+            f"column {label!r} ({type_text(types[label])}) has one label per row, but the rows are sequences",
             where="--label",
-            remedy="name a column of lists, one label for each token; or none: --label none",
+            remedy="name a column of lists with one label per token; or use no labels: --label none",
         )
     if options.layout == "wide":
-        raise UsageError("sequences have no columns a class", where="--layout", remedy="give list or fixed")
+        raise UsageError(
+            "sequences can't be written as one column per class", where="--layout", remedy="use list or fixed"
+        )
     _check_bytes(types, options)
     fields = [_opened(field) if field.name in {name, label} else field for field in schema]
     outer = plain_type(types[name])
@@ -242,7 +244,7 @@ def _check_bytes(types: dict[str, Any], options: ScoreOptions) -> None:
     is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
     if not (pa.types.is_integer(kind) or is_text or is_bytes):
         raise UsageError(
-            f"column {options.bytes!r} ({type_text(types[options.bytes])}) is neither a number of bytes nor text",
+            f"column {options.bytes!r} ({type_text(types[options.bytes])}) is neither text nor an integer",
             where="--bytes",
-            remedy="name one that is",
+            remedy="name a column of texts or of their sizes in bytes",
         )

@@ -171,7 +171,7 @@ def calibrate(
     file = None if out is None else TextFile(out, (".json",), if_exists or "error", options.storage_options)
     data = _Data(src, options, holdout, seed, progress)
     if file is not None:
-        file.keep_apart(data.files)
+        file.refuse_inputs(data.files)
     if method not in {"temperature", "vector"}:
         raise UsageError(f"{method!r} is no method", where="--method", remedy="choose temperature or vector")
     found = Calibration(
@@ -287,7 +287,7 @@ class _Data:
             n = len(matrix)
             pred, rank, brier = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
             z = _scaled(matrix, how)
-            kernels.judge_rows(z, labels, how.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+            kernels.metric_rows(z, labels, how.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
             judged = is_held if self._holdout else is_fit
             counts.add(Judged(rows, labels, pred, rank, brier, np.zeros(0), judged & (rows.nll < np.inf)))
         figures = counts.figures()

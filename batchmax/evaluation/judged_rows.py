@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from batchmax import kernels
 from batchmax.columns.arrow import column_types, number_values, plain_array, plain_type, valid_rows
-from batchmax.columns.logits import close_match, refuse_as_class
+from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.scored_input import loss_column
 from batchmax.columns.sequences import token_values
 from batchmax.errors import DataError, UsageError
@@ -23,6 +23,7 @@ from batchmax.evaluation.metrics import Judged
 from batchmax.evaluation.row_stream import OWN_PREFIX, Seen, open_rows, schema_of
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import LAST_WITHOUT_LOSS, Status
+from batchmax.runtime.text import close_match
 from batchmax.sources.parquet_file import arrow_schema
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.streams.stream_source import StreamSource
@@ -97,10 +98,10 @@ class Judging:
         pred, rank, brier = np.empty(n, np.int32), np.zeros(n, np.int32), np.empty(n)
         rows, beta, indices = seen.scores.rows, job.options.beta, labels.indices
         if indices is None:
-            kernels.judge_dense(seen.matrix, labels.targets, beta, rows.maxima, rows.rests, brier)
+            kernels.soft_metric_rows(seen.matrix, labels.targets, beta, rows.maxima, rows.rests, brier)
             indices = np.zeros(0, np.int64)
         else:
-            kernels.judge_rows(seen.matrix, indices, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+            kernels.metric_rows(seen.matrix, indices, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
         nll = self._losses(seen)
         counted = seen.scores.status > LAST_WITHOUT_LOSS
         return Judged(replace(rows, nll=nll), indices, pred, rank, brier, weights, counted)

@@ -33,9 +33,9 @@ from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import arrow_schema, open_file
 from batchmax.sources.parquet_source import ParquetSource, open_source
 from batchmax.sources.parts import plan_parts
-from batchmax.sources.passthrough import Reading
+from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.streams.stream_source import StreamSource
-from batchmax.storage.paths import find_files, paths_of
+from batchmax.storage.input_files import find_files, paths_of
 
 Array = NDArray[Any]
 
@@ -131,7 +131,7 @@ def rows_of(
         ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers,
         ThreadPoolExecutor(1, "read") as reader,
     ):
-        chunks = limited(source.chunks(parts, Reading(job.columns_read, workers)), options.limit)
+        chunks = limited(source.chunks(parts, ReadPlan(job.columns_read, workers)), options.limit)
         ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
         while (chunk := ahead.popleft().result()) is not None:
             ahead.append(reader.submit(next, chunks, None))

@@ -132,7 +132,7 @@ def dense_losses(
     losses = take((n,), np.float64)
     if targets is None:
         targets = np.empty((0, k), matrix.dtype)
-    kernels.dense_cross_entropy(
+    kernels.soft_cross_entropy(
         matrix,
         targets,
         np.ones(k) if weights is None else weights,

@@ -14,7 +14,7 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.columns.arrow import column_types, is_list, plain_type
 from batchmax.columns.job import Job
-from batchmax.columns.logits import LogitsColumn, OutputLayout
+from batchmax.columns.logits_column import LogitsColumn, OutputLayout
 from batchmax.columns.matrices import read_matrix
 from batchmax.columns.result_arrays import matrix_columns, matrix_fields
 from batchmax.errors import DataError, UsageError
@@ -36,8 +36,8 @@ from batchmax.sources.chunks import Chunk
 from batchmax.sources.parquet_source import ParquetSource, open_source
 from batchmax.sources.parts import Part
 from batchmax.sources.streams.stream_source import StreamSource
-from batchmax.storage.paths import is_file_path
-from batchmax.storage.uris import local_path
+from batchmax.storage.output_paths import is_file_path
+from batchmax.storage.paths import local_path
 
 Array = np.ndarray[Any, Any]
 LARGEST_EXACT = 2.0**53
@@ -107,7 +107,7 @@ def convert(
             raise UsageError(
                 "a run over a stream can't be resumed", where="--if-exists", remedy="write it into a file first"
             )
-        stored = commit.finished_summary(max(file.stamp.modified_ns for file in source.files))
+        stored = commit.finished_summary(max(file.stat.modified_ns for file in source.files))
         if stored is not None:
             return ScoreSummary.stored(stored, [file.path for file in source.files])
     recipe = Recipe(

@@ -24,10 +24,11 @@ from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
 from batchmax.sinks.parquet_sink import FileState, ParquetSink
 from batchmax.sinks.row_group_encoder import RowGroupEncoder
 from batchmax.sources.chunks import Chunk, limited
-from batchmax.sources.parquet_file import InputFile, declared_schema, pyarrow_only
+from batchmax.sources.parquet_file import InputFile, pyarrow_only
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import Part
-from batchmax.sources.passthrough import Copying, Reading
+from batchmax.sources.passthrough import CopyPlan, ReadPlan
+from batchmax.sources.schemas.declared_types import declared_schema
 from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.storage.manifest import MANIFEST_KEY, Manifest
 
@@ -169,18 +170,18 @@ class Recipe:
             results.clear()
             if journal is not None:
                 if rejects is not None:
-                    rejects.push()
+                    rejects.flush()
                 journal.record_row_group([sink] if rejects is None else [sink, rejects], group.position, group.state)
 
         return overlap(chunks, work, write, self.progress, job.row_bytes, position)
 
-    def _ways(self, workers: ThreadPoolExecutor, like: InputFile | None) -> tuple[RowGroupEncoder | None, Reading]:
+    def _ways(self, workers: ThreadPoolExecutor, like: InputFile | None) -> tuple[RowGroupEncoder | None, ReadPlan]:
         """Return the encoder of row groups (None if pyarrow writes the file), and how the source is read.
 
         ``like`` is the input file whose Parquet schema the carried columns keep.
         """
         if pyarrow_only():
-            return None, Reading(self.columns)
+            return None, ReadPlan(self.columns)
         options = self.source.job.options
         names = self.source.job.carried.names
         schema = _file_schema(self.schema, like, names)
@@ -188,11 +189,11 @@ class Recipe:
         # Copied columns keep their row groups and their codec.
         copies = options.compression is None and options.row_group_size is None
         everything = options.limit is None and options.on_bad_row != "drop"
-        copying = Copying(schema, names, everything) if copies else None
+        copying = CopyPlan(schema, names, everything) if copies else None
         int96 = schema.int96
         if options.rejects is not None:
             int96 = int96 | _file_schema(self._rejects_schema(), like, self._rejected_names()).int96
-        return encoder, Reading(self.columns, workers, copying, int96)
+        return encoder, ReadPlan(self.columns, workers, copying, int96)
 
 
 def _file_schema(schema: pa.Schema, like: InputFile | None, carried: Sequence[str]) -> FileSchema:

@@ -26,7 +26,7 @@ from batchmax.runtime.progress import Progress
 from batchmax.sinks.commit.journal import CompletedPart
 from batchmax.sinks.commit.staging import PartFolder
 from batchmax.sinks.metadata import output_codecs, output_schema, output_split, plain_columns
-from batchmax.sources.parquet_source import Among, ParquetSource
+from batchmax.sources.parquet_source import DatasetInfo, ParquetSource
 from batchmax.sources.parts import Part, plan_parts
 from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.storage.hive import Partitions
@@ -196,7 +196,7 @@ def run_part(
     options = replace(plan.score_options(threads, memory_limit), storage_options=tuple(storage))
     schema = _unpacked(plan.schema)
     partitions = Partitions(tuple(map(schema.field, given.values)), (tuple(given.values.values()),))
-    source = ParquetSource([given.path], options, among=Among(schema, plan.n_classes, partitions))
+    source = ParquetSource([given.path], options, dataset=DatasetInfo(schema, plan.n_classes, partitions))
     file = source.files[0]
     known = (given.size, given.footer_sha256, given.sample_sha256)
     if (file.size, file.footer_digest(), file.sample_digest) != known:

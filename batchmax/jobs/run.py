@@ -30,8 +30,13 @@ from batchmax.sources.parts import Part, plan_parts
 from batchmax.sources.streams.arrow_batches import check_parquet_types
 from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.storage.file_names import folded
-from batchmax.storage.paths import is_file_path, refuse_inputs_as_output, refuse_other_formats, refuse_uris_as_output
-from batchmax.storage.uris import is_uri
+from batchmax.storage.output_paths import (
+    is_file_path,
+    refuse_inputs_as_output,
+    refuse_other_formats,
+    refuse_uris_as_output,
+)
+from batchmax.storage.paths import is_uri
 
 SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 

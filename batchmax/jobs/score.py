@@ -30,9 +30,9 @@ from batchmax.sinks.metadata import job_identity, output_schema
 from batchmax.sources.chunks import limited
 from batchmax.sources.parquet_source import open_source
 from batchmax.sources.parts import plan_parts
-from batchmax.sources.passthrough import Reading
-from batchmax.storage.paths import STREAM, is_file_path
-from batchmax.storage.uris import local_path
+from batchmax.sources.passthrough import ReadPlan
+from batchmax.storage.output_paths import is_file_path
+from batchmax.storage.paths import STREAM, local_path
 
 
 def score(
@@ -130,7 +130,7 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
 
     def batches() -> Iterator[pa.RecordBatch]:
         # Each batch has its own memory, because the caller may keep it for any time.
-        for chunk in limited(source.chunks(parts, Reading(source.job.columns_read)), options.limit):
+        for chunk in limited(source.chunks(parts, ReadPlan(source.job.columns_read)), options.limit):
             with use_threads(options):
                 result = work(chunk, Buffers())
             yield result.batch

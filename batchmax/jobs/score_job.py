@@ -34,8 +34,9 @@ from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import pyarrow_only
 from batchmax.sources.parquet_source import open_source
 from batchmax.sources.parts import Part, plan_parts
-from batchmax.sources.passthrough import Reading
-from batchmax.storage.paths import STREAM, is_file_path
+from batchmax.sources.passthrough import ReadPlan
+from batchmax.storage.output_paths import is_file_path
+from batchmax.storage.paths import STREAM
 
 
 class ScoreJob:
@@ -133,7 +134,7 @@ class FileJob(ScoreJob):
             raise UsageError(
                 "a run over a stream can't be resumed", where="--if-exists", remedy="write it into a file first"
             )
-        stored = self._commit.finished_summary(max(file.stamp.modified_ns for file in self._source.files))
+        stored = self._commit.finished_summary(max(file.stat.modified_ns for file in self._source.files))
         if stored is None:
             return None
         summary = ScoreSummary.stored(stored, [file.path for file in self._source.files])
@@ -161,7 +162,7 @@ class FileJob(ScoreJob):
             if completed.decision is None:
                 elsewhere = None if job.options.engine == "local" else self._on_ray
                 run.stream(self, lambda: {SUMMARY_KEY: self._summary().lasting()}, elsewhere)
-                self._progress.detail(source.ways.text())
+                self._progress.detail(source.read_statistics.text())
                 summary = self._summary()
                 summary.bytes_written = run.written
                 summary.warnings[:0] = source.warnings  # not in the output: they name paths
@@ -249,7 +250,7 @@ class StreamJob(ScoreJob):
             use_threads(options),
             ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers,
         ):
-            chunks = limited(source.chunks(parts, Reading(job.columns_read, workers)), options.limit)
+            chunks = limited(source.chunks(parts, ReadPlan(job.columns_read, workers)), options.limit)
             # Each batch is a group of its own, so that the reader gets it as soon as it is computed.
             single = (replace(chunk, ends_group=True) for chunk in chunks)
             overlap(

@@ -21,7 +21,7 @@ from batchmax.runtime.text import printable
 from batchmax.sources.chunks import limited
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
-from batchmax.sources.passthrough import Reading
+from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.token_chunks import TokenChunk
 
 
@@ -102,7 +102,7 @@ def _chunks(source: ParquetSource, row: int) -> Iterator[TokenChunk]:
         what = f"row {row:,} is not one of the {source.n_rows:,} rows"
         raise UsageError(what, where="--row", remedy="rows count from 0")
     parts = plan_parts(source.group_rows(), source.row_bytes)
-    chunks = source.chunks(parts, Reading(source.job.columns_read), row)
+    chunks = source.chunks(parts, ReadPlan(source.job.columns_read), row)
     return limited(cast("Iterator[TokenChunk]", chunks), 1)
 
 

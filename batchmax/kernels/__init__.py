@@ -87,23 +87,24 @@ __all__ = [
     "compiled_by",
     "count_levels",
     "count_texts",
-    "dense_cross_entropy",
+    "decompress_snappy",
     "divergence_rows",
     "exp_values",
     "find_structs",
     "inner_length",
-    "judge_dense",
-    "judge_rows",
     "limit_threads",
     "log1p_values",
     "log_matrix",
     "look_up",
     "look_up_more",
     "loss_rows",
+    "metric_rows",
     "order_rows",
     "page_heads",
     "row_moments",
     "sample_rows",
+    "soft_cross_entropy",
+    "soft_metric_rows",
     "softmax_rows",
     "source_fingerprint",
     "standard_floats",
@@ -115,7 +116,6 @@ __all__ = [
     "tally_rows",
     "text_lengths",
     "top_k_rows",
-    "unsnap",
     "walk_levels",
     "warmup",
 ]
@@ -123,9 +123,9 @@ __all__ = [
 _single = Kernel(softmax_float32.softmax_single, 4)
 _wide = Kernel(_softmax.softmax_wide, 4)
 _tall = Kernel(_softmax.softmax_tall, 4)
-_judge_single = Kernel(row_metrics.judge_single, 6)
-_judge = Kernel(row_metrics.judge, 6)
-judge_dense = Kernel(row_metrics.judge_dense, 5)
+_metrics_float32 = Kernel(row_metrics.metrics_float32, 6)
+_metrics = Kernel(row_metrics.metrics, 6)
+soft_metric_rows = Kernel(row_metrics.soft_metrics, 5)
 
 order_rows = Kernel(ranking.order, 5)
 top_k_rows = Kernel(ranking.top_k, 4)
@@ -134,7 +134,7 @@ row_moments = Kernel(moments.moments, 5)
 activate_rows = Kernel(activations.activate, 3)
 loss_rows = Kernel(activations.losses, 6)
 sample_rows = Kernel(sampling.sample, 4)
-dense_cross_entropy = Kernel(soft_targets.dense_cross_entropy, 7)
+soft_cross_entropy = Kernel(soft_targets.soft_cross_entropy, 7)
 divergence_rows = Kernel(kl_divergence.divergence, 4)
 log_matrix = Kernel(elementwise.log_matrix, 1)
 exp_values = Kernel(elementwise.exp_values, 1, parallel=False)
@@ -143,7 +143,7 @@ check_repetition = Kernel(rle.check_repetition, 5, parallel=False)
 check_definition = Kernel(rle.check_definition, 4, parallel=False)
 look_up = Kernel(rle.look_up, 3, parallel=False)
 look_up_more = Kernel(rle.look_up_more, 4, parallel=False)
-unsnap = Kernel(snappy.unsnap, 2, parallel=False)
+decompress_snappy = Kernel(snappy.decompress_snappy, 2, parallel=False)
 inner_length = Kernel(nested_levels.inner_length, 2, parallel=False)
 walk_levels = Kernel(nested_levels.walk_levels, 2, parallel=False)
 count_levels = Kernel(rle.count_levels, 4, parallel=False)
@@ -162,13 +162,13 @@ tally_groups = Kernel(metric_sums.tally_groups, 7, parallel=False)
 def softmax_rows(logits: Any, *arguments: Any) -> None:
     """Run the softmax kernel for these logits; see :func:`batchmax.kernels.softmax.softmax_wide`."""
     by_row = _single if logits.dtype == np.float32 else _wide
-    (_tall if logits.shape[1] <= _softmax.MOST_TALL_CLASSES[logits.dtype.name] else by_row)(logits, *arguments)
+    (_tall if logits.shape[1] <= _softmax.MAX_TALL_CLASSES[logits.dtype.name] else by_row)(logits, *arguments)
 
 
-def judge_rows(logits: Any, *arguments: Any) -> None:
-    """Compute row metrics with the kernel for these logits; see :func:`batchmax.kernels.row_metrics.judge`."""
-    is_wide = logits.dtype == np.float32 and logits.shape[1] > _softmax.MOST_TALL_CLASSES["float32"]
-    (_judge_single if is_wide else _judge)(logits, *arguments)
+def metric_rows(logits: Any, *arguments: Any) -> None:
+    """Compute row metrics with the kernel for these logits; see :func:`batchmax.kernels.row_metrics.metrics`."""
+    is_wide = logits.dtype == np.float32 and logits.shape[1] > _softmax.MAX_TALL_CLASSES["float32"]
+    (_metrics_float32 if is_wide else _metrics)(logits, *arguments)
 
 
 def warmup(progress: Any = None) -> Path:
@@ -176,7 +176,7 @@ def warmup(progress: Any = None) -> Path:
     with standard_floats():
         pass
     for dtype in (np.float32, np.float64):
-        for k in (2, 1 + max(_softmax.MOST_TALL_CLASSES.values())):
+        for k in (2, 1 + max(_softmax.MAX_TALL_CLASSES.values())):
             if progress is not None:
                 progress.note(f"compiling for {np.dtype(dtype)}, {'many' if k > 2 else 'few'} classes")
             z = np.zeros((1, k), dtype)
@@ -190,9 +190,9 @@ def warmup(progress: Any = None) -> Path:
             tail_rows(z, 1.0, maxima, rests, np.zeros((1, 1), np.int32), one)
             row_moments(z, label, 1.0, maxima, rests, one, two)
             sample_rows(z, 1.0, maxima, rests, np.uint64(0), np.uint64(0), ints[0])
-            judge_rows(z, label, 1.0, maxima, rests, one, ints[0], ints[1], two)
-            judge_dense(z, z, 1.0, maxima, rests, two)
-            dense_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
+            metric_rows(z, label, 1.0, maxima, rests, one, ints[0], ints[1], two)
+            soft_metric_rows(z, z, 1.0, maxima, rests, two)
+            soft_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
             divergence_rows(z, z, 1.0, 1.0, one)
             log_matrix(z, z.copy())
         look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
@@ -221,7 +221,7 @@ def warmup(progress: Any = None) -> Path:
     check_repetition(packed, 0, 1, 0, packed)
     walk_levels(packed, packed, 0, 1, 0, 5, 3, True, packed)
     inner_length(packed, packed, 0, 5, 3, 0)
-    unsnap(packed, True, packed[:0], 0, packed, np.zeros(3, np.int64))
+    decompress_snappy(packed, True, packed[:0], 0, packed, np.zeros(3, np.int64))
     check_definition(packed, 0, 1, 1)
     count_levels(packed, 0, 1, 1)
     return cache_folder()

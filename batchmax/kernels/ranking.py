@@ -13,7 +13,7 @@ from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, maximum
 from batchmax.kernels.softmax import block_count, block_rows
 
-MOST_INSERTED = 64
+MAX_INSERTED = 64
 """Up to this many top classes are found by insertion; more by a stable sort."""
 
 
@@ -134,7 +134,7 @@ def _rank(z, i, y):
 @compiled
 def _largest(z, i, classes):
     k = classes.shape[1]
-    if k > MOST_INSERTED:
+    if k > MAX_INSERTED:
         classes[i] = np.argsort(-z[i], kind="mergesort")[:k]
         return
     found = 0

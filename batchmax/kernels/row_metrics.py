@@ -18,8 +18,8 @@ from batchmax.kernels.softmax_float32 import SHIFT, SINGLE_ROUNDER, exponentials
 NO_LOGIT = np.float32(-np.inf)
 
 
-def judge_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
-    """Do the same as :func:`judge` along rows of float32 logits with many classes."""
+def metrics_float32(z, labels, beta, maxima, rests, nll, pred, rank, brier):
+    """Do the same as :func:`metrics` along rows of float32 logits with many classes."""
     n, k = z.shape
     c = 2.0 * beta * LOG2_E
     high = np.float32(c)
@@ -54,7 +54,7 @@ def judge_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
         exchange_float_mode(before)
 
 
-def judge(z, labels, beta, maxima, rests, nll, pred, rank, brier):
+def metrics(z, labels, beta, maxima, rests, nll, pred, rank, brier):
     """Fill pred, rank and brier.
 
     Parameters
@@ -97,8 +97,8 @@ def judge(z, labels, beta, maxima, rests, nll, pred, rank, brier):
         exchange_float_mode(before)
 
 
-def judge_dense(z, targets, beta, maxima, rests, brier):
-    """Fill brier, (n,) float64, as :func:`judge` does, for (n, K) targets that are distributions over the classes."""
+def soft_metrics(z, targets, beta, maxima, rests, brier):
+    """Fill brier, (n,) float64, as :func:`metrics` does, for (n, K) targets that are distributions over the classes."""
     n, k = z.shape
     rows = block_rows(z)
     for block in prange(block_count(z)):

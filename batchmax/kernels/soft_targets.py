@@ -9,7 +9,7 @@ from batchmax.kernels.intrinsics import compiled, plain
 from batchmax.kernels.softmax import LANES, add_exactly, block_count, block_rows
 
 
-def dense_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rests, losses):
+def soft_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rests, losses):
     """Fill losses with sum_j t_j * (-log p_j), where t_j = w_j * ((1 - smoothing) * y_j + smoothing / K).
 
     Parameters
@@ -31,12 +31,12 @@ def dense_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rest
         before = exchange_float_mode(STANDARD)
         for i in range(block * rows, min(z.shape[0], (block + 1) * rows)):
             m = z.dtype.type(maxima[i])
-            losses[i] = _row_dense(z, targets, i, class_weights, smoothing, beta, m, rests[i])
+            losses[i] = _row_loss(z, targets, i, class_weights, smoothing, beta, m, rests[i])
         exchange_float_mode(before)
 
 
 @compiled
-def _row_dense(z, targets, i, class_weights, smoothing, beta, m, rest):
+def _row_loss(z, targets, i, class_weights, smoothing, beta, m, rest):
     if rest != rest:
         return np.nan
     k = z.shape[1]

@@ -23,7 +23,7 @@ from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, fma, maximum, plain
 from batchmax.outputs import Status
 
-MOST_TALL_CLASSES = {"float32": 12, "float64": 32}
+MAX_TALL_CLASSES = {"float32": 12, "float64": 32}
 """Rows with up to this many classes are processed across rows; the limits were measured."""
 
 LANES = 64

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from batchmax.errors import UsageError
 from batchmax.storage.json_fields import JsonError, json_object, parse_json
+from batchmax.storage.paths import is_uri
 from batchmax.storage.text_input import read_text
-from batchmax.storage.uris import is_uri
 
 
 def read_classes(given: str | os.PathLike[str] | Iterable[str], storage: Sequence[str] = ()) -> tuple[str, ...]:

@@ -44,20 +44,21 @@ Only a parser reports damage
 from __future__ import annotations
 
 from batchmax.parquet.footer import Footer, FooterError
-from batchmax.parquet.reading.decoded_size import Demand, TooLarge, even_bytes
+from batchmax.parquet.reading.decoded_size import DecodedSize, PageTooLargeError, fixed_row_bytes
 from batchmax.parquet.reading.list_reader import MatrixReader
 from batchmax.parquet.reading.nested_list_reader import SequenceReader, first_inner_length
-from batchmax.parquet.reading.raw_pages import NotAMatrix
+from batchmax.parquet.reading.raw_pages import PageError
 from batchmax.parquet.thrift import ThriftError
-from batchmax.parquet.writing.chunk_copy import CopiedColumns, NotCopyable, copy_column, sorting_of
+from batchmax.parquet.writing.chunk_copy import ChunkCopyError, CopiedColumns, copy_column, sorting_of
 from batchmax.parquet.writing.column_chunk import EncodedChunk
 from batchmax.parquet.writing.file_writer import FileSchema, FileWriter, Sorting
 from batchmax.parquet.writing.list_writer import MatrixFormat, MatrixRows, encode_matrix
 from batchmax.parquet.writing.nested_list_writer import NestedColumn, TokenRows
 
 __all__ = [
+    "ChunkCopyError",
     "CopiedColumns",
-    "Demand",
+    "DecodedSize",
     "EncodedChunk",
     "FileSchema",
     "FileWriter",
@@ -67,16 +68,15 @@ __all__ = [
     "MatrixReader",
     "MatrixRows",
     "NestedColumn",
-    "NotAMatrix",
-    "NotCopyable",
+    "PageError",
+    "PageTooLargeError",
     "SequenceReader",
     "Sorting",
     "ThriftError",
     "TokenRows",
-    "TooLarge",
     "copy_column",
     "encode_matrix",
-    "even_bytes",
     "first_inner_length",
+    "fixed_row_bytes",
     "sorting_of",
 ]

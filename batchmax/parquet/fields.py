@@ -126,17 +126,17 @@ def check_fields(found: Struct, rules: Rules, *, known_only: bool = False) -> No
             if rule.required:
                 raise ThriftError(f"field {number} is missing")
         elif field.kind not in rule.kinds:
-            raise ThriftError(f"field {number} has another type")
+            raise ThriftError(f"field {number} has the wrong type")
         elif rule.items is not None:
             values = field.value.values
             if values and field.value.kind not in rule.items:
-                raise ThriftError(f"field {number} is a list of another type")
+                raise ThriftError(f"field {number} is a list of the wrong type")
             for value in values if rule.fields is not None else ():
                 check_fields(value, rule.fields or {}, known_only=known_only)
         elif rule.fields is not None:
             check_fields(field.value, rule.fields, known_only=known_only)
     if known_only and not found.keys() <= rules.keys():
-        raise ThriftError(f"fields {sorted(found.keys() - rules.keys())} are not known")
+        raise ThriftError(f"fields {sorted(found.keys() - rules.keys())} are unknown")
 
 
 def read_page_header(data: Any, start: int = 0) -> tuple[Struct, int]:
@@ -145,7 +145,7 @@ def read_page_header(data: Any, start: int = 0) -> tuple[Struct, int]:
     Raises
     ------
     ThriftError
-        If the bytes end early or are not a page header.
+        If unexpected end of data or are not a page header.
     """
     header, end = read_struct(data, start)
     check_fields(header, PAGE_HEADER)

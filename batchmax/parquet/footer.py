@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from batchmax import kernels
 from batchmax.parquet.fields import COLUMN_CHUNK, FILE_METADATA, ROW_GROUP, check_fields
-from batchmax.parquet.thrift import Struct, ThriftError, Unread, read_struct
+from batchmax.parquet.thrift import Struct, ThriftError, UnparsedStructs, read_struct
 from batchmax.storage.system_calls import read_at
 
 MAGIC = b"PAR1"
@@ -35,7 +35,7 @@ TYPE, TYPE_LENGTH, REPETITION, NAME, N_CHILDREN, CONVERTED, SCALE, PRECISION, LO
 COLUMNS, GROUP_ROWS, SORTING = 1, 3, 4
 REQUIRED, OPTIONAL, REPEATED = 0, 1, 2
 FIXED_LEN_BYTE_ARRAY = 7
-MOST_NESTING = 100
+MAX_NESTING = 100
 """The largest nesting depth of groups in the schema."""
 
 LAYOUT_FIELDS = (TYPE, TYPE_LENGTH, REPETITION, N_CHILDREN)
@@ -107,7 +107,7 @@ class RowGroup:
         self._data = data
         self.fields, _ = read_struct(data, start, {COLUMNS})
         check_fields(self.fields, ROW_GROUP)
-        columns: Unread = self.fields[COLUMNS].value
+        columns: UnparsedStructs = self.fields[COLUMNS].value
         self._starts = columns.starts
         self.n_rows: int = self.fields[GROUP_ROWS].value
         self.n_columns = len(self._starts) - 1
@@ -124,15 +124,15 @@ class RowGroup:
         return sizes
 
     @property
-    def places(self) -> NDArray[np.int64]:
+    def ranges(self) -> NDArray[np.int64]:
         """Start and end of each column chunk in the file, (n_columns, 2); -1 if unknown."""
-        _, packed, _, data_at, dictionary_at = self.sizes.T
+        _, compressed, _, data_at, dictionary_at = self.sizes.T
         starts = np.where((dictionary_at > 0) & (dictionary_at < data_at), dictionary_at, data_at)
-        places = np.stack([starts, starts + packed], 1)
-        places[(packed < 0) | (data_at < 0) | (dictionary_at < 0)] = -1
-        return places
+        ranges = np.stack([starts, starts + compressed], 1)
+        ranges[(compressed < 0) | (data_at < 0) | (dictionary_at < 0)] = -1
+        return ranges
 
-    def check_places(self) -> None:
+    def check_ranges(self) -> None:
         """Check that no two column chunks overlap in the file.
 
         Raises
@@ -141,11 +141,11 @@ class RowGroup:
             If two overlap: the metadata of one of them is wrong.
         """
         # Column chunks without values occupy no bytes, whatever their metadata says.
-        places = self.places[self.sizes[:, 2] > 0]
-        places = places[places[:, 0] < places[:, 1]]
-        places = places[np.argsort(places[:, 0])]
-        if (places[:-1, 1] > places[1:, 0]).any():
-            raise FooterError("two columns of a row group lie in the same place of the file")
+        ranges = self.ranges[self.sizes[:, 2] > 0]
+        ranges = ranges[ranges[:, 0] < ranges[:, 1]]
+        ranges = ranges[np.argsort(ranges[:, 0])]
+        if (ranges[:-1, 1] > ranges[1:, 0]).any():
+            raise FooterError("two column chunks of a row group overlap")
 
     def chunk(self, leaf: int) -> Struct:
         """Return the ColumnChunk struct of a leaf.
@@ -178,7 +178,7 @@ class Footer:
         self._data = data
         self._last: tuple[int, RowGroup] | None = None
         try:
-            self.fields, _ = read_struct(data, unread={ROW_GROUPS})
+            self.fields, _ = read_struct(data, unparsed={ROW_GROUPS})
             check_fields(self.fields, FILE_METADATA)
         except ThriftError as error:
             raise FooterError(f"the footer is damaged: {error}") from error
@@ -191,7 +191,7 @@ class Footer:
         tail = bytes(whole[-TAIL:])
         size = int.from_bytes(tail[:4], "little")
         if tail[4:] != MAGIC or size > len(whole) - TAIL:
-            raise FooterError("there is no footer at the end")
+            raise FooterError("the file has no footer")
         return cls(whole[len(whole) - TAIL - size : len(whole) - TAIL])
 
     @classmethod
@@ -207,7 +207,7 @@ class Footer:
         tail = read_at(descriptor, TAIL, max(end, 0))
         size = int.from_bytes(tail[:4], "little")
         if tail[4:] != MAGIC or size > end:
-            raise FooterError("there is no footer at the end")
+            raise FooterError("the file has no footer")
         return cls(read_at(descriptor, size, end - size))
 
     @cached_property
@@ -242,7 +242,7 @@ class Footer:
         except ThriftError as error:
             raise FooterError(f"row group {group} is damaged: {error}") from error
         if found.n_columns != len(self.leaves):
-            raise FooterError(f"row group {group} has another number of columns than the schema")
+            raise FooterError(f"row group {group} and the schema have different numbers of columns")
         self._last = (group, found)
         return found
 
@@ -287,8 +287,8 @@ def _subtree(
 ) -> tuple[int, list[Leaf]]:
     """Return the index after a subtree of the schema, and the leaves of the subtree."""
     if at >= len(elements) or REPETITION not in elements[at]:
-        raise FooterError("the footer is damaged: its schema ends early, or an element of it lacks its repetition")
-    if len(path) == MOST_NESTING:
+        raise FooterError("the footer is damaged: its schema is incomplete")
+    if len(path) == MAX_NESTING:
         raise FooterError("the footer is damaged: its schema is nested too deeply")
     element = elements[at]
     path = (*path, element[NAME].value)

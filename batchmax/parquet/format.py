@@ -22,6 +22,9 @@ CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 CODEC_NUMBERS = {"NONE": 0, "SNAPPY": 1, "GZIP": 2, "BROTLI": 4, "ZSTD": 6, "LZ4": 7}
 """Numbers of codecs by their names in options."""
 
+FIXED_WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+"""Bytes of an encoded value, by physical type; other types have no width, or another one."""
+
 PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY, BYTE_STREAM_SPLIT = 0, 2, 3, 8, 9
 DICTIONARY_ENCODINGS = frozenset({PLAIN_DICTIONARY, RLE_DICTIONARY})
 """Encodings of values as indices of the dictionary page."""

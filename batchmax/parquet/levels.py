@@ -36,9 +36,9 @@ def full_levels(n_rows: int, n_classes: int, definition: int, *, repeated: bool 
     elif n_classes >= LONG_ROW:
         repetition = (run(1, 0) + run(n_classes - 1, 1)) * n_rows
     else:
-        goes_on = np.ones((n_rows, n_classes), np.bool_)
-        goes_on[:, 0] = False
-        repetition = _packed(goes_on.reshape(-1))
+        continues = np.ones((n_rows, n_classes), np.bool_)
+        continues[:, 0] = False
+        repetition = _packed(continues.reshape(-1))
     return sized(repetition) + definitions
 
 
@@ -54,14 +54,14 @@ def levels_with_nulls(missing: NDArray[np.bool_], n_classes: int, definition: in
     """
     lengths = np.where(missing, 1, n_classes)
     starts = np.cumsum(lengths) - lengths
-    goes_on = np.ones(int(lengths.sum()), np.bool_)
-    goes_on[starts] = False
+    continues = np.ones(int(lengths.sum()), np.bool_)
+    continues[starts] = False
     borders = np.flatnonzero(np.diff(missing)) + 1
     runs = [
         run(len(rows) if rows[0] else len(rows) * n_classes, 0 if rows[0] else definition)
         for rows in np.split(missing, borders)
     ]
-    return (sized(_packed(goes_on)) if repeated else b"") + sized(b"".join(runs))
+    return (sized(_packed(continues)) if repeated else b"") + sized(b"".join(runs))
 
 
 def run(count: int, level: int) -> bytes:

@@ -34,7 +34,7 @@ SET: Final = 10
 MAP: Final = 11
 STRUCT: Final = 12
 
-MOST_DEPTH = 64
+MAX_DEPTH = 64
 LONG_LIST = 15
 
 
@@ -71,33 +71,33 @@ Struct = dict[int, Field]
 
 
 @dataclass
-class Unread:
+class UnparsedStructs:
     """An unparsed list of structs: the bytes that contain them, the start of each, and the end of the last."""
 
     data: Any
     starts: NDArray[np.int64]
 
 
-def read_struct(data: Any, start: int = 0, unread: Collection[int] = ()) -> tuple[Struct, int]:
+def read_struct(data: Any, start: int = 0, unparsed: Collection[int] = ()) -> tuple[Struct, int]:
     """Read a struct and return it with the position after it.
 
     Parameters
     ----------
     data, start
         The bytes, and the position of the struct.
-    unread
-        Field numbers of lists of structs to keep as :class:`Unread`.
+    unparsed
+        Field numbers of lists of structs to keep as :class:`UnparsedStructs`.
 
     Raises
     ------
     ThriftError
-        If the bytes end early or are not a struct.
+        If unexpected end of data or are not a struct.
     """
     reader = _Reader(data, start)
     try:
-        return reader.struct(0, unread), reader.at
+        return reader.struct(0, unparsed), reader.at
     except (IndexError, struct.error) as error:
-        raise ThriftError("the bytes end early") from error
+        raise ThriftError("unexpected end of data") from error
 
 
 def write_struct(value: Struct) -> bytes:
@@ -137,8 +137,8 @@ class _Reader:
         value = self._varint()
         return (value >> 1) ^ -(value & 1)
 
-    def struct(self, depth: int, unread: Collection[int] = ()) -> Struct:
-        if depth > MOST_DEPTH:
+    def struct(self, depth: int, unparsed: Collection[int] = ()) -> Struct:
+        if depth > MAX_DEPTH:
             raise ThriftError("structs are nested too deeply")
         fields: Struct = {}
         number = 0
@@ -151,23 +151,23 @@ class _Reader:
             number = number + (head >> 4) if head >> 4 else self._zigzag()
             if number in fields:
                 # Readers differ on which of the two they use.
-                raise ThriftError("a field is there twice")
+                raise ThriftError("a field is duplicated")
             if I16 <= kind <= I64:  # the most common types, without a call
                 value = self._varint()
                 fields[number] = Field(kind, (value >> 1) ^ -(value & 1))
-            elif number in unread and kind == LIST:
+            elif number in unparsed and kind == LIST:
                 fields[number] = Field(kind, self._skip_structs())
             else:
                 fields[number] = Field(kind, self._value(kind, depth))
 
-    def _skip_structs(self) -> Unread:
+    def _skip_structs(self) -> UnparsedStructs:
         kind, size = self._list_head()
         starts = np.zeros(size + 1, np.int64)
         whole = np.frombuffer(self._data, np.uint8)
         if kind != STRUCT or not kernels.find_structs(whole, self.at, starts):
-            raise ThriftError("a list of structs ends early, or is none")
+            raise ThriftError("a list of structs is invalid")
         self.at = int(starts[-1])
-        return Unread(self._data, starts)
+        return UnparsedStructs(self._data, starts)
 
     def _value(self, kind: int, depth: int, *, in_list: bool = False) -> Any:
         if kind in {TRUE, FALSE}:
@@ -181,7 +181,7 @@ class _Reader:
             size = self._varint()
             start, self.at = self.at, self.at + size
             if self.at > len(self._data):
-                raise ThriftError("a string is longer than the bytes")
+                raise ThriftError("a string exceeds the data")
             return bytes(self._data[start : self.at])
         if kind == STRUCT:
             return self.struct(depth + 1)
@@ -196,10 +196,10 @@ class _Reader:
             (value,) = struct.unpack_from("<d", self._data, self.at)
             self.at += 8
             return value
-        raise ThriftError(f"there is no type {kind}")
+        raise ThriftError(f"unknown type {kind}")
 
     def _list(self, depth: int) -> List:
-        if depth > MOST_DEPTH:
+        if depth > MAX_DEPTH:
             raise ThriftError("lists are nested too deeply")
         kind, size = self._list_head()
         return List(kind, [self._value(kind, depth, in_list=True) for _ in range(size)])
@@ -211,17 +211,17 @@ class _Reader:
         if size == LONG_LIST:
             size = self._varint()
         if size > len(self._data) - self.at:
-            raise ThriftError("a list is longer than the bytes")
+            raise ThriftError("a list exceeds the data")
         return kind, size
 
     def _map(self, depth: int) -> Map:
-        if depth > MOST_DEPTH:
+        if depth > MAX_DEPTH:
             raise ThriftError("maps are nested too deeply")
         size = self._varint()
         if not size:
             return Map(0, 0)
         if size > len(self._data) - self.at:
-            raise ThriftError("a map is longer than the bytes")
+            raise ThriftError("a map exceeds the data")
         kinds = self._data[self.at]
         self.at += 1
         pairs = Map(kinds >> 4, kinds & 0x0F)
@@ -277,7 +277,7 @@ def _write_value(out: bytearray, kind: int, value: Any) -> None:
         out += value
     elif kind == STRUCT:
         _write_struct(out, value)
-    elif kind in {LIST, SET} and isinstance(value, Unread):
+    elif kind in {LIST, SET} and isinstance(value, UnparsedStructs):
         _write_list_head(out, STRUCT, len(value.starts) - 1)
         out += memoryview(value.data)[value.starts[0] : value.starts[-1]]
     elif kind in {LIST, SET}:
@@ -296,4 +296,4 @@ def _write_value(out: bytearray, kind: int, value: Any) -> None:
     elif kind == DOUBLE:
         out += struct.pack("<d", value)
     else:
-        raise ThriftError(f"there is no type {kind}")
+        raise ThriftError(f"unknown type {kind}")

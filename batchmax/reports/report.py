@@ -33,7 +33,7 @@ from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.streams.stream_source import StreamSource
-from batchmax.storage.paths import paths_of
+from batchmax.storage.input_files import paths_of
 
 if TYPE_CHECKING:
     from batchmax.reports.html.page import Facts
@@ -164,7 +164,7 @@ def report(
     refuse_bytes(options)
     _need_libraries()
     gathering = _Gathering(src, options, row, worst, tuple(names_of("by", by)), bins, progress)
-    place.keep_apart([file.path for file in gathering.source.files])
+    place.refuse_inputs([file.path for file in gathering.source.files])
     facts = gathering.facts(title)
     from batchmax.reports.html.page import page  # noqa: PLC0415 - slow to import, and may not be installed
 

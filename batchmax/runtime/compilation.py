@@ -43,8 +43,8 @@ def _count(change: int) -> None:
     global _running
     with _lock:
         was, _running = _running > 0, _running + change
-        told = list(_listeners) if was != (_running > 0) else []
-    for listener in told:
+        notified = list(_listeners) if was != (_running > 0) else []
+    for listener in notified:
         listener(change > 0)
 
 

@@ -21,11 +21,11 @@ def uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
     before: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
 
     def wait(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  signal's signature
-        came.append(number)
+        received.append(number)
 
     try:
         for number in SIGNALS:
@@ -37,5 +37,5 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for came_number in came:
-            signal.raise_signal(came_number)
+        for received_number in received:
+            signal.raise_signal(received_number)

@@ -1,8 +1,26 @@
-"""Text for terminals and shells: escapes unprintable characters and quotes words."""
+"""Text for messages, terminals and shells: lists of names, similar names, escapes and quotes."""
 
 from __future__ import annotations
 
+import difflib
 import shlex
+from collections.abc import Iterable
+
+MAX_LISTED = 10
+"""Maximum number of names that a message lists."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the names, quoted and separated by commas; of many, the first ones and the number of the others."""
+    quoted = [repr(name) for name in names]
+    more = f" and {len(quoted) - MAX_LISTED} more" if len(quoted) > MAX_LISTED else ""
+    return ", ".join(quoted[:MAX_LISTED]) + more if quoted else "none"
+
+
+def close_match(name: str, names: Iterable[str]) -> str:
+    """Return a hint with the most similar name, or an empty string."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def printable(text: object) -> str:

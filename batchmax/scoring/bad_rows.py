@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import Job
-from batchmax.columns.logits import close_match
 from batchmax.columns.matrices import first_row_length, read_matrix
 from batchmax.errors import BadRowError
 from batchmax.outputs import Status
+from batchmax.runtime.text import close_match
 
 
 def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> tuple[str, str]:

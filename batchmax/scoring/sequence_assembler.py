@@ -169,7 +169,7 @@ class SequenceRows:
                     missing[kept_tokens],
                     tokens.lengths[low:high][keep[low:high]],
                     tokens.missing[low:high][keep[low:high]],
-                    goes_on=low == 0 and tokens.continues and bool(keep[0]),
+                    continues=low == 0 and tokens.continues and bool(keep[0]),
                 )
                 pieces.append(Piece(column, rows, number == 1))
         return pieces, taken_back

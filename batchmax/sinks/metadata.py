@@ -39,7 +39,7 @@ OPTIONS_THAT_CHANGE_BYTES = (
     "compression",
 )
 SAMPLES_AT_ONCE = 16
-MOST_INPUTS = 1000
+MAX_INPUTS = 1000
 """The maximum number of input files that the metadata describe one by one; every part of a folder repeats this list."""
 
 REJECT_FIELDS = (pa.field("file", pa.string()), pa.field("row", pa.int64()), pa.field("status", pa.string()))
@@ -68,7 +68,7 @@ def job_identity(
         return None
     return {
         "output": json.loads(schema.metadata[b"batchmax"]),
-        "inputs": [[composed(file.path), file.stamp.size, file.stamp.modified_ns] for file in source.files],
+        "inputs": [[composed(file.path), file.stat.size, file.stat.modified_ns] for file in source.files],
         "rejects": options.rejects is not None,
         "versions": {"numpy": np.__version__, "pyarrow": pa.__version__, "kernels": kernels.source_fingerprint()},
         "parquet": "pyarrow" if pyarrow_only() else "batchmax",
@@ -129,7 +129,7 @@ def input_fingerprints(files: Sequence[InputFile], *, samples: bool = True) -> l
         with ThreadPoolExecutor(SAMPLES_AT_ONCE if any(file.store for file in files) else 1, "samples") as pool:
             for entry, sample in zip(each, pool.map(lambda file: file.sample_digest, files), strict=True):
                 entry["sample_sha256"] = sample
-    if len(each) <= MOST_INPUTS:
+    if len(each) <= MAX_INPUTS:
         return each
     digest = hashlib.sha256(json.dumps(each).encode()).hexdigest()
     return [{"files": len(each), "size": sum(file.size for file in files), "footer_sha256": digest}]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -25,7 +25,7 @@ from batchmax.parquet.format import BYTE_STREAM_SPLIT, CODEC_NUMBERS
 from batchmax.parquet.writing.column_chunk import CODEC, ENCODINGS, METADATA
 from batchmax.scoring.sequence_assembler import Piece
 from batchmax.sinks.row_group_encoder import RowGroupEncoder, writer_options
-from batchmax.sinks.spilled_columns import StreamedColumns
+from batchmax.sinks.spilled_columns import SpilledColumns
 from batchmax.sources.parquet_file import read_footer
 from batchmax.storage import system_calls
 from batchmax.storage.files import open_again, open_exclusively
@@ -76,16 +76,16 @@ class ParquetSink:
         self.rows = done.rows if done is not None else 0
         self._n_leaves = len((footer_of_schema(schema) if encoder is None else encoder.schema.footer).leaves)
         self._encoder = encoder
-        self._streams: StreamedColumns | None = None
-        with self._writing():
+        self._streams: SpilledColumns | None = None
+        with write_errors(self.path):
             descriptor = open_exclusively(path) if done is None or not done.size else open_again(path)
             self._file = os.fdopen(descriptor, "wb", buffering=0)
             if encoder is not None:
-                begun = ((), 0) if done is None else (done.groups, done.size)
-                self._ours = FileWriter(descriptor, encoder.schema, CREATED_BY, begun)
+                completed = ((), 0) if done is None else (done.groups, done.size)
+                self._writer = FileWriter(descriptor, encoder.schema, CREATED_BY, completed)
             else:
                 options = writer_options(schema, compression, frozenset(plain))
-                self._arrow = pq.ParquetWriter(self._file, schema, **options)
+                self._arrow_writer = pq.ParquetWriter(self._file, schema, **options)
 
     def stream(self, pieces: Sequence[Piece], dtype: np.dtype[Any], n_classes: int, *, taken_back: bool) -> None:
         """Append tokens of matrices to the row group that :meth:`write` completes.
@@ -94,9 +94,9 @@ class ParquetSink:
         """
         if self._encoder is None:
             raise ValueError("pyarrow does not write in pieces")
-        with self._writing():
+        with write_errors(self.path):
             if self._streams is None:
-                self._streams = StreamedColumns(self._encoder, self._ours, self.path.parent, dtype, n_classes)
+                self._streams = SpilledColumns(self._encoder, self._writer, self.path.parent, dtype, n_classes)
             if taken_back:
                 self._streams.take_back()
             self._streams.add(pieces)
@@ -110,48 +110,48 @@ class ParquetSink:
         if not rows:
             return
         streamed = {} if self._streams is None else self._streams.end()
-        with self._writing():
+        with write_errors(self.path):
             if self._encoder is None:
-                self._arrow.write_table(pa.Table.from_batches(batches), row_group_size=rows)
+                self._arrow_writer.write_table(pa.Table.from_batches(batches), row_group_size=rows)
             else:
                 whole = copied if copied is not None and copied.n_rows == rows else None
                 columns = self._encoder.encode(batches, whole, streamed)
-                self._ours.append(rows, columns, copied.sorting if copied is not None else ())
+                self._writer.append(rows, columns, copied.sorting if copied is not None else ())
         self.rows += rows
 
     @property
     def size(self) -> int:
         """The number of bytes handed over. This and the members below need an encoder."""
-        return self._ours.size
+        return self._writer.size
 
     @property
     def written(self) -> int:
         """The number of bytes handed to the operating system."""
-        return self._ours.written
+        return self._writer.written
 
     @property
     def synced(self) -> int:
         """The number of bytes that are durable."""
-        return self._ours.synced
+        return self._writer.synced
 
     def new_groups(self) -> list[bytes]:
         """Return the row groups since the last call, as they will be in the footer."""
-        return self._ours.new_groups()
+        return self._writer.new_groups()
 
     def sync(self) -> None:
         """Make everything written so far durable."""
-        with self._writing():
-            self._ours.sync()
+        with write_errors(self.path):
+            self._writer.sync()
 
-    def push(self) -> None:
+    def flush(self) -> None:
         """Write buffered bytes; for small files."""
-        with self._writing():
-            self._ours.push()
+        with write_errors(self.path):
+            self._writer.flush()
 
     def pause(self) -> None:
         """Write buffered bytes, and leave the file unfinished."""
-        with self._writing():
-            self._ours.pause()
+        with write_errors(self.path):
+            self._writer.write_rest()
 
     def close(self, metadata: Mapping[str, str] = MappingProxyType({})) -> int:
         """Finish the file, make it durable, check its footer, and return its size.
@@ -163,29 +163,29 @@ class ParquetSink:
         OutputError
             The file can't be written, or doesn't contain what was written.
         """
-        with self._writing():
+        with write_errors(self.path):
             if self._encoder is None:
-                self._arrow.add_key_value_metadata(metadata)
-                self._arrow.close()
+                self._arrow_writer.add_key_value_metadata(metadata)
+                self._arrow_writer.close()
             else:
-                self._ours.finish(metadata)
-                self._ours.close()
+                self._writer.finish(metadata)
+                self._writer.close()
             system_calls.sync(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
             self._file.close()
             written = read_footer(self.path)
         if written.num_rows != self.rows or written.num_columns != self._n_leaves:
-            raise OutputError("the file does not hold what was written", where=str(self.path), remedy="check the disk")
+            raise OutputError("the written file is incomplete", where=str(self.path), remedy="check the disk")
         return size
 
     def abandon(self) -> None:
         """Close the file, finished or not."""
         # An open writer would try to finish the file when it is garbage-collected, and report that it can't.
         if self._encoder is not None:
-            self._ours.close()
+            self._writer.close()
         else:
             with contextlib.suppress(OSError, ValueError, pa.ArrowException):
-                self._arrow.close()
+                self._arrow_writer.close()
         if self._streams is not None:
             self._streams.close()
         self._file.close()
@@ -204,9 +204,6 @@ class ParquetSink:
                     self.pause()
         finally:
             self.abandon()
-
-    def _writing(self) -> Any:
-        return _Writing(self.path)
 
 
 def input_codecs(footer: Footer | None) -> dict[str, str]:
@@ -244,23 +241,15 @@ def kept_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
     }
 
 
-class _Writing:
-    """Converts errors of writing a file into an :class:`OutputError` that names it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError | pa.ArrowException):
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-            raise OutputError(
-                f"cannot be written: {reason}",
-                where=str(self._path),
-                remedy="make room there, or name another place: -o",
-            ) from error
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Convert errors of writing a file into an :class:`OutputError` that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        what = f"cannot be written: {reason}"
+        raise OutputError(what, where=str(path), remedy="free space there, or choose another path: -o") from error
 
 
 @dataclass

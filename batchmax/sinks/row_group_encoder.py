@@ -33,7 +33,7 @@ from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
 from batchmax.parquet.int96 import converted, raw_type
 from batchmax.parquet.thrift import I32, Field, Struct
 from batchmax.parquet.value_order import FLOATS, value_order
-from batchmax.parquet.writing.column_chunk import METADATA, TYPE, movable, place_of
+from batchmax.parquet.writing.column_chunk import METADATA, TYPE, chunk_range, relative_metadata
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,8 +217,8 @@ def _nan_in_leaves(array: pa.Array) -> Iterator[bool]:
 
 def _cut_out(data: pa.Buffer, metadata: Struct, leaf: Leaf, target: Leaf, has_nan: bool) -> EncodedChunk:
     """Return a column chunk of a file that pyarrow wrote, as one of another leaf with the same encoding."""
-    start, size = place_of(metadata)
+    start, size = chunk_range(metadata)
     order = value_order(target.element)
     ordered = order is not None and order == value_order(leaf.element) and not has_nan
     metadata = {**metadata, TYPE: Field(I32, target.element[ELEMENT_TYPE].value)}
-    return EncodedChunk([data.slice(start, size)], movable(metadata, ordered=ordered))
+    return EncodedChunk([data.slice(start, size)], relative_metadata(metadata, ordered=ordered))

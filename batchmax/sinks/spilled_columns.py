@@ -14,11 +14,11 @@ from batchmax.parquet import EncodedChunk, FileWriter, NestedColumn
 from batchmax.scoring.sequence_assembler import Piece
 from batchmax.sinks.row_group_encoder import RowGroupEncoder
 
-STAGED = 1 << 20
+READ_BYTES = 1 << 20
 """Bytes that are read from a temporary file at a time."""
 
 
-class StreamedColumns:
+class SpilledColumns:
     """Columns of a row group that are written in pieces: the first to the output, the others to temporary files.
 
     A column chunk is contiguous in its file, so only one column can be written to the output directly.
@@ -50,7 +50,7 @@ class StreamedColumns:
             made = column.pages(piece.rows)
             waiting = self._waiting.get(piece.name)
             if waiting is None:
-                self._file.stream(made)
+                self._file.write(made)
             else:
                 waiting.writelines(made)
 
@@ -62,14 +62,14 @@ class StreamedColumns:
                 self._waiting[name].seek(size)
                 self._waiting[name].truncate()
             else:
-                self._file.take_back(self._start + size)
+                self._file.rewind(self._start + size)
 
     def end(self) -> dict[str, EncodedChunk]:
         """Return the columns of the row group, and start the next."""
         chunks = {}
         for name, column in self._columns.items():
             if name in self._waiting:
-                chunks[name] = column.chunk(_drained(self._waiting[name]))
+                chunks[name] = column.chunk(_read_and_empty(self._waiting[name]))
             else:
                 chunks[name] = column.chunk(at=self._start)
         self._columns, self._marks = {}, {}
@@ -81,10 +81,10 @@ class StreamedColumns:
             file.close()
 
 
-def _drained(file: IO[bytes]) -> Iterator[bytes]:
+def _read_and_empty(file: IO[bytes]) -> Iterator[bytes]:
     """Yield the contents of a file, then empty it."""
     file.seek(0)
-    while data := file.read(STAGED):
+    while data := file.read(READ_BYTES):
         yield data
     file.seek(0)
     file.truncate()

@@ -13,8 +13,8 @@ from batchmax.sinks.commit.commit import Commit
 from batchmax.sinks.commit.local_destination import output_paths
 from batchmax.sinks.commit.make_destination import make_destination
 from batchmax.sinks.parquet_sink import ParquetSink
-from batchmax.storage.paths import is_file_path, refuse_inputs_as_output, refuse_uris_as_output
-from batchmax.storage.uris import is_uri, local_path
+from batchmax.storage.output_paths import is_file_path, refuse_inputs_as_output, refuse_uris_as_output
+from batchmax.storage.paths import is_uri, local_path
 
 CODEC = "SNAPPY"
 
@@ -42,12 +42,12 @@ def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: 
     """
     out = local_path(out)
     if not is_file_path(out):
-        raise UsageError("a table goes to one file", where=out, remedy="let the name end in .parquet")
+        raise UsageError("a table is written to one file", where=out, remedy="name a file that ends in .parquet")
     if if_exists == "resume":
         raise UsageError(
             "a table is written in one step, so there is nothing to resume",
             where="--if-exists",
-            remedy="try --if-exists overwrite",
+            remedy="use --if-exists overwrite",
         )
     if is_uri(out):
         refuse_uris_as_output(inputs, out)

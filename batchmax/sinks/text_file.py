@@ -11,15 +11,14 @@ from batchmax.errors import OutputError, UsageError
 from batchmax.storage import system_calls
 from batchmax.storage.files import hidden_sibling, open_exclusively, sync_folder
 from batchmax.storage.object_store import store_of
-from batchmax.storage.paths import (
+from batchmax.storage.output_paths import (
     make_parents,
     refuse_file_as_folder,
     refuse_inputs_as_output,
-    refuse_stream,
     refuse_uris_as_output,
     remove_empty,
 )
-from batchmax.storage.uris import is_uri, local_path
+from batchmax.storage.paths import is_uri, local_path, refuse_stream
 
 
 class TextFile:
@@ -54,12 +53,10 @@ class TextFile:
         self._where = text
         self._replaces = if_exists == "overwrite"
         if if_exists not in {"error", "overwrite"}:
-            raise UsageError(
-                f"{if_exists!r} is not what can be done", where="--if-exists", remedy="give error or overwrite"
-            )
+            raise UsageError(f"{if_exists!r} is not supported", where="--if-exists", remedy="use error or overwrite")
         if not self.path.name.lower().endswith(endings) or self.path.name.lower() in endings:
             raise UsageError(
-                f"its name must end in {' or '.join(endings)}",
+                f"the file name must end in {' or '.join(endings)}",
                 where=text,
                 remedy=f"try -o {self.path.stem}{endings[0]}",
             )
@@ -67,7 +64,7 @@ class TextFile:
             refuse_file_as_folder(self.path)
         self._check()
 
-    def keep_apart(self, inputs: list[str]) -> None:
+    def refuse_inputs(self, inputs: list[str]) -> None:
         """Refuse a path that is one of the inputs."""
         if self._store is None:
             refuse_inputs_as_output(inputs, self.path)
@@ -87,49 +84,49 @@ class TextFile:
             self._check()
             self._store.write(content)
             return len(content)
-        beside = hidden_sibling(self.path)
+        temporary = hidden_sibling(self.path)
         parents: list[Path] = []
         try:
             parents = make_parents(self.path)
-            with os.fdopen(open_exclusively(beside), "wb") as file:
+            with os.fdopen(open_exclusively(temporary), "wb") as file:
                 file.write(content)
                 file.flush()
                 system_calls.sync(file.fileno())
             self._check()
-            self._put(beside)
+            self._put(temporary)
         except FileExistsError:
             self._refuse()
         except OSError as error:
             raise OutputError(
-                f"it cannot be written: {error.strerror}", where=str(self.path), remedy="name another: -o"
+                f"cannot be written: {error.strerror}", where=str(self.path), remedy="name another: -o"
             ) from error
         finally:
             with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             remove_empty(parents)
         with contextlib.suppress(OSError):
             sync_folder(self.path.parent)
         return len(content)
 
-    def _put(self, beside: Path) -> None:
+    def _put(self, temporary: Path) -> None:
         if not self._replaces:
             try:
-                os.link(beside, self.path)  # unlike a rename, a link never replaces a file that was created meanwhile
+                os.link(temporary, self.path)  # unlike a rename, a link never replaces a new file
             except FileExistsError:
                 raise
             except OSError:
                 """The file system has no hard links."""
             else:
                 return
-        beside.replace(self.path)
+        temporary.replace(self.path)
 
     def _check(self) -> None:
         if self._store is not None:
-            if not self._replaces and self._store.found() is not None:
+            if not self._replaces and self._store.info() is not None:
                 self._refuse()
             return
         if self.path.is_dir():
-            raise OutputError("a folder is in the way", where=str(self.path), remedy="name another file: -o")
+            raise OutputError("a folder with this name exists", where=str(self.path), remedy="name another file: -o")
         if not self._replaces and os.path.lexists(self.path):
             self._refuse()
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +21,13 @@ from batchmax.columns.arrow import column_array
 from batchmax.columns.job import Job
 from batchmax.parquet import CopiedColumns
 
-MOST_ROW_GROUP_BYTES = 64 << 20
+MAX_ROW_GROUP_BYTES = 64 << 20
 """Bytes of probabilities in a row group of the output, unless ``--row-group-size`` is given."""
 
-MOST_ROW_GROUP_ROWS = 1 << 26
+MAX_ROW_GROUP_ROWS = 1 << 26
 """Maximum number of rows that pyarrow encodes as one row group."""
 
-MOST_CHUNK_BYTES = 24 << 20
+MAX_CHUNK_BYTES = 24 << 20
 """Bytes of logits in a chunk: enough for a common row group of 16 MiB with its other columns."""
 
 
@@ -171,36 +171,16 @@ class RowChunk(Chunk):
 C = TypeVar("C", bound=Chunk)
 
 
-class Part(Protocol):
-    """A run of whole row groups of one file: the unit of work."""
-
-    @property
-    def file(self) -> int:
-        """The index of the file among the inputs."""
-
-    @property
-    def first_group(self) -> int:
-        """The first row group."""
-
-    @property
-    def end_group(self) -> int:
-        """The row group after the last."""
-
-    @property
-    def first_row(self) -> int:
-        """The number of the part's first row in the file."""
-
-
 @dataclass
-class Ways:
+class ReadStatistics:
     """Read statistics: how many column chunks were read as matrices, by pyarrow, or copied, and reasons why not."""
 
-    fast: int = 0
-    slow: int = 0
+    as_matrices: int = 0
+    by_pyarrow: int = 0
     copied: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def refused(self, reason: str) -> None:
+    def add_reason(self, reason: str) -> None:
         """Count a column chunk that couldn't be read as a matrix, or couldn't be copied."""
         self.reasons[reason] += 1
 
@@ -208,49 +188,49 @@ class Ways:
         """Return the counts as text."""
         why = ", ".join(f"{count:,} because {reason}" for reason, count in self.reasons.most_common(5))
         return (
-            f"column chunks of logits read as matrices: {self.fast:,}, by pyarrow: {self.slow:,}; "
+            f"column chunks of logits read as matrices: {self.as_matrices:,}, by pyarrow: {self.by_pyarrow:,}; "
             f"of other columns copied as they are: {self.copied:,}" + (f" (not {why})" if why else "")
         )
 
 
 @dataclass(frozen=True)
-class Cut:
-    """The number of rows of an output row group (``group``), and of a chunk (``piece``)."""
+class ChunkSizes:
+    """The numbers of rows of an output row group and of a chunk."""
 
     job: Job
-    group: int
-    piece: int
+    group_rows: int
+    chunk_rows: int
     stored_bytes: int = 0
 
     def memory(self, rows: int | None = None) -> int:
         """Return the approximate memory in bytes that ``rows`` rows take; for any number of rows if None."""
         # Measured: results of one row group being filled and one being written; and for each chunk the memory for
         # reading, converting and encoding.
-        group, piece = (size if rows is None else min(size, rows) for size in (self.group, self.piece))
+        group, piece = (size if rows is None else min(size, rows) for size in (self.group_rows, self.chunk_rows))
         job = self.job
         carried = self.stored_bytes * (2 * group + 3 * piece)
         return carried + 2 * group * job.result_bytes + piece * (3 * job.result_bytes + 15 * job.row_bytes)
 
 
-def plan_cut(job: Job, rows: int | None = None, stored_bytes: int = 0) -> Cut:
+def plan_chunk_sizes(job: Job, rows: int | None = None, stored_bytes: int = 0) -> ChunkSizes:
     """Return how to divide an input row group with this many rows, or a stream of unknown length (None).
 
     ``stored_bytes`` is the uncompressed size of an input row, all columns together. Unless ``--row-group-size`` is
     given, an output row group is as large as the input's, or an equal fraction of it.
     """
     per_row = max(job.row_bytes, job.result_bytes // 2, stored_bytes // 2, 1)
-    group = max(1, MOST_ROW_GROUP_BYTES // per_row)
+    group = max(1, MAX_ROW_GROUP_BYTES // per_row)
     if job.options.row_group_size is not None:
         group = job.options.row_group_size
     elif rows is not None:
         group = _equal_pieces(max(rows, 1), group)
-    group = min(group, MOST_ROW_GROUP_ROWS)
-    piece = max(1, MOST_CHUNK_BYTES // max(per_row, job.result_bytes))
-    return Cut(job, group, _equal_pieces(group, piece), max(0, stored_bytes - job.row_bytes))
+    group = min(group, MAX_ROW_GROUP_ROWS)
+    piece = max(1, MAX_CHUNK_BYTES // max(per_row, job.result_bytes))
+    return ChunkSizes(job, group, _equal_pieces(group, piece), max(0, stored_bytes - job.row_bytes))
 
 
-def regroup(chunks: Iterable[RowChunk], group: int, piece: int) -> Iterator[RowChunk]:
-    """Yield chunks of up to ``piece`` rows; a row group ends after every ``group`` rows and at the end."""
+def regroup(chunks: Iterable[RowChunk], group_rows: int, chunk_rows: int) -> Iterator[RowChunk]:
+    """Yield chunks of up to ``chunk_rows`` rows; a row group ends after every ``group_rows`` rows and at the end."""
     have = 0
     last: RowChunk | None = None
     for chunk in chunks:
@@ -258,8 +238,8 @@ def regroup(chunks: Iterable[RowChunk], group: int, piece: int) -> Iterator[RowC
         while start < chunk.batch.num_rows:
             if last is not None:
                 yield last
-            rows = min(piece, group - have, chunk.batch.num_rows - start)
-            have = (have + rows) % group
+            rows = min(chunk_rows, group_rows - have, chunk.batch.num_rows - start)
+            have = (have + rows) % group_rows
             last = chunk.slice(start, rows, ends_group=have == 0)
             start += rows
     if last is not None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchmax.parquet import Footer, FooterError, ThriftError
-from batchmax.parquet.writing.column_chunk import METADATA, place_of
+from batchmax.parquet.writing.column_chunk import METADATA, chunk_range
 
-MOST_PLACES = 32
+MAX_PLACES = 32
 """Maximum number of sampled boundaries, and so of reads: their number determines the cost in an object store."""
 
-MOST_COLUMNS = 16
+MAX_COLUMNS = 16
 """Maximum number of columns whose chunks are sampled: the first, the last, and evenly spaced ones between."""
 
 REACH = 256
@@ -34,9 +34,9 @@ def sampled_ranges(footer: Footer | None, size: int) -> list[tuple[int, int]]:
         Size of the file in bytes.
     """
     places = _chunk_ends(footer) or [0, size // 2, size]
-    if len(places) > MOST_PLACES:
+    if len(places) > MAX_PLACES:
         last = len(places) - 1
-        places = [places[number * last // (MOST_PLACES - 1)] for number in range(MOST_PLACES)]
+        places = [places[number * last // (MAX_PLACES - 1)] for number in range(MAX_PLACES)]
     ranges: list[tuple[int, int]] = []
     for place in places:
         start, end = max(0, place - REACH), min(place + REACH, size)
@@ -56,12 +56,12 @@ def _chunk_ends(footer: Footer | None) -> Sequence[int]:
         for group in {0, footer.n_row_groups - 1} if footer.n_row_groups else ():
             row_group = footer.row_group(group)
             leaves: Sequence[int] = range(len(footer.leaves))
-            if len(leaves) > MOST_COLUMNS:
-                leaves = [number * (len(leaves) - 1) // (MOST_COLUMNS - 1) for number in range(MOST_COLUMNS)]
+            if len(leaves) > MAX_COLUMNS:
+                leaves = [number * (len(leaves) - 1) // (MAX_COLUMNS - 1) for number in range(MAX_COLUMNS)]
             for leaf in leaves:
                 chunk = row_group.chunk(leaf)
                 if METADATA in chunk:
-                    start, length = place_of(chunk[METADATA].value)
+                    start, length = chunk_range(chunk[METADATA].value)
                     places |= {max(0, start), max(0, start + length)}
     except (FooterError, ThriftError):
         return []

@@ -19,36 +19,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
-from batchmax.parquet import Demand, FooterError, NotAMatrix, ThriftError, TooLarge, even_bytes
+from batchmax.parquet import DecodedSize, FooterError, PageError, PageTooLargeError, ThriftError, fixed_row_bytes
 from batchmax.parquet.footer import Leaf
 from batchmax.parquet.format import CODECS
 from batchmax.parquet.int96 import TimestampRangeError, converted
 from batchmax.parquet.reading.page_rows import count_values
-from batchmax.parquet.writing.column_chunk import ENCRYPTION, METADATA, UNPACKED_BYTES
+from batchmax.parquet.writing.column_chunk import ENCRYPTION, METADATA, UNCOMPRESSED_BYTES
 from batchmax.runtime.buffers import MIB, PROGRAM_BYTES
-from batchmax.sources.parquet_file import InputFile, OpenFile, encrypted
+from batchmax.sources.parquet_file import InputFile, OpenFile
+from batchmax.sources.read_errors import DAMAGED, encrypted, inspect_command, wrong_row_count
 
-IN_FLIGHT = 3
+BATCHES_IN_MEMORY = 3
 """Batches in memory at a time: two read ahead, and one in progress."""
-MOST_DECODED = 1 << 30
+DEFAULT_LIMIT = 1 << 30
 """Maximum decoded bytes at a time if no limit is given."""
-MOST_PAGE = 1 << 40
+UNLIMITED = 1 << 40
 """Limit for pages of which only the header is read: in effect, none."""
-JUDGED = 10
+SAMPLED_ROW_FACTOR = 10
 """How many times the memory check before a job counts a row whose size is estimated from the first rows."""
-KEPT = 2
+GROUPS_IN_MEMORY = 2
 """Row groups of the output in memory at a time: one being filled, and one being written."""
 
 
-class Allowance:
+class DecodeBudget:
     """The decode budget of some columns of a row group: their decoded size, and the limit.
 
     Parameters
     ----------
     file, descriptor, group
         The file, its descriptor, and the number of the row group.
-    schema
-        Schema of the file as it is read.
     names
         Names of the columns, dotted if nested; None for all.
     limit
@@ -67,18 +66,17 @@ class Allowance:
         file: InputFile,
         descriptor: int,
         group: int,
-        schema: pa.Schema,
         names: Sequence[str] | None,
         limit: int,
         kept_rows: int | None = None,
     ) -> None:
         self._file, self._group, self._limit, self._kept_rows = file, group, limit, kept_rows
-        self._schema = schema
-        self._demands: dict[str, Demand] = {}
-        self._even = self._rows = self._kept = 0
+        self._schema = file.schema
+        self._decoded_sizes: dict[str, DecodedSize] = {}
+        self._fixed_row_bytes = self._rows = self._kept = 0
         self._descriptor = descriptor
         self._leaves: list[tuple[int, Leaf]] = []
-        self._left = 0
+        self._rows_left = 0
         pages = whole = 0
         too_large: tuple[str, int] | None = None
         name = ""
@@ -95,39 +93,39 @@ class Allowance:
                 if file.footer.has_encrypted_columns and any(one in row_group.chunk(number) for one in ENCRYPTION):
                     raise encrypted(file.path, leaf.path[0].decode(errors="replace"))
                 self._leaves.append((number, leaf))
-                even = even_bytes(leaf, *sizes[number][:2])
-                if even is not None:
-                    self._even += even
+                fixed = fixed_row_bytes(leaf, *sizes[number][:2])
+                if fixed is not None:
+                    self._fixed_row_bytes += fixed
                     continue
                 chunk = row_group.chunk(number)
                 if METADATA in chunk and sizes[number][0] not in CODECS:
                     # Its pages can't be read here, so the size that the footer states is spread over the rows.
-                    n_bytes = max(0, chunk[METADATA].value[UNPACKED_BYTES].value)
-                    self._even += -(-n_bytes // max(1, row_group.n_rows))
+                    n_bytes = max(0, chunk[METADATA].value[UNCOMPRESSED_BYTES].value)
+                    self._fixed_row_bytes += -(-n_bytes // max(1, row_group.n_rows))
                     continue
-                once = name in _dictionaries(schema)
+                once = name in _dictionaries(self._schema)
                 try:
-                    demand = Demand(descriptor, chunk, leaf, row_group.n_rows, limit, texts_once=once)
-                except TooLarge as error:
+                    decoded_size = DecodedSize(descriptor, chunk, leaf, row_group.n_rows, limit, shares_texts=once)
+                except PageTooLargeError as error:
                     too_large = too_large or (name, error.page)
                     pages, whole = pages + error.page, whole + error.whole
                     continue
-                self._demands[name] = demand
-                pages, whole = pages + demand.page, whole + demand.whole
-        except (NotAMatrix, FooterError, ThriftError) as error:
+                self._decoded_sizes[name] = decoded_size
+                pages, whole = pages + decoded_size.page, whole + decoded_size.whole
+        except (PageError, FooterError, ThriftError) as error:
             raise self._damage(name, error) from error
-        whole += self._even * row_group.n_rows
-        most = pages + (IN_FLIGHT + KEPT) * whole
-        self._enough = PROGRAM_BYTES + most + JUDGED * whole // max(row_group.n_rows, 1)
+        whole += self._fixed_row_bytes * row_group.n_rows
+        most = pages + (BATCHES_IN_MEMORY + GROUPS_IN_MEMORY) * whole
+        self._sufficient_limit = PROGRAM_BYTES + most + SAMPLED_ROW_FACTOR * whole // max(row_group.n_rows, 1)
         if too_large is not None:
             # The size of rows is unknown without decoding pages that are too large to decode.
-            raise self._refusal(*too_large, self._enough)
-        self._pages, self._left = pages, row_group.n_rows
+            raise self._refusal(*too_large, self._sufficient_limit)
+        self._pages, self._rows_left = pages, row_group.n_rows
         self._is_small = most <= limit
 
     def needed(self, rows: int) -> int:
         """Return an upper bound of the decoded size in bytes of the next rows, and advance past them."""
-        return self._even * rows + sum(self._taken(rows).values())
+        return self._fixed_row_bytes * rows + sum(self._taken(rows).values())
 
     def take(self, rows: int) -> None:
         """Check that the next rows fit into the memory limit, and advance past them.
@@ -143,24 +141,26 @@ class Allowance:
         if needed <= self._limit:
             return
         # Only the job's own budget, the one with kept_rows, knows how many rows are decoded at a time.
-        enough = needed if self._kept_rows is not None else self._enough
-        while self._left > 0:
+        enough = needed if self._kept_rows is not None else self._sufficient_limit
+        while self._rows_left > 0:
             enough = max(enough, self._next(rows)[0])
         raise self._refusal(name, needed, enough)
 
     def _next(self, rows: int) -> tuple[int, str]:
         """Advance past the next rows; return the bytes that decoding them needs, and the largest column."""
-        self._left -= max(rows, 1)
+        self._rows_left -= max(rows, 1)
         taken = self._taken(rows)
-        total = self._even * rows + sum(taken.values())
+        total = self._fixed_row_bytes * rows + sum(taken.values())
         if self._kept_rows is not None:
             if self._rows >= self._kept_rows:
                 self._rows = 0
             # A page that also has earlier rows of the row group is counted once.
-            added = self._even * rows + sum(demand.added for demand in self._demands.values())
+            added = self._fixed_row_bytes * rows + sum(
+                decoded_size.added for decoded_size in self._decoded_sizes.values()
+            )
             self._kept = self._kept + added if self._rows else total
             self._rows += rows
-        needed = self._pages + IN_FLIGHT * total + KEPT * self._kept
+        needed = self._pages + BATCHES_IN_MEMORY * total + GROUPS_IN_MEMORY * self._kept
         return needed, max(taken, key=taken.__getitem__, default="")
 
     def batches(
@@ -183,11 +183,7 @@ class Allowance:
             batch = next(batches, None)
             left -= 0 if batch is None else batch.num_rows
             if left < 0 or (batch is None and left):
-                raise DataError(
-                    f"row group {self._group} holds {n_rows - left:,} rows, not {n_rows:,} as the footer says",
-                    where=self._file.path,
-                    remedy="the file is damaged: make it again",
-                )
+                raise wrong_row_count(self._file.path, self._group, n_rows - left, n_rows)
             if batch is None:
                 self._check_rows()
                 return
@@ -211,9 +207,9 @@ class Allowance:
     def _unrepresentable(self, name: str, error: TimestampRangeError) -> DataError:
         kind = self._schema.field(name).type
         return DataError(
-            f"row group {self._group}, column {name!r}: the timestamp {error} doesn't fit into {kind}",
+            f"row group {self._group}, column {name!r}: the timestamp {error} is out of the range of {kind}",
             where=self._file.path,
-            remedy=f"write a Parquet file, which keeps it, or leave the column out: --exclude {shlex.quote(name)}",
+            remedy=f"write a Parquet file, which can store it, or leave the column out: --exclude {shlex.quote(name)}",
         )
 
     def _check_rows(self) -> None:
@@ -227,28 +223,32 @@ class Allowance:
         if self._file.footer is None:
             return
         row_group = self._file.footer.row_group(self._group)
-        flat = np.array([not leaf.repetition and leaf.name not in self._demands for _, leaf in self._leaves], np.bool_)
+        flat = np.array(
+            [not leaf.repetition and leaf.name not in self._decoded_sizes for _, leaf in self._leaves], np.bool_
+        )
         numbers = [number for number, _ in self._leaves]
         # For codecs that only pyarrow decodes, only the counts in page headers can be compared.
         right = ~np.isin(row_group.sizes[numbers, 0], list(CODECS))
-        counts = count_values(self._descriptor, row_group.places[numbers][flat])
+        counts = count_values(self._descriptor, row_group.ranges[numbers][flat])
         right[flat] = (counts == row_group.n_rows) | (right[flat] & (counts < 0))
         for number, leaf in itertools.compress(self._leaves, ~right):
             try:
-                demand = self._demands.get(leaf.name)
-                if demand is None:
+                decoded_size = self._decoded_sizes.get(leaf.name)
+                if decoded_size is None:
                     chunk = row_group.chunk(number)
-                    demand = Demand(self._descriptor, chunk, leaf, row_group.n_rows, MOST_PAGE, texts_once=True)
-                demand.check_rows(row_group.n_rows)
-            except (NotAMatrix, FooterError, ThriftError) as error:
+                    decoded_size = DecodedSize(
+                        self._descriptor, chunk, leaf, row_group.n_rows, UNLIMITED, shares_texts=True
+                    )
+                decoded_size.check_rows(row_group.n_rows)
+            except (PageError, FooterError, ThriftError) as error:
                 raise self._damage(leaf.name, error) from error
 
     def _taken(self, rows: int) -> dict[str, int]:
         taken: dict[str, int] = {}
-        for name, demand in self._demands.items():
+        for name, decoded_size in self._decoded_sizes.items():
             try:
-                taken[name] = demand.take(rows)
-            except NotAMatrix as error:
+                taken[name] = decoded_size.take(rows)
+            except PageError as error:
                 raise self._damage(name, error) from error
         return taken
 
@@ -257,16 +257,15 @@ class Allowance:
         what = f"column {name!r}" if name else "its columns"
         asked, most, limit = math.ceil(needed / MIB), math.ceil(enough / MIB), self._limit // MIB
         return DataError(
-            f"row group {self._group}: decoding {what} takes up to {asked:,} MiB, and the job may use {limit:,}",
+            f"row group {self._group}: decoding {what} takes up to {asked:,} MiB, and the limit is {limit:,} MiB",
             where=self._file.path,
-            remedy=f"allow more: --memory-limit {most}MiB is enough for it; "
-            f"look: batchmax inspect {shlex.quote(self._file.path)}",
+            remedy=f"allow more: --memory-limit {most}MiB; look: {inspect_command(self._file.path)}",
         )
 
     def _damage(self, name: str, error: Exception) -> DataError:
         path = self._file.path
         where = f"row group {self._group}, column {name!r}: " if name else ""
-        remedy = f"the file is damaged: make it again; look: batchmax inspect {shlex.quote(path)}"
+        remedy = f"{DAMAGED}; look: {inspect_command(path)}"
         return DataError(f"cannot be read: {where}{error}", where=path, remedy=remedy)
 
 
@@ -282,14 +281,48 @@ def _dictionaries(schema: pa.Schema) -> frozenset[str]:
     return frozenset(field.name for field in schema if pa.types.is_dictionary(field.type))
 
 
+def read_batches(
+    file: InputFile,
+    opened: OpenFile,
+    group: int,
+    names: Sequence[str] | None,
+    rows: int,
+    limit: int = DEFAULT_LIMIT,
+    *,
+    int96: Collection[str] = (),
+    kept_rows: int | None = None,
+    use_threads: bool = True,
+) -> Iterator[pa.RecordBatch]:
+    """Yield columns of a row group, decoded by pyarrow within a memory limit; see :class:`DecodeBudget`.
+
+    Parameters
+    ----------
+    file, opened, group, names, limit, kept_rows
+        As for :class:`DecodeBudget`.
+    rows
+        The maximum number of rows of a batch.
+    int96
+        Columns whose INT96 timestamps stay the 12 bytes of the file.
+    use_threads
+        Whether columns are decoded in parallel.
+
+    Raises
+    ------
+    DataError
+        As :class:`DecodeBudget` and :meth:`DecodeBudget.batches`.
+    """
+    budget = DecodeBudget(file, opened.descriptor, group, names, limit, kept_rows)
+    columns = None if names is None else list(names)
+    yield from budget.batches(opened.parquet, rows, columns, int96, use_threads=use_threads)
+
+
 def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
     """Yield all columns of a row group in batches of ``rows`` rows, INT96 timestamps as the 12 bytes of the file.
 
     Raises
     ------
     DataError
-        As :class:`Allowance` and :meth:`Allowance.batches`.
+        As :func:`read_batches`.
     """
     opened.need(group, ahead=False)
-    allowance = Allowance(file, opened.descriptor, group, file.schema, None, MOST_DECODED)
-    yield from allowance.batches(opened.parquet, rows, None, file.read_as_stored(file.int96_columns))
+    return read_batches(file, opened, group, None, rows, int96=file.read_as_stored(file.int96_columns))

@@ -22,7 +22,7 @@ def check_memory(source: ParquetSource | StreamSource) -> None:
     limit = source.job.options.memory_limit
     if needed > limit:
         raise UsageError(
-            f"the job takes about {needed / 2**20:,.0f} MiB, and may use {limit / 2**20:,.0f}",
+            f"the job needs about {needed / 2**20:,.0f} MiB, and the limit is {limit / 2**20:,.0f} MiB",
             where="--memory-limit",
             remedy=f"allow at least {math.ceil(needed / 2**20)}MiB, or make row groups smaller: --row-group-size ROWS",
         )

@@ -16,24 +16,28 @@ from typing import Any, cast
 import pyarrow as pa
 
 from batchmax.columns.job import plan_scoring
-from batchmax.columns.logits import LogitsColumn, find_logits
+from batchmax.columns.logits import find_logits
+from batchmax.columns.logits_column import LogitsColumn
 from batchmax.columns.matrices import SparseVectorError, first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.parquet import FooterError, NotAMatrix, ThriftError, first_inner_length
-from batchmax.sources.chunks import MOST_ROW_GROUP_ROWS, Chunk, Part, RowChunk, Ways, regroup, skipped
-from batchmax.sources.decode_budget import Allowance
-from batchmax.sources.file_columns import Union, conform_to, unite
-from batchmax.sources.parquet_file import InputFile, OpenFile, about, arrow_schema, open_file, pyarrow_only, reading
-from batchmax.sources.passthrough import Copier, Reading
+from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_length
+from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
+from batchmax.sources.decode_budget import read_batches
+from batchmax.sources.parquet_file import InputFile, OpenFile, arrow_schema, open_file, pyarrow_only
+from batchmax.sources.parts import Part
+from batchmax.sources.passthrough import ChunkCopier, ReadPlan
+from batchmax.sources.read_errors import read_errors, schema_errors
 from batchmax.sources.row_group_reader import GroupReader
-from batchmax.sources.schema_check import check_agreement, own_logits, said_of
-from batchmax.sources.sequence_source import TokenCut, regrouped
+from batchmax.sources.schemas.file_columns import MergedSchema, file_columns_of, merge_schemas
+from batchmax.sources.schemas.schema_check import check_agreement, describe_differences, logits_in_file
+from batchmax.sources.sequence_source import TokenSizes, regrouped
 from batchmax.sources.streams.ipc_reader import IncomingStream
 from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.storage.hive import Partitions, are_mirrored, keys_of, partitions_of
-from batchmax.storage.paths import STREAM, Inputs, find_inputs, paths_of
+from batchmax.storage.input_files import Inputs, find_inputs, paths_of
+from batchmax.storage.paths import STREAM
 
 
 def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> ParquetSource | StreamSource:
@@ -58,7 +62,7 @@ def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> Pa
 
 
 @dataclass(frozen=True)
-class Among:
+class DatasetInfo:
     """What is known about a larger set of files: merged columns, number of classes, and columns from folder names."""
 
     schema: pa.Schema
@@ -77,7 +81,7 @@ class ParquetSource:
         How they are read.
     mirrors
         Whether folders named ``key=value`` become folders of the output, if possible, instead of columns.
-    among
+    dataset
         What is known about the larger set of files that these belong to; None if these are all files.
 
     Attributes
@@ -98,53 +102,53 @@ class ParquetSource:
         options: ScoreOptions,
         *,
         mirrors: bool = False,
-        among: Among | None = None,
+        dataset: DatasetInfo | None = None,
     ) -> None:
-        if among is None:
+        if dataset is None:
             found = find_inputs(inputs, options.storage_options)
         else:
             found = Inputs(list(inputs), [""] * len(inputs), [])
         self.files = [open_file(path, options.storage_options) for path in found.files]
         self.n_rows = sum(file.metadata.num_rows for file in self.files)
         self.size = sum(file.size for file in self.files)
-        self.ways = Ways()
+        self.read_statistics = ReadStatistics()
         self.warnings = found.warnings
         self.unified: list[dict[str, Any]] = []
         self._options = options
         folders = found.folders
         self.folders = folders if mirrors and are_mirrored(folders) else []
         self.partitions = Partitions()
-        if among is not None:
-            self._open_among(among)
+        if dataset is not None:
+            self._open_in_dataset(dataset)
             return
         schemas = [arrow_schema(file) for file in self.files]
-        union = unite(found.files, schemas)
+        union = merge_schemas(found.files, schemas)
         pairs = zip(self.files, union.files, strict=True)
         self.files = [replace(file, columns=columns) for file, columns in pairs]
         self.schema = union.schema
         if not self.folders:
             self._name_partitions(folders)
-        with about(self.files[0].path):
+        with schema_errors(self.files[0].path):
             column = find_logits(self.schema, options)
             length = None
             if column.n_classes is None:
-                lengths = (self._own_length(file, column) for file in self.files)
+                lengths = (self._length_in_file(file, column) for file in self.files)
                 length = next((found for found in lengths if found), None)
             self.job = plan_scoring(self.schema, options, length)
-        own = self.partitions.names
-        check_agreement(self.files, schemas, union, self.job, options, own, self._first_length)
-        self._say(union)
-        self._groups = GroupReader(self.job, own, self.ways)
+        folder_columns = self.partitions.names
+        check_agreement(self.files, schemas, union, self.job, options, folder_columns, self._first_length)
+        self._add_notes(union)
+        self._groups = GroupReader(self.job, folder_columns, self.read_statistics)
 
-    def _open_among(self, among: Among) -> None:
+    def _open_in_dataset(self, dataset: DatasetInfo) -> None:
         """Read the files with the columns of the larger set that they belong to."""
-        self.schema, self.partitions = among.schema, among.partitions
-        self.job = plan_scoring(among.schema, self._options, among.n_classes)
-        stored = pa.schema([field for field in among.schema if field.name not in self.partitions.names])
-        self.files = [replace(file, columns=conform_to(stored, arrow_schema(file))) for file in self.files]
-        self._groups = GroupReader(self.job, self.partitions.names, self.ways)
+        self.schema, self.partitions = dataset.schema, dataset.partitions
+        self.job = plan_scoring(dataset.schema, self._options, dataset.n_classes)
+        stored = pa.schema([field for field in dataset.schema if field.name not in self.partitions.names])
+        self.files = [replace(file, columns=file_columns_of(stored, arrow_schema(file))) for file in self.files]
+        self._groups = GroupReader(self.job, self.partitions.names, self.read_statistics)
 
-    def _say(self, union: Union) -> None:
+    def _add_notes(self, union: MergedSchema) -> None:
         """Add notes on the number of files and on columns that differ between them."""
         n_files = len(self.files)
         if n_files == 1:
@@ -152,7 +156,7 @@ class ParquetSource:
         read = self.schema.names if self._options.rejects is not None else self.job.columns_read
         tops = {name.split(".")[0] for name in read}
         self.unified = union.differences({*read, *tops})
-        notes = (f"files: {n_files:,}", *said_of(self.unified, n_files))
+        notes = (f"files: {n_files:,}", *describe_differences(self.unified, n_files))
         self.job = replace(self.job, notes=(*self.job.notes, *notes))
 
     def _name_partitions(self, folders: Sequence[str]) -> None:
@@ -162,9 +166,9 @@ class ParquetSource:
                 if file.columns is not None and key in file.columns.added:
                     having = next(one.path for one in self.files if key in one.schema.names)
                     raise UsageError(
-                        f"{key!r} is a folder of this file, and a column of {having}",
+                        f"{key!r} is a folder name of this file, and a column in {having}",
                         where=file.path,
-                        remedy="write the column into all files, or into none",
+                        remedy="store the column in all files, or in none",
                     )
         self.partitions = partitions_of(folders, self.schema.names)
         for field in self.partitions.fields:
@@ -197,61 +201,64 @@ class ParquetSource:
         numbers: int = sum(self._groups.n_values(file, group) for file, group in groups)
         return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(int(self.n_rows), 1))))
 
-    def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
+    def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Iterator[Chunk]:
         """Yield the rows of some parts in order, in chunks that depend on the inputs and options, never on the machine.
 
         The first ``skip`` rows are skipped; they must end where a row group of the output ends.
         """
-        runs = (run for part in parts for run in self._part_runs(part, how))
+        runs = (run for part in parts for run in self._part_runs(part, plan))
         chunks = skipped(runs, skip)
         wanted = self._options.row_group_size
         if wanted is None:
             return chunks
         if self.job.nesting is not None:
-            return regrouped(cast("Iterator[TokenChunk]", chunks), TokenCut.of(self.job), whole=False)
-        wanted = min(wanted, MOST_ROW_GROUP_ROWS)
+            return regrouped(cast("Iterator[TokenChunk]", chunks), TokenSizes.of(self.job), whole=False)
+        wanted = min(wanted, MAX_ROW_GROUP_ROWS)
         return regroup(cast("Iterator[RowChunk]", chunks), wanted, wanted)
 
     def memory_needed(self) -> int:
         """Return the approximate memory in bytes of a job on these files, without the memory of the program itself."""
         return max(map(self._groups.memory, self.files), default=0)
 
-    def _part_runs(self, part: Part, how: Reading) -> Iterator[tuple[int, Iterator[Chunk]]]:
+    def _part_runs(self, part: Part, plan: ReadPlan) -> Iterator[tuple[int, Iterator[Chunk]]]:
         """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
         file = self.files[part.file]
-        with reading(file.path), file.opened() as opened:
+        with read_errors(file.path), file.opened() as opened:
             parquet, descriptor = opened.parquet, opened.descriptor
             copier = None
-            if how.copying is not None and file.footer is not None:
-                copying = replace(how.copying, names=[name for name in how.copying.names if name not in file.recoded])
-                copier = Copier(descriptor, file.footer, copying, self.ways, self._options.memory_limit // 4)
+            if plan.copy_plan is not None and file.footer is not None:
+                copy_plan = replace(
+                    plan.copy_plan, names=[name for name in plan.copy_plan.names if name not in file.recoded]
+                )
+                copier = ChunkCopier(
+                    descriptor, file.footer, copy_plan, self.read_statistics, self._options.memory_limit // 4
+                )
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = parquet.metadata.row_group(group).num_rows
-                chunks = opened.checked(self._groups.chunks(file, opened, copier, group, row, self._stored(how)))
-                yield rows, (self._with_partitions(chunk, part.file, how) for chunk in chunks)
+                chunks = opened.checked(self._groups.chunks(file, opened, copier, group, row, self._stored(plan)))
+                yield rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
                 row += rows
 
-    def _stored(self, how: Reading) -> Reading:
+    def _stored(self, plan: ReadPlan) -> ReadPlan:
         """Return how to read the columns that are stored in the files."""
         names = self.partitions.names
-        if how.columns is None or not names:
-            return how
-        return replace(how, columns=[name for name in how.columns if name not in names])
+        if plan.columns is None or not names:
+            return plan
+        return replace(plan, columns=[name for name in plan.columns if name not in names])
 
-    def _with_partitions(self, chunk: Chunk, file: int, how: Reading) -> Chunk:
+    def _with_partitions(self, chunk: Chunk, file: int, plan: ReadPlan) -> Chunk:
         if not self.partitions.fields:
             return chunk
-        return chunk.with_columns(lambda rows: self.partitions.added(rows, file, how.columns))
+        return chunk.with_columns(lambda rows: self.partitions.added(rows, file, plan.columns))
 
-    def _own_length(self, file: InputFile, column: LogitsColumn) -> int | None:
+    def _length_in_file(self, file: InputFile, column: LogitsColumn) -> int | None:
         """Return the number of classes of a file, from its schema or first row; None without rows or logits."""
-        found = own_logits(file.schema, column, self._options)
+        found = logits_in_file(file.schema, column, self._options)
         return None if found is None else found.n_classes or self._first_length(file, found)
 
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
-        with reading(file.path), file.opened() as opened:
-            parquet, descriptor = opened.parquet, opened.descriptor
+        with read_errors(file.path), file.opened() as opened:
             first_row = 0
             if column.nested and not pyarrow_only():
                 found = self._first_inner_length(file, opened, column)
@@ -261,10 +268,10 @@ class ParquetSource:
 
             def batches(group: int) -> Iterator[pa.RecordBatch]:
                 opened.need(group, column.names, ahead=False)
-                allowance = Allowance(file, descriptor, group, file.schema, column.names, self._options.memory_limit)
-                return allowance.batches(parquet, at_once, list(column.names), use_threads=False)
+                limit = self._options.memory_limit
+                return read_batches(file, opened, group, column.names, at_once, limit, use_threads=False)
 
-            for batch in itertools.chain.from_iterable(map(batches, range(parquet.num_row_groups))):
+            for batch in itertools.chain.from_iterable(map(batches, range(opened.parquet.num_row_groups))):
                 try:
                     length = first_row_length(batch, column)
                 except SparseVectorError as error:
@@ -281,7 +288,7 @@ class ParquetSource:
         if file.footer is None or found is None:
             return None
         most = self._options.memory_limit // 8
-        with contextlib.suppress(NotAMatrix, FooterError, ThriftError):
+        with contextlib.suppress(PageError, FooterError, ThriftError):
             for group in range(file.footer.n_row_groups):
                 opened.need(group, column.names, ahead=False)
                 chunk = file.footer.row_group(group).chunk(found.first_leaf)
@@ -291,16 +298,15 @@ class ParquetSource:
         return None
 
     def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:
-        with reading(file.path), file.opened() as opened:
-            parquet, descriptor = opened.parquet, opened.descriptor
-            for group in range(parquet.num_row_groups):
-                rows = parquet.metadata.row_group(group).num_rows
+        with read_errors(file.path), file.opened() as opened:
+            for group in range(opened.parquet.num_row_groups):
+                rows = opened.parquet.metadata.row_group(group).num_rows
                 if row >= rows:
                     row -= rows
                     continue
                 opened.need(group, ahead=False)
-                allowance = Allowance(file, descriptor, group, file.schema, None, self._options.memory_limit)
-                for batch in allowance.batches(parquet, min(rows, 1024), None, file.int96_columns):
+                limit, int96 = self._options.memory_limit, file.int96_columns
+                for batch in read_batches(file, opened, group, None, min(rows, 1024), limit, int96=int96):
                     if row < batch.num_rows:
                         return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))
                     row -= batch.num_rows

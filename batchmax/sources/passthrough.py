@@ -11,12 +11,12 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from batchmax.parquet import CopiedColumns, EncodedChunk, FileSchema, Footer, NotCopyable, copy_column, sorting_of
-from batchmax.sources.chunks import Ways
+from batchmax.parquet import ChunkCopyError, CopiedColumns, EncodedChunk, FileSchema, Footer, copy_column, sorting_of
+from batchmax.sources.chunks import ReadStatistics
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ReadPlan:
     """How a source is read.
 
     Attributes
@@ -25,7 +25,7 @@ class Reading:
         Names of the columns to read, dotted if nested; None for all.
     workers
         Executor that decompresses pages ahead of the reader; None for none.
-    copying
+    copy_plan
         What may be copied; None for nothing.
     int96
         Columns whose INT96 timestamps stay the 12 bytes of the file; see :mod:`batchmax.parquet.int96`.
@@ -33,17 +33,17 @@ class Reading:
 
     columns: Sequence[str] | None = None
     workers: Executor | None = None
-    copying: Copying | None = None
+    copy_plan: CopyPlan | None = None
     int96: Collection[str] = ()
 
     @property
     def copied_names(self) -> Sequence[str]:
         """The columns that may be copied."""
-        return () if self.copying is None else self.copying.names
+        return () if self.copy_plan is None else self.copy_plan.names
 
 
 @dataclass(frozen=True, eq=False)
-class Copying:
+class CopyPlan:
     """Which columns may be copied.
 
     Attributes
@@ -52,24 +52,26 @@ class Copying:
         Schema of the output.
     names
         Names of the carried columns.
-    instead
+    skips_decoding
         Whether a copied column need not be decoded as well, because every row will be written.
     """
 
     schema: FileSchema
     names: Sequence[str]
-    instead: bool
+    skips_decoding: bool
 
 
-class Copier:
-    """Copies columns of one open file; ``most`` is the maximum size in bytes of chunks and pages."""
+class ChunkCopier:
+    """Copies columns of one open file; ``max_bytes`` is the maximum size in bytes of chunks and pages."""
 
-    def __init__(self, descriptor: int, footer: Footer, copying: Copying, ways: Ways, most: int) -> None:
+    def __init__(
+        self, descriptor: int, footer: Footer, copy_plan: CopyPlan, read_statistics: ReadStatistics, max_bytes: int
+    ) -> None:
         self._descriptor = descriptor
         self._footer = footer
-        self._copying = copying
-        self._ways = ways
-        self._most = most
+        self._plan = copy_plan
+        self._read_statistics = read_statistics
+        self._max_bytes = max_bytes
 
     def copy(self, group: int, rows: int, *, whole: bool) -> CopiedColumns:
         """Return the column chunks of a row group with ``rows`` rows that can be copied, and how its rows are sorted.
@@ -77,17 +79,17 @@ class Copier:
         ``whole`` is whether all rows become one row group; if not, only the sort order is kept.
         """
         chunks: dict[str, list[EncodedChunk]] = {}
-        for name in self._copying.names:
+        for name in self._plan.names:
             column = self._footer.column(name) if whole else None
-            if column is None or not self._copying.schema.takes(column):
+            if column is None or not self._plan.schema.takes(column):
                 continue
             try:
-                chunks[name] = copy_column(self._descriptor, self._footer, group, column, self._most)
-            except NotCopyable as error:
-                self._ways.refused(str(error))
-        self._ways.copied += len(chunks)
+                chunks[name] = copy_column(self._descriptor, self._footer, group, column, self._max_bytes)
+            except ChunkCopyError as error:
+                self._read_statistics.add_reason(str(error))
+        self._read_statistics.copied += len(chunks)
         try:
-            sorting = sorting_of(self._footer, group, self._copying.schema)
-        except NotCopyable:
+            sorting = sorting_of(self._footer, group, self._plan.schema)
+        except ChunkCopyError:
             sorting = []
         return CopiedColumns(rows, chunks, sorting)

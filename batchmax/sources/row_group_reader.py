@@ -8,34 +8,42 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
-from batchmax.errors import DataError
-from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, NotAMatrix, SequenceReader, ThriftError
+from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, PageError, SequenceReader, ThriftError
+from batchmax.parquet.reading.raw_pages import pooled_matrix
 from batchmax.parquet.writing.column_chunk import METADATA, N_VALUES
-from batchmax.sources.chunks import MOST_CHUNK_BYTES, Chunk, Cut, Origin, RowChunk, Ways, plan_cut, regroup
-from batchmax.sources.decode_budget import Allowance
-from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only, reading
-from batchmax.sources.passthrough import Copier, Reading
-from batchmax.sources.sequence_source import ROWS_AT_ONCE, TokenCut, from_columns, from_matrices, regrouped
+from batchmax.sources.chunks import (
+    MAX_CHUNK_BYTES,
+    Chunk,
+    ChunkSizes,
+    Origin,
+    ReadStatistics,
+    RowChunk,
+    plan_chunk_sizes,
+    regroup,
+)
+from batchmax.sources.decode_budget import DecodeBudget, read_batches
+from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only
+from batchmax.sources.passthrough import ChunkCopier, ReadPlan
+from batchmax.sources.read_errors import read_errors, wrong_row_count
+from batchmax.sources.sequence_source import ROWS_AT_ONCE, TokenSizes, from_columns, from_matrices, regrouped
 from batchmax.sources.token_chunks import TokenChunk
 
 MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
 """Layouts of logits that can be read as a matrix."""
 
-ROWS_JUDGED = 1024
+SAMPLE_ROWS = 1024
 """Rows of the sample from which the size of carried columns in memory is estimated."""
 
-BYTES_JUDGED = 64 << 20
+SAMPLE_BYTES = 64 << 20
 """Maximum bytes of that sample; it has fewer rows if they are larger."""
 
-NOWHERE = Origin("", 0, None)
+UNKNOWN_ORIGIN = Origin("", 0, None)
 """Placeholder for the origin of rows while it is unknown."""
 
 
@@ -46,122 +54,110 @@ class GroupReader:
     ----------
     job
         What is computed.
-    own
+    folder_columns
         Names of columns that aren't stored in the files.
-    ways
+    read_statistics
         Read statistics, updated while reading.
     """
 
-    def __init__(self, job: Job, own: Collection[str], ways: Ways) -> None:
+    def __init__(self, job: Job, folder_columns: Collection[str], read_statistics: ReadStatistics) -> None:
         self.job = job
-        self.ways = ways
-        self._own = own
+        self.read_statistics = read_statistics
+        self._folder_columns = folder_columns
         self._limit = job.options.memory_limit
-        self._unpacked: dict[str, int] = {}
+        self._carried_bytes: dict[str, int] = {}
 
     def chunks(
-        self, file: InputFile, opened: OpenFile, copier: Copier | None, group: int, row: int, how: Reading
+        self, file: InputFile, opened: OpenFile, copier: ChunkCopier | None, group: int, row: int, plan: ReadPlan
     ) -> Iterator[Chunk]:
         """Yield the chunks of a row group; ``row`` is the number of its first row in the file."""
         if file.footer is not None:
-            file.footer.row_group(group).check_places()
+            file.footer.row_group(group).check_ranges()
         read = self._group_chunks if self.job.nesting is None else self._sequence_chunks
-        return read(file, opened, copier, group, row, how)
+        return read(file, opened, copier, group, row, plan)
 
     def memory(self, file: InputFile) -> int:
         """Return the approximate memory in bytes that any row group of a file takes."""
         if self.job.nesting is not None:
-            return TokenCut.of(self.job).memory(self.job, self._unpacked_bytes(file), self._n_tokens(file))
+            return TokenSizes.of(self.job).memory(self.job, self._carried_row_bytes(file), self._n_tokens(file))
         groups = range(file.metadata.num_row_groups)
-        return max((self._cut(file, file.metadata.row_group(group)).memory() for group in groups), default=0)
+        return max((self._chunk_sizes(file, file.metadata.row_group(group)).memory() for group in groups), default=0)
 
     def _group_chunks(
         self,
         file: InputFile,
         opened: OpenFile,
-        copier: Copier | None,
+        copier: ChunkCopier | None,
         group: int,
         row: int,
-        how: Reading,
+        plan: ReadPlan,
     ) -> Iterator[RowChunk]:
         """Yield the chunks of a row group of rows; ``row`` is the number of its first row in the file."""
-        parquet = opened.parquet
-        with reading(file.path):
-            opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
-            metadata = parquet.metadata.row_group(group)
-            cut = self._cut(file, metadata)
+        with read_errors(file.path):
+            opened.need(group, plan.columns if copier is None else [*(plan.columns or ()), *plan.copied_names])
+            metadata = opened.parquet.metadata.row_group(group)
+            sizes = self._chunk_sizes(file, metadata)
             left = metadata.num_rows
-            copied = copier.copy(group, left, whole=cut.group >= left) if copier is not None else None
+            copied = copier.copy(group, left, whole=sizes.group_rows >= left) if copier is not None else None
             # Copied columns aren't decoded, except in the first row group: there, decoding detects a footer that is
             # wrong about a whole column.
-            still = how if group == 0 else self._still_read(how, copied)
-            batches = self._batches(file, parquet, opened.descriptor, group, cut, still)
+            rest = plan if group == 0 else self._without_copied(plan, copied)
+            batches = self._batches(file, opened, group, sizes, rest)
             origin = Origin(file.path, row, group)
             chunks = (replace(chunk, origin=origin, copied=copied) for chunk in batches)
-            for chunk in regroup(chunks, cut.group, cut.piece):
+            for chunk in regroup(chunks, sizes.group_rows, sizes.chunk_rows):
                 left -= chunk.batch.num_rows
                 yield replace(chunk, origin=replace(chunk.origin, first_row=row))
                 row += chunk.batch.num_rows
             if left:
                 rows = metadata.num_rows
-                raise DataError(
-                    f"row group {group} holds {rows - left:,} rows, not {rows:,} as the footer says",
-                    where=file.path,
-                    remedy="the file is damaged: make it again",
-                )
+                raise wrong_row_count(file.path, group, rows - left, rows)
 
     def _sequence_chunks(
-        self, file: InputFile, opened: OpenFile, copier: Copier | None, group: int, row: int, how: Reading
+        self, file: InputFile, opened: OpenFile, copier: ChunkCopier | None, group: int, row: int, plan: ReadPlan
     ) -> Iterator[TokenChunk]:
         """Yield the chunks of a row group of sequences; ``row`` is the number of its first row in the file."""
-        with reading(file.path):
-            opened.need(group, how.columns if copier is None else [*(how.columns or ()), *how.copied_names])
-            rows, cut = opened.parquet.metadata.row_group(group).num_rows, TokenCut.of(self.job)
+        with read_errors(file.path):
+            opened.need(group, plan.columns if copier is None else [*(plan.columns or ()), *plan.copied_names])
+            rows, sizes = opened.parquet.metadata.row_group(group).num_rows, TokenSizes.of(self.job)
             tokens = self.n_values(file, group) // self.job.n_classes
-            whole = tokens <= cut.group and rows <= cut.group_rows
+            whole = tokens <= sizes.group_tokens and rows <= sizes.group_rows
             copied = copier.copy(group, rows, whole=whole) if copier is not None else None
-            still = how if group == 0 else self._still_read(how, copied)
-            row_bytes = max(1, self._unpacked_bytes(file) + 8 * tokens // max(rows, 1))
-            at_once = max(1, min(ROWS_AT_ONCE, MOST_CHUNK_BYTES // row_bytes))
+            rest = plan if group == 0 else self._without_copied(plan, copied)
+            row_bytes = max(1, self._carried_row_bytes(file) + 8 * tokens // max(rows, 1))
+            at_once = max(1, min(ROWS_AT_ONCE, MAX_CHUNK_BYTES // row_bytes))
             position = 0, 0
-            for chunk in regrouped(self._token_chunks(file, opened, group, rows, at_once, still), cut, whole=whole):
+            for chunk in regrouped(self._token_chunks(file, opened, group, rows, at_once, rest), sizes, whole=whole):
                 origin = Origin(file.path, row + position[0], group)
                 yield replace(chunk, origin=origin, copied=copied)
                 position = chunk.after(position)
             if position != (rows, 0):
-                raise DataError(
-                    f"row group {group} holds {position[0]:,} rows, not {rows:,} as the footer says",
-                    where=file.path,
-                    remedy="the file is damaged: make it again",
-                )
+                raise wrong_row_count(file.path, group, position[0], rows)
 
     def _token_chunks(
-        self, file: InputFile, opened: OpenFile, group: int, rows: int, at_once: int, how: Reading
+        self, file: InputFile, opened: OpenFile, group: int, rows: int, at_once: int, plan: ReadPlan
     ) -> Iterator[TokenChunk]:
         """Yield the chunks of a row group of sequences, with logits as matrices as far as the pages allow it."""
-        job, cut, position = self.job, TokenCut.of(self.job), (0, 0)
-        int96 = file.read_as_stored(how.int96)
-        reader = self._matrix_reader(file, opened.descriptor, group, how)
+        job, sizes, position = self.job, TokenSizes.of(self.job), (0, 0)
+        reader = self._matrix_reader(file, opened.descriptor, group, plan)
         if isinstance(reader, SequenceReader):
-            others = [name for name in how.columns or () if name not in job.logits.names]
-            allowance = self._allowance(file, opened.descriptor, group, others)
-            batches = self._conformed(file, allowance.batches(opened.parquet, at_once, others, int96), others)
+            others = [name for name in plan.columns or () if name not in job.logits.names]
+            batches = self._column_batches(file, opened, group, others, at_once, plan)
             try:
-                for chunk in from_matrices(reader, batches, job, rows, cut):
+                for chunk in from_matrices(reader, batches, job, rows, sizes):
                     yield chunk
                     position = chunk.after(position)
                 reader.check_end()
-            except NotAMatrix as error:
-                self.ways.refused(str(error))
+            except PageError as error:
+                self.read_statistics.add_reason(str(error))
             else:
-                self.ways.fast += 1
+                self.read_statistics.as_matrices += 1
                 return
-        self.ways.slow += 1
+        self.read_statistics.by_pyarrow += 1
         row_bytes = max(1, self.n_values(file, group) // max(rows, 1) * job.logits.dtype.itemsize)
-        at_once = max(1, min(at_once, MOST_CHUNK_BYTES // row_bytes))
-        allowance = self._allowance(file, opened.descriptor, group, how.columns)
-        batches = self._conformed(file, allowance.batches(opened.parquet, at_once, how.columns, int96), how.columns)
-        yield from from_columns(batches, job, cut, position)
+        at_once = max(1, min(at_once, MAX_CHUNK_BYTES // row_bytes))
+        batches = self._column_batches(file, opened, group, plan.columns, at_once, plan)
+        yield from from_columns(batches, job, sizes, position)
 
     def n_values(self, file: InputFile, group: int) -> int:
         """Return the number of values, nulls and empty lists in the logits of a row group; 0 if unknown."""
@@ -181,55 +177,55 @@ class GroupReader:
             return None
         return int(file.metadata.num_rows) + sum(counts) // self.job.n_classes
 
-    def _still_read(self, how: Reading, copied: CopiedColumns | None) -> Reading:
+    def _without_copied(self, plan: ReadPlan, copied: CopiedColumns | None) -> ReadPlan:
         """Return how to read a row group whose columns in ``copied`` need no decoding."""
-        if how.columns is None or copied is None or how.copying is None or not how.copying.instead:
-            return how
+        if plan.columns is None or copied is None or plan.copy_plan is None or not plan.copy_plan.skips_decoding:
+            return plan
         label, text = self.job.label, self.job.options.bytes
         needed = {*self.job.logits.names, *([label.name] if label else []), *([text] if text is not None else [])}
         # A column that contains logits or labels is always read whole.
         needed |= {name.split(".")[0] for name in needed}
-        return replace(how, columns=[name for name in how.columns if name not in copied.chunks or name in needed])
+        return replace(plan, columns=[name for name in plan.columns if name not in copied.chunks or name in needed])
 
     def _batches(
-        self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, group: int, cut: Cut, how: Reading
+        self, file: InputFile, opened: OpenFile, group: int, sizes: ChunkSizes, plan: ReadPlan
     ) -> Iterator[RowChunk]:
         """Yield the batches of a row group as chunks, with logits as matrices if the pages allow it."""
-        done, int96 = 0, file.read_as_stored(how.int96)
-        reader = self._matrix_reader(file, descriptor, group, how)
+        done = 0
+        reader = self._matrix_reader(file, opened.descriptor, group, plan)
         if isinstance(reader, MatrixReader):
-            others = [name for name in how.columns or () if name not in self.job.logits.names]
-            # Passing a single column to another thread takes longer than decoding it.
+            others = [name for name in plan.columns or () if name not in self.job.logits.names]
             try:
-                allowance = self._allowance(file, descriptor, group, others, cut.group)
-                for batch in allowance.batches(parquet, cut.piece, others, int96, use_threads=len(others) > 1):
-                    logits = _matrix(batch.num_rows, self.job.n_classes, reader.dtype)
+                for batch in self._column_batches(
+                    file, opened, group, others, sizes.chunk_rows, plan, sizes.group_rows
+                ):
+                    logits = pooled_matrix(batch.num_rows, self.job.n_classes, reader.dtype)
                     reader.read_into(logits)
                     if logits.dtype != self.job.logits.dtype:
-                        wider = _matrix(batch.num_rows, self.job.n_classes, self.job.logits.dtype)
+                        wider = pooled_matrix(batch.num_rows, self.job.n_classes, self.job.logits.dtype)
                         np.copyto(wider, logits)
                         logits = wider
                     logits.flags.writeable = False
-                    yield RowChunk(file.conform(batch, others), NOWHERE, logits=logits)
+                    yield RowChunk(batch, UNKNOWN_ORIGIN, logits=logits)
                     done += 1
                 reader.check_end()
-            except NotAMatrix as error:
-                self.ways.refused(str(error))
+            except PageError as error:
+                self.read_statistics.add_reason(str(error))
             else:
-                self.ways.fast += 1
+                self.read_statistics.as_matrices += 1
                 return
-        self.ways.slow += 1
+        self.read_statistics.by_pyarrow += 1
         # Batches before the one that isn't a matrix are read again, but not yielded again.
-        allowance = self._allowance(file, descriptor, group, how.columns, cut.group)
-        for batch in itertools.islice(allowance.batches(parquet, cut.piece, how.columns, int96), done, None):
-            yield RowChunk(file.conform(batch, how.columns), NOWHERE)
+        batches = self._column_batches(file, opened, group, plan.columns, sizes.chunk_rows, plan, sizes.group_rows)
+        for batch in itertools.islice(batches, done, None):
+            yield RowChunk(batch, UNKNOWN_ORIGIN)
 
     def _matrix_reader(
-        self, file: InputFile, descriptor: int, group: int, how: Reading
+        self, file: InputFile, descriptor: int, group: int, plan: ReadPlan
     ) -> MatrixReader | SequenceReader | None:
         """Return a reader of the logits of a row group as a matrix; None if pyarrow must read the column."""
         job = self.job
-        carried = how.columns is None or job.logits.names[0].split(".")[0] in job.carried.names
+        carried = plan.columns is None or job.logits.names[0].split(".")[0] in job.carried.names
         if file.footer is None or carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
             return None
         name = job.logits.names[0]
@@ -248,60 +244,75 @@ class GroupReader:
             shape = row_group.n_rows, job.n_classes
             reader: MatrixReader | SequenceReader
             if job.nesting is None:
-                reader = MatrixReader(descriptor, chunk, leaf, *shape, how.workers, most)
+                reader = MatrixReader(descriptor, chunk, leaf, *shape, plan.workers, most)
             else:
                 column = file.footer.column(name)
                 if column is None:
                     return None
-                reader = SequenceReader(descriptor, chunk, column, *shape, how.workers, most)
-        except (NotAMatrix, FooterError, ThriftError) as error:
-            self.ways.refused(str(error))
+                reader = SequenceReader(descriptor, chunk, column, *shape, plan.workers, most)
+        except (PageError, FooterError, ThriftError) as error:
+            self.read_statistics.add_reason(str(error))
             return None
         if reader.dtype == job.logits.dtype or (job.nesting is None and reader.dtype == np.float32):
             return reader
         return None
 
-    def _allowance(
-        self, file: InputFile, descriptor: int, group: int, names: Sequence[str] | None, kept_rows: int | None = None
-    ) -> Allowance:
-        return Allowance(file, descriptor, group, file.schema, names, self._limit, kept_rows)
-
-    def _conformed(
-        self, file: InputFile, batches: Iterator[pa.RecordBatch], names: Sequence[str] | None
+    def _column_batches(
+        self,
+        file: InputFile,
+        opened: OpenFile,
+        group: int,
+        names: Sequence[str] | None,
+        rows: int,
+        plan: ReadPlan,
+        kept_rows: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
+        """Yield columns of a row group, read by pyarrow, in batches of up to ``rows`` rows."""
+        batches = read_batches(
+            file,
+            opened,
+            group,
+            names,
+            rows,
+            self._limit,
+            int96=file.read_as_stored(plan.int96),
+            kept_rows=kept_rows,
+            use_threads=names is None or len(names) > 1,  # a single column is decoded faster in this thread
+        )
         return (file.conform(batch, names) for batch in batches)
 
-    def _cut(self, file: InputFile, metadata: pq.RowGroupMetaData) -> Cut:
+    def _chunk_sizes(self, file: InputFile, metadata: pq.RowGroupMetaData) -> ChunkSizes:
         stored = metadata.total_byte_size // max(metadata.num_rows, 1)
-        return plan_cut(self.job, metadata.num_rows, max(stored, self._unpacked_bytes(file)))
+        return plan_chunk_sizes(self.job, metadata.num_rows, max(stored, self._carried_row_bytes(file)))
 
-    def _unpacked_bytes(self, file: InputFile) -> int:
+    def _carried_row_bytes(self, file: InputFile) -> int:
         """Return the estimated bytes per row of the carried columns of variable width in memory.
 
         Measured on the first rows of the file and doubled: the footer has only the encoded size, where repeated text is
         stored once.
         """
-        if file.path not in self._unpacked:
-            stored = [field for field in self.job.carried if field.name not in self._own]
+        if file.path not in self._carried_bytes:
+            stored = [field for field in self.job.carried if field.name not in self._folder_columns]
             variable = [field.name for field in stored if not _has_fixed_width(field.type)]
             n_bytes = 0
             if variable:
-                with reading(file.path), file.opened() as opened:
+                with read_errors(file.path), file.opened() as opened:
                     batch = self._first_rows(file, opened, variable)
                     n_bytes = 0 if batch is None else 2 * batch.nbytes // max(batch.num_rows, 1)
-            self._unpacked[file.path] = n_bytes
-        return self._unpacked[file.path]
+            self._carried_bytes[file.path] = n_bytes
+        return self._carried_bytes[file.path]
 
     def _first_rows(self, file: InputFile, opened: OpenFile, names: Sequence[str]) -> pa.RecordBatch | None:
         """Return some columns of the first rows of a file: fewer rows if these are large."""
-        parquet, descriptor = opened.parquet, opened.descriptor
-        for group in range(parquet.num_row_groups):
+        for group in range(opened.parquet.num_row_groups):
             opened.need(group, names, ahead=False)
-            rows = min(ROWS_JUDGED, parquet.metadata.row_group(group).num_rows)
-            while rows > 1 and self._allowance(file, descriptor, group, names).needed(rows) > BYTES_JUDGED:
+            rows = min(SAMPLE_ROWS, opened.parquet.metadata.row_group(group).num_rows)
+            while rows > 1:
+                if DecodeBudget(file, opened.descriptor, group, names, self._limit).needed(rows) <= SAMPLE_BYTES:
+                    break
                 rows //= 4
-            allowance = self._allowance(file, descriptor, group, names)
-            batch = next(allowance.batches(parquet, max(rows, 1), names, file.read_as_stored(file.int96_columns)), None)
+            int96 = file.read_as_stored(file.int96_columns)
+            batch = next(read_batches(file, opened, group, names, max(rows, 1), self._limit, int96=int96), None)
             if batch is not None:
                 return file.conform(batch, names)
         return None
@@ -311,9 +322,3 @@ def _has_fixed_width(kind: pa.DataType) -> bool:
     if pa.types.is_fixed_size_list(kind):
         return _has_fixed_width(kind.value_type)
     return bool(pa.types.is_primitive(kind) or pa.types.is_fixed_size_binary(kind))
-
-
-def _matrix(rows: int, n_classes: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    # Arrow's pool reuses memory. NumPy would allocate new memory, which is slow on first access.
-    buffer = pa.allocate_buffer(rows * n_classes * dtype.itemsize)
-    return np.frombuffer(buffer, dtype).reshape(rows, n_classes)

@@ -12,16 +12,17 @@ import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
 from batchmax.sources.decode_budget import whole_batches
-from batchmax.sources.parquet_file import InputFile, reading
+from batchmax.sources.parquet_file import InputFile
+from batchmax.sources.read_errors import DAMAGED, read_errors
 
 BATCH_BYTES = 2 << 20
 """Uncompressed bytes of the rows that are decoded at once."""
 
-MOST_ROWS = 4096
+MAX_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class PickedRow:
+class FileRow:
     """A row: its number over all files, its file, its number in the file, and its columns as a batch of one row."""
 
     number: int
@@ -35,7 +36,7 @@ class PickedRow:
         return f"{self.file}: row {self.row:,}"
 
 
-def pick_rows(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[PickedRow]:
+def rows_by_number(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[FileRow]:
     """Yield rows in ascending order of their numbers, which count from 0 over all files.
 
     Raises
@@ -50,18 +51,18 @@ def pick_rows(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[Pi
     for place, here in wanted.items():
         file, start = files[place], starts[place]
         for row, batch in _rows(file, [number - start for number in here]):
-            yield PickedRow(start + row, file.path, row, batch)
+            yield FileRow(start + row, file.path, row, batch)
 
 
 def batch_rows(group: pq.RowGroupMetaData) -> int:
     """Return the number of rows of a row group to decode at once."""
     rows: int = BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)
-    return max(1, min(MOST_ROWS, rows))
+    return max(1, min(MAX_ROWS, rows))
 
 
 def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
     left = list(rows)
-    with reading(file.path), file.opened() as opened:
+    with read_errors(file.path), file.opened() as opened:
         parquet = opened.parquet
         first = 0
         for number in range(parquet.num_row_groups):
@@ -78,4 +79,4 @@ def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.Record
                         break
             first = end
     if left:
-        raise DataError(f"row {left[0]:,} is not in it", where=file.path, remedy="the file is damaged: make it again")
+        raise DataError(f"there is no row {left[0]:,}", where=file.path, remedy=DAMAGED)

@@ -19,9 +19,10 @@ from batchmax.columns.arrow import column_array, plain_array, valid_rows
 from batchmax.columns.job import Job
 from batchmax.columns.sequences import Tokens, extents, token_labels
 from batchmax.errors import DataError
-from batchmax.kernels.parquet.nested_levels import GOES_ON, NULL
+from batchmax.kernels.parquet.nested_levels import CONTINUES, NULL
 from batchmax.parquet import SequenceReader
-from batchmax.sources.chunks import MOST_CHUNK_BYTES, MOST_ROW_GROUP_BYTES, MOST_ROW_GROUP_ROWS, Origin
+from batchmax.parquet.reading.raw_pages import pooled_matrix
+from batchmax.sources.chunks import MAX_CHUNK_BYTES, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, Origin
 from batchmax.sources.token_chunks import Position, TokenChunk
 
 ROWS_AT_ONCE = 1 << 12
@@ -29,21 +30,21 @@ ROWS_AT_ONCE = 1 << 12
 
 
 @dataclass(frozen=True)
-class TokenCut:
+class TokenSizes:
     """How tokens are divided: the tokens of a chunk, and the minimum tokens or rows after which a row group ends."""
 
-    piece: int
-    group: int
+    chunk_tokens: int
+    group_tokens: int
     group_rows: int
 
     @classmethod
-    def of(cls, job: Job) -> TokenCut:
+    def of(cls, job: Job) -> TokenSizes:
         """Return how to divide the tokens of a job."""
         written = max(job.result_bytes, 1)
-        piece = max(1, MOST_CHUNK_BYTES // max(job.row_bytes, job.result_bytes))
+        piece = max(1, MAX_CHUNK_BYTES // max(job.row_bytes, job.result_bytes))
         rows = job.options.row_group_size
-        most = MOST_ROW_GROUP_BYTES // written if rows is None else np.iinfo(np.int64).max
-        return cls(piece, max(1, most), min(rows or MOST_ROW_GROUP_ROWS, MOST_ROW_GROUP_ROWS))
+        most = MAX_ROW_GROUP_BYTES // written if rows is None else np.iinfo(np.int64).max
+        return cls(piece, max(1, most), min(rows or MAX_ROW_GROUP_ROWS, MAX_ROW_GROUP_ROWS))
 
     def memory(self, job: Job, row_bytes: int = 0, tokens: int | None = None) -> int:
         """Return the approximate memory in bytes that processing tokens takes.
@@ -51,8 +52,8 @@ class TokenCut:
         ``row_bytes`` is the size of a row's other columns; ``tokens`` is the maximum number of tokens, None if unknown.
         """
         small = job.result_bytes - len(job.matrices) * job.row_bytes
-        group = min(self.group, MOST_ROW_GROUP_BYTES // max(small, 1))
-        piece, rows = self.piece, ROWS_AT_ONCE
+        group = min(self.group_tokens, MAX_ROW_GROUP_BYTES // max(small, 1))
+        piece, rows = self.chunk_tokens, ROWS_AT_ONCE
         if tokens is not None:
             group, piece, rows = min(group, tokens), min(piece, tokens), min(rows, tokens)
         kept = 4 * group * max(small, 0)
@@ -60,46 +61,46 @@ class TokenCut:
 
 
 def from_matrices(
-    reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int, cut: TokenCut
+    reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int, sizes: TokenSizes
 ) -> Iterator[TokenChunk]:
     """Yield the tokens of a row group, with logits as matrices, and the other columns of their rows.
 
     Raises
     ------
-    NotAMatrix
+    PageError
         The logits can't be read as matrices from here on; the chunks yielded so far are right.
     DataError
         The number of rows differs from the row group's, or the levels don't say where rows begin.
     """
-    beside = _Rows(batches)
+    other_columns = _RowBuffer(batches)
     done = first = 0
     while done < n_rows:
-        logits = _matrix(cut.piece, job)
+        logits = pooled_matrix(sizes.chunk_tokens, job.n_classes, job.logits.dtype)
         events = reader.read_into(logits)
-        goes_on = reader.goes_on()
-        is_token = events <= GOES_ON
+        continues = reader.continues()
+        is_token = events <= CONTINUES
         tokens = int(np.count_nonzero(is_token))
-        begun = events != GOES_ON
+        is_first = events != CONTINUES
         if not len(events):
-            raise DataError(f"the logits end after {done:,} rows")
-        if begun[0] == (first > 0):
+            raise DataError(f"the logits column ends after {done:,} rows")
+        if is_first[0] == (first > 0):
             # Inside a row (first > 0), the first token must continue it; otherwise it must begin a row.
-            raise DataError("the logits' levels do not say where rows begin")
-        row = np.cumsum(begun) - begun[0]
+            raise DataError("the repetition levels of the logits are inconsistent")
+        row = np.cumsum(is_first) - is_first[0]
         lengths = np.bincount(row, weights=is_token, minlength=int(row[-1]) + 1).astype(np.int64)
         missing = np.zeros(len(lengths), np.bool_)
         missing[row[events == NULL]] = True
-        ends = not goes_on
-        rows = beside.take(len(lengths), keep_last=not ends)
+        ends = not continues
+        rows = other_columns.take(len(lengths), keep_last=not ends)
         logits = logits[:tokens]
         logits.flags.writeable = False
-        yield _chunk(Tokens(rows, lengths, missing, first, ends), job, {}, logits)
+        yield _token_chunk(Tokens(rows, lengths, missing, first, ends), job, {}, logits)
         first = 0 if ends else int(lengths[-1]) + (first if len(lengths) == 1 else 0)
         done += len(lengths) - (not ends)
 
 
 def from_columns(
-    batches: Iterator[pa.RecordBatch], job: Job, cut: TokenCut, position: Position
+    batches: Iterator[pa.RecordBatch], job: Job, sizes: TokenSizes, position: Position
 ) -> Iterator[TokenChunk]:
     """Yield batches of rows with their logits as chunks, starting at a position."""
     name = job.logits.names[0]
@@ -114,7 +115,7 @@ def from_columns(
         starts, counts = extents(lists)
         # Values under a null row are skipped.
         counts = np.where(valid, counts, 0)
-        for row, place, lengths in _pieces(counts, cut.piece, first):
+        for row, place, lengths in _pieces(counts, sizes.chunk_tokens, first):
             end = row + len(lengths)
             begin = starts[row:end].copy()
             begin[0] += place
@@ -125,11 +126,11 @@ def from_columns(
             inner = runs[0] if len(runs) == 1 else pa.concat_arrays(runs)
             done = int(lengths[-1]) + (place if len(lengths) == 1 else 0)
             tokens = Tokens(rows.slice(row, len(lengths)), lengths, ~valid[row:end], place, done == counts[end - 1])
-            yield _chunk(tokens, job, {name: inner})
+            yield _token_chunk(tokens, job, {name: inner})
         skip = first = 0
 
 
-def regrouped(chunks: Iterable[TokenChunk], cut: TokenCut, *, whole: bool) -> Iterator[TokenChunk]:
+def regrouped(chunks: Iterable[TokenChunk], sizes: TokenSizes, *, whole: bool) -> Iterator[TokenChunk]:
     """Yield chunks cut so that row groups of the output end at the end of a row: when they are full, and at the end.
 
     With ``whole``, only at the end.
@@ -144,7 +145,9 @@ def regrouped(chunks: Iterable[TokenChunk], cut: TokenCut, *, whole: bool) -> It
             found = rest.tokens
             ended = tokens + np.cumsum(found.lengths)[: found.n_ended]
             counts = rows + 1 + np.arange(len(ended))
-            full = np.flatnonzero((ended >= cut.group) | (counts >= cut.group_rows)) if not whole else ended[:0]
+            full = (
+                np.flatnonzero((ended >= sizes.group_tokens) | (counts >= sizes.group_rows)) if not whole else ended[:0]
+            )
             if len(full) and int(full[0]) + 1 < found.n_rows:
                 last, rest = rest.split(int(full[0]) + 1)
             else:
@@ -157,7 +160,7 @@ def regrouped(chunks: Iterable[TokenChunk], cut: TokenCut, *, whole: bool) -> It
         yield replace(last, ends_group=True)
 
 
-class _Rows:
+class _RowBuffer:
     """The columns other than the logits, read for the rows of each chunk of tokens."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
@@ -170,7 +173,7 @@ class _Rows:
         while have < n_rows:
             batch = next(self._batches, None)
             if batch is None:
-                raise DataError("there are more sequences of logits than rows")
+                raise DataError("the logits column has more rows than the other columns")
             self._left.append(batch)
             have += batch.num_rows
         taken: list[pa.RecordBatch] = []
@@ -187,7 +190,9 @@ class _Rows:
         return taken[0] if len(taken) == 1 else pa.concat_batches(taken)
 
 
-def _chunk(tokens: Tokens, job: Job, columns: dict[str, pa.Array], logits: NDArray[Any] | None = None) -> TokenChunk:
+def _token_chunk(
+    tokens: Tokens, job: Job, columns: dict[str, pa.Array], logits: NDArray[Any] | None = None
+) -> TokenChunk:
     assert job.nesting is not None  # noqa: S101 - only called for sequences
     labels, known = token_labels(tokens, job.nesting) if job.label is not None else (None, None)
     if labels is not None and job.label is not None:
@@ -218,9 +223,3 @@ def _pieces(counts: NDArray[np.int64], most: int, first: int) -> Iterator[tuple[
             continue
         yield row, first, left[:whole]
         row, first = row + whole, 0
-
-
-def _matrix(rows: int, job: Job) -> NDArray[Any]:
-    # Arrow's pool reuses memory. NumPy would allocate new memory, which is slow on first access.
-    buffer = pa.allocate_buffer(rows * job.row_bytes)
-    return np.frombuffer(buffer, job.logits.dtype).reshape(rows, job.n_classes)

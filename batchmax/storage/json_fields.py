@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MOST_DEPTH = 64
+MAX_DEPTH = 64
 """Maximum depth of nested objects and arrays; more would exhaust the stack when values are compared or written."""
-MOST_DIGITS = 20
+MAX_DIGITS = 20
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1
 """The range of signed and unsigned 64-bit integers."""
 
@@ -38,17 +38,17 @@ def parse_json(text: str | bytes) -> Any:
         raise JsonError(str(error)) from error
     may_have_surrogates = "\\u" in decoded
     level = [value]
-    for _ in range(MOST_DEPTH):
+    for _ in range(MAX_DEPTH):
         if may_have_surrogates:
             _check_texts(level)
         level = list(_members(level))
         if not level:
             return value
-    raise JsonError(f"it is nested more than {MOST_DEPTH} times")
+    raise JsonError(f"it is nested more than {MAX_DEPTH} times")
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MOST_DIGITS or not SMALLEST <= (number := int(digits)) <= LARGEST:
+    if len(digits) > MAX_DIGITS or not SMALLEST <= (number := int(digits)) <= LARGEST:
         raise JsonError("an integer has more than 64 bits")
     return number
 
@@ -69,7 +69,7 @@ def _check_texts(level: list[Any]) -> None:
                 try:
                     text.encode()
                 except UnicodeEncodeError as error:
-                    raise JsonError("a text has half of a surrogate pair") from error
+                    raise JsonError("a string has an unpaired surrogate") from error
 
 
 def json_object(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def json_object(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
         if name not in value:
             raise JsonError(f"{name} is missing")
         if not isinstance(value[name], kind):
-            raise JsonError(f"{name} has another type")
+            raise JsonError(f"{name} has the wrong type")
     return value
 
 
@@ -111,5 +111,5 @@ def json_list(values: list[Any], kind: type) -> list[Any]:
         A value has another type.
     """
     if not all(isinstance(value, kind) for value in values):
-        raise JsonError("a value of a list has another type")
+        raise JsonError("a value of a list has the wrong type")
     return values

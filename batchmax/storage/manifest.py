@@ -171,8 +171,8 @@ def without_other_runs(names: Sequence[str], read: Callable[[str], Manifest | No
         parts = [composed(f"{root}{part}") for part in manifest.parts]
         listed.update(parts)
         if whole and (missing := [part for part in parts if part not in there]):
-            what = f"the manifest lists {len(missing):,} parts that are missing, this one first"
-            raise DataError(what, where=missing[0], remedy="make the output again, or name the files that are there")
+            what = f"{len(missing):,} parts that the manifest lists are missing; this is the first"
+            raise DataError(what, where=missing[0], remedy="write the output again, or name the files that exist")
     kept = [name for name in names if composed(name) in listed or not _is_unpublished(name, published)]
     _refuse_mixed_runs(name for name in kept if composed(name) not in listed)
     return [name for name in kept if name.rpartition("/")[2] != MANIFEST]
@@ -188,5 +188,5 @@ def _refuse_mixed_runs(names: Iterable[str]) -> None:
         run = run_of(name)
         folder = name.rpartition("/")[0]
         if run is not None and runs.setdefault(folder, run) != run:
-            what = "parts of several runs lie here, and no manifest tells which of them belong together"
-            raise DataError(what, where=folder, remedy="name the whole output folder, or the files: a quoted glob")
+            what = "the folder has parts of several runs, and no manifest lists those that belong together"
+            raise DataError(what, where=folder, remedy="name the whole output folder, or the files with a quoted glob")

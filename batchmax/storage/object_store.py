@@ -30,7 +30,7 @@ from batchmax.storage.file_names import name_order
 
 T = TypeVar("T")
 
-TRIES = 4
+MAX_ATTEMPTS = 4
 FIRST_PAUSE = 0.5
 PIECE = 8 << 20
 """Bytes that are passed to an upload stream at a time."""
@@ -39,14 +39,14 @@ LARGEST_COPY = 5 << 30
 """Bytes of the largest object that S3 copies in one request; larger ones are read and uploaded."""
 RANGES_AT_ONCE = 8
 
-LONGEST_SAID = 300
-"""Maximum number of characters of a store's message that are repeated in an error."""
+MAX_MESSAGE = 300
+"""Maximum number of characters of a store's message in an error."""
 
 CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 60.0
 
 
 @dataclass(frozen=True)
-class Found:
+class ObjectInfo:
     """An object: its URI, its size, and its modification time in nanoseconds."""
 
     uri: str
@@ -77,45 +77,45 @@ class Store:
         """Return another URI of the same store."""
         return Store(self.system, _path_of(uri), uri, self.root)
 
-    def found(self) -> Found | None:
+    def info(self) -> ObjectInfo | None:
         """Return the object at the URI; None if there is none."""
-        info = tried(lambda: self.system.get_file_info(self.path), self.uri)
-        return self._found(info) if info.type == fs.FileType.File else None
+        info = with_retries(lambda: self.system.get_file_info(self.path), self.uri)
+        return self._info(info) if info.type == fs.FileType.File else None
 
-    def below(self) -> list[Found]:
+    def list_below(self) -> list[ObjectInfo]:
         """Return the objects below the URI, in bytewise order of their paths."""
         selector = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
-        infos = tried(lambda: self.system.get_file_info(selector), self.uri)
-        files = [self._found(info) for info in infos if info.type == fs.FileType.File]
+        infos = with_retries(lambda: self.system.get_file_info(selector), self.uri)
+        files = [self._info(info) for info in infos if info.type == fs.FileType.File]
         return sorted(files, key=lambda one: name_order(one.uri))
 
     def read(self, start: int, size: int) -> bytes:
         """Return a byte range of the object."""
 
-        def once() -> bytes:
+        def attempt() -> bytes:
             with self.system.open_input_file(self.path) as stream:
-                return whole(stream, start, size)
+                return read_exactly(stream, start, size)
 
-        return tried(once, self.uri)
+        return with_retries(attempt, self.uri)
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> dict[int, bytes]:
         """Return byte ranges of the object by their starts; each range is given by its start and end."""
 
-        def once() -> dict[int, bytes]:
+        def attempt() -> dict[int, bytes]:
             with self.system.open_input_file(self.path) as stream, ThreadPoolExecutor(RANGES_AT_ONCE, "ranges") as pool:
-                pieces = pool.map(lambda one: whole(stream, one[0], one[1] - one[0]), ranges)
+                pieces = pool.map(lambda one: read_exactly(stream, one[0], one[1] - one[0]), ranges)
                 return dict(zip((start for start, _ in ranges), pieces, strict=True))
 
-        return tried(once, self.uri)
+        return with_retries(attempt, self.uri)
 
     def delete(self) -> None:
         """Delete the object, if it exists."""
 
-        def once() -> None:
+        def attempt() -> None:
             with contextlib.suppress(FileNotFoundError):
                 self.system.delete_file(self.path)
 
-        tried(once, self.uri, OutputError)
+        with_retries(attempt, self.uri, OutputError)
 
     def write(self, data: bytes) -> None:
         """Write a small object."""
@@ -130,15 +130,15 @@ class Store:
             The object can't be copied.
         """
         target = self.at(uri)
-        found = self.found()
+        found = self.info()
         size = 0 if found is None else found.size
         if size <= LARGEST_COPY:
-            tried(lambda: self.system.copy_file(self.path, target.path), uri, OutputError)
+            with_retries(lambda: self.system.copy_file(self.path, target.path), uri, OutputError)
             return
         starts = range(0, size, PIECE)
         target.upload(lambda: (self.read(start, min(PIECE, size - start)) for start in starts), size)
 
-    def send(self, local: Path) -> None:
+    def upload_file(self, local: Path) -> None:
         """Upload a file; it is visible only when it is complete.
 
         Raises
@@ -157,7 +157,7 @@ class Store:
     def upload(self, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
         """Write an object of ``size`` bytes, given in pieces; it is visible only when it is complete."""
 
-        def once() -> None:
+        def attempt() -> None:
             # Closing a stream publishes what it has, complete or not, and so does garbage collection. After a failure,
             # the stream is therefore kept forever, and what was uploaded is never visible.
             stream = self.system.open_output_stream(self.path)
@@ -171,14 +171,15 @@ class Store:
                 raise
             stream.close()
 
-        tried(once, self.uri, OutputError)
-        found = self.found()
+        with_retries(attempt, self.uri, OutputError)
+        found = self.info()
         if found is None or found.size != size:
-            there = "nothing" if found is None else f"{found.size:,} bytes"
-            raise OutputError(f"{there} arrived, not {size:,} bytes", where=self.uri, remedy="run the command again")
+            stored = 0 if found is None else found.size
+            what = f"{stored:,} of {size:,} bytes were stored"
+            raise OutputError(what, where=self.uri, remedy="run the command again")
 
-    def _found(self, info: fs.FileInfo) -> Found:
-        return Found(self.root + info.path.lstrip("/"), info.size, info.mtime_ns or 0)
+    def _info(self, info: fs.FileInfo) -> ObjectInfo:
+        return ObjectInfo(self.root + info.path.lstrip("/"), info.size, info.mtime_ns or 0)
 
 
 def store_of(uri: str, options: Sequence[str] = ()) -> Store:
@@ -201,23 +202,23 @@ def store_of(uri: str, options: Sequence[str] = ()) -> Store:
     parts = urlsplit(uri)
     if "@" in parts.netloc:
         raise UsageError(
-            "a URI has no place for credentials",
+            "the URI contains credentials",
             where=f"{parts.scheme}://…@…",
-            remedy="put them into the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+            remedy="set them in the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
         )
     given = tuple(options)
     for one in given:
         if "=" not in one:
-            raise UsageError("it is not K=V", where="--storage-option", remedy="try: --storage-option region=eu-west-1")
+            raise UsageError("expected K=V", where="--storage-option", remedy="try: --storage-option region=eu-west-1")
     try:
         system = _system(parts.scheme, parts.netloc if parts.scheme not in {"s3", "gs"} else "", given)
     except UsageError:
         raise
     except (TypeError, ValueError, pa.ArrowException) as error:
         # The message may contain the value of an option, which may be a secret.
-        names = ", ".join(one.partition("=")[0] for one in given) or "none were given"
-        what = f"the file system of {parts.scheme}:// does not take the options ({names}): {type(error).__name__}"
-        raise UsageError(what, where="--storage-option", remedy="see pyarrow.fs, or fsspec") from error
+        names = ", ".join(one.partition("=")[0] for one in given) or "none given"
+        what = f"invalid options of {parts.scheme}:// ({names}): {type(error).__name__}"
+        raise UsageError(what, where="--storage-option", remedy="see the documentation of its file system") from error
     return Store(system, _path_of(uri), uri.rstrip("/"), _root(uri))
 
 
@@ -242,22 +243,22 @@ def _system(scheme: str, host: str, options: tuple[str, ...]) -> fs.FileSystem:
         import fsspec  # noqa: PLC0415 - need not be installed
     except ImportError as error:
         what = f"{scheme}:// needs fsspec, which is not installed"
-        raise UsageError(what, remedy="pip install fsspec, and what it needs for this") from error
+        raise UsageError(what, remedy=f"pip install fsspec, and the package that it needs for {scheme}://") from error
     where = f"{scheme}://{host}"
     try:
         known_fs = fsspec.filesystem(scheme, **given)
     except (ImportError, ValueError) as error:
-        what = f"nobody here knows {scheme}://: {_told(error)}"
-        raise UsageError(what, where=where, remedy="pip install what it needs") from error
+        what = f"{scheme}:// is not supported: {_message_of(error)}"
+        raise UsageError(what, where=where, remedy="install the package that fsspec needs for it") from error
     except OSError as error:
-        what = f"the file system does not start: {_told(error)}"
-        raise DataError(what, where=where, remedy="install what it needs") from error
+        what = f"the file system cannot be opened: {_message_of(error)}"
+        raise DataError(what, where=where, remedy="check its packages and settings") from error
     return fs.PyFileSystem(fs.FSSpecHandler(known_fs))
 
 
-def _told(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     """Return the message of an error on one line, shortened."""
-    return textwrap.shorten(str(error), LONGEST_SAID, placeholder=" …")
+    return textwrap.shorten(str(error), MAX_MESSAGE, placeholder=" …")
 
 
 def _path_of(uri: str) -> str:
@@ -270,7 +271,7 @@ def _root(uri: str) -> str:
     return f"{urlsplit(uri).scheme}://"
 
 
-def whole(stream: pa.NativeFile, start: int, size: int) -> bytes:
+def read_exactly(stream: pa.NativeFile, start: int, size: int) -> bytes:
     """Return a byte range of an open object.
 
     Raises
@@ -280,11 +281,11 @@ def whole(stream: pa.NativeFile, start: int, size: int) -> bytes:
     """
     data = stream.read_at(size, start)
     if len(data) != size:
-        raise ConnectionError(f"{len(data):,} bytes came, not {size:,}")
+        raise ConnectionError(f"received {len(data):,} of {size:,} bytes")
     return bytes(data)
 
 
-def tried(action: Callable[[], T], where: str, kind: type[DataError | OutputError] = DataError) -> T:
+def with_retries(action: Callable[[], T], where: str, kind: type[DataError | OutputError] = DataError) -> T:
     """Return the result of an action, which is repeated if that may help.
 
     Raises
@@ -293,18 +294,20 @@ def tried(action: Callable[[], T], where: str, kind: type[DataError | OutputErro
         The action failed; the message has that of the store.
     """
     pause = FIRST_PAUSE
-    for count in range(1, TRIES + 1):
+    for count in range(1, MAX_ATTEMPTS + 1):
         try:
             return action()
         except FileNotFoundError as error:
-            raise kind("there is no such object, or bucket", where=where, remedy="look at what is there") from error
+            raise kind("no such object or bucket", where=where, remedy="check the URI") from error
         except (OSError, pa.ArrowException) as error:
-            said = _told(error)
-            if isinstance(error, PermissionError) or "ACCESS_DENIED" in said or "AccessDenied" in said:
-                remedy = "look at the credentials in the environment, and what they are allowed to do"
-                raise kind("the store refuses it", where=where, remedy=remedy) from error
-            if count == TRIES:
-                raise kind(f"the store fails: {said}", where=where, remedy="run the command again later") from error
+            message = _message_of(error)
+            if isinstance(error, PermissionError) or "ACCESS_DENIED" in message or "AccessDenied" in message:
+                remedy = "check the credentials in the environment, and their permissions"
+                raise kind("access denied", where=where, remedy=remedy) from error
+            if count == MAX_ATTEMPTS:
+                raise kind(
+                    f"the object store failed: {message}", where=where, remedy="run the command again later"
+                ) from error
         time.sleep(pause * (1 + random.random()))  # noqa: S311 - so that many processes don't try again at once
         pause *= 2
     raise AssertionError

@@ -11,28 +11,27 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import pairwise
 
-from batchmax.storage.object_store import Store, tried, whole
+from batchmax.storage.object_store import Store, read_exactly, with_retries
 from batchmax.storage.system_calls import punch_hole
 
-GAP = 1 << 20
+MAX_GAP = 1 << 20
 """Ranges with at most this many bytes between them are fetched by one request."""
 
-REQUEST = 8 << 20
+REQUEST_BYTES = 8 << 20
 """Maximum number of bytes of a request."""
 
-REQUESTS = 8
+MAX_REQUESTS = 8
 """Requests in parallel."""
 
-AHEAD = 64 << 20
+PREFETCH_BYTES = 64 << 20
 """Bytes that are fetched before they are needed."""
 
 Range = tuple[int, int]
 
 
-class Spool:
-    """The sparse local file; a context manager that closes it.
+class RangeCache:
+    """A sparse local file that has the byte ranges of an object that were fetched.
 
     Parameters
     ----------
@@ -51,9 +50,9 @@ class Spool:
 
     def __init__(self, store: Store, size: int) -> None:
         self._store = store
-        self._stream = tried(lambda: store.system.open_input_file(store.path), store.uri)
-        self._pool = ThreadPoolExecutor(REQUESTS, "fetch")
-        self._coming: dict[int, list[Future[None]]] = {}
+        self._stream = with_retries(lambda: store.system.open_input_file(store.path), store.uri)
+        self._pool = ThreadPoolExecutor(MAX_REQUESTS, "fetch")
+        self._fetching: dict[int, list[Future[None]]] = {}
         self._ranges: dict[int, list[Range]] = {}
         self.descriptor, self.path = tempfile.mkstemp(prefix="batchmax-")
         os.ftruncate(self.descriptor, size)
@@ -67,39 +66,41 @@ class Spool:
         """Write bytes that are already known to their offset."""
         os.pwrite(self.descriptor, data, start)
 
-    def need(self, number: int, ranges: Iterable[Range]) -> None:
+    def wait_for(self, number: int, ranges: Iterable[Range]) -> None:
         """Wait until the ranges of a row group are fetched."""
-        self.begin(number, ranges)
-        for future in self._coming.pop(number):
+        self.prefetch(number, ranges)
+        for future in self._fetching.pop(number):
             future.result()
 
-    def begin(self, number: int, ranges: Iterable[Range]) -> None:
+    def prefetch(self, number: int, ranges: Iterable[Range]) -> None:
         """Start to fetch the ranges of a row group, unless that was started before."""
-        if number in self._coming or number in self._ranges:
-            self._coming.setdefault(number, [])
+        if number in self._fetching or number in self._ranges:
+            self._fetching.setdefault(number, [])
             return
         together = list(coalesced(ranges))
         self._ranges[number] = together
-        pieces = [(at, min(REQUEST, end - at)) for start, end in together for at in range(start, end, REQUEST)]
-        self._coming[number] = [self._pool.submit(self._fetch, at, size) for at, size in pieces]
+        pieces = [
+            (at, min(REQUEST_BYTES, end - at)) for start, end in together for at in range(start, end, REQUEST_BYTES)
+        ]
+        self._fetching[number] = [self._pool.submit(self._fetch, at, size) for at, size in pieces]
 
     @property
-    def ahead(self) -> int:
+    def prefetched_bytes(self) -> int:
         """The number of bytes that are being fetched, or were fetched before they were needed."""
-        return sum(end - start for number in self._coming for start, end in self._ranges[number])
+        return sum(end - start for number in self._fetching for start, end in self._ranges[number])
 
-    def free(self, before: int) -> None:
-        """Free the disk space of row groups before this one."""
-        for number in [number for number in self._ranges if number < before and number not in self._coming]:
-            for start, end in self._ranges.pop(number):
+    def free_before(self, number: int) -> None:
+        """Free the disk space of the row groups before this one."""
+        for one in [one for one in self._ranges if one < number and one not in self._fetching]:
+            for start, end in self._ranges.pop(one):
                 punch_hole(self.descriptor, start, end - start)
 
     def close(self) -> None:
         """Close the file and the object."""
-        for futures in self._coming.values():
+        for futures in self._fetching.values():
             for future in futures:
                 future.cancel()
-        wait([future for futures in self._coming.values() for future in futures])
+        wait([future for futures in self._fetching.values() for future in futures])
         self._pool.shutdown()
         self.unlink()
         os.close(self.descriptor)
@@ -107,7 +108,7 @@ class Spool:
             self._stream.close()
 
     def _fetch(self, start: int, size: int) -> None:
-        self.put(start, tried(lambda: whole(self._stream, start, size), self._store.uri))
+        self.put(start, with_retries(lambda: read_exactly(self._stream, start, size), self._store.uri))
 
 
 def coalesced(ranges: Iterable[Range]) -> Iterator[Range]:
@@ -116,9 +117,9 @@ def coalesced(ranges: Iterable[Range]) -> Iterator[Range]:
     if not ordered:
         return
     start, end = ordered[0]
-    for (_, _), (following, its_end) in pairwise(ordered):
-        if following > end + GAP:
+    for next_start, next_end in ordered[1:]:
+        if next_start > end + MAX_GAP:
             yield start, end
-            start = following
-        end = max(end, its_end)
+            start = next_start
+        end = max(end, next_end)
     yield start, end

@@ -19,7 +19,7 @@ from typing import Any
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.ENOTSUP, errno.EOPNOTSUPP}
 """Error numbers of a call that the file system doesn't implement."""
 
-MOST_READ = (1 << 31) - 1
+MAX_READ = (1 << 31) - 1
 """Bytes that one call may read: macOS refuses to read more, and Linux reads only this much."""
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -78,8 +78,8 @@ def read_into(descriptor: int, buffers: Sequence[memoryview], at: int) -> int:
 
     There can be fewer than the buffers hold; 0 bytes are the end of the file.
     """
-    if sum(map(len, buffers)) > MOST_READ:
-        buffers = [next(buffer for buffer in buffers if len(buffer))[:MOST_READ]]
+    if sum(map(len, buffers)) > MAX_READ:
+        buffers = [next(buffer for buffer in buffers if len(buffer))[:MAX_READ]]
     if hasattr(os, "preadv"):
         return os.preadv(descriptor, buffers, at)
     done = 0
@@ -95,7 +95,7 @@ def read_into(descriptor: int, buffers: Sequence[memoryview], at: int) -> int:
 def read_at(descriptor: int, size: int, at: int) -> bytes:
     """Return bytes from a position; fewer only where the file ends."""
     pieces: list[bytes] = []
-    while size and (data := os.pread(descriptor, min(size, MOST_READ), at)):
+    while size and (data := os.pread(descriptor, min(size, MAX_READ), at)):
         pieces.append(data)
         size -= len(data)
         at += len(data)

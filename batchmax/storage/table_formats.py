@@ -61,11 +61,11 @@ DUCKLAKE = TableFormat(
 
 _DUCKLAKE_FILE = re.compile(r"ducklake-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-deletes?)?\.parquet")
 
-List = Callable[[str], Iterable[str]]
+ListNames = Callable[[str], Iterable[str]]
 """Returns the names in a folder; none if it isn't a folder."""
 
 
-def format_of(names: Iterable[str], entries: List) -> TableFormat | None:
+def format_of(names: Iterable[str], entries: ListNames) -> TableFormat | None:
     """Return the format of the table in a folder with these names; None if it isn't a table.
 
     Parameters
@@ -100,7 +100,7 @@ def refuse_table(found: TableFormat, table: str, given: str) -> None:
     if given.rstrip("/") == table.rstrip("/"):
         what = f"this is {name}"
     raise UsageError(
-        f"{what}, and its log, which batchmax does not read, says which files and rows are current",
+        f"{what}, and batchmax does not read its log, which lists the current files and rows",
         where=given,
-        remedy="write its rows into Parquet files first: " + found.export.replace("{table}", table),
+        remedy="export its rows to Parquet files first: " + found.export.replace("{table}", table),
     )

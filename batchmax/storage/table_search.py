@@ -19,7 +19,7 @@ from batchmax.storage.table_formats import FORMATS, TableFormat, format_of, form
 
 MARKERS = tuple(one.marker for one in FORMATS)
 
-MARKERS_ASKED_FOR = ("_delta_log", "metadata", ".hoodie")
+REQUESTED_MARKERS = ("_delta_log", "metadata", ".hoodie")
 """The markers that are requested from a store, with two requests each; others are only found in listings."""
 
 REQUESTS = 8
@@ -75,7 +75,7 @@ class TableSearch:
                 folders[one] = None
                 one = one.rpartition("/")[0]
         unknown = [one for one in folders if one not in known and one not in self._formats]
-        with ThreadPoolExecutor(REQUESTS, "look") as pool:
+        with ThreadPoolExecutor(REQUESTS, "markers") as pool:
             asked = dict(zip(unknown, pool.map(lambda one: _stored_markers(store.at(one)), unknown), strict=True))
 
         def names(folder: str) -> Iterable[str]:
@@ -118,11 +118,11 @@ def _stored_markers(folder: Store) -> Iterable[str]:
         infos = _markers_at(folder)
     except (OSError, pa.ArrowException):
         return ()
-    return [marker for marker, info in zip(MARKERS_ASKED_FOR, infos, strict=True) if info.type == fs.FileType.Directory]
+    return [marker for marker, info in zip(REQUESTED_MARKERS, infos, strict=True) if info.type == fs.FileType.Directory]
 
 
 def _markers_at(folder: Store) -> Sequence[fs.FileInfo]:
-    paths = [f"{folder.path}/{marker}" for marker in MARKERS_ASKED_FOR]
+    paths = [f"{folder.path}/{marker}" for marker in REQUESTED_MARKERS]
     found: Sequence[fs.FileInfo] = folder.system.get_file_info(paths)
     return found
 

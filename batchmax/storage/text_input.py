@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from batchmax.errors import BatchmaxError, UsageError
-from batchmax.storage.uris import is_uri, local_path
+from batchmax.storage.paths import is_uri, local_path
 
-MOST_BYTES = 1 << 26
+MAX_BYTES = 1 << 26
 """Maximum size of a file in bytes; the names or weights of millions of classes take less."""
 
 
@@ -34,15 +34,15 @@ def read_text(path: str | os.PathLike[str], option: str, storage: Sequence[str] 
     text = local_path(os.fspath(path))
     try:
         data = _stored(text, storage) if is_uri(text) else _local(text, option)
-        found = None if data is None else data[:MOST_BYTES].decode("utf-8-sig")
+        found = None if data is None else data[:MAX_BYTES].decode("utf-8-sig")
     except UsageError:
         raise
     except BatchmaxError as error:
         raise UsageError(f"{error.where}: {error.what}", where=option, remedy=error.remedy) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{text} cannot be read as text", where=option, remedy="give a text file in UTF-8") from error
-    if data is not None and len(data) > MOST_BYTES:
-        raise UsageError(f"{text} is larger than {MOST_BYTES >> 20} MiB", where=option, remedy="give a text file")
+    if data is not None and len(data) > MAX_BYTES:
+        raise UsageError(f"{text} is larger than {MAX_BYTES >> 20} MiB", where=option, remedy="give a text file")
     return found
 
 
@@ -50,8 +50,8 @@ def _stored(uri: str, storage: Sequence[str]) -> bytes | None:
     from batchmax.storage.object_store import store_of  # noqa: PLC0415 - imports pyarrow, which help doesn't need
 
     store = store_of(uri, storage)
-    found = store.found()
-    return None if found is None else store.read(0, min(found.size, MOST_BYTES + 1))
+    found = store.info()
+    return None if found is None else store.read(0, min(found.size, MAX_BYTES + 1))
 
 
 def _local(text: str, option: str) -> bytes | None:
@@ -67,4 +67,4 @@ def _local(text: str, option: str) -> bytes | None:
     if not path.is_file():
         return None
     with path.open("rb") as stream:
-        return stream.read(MOST_BYTES + 1)
+        return stream.read(MAX_BYTES + 1)

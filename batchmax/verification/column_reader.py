@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array, column_types, number_values, plain_array, plain_type, valid_rows
 from batchmax.columns.labels import IGNORED_INDEX, LabelColumn, Labels, find_label, read_labels
-from batchmax.columns.logits import LogitsColumn
+from batchmax.columns.logits_column import LogitsColumn
 from batchmax.columns.matrices import read_matrix
 from batchmax.errors import DataError, UsageError
 from batchmax.outputs import (

@@ -25,9 +25,9 @@ from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.sinks.metadata import input_fingerprints
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
-from batchmax.sources.passthrough import Reading
-from batchmax.sources.row_lookup import PickedRow, pick_rows
-from batchmax.sources.sequence_source import TokenCut, from_columns
+from batchmax.sources.passthrough import ReadPlan
+from batchmax.sources.row_lookup import FileRow, rows_by_number
+from batchmax.sources.sequence_source import TokenSizes, from_columns
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.verification.column_reader import RowReader, RowValues
 from batchmax.verification.exact import MOST_ULPS
@@ -137,7 +137,7 @@ class Recomputation:
             The first row that differs from what its input determines.
         """
         kept = self._input_rows(numbers)
-        rows = zip(pick_rows(self._output.files, numbers), pick_rows(self._source.files, kept), strict=True)
+        rows = zip(rows_by_number(self._output.files, numbers), rows_by_number(self._source.files, kept), strict=True)
         for output_row, input_row in rows:
             self._check_carried(output_row, input_row)
             if self._tokens is None:
@@ -215,7 +215,7 @@ class Recomputation:
         parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
         label = () if self._job.label is None else (self._job.label.name,)
         left, tally = self.n_rows, SequenceTally(shift=self._job.options.shift)
-        for chunk in self._source.chunks(parts, Reading((*self._job.logits.names, *label))):
+        for chunk in self._source.chunks(parts, ReadPlan((*self._job.logits.names, *label))):
             matrix, labels, known = read_rows(chunk.batch, self._job, logits=chunk.logits, known=chunk.known)
             status = row_statuses(matrix, labels, known, self._job.options)
             if isinstance(chunk, TokenChunk):
@@ -226,14 +226,14 @@ class Recomputation:
             if not left:
                 return
 
-    def _check_carried(self, output_row: PickedRow, input_row: PickedRow) -> None:
+    def _check_carried(self, output_row: FileRow, input_row: FileRow) -> None:
         """Compare the carried columns with the input's."""
         for field, array in carried_columns(input_row.batch, self._job):
             if not _same(array, output_row.batch.column(field.name)):
                 where = _places(output_row, input_row)
                 raise DataError(f"{field.name} differs from the input", where=where, remedy=SCORE_AGAIN)
 
-    def _check_row(self, output_row: PickedRow, input_row: PickedRow) -> None:
+    def _check_row(self, output_row: FileRow, input_row: FileRow) -> None:
         """Compare one output row with its input row."""
         where = _places(output_row, input_row)
         try:
@@ -243,13 +243,13 @@ class Recomputation:
             raise DataError(error.what, where=where, remedy=SCORE_AGAIN) from error
         self._check_values(numbers, given, where, (output_row.number, None))
 
-    def _check_sequence(self, output_row: PickedRow, input_row: PickedRow, tokens: TokenView) -> None:
+    def _check_sequence(self, output_row: FileRow, input_row: FileRow, tokens: TokenView) -> None:
         """Compare one sequence of the output with its input row: the status, and some tokens."""
         job, where = self._job, _places(output_row, input_row)
         tally = SequenceTally(shift=job.options.shift)
         inputs: list[tuple[Array, Labels, Array | None]] = []
         try:
-            chunks = list(from_columns(iter([input_row.batch]), job, TokenCut.of(job), (0, 0)))
+            chunks = list(from_columns(iter([input_row.batch]), job, TokenSizes.of(job), (0, 0)))
             output_tokens = tokens.flatten(output_row.batch)
             count = sum(chunk.batch.num_rows for chunk in chunks)
             if output_tokens.num_rows != count:
@@ -311,7 +311,7 @@ class Recomputation:
                 raise DataError(what, where=where, remedy=SCORE_AGAIN)
 
 
-def _places(output_row: PickedRow, input_row: PickedRow) -> str:
+def _places(output_row: FileRow, input_row: FileRow) -> str:
     return f"{output_row.place}, from {input_row.place}"
 
 

@@ -20,11 +20,11 @@ from batchmax.sinks.commit.stored_folder import StoredFolder, stored_folder
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
 from batchmax.sources.parquet_file import InputFile, arrow_schema, open_file
 from batchmax.storage.file_names import composed, name_order
+from batchmax.storage.input_files import find_files
 from batchmax.storage.json_fields import JsonError, json_object, parse_json
 from batchmax.storage.manifest import JOB_KEY, MANIFEST, PART, find_manifest, old_manifest_of, read_old_manifest
 from batchmax.storage.object_store import store_of
-from batchmax.storage.paths import find_files
-from batchmax.storage.uris import is_uri, local_path
+from batchmax.storage.paths import is_uri, local_path
 from batchmax.verification.computed_columns import computed_columns
 from batchmax.verification.output_metadata import SCORE_AGAIN, OutputMetadata, parse_metadata
 
@@ -124,7 +124,7 @@ def _find_parts(path: str, storage: Sequence[str]) -> tuple[Summary | None, dict
     """Return the summary in a folder's manifest, the paths of the files, and their sizes if the manifest has them."""
     if is_uri(path):
         store = store_of(path, storage)
-        folder = None if store.found() is not None and not path.endswith("/") else stored_folder(store)
+        folder = None if store.info() is not None and not path.endswith("/") else stored_folder(store)
         if folder is not None and folder.is_finished:
             return _stored_folder(store.uri, folder)
     elif Path(path).is_dir():

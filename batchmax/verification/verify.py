@@ -18,11 +18,13 @@ from batchmax import __version__
 from batchmax.errors import DataError, UsageError
 from batchmax.options.parsing import names_of
 from batchmax.parquet import Footer
-from batchmax.parquet.reading.checksums import DamagedPage, check_pages
+from batchmax.parquet.footer import MAGIC
+from batchmax.parquet.reading.checksums import DamagedPageError, check_pages
 from batchmax.results import CommandResult
 from batchmax.runtime.progress import Progress
 from batchmax.sources.decode_budget import whole_batches
-from batchmax.sources.parquet_file import MAGIC, InputFile, OpenFile, reading
+from batchmax.sources.parquet_file import InputFile, OpenFile
+from batchmax.sources.read_errors import read_errors
 from batchmax.sources.row_lookup import batch_rows
 from batchmax.storage.system_calls import read_at
 from batchmax.verification.column_reader import WrongRowError
@@ -210,7 +212,7 @@ def _check_file(
         raise DataError("the footer is invalid", where=file.path, remedy=DAMAGED)
     computed = {name for names in output.columns.values() for name in names}
     first = 0
-    with reading(file.path), file.opened() as opened:
+    with read_errors(file.path), file.opened() as opened:
         parquet, descriptor = opened.parquet, opened.descriptor
         opened.need_start()
         if read_at(descriptor, len(MAGIC), 0) != MAGIC:
@@ -232,7 +234,7 @@ def _check_pages(
     where = f"{file.path}: column {footer.leaves[leaf].name} (row group {group})"
     try:
         count = check_pages(descriptor, footer, group, leaf)
-    except DamagedPage as error:
+    except DamagedPageError as error:
         raise DataError(str(error), where=where, remedy=DAMAGED) from error
     if count.unchecked and not may_lack:
         raise DataError("a page has no checksum", where=where, remedy=CHANGED)

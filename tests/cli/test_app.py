@@ -13,9 +13,9 @@ import click
 import pytest
 
 from batchmax.cli.app import COMMANDS, group, main
+from batchmax.cli.command import HEADINGS
 from batchmax.cli.commands.score import command as score
 from batchmax.cli.errors import explain
-from batchmax.cli.options import HEADINGS
 from batchmax.cli.signals import Terminated
 from batchmax.errors import BadRowError, DataError, GateError, OutputError, UsageError
 from tests.support.processes import HANGS

@@ -16,7 +16,7 @@ import pytest
 from batchmax.cli.app import COMMANDS, main
 from batchmax.cli.completion import SHELLS
 from batchmax.outputs import OUTPUTS
-from batchmax.sources.column_names import column_names
+from batchmax.sources.inspection.column_names import column_names
 from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 

@@ -93,7 +93,7 @@ CASES = {
         ["x.parquet", "--logits", "logitz"],
         2,
         (
-            "x.parquet: --logits: there is no column 'logitz'; possible are 'logits'; did you mean 'logits'? "
+            "x.parquet: --logits: there is no column 'logitz'; candidates: 'logits'; did you mean 'logits'? "
             "batchmax inspect x.parquet shows the columns"
         ),
     ),
@@ -101,7 +101,7 @@ CASES = {
         ["x.parquet", "--logits", "idd"],
         2,
         (
-            "x.parquet: --logits: there is no column 'idd'; possible are 'logits'; "
+            "x.parquet: --logits: there is no column 'idd'; candidates: 'logits'; "
             "batchmax inspect x.parquet shows the columns"
         ),
     ),
@@ -128,7 +128,7 @@ CASES = {
         2,
         (
             "gap.parquet: --logits: class 2 is missing between 'logit_1' and 'logit_3'; "
-            "add what is missing, or give a pattern that leaves out the rest"
+            "add the missing columns, or give a pattern that matches only the classes"
         ),
     ),
     "a ragged list": (
@@ -165,8 +165,8 @@ CASES = {
         ["text.parquet"],
         2,
         (
-            "text.parquet: --label: column 'label' (string) holds text, which means nothing without the names of the "
-            "classes; give them in the order of the logits: --classes A,B,C, or do without: --label none"
+            "text.parquet: --label: column 'label' (string) holds text, and the class names are unknown; "
+            "give them in the order of the logits: --classes A,B,C; or use no labels: --label none"
         ),
     ),
     "an unknown name": (
@@ -177,8 +177,8 @@ CASES = {
     ),
     "a missing file": (["nothing.parquet"], 1, "nothing.parquet: no such file or folder; look: ls ."),
     "a missing folder": (["far/x.parquet"], 1, "far/x.parquet: no such file or folder; look: ls ."),
-    "a glob for nothing": (["sub/*.pq"], 1, "sub/*.pq: nothing matches this pattern; look: ls sub"),
-    "an empty folder": (["empty"], 1, "empty: the folder holds no Parquet files; look: ls -a empty"),
+    "a glob for nothing": (["sub/*.pq"], 1, "sub/*.pq: no files match this pattern; look: ls sub"),
+    "an empty folder": (["empty"], 1, "empty: the folder has no Parquet files; look: ls -a empty"),
     "an existing output": (
         ["x.parquet", "-o", "old.parquet"],
         1,
@@ -233,7 +233,7 @@ CASES = {
         2,
         (
             "x.parquet: --classes: 3 class names, but the logits have 4 classes; "
-            "give one name for each class, in the order of the logits"
+            "give one name per class, in the order of the logits"
         ),
     ),
     "no logits": (
@@ -241,47 +241,41 @@ CASES = {
         2,
         (
             "no_logits.parquet: no column can hold logits; the columns are 'id', 'label'; "
-            "name lists of numbers, or one column a class: --logits 'score_*'"
+            "name a column of lists of numbers, or one column per class: --logits 'score_*'"
         ),
     ),
     "only null logits": (
         ["null_logits.parquet"],
         1,
-        "null_logits.parquet: no row has logits, so the number of classes is not known; give it with --n-classes",
+        "null_logits.parquet: no row has logits, so the number of classes is unknown; give it: --n-classes N",
     ),
     "sequences": (
         ["sequences.parquet"],
         2,
         (
-            "sequences.parquet: --label: column 'label' (int64) has one label a row, and rows are sequences; "
-            "name a column of lists, one label for each token; or none: --label none"
+            "sequences.parquet: --label: column 'label' (int64) has one label per row, but the rows are sequences; "
+            "name a column of lists with one label per token; or use no labels: --label none"
         ),
     ),
     "a file cut short": (
         ["cut.parquet"],
         1,
-        "cut.parquet: the file is cut short: it begins as Parquet but does not end as such; copy it, or make it, again",
+        "cut.parquet: the file is incomplete: it begins as a Parquet file, but has no footer; copy or write it again",
     ),
     "an empty file": (
         ["hollow.parquet"],
         1,
-        (
-            "hollow.parquet: the file is empty; look: file hollow.parquet; "
-            "among other files, choose with a quoted glob: '*.parquet'"
-        ),
+        ("hollow.parquet: the file is empty; choose other files with a quoted glob: '*.parquet'"),
     ),
     "a text file": (
         ["notes.parquet"],
         1,
-        (
-            "notes.parquet: no Parquet file; look: file notes.parquet; "
-            "among other files, choose with a quoted glob: '*.parquet'"
-        ),
+        ("notes.parquet: not a Parquet file; convert it first, or choose other files with a quoted glob: '*.parquet'"),
     ),
     "a pipe": (
         ["pipe.parquet"],
         1,
-        "pipe.parquet: not a regular file; write it into a file first: cat INPUT > FILE",
+        "pipe.parquet: not a regular file; write it to a file first: cat INPUT > FILE",
     ),
     "an unknown option": (
         ["x.parquet", "--outptus", "probs"],
@@ -299,7 +293,7 @@ CASES = {
     "a top K of too many": (
         ["x.parquet", "--top-k", "5"],
         2,
-        "x.parquet: --top-k: 5 is more than the 4 classes; give at most 4",
+        "x.parquet: --top-k: 5 exceeds the 4 classes; give at most 4",
     ),
     "a condition on no name": (
         ["x.parquet", "--fail-if", "mean_los > 1"],
@@ -331,14 +325,14 @@ CASES = {
     "too few weights": (
         ["x.parquet", "--class-weights", "few.txt"],
         2,
-        "x.parquet: --class-weights: 3 weights for 4 classes; give one for each class, in the order of the logits",
+        "x.parquet: --class-weights: 3 weights for 4 classes; give one weight per class, in the order of the logits",
     ),
     "weights for names that nobody gave": (
         ["x.parquet", "--class-weights", "named.txt"],
         2,
         (
-            "x.parquet: --class-weights: no class is called 'a'; give one line name,number for each class, "
-            "and the names in the order of the logits: --classes A,B,C"
+            "x.parquet: --class-weights: there is no class 'a'; give one line NAME,WEIGHT per class, "
+            "and the class names in the order of the logits: --classes A,B,C"
         ),
     ),
     "rejects of nothing": (
@@ -350,8 +344,8 @@ CASES = {
         ["clash.parquet"],
         2,
         (
-            "clash.parquet: --outputs: the input has a column 'loss' already; put --prefix batchmax_ before the new ones, "
-            "or leave the old one out: --exclude loss"
+            "clash.parquet: --outputs: the input already has a column 'loss'; add a prefix to the new "
+            "columns: --prefix batchmax_; or leave it out: --exclude loss"
         ),
     ),
     "a file where the output would be held": (
@@ -375,27 +369,24 @@ CASES = {
     "a stream among files": (
         ["-", "x.parquet"],
         2,
-        (
-            "-: a stream can only be all of the input, or all of the output, of score; name a path; "
-            "a file of this name is ./-"
-        ),
+        ("-: a stream can only be the only input, or the output, of score; name a path; for a file named -, write ./-"),
     ),
     "a store nobody knows as output": (
         ["x.parquet", "-o", "nosuch://b/x"],
         2,
-        "nosuch://b: nobody here knows nosuch://: Protocol not known: nosuch; pip install what it needs",
+        "nosuch://b: nosuch:// is not supported: Protocol not known: nosuch; install the package that fsspec needs for it",
     ),
     "a store nobody knows as input": (
         ["nosuch://b/x.parquet"],
         2,
-        "nosuch://b: nobody here knows nosuch://: Protocol not known: nosuch; pip install what it needs",
+        "nosuch://b: nosuch:// is not supported: Protocol not known: nosuch; install the package that fsspec needs for it",
     ),
     "credentials in a URI": (
         ["s3://me:secret@b/x.parquet"],
         2,
         (
-            "s3://…@…: a URI has no place for credentials; "
-            "put them into the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
+            "s3://…@…: the URI contains credentials; "
+            "set them in the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
         ),
     ),
     "no size": (

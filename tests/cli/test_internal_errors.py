@@ -17,7 +17,7 @@ import pytest
 import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import DataError
-from batchmax.sources.parquet_file import reading
+from batchmax.sources.read_errors import read_errors
 
 ERRORS = [AttributeError, TypeError, NameError, KeyError, IndexError, AssertionError, ValueError, RuntimeError]
 
@@ -39,24 +39,24 @@ PLACES = [
     ("batchmax.parquet.footer.read_at", SCORE),
     ("batchmax.parquet.reading.raw_pages.read_into", SCORE),
     ("batchmax.parquet.reading.raw_pages.read_page_header", SCORE),
-    ("batchmax.parquet.reading.raw_pages.PackedPage.check", SCORE),
-    ("batchmax.parquet.reading.page_reader.unpack", SCORE),
+    ("batchmax.parquet.reading.raw_pages.CompressedPage.check", SCORE),
+    ("batchmax.parquet.reading.page_reader.decompress", SCORE),
     ("batchmax.parquet.reading.page_reader.PageReader._page_v1", SCORE),
-    ("batchmax.parquet.reading.page_reader.Layout.of", SCORE),
-    ("batchmax.parquet.reading.value_reader.place_of", SCORE),
+    ("batchmax.parquet.reading.page_reader.PageLayout.of", SCORE),
+    ("batchmax.parquet.reading.value_reader.chunk_range", SCORE),
     ("batchmax.parquet.reading.value_reader.FlatLevels.check", SCORE),
     ("batchmax.parquet.reading.list_reader.MatrixReader.read_into", SCORE),
     ("batchmax.parquet.reading.nested_list_reader.NestedLevels.check", SEQUENCES),
     ("batchmax.parquet.reading.nested_list_reader.SequenceReader._take", SEQUENCES),
     ("batchmax.parquet.reading.decoded_size._header", SCORE),
-    ("batchmax.parquet.reading.decoded_size.Demand.take", SCORE),
+    ("batchmax.parquet.reading.decoded_size.DecodedSize.take", SCORE),
     ("batchmax.parquet.writing.chunk_copy._check_pages", SCORE),
-    ("batchmax.parquet.writing.chunk_copy.movable", SCORE),
+    ("batchmax.parquet.writing.chunk_copy.relative_metadata", SCORE),
     ("batchmax.parquet.reading.page_header.check_fields", SCORE),
-    ("batchmax.sources.decode_budget.even_bytes", SCORE),
-    ("batchmax.sources.decode_budget.Allowance.take", SCORE),
-    ("batchmax.sources.row_group_reader._matrix", SCORE),
-    ("batchmax.sources.row_group_reader.GroupReader._cut", SCORE),
+    ("batchmax.sources.decode_budget.fixed_row_bytes", SCORE),
+    ("batchmax.sources.decode_budget.DecodeBudget.take", SCORE),
+    ("batchmax.sources.row_group_reader.pooled_matrix", SCORE),
+    ("batchmax.sources.row_group_reader.GroupReader._chunk_sizes", SCORE),
     ("batchmax.sources.row_group_reader.GroupReader.n_values", SEQUENCES),
     ("batchmax.sources.parquet_file.decoded_batch", SCORE),
     ("batchmax.sources.parquet_file.OpenFile.check_unchanged", SCORE),
@@ -66,8 +66,8 @@ PLACES = [
     ("batchmax.storage.system_calls.sync", SCORE),
     ("batchmax.storage.system_calls.sync_data", SCORE),
     ("batchmax.storage.system_calls.set_direct", SCORE),
-    ("batchmax.parquet.writing.direct_io.Appender.write", SCORE),
-    ("batchmax.parquet.writing.direct_io.Appender._flush", SCORE),
+    ("batchmax.parquet.writing.direct_io.DirectWriter.write", SCORE),
+    ("batchmax.parquet.writing.direct_io.DirectWriter._flush", SCORE),
     ("batchmax.parquet.writing.file_writer.FileWriter.append", SCORE),
     ("batchmax.sinks.commit.journal.Journal._write", SCORE),
     ("batchmax.sinks.commit.journal._replay", RESUME),
@@ -78,16 +78,16 @@ PLACES = [
     ("batchmax.options.calibration_file._is_number", CALIBRATED),
     ("batchmax.sinks.commit.existing_output._is_our_file", (*RESUME[:3], "scored.parquet", *RESUME[4:])),
     ("batchmax.verification.verify.check_pages", VERIFY),
-    ("batchmax.parquet.reading.checksums.PackedPages", VERIFY),
+    ("batchmax.parquet.reading.checksums.CompressedPages", VERIFY),
     ("batchmax.verification.output_metadata.ScoreOptions", VERIFY),
     ("batchmax.verification.output_metadata.InputFingerprint", VERIFY),
     ("batchmax.verification.invariants.RowChecks.add", VERIFY),
     ("batchmax.columns.scored_input.json_list", ("evaluate", "scored.parquet")),
     ("batchmax.columns.logits.as_written", ("evaluate", "scored.parquet")),
-    ("batchmax.sources.inspection._columns", INSPECT),
+    ("batchmax.sources.inspection.facts._columns", INSPECT),
     ("batchmax.parquet.footer.Footer.read", INSPECT),
     ("batchmax.sources.row_lookup.batch_rows", VERIFY),
-    ("batchmax.evaluation.comparison.join_keys.reading", ("compare", "in.parquet", "in.parquet", "--key", "id")),
+    ("batchmax.evaluation.comparison.join_keys.read_errors", ("compare", "in.parquet", "in.parquet", "--key", "id")),
 ]
 
 
@@ -149,8 +149,8 @@ def test_a_bug_is_reported_as_one(monkeypatch, capsys, number):
 
 @pytest.mark.parametrize("error", [pa.lib.ArrowTypeError, pa.lib.ArrowKeyError, *ERRORS])
 def test_what_is_no_damage(error):
-    """``reading`` doesn't convert pyarrow's errors about arguments, nor Python's errors."""
-    with pytest.raises(error, match="a bug"), reading("x.parquet"):
+    """``read_errors`` doesn't convert pyarrow's errors about arguments, nor Python's errors."""
+    with pytest.raises(error, match="a bug"), read_errors("x.parquet"):
         raise error("a bug")
 
 
@@ -162,17 +162,17 @@ def test_what_is_no_damage(error):
     ],
 )  # fmt: skip
 def test_what_is_damage(error):
-    """``reading`` converts the errors of pyarrow's parsers into DataError: the file is damaged."""
+    """``read_errors`` converts the errors of pyarrow's parsers into DataError: the file is damaged."""
     with (
         pytest.raises(DataError, match=r"x\.parquet: cannot be read: Corrupt data; the file is damaged"),
-        reading("x.parquet"),
+        read_errors("x.parquet"),
     ):
         raise error
 
 
 def test_an_error_of_the_disk_is_no_damage():
     """An OSError with an errno isn't reported as damage: the file may be intact."""
-    with pytest.raises(DataError, match="Input/output error") as caught, reading("x.parquet"):
+    with pytest.raises(DataError, match="Input/output error") as caught, read_errors("x.parquet"):
         raise OSError(5, "Input/output error")
     assert "damaged" not in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError)

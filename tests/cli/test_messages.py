@@ -17,7 +17,7 @@ import pytest
 
 import batchmax
 from batchmax.cli.messages import wrapped
-from batchmax.cli.progress import COMPILING, Progress
+from batchmax.cli.progress import COMPILING, TerminalProgress
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.runtime import compilation
 from tests.support.processes import HANGS
@@ -121,7 +121,7 @@ def test_kernels_that_are_compiled_are_named(capsys, monkeypatch):
     """
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    with Progress() as progress:
+    with TerminalProgress() as progress:
         progress.start(10, 10)
         clock[0] = 61.0
         with compilation.compiling():
@@ -402,7 +402,7 @@ def test_inputs_of_other_types_are_type_errors(name, tmp_path):
         lambda src: batchmax.worst_rows(src, 1),
         lambda src: batchmax.convert(src, tmp_path / "c.parquet", "wide"),
     ):
-        with pytest.raises(TypeError, match=r"not accepted; give paths, or tables and readers") as caught:
+        with pytest.raises(TypeError, match=r"not supported; give paths, or tables and readers") as caught:
             run(given)
         assert isinstance(caught.value, BatchmaxError)
         assert caught.value.exit_code == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchmax.cli import progress as module
-from batchmax.cli.progress import Progress
+from batchmax.cli.progress import TerminalProgress
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def clock(monkeypatch):
 
 def test_a_plain_line_a_minute(capsys, clock):
     """Without a terminal, there is at most one line a minute, with rows, speed and time left."""
-    with Progress() as progress:
+    with TerminalProgress() as progress:
         progress.start(1000, 4000)
         for _ in range(3):
             clock[0] += 25
@@ -37,7 +37,7 @@ def test_a_plain_line_a_minute(capsys, clock):
 
 def test_unknown_totals(capsys, clock):
     """Without totals, the line has the rows and the speed."""
-    with Progress() as progress:
+    with TerminalProgress() as progress:
         progress.start(None, None)
         clock[0] += 60
         progress.advance(60, 0)
@@ -46,7 +46,7 @@ def test_unknown_totals(capsys, clock):
 
 def test_quiet_says_nothing_but_warnings(capsys, clock):
     """``-q`` hides lines, notes and details, even with ``-v``, but no warnings."""
-    with Progress(quiet=True, verbose=True) as progress:
+    with TerminalProgress(quiet=True, verbose=True) as progress:
         progress.start(10, 10)
         clock[0] += 1000
         progress.advance(1, 1)
@@ -68,7 +68,7 @@ def test_warnings_always_notes_and_details_when_asked(capsys, verbose, lines):
 
     Each is printed once, on stderr, with control characters escaped.
     """
-    with Progress(verbose=verbose) as progress:
+    with TerminalProgress(verbose=verbose) as progress:
         for _ in range(2):
             progress.warn("w\x1b")
             progress.note("n")
@@ -96,7 +96,7 @@ def test_a_closed_stderr_fails_no_job(monkeypatch):
             return False
 
     monkeypatch.setattr("sys.stderr", Gone())
-    with Progress() as progress:
+    with TerminalProgress() as progress:
         progress.start(1, 1)
         progress.warn("lost")
     assert "lost" in lost[-1]
@@ -114,7 +114,7 @@ def test_a_bar_on_a_terminal(monkeypatch):
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    with Progress() as progress:
+    with TerminalProgress() as progress:
         progress.start(1000, 4000)
         progress.advance(500, 2**30)
         progress.warn("look out")

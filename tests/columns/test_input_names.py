@@ -21,7 +21,7 @@ from batchmax.cli.app import main
 from batchmax.columns.logits import find_logits
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import score_options
-from batchmax.storage.paths import OTHER_FORMATS, refuse_other_formats
+from batchmax.storage.output_paths import OTHER_FORMATS, refuse_other_formats
 
 TABLE = pa.table({"id": [7, 8], "logits": [[0.0, 1.0], [3.0, 1.0]], "label": [0, 1]})
 PROBS = [[1 / (1 + np.e), np.e / (1 + np.e)], [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))]]
@@ -56,7 +56,7 @@ MIXED = schema(id="i", weight="f", label="i", logit_a="f", logit_b="f", lot="f")
 def test_a_pattern_of_nothing_but_wildcards_is_refused(pattern):
     """A pattern of wildcards only, which also matches ids and labels, raises UsageError with alternatives."""
     with pytest.raises(
-        UsageError, match=r"matches every column.*--logits 'logit_\*'; or name them: --logits A,B,C"
+        UsageError, match=r"matches every column.*--logits 'logit_\*'; or list them: --logits A,B,C"
     ) as caught:
         find_logits(MIXED, score_options(logits=pattern))
     assert caught.value.exit_code == 2
@@ -80,7 +80,7 @@ def test_columns_with_another_role_are_no_classes(pattern, options, want):
 
 def test_integers_among_floats_are_doubtful():
     """A pattern that matches integer and float columns is refused, unless the columns are numbered."""
-    with pytest.raises(UsageError, match=r"'id' holds integers, and the other columns floats: are they classes\?"):
+    with pytest.raises(UsageError, match=r"the pattern matches columns of floats, and of integers: 'id'"):
         find_logits(schema(id="i", is_a="f", is_b="f"), score_options(logits="i*"))
     found = find_logits(schema(z_1="i", z_0="f"), score_options(logits="z_*"))
     assert found.names == ("z_0", "z_1")
@@ -103,8 +103,8 @@ def test_classes_named_one_by_one(here):
     assert find_logits(numbered, score_options(logits="z_1,z_0")).class_names == ("z_1", "z_0")
     for names, message in (
         ("dog,cow", "there is no column 'cow'"),
-        ("dog,dog", "named twice"),
-        ("dog,label", "no number"),
+        ("dog,dog", "listed twice"),
+        ("dog,label", "isn't numeric"),
     ):
         with pytest.raises(UsageError, match=message):
             batchmax.score("in.parquet", "no.parquet", logits=names)
@@ -151,15 +151,13 @@ def test_an_output_of_another_format_is_refused(here):
     """An output or rejects path with the file extension of another format raises UsageError with the formats."""
     write("in.parquet")
     for ending in sorted(OTHER_FORMATS):
-        with pytest.raises(
-            UsageError, match=r"outputs are Parquet files or Arrow streams, and no file ending in \."
-        ) as caught:
+        with pytest.raises(UsageError, match=r"outputs are Parquet files or Arrow streams, not \.") as caught:
             batchmax.score("in.parquet", f"x.{ending}")
         assert "x.parquet; or a folder: x." in caught.value.remedy
     for name in ("x.CSV", "a.b/x.csv", "x.parquet.gz", "x.parqet", "x.parket", "s3://bucket/x.csv"):
-        with pytest.raises(UsageError, match="no file ending in"):
+        with pytest.raises(UsageError, match="outputs are Parquet files"):
             batchmax.score("in.parquet", name)
-        with pytest.raises(UsageError, match="no file ending in"):
+        with pytest.raises(UsageError, match="outputs are Parquet files"):
             batchmax.convert("in.parquet", name, "fixed")
     with pytest.raises(UsageError, match=r"^r\.csv: outputs are"):
         batchmax.score("in.parquet", "out", on_bad_row="drop", rejects="r.csv")

@@ -313,7 +313,7 @@ def test_metadata_of_another_make(metadata):
 
 def test_names_twice_in_the_metadata():
     """Duplicate class names in Hugging Face metadata raise UsageError."""
-    with pytest.raises(UsageError, match=r"class 'a' twice.*--classes"):
+    with pytest.raises(UsageError, match=r"has the name 'a' twice.*--classes"):
         classes_of(hugging_face(["a", "b", "a"]))
 
 
@@ -357,7 +357,10 @@ def test_another_number_of_names_than_classes_asked_for():
     """If --n-classes differs from the number of class names, UsageError says where the names are from."""
     schema = pa.schema([("logits", pa.list_(pa.float32()))])
     options = ScoreOptions(classes=tuple("abcdefghij"), n_classes=9)
-    with pytest.raises(UsageError, match=r"^--n-classes: 9 asked for, but there are 10 names, from --classes; give"):
+    with pytest.raises(
+        UsageError,
+        match=r"^--n-classes: 9 given, but there are 10 class names, from --classes; leave it out, or give 10",
+    ):
         find_classes(schema, options, find_logits(schema, options))
     options = ScoreOptions(classes=tuple("abcdefghij"), n_classes=10)
     assert find_classes(schema, options, find_logits(schema, options)) == (options.classes, "--classes")

@@ -105,7 +105,7 @@ def test_wide_is_sorted_by_number():
     assert found.names == tuple(f"logit_{i}" for i in range(11))
     assert found.suffixes == tuple(str(i) for i in range(11))
     assert (found.class_names, found.n_classes, found.output_layout) == ((), 11, "wide")
-    assert found.why == "11 columns 'logit_0' … 'logit_10' (float), one a class"
+    assert found.why == "11 columns 'logit_0' … 'logit_10' (float), one per class"
     assert find({f"z{i:02}": pa.float64() for i in range(3)}, logits="z*").suffixes == ("00", "01", "02")
 
 
@@ -115,8 +115,8 @@ def test_wide_numbers_from_one_are_names():
     assert found.names == ("logit_8", "logit_9", "logit_10")
     assert found.class_names == found.suffixes == ("8", "9", "10")
     assert found.why == (
-        "3 columns 'logit_8' … 'logit_10' (float), one a class; the numbers start at 8, "
-        "so they are taken for class names"
+        "3 columns 'logit_8' … 'logit_10' (float), one per class; the numbers start at 8, "
+        "so they are used as class names"
     )
 
 
@@ -145,8 +145,7 @@ def test_n_classes_asked_for():
     assert find({"logits": F4}, n_classes=5).n_classes == 5
     assert find({"logits": pa.list_(pa.float32(), 5)}, n_classes=5).n_classes == 5
     message = refusal({"logits": pa.list_(pa.float32(), 5)}, n_classes=6)
-    assert message.startswith("--n-classes: 5 classes in column 'logits'")
-    assert "6 asked for" in message
+    assert message.startswith("--n-classes: 6 given, but the logits have 5 classes: column 'logits'")
 
 
 @pytest.mark.parametrize(
@@ -160,18 +159,18 @@ def test_n_classes_asked_for():
         ({"id": pa.int64()}, {"logits": "z"}, ["no column 'z'", "'id'"]),
         ({"a": F4, "b": F4}, {}, ["2 columns could be the logits: 'a', 'b'", "--logits NAME"]),
         ({"id": pa.int64(), "s": pa.string()}, {}, ["no column can hold logits", "'id', 's'"]),
-        ({"o": pa.struct([("z", F4)])}, {}, ["possible are 'o.z'", "--logits NAME"]),
-        ({"raw": SPARK}, {}, ["possible are 'raw'"]),
+        ({"o": pa.struct([("z", F4)])}, {}, ["candidates: 'o.z'", "--logits NAME"]),
+        ({"raw": SPARK}, {}, ["candidates: 'raw'"]),
         ({}, {}, ["no column can hold logits; the columns are none"]),
         ({"logits": pa.string()}, {}, ["column 'logits' (string) cannot hold logits"]),
-        ({"logits": pa.float32()}, {}, ["column 'logits' (float) cannot hold logits"]),
+        ({"logits": pa.float32()}, {}, ["column 'logits' (float) has one number per row"]),
         ({"logits": pa.list_(pa.string())}, {}, ["(list<string>) does not hold numbers"]),
         ({"logits": pa.list_(pa.bool_())}, {}, ["(list<bool>) does not hold numbers"]),
         ({"logits": pa.list_(pa.list_(F4))}, {}, ["(list<list<float>>) holds lists of lists", "flatten"]),
-        ({"o": pa.struct([("z", pa.list_(F4))])}, {"logits": "o.z"}, ["lists of lists", "a column of its own"]),
+        ({"o": pa.struct([("z", pa.list_(F4))])}, {"logits": "o.z"}, ["lists of lists", "a top-level column"]),
         ({"logits": pa.fixed_shape_tensor(pa.float32(), [2, 3])}, {}, ["tensors of shape (2, 3)", "flatten"]),
-        ({"logits": pa.list_(pa.float32(), 0)}, {}, ["'logits' hold no classes"]),
-        ({"logits": pa.binary()}, {}, ["could be anything", "--logits-dtype float32, float16 or bfloat16"]),
+        ({"logits": pa.list_(pa.float32(), 0)}, {}, ["'logits' have length 0"]),
+        ({"logits": pa.binary()}, {}, ["bytes of an unknown type", "--logits-dtype float32, float16 or bfloat16"]),
         ({"logits": pa.binary(7)}, {"logits_dtype": "float16"}, ["rows of 7 bytes", "float16"]),
         ({"logits": F4}, {"logits_dtype": "float16"}, ["--logits-dtype: column 'logits'", "leave it out"]),
         ({"logits": SPARK}, {"logits_dtype": "float16"}, ["--logits-dtype", "leave it out"]),
@@ -183,7 +182,7 @@ def test_n_classes_asked_for():
             [
                 "column 'logits' (list<uint16>)",
                 "--logits-dtype bfloat16 or float16",
-                "if they are integers, cast them to int32",
+                "if these are integers, cast them to int32",
             ],
         ),
         ({"z": pa.large_list(pa.uint16())}, {"logits": "z"}, ["--logits-dtype bfloat16 or float16"]),
@@ -204,7 +203,7 @@ def test_n_classes_asked_for():
         (
             {"logit_1": pa.float32(), "logit_s": pa.string()},
             {},
-            ["'logit_s' (string) is no number", "narrower"],
+            ["'logit_s' (string) isn't numeric", "narrower"],
         ),
     ],
 )
@@ -218,7 +217,7 @@ def test_refusals(fields, options, words):
 
 def test_duplicate_columns():
     """A duplicate column name is rejected."""
-    with pytest.raises(UsageError, match="'logits' is there twice"):
+    with pytest.raises(UsageError, match="two columns 'logits'"):
         find_logits(pa.schema([("logits", F4), ("logits", F4)]), ScoreOptions())
 
 

@@ -285,7 +285,7 @@ def test_sparse_vectors():
     sparse = {"type": 0, "size": 10, "indices": [1, 4], "values": [0.5, 2.0]}
     batch = as_batch(pa.array([sparse, None, vector([1, 2, 3]), sparse], SPARK)).slice(1)
     column = find_logits(batch.schema, ScoreOptions())
-    with pytest.raises(DataError, match="row 2 of the batch: a sparse Spark vector in column 'logits'") as caught:
+    with pytest.raises(DataError, match="row 2 of the batch: column 'logits' has a sparse Spark vector") as caught:
         read_matrix(batch, column, 3)
     assert caught.value.row == 2
     assert "2 of 10 values stored" in str(caught.value)
@@ -314,7 +314,7 @@ def test_broken_bytes():
     """Binary rows that aren't a whole number of values raise UsageError if the first row is one, else BAD_LENGTH."""
     batch = as_batch(pa.array([b"12345", bits([1, 2, 3])], pa.binary()))
     column = find_logits(batch.schema, ScoreOptions(logits_dtype="float32"))
-    with pytest.raises(UsageError, match="--logits-dtype: a row of 'logits' has 5 bytes"):
+    with pytest.raises(UsageError, match="--logits-dtype: a row of column 'logits' has 5 bytes"):
         first_row_length(batch, column)
     np.testing.assert_array_equal(read(batch, logits_dtype="float32")[1], [LENGTH, OK])
 

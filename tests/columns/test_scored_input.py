@@ -230,7 +230,7 @@ def test_files_that_hold_different_things_are_refused(tmp_path):
     # A file of logits in a column named probs, which was scored as logits.
     kept = pa.table({"probs": lists(Z), "label": LABELS})
     batchmax.score(kept, tmp_path / "c.parquet", columns="*", logits="probs", input="logits", prefix="p_")
-    with pytest.raises(UsageError, match=r"b.parquet: the columns of logits hold probabilities here, and logits in"):
+    with pytest.raises(UsageError, match=r"b.parquet: the logits column holds probabilities, but logits in"):
         batchmax.evaluate([str(tmp_path / "c.parquet"), str(b)])
 
 
@@ -262,7 +262,7 @@ def test_one_logit_is_refused_by_every_command(name, tmp_path, capsys, monkeypat
     ):
         assert main(words.split()) == 2
         _, err = capsys.readouterr()
-        assert "one number in a row" in err
+        assert "one number per row" in err
     query = err.split("in DuckDB: ", 1)[1].split("; then: ")[0]
     duckdb.sql(query)
     losses = batchmax.scan("two.parquet", logits="two_logits", outputs="loss").read_all()["loss"]
@@ -351,7 +351,7 @@ def test_every_suggested_command_runs_and_is_right(kind, tmp_path, capsys, monke
     ("columns", "what"),
     [
         ({"logits": lists(Z), "label": [9, *LABELS[1:]]}, "label 9 is not a class: valid labels are 0 to 3"),
-        ({"logits": lists(Z[:, :1]), "label": LABELS}, "one number in a row"),
+        ({"logits": lists(Z[:, :1]), "label": LABELS}, "one number per row"),
         ({"top_logprobs": lists(Z), "label": LABELS}, "does not suggest logits"),
     ],
 )

@@ -16,7 +16,7 @@ from tests.support.token_tables import PIECES, loss, table_of
 @PIECES
 def test_bits_per_byte_are_over_rows_with_a_loss(write, tmp_path, monkeypatch, piece):
     """Bits per byte are over the rows that have a loss and aren't bad, in score, in evaluate, and in each group."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     logits = [[[0, 0], [0, 0]], None, [[0, 0], [NAN, 0]], [[0, 0]], [[2, 0], [0, 0], [0, 0]], [], [[0, 0]]]
     labels = [[0, 0], [0], [0, 0], [-100], [1, -100, 0], [], [0]]
     numbers = [2, 100, 50, None, 7, None, 0]

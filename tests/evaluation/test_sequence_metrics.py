@@ -18,7 +18,7 @@ from batchmax.outputs import Status
 from batchmax.scoring.score_rows import read_rows
 from batchmax.sources.parquet_source import open_source
 from batchmax.sources.parts import plan_parts
-from batchmax.sources.passthrough import Reading
+from batchmax.sources.passthrough import ReadPlan
 from tests.support.requirements import optional
 from tests.support.rows import NAN
 from tests.support.split_mix import split_mix
@@ -46,7 +46,7 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_sequences_are_counted_by_every_command(write, tmp_path, monkeypatch, kind, piece):
     """Each command counts the same bad rows, and a gate on bad rows fails."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     monkeypatch.setattr("batchmax.reports.html.page.page", lambda _: "")
     logits, labels = BAD[kind]
     path = write("in", table_of([[[0, 0], [1, 0]], logits, [[1, 0]]], [[0, 0], labels, [1]]))
@@ -72,7 +72,7 @@ def test_bad_sequences_are_counted_by_every_command(write, tmp_path, monkeypatch
 @PIECES
 def test_padding_does_not_affect_the_status(write, tmp_path, monkeypatch, piece):
     """Tokens without a label don't affect the status of a row that has a loss; without any loss, they determine it."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     inf = float("inf")
     rows = [
         ([[1, 0], [0, 0]], [0, -100], "ok"),
@@ -138,7 +138,7 @@ def test_written_losses_are_used(write, tmp_path, monkeypatch, piece):
     """For outputs of score, the losses are read from the file, because they are more precise than the probabilities."""
     path = write("in", table_of([[[0, 200], [1, 0]], [[30, 0]]], [[0, 0], [0]]))
     batchmax.score(path, tmp_path / "out.parquet", outputs="probs,loss")
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     found = batchmax.evaluate(str(tmp_path / "out.parquet"))
     losses = [one for row in pq.read_table(tmp_path / "out.parquet")["losses"].to_pylist() for one in row]
     assert found.mean_loss == pytest.approx(math.fsum(losses) / 3, rel=1e-12)
@@ -189,7 +189,7 @@ def is_held_out(row, seed, share):
 @PIECES
 def test_whole_sequences_are_held_out(write, monkeypatch, piece):
     """All tokens of a sequence are fitted, or all are held out, depending on the row number."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     random = np.random.default_rng(2)
     lengths = [1, 2, 4, 0, 8, 16, 32]
     logits = [random.standard_normal((n, 3)).tolist() for n in lengths]
@@ -205,7 +205,7 @@ def test_whole_sequences_are_held_out(write, monkeypatch, piece):
 def test_a_report_of_a_row_without_a_loss(write, tmp_path, monkeypatch, row, piece):
     """A requested row is shown if it has a token with probabilities; otherwise a note says why not."""
     monkeypatch.setattr("batchmax.reports.html.page.page", lambda _: "")
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     path = write("in", table_of([[[1, 0]], [[2, 0], [0, 1]], None, []], [[0], [-100, -100], [0], []]))
     found = batchmax.report(path, str(tmp_path / "page.html"), row=row, on_bad_row="null", worst=0)
     if row < 2:
@@ -245,7 +245,7 @@ def test_a_chunk_of_tokens_is_split_between_rows(write, monkeypatch, as_matrix):
     monkeypatch.setenv("BATCHMAX_PARQUET", "batchmax" if as_matrix else "pyarrow")
     source = open_source(path, batchmax.score_options(n_classes=2, columns="id"))
     parts = plan_parts(source.group_rows(), source.row_bytes)
-    (chunk,) = source.chunks(parts, Reading(source.job.columns_read))
+    (chunk,) = source.chunks(parts, ReadPlan(source.job.columns_read))
     assert (chunk.logits is not None) == as_matrix
 
     def tokens_of(*chunks):
@@ -281,7 +281,7 @@ def test_a_chunk_of_tokens_is_split_between_rows(write, monkeypatch, as_matrix):
 @PIECES
 def test_groups_with_little_memory(write, tmp_path, monkeypatch, piece):
     """With memory for one group, groups of consecutive rows are all in the table, including empty and null rows."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     monkeypatch.setattr("batchmax.evaluation.groups.SHARE", 10**6)
     lengths = [2, 0, 1, None, 4, 3]
     logits = [None if n is None else [[0.0, 0.0]] * n for n in lengths]

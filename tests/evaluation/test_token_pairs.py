@@ -25,7 +25,7 @@ KEYS = {
 @pytest.mark.parametrize("kind", KEYS)
 def test_sequences_compared_with_themselves_have_no_change(write, monkeypatch, kind, piece):
     """A file compared with itself, by position or key and in any row order, pairs each token with itself: no change."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     table = A.set_column(2, "id", KEYS[kind])
     a = write("a", table, row_group_size=2)
     keyed = 3 - table["id"].null_count
@@ -44,7 +44,7 @@ def test_sequences_compared_with_themselves_have_no_change(write, monkeypatch, k
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]], ids=["rising", "other"])
 def test_moved_tokens_are_named(write, monkeypatch, order, piece):
     """The most changed tokens are named by file, row, token and key, also in several files, with their own losses."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     random = np.random.default_rng(3)
     lengths, k = [2, 3, 1, 4], 3
     logits = [random.standard_normal((n, k)).astype(np.float32) for n in lengths]
@@ -85,7 +85,7 @@ def test_missing_and_shorter_sequences_are_named(write, monkeypatch, piece):
 
     By position, the error has the numbers of rows, or names the row with another number of tokens.
     """
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     a = write("a", A)
     shorter = table_of([[[1, 0], [2, 0]], [[4, 0]]], [[0, 0], [0]], id=[10, 12])
     for order in ([0, 1], [1, 0]):

@@ -95,7 +95,7 @@ def test_decompression_bomb(check_file, codec, declared, leaf):
     answer = check_file(bomb(leaf, codec, declared=declared))
     assert "x.parquet" in answer["err"]
     if declared:
-        assert re.search(r"decoding column '\w+.*' takes up to [\d,]+ MiB, and the job may use 400", answer["err"])
+        assert re.search(r"decoding column '\w+.*' takes up to [\d,]+ MiB, and the limit is 400", answer["err"])
         assert "--memory-limit" in answer["err"]
 
 

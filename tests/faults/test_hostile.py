@@ -15,7 +15,7 @@ import pytest
 
 from batchmax.parquet.footer import COLUMNS, GROUP_ROWS, N_ROWS, ROW_GROUPS
 from batchmax.parquet.thrift import Field
-from batchmax.parquet.writing.column_chunk import METADATA, PACKED_BYTES, UNPACKED_BYTES
+from batchmax.parquet.writing.column_chunk import COMPRESSED_BYTES, METADATA, UNCOMPRESSED_BYTES
 from tests.support.crafted import edited, file_of, with_arrow_schema
 
 PAGE_AT = 9
@@ -101,7 +101,7 @@ def test_wrong_row_counts(check_file, tmp_path, rows):
 
 
 @pytest.mark.faults(keep=lambda column, value: (column, value) in {(0, -1), (0, 1 << 40), (1, 1 << 40)})
-@pytest.mark.parametrize("key", [PAGE_AT, PACKED_BYTES, UNPACKED_BYTES, 5])
+@pytest.mark.parametrize("key", [PAGE_AT, COMPRESSED_BYTES, UNCOMPRESSED_BYTES, 5])
 @pytest.mark.parametrize("value", [-1, 0, 1 << 40, (1 << 63) - 1])
 @pytest.mark.parametrize("column", [0, 1])
 def test_invalid_offsets_and_sizes(check_file, tmp_path, key, value, column):
@@ -130,7 +130,7 @@ def test_pages_with_huge_decoded_sizes(check_file, tmp_path, codec, column):
 
     def change(fields):
         # The footer declares a small size.
-        set_number(chunk_metadata(fields, {"logits": 0, "text": 2}[column]), UNPACKED_BYTES, 1000)
+        set_number(chunk_metadata(fields, {"logits": 0, "text": 2}[column]), UNCOMPRESSED_BYTES, 1000)
         fields[ROW_GROUPS].value.values[0][2] = Field(fields[ROW_GROUPS].value.values[0][2].kind, 3000)
 
     check_file(tmp_path, path, codes=(0, 1, 2), most=1300 << 20)
@@ -232,5 +232,5 @@ def test_foreign_file_in_a_folder(run, tmp_path):
     (folder / "notes.txt").write_text("a foreign file")
     code, _, err, _ = run("score", folder, "-o", tmp_path / "other.parquet", "--quiet")
     assert code == 1
-    assert "in/notes.txt: no Parquet file" in err
+    assert "in/notes.txt: not a Parquet file" in err
     assert not Path(tmp_path / "other.parquet").exists()

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from batchmax.errors import DataError
+from batchmax.storage.input_files import find_files
 from batchmax.storage.manifest import MANIFEST, read_manifest
-from batchmax.storage.paths import find_files
 from tests.faults.kill_commands import GATE, OVERWRITE, RESUME, SCORE
 from tests.support.processes import HANGS
 from tests.support.requirements import package

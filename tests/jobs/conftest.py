@@ -14,8 +14,8 @@ from batchmax.sources.parts import plan_parts
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Limit row groups of the output to 4 KiB of logits, and chunks to 1 KiB."""
-    monkeypatch.setattr(chunks, "MOST_ROW_GROUP_BYTES", 4096)
-    monkeypatch.setattr(chunks, "MOST_CHUNK_BYTES", 1024)
+    monkeypatch.setattr(chunks, "MAX_ROW_GROUP_BYTES", 4096)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_BYTES", 1024)
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_a_taken_name_is_refused(tmp_path):
 
 def test_files_row_groups_and_order_are_kept(tmp_path, monkeypatch):
     """Several files, read in small chunks, become one file with the same rows and row groups in order."""
-    monkeypatch.setattr(chunks, "MOST_CHUNK_BYTES", 256)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_BYTES", 256)
     logits = some_logits(50, 6)
     for number in range(2):
         rows = logits[number * 25 : (number + 1) * 25]

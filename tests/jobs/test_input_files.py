@@ -34,7 +34,7 @@ def test_names_with_dots_are_names(tmp_path):
 def test_one_class_is_refused(tmp_path):
     """One class is refused before anything is written, because its softmax is always 1."""
     pq.write_table(pa.table({"logits": lists(np.ones((3, 1), np.float32))}), tmp_path / "in.parquet")
-    with pytest.raises(UsageError, match="one number in a row, whose softmax is always 1"):
+    with pytest.raises(UsageError, match="one number per row, whose softmax is always 1"):
         score(tmp_path / "in.parquet", tmp_path / "out.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 

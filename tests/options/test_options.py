@@ -292,7 +292,7 @@ def test_numbers_of_numpy_and_paths_become_plain():
 
 
 def test_options_or_keyword_arguments():
-    """Options are a ``ScoreOptions`` or keyword arguments, never both; another type is refused."""
+    """Options are a ``ScoreOptions`` or keyword arguments, never both; the wrong type is refused."""
     made = ScoreOptions(beta=2.0)
     assert resolve_options(made, {}) is made
     assert resolve_options(None, {"beta": 2.0}) == made

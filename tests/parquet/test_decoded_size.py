@@ -15,10 +15,10 @@ import pytest
 
 from batchmax.cli.app import main
 from batchmax.errors import DataError
-from batchmax.parquet import Demand, Footer, NotAMatrix, TooLarge
-from batchmax.parquet.reading.decoded_size import LEVEL_BYTES, even_bytes
-from batchmax.sources.decode_budget import Allowance
-from batchmax.sources.parquet_file import arrow_schema, open_file
+from batchmax.parquet import DecodedSize, Footer, PageError, PageTooLargeError
+from batchmax.parquet.reading.decoded_size import LEVEL_BYTES, fixed_row_bytes
+from batchmax.sources.decode_budget import DecodeBudget
+from batchmax.sources.parquet_file import open_file
 from tests.support import crafted
 
 ROWS = 5000
@@ -57,12 +57,14 @@ OPTIONS = [
 ]
 
 
-def demand(path, most=GIB, *, texts_once=False):
+def demand(path, most=GIB, *, shares_texts=False):
     """Return the decoded size of a file's only column, and the open file descriptor that it reads from."""
     descriptor = os.open(path, os.O_RDONLY)
     footer = Footer.read(descriptor)
     group = footer.row_group(0)
-    return Demand(descriptor, group.chunk(0), footer.leaves[0], group.n_rows, most, texts_once=texts_once), descriptor
+    return DecodedSize(
+        descriptor, group.chunk(0), footer.leaves[0], group.n_rows, most, shares_texts=shares_texts
+    ), descriptor
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -115,7 +117,7 @@ def test_texts_that_are_held_once(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"texts": pa.array(["x" * 10_000] * ROWS)}), path)
     for once, least, most in ((False, 10_000 * ROWS, 11_000 * ROWS), (True, ROWS, 100 * ROWS)):
-        said, descriptor = demand(path, texts_once=once)
+        said, descriptor = demand(path, shares_texts=once)
         assert least <= said.take(ROWS) <= most
         os.close(descriptor)
 
@@ -127,12 +129,12 @@ def test_what_hides_nothing_is_not_looked_at(tmp_path):
     with path.open("rb") as stream:
         footer = Footer.read(stream.fileno())
     sizes = footer.row_group(0).sizes[:, :2].tolist()
-    found = {leaf.name: even_bytes(leaf, *size) for leaf, size in zip(footer.leaves, sizes, strict=True)}
+    found = {leaf.name: fixed_row_bytes(leaf, *size) for leaf, size in zip(footer.leaves, sizes, strict=True)}
     assert found.pop("ints") == 8 + LEVEL_BYTES
     assert set(found.values()) == {None}
     leaf = footer.leaves[0]
     for codec, packed in ((6, 100), (2, 100), (4, 100), (-1, 100), (1, -1), (1, 1 << 20)):
-        assert even_bytes(leaf, codec, packed) is None
+        assert fixed_row_bytes(leaf, codec, packed) is None
     for group in range(footer.n_row_groups):
         for number, size in enumerate(sizes):
             metadata = footer.row_group(group).chunk(number)[3].value
@@ -145,24 +147,24 @@ def test_sizes_that_cannot_be_are_not_taken_for_others(field, value):
     footer = Footer.parse(crafted.edited(crafted.file_of(crafted.table()), crafted.set_chunk(0, **{field: value})))
     size = footer.row_group(0).sizes[:, :2].tolist()[0]
     assert size[0 if field == "CODEC" else 1] == (value if 0 <= value < 1 << 32 else -1)
-    assert even_bytes(footer.leaves[0], *size) is None
+    assert fixed_row_bytes(footer.leaves[0], *size) is None
 
 
 def test_pages_that_are_too_large_or_none(tmp_path):
-    """A page above the limit raises TooLarge; an offset outside the file or an invalid header raises NotAMatrix."""
+    """A page above the limit raises PageTooLargeError; an offset outside the file or a bad header raises PageError."""
     data = crafted.file_of(crafted.table(), compression="zstd")
     path = tmp_path / "x.parquet"
     path.write_bytes(data)
-    with pytest.raises(TooLarge) as caught:
+    with pytest.raises(PageTooLargeError) as caught:
         demand(path, most=50)
     assert caught.value.page > 50
     for changes in ({"DATA_AT": -9, "DICTIONARY_AT": -9}, {"PACKED": -1}, {"DATA_AT": 5, "DICTIONARY_AT": 5}):
         path.write_bytes(crafted.edited(data, crafted.set_chunk(0, **changes)))
-        with pytest.raises(NotAMatrix):
+        with pytest.raises(PageError):
             demand(path)
 
 
-def test_an_allowance_counts_what_is_kept(tmp_path):
+def test_a_budget_counts_rows_that_stay_in_memory(tmp_path):
     """Small batches that are kept until a row group of the output is full count together towards the limit."""
     path = tmp_path / "x.parquet"
     rows = crafted.table(20_000).set_column(3, "text", pa.array(["x" * 1000] * 20_000))
@@ -170,14 +172,12 @@ def test_an_allowance_counts_what_is_kept(tmp_path):
     file = open_file(str(path))
     with path.open("rb") as stream:
         for kept_rows, refused in ((None, False), (1000, False), (20_000, True)):
-            allowance = Allowance(file, stream.fileno(), 0, arrow_schema(file), ["text"], 20 << 20, kept_rows=kept_rows)
+            budget = DecodeBudget(file, stream.fileno(), 0, ["text"], 20 << 20, kept_rows=kept_rows)
             if refused:
-                with pytest.raises(
-                    DataError, match=r"decoding column 'text' takes up to 2. MiB, and the job may use 20"
-                ):
-                    [allowance.take(500) for _ in range(40)]
+                with pytest.raises(DataError, match=r"decoding column 'text' takes up to 2. MiB, and the limit is 20"):
+                    [budget.take(500) for _ in range(40)]
             else:
-                [allowance.take(500) for _ in range(40)]
+                [budget.take(500) for _ in range(40)]
 
 
 @pytest.mark.parametrize("dictionary", [False, True])
@@ -199,7 +199,7 @@ def test_the_limit_that_is_suggested_is_enough(dictionary, limit, tmp_path, caps
         line = capsys.readouterr().err
         if not code:
             return
-    found = re.search(r"allow more: --memory-limit (\d+MiB) is enough for it", line)
+    found = re.search(r"allow more: --memory-limit (\d+MiB);", line)
     assert code == 1
     assert found is not None, line
     assert main([*words, found[1]]) == 0, capsys.readouterr().err

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import batchmax
 import batchmax.jobs.pipeline
 import batchmax.sources.chunks
-from batchmax.parquet import Footer, MatrixReader, NotAMatrix
+from batchmax.parquet import Footer, MatrixReader, PageError
 from batchmax.parquet.thrift import ThriftError, read_struct, write_struct
-from batchmax.parquet.writing.column_chunk import METADATA, place_of
+from batchmax.parquet.writing.column_chunk import METADATA, chunk_range
 from tests.support.paths import DATA
 from tests.support.progress import Recorder
 
@@ -130,7 +130,7 @@ def test_a_dictionary_that_is_given_up(tmp_path):
 def test_what_is_no_matrix_is_refused(tmp_path, rows, version):
     """Nulls, empty rows and rows of several lengths are refused, also if the number of values matches."""
     write(tmp_path / "x.parquet", pa.array(rows, pa.list_(pa.float32())), data_page_version=version)
-    with pytest.raises(NotAMatrix):
+    with pytest.raises(PageError):
         read(tmp_path / "x.parquet", 2, np.float32)
 
 
@@ -168,7 +168,7 @@ def test_no_flipped_byte_crashes(tmp_path, version, checksum):
             try:
                 MatrixReader(descriptor, footer.row_group(0).chunk(0), footer.leaves[0], 20, 3).read_into(out)
                 assert not checksum or np.array_equal(out, matrix), (at, bit)
-            except NotAMatrix:
+            except PageError:
                 refused += 1
             finally:
                 os.close(descriptor)
@@ -183,12 +183,12 @@ def test_cut_off_anywhere(tmp_path):
     whole = path.read_bytes()
     footer = Footer.parse(whole)
     chunk = footer.row_group(0).chunk(0)
-    end = sum(place_of(chunk[METADATA].value))
+    end = sum(chunk_range(chunk[METADATA].value))
     for length in range(4, end):
         path.write_bytes(whole[:length])
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            with pytest.raises(NotAMatrix):
+            with pytest.raises(PageError):
                 MatrixReader(descriptor, chunk, footer.leaves[0], 20, 3).read_into(np.empty((20, 3), np.float32))
         finally:
             os.close(descriptor)
@@ -208,7 +208,7 @@ def test_footers_survive_a_round_trip(name):
 def test_a_field_that_is_there_twice_is_refused():
     """A Thrift field that occurs twice is refused, because readers would disagree on which one counts."""
     assert read_struct(b"\x15\x02\x00")[0][1].value == 1
-    with pytest.raises(ThriftError, match="twice"):
+    with pytest.raises(ThriftError, match="duplicated"):
         read_struct(b"\x15\x02\x05\x02\x04\x00")
 
 
@@ -232,7 +232,7 @@ def test_a_page_that_claims_too_much_is_refused(tmp_path):
     chunk[METADATA].value[5].value = 100
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with pytest.raises(NotAMatrix, match="more values"):
+        with pytest.raises(PageError, match="more values"):
             MatrixReader(descriptor, chunk, footer.leaves[0], 100, 1).read_into(np.empty((100, 1), np.float32))
     finally:
         os.close(descriptor)
@@ -272,7 +272,7 @@ def test_both_ways_give_the_same_values(tmp_path, monkeypatch):
 
 def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, monkeypatch):
     """If a null turns up in the middle of a row group, pyarrow reads it again; no row is repeated or lost."""
-    monkeypatch.setattr(batchmax.sources.chunks, "MOST_CHUNK_BYTES", 400)
+    monkeypatch.setattr(batchmax.sources.chunks, "MAX_CHUNK_BYTES", 400)
     rows = np.random.default_rng(3).standard_normal((300, 10)).astype(np.float32).tolist()
     # The number of values is that of a matrix, so only the pages show that it isn't one.
     rows[171], rows[172] = None, [0.0] * 19
@@ -287,7 +287,7 @@ def test_a_row_group_that_turns_out_not_to_be_a_matrix_is_read_again(tmp_path, m
         progress=recorder,
     )
     counts = "column chunks of logits read as matrices: 0, by pyarrow: 1; of other columns copied as they are: 1"
-    assert recorder.details == [f"{counts} (not 1 because rows are not all of one length)"]
+    assert recorder.details == [f"{counts} (not 1 because rows have different lengths)"]
     out = pq.read_table(tmp_path / "out.parquet")
     assert out["id"].to_pylist() == list(range(300))
     assert summary.status_counts == {"null_logits": 1, "bad_length": 1, "ok": 298}

@@ -17,6 +17,7 @@ import batchmax
 import batchmax.sources.chunks
 from batchmax.errors import BatchmaxError
 from batchmax.parquet import (
+    ChunkCopyError,
     FileSchema,
     FileWriter,
     Footer,
@@ -24,7 +25,6 @@ from batchmax.parquet import (
     MatrixFormat,
     MatrixReader,
     MatrixRows,
-    NotCopyable,
     copy_column,
     encode_matrix,
 )
@@ -308,7 +308,7 @@ def test_names_that_look_alike(tmp_path):
 @pytest.mark.parametrize("limit", [99, 100, 101, 150])
 def test_a_limit_leaves_what_is_sorted_sorted(tmp_path, monkeypatch, limit):
     """Every row group keeps its sorting columns, wherever a limit falls among chunks and row groups."""
-    monkeypatch.setattr(batchmax.sources.chunks, "MOST_CHUNK_BYTES", 5 * 50 * 4)
+    monkeypatch.setattr(batchmax.sources.chunks, "MAX_CHUNK_BYTES", 5 * 50 * 4)
     options = {"sorting_columns": [pq.SortingColumn(0)]}
     out, _ = counts("out", tmp_path, rows().select(["id", "logits", "label"]), options, limit=limit)
     assert out.metadata.num_rows == limit
@@ -442,7 +442,7 @@ def test_a_footer_that_lies_is_not_copied_from(tmp_path, what):
 
         group.chunk = chunk
         footer.row_group = lambda _: group
-        with pytest.raises(NotCopyable):
+        with pytest.raises(ChunkCopyError):
             copy_column(stream.fileno(), footer, 0, column)
 
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchmax.kernels.parquet.nested_levels import BEGINS, EMPTY, GOES_ON, NULL
-from batchmax.parquet import Footer, NotAMatrix, SequenceReader, first_inner_length
+from batchmax.kernels.parquet.nested_levels import BEGINS, CONTINUES, EMPTY, NULL
+from batchmax.parquet import Footer, PageError, SequenceReader, first_inner_length
 from batchmax.parquet.reading import large_pages, page_reader, raw_pages
-from batchmax.parquet.reading.large_pages import BLOCK_TAG, Feed
+from batchmax.parquet.reading.large_pages import BLOCK_TAG, DecompressedStream
 
 CODECS = ["NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4"]
 ENCODINGS = {
@@ -42,13 +42,13 @@ def write(path, array, **options):
 def events_of(lengths):
     """Return the events that a reader reports for rows of the given lengths."""
     alone = {None: [NULL], 0: [EMPTY]}
-    return [event for length in lengths for event in alone.get(length) or [BEGINS] + [GOES_ON] * (length - 1)]
+    return [event for length in lengths for event in alone.get(length) or [BEGINS] + [CONTINUES] * (length - 1)]
 
 
 def read(path, n_classes, piece, dtype=np.float32):
     """Read a file's only column, ``piece`` tokens at a time.
 
-    Return the events of all row groups, with the result of ``goes_on`` after each read, and the tokens.
+    Return the events of all row groups, with the result of ``continues`` after each read, and the tokens.
     """
     events, tokens = [], []
     descriptor = os.open(path, os.O_RDONLY)
@@ -62,15 +62,15 @@ def read(path, n_classes, piece, dtype=np.float32):
             while True:
                 out = np.empty((piece, n_classes), dtype)
                 found = reader.read_into(out)
-                count = int(np.count_nonzero(found <= GOES_ON))
+                count = int(np.count_nonzero(found <= CONTINUES))
                 events += found.tolist()
                 tokens.append(out[:count])
-                goes_on = reader.goes_on()
+                continues = reader.continues()
                 if not len(found):
-                    assert not goes_on
+                    assert not continues
                     break
                 # The reader knows whether the next token belongs to the last row before it reads the token.
-                events.append(goes_on)
+                events.append(continues)
     finally:
         os.close(descriptor)
     return events, np.concatenate(tokens)
@@ -84,7 +84,7 @@ def check(path, lengths, matrix, piece):
     assert tokens.tobytes() == matrix.tobytes()
     for promise, following in itertools.pairwise([*events, None]):
         if isinstance(promise, bool):
-            assert promise == (following == GOES_ON)
+            assert promise == (following == CONTINUES)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def streams(monkeypatch):
     """Return a function that makes readers treat every page as large, and read it in pieces of the given size."""
 
     def small(piece):
-        monkeypatch.setattr(page_reader, "LONG_PAGE_BYTES", 0)
+        monkeypatch.setattr(page_reader, "LARGE_PAGE_BYTES", 0)
         monkeypatch.setattr(large_pages, "PIECE", piece)
         monkeypatch.setattr(raw_pages, "PIECE", piece)
         monkeypatch.setattr(large_pages, "SNAPPY_PIECE", piece)
@@ -124,7 +124,7 @@ def test_what_pyarrow_writes_is_read(tmp_path, version, codec, how, streams):
         sizes = {"data_page_size": 200, "write_batch_size": 16, "row_group_size": 5}
         write(path, nested(lengths, matrix, kind), data_page_version=version, compression=codec, **sizes, **options)
         if how != "whole" and (codec == "LZ4" or encoding == "split"):
-            with pytest.raises(NotAMatrix, match="a long page"):
+            with pytest.raises(PageError, match="a long page"):
                 read(path, n_classes, 10, dtype)
             continue
         for piece in (1, 10, 100):
@@ -157,7 +157,7 @@ def test_any_rows_any_pages_any_pieces(
     )
     with pytest.MonkeyPatch.context() as patch:
         if stream:
-            patch.setattr(page_reader, "LONG_PAGE_BYTES", 0)
+            patch.setattr(page_reader, "LARGE_PAGE_BYTES", 0)
             patch.setattr(large_pages, "SNAPPY_PIECE", 8 + page)
             patch.setattr(large_pages, "INDEX_PIECE", 64 + page)
         check(path, lengths, matrix, piece)
@@ -201,7 +201,7 @@ def test_tokens_of_other_lengths_are_refused(tmp_path, rows, version, stream, st
     if stream:
         streams(8)
     write(tmp_path / "x.parquet", pa.array(rows, pa.list_(pa.list_(pa.float32()))), data_page_version=version)
-    with pytest.raises(NotAMatrix):
+    with pytest.raises(PageError):
         read(tmp_path / "x.parquet", 2, 10)
 
 
@@ -242,7 +242,7 @@ def test_no_flipped_byte_crashes(tmp_path, codec, checksum, version, stream, str
                 events = reader.read_into(out)
                 same = events.tolist() == events_of(lengths) and np.array_equal(out[:20], matrix)
                 assert same or not checksum, (at, bit)
-            except NotAMatrix:
+            except PageError:
                 refused += 1
             finally:
                 os.close(descriptor)
@@ -264,7 +264,7 @@ def test_cut_off_anywhere(tmp_path, streams):
             path.write_bytes(whole[:length])
             descriptor = os.open(path, os.O_RDONLY)
             try:
-                with pytest.raises(NotAMatrix):
+                with pytest.raises(PageError):
                     SequenceReader(descriptor, chunk, column, 1, 3000).read_into(np.empty((20, 3000), np.float32))
             finally:
                 os.close(descriptor)
@@ -322,7 +322,7 @@ def unpacked(folder, body, size, pieces):
     path.write_bytes(b"before" + body)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        feed = Feed(raw_pages.PackedBody(descriptor, {}, 6, 6 + len(body)), SNAPPY, size)
+        feed = DecompressedStream(raw_pages.CompressedBody(descriptor, {}, 6, 6 + len(body)), SNAPPY, size)
         taken = []
         for count in itertools.cycle(pieces):
             if not feed.left:
@@ -362,9 +362,9 @@ def test_literals_are_read_to_where_they_go(tmp_path, monkeypatch):
     body = pa.Codec("snappy").compress(text).to_pybytes()
     assert body.count(BLOCK_TAG) >= 40
     read_in = []
-    plain = raw_pages.PackedBody.readinto
+    plain = raw_pages.CompressedBody.readinto
     monkeypatch.setattr(
-        raw_pages.PackedBody, "readinto", lambda self, out: read_in.append(len(out)) or plain(self, out)
+        raw_pages.CompressedBody, "readinto", lambda self, out: read_in.append(len(out)) or plain(self, out)
     )
     assert unpacked(tmp_path, body, len(text), [len(text)]) == text
     assert sum(read_in) <= large_pages.SNAPPY_PIECE + 1000
@@ -403,7 +403,7 @@ def test_any_bytes_are_unpacked_or_refused(tmp_path_factory, data, size, pieces)
     folder = tmp_path_factory.mktemp("body")
     try:
         found = unpacked(folder, length + data, size, pieces)
-    except NotAMatrix:
+    except PageError:
         return
     assert len(found) == size
     if size:
@@ -418,8 +418,8 @@ def test_damage_beyond_the_first_block_is_seen(tmp_path):
     for at, value in ((tag, 0), (tag, 0xFE), (tag + 1, 0), (tag + 2, 0x7F)):
         wrong = body.copy()
         wrong[at] = value
-        with pytest.raises(NotAMatrix):
+        with pytest.raises(PageError):
             unpacked(tmp_path, bytes(wrong), len(text), [1 << 16])
     for end in (tag, tag + 2, tag + 1000, len(body) - 1):
-        with pytest.raises(NotAMatrix):
+        with pytest.raises(PageError):
             unpacked(tmp_path, bytes(body[:end]), len(text), [1 << 17])

@@ -105,7 +105,7 @@ def test_a_second_dictionary_is_refused(name, tmp_path):
     pq.write_table(table(), path, **OPTIONS)
     with_repeated_page(path, LEAVES[name], n_values=False, dictionary=True)
     for options in ({}, DECODED):
-        with pytest.raises(DataError, match=rf"column '{name}.*there is a dictionary page after the first page"):
+        with pytest.raises(DataError, match=rf"column '{name}.*a dictionary page is not the first page"):
             batchmax.score(path, tmp_path / "out.parquet", **options)
 
 
@@ -135,7 +135,7 @@ def test_two_columns_in_one_place_are_refused(options, tmp_path):
             ours[field] = theirs[field]
 
     path.write_bytes(crafted.edited(path.read_bytes(), edit))
-    with pytest.raises(DataError, match="two columns of a row group lie in the same place of the file"):
+    with pytest.raises(DataError, match="two column chunks of a row group overlap"):
         batchmax.score(path, tmp_path / "out.parquet", **options)
 
 

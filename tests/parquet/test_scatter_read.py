@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchmax import kernels
-from batchmax.parquet import Footer, MatrixReader, NotAMatrix
+from batchmax.parquet import Footer, MatrixReader, PageError
 from batchmax.parquet.levels import varint
 from batchmax.parquet.reading import page_reader, raw_pages, scatter_read
 
@@ -23,7 +23,7 @@ N_ROWS, N_CLASSES = 48, 50
 @pytest.fixture(autouse=True)
 def small_window(monkeypatch):
     """Shrink the read window, so that no page is already in memory."""
-    monkeypatch.setattr(page_reader, "WINDOW", 1)
+    monkeypatch.setattr(page_reader, "READ_BYTES", 1)
     monkeypatch.setattr(raw_pages, "HEADER", 128)
 
 
@@ -31,13 +31,13 @@ def small_window(monkeypatch):
 def counts(monkeypatch):
     """Return a list of how many pages were read into place at a time."""
     seen = []
-    read = scatter_read.Layout.read
+    read = scatter_read.PageLayout.read
 
     def counting(*arguments):
         seen.append(read(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(scatter_read.Layout, "read", counting)
+    monkeypatch.setattr(scatter_read.PageLayout, "read", counting)
     return seen
 
 
@@ -57,7 +57,7 @@ def read(path, footer, shape, dtype, cut=None):
         reader.read_into(out[:cut])
         if cut is not None:
             reader.read_into(out[cut:])
-    except NotAMatrix:
+    except PageError:
         return None
     finally:
         os.close(descriptor)
@@ -134,7 +134,7 @@ def test_a_file_that_ends_early_is_refused(tmp_path, codec):
         path.write_bytes(whole[:length])
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            with pytest.raises(NotAMatrix):
+            with pytest.raises(PageError):
                 MatrixReader(descriptor, footer.row_group(0).chunk(0), footer.leaves[0], *matrix.shape).read_into(
                     np.empty_like(matrix)
                 )
@@ -147,16 +147,16 @@ def test_pages_without_values_are_no_layout(tmp_path):
     path = tmp_path / "x.parquet"
     write(path, logits(4, 3), compression="NONE")
     with path.open("rb") as file:
-        window = raw_pages.Window(file.fileno(), 4, path.stat().st_size, 1000)
-        page = next(raw_pages.PackedPages(window))
-        assert scatter_read.Layout.of(page, []) is None
-        assert scatter_read.Layout.of(page, [page.body[-4:], page.body[-4:]]) is None
-        assert scatter_read.Layout.of(page, [page.body[-8:-4]]) is None
-        assert scatter_read.Layout.of(page, [page.body[len(page.body) :]]) is None
-        assert scatter_read.Layout.of(page, [np.zeros(4, np.uint8)]) is None
-        assert scatter_read.Layout.of(page, [page.body[-4:]]) is not None
+        window = raw_pages.RangeReader(file.fileno(), 4, path.stat().st_size, 1000)
+        page = next(raw_pages.CompressedPages(window))
+        assert scatter_read.PageLayout.of(page, []) is None
+        assert scatter_read.PageLayout.of(page, [page.body[-4:], page.body[-4:]]) is None
+        assert scatter_read.PageLayout.of(page, [page.body[-8:-4]]) is None
+        assert scatter_read.PageLayout.of(page, [page.body[len(page.body) :]]) is None
+        assert scatter_read.PageLayout.of(page, [np.zeros(4, np.uint8)]) is None
+        assert scatter_read.PageLayout.of(page, [page.body[-4:]]) is not None
         empty = replace(page, body=page.body[:0])
-        assert scatter_read.Layout.of(empty, [empty.body]) is None
+        assert scatter_read.PageLayout.of(empty, [empty.body]) is None
 
 
 def stored(data, size, n_head=1 << 16, n_pieces=500):

@@ -104,7 +104,7 @@ WAYS = {
 def test_rows_are_right_however_they_are_cut(tmp_path, monkeypatch, way, kind, piece, path):
     """Losses, figures derived from them, and probabilities equal plain sums for any chunks, pages and layouts."""
     monkeypatch.setenv("BATCHMAX_PARQUET", path)
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     table = sequences(kind=kind, label_nulls=[2, 3], k=3)
     pq.write_table(table, tmp_path / "in.parquet", **WAYS[way])
     out = tmp_path / "out.parquet"
@@ -122,7 +122,7 @@ def test_rows_are_right_however_they_are_cut(tmp_path, monkeypatch, way, kind, p
 @pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
 def test_shifted_labels(tmp_path, monkeypatch, piece):
     """With ``shift``, each token has the label of the next; the missing last label doesn't affect the row's status."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     table = sequences()
     pq.write_table(table, tmp_path / "in.parquet")
     batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="loss,status", shift=True)
@@ -192,7 +192,7 @@ def bad_rows_table():
 def test_odd_tokens_are_named(tmp_path, monkeypatch, piece, path):
     """Each token has a status, the row has the worst of them; a bad token has no values, and its row no figures."""
     monkeypatch.setenv("BATCHMAX_PARQUET", path)
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     table, statuses = bad_rows_table()
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=5)
     out = tmp_path / "out.parquet"
@@ -217,7 +217,7 @@ def test_odd_tokens_are_named(tmp_path, monkeypatch, piece, path):
 def test_dropped_rows_leave_nothing(tmp_path, monkeypatch, piece, path):
     """A row with a bad token is dropped as a whole, even if parts of it were written already, and is in the rejects."""
     monkeypatch.setenv("BATCHMAX_PARQUET", path)
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     table, statuses = bad_rows_table()
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=7)
     out = tmp_path / "out.parquet"
@@ -336,7 +336,7 @@ def test_options_of_sequences_are_refused_elsewhere():
     """Sequence options are refused without sequences; one label per row and the wide layout are refused with them."""
     flat = pa.table({"logits": [[1.0, 2.0]], "label": [0]})
     for given in ({"shift": True}, {"bytes": "label"}):
-        with pytest.raises(UsageError, match=r"no sequences"):
+        with pytest.raises(UsageError, match=r"rows aren't sequences"):
             batchmax.score_batch(flat, **given)
     nested = pa.table({"logits": [[[1.0, 2.0]]], "label": [0]})
     with pytest.raises(UsageError, match=r"one label a row, and rows are sequences"):
@@ -387,7 +387,7 @@ def as_rows(table):
 @pytest.mark.parametrize("piece", [1, 60, 1 << 20], ids=["a token at a time", "some", "all"])
 def test_figures_are_those_of_tokens(monkeypatch, piece):
     """Figures and worst rows of sequences equal those of their tokens as rows; rows are counted as sequences."""
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     table = sequences(k=9, spread=2.0)
     flat = as_rows(table)
     of_sequences, of_tokens = batchmax.evaluate(table, by="id"), batchmax.evaluate(flat, by="id")
@@ -433,7 +433,7 @@ def test_the_strip_of_a_report_is_the_whole_row(monkeypatch, piece):
     from batchmax.evaluation.row_stream import open_rows, rows_of
     from batchmax.reports.collectors import RowLook
 
-    monkeypatch.setattr(batchmax.sources.sequence_source, "MOST_CHUNK_BYTES", piece)
+    monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     table = sequences(k=9)
     want = [exact_losses(row["logits"], row["labels"]) for row in table.to_pylist()]
     worst = max(range(len(want)), key=lambda row: max(want[row], default=-1))

@@ -100,13 +100,13 @@ def test_rejected_rows_keep_types(tmp_path):
 
 
 def test_timestamp_out_of_range_is_an_error_if_decoded(files, tmp_path):
-    """An INT96 timestamp that doesn't fit into 64-bit nanoseconds raises DataError if it goes to an Arrow stream.
+    """An INT96 timestamp that is out of the range of 64-bit nanoseconds raises DataError if it goes to an Arrow stream.
 
     The error names the column and the timestamp. If the column is excluded or its values fit, rows are read.
     """
     path = files("1.0 with statistics")
     with pytest.raises(
-        DataError, match=r"column 'int96': the timestamp 9999-12-31T00:00:00 doesn't fit into timestamp"
+        DataError, match=r"column 'int96': the timestamp 9999-12-31T00:00:00 is out of the range of timestamp"
     ):
         batchmax.scan(path).read_all()
     names = ",".join(name for name in CARRIED if "int96" in name)

@@ -15,7 +15,7 @@ from batchmax.sinks.commit.commit import Commit
 from batchmax.sinks.commit.local_destination import LocalDestination
 from batchmax.sinks.commit.staging import StagingDirectory
 from batchmax.storage.manifest import MANIFEST_KEY, Manifest, read_manifest
-from batchmax.storage.paths import is_file_path
+from batchmax.storage.output_paths import is_file_path
 from tests.support.processes import HANGS
 
 SUMMARY = {"n_rows": 1, "status_counts": {"ok": 1}, "version": "1"}
@@ -44,7 +44,7 @@ def filled(output, write, name="part-00000.parquet"):
 
 
 def write_manifest(path, manifest):
-    """Write a manifest as a job does, but with a column of its own."""
+    """Write a manifest as a job does, but with a top-level column."""
     metadata = {MANIFEST_KEY: manifest.to_json(), "batchmax": "{}"}
     pq.write_table(pa.table({"n": pa.array([], pa.int64())}).replace_schema_metadata(metadata), path)
 

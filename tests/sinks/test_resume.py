@@ -142,7 +142,7 @@ def test_sequences_after_every_line_of_the_journal(tmp_path, monkeypatch, killed
         pq.write_table(table, folder / f"{number}.parquet", row_group_size=6)
     monkeypatch.chdir(tmp_path)
     # Chunks of a few tokens, so that chunks end inside rows.
-    monkeypatch.setattr("batchmax.sources.sequence_source.MOST_CHUNK_BYTES", 700)
+    monkeypatch.setattr("batchmax.sources.sequence_source.MAX_CHUNK_BYTES", 700)
     options = {"on_bad_row": "null"} | options
     if options.get("rejects"):
         options["rejects"] = f"rejects{out[3:]}"

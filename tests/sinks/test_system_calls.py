@@ -273,11 +273,11 @@ def test_all_syncs_go_through_one_module():
     vectored=st.booleans(),
 )
 def test_reads_into_buffers(tmp_path_factory, data, sizes, at, most, vectored):
-    """Buffers are filled in order from a position, at most ``MOST_READ`` bytes per call, with and without preadv."""
+    """Buffers are filled in order from a position, at most ``MAX_READ`` bytes per call, with and without preadv."""
     path = tmp_path_factory.mktemp("reads") / "file"
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
-        patch.setattr(system_calls, "MOST_READ", most)
+        patch.setattr(system_calls, "MAX_READ", most)
         if not vectored:
             patch.delattr(os, "preadv")
         buffers, done = [memoryview(bytearray(size)) for size in sizes], 0

@@ -12,7 +12,7 @@ import pytest
 
 import batchmax
 from batchmax.errors import DataError, OutputError
-from batchmax.sources.content_sample import MOST_PLACES, REACH, sampled_ranges
+from batchmax.sources.content_sample import MAX_PLACES, REACH, sampled_ranges
 from batchmax.sources.parquet_file import open_file
 
 PLAIN = {"compression": "none", "use_dictionary": False, "write_statistics": False}
@@ -80,7 +80,7 @@ def test_the_sample_is_small(tmp_path):
     pq.write_table(pa.table(columns), tmp_path / "wide.parquet", row_group_size=20)
     file = open_file(str(tmp_path / "wide.parquet"))
     ranges = sampled_ranges(file.footer, file.size)
-    assert len(ranges) == MOST_PLACES
+    assert len(ranges) == MAX_PLACES
     assert all(0 <= start < end <= min(start + 2 * REACH, file.size) for start, end in ranges)
     assert all(end <= following for (_, end), (following, _) in itertools.pairwise(ranges))
     assert ranges[0][0] == 0

@@ -17,7 +17,7 @@ from batchmax.options.score_options import score_options
 from batchmax.sources import chunks as module
 from batchmax.sources.parquet_source import ParquetSource, open_source
 from batchmax.sources.parts import plan_parts
-from batchmax.sources.passthrough import Reading
+from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.streams.stream_source import StreamSource
 
 OPTIONS = score_options()
@@ -36,7 +36,7 @@ def table(rows, k=3, start=0):
 
 def read(source, columns=None):
     parts = plan_parts(source.group_rows(), source.job.row_bytes)
-    return list(source.chunks(parts, Reading(columns)))
+    return list(source.chunks(parts, ReadPlan(columns)))
 
 
 def groups(chunks):
@@ -66,8 +66,8 @@ def test_every_row_comes_once_with_its_place(tmp_path, files, size, most_bytes):
         pq.write_table(table(rows, start=len(expected)), paths[-1], row_group_size=group)
         expected += [(len(expected) + row, paths[-1], row, row // group) for row in range(rows)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MOST_CHUNK_BYTES", most_bytes)
-        patch.setattr(module, "MOST_ROW_GROUP_BYTES", 2 * most_bytes)
+        patch.setattr(module, "MAX_CHUNK_BYTES", most_bytes)
+        patch.setattr(module, "MAX_ROW_GROUP_BYTES", 2 * most_bytes)
         source = ParquetSource(paths, score_options(row_group_size=size))
         chunks = read(source)
     found = [
@@ -102,7 +102,7 @@ def test_the_number_of_classes_is_looked_for(tmp_path):
     pq.write_table(table(2, k=5).select(["logits"]), tmp_path / "b.parquet")
     assert ParquetSource([str(tmp_path)], OPTIONS).job.n_classes == 5
     assert StreamSource(pa.concat_tables([none, table(2, k=4).select(["logits"])]), OPTIONS).job.n_classes == 4
-    with pytest.raises(DataError, match=r"^.*a\.parquet: no row has logits.*; give it with --n-classes$"):
+    with pytest.raises(DataError, match=r"^.*a\.parquet: no row has logits.*; give it: --n-classes N$"):
         ParquetSource([str(tmp_path / "a.parquet")], OPTIONS)
     assert ParquetSource([str(tmp_path / "a.parquet")], score_options(n_classes=2)).job.n_classes == 2
 
@@ -133,11 +133,11 @@ def test_one_row_over_all_files(tmp_path):
     ("content", "what"),
     [
         (b"", "the file is empty"),
-        (b"PAR1", "the file is cut short"),
-        (b"PAR1" + b"x" * 100, "the file is cut short"),
-        (b"notes, and no table", "no Parquet file"),
+        (b"PAR1", "the file is incomplete"),
+        (b"PAR1" + b"x" * 100, "the file is incomplete"),
+        (b"notes, and no table", "not a Parquet file"),
         (b"PAR1" + b"\xff" * 100 + b"\x10\x00\x00\x00PAR1", "cannot be read"),
-        (b"PAR1" + b"\xff\xff\xff\x7fPAR1", "the file is cut short"),
+        (b"PAR1" + b"\xff\xff\xff\x7fPAR1", "the file is incomplete"),
     ],
     ids=["empty", "head", "cut", "text", "footer", "long footer"],
 )
@@ -181,7 +181,7 @@ def test_a_file_that_goes_away(tmp_path):
     with pytest.raises(DataError, match=r"x\.parquet: the file was changed while it was being read; wait until"):
         read(source)
     path.unlink()
-    with pytest.raises(DataError, match=r"x\.parquet: the file is gone"):
+    with pytest.raises(DataError, match=r"x\.parquet: the file no longer exists"):
         read(source)
 
 
@@ -198,7 +198,7 @@ def test_errors_of_the_schema_name_the_file(tmp_path):
 @pytest.mark.parametrize("src", [5, None, [5], [None]])
 def test_what_is_no_source(src):
     """Input that is neither paths nor a stream is a usage error."""
-    with pytest.raises(UsageError, match=r"is not accepted; give paths"):
+    with pytest.raises(UsageError, match=r"are not supported; give paths"):
         open_source(src, OPTIONS)
 
 

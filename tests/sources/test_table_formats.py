@@ -11,7 +11,7 @@ import pytest
 
 from batchmax.cli.app import main
 from batchmax.errors import DataError, UsageError
-from batchmax.storage.paths import find_files, find_inputs
+from batchmax.storage.input_files import find_files, find_inputs
 
 UUID = "0199a2f4-1c2d-7e3f-8a4b-5c6d7e8f9a0b"
 
@@ -65,7 +65,7 @@ def test_a_table_is_refused_by_the_name_of_its_format(table):
     """A table is refused with exit code 2, its format and a remedy, for any path, glob or URI that includes it."""
     name, data, remedy = table
     for given in inputs_in_the_table(data):
-        with pytest.raises(UsageError, match=rf"{name} table, and its log") as caught:
+        with pytest.raises(UsageError, match=rf"{name} table, and batchmax does not read its log") as caught:
             find_files([given])
         assert caught.value.exit_code == 2
         assert remedy in caught.value.remedy
@@ -171,7 +171,7 @@ def test_a_file_of_several_names_is_read_once_with_a_warning(tmp_path, monkeypat
         found = find_inputs(["a.parquet", again, "copy.parquet"])
         assert found.files == ["a.parquet", "copy.parquet"]
         (warning,) = found.warnings
-        assert warning.startswith("named more than once, and read once: ")
+        assert warning.startswith("inputs that are named more than once are read once: ")
         assert again.strip("[]*") in warning
     found = find_inputs(["."])
     assert found.files == ["./a.parquet", "./copy.parquet"]

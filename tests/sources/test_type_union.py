@@ -11,7 +11,7 @@ import pytest
 
 from batchmax.columns.type_union import common_type, common_type_of, read_as
 from batchmax.errors import DataError, UsageError
-from batchmax.sources.file_columns import conform_to, unite
+from batchmax.sources.schemas.file_columns import file_columns_of, merge_schemas
 
 D = decimal.Decimal
 UTC = dt.UTC
@@ -243,7 +243,7 @@ def test_several_types_in_any_order():
 def test_a_time_that_a_finer_unit_cannot_express():
     """A time that overflows the finer unit is an error that names the file and the column."""
     own = pa.schema({"at": pa.timestamp("us")})
-    columns = conform_to(pa.schema({"at": pa.timestamp("ns")}), own)
+    columns = file_columns_of(pa.schema({"at": pa.timestamp("ns")}), own)
     batch = pa.record_batch({"at": pa.array([253402214400000000], pa.timestamp("us"))})
     with pytest.raises(DataError, match=r"^b: column 'at' \(timestamp\[us\]\) has a value that timestamp\[ns\]"):
         columns.conform(batch, "b")
@@ -259,7 +259,7 @@ def test_columns_are_united_by_name():
         pa.schema([pa.field("new", pa.bool_(), nullable=False), pa.field("id", pa.int64(), nullable=False)]),
         pa.schema([pa.field("b", pa.string()), pa.field("id", pa.int32(), nullable=False)]),
     ]
-    union = unite(["a", "b", "c"], schemas)
+    union = merge_schemas(["a", "b", "c"], schemas)
     assert union.schema == pa.schema(
         [pa.field("id", pa.int64(), nullable=False), pa.field("b", pa.string()), pa.field("new", pa.bool_())]
     )
@@ -278,7 +278,7 @@ def test_columns_are_united_by_name():
 def test_equal_files_are_left_alone():
     """Files with the same columns share one description, and their batches are returned unchanged."""
     schema = pa.schema([("id", pa.int64()), ("id", pa.int64())])
-    union = unite(["a", "b"], [schema, schema.with_metadata({"other": "pandas"})])
+    union = merge_schemas(["a", "b"], [schema, schema.with_metadata({"other": "pandas"})])
     assert union.schema is schema
     assert union.files[0] is union.files[1]
     batch = pa.record_batch({"id": [1]})
@@ -288,13 +288,13 @@ def test_equal_files_are_left_alone():
 def test_names_that_are_there_twice():
     """If files differ, duplicate column names are refused."""
     twice = pa.schema([("id", pa.int64()), ("id", pa.int64())])
-    with pytest.raises(UsageError, match=r"^b: there are two columns 'id', and other files have other columns"):
-        unite(["a", "b"], [pa.schema([("id", pa.int64())]), twice])
+    with pytest.raises(UsageError, match=r"^b: there are two columns 'id', and the files have different columns"):
+        merge_schemas(["a", "b"], [pa.schema([("id", pa.int64())]), twice])
 
 
 def test_a_column_without_a_common_type():
     """A column without a common type is a conflict that names two files, and stays as it is in each."""
-    union = unite(["a", "b"], [pa.schema([("x", pa.int64())]), pa.schema([("x", pa.string())])])
+    union = merge_schemas(["a", "b"], [pa.schema([("x", pa.int64())]), pa.schema([("x", pa.string())])])
     conflict = union.conflicts["x"]
     assert (conflict.file, conflict.kind, conflict.other_file, conflict.other_kind) == (
         "a",
@@ -309,7 +309,7 @@ def test_a_column_without_a_common_type():
 def test_structs_that_were_read_in_part():
     """A struct field that isn't requested is left out; one that the file lacks is null."""
     own = pa.schema({"s": pa.struct({"a": pa.int32(), "b": pa.string()})})
-    columns = conform_to(pa.schema({"s": pa.struct({"a": pa.int64(), "b": pa.string(), "c": pa.bool_()})}), own)
+    columns = file_columns_of(pa.schema({"s": pa.struct({"a": pa.int64(), "b": pa.string(), "c": pa.bool_()})}), own)
     batch = pa.record_batch({"s": pa.array([{"a": 1}, None], pa.struct({"a": pa.int32()}))})
     found = columns.conform(batch, "x", ["s.a"])
     assert found.column("s").to_pylist() == [{"a": 1, "c": None}, None]

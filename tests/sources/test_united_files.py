@@ -157,12 +157,12 @@ def test_the_logits_are_read_as_matrices(files):
     """Lists, large lists and fixed-size lists of float32 and float64 are all read as matrices, without pyarrow."""
     source = ParquetSource(files, score_options())
     from batchmax.sources.parts import plan_parts
-    from batchmax.sources.passthrough import Reading
+    from batchmax.sources.passthrough import ReadPlan
 
     parts = plan_parts(source.group_rows(), source.row_bytes)
-    chunks = list(source.chunks(parts, Reading(source.job.columns_read)))
+    chunks = list(source.chunks(parts, ReadPlan(source.job.columns_read)))
     assert all(chunk.logits is not None and chunk.logits.dtype == np.float64 for chunk in chunks)
-    assert source.ways.slow == 0
+    assert source.read_statistics.by_pyarrow == 0
 
 
 def test_equal_columns_are_still_copied(files):
@@ -177,7 +177,7 @@ def test_equal_columns_are_still_copied(files):
     assert "of other columns copied as they are: 3" in recorder.details[0]
 
 
-# Ways to run, and all commands
+# ReadStatistics to run, and all commands
 
 
 def run_parts(inputs, folder):
@@ -221,7 +221,9 @@ def test_a_folder_and_a_column_of_one_name():
     Path("in/extra=2").mkdir()
     Path("a.parquet").rename("in/extra=1/a.parquet")
     Path("b.parquet").rename("in/extra=2/b.parquet")
-    with pytest.raises(UsageError, match=r"^in/extra=1/a\.parquet: 'extra' is a folder of this file, and a column of "):
+    with pytest.raises(
+        UsageError, match=r"^in/extra=1/a\.parquet: 'extra' is a folder name of this file, and a column in "
+    ):
         batchmax.score("in", "out.parquet")
 
 
@@ -340,10 +342,10 @@ def rewrite(file, **columns):
             r"c.*: 5 classes, but 4 in a\.parquet",
         ),
         ("c", "logits", pa.array([[0.0] * 5] * ROWS), r"c\.parquet: 5 classes, but 4 in a\.parquet"),
-        ("b", "logits", None, r"b\.parquet: there is no column 'logits', which holds the logits in a\.parquet"),
-        ("a", "logits", None, r"a\.parquet: there is no column 'logits', which holds the logits in b\.parquet"),
-        ("b", "label", None, r"b\.parquet: there is no column 'label', which holds the label in a\.parquet"),
-        ("a", "label", None, r"a\.parquet: there is no column 'label', which holds the label in b\.parquet"),
+        ("b", "logits", None, r"b\.parquet: there is no column 'logits', the logits column of a\.parquet"),
+        ("a", "logits", None, r"a\.parquet: there is no column 'logits', the logits column of b\.parquet"),
+        ("b", "label", None, r"b\.parquet: there is no column 'label', the label column of a\.parquet"),
+        ("a", "label", None, r"a\.parquet: there is no column 'label', the label column of b\.parquet"),
         ("b", "label", pa.array(["x"] * ROWS), r"b\.parquet: column 'label' is string, but int32 in a\.parquet"),
         ("c", "logits", pa.array([1] * ROWS), r"c\.parquet: column 'logits' is int64, but list<float> in a\.parquet"),
     ],
@@ -385,14 +387,12 @@ def test_wide_logits_of_another_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for file, n_classes in (("a", 3), ("b", 4)):
         pq.write_table(pa.table({f"logit_{k}": [0.5, 1.5] for k in range(n_classes)}), f"{file}.parquet")
-    with pytest.raises(
-        UsageError, match=r"a\.parquet: there is no column 'logit_3', which holds the logits in b\.parquet"
-    ):
+    with pytest.raises(UsageError, match=r"a\.parquet: there is no column 'logit_3', the logits column of b\.parquet"):
         batchmax.score(["a.parquet", "b.parquet"], "out.parquet")
 
 
 def test_wide_logits_of_several_types(tmp_path, monkeypatch, logits):
-    """Wide columns in another order and of another type are matched by name."""
+    """Wide columns in another order and of the wrong type are matched by name."""
     monkeypatch.chdir(tmp_path)
     a = pa.table({f"logit_{k}": pa.array(logits[0, :, k]) for k in range(K)})
     b = pa.table({f"logit_{k}": pa.array(logits[1, :, k].astype(float)) for k in reversed(range(K))})

@@ -19,8 +19,9 @@ from batchmax.cli.app import main
 from batchmax.errors import OutputError, UsageError
 from batchmax.storage.file_names import composed, folded, is_of_macos, name_order
 from batchmax.storage.hive import are_mirrored, partitions_of
+from batchmax.storage.input_files import find_files, find_inputs
 from batchmax.storage.manifest import find_manifest
-from batchmax.storage.paths import find_files, find_inputs, refuse_inputs_as_output
+from batchmax.storage.output_paths import refuse_inputs_as_output
 
 
 def nfd(name):

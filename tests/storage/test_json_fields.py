@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax.cli.app import main
-from batchmax.storage.json_fields import MOST_DEPTH, JsonError, parse_json
+from batchmax.storage.json_fields import MAX_DEPTH, JsonError, parse_json
 from tests.support import crafted
 
 REFUSED = {
     "brackets": b"[" * 3000,
     "brackets that are closed": b"[" * 3000 + b"]" * 3000,
     "objects": b'{"info":' * 3000 + b"1" + b"}" * 3000,
-    "a little too deep": b"[" * (MOST_DEPTH + 1) + b"]" * (MOST_DEPTH + 1),
+    "a little too deep": b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
     "a hundred thousand brackets": b"[" * 100_000 + b"]" * 100_000,
     "a million digits": b'{"info": ' + b"1" * 1_000_000 + b"}",
     "an integer of 65 bits": b'{"info": 18446744073709551616}',
@@ -39,7 +39,7 @@ def test_what_is_refused(kind):
 
 def test_what_is_read():
     """Values at the limits of depth and size are parsed as by Python's parser."""
-    text = "[" * MOST_DEPTH + "]" * MOST_DEPTH
+    text = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert parse_json(text) == json.loads(text)
     text = '{"a": [18446744073709551615, -9223372036854775808, 1e400, "\\ud83d\\ude00", "\\\\ud800"], "\\u00e9": null}'
     assert parse_json(text) == parse_json(text.encode()) == json.loads(text)
@@ -70,9 +70,9 @@ def test_depth_is_counted_whatever_the_stack():
     """The depth limit doesn't depend on the depth of the call stack, unlike that of Python's parser."""
 
     def deeper(levels):
-        return parse_json(b"[" * MOST_DEPTH + b"]" * MOST_DEPTH) if not levels else deeper(levels - 1)
+        return parse_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) if not levels else deeper(levels - 1)
 
-    assert deeper(700) == parse_json("[" * MOST_DEPTH + "]" * MOST_DEPTH)
+    assert deeper(700) == parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH)
 
 
 def test_names_of_classes_with_half_a_surrogate(tmp_path, capsys):

@@ -13,8 +13,8 @@ import pytest
 import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import DataError
+from batchmax.storage.input_files import find_files
 from batchmax.storage.manifest import MANIFEST, Manifest, read_manifest, run_part, without_other_runs
-from batchmax.storage.paths import find_files
 from tests.support.requirements import is_older, package
 
 N_ROWS = 30
@@ -136,7 +136,7 @@ def test_a_part_that_is_missing_is_named(inputs, tmp_path):
     batchmax.score(inputs, tmp_path / "out")
     (tmp_path / "out" / "day=2" / "part-00000.parquet").unlink()
     for path in (tmp_path / "out", tmp_path):
-        with pytest.raises(DataError, match=r"day=2/part-00000\.parquet: the manifest lists 1 parts that are missing"):
+        with pytest.raises(DataError, match=r"day=2/part-00000\.parquet: 1 parts that the manifest lists are missing"):
             find_files([path])
     assert find_files([tmp_path / "out" / "*" / "part*"]) == [str(tmp_path / "out" / "day=1" / "part-00000.parquet")]
 
@@ -152,7 +152,7 @@ def test_parts_of_other_runs_are_left_out(inputs, tmp_path):
         sizes[run] = {part.name: part.stat().st_size}
     (out / "part-00000.parquet").unlink()
     (out / MANIFEST).unlink()
-    with pytest.raises(DataError, match="parts of several runs lie here, and no manifest tells"):
+    with pytest.raises(DataError, match="the folder has parts of several runs, and no manifest lists"):
         find_files([out])
     schema = pq.read_schema(out / next(iter(sizes[RUNS[0]])))
     for generation, run in enumerate(RUNS, 1):

@@ -18,9 +18,9 @@ from batchmax.errors import BadRowError, DataError, OutputError, UsageError
 from batchmax.jobs import pipeline as loop
 from batchmax.jobs import score
 from batchmax.storage import object_store
+from batchmax.storage.input_files import find_files
 from batchmax.storage.manifest import MANIFEST, read_manifest
 from batchmax.storage.object_store import store_of
-from batchmax.storage.paths import find_files
 from batchmax.storage.range_cache import coalesced
 from tests.support.failing_proxy import Fault
 from tests.support.paths import DATA
@@ -86,7 +86,7 @@ def test_what_a_uri_names(proxy):
     ]
     assert find_files(["s3://bucket/in/a.parquet"]) == ["s3://bucket/in/a.parquet"]
     for nothing in ("s3://bucket/none", "s3://bucket/no*", "s3://nobucket/x"):
-        with pytest.raises(DataError, match=r"there is no such object|nothing matches"):
+        with pytest.raises(DataError, match=r"no such object|no files match"):
             find_files([nothing])
     assert find_files([(DATA / "digits.parquet").as_uri()]) == [str(DATA / "digits.parquet")]
 
@@ -126,13 +126,13 @@ def test_what_may_pass_is_tried_again(proxy, big, tmp_path, kind):
 @pytest.mark.parametrize("kind", ["500", "cut"])
 def test_what_does_not_pass_is_one_line(proxy, big, tmp_path, kind, capsys, monkeypatch):
     """A failing store ends with exit code 1, the URI, no credentials, and no output."""
-    monkeypatch.setattr(object_store, "TRIES", 2)
+    monkeypatch.setattr(object_store, "MAX_ATTEMPTS", 2)
     put(proxy, big, "big.parquet")
     proxy.faults = [Fault(kind, times=10_000, after=2)]
     assert main(["score", "s3://bucket/big.parquet", "-o", str(tmp_path / "o.parquet")]) == 1
     err = capsys.readouterr().err.strip()
     assert err.splitlines()[-1].startswith("batchmax: error: s3://bucket/big.parquet")
-    assert "the store fails" in err
+    assert "the object store failed" in err
     assert SECRET not in err
     assert not (tmp_path / "o.parquet").exists()
 
@@ -140,15 +140,15 @@ def test_what_does_not_pass_is_one_line(proxy, big, tmp_path, kind, capsys, monk
 def test_an_object_that_changes_meanwhile(proxy, big, tmp_path, monkeypatch):
     """An object that changes while it is read is an error."""
     put(proxy, big, "big.parquet")
-    real = object_store.Store.found
+    real = object_store.Store.info
 
     def found(self):
         info = real(self)
         n_reads = sum(range_ is not None for method, _, range_ in proxy.seen if method == "GET")
         # The footer is the first read.
-        return info if n_reads < 2 else object_store.Found(info.uri, info.size, info.mtime_ns + 1)
+        return info if n_reads < 2 else object_store.ObjectInfo(info.uri, info.size, info.mtime_ns + 1)
 
-    monkeypatch.setattr(object_store.Store, "found", found)
+    monkeypatch.setattr(object_store.Store, "info", found)
     with pytest.raises(DataError, match="was changed while it was being read"):
         batchmax.score("s3://bucket/big.parquet", str(tmp_path / "o.parquet"))
 
@@ -238,11 +238,11 @@ def test_what_arrives_is_what_is_made_here(proxy, tmp_path, out):
 
 def test_a_failure_in_the_middle_shows_nothing(proxy, big, monkeypatch, tmp_path):
     """If an upload of several pieces fails, the old object stays, and the next run uploads the file."""
-    monkeypatch.setattr(object_store, "TRIES", 2)
+    monkeypatch.setattr(object_store, "MAX_ATTEMPTS", 2)
     proxy.client.put_object(Bucket="bucket", Key="out.parquet", Body=b"years of work")
     proxy.faults = [Fault("500", "PUT", "out.parquet", times=10_000, after=1)]
     options = {"outputs": "probs,log_probs,loss", "dtype": "float64", "if_exists": "overwrite", "compression": "none"}
-    with pytest.raises(OutputError, match=r"s3://bucket/out\.parquet: the store fails") as caught:
+    with pytest.raises(OutputError, match=r"s3://bucket/out\.parquet: the object store failed") as caught:
         batchmax.score(str(big), "s3://bucket/out.parquet", **options)
     assert "resume" in "".join(getattr(caught.value, "__notes__", ()))
     assert get(proxy, "out.parquet") == b"years of work"
@@ -254,7 +254,7 @@ def test_a_failure_in_the_middle_shows_nothing(proxy, big, monkeypatch, tmp_path
 
 def test_a_folder_is_not_whole_without_its_last_file(proxy, tmp_path, monkeypatch):
     """Parts are uploaded as they are made, _SUCCESS last; a failed run resumes without uploading them again."""
-    monkeypatch.setattr(object_store, "TRIES", 2)
+    monkeypatch.setattr(object_store, "MAX_ATTEMPTS", 2)
     table = pq.read_table(DATA / "digits.parquet")
     (tmp_path / "in").mkdir()
     for number in range(4):
@@ -301,7 +301,7 @@ def parts_below(client, prefix="out/"):
 
 def test_an_overwriting_run_that_fails_leaves_the_old_output(proxy, four, monkeypatch):
     """Until the manifest is replaced, commands read the old parts; a run that resumes replaces them."""
-    monkeypatch.setattr(object_store, "TRIES", 1)
+    monkeypatch.setattr(object_store, "MAX_ATTEMPTS", 1)
     old = batchmax.score(four, "s3://bucket/out", temperature=2.0)
     before = {key: get(proxy, key) for key in keys(proxy.client)}
     proxy.faults = [Fault("500", "PUT", "part-00002", times=10_000)]
@@ -340,7 +340,7 @@ def test_a_bad_row_in_the_last_file_leaves_nothing_of_the_run(proxy, four, over)
 @pytest.mark.parametrize("over", [False, True])
 def test_a_run_that_ends_before_its_last_object_is_finished(proxy, four, monkeypatch, name, over):
     """If only the manifest or _SUCCESS is missing, a run that resumes uploads only these."""
-    monkeypatch.setattr(object_store, "TRIES", 1)
+    monkeypatch.setattr(object_store, "MAX_ATTEMPTS", 1)
     if over:
         batchmax.score(four, "s3://bucket/out", temperature=2.0)
     proxy.faults = [Fault("500", "POST", f"out/{name}", times=10_000)]
@@ -405,12 +405,12 @@ def test_parts_that_another_run_deleted(proxy, four, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["s3://key:secret@bucket/x", "-o", "o.parquet"], "no place for credentials"),
-        (["nowhere://x", "-o", "o.parquet"], "nobody here knows nowhere://"),
-        (["s3://bucket/x", "-o", "o.parquet", "--storage-option", "secret"], "it is not K=V"),
+        (["s3://key:secret@bucket/x", "-o", "o.parquet"], "URI contains credentials"),
+        (["nowhere://x", "-o", "o.parquet"], "nowhere:// is not supported"),
+        (["s3://bucket/x", "-o", "o.parquet", "--storage-option", "secret"], "expected K=V"),
         (
             ["s3://bucket/x", "-o", "o.parquet", "--storage-option", "nonsense=secret"],
-            "does not take the options (nonsense)",
+            "invalid options of s3:// (nonsense)",
         ),
         (["in.parquet", "-o", "s3://bucket/out", "--shard", "0/2"], "shards meet in a folder"),
     ],
@@ -448,13 +448,13 @@ def test_options_of_the_store_are_said_nowhere(proxy, tmp_path, capsys, monkeypa
 def test_the_store_itself():
     """Small objects are written, read, found, listed and deleted."""
     store = store_of("s3://bucket/a/b.txt")
-    assert store.found() is None
+    assert store.info() is None
     store.write(b"hello")
-    assert (store.found().size, store.read(1, 3)) == (5, b"ell")
-    assert [one.uri for one in store_of("s3://bucket/a").below()] == ["s3://bucket/a/b.txt"]
+    assert (store.info().size, store.read(1, 3)) == (5, b"ell")
+    assert [one.uri for one in store_of("s3://bucket/a").list_below()] == ["s3://bucket/a/b.txt"]
     store.delete()
     store.delete()
-    assert store.found() is None
+    assert store.info() is None
     with pytest.raises(DataError, match="no such object"):
         store.read(0, 1)
     memory = store_of("memory://x/y.txt")
@@ -483,4 +483,4 @@ def test_file_systems_import_what_the_command_line_does_not_need(tmp_path):
     (tmp_path / "mine.py").write_text(FILE_SYSTEM)
     ran = subprocess.run([sys.executable, "-c", COMMAND], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 1, ran.stderr
-    assert "there is no such object" in ran.stderr
+    assert "no such object" in ran.stderr

@@ -75,6 +75,7 @@ OUTPUTS = {
 NO_PATHS = {
     *("logits", "label", "bytes", "outputs", "columns", "exclude", "prefix", "shard", "fail_if", "memory_limit"),
     *("storage_options", "top_k", "by", "sample_weight", "values", "beta", "key", "title", "logits_b", "label_b"),
+    "topic",
 }
 """Parameters that take text that isn't a path."""
 

@@ -9,7 +9,8 @@ import pytest
 
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.storage.files import hidden_sibling, open_exclusively
-from batchmax.storage.paths import find_files, is_file_path, refuse_inputs_as_output
+from batchmax.storage.input_files import find_files
+from batchmax.storage.output_paths import is_file_path, refuse_inputs_as_output
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_a_folder_without_files(tree):
 @pytest.mark.usefixtures("tree")
 def test_streams_are_not_found():
     """A stream among files is a usage error with a remedy; a file named - can be given as ./-."""
-    with pytest.raises(UsageError, match=r"a stream can only be all of the input.*; name a path"):
+    with pytest.raises(UsageError, match=r"a stream can only be the only input.*; name a path"):
         find_files(["d", "-"])
     Path("-").touch()
     assert find_files(["./-"]) == ["./-"]

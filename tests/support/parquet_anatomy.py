@@ -244,7 +244,7 @@ def _pages(whole, at, end):
     while at < end:
         header, body = _thrift(whole, at)
         packed = header[3]
-        assert body + packed <= end, "a page reaches beyond its column"
+        assert body + packed <= end, "a page exceeds its column chunk"
         checksum = header.get(4)
         if checksum is not None:
             assert zlib.crc32(whole[body : body + packed]) == checksum & 0xFFFFFFFF

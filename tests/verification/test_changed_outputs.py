@@ -237,7 +237,7 @@ def test_options_that_cannot_be(all_outputs, options, where):
 
 def test_very_many_inputs_have_one_digest(tmp_path, monkeypatch):
     """The metadata of very many inputs is one digest, which ``verify`` compares."""
-    monkeypatch.setattr("batchmax.sinks.metadata.MOST_INPUTS", 2)
+    monkeypatch.setattr("batchmax.sinks.metadata.MAX_INPUTS", 2)
     (tmp_path / "in").mkdir()
     for number in range(4):
         write_rows(tmp_path / "in" / f"{number}.parquet", n=30 + number)

@@ -87,7 +87,7 @@ def test_truncated_file_is_found(logits, out, cut):
     batchmax.score(logits, out)
     whole = Path(out).read_bytes()
     Path(out).write_bytes(whole[: max(len(whole) - cut, 4)])
-    assert "cut short" in refusal(out)
+    assert "incomplete" in refusal(out)
 
 
 # Changed values

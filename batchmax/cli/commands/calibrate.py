@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchmax.cli import options as shared
-from batchmax.cli.options import MODEL, ROWS, choice, option
+from batchmax.cli.command import MODEL, ROWS, choice, make_command, option
 from batchmax.cli.results import show_progress, show_result
 
 EXAMPLE = """\
@@ -16,7 +16,7 @@ batchmax score logits.parquet -o scored.parquet --calibration calibration.json
 COMMON = ("--logits", "--label", "--classes", "--method", "--holdout", "--on-bad-row", "--out")
 
 
-@shared.command(example=EXAMPLE, common=COMMON, topic="calibration")
+@make_command(example=EXAMPLE, common=COMMON, topic="calibration")
 @shared.inputs
 @shared.find_logits
 @shared.storage

@@ -8,7 +8,7 @@ import click
 
 from batchmax.cli import completion
 from batchmax.cli import options as shared
-from batchmax.cli.options import INPUT, MODEL, ROWS, choice, is_set, option
+from batchmax.cli.command import INPUT, MODEL, ROWS, choice, is_set, make_command, option
 from batchmax.cli.results import show_progress, show_result
 from batchmax.options.score_options import InputKind
 
@@ -24,7 +24,7 @@ COMMON = (
 )
 
 
-@shared.command(example=EXAMPLE, common=COMMON, topic="compare")
+@make_command(example=EXAMPLE, common=COMMON, topic="compare")
 @click.argument("a", metavar="A", shell_complete=completion.paths)
 @click.argument("b", metavar="B", shell_complete=completion.paths)
 @shared.find_logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from batchmax.cli import completion
-from batchmax.cli import options as shared
+from batchmax.cli.command import make_command
 
 EXAMPLE = """\
 eval "$(batchmax completion bash)"                                      # in ~/.bashrc
@@ -14,7 +14,7 @@ batchmax completion fish >~/.config/fish/completions/batchmax.fish
 """
 
 
-@shared.command(example=EXAMPLE, topic="completion")
+@make_command(example=EXAMPLE, topic="completion")
 @click.argument("shell", metavar="SHELL", type=click.Choice(list(completion.SHELLS)))
 def command(shell: str) -> None:
     """Print the script for shell completion.

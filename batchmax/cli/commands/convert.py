@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from batchmax.cli import options as shared
-from batchmax.cli.options import RESULTS, choice
+from batchmax.cli.command import RESULTS, choice, make_command
 from batchmax.cli.results import show_progress, show_result
 from batchmax.options import score_options as domain
 
@@ -17,7 +17,7 @@ batchmax convert logits/ -o fixed/ --layout fixed --on-bad-row drop
 COMMON = ("--logits", "--layout", "--columns", "--on-bad-row", "--out", "--if-exists")
 
 
-@shared.command(example=EXAMPLE, common=COMMON, topic="formats")
+@make_command(example=EXAMPLE, common=COMMON, topic="formats")
 @shared.inputs
 @shared.find_logits
 @shared.storage

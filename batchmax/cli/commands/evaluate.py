@@ -6,7 +6,7 @@ from typing import Any
 
 from batchmax.cli import completion
 from batchmax.cli import options as shared
-from batchmax.cli.options import INPUT, RESULTS, option
+from batchmax.cli.command import INPUT, RESULTS, make_command, option
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 
@@ -22,7 +22,7 @@ COMMON = (
 )
 
 
-@shared.command(example=EXAMPLE, common=COMMON, topic="evaluation")
+@make_command(example=EXAMPLE, common=COMMON, topic="evaluation")
 @shared.inputs
 @shared.find_logits
 @shared.storage

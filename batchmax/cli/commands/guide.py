@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from batchmax import guide
-from batchmax.cli import options as shared
+from batchmax.cli.command import make_command
 from batchmax.errors import UsageError
 
 EXAMPLE = """\
@@ -28,7 +28,7 @@ def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return [CompletionItem(name, help=guide.summary(name)) for name in names]
 
 
-@shared.command(example=EXAMPLE)
+@make_command(example=EXAMPLE)
 @click.argument("topic", required=False, shell_complete=complete)
 def command(topic: str | None) -> None:
     """Show the user guide: one page for each topic.

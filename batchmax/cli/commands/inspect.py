@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchmax.cli import options as shared
+from batchmax.cli.command import make_command
 from batchmax.cli.results import show_result
 
 EXAMPLE = """\
@@ -15,7 +16,7 @@ batchmax inspect logits.parquet --json
 COMMON = ("--logits", "--label", "--classes", "--input")
 
 
-@shared.command(example=EXAMPLE, common=COMMON, topic="inspect")
+@make_command(example=EXAMPLE, common=COMMON, topic="inspect")
 @shared.inputs
 @shared.find_logits
 @shared.storage
@@ -30,7 +31,7 @@ def command(inputs: tuple[str, ...], **given: Any) -> None:
     columns detected as logits and labels and why, the number of classes, and their names.
     """
     from batchmax.cli.render import inspection
-    from batchmax.sources.inspection import gather
+    from batchmax.sources.inspection.facts import inspect_files
 
-    found = gather(inputs, given)
+    found = inspect_files(inputs, given)
     show_result(found, lambda: inspection.show(found))

@@ -6,7 +6,7 @@ from typing import Any
 
 from batchmax.cli import completion
 from batchmax.cli import options as shared
-from batchmax.cli.options import RESULTS, option
+from batchmax.cli.command import RESULTS, make_command, option
 from batchmax.cli.results import show_progress, show_result
 
 EXAMPLE = """\
@@ -21,7 +21,7 @@ COMMON = (
 )
 
 
-@shared.command(example=EXAMPLE, common=COMMON, topic="report")
+@make_command(example=EXAMPLE, common=COMMON, topic="report")
 @shared.inputs
 @shared.find_logits
 @shared.storage

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.cli import completion
 from batchmax.cli import options as shared
-from batchmax.cli.options import FILES, MODEL, RESULTS, RUNNING, choice, option
+from batchmax.cli.command import FILES, MODEL, RESULTS, RUNNING, choice, make_command, option
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 from batchmax.options import score_options as domain
@@ -26,7 +26,7 @@ COMMON = (
 )
 
 
-@shared.command(example=EXAMPLE, common=COMMON, topic="score")
+@make_command(example=EXAMPLE, common=COMMON, topic="score")
 @shared.inputs
 @shared.find_logits
 @shared.storage

@@ -11,7 +11,7 @@ import click
 
 from batchmax.cli import completion
 from batchmax.cli import options as shared
-from batchmax.cli.options import INPUT, MODEL, RESULTS, ROWS, is_typed, option
+from batchmax.cli.command import INPUT, MODEL, RESULTS, ROWS, is_typed, make_command, option
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 from batchmax.options.score_options import IfExists, ScoreOptions
@@ -31,7 +31,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
 """Options that apply only to ``--worst``."""
 
 
-@shared.command(example=EXAMPLE, common=COMMON, topic="inspect")
+@make_command(example=EXAMPLE, common=COMMON, topic="inspect")
 @click.argument("inputs", metavar="[INPUT...]", nargs=-1, shell_complete=completion.paths)
 @option("--values", metavar="X,X,...", group=INPUT, help="Logits to show instead of a row; --label is a class.")
 @shared.find_logits
@@ -129,7 +129,7 @@ def _show_worst(inputs: list[str], n: int, *, out: str | None, if_exists: IfExis
     from batchmax.columns.plain_values import plain_rows
     from batchmax.evaluation.worst_rows import worst_rows
     from batchmax.sinks import table_file
-    from batchmax.storage.paths import find_files
+    from batchmax.storage.input_files import find_files
 
     if out is None and if_exists is not None and is_typed("if_exists"):
         raise UsageError("no output is given", where="--if-exists", remedy="add -o worst.parquet, or leave it out")

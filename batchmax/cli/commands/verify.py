@@ -8,7 +8,7 @@ import click
 
 from batchmax.cli import completion
 from batchmax.cli import options as shared
-from batchmax.cli.options import INPUT, ROWS, option
+from batchmax.cli.command import INPUT, ROWS, make_command, option
 from batchmax.cli.results import show_progress, show_result
 
 EXAMPLE = """\
@@ -19,7 +19,7 @@ batchmax verify scored.parquet logits.parquet --sample 100
 COMMON = ("--logits", "--sample", "--seed")
 
 
-@shared.command(example=EXAMPLE, common=COMMON, topic="verify")
+@make_command(example=EXAMPLE, common=COMMON, topic="verify")
 @click.argument("file", metavar="FILE", shell_complete=completion.paths)
 @click.argument("inputs", metavar="[INPUT...]", nargs=-1, shell_complete=completion.paths)
 @option(

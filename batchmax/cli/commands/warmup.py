@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from batchmax.cli import options as shared
+from batchmax.cli.command import make_command
 from batchmax.cli.results import show_progress, show_result
 
 EXAMPLE = """\
@@ -11,7 +12,7 @@ BATCHMAX_CACHE_DIR=/opt/batchmax batchmax warmup --quiet
 """
 
 
-@shared.command(example=EXAMPLE, topic="performance")
+@make_command(example=EXAMPLE, topic="performance")
 @shared.reporting
 def command() -> None:
     """Compile the kernels ahead of time.

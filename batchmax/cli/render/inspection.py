@@ -6,10 +6,10 @@ from rich.text import Text
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, size
-from batchmax.columns.logits import WORDS
+from batchmax.columns.logits_column import INPUT_TEXTS
 from batchmax.runtime.text import printable
-from batchmax.sources.inspection import Facts
-from batchmax.sources.schema_check import said_of
+from batchmax.sources.inspection.facts import Facts
+from batchmax.sources.schemas.schema_check import describe_differences
 
 MOST_COLUMNS = 40
 MOST_CLASSES = 20
@@ -65,10 +65,10 @@ def _found(facts: Facts) -> list[tuple[str, str]]:
     more = f" and {len(classes) - MOST_CLASSES:,} more" if len(classes) > MOST_CLASSES else ""
     label = facts["label"]
     return [
-        (WORDS[facts["logits"]["holds"]], printable(facts["logits"]["why"])),
+        (INPUT_TEXTS[facts["logits"]["holds"]], printable(facts["logits"]["why"])),
         ("label", printable(label["why"] or label["column"]) if label else "none"),
         ("classes", number(facts["n_classes"]) + (f": {names}{more}" if names else "")),
-        *(("differs", printable(line)) for line in said_of(facts["unified"], len(facts["files"]))),
+        *(("differs", printable(line)) for line in describe_differences(facts["unified"], len(facts["files"]))),
         *command,
     ]
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from batchmax import __version__
 from batchmax.columns.arrow import type_text
-from batchmax.columns.logits import refuse_as_class
+from batchmax.columns.class_columns import refuse_as_class
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
 from batchmax.evaluation.comparison.pair_metrics import Changes

@@ -24,10 +24,11 @@ from batchmax.columns.arrow import (
     type_text,
     valid_rows,
 )
-from batchmax.columns.logits import close_match
 from batchmax.errors import DataError, UsageError
-from batchmax.sources.decode_budget import Allowance
-from batchmax.sources.parquet_file import InputFile, reading
+from batchmax.runtime.text import close_match
+from batchmax.sources.decode_budget import read_batches
+from batchmax.sources.parquet_file import InputFile
+from batchmax.sources.read_errors import read_errors
 
 ROWS_READ = 1 << 16
 """Keys that are decoded at a time."""
@@ -199,14 +200,12 @@ def _rises(array: pa.Array) -> bool:
 def _batches(files: Sequence[InputFile], name: str, limit: int | None, memory_limit: int) -> Iterator[pa.Array]:
     left = limit
     for file in files:
-        with reading(file.path), file.opened() as opened:
-            parquet, descriptor = opened.parquet, opened.descriptor
-            for group in range(parquet.num_row_groups):
+        with read_errors(file.path), file.opened() as opened:
+            for group in range(opened.parquet.num_row_groups):
                 if left is not None and left <= 0:
                     return
                 opened.need(group, [name])
-                allowance = Allowance(file, descriptor, group, file.schema, [name], memory_limit)
-                for batch in allowance.batches(parquet, ROWS_READ, [name]):
+                for batch in read_batches(file, opened, group, [name], ROWS_READ, memory_limit):
                     array = plain_array(column_array(file.conform(batch, [name]), name))[:left]
                     if len(array):
                         yield array

@@ -173,7 +173,7 @@ class Comparison(CommandResult):
         """
         for name in gate.names:
             if name in OF_TOKENS and self.tokens_only_a is None:
-                what = f"{name} is a figure of sequences, and the rows are not sequences"
+                what = f"{name} is a metric of sequences, and the rows are not sequences"
                 raise gate.unknown(name, what, "leave it out")
         if reason := gate.failure(self.figures()):
             words = [(self.files_a or ["A"])[0], (self.files_b or ["B"])[0]]

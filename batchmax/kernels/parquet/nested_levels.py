@@ -8,9 +8,9 @@ https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-pac
 import numpy as np
 
 from batchmax.kernels.intrinsics import compiled
-from batchmax.kernels.parquet.rle import MOST_SHIFT, varint
+from batchmax.kernels.parquet.rle import MAX_SHIFT, varint
 
-BEGINS, GOES_ON, NULL, EMPTY = 0, 1, 2, 3
+BEGINS, CONTINUES, NULL, EMPTY = 0, 1, 2, 3
 """Events: a token that begins a row, a token that continues a row, a null row, an empty row."""
 
 REPETITION_BITS = 2
@@ -26,7 +26,7 @@ def open_run(data, at, left, width):
     the position of the run's value or packed bits, the number of levels (at most ``left``), whether they are
     bit-packed, the value if they are not, and the position after the run; the last is -1 if the run is damaged.
     """
-    header, at = varint(data, at, MOST_SHIFT)
+    header, at = varint(data, at, MAX_SHIFT)
     if at < 0:
         return 0, 0, False, 0, -1
     count = header >> 1
@@ -68,7 +68,7 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
     optional
         Whether the outer list may be null.
     events : (n_events,) uint8
-        Filled with ``BEGINS``, ``GOES_ON``, ``NULL`` or ``EMPTY`` for each token and each row without tokens.
+        Filled with ``BEGINS``, ``CONTINUES``, ``NULL`` or ``EMPTY`` for each token and each row without tokens.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
             again = packed_level(repetition, rep_base, rep_place, REPETITION_BITS) if rep_packed else rep_value
             found = packed_level(definition, def_base, def_place, width) if def_packed else def_value
             if found == level and again <= 1:
-                events[n_events] = BEGINS if again == 0 else GOES_ON
+                events[n_events] = BEGINS if again == 0 else CONTINUES
                 place = 1 % n_classes
                 n_numbers += 1
             elif again == 0 and found == (1 if optional else 0):

@@ -11,10 +11,10 @@ import numpy as np
 
 from batchmax.kernels.intrinsics import compiled
 
-MOST_SHIFT = 35
+MAX_SHIFT = 35
 """The largest shift of a byte in a run header's varint: headers have at most six bytes."""
 
-MOST_WIDTH = 32
+MAX_WIDTH = 32
 LENGTH_BYTES = 4
 
 PADDING = 8
@@ -62,7 +62,7 @@ def check_repetition(data, n_values, n_classes, place, packed):
     at = 0
     done = 0
     while done < n_values:
-        header, at = varint(data, at, MOST_SHIFT)
+        header, at = varint(data, at, MAX_SHIFT)
         if at < 0:
             return -1
         count = header >> 1
@@ -97,7 +97,7 @@ def check_definition(data, n_values, level, width):
     at = 0
     done = 0
     while done < n_values:
-        header, at = varint(data, at, MOST_SHIFT)
+        header, at = varint(data, at, MAX_SHIFT)
         if at < 0:
             return False
         count = header >> 1
@@ -138,7 +138,7 @@ def count_levels(data, n_values, width, wanted):
     count = 0
     mask = (1 << width) - 1
     while done < n_values:
-        header, after = varint(data, at, MOST_SHIFT)
+        header, after = varint(data, at, MAX_SHIFT)
         if after < 0:
             return -1, count
         at = after
@@ -180,7 +180,7 @@ def look_up(data, n_values, dictionary, out):
         The number of indices.
     dictionary : (size,)
     """
-    if data.shape[0] == 0 or data[0] > MOST_WIDTH:
+    if data.shape[0] == 0 or data[0] > MAX_WIDTH:
         return n_values == 0
     width = np.int64(data[0])
     size = dictionary.shape[0]
@@ -188,7 +188,7 @@ def look_up(data, n_values, dictionary, out):
     at = 1
     done = 0
     while done < n_values:
-        header, at = varint(data, at, MOST_SHIFT)
+        header, at = varint(data, at, MAX_SHIFT)
         if at < 0:
             return False
         count = header >> 1
@@ -285,7 +285,7 @@ def look_up_more(data, last, width, dictionary, out, state):
         if state[0] == 0:
             if end - at < LONGEST_RUN_HEADER and not last:
                 break
-            header, after = varint(data[:end], at, MOST_SHIFT)
+            header, after = varint(data[:end], at, MAX_SHIFT)
             if after < 0 or header >> 1 == 0:
                 return -1, done
             at = after

@@ -13,7 +13,7 @@ from batchmax.kernels.parquet.rle import varint
 LITERAL = 0
 NEAR_COPY = 1
 LONG_LITERAL = 60
-MOST_SHIFT = 28
+MAX_SHIFT = 28
 """The largest shift of a byte in the varint of the uncompressed length, which has 32 bits: at most five bytes."""
 
 LONGEST_TAG = 5
@@ -51,7 +51,7 @@ def stored(data, size, head, pieces):
     The number of bytes in the head, and the number of pieces; -1 and 0 if there is no long literal, if copies follow
     it, if the head or the pieces are too small, or if a length is wrong.
     """
-    length, at = varint(data, 0, MOST_SHIFT)
+    length, at = varint(data, 0, MAX_SHIFT)
     if at < 0 or length != size:
         return -1, 0
     end = data.shape[0]
@@ -103,7 +103,7 @@ def stored(data, size, head, pieces):
     return (filled, count) if done == size and count else (-1, 0)
 
 
-def unsnap(data, last, out, filled, history, state):
+def decompress_snappy(data, last, out, filled, history, state):
     """Unpack as much Snappy data as is there and fits into the output; later calls continue.
 
     Parameters

@@ -15,13 +15,13 @@ from batchmax.kernels.parquet.rle import varint
 BYTE, DOUBLE, BINARY, LIST, MAP, STRUCT = 3, 7, 8, 9, 11, 12
 IN_STRUCT = -1
 """The stack entry of a struct. The entry of a list is the type of its items, the entry of a map both types."""
-CHUNK_METADATA, CODEC, N_VALUES, PACKED_BYTES, DATA_PAGE_AT, DICTIONARY_AT = 3, 4, 5, 7, 9, 11
+CHUNK_METADATA, CODEC, N_VALUES, COMPRESSED_BYTES, DATA_PAGE_AT, DICTIONARY_AT = 3, 4, 5, 7, 9, 11
 """Fields of ColumnChunk and ColumnMetaData."""
 DICTIONARY_PAGE, PAGE_TYPES = 2, (0, 2, 3)
 HEADER_FIELDS = (5, 7, 8)
 """The fields of a page header with the headers of data pages (version 1), dictionary pages, data pages (version 2)."""
-MOST_DEPTH = 64
-MOST_SHIFT = 63
+MAX_DEPTH = 64
+MAX_SHIFT = 63
 """The largest shift of a byte in an integer: at most ten bytes."""
 
 
@@ -40,8 +40,8 @@ def find_structs(data, at, starts):
     -------
     whether all structs were found.
     """
-    kinds = np.empty(MOST_DEPTH, np.int64)
-    left = np.empty(MOST_DEPTH, np.int64)
+    kinds = np.empty(MAX_DEPTH, np.int64)
+    left = np.empty(MAX_DEPTH, np.int64)
     for i in range(starts.shape[0] - 1):
         starts[i] = at
         at = _skip_struct(data, at, kinds, left)
@@ -78,7 +78,7 @@ def _skip_struct(data, at, kinds, left):
                 continue
             kind = head & 15
             if head >> 4 == 0:
-                _, at = varint(data, at, MOST_SHIFT)
+                _, at = varint(data, at, MAX_SHIFT)
                 if at < 0:
                     return -1
         size = np.int64(0)
@@ -89,15 +89,15 @@ def _skip_struct(data, at, kinds, left):
         elif kind == DOUBLE:
             size = np.int64(8)
         elif kind == BINARY:
-            size, at = varint(data, at, MOST_SHIFT)
+            size, at = varint(data, at, MAX_SHIFT)
         elif LIST <= kind <= STRUCT:
             depth += 1
-            if depth >= MOST_DEPTH:
+            if depth >= MAX_DEPTH:
                 return -1
             kinds[depth] = IN_STRUCT
             left[depth] = 0
             if kind == MAP:
-                pairs, at = varint(data, at, MOST_SHIFT)
+                pairs, at = varint(data, at, MAX_SHIFT)
                 left[depth] = 2 * pairs
                 kinds[depth] = 0
                 if at >= 0 and pairs:
@@ -116,11 +116,11 @@ def _skip_struct(data, at, kinds, left):
                 left[depth] = head >> 4
                 kinds[depth] = head & 15
                 if head >> 4 == 15:
-                    left[depth], at = varint(data, at, MOST_SHIFT)
+                    left[depth], at = varint(data, at, MAX_SHIFT)
             if at < 0 or left[depth] < 0 or left[depth] > 2 * (end - at):
                 return -1
         elif 4 <= kind <= 6:
-            _, at = varint(data, at, MOST_SHIFT)
+            _, at = varint(data, at, MAX_SHIFT)
         else:
             return -1
         if at < 0 or size < 0 or size > end - at:
@@ -144,8 +144,8 @@ def chunk_sizes(data, starts, sizes):
         position of the dictionary page, 0 without one. -1 for values that weren't found because the struct has an
         unusual form.
     """
-    kinds = np.empty(MOST_DEPTH, np.int64)
-    left = np.empty(MOST_DEPTH, np.int64)
+    kinds = np.empty(MAX_DEPTH, np.int64)
+    left = np.empty(MAX_DEPTH, np.int64)
     for i in range(starts.shape[0]):
         sizes[i] = -1
         at = starts[i]
@@ -165,13 +165,13 @@ def chunk_sizes(data, starts, sizes):
             if kind == STRUCT and not is_metadata and number == CHUNK_METADATA:
                 is_metadata, number = True, np.int64(0)
             elif 4 <= kind <= 6:
-                value, at = varint(data, at, MOST_SHIFT)
+                value, at = varint(data, at, MAX_SHIFT)
                 value = value >> 1 if value & 1 == 0 and value >= 0 and at >= 0 else np.int64(-1)
                 if is_metadata and number == CODEC:
                     sizes[i, 0] = value
                 elif is_metadata and number == N_VALUES:
                     sizes[i, 2] = value
-                elif is_metadata and number == PACKED_BYTES:
+                elif is_metadata and number == COMPRESSED_BYTES:
                     sizes[i, 1] = value
                 elif is_metadata and number == DATA_PAGE_AT:
                     sizes[i, 3] = value
@@ -186,7 +186,7 @@ def chunk_sizes(data, starts, sizes):
                     if kind == STRUCT:
                         at = _skip_struct(data, at, kinds, left)
                     elif 4 <= kind <= 6 or kind == BINARY:
-                        value, at = varint(data, at, MOST_SHIFT)
+                        value, at = varint(data, at, MAX_SHIFT)
                         if kind == BINARY and at >= 0:
                             at = at + value if 0 <= value <= data.shape[0] - at else -1
                     else:
@@ -206,8 +206,8 @@ def page_heads(data, heads):
         Filled with the size of each page including its header, its number of values (0 for a dictionary), and whether
         it is a dictionary. -1 if the bytes are no page header, or not all of it.
     """
-    kinds = np.empty(MOST_DEPTH, np.int64)
-    left = np.empty(MOST_DEPTH, np.int64)
+    kinds = np.empty(MAX_DEPTH, np.int64)
+    left = np.empty(MAX_DEPTH, np.int64)
     for i in range(data.shape[0]):
         heads[i] = -1
         page = data[i]
@@ -227,12 +227,12 @@ def page_heads(data, heads):
             if kind == STRUCT:
                 # The first field of each type's own header is the number of values.
                 if number in HEADER_FIELDS and page[at] >> 4 == 1 and 4 <= page[at] & 15 <= 6:
-                    value, _ = varint(page, at + 1, MOST_SHIFT)
+                    value, _ = varint(page, at + 1, MAX_SHIFT)
                     n_values = value >> 1 if value & 1 == 0 else np.int64(-1)
                 break
             if kind < 4 or kind > 6:
                 break
-            value, at = varint(page, at, MOST_SHIFT)
+            value, at = varint(page, at, MAX_SHIFT)
             value = value >> 1 if value & 1 == 0 else np.int64(-1)
             if number == 1:
                 kind_of_page = value

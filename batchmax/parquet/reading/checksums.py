@@ -9,31 +9,30 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from batchmax.parquet.footer import TAIL, Footer, FooterError, Leaf
+from batchmax.parquet.footer import MAGIC, TAIL, Footer, FooterError, Leaf
 from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, RLE
-from batchmax.parquet.reading.compression import unpack
-from batchmax.parquet.reading.large_pages import Feed
-from batchmax.parquet.reading.page_reader import WINDOW
-from batchmax.parquet.reading.page_rows import levels_before, rows_begun
+from batchmax.parquet.reading.compression import decompress
+from batchmax.parquet.reading.large_pages import DecompressedStream
+from batchmax.parquet.reading.page_reader import READ_BYTES
+from batchmax.parquet.reading.page_rows import count_rows, levels_before
 from batchmax.parquet.reading.raw_pages import (
-    MOST_PAGE_BYTES,
+    MAX_PAGE_BYTES,
     Bytes,
-    NotAMatrix,
-    PackedPage,
-    PackedPages,
-    Window,
+    CompressedPage,
+    CompressedPages,
+    PageError,
+    RangeReader,
     inner_header,
     number,
 )
 from batchmax.parquet.thrift import ThriftError
-from batchmax.parquet.writing.chunk_copy import MAGIC_BYTES
-from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, place_of
+from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, chunk_range
 
 COUNTED = {DATA_PAGE: 5, DATA_PAGE_V2: 8}
 """For each type of data page, the field that holds its own header, whose first field is the number of values."""
 
 
-class DamagedPage(ValueError):  # noqa: N818 - named after the finding
+class DamagedPageError(ValueError):
     """A page that disagrees with its header or with the footer."""
 
 
@@ -50,7 +49,7 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
 
     Raises
     ------
-    DamagedPage
+    DamagedPageError
         If a page disagrees with its header or with the footer.
     OSError
         If the file can't be read.
@@ -58,18 +57,18 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
     at = 0
     try:
         row_group = footer.row_group(group)
-        row_group.check_places()
+        row_group.check_ranges()
         entry = row_group.chunk(leaf)
         if FILE_PATH in entry or METADATA not in entry:
-            raise DamagedPage("the column lies in another file, or is encrypted")
+            raise DamagedPageError("the column chunk is in another file, or is encrypted")
         metadata = entry[METADATA].value
-        start, size = place_of(metadata)
-        if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
-            raise DamagedPage("the column reaches beyond the file")
+        start, size = chunk_range(metadata)
+        if start < len(MAGIC) or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
+            raise DamagedPageError("the column chunk exceeds the file")
         pages = unchecked = values = rows = 0
         counted = True
         at = start
-        for page in PackedPages(Window(descriptor, start, start + size, WINDOW)):
+        for page in CompressedPages(RangeReader(descriptor, start, start + size, READ_BYTES)):
             at = page.at
             kind = page.header[1].value
             if page.stream is None:
@@ -79,24 +78,26 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
                 found = _rows_in(page, kind, footer.leaves[leaf], metadata[CODEC].value)
                 counted, rows = counted and found is not None, rows + (found or 0)
             elif kind == DICTIONARY_PAGE and pages:
-                raise DamagedPage("there is a dictionary page after the first page")
+                raise DamagedPageError("a dictionary page is not the first page")
             if page.stream is not None:
                 page.check()
             pages += 1
             unchecked += 4 not in page.header
             at += page.n_bytes
         if values != metadata[N_VALUES].value:
-            raise DamagedPage(f"the pages hold {values:,} values, not {metadata[N_VALUES].value:,} as the footer says")
+            raise DamagedPageError(
+                f"the pages hold {values:,} values, not {metadata[N_VALUES].value:,} as the footer says"
+            )
         if counted and rows != row_group.n_rows:
-            raise DamagedPage(f"the pages hold {rows:,} rows, not {row_group.n_rows:,} as the footer says")
-    except NotAMatrix as error:
-        raise DamagedPage(f"{error} (byte {at:,})") from error
+            raise DamagedPageError(f"the pages hold {rows:,} rows, not {row_group.n_rows:,} as the footer says")
+    except PageError as error:
+        raise DamagedPageError(f"{error} (byte {at:,})") from error
     except (FooterError, ThriftError) as error:
-        raise DamagedPage(f"the footer, or a page header, is damaged: {error}") from error
+        raise DamagedPageError(f"the footer, or a page header, is damaged: {error}") from error
     return PageCount(pages, unchecked)
 
 
-def _rows_in(page: PackedPage, kind: int, leaf: Leaf, codec: int) -> int | None:
+def _rows_in(page: CompressedPage, kind: int, leaf: Leaf, codec: int) -> int | None:
     """Return the number of rows that begin in a data page; None if its levels have an encoding that isn't supported."""
     inner = inner_header(page.header, COUNTED[kind])
     n_values, stream = number(inner, 1), page.stream
@@ -109,7 +110,7 @@ def _rows_in(page: PackedPage, kind: int, leaf: Leaf, codec: int) -> int | None:
     elif number(inner, 4) != RLE or codec not in CODECS or (stream is not None and CODECS[codec] == "lz4_raw"):
         return None
     elif stream is None:
-        repetition, _ = levels_before(unpack(page.body, number(page.header, 2), codec), leaf.repetition)
+        repetition, _ = levels_before(decompress(page.body, number(page.header, 2), codec), leaf.repetition)
     else:
-        repetition = Feed(stream, codec, number(page.header, 2)).prefixed(MOST_PAGE_BYTES)
-    return rows_begun(repetition, n_values, leaf.repetition)
+        repetition = DecompressedStream(stream, codec, number(page.header, 2)).length_prefixed(MAX_PAGE_BYTES)
+    return count_rows(repetition, n_values, leaf.repetition)

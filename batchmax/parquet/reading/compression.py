@@ -9,30 +9,30 @@ import pyarrow as pa
 
 from batchmax import kernels
 from batchmax.parquet.format import CODECS
-from batchmax.parquet.reading.raw_pages import MOST_PIECES, Bytes, NotAMatrix
+from batchmax.parquet.reading.raw_pages import MAX_PIECES, Bytes, PageError
 
 MOSTLY_STORED = 0.75
 """At this ratio of compressed to uncompressed size and above, a page is searched for literals that need no copy."""
 
 
-MOST_HEAD = 1 << 16
+MAX_HEAD = 1 << 16
 """The most uncompressed bytes before the first long literal: those of the page's levels."""
 
 
-def unpack(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
+def decompress(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
     """Return the uncompressed bytes, in one or more pieces.
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the codec isn't supported, or the uncompressed size is wrong.
     """
     if codec not in CODECS:
-        raise NotAMatrix(f"codec {codec}")
+        raise PageError(f"unsupported codec {codec}")
     name = CODECS[codec]
     if name is None:
         if len(body) != size:
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
         return [body]
     if not size:
         return [np.empty(0, np.uint8)]
@@ -41,7 +41,7 @@ def unpack(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
     try:
         return [np.frombuffer(pa.Codec(name).decompress(pa.py_buffer(body), size), np.uint8)]
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
+        raise PageError(f"a page cannot be decompressed: {error}") from error
 
 
 def _stored(body: Bytes, size: int) -> list[Bytes] | None:
@@ -50,7 +50,7 @@ def _stored(body: Bytes, size: int) -> list[Bytes] | None:
     Numbers such as logits, which Snappy can't compress, are stored like that: a literal for every 64 KiB. The levels
     before them are compressed.
     """
-    head = np.empty(min(size, MOST_HEAD), np.uint8)
-    places = np.empty((MOST_PIECES, 2), np.int64)
+    head = np.empty(min(size, MAX_HEAD), np.uint8)
+    places = np.empty((MAX_PIECES, 2), np.int64)
     filled, count = kernels.stored(body, size, head, places)
     return [head[:filled], *(body[start:end] for start, end in places[:count].tolist())] if count else None

@@ -1,8 +1,8 @@
 """Computes the decoded size of a column chunk before it is decoded, from its pages instead of the footer.
 
 A few bytes of a file may decode to gigabytes: a page that compresses well, a string that a dictionary holds once and a
-million rows refer to, a run of two billion nulls. A general reader allocates that memory as it decodes. :class:`Demand`
-computes the size of a whole chunk, or of the next rows that a reader is about to decode.
+million rows refer to, a run of two billion nulls. A general reader allocates that memory as it decodes.
+:class:`DecodedSize` computes the size of a whole chunk, or of the next rows that a reader is about to decode.
 
 Page headers are always read. Pages are decompressed only if the headers leave too much open. Strings that share
 prefixes with the previous one (DELTA_BYTE_ARRAY) are not resolved, so their sizes are not known.
@@ -19,32 +19,32 @@ import numpy as np
 from batchmax import kernels
 from batchmax.parquet.fields import read_page_header
 from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY, TYPE, TYPE_LENGTH, Leaf
-from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_ENCODINGS, DICTIONARY_PAGE, RLE
-from batchmax.parquet.reading.compression import unpack
-from batchmax.parquet.reading.raw_pages import Bytes, NotAMatrix, Window, inner_header, joined, number
+from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_ENCODINGS, DICTIONARY_PAGE, FIXED_WIDTHS, RLE
+from batchmax.parquet.reading.compression import decompress
+from batchmax.parquet.reading.raw_pages import Bytes, PageError, RangeReader, inner_header, joined, number
 from batchmax.parquet.thrift import Struct, ThriftError
-from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, place_of
+from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, chunk_range
 
-WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+WIDTHS = {0: 1, **FIXED_WIDTHS}
 """The size of a value in memory, by physical type; strings and binary values have no fixed size."""
 LEVEL_BYTES = 4
 """The size of a value's two levels."""
 OFFSET_BYTES = 8
-MOST_RATIO = {0: 1, 1: 64, 7: 256}
+MAX_RATIOS = {0: 1, 1: 64, 7: 256}
 """The largest compression ratio of a codec; for other codecs there is no known small limit."""
-SMALL, LITTLE = 16 << 20, 1 << 16
+SMALL_CHUNK, SMALL_TEXTS = 16 << 20, 1 << 16
 """Decoded sizes up to which a chunk, and the strings of a page, are not examined further."""
-HEAD, MOST_HEAD = 1 << 12, 1 << 24
+HEADER_BYTES, MAX_HEADER_BYTES = 1 << 12, 1 << 24
 """Bytes read for a page header, at first and at most: string statistics may be long."""
 
 
-class TooLarge(ValueError):  # noqa: N818 - named after the finding
+class PageTooLargeError(ValueError):
     """A column chunk with a page that is larger than allowed.
 
     Attributes
     ----------
     page
-        The size of its largest page, as in :class:`Demand`.
+        The size of its largest page, as in :class:`DecodedSize`.
     whole
         The most that all rows can take, according to page headers.
     """
@@ -65,11 +65,11 @@ class _Page:
     kind: int
 
     @property
-    def packed(self) -> int:
+    def compressed_bytes(self) -> int:
         return number(self.header, 3)
 
     @property
-    def unpacked(self) -> int:
+    def uncompressed_bytes(self) -> int:
         return number(self.header, 2)
 
     @property
@@ -77,15 +77,20 @@ class _Page:
         return number(self.inner, 1)
 
 
-def even_bytes(leaf: Leaf, codec: int, packed: int) -> int | None:
+def fixed_row_bytes(leaf: Leaf, codec: int, compressed_bytes: int) -> int | None:
     """Return an upper bound of the decoded bytes per row from the footer alone; None if pages must be examined."""
     width = _width(leaf)
-    if width is None or leaf.repetition or codec not in MOST_RATIO or not 0 <= packed <= SMALL // MOST_RATIO[codec]:
+    if (
+        width is None
+        or leaf.repetition
+        or codec not in MAX_RATIOS
+        or not 0 <= compressed_bytes <= SMALL_CHUNK // MAX_RATIOS[codec]
+    ):
         return None
     return width + LEVEL_BYTES
 
 
-class Demand:
+class DecodedSize:
     """The decoded size of the rows of a column chunk.
 
     Parameters
@@ -98,9 +103,9 @@ class Demand:
         The column's leaf in the schema.
     n_rows
         The number of rows of the row group.
-    most
+    max_page_bytes
         The largest compressed plus uncompressed size of a page.
-    texts_once
+    shares_texts
         Whether dictionary-encoded strings are held once, with references from the rows.
 
     Attributes
@@ -114,112 +119,114 @@ class Demand:
 
     Raises
     ------
-    TooLarge
+    PageTooLargeError
         If a page is larger than allowed.
-    NotAMatrix
+    PageError
         If the pages are damaged.
     OSError
         If the file can't be read.
     """
 
-    def __init__(self, descriptor: int, chunk: Struct, leaf: Leaf, n_rows: int, most: int, *, texts_once: bool) -> None:
+    def __init__(
+        self, descriptor: int, chunk: Struct, leaf: Leaf, n_rows: int, max_page_bytes: int, *, shares_texts: bool
+    ) -> None:
         self.page = self.whole = self.added = 0
-        self._most, self._leaf, self._texts_once = most, leaf, texts_once
+        self._max_page_bytes, self._leaf, self._shares_texts = max_page_bytes, leaf, shares_texts
         self._pages: list[_Page] = []
-        self._next = self._rows_left = self._bytes_here = self._row_bytes = 0
+        self._next_index = self._rows_left = self._page_bytes = self._row_bytes = 0
         self._lengths = np.zeros(0)
         self._longest = 0
         self._width = _width(leaf)
-        self._is_even = self._width is not None and not leaf.repetition
+        self._has_fixed_size = self._width is not None and not leaf.repetition
         if METADATA not in chunk:
             return  # encrypted, or in another file: the decoder reports it
         metadata = chunk[METADATA].value
         self._codec = metadata[CODEC].value
-        if self._width is not None and self._is_even:
+        if self._width is not None and self._has_fixed_size:
             self.whole = n_rows * (self._width + LEVEL_BYTES)
         if metadata[N_VALUES].value <= 0:
             return  # there may be no page, and no valid position
-        start, size = place_of(metadata)
+        start, size = chunk_range(metadata)
         if start < 0 or size < 0:
-            raise NotAMatrix("the column lies outside of the file")
-        self._window = Window(descriptor, start, os.fstat(descriptor).st_size, HEAD)
+            raise PageError("the column chunk exceeds the file")
+        self._reader = RangeReader(descriptor, start, os.fstat(descriptor).st_size, HEADER_BYTES)
         dictionary = 0
-        for page in _pages(self._window, start + size, metadata[N_VALUES].value):
-            self.page = max(self.page, page.packed + page.unpacked + dictionary)
+        for page in _pages(self._reader, start + size, metadata[N_VALUES].value):
+            self.page = max(self.page, page.compressed_bytes + page.uncompressed_bytes + dictionary)
             if page.kind == DICTIONARY_PAGE:
-                dictionary = page.unpacked
-                if self._width is None and self.page <= most:
+                dictionary = page.uncompressed_bytes
+                if self._width is None and self.page <= max_page_bytes:
                     self._lengths = np.zeros(min(page.n_values, dictionary))
-                    kernels.text_lengths(self._unpacked(page), self._lengths)
+                    kernels.text_lengths(self._decompressed(page), self._lengths)
             else:
                 self._pages.append(page)
-        # In a dictionary that is too large to examine, one string may take all of it.
-        self._longest = int(self._lengths.max(initial=0)) if self.page <= most else dictionary
-        if not self._is_even:
+        # In a dictionary page is too large to examine, one string may take all of it.
+        self._longest = int(self._lengths.max(initial=0)) if self.page <= max_page_bytes else dictionary
+        if not self._has_fixed_size:
             self.whole = sum(self._bytes_of(page) for page in self._pages)
-        if self.page > most:
-            raise TooLarge(self.page, self.whole)
+        if self.page > max_page_bytes:
+            raise PageTooLargeError(self.page, self.whole)
 
     def check_rows(self, n_rows: int) -> None:
         """Compare the number of rows in all pages with the row group's.
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If they differ: a reader would stop in the middle of the pages, or miss rows.
         OSError
             If the file can't be read.
         """
-        if not self._pages or any(map(self._has_packed_levels, self._pages)):
+        if not self._pages or any(map(self._has_bit_packed_levels, self._pages)):
             return
         if (found := sum(map(self._rows_of, self._pages))) != n_rows:
-            raise NotAMatrix(f"its pages hold {found:,} rows, not {n_rows:,} as the footer says")
+            raise PageError(f"its pages hold {found:,} rows, not {n_rows:,} as the footer says")
 
     def take(self, rows: int) -> int:
         """Return an upper bound of the decoded size of the next rows.
 
         Raises
         ------
-        NotAMatrix, OSError
+        PageError, OSError
             As for the class.
         """
-        if self._width is not None and self._is_even:
+        if self._width is not None and self._has_fixed_size:
             self.added = rows * (self._width + LEVEL_BYTES)
             return self.added
         self.added = 0
         if not self._leaf.repetition:
             return self._take_texts(rows)
-        taken = self._bytes_here if self._rows_left else 0
+        taken = self._page_bytes if self._rows_left else 0
         # A page in which no row begins continues the last row.
-        while (rows > self._rows_left or not self._rows_left) and self._next < len(self._pages):
+        while (rows > self._rows_left or not self._rows_left) and self._next_index < len(self._pages):
             rows -= min(rows, self._rows_left)
-            self._turn()
-            taken += self._bytes_here
+            self._next_page()
+            taken += self._page_bytes
         self._rows_left = max(0, self._rows_left - rows)
         return taken
 
     def _take_texts(self, rows: int) -> int:
         taken = 0
-        while rows and (self._rows_left or self._next < len(self._pages)):
+        while rows and (self._rows_left or self._next_index < len(self._pages)):
             if not self._rows_left:
-                self._turn()
+                self._next_page()
             count = min(rows, self._rows_left)
             rows, self._rows_left = rows - count, self._rows_left - count
-            taken += min(self._bytes_here, count * self._row_bytes)
+            taken += min(self._page_bytes, count * self._row_bytes)
         return taken
 
-    def _turn(self) -> None:
+    def _next_page(self) -> None:
         """Advance to the next page."""
-        page = self._pages[self._next]
-        self._next += 1
+        page = self._pages[self._next_index]
+        self._next_index += 1
         self._rows_left = self._rows_of(page)
-        self._bytes_here = self._row_bytes = self._bytes_of(page)
-        if self._width is None and self._is_indices(page) and not self._texts_once:
+        self._page_bytes = self._row_bytes = self._bytes_of(page)
+        if self._width is None and self._is_indices(page) and not self._shares_texts:
             own = LEVEL_BYTES + OFFSET_BYTES
             n_bytes, longest = self._texts(page)
-            self._bytes_here = page.n_values * own + n_bytes
-            self._row_bytes = self._bytes_here if self._leaf.repetition else longest + own
-        self.added += self._bytes_here
+            self._page_bytes = page.n_values * own + n_bytes
+            self._row_bytes = self._page_bytes if self._leaf.repetition else longest + own
+        self.added += self._page_bytes
 
     def _bytes_of(self, page: _Page) -> int:
         """Return an upper bound of the decoded size of a page's values, from its header alone."""
@@ -228,8 +235,8 @@ class Demand:
             return n_values * (self._width + LEVEL_BYTES)
         own = n_values * (LEVEL_BYTES + OFFSET_BYTES)
         if not self._is_indices(page):
-            return own + page.unpacked
-        return own if self._texts_once else own + n_values * self._longest
+            return own + page.uncompressed_bytes
+        return own if self._shares_texts else own + n_values * self._longest
 
     def _is_indices(self, page: _Page) -> bool:
         return number(page.inner, 4 if page.kind == DATA_PAGE_V2 else 2) in DICTIONARY_ENCODINGS
@@ -238,7 +245,7 @@ class Demand:
         """Return the total size and the longest size of the strings that a page's indices refer to, or upper bounds."""
         n_values = page.n_values
         bounds = n_values * self._longest, self._longest
-        if bounds[0] <= LITTLE or n_values * OFFSET_BYTES > self._most:
+        if bounds[0] <= SMALL_TEXTS or n_values * OFFSET_BYTES > self._max_page_bytes:
             return bounds
         have = n_values - (number(page.inner, 2) if page.kind == DATA_PAGE_V2 else self._nulls(page))
         out = np.zeros(max(0, have))
@@ -255,25 +262,25 @@ class Demand:
         if not self._leaf.repetition:
             return page.n_values
         if page.kind == DATA_PAGE_V2:
-            repetition = self._window.bytes(page.at, min(number(page.inner, 6), page.packed))
+            repetition = self._reader.bytes(page.at, min(number(page.inner, 6), page.compressed_bytes))
         else:
             repetition = self._levels(page)[0]
         return _count(repetition, page.n_values, self._leaf.repetition.bit_length(), 0)
 
-    def _has_packed_levels(self, page: _Page) -> bool:
+    def _has_bit_packed_levels(self, page: _Page) -> bool:
         """Return whether a page's repetition levels have the deprecated encoding BIT_PACKED, which isn't supported."""
         return bool(self._leaf.repetition) and page.kind == DATA_PAGE and number(page.inner, 4) != RLE
 
     def _levels(self, page: _Page) -> tuple[Bytes, Bytes, Bytes]:
         """Return the repetition levels of a page, its values, and its definition levels."""
         if page.kind == DATA_PAGE_V2:
-            body = self._window.bytes(page.at, page.packed)
+            body = self._reader.bytes(page.at, page.compressed_bytes)
             definition, repetition = number(page.inner, 5), number(page.inner, 6)
             values = body[definition + repetition :]
             if 7 not in page.inner or page.inner[7].value:
-                values = joined(unpack(values, page.unpacked - definition - repetition, self._codec))
+                values = joined(decompress(values, page.uncompressed_bytes - definition - repetition, self._codec))
             return body[:repetition], values, body[repetition : repetition + definition]
-        rest = self._unpacked(page)
+        rest = self._decompressed(page)
         found: list[Bytes] = []
         for level in (self._leaf.repetition, self._leaf.definition):
             size = int.from_bytes(rest[:4].tobytes(), "little") if level else -4
@@ -281,8 +288,10 @@ class Demand:
             rest = rest[4 + size :]
         return found[0], rest, found[1]
 
-    def _unpacked(self, page: _Page) -> Bytes:
-        return joined(unpack(self._window.bytes(page.at, page.packed), page.unpacked, self._codec))
+    def _decompressed(self, page: _Page) -> Bytes:
+        return joined(
+            decompress(self._reader.bytes(page.at, page.compressed_bytes), page.uncompressed_bytes, self._codec)
+        )
 
 
 def _width(leaf: Leaf) -> int | None:
@@ -290,14 +299,14 @@ def _width(leaf: Leaf) -> int | None:
     return int(leaf.element[TYPE_LENGTH].value) if kind == FIXED_LEN_BYTE_ARRAY else WIDTHS.get(kind)
 
 
-def _pages(window: Window, end: int, n_values: int) -> Iterator[_Page]:
+def _pages(reader: RangeReader, end: int, n_values: int) -> Iterator[_Page]:
     """Read the headers of the pages of a column chunk; check the order of its pages and its number of values."""
-    at, seen, first = window.start, 0, True
+    at, n_read, first = reader.start, 0, True
     while at < end:
         try:
-            header, length = _header(window, at)
-        except NotAMatrix:
-            if seen >= n_values:
+            header, length = _header(reader, at)
+        except PageError:
+            if n_read >= n_values:
                 return  # bytes after the last page, which readers ignore
             raise
         kind: int = header[1].value
@@ -306,23 +315,23 @@ def _pages(window: Window, end: int, n_values: int) -> Iterator[_Page]:
         if field is not None:
             page = _Page(at, header, inner_header(header, field), kind)
             if kind == DICTIONARY_PAGE and not first:
-                raise NotAMatrix("there is a dictionary page after the first page")
-            first, seen = False, seen + (page.n_values if kind != DICTIONARY_PAGE else 0)
+                raise PageError("a dictionary page is not the first page")
+            first, n_read = False, n_read + (page.n_values if kind != DICTIONARY_PAGE else 0)
             yield page
         at += number(header, 3)
-    if seen != n_values:
-        raise NotAMatrix(f"its pages hold {seen:,} values, not {n_values:,} as the footer says")
+    if n_read != n_values:
+        raise PageError(f"its pages hold {n_read:,} values, not {n_values:,} as the footer says")
 
 
-def _header(window: Window, at: int) -> tuple[Struct, int]:
-    size = HEAD
+def _header(reader: RangeReader, at: int) -> tuple[Struct, int]:
+    size = HEADER_BYTES
     while True:
-        size = min(size, window.end - at)
+        size = min(size, reader.end - at)
         try:
-            return read_page_header(window.bytes(at, size).data)
+            return read_page_header(reader.bytes(at, size).data)
         except ThriftError as error:
-            if size in {MOST_HEAD, window.end - at}:
-                raise NotAMatrix(f"a page header is damaged: {error}") from error
+            if size in {MAX_HEADER_BYTES, reader.end - at}:
+                raise PageError(f"a page header is damaged: {error}") from error
             size <<= 6
 
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.kernels.parquet.snappy import LONG_LITERAL, LONGEST_TAG
 from batchmax.parquet.format import CODECS
-from batchmax.parquet.reading.raw_pages import PIECE, Bytes, NotAMatrix, PackedBody, pooled
+from batchmax.parquet.reading.raw_pages import PIECE, Bytes, CompressedBody, PageError, pooled
 
 PADDING = 8
 """Bytes that the kernel may read after its data."""
 INDEX_PIECE = 1 << 20
 """Uncompressed bytes of dictionary indices that are decoded at once."""
-MOST_LENGTH_BYTES = 5
+MAX_LENGTH_BYTES = 5
 """The most bytes of the uncompressed size at the beginning of Snappy data, seven bits per byte."""
 HISTORY = 1 << 16
 """The size of a Snappy block. Every encoder compresses blocks of this size, and copies refer to no earlier bytes."""
@@ -29,13 +29,13 @@ BLOCK_TAG = bytes([LONG_LITERAL + 1 << 2, 0xFF, 0xFF])
 """The tag of a full block that is one literal: a literal whose length - 1 follows in two bytes, and these bytes."""
 FIRST_BLOCKS = 64
 """Blocks in the first read. The number doubles after each read in which all blocks were literals."""
-MOST_BLOCKS = 500
+MAX_BLOCKS = 500
 """The most blocks in a read: a system call reads about a thousand pieces, and each block has a tag."""
 SNAPPY_PIECE = 1 << 18
 """Compressed bytes per read if they have to be decompressed."""
 
 
-class Feed:
+class DecompressedStream:
     """The uncompressed bytes of a page's body, or of a part of it, in order.
 
     Parameters
@@ -54,28 +54,28 @@ class Feed:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the bytes are damaged, or the codec can't decompress piece by piece; also raised by every method.
     """
 
-    def __init__(self, body: PackedBody, codec: int, size: int) -> None:
+    def __init__(self, body: CompressedBody, codec: int, size: int) -> None:
         self.left = size
         self._body = body
         name = CODECS.get(codec, "")
         if name == "snappy":
-            self._fill = _Snappy(body, size).fill
+            self._fill = _SnappyStream(body, size).fill
         elif name is None:
             self._fill = self._fill_stored
         elif name in {"gzip", "brotli", "zstd"}:
             self._stream = pa.CompressedInputStream(pa.PythonFile(body, "r"), name)
             self._fill = self._fill_unpacked
         else:
-            raise NotAMatrix(f"a long page of codec {codec}")
+            raise PageError(f"unsupported codec of a large page: {codec}")
 
     def into(self, out: Bytes) -> None:
         """Fill memory with the next bytes."""
         if len(out) > self.left:
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
         self._fill(out)
         self.left -= len(out)
         if not self.left and self._body.left:
@@ -84,32 +84,32 @@ class Feed:
             rest = pooled(min(self._body.left, PIECE))
             self._body.readinto(rest.data)
             if self._body.left:
-                raise NotAMatrix("a page is not as long as it says")
+                raise PageError("the size of a page differs from its header")
 
     def take(self, size: int) -> Bytes:
         """Return the next ``size`` bytes."""
         if size > self.left:
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
         out = pooled(size)
         self.into(out)
         return out
 
-    def prefixed(self, most: int) -> Bytes:
+    def length_prefixed(self, most: int) -> Bytes:
         """Return the bytes after the next four, which are their length.
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If they are more than ``most``.
         """
         size = int.from_bytes(self.take(4).tobytes(), "little")
         if size > most:
-            raise NotAMatrix("levels are longer than can be")
+            raise PageError("levels exceed their maximum size")
         return self.take(size)
 
     def _fill_stored(self, out: Bytes) -> None:
         if self._body.readinto(out.data) != len(out):
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
 
     def _fill_unpacked(self, out: Bytes) -> None:
         view, have = out.data, 0
@@ -119,13 +119,13 @@ class Feed:
             except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise  # raised by reading the file, not by its content
-                raise NotAMatrix(f"a page cannot be unpacked: {error}") from error
+                raise PageError(f"a page cannot be decompressed: {error}") from error
             if not got:
-                raise NotAMatrix("a page is not as long as it says")
+                raise PageError("the size of a page differs from its header")
             have += got
 
 
-class _Snappy:
+class _SnappyStream:
     """Decompresses Snappy data in pieces.
 
     Data that Snappy couldn't compress, mostly logits, are one literal per block. A read then brings the rest of the
@@ -133,37 +133,39 @@ class _Snappy:
     a tag isn't the expected one, the bytes from that tag on are decompressed normally.
     """
 
-    def __init__(self, body: PackedBody, size: int) -> None:
+    def __init__(self, body: CompressedBody, size: int) -> None:
         self._body = body
         self._size = self._left = size
         self._data = np.empty(0, np.uint8)
         self._history = np.empty(0, np.uint8)
         self._state = np.zeros(3, np.int64)
-        self._begun = False
+        self._has_size = False
         self._blocks = FIRST_BLOCKS
-        self._tags = memoryview(bytearray(MOST_BLOCKS * len(BLOCK_TAG)))
+        self._tags = memoryview(bytearray(MAX_BLOCKS * len(BLOCK_TAG)))
 
     def fill(self, out: Bytes) -> None:
         filled = 0
-        if not self._begun:
-            self._begin()
+        if not self._has_size:
+            self._read_size()
         while filled < len(out):
             if not len(self._data) and self._state[0] and self._body.left:
                 filled = self._fill_literals(out, filled)
                 continue
             if len(self._data) < LONGEST_TAG and self._body.left:
-                self._more()
+                self._read_more()
             before = filled
-            used, filled = kernels.unsnap(self._data, not self._body.left, out, filled, self._history, self._state)
+            used, filled = kernels.decompress_snappy(
+                self._data, not self._body.left, out, filled, self._history, self._state
+            )
             if used < 0:
-                raise NotAMatrix("a page cannot be unpacked: corrupt snappy data")
+                raise PageError("a page cannot be decompressed: corrupt snappy data")
             self._data = self._data[used:]
             if filled == before and not used and not self._body.left:
-                raise NotAMatrix("a page is not as long as it says")
+                raise PageError("the size of a page differs from its header")
         self._history = np.concatenate([self._history, out[-HISTORY:]])[-HISTORY:]
         self._left -= len(out)
         if not self._left and (len(self._data) or self._body.left or self._state[:2].any()):
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
 
     def _fill_literals(self, out: Bytes, filled: int) -> int:
         """Read the rest of a literal and the following literal blocks; return how many bytes of out are filled."""
@@ -183,7 +185,7 @@ class _Snappy:
         self._body.scatter(pieces)
         expected = BLOCK_TAG * (len(pieces) // 2)
         if tags[: len(expected)] == expected:
-            self._blocks = min(2 * self._blocks, MOST_BLOCKS)
+            self._blocks = min(2 * self._blocks, MAX_BLOCKS)
             if len(pieces) > 1:
                 self._state[0] = HISTORY - len(pieces[-1])
             return tail
@@ -192,50 +194,50 @@ class _Snappy:
         self._data = np.frombuffer(b"".join(pieces[1 + 2 * right :]), np.uint8)
         return end + sum(map(len, pieces[2 : 2 + 2 * right : 2]))
 
-    def _begin(self) -> None:
+    def _read_size(self) -> None:
         """Read the uncompressed size and check it."""
-        self._more()
+        self._read_more()
         size = used = 0
-        while used < len(self._data) and used < MOST_LENGTH_BYTES:
+        while used < len(self._data) and used < MAX_LENGTH_BYTES:
             byte = int(self._data[used])
             size |= (byte & 0x7F) << (7 * used)
             used += 1
             if byte < 0x80:
                 break
         if size != self._size:
-            raise NotAMatrix("a page is not as long as it says")
+            raise PageError("the size of a page differs from its header")
         self._data = self._data[used:]
-        self._begun = True
+        self._has_size = True
 
-    def _more(self) -> None:
+    def _read_more(self) -> None:
         """Append compressed bytes to those left."""
         rest = len(self._data)
-        window = pooled(rest + min(SNAPPY_PIECE, self._body.left))
-        window[:rest] = self._data
-        self._body.readinto(window[rest:].data)
-        self._data = window
+        buffer = pooled(rest + min(SNAPPY_PIECE, self._body.left))
+        buffer[:rest] = self._data
+        self._body.readinto(buffer[rest:].data)
+        self._data = buffer
 
 
 class PlainValues:
     """The values of a page in plain encoding."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
+    def __init__(self, stream: DecompressedStream) -> None:
+        self._stream = stream
 
     def into(self, out: Bytes) -> None:
         """Fill memory with the next values."""
-        self._feed.into(out)
+        self._stream.into(out)
 
 
 class DictionaryValues:
     """The values of a page that are indices into a dictionary."""
 
-    def __init__(self, feed: Feed, dictionary: NDArray[Any]) -> None:
-        self._feed = feed
+    def __init__(self, stream: DecompressedStream, dictionary: NDArray[Any]) -> None:
+        self._stream = stream
         self._dictionary = dictionary
-        self._width = int(feed.take(1)[0])
+        self._width = int(stream.take(1)[0])
         if self._width > 32:
-            raise NotAMatrix("indices that the dictionary does not have")
+            raise PageError("dictionary indices are out of range")
         self._data = pooled(PADDING)
         self._state = np.zeros(4, np.int64)
 
@@ -245,15 +247,15 @@ class DictionaryValues:
         done = 0
         while done < len(numbers):
             rest = len(self._data) - PADDING
-            if rest < INDEX_PIECE // 2 and self._feed.left:
-                window = pooled(rest + min(INDEX_PIECE, self._feed.left) + PADDING)
-                window[:rest] = self._data[:rest]
-                self._feed.into(window[rest:-PADDING])
-                self._data = window
+            if rest < INDEX_PIECE // 2 and self._stream.left:
+                buffer = pooled(rest + min(INDEX_PIECE, self._stream.left) + PADDING)
+                buffer[:rest] = self._data[:rest]
+                self._stream.into(buffer[rest:-PADDING])
+                self._data = buffer
             used, count = kernels.look_up_more(
-                self._data, not self._feed.left, self._width, self._dictionary, numbers[done:], self._state
+                self._data, not self._stream.left, self._width, self._dictionary, numbers[done:], self._state
             )
-            if used < 0 or (not used and not count and not self._feed.left):
-                raise NotAMatrix("indices that the dictionary does not have")
+            if used < 0 or (not used and not count and not self._stream.left):
+                raise PageError("dictionary indices are out of range")
             self._data = self._data[used:]
             done += count

@@ -1,6 +1,6 @@
 """Reads a column of equally long lists into matrices without decoding levels.
 
-:class:`MatrixReader` reads one column chunk in order, any number of rows at a time. It raises :class:`NotAMatrix` for
+:class:`MatrixReader` reads one column chunk in order, any number of rows at a time. It raises :class:`PageError` for
 all data that isn't known to be rows of K values without nulls; another reader must then read the column.
 
 In a list column whose rows all have K values and no nulls, the repetition levels are 0 followed by K - 1 ones, repeated
@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax.parquet.footer import Leaf
-from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, NotAMatrix
-from batchmax.parquet.reading.value_reader import MOST_DEFINITION, FlatLevels, NumberReader
+from batchmax.parquet.reading.raw_pages import MAX_PAGE_BYTES, PageError
+from batchmax.parquet.reading.value_reader import MAX_DEFINITION, FlatLevels, NumberReader
 from batchmax.parquet.thrift import Struct
 
 
-class MatrixReader:
+class MatrixReader(NumberReader):
     """The rows of one column chunk, in order.
 
     Parameters
     ----------
-    descriptor, chunk, workers, most_page_bytes
+    descriptor, chunk, workers, max_page_bytes
         As for :class:`NumberReader`.
     leaf
         The column's leaf in the schema.
@@ -35,7 +35,7 @@ class MatrixReader:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the type, nesting, codec or number of values is another.
     """
 
@@ -47,40 +47,24 @@ class MatrixReader:
         n_rows: int,
         n_classes: int,
         workers: Executor | None = None,
-        most_page_bytes: int = MOST_PAGE_BYTES,
+        max_page_bytes: int = MAX_PAGE_BYTES,
     ) -> None:
-        if leaf.repetition != 1 or not 1 <= leaf.definition <= MOST_DEFINITION:
-            raise NotAMatrix("no list of numbers")
-        levels = FlatLevels(n_classes, leaf.definition)
-        self._numbers = NumberReader(descriptor, chunk, levels, workers, most_page_bytes)
-        if self._numbers.n_values != n_rows * n_classes:
-            raise NotAMatrix("rows are not all of one length")
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the values: float32 or float64."""
-        return self._numbers.dtype
+        if leaf.repetition != 1 or not 1 <= leaf.definition <= MAX_DEFINITION:
+            raise PageError("not a list of floats")
+        super().__init__(descriptor, chunk, FlatLevels(n_classes, leaf.definition), workers, max_page_bytes)
+        if self.n_values != n_rows * n_classes:
+            raise PageError("rows have different lengths")
 
     def read_into(self, out: NDArray[Any]) -> None:
         """Fill an (n, K) C-contiguous array of the column's type with the next n rows.
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If the pages don't have n more rows of K values, or have an unsupported form.
         OSError
             If the file can't be read.
         """
         target = out.reshape(-1).view(np.uint8)
-        if self._numbers.fill(target) != len(target):
-            raise NotAMatrix("there are fewer values than the footer says")
-
-    def check_end(self) -> None:
-        """Check that all rows were read.
-
-        Raises
-        ------
-        NotAMatrix
-            If more values follow.
-        """
-        self._numbers.check_end()
+        if self.fill(target) != len(target):
+            raise PageError("there are fewer values than the footer says")

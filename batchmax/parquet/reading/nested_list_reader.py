@@ -1,7 +1,7 @@
 """Reads a column of lists of equally long lists into matrices: the inner lists, and the rows that contain them.
 
 :class:`SequenceReader` reads one column chunk in order, any number of inner lists (tokens) at a time, independently of
-row boundaries. It raises :class:`~batchmax.parquet.reading.raw_pages.NotAMatrix` for all data that isn't known to be
+row boundaries. It raises :class:`~batchmax.parquet.reading.raw_pages.PageError` for all data that isn't known to be
 lists of lists of K values without nulls in them; another reader must then read the column.
 """
 
@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.kernels.parquet.nested_levels import GOES_ON
+from batchmax.kernels.parquet.nested_levels import CONTINUES
 from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn
 from batchmax.parquet.format import DICTIONARY_PAGE
 from batchmax.parquet.reading.page_reader import Page, PageReader
-from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, NotAMatrix
-from batchmax.parquet.reading.value_reader import NumberReader, described
+from batchmax.parquet.reading.raw_pages import MAX_PAGE_BYTES, PageError
+from batchmax.parquet.reading.value_reader import NumberReader, chunk_properties
 from batchmax.parquet.thrift import Struct
 
 NESTED_ELEMENTS = 5
@@ -34,7 +34,7 @@ class NestedLevels:
     ----------
     events
         Events of the pages that were checked and not taken yet: for each token, and each row without tokens, one of
-        ``BEGINS``, ``GOES_ON``, ``NULL`` and ``EMPTY`` of :mod:`batchmax.kernels.parquet.nested_levels`.
+        ``BEGINS``, ``CONTINUES``, ``NULL`` and ``EMPTY`` of :mod:`batchmax.kernels.parquet.nested_levels`.
     """
 
     def __init__(self, n_rows: int, n_classes: int, level: int, *, optional: bool) -> None:
@@ -62,18 +62,18 @@ class NestedLevels:
             found,
         )
         if self._place < 0:
-            raise NotAMatrix("inner lists are not all of one length, or something in them is null")
+            raise PageError("inner lists have different lengths, or nulls")
         if n_events:
             self.events.append(found[:n_events].copy())
         return int(n_numbers)
 
 
-class SequenceReader:
+class SequenceReader(NumberReader):
     """The tokens of one column chunk of lists of lists, in order, and the rows that contain them.
 
     Parameters
     ----------
-    descriptor, chunk, workers, most_page_bytes
+    descriptor, chunk, workers, max_page_bytes
         As for :class:`NumberReader`.
     column
         The column in the schema.
@@ -82,7 +82,7 @@ class SequenceReader:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the type, nesting or codec is another.
     """
 
@@ -94,18 +94,13 @@ class SequenceReader:
         n_rows: int,
         n_classes: int,
         workers: Executor | None = None,
-        most_page_bytes: int = MOST_PAGE_BYTES,
+        max_page_bytes: int = MAX_PAGE_BYTES,
     ) -> None:
         _check_nested(column)
         optional = column.elements[0][REPETITION].value == OPTIONAL
-        self._levels = NestedLevels(n_rows, n_classes, column.leaves[0].definition, optional=optional)
-        self._numbers = NumberReader(descriptor, chunk, self._levels, workers, most_page_bytes)
-        self._token_bytes = n_classes * self._numbers.dtype.itemsize
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the values: float32 or float64."""
-        return self._numbers.dtype
+        self._nested = NestedLevels(n_rows, n_classes, column.leaves[0].definition, optional=optional)
+        super().__init__(descriptor, chunk, self._nested, workers, max_page_bytes)
+        self._token_bytes = n_classes * self.dtype.itemsize
 
     def read_into(self, out: NDArray[Any]) -> NDArray[np.uint8]:
         """Fill an (n, K) C-contiguous array of the column's type with the next n tokens, or with those that are left.
@@ -113,59 +108,49 @@ class SequenceReader:
         Returns
         -------
         the events of these tokens, and of rows without tokens before each of them, in order; at the end of the column
-        also those of rows after the last token. The number of tokens is the number of ``BEGINS`` and ``GOES_ON``.
+        also those of rows after the last token. The number of tokens is the number of ``BEGINS`` and ``CONTINUES``.
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If the pages aren't lists of lists of K values in a supported form.
         OSError
             If the file can't be read.
         """
         target = out.reshape(-1).view(np.uint8)
-        got = self._numbers.fill(target)
+        got = self.fill(target)
         tokens, rest = divmod(got, self._token_bytes)
         if rest:
-            raise NotAMatrix("the last inner list is too short")
+            raise PageError("the last inner list is too short")
         return self._take(tokens, everything=got < len(target))
 
-    def goes_on(self) -> bool:
+    def continues(self) -> bool:
         """Return whether the next token belongs to the same row as the last one."""
-        while not self._levels.events:
-            if not self._numbers.look_ahead():
+        while not self._nested.events:
+            if not self.look_ahead():
                 return False
-        return bool(self._levels.events[0][0] == GOES_ON)
-
-    def check_end(self) -> None:
-        """Check that all tokens were read.
-
-        Raises
-        ------
-        NotAMatrix
-            If more values follow.
-        """
-        self._numbers.check_end()
+        return bool(self._nested.events[0][0] == CONTINUES)
 
     def _take(self, tokens: int, *, everything: bool) -> NDArray[np.uint8]:
         taken: list[NDArray[np.uint8]] = []
-        while self._levels.events and (tokens or everything):
-            events = self._levels.events.popleft()
-            are_tokens = np.cumsum(events <= GOES_ON)
+        while self._nested.events and (tokens or everything):
+            events = self._nested.events.popleft()
+            are_tokens = np.cumsum(events <= CONTINUES)
             if are_tokens[-1] > tokens:
                 if everything:
-                    raise NotAMatrix("there are fewer numbers than lists")
+                    raise PageError("there are fewer numbers than lists")
                 count = int(np.searchsorted(are_tokens, tokens)) + 1
-                self._levels.events.appendleft(events[count:])
+                self._nested.events.appendleft(events[count:])
                 events = events[:count]
             taken.append(events)
-            tokens -= int(np.count_nonzero(events <= GOES_ON))
+            tokens -= int(np.count_nonzero(events <= CONTINUES))
         if tokens:
-            raise NotAMatrix("there are more numbers than lists")
+            raise PageError("there are more numbers than lists")
         return np.concatenate(taken) if taken else np.empty(0, np.uint8)
 
 
 def first_inner_length(
-    descriptor: int, chunk: Struct, column: SchemaColumn, most_page_bytes: int = MOST_PAGE_BYTES
+    descriptor: int, chunk: Struct, column: SchemaColumn, max_page_bytes: int = MAX_PAGE_BYTES
 ) -> int | None:
     """Return the length of the first inner list that isn't empty in a column of lists of lists; None if all are empty.
 
@@ -173,22 +158,22 @@ def first_inner_length(
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the column or its pages aren't supported.
     OSError
         If the file can't be read.
     """
     _check_nested(column)
     level = column.leaves[0].definition
-    _, codec, _, start, size = described(chunk, descriptor)
+    _, codec, _, start, size = chunk_properties(chunk, descriptor)
     length, ended = 0, False
-    for page in PageReader(descriptor, start, start + size, codec, None, most_page_bytes):
+    for page in PageReader(descriptor, start, start + size, codec, None, max_page_bytes):
         if page.kind != DICTIONARY_PAGE:
             length, ended = kernels.inner_length(
                 page.repetition, page.definition, page.n_values, level, level.bit_length(), length
             )
         if length < 0:
-            raise NotAMatrix("levels are damaged")
+            raise PageError("levels are damaged")
         if ended:
             break
     return length or None
@@ -197,4 +182,4 @@ def first_inner_length(
 def _check_nested(column: SchemaColumn) -> None:
     kinds = [element[REPETITION].value for element in column.elements]
     if len(kinds) != NESTED_ELEMENTS or [kinds[1], kinds[3]] != [REPEATED] * 2 or REPEATED in kinds[::2]:
-        raise NotAMatrix("no list of lists of numbers")
+        raise PageError("not a list of lists of floats")

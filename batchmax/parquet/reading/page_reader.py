@@ -15,26 +15,26 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, PLAIN, RLE
-from batchmax.parquet.reading.compression import unpack
-from batchmax.parquet.reading.large_pages import Feed
+from batchmax.parquet.reading.compression import decompress
+from batchmax.parquet.reading.large_pages import DecompressedStream
 from batchmax.parquet.reading.raw_pages import (
-    LONG_PAGE_BYTES,
-    MOST_PAGE_BYTES,
+    LARGE_PAGE_BYTES,
+    MAX_PAGE_BYTES,
     NOTHING,
     Bytes,
-    NotAMatrix,
-    PackedBody,
-    PackedPage,
-    PackedPages,
-    Window,
+    CompressedBody,
+    CompressedPage,
+    CompressedPages,
+    PageError,
+    RangeReader,
     cut_levels,
     inner_header,
     number,
 )
-from batchmax.parquet.reading.scatter_read import Layout
+from batchmax.parquet.reading.scatter_read import PageLayout
 from batchmax.parquet.thrift import Struct
 
-WINDOW = 4 << 20
+READ_BYTES = 4 << 20
 """Bytes per read."""
 SLOW_CODECS = {"gzip", "brotli", "zstd"}
 PAGES_AHEAD = 4
@@ -43,7 +43,7 @@ PAGES_AHEAD = 4
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """A decompressed page, its values in one or more pieces; the values of a large page come from its ``feed``."""
+    """A decompressed page, its values in one or more pieces; the values of a large page come from its ``stream``."""
 
     kind: int
     n_values: int
@@ -51,12 +51,12 @@ class Page:
     repetition: Bytes
     definition: Bytes
     values: Sequence[Bytes]
-    feed: Feed | None = None
+    stream: DecompressedStream | None = None
 
     @property
     def n_bytes(self) -> int:
         """The number of bytes of the values."""
-        return sum(map(len, self.values)) if self.feed is None else self.feed.left
+        return sum(map(len, self.values)) if self.stream is None else self.stream.left
 
 
 class PageReader:
@@ -78,7 +78,7 @@ class PageReader:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the codec isn't supported.
     """
 
@@ -89,38 +89,40 @@ class PageReader:
         end: int,
         codec: int,
         workers: Executor | None = None,
-        most: int = MOST_PAGE_BYTES,
+        most: int = MAX_PAGE_BYTES,
     ) -> None:
         if codec not in CODECS:
-            raise NotAMatrix(f"codec {codec}")
-        self._descriptor, self._window = descriptor, Window(descriptor, start, end, WINDOW)
-        self._packed = PackedPages(self._window, long=min(most, LONG_PAGE_BYTES))
+            raise PageError(f"unsupported codec {codec}")
+        self._descriptor, self._reader = descriptor, RangeReader(descriptor, start, end, READ_BYTES)
+        self._compressed_pages = CompressedPages(self._reader, large=min(most, LARGE_PAGE_BYTES))
         self._most_at_once = 4 * most
         self._codec = codec
         # With fast codecs, handing a page to another thread takes longer than decompressing it.
         self._workers = workers if CODECS[codec] in SLOW_CODECS else None
         self._last: Page | None = None
-        self._layout: Layout | None = None
+        self._layout: PageLayout | None = None
 
     def __iter__(self) -> Iterator[Page]:
         """Read the pages in order.
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If a page is damaged or of an unsupported kind.
         OSError
             If the file can't be read.
         """
         if self._workers is None:
-            for packed in self._packed:
-                self._last = self._page(packed)
-                plain = self._last.encoding == PLAIN and self._last.kind != DICTIONARY_PAGE and packed.stream is None
-                self._layout = Layout.of(packed, self._last.values) if plain else None
+            for compressed in self._compressed_pages:
+                self._last = self._page(compressed)
+                plain = (
+                    self._last.encoding == PLAIN and self._last.kind != DICTIONARY_PAGE and compressed.stream is None
+                )
+                self._layout = PageLayout.of(compressed, self._last.values) if plain else None
                 yield self._last
             return
         ahead: deque[Future[Page]] = deque()
-        for page in self._packed:
+        for page in self._compressed_pages:
             if page.stream is not None:
                 # The consumer reads this page from the file, so the pages before it are yielded first.
                 while ahead:
@@ -144,55 +146,57 @@ class PageReader:
         OSError
             If the file can't be read.
         """
-        layout, last, at = self._layout, self._last, self._packed.at
-        if layout is None or last is None or len(out) < layout.n_values_bytes or self._window.has(at, layout.n_bytes):
+        layout, last, at = self._layout, self._last, self._compressed_pages.at
+        if layout is None or last is None or len(out) < layout.n_values_bytes or self._reader.has(at, layout.n_bytes):
             return None
-        count = layout.read(self._descriptor, at, self._window.end, out)
+        count = layout.read(self._descriptor, at, self._reader.end, out)
         if not count:
             self._layout = None
             return None
-        self._packed.at += count * layout.n_bytes
+        self._compressed_pages.at += count * layout.n_bytes
         return last, count
 
-    def _page(self, page: PackedPage) -> Page:
+    def _page(self, page: CompressedPage) -> Page:
         if page.stream is not None:
-            return self._long_page(page.header, page.stream)
+            return self._large_page(page.header, page.stream)
         page.check()
         header, body = page.header, page.body
         kind = header[1].value
-        unpacked = number(header, 2)
+        uncompressed = number(header, 2)
         if kind == DATA_PAGE:
-            return self._page_v1(inner_header(header, 5), unpack(body, unpacked, self._codec))
+            return self._page_v1(inner_header(header, 5), decompress(body, uncompressed, self._codec))
         if kind == DATA_PAGE_V2:
-            return self._page_v2(inner_header(header, 8), body, unpacked)
+            return self._page_v2(inner_header(header, 8), body, uncompressed)
         if kind == DICTIONARY_PAGE:
             inner = inner_header(header, 7)
-            return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, unpack(body, unpacked, self._codec))
-        raise NotAMatrix(f"page type {kind}")
+            return Page(
+                kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, decompress(body, uncompressed, self._codec)
+            )
+        raise PageError(f"unsupported page type {kind}")
 
-    def _long_page(self, header: Struct, body: PackedBody) -> Page:
+    def _large_page(self, header: Struct, body: CompressedBody) -> Page:
         """Return a large page of which only the levels, or a dictionary, are decompressed."""
-        kind, unpacked, most = header[1].value, number(header, 2), self._most_at_once
+        kind, uncompressed, most = header[1].value, number(header, 2), self._most_at_once
         if kind == DATA_PAGE:
             inner = inner_header(header, 5)
             _check_v1(inner)
-            feed = Feed(body, self._codec, unpacked)
-            repetition, definition = feed.prefixed(most), feed.prefixed(most)
-            return Page(kind, number(inner, 1), number(inner, 2), repetition, definition, [], feed)
+            stream = DecompressedStream(body, self._codec, uncompressed)
+            repetition, definition = stream.length_prefixed(most), stream.length_prefixed(most)
+            return Page(kind, number(inner, 1), number(inner, 2), repetition, definition, [], stream)
         if kind == DATA_PAGE_V2:
             inner = inner_header(header, 8)
-            definition_bytes, repetition_bytes = _v2_levels(inner, min(unpacked, body.left, most))
+            definition_bytes, repetition_bytes = _v2_levels(inner, min(uncompressed, body.left, most))
             repetition, definition = body.take(repetition_bytes), body.take(definition_bytes)
             codec = self._codec if 7 not in inner or inner[7].value else 0
-            feed = Feed(body, codec, unpacked - repetition_bytes - definition_bytes)
-            return Page(kind, number(inner, 1), number(inner, 4), repetition, definition, [], feed)
+            stream = DecompressedStream(body, codec, uncompressed - repetition_bytes - definition_bytes)
+            return Page(kind, number(inner, 1), number(inner, 4), repetition, definition, [], stream)
         if kind == DICTIONARY_PAGE:
-            if unpacked > most:
-                raise NotAMatrix("a dictionary that is too large")
+            if uncompressed > most:
+                raise PageError("a dictionary page is too large")
             inner = inner_header(header, 7)
-            values = Feed(body, self._codec, unpacked).take(unpacked)
+            values = DecompressedStream(body, self._codec, uncompressed).take(uncompressed)
             return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, [values])
-        raise NotAMatrix(f"page type {kind}")
+        raise PageError(f"unsupported page type {kind}")
 
     def _page_v1(self, header: Struct, body: Sequence[Bytes]) -> Page:
         _check_v1(header)
@@ -200,14 +204,14 @@ class PageReader:
         definition, values = cut_levels(rest)
         return Page(DATA_PAGE, number(header, 1), number(header, 2), repetition, definition, values)
 
-    def _page_v2(self, header: Struct, body: Bytes, unpacked: int) -> Page:
-        definition, repetition = _v2_levels(header, min(unpacked, len(body)))
+    def _page_v2(self, header: Struct, body: Bytes, uncompressed: int) -> Page:
+        definition, repetition = _v2_levels(header, min(uncompressed, len(body)))
         levels = definition + repetition
         values: Sequence[Bytes] = [body[levels:]]
         if 7 not in header or header[7].value:
-            values = unpack(values[0], unpacked - levels, self._codec)
-        elif len(values[0]) != unpacked - levels:
-            raise NotAMatrix("a page is not as long as it says")
+            values = decompress(values[0], uncompressed - levels, self._codec)
+        elif len(values[0]) != uncompressed - levels:
+            raise PageError("the size of a page differs from its header")
         return Page(
             DATA_PAGE_V2,
             number(header, 1),
@@ -220,12 +224,12 @@ class PageReader:
 
 def _check_v1(header: Struct) -> None:
     if number(header, 3) != RLE or number(header, 4) != RLE:
-        raise NotAMatrix("levels in another encoding than RLE")
+        raise PageError("unsupported encoding of levels")
 
 
 def _v2_levels(header: Struct, most: int) -> tuple[int, int]:
     """Return the sizes of the definition and the repetition levels."""
     definition, repetition = number(header, 5), number(header, 6)
     if definition + repetition > most:
-        raise NotAMatrix("levels are longer than their page")
+        raise PageError("levels exceed their page")
     return definition, repetition

@@ -12,52 +12,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.parquet.reading.raw_pages import Bytes, NotAMatrix, cut_levels
+from batchmax.parquet.reading.raw_pages import Bytes, PageError, cut_levels
 from batchmax.storage.system_calls import read_into
 
 HEAD = 256
 """Bytes read for a page header; those of number columns are short."""
 
 
-def levels_before(body: Sequence[Bytes], most: int) -> tuple[Bytes | None, Sequence[Bytes]]:
+def levels_before(body: Sequence[Bytes], max_level: int) -> tuple[Bytes | None, Sequence[Bytes]]:
     """Return the levels at the beginning of the body of a data page of version 1, and the rest of the body.
 
-    ``most`` is the column's maximum level; if it is 0, the page has no levels and they are None.
+    ``max_level`` is the column's maximum level; if it is 0, the page has no levels and they are None.
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the levels are longer than the page.
     """
-    return cut_levels(body) if most else (None, body)
+    return cut_levels(body) if max_level else (None, body)
 
 
-def rows_begun(repetition: Bytes | None, n_values: int, most: int) -> int:
+def count_rows(repetition: Bytes | None, n_values: int, max_level: int) -> int:
     """Return the number of rows that begin in a page, which is the number of its repetition levels that are 0.
 
-    ``most`` is the column's maximum repetition level. Without levels, each value is a row.
+    ``max_level`` is the column's maximum repetition level. Without levels, each value is a row.
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the levels are damaged.
     """
     if repetition is None:
         return n_values
-    end, rows = kernels.count_levels(repetition, n_values, most.bit_length(), 0)
+    end, rows = kernels.count_levels(repetition, n_values, max_level.bit_length(), 0)
     if end < 0:
-        raise NotAMatrix("the repetition levels of a page are damaged")
+        raise PageError("the repetition levels of a page are damaged")
     return int(rows)
 
 
-def count_values(descriptor: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+def count_values(descriptor: int, ranges: NDArray[np.int64]) -> NDArray[np.int64]:
     """Count the values of column chunks by their page headers.
 
     Parameters
     ----------
     descriptor
         The file descriptor.
-    places : (n, 2) int64
+    ranges : (n, 2) int64
         Start and end of each chunk; -1 if unknown.
 
     Returns
@@ -69,9 +69,9 @@ def count_values(descriptor: int, places: NDArray[np.int64]) -> NDArray[np.int64
     OSError
         If the file can't be read.
     """
-    counts = np.zeros(len(places), np.int64)
-    counts[places[:, 0] < 0] = -1
-    at, ends = places.T.copy()
+    counts = np.zeros(len(ranges), np.int64)
+    counts[ranges[:, 0] < 0] = -1
+    at, ends = ranges.T.copy()
     left = np.flatnonzero(at < ends)
     first = True
     while len(left):

@@ -30,14 +30,14 @@ Bytes = NDArray[np.uint8]
 
 HEADER = 1 << 12
 """Bytes read for a page header; statistics of numbers are short."""
-MOST_PIECES = 500
+MAX_PIECES = 500
 """The most pieces of a page that are read separately.
 
 A system call reads about a thousand pieces, including the gaps between them.
 """
-MOST_PAGE_BYTES = (1 << 31) - 1
+MAX_PAGE_BYTES = (1 << 31) - 1
 """The format stores sizes and counts of a page in 32 bits."""
-LONG_PAGE_BYTES = 48 << 20
+LARGE_PAGE_BYTES = 48 << 20
 """A page with a larger compressed plus uncompressed size is not read into memory as a whole."""
 PIECE = 4 << 20
 """Compressed bytes per read of such a page."""
@@ -46,11 +46,11 @@ PIECE = 4 << 20
 NOTHING: Bytes = np.empty(0, np.uint8)
 
 
-class NotAMatrix(ValueError):  # noqa: N818 - a property of the column, not a failure
-    """A column chunk that isn't known to be K values in every row in a supported encoding."""
+class PageError(ValueError):
+    """Pages of a column chunk that are damaged, or that have a form that isn't supported here."""
 
 
-class PackedBody(io.RawIOBase):
+class CompressedBody(io.RawIOBase):
     """The compressed bytes of a page as a stream that is read once and then compared with the page's checksum.
 
     Parameters
@@ -98,7 +98,7 @@ class PackedBody(io.RawIOBase):
         while rest:
             got = read_into(self._descriptor, rest, self._at)
             if not got:
-                raise NotAMatrix("the file ends in the middle of a column")
+                raise PageError("the file ends within a column chunk")
             self._at += got
             whole = 0
             while whole < len(rest) and got >= len(rest[whole]):
@@ -111,11 +111,11 @@ class PackedBody(io.RawIOBase):
             for piece in pieces:
                 self._sum = crc32(piece, self._sum)
             if not self.left and self._sum != checksum(self._header):
-                raise NotAMatrix("a page's checksum is wrong")
+                raise PageError("a page's checksum is wrong")
 
 
 @dataclass(frozen=True, eq=False)
-class PackedPage:
+class CompressedPage:
     """A page as stored in the file: its position, its header, the size of its header, and its body.
 
     A large page has an empty body and a ``stream`` instead.
@@ -125,7 +125,7 @@ class PackedPage:
     header: Struct
     header_bytes: int
     body: Bytes
-    stream: PackedBody | None = None
+    stream: CompressedBody | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -137,17 +137,17 @@ class PackedPage:
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If they differ.
         """
         if self.stream is not None:
             while self.stream.left:
                 self.stream.readinto(pooled(min(self.stream.left, PIECE)).data)
         elif 4 in self.header and crc32(self.body.data) != checksum(self.header):
-            raise NotAMatrix("a page's checksum is wrong")
+            raise PageError("a page's checksum is wrong")
 
 
-class Window:
+class RangeReader:
     """The bytes of a file from ``start`` to ``end``, of which up to ``n_bytes`` are in memory.
 
     Memory isn't reused while arrays refer to it. If ``n_bytes`` is at least ``end - start``, all bytes are read at
@@ -159,12 +159,12 @@ class Window:
         self.end = end
         self._descriptor = descriptor
         self._n_bytes = n_bytes
-        self._window = np.empty(0, np.uint8)
+        self._buffer = np.empty(0, np.uint8)
         self._low = start
 
     def has(self, at: int, size: int) -> bool:
         """Return whether these bytes are in memory."""
-        return self._low <= at <= at + size <= self._low + len(self._window)
+        return self._low <= at <= at + size <= self._low + len(self._buffer)
 
     def head(self, at: int) -> Bytes:
         """Return the bytes in memory from a position on, which include at least a page header."""
@@ -172,52 +172,52 @@ class Window:
         if not self.has(at, size):
             # No more than a header: it may be followed by a large page, which is read as a stream.
             self._read(at, size)
-        return self._window[at - self._low :]
+        return self._buffer[at - self._low :]
 
     def bytes(self, at: int, size: int) -> Bytes:
         """Return bytes of the file.
 
         Raises
         ------
-        NotAMatrix
-            If the file ends early, or the bytes aren't within the window's limits.
+        PageError
+            If the file ends early, or the bytes aren't within the range.
         OSError
             If the file can't be read.
         """
         if size > self.end - at:
-            raise NotAMatrix("a page reaches beyond its column")
+            raise PageError("a page exceeds its column chunk")
         if not self.has(at, size):
             self._read(at, min(max(size, self._n_bytes), self.end - at))
-        return self._window[at - self._low : at - self._low + size]
+        return self._buffer[at - self._low : at - self._low + size]
 
-    def stream(self, header: Struct, at: int, size: int) -> PackedBody:
+    def stream(self, header: Struct, at: int, size: int) -> CompressedBody:
         """Return the body of a page with this header as a stream."""
         if size > self.end - at:
-            raise NotAMatrix("a page reaches beyond its column")
-        return PackedBody(self._descriptor, header, at, at + size)
+            raise PageError("a page exceeds its column chunk")
+        return CompressedBody(self._descriptor, header, at, at + size)
 
     def _read(self, at: int, size: int) -> None:
         """Read these bytes, and drop those that were in memory."""
-        window = pooled(size)
+        buffer = pooled(size)
         have = 0
         while have < size:
-            got = read_into(self._descriptor, [window.data[have:]], at + have)
+            got = read_into(self._descriptor, [buffer.data[have:]], at + have)
             if not got:
-                raise NotAMatrix("the file ends in the middle of a column")
+                raise PageError("the file ends within a column chunk")
             have += got
-        self._window, self._low = window, at
+        self._buffer, self._low = buffer, at
 
 
-class PackedPages:
+class CompressedPages:
     """The pages of a column chunk as stored in the file, in order.
 
     Parameters
     ----------
-    window
-        The window on the chunk.
+    reader
+        Reads the bytes of the chunk.
     most
         The largest compressed plus uncompressed size of a page.
-    long
+    large
         The compressed plus uncompressed size above which a page is streamed instead of read into memory.
 
     Attributes
@@ -226,39 +226,39 @@ class PackedPages:
         The position of the next page. A caller that reads pages in another way sets it to the position after them.
     """
 
-    def __init__(self, window: Window, most: int = 2 * MOST_PAGE_BYTES, long: int = LONG_PAGE_BYTES) -> None:
-        self.at = window.start
-        self._window = window
+    def __init__(self, reader: RangeReader, most: int = 2 * MAX_PAGE_BYTES, large: int = LARGE_PAGE_BYTES) -> None:
+        self.at = reader.start
+        self._reader = reader
         self._most = most
-        self._long = long
+        self._large = large
 
-    def __iter__(self) -> Iterator[PackedPage]:
+    def __iter__(self) -> Iterator[CompressedPage]:
         """Return self."""
         return self
 
-    def __next__(self) -> PackedPage:
+    def __next__(self) -> CompressedPage:
         """Return the next page, skipping index pages.
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If a header is damaged, or a page is incomplete or too large.
         OSError
             If the file can't be read.
         """
-        while self.at < self._window.end:
+        while self.at < self._reader.end:
             at = self.at
             try:
-                header, length = read_page_header(self._window.head(at).data)
+                header, length = read_page_header(self._reader.head(at).data)
             except ThriftError as error:
-                raise NotAMatrix(f"a page header is damaged: {error}") from error
+                raise PageError(f"a page header is damaged: {error}") from error
             size = number(header, 3)
             if size + number(header, 2) > self._most:
-                raise NotAMatrix("a page is too large")
-            if size + number(header, 2) > self._long:
-                page = PackedPage(at, header, length, NOTHING, self._window.stream(header, at + length, size))
+                raise PageError("a page is too large")
+            if size + number(header, 2) > self._large:
+                page = CompressedPage(at, header, length, NOTHING, self._reader.stream(header, at + length, size))
             else:
-                page = PackedPage(at, header, length, self._window.bytes(at + length, size))
+                page = CompressedPage(at, header, length, self._reader.bytes(at + length, size))
             self.at += length + size
             if header[1].value != INDEX_PAGE:
                 return page
@@ -268,6 +268,11 @@ class PackedPages:
 def pooled(n_bytes: int) -> Bytes:
     """Allocate memory from Arrow's pool, which reuses freed memory; memory that is new to the process is slow."""
     return np.frombuffer(pa.allocate_buffer(n_bytes), np.uint8)
+
+
+def pooled_matrix(n_rows: int, n_columns: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Allocate an (n_rows, n_columns) matrix from Arrow's pool."""
+    return pooled(n_rows * n_columns * dtype.itemsize).view(dtype).reshape(n_rows, n_columns)
 
 
 def copied(pieces: Sequence[Bytes]) -> Bytes:
@@ -285,7 +290,7 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If there are fewer bytes.
     """
     if pieces and len(pieces[0]) > size:
@@ -299,7 +304,7 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
             rest.appendleft(piece[size:])
         size -= len(first[-1])
     if size:
-        raise NotAMatrix("levels are longer than their page")
+        raise PageError("levels exceed their page")
     return joined(first or [np.empty(0, np.uint8)]), list(rest)
 
 
@@ -308,7 +313,7 @@ def cut_levels(body: Sequence[Bytes]) -> tuple[Bytes, list[Bytes]]:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the levels are longer than the page.
     """
     size, rest = cut(body, 4)
@@ -325,11 +330,11 @@ def inner_header(header: Struct, field: int) -> Struct:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If it is missing.
     """
     if field not in header:
-        raise NotAMatrix("a page header lacks the part that its type needs")
+        raise PageError("a page header lacks the fields of its page type")
     found: Struct = header[field].value
     return found
 
@@ -339,10 +344,10 @@ def number(header: Struct, field: int) -> int:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If it is missing, negative or too large.
     """
     value: Any = header[field].value if field in header else None
-    if not isinstance(value, int) or not 0 <= value <= MOST_PAGE_BYTES:
-        raise NotAMatrix("a page header lacks a number, or has an impossible one")
+    if not isinstance(value, int) or not 0 <= value <= MAX_PAGE_BYTES:
+        raise PageError("a page header has a missing or invalid number")
     return value

@@ -22,21 +22,21 @@ from batchmax.parquet.format import (
 )
 from batchmax.parquet.reading.large_pages import DictionaryValues, PlainValues
 from batchmax.parquet.reading.page_reader import Page, PageReader
-from batchmax.parquet.reading.raw_pages import MOST_PAGE_BYTES, NotAMatrix, copied, joined, pooled
+from batchmax.parquet.reading.raw_pages import MAX_PAGE_BYTES, PageError, copied, joined, pooled
 from batchmax.parquet.thrift import Struct
-from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, place_of
+from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, chunk_range
 
 TYPES: dict[int, np.dtype[Any]] = {number: dtype for dtype, number in FLOATS.items()}
 
 
-MOST_DEFINITION = 3
+MAX_DEFINITION = 3
 
 
 class Levels(Protocol):
     """Checks the levels of a column's pages."""
 
     def check(self, page: Page) -> int:
-        """Return the number of numbers in a page; raise :class:`NotAMatrix` if its levels are not as expected."""
+        """Return the number of numbers in a page; raise :class:`PageError` if its levels are not as expected."""
 
 
 class FlatLevels:
@@ -59,9 +59,9 @@ class FlatLevels:
             return n_values
         self._place = kernels.check_repetition(page.repetition, n_values, self._n_classes, self._place, self._packed)
         if self._place < 0:
-            raise NotAMatrix("rows are not all of one length")
+            raise PageError("rows have different lengths")
         if not kernels.check_definition(page.definition, n_values, level, level.bit_length()):
-            raise NotAMatrix("a row or a value is null")
+            raise PageError("a row or a value is null")
         self._checked, self._place_after = levels, self._place
         return n_values
 
@@ -77,7 +77,7 @@ class NumberReader:
         The ColumnChunk struct.
     levels
         Checks the levels of each page.
-    workers, most_page_bytes
+    workers, max_page_bytes
         The executor that decompresses pages ahead, and the largest page, as for
         :class:`~batchmax.parquet.reading.page_reader.PageReader`.
 
@@ -90,7 +90,7 @@ class NumberReader:
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the type or codec isn't supported; from methods, if pages don't match their headers or the footer.
     OSError
         From methods, if the file can't be read.
@@ -102,19 +102,19 @@ class NumberReader:
         chunk: Struct,
         levels: Levels,
         workers: Executor | None = None,
-        most_page_bytes: int = MOST_PAGE_BYTES,
+        max_page_bytes: int = MAX_PAGE_BYTES,
     ) -> None:
-        kind, codec, n_values, start, size = described(chunk, descriptor)
+        kind, codec, n_values, start, size = chunk_properties(chunk, descriptor)
         self.dtype = TYPES[kind]
         self.n_values: int = n_values
         self._levels = levels
         self._values_left = n_values
-        self._reader = PageReader(descriptor, start, start + size, codec, workers, most_page_bytes)
+        self._reader = PageReader(descriptor, start, start + size, codec, workers, max_page_bytes)
         self._pages = iter(self._reader)
         self._dictionary: NDArray[Any] | None = None
         self._left: deque[NDArray[np.uint8]] = deque()
-        self._long: PlainValues | DictionaryValues | None = None
-        self._long_left = 0
+        self._large: PlainValues | DictionaryValues | None = None
+        self._large_left = 0
 
     def fill(self, target: NDArray[np.uint8]) -> int:
         """Fill memory with the next numbers; return the number of bytes, smaller only at the end of the column."""
@@ -126,11 +126,11 @@ class NumberReader:
                 target[done : done + count] = piece[:count]
                 if count < len(piece):
                     self._left.appendleft(piece[count:])
-            elif self._long is not None:
-                count = min(self._long_left, len(target) - done)
-                self._long.into(target[done : done + count])
-                self._long_left -= count
-                self._long = self._long if self._long_left else None
+            elif self._large is not None:
+                count = min(self._large_left, len(target) - done)
+                self._large.into(target[done : done + count])
+                self._large_left -= count
+                self._large = self._large if self._large_left else None
             else:
                 found = self._next_page(target[done:])
                 if found is None:
@@ -141,7 +141,7 @@ class NumberReader:
 
     def look_ahead(self) -> bool:
         """Check the levels of the next page and buffer its numbers; return whether there was a page."""
-        assert self._long is None  # noqa: S101 - not called in the middle of a large page
+        assert self._large is None  # noqa: S101 - not called in the middle of a large page
         return self._next_page(np.empty(0, np.uint8)) is not None
 
     def check_end(self) -> None:
@@ -149,12 +149,12 @@ class NumberReader:
 
         Raises
         ------
-        NotAMatrix
+        PageError
             If one does.
         """
         for page in self._pages:
             if page.kind == DICTIONARY_PAGE or page.n_values:
-                raise NotAMatrix("there are more values than the footer says")
+                raise PageError("there are more values than the footer says")
 
     def _next_page(self, out: NDArray[np.uint8]) -> int | None:
         """Read the next page, into ``out`` if it fits there, else into a buffer.
@@ -170,22 +170,22 @@ class NumberReader:
         page = next(self._pages, None)
         if page is None:
             if self._values_left:
-                raise NotAMatrix("there are fewer values than the footer says")
+                raise PageError("there are fewer values than the footer says")
             return None
         if page.kind == DICTIONARY_PAGE:
             if self._dictionary is not None or self._values_left < self.n_values:
-                raise NotAMatrix("there is a dictionary page after the first page")
+                raise PageError("a dictionary page is not the first page")
             if page.encoding not in {PLAIN, PLAIN_DICTIONARY} or page.n_bytes % self.dtype.itemsize:
-                raise NotAMatrix("a dictionary that is not plain")
+                raise PageError("a dictionary page has an unsupported encoding")
             whole = joined(page.values)
             is_aligned = not whole.ctypes.data % self.dtype.itemsize
             self._dictionary = (whole if is_aligned else copied(page.values)).view(self.dtype)
             return 0
         n_bytes = self._count(page) * self.dtype.itemsize
         if page.encoding == PLAIN and page.n_bytes != n_bytes:
-            raise NotAMatrix("a page holds another number of values than it says")
-        if page.feed is not None:
-            self._begin_long(page, n_bytes)
+            raise PageError("the number of values of a page differs from its header")
+        if page.stream is not None:
+            self._begin_large(page, n_bytes)
             return 0
         if page.encoding == PLAIN:
             self._left.extend(piece for piece in page.values if len(piece))
@@ -198,23 +198,23 @@ class NumberReader:
         self._left.append(target)
         return 0
 
-    def _begin_long(self, page: Page, n_bytes: int) -> None:
-        assert page.feed is not None  # noqa: S101 - the page is large
+    def _begin_large(self, page: Page, n_bytes: int) -> None:
+        assert page.stream is not None  # noqa: S101 - the page is large
         if page.encoding == PLAIN:
-            self._long = PlainValues(page.feed)
+            self._large = PlainValues(page.stream)
         elif page.encoding in DICTIONARY_ENCODINGS and self._dictionary is not None:
-            self._long = DictionaryValues(page.feed, self._dictionary)
+            self._large = DictionaryValues(page.stream, self._dictionary)
         else:
-            raise NotAMatrix(f"a long page in encoding {page.encoding}")
-        self._long_left = n_bytes
+            raise PageError(f"unsupported encoding of a large page: {page.encoding}")
+        self._large_left = n_bytes
         if not n_bytes:
-            self._long = None
+            self._large = None
 
     def _count(self, page: Page) -> int:
         """Subtract a page's values from those left, check its levels, and return the number of its numbers."""
         self._values_left -= page.n_values
         if self._values_left < 0:
-            raise NotAMatrix("there are more values than the footer says")
+            raise PageError("there are more values than the footer says")
         return self._levels.check(page)
 
     def _decode(self, page: Page, n_values: int, out: NDArray[np.uint8]) -> None:
@@ -222,34 +222,34 @@ class NumberReader:
         if page.encoding in DICTIONARY_ENCODINGS:
             numbers = out.view(self.dtype)
             if self._dictionary is None or not kernels.look_up(values, n_values, self._dictionary, numbers):
-                raise NotAMatrix("indices that the dictionary does not have")
+                raise PageError("dictionary indices are out of range")
         elif page.encoding == BYTE_STREAM_SPLIT:
             if len(values) != len(out):
-                raise NotAMatrix("a page holds another number of values than it says")
+                raise PageError("the number of values of a page differs from its header")
             # The first bytes of all numbers, then the second bytes, and so on.
             size = self.dtype.itemsize
             out.reshape(-1, size)[:] = values.reshape(size, -1).T
         else:
-            raise NotAMatrix(f"encoding {page.encoding}")
+            raise PageError(f"unsupported encoding {page.encoding}")
 
 
-def described(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
+def chunk_properties(chunk: Struct, descriptor: int) -> tuple[int, int, int, int, int]:
     """Return physical type, codec, number of values, position and size of a column chunk.
 
     Raises
     ------
-    NotAMatrix
+    PageError
         If the type isn't supported, or the chunk is encrypted, in another file or beyond the end of the file.
     """
     if FILE_PATH in chunk or METADATA not in chunk:
-        raise NotAMatrix("the column lies in another file, or is encrypted")
+        raise PageError("the column chunk is in another file, or is encrypted")
     metadata: Struct = chunk[METADATA].value
     kind, codec, n_values = (metadata[field].value for field in (TYPE, CODEC, N_VALUES))
-    start, size = place_of(metadata)
+    start, size = chunk_range(metadata)
     if kind not in TYPES:
-        raise NotAMatrix(f"type {kind}")
+        raise PageError(f"unsupported type {kind}")
     if start < 0 or size < 0 or start + size > os.fstat(descriptor).st_size:
-        raise NotAMatrix("the column reaches beyond the file")
+        raise PageError("the column chunk exceeds the file")
     return kind, codec, n_values, start, size
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from batchmax import kernels
 from batchmax.parquet.footer import (
     FIXED_LEN_BYTE_ARRAY,
+    MAGIC,
     SORTING,
     TAIL,
     TYPE_LENGTH,
@@ -33,18 +34,19 @@ from batchmax.parquet.format import (
     DATA_PAGE_V2,
     DICTIONARY_ENCODINGS,
     DICTIONARY_PAGE,
+    FIXED_WIDTHS,
     PLAIN,
 )
-from batchmax.parquet.reading.compression import unpack
+from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.page_header import page_header
-from batchmax.parquet.reading.page_rows import levels_before, rows_begun
+from batchmax.parquet.reading.page_rows import count_rows, levels_before
 from batchmax.parquet.reading.raw_pages import (
-    MOST_PAGE_BYTES,
+    MAX_PAGE_BYTES,
     Bytes,
-    NotAMatrix,
-    PackedPage,
-    PackedPages,
-    Window,
+    CompressedPage,
+    CompressedPages,
+    PageError,
+    RangeReader,
     joined,
     number,
 )
@@ -65,19 +67,15 @@ from batchmax.parquet.writing.column_chunk import (
     PATH,
     STATISTICS,
     TYPE,
-    UNPACKED_BYTES,
+    UNCOMPRESSED_BYTES,
     EncodedChunk,
-    movable,
-    place_of,
+    chunk_range,
+    relative_metadata,
 )
 from batchmax.parquet.writing.file_writer import FileSchema, Sorting
 
-MAGIC_BYTES = 4
-WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
-"""Bytes of a value, by physical type."""
 
-
-class NotCopyable(ValueError):  # noqa: N818 - a property of the chunk, not a failure
+class ChunkCopyError(ValueError):
     """A column chunk that isn't known to be valid in another file."""
 
 
@@ -102,21 +100,23 @@ class CopiedColumns:
 
 
 def copy_column(
-    descriptor: int, footer: Footer, group: int, column: SchemaColumn, most: int = MOST_PAGE_BYTES
+    descriptor: int, footer: Footer, group: int, column: SchemaColumn, max_bytes: int = MAX_PAGE_BYTES
 ) -> list[EncodedChunk]:
-    """Return the chunks of a top-level column in a row group, one for each leaf, each of at most ``most`` bytes.
+    """Return the chunks of a top-level column in a row group, one for each leaf, each of at most ``max_bytes`` bytes.
 
     Raises
     ------
-    NotCopyable
+    ChunkCopyError
         If a chunk is in another file, encrypted or too large, or its pages don't match the footer.
     OSError
         If the file can't be read.
     """
-    with _doubtful():
+    with _copy_errors():
         row_group = footer.row_group(group)
         return [
-            _copy(descriptor, row_group.chunk(number), leaf, row_group.n_rows, most, ordered=footer.ordered[number])
+            _copy(
+                descriptor, row_group.chunk(number), leaf, row_group.n_rows, max_bytes, ordered=footer.ordered[number]
+            )
             for number, leaf in enumerate(column.leaves, start=column.first_leaf)
         ]
 
@@ -126,17 +126,17 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
 
     Raises
     ------
-    NotCopyable
+    ChunkCopyError
         If the footer is damaged.
     """
     keys: list[Sorting] = []
-    with _doubtful():
+    with _copy_errors():
         found = footer.row_group(group).fields.get(SORTING)
         for element in found.value.values if found else ():
             leaf = element[1].value
             column = next((one for one in footer.columns if 0 <= leaf - one.first_leaf < len(one.leaves)), None)
             if column is None:
-                raise NotCopyable("the rows are sorted by a column that is not there")
+                raise ChunkCopyError("the rows are sorted by an unknown column")
             if not schema.takes(column):
                 break
             keys.append(Sorting(column.name, leaf - column.first_leaf, element))
@@ -144,54 +144,54 @@ def sorting_of(footer: Footer, group: int, schema: FileSchema) -> list[Sorting]:
 
 
 @contextlib.contextmanager
-def _doubtful() -> Iterator[None]:
+def _copy_errors() -> Iterator[None]:
     try:
         yield
     except (FooterError, ThriftError) as error:
-        raise NotCopyable(f"the footer is damaged: {error}") from error
-    except NotAMatrix as error:
-        raise NotCopyable(str(error)) from error
+        raise ChunkCopyError(f"the footer is damaged: {error}") from error
+    except PageError as error:
+        raise ChunkCopyError(str(error)) from error
 
 
-def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, most: int, *, ordered: bool) -> EncodedChunk:
+def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, max_bytes: int, *, ordered: bool) -> EncodedChunk:
     if FILE_PATH in entry:
-        raise NotCopyable("the column lies in another file")
+        raise ChunkCopyError("the column chunk is in another file")
     if any(field in entry for field in ENCRYPTION):
-        raise NotCopyable("the column is encrypted")
+        raise ChunkCopyError("the column is encrypted")
     if METADATA not in entry:
-        raise NotCopyable("the footer says nothing of the column")
+        raise ChunkCopyError("the footer has no metadata of the column")
     metadata: Struct = entry[METADATA].value
     if tuple(metadata[PATH].value.values) != leaf.path or metadata[TYPE].value != leaf.element[ELEMENT_TYPE].value:
-        raise NotCopyable("the column is another one than in the schema")
-    start, size = place_of(metadata)
-    if start < MAGIC_BYTES or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
-        raise NotCopyable("the column reaches beyond the file")
-    if size > most:
-        raise NotCopyable("the column is too large to be held whole")
-    window = Window(descriptor, start, start + size, size)
-    whole = window.bytes(start, size)
+        raise ChunkCopyError("the column differs from the schema")
+    start, size = chunk_range(metadata)
+    if start < len(MAGIC) or size < 0 or start + size > os.fstat(descriptor).st_size - TAIL:
+        raise ChunkCopyError("the column chunk exceeds the file")
+    if size > max_bytes:
+        raise ChunkCopyError("the column chunk is too large for the memory limit")
+    reader = RangeReader(descriptor, start, start + size, size)
+    whole = reader.bytes(start, size)
     order = value_order(leaf.element) if ordered else None
     bounds = metadata[STATISTICS].value.keys() & MIN_MAX_STATISTICS if STATISTICS in metadata else ()
     nan = NanSearch(order if order in FLOATS and bounds else None)
-    _check_pages(list(PackedPages(window, most, long=2 * MOST_PAGE_BYTES)), metadata, leaf, rows, nan)
-    return EncodedChunk([whole], movable(metadata, ordered=order is not None and not nan.found))
+    _check_pages(list(CompressedPages(reader, max_bytes, large=2 * MAX_PAGE_BYTES)), metadata, leaf, rows, nan)
+    return EncodedChunk([whole], relative_metadata(metadata, ordered=order is not None and not nan.found))
 
 
-def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows: int, nan: NanSearch) -> None:
+def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, rows: int, nan: NanSearch) -> None:
     """Compare pages with the footer, and search them for NaN."""
     counts: Counter[tuple[bool, int]] = Counter()
     versions: set[int] = set()
-    values = nulls = unpacked = pages_rows = 0
+    values = nulls = uncompressed = pages_rows = 0
     for index, page in enumerate(pages):
         found = page_header(page.header)
         if found is None or (index and found[0] == DICTIONARY_PAGE):
-            raise NotCopyable("a page header is not as it must be")
+            raise ChunkCopyError("a page header is invalid")
         page.check()
         kind, own = found
-        unpacked += number(page.header, 2) + page.header_bytes
+        uncompressed += number(page.header, 2) + page.header_bytes
         if kind == DICTIONARY_PAGE:
             counts[True, own[2]] += 1
-            entries = joined(unpack(page.body, number(page.header, 2), metadata[CODEC].value))
+            entries = joined(decompress(page.body, number(page.header, 2), metadata[CODEC].value))
             _check_dictionary(entries, own[1], leaf.element)
             nan.look(PLAIN, [entries])
             continue
@@ -204,55 +204,56 @@ def _check_pages(pages: Sequence[PackedPage], metadata: Struct, leaf: Leaf, rows
             nulls += own[2]
             pages_rows += own[3]
         else:
-            body = unpack(page.body, number(page.header, 2), metadata[CODEC].value)
+            body = decompress(page.body, number(page.header, 2), metadata[CODEC].value)
             repetition, body = levels_before(body, leaf.repetition)
-            pages_rows += own[1] if not leaf.repetition else rows_begun(repetition, own[1], leaf.repetition)
+            pages_rows += own[1] if not leaf.repetition else count_rows(repetition, own[1], leaf.repetition)
             _, body = levels_before(body, leaf.definition)
         nan.look(encoding, body)
     if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
-        raise NotCopyable("the pages have other encodings than the footer says, or it does not say")
+        raise ChunkCopyError("the encodings of the pages differ from the footer")
     has_dictionary = bool(pages) and pages[0].header[1].value == DICTIONARY_PAGE
     places = [page.at for page in pages[:2]] if has_dictionary else [0, *(page.at for page in pages[:1])]
     if [metadata[field].value if field in metadata else 0 for field in (DICTIONARY_AT, DATA_PAGE_AT)] != places:
-        raise NotCopyable("pages are not where the footer says")
+        raise ChunkCopyError("the offsets of the pages differ from the footer")
     if values != metadata[N_VALUES].value or (not leaf.repetition and values != rows):
-        raise NotCopyable("the pages hold another number of values than the footer says")
-    if unpacked != metadata[UNPACKED_BYTES].value:
-        raise NotCopyable("the pages have another size than the footer says")
+        raise ChunkCopyError("the number of values differs from the footer")
+    if uncompressed != metadata[UNCOMPRESSED_BYTES].value:
+        raise ChunkCopyError("the size of the pages differs from the footer")
     if pages_rows != rows:
-        raise NotCopyable("the pages hold another number of rows than the footer says")
+        raise ChunkCopyError("the number of rows differs from the footer")
     if DATA_PAGE_V2 in versions:
         known = metadata[STATISTICS].value.get(NULL_COUNT) if STATISTICS in metadata else None
         if known is None or known.value != nulls:
-            raise NotCopyable("the number of nulls is not known")
+            raise ChunkCopyError("the number of nulls is unknown")
 
 
-def _check_second_version(page: PackedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> Sequence[Bytes]:
+def _check_second_version(page: CompressedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> Sequence[Bytes]:
     """Return the values of a data page of version 2.
 
     Raises
     ------
-    NotCopyable
+    ChunkCopyError
         If its levels or values don't match its header.
     """
     size, levels = number(page.header, 2), own[5] + own[6]
     lengths = ((own[5], leaf.definition), (own[6], leaf.repetition))
-    if any(length < 0 or bool(length) != bool(most) for length, most in lengths) or levels > min(size, len(page.body)):
-        raise NotCopyable("the levels of a page are not as its header says")
+    is_valid = all(length >= 0 and bool(length) == bool(max_level) for length, max_level in lengths)
+    if not is_valid or levels > min(size, len(page.body)):
+        raise ChunkCopyError("the levels of a page differ from its header")
     if min(own[1], own[2], own[3]) < 0:
-        raise NotCopyable("a page says that it has less than nothing")
+        raise ChunkCopyError("a page header has a negative count")
     repetition, definition = page.body[: own[6]], page.body[own[6] : levels]
-    for data, most, wanted, counted in (
+    for data, max_level, wanted, counted in (
         (repetition, leaf.repetition, 0, own[3]),
         (definition, leaf.definition, leaf.definition, own[1] - own[2]),
     ):
-        if most and kernels.count_levels(data, own[1], most.bit_length(), wanted) != (len(data), counted):
-            raise NotCopyable("the levels of a page are not as its header says")
+        if max_level and kernels.count_levels(data, own[1], max_level.bit_length(), wanted) != (len(data), counted):
+            raise ChunkCopyError("the levels of a page differ from its header")
     values = page.body[levels:]
     if own.get(7, True) and (len(values) or size != levels):
-        return unpack(values, size - levels, codec)
+        return decompress(values, size - levels, codec)
     if len(values) != size - levels:
-        raise NotCopyable("a page has another size than it says")
+        raise ChunkCopyError("the size of a page differs from its header")
     return [values]
 
 
@@ -298,12 +299,12 @@ def _encodings(metadata: Struct) -> Counter[tuple[bool, int]]:
 
 
 def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
-    """Raise NotCopyable if a dictionary page doesn't hold exactly ``count`` values of the schema's type."""
+    """Raise ChunkCopyError if a dictionary page doesn't hold exactly ``count`` values of the schema's type."""
     kind = element[ELEMENT_TYPE].value
     if kind == BYTE_ARRAY:
         right = kernels.count_texts(entries) == count
     else:
-        width = element[TYPE_LENGTH].value if kind == FIXED_LEN_BYTE_ARRAY else WIDTHS.get(kind, 0)
+        width = element[TYPE_LENGTH].value if kind == FIXED_LEN_BYTE_ARRAY else FIXED_WIDTHS.get(kind, 0)
         right = len(entries) == count * width
     if not right:
-        raise NotCopyable("a dictionary holds another number of values than it says")
+        raise ChunkCopyError("the number of values of a dictionary differs from its header")

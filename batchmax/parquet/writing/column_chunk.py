@@ -19,7 +19,7 @@ from batchmax.parquet.thrift import BINARY, I64, LIST, Field, List, Struct
 # Fields of ColumnChunk.
 FILE_PATH, METADATA, OFFSET_INDEX, ENCRYPTION = 1, 3, 4, (8, 9)
 # Fields of ColumnMetaData.
-TYPE, ENCODINGS, PATH, CODEC, N_VALUES, UNPACKED_BYTES, PACKED_BYTES = 1, 2, 3, 4, 5, 6, 7
+TYPE, ENCODINGS, PATH, CODEC, N_VALUES, UNCOMPRESSED_BYTES, COMPRESSED_BYTES = 1, 2, 3, 4, 5, 6, 7
 DATA_PAGE_AT, DICTIONARY_AT, STATISTICS, ENCODING_COUNTS = 9, 11, 12, 13
 KEPT = {TYPE, *range(ENCODINGS, DATA_PAGE_AT + 1), DICTIONARY_AT, STATISTICS, ENCODING_COUNTS}
 """Fields that are valid at any position. Index pages, Bloom filters and unknown fields are left out."""
@@ -51,14 +51,14 @@ class EncodedChunk:
     @property
     def n_bytes(self) -> int:
         """The size of all pieces."""
-        return int(self.metadata[PACKED_BYTES].value)
+        return int(self.metadata[COMPRESSED_BYTES].value)
 
     @property
-    def unpacked_bytes(self) -> int:
+    def uncompressed_bytes(self) -> int:
         """The uncompressed size of its pages."""
-        return int(self.metadata[UNPACKED_BYTES].value)
+        return int(self.metadata[UNCOMPRESSED_BYTES].value)
 
-    def placed(self, at: int, path: Sequence[bytes]) -> Struct:
+    def absolute_metadata(self, at: int, path: Sequence[bytes]) -> Struct:
         """Return the chunk's ColumnMetaData at a position in a file and a path in its schema."""
         metadata = dict(self.metadata)
         for field in (DATA_PAGE_AT, DICTIONARY_AT):
@@ -68,20 +68,20 @@ class EncodedChunk:
         return metadata
 
 
-def place_of(metadata: Struct) -> tuple[int, int]:
+def chunk_range(metadata: Struct) -> tuple[int, int]:
     """Return the position and the size of a column chunk from its ColumnMetaData."""
     start = metadata[DATA_PAGE_AT].value
     if DICTIONARY_AT in metadata and metadata[DICTIONARY_AT].value > 0:
         start = min(start, metadata[DICTIONARY_AT].value)
-    return start, metadata[PACKED_BYTES].value
+    return start, metadata[COMPRESSED_BYTES].value
 
 
-def movable(metadata: Struct, *, ordered: bool = True) -> Struct:
+def relative_metadata(metadata: Struct, *, ordered: bool = True) -> Struct:
     """Return ColumnMetaData with positions from the chunk's start, without fields that are invalid in another file.
 
     ``ordered`` tells whether minimum and maximum bound all values, in the order that the column's type defines.
     """
-    start, _ = place_of(metadata)
+    start, _ = chunk_range(metadata)
     kept = {number: field for number, field in metadata.items() if number in KEPT}
     if DICTIONARY_AT in kept and kept[DICTIONARY_AT].value <= 0:
         del kept[DICTIONARY_AT]

@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 
 from batchmax.storage import system_calls
 
-STAGE_BYTES = 4 << 20
+BLOCK_BYTES = 4 << 20
 """Bytes per write: a multiple of every block size."""
 
-STAGES = 6
+BLOCKS = 6
 """Enough to keep the disk busy while the next row group is encoded."""
 
 SYNC_BYTES = 1 << 30
 """Bytes after which the file is synced: at most that many are lost if the machine crashes."""
 
 
-class Appender:
+class DirectWriter:
     """Appends to a file; bytes are accepted while previous ones are written.
 
     Parameters
@@ -60,13 +60,13 @@ class Appender:
         self.synced = 0
         self._descriptor = descriptor
         # Page-aligned memory, as direct I/O requires, and shared, so that a fork doesn't copy it.
-        self._stages = deque(np.frombuffer(mmap.mmap(-1, STAGE_BYTES), np.uint8) for _ in range(STAGES))
+        self._blocks = deque(np.frombuffer(mmap.mmap(-1, BLOCK_BYTES), np.uint8) for _ in range(BLOCKS))
         self._writing: deque[Future[None]] = deque()
-        self._filled = size % STAGE_BYTES
+        self._filled = size % BLOCK_BYTES
         self._at = os.lseek(descriptor, size - self._filled, os.SEEK_SET)
-        begun = self._stages[0][: self._filled].data
+        begun = self._blocks[0][: self._filled].data
         if self._filled and system_calls.read_into(descriptor, [begun], self._at) != self._filled:
-            raise OSError(errno.EIO, "the file is shorter than it was")
+            raise OSError(errno.EIO, "the file was truncated")
         self._direct = system_calls.set_direct(descriptor, direct=True)
         self._writer = ThreadPoolExecutor(1, "append")
 
@@ -76,31 +76,31 @@ class Appender:
             rest = np.frombuffer(memoryview(piece).cast("B"), np.uint8)
             self.size += len(rest)
             while len(rest):
-                count = min(len(rest), STAGE_BYTES - self._filled)
-                self._stages[0][self._filled : self._filled + count] = rest[:count]
+                count = min(len(rest), BLOCK_BYTES - self._filled)
+                self._blocks[0][self._filled : self._filled + count] = rest[:count]
                 self._filled += count
                 rest = rest[count:]
-                if self._filled == STAGE_BYTES:
-                    self._writing.append(self._writer.submit(self._flush, self._stages[0]))
-                    self._stages.rotate(-1)
+                if self._filled == BLOCK_BYTES:
+                    self._writing.append(self._writer.submit(self._flush, self._blocks[0]))
+                    self._blocks.rotate(-1)
                     self._filled = 0
-                    self._wait(STAGES - 1)
+                    self._wait(BLOCKS - 1)
 
-    def push(self) -> None:
+    def flush(self) -> None:
         """Write the incomplete block through the page cache; it is written again with the bytes that follow it."""
         self._wait(0)
         self._buffered()
-        waiting = self._stages[0][: self._filled]
+        waiting = self._blocks[0][: self._filled]
         done = 0
         while done < len(waiting):
             done += os.pwrite(self._descriptor, waiting[done:].data, self._at + done)
         self.written = self.size
 
-    def finish(self) -> None:
+    def write_rest(self) -> None:
         """Write the rest, which need not fill a block, and truncate the file to its size. Nothing may follow."""
         self._wait(0)
         self._buffered()
-        self._flush(self._stages[0][: self._filled])
+        self._flush(self._blocks[0][: self._filled])
         self._filled = 0
         os.ftruncate(self._descriptor, self.size)
 

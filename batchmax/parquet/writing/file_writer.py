@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
 
 import pyarrow as pa
 
@@ -39,7 +38,7 @@ from batchmax.parquet.int96 import INT96, has_int96
 from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, read_struct, write_struct
 from batchmax.parquet.value_order import INT64
 from batchmax.parquet.writing.column_chunk import METADATA, EncodedChunk
-from batchmax.parquet.writing.direct_io import Appender
+from batchmax.parquet.writing.direct_io import DirectWriter
 
 TIMESTAMP_TYPE = 8
 """A logical type."""
@@ -119,7 +118,7 @@ class Sorting:
     element: Struct
 
 
-class FileWriter:
+class FileWriter(DirectWriter):
     """A file that is written row group by row group.
 
     Parameters
@@ -143,56 +142,40 @@ class FileWriter:
         self, descriptor: int, schema: FileSchema, created_by: str, done: tuple[Sequence[bytes], int] = ((), 0)
     ) -> None:
         groups, size = done
-        self._descriptor = descriptor
-        self._file = Appender(descriptor, size)
+        super().__init__(descriptor, size)
         self._schema = schema
         self._created_by = created_by
         self._groups: list[Struct] = [read_struct(group)[0] for group in groups]
-        self._told = len(self._groups)
+        self._n_returned = len(self._groups)
         self._n_rows = sum(group[GROUP_ROWS].value for group in self._groups)
         if not size:
-            self._file.write([MAGIC])
-
-    @property
-    def size(self) -> int:
-        """The size of the file, including bytes that aren't written yet."""
-        return self._file.size
-
-    @property
-    def written(self) -> int:
-        """The number of bytes handed to the operating system."""
-        return self._file.written
-
-    @property
-    def synced(self) -> int:
-        """The number of bytes that are durable."""
-        return self._file.synced
+            self.write([MAGIC])
 
     def append(self, n_rows: int, columns: Mapping[str, Sequence[EncodedChunk]], sorting: Sequence[Sorting]) -> None:
         """Append a row group: for each column of the schema, one chunk for each of its leaves."""
-        start, unpacked, packed = self._file.size, 0, 0
+        start, uncompressed, compressed = self.size, 0, 0
         entries: list[Struct] = []
         first_leaf: dict[str, int] = {}
         for column in self._schema.columns:
             first_leaf[column.name] = len(entries)
             for chunk, leaf in zip(columns[column.name], column.leaves, strict=True):
-                at = self._file.size
+                at = self.size
                 if chunk.at is not None:
                     at = chunk.at
                     start = min(start, at)
                 else:
-                    self._file.write(chunk.pieces)
-                    if self._file.size - at != chunk.n_bytes:
-                        raise ValueError(f"a chunk has {self._file.size - at} bytes, not {chunk.n_bytes}")
-                packed += chunk.n_bytes
-                entries.append({2: Field(I64, 0), METADATA: Field(STRUCT, chunk.placed(at, leaf.path))})
-                unpacked += chunk.unpacked_bytes
+                    self.write(chunk.pieces)
+                    if self.size - at != chunk.n_bytes:
+                        raise ValueError(f"a chunk has {self.size - at} bytes, not {chunk.n_bytes}")
+                compressed += chunk.n_bytes
+                entries.append({2: Field(I64, 0), METADATA: Field(STRUCT, chunk.absolute_metadata(at, leaf.path))})
+                uncompressed += chunk.uncompressed_bytes
         group: Struct = {
             COLUMNS: Field(LIST, List(STRUCT, entries)),
-            2: Field(I64, unpacked),
+            2: Field(I64, uncompressed),
             GROUP_ROWS: Field(I64, n_rows),
             5: Field(I64, start),
-            6: Field(I64, packed),
+            6: Field(I64, compressed),
         }
         if sorting:
             keys = [{**key.element, 1: Field(I32, first_leaf[key.column] + key.leaf)} for key in sorting]
@@ -200,33 +183,17 @@ class FileWriter:
         self._groups.append(group)
         self._n_rows += n_rows
 
-    def stream(self, pieces: Iterable[Any]) -> None:
-        """Append bytes of a column chunk of the next row group, before the chunks that :meth:`append` writes."""
-        self._file.write(pieces)
-
-    def take_back(self, size: int) -> None:
+    def rewind(self, size: int) -> None:
         """Go back to a size at which the file ended with complete row groups; later bytes are overwritten."""
-        self._file.finish()
-        self._file.close()
-        self._file = Appender(self._descriptor, size)
+        self.write_rest()
+        self.close()
+        super().__init__(self._descriptor, size)
 
     def new_groups(self) -> list[bytes]:
         """Return the row groups that were appended since the last call, serialized as in the footer."""
-        groups = [write_struct(group) for group in self._groups[self._told :]]
-        self._told = len(self._groups)
+        groups = [write_struct(group) for group in self._groups[self._n_returned :]]
+        self._n_returned = len(self._groups)
         return groups
-
-    def sync(self) -> None:
-        """Make the written bytes durable."""
-        self._file.sync()
-
-    def push(self) -> None:
-        """Write the buffered bytes. This makes later writes slower and is meant for small files."""
-        self._file.push()
-
-    def pause(self) -> None:
-        """Write the buffered bytes but no footer; the file stays incomplete."""
-        self._file.finish()
 
     def finish(self, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
         """Write the footer, with metadata in addition to the schema's."""
@@ -241,9 +208,5 @@ class FileWriter:
             fields[KEY_VALUES] = Field(LIST, List(STRUCT, [*known, *pairs]))
         fields[CREATED_BY] = Field(BINARY, self._created_by.encode())
         footer = write_struct(fields)
-        self._file.write([footer, len(footer).to_bytes(4, "little"), MAGIC])
-        self._file.finish()
-
-    def close(self) -> None:
-        """Stop using the file, whether it is complete or not."""
-        self._file.close()
+        self.write([footer, len(footer).to_bytes(4, "little"), MAGIC])
+        self.write_rest()

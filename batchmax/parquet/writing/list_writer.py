@@ -28,14 +28,14 @@ from batchmax.parquet.reading.raw_pages import copied
 from batchmax.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Field, List, Struct, write_struct
 from batchmax.parquet.writing.column_chunk import (
     CODEC,
+    COMPRESSED_BYTES,
     DATA_PAGE_AT,
     ENCODING_COUNTS,
     ENCODINGS,
     N_VALUES,
-    PACKED_BYTES,
     PATH,
     TYPE,
-    UNPACKED_BYTES,
+    UNCOMPRESSED_BYTES,
     EncodedChunk,
 )
 
@@ -115,7 +115,7 @@ class EncodedPage:
 
     pieces: Sequence[Any]
     n_values: int
-    unpacked_bytes: int
+    uncompressed_bytes: int
 
     @property
     def is_stored(self) -> bool:
@@ -151,19 +151,24 @@ class ChunkCounts:
     def __init__(self, form: MatrixFormat, dtype: np.dtype[Any]) -> None:
         self._form = form
         self._dtype = dtype
-        self.pages = self.values = self.unpacked = self.packed = 0
+        self.pages = self.values = self.uncompressed = self.compressed = 0
 
     def add(self, page: EncodedPage) -> None:
         """Count a page."""
         self.pages += 1
         self.values += page.n_values
-        self.unpacked += page.unpacked_bytes
-        self.packed += sum(len(memoryview(piece).cast("B")) for piece in page.pieces)
+        self.uncompressed += page.uncompressed_bytes
+        self.compressed += sum(len(memoryview(piece).cast("B")) for piece in page.pieces)
 
     def copy(self) -> ChunkCounts:
         """Return a copy of the counts."""
         other = ChunkCounts(self._form, self._dtype)
-        other.pages, other.values, other.unpacked, other.packed = self.pages, self.values, self.unpacked, self.packed
+        other.pages, other.values, other.uncompressed, other.compressed = (
+            self.pages,
+            self.values,
+            self.uncompressed,
+            self.compressed,
+        )
         return other
 
     def metadata(self) -> Struct:
@@ -176,8 +181,8 @@ class ChunkCounts:
             PATH: Field(LIST, List(BINARY)),
             CODEC: Field(I32, CODEC_NUMBERS[self._form.codec]),
             N_VALUES: Field(I64, self.values),
-            UNPACKED_BYTES: Field(I64, self.unpacked),
-            PACKED_BYTES: Field(I64, self.packed),
+            UNCOMPRESSED_BYTES: Field(I64, self.uncompressed),
+            COMPRESSED_BYTES: Field(I64, self.compressed),
             DATA_PAGE_AT: Field(I64, 0),
             ENCODING_COUNTS: Field(LIST, List(STRUCT, kinds)),
         }
@@ -228,8 +233,8 @@ def encode_body(numbers: NDArray[Any], levels: bytes, n_values: int, form: Matri
     checksum = 0
     for piece in body:
         checksum = crc32(piece, checksum)
-    packed = sum(len(piece) for piece in body)
-    before, after = _page_header(n_values, form.encoding, size, packed)
+    compressed = sum(len(piece) for piece in body)
+    before, after = _page_header(n_values, form.encoding, size, compressed)
     # The checksum is a signed integer in Thrift's zigzag encoding.
     signed = checksum << 1 if checksum < SIGN else 4 * SIGN - 2 * checksum - 1
     header = before + varint(signed) + after
@@ -237,10 +242,10 @@ def encode_body(numbers: NDArray[Any], levels: bytes, n_values: int, form: Matri
 
 
 @lru_cache(maxsize=64)
-def _page_header(n_values: int, encoding: int, size: int, packed: int) -> tuple[bytes, bytes]:
+def _page_header(n_values: int, encoding: int, size: int, compressed: int) -> tuple[bytes, bytes]:
     """Return the parts of a data page header before and after the checksum, which differs from page to page."""
     page: Struct = {1: Field(I32, n_values), 2: Field(I32, encoding), 3: Field(I32, RLE), 4: Field(I32, RLE)}
-    sizes: Struct = {1: Field(I32, DATA_PAGE), 2: Field(I32, size), 3: Field(I32, packed), 4: Field(I32, 0)}
+    sizes: Struct = {1: Field(I32, DATA_PAGE), 2: Field(I32, size), 3: Field(I32, compressed), 4: Field(I32, 0)}
     header = write_struct({**sizes, 5: Field(STRUCT, page)})
     at = len(write_struct(sizes)) - 2
     return header[:at], header[at + 1 :]

@@ -19,7 +19,7 @@ from batchmax.parquet.writing.list_writer import PAGE_BYTES, ChunkCounts, Matrix
 
 NULL_ROW, EMPTY_ROW, NULL_TOKEN, NUMBER = 0, 1, 2, 5
 """Definition levels of a column in which outer lists, inner lists and numbers may all be null."""
-ROW_BEGINS, TOKEN_BEGINS, GOES_ON = 0, 1, 2
+ROW_BEGINS, TOKEN_BEGINS, CONTINUES = 0, 1, 2
 """Repetition levels."""
 BITS = 2, 3
 """The bits of repetition and of definition levels."""
@@ -50,7 +50,7 @@ class TokenRows:
         lengths: NDArray[np.int64],
         missing_rows: NDArray[np.bool_],
         *,
-        goes_on: bool,
+        continues: bool,
     ) -> Self:
         """Return the tokens of some rows.
 
@@ -64,15 +64,15 @@ class TokenRows:
             The number of tokens of each row in this batch.
         missing_rows : (n_rows,) bool
             The null rows.
-        goes_on
+        continues
             Whether the first row began in a previous batch.
         """
         entries = np.maximum(lengths, 1)
-        if goes_on and len(lengths) and not lengths[0]:
+        if continues and len(lengths) and not lengths[0]:
             entries[0] = 0
         starts = np.cumsum(entries) - entries
         repetition = np.full(int(entries.sum()), TOKEN_BEGINS, np.uint8)
-        begun = starts[entries > 0] if not goes_on else starts[1:][entries[1:] > 0]
+        begun = starts[entries > 0] if not continues else starts[1:][entries[1:] > 0]
         repetition[begun] = ROW_BEGINS
         definition = np.full(len(repetition), NUMBER, np.uint8)
         without = (lengths == 0) & (entries > 0)
@@ -128,7 +128,7 @@ class NestedColumn:
     @property
     def n_bytes(self) -> int:
         """The size of the pages."""
-        return self._counts.packed
+        return self._counts.compressed
 
 
 def nested_levels(repetition: NDArray[np.uint8], definition: NDArray[np.uint8], n_classes: int) -> bytes:
@@ -136,12 +136,12 @@ def nested_levels(repetition: NDArray[np.uint8], definition: NDArray[np.uint8], 
     full = definition == NUMBER
     counts = np.where(full, n_classes, 1)
     if n_classes >= LONG_ROW:
-        rest = run(n_classes - 1, GOES_ON)
+        rest = run(n_classes - 1, CONTINUES)
         whole = [run(1, level) + rest for level in (ROW_BEGINS, TOKEN_BEGINS)]
         alone = [run(1, level) for level in (ROW_BEGINS, TOKEN_BEGINS)]
         levels = b"".join((whole if is_full else alone)[level] for level, is_full in zip(repetition, full, strict=True))
     else:
-        flat = np.full(int(counts.sum()), GOES_ON, np.uint8)
+        flat = np.full(int(counts.sum()), CONTINUES, np.uint8)
         flat[np.cumsum(counts) - counts] = repetition
         levels = packed_levels(flat, BITS[0])
     borders = np.flatnonzero(np.diff(definition)) + 1

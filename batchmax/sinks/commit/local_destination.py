@@ -18,7 +18,7 @@ from batchmax.sinks.commit.existing_output import SUCCESS, is_ours, is_output_fo
 from batchmax.sinks.commit.staging import PartFolder, StagingDirectory, inode, remove
 from batchmax.storage.files import open_exclusively, sync_folder
 from batchmax.storage.manifest import Manifest, old_manifest_of, read_old_manifest
-from batchmax.storage.paths import refuse_file_as_folder
+from batchmax.storage.output_paths import refuse_file_as_folder
 
 
 def output_paths(out: str | os.PathLike[str], *, gated: bool) -> list[Path]:

@@ -11,8 +11,8 @@ from batchmax.sinks.commit.local_destination import LocalDestination
 from batchmax.sinks.commit.remote_destination import RemoteDestination
 from batchmax.sinks.commit.staging import StagingDirectory, local_path_of
 from batchmax.storage.object_store import store_of
-from batchmax.storage.paths import is_file_path
-from batchmax.storage.uris import is_uri
+from batchmax.storage.output_paths import is_file_path
+from batchmax.storage.paths import is_uri
 
 
 def make_destination(

@@ -38,7 +38,7 @@ from batchmax.sources.parquet_file import open_file
 from batchmax.storage.json_fields import JsonError, json_object, parse_json
 from batchmax.storage.manifest import JOB_KEY, OLD_SUFFIX, PART, Manifest, run_of, run_part
 from batchmax.storage.object_store import Store
-from batchmax.storage.paths import is_file_path
+from batchmax.storage.output_paths import is_file_path
 
 TRANSFERS_AT_ONCE = 4
 """Files of a folder that are uploaded or copied in parallel."""
@@ -69,12 +69,12 @@ class RemoteParts(PartFolder):
 
     def add(self, path: Path, name: str) -> None:
         """Upload a finished part, and remove the local file. An object of this name has the same bytes."""
-        self._store.at(f"{self._store.uri}/{run_part(name, self._run)}").send(path)
+        self._store.at(f"{self._store.uri}/{run_part(name, self._run)}").upload_file(path)
         path.unlink()
 
     def retain(self, sizes: Mapping[str, int]) -> bool:
         """Return whether the uploaded parts have these sizes."""
-        found = {one.uri[len(self._store.uri) + 1 :]: one.size for one in self._store.below()}
+        found = {one.uri[len(self._store.uri) + 1 :]: one.size for one in self._store.list_below()}
         return all(found.get(run_part(name, self._run)) == size for name, size in sizes.items())
 
 
@@ -131,7 +131,7 @@ class RemoteDestination(Destination):
         """Return the job of a published or held output; None if there is none, empty if batchmax didn't write it."""
         uri = self._uris[location]
         if self.is_file:
-            return None if self._store.at(uri).found() is None else self._metadata(uri)[0]
+            return None if self._store.at(uri).info() is None else self._metadata(uri)[0]
         folder = self._folder(uri)
         if folder.manifest is None:
             return {} if folder.is_finished else None
@@ -237,7 +237,7 @@ class RemoteDestination(Destination):
     def _send(self, uri: str) -> None:
         """Upload the file, or the parts that aren't uploaded yet and the manifest."""
         if self.is_file:
-            self._store.at(uri).send(self.staging.output)
+            self._store.at(uri).upload_file(self.staging.output)
             return
         folder = self._folder(uri)
         if folder.manifest is None or folder.manifest.run != self.run:
@@ -252,7 +252,7 @@ class RemoteDestination(Destination):
         """Upload the parts of a folder that was written on this machine, except those that exist already."""
 
         def send(name: str) -> None:
-            self._store.at(f"{uri}/{run_part(name, self.run)}").send(self.staging.output / name)
+            self._store.at(f"{uri}/{run_part(name, self.run)}").upload_file(self.staging.output / name)
 
         names = [name for name, size in self.part_sizes.items() if not folder.has({run_part(name, self.run): size})]
         _run_in_parallel(send, names, TRANSFERS_AT_ONCE)
@@ -264,7 +264,7 @@ class RemoteDestination(Destination):
         remove(path)
         manifest = Manifest(self._stored_parts(), self._summary, self.run, generation)
         self._write_manifest(path, manifest)
-        self._store.at(f"{uri}/{manifest.path}").send(path)
+        self._store.at(f"{uri}/{manifest.path}").upload_file(path)
 
     def _finish(self, uri: str) -> None:
         """Do the steps after the commit of a folder."""
@@ -300,7 +300,7 @@ class RemoteDestination(Destination):
         job: Mapping[str, Any]
         summary: Mapping[str, Any] | None
         if self.is_file:
-            written = self._store.at(uri).found()
+            written = self._store.at(uri).info()
             if written is None:
                 return None
             job, summary = self._metadata(uri)

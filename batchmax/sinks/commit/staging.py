@@ -24,7 +24,8 @@ from pathlib import Path
 from batchmax.errors import OutputError
 from batchmax.storage.file_names import composed
 from batchmax.storage.files import sync_folder
-from batchmax.storage.paths import make_parents, refuse_streams_and_stores, remove_empty
+from batchmax.storage.output_paths import make_parents, remove_empty
+from batchmax.storage.paths import require_local
 
 ENDING = ".batchmax"
 LOCK = "lock"
@@ -65,7 +66,7 @@ class StagingDirectory:
     """
 
     def __init__(self, out: str | os.PathLike[str]) -> None:
-        refuse_streams_and_stores(os.fspath(out))
+        require_local(os.fspath(out))
         self.path = Path(out)
         if self.path.name in {"", ".."}:
             raise OutputError(

@@ -15,7 +15,7 @@ from batchmax.storage.manifest import (
     read_manifest,
     read_old_manifest,
 )
-from batchmax.storage.object_store import Found, Store
+from batchmax.storage.object_store import ObjectInfo, Store
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StoredFolder:
         The manifest of an earlier version of batchmax; None if there is none.
     """
 
-    objects: Mapping[str, Found]
+    objects: Mapping[str, ObjectInfo]
     manifest: Manifest | None
     old: Mapping[str, Any] | None
 
@@ -65,7 +65,7 @@ class StoredFolder:
 def stored_folder(store: Store) -> StoredFolder:
     """Return the objects below a URI, with the manifests among them."""
     uri = store.uri
-    objects = {one.uri[len(uri) + 1 :]: one for one in store.below()}
+    objects = {one.uri[len(uri) + 1 :]: one for one in store.list_below()}
     paths = [name for name in objects if name.rpartition("/")[2] == MANIFEST]
     found = [(path, read_manifest(store.at(objects[path].uri).read(0, objects[path].size))) for path in paths]
     manifests = [manifest for path, manifest in found if manifest is not None and manifest.path == path]
@@ -74,6 +74,6 @@ def stored_folder(store: Store) -> StoredFolder:
     matches = (PART.fullmatch(name.rpartition("/")[2]) for name in objects)
     if SUCCESS in objects and any(match is not None and match[2] is None for match in matches):
         beside = store.at(f"{uri}{OLD_SUFFIX}")
-        there = beside.found()
+        there = beside.info()
         old = None if there is None else read_old_manifest(beside.read(0, there.size))
     return StoredFolder(objects, committed, old)

@@ -27,7 +27,7 @@ TEXT_AND_BYTES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_bina
 OFFSET_BYTES = 8
 """Bytes that a text, a binary value or a list takes in addition to its value."""
 
-_LOOK = "the program that made it wrote damaged data, or the stream was damaged on the way"
+_CHECK_WRITER = "check the program that wrote the stream"
 
 
 def check_schema(schema: pa.Schema, where: str) -> None:
@@ -42,7 +42,7 @@ def check_schema(schema: pa.Schema, where: str) -> None:
         for field in schema:
             _read_names(field)
     except UnicodeDecodeError as error:
-        raise DataError(f"the name of a column is not UTF-8: {error}", where=where, remedy=_LOOK) from error
+        raise DataError(f"a column name is not UTF-8: {error}", where=where, remedy=_CHECK_WRITER) from error
 
 
 def _read_names(field: pa.Field) -> None:
@@ -75,13 +75,15 @@ def check_batch(batch: pa.RecordBatch, where: str) -> None:
                 raise
             raise _damage(field, " ".join(str(error).split()), where) from error
         if len(column) != batch.num_rows:
-            raise _damage(field, f"it has {len(column):,} rows, and the batch {batch.num_rows:,}", where)
+            raise _damage(field, f"it has {len(column):,} rows, but the batch has {batch.num_rows:,}", where)
         if column.null_count and not field.nullable:
-            raise _damage(field, f"its type allows no nulls, and {column.null_count:,} rows are null", where)
+            raise _damage(field, f"{column.null_count:,} rows are null, but the field is not nullable", where)
 
 
 def _damage(field: pa.Field, what: str, where: str) -> DataError:
-    return DataError(f"column {field.name!r} ({type_text(field.type)}) is not valid: {what}", where=where, remedy=_LOOK)
+    return DataError(
+        f"column {field.name!r} ({type_text(field.type)}) is invalid: {what}", where=where, remedy=_CHECK_WRITER
+    )
 
 
 def decoded_schema(schema: pa.Schema) -> pa.Schema:

@@ -16,16 +16,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from batchmax.runtime.buffers import MIB
+
 CONTINUATION = b"\xff\xff\xff\xff"
 SCHEMA, DICTIONARY_BATCH, RECORD_BATCH = 1, 2, 3
 """Message types."""
 MAP, RUN_END_ENCODED = 17, 22
 """Field types."""
-MOST_DEPTH = 64
+MAX_DEPTH = 64
 """Maximum nesting depth of types that Arrow reads."""
 ALIGNMENT = 8
 """Buffers of a message start at a multiple of this many bytes."""
-MIB = 1 << 20
 
 
 class MessageError(ValueError):
@@ -104,7 +105,7 @@ class MessageStream(io.RawIOBase):
         self._pieces.append(prefix)
         size = int.from_bytes(prefix[-4:], "little", signed=True)
         if len(prefix) not in {4, 8} or prefix == CONTINUATION or size < 0:
-            raise MessageError("it ends within a message, or its messages are damaged")
+            raise MessageError("incomplete or damaged message")
         self.has_ended = size == 0
         if self.has_ended:
             return
@@ -141,14 +142,14 @@ class MessageStream(io.RawIOBase):
         self._check_size(size, where)
         data = self._stream.read(size)
         if len(data) < size:
-            raise MessageError("it ends within a message", where=where)
+            raise MessageError("incomplete message", where=where)
         if data:
             self._pieces.append(data)
         return data
 
     def _check_size(self, n_bytes: int, where: str, what: str = "it takes") -> None:
         if n_bytes > self._limit:
-            mib = f"{n_bytes / MIB:,.0f} MiB, and the job may use {self._limit / MIB:,.0f}"
+            mib = f"{n_bytes / MIB:,.0f} MiB, and the limit is {self._limit / MIB:,.0f} MiB"
             raise MessageError(f"{what} {mib}", where=where, needed=n_bytes)
 
 
@@ -168,8 +169,8 @@ class _Schema:
         return schema
 
     def _add(self, field: Table, nodes: list[tuple[str, bool]], name: str, *, required: bool, depth: int) -> None:
-        if depth > MOST_DEPTH:
-            raise MessageError(f"types are nested more than {MOST_DEPTH} times", where=f"column {name!r}")
+        if depth > MAX_DEPTH:
+            raise MessageError(f"types are nested more than {MAX_DEPTH} times", where=f"column {name!r}")
         nodes.append((name, required))
         encoding = field.table(4)
         if encoding is not None:
@@ -239,7 +240,7 @@ class Table:
         at += _unpack("<I", self._data, at)
         count = _unpack("<I", self._data, at)
         if at + 4 + count * width > len(self._data):
-            raise MessageError("its metadata are damaged")
+            raise MessageError("damaged metadata")
         return at + 4, count
 
 
@@ -247,21 +248,21 @@ def _decoded_bytes(batch: Table, body: bytes, nodes: list[tuple[str, bool]], whe
     """Check the nodes and buffers of a ``RecordBatch``; return the bytes of all of its buffers, decompressed."""
     found = batch.pairs(1)
     if len(found) != len(nodes):
-        raise MessageError(f"it has {len(found):,} arrays instead of {len(nodes):,}", where=where)
+        raise MessageError(f"{len(found):,} arrays instead of {len(nodes):,}", where=where)
     for (length, nulls), (name, required) in zip(found.tolist(), nodes, strict=True):
         column = f"{where}, column {name!r}"
         if not 0 <= nulls <= length:
             raise MessageError(f"{nulls:,} of {length:,} values are null", where=column)
         if required and nulls:
-            raise MessageError(f"{nulls:,} keys of maps or ends of runs are null", where=column)
+            raise MessageError(f"{nulls:,} map keys or run ends are null", where=column)
     is_compressed = batch.table(3) is not None
     total = 0
     for offset, size in batch.pairs(2).tolist():
         if offset < 0 or size < 0 or offset + size > len(body) or offset % ALIGNMENT:
-            raise MessageError(f"a buffer at {offset:,} of {size:,} bytes is not in its body", where=where)
+            raise MessageError(f"a buffer of {size:,} bytes at {offset:,} exceeds the message body", where=where)
         stored = is_compressed and size and _unpack("<q", body, offset)
         if stored and stored < -1:
-            raise MessageError(f"a buffer has {stored:,} bytes decompressed", where=where)
+            raise MessageError(f"a buffer states a decompressed size of {stored:,} bytes", where=where)
         # -1: the buffer isn't compressed.
         total += stored if stored and stored > 0 else size
     return total
@@ -270,5 +271,5 @@ def _decoded_bytes(batch: Table, body: bytes, nodes: list[tuple[str, bool]], whe
 def _unpack(kind: str, data: bytes, at: int) -> int:
     """Return a number from the data; raise :class:`MessageError` if it isn't inside."""
     if not 0 <= at <= len(data) - struct.calcsize(kind):
-        raise MessageError("its metadata are damaged")
+        raise MessageError("damaged metadata")
     return int(struct.unpack_from(kind, data, at)[0])

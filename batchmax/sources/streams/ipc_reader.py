@@ -17,15 +17,16 @@ import pyarrow as pa
 
 from batchmax.errors import DataError
 from batchmax.runtime.arrow_errors import is_damage
-from batchmax.sources.streams.ipc_messages import MIB, MessageError, MessageStream
+from batchmax.runtime.buffers import MIB
+from batchmax.sources.streams.ipc_messages import MessageError, MessageStream
 
-MOST_MESSAGE = 1 << 30
+MAX_MESSAGE = 1 << 30
 """Maximum bytes of a message if no limit is given."""
 
 _REMEDY = "write one with Arrow: pyarrow.ipc.new_stream, Polars' write_ipc_stream, DuckDB's COPY … (FORMAT arrows)"
 
 
-_LOOK = "look at the messages of the command that wrote it"
+_CHECK_WRITER = "check the messages of the program that wrote it"
 
 
 class IncomingStream:
@@ -46,7 +47,7 @@ class IncomingStream:
         It isn't an Arrow stream, is damaged or cut off, has data after its end, or a message exceeds the limit.
     """
 
-    def __init__(self, stream: BinaryIO, name: str, limit: int = MOST_MESSAGE) -> None:
+    def __init__(self, stream: BinaryIO, name: str, limit: int = MAX_MESSAGE) -> None:
         self._name = name
         self._has_begun = False
         self._stream = stream
@@ -66,10 +67,12 @@ class IncomingStream:
                     break
             yield batch
         if not self._messages.has_ended:
-            raise DataError("the stream ends before its end marker: it was cut off", where=self._name, remedy=_LOOK)
+            raise DataError(
+                "the stream is incomplete: it has no end-of-stream marker", where=self._name, remedy=_CHECK_WRITER
+            )
         if _has_more(self._stream):
             raise DataError(
-                "there is more after the end of the stream: only the first of several streams would be read",
+                "there are bytes after the end of the stream",
                 where=self._name,
                 remedy="write all batches as one stream, or run the command once for each stream",
             )
@@ -93,9 +96,9 @@ class IncomingStream:
         where, needed = (error.where, error.needed) if isinstance(error, MessageError) else ("", 0)
         where = f"{self._name}: {where}" if where else self._name
         if needed:
-            remedy = f"write smaller batches, or allow more: --memory-limit {math.ceil(needed / MIB)}MiB"
+            remedy = f"write smaller batches, or allow more memory: --memory-limit {math.ceil(needed / MIB)}MiB"
             return DataError(what, where=where, remedy=remedy)
-        return DataError(f"the stream is damaged or cut off: {what}", where=where, remedy=_LOOK)
+        return DataError(f"the stream is damaged or incomplete: {what}", where=where, remedy=_CHECK_WRITER)
 
 
 def _has_more(stream: BinaryIO) -> bool:

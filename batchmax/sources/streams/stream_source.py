@@ -16,15 +16,16 @@ from batchmax.columns.matrices import first_row_length
 from batchmax.errors import DataError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.arrow_errors import PARSING, is_damage
-from batchmax.sources.chunks import Chunk, Origin, Part, RowChunk, Ways, plan_cut, regroup
+from batchmax.sources.chunks import Chunk, Origin, ReadStatistics, RowChunk, plan_chunk_sizes, regroup
 from batchmax.sources.parquet_file import InputFile
-from batchmax.sources.passthrough import Reading
-from batchmax.sources.sequence_source import TokenCut, from_columns, regrouped
+from batchmax.sources.parts import Part
+from batchmax.sources.passthrough import ReadPlan
+from batchmax.sources.sequence_source import TokenSizes, from_columns, regrouped
 from batchmax.sources.streams.arrow_batches import check_batch, check_schema, decoded_batches, decoded_schema
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.storage.hive import Partitions
 
-MOST_DECODED_SHARE = 8
+MAX_DECODED_SHARE = 8
 """Divisor of the memory limit: the share that the decoded values of views and runs may take at a time."""
 
 
@@ -60,12 +61,12 @@ class StreamSource:
         with _reading(name):
             reader = stream if is_reader else pa.RecordBatchReader.from_stream(stream)
         check_schema(reader.schema, name)
-        self._batches = decoded_batches(_checked(reader, name), options.memory_limit // MOST_DECODED_SHARE)
+        self._batches = decoded_batches(_checked(reader, name), options.memory_limit // MAX_DECODED_SHARE)
         self.files = []
         self.schema = decoded_schema(reader.schema)
         self.n_rows: int | None = getattr(stream, "num_rows", None)
         self.size: int | None = None
-        self.ways = Ways()
+        self.read_statistics = ReadStatistics()
         self._options = options
         read: list[pa.RecordBatch] = []
         column = find_logits(self.schema, options)
@@ -85,24 +86,24 @@ class StreamSource:
         """The bytes of the logits of one row; of one token if rows are sequences."""
         return self.job.row_bytes
 
-    def chunks(self, parts: Iterable[Part], how: Reading, skip: int = 0) -> Iterator[Chunk]:
+    def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Iterator[Chunk]:
         """Yield the rows in order. The arguments are ignored: a stream is one part, read from its start as a whole."""
-        del parts, how, skip
+        del parts, plan, skip
         if self.job.nesting is not None:
             return self._sequences()
-        cut = plan_cut(self.job)
-        return regroup(self._chunks(), cut.group, cut.piece)
+        sizes = plan_chunk_sizes(self.job)
+        return regroup(self._chunks(), sizes.group_rows, sizes.chunk_rows)
 
     def memory_needed(self) -> int:
         """Return the approximate memory in bytes of a job on this stream, without the memory of the program itself."""
         if self.job.nesting is not None:
-            return TokenCut.of(self.job).memory(self.job)
-        return plan_cut(self.job).memory(self.n_rows)
+            return TokenSizes.of(self.job).memory(self.job)
+        return plan_chunk_sizes(self.job).memory(self.n_rows)
 
     def _sequences(self) -> Iterator[TokenChunk]:
-        cut = TokenCut.of(self.job)
+        sizes = TokenSizes.of(self.job)
         position = 0, 0
-        for chunk in regrouped(from_columns(self._batches, self.job, cut, position), cut, whole=False):
+        for chunk in regrouped(from_columns(self._batches, self.job, sizes, position), sizes, whole=False):
             yield replace(chunk, origin=Origin("the stream", position[0], None))
             position = chunk.after(position)
 
@@ -143,4 +144,4 @@ def _reading(where: str) -> Iterator[None]:
         if not is_damage(error):
             raise
         what = f"cannot be read: {' '.join(str(error).split())}"
-        raise DataError(what, where=where, remedy="look at the program that made it") from error
+        raise DataError(what, where=where, remedy="check the program that wrote the stream") from error

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchmax.storage.uris import is_uri, local_path
+from batchmax.storage.paths import is_uri, local_path
 
-MOST_FOLDERS = 8
+MAX_FOLDERS = 8
 """Levels of folders to search for the first file."""
 
 
@@ -48,7 +48,7 @@ def column_names(given: str) -> list[str]:
 
 def _first_file(path: Path) -> Path | None:
     """Return a file, or the first file in a folder that isn't hidden; None if there is no regular file."""
-    for _ in range(MOST_FOLDERS):
+    for _ in range(MAX_FOLDERS):
         if not path.is_dir():
             return path if path.is_file() else None  # a pipe would block
         shown = [one for one in path.iterdir() if not one.name.startswith(("_", "."))]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchmax.columns.job import Job
-from batchmax.columns.logits import LogitsColumn
+from batchmax.columns.logits_column import LogitsColumn
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
@@ -22,7 +22,7 @@ from batchmax.parquet.writing.column_chunk import METADATA, STATISTICS
 from batchmax.runtime.text import shell_word
 from batchmax.sources.parquet_file import arrow_schema, open_file
 from batchmax.sources.parquet_source import ParquetSource
-from batchmax.storage.paths import find_files
+from batchmax.storage.input_files import find_files
 
 PREFIX = "batchmax_"
 """Prefix of new columns, if the file already has columns with their names."""
@@ -33,7 +33,7 @@ INTEGERS = {1: 4, 2: 8}
 MIN_MAX = (5, 6)
 """Field numbers of the largest and the smallest value in Parquet statistics."""
 
-MOST_LISTED = 10
+MAX_LISTED = 10
 """Maximum number of classes that are listed in a command; more are written to a file."""
 
 
@@ -71,7 +71,7 @@ def suggest(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) 
     first = ""
     if isinstance(classes := extra.get("classes"), int):
         extra["classes"] = ",".join(map(str, range(1, classes + 1)))
-        if classes > MOST_LISTED:
+        if classes > MAX_LISTED:
             extra["classes"] = _free("classes.txt")
             first = f"seq 1 {classes} >{extra['classes']} && "
     words = ["score", *map(shell_word, inputs), "-o", _free("scored.parquet"), *_words({**given, **extra})]
@@ -150,7 +150,7 @@ def _no_class(source: ParquetSource, label: int) -> UsageError:
     return UsageError(
         f"label {label} is not a class: valid labels are 0 to {source.job.n_classes - 1:,}",
         where=source.files[0].path,
-        remedy="name another column with --label, or ignore that label: --ignore-index " + str(label),
+        remedy=f"choose another label column: --label NAME; or ignore that label: --ignore-index {label}",
     )
 
 

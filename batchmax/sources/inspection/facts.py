@@ -16,25 +16,26 @@ from batchmax.parquet.format import CODEC_NAMES, ENCODING_NAMES
 from batchmax.parquet.thrift import Struct
 from batchmax.parquet.writing.column_chunk import (
     CODEC,
+    COMPRESSED_BYTES,
     DICTIONARY_AT,
     ENCODINGS,
     METADATA,
     NULL_COUNT,
     OFFSET_INDEX,
-    PACKED_BYTES,
     STATISTICS,
-    UNPACKED_BYTES,
+    UNCOMPRESSED_BYTES,
 )
 from batchmax.runtime.arrow_errors import PARSING
+from batchmax.sources.inspection.suggested_command import suggest
 from batchmax.sources.parquet_file import open_file
-from batchmax.sources.suggested_command import suggest
-from batchmax.storage.paths import find_files
+from batchmax.sources.read_errors import DAMAGED
+from batchmax.storage.input_files import find_files
 
 Facts = dict[str, Any]
 """Facts about a file by name, serializable as JSON."""
 
 
-def gather(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
+def inspect_files(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
     """Return the facts about one or more files together, serializable as JSON.
 
     Raises
@@ -128,15 +129,15 @@ def _merged(files: Sequence[Sequence[Facts]]) -> list[Facts]:
             found.setdefault((column["name"], column["path"], is_struct), []).append(column)
     merged = []
     for same in found.values():
-        packed, unpacked = sum(one["bytes"] for one in same), sum(one["unpacked_bytes"] for one in same)
+        compressed, uncompressed = sum(one["bytes"] for one in same), sum(one["unpacked_bytes"] for one in same)
         nulls = [one["nulls"] for one in same]
         merged.append(
             {
                 **same[0],
                 "type": ", ".join(_each_once(one["type"] for one in same)),
-                "bytes": packed,
-                "unpacked_bytes": unpacked,
-                "ratio": unpacked / packed if packed else None,
+                "bytes": compressed,
+                "unpacked_bytes": uncompressed,
+                "ratio": uncompressed / compressed if compressed else None,
                 "codecs": sorted({codec for one in same for codec in one["codecs"]}),
                 "encodings": sorted({encoding for one in same for encoding in one["encodings"]}),
                 "has_dictionary": any(one["has_dictionary"] for one in same),
@@ -156,7 +157,7 @@ def _created_by(footer: pq.FileMetaData) -> str | None:
 
 
 def _unreadable(file: str) -> DataError:
-    return DataError("its footer cannot be read", where=file, remedy="write it again; it must be one Parquet file")
+    return DataError("the footer cannot be read", where=file, remedy=DAMAGED)
 
 
 def _row_groups(groups: Sequence[pq.RowGroupMetaData]) -> Facts:
@@ -178,8 +179,8 @@ def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struc
         # Encrypted columns have no metadata.
         known: list[Struct] = [chunk[METADATA].value for chunk in chunks if METADATA in chunk]
         encodings = {number for chunk in known for number in chunk[ENCODINGS].value.values}
-        packed = sum(chunk[PACKED_BYTES].value for chunk in known)
-        unpacked = sum(chunk[UNPACKED_BYTES].value for chunk in known)
+        compressed = sum(chunk[COMPRESSED_BYTES].value for chunk in known)
+        uncompressed = sum(chunk[UNCOMPRESSED_BYTES].value for chunk in known)
         # The path up to a dot isn't the name of the column: names may contain dots.
         kind = schema.field(own).type if own < len(schema) else None
         is_whole = kind is not None and not pa.types.is_struct(kind)
@@ -188,9 +189,9 @@ def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struc
                 "name": schema.names[own] if is_whole else leaf.path,
                 "path": leaf.path,
                 "type": leaf.physical_type.lower() if kind is None else type_text(kind),
-                "bytes": packed,
-                "unpacked_bytes": unpacked,
-                "ratio": unpacked / packed if packed else None,
+                "bytes": compressed,
+                "unpacked_bytes": uncompressed,
+                "ratio": uncompressed / compressed if compressed else None,
                 "codecs": sorted({CODEC_NAMES.get(chunk[CODEC].value, "UNKNOWN") for chunk in known}),
                 "encodings": sorted(ENCODING_NAMES.get(number, "UNKNOWN") for number in encodings),
                 "has_dictionary": any(DICTIONARY_AT in chunk for chunk in known),

@@ -1,7 +1,7 @@
 """Checks that several files can be read as one, and describes in which columns they differ.
 
 Every file must have the logits and labels, and the same number of classes. Carried columns may be missing or have
-different types, as :mod:`batchmax.sources.file_columns` allows.
+different types, as :mod:`batchmax.sources.schemas.file_columns` allows.
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ import pyarrow as pa
 from batchmax.columns.arrow import column_types, type_text
 from batchmax.columns.job import Job
 from batchmax.columns.labels import find_classes
-from batchmax.columns.logits import WORDS, LogitsColumn, find_logits
+from batchmax.columns.logits import find_logits
+from batchmax.columns.logits_column import INPUT_TEXTS, LogitsColumn
 from batchmax.columns.scored_input import as_written
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.sources.file_columns import Union
-from batchmax.sources.parquet_file import InputFile, about
+from batchmax.sources.parquet_file import InputFile
+from batchmax.sources.read_errors import schema_errors
+from batchmax.sources.schemas.file_columns import MergedSchema
 
 ONE_BY_ONE = "score the files one by one"
-MOST_SAID = 10
+MAX_LISTED = 10
 """Maximum number of differing columns with a line of their own in the notes."""
 
 FirstLength = Callable[[InputFile, LogitsColumn], int | None]
 """A function that returns the length of the first row of logits of a file."""
 
 
-def own_logits(schema: pa.Schema, column: LogitsColumn, options: ScoreOptions) -> LogitsColumn | None:
+def logits_in_file(schema: pa.Schema, column: LogitsColumn, options: ScoreOptions) -> LogitsColumn | None:
     """Return the column of logits as one file has it; None if the file lacks some or all of its columns."""
     types = column_types(schema)
     if any(name not in types for name in column.names):
@@ -45,10 +47,10 @@ def own_logits(schema: pa.Schema, column: LogitsColumn, options: ScoreOptions) -
 def check_agreement(
     files: Sequence[InputFile],
     schemas: Sequence[pa.Schema],
-    union: Union,
+    union: MergedSchema,
     job: Job,
     options: ScoreOptions,
-    own: Collection[str],
+    folder_columns: Collection[str],
     first: FirstLength,
 ) -> None:
     """Check that all files agree in the columns that are read.
@@ -59,7 +61,7 @@ def check_agreement(
         All files, the schema of each with its metadata, and the merged columns.
     job, options
         The job, and the options that it was planned from.
-    own
+    folder_columns
         Names of columns that aren't stored in the files.
     first
         Returns the length of the first row of logits of a file.
@@ -69,13 +71,13 @@ def check_agreement(
     UsageError
         Files disagree, or a file lacks a column; the error names the file, and the one that it differs from.
     """
-    needed = [name for name in _needed(union.schema, job, options) if name not in own]
+    needed = [name for name in _needed(union.schema, job, options) if name not in folder_columns]
     for name in needed:
         if name in union.conflicts:
             conflict = union.conflicts[name]
             kinds = type_text(conflict.other_kind), type_text(conflict.kind)
             raise UsageError(
-                f"column {name!r} is {kinds[0]}, but {kinds[1]} in {conflict.file}, and no type has the values of both",
+                f"column {name!r} is {kinds[0]}, but {kinds[1]} in {conflict.file}, and the types have no common type",
                 where=conflict.other_file,
                 remedy=_remedy(name, job),
             )
@@ -93,18 +95,18 @@ def check_agreement(
             raise UsageError(what, where=file.path, remedy=ONE_BY_ONE)
 
 
-def said_of(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]:
+def describe_differences(differences: Sequence[Mapping[str, Any]], n_files: int) -> list[str]:
     """Return lines of text that describe columns that differ between files."""
     lines = []
-    for one in differences[:MOST_SAID]:
+    for one in differences[:MAX_LISTED]:
         types, missing = one["types"], one["missing"]
         kinds = ", ".join(f"{name} in {count:,}" for name, count in types.items())
         text = f"column {one['column']!r}: read as {one['type']}" + (
             f" ({kinds})" if set(types) != {one["type"]} else ""
         )
         lines.append(text + (f", null in the {missing:,} of {n_files:,} files without it" if missing else ""))
-    if len(differences) > MOST_SAID:
-        lines.append(f"and {len(differences) - MOST_SAID:,} more columns that are not the same in all files: --json")
+    if len(differences) > MAX_LISTED:
+        lines.append(f"and {len(differences) - MAX_LISTED:,} more columns that differ between files; --json lists all")
     return lines
 
 
@@ -127,11 +129,11 @@ def _check_presence(files: Sequence[InputFile], job: Job) -> None:
         having = next((file.path for file in files if name in types.get(id(file.schema), ())), "")
         for file in files:
             if file.columns is not None and name not in types[id(file.schema)]:
-                without = ", or do without labels: --label none" if role == "label" else ""
+                without = ", or use no labels: --label none" if role == "label" else ""
                 raise UsageError(
-                    f"there is no column {name!r}, which holds the {role} in {having}",
+                    f"there is no column {name!r}, the {role} column of {having}",
                     where=file.path,
-                    remedy=f"leave the file out, add the column, or name another: --{role}{without}",
+                    remedy=f"leave the file out, add the column, or choose another: --{role}{without}",
                 )
 
 
@@ -143,22 +145,22 @@ def _check_columns(
     for name in needed:
         if counts[name] > 1:
             raise UsageError(f"there are two columns {name!r}", where=file.path, remedy="rename one of the two")
-    with about(file.path):
-        column = own_logits(file.schema, job.logits, options)
+    with schema_errors(file.path):
+        column = logits_in_file(file.schema, job.logits, options)
         assert column is not None  # noqa: S101 - _check_presence was called
         classes, _ = find_classes(schema, options, job.logits)
         as_written(schema, options)  # raises if the probabilities aren't a distribution
         holds = find_logits(schema, replace(options, logits=job.logits.names[0], n_classes=None)).holds
     if holds != job.logits.holds:
         raise UsageError(
-            f"the columns of logits hold {WORDS[holds]} here, and {WORDS[job.logits.holds]} in {first_path}",
+            f"the logits column holds {INPUT_TEXTS[holds]}, but {INPUT_TEXTS[job.logits.holds]} in {first_path}",
             where=file.path,
-            remedy=f"{ONE_BY_ONE}, or say what they hold: --input probs, log_probs or logits",
+            remedy=f"{ONE_BY_ONE}, or state the content: --input probs, log_probs or logits",
         )
     if file.path != first_path and classes is not None and classes != job.classes:
-        what = "the classes have other names than in" if job.classes else "the classes have names, but none in"
+        what = "the class names differ from those in" if job.classes else "the classes have names, but not in"
         raise UsageError(
-            f"{what} {first_path}", where=file.path, remedy=f"{ONE_BY_ONE}, or give the names with --classes"
+            f"{what} {first_path}", where=file.path, remedy=f"{ONE_BY_ONE}, or give the names: --classes A,B,C"
         )
     return column
 

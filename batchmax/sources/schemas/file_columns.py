@@ -83,15 +83,15 @@ class FileColumns:
         except pa.ArrowInvalid as error:
             own = type_text(self.own.field(field.name).type)
             raise DataError(
-                f"column {field.name!r} ({own}) has a value that {type_text(field.type)}, its type in other files, "
-                f"cannot express: {error}",
+                f"column {field.name!r} ({own}) has a value that {type_text(field.type)}, "
+                f"its type in other files, cannot represent: {error}",
                 where=path,
                 remedy="score the files one by one, or write the column with one type",
             ) from error
 
 
 @dataclass(frozen=True)
-class Conflict:
+class TypeConflict:
     """A column without a common type: its type in the first file that has it, and its type in another file."""
 
     file: str
@@ -101,7 +101,7 @@ class Conflict:
 
 
 @dataclass(frozen=True)
-class Union:
+class MergedSchema:
     """The merged columns of several files.
 
     Attributes
@@ -116,7 +116,7 @@ class Union:
 
     schema: pa.Schema
     files: tuple[FileColumns, ...]
-    conflicts: dict[str, Conflict]
+    conflicts: dict[str, TypeConflict]
 
     def differences(self, names: Collection[str]) -> list[dict[str, Any]]:
         """Return which of some columns differ between files, serializable as JSON.
@@ -138,7 +138,7 @@ class Union:
         return found
 
 
-def unite(paths: Sequence[str], schemas: Sequence[pa.Schema]) -> Union:
+def merge_schemas(paths: Sequence[str], schemas: Sequence[pa.Schema]) -> MergedSchema:
     """Merge the columns of files.
 
     Raises
@@ -151,14 +151,14 @@ def unite(paths: Sequence[str], schemas: Sequence[pa.Schema]) -> Union:
     for path, schema in zip(paths, own, strict=True):
         shared.setdefault(schema, path)
     if len(shared) == 1:
-        return Union(schemas[0], (FileColumns(own[0], own[0]),) * len(own), {})
+        return MergedSchema(schemas[0], (FileColumns(own[0], own[0]),) * len(own), {})
     for schema, path in shared.items():
         name, count = Counter(schema.names).most_common(1)[0]
         if count > 1:
-            what = f"there are two columns {name!r}, and other files have other columns"
+            what = f"there are two columns {name!r}, and the files have different columns"
             raise UsageError(what, where=path, remedy="rename one of the two")
     fields: list[pa.Field] = []
-    conflicts: dict[str, Conflict] = {}
+    conflicts: dict[str, TypeConflict] = {}
     for name in dict.fromkeys(name for schema in shared for name in schema.names):
         having = [(schema.field(name), path) for schema, path in shared.items() if name in schema.names]
         field, conflict = _common(having)
@@ -167,15 +167,15 @@ def unite(paths: Sequence[str], schemas: Sequence[pa.Schema]) -> Union:
         fields.append(field if len(having) == len(shared) else field.with_nullable(True))
     united = pa.schema(fields)
     columns = {schema: _file_columns(schema, united, conflicts) for schema in shared}
-    return Union(united.with_metadata(schemas[0].metadata), tuple(columns[schema] for schema in own), conflicts)
+    return MergedSchema(united.with_metadata(schemas[0].metadata), tuple(columns[schema] for schema in own), conflicts)
 
 
-def conform_to(schema: pa.Schema, own: pa.Schema) -> FileColumns:
+def file_columns_of(schema: pa.Schema, own: pa.Schema) -> FileColumns:
     """Return how the columns of one file are read, given the merged schema of all files."""
     return _file_columns(own.remove_metadata(), schema.remove_metadata(), ())
 
 
-def _common(having: Sequence[tuple[pa.Field, str]]) -> tuple[pa.Field, Conflict | None]:
+def _common(having: Sequence[tuple[pa.Field, str]]) -> tuple[pa.Field, TypeConflict | None]:
     """Return the merged field of the files that have it, and the conflict if they have no common type."""
     first, path = having[0]
     nullable = any(field.nullable for field, _ in having)
@@ -189,7 +189,7 @@ def _common(having: Sequence[tuple[pa.Field, str]]) -> tuple[pa.Field, Conflict 
     if kind is not None:
         return field, None
     other, other_path = next(one for one in having if common_type_of([first.type, one[0].type]) is None)
-    return field, Conflict(path, first.type, other_path, other.type)
+    return field, TypeConflict(path, first.type, other_path, other.type)
 
 
 def _file_columns(own: pa.Schema, schema: pa.Schema, conflicts: Collection[str]) -> FileColumns:
