@@ -1,7 +1,7 @@
 """Declaration of commands: options grouped under headings, a short and a full help, and examples.
 
 Options shared by several commands are decorators in this module, so that they have the same meaning and help
-everywhere. Defaults are in :mod:`batchmax.options.score_options`; an option that isn't given is passed as None.
+everywhere. Defaults are in :mod:`batchmax.options`; an option that isn't given is passed as None.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from batchmax.cli import completion
-from batchmax.options import score_options as domain
+from batchmax.options import input_options, score_options
 
 INPUT = "Input"
 MODEL = "Model output"
@@ -267,7 +267,7 @@ find_logits = stack(
     choice(
         "--logits-dtype",
         metavar="TYPE",
-        choices=get_args(domain.BinaryName),
+        choices=get_args(input_options.BinaryName),
         group=INPUT,
         help="Type of the numbers in binary or uint16 columns",
     ),
@@ -330,7 +330,7 @@ text_bytes = option(
 kind = choice(
     "--input",
     metavar="KIND",
-    choices=get_args(domain.InputKind),
+    choices=get_args(input_options.InputKind),
     group=MODEL,
     help="Content of the logits column",
     more="Detected by the metadata of scored files and the name of the column; else logits.",
@@ -422,7 +422,7 @@ bins = option(
 if_exists = choice(
     "--if-exists",
     metavar="ACTION",
-    choices=get_args(domain.IfExists),
+    choices=get_args(score_options.IfExists),
     group=FILES,
     help="If the output exists",
     more="With resume, an unfinished run continues.",
@@ -441,7 +441,7 @@ replace = choice(
 compression = choice(
     "--compression",
     metavar="CODEC",
-    choices=get_args(domain.Compression),
+    choices=get_args(score_options.Compression),
     group=FILES,
     help="Codec for computed columns and, if set, for copied ones",
     default_text="as the logits",
@@ -462,7 +462,7 @@ def _on_bad_row(more: str) -> Callable[[F], F]:
     return choice(
         "--on-bad-row",
         metavar="POLICY",
-        choices=get_args(domain.BadRowPolicy),
+        choices=get_args(input_options.BadRowPolicy),
         group=ROWS,
         help="How bad rows are handled",
         more=more,

@@ -100,7 +100,9 @@ class Job:
         return tuple(name for name in self.outputs if OUTPUTS[name].kind == "matrix")
 
 
-def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | None = None) -> Job:
+def plan_scoring(
+    schema: pa.Schema, options: ScoreOptions, first_length: int | None = None, *, writes: bool = True
+) -> Job:
     """Plan a job from a schema and options.
 
     Parameters
@@ -112,6 +114,8 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     first_length
         Length of the first row that isn't null or empty; used if neither the schema nor the options determine the
         number of classes.
+    writes
+        Whether the job has output columns. If not, ``computed`` is empty, and columns of the input may have any name.
 
     Raises
     ------
@@ -184,6 +188,8 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
         nesting=nesting,
         assumed=assumed,
     )
+    if not writes:
+        return job
     computed = list(_computed(job))
     taken = set(job.carried.names)
     for field in computed:
@@ -259,7 +265,7 @@ def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | No
     """
     for name in gate.names:
         if name in names and nesting is None:
-            raise gate.unknown(name, f"{name} is a figure of sequences, and the rows are not sequences", "leave it out")
+            raise gate.unknown(name, f"{name} is a metric of sequences, and the rows are not sequences", "leave it out")
         if name == "bits_per_byte" and options.bytes is None:
             remedy = "name the column with each row's text or its number of bytes: --bytes NAME"
             raise gate.unknown(name, "the number of bytes is not known", remedy)

@@ -20,7 +20,8 @@ import pyarrow as pa
 from batchmax.columns.arrow import column_types, is_binary, is_list, is_spark_vector, plain_type, type_text
 from batchmax.columns.scored_input import KINDS, as_written, check_unasked
 from batchmax.errors import UsageError
-from batchmax.options.score_options import BinaryName, InputKind, ScoreOptions
+from batchmax.options.input_options import BinaryName, InputKind
+from batchmax.options.score_options import ScoreOptions
 
 LogitsLayout = Literal["list", "large_list", "fixed", "tensor", "wide", "binary", "uint16", "spark"]
 OutputLayout = Literal["list", "large_list", "fixed", "wide"]

@@ -18,14 +18,13 @@ from batchmax import __version__, kernels
 from batchmax.columns.job import Job
 from batchmax.evaluation.worst_rows import FIGURES
 from batchmax.functional.losses import softmax_rows
-from batchmax.options.score_options import MAX_BETA, ScoreOptions
+from batchmax.options.input_options import MAX_BETA, InputOptions
 from batchmax.outputs import LAST_WITHOUT_PROBS
-from batchmax.reports.collectors import KeptRow
+from batchmax.reports.collectors import SelectedRow
 from batchmax.reports.html.formatting import ABSENT, number, printable, size
-from batchmax.reports.html.page_model import Made, Pair, RowFacts, TextTable
+from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable
 from batchmax.sources.parquet_file import InputFile
-from batchmax.sources.parquet_source import ParquetSource
-from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.sources.parquet_source import Source
 from batchmax.storage.json_fields import JsonError, json_list, json_object, json_objects, parse_json
 
 SCORED = {
@@ -54,14 +53,14 @@ BETAS = 41
 BETA_SPAN = 20.0
 """Ratio of the largest beta to the report's beta, and of that to the smallest."""
 
-SILENT = {"threads", "memory_limit", "outputs", "prefix", "if_exists", "rejects", "fail_if", "top_k"}
-"""Options that don't affect the page."""
+SILENT = {"threads", "memory_limit", "storage_options"}
+"""Options that don't affect the page, and options that may be secrets."""
 
 CALIBRATED = {"beta", "scale", "bias", "calibrated_classes"}
 """Options that a calibration file sets."""
 
 
-def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool) -> RowFacts:
+def row_facts(kept: SelectedRow, job: Job, names: Sequence[str], *, was_asked: bool) -> RowFacts:
     """Return a row, with its probabilities and losses at each β."""
     z = kept.logits[np.newaxis, :]
     used = BETAS // 2
@@ -109,13 +108,13 @@ def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool)
     )
 
 
-def _quantity(options: ScoreOptions) -> str:
+def _quantity(options: InputOptions) -> str:
     if options.input != "logits":
         return "log-probability"
     return "logit" if options.scale is None else "scaled logit"
 
 
-def has_probs(kept: KeptRow) -> bool:
+def has_probs(kept: SelectedRow) -> bool:
     """Return whether a row has probabilities to draw."""
     return kept.status > LAST_WITHOUT_PROBS
 
@@ -184,7 +183,7 @@ def _shown_time(value: pa.Scalar) -> str:
         return printable(f"{value.cast(pa.int64()).as_py()} ({value.type})")
 
 
-def made(source: ParquetSource | StreamSource, options: ScoreOptions, asked: Mapping[str, Any]) -> Made:
+def provenance(source: Source, options: InputOptions, asked: Mapping[str, Any]) -> Provenance:
     """Return the provenance of a report: versions, notes, command, inputs."""
     pairs = [
         ("batchmax", __version__),
@@ -209,16 +208,16 @@ def made(source: ParquetSource | StreamSource, options: ScoreOptions, asked: Map
     inputs = TextTable(
         "Inputs", ("file", "rows", "size", "written by", "SHA-256 of the footer"), lines, frozenset({1, 2}), said
     )
-    return Made(pairs, _command(files, options, asked), inputs, _scored(files))
+    return Provenance(pairs, _command(files, options, asked), inputs, _scored(files))
 
 
-def _command(files: Sequence[InputFile], options: ScoreOptions, asked: Mapping[str, Any]) -> str:
+def _command(files: Sequence[InputFile], options: InputOptions, asked: Mapping[str, Any]) -> str:
     """Return the command that writes the same report."""
-    default = ScoreOptions()
+    default = InputOptions()
     silent = SILENT if options.calibration is None else SILENT | CALIBRATED
     changed = {
         one.name: getattr(options, one.name)
-        for one in fields(ScoreOptions)
+        for one in fields(InputOptions)
         if one.name not in silent and getattr(options, one.name) != getattr(default, one.name)
     }
     words = [file.path for file in files[:MOST_FILES]] + (["…"] if len(files) > MOST_FILES else [])
@@ -236,7 +235,7 @@ def _scored(files: Sequence[InputFile]) -> list[Pair]:
     try:
         said = json_object(parse_json((metadata or {}).get(b"batchmax", b"")), SCORED)
         logits = said["logits"] if isinstance(said["logits"], list) else [said["logits"]]
-        made_of = json_objects(said["inputs"][:8], {"footer_sha256": str, "size": int})
+        described = json_objects(said["inputs"][:8], {"footer_sha256": str, "size": int})
         shown = {
             "batchmax": said["version"],
             "logits": ", ".join(json_list(logits, str)),
@@ -245,7 +244,7 @@ def _scored(files: Sequence[InputFile]) -> list[Pair]:
             "options": ", ".join(
                 f"{name} {value}" for name, value in said["options"].items() if value not in (None, [], "")
             ),
-            "made of": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in made_of),
+            "made of": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in described),
         }
     except JsonError:
         return []  # no metadata, or another version's

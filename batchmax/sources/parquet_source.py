@@ -36,10 +36,12 @@ from batchmax.storage.hive import Partitions, are_mirrored, keys_of, partitions_
 from batchmax.storage.paths import STREAM, Inputs, find_inputs, paths_of
 
 
-def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> ParquetSource | StreamSource:
+def open_source(
+    src: Any, options: ScoreOptions, *, mirrors: bool = False, writes: bool = True
+) -> ParquetSource | StreamSource:
     """Open paths (one or several), ``-`` for an Arrow IPC stream on stdin, or an object with ``__arrow_c_stream__``.
 
-    ``mirrors`` is as for :class:`ParquetSource`.
+    ``mirrors`` and ``writes`` are as for :class:`ParquetSource`.
 
     Raises
     ------
@@ -49,12 +51,14 @@ def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> Pa
         A column or an option is invalid, or the files disagree.
     """
     if hasattr(src, "__arrow_c_stream__"):
-        return StreamSource(src, options)
+        return StreamSource(src, options, writes=writes)
     paths = paths_of(src)
     if paths == [STREAM]:
         incoming = IncomingStream(sys.stdin.buffer, STREAM, options.memory_limit)
-        return StreamSource(pa.RecordBatchReader.from_batches(incoming.schema, incoming), options, STREAM)
-    return ParquetSource(paths, options, mirrors=mirrors)
+        return StreamSource(
+            pa.RecordBatchReader.from_batches(incoming.schema, incoming), options, STREAM, writes=writes
+        )
+    return ParquetSource(paths, options, mirrors=mirrors, writes=writes)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class ParquetSource:
         How they are read.
     mirrors
         Whether folders named ``key=value`` become folders of the output, if possible, instead of columns.
+    writes
+        Whether the job has output columns; see :func:`batchmax.columns.job.plan_scoring`.
     among
         What is known about the larger set of files that these belong to; None if these are all files.
 
@@ -98,6 +104,7 @@ class ParquetSource:
         options: ScoreOptions,
         *,
         mirrors: bool = False,
+        writes: bool = True,
         among: Among | None = None,
     ) -> None:
         if among is None:
@@ -130,7 +137,7 @@ class ParquetSource:
             if column.n_classes is None:
                 lengths = (self._own_length(file, column) for file in self.files)
                 length = next((found for found in lengths if found), None)
-            self.job = plan_scoring(self.schema, options, length)
+            self.job = plan_scoring(self.schema, options, length, writes=writes)
         own = self.partitions.names
         check_agreement(self.files, schemas, union, self.job, options, own, self._first_length)
         self._say(union)
@@ -305,3 +312,6 @@ class ParquetSource:
                         return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))
                     row -= batch.num_rows
         raise IndexError(row)
+
+
+Source = ParquetSource | StreamSource

@@ -88,7 +88,7 @@ def test_shards_and_a_last_run_make_what_one_run_makes(inputs, whole, shards):
     rows = 0
     for shard in shards:
         summary = batchmax.score(inputs, "out", shard=shard, **WITH_REJECTS)
-        assert "publishes" in summary.notes[-1]
+        assert "publish the output" in summary.notes[-1]
         rows += summary.n_rows
         assert not os.path.lexists("out")
     if shards == ["0/2", "1/2"]:
@@ -397,7 +397,7 @@ def test_what_a_cluster_cannot_do(inputs, monkeypatch):
     monkeypatch.setattr(ray_executor, "find_spec", lambda _: object())
     with pytest.raises(UsageError, match="a file is made by one process"):
         batchmax.score(inputs, "out.parquet", engine="ray")
-    with pytest.raises(UsageError, match="a stream cannot be cut"):
+    with pytest.raises(UsageError, match="a stream can't be divided"):
         batchmax.score(pq.read_table(f"{inputs}/1.parquet"), "out", engine="ray")
     with pytest.raises(UsageError, match="a shard is made by one process"):
         batchmax.score(inputs, "out", engine="ray", shard="0/2")
@@ -413,11 +413,11 @@ def test_a_worker_that_does_not_see_the_folder(tmp_path):
 
     A part is given up on after 20 workers died while making it.
     """
-    with pytest.raises(OutputError, match="does not see the folder"):
+    with pytest.raises(OutputError, match="can't access the folder"):
         ray_executor._check_seen(str(tmp_path), "token")
     (tmp_path / "seen").write_text("token")
     ray_executor._check_seen(str(tmp_path), "token")
     for _ in range(ray_executor.WORKER_DEATHS):
         ray_executor._count_try(tmp_path / "tries-3")
-    with pytest.raises(OutputError, match="20 workers died over this part"):
+    with pytest.raises(OutputError, match="20 workers died while they made this part"):
         ray_executor._count_try(tmp_path / "tries-3")

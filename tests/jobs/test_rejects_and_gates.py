@@ -145,7 +145,7 @@ def test_failed_gate_holds_the_output(out, tmp_path):
     options = {"on_bad_row": "drop", "rejects": str(rejects), "if_exists": "overwrite"}
     for _ in range(2):
         with pytest.raises(
-            GateError, match=rf"bad_rate is 0\.\d+; the finished output is .*{out}\.held; to keep it: --if-exists"
+            GateError, match=rf"bad_rate is 0\.\d+; the finished output is .*{out}\.held; to publish it: --if-exists"
         ):
             score(tmp_path / "in.parquet", tmp_path / out, fail_if="bad_rate > 0.5", **options)
     assert row_texts(pq.read_table(tmp_path / out)) == before

@@ -79,7 +79,7 @@ class RowFacts:
 
 
 @dataclass(frozen=True)
-class Made:
+class Provenance:
     """The provenance of a page: versions and notes, the command, the inputs, and the metadata of scored inputs."""
 
     pairs: Sequence[Pair]
@@ -112,7 +112,7 @@ class Facts:
     n_rows: int
     n_classes: int
     names: Sequence[str]
-    made: Made
+    provenance: Provenance
     evaluation: Any = None
     status_counts: Mapping[str, int] = field(default_factory=dict)
     token_status_counts: Mapping[str, int] | None = None
