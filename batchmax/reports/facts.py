@@ -79,19 +79,19 @@ def row_facts(kept: SelectedRow, job: Job, names: Sequence[str], *, was_asked: b
         probs[at] = whole[0, shown]
         if labels is not None:
             losses[at] = rows.nll[0]
-    said = f"{kept.file}: row {kept.row:,}" + (f", token {kept.token:,}." if kept.token is not None else ".")
+    text = f"{kept.file}: row {kept.row:,}" + (f", token {kept.token:,}." if kept.token is not None else ".")
     kind = "row" if kept.token is None else "token"
     if was_asked:
         title = f"Row {kept.number:,}" + ("" if kept.token is None else f", its token {kept.token:,}")
     elif job.label is not None:
-        title, said = f"The {kind} of largest loss", f"{said} Another: --row N."
+        title, text = f"The {kind} with the largest loss", f"{text} For another row: --row N."
     else:
-        title, said = f"The {kind} of least confidence", f"{said} Another: --row N."
+        title, text = f"The {kind} with the lowest confidence", f"{text} For another row: --row N."
     if kept.label is not None:
-        said += f" Its label is {printable(names[kept.label], 60)}, its loss {number(float(losses[used]))} nats."
+        text += f" The label is {printable(names[kept.label], 60)}, the loss {number(float(losses[used]))} nats."
     return RowFacts(
         title=title,
-        said=printable(said, 4000),
+        text=printable(text, 4000),
         columns=_row_columns(kept.columns),
         quantity=_quantity(job.options),
         names=[names[at] for at in shown],
@@ -128,18 +128,18 @@ def worst_table(table: pa.Table) -> TextTable:
     names = [*first, *carried[:MOST_COLUMNS]]
     columns = [[shown_value(value) for value in table.column(name)] for name in names]
     kind = "tokens" if len(place) > 1 else "rows"
-    said = f"The {table.num_rows:,} {kind} of largest loss, the worst first."
+    text = f"The {table.num_rows:,} {kind} with the largest loss, in descending order."
     if is_one_file and table.num_rows:
-        said += f" All are of {printable(table.column('file')[0].as_py(), 300)}."
+        text += f" All are from {printable(table.column('file')[0].as_py(), 300)}."
     if len(carried) > MOST_COLUMNS:
-        said += f" {len(carried) - MOST_COLUMNS:,} more columns: batchmax show --worst {table.num_rows}."
+        text += f" {len(carried) - MOST_COLUMNS:,} more columns: batchmax show --worst {table.num_rows}."
     numbers = {at for at, name in enumerate(names) if _is_number(table.schema.field(name).type)}
     return TextTable(
         f"The worst {kind}",
         [printable(name, 60) for name in names],
         list(zip(*columns, strict=True)),
         frozenset(numbers),
-        said,
+        text,
     )
 
 
@@ -202,11 +202,11 @@ def provenance(source: Source, options: InputOptions, asked: Mapping[str, Any]) 
         )
         for file in files[:MOST_FILES]
     ]
-    said = f"and {len(files) - MOST_FILES:,} more files" if len(files) > MOST_FILES else ""
+    text = f"and {len(files) - MOST_FILES:,} more files" if len(files) > MOST_FILES else ""
     if not files:
-        said = "The rows came as an Arrow stream."
+        text = "The rows came as an Arrow stream."
     inputs = TextTable(
-        "Inputs", ("file", "rows", "size", "written by", "SHA-256 of the footer"), lines, frozenset({1, 2}), said
+        "Inputs", ("file", "rows", "size", "written by", "SHA-256 of the footer"), lines, frozenset({1, 2}), text
     )
     return Provenance(pairs, _command(files, options, asked), inputs, _scored(files))
 
@@ -233,18 +233,18 @@ def _scored(files: Sequence[InputFile]) -> list[Pair]:
     """Return the metadata that ``score`` wrote to the first input, or an empty list if there is none."""
     metadata = files[0].metadata.metadata if files else None
     try:
-        said = json_object(parse_json((metadata or {}).get(b"batchmax", b"")), SCORED)
-        logits = said["logits"] if isinstance(said["logits"], list) else [said["logits"]]
-        described = json_objects(said["inputs"][:8], {"footer_sha256": str, "size": int})
+        stored = json_object(parse_json((metadata or {}).get(b"batchmax", b"")), SCORED)
+        logits = stored["logits"] if isinstance(stored["logits"], list) else [stored["logits"]]
+        described = json_objects(stored["inputs"][:8], {"footer_sha256": str, "size": int})
         shown = {
-            "batchmax": said["version"],
+            "batchmax": stored["version"],
             "logits": ", ".join(json_list(logits, str)),
-            "temperature": said["temperature"],
-            "outputs": ", ".join(json_list(said["outputs"], str)),
+            "temperature": stored["temperature"],
+            "outputs": ", ".join(json_list(stored["outputs"], str)),
             "options": ", ".join(
-                f"{name} {value}" for name, value in said["options"].items() if value not in (None, [], "")
+                f"{name} {value}" for name, value in stored["options"].items() if value not in (None, [], "")
             ),
-            "made of": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in described),
+            "inputs": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in described),
         }
     except JsonError:
         return []  # no metadata, or another version's

@@ -209,9 +209,7 @@ class _PageData:
         self.source = open_rows(src, options, NEEDED)
         job = self.source.job
         if by and job.label is None:
-            raise UsageError(
-                "there are no labels to judge groups by", where="--by", remedy="name their column: --label NAME"
-            )
+            raise UsageError("metrics of groups need labels", where="--by", remedy="name their column: --label NAME")
         _check_row(self.source, row)
         self.evaluation: Evaluation | None = None
         self.warnings: list[str] = []
@@ -236,12 +234,12 @@ class _PageData:
             for warning in self.warnings:
                 passes.warn(warning)
             self.warnings[:0] = self.source.warnings
-        judged = self.evaluation.n_rows if self.evaluation is not None else self.selector.rows
-        if judged != self.selector.rows:
+        n_rows = self.evaluation.n_rows if self.evaluation is not None else self.selector.rows
+        if n_rows != self.selector.rows:
             raise DataError(
-                f"it gave {judged:,} rows, and {self.selector.rows:,} when it was read again",
+                f"it had {n_rows:,} rows in the first pass, and {self.selector.rows:,} in the second",
                 where=", ".join(file.path for file in self.source.files) or "the stream",
-                remedy="give a file or a table that stays as it is",
+                remedy="give a file or a table that doesn't change meanwhile",
             )
         if row is not None and row >= self.selector.rows:
             raise UsageError(
@@ -264,19 +262,19 @@ class _PageData:
         notes = list(self.warnings)
         if found is None:
             notes.append(
-                "There are no labels: losses, accuracy and calibration cannot be told. Name their column with --label."
+                "There are no labels, so there are no losses, accuracy and calibration. Name their column with --label."
             )
         if job.nesting is not None:
-            notes.append("The rows of the input are sequences, and figures are over their tokens.")
+            notes.append("The rows are sequences, and metrics are over their tokens.")
         if self._pairs is not None and not self._pairs.is_exact:
-            notes.append("More classes were confused than are counted: what occurred seldom is left out.")
+            notes.append("Too many pairs of classes were confused to count all of them; rare ones are left out.")
         kept, row = self.selector.selected, None
         if kept is not None and report_facts.has_probs(kept):
             row = report_facts.row_facts(kept, job, names, was_asked=self._arguments["row"] is not None)
         elif kept is not None:
-            notes.append(f"Row {kept.number:,} has no probabilities to draw: it is {STATUS_NAMES[kept.status]}.")
+            notes.append(f"Row {kept.number:,} has no probabilities: its status is {STATUS_NAMES[kept.status]}.")
         elif self._arguments["row"] is not None:
-            notes.append(f"Row {self._arguments['row']:,} has no tokens to draw.")
+            notes.append(f"Row {self._arguments['row']:,} has no tokens.")
         tally = self._confidences.tally
         return Facts(
             title=printable(title if title is not None else self._title(), LONGEST_TITLE),
@@ -343,16 +341,19 @@ def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
     paths = [] if hasattr(src, "__arrow_c_stream__") else paths_of(src)
     if isinstance(src, pa.RecordBatchReader) or "-" in paths:
         raise UsageError(
-            "a stream can be read once, and a report takes two passes", remedy="give a table, or write it to a file"
+            "a stream can be read only once, and a report needs two passes",
+            remedy="give a table, or write it to a file",
         )
     if row is not None and row < 0:
         raise UsageError(f"there is no row {row}", where="--row", remedy="the first is --row 0")
     if not 0 <= worst <= MOST_WORST:
         raise UsageError(
-            f"{worst:,} rows", where="--worst", remedy=f"a page lists 0 to {MOST_WORST}; batchmax show --worst {worst}"
+            f"{worst:,} is out of range",
+            where="--worst",
+            remedy=f"give a number from 0 to {MOST_WORST}; or: batchmax show --worst {worst}",
         )
     if not 1 <= bins <= MOST_BINS:
-        raise UsageError(f"{bins} bins", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+        raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
 
 
 def _check_row(source: Source, row: int | None) -> None:

@@ -419,9 +419,9 @@ def test_a_report_is_one_of_tokens(tmp_path):
     whole = page.read_text()
     assert f"Histogram of the loss of {n_tokens} tokens" in whole
     text = re.sub(r"(<[^>]*>|\s)+", " ", whole)
-    assert "The loss along the row" in text
+    assert "Losses of the tokens" in text
     assert "The worst tokens" in text
-    assert f"of {n_tokens} tokens." in text
+    assert f"over {n_tokens} tokens." in text
     assert f"Rows {len(LENGTHS)} 1 null_logits" in text
     assert f"Tokens with a loss {n_tokens} 5 unlabelled" in text
     assert " 9 rows" not in text
