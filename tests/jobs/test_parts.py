@@ -367,7 +367,7 @@ def test_a_node_that_will_join(monkeypatch):
     progress = Progress()
     progress.warn = lines.append
     assert ray_executor.check_cpus(4, where="--threads")
-    with ray_executor._telling_of_nodes(4, progress):
+    with ray_executor._warning_while_waiting(4, progress):
         wait_until(lambda: len(lines) == 2)
     assert len(lines) == 2
     assert all("for a node with 4 CPUs to join the Ray cluster; the largest has 2" in line for line in lines)
@@ -414,9 +414,9 @@ def test_a_worker_that_does_not_see_the_folder(tmp_path):
     A part is given up on after 20 workers died while making it.
     """
     with pytest.raises(OutputError, match="can't access the folder"):
-        ray_executor._check_seen(str(tmp_path), "token")
-    (tmp_path / "seen").write_text("token")
-    ray_executor._check_seen(str(tmp_path), "token")
+        ray_executor._check_access(str(tmp_path), "token")
+    (tmp_path / "probe").write_text("token")
+    ray_executor._check_access(str(tmp_path), "token")
     for _ in range(ray_executor.WORKER_DEATHS):
         ray_executor._count_try(tmp_path / "tries-3")
     with pytest.raises(OutputError, match="20 workers died while they made this part"):

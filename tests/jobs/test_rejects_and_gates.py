@@ -103,7 +103,7 @@ def test_reject_columns_get_unused_names(tmp_path):
 @pytest.mark.parametrize(
     ("rejects", "error", "message"),
     [
-        ("rejects", UsageError, "of a file go to a file"),
+        ("rejects", UsageError, "of a file must be a file"),
         ("out.parquet", UsageError, "the same path"),
         ("in.parquet", OutputError, "also an input"),
         ("in.parquet/rejects.parquet", OutputError, "in.parquet is not a folder"),
