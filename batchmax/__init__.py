@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from batchmax.jobs.score import scan as scan
     from batchmax.jobs.score import score as score
     from batchmax.jobs.score_batch import score_batch as score_batch
+    from batchmax.options.input_options import InputOptions as InputOptions
+    from batchmax.options.score_options import ConvertOptions as ConvertOptions
     from batchmax.options.score_options import ScoreOptions as ScoreOptions
     from batchmax.options.score_options import score_options as score_options
     from batchmax.reports.report import Report as Report
@@ -90,6 +92,8 @@ _HOMES = {
     "Report": "reports.report",
     "score_options": "options.score_options",
     "ScoreOptions": "options.score_options",
+    "InputOptions": "options.input_options",
+    "ConvertOptions": "options.score_options",
     "Progress": "runtime.progress",
     "ScoreSummary": "scoring.summary",
     "BatchmaxError": "errors",

@@ -79,7 +79,7 @@ def score(
     >>> batchmax.ray.score(dataset, outputs="pred,loss").mean("loss")
     0.10844...
     """
-    options = resolve_options(options, given)
+    options = resolve_options(ScoreOptions, options, given)
     _check_installed()
     if not hasattr(dataset, "map_batches"):
         raise UsageError(

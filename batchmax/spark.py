@@ -78,7 +78,7 @@ def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     >>> batchmax.spark.score(df, outputs="pred,loss").agg({"loss": "avg"}).first()[0]
     0.10844...
     """
-    options = resolve_options(options, given)
+    options = resolve_options(ScoreOptions, options, given)
     _check_installed()
     if not hasattr(df, "mapInArrow"):
         raise UsageError(

@@ -1,6 +1,6 @@
 """Options that several commands share, so that they have the same meaning and help everywhere.
 
-Each is a decorator. An option that isn't given is None; :mod:`batchmax.options.score_options` has the defaults.
+Each is a decorator. An option that isn't given is None; :mod:`batchmax.options` has the defaults.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import click
 
 from batchmax.cli import completion
 from batchmax.cli.command import FILES, INPUT, MODEL, RESULTS, ROWS, RUNNING, F, choice, option, remember_flag, stack
-from batchmax.options import score_options as domain
+from batchmax.options import input_options, score_options
 
 
 def _flag(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002
@@ -61,7 +61,7 @@ find_logits = stack(
     choice(
         "--logits-dtype",
         metavar="TYPE",
-        choices=get_args(domain.BinaryName),
+        choices=get_args(input_options.BinaryName),
         group=INPUT,
         help="Type of the numbers in binary or uint16 columns",
     ),
@@ -124,7 +124,7 @@ text_bytes = option(
 kind = choice(
     "--input",
     metavar="KIND",
-    choices=get_args(domain.InputKind),
+    choices=get_args(input_options.InputKind),
     group=MODEL,
     help="Content of the logits column",
     more="Detected by the metadata of scored files and the name of the column; else logits.",
@@ -216,7 +216,7 @@ bins = option(
 if_exists = choice(
     "--if-exists",
     metavar="ACTION",
-    choices=get_args(domain.IfExists),
+    choices=get_args(score_options.IfExists),
     group=FILES,
     help="If the output exists",
     more="With resume, an unfinished run continues.",
@@ -235,7 +235,7 @@ replace = choice(
 compression = choice(
     "--compression",
     metavar="CODEC",
-    choices=get_args(domain.Compression),
+    choices=get_args(score_options.Compression),
     group=FILES,
     help="Codec for computed columns and, if set, for copied ones",
     default_text="as the logits",
@@ -256,7 +256,7 @@ def _on_bad_row(more: str) -> Callable[[F], F]:
     return choice(
         "--on-bad-row",
         metavar="POLICY",
-        choices=get_args(domain.BadRowPolicy),
+        choices=get_args(input_options.BadRowPolicy),
         group=ROWS,
         help="How bad rows are handled",
         more=more,

@@ -102,7 +102,9 @@ class Job:
         return tuple(name for name in self.outputs if OUTPUTS[name].kind == "matrix")
 
 
-def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | None = None) -> Job:
+def plan_scoring(
+    schema: pa.Schema, options: ScoreOptions, first_length: int | None = None, *, writes: bool = True
+) -> Job:
     """Plan a job from a schema and options.
 
     Parameters
@@ -114,6 +116,8 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
     first_length
         Length of the first row that isn't null or empty; used if neither the schema nor the options determine the
         number of classes.
+    writes
+        Whether the job has output columns. If not, ``computed`` is empty, and columns of the input may have any name.
 
     Raises
     ------
@@ -188,6 +192,8 @@ def plan_scoring(schema: pa.Schema, options: ScoreOptions, first_length: int | N
         nesting=nesting,
         assumed=assumed,
     )
+    if not writes:
+        return job
     computed = list(_computed(job))
     taken = set(job.carried.names)
     for field in computed:

@@ -31,7 +31,8 @@ from batchmax.columns.logits_column import (
 )
 from batchmax.columns.scored_input import KINDS, as_written, check_unasked
 from batchmax.errors import UsageError
-from batchmax.options.score_options import InputKind, ScoreOptions
+from batchmax.options.input_options import InputKind
+from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.text import close_match, listed
 
 CHOOSE_ONE = "choose one: --logits NAME"

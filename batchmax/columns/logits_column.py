@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchmax.columns.arrow import column_types, is_binary, is_list, is_spark_vector, plain_type, type_text
 from batchmax.errors import UsageError
-from batchmax.options.score_options import BinaryName, InputKind
+from batchmax.options.input_options import BinaryName, InputKind
 
 LogitsLayout = Literal["list", "large_list", "fixed", "tensor", "wide", "binary", "uint16", "spark"]
 OutputLayout = Literal["list", "large_list", "fixed", "wide"]

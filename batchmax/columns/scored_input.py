@@ -15,7 +15,8 @@ import pyarrow as pa
 from batchmax.activations import ACTIVATIONS, Activation
 from batchmax.columns.arrow import column_types
 from batchmax.errors import UsageError
-from batchmax.options.score_options import InputKind, ScoreOptions
+from batchmax.options.input_options import InputKind, InputOptions
+from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import OUTPUTS, PLURALS, SCALARS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS, column_name, top_k_outputs
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
 
@@ -137,7 +138,7 @@ def columns_computed(schema: pa.Schema) -> list[str]:
     return [] if written is None else [name for name in schema.names if written.output_of(name) is not None]
 
 
-def loss_column(schema: pa.Schema, options: ScoreOptions) -> str | None:
+def loss_column(schema: pa.Schema, options: InputOptions) -> str | None:
     """Return the column in which ``score`` wrote the plain loss of the labels that the options name.
 
     It is more precise than a loss computed from the rounded probabilities. None if there is no such column, if its

@@ -17,14 +17,16 @@ from batchmax.columns.arrow import column_array, column_types
 from batchmax.columns.job import check_token_figures
 from batchmax.errors import GateError, UsageError
 from batchmax.evaluation.groups import Groups
-from batchmax.evaluation.judged_rows import Judging
+from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
-from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, Counts, Judged
-from batchmax.evaluation.row_stream import Seen, rows_of
-from batchmax.jobs.pipeline import tell_of
+from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics
+from batchmax.evaluation.row_stream import row_batches
+from batchmax.jobs.pipeline import report_source
+from batchmax.jobs.row_batch import RowBatch
 from batchmax.options.gates import NO_ROWS, TOKEN_FIGURES, Figure, Gate, figure, infinite_losses, without_loss
+from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
-from batchmax.options.score_options import IfExists, ScoreOptions, resolve_options
+from batchmax.options.score_options import IfExists, resolve_options
 from batchmax.results import CommandResult
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally, text_bytes
@@ -178,7 +180,7 @@ EVALUATION_GATES = tuple(Evaluation().figures())
 
 def evaluate(
     src: Any,
-    options: ScoreOptions | None = None,
+    options: InputOptions | None = None,
     *,
     out: str | None = None,
     if_exists: IfExists | None = None,
@@ -233,9 +235,9 @@ def evaluate(
     >>> round(found.accuracy, 3), round(found.brier, 3)
     (0.966, 0.049)
     """
-    options = resolve_options(options, given)
+    options = resolve_options(InputOptions, options, given)
     gate = None if fail_if is None else Gate(fail_if, EVALUATION_GATES)
-    job = _Evaluating(src, options, bins, top_k, sample_weight, by, progress or Progress())
+    job = _EvaluationPass(src, options, bins, top_k, sample_weight, by, progress or Progress())
     if out is None:
         return job.run(gate)
     output = table_output(out, if_exists or "error", job.inputs, options.storage_options)
@@ -246,11 +248,11 @@ def evaluate(
     return found
 
 
-class _Evaluating:
+class _EvaluationPass:
     def __init__(
         self,
         src: Any,
-        options: ScoreOptions,
+        options: InputOptions,
         bins: int,
         top_k: int | Iterable[int] | None,
         sample_weight: str | None,
@@ -260,18 +262,18 @@ class _Evaluating:
         self._started = time.monotonic()
         self._progress = progress
         if not isinstance(bins, int) or not 1 <= bins <= MOST_BINS:
-            raise UsageError(f"{bins} bins", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+            raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
         columns = list(dict.fromkeys(names_of("by", by)))
-        self._judging = Judging(src, options, columns, sample_weight)
-        self._source = self._judging.source
+        self._input = LabeledInput(src, options, columns, sample_weight)
+        self._source = self._input.source
         job = self._source.job
-        self._counts = Counts(job.n_classes, _top_k(top_k, job.n_classes), bins)
+        self._counts = MetricSums(job.n_classes, _top_k(top_k, job.n_classes), bins)
         types = column_types(self._source.schema)
         memory = options.memory_limit // max(1, len(columns))
         nested, text = job.nesting is not None, options.bytes is not None
         self._groups = [Groups(name, types[name], bins, memory, nested=nested, has_text=text) for name in columns]
         self._tally = Tally()
-        self._doubts: list[str] = []
+        self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
         self._writes = False
 
@@ -299,17 +301,17 @@ class _Evaluating:
         if gate is not None:
             check_token_figures(gate, self._source.job.options, self._source.job.nesting, TOKEN_FIGURES)
         self._writes = write is not None
-        tell_of(self._source, self._progress)
+        report_source(self._source, self._progress)
         if len(self._groups) == 1:
             self._groups[0].give = write
         # Counting uses one core, while the kernels compute the next rows on all of them.
         with ThreadPoolExecutor(1, "count") as counter:
             counting: Future[None] | None = None
-            for seen in rows_of(self._source, self._progress, self._doubts):
-                some = self._judging.judge(seen)
+            for batch in row_batches(self._source, self._progress, self._warnings):
+                some = self._input.metrics(batch)
                 if counting is not None:
                     counting.result()
-                counting = counter.submit(self._count, seen, some)
+                counting = counter.submit(self._count, batch, some)
             if counting is not None:
                 counting.result()
         found = self._found()
@@ -317,8 +319,8 @@ class _Evaluating:
             raise GateError(reason, where=", ".join(found.files))
         return found
 
-    def _count(self, seen: Seen, some: Judged) -> None:
-        chunk, status = seen.chunk, seen.scores.status
+    def _count(self, batch: RowBatch, some: RowMetrics) -> None:
+        chunk, status = batch.chunk, batch.scores.status
         self._counts.add(some)
         if isinstance(chunk, TokenChunk):
             self._count_sequences(chunk, status, some)
@@ -327,7 +329,7 @@ class _Evaluating:
         for group in self._groups:
             group.add(chunk.values(group.name), some)
 
-    def _count_sequences(self, chunk: TokenChunk, status: NDArray[np.uint8], some: Judged) -> None:
+    def _count_sequences(self, chunk: TokenChunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
         nll, tokens, name = some.rows.nll, chunk.tokens, self._source.job.options.bytes
         self._tally.add(status, nll, nll)
         ended = self._sequences.add(tokens, status, (nll,)).first(tokens.n_ended)
@@ -363,7 +365,7 @@ class _Evaluating:
             setattr(found, name, value)
         edges = [tenth / 10 for tenth in range(LOSS_BINS)]
         found.losses = {"edges": edges, "counts": counts.losses.tolist()}
-        if self._judging.is_dense:
+        if self._input.has_soft_targets:
             found.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
             found.bins, found.per_class = counts.reliability(), counts.per_class(job.classes)
@@ -375,12 +377,12 @@ class _Evaluating:
             listed = not group.given and len(group) <= MOST_LISTED
             found.slices[group.name] = group.figures() if listed else []
             if not listed:
-                where = "they are in the table" if self._writes else "for a table of them: -o groups.parquet"
+                where = "they are in the table" if self._writes else "to write them to a file: -o groups.parquet"
                 found.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
         if found.infinite_losses:
             rows = f"{found.infinite_losses:,} {'rows' if job.nesting is None else 'tokens'} have an infinite loss"
-            found.warnings.append(f"{rows}: their label's logit is -inf; so there is no mean loss")
-        found.warnings[:0] = self._doubts
+            found.warnings.append(f"{rows}: their label has logit -inf; the mean loss is not defined")
+        found.warnings[:0] = self._warnings
         for warning in found.warnings:
             self._progress.warn(warning)
         found.warnings[:0] = source.warnings
@@ -393,6 +395,8 @@ def _top_k(given: int | Iterable[int] | None, n_classes: int) -> tuple[int, ...]
     asked = sorted({given} if isinstance(given, int) else set(given))
     if any(k < 1 or k > n_classes for k in asked):
         raise UsageError(
-            f"{asked} of {n_classes} classes", where="--top-k", remedy=f"give numbers from 1 to {n_classes}"
+            f"{asked} is out of range for {n_classes} classes",
+            where="--top-k",
+            remedy=f"give numbers from 1 to {n_classes}",
         )
     return tuple(asked)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.columns.arrow import plain_array, plain_type
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.metrics import Judged, calibration_errors, finite, group_figures
+from batchmax.evaluation.metrics import RowMetrics, calibration_errors, finite, group_figures
 from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS
 from batchmax.scoring.sequence_totals import SequenceTotals
 
@@ -95,7 +95,7 @@ class Groups:
     ) -> None:
         plain = plain_type(kind)
         if pa.types.is_nested(plain) or pa.types.is_interval(plain):
-            raise UsageError(f"column {name!r} holds {kind}", where="--by", remedy="name one of plain values")
+            raise UsageError(f"column {name!r} has type {kind}", where="--by", remedy="name a column of single values")
         self.name = name
         self._kind = _grouped_type(plain)
         self._key_kind = next((key for is_kind, key in AS_INTEGERS if is_kind(plain)), self._kind)
@@ -120,7 +120,7 @@ class Groups:
         self._largest: Any = None
         self._ascending = True
 
-    def add(self, column: pa.Array, some: Judged) -> None:
+    def add(self, column: pa.Array, some: RowMetrics) -> None:
         """Add rows, grouped by this column's values."""
         column = self._plain(column)
         for start in range(0, len(column), PIECE):
@@ -129,7 +129,7 @@ class Groups:
             self._limit(codes)
 
     def add_sequences(
-        self, column: pa.Array, some: Judged, lengths: Array, ended: SequenceTotals, n_bytes: Array
+        self, column: pa.Array, some: RowMetrics, lengths: Array, ended: SequenceTotals, n_bytes: Array
     ) -> None:
         """Add sequences and their tokens, grouped by this column's values.
 
@@ -176,7 +176,7 @@ class Groups:
         codes: Array = numbers[encoded.indices.to_numpy()]
         return codes
 
-    def _add(self, codes: Array, some: Judged, piece: slice) -> None:
+    def _add(self, codes: Array, some: RowMetrics, piece: slice) -> None:
         rows = (some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted)
         kernels.tally_groups(*(array[piece] for array in rows), codes, self._sums)
 
@@ -223,9 +223,9 @@ class Groups:
             return
         value = self._texts(values[int(np.argmax(again)) :][:1])[0]
         raise DataError(
-            f"its value {value!r} comes again after {self.given:,} other groups, too many to hold",
+            f"value {value!r} occurs again after {self.given:,} other groups, which don't fit in memory",
             where=f"column {self.name!r}",
-            remedy="sort the rows by it, or allow more: --memory-limit SIZE",
+            remedy="sort the rows by it, or raise the limit: --memory-limit SIZE",
         )
 
     def _make_room(self, last: int) -> None:
@@ -234,10 +234,10 @@ class Groups:
         done = [value for value, number in self._numbers.items() if number != last]
         if self.give is None:
             raise DataError(
-                f"there are more than {self._most:,} groups",
+                f"more than {self._most:,} groups don't fit in memory",
                 where=f"column {self.name!r}",
-                remedy=f"write those of one column as they come: --by {self.name} -o groups.parquet; "
-                "or allow more: --memory-limit SIZE",
+                remedy=f"write the groups of one column to a file: --by {self.name} -o groups.parquet; "
+                "or raise the limit: --memory-limit SIZE",
             )
         self._remember(done)
         for start in range(0, len(done), PIECE):
@@ -259,9 +259,9 @@ class Groups:
             self._hashes = np.sort(np.concatenate([self._hashes, hashes]))
         elif not self._ascending:
             raise DataError(
-                f"there are more than {self.given:,} groups, in no order",
+                f"more than {self.given:,} groups in no order don't fit in memory",
                 where=f"column {self.name!r}",
-                remedy="sort the rows by it, or allow more: --memory-limit SIZE",
+                remedy="sort the rows by it, or raise the limit: --memory-limit SIZE",
             )
 
     def _figures(self, values: list[Any]) -> dict[str, Array]:

@@ -42,7 +42,7 @@ CONFIDENCE_BINS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class RowMetrics:
     """Metrics of some rows, before they are accumulated: arrays of (n_rows,).
 
     Attributes
@@ -69,7 +69,7 @@ class Judged:
 
 
 @dataclass(eq=False)
-class Counts:
+class MetricSums:
     """Sums over all rows.
 
     Attributes
@@ -81,7 +81,7 @@ class Counts:
     n_classes: int
     top_k: tuple[int, ...]
     n_bins: int
-    judged: int = 0
+    n_counted: int = 0
     sums: Array = field(init=False)
     tops: Array = field(init=False)
     classes: Array = field(init=False)
@@ -104,9 +104,9 @@ class Counts:
         """The number of rows with a loss of +inf."""
         return int(self.sums[INFINITE, 0])
 
-    def add(self, some: Judged) -> None:
+    def add(self, some: RowMetrics) -> None:
         """Add some rows."""
-        self.judged += int(np.count_nonzero(some.counted))
+        self.n_counted += int(np.count_nonzero(some.counted))
         kernels.tally_rows(
             some.rows.nll, some.rows.rests, some.pred, some.rank, some.brier, some.labels, some.weights, some.counted,
             np.array(self.top_k, np.int64), self.sums, self.tops, self.classes, self.confusion, self.bins, self.losses,
@@ -119,7 +119,7 @@ class Counts:
         weight = sums[WEIGHT]
         found = group_figures(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
         return {name: finite(float(values[0])) for name, values in found.items()} | {
-            "log_likelihood": None if sums[INFINITE] or not self.judged else finite(-sums[LOSS]),
+            "log_likelihood": None if sums[INFINITE] or not self.n_counted else finite(-sums[LOSS]),
             "top_k_accuracy": {
                 str(k): finite(top / weight) if weight else None for k, top in zip(self.top_k, self.tops, strict=True)
             },

@@ -6,67 +6,54 @@ those of the metadata.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+import contextlib
+import itertools
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
-from batchmax.columns.labels import Labels
-from batchmax.columns.matrices import SparseVectorError
-from batchmax.errors import DataError, UsageError
-from batchmax.jobs.bad_row_policy import BadRows
-from batchmax.jobs.pipeline import READ_AHEAD
+from batchmax.columns.scored_input import columns_computed
+from batchmax.errors import UsageError
+from batchmax.jobs.bad_row_policy import BadRowHandler
+from batchmax.jobs.pipeline import read_ahead
+from batchmax.jobs.row_batch import RowBatch, score_chunk
 from batchmax.jobs.threads import use_threads
+from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
-from batchmax.scoring.score_rows import ScoredRows, doubts_about, read_rows, score_rows
-from batchmax.sources.chunks import Chunk, limited
+from batchmax.scoring.score_rows import doubts_about
+from batchmax.sources.chunks import limited
 from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import arrow_schema, open_file
-from batchmax.sources.parquet_source import ParquetSource, open_source
+from batchmax.sources.parquet_source import Source, open_source
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
-from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.storage.input_files import find_files, paths_of
 
-Array = NDArray[Any]
 
-OWN_PREFIX = "\0"
-"""Prefix of computed columns that aren't written, so that they can't collide with a column of a file."""
+def open_rows(
+    src: Any, options: InputOptions, outputs: tuple[str, ...], columns: Mapping[str, str] | None = None
+) -> Source:
+    """Open logits, or files that ``score`` wrote, for :func:`row_batches`.
 
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """A batch of rows or tokens. The arrays are overwritten by the batch after the next; copy them to keep them.
-
-    Attributes
+    Parameters
     ----------
-    chunk
-        The chunk that was read: its origin, and the requested columns.
-    matrix
-        The logits, (n, n_classes), read-only.
-    labels, scores
-        Labels and scores of the same rows or tokens, including bad ones, which their status marks.
-    """
-
-    chunk: Chunk
-    matrix: Array
-    labels: Labels
-    scores: ScoredRows
-
-
-def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
-    """Open logits, or files that ``score`` wrote: one or several paths, or an object with ``__arrow_c_stream__``.
-
-    ``options.outputs`` are the outputs that :func:`rows_of` computes, ``options.columns`` the additional columns.
+    src
+        One or several paths, or an object with ``__arrow_c_stream__``.
+    options
+        How rows are read.
+    outputs
+        The outputs to compute.
+    columns
+        The columns to keep, with the option that names each, such as ``--by``. None: those that the options name, by
+        default all but the logits and the columns that ``score`` computed.
 
     Raises
     ------
@@ -78,16 +65,27 @@ def open_rows(src: Any, options: ScoreOptions) -> ParquetSource | StreamSource:
     """
     if not options.is_usual:
         raise UsageError(
-            "this is computed with softmax and cross-entropy alone",
+            "only softmax and cross-entropy are supported here",
             where="--loss" if ACTIVATIONS[options.activation].is_log_linear else "--activation",
-            remedy="leave it out, or give what score --activation wrote",
+            remedy="leave it out, or give an output of score --activation",
         )
-    source = open_source(src, options)
+    if columns is not None:
+        options = replace(options, columns=tuple(columns), exclude=())
+    elif options.columns is None:
+        computed = columns_computed(schema_of(src, options))
+        options = replace(options, exclude=tuple(dict.fromkeys((*options.exclude, *computed))))
+    try:
+        source = open_source(src, ScoreOptions(**vars(options), outputs=outputs), writes=False)
+    except UsageError as error:
+        if error.where.endswith("--columns"):
+            named_by = (option for name, option in (columns or {}).items() if repr(name) in error.what)
+            error.where = error.where.removesuffix("--columns") + next(named_by, "--columns")
+        raise
     check_memory(source)
     return source
 
 
-def refuse_bytes(options: ScoreOptions) -> None:
+def refuse_bytes(options: InputOptions) -> None:
     """Raise if ``bytes`` is given, which only some commands use.
 
     Raises
@@ -97,18 +95,19 @@ def refuse_bytes(options: ScoreOptions) -> None:
     """
     if options.bytes is not None:
         raise UsageError(
-            "bits per byte are figures of score and evaluate",
+            "only score and evaluate compute bits per byte",
             where="--bytes",
             remedy="leave it out; or: batchmax evaluate FILE --bytes NAME",
         )
 
 
-def rows_of(
-    source: ParquetSource | StreamSource, progress: Progress | None = None, warnings: list[str] | None = None
-) -> Iterator[Seen]:
+def row_batches(
+    source: Source, progress: Progress | None = None, warnings: list[str] | None = None
+) -> Generator[RowBatch, None, None]:
     """Yield the results of every row, in order, with two chunks read ahead.
 
-    Warnings about the first rows are added to ``warnings``, or passed to ``progress`` if it is None.
+    The arrays of a batch are overwritten by the batch after the next; copy them to keep them. Warnings about the first
+    rows are added to ``warnings``, or passed to ``progress`` if it is None.
 
     Raises
     ------
@@ -119,40 +118,32 @@ def rows_of(
     """
     job, options = source.job, source.job.options
     progress, is_checked = progress or Progress(), False
-    bad_rows = BadRows(source, job)
-    total = source.n_rows
-    if total is not None and options.limit is not None:
-        total = min(total, options.limit)
+    bad_rows = BadRowHandler(source)
+    total = rows_in(source)
     progress.start(total, None if total is None else total * source.row_bytes)
     parts = plan_parts(source.group_rows(), source.row_bytes)
-    both = deque([Buffers(), Buffers()])
-    with (
-        use_threads(options),
-        ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers,
-        ThreadPoolExecutor(1, "read") as reader,
-    ):
+    with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
         chunks = limited(source.chunks(parts, ReadPlan(job.columns_read, workers)), options.limit)
-        ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
-        while (chunk := ahead.popleft().result()) is not None:
-            ahead.append(reader.submit(next, chunks, None))
-            buffers = both[0]
-            both.rotate()
-            buffers.reset()
-            try:
-                matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits, chunk.known)
-            except SparseVectorError as error:
-                raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
-            scores = score_rows(matrix, labels, known, job, buffers.take)
-            bad_rows.refuse(chunk, scores.status)
-            if not is_checked and len(matrix):
-                is_checked = True
-                for doubt in doubts_about(matrix[scores.status > LAST_WITHOUT_PROBS], job):
-                    (progress.warn if warnings is None else warnings.append)(doubt)
-            yield Seen(chunk, matrix, labels, scores)
-            progress.advance(chunk.rows_done, chunk.batch.num_rows * job.row_bytes)
+        with contextlib.closing(read_ahead(chunks)) as ahead:
+            for chunk, buffers in zip(ahead, itertools.cycle((Buffers(), Buffers())), strict=False):
+                buffers.reset()
+                batch = score_chunk(chunk, job, buffers)
+                bad_rows.refuse(chunk, batch.scores.status)
+                if not is_checked and len(batch.matrix):
+                    is_checked = True
+                    for doubt in doubts_about(batch.matrix[batch.scores.status > LAST_WITHOUT_PROBS], job):
+                        (progress.warn if warnings is None else warnings.append)(doubt)
+                yield batch
+                progress.advance(chunk.rows_done, chunk.batch.num_rows * job.row_bytes)
 
 
-def schema_of(src: Any, options: ScoreOptions) -> pa.Schema:
+def rows_in(source: Source) -> int | None:
+    """Return how many rows of an input are read; None if unknown."""
+    limit = source.job.options.limit
+    return source.n_rows if limit is None or source.n_rows is None else min(limit, source.n_rows)
+
+
+def schema_of(src: Any, options: InputOptions) -> pa.Schema:
     """Return the schema of a table or of the first file, without opening the source; of other streams an empty one."""
     if hasattr(src, "__arrow_c_stream__"):
         found = getattr(src, "schema", None)

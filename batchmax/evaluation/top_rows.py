@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from batchmax.errors import UsageError
 
 
-class Largest:
+class TopRows:
     """The n rows with the largest values so far; of equal values, the first.
 
     Parameters
@@ -52,18 +52,18 @@ class Largest:
         rows = np.flatnonzero(values > self._values[-1] if is_full else ~np.isnan(values))
         if not len(rows):
             return
-        rows = rows[_falling(values[rows])[: self._n]]
+        rows = rows[_descending(values[rows])[: self._n]]
         found = pa.Table.from_arrays(list(columns_of(rows)), schema=self.table.schema)
         both = np.concatenate([self._values, values[rows]])
-        order = _falling(both)[: self._n]
+        order = _descending(both)[: self._n]
         self.table = pa.concat_tables([self.table, found]).take(pa.array(order)).combine_chunks()
         self._values = both[order]
         if self.table.nbytes > self._limit:
             raise UsageError(
-                f"{len(order):,} rows take {self.table.nbytes / 2**20:,.0f} MiB, and may take "
-                f"{self._limit / 2**20:,.0f}",
+                f"{len(order):,} rows take {self.table.nbytes / 2**20:,.0f} MiB; the limit is "
+                f"{self._limit / 2**20:,.0f} MiB",
                 where="--memory-limit",
-                remedy="ask for fewer rows or columns, or allow more",
+                remedy="select fewer rows or columns, or raise the limit",
             )
 
 
@@ -77,5 +77,5 @@ def decoded(array: pa.Array) -> pa.Array:
     return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
 
 
-def _falling(values: NDArray[np.float64]) -> NDArray[np.intp]:
+def _descending(values: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.argsort(-values, kind="stable")

@@ -5,7 +5,6 @@ Of equal losses, the first row is taken, so that the result depends only on the 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
 from batchmax.columns.result_arrays import pred_column
-from batchmax.columns.scored_input import columns_computed
 from batchmax.errors import UsageError
-from batchmax.evaluation.row_stream import OWN_PREFIX, Seen, open_rows, refuse_bytes, rows_of, schema_of
-from batchmax.evaluation.top_rows import Largest, decoded, decoded_type
-from batchmax.jobs.pipeline import tell_of
-from batchmax.options.score_options import ScoreOptions, resolve_options
+from batchmax.evaluation.row_stream import open_rows, refuse_bytes, row_batches
+from batchmax.evaluation.top_rows import TopRows, decoded, decoded_type
+from batchmax.jobs.pipeline import report_source
+from batchmax.jobs.row_batch import RowBatch
+from batchmax.options.input_options import InputOptions
+from batchmax.options.score_options import resolve_options
 from batchmax.outputs import LAST_WITHOUT_LOSS
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import carried_columns
@@ -36,7 +36,7 @@ FIGURES = ("label", "pred", "p_label", "p_pred", "loss")
 
 
 def worst_rows(
-    src: Any, n: int, options: ScoreOptions | None = None, *, progress: Progress | None = None, **given: Any
+    src: Any, n: int, options: InputOptions | None = None, *, progress: Progress | None = None, **given: Any
 ) -> pa.Table:
     """Return the rows with the largest loss over all inputs.
 
@@ -80,25 +80,22 @@ def worst_rows(
     >>> batchmax.worst_rows(table, 1).select(["row", "label", "pred"]).to_pylist()
     [{'row': 1, 'label': 1, 'pred': 0}]
     """
-    options = resolve_options(options, given)
+    options = resolve_options(InputOptions, options, given)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise UsageError(f"{n!r} is not a number of rows", where="--worst", remedy="give 1 or more: --worst 20")
+        raise UsageError(
+            f"{n!r} is not a positive integer", where="--worst", remedy="give a number of rows: --worst 20"
+        )
     if options.label == "none":
         raise _no_labels()
     refuse_bytes(options)
-    options = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
-    if options.columns is None:
-        options = replace(
-            options, exclude=tuple(dict.fromkeys((*options.exclude, *columns_computed(schema_of(src, options)))))
-        )
-    source = open_rows(src, options)
+    source = open_rows(src, options, NEEDED)
     if source.job.label is None:
         raise _no_labels()
     progress = progress or Progress()
-    tell_of(source, progress)
+    report_source(source, progress)
     rows = WorstRows(source.job, n)
-    for seen in rows_of(source, progress):
-        rows.add(seen)
+    for batch in row_batches(source, progress):
+        rows.add(batch)
     return rows.table
 
 
@@ -113,19 +110,19 @@ class WorstRows:
         left_out = {shown} if job.nesting is None else {shown, job.nesting.logits}
         of_units = {} if job.nesting is None else {field.name: field for field in job.nesting.schema}
         self._carried = [of_units.get(one.name, one) for one in job.carried if one.name not in left_out]
-        self._largest = Largest(n, self._schema(), job.options.memory_limit // 4)
+        self._top = TopRows(n, self._schema(), job.options.memory_limit // 4)
 
     @property
     def table(self) -> pa.Table:
         """The rows so far, the largest loss first; see :func:`worst_rows`."""
-        return self._largest.table
+        return self._top.table
 
-    def add(self, seen: Seen) -> None:
+    def add(self, batch: RowBatch) -> None:
         """Add some rows."""
-        if seen.scores.losses is not None:
-            has_loss = seen.scores.status > LAST_WITHOUT_LOSS
-            losses = np.where(has_loss, seen.scores.losses, np.nan)
-            self._largest.add(losses, lambda rows: self._columns(seen, losses, rows))
+        if batch.scores.losses is not None:
+            has_loss = batch.scores.status > LAST_WITHOUT_LOSS
+            losses = np.where(has_loss, batch.scores.losses, np.nan)
+            self._top.add(losses, lambda rows: self._columns(batch, losses, rows))
 
     def _schema(self) -> pa.Schema:
         names = {*self._place, *FIGURES}
@@ -143,22 +140,22 @@ class WorstRows:
             ]
         )
 
-    def _columns(self, seen: Seen, losses: NDArray[np.float64], rows: NDArray[np.intp]) -> list[pa.Array]:
+    def _columns(self, batch: RowBatch, losses: NDArray[np.float64], rows: NDArray[np.intp]) -> list[pa.Array]:
         """Return the columns of the schema for some of the rows."""
-        job, scores, indices, n = self._job, seen.scores, seen.labels.indices, len(rows)
-        batch = seen.chunk.take(rows, [field.name for field in self._carried])
-        carried = {field.name: array for field, array in carried_columns(batch, job)}
+        job, scores, indices, n = self._job, batch.scores, batch.labels.indices, len(rows)
+        taken = batch.chunk.take(rows, [field.name for field in self._carried])
+        carried = {field.name: array for field, array in carried_columns(taken, job)}
         label, p_label = pa.nulls(n, pa.int64() if job.classes is None else pa.string()), pa.nulls(n, pa.float64())
         if indices is not None and scores.nll is not None:
             label = pa.array(indices[rows])
             if job.classes is not None:
                 label = pa.array(job.classes, pa.string()).take(label)
             p_label = pa.array(np.exp(-scores.nll[rows]))
-        places = [seen.chunk.rows_of(rows)]
-        if isinstance(seen.chunk, TokenChunk):
-            places.append(seen.chunk.tokens.places()[1][rows])
+        places = [batch.chunk.rows_of(rows)]
+        if isinstance(batch.chunk, TokenChunk):
+            places.append(batch.chunk.tokens.places()[1][rows])
         return [
-            pa.array([seen.chunk.origin.file] * n, pa.string()),
+            pa.array([batch.chunk.origin.file] * n, pa.string()),
             *(pa.array(place, pa.int64()) for place in places),
             *(decoded(carried[field.name]) for field in self._carried),
             label,
@@ -170,5 +167,4 @@ class WorstRows:
 
 
 def _no_labels() -> UsageError:
-    what = "there are no labels, and so no losses"
-    return UsageError(what, where="--worst", remedy="name their column: --label NAME")
+    return UsageError("losses need labels", where="--worst", remedy="name their column: --label NAME")

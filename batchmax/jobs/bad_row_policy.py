@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from batchmax.columns.job import Job
-from batchmax.jobs.pipeline import Array, Result
+from batchmax.jobs.stage import Result
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.scoring.bad_rows import bad_row, describe_bad_row
@@ -16,20 +17,21 @@ from batchmax.scoring.score_rows import narrowed
 from batchmax.scoring.sequence_assembler import CompletedRows
 from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
 from batchmax.sources.chunks import Chunk
-from batchmax.sources.parquet_source import ParquetSource
-from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.sources.parquet_source import Source
 from batchmax.sources.token_chunks import TokenChunk
+
+Array = NDArray[Any]
 
 MOST_CLASSES_SHOWN = 80
 """Maximum length of the class names that a suggested command repeats, in characters."""
 
 
-class BadRows:
+class BadRowHandler:
     """Applies ``--on-bad-row`` and ``--rejects`` to the results of a chunk."""
 
-    def __init__(self, source: ParquetSource | StreamSource, job: Job) -> None:
-        self._job = job
-        self._fields = rejects_schema(source.schema, nesting=job.nesting)
+    def __init__(self, source: Source) -> None:
+        self._job = source.job
+        self._fields = rejects_schema(source.schema, nesting=source.job.nesting)
 
     def refuse(self, chunk: Chunk, status: Array) -> None:
         """Raise for the first bad row under the policy ``error``.
@@ -48,13 +50,13 @@ class BadRows:
             return
         unit = int(np.argmax(bad))
         what, hint = describe_bad_row(chunk.unit(unit, self._job), 0, int(status[unit]), self._job)
-        look = ""
+        remedy = ""
         if chunk.origin.row_group is not None:
             words = ["batchmax", "show", chunk.origin.file, "--row", str(chunk.rows_of(np.array([unit]))[0])]
-            look = "look: " + shlex.join([*words, *_reading(self._job.options)])
-        raise bad_row(chunk.place(unit), what, hint, look)
+            remedy = "to see the row: " + shlex.join([*words, *_read_options(self._job.options)])
+        raise bad_row(chunk.place(unit), what, hint, remedy)
 
-    def settle(self, chunk: Chunk, batch: pa.RecordBatch, status: Array) -> Result:
+    def apply(self, chunk: Chunk, batch: pa.RecordBatch, status: Array) -> Result:
         """Return the rows of a chunk that are written, and those that are rejected."""
         bad = status <= LAST_BAD
         options = self._job.options
@@ -62,10 +64,10 @@ class BadRows:
             return Result(batch)
         rows, rejects = np.flatnonzero(bad), None
         if options.rejects is not None:
-            rejects = self._whole(chunk, chunk.batch, rows, chunk.rows_of(rows), status)
+            rejects = self._rejected(chunk, chunk.batch, rows, chunk.rows_of(rows), status)
         return Result(batch.filter(pa.array(~bad)), rejects)
 
-    def settle_rows(self, chunk: TokenChunk, ended: CompletedRows) -> Result:
+    def apply_to_sequences(self, chunk: TokenChunk, ended: CompletedRows) -> Result:
         """Return the sequences that end with a chunk: those that are written, and those that are rejected.
 
         Rejected sequences don't have their logits, which may no longer be in memory.
@@ -77,10 +79,12 @@ class BadRows:
         rejects = None
         if options.rejects is not None:
             rows = np.flatnonzero(bad)
-            rejects = self._whole(chunk, chunk.tokens.rows, rows, chunk.origin.first_row + rows, ended.totals.status)
+            rejects = self._rejected(chunk, chunk.tokens.rows, rows, chunk.origin.first_row + rows, ended.totals.status)
         return Result(ended.batch.filter(pa.array(~bad)), rejects, ended)
 
-    def _whole(self, chunk: Chunk, batch: pa.RecordBatch, rows: Array, numbers: Array, status: Array) -> pa.RecordBatch:
+    def _rejected(
+        self, chunk: Chunk, batch: pa.RecordBatch, rows: Array, numbers: Array, status: Array
+    ) -> pa.RecordBatch:
         """Return some rows of a batch with their file, their row numbers in the file, and their statuses."""
         names = self._fields.names[: -len(REJECT_FIELDS)]
         whole = batch.select(names).take(pa.array(rows))
@@ -92,7 +96,7 @@ class BadRows:
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _reading(options: ScoreOptions) -> list[str]:
+def _read_options(options: ScoreOptions) -> list[str]:
     """Return the options that make a command read rows as a job does, without class names if they are long."""
     defaults = ScoreOptions(input="logits")
     names = ("logits", "label", "n_classes", "ignore_index", "logits_dtype", "input")

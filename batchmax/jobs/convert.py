@@ -1,42 +1,32 @@
-"""Converts logits to another layout and copies everything else. Uses the same loop as scoring."""
+"""Converts logits to another layout and copies everything else. The job is that of scoring, with another stage."""
 
 from __future__ import annotations
 
+import functools
 import os
-import time
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
-from batchmax import __version__
 from batchmax.columns.arrow import column_types, is_list, plain_type
-from batchmax.columns.job import Job
 from batchmax.columns.logits_column import LogitsColumn, OutputLayout
 from batchmax.columns.matrices import read_matrix
 from batchmax.columns.result_arrays import matrix_columns, matrix_fields
 from batchmax.errors import DataError, UsageError
-from batchmax.jobs.bad_row_policy import BadRows
-from batchmax.jobs.part_writer import Recipe
-from batchmax.jobs.pipeline import Result, tell_of
-from batchmax.jobs.run import Run, open_outputs
+from batchmax.jobs.bad_row_policy import BadRowHandler
+from batchmax.jobs.output_job import FileJob
+from batchmax.jobs.stage import Result, Stage
 from batchmax.options.parsing import check_type
-from batchmax.options.score_options import Layout, ScoreOptions, resolve_options
+from batchmax.options.score_options import ConvertOptions, Layout, ScoreOptions, resolve_options
 from batchmax.outputs import LAST_BAD, Status
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import carried_columns
 from batchmax.scoring.summary import ScoreSummary
-from batchmax.scoring.tally import Tally
-from batchmax.sinks.metadata import job_identity, output_codecs, output_schema, output_split
-from batchmax.sinks.parquet_sink import SUMMARY_KEY
 from batchmax.sources.chunks import Chunk
-from batchmax.sources.parquet_source import ParquetSource, open_source
-from batchmax.sources.parts import Part
-from batchmax.sources.streams.stream_source import StreamSource
-from batchmax.storage.output_paths import is_file_path
+from batchmax.sources.parquet_source import Source
 from batchmax.storage.paths import local_path
 
 Array = np.ndarray[Any, Any]
@@ -47,7 +37,7 @@ def convert(
     src: Any,
     out: str | os.PathLike[str],
     layout: Layout,
-    options: ScoreOptions | None = None,
+    options: ConvertOptions | None = None,
     *,
     progress: Progress | None = None,
     **given: Any,
@@ -56,10 +46,14 @@ def convert(
 
     Parameters
     ----------
-    src, out, options, given, progress
-        See :func:`batchmax.score`. Only options for reading, for the output file and for bad rows have an effect.
+    src, out, progress
+        See :func:`batchmax.score`.
     layout
         ``list``, ``fixed``, or ``wide``: one column per class, named ``logit_0`` and so on.
+    options, given
+        Options for reading, for the output file and for bad rows: the attributes of
+        :class:`batchmax.options.score_options.ConvertOptions`. Made by :func:`batchmax.score_options`, or passed
+        directly.
 
     Raises
     ------
@@ -74,89 +68,40 @@ def convert(
     >>> pq.read_schema("wide.parquet").names
     ['id', 'label', 'logit_0', ...]
     """
-    started = time.monotonic()
-    options = resolve_options(options, given)
+    options = resolve_options(ConvertOptions, options, given)
     check_type("layout", layout, Layout)
     # Values are copied, whether they are logits or probabilities.
-    options = replace(options, outputs=(), label="none", input=options.input or "logits")
+    fixed: dict[str, Any] = {"outputs": (), "label": "none", "input": options.input or "logits"}
+    make_stage = functools.partial(ConvertStage, layout=layout)
     out = local_path(os.fspath(out))
-    source = open_source(src, options, mirrors=not is_file_path(out))
-    if source.job.nesting is not None:
-        raise UsageError(
-            "the rows are sequences, and there is one way to lay these out", remedy="score takes them as they are"
-        )
-    commit = open_outputs(source, out, options)
-    name = source.job.logits.names[0].split(".")[-1] if len(source.job.logits.names) == 1 else "logits"
-    if layout == "wide":
-        name = "logits"
-    dtype = _stored_type(source.schema, source.job.logits)
-    fields = matrix_fields(name, source.job.n_classes, layout, dtype, source.job.logits.suffixes)
-    taken = sorted({field.name for field in fields} & set(source.job.carried.names))
-    if taken:
-        raise UsageError(
-            f"the input has a column {taken[0]!r} already", where="--layout", remedy=f"--exclude {taken[0]}"
-        )
-    job = replace(source.job, computed=pa.schema(fields), dtype=dtype, layout=cast("OutputLayout", layout))
-    work = _Conversion(source, job, name)
-    progress = progress or Progress()
-    tell_of(source, progress)
-    schema = output_schema(job, source, "convert")
-    commit.set_job(job_identity(source, schema, options))
-    if options.if_exists == "resume":
-        if not commit.main.job:
+    return FileJob(src, out, ScoreOptions(**(vars(options) | fixed)), progress or Progress(), make_stage).run()
+
+
+class ConvertStage(Stage):
+    """Converts chunks: the same numbers in another layout. Sets the output columns of the source's job."""
+
+    command = "convert"
+
+    def __init__(self, source: Source, progress: Progress, out: str, layout: Layout) -> None:
+        job = source.job
+        if job.nesting is not None:
+            raise UsageError("sequences have only one layout", remedy="batchmax score reads them as they are")
+        names = job.logits.names
+        self._name = "logits" if layout == "wide" or len(names) > 1 else names[0].split(".")[-1]
+        dtype = _stored_type(source.schema, job.logits)
+        fields = matrix_fields(self._name, job.n_classes, layout, dtype, job.logits.suffixes)
+        taken = sorted({field.name for field in fields} & set(job.carried.names))
+        if taken:
             raise UsageError(
-                "a run over a stream can't be resumed", where="--if-exists", remedy="write it into a file first"
+                f"the input already has a column {taken[0]!r}", where="--layout", remedy=f"--exclude {taken[0]}"
             )
-        stored = commit.finished_summary(max(file.stat.modified_ns for file in source.files))
-        if stored is not None:
-            return ScoreSummary.stored(stored, [file.path for file in source.files])
-    recipe = Recipe(
-        source=source,
-        schema=schema,
-        codecs=output_codecs(job, source),
-        split=output_split(job, source),
-        plain=job.computed.names,
-        columns=None if commit.rejects is not None else job.columns_read,
-        progress=progress,
-    )
-    run = Run(recipe, commit)
+        source.job = replace(job, computed=pa.schema(fields), dtype=dtype, layout=cast("OutputLayout", layout))
+        super().__init__(source, progress, out)
+        self._bad_rows = BadRowHandler(source)
 
-    def summary() -> ScoreSummary:
-        found = ScoreSummary(
-            n_classes=job.n_classes,
-            files=[file.path for file in source.files],
-            bytes_read=source.size or 0,
-            bytes_written=run.written,
-            seconds=round(time.monotonic() - started, 3),
-            unified=list(source.unified),
-            notes=list(job.notes),
-            version=__version__,
-        )
-        found.count(work.tally, has_hits=False)
-        return found
-
-    with run.building() as completed:
-        if completed.decision is None:
-            run.stream(work, lambda: {SUMMARY_KEY: summary().lasting()})
-            result = summary()
-            result.warnings[:0] = source.warnings  # not in the output: they name paths
-        else:
-            result = ScoreSummary.stored(completed.decision["summary"], [file.path for file in source.files])
-        run.publish(result)
-    return result
-
-
-class _Conversion:
-    """Converts a chunk: the same numbers in another layout."""
-
-    def __init__(self, source: ParquetSource | StreamSource, job: Job, name: str) -> None:
-        self.tally = Tally()
-        self._job = job
-        self._name = name
-        self._bad_rows = BadRows(source, job)
-
-    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
-        job = self._job
+    def compute(self, chunk: Chunk, buffers: Buffers) -> Result:
+        """Convert a chunk, handle its bad rows, and count its rows."""
+        job = self._source.job
         matrix, known = chunk.logits, None
         if matrix is None:
             matrix, known = read_matrix(chunk.batch, job.logits, job.n_classes, buffers.take)
@@ -174,24 +119,7 @@ class _Conversion:
         )
         present = pa.schema([field for field, _ in columns])
         batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=present)
-        return self._bad_rows.settle(chunk, batch, status)
-
-    def begin(self, part: Part) -> None:
-        """Start counting the rows of a part."""
-        del part
-        self.tally = Tally()
-
-    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Set the counts to the sum over all parts."""
-        self.tally = Tally.merged(map(Tally.restored, states))
-
-    def state(self) -> dict[str, Any]:
-        """Return the counts so far, or of the current part, as JSON values."""
-        return self.tally.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue counting from a state."""
-        self.tally = Tally.restored(state)
+        return self._bad_rows.apply(chunk, batch, status)
 
 
 def _stored_type(schema: pa.Schema, logits: LogitsColumn) -> np.dtype[Any]:
@@ -213,6 +141,6 @@ def _as_stored(matrix: Array, dtype: np.dtype[Any], chunk: Chunk) -> Array:
         return matrix
     if dtype.kind in "iu" and dtype.itemsize == 8 and (np.abs(matrix) >= LARGEST_EXACT).any():
         raise DataError(
-            "integers above 2**53 cannot be carried over", where=chunk.place(0), remedy="cast them to float64"
+            "integers above 2**53 can't be converted exactly", where=chunk.place(0), remedy="cast them to float64"
         )
     return matrix.astype(dtype)

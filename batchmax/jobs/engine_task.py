@@ -23,7 +23,7 @@ from batchmax.sources.streams.arrow_batches import check_batch
 SLICE_BYTES = 24 << 20
 """Bytes of logits that are computed at a time; results take at most a few times as much memory."""
 
-_LOOK = "find it: add status to --outputs, and filter by it"
+_FIND_ROW = "to find it, add status to --outputs, and filter by it"
 
 
 def check_options(options: ScoreOptions) -> None:
@@ -35,13 +35,18 @@ def check_options(options: ScoreOptions) -> None:
         An option needs all rows, their numbers, or a common place for rejected rows.
     """
     refused = (
-        ("--rejects", options.rejects is not None, "tasks have no common place for rejected rows", _STATUS_REMEDY),
-        ("--fail-if", options.fail_if is not None, "no task sees all rows", "judge the result, with batchmax.evaluate"),
-        ("--limit", options.limit is not None, "no task knows of other tasks' rows", "limit the rows that are given"),
+        ("--rejects", options.rejects is not None, "tasks can't write rejected rows to one file", _STATUS_REMEDY),
+        (
+            "--fail-if",
+            options.fail_if is not None,
+            "no task has all rows",
+            "evaluate the result with batchmax.evaluate",
+        ),
+        ("--limit", options.limit is not None, "no task has all rows", "limit the input instead"),
         (
             "--outputs",
             "sample" in (options.outputs or ()),
-            "sample is drawn by a row's number among all rows, which no task knows",
+            "sample depends on a row's number among all rows, which tasks don't have",
             "leave sample out, or use batchmax.score",
         ),
     )
@@ -112,7 +117,7 @@ def score_batches(
 
 def _scored(piece: pa.RecordBatch, job: Job, first_row: int, whole: str) -> pa.RecordBatch:
     try:
-        return score_planned(piece, job, first_row, whole, _LOOK)
+        return score_planned(piece, job, first_row, whole, _FIND_ROW)
     except SparseVectorError as error:
         # The error's row is within the slice, and engines can't pass on exceptions that have an additional argument.
         where = f"row {first_row + error.row:,} of {whole}"

@@ -14,51 +14,63 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from batchmax.jobs.pipeline import Group, Result, Work, overlap
+from batchmax.jobs.pipeline import Group, run_pipeline
+from batchmax.jobs.stage import Result, Stage
 from batchmax.parquet import FileSchema
 from batchmax.runtime.progress import Progress
 from batchmax.sinks.commit.commit import Commit
 from batchmax.sinks.commit.journal import CompletedPart, CompletedWork, Journal
 from batchmax.sinks.commit.staging import PartFolder, remove
-from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
+from batchmax.sinks.metadata import REJECT_FIELDS, plain_columns, rejects_schema
 from batchmax.sinks.parquet_sink import FileState, ParquetSink
 from batchmax.sinks.row_group_encoder import RowGroupEncoder
 from batchmax.sources.chunks import Chunk, limited
 from batchmax.sources.parquet_file import InputFile, pyarrow_only
-from batchmax.sources.parquet_source import ParquetSource
+from batchmax.sources.parquet_source import Source
 from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import CopyPlan, ReadPlan
 from batchmax.sources.schemas.declared_types import declared_schema
-from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.storage.manifest import MANIFEST_KEY, Manifest
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
-    """How a source is read and how its results are written.
+class PartWriter:
+    """Writes the rows of a source that a stage computes.
 
     Attributes
     ----------
-    columns
-        The names of the columns that are read; None for all.
-    plain
-        The output columns that are written without dictionary and statistics.
+    schema, codecs
+        The schema of the output with its metadata, and the codec of each column.
     split
-        Whether the numbers of ``plain`` columns are written with BYTE_STREAM_SPLIT.
+        Whether the numbers of computed columns are written with BYTE_STREAM_SPLIT.
     """
 
-    source: ParquetSource | StreamSource
+    source: Source
     schema: pa.Schema
     codecs: Mapping[str, str]
-    plain: Sequence[str]
-    columns: Sequence[str] | None
     progress: Progress
     split: bool = False
+
+    @property
+    def columns(self) -> Sequence[str] | None:
+        """The columns that are read; None for all.
+
+        Rejected rows have all columns of the input; rejected sequences have all but the logits.
+        """
+        job = self.source.job
+        if job.options.rejects is None:
+            return job.columns_read
+        return None if job.nesting is None else self.source.schema.names
+
+    @property
+    def plain(self) -> Sequence[str]:
+        """The output columns that are written without dictionary and statistics."""
+        return plain_columns(self.source.job)
 
     def file(
         self,
         parts: Sequence[Part],
-        work: Work,
+        stage: Stage,
         commit: Commit,
         completed: CompletedWork,
         describe: Callable[[], Mapping[str, str]],
@@ -66,10 +78,10 @@ class Recipe:
     ) -> int:
         """Write all parts to the file of an output, from where an earlier run stopped; return the number of bytes."""
         if completed.position:
-            work.restore(completed.state)
+            stage.restore(completed.state)
         with contextlib.ExitStack() as stack:
             like = self.source.files[0] if self.source.files else None
-            encoder, reading = self._ways(workers, like)
+            encoder, reading = self._encoder(workers, like)
             rejects = None
             if commit.rejects is not None:
                 path = commit.rejects.staging.output
@@ -81,20 +93,20 @@ class Recipe:
             limit = self.source.job.options.limit
             left = None if limit is None else limit - completed.position
             journal = None if pyarrow_only() else commit.journal
-            self._overlap(limited(chunks, left), work, sink, rejects, journal, completed.position)
+            self._run(limited(chunks, left), stage, sink, rejects, journal, completed.position)
             size = sink.close(describe())
             if journal is not None:
                 journal.write_pending()
             return size + (rejects.close() if rejects is not None else 0)
 
     def part(
-        self, part: Part, work: Work, out: PartFolder, rejects_out: PartFolder | None, workers: ThreadPoolExecutor
+        self, part: Part, stage: Stage, out: PartFolder, rejects_out: PartFolder | None, workers: ThreadPoolExecutor
     ) -> CompletedPart:
         """Write the files of a part and of its rejected rows, and move them to the finished parts."""
-        work.begin(part)
+        stage.begin(part)
         like = self.source.files[part.file] if self.source.files else None
         with contextlib.ExitStack() as stack:
-            encoder, reading = self._ways(workers, like)
+            encoder, reading = self._encoder(workers, like)
             path, rejects = out.new_path(part.name), None
             stack.callback(remove, path)
             if rejects_out is not None:
@@ -104,13 +116,13 @@ class Recipe:
             sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
             limit = self.source.job.options.limit
             chunks = limited(self.source.chunks([part], reading), part.rows if self.source.files else limit)
-            rows = self._overlap(chunks, work, sink, rejects, None, 0)
+            rows = self._run(chunks, stage, sink, rejects, None, 0)
             size, rejects_size = sink.close(), None
             if rejects_out is not None and rejects is not None and (rejects.rows or part.number == 0):
                 rejects_size = rejects.close()
                 rejects_out.add(rejects.path, part.name)
             out.add(path, part.name)
-        return CompletedPart(part.number, part.name, rows, size, rejects_size, json.dumps(work.state()))
+        return CompletedPart(part.number, part.name, rows, size, rejects_size, json.dumps(stage.state()))
 
     def manifest(self, path: Path, manifest: Manifest, *, rejects: bool) -> None:
         """Write the manifest of a folder of parts or of rejected rows: it has their columns, but no rows."""
@@ -119,7 +131,7 @@ class Recipe:
             if rejects:
                 sink = stack.enter_context(self._rejects_sink(path, workers, FileState(), like))
             else:
-                encoder, _ = self._ways(workers, like)
+                encoder, _ = self._encoder(workers, like)
                 sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
             sink.close({MANIFEST_KEY: manifest.to_json()})
 
@@ -143,10 +155,10 @@ class Recipe:
         names: list[str] = self._rejects_schema().names
         return names[: -len(REJECT_FIELDS)]
 
-    def _overlap(
+    def _run(
         self,
         chunks: Iterator[Chunk],
-        work: Work,
+        stage: Stage,
         sink: ParquetSink,
         rejects: ParquetSink | None,
         journal: Journal | None,
@@ -173,9 +185,9 @@ class Recipe:
                     rejects.flush()
                 journal.record_row_group([sink] if rejects is None else [sink, rejects], group.position, group.state)
 
-        return overlap(chunks, work, write, self.progress, job.row_bytes, position)
+        return run_pipeline(chunks, stage, write, self.progress, job.row_bytes, position)
 
-    def _ways(self, workers: ThreadPoolExecutor, like: InputFile | None) -> tuple[RowGroupEncoder | None, ReadPlan]:
+    def _encoder(self, workers: ThreadPoolExecutor, like: InputFile | None) -> tuple[RowGroupEncoder | None, ReadPlan]:
         """Return the encoder of row groups (None if pyarrow writes the file), and how the source is read.
 
         ``like`` is the input file whose Parquet schema the carried columns keep.

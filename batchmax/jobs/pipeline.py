@@ -7,72 +7,37 @@ The loop doesn't know what is computed.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
+from batchmax.jobs.stage import Result, Stage
 from batchmax.parquet import CopiedColumns
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
-from batchmax.scoring.sequence_assembler import CompletedRows
 from batchmax.sources.chunks import Chunk
-from batchmax.sources.parquet_source import ParquetSource
-from batchmax.sources.parts import Part
-from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.sources.parquet_source import Source
 from batchmax.sources.token_chunks import TokenChunk
 
 READ_AHEAD = 2
 """Chunks that are read ahead: enough that a short delay of the disk doesn't stall the kernels."""
 
 
-def tell_of(source: ParquetSource | StreamSource, progress: Progress) -> None:
-    """Report the choices and assumptions that were made about a source, and its warnings."""
-    for text in source.job.notes:
-        progress.note(text)
-    if source.job.assumed:
-        progress.assumed(source.job.assumed)
-    for text in source.warnings:
-        progress.warn(text)
+def report_source(source: Source, progress: Progress, name: str = "") -> None:
+    """Report the choices and assumptions that were made about a source, and its warnings.
 
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """The results of a chunk: the rows to write, and the rejected rows.
-
-    For sequences, these are the rows that end with the chunk; ``ended`` then has the tokens of matrices, which are
-    written before the row group ends.
+    ``name`` tells one source from another in the texts.
     """
-
-    batch: pa.RecordBatch
-    rejects: pa.RecordBatch | None = None
-    ended: CompletedRows | None = None
-
-
-class Work(Protocol):
-    """The computation on chunks, and its counts."""
-
-    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
-        """Compute the next chunk."""
-
-    def begin(self, part: Part) -> None:
-        """Start counting the rows of a part."""
-
-    def state(self) -> dict[str, Any]:
-        """Return the counts so far, or of the current part, as JSON values."""
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue counting from a state."""
-
-    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Set the counts to the sum over all parts, added in their order."""
-
-
-Array = np.ndarray[Any, Any]
+    prefix = name and f"{name}: "
+    for text in source.job.notes:
+        progress.note(prefix + text)
+    if source.job.assumed:
+        progress.assumed(prefix + source.job.assumed)
+    for text in source.warnings:
+        progress.warn(prefix + text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +61,18 @@ class Group:
     ends: bool = True
 
 
-def overlap(
+def read_ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
+    """Yield chunks that a thread reads ahead."""
+    with ThreadPoolExecutor(1, "read") as reader:
+        ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
+        while (chunk := ahead.popleft().result()) is not None:
+            ahead.append(reader.submit(next, chunks, None))
+            yield chunk
+
+
+def run_pipeline(
     chunks: Iterator[Chunk],
-    work: Work,
+    stage: Stage,
     write: Callable[[Group], None],
     progress: Progress,
     row_bytes: int,
@@ -112,20 +86,18 @@ def overlap(
         write(done)
         return used
 
-    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-        ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
+    with contextlib.closing(read_ahead(chunks)) as ahead, ThreadPoolExecutor(1, "write") as writer:
         writing: Future[list[Buffers]] = Future()
         writing.set_result([])
-        while (chunk := ahead.popleft().result()) is not None:
-            ahead.append(reader.submit(next, chunks, None))
+        for chunk in ahead:
             buffers = free.pop() if free else Buffers()
             buffers.reset()
-            group.append((work(chunk, buffers), buffers))
+            group.append((stage(chunk, buffers), buffers))
             position += chunk.rows_done
             progress.advance(chunk.rows_done, chunk.batch.num_rows * row_bytes)
             if chunk.ends_group or isinstance(chunk, TokenChunk):
                 free += writing.result()
-                state = work.state() if chunk.ends_group else {}
+                state = stage.state() if chunk.ends_group else {}
                 done = Group([result for result, _ in group], chunk.copied, position, state, chunk.ends_group)
                 writing = writer.submit(written, [buffers for _, buffers in group], done)
                 group = []

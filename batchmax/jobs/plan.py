@@ -17,18 +17,17 @@ import pyarrow as pa
 
 from batchmax import __version__
 from batchmax.errors import DataError
-from batchmax.jobs.part_writer import Recipe
-from batchmax.jobs.score_stage import ScoreWork
+from batchmax.jobs.part_writer import PartWriter
+from batchmax.jobs.score_stage import ScoreStage
 from batchmax.jobs.threads import use_threads
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
 from batchmax.sinks.commit.journal import CompletedPart
 from batchmax.sinks.commit.staging import PartFolder
-from batchmax.sinks.metadata import output_codecs, output_schema, output_split, plain_columns
-from batchmax.sources.parquet_source import DatasetInfo, ParquetSource
+from batchmax.sinks.metadata import output_codecs, output_schema, output_split
+from batchmax.sources.parquet_source import DatasetInfo, ParquetSource, Source
 from batchmax.sources.parts import Part, plan_parts
-from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.storage.hive import Partitions
 from batchmax.storage.json_fields import JsonError, json_object, json_objects, parse_json
 
@@ -82,7 +81,7 @@ class Plan:
     parts: tuple[Part, ...]
 
     @classmethod
-    def of(cls, source: ParquetSource | StreamSource) -> Plan:
+    def of(cls, source: Source) -> Plan:
         """Return the plan of a job on files."""
         job = source.job
         usual = ScoreOptions()
@@ -142,16 +141,16 @@ class Plan:
             The text isn't a plan, or was written by another version of batchmax.
         """
         try:
-            said = json_object(parse_json(text), {"version": str})
-            if said["version"] != __version__:
-                what = f"it is of batchmax {said['version']}, and this is {__version__}"
-                raise DataError(what, where="the plan", remedy="have the same version everywhere")
-            said = json_object(said, dict.fromkeys(_names(cls), object) | {"inputs": list, "parts": list})
-            inputs = _made(Input, said["inputs"])
-            parts = _made(Part, said["parts"])
+            values = json_object(parse_json(text), {"version": str})
+            if values["version"] != __version__:
+                what = f"it was made by batchmax {values['version']}, and this is {__version__}"
+                raise DataError(what, where="the plan", remedy="install the same version on all machines")
+            values = json_object(values, dict.fromkeys(_names(cls), object) | {"inputs": list, "parts": list})
+            inputs = _made(Input, values["inputs"])
+            parts = _made(Part, values["parts"])
         except JsonError as error:
-            raise DataError("it makes no sense", where="the plan", remedy="make it again") from error
-        return cls(**{name: said[name] for name in _names(cls)} | {"inputs": inputs, "parts": parts})
+            raise DataError("it is invalid", where="the plan", remedy="plan the job again") from error
+        return cls(**{name: values[name] for name in _names(cls)} | {"inputs": inputs, "parts": parts})
 
     def score_options(self, threads: int | None, memory_limit: int) -> ScoreOptions:
         """Return the options of the job, with the limits of this machine."""
@@ -201,18 +200,10 @@ def run_part(
     known = (given.size, given.footer_sha256, given.sample_sha256)
     if (file.size, file.footer_digest(), file.sample_digest) != known:
         raise DataError("the file has changed since the job was planned", where=file.path, remedy="plan the job again")
-    job = source.job
-    recipe = Recipe(
-        source=source,
-        schema=_unpacked(plan.output),
-        codecs=plan.codecs,
-        split=plan.split,
-        plain=plain_columns(job),
-        columns=None if options.rejects is not None else job.columns_read,
-        progress=Progress(),
-    )
+    progress, stage_out = Progress(), str(out.folder)
+    writer = PartWriter(source, _unpacked(plan.output), plan.codecs, progress, plan.split)
     with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
-        return recipe.part(replace(part, file=0), ScoreWork(source, Progress(), to_file=True), out, rejects, workers)
+        return writer.part(replace(part, file=0), ScoreStage(source, progress, stage_out), out, rejects, workers)
 
 
 def _names(kind: Any) -> list[str]:

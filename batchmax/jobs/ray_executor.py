@@ -57,7 +57,7 @@ WAIT_SECONDS = 30.0
 TRIES = "tries-"
 """Prefix of files in the staging directory that have one byte for each attempt at a part."""
 
-SEEN = "seen"
+PROBE = "probe"
 """File in the staging directory by which workers check that it is the driver's, not a local one of the same path."""
 
 
@@ -132,7 +132,7 @@ def make_parts(
     token = secrets.token_hex(8)
     for folder in (out, rejects):
         if folder is not None:
-            (folder.folder / SEEN).write_text(token)
+            (folder.folder / PROBE).write_text(token)
             for path in folder.folder.glob(f"{TRIES}*"):
                 path.unlink()
     common = {
@@ -153,7 +153,7 @@ def make_parts(
         context.enable_progress_bars = False
         dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS))
         task = functools.partial(_task, common=json.dumps(common))
-        with _telling_of_nodes(cpus, progress) if grows else contextlib.nullcontext():
+        with _warning_while_waiting(cpus, progress) if grows else contextlib.nullcontext():
             for row in dataset.map(task, num_cpus=cpus).iter_rows():
                 part = _completed_part(json.loads(row["part"]))
                 progress.advance(part.rows, part.rows * row_bytes)
@@ -202,26 +202,26 @@ def _largest_possible_node() -> float:
 
 
 @contextlib.contextmanager
-def _telling_of_nodes(cpus: int, progress: Progress) -> Iterator[None]:
+def _warning_while_waiting(cpus: int, progress: Progress) -> Iterator[None]:
     """Warn every :data:`WAIT_SECONDS` seconds as long as no node is large enough."""
-    has_ended = threading.Event()
+    is_done = threading.Event()
     started = time.monotonic()
 
-    def tell() -> None:
-        while not has_ended.wait(WAIT_SECONDS) and (largest := largest_node()) < cpus:
+    def warn() -> None:
+        while not is_done.wait(WAIT_SECONDS) and (largest := largest_node()) < cpus:
             seconds = time.monotonic() - started
             progress.warn(
                 f"waiting for {seconds:,.0f} s for a node with {cpus} CPUs to join the Ray cluster; the largest has "
                 f"{largest:g} (--threads)"
             )
 
-    teller = threading.Thread(target=tell, name="nodes", daemon=True)
-    teller.start()
+    thread = threading.Thread(target=warn, name="nodes", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        has_ended.set()
-        teller.join()
+        is_done.set()
+        thread.join()
 
 
 def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
@@ -232,17 +232,17 @@ def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
     try:
         for folder, uri in zip((how["folder"], how["rejects"]), how["uris"], strict=True):
             if folder is not None and uri is None:
-                _check_seen(folder, how["token"])
+                _check_access(folder, how["token"])
         if how["uris"][0] is None:
             _count_try(Path(how["folder"]) / f"{TRIES}{part['number']}")
-        found = _tried(plan, part["number"], how)
+        found = _make_with_retries(plan, part["number"], how)
     except BatchmaxError as error:
-        told = {"error": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}
-        return {"part": json.dumps(told)}
+        reply = {"error": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}
+        return {"part": json.dumps(reply)}
     return {"part": json.dumps(asdict(found))}
 
 
-def _tried(plan: Plan, number: int, how: dict[str, Any]) -> CompletedPart:
+def _make_with_retries(plan: Plan, number: int, how: dict[str, Any]) -> CompletedPart:
     """Make a part, and try again if the system is the cause of a failure."""
     pause = PAUSE_SECONDS
     for tries in range(1, MOST_TRIES + 1):
@@ -255,7 +255,7 @@ def _tried(plan: Plan, number: int, how: dict[str, Any]) -> CompletedPart:
                 if isinstance(error, BatchmaxError):
                     raise
                 what = f"part {number} failed: {type(error).__name__}: {error}"
-                raise OutputError(what, where=socket.gethostname(), remedy="look at the worker's log") from error
+                raise OutputError(what, where=socket.gethostname(), remedy="see the log of the worker") from error
         time.sleep(pause)
         pause *= 2
     raise AssertionError
@@ -279,11 +279,11 @@ def _places(how: dict[str, Any]) -> Iterator[tuple[PartFolder, PartFolder | None
         yield found[0] or PartFolder(Path(how["folder"])), found[1]
 
 
-def _check_seen(folder: str, token: str) -> None:
-    path = Path(folder) / SEEN
+def _check_access(folder: str, token: str) -> None:
+    path = Path(folder) / PROBE
     if not path.is_file() or path.read_text() != token:
         raise OutputError(
-            f"the worker on {socket.gethostname()} does not see the folder in which the output is made",
+            f"the worker on {socket.gethostname()} can't access the folder of the output",
             where=folder,
             remedy="write to a file system that all machines share: -o",
         )
@@ -295,17 +295,17 @@ def _count_try(path: Path) -> None:
         tries = stream.tell()
     if tries > WORKER_DEATHS:
         raise OutputError(
-            f"{tries - 1} workers died over this part",
+            f"{tries - 1} workers died while they made this part",
             where=path.name.removeprefix(TRIES),
-            remedy="look at their logs; if memory ran out: a smaller --memory-limit, or fewer tasks on a machine",
+            remedy="see their logs; if memory ran out: a smaller --memory-limit, or fewer tasks per machine",
         )
 
 
-def _completed_part(told: dict[str, Any]) -> CompletedPart:
+def _completed_part(reply: dict[str, Any]) -> CompletedPart:
     """Return the part that a task finished, or raise its error."""
-    if "error" not in told:
-        return CompletedPart(**told)
-    raise getattr(errors, told["error"])(told["what"], where=told["where"], remedy=told["remedy"])
+    if "error" not in reply:
+        return CompletedPart(**reply)
+    raise getattr(errors, reply["error"])(reply["what"], where=reply["where"], remedy=reply["remedy"])
 
 
 @contextlib.contextmanager
@@ -324,8 +324,10 @@ def _connected() -> Iterator[None]:
         with _own_signal_handlers():
             ray.init(**given)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        what = f"no cluster can be had: {' '.join(str(error).split())}"
-        raise UsageError(what, where="RAY_ADDRESS", remedy="mend it, or unset it for this machine alone") from error
+        what = f"can't connect to a cluster: {' '.join(str(error).split())}"
+        raise UsageError(
+            what, where="RAY_ADDRESS", remedy="correct it, or unset it to use only this machine"
+        ) from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Ray prints messages about dead workers to stdout, which is for results.

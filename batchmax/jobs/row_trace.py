@@ -135,7 +135,7 @@ def sequence_options(inputs: list[str], betas: Sequence[float | None], **given: 
     if not is_sequence(inputs, options[0]):
         return None
     if len(options) > 1:
-        raise UsageError("a sequence is shown for one value", where="--beta", remedy="choose a token: --token 0")
+        raise UsageError("a sequence can be shown for only one β", where="--beta", remedy="choose a token: --token 0")
     return options[0]
 
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from batchmax.errors import UsageError
-from batchmax.jobs.part_writer import Recipe
-from batchmax.jobs.pipeline import Work
+from batchmax.jobs.part_writer import PartWriter
+from batchmax.jobs.stage import Stage
 from batchmax.jobs.threads import use_threads
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.cores import usable_cores
@@ -25,10 +25,9 @@ from batchmax.sinks.commit.local_destination import output_paths
 from batchmax.sinks.commit.make_destination import make_destination
 from batchmax.sinks.commit.shared_commit import SharedCommit
 from batchmax.sources.memory_check import check_memory
-from batchmax.sources.parquet_source import ParquetSource
+from batchmax.sources.parquet_source import Source
 from batchmax.sources.parts import Part, plan_parts
 from batchmax.sources.streams.arrow_batches import check_parquet_types
-from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.storage.file_names import folded
 from batchmax.storage.output_paths import (
     is_file_path,
@@ -56,7 +55,7 @@ class Run:
         The number of bytes that were written.
     """
 
-    recipe: Recipe
+    writer: PartWriter
     commit: Commit
     written: int = 0
     _completed: CompletedWork = field(default_factory=CompletedWork)
@@ -67,22 +66,24 @@ class Run:
 
         At the end, what wasn't published is removed, or kept if it can be resumed.
         """
-        with use_threads(self.recipe.source.job.options), self.commit.building() as self._completed:
+        with use_threads(self.writer.source.job.options), self.commit.building() as self._completed:
             yield self._completed
 
-    def stream(self, work: Work, describe: Callable[[], Mapping[str, str]], elsewhere: Elsewhere | None = None) -> None:
+    def stream(
+        self, stage: Stage, describe: Callable[[], Mapping[str, str]], elsewhere: Elsewhere | None = None
+    ) -> None:
         """Process every chunk and write the results.
 
         Parameters
         ----------
-        work
+        stage
             The computation on chunks.
         describe
             Returns the metadata for the footer of a file with all rows.
         elsewhere
             Makes the parts of a folder in other processes; None to make them in this process.
         """
-        source, completed = self.recipe.source, self._completed
+        source, completed = self.writer.source, self._completed
         limit = source.job.options.limit
         parts = self.commit.parts_to_make(
             plan_parts(source.group_rows(), source.row_bytes, limit=limit, folders=source.folders)
@@ -90,18 +91,18 @@ class Run:
         total = sum(part.rows for part in parts) if source.files else source.n_rows
         if total is not None and limit is not None:
             total = min(total, limit)
-        progress = self.recipe.progress
+        progress = self.writer.progress
         progress.start(total, None if total is None else total * source.row_bytes)
         if skipped := completed.position + sum(part.rows for part in parts if part.number in completed.parts):
             progress.skip(skipped)
         with ThreadPoolExecutor(source.job.options.threads or usable_cores(), "pages") as workers:
             if self.commit.main.is_file:
-                self.written += self.recipe.file(parts, work, self.commit, completed, describe, workers)
+                self.written += self.writer.file(parts, stage, self.commit, completed, describe, workers)
                 return
-            here = functools.partial(self._here, work, workers)
-            self._parts(parts, work, elsewhere or here)
+            here = functools.partial(self._here, stage, workers)
+            self._parts(parts, stage, elsewhere or here)
 
-    def _parts(self, parts: Sequence[Part], work: Work, make: Elsewhere) -> None:
+    def _parts(self, parts: Sequence[Part], stage: Stage, make: Elsewhere) -> None:
         """Make the parts that aren't completed, and add up the counts of all parts in their order."""
         completed = self._completed.parts
         for part in make([part for part in parts if part.number not in completed]):
@@ -112,19 +113,19 @@ class Run:
         for output, sizes in zip(self.commit.outputs, part_sizes(in_order), strict=False):
             output.part_sizes = sizes
         self.written += sum(part.size + (part.rejects or 0) for part in in_order)
-        work.gather(json.loads(part.state) for part in in_order)
+        stage.gather(json.loads(part.state) for part in in_order)
 
-    def _here(self, work: Work, workers: ThreadPoolExecutor, parts: Sequence[Part]) -> Iterator[CompletedPart]:
+    def _here(self, stage: Stage, workers: ThreadPoolExecutor, parts: Sequence[Part]) -> Iterator[CompletedPart]:
         rejects = None if self.commit.rejects is None else self.commit.rejects.parts
         for part in parts:
-            yield self.recipe.part(part, work, self.commit.main.parts, rejects, workers)
+            yield self.writer.part(part, stage, self.commit.main.parts, rejects, workers)
 
     def publish(self, summary: ScoreSummary) -> None:
         """Publish the rejected rows, then the output."""
         with uninterrupted():
             self._prepare(summary)
             self.commit.publish()
-            self.recipe.progress.published()
+            self.writer.progress.published()
 
     def hold(self, summary: ScoreSummary) -> str:
         """Hold the rejected rows and the output next to their paths; return where the output is."""
@@ -135,12 +136,12 @@ class Run:
     def _prepare(self, summary: ScoreSummary) -> None:
         lasting = json.loads(summary.lasting())
         for output in self.commit.outputs:
-            output.prepare(functools.partial(self.recipe.manifest, rejects=output is self.commit.rejects), lasting)
+            output.prepare(functools.partial(self.writer.manifest, rejects=output is self.commit.rejects), lasting)
         if self._completed.decision is None:
             self.commit.record_decision(summary.as_dict())
 
 
-def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreOptions) -> Commit:
+def open_outputs(source: Source, out: str, options: ScoreOptions) -> Commit:
     """Return the commit of the output and of the rejected rows; nothing is written yet.
 
     Raises
@@ -165,7 +166,7 @@ def open_outputs(source: ParquetSource | StreamSource, out: str, options: ScoreO
     rejects = None if options.rejects is None else _destination(options.rejects, options)
     if rejects is not None and rejects.is_file != output.is_file:
         raise UsageError(
-            "rejects of a file go to a file, and of a folder to a folder",
+            "the rejects of a file must be a file, and those of a folder a folder",
             where="--rejects",
             remedy="name rejects.parquet" if output.is_file else "name a folder",
         )

@@ -1,6 +1,6 @@
 """The functions ``score``, ``scan`` and ``dry_run``.
 
-Their keyword arguments have the names of the command-line options. :mod:`batchmax.jobs.score_job` runs the jobs, and
+Their keyword arguments have the names of the command-line options. :mod:`batchmax.jobs.output_job` runs the jobs, and
 :mod:`batchmax.jobs.score_stage` scores their chunks.
 """
 
@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.columns.job import Job
-from batchmax.errors import UsageError
+from batchmax.jobs.output_job import FileJob, score_to_stream
 from batchmax.jobs.plan import Plan
 from batchmax.jobs.run import open_outputs
-from batchmax.jobs.score_job import FileJob, StreamJob
-from batchmax.jobs.score_stage import ScoreWork
+from batchmax.jobs.score_stage import ScoreStage
 from batchmax.jobs.threads import use_threads
+from batchmax.options.parsing import refuse
 from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.runtime.buffers import PROGRAM_BYTES, Buffers
 from batchmax.runtime.cores import usable_cores
@@ -82,11 +82,10 @@ def score(
     >>> summary.n_rows, round(summary.mean_loss, 3), round(summary.accuracy, 3)
     (899, 0.108, 0.966)
     """
-    options, out = resolve_options(options, given), local_path(os.fspath(out))
+    options, out = resolve_options(ScoreOptions, options, given), local_path(os.fspath(out))
     if out == STREAM:
-        return StreamJob(src, options, progress or Progress()).run()
-    job = FileJob(src, out, options, progress or Progress())
-    return job.settled() or job.run()
+        return score_to_stream(src, options, progress or Progress())
+    return FileJob(src, out, options, progress or Progress()).run()
 
 
 def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.RecordBatchReader:
@@ -120,19 +119,17 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
     >>> sum(batch.num_rows for batch in reader)
     899
     """
-    options = resolve_options(options, given)
-    for option, value in (("--rejects", options.rejects), ("--fail-if", options.fail_if)):
-        if value is not None:
-            raise UsageError("a reader cannot do that", where=option, remedy="leave it out, or use score")
+    options = resolve_options(ScoreOptions, options, given)
+    refuse("scan doesn't support this", "leave it out, or use score", rejects=options.rejects, fail_if=options.fail_if)
     source = open_source(src, options)
     parts = plan_parts(source.group_rows(), source.row_bytes)
-    work = ScoreWork(source, Progress())
+    stage = ScoreStage(source, Progress())
 
     def batches() -> Iterator[pa.RecordBatch]:
         # Each batch has its own memory, because the caller may keep it for any time.
         for chunk in limited(source.chunks(parts, ReadPlan(source.job.columns_read)), options.limit):
             with use_threads(options):
-                result = work(chunk, Buffers())
+                result = stage(chunk, Buffers())
             yield result.batch
 
     return pa.RecordBatchReader.from_batches(source.job.schema, batches())

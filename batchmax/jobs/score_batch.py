@@ -12,6 +12,7 @@ from batchmax.columns.job import Job, plan_scoring
 from batchmax.columns.logits import find_logits
 from batchmax.columns.matrices import first_row_length
 from batchmax.errors import UsageError
+from batchmax.options.parsing import refuse
 from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.outputs import LAST_BAD
 from batchmax.scoring.bad_rows import bad_row, describe_bad_row
@@ -51,15 +52,14 @@ def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -
     >>> batchmax.score_batch(batch, outputs="loss").column("loss").to_pylist()
     [0.31326168751822286]
     """
-    options = resolve_options(options, given)
+    options = resolve_options(ScoreOptions, options, given)
     if not isinstance(batch, pa.RecordBatch | pa.Table):
         raise UsageError(
             f"score_batch takes a pyarrow.RecordBatch or a pyarrow.Table, not a {type(batch).__name__}",
             remedy="use batchmax.scan",
         )
-    for option, value in (("--rejects", options.rejects), ("--fail-if", options.fail_if)):
-        if value is not None:
-            raise UsageError("one batch cannot do that", where=option, remedy="leave it out, or use score")
+    remedy = "leave it out, or use score"
+    refuse("score_batch doesn't support this", remedy, rejects=options.rejects, fail_if=options.fail_if)
     if isinstance(batch, pa.Table):
         schema = decoded_schema(batch.schema)
         batch = pa.Table.from_batches([_checked(piece) for piece in batch.to_batches()], schema)
@@ -87,25 +87,25 @@ def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def score_planned(
-    batch: pa.RecordBatch, job: Job, first_row: int = 0, whole: str = "the batch", look: str = ""
+    batch: pa.RecordBatch, job: Job, first_row: int = 0, whole: str = "the batch", remedy: str = ""
 ) -> pa.RecordBatch:
     """Return a batch with the output columns of a job added, and with its bad rows handled as the options say.
 
     An error gives the number of a bad row in ``whole``, where ``first_row`` is the number of the batch's first row.
     """
     if job.nesting is not None:
-        return _score_sequences(batch, job, first_row, whole, look)
+        return _score_sequences(batch, job, first_row, whole, remedy)
     scores = score_rows(*read_rows(batch, job), job, first_row=first_row)
     policy, bad = job.options.on_bad_row, scores.status <= LAST_BAD
     if policy == "error" and bad.any():
         row = int(np.argmax(bad))
         where = f"row {first_row + row:,} of {whole}"
-        raise bad_row(where, *describe_bad_row(batch, row, scores.status[row], job), look)
+        raise bad_row(where, *describe_bad_row(batch, row, scores.status[row], job), remedy)
     table = score_table(batch, scores, job)
     return table.filter(pa.array(~bad)) if policy == "drop" else table
 
 
-def _score_sequences(batch: pa.RecordBatch, job: Job, first_row: int, whole: str, look: str) -> pa.RecordBatch:
+def _score_sequences(batch: pa.RecordBatch, job: Job, first_row: int, whole: str, remedy: str) -> pa.RecordBatch:
     rows, row = SequenceRows(job, streams=False), first_row
     pieces: list[pa.RecordBatch] = []
     policy = job.options.on_bad_row
@@ -115,12 +115,12 @@ def _score_sequences(batch: pa.RecordBatch, job: Job, first_row: int, whole: str
         ended = rows.add(chunk.tokens, scores)
         bad = scores.status <= LAST_BAD
         if policy == "error" and (null := chunk.null_row(scores.status)) is not None:
-            raise bad_row(f"row {row + null:,} of {whole}", "the logits are null", "", look)
+            raise bad_row(f"row {row + null:,} of {whole}", "the logits are null", "", remedy)
         if policy == "error" and bad.any():
             token = int(np.argmax(bad))
             at, place = chunk.tokens.row_of(token)
             where = f"row {row + at:,} of {whole}, token {place:,}"
-            raise bad_row(where, *describe_bad_row(chunk.unit(token, job), 0, scores.status[token], job), look)
+            raise bad_row(where, *describe_bad_row(chunk.unit(token, job), 0, scores.status[token], job), remedy)
         pieces.append(ended.batch.filter(pa.array(~ended.totals.is_bad)) if policy == "drop" else ended.batch)
         row += chunk.tokens.n_ended
     return pa.concat_batches(pieces) if pieces else pa.RecordBatch.from_pylist([], schema=job.schema)

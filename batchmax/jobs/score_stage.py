@@ -1,121 +1,79 @@
-"""The computation of a scoring job on a chunk, and its counts."""
+"""The stage of ``score``: computes the output columns of each chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from batchmax.activations import ACTIVATIONS
-from batchmax.columns.matrices import SparseVectorError
-from batchmax.errors import DataError
-from batchmax.jobs.bad_row_policy import BadRows
-from batchmax.jobs.pipeline import Result
+from batchmax.jobs.bad_row_policy import BadRowHandler
+from batchmax.jobs.row_batch import score_chunk
+from batchmax.jobs.stage import Result, Stage
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
-from batchmax.scoring.score_rows import doubts_about, read_rows, score_rows, score_table
+from batchmax.scoring.score_rows import doubts_about, score_table
 from batchmax.scoring.sequence_assembler import SequenceRows
 from batchmax.scoring.sequence_totals import text_bytes
-from batchmax.scoring.tally import Tally
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.parquet_file import pyarrow_only
-from batchmax.sources.parquet_source import ParquetSource
+from batchmax.sources.parquet_source import Source
 from batchmax.sources.parts import Part
-from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.storage.paths import STREAM
 
 
-class ScoreWork:
-    """Scores chunks and counts their rows."""
+class ScoreStage(Stage):
+    """Scores chunks and counts their rows. ``out`` is a path, or ``-`` if the results don't go to a file."""
 
-    def __init__(self, source: ParquetSource | StreamSource, progress: Progress, *, to_file: bool = False) -> None:
-        self.tally = Tally()
-        self.warnings: list[str] = []
-        self._job = source.job
-        self._bad_rows = BadRows(source, source.job)
-        self._progress = progress
-        self._looked = False
-        self._start = 0
-        self._ended = Tally()
-        self._rows = None
+    command = "score"
+
+    def __init__(self, source: Source, progress: Progress, out: str = STREAM) -> None:
+        super().__init__(source, progress, out)
+        self._bad_rows = BadRowHandler(source)
+        self._first_row = 0
+        self._is_checked = False
+        self._sequences = None
         if source.job.nesting is not None:
             # pyarrow can't write columns in pieces.
-            self._rows = SequenceRows(source.job, streams=to_file and not pyarrow_only())
+            self._sequences = SequenceRows(source.job, streams=out != STREAM and not pyarrow_only())
 
-    def __call__(self, chunk: Chunk, buffers: Buffers) -> Result:
+    def compute(self, chunk: Chunk, buffers: Buffers) -> Result:
         """Score a chunk, handle its bad rows, and count its rows; of sequences, those that end with it."""
-        job = self._job
-        try:
-            matrix, labels, known = read_rows(chunk.batch, job, buffers.take, chunk.logits, chunk.known)
-        except SparseVectorError as error:
-            raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
-        if not self._looked and len(matrix):
-            self._looked = True
-            for doubt in doubts_about(matrix, job):
+        job = self._source.job
+        batch = score_chunk(chunk, job, buffers, self._first_row + self.tally.rows)
+        scores = batch.scores
+        if not self._is_checked and len(batch.matrix):
+            self._is_checked = True
+            for doubt in doubts_about(batch.matrix, job):
                 self.warn(doubt)
-        numbers = self._start + self.tally.rows
-        tokens = chunk.tokens if isinstance(chunk, TokenChunk) else None
-        scores = score_rows(matrix, labels, known, job, buffers.take, numbers, tokens)
         self._bad_rows.refuse(chunk, scores.status)
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
-        if self._rows is not None and isinstance(chunk, TokenChunk):
-            ended = self._rows.add(chunk.tokens, scores)
-            totals = ended.totals
-            self.tally.add_sequences(totals.status)
-            if job.options.bytes is not None and scores.nll is not None:
-                _, plain, _ = totals.sums
-                self.tally.add_text(text_bytes(chunk, job.options.bytes, totals), plain, totals.is_scored)
-            return self._bad_rows.settle_rows(chunk, ended)
-        return self._bad_rows.settle(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)
+        if self._sequences is None or not isinstance(chunk, TokenChunk):
+            return self._bad_rows.apply(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)
+        ended = self._sequences.add(chunk.tokens, scores)
+        totals = ended.totals
+        self.tally.add_sequences(totals.status)
+        if job.options.bytes is not None and scores.nll is not None:
+            _, plain, _ = totals.sums
+            self.tally.add_text(text_bytes(chunk, job.options.bytes, totals), plain, totals.is_scored)
+        return self._bad_rows.apply_to_sequences(chunk, ended)
 
     def begin(self, part: Part) -> None:
         """Start counting the rows of a part. Only the first rows of the job are checked for suspicious values."""
-        self._ended = Tally.merged([self._ended, self.tally])
-        self.tally, self.warnings = Tally(), []
-        self._start, self._looked = part.start, part.number > 0
-
-    @property
-    def rows(self) -> int:
-        """The number of rows that this process has counted."""
-        return self._ended.rows + self.tally.rows
-
-    def known(self) -> dict[str, int]:
-        """Return the counts that can only grow, over all rows that this process has counted."""
-        return {
-            "bad_rows": self._ended.bad_rows + self.tally.bad_rows,
-            "infinite_losses": self._ended.infinite_losses + self.tally.infinite_losses,
-        }
-
-    def gather(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Set the counts to the sum over all parts, added in their order."""
-        self.warnings = []
-
-        def tallies() -> Iterator[Tally]:
-            for state in states:
-                self.warnings += state["warnings"]
-                yield Tally.restored(state["tally"])
-
-        self.tally = Tally.merged(tallies())
-
-    def state(self) -> dict[str, Any]:
-        """Return the counts so far, or of the current part, as JSON values."""
-        return {"tally": self.tally.state(), "warnings": list(self.warnings)}
+        super().begin(part)
+        self._first_row, self._is_checked = part.start, part.number > 0
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue counting from a state."""
-        self.tally = Tally.restored(state["tally"])
-        self.warnings = list(state["warnings"])
-        self._looked = self.tally.rows > 0
+        super().restore(state)
+        self._is_checked = self.tally.rows > 0
 
     def late_warnings(self) -> list[str]:
         """Return the warnings that are known only at the end."""
+        job = self._source.job
         if not self.tally.infinite_losses:
             return []
-        units = "rows" if self._job.nesting is None else "tokens"
+        units = "rows" if job.nesting is None else "tokens"
         rows = f"{self.tally.infinite_losses:,} {units} have an infinite loss"
-        lacks = "logit -inf" if ACTIVATIONS[self._job.options.activation].is_log_linear else "probability 0"
-        return [f"{rows}: a class that counts in it has {lacks}; so there is no mean loss"]
-
-    def warn(self, text: str) -> None:
-        """Report a warning, and add it to the summary."""
-        self.warnings.append(text)
-        self._progress.warn(text)
+        lacks = "logit -inf" if ACTIVATIONS[job.options.activation].is_log_linear else "probability 0"
+        return [f"{rows}, because a class of the label has {lacks}; the mean loss is not defined"]

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batchmax.columns.job import Job
 from batchmax.errors import UsageError
-from batchmax.jobs.score_stage import ScoreWork
+from batchmax.jobs.score_stage import ScoreStage
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
@@ -72,8 +72,8 @@ def trace_sequence(inputs: list[str], row: int, options: ScoreOptions, progress:
     source = ParquetSource(inputs, replace(options, outputs=asked, columns=(), on_bad_row="null", prefix=""))
     if source.job.assumed:
         progress.assumed(source.job.assumed)
-    work = ScoreWork(source, progress)
-    batches = [work(chunk, Buffers()).batch for chunk in _chunks(source, row)]
+    stage = ScoreStage(source, progress)
+    batches = [stage(chunk, Buffers()).batch for chunk in _chunks(source, row)]
     return SequenceTrace(_file_of(source, row), row, pa.Table.from_batches(batches).to_pylist()[0])
 
 

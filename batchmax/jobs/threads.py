@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from batchmax import kernels
-from batchmax.options.score_options import ScoreOptions
+from batchmax.options.input_options import RunOptions
 from batchmax.runtime.cores import usable_cores
 
 
 @contextlib.contextmanager
-def use_threads(options: ScoreOptions) -> Iterator[None]:
+def use_threads(options: RunOptions) -> Iterator[None]:
     """Limit the threads of the kernels that this thread calls, to ``options.threads`` or to the usable cores.
 
     This thread and those that it starts meanwhile compute in the standard floating-point mode. Arrow's threads belong

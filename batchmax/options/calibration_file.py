@@ -46,7 +46,7 @@ def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) 
         The file doesn't exist, is damaged, or isn't a calibration file.
     """
     name, where = os.fspath(path), "--calibration"
-    remedy = "make it: batchmax calibrate INPUT -o FILE"
+    remedy = "create it: batchmax calibrate INPUT -o FILE"
     text = read_text(path, where, storage)
     if text is None:
         raise UsageError(f"there is no file {name}", where=where, remedy=remedy)
@@ -54,7 +54,7 @@ def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) 
         return _checked(json_object(parse_json(text), MEMBERS))
     except JsonError as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"{name} is no calibration: {reason}", where=where, remedy=remedy) from error
+        raise UsageError(f"{name} is not a calibration file: {reason}", where=where, remedy=remedy) from error
 
 
 def scipy_optimize() -> Any:
@@ -73,27 +73,27 @@ def scipy_optimize() -> Any:
     return optimize
 
 
-def _checked(said: Mapping[str, Any]) -> Calibrated:
-    n_classes, temperature = said["n_classes"], said["temperature"]
+def _checked(members: Mapping[str, Any]) -> Calibrated:
+    n_classes, temperature = members["n_classes"], members["temperature"]
     if isinstance(n_classes, bool) or n_classes < 1:
-        raise JsonError("n_classes is no count")
+        raise JsonError("n_classes is not a positive integer")
     if not _is_number(temperature) or temperature <= 0:
-        raise JsonError("temperature is no number above 0")
-    classes = said["classes"]
+        raise JsonError("temperature is not a number above 0")
+    classes = members["classes"]
     if classes is not None and not (
         isinstance(classes, list) and len(classes) == n_classes and all(isinstance(name, str) for name in classes)
     ):
-        raise JsonError("classes are not as many names")
+        raise JsonError("classes is not a list of n_classes names")
     vectors = []
     for name in ("scale", "bias"):
-        values = said[name]
+        values = members[name]
         if values is not None and not (
             isinstance(values, list) and len(values) == n_classes and all(map(_is_number, values))
         ):
-            raise JsonError(f"{name} is not one number for each class")
+            raise JsonError(f"{name} is not a list of n_classes numbers")
         vectors.append(None if values is None else tuple(map(float, values)))
     if (vectors[0] is None) != (vectors[1] is None) or min(vectors[0] or (1.0,)) <= 0:
-        raise JsonError("scale and bias do not go together")
+        raise JsonError("scale and bias are not both given, or a scale is not above 0")
     return Calibrated(n_classes, None if classes is None else tuple(classes), float(temperature), *vectors)
 
 

@@ -174,7 +174,7 @@ class Gate:
         if len(names) != 1 or not all(_is_number(side) for side in numbers):
             raise self._invalid()
         if names[0] not in self._known:
-            raise self.unknown(names[0], f"no figure is called {names[0]!r}")
+            raise self.unknown(names[0], f"unknown metric {names[0]!r}")
 
     def unknown(self, name: str, what: str, remedy: str = "") -> UsageError:
         """Return the error for a name that is unknown, or has no value for these rows in principle."""

@@ -1,6 +1,6 @@
 """Parses option values: names, class weights and sizes, from text, files or Python objects.
 
-Handles one value at a time; ``score_options`` knows the options and how they combine.
+Handles one value at a time; ``input_options`` and ``score_options`` know the options and how they combine.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def read_classes(given: str | os.PathLike[str] | Iterable[str], storage: Sequenc
             raise UsageError(
                 f"{given} has no id2label with the names of classes 0, 1, 2, …",
                 where="--classes",
-                remedy="give a config.json of Hugging Face, or a file with one name a line",
+                remedy="give a config.json of Hugging Face, or a file with one name per line",
             ) from error
     if not names:
-        raise UsageError(f"{given} holds no names", where="--classes", remedy="write one name a line")
+        raise UsageError(f"{given} contains no names", where="--classes", remedy="write one name per line")
     return names
 
 
@@ -70,7 +70,7 @@ def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, 
     text = read_text(given, "--class-weights", storage)
     if text is None:
         raise UsageError(
-            f"there is no file {given}", where="--class-weights", remedy="write one number a line into a file"
+            f"there is no file {given}", where="--class-weights", remedy="give a file with one number per line"
         )
     named: dict[str, float] = {}
     plain: list[float] = []
@@ -84,7 +84,7 @@ def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, 
             raise UsageError(
                 f"line {number} of {given} is {line.strip()!r}",
                 where="--class-weights",
-                remedy="write one number a line, or name,number",
+                remedy="write one number per line, or name,number",
             ) from None
         if comma and name.strip() in named:
             raise UsageError(f"{given} names {name.strip()!r} twice", where="--class-weights", remedy="name it once")
@@ -93,8 +93,8 @@ def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, 
         else:
             plain.append(value)
     if bool(named) == bool(plain):
-        what = "mixes numbers with and without names" if named else "holds no numbers"
-        raise UsageError(f"{given} {what}", where="--class-weights", remedy="write one number a line, or name,number")
+        what = "mixes numbers with and without names" if named else "contains no numbers"
+        raise UsageError(f"{given} {what}", where="--class-weights", remedy="write one number per line, or name,number")
     return named or tuple(plain)
 
 
@@ -152,9 +152,51 @@ def check_type(option: str, value: Any, hint: Any) -> None:
         return
     choices = [name for part in (hint, *get_args(hint)) if get_origin(part) is Literal for name in get_args(part)]
     if choices and isinstance(value, str):
-        raise UsageError(f"{value!r} is not a choice", where=_flag(option), remedy=f"choose of {', '.join(choices)}")
+        raise UsageError(
+            f"{value!r} is not a valid choice", where=_flag(option), remedy=f"choose from {', '.join(choices)}"
+        )
     name = hint.__name__ if isinstance(hint, type) else str(hint).removesuffix(" | None")
     raise _wrong_type(option, value, " or ".join(choices) or name)
+
+
+def check_at_least(option: str, value: int | None, smallest: int) -> None:
+    """Check that a value isn't too small.
+
+    Raises
+    ------
+    UsageError
+        It is.
+    """
+    if value is not None and value < smallest:
+        raise UsageError(f"{value} is less than {smallest}", where=option)
+
+
+def check_unique(option: str, names: Iterable[str]) -> None:
+    """Check that no name occurs twice.
+
+    Raises
+    ------
+    UsageError
+        One does.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UsageError(f"{name!r} is named twice", where=option, remedy="name it once")
+        seen.add(name)
+
+
+def refuse(what: str, remedy: str, **given: Any) -> None:
+    """Raise if one of these options is given.
+
+    Raises
+    ------
+    UsageError
+        An option isn't None, False or 0; the error names it.
+    """
+    for option, value in given.items():
+        if value is not None and value != 0:
+            raise UsageError(what, where=_flag(option), remedy=remedy)
 
 
 def _is_of(value: Any, hint: Any) -> bool:
@@ -176,7 +218,7 @@ def _is_of(value: Any, hint: Any) -> bool:
 
 
 def _wrong_type(option: str, value: Any, wanted: str) -> UsageError:
-    return UsageError(f"its type is {type(value).__name__}", where=_flag(option), remedy=f"give {wanted}")
+    return UsageError(f"invalid type {type(value).__name__}", where=_flag(option), remedy=f"give {wanted}")
 
 
 def _flag(option: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
 from batchmax.columns.sequences import Tokens
-from batchmax.evaluation.row_stream import Seen
+from batchmax.jobs.row_batch import RowBatch
 from batchmax.outputs import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 from batchmax.scoring.score_rows import carried_columns
 from batchmax.scoring.sequence_totals import SequenceTally
@@ -26,7 +26,7 @@ MOST_PAIRS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
-class KeptRow:
+class SelectedRow:
     """One row: its origin, logits, label and status, and its carried columns as a batch of one row.
 
     For sequences, one token: its position in the row, and the losses of all tokens of the row, NaN for no loss.
@@ -43,7 +43,7 @@ class KeptRow:
     losses: NDArray[np.float64] | None = None
 
 
-class RowLook:
+class RowSelector:
     """Keeps one of the rows that it receives.
 
     Parameters
@@ -56,83 +56,83 @@ class RowLook:
     """
 
     def __init__(self, job: Job, number: int | None) -> None:
-        self.kept: KeptRow | None = None
+        self.selected: SelectedRow | None = None
         self.rows = 0
         self._job = job
         self._number = number
         self._largest = -np.inf
         self._open: list[NDArray[np.float64]] = []
-        self._goes_on = False
+        self._continues = False
 
-    def add(self, seen: Seen) -> None:
+    def add(self, batch: RowBatch) -> None:
         """Receive some rows."""
-        n = len(seen.matrix)
-        if isinstance(seen.chunk, TokenChunk):
-            self._add_tokens(seen, seen.chunk.tokens)
+        n = len(batch.matrix)
+        if isinstance(batch.chunk, TokenChunk):
+            self._add_tokens(batch, batch.chunk.tokens)
         elif self._number is not None:
             if self.rows <= self._number < self.rows + n:
-                self._keep(seen, self._number - self.rows)
+                self._select(batch, self._number - self.rows)
         elif n:
-            interest = self._interest(seen)
+            interest = self._interest(batch)
             at = int(np.argmax(interest))
             if interest[at] > self._largest:
                 self._largest = float(interest[at])
-                self._keep(seen, at)
-        self.rows += seen.chunk.rows_done
+                self._select(batch, at)
+        self.rows += batch.chunk.rows_done
 
-    def _add_tokens(self, seen: Seen, tokens: Tokens) -> None:
+    def _add_tokens(self, batch: RowBatch, tokens: Tokens) -> None:
         row, place = tokens.places()
-        losses = seen.scores.losses if seen.scores.losses is not None else np.full(len(row), np.nan)
-        losses = np.where(seen.scores.status > LAST_WITHOUT_LOSS, losses, np.nan)
-        interest = self._interest(seen)
+        losses = batch.scores.losses if batch.scores.losses is not None else np.full(len(row), np.nan)
+        losses = np.where(batch.scores.status > LAST_WITHOUT_LOSS, losses, np.nan)
+        interest = self._interest(batch)
         if self._number is not None:
             # If no token of the row has a loss, keep one without.
             interest = np.maximum(interest, np.finfo(np.float64).min)
             interest = np.where(self.rows + row == self._number, interest, -np.inf)
         ends = np.cumsum(tokens.lengths)
         before, self._open = self._open, []
-        kept, self._goes_on = self._goes_on and tokens.continues, False
-        if kept and self.kept is not None and self.kept.losses is not None:
-            self.kept = replace(self.kept, losses=np.concatenate([self.kept.losses, losses[: ends[0]]]))
-            self._goes_on = tokens.n_rows == 1 and not tokens.ends
+        kept, self._continues = self._continues and tokens.continues, False
+        if kept and self.selected is not None and self.selected.losses is not None:
+            self.selected = replace(self.selected, losses=np.concatenate([self.selected.losses, losses[: ends[0]]]))
+            self._continues = tokens.n_rows == 1 and not tokens.ends
         at = int(np.argmax(interest)) if len(interest) else 0
         if len(interest) and interest[at] > self._largest:
             self._largest = float(interest[at])
-            self._keep(seen, at)
+            self._select(batch, at)
             mine = int(row[at])
             whole = [
                 *(before if mine == 0 and tokens.continues else []),
                 losses[ends[mine] - tokens.lengths[mine] : ends[mine]],
             ]
-            if self.kept is not None:
-                self.kept = replace(self.kept, token=int(place[at]), losses=np.concatenate(whole))
-            self._goes_on = mine == tokens.n_rows - 1 and not tokens.ends
+            if self.selected is not None:
+                self.selected = replace(self.selected, token=int(place[at]), losses=np.concatenate(whole))
+            self._continues = mine == tokens.n_rows - 1 and not tokens.ends
         if not tokens.ends:
             last = losses[ends[-1] - tokens.lengths[-1] :]
             self._open = [*(before if tokens.n_rows == 1 else []), last]
 
-    def _interest(self, seen: Seen) -> NDArray[np.float64]:
-        losses, status = seen.scores.losses, seen.scores.status
+    def _interest(self, batch: RowBatch) -> NDArray[np.float64]:
+        losses, status = batch.scores.losses, batch.scores.status
         if losses is None:
-            return np.where(status > LAST_WITHOUT_PROBS, -seen.scores.values["confidence"], -np.inf)
+            return np.where(status > LAST_WITHOUT_PROBS, -batch.scores.values["confidence"], -np.inf)
         return np.where(status > LAST_WITHOUT_LOSS, losses, -np.inf)
 
-    def _keep(self, seen: Seen, at: int) -> None:
-        indices, status = seen.labels.indices, Status(int(seen.scores.status[at]))
+    def _select(self, batch: RowBatch, at: int) -> None:
+        indices, status = batch.labels.indices, Status(int(batch.scores.status[at]))
         label = None
         if indices is not None and status >= Status.MASKED_LABEL:
             label = int(indices[at])
-        chunk, unit = seen.chunk, np.array([at])
+        chunk, unit = batch.chunk, np.array([at])
         carried = carried_columns(chunk.take(unit, self._job.carried.names), self._job)
         columns = pa.RecordBatch.from_arrays(
             [array for _, array in carried], schema=pa.schema([field for field, _ in carried])
         )
         row = int(chunk.rows_of(unit)[0])
         number = self.rows + row - chunk.origin.first_row
-        self.kept = KeptRow(chunk.origin.file, row, number, seen.matrix[at].copy(), label, status, columns)
+        self.selected = SelectedRow(chunk.origin.file, row, number, batch.matrix[at].copy(), label, status, columns)
 
 
-class Pairs:
+class ConfusedPairs:
     """Counts of confused pairs of classes, for more classes than a confusion matrix can hold.
 
     Counts are exact for up to :data:`MOST_PAIRS` pairs. Above, the pairs with the smallest counts so far are dropped
@@ -145,12 +145,12 @@ class Pairs:
         self._codes = np.empty(0, np.int64)
         self._counts = np.empty(0, np.int64)
 
-    def add(self, seen: Seen) -> None:
+    def add(self, batch: RowBatch) -> None:
         """Count the confused pairs of some rows."""
-        labels, pred = seen.labels.indices, seen.scores.values["pred"]
+        labels, pred = batch.labels.indices, batch.scores.values["pred"]
         if labels is None:
             return
-        wrong = (seen.scores.status >= Status.MASKED_LABEL) & (labels != pred)
+        wrong = (batch.scores.status >= Status.MASKED_LABEL) & (labels != pred)
         codes, counts = np.unique(labels[wrong] * self._k + pred[wrong], return_counts=True)
         both = np.concatenate([self._codes, codes])
         self._codes, places = np.unique(both, return_inverse=True)
@@ -163,7 +163,7 @@ class Pairs:
             self._codes, self._counts = self._codes[kept], self._counts[kept]
 
     @property
-    def found(self) -> list[tuple[int, int, float]]:
+    def pairs(self) -> list[tuple[int, int, float]]:
         """The pairs: label, prediction, number of rows."""
         return [
             (int(code // self._k), int(code % self._k), int(count))
@@ -171,7 +171,7 @@ class Pairs:
         ]
 
 
-class Confidences:
+class ConfidenceHistogram:
     """A histogram of the confidence, and the number of rows and tokens with each status. Needs no labels."""
 
     def __init__(self, job: Job) -> None:
@@ -179,14 +179,14 @@ class Confidences:
         self.tally = Tally()
         self._sequences = SequenceTally(shift=job.options.shift)
 
-    def add(self, seen: Seen) -> None:
+    def add(self, batch: RowBatch) -> None:
         """Count some rows."""
-        status = seen.scores.status
+        status = batch.scores.status
         self.tally.add(status)
-        if isinstance(seen.chunk, TokenChunk):
-            tokens = seen.chunk.tokens
+        if isinstance(batch.chunk, TokenChunk):
+            tokens = batch.chunk.tokens
             self.tally.add_sequences(self._sequences.add(tokens, status).first(tokens.n_ended).status)
-        confidence = seen.scores.values["confidence"][status > LAST_WITHOUT_PROBS]
+        confidence = batch.scores.values["confidence"][status > LAST_WITHOUT_PROBS]
         bins = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
         self.counts += np.bincount(bins, minlength=CONFIDENCE_BINS)
 

@@ -18,14 +18,13 @@ from batchmax import __version__, kernels
 from batchmax.columns.job import Job
 from batchmax.evaluation.worst_rows import FIGURES
 from batchmax.functional.losses import softmax_rows
-from batchmax.options.score_options import MAX_BETA, ScoreOptions
+from batchmax.options.input_options import MAX_BETA, InputOptions
 from batchmax.outputs import LAST_WITHOUT_PROBS
-from batchmax.reports.collectors import KeptRow
+from batchmax.reports.collectors import SelectedRow
 from batchmax.reports.html.formatting import ABSENT, number, printable, size
-from batchmax.reports.html.page_model import Made, Pair, RowFacts, TextTable
+from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable
 from batchmax.sources.parquet_file import InputFile
-from batchmax.sources.parquet_source import ParquetSource
-from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.sources.parquet_source import Source
 from batchmax.storage.json_fields import JsonError, json_list, json_object, json_objects, parse_json
 
 SCORED = {
@@ -54,14 +53,14 @@ BETAS = 41
 BETA_SPAN = 20.0
 """Ratio of the largest beta to the report's beta, and of that to the smallest."""
 
-SILENT = {"threads", "memory_limit", "outputs", "prefix", "if_exists", "rejects", "fail_if", "top_k"}
-"""Options that don't affect the page."""
+SILENT = {"threads", "memory_limit", "storage_options"}
+"""Options that don't affect the page, and options that may be secrets."""
 
 CALIBRATED = {"beta", "scale", "bias", "calibrated_classes"}
 """Options that a calibration file sets."""
 
 
-def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool) -> RowFacts:
+def row_facts(kept: SelectedRow, job: Job, names: Sequence[str], *, was_asked: bool) -> RowFacts:
     """Return a row, with its probabilities and losses at each β."""
     z = kept.logits[np.newaxis, :]
     used = BETAS // 2
@@ -80,19 +79,19 @@ def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool)
         probs[at] = whole[0, shown]
         if labels is not None:
             losses[at] = rows.nll[0]
-    said = f"{kept.file}: row {kept.row:,}" + (f", token {kept.token:,}." if kept.token is not None else ".")
+    text = f"{kept.file}: row {kept.row:,}" + (f", token {kept.token:,}." if kept.token is not None else ".")
     kind = "row" if kept.token is None else "token"
     if was_asked:
         title = f"Row {kept.number:,}" + ("" if kept.token is None else f", its token {kept.token:,}")
     elif job.label is not None:
-        title, said = f"The {kind} of largest loss", f"{said} Another: --row N."
+        title, text = f"The {kind} with the largest loss", f"{text} For another row: --row N."
     else:
-        title, said = f"The {kind} of least confidence", f"{said} Another: --row N."
+        title, text = f"The {kind} with the lowest confidence", f"{text} For another row: --row N."
     if kept.label is not None:
-        said += f" Its label is {printable(names[kept.label], 60)}, its loss {number(float(losses[used]))} nats."
+        text += f" The label is {printable(names[kept.label], 60)}, the loss {number(float(losses[used]))} nats."
     return RowFacts(
         title=title,
-        said=printable(said, 4000),
+        text=printable(text, 4000),
         columns=_row_columns(kept.columns),
         quantity=_quantity(job.options),
         names=[names[at] for at in shown],
@@ -109,13 +108,13 @@ def row_facts(kept: KeptRow, job: Job, names: Sequence[str], *, was_asked: bool)
     )
 
 
-def _quantity(options: ScoreOptions) -> str:
+def _quantity(options: InputOptions) -> str:
     if options.input != "logits":
         return "log-probability"
     return "logit" if options.scale is None else "scaled logit"
 
 
-def has_probs(kept: KeptRow) -> bool:
+def has_probs(kept: SelectedRow) -> bool:
     """Return whether a row has probabilities to draw."""
     return kept.status > LAST_WITHOUT_PROBS
 
@@ -129,18 +128,18 @@ def worst_table(table: pa.Table) -> TextTable:
     names = [*first, *carried[:MOST_COLUMNS]]
     columns = [[shown_value(value) for value in table.column(name)] for name in names]
     kind = "tokens" if len(place) > 1 else "rows"
-    said = f"The {table.num_rows:,} {kind} of largest loss, the worst first."
+    text = f"The {table.num_rows:,} {kind} with the largest loss, in descending order."
     if is_one_file and table.num_rows:
-        said += f" All are of {printable(table.column('file')[0].as_py(), 300)}."
+        text += f" All are from {printable(table.column('file')[0].as_py(), 300)}."
     if len(carried) > MOST_COLUMNS:
-        said += f" {len(carried) - MOST_COLUMNS:,} more columns: batchmax show --worst {table.num_rows}."
+        text += f" {len(carried) - MOST_COLUMNS:,} more columns: batchmax show --worst {table.num_rows}."
     numbers = {at for at, name in enumerate(names) if _is_number(table.schema.field(name).type)}
     return TextTable(
         f"The worst {kind}",
         [printable(name, 60) for name in names],
         list(zip(*columns, strict=True)),
         frozenset(numbers),
-        said,
+        text,
     )
 
 
@@ -184,7 +183,7 @@ def _shown_time(value: pa.Scalar) -> str:
         return printable(f"{value.cast(pa.int64()).as_py()} ({value.type})")
 
 
-def made(source: ParquetSource | StreamSource, options: ScoreOptions, asked: Mapping[str, Any]) -> Made:
+def provenance(source: Source, options: InputOptions, asked: Mapping[str, Any]) -> Provenance:
     """Return the provenance of a report: versions, notes, command, inputs."""
     pairs = [
         ("batchmax", __version__),
@@ -203,22 +202,22 @@ def made(source: ParquetSource | StreamSource, options: ScoreOptions, asked: Map
         )
         for file in files[:MOST_FILES]
     ]
-    said = f"and {len(files) - MOST_FILES:,} more files" if len(files) > MOST_FILES else ""
+    text = f"and {len(files) - MOST_FILES:,} more files" if len(files) > MOST_FILES else ""
     if not files:
-        said = "The rows came as an Arrow stream."
+        text = "The rows came as an Arrow stream."
     inputs = TextTable(
-        "Inputs", ("file", "rows", "size", "written by", "SHA-256 of the footer"), lines, frozenset({1, 2}), said
+        "Inputs", ("file", "rows", "size", "written by", "SHA-256 of the footer"), lines, frozenset({1, 2}), text
     )
-    return Made(pairs, _command(files, options, asked), inputs, _scored(files))
+    return Provenance(pairs, _command(files, options, asked), inputs, _scored(files))
 
 
-def _command(files: Sequence[InputFile], options: ScoreOptions, asked: Mapping[str, Any]) -> str:
+def _command(files: Sequence[InputFile], options: InputOptions, asked: Mapping[str, Any]) -> str:
     """Return the command that writes the same report."""
-    default = ScoreOptions()
+    default = InputOptions()
     silent = SILENT if options.calibration is None else SILENT | CALIBRATED
     changed = {
         one.name: getattr(options, one.name)
-        for one in fields(ScoreOptions)
+        for one in fields(InputOptions)
         if one.name not in silent and getattr(options, one.name) != getattr(default, one.name)
     }
     words = [file.path for file in files[:MOST_FILES]] + (["…"] if len(files) > MOST_FILES else [])
@@ -234,18 +233,18 @@ def _scored(files: Sequence[InputFile]) -> list[Pair]:
     """Return the metadata that ``score`` wrote to the first input, or an empty list if there is none."""
     metadata = files[0].metadata.metadata if files else None
     try:
-        said = json_object(parse_json((metadata or {}).get(b"batchmax", b"")), SCORED)
-        logits = said["logits"] if isinstance(said["logits"], list) else [said["logits"]]
-        made_of = json_objects(said["inputs"][:8], {"footer_sha256": str, "size": int})
+        stored = json_object(parse_json((metadata or {}).get(b"batchmax", b"")), SCORED)
+        logits = stored["logits"] if isinstance(stored["logits"], list) else [stored["logits"]]
+        described = json_objects(stored["inputs"][:8], {"footer_sha256": str, "size": int})
         shown = {
-            "batchmax": said["version"],
+            "batchmax": stored["version"],
             "logits": ", ".join(json_list(logits, str)),
-            "temperature": said["temperature"],
-            "outputs": ", ".join(json_list(said["outputs"], str)),
+            "temperature": stored["temperature"],
+            "outputs": ", ".join(json_list(stored["outputs"], str)),
             "options": ", ".join(
-                f"{name} {value}" for name, value in said["options"].items() if value not in (None, [], "")
+                f"{name} {value}" for name, value in stored["options"].items() if value not in (None, [], "")
             ),
-            "made of": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in made_of),
+            "inputs": ", ".join(f"{one['footer_sha256'][:16]} ({size(one['size'])})" for one in described),
         }
     except JsonError:
         return []  # no metadata, or another version's

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,23 +16,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from batchmax import __version__
-from batchmax.columns.scored_input import columns_computed
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.evaluate import MOST_BINS, Evaluation, evaluate
-from batchmax.evaluation.row_stream import OWN_PREFIX, open_rows, refuse_bytes, rows_of, schema_of
+from batchmax.evaluation.row_stream import open_rows, refuse_bytes, row_batches, rows_in
 from batchmax.evaluation.worst_rows import NEEDED, WorstRows
-from batchmax.jobs.pipeline import tell_of
+from batchmax.jobs.pipeline import report_source
+from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
-from batchmax.options.score_options import ScoreOptions, resolve_options
+from batchmax.options.score_options import resolve_options
 from batchmax.outputs import STATUS_NAMES
-from batchmax.reports.collectors import Confidences, KeptRow, Pairs, RowLook
+from batchmax.reports.collectors import ConfidenceHistogram, ConfusedPairs, RowSelector, SelectedRow
 from batchmax.results import CommandResult
 from batchmax.runtime.installation import missing_package
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
-from batchmax.sources.parquet_source import ParquetSource
-from batchmax.sources.streams.stream_source import StreamSource
+from batchmax.sources.parquet_source import Source
 from batchmax.storage.input_files import paths_of
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Report(CommandResult):
 def report(
     src: Any,
     out: str,
-    options: ScoreOptions | None = None,
+    options: InputOptions | None = None,
     *,
     row: int | None = None,
     worst: int = 20,
@@ -158,47 +157,47 @@ def report(
     """
     started = time.monotonic()
     progress = progress or Progress()
-    options = resolve_options(options, given)
+    options = resolve_options(InputOptions, options, given)
     place = TextFile(out, ENDINGS, if_exists or "error", options.storage_options)
     _check(src, row, worst, bins)
     refuse_bytes(options)
     _need_libraries()
-    gathering = _Gathering(src, options, row, worst, tuple(names_of("by", by)), bins, progress)
-    place.refuse_inputs([file.path for file in gathering.source.files])
-    facts = gathering.facts(title)
+    data = _PageData(src, options, row, worst, tuple(names_of("by", by)), bins, progress)
+    place.refuse_inputs([file.path for file in data.source.files])
+    facts = data.facts(title)
     from batchmax.reports.html.page import page  # noqa: PLC0415 - slow to import, and may not be installed
 
     size = place.write(page(facts))
     progress.published()
-    found, kept = gathering.evaluation or Evaluation(), gathering.look.kept
+    found, kept = data.evaluation or Evaluation(), data.selector.selected
     return Report(
         out=str(out),
         n_rows=facts.n_rows,
         n_classes=facts.n_classes,
         n_tokens=found.n_tokens,
-        bad_rows=gathering.bad_rows,
+        bad_rows=data.bad_rows,
         mean_loss=found.mean_loss,
         accuracy=found.accuracy,
         ece=found.ece,
         row=None if facts.row is None or kept is None else _place(kept),
         worst_rows=len(facts.worst.rows) if facts.worst is not None else 0,
         bytes_written=size,
-        files=[file.path for file in gathering.source.files],
-        bytes_read=(gathering.source.size or 0) * (2 if gathering.evaluation else 1),
+        files=[file.path for file in data.source.files],
+        bytes_read=(data.source.size or 0) * (2 if data.evaluation else 1),
         seconds=round(time.monotonic() - started, 3),
-        unified=list(gathering.source.unified),
-        warnings=list(gathering.warnings),
-        notes=[*gathering.source.job.notes, *facts.notes],
+        unified=list(data.source.unified),
+        warnings=list(data.warnings),
+        notes=[*data.source.job.notes, *facts.notes],
     )
 
 
-class _Gathering:
+class _PageData:
     """The two passes over the rows, and what they collect."""
 
     def __init__(
         self,
         src: Any,
-        options: ScoreOptions,
+        options: InputOptions,
         row: int | None,
         worst: int,
         by: tuple[str, ...],
@@ -206,53 +205,45 @@ class _Gathering:
         progress: Progress,
     ) -> None:
         self._given = options
-        self._asked = {"row": row, "worst": worst, "by": ",".join(by) or None, "bins": bins}
-        looking = replace(options, outputs=NEEDED, top_k=None, prefix=OWN_PREFIX, rejects=None, fail_if=None)
-        if options.columns is None:
-            looking = replace(
-                looking, exclude=tuple(dict.fromkeys((*options.exclude, *columns_computed(schema_of(src, options)))))
-            )
-        self.source = open_rows(src, looking)
+        self._arguments = {"row": row, "worst": worst, "by": ",".join(by) or None, "bins": bins}
+        self.source = open_rows(src, options, NEEDED)
         job = self.source.job
         if by and job.label is None:
-            raise UsageError(
-                "there are no labels to judge groups by", where="--by", remedy="name their column: --label NAME"
-            )
-        _check_row(self.source, options, row)
+            raise UsageError("metrics of groups need labels", where="--by", remedy="name their column: --label NAME")
+        _check_row(self.source, row)
         self.evaluation: Evaluation | None = None
         self.warnings: list[str] = []
-        self.look = RowLook(job, row)
-        self._confidences = Confidences(job)
+        self.selector = RowSelector(job, row)
+        self._confidences = ConfidenceHistogram(job)
         self._worst = WorstRows(job, worst) if worst and job.label is not None else None
-        self._pairs: Pairs | None = None
-        passes = _Passes(progress, 1 if job.label is None else 2)
+        self._pairs: ConfusedPairs | None = None
+        passes = _SharedProgress(progress, 1 if job.label is None else 2)
         if job.label is None:
-            tell_of(self.source, progress)
+            report_source(self.source, progress)
         else:
-            judging = replace(options, exclude=(), rejects=None, fail_if=None, top_k=None)
-            self.evaluation = evaluate(src, judging, bins=bins, by=by, progress=passes)
+            self.evaluation = evaluate(src, options, bins=bins, by=by, progress=passes)
             if self.evaluation.confusion is None and job.label.kind != "distribution":
-                self._pairs = Pairs(job.n_classes)
-        for seen in rows_of(self.source, passes, self.warnings):
-            for one in (self.look, self._confidences, self._worst, self._pairs):
+                self._pairs = ConfusedPairs(job.n_classes)
+        for batch in row_batches(self.source, passes, self.warnings):
+            for one in (self.selector, self._confidences, self._worst, self._pairs):
                 if one is not None:
-                    one.add(seen)
+                    one.add(batch)
         if self.evaluation is not None:
             self.warnings = list(self.evaluation.warnings)
         else:
             for warning in self.warnings:
                 passes.warn(warning)
             self.warnings[:0] = self.source.warnings
-        judged = self.evaluation.n_rows if self.evaluation is not None else self.look.rows
-        if judged != self.look.rows:
+        n_rows = self.evaluation.n_rows if self.evaluation is not None else self.selector.rows
+        if n_rows != self.selector.rows:
             raise DataError(
-                f"it gave {judged:,} rows, and {self.look.rows:,} when it was read again",
+                f"it had {n_rows:,} rows in the first pass, and {self.selector.rows:,} in the second",
                 where=", ".join(file.path for file in self.source.files) or "the stream",
-                remedy="give a file or a table that stays as it is",
+                remedy="give a file or a table that doesn't change meanwhile",
             )
-        if row is not None and row >= self.look.rows:
+        if row is not None and row >= self.selector.rows:
             raise UsageError(
-                f"row {row:,} is not one of the {self.look.rows:,} rows", where="--row", remedy="rows count from 0"
+                f"row {row:,} is not one of the {self.selector.rows:,} rows", where="--row", remedy="rows count from 0"
             )
 
     @property
@@ -271,31 +262,31 @@ class _Gathering:
         notes = list(self.warnings)
         if found is None:
             notes.append(
-                "There are no labels: losses, accuracy and calibration cannot be told. Name their column with --label."
+                "There are no labels, so there are no losses, accuracy and calibration. Name their column with --label."
             )
         if job.nesting is not None:
-            notes.append("The rows of the input are sequences, and figures are over their tokens.")
+            notes.append("The rows are sequences, and metrics are over their tokens.")
         if self._pairs is not None and not self._pairs.is_exact:
-            notes.append("More classes were confused than are counted: what occurred seldom is left out.")
-        kept, row = self.look.kept, None
+            notes.append("Too many pairs of classes were confused to count all of them; rare ones are left out.")
+        kept, row = self.selector.selected, None
         if kept is not None and report_facts.has_probs(kept):
-            row = report_facts.row_facts(kept, job, names, was_asked=self._asked["row"] is not None)
+            row = report_facts.row_facts(kept, job, names, was_asked=self._arguments["row"] is not None)
         elif kept is not None:
-            notes.append(f"Row {kept.number:,} has no probabilities to draw: it is {STATUS_NAMES[kept.status]}.")
-        elif self._asked["row"] is not None:
-            notes.append(f"Row {self._asked['row']:,} has no tokens to draw.")
+            notes.append(f"Row {kept.number:,} has no probabilities: its status is {STATUS_NAMES[kept.status]}.")
+        elif self._arguments["row"] is not None:
+            notes.append(f"Row {self._arguments['row']:,} has no tokens.")
         tally = self._confidences.tally
         return Facts(
             title=printable(title if title is not None else self._title(), LONGEST_TITLE),
-            n_rows=self.look.rows,
+            n_rows=self.selector.rows,
             n_classes=job.n_classes,
             names=names,
-            made=report_facts.made(self.source, self._given, self._asked),
+            provenance=report_facts.provenance(self.source, self._given, self._arguments),
             evaluation=found,
             status_counts=named_counts(tally.row_statuses),
             token_status_counts=None if job.nesting is None else named_counts(tally.statuses),
             confidences={"edges": self._confidences.edges, "counts": self._confidences.counts.tolist()},
-            confused=self._pairs.found if self._pairs is not None else (),
+            confused=self._pairs.pairs if self._pairs is not None else (),
             row=row,
             worst=None if self._worst is None else report_facts.worst_table(self._worst.table),
             notes=notes,
@@ -310,13 +301,13 @@ class _Gathering:
         return f"{files[0].path.rsplit('/', 1)[-1]}{more}"
 
 
-def _place(kept: KeptRow) -> dict[str, Any]:
+def _place(kept: SelectedRow) -> dict[str, Any]:
     """Return the file, the row and for sequences the token of a kept row."""
     place: dict[str, Any] = {"file": kept.file, "row": kept.row}
     return place if kept.token is None else place | {"token": kept.token}
 
 
-class _Passes(Progress):
+class _SharedProgress(Progress):
     """Reports several passes over the same rows to one progress callback, as one job."""
 
     def __init__(self, to: Progress, passes: int) -> None:
@@ -350,22 +341,23 @@ def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
     paths = [] if hasattr(src, "__arrow_c_stream__") else paths_of(src)
     if isinstance(src, pa.RecordBatchReader) or "-" in paths:
         raise UsageError(
-            "a stream can be read once, and a report takes two passes", remedy="give a table, or write it to a file"
+            "a stream can be read only once, and a report needs two passes",
+            remedy="give a table, or write it to a file",
         )
     if row is not None and row < 0:
         raise UsageError(f"there is no row {row}", where="--row", remedy="the first is --row 0")
     if not 0 <= worst <= MOST_WORST:
         raise UsageError(
-            f"{worst:,} rows", where="--worst", remedy=f"a page lists 0 to {MOST_WORST}; batchmax show --worst {worst}"
+            f"{worst:,} is out of range",
+            where="--worst",
+            remedy=f"give a number from 0 to {MOST_WORST}; or: batchmax show --worst {worst}",
         )
     if not 1 <= bins <= MOST_BINS:
-        raise UsageError(f"{bins} bins", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+        raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
 
 
-def _check_row(source: ParquetSource | StreamSource, options: ScoreOptions, row: int | None) -> None:
-    total = source.n_rows
-    if total is not None and options.limit is not None:
-        total = min(total, options.limit)
+def _check_row(source: Source, row: int | None) -> None:
+    total = rows_in(source)
     if row is not None and total is not None and row >= total:
         raise UsageError(f"row {row:,} is not one of the {total:,} rows", where="--row", remedy="rows count from 0")
 

@@ -40,10 +40,12 @@ from batchmax.storage.input_files import Inputs, find_inputs, paths_of
 from batchmax.storage.paths import STREAM
 
 
-def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> ParquetSource | StreamSource:
+def open_source(
+    src: Any, options: ScoreOptions, *, mirrors: bool = False, writes: bool = True
+) -> ParquetSource | StreamSource:
     """Open paths (one or several), ``-`` for an Arrow IPC stream on stdin, or an object with ``__arrow_c_stream__``.
 
-    ``mirrors`` is as for :class:`ParquetSource`.
+    ``mirrors`` and ``writes`` are as for :class:`ParquetSource`.
 
     Raises
     ------
@@ -53,12 +55,14 @@ def open_source(src: Any, options: ScoreOptions, *, mirrors: bool = False) -> Pa
         A column or an option is invalid, or the files disagree.
     """
     if hasattr(src, "__arrow_c_stream__"):
-        return StreamSource(src, options)
+        return StreamSource(src, options, writes=writes)
     paths = paths_of(src)
     if paths == [STREAM]:
         incoming = IncomingStream(sys.stdin.buffer, STREAM, options.memory_limit)
-        return StreamSource(pa.RecordBatchReader.from_batches(incoming.schema, incoming), options, STREAM)
-    return ParquetSource(paths, options, mirrors=mirrors)
+        return StreamSource(
+            pa.RecordBatchReader.from_batches(incoming.schema, incoming), options, STREAM, writes=writes
+        )
+    return ParquetSource(paths, options, mirrors=mirrors, writes=writes)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class ParquetSource:
         How they are read.
     mirrors
         Whether folders named ``key=value`` become folders of the output, if possible, instead of columns.
+    writes
+        Whether the job has output columns; see :func:`batchmax.columns.job.plan_scoring`.
     dataset
         What is known about the larger set of files that these belong to; None if these are all files.
 
@@ -102,6 +108,7 @@ class ParquetSource:
         options: ScoreOptions,
         *,
         mirrors: bool = False,
+        writes: bool = True,
         dataset: DatasetInfo | None = None,
     ) -> None:
         if dataset is None:
@@ -134,7 +141,7 @@ class ParquetSource:
             if column.n_classes is None:
                 lengths = (self._length_in_file(file, column) for file in self.files)
                 length = next((found for found in lengths if found), None)
-            self.job = plan_scoring(self.schema, options, length)
+            self.job = plan_scoring(self.schema, options, length, writes=writes)
         folder_columns = self.partitions.names
         check_agreement(self.files, schemas, union, self.job, options, folder_columns, self._first_length)
         self._add_notes(union)
@@ -311,3 +318,6 @@ class ParquetSource:
                         return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))
                     row -= batch.num_rows
         raise IndexError(row)
+
+
+Source = ParquetSource | StreamSource

@@ -122,10 +122,10 @@ def test_it_says_what_is_done_to_those_who_ask(run, files):
     ("words", "code", "what"),
     [
         (["--key", "nmae"], 2, "did you mean 'name'"),
-        (["--fail-if", "kl > 1"], 2, "no figure is called 'kl'"),
+        (["--fail-if", "kl > 1"], 2, "unknown metric 'kl'"),
         (["--worst", "-1"], 2, "less than 0"),
         (["--labels-from", "c"], 2, "--labels-from"),
-        ([], 1, "another label"),
+        ([], 1, "a different label"),
         (["--limit", "0"], 0, ""),
     ],
 )

@@ -135,31 +135,32 @@ CASES = {
         ["ragged.parquet"],
         1,
         "ragged.parquet: row 7 (row group 0): 2 logits, not 4; "
-        "look: batchmax show ragged.parquet --row 7; " + BAD_LOGITS,
+        "to see the row: batchmax show ragged.parquet --row 7; " + BAD_LOGITS,
     ),
     "a NaN": (
         ["nan.parquet"],
         1,
-        "nan.parquet: row 5 (row group 0): NaN at class 2; look: batchmax show nan.parquet --row 5; " + BAD_LOGITS,
+        "nan.parquet: row 5 (row group 0): NaN at class 2; to see the row: batchmax show nan.parquet --row 5; "
+        + BAD_LOGITS,
     ),
     "a name with a space": (
         ["my file.parquet"],
         1,
         "my file.parquet: row 5 (row group 0): NaN at class 2; "
-        "look: batchmax show 'my file.parquet' --row 5; " + BAD_LOGITS,
+        "to see the row: batchmax show 'my file.parquet' --row 5; " + BAD_LOGITS,
     ),
     "a bad label": (
         ["bad_label.parquet"],
         1,
         "bad_label.parquet: row 3 (row group 0): label 17 is not a class: valid labels are 0 to 3; "
-        "look: batchmax show bad_label.parquet --row 3; " + BAD_LOGITS,
+        "to see the row: batchmax show bad_label.parquet --row 3; " + BAD_LOGITS,
     ),
     "labels from 1": (
         ["from_one.parquet"],
         1,
         "from_one.parquet: row 3 (row group 0): label 4 is not a class: valid labels are 0 to 3; "
         "if labels start at 1: --classes 1,2,3,4; "
-        "look: batchmax show from_one.parquet --row 3; " + BAD_LOGITS,
+        "to see the row: batchmax show from_one.parquet --row 3; " + BAD_LOGITS,
     ),
     "text labels without names": (
         ["text.parquet"],
@@ -173,7 +174,7 @@ CASES = {
         ["text.parquet", "--classes", "cat,cow,dogs,ant"],
         1,
         "text.parquet: row 1 (row group 0): label 'dog' is not a class name; did you mean 'dogs'?; "
-        "look: batchmax show text.parquet --row 1 --classes cat,cow,dogs,ant; " + BAD_LOGITS,
+        "to see the row: batchmax show text.parquet --row 1 --classes cat,cow,dogs,ant; " + BAD_LOGITS,
     ),
     "a missing file": (["nothing.parquet"], 1, "nothing.parquet: no such file or folder; look: ls ."),
     "a missing folder": (["far/x.parquet"], 1, "far/x.parquet: no such file or folder; look: ls ."),
@@ -286,7 +287,7 @@ CASES = {
         ["x.parquet", "--outputs", "prob"],
         2,
         (
-            "--outputs: no output is called 'prob'; choose of probs, log_probs, loss, pred, confidence, margin, entropy, "
+            "--outputs: unknown output 'prob'; choose from probs, log_probs, loss, pred, confidence, margin, entropy, "
             "logsumexp, rank, correct, el2n, sample, status"
         ),
     ),
@@ -299,7 +300,7 @@ CASES = {
         ["x.parquet", "--fail-if", "mean_los > 1"],
         2,
         (
-            "--fail-if: 'mean_los > 1': no figure is called 'mean_los'; choose from n_rows, n_classes, mean_loss, "
+            "--fail-if: 'mean_los > 1': unknown metric 'mean_los'; choose from n_rows, n_classes, mean_loss, "
             "log_likelihood, accuracy, perplexity, bad_rows, bad_rate, infinite_losses, n_tokens, bits_per_token, "
             "bits_per_byte, bytes_read, bytes_written, seconds"
         ),
@@ -314,13 +315,13 @@ CASES = {
         4,
         (
             "out.parquet: --fail-if 'bad_rows > 0' is true after 20 rows; "
-            "the run was stopped and nothing is written; mend the input, or change the condition"
+            "the run was stopped and nothing is written; fix the input, or change the condition"
         ),
     ),
     "weights with a bad line": (
         ["x.parquet", "--class-weights", "bad.txt"],
         2,
-        "--class-weights: line 3 of bad.txt is 'three'; write one number a line, or name,number",
+        "--class-weights: line 3 of bad.txt is 'three'; write one number per line, or name,number",
     ),
     "too few weights": (
         ["x.parquet", "--class-weights", "few.txt"],
@@ -338,7 +339,7 @@ CASES = {
     "rejects of nothing": (
         ["x.parquet", "--rejects", "rejects.parquet"],
         2,
-        "--rejects: rejected rows are kept only when bad rows are dropped; add --on-bad-row drop",
+        "--rejects: rejected rows are written only if bad rows are dropped; add --on-bad-row drop",
     ),
     "a name that is taken": (
         ["clash.parquet"],
@@ -364,7 +365,7 @@ CASES = {
     "rejects of a stream": (
         ["x.parquet", "-o", "-", "--on-bad-row", "drop", "--rejects", "r.parquet"],
         2,
-        "--rejects: a stream cannot do that; leave it out, or name a file: -o",
+        "--rejects: a stream doesn't support this; leave it out, or name a file: -o",
     ),
     "a stream among files": (
         ["-", "x.parquet"],
@@ -447,7 +448,7 @@ def test_a_held_output_is_one_line(stage, score, tmp_path):
     code, _, err = score(tmp_path, "x.parquet", "-o", "my out.parquet", "--fail-if", "n_rows > 19")
     assert err == (
         "batchmax: error: my out.parquet: --fail-if 'n_rows > 19' is true: n_rows is 20; the finished output is "
-        "my out.parquet.held; to keep it: --if-exists resume with another --fail-if, or with none\n"
+        "my out.parquet.held; to publish it: --if-exists resume with another --fail-if, or with none\n"
     )
     assert code == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my out.parquet.held", "x.parquet"]
@@ -460,6 +461,8 @@ def test_held_rejects_are_named_too(stage, score, tmp_path):
     words = ["-o", "y.pq", "--fail-if", "bad_rate > 0", "--on-bad-row", "drop", "--rejects", "r.pq"]
     code, _, err = score(tmp_path, "x.parquet", *words)
     assert code == 4
-    remedy = "the finished output is y.pq.held; to keep it: --if-exists resume with another --fail-if, or with none\n"
+    remedy = (
+        "the finished output is y.pq.held; to publish it: --if-exists resume with another --fail-if, or with none\n"
+    )
     assert err.endswith(f"; {remedy}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.pq.held", "x.parquet", "y.pq.held"]

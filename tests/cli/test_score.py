@@ -31,8 +31,8 @@ def calls(monkeypatch):
         progress.warn("3 rows look odd")
         return SUMMARY
 
-    def convert(src, out, layout, options, **_):
-        made.append((src, out, layout, options))
+    def convert(src, out, layout, *, progress, **given):  # noqa: ARG001
+        made.append((src, out, layout, {name: value for name, value in given.items() if value is not None}))
         return SUMMARY
 
     def dry_run(src, out, options):
@@ -198,7 +198,7 @@ def test_convert_passes_on(run, calls):
     """``convert`` passes on inputs, output, layout and options."""
     code, out, _ = run("convert", "a", "-o", "b", "--layout", "wide", "--logits", "z", "--if-exists", "overwrite")
     assert code == 0
-    assert calls == [(["a"], "b", "wide", score_options(logits="z", if_exists="overwrite"))]
+    assert calls == [(["a"], "b", "wide", {"logits": "z", "storage_options": (), "if_exists": "overwrite"})]
     assert "12,345" in out
     assert "accuracy" not in out
 
@@ -257,7 +257,7 @@ def test_a_bad_row_is_one_line_for_real(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "batchmax: error: x.parquet: row 1 (row group 0): NaN at class 1; "
-        "look: batchmax show x.parquet --row 1; to write nulls instead: --on-bad-row null\n"
+        "to see the row: batchmax show x.parquet --row 1; to write nulls instead: --on-bad-row null\n"
     )
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".parquet"] == ["x.parquet"]
 

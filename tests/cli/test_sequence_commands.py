@@ -290,7 +290,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--seed": Same("--seed 2"),
     },
     "convert": {
-        name: Refused(meaning.words, "one way to lay these out")
+        name: Refused(meaning.words, "sequences have only one layout")
         for name, meaning in (
             READ
             | LIMIT

@@ -188,7 +188,7 @@ def test_a_bad_row_is_shown(run, file):
         (["--values", "1", "--beta", "x"], "--beta: 'x' is not a number; separate numbers by commas: 0.5,1,-inf"),
         (
             ["--values", "1", "--beta", "1,0"],
-            "--beta: 0.0 is not an inverse temperature; give a number from 1e-300 to 1e+300",
+            "--beta: 0.0 is out of range; give a number from 1e-300 to 1e+300",
         ),
         (
             ["--values", "1", "--beta", "1", "--temperature", "1"],

@@ -72,5 +72,5 @@ def test_bytes_option_is_refused_if_unused(write, tmp_path, command):
         "report": lambda: batchmax.report(path, str(tmp_path / "page.html"), bytes="n"),
         "worst_rows": lambda: batchmax.worst_rows(path, 1, bytes="n"),
     }
-    with pytest.raises(UsageError, match="bits per byte are figures of score and evaluate"):
+    with pytest.raises(UsageError, match="only score and evaluate compute bits per byte"):
         runs[command]()

@@ -17,7 +17,7 @@ import pytest
 import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import BatchmaxError, DataError, OutputError, UsageError
-from batchmax.evaluation import calibrate as module
+from batchmax.evaluation import calibration_rows as module
 from tests.support.paths import DATA
 from tests.support.requirements import optional
 
@@ -197,7 +197,7 @@ def test_what_does_not_fit_together(tmp_path):
     for given, what in (
         ({"holdout": 1.0}, "share"),
         ({"label": "none"}, "labels"),
-        ({"temperature": 2.0}, "looked for"),
+        ({"temperature": 2.0}, "temperature is fitted"),
         ({"method": "magic"}, "method"),
     ):
         with pytest.raises(UsageError, match=what):

@@ -171,12 +171,12 @@ def test_what_cannot_be_judged_is_said(tmp_path):
     for given, what in (
         ({"label": "none"}, "labels"),
         ({"by": "nothing"}, "no column 'nothing'"),
-        ({"by": "logits"}, "holds list"),
+        ({"by": "logits"}, "has type list"),
         ({"sample_weight": "nothing"}, "no column"),
         ({"bins": 0}, "bins"),
-        ({"top_k": 13}, "of 12 classes"),
-        ({"fail_if": "nonsense > 1"}, "no figure is called"),
-        ({"fail_if": "bytes_written > 1"}, "no figure is called"),
+        ({"top_k": 13}, "for 12 classes"),
+        ({"fail_if": "nonsense > 1"}, "unknown metric"),
+        ({"fail_if": "bytes_written > 1"}, "unknown metric"),
         ({"class_weights": [1.0] * 12}, "plain losses"),
         ({"label_smoothing": 0.1}, "plain losses"),
     ):
@@ -419,12 +419,12 @@ def test_any_number_of_groups_that_come_together(order, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="groups"):
         batchmax.evaluate(str(path), by="key", memory_limit="256MiB")
     pq.write_table(table_of(logits, labels, key=np.arange(600) % 120), path, row_group_size=32)
-    with pytest.raises(DataError, match="comes again"):
+    with pytest.raises(DataError, match="occurs again"):
         batchmax.evaluate(str(path), by="key", out=str(tmp_path / "n.parquet"), memory_limit="256MiB")
     assert not (tmp_path / "n.parquet").exists()
     falling = np.r_[np.arange(576)[::-1], 575]
     pq.write_table(table_of(logits[:577], labels[:577], key=falling), path, row_group_size=32)
-    with pytest.raises(DataError, match="575 comes again"):
+    with pytest.raises(DataError, match="575 occurs again"):
         batchmax.evaluate(str(path), by="key", out=str(tmp_path / "n.parquet"), memory_limit="256MiB")
 
 

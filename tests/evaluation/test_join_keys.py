@@ -26,9 +26,9 @@ def keyed(kind, ids):
 
 
 HOW = {
-    "rising": "the keys rise in both inputs, so no row is kept",
-    "same": "the keys are in one order in both inputs, so no row is kept",
-    "other": "the keys are in another order in the two inputs, so {} rows are kept",
+    "rising": "the keys are ascending in both inputs, so no rows are kept in memory",
+    "same": "the keys are in the same order in both inputs, so no rows are kept in memory",
+    "other": "the keys are in different orders in the two inputs, so {} rows are kept in memory",
 }
 
 
@@ -129,7 +129,9 @@ def test_join_above_the_memory_limit_is_refused(tmp_path):
     ids = np.arange(n)
     for name, order in (("a", ids), ("b", ids[::-1])):
         write(pa.table({"id": order, "logits": wide}), tmp_path / f"{name}.parquet", 4096)
-    with pytest.raises(batchmax.UsageError, match=r"300,000 rows takes about .* MiB.*sort both by id") as error:
+    with pytest.raises(
+        batchmax.UsageError, match=r"300,000 rows in memory takes about .* MiB.*sort both by id"
+    ) as error:
         batchmax.compare(
             str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet"), key="id", memory_limit="300MiB", n_classes=64
         )
@@ -153,5 +155,5 @@ def test_key_type_mismatch_and_streams_with_keys_are_refused(tmp_path):
     b = write(rows_of(10).set_column(0, "id", pa.array(list("abcdefghij"))), tmp_path / "b.parquet")
     with pytest.raises(batchmax.UsageError, match=r"is int64 in .* and string in"):
         batchmax.compare(a, b, key="id")
-    with pytest.raises(batchmax.UsageError, match="a stream comes once"):
+    with pytest.raises(batchmax.UsageError, match="a stream can be read only once"):
         batchmax.compare(a, rows_of(10), key="id")

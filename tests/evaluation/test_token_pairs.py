@@ -104,7 +104,7 @@ def test_missing_and_shorter_sequences_are_named(write, monkeypatch, piece):
     with pytest.raises(DataError, match=r"a\.parquet: row 1 has 1 token, and 2 in .*b\.parquet \(row 1\); .*--key"):
         batchmax.compare(a, b)
     flat = write("flat", pa.table({"logits": [[1.0, 2.0]] * 5, "label": [0] * 5}))
-    with pytest.raises(UsageError, match=r"are sequences, and those of the other input are not"):
+    with pytest.raises(UsageError, match=r"are sequences, and those of the other input aren't"):
         batchmax.compare(a, flat)
 
 
@@ -112,7 +112,7 @@ def test_label_that_differs_is_named_by_token(write):
     """A token with another label in b is named by its row and token index."""
     a = write("a", A)
     b = write("b", A.set_column(1, "label", pa.array([[0, 0], [0], [0, 1]], LABELS)))
-    with pytest.raises(DataError, match=r"a token has another label than in .*b\.parquet, the first row 2, token 1"):
+    with pytest.raises(DataError, match=r"a token has a different label in .*b\.parquet, first in row 2, token 1"):
         batchmax.compare(a, b)
     assert batchmax.compare(a, b, labels_from="a").mean_loss_change == 0.0
 

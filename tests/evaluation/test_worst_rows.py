@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.evaluation.top_rows import Largest
+from batchmax.evaluation.top_rows import TopRows
 from tests.support.requirements import package
 from tests.support.rows import NAN, rows_of_every_status
 
@@ -123,13 +123,13 @@ def test_a_number_of_rows_is_asked_for(n):
 @pytest.mark.parametrize("options", [{"label": "none"}, {}])
 def test_without_labels_there_is_no_worst(options):
     """Without a label column, or with ``label="none"``, the rows are refused before anything is read."""
-    with pytest.raises(batchmax.UsageError, match="no labels"):
+    with pytest.raises(batchmax.UsageError, match="losses need labels"):
         batchmax.worst_rows(table(5).drop(["label"]), 1, **options)
 
 
 def test_rows_that_take_more_memory_than_they_may_are_refused():
     """The memory of kept rows is limited: long texts are an error that asks for fewer rows."""
-    largest = Largest(10, pa.schema([("text", pa.string())]), 1000)
+    largest = TopRows(10, pa.schema([("text", pa.string())]), 1000)
     largest.add(np.arange(9.0), lambda rows: [pa.array(["x" * 50] * len(rows))])
     with pytest.raises(batchmax.UsageError, match="fewer rows"):
         largest.add(np.arange(9.0), lambda rows: [pa.array(["x" * 500] * len(rows))])
@@ -137,7 +137,7 @@ def test_rows_that_take_more_memory_than_they_may_are_refused():
 
 def test_no_more_is_kept_than_was_asked_for():
     """Only rows that can be among the largest are fetched, and at most n are kept."""
-    largest, asked = Largest(3, pa.schema([("n", pa.int64())]), 1 << 20), []
+    largest, asked = TopRows(3, pa.schema([("n", pa.int64())]), 1 << 20), []
     for start in range(0, 100, 10):
         values = np.array([5.0, NAN, 1, 5, 2, 0, 4, 3, 5, np.inf]) - start
         largest.add(values, lambda rows, start=start: [asked.append(len(rows)) or pa.array(rows + start)])

@@ -90,7 +90,7 @@ def test_wide_columns_keep_their_names(tmp_path):
 def test_a_taken_name_is_refused(tmp_path):
     """A new column never replaces a carried one."""
     pq.write_table(pa.table({"z": lists(np.zeros((1, 2))), "logit_1": [1]}), tmp_path / "in.parquet")
-    with pytest.raises(UsageError, match=r"a column 'logit_1' already; --exclude logit_1"):
+    with pytest.raises(UsageError, match=r"already has a column 'logit_1'; --exclude logit_1"):
         convert(tmp_path / "in.parquet", tmp_path / "out.parquet", "wide", score_options(logits="z"))
     convert(tmp_path / "in.parquet", tmp_path / "out.parquet", "wide", score_options(logits="z", exclude="logit_1"))
     assert pq.read_schema(tmp_path / "out.parquet").names == ["logit_0", "logit_1"]

@@ -75,7 +75,7 @@ def test_a_bad_row_is_told_by_its_number(whole, where, rows_at_a_time, monkeypat
     assert raised.value.where == where
     assert "label 5 is not a class" in raised.value.what
     assert raised.value.remedy.endswith(
-        "find it: add status to --outputs, and filter by it; to write nulls instead: --on-bad-row null"
+        "to find it, add status to --outputs, and filter by it; to write nulls instead: --on-bad-row null"
     )
     assert str(sent(raised.value)) == str(raised.value)
 

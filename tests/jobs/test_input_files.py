@@ -59,7 +59,9 @@ def test_suggested_command_has_the_options_of_the_job(tmp_path):
     with pytest.raises(BadRowError) as caught:
         score(tmp_path / "a b.parquet", tmp_path / "o.parquet", label="other", ignore_index=7, classes="k,l,m,n")
     file = str(tmp_path / "a b.parquet")
-    assert f"look: batchmax show '{file}' --row 2 --label other --ignore-index 7 --classes k,l,m,n" in str(caught.value)
+    assert f"to see the row: batchmax show '{file}' --row 2 --label other --ignore-index 7 --classes k,l,m,n" in str(
+        caught.value
+    )
 
 
 def test_files_without_rows(tmp_path):

@@ -92,7 +92,7 @@ def test_bad_row_error_leaves_no_output(out, tmp_path):
         score(inputs, tmp_path / out)
     second = tmp_path / "2.parquet"
     assert str(caught.value) == (
-        f"{second}: row 23 (row group 4): NaN at class 2; look: batchmax show {second} --row 23; "
+        f"{second}: row 23 (row group 4): NaN at class 2; to see the row: batchmax show {second} --row 23; "
         "to write nulls instead: --on-bad-row null"
     )
     assert names_in(tmp_path) == ["1.parquet", "2.parquet"]

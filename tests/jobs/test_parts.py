@@ -88,7 +88,7 @@ def test_shards_and_a_last_run_make_what_one_run_makes(inputs, whole, shards):
     rows = 0
     for shard in shards:
         summary = batchmax.score(inputs, "out", shard=shard, **WITH_REJECTS)
-        assert "publishes" in summary.notes[-1]
+        assert "publish the output" in summary.notes[-1]
         rows += summary.n_rows
         assert not os.path.lexists("out")
     if shards == ["0/2", "1/2"]:
@@ -367,7 +367,7 @@ def test_a_node_that_will_join(monkeypatch):
     progress = Progress()
     progress.warn = lines.append
     assert ray_executor.check_cpus(4, where="--threads")
-    with ray_executor._telling_of_nodes(4, progress):
+    with ray_executor._warning_while_waiting(4, progress):
         wait_until(lambda: len(lines) == 2)
     assert len(lines) == 2
     assert all("for a node with 4 CPUs to join the Ray cluster; the largest has 2" in line for line in lines)
@@ -397,7 +397,7 @@ def test_what_a_cluster_cannot_do(inputs, monkeypatch):
     monkeypatch.setattr(ray_executor, "find_spec", lambda _: object())
     with pytest.raises(UsageError, match="a file is made by one process"):
         batchmax.score(inputs, "out.parquet", engine="ray")
-    with pytest.raises(UsageError, match="a stream cannot be cut"):
+    with pytest.raises(UsageError, match="a stream can't be divided"):
         batchmax.score(pq.read_table(f"{inputs}/1.parquet"), "out", engine="ray")
     with pytest.raises(UsageError, match="a shard is made by one process"):
         batchmax.score(inputs, "out", engine="ray", shard="0/2")
@@ -413,11 +413,11 @@ def test_a_worker_that_does_not_see_the_folder(tmp_path):
 
     A part is given up on after 20 workers died while making it.
     """
-    with pytest.raises(OutputError, match="does not see the folder"):
-        ray_executor._check_seen(str(tmp_path), "token")
-    (tmp_path / "seen").write_text("token")
-    ray_executor._check_seen(str(tmp_path), "token")
+    with pytest.raises(OutputError, match="can't access the folder"):
+        ray_executor._check_access(str(tmp_path), "token")
+    (tmp_path / "probe").write_text("token")
+    ray_executor._check_access(str(tmp_path), "token")
     for _ in range(ray_executor.WORKER_DEATHS):
         ray_executor._count_try(tmp_path / "tries-3")
-    with pytest.raises(OutputError, match="20 workers died over this part"):
+    with pytest.raises(OutputError, match="20 workers died while they made this part"):
         ray_executor._count_try(tmp_path / "tries-3")

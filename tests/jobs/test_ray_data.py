@@ -210,7 +210,7 @@ def test_tasks_compute_on_the_cores_they_reserve(ray):
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"fail_if": "n_rows < 3"}, "no task sees all rows"),
+        ({"fail_if": "n_rows < 3"}, "no task has all rows"),
         ({"outputs": "sample"}, "row's number"),
         ({"logits": "nothing"}, "no column 'nothing'"),
         ({"num_cpus": 0}, "num_cpus is 0"),

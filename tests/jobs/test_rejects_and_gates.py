@@ -103,7 +103,7 @@ def test_reject_columns_get_unused_names(tmp_path):
 @pytest.mark.parametrize(
     ("rejects", "error", "message"),
     [
-        ("rejects", UsageError, "of a file go to a file"),
+        ("rejects", UsageError, "of a file must be a file"),
         ("out.parquet", UsageError, "the same path"),
         ("in.parquet", OutputError, "also an input"),
         ("in.parquet/rejects.parquet", OutputError, "in.parquet is not a folder"),
@@ -145,7 +145,7 @@ def test_failed_gate_holds_the_output(out, tmp_path):
     options = {"on_bad_row": "drop", "rejects": str(rejects), "if_exists": "overwrite"}
     for _ in range(2):
         with pytest.raises(
-            GateError, match=rf"bad_rate is 0\.\d+; the finished output is .*{out}\.held; to keep it: --if-exists"
+            GateError, match=rf"bad_rate is 0\.\d+; the finished output is .*{out}\.held; to publish it: --if-exists"
         ):
             score(tmp_path / "in.parquet", tmp_path / out, fail_if="bad_rate > 0.5", **options)
     assert row_texts(pq.read_table(tmp_path / out)) == before

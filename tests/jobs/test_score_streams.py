@@ -136,7 +136,7 @@ def test_scan_is_lazy(tmp_path):
 @pytest.mark.parametrize("options", [{"fail_if": "bad_rows > 0"}, {"on_bad_row": "drop", "rejects": "r.parquet"}])
 def test_scan_refuses_gates_and_rejects(options):
     """``scan`` refuses gates and rejects."""
-    with pytest.raises(UsageError, match="a reader cannot do that"):
+    with pytest.raises(UsageError, match="scan doesn't support this"):
         scan(digits(), **options)
 
 

@@ -261,7 +261,7 @@ def test_large_batches_are_warned_of(spark):
     [
         ({"layout": "fixed"}, "no lists of fixed size"),
         ({"dtype": "float16"}, "no float16"),
-        ({"limit": 3}, "no task knows"),
+        ({"limit": 3}, "no task has all rows"),
         ({"outputs": "sample"}, "row's number"),
         ({"logits": "nothing"}, "no column 'nothing'"),
         ({"label": "nothing"}, "nothing"),

@@ -151,7 +151,7 @@ def test_no_gate_passes_without_evidence(command, situation, tmp_path):
 def test_figures_of_sequences_are_refused_for_rows(name, tmp_path):
     """A condition on a metric of sequences is invalid for rows in every command, and nothing is written."""
     for command, names in (score, SCORE_FIGURES), (evaluate, EVALUATION_GATES), (compare, COMPARISON_NAMES):
-        told = f"{name} is a metric of sequences" if name in names else f"no figure is called '{name}'"
+        told = f"{name} is a metric of sequences" if name in names else f"unknown metric '{name}'"
         with pytest.raises(UsageError, match=told):
             command("one NaN", tmp_path, f"{name} > 1")
     assert not (tmp_path / "out.parquet").exists()

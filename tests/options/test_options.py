@@ -11,15 +11,9 @@ import numpy as np
 import pytest
 
 from batchmax.errors import UsageError
-from batchmax.options.score_options import (
-    MIN_MEMORY,
-    ScoreOptions,
-    parse_bytes,
-    read_class_weights,
-    read_classes,
-    resolve_options,
-    score_options,
-)
+from batchmax.options.input_options import MIN_MEMORY, InputOptions
+from batchmax.options.parsing import parse_bytes, read_class_weights, read_classes
+from batchmax.options.score_options import ConvertOptions, ScoreOptions, resolve_options, score_options
 
 
 @pytest.mark.parametrize(
@@ -66,7 +60,7 @@ def test_each_domain_ends_where_it_should(name, good, bad):
 
 def test_options_that_contradict_each_other():
     """Rejects need dropped rows, loss needs a label, and temperature and beta exclude each other."""
-    with pytest.raises(UsageError, match="only when bad rows are dropped; add --on-bad-row drop"):
+    with pytest.raises(UsageError, match="only if bad rows are dropped; add --on-bad-row drop"):
         ScoreOptions(rejects="r.parquet", on_bad_row="null")
     with pytest.raises(UsageError, match="loss needs a label"):
         ScoreOptions(outputs=("probs", "loss"), label="none")
@@ -104,14 +98,14 @@ def test_lists_are_text_with_commas_or_iterables():
 
 def test_nothing_asked_for_is_refused():
     """An empty list of outputs is an error, except with ``top_k``."""
-    with pytest.raises(UsageError, match="nothing is asked for"):
+    with pytest.raises(UsageError, match="no output is selected"):
         score_options(outputs=",")
     assert score_options(outputs=",", top_k=2).outputs == ()
 
 
 def test_unknown_options_are_refused():
     """The error for a misspelled keyword argument names it and lists the options."""
-    with pytest.raises(UsageError, match=r"no option is called 'temprature'; choose of .*beta.*temperature.*top_k"):
+    with pytest.raises(UsageError, match=r"unknown option 'temprature'; choose from .*beta.*temperature.*top_k"):
         score_options(temprature=2.0)
 
 
@@ -236,7 +230,7 @@ def test_bad_weights_in_a_file_are_refused(tmp_path):
     """Weights from a file must be finite and nonnegative, as others must."""
     path = tmp_path / "weights"
     path.write_text("1\nnan\n")
-    with pytest.raises(UsageError, match="weights are finite and not negative"):
+    with pytest.raises(UsageError, match="weights must be finite and not negative"):
         score_options(class_weights=path)
 
 
@@ -272,15 +266,15 @@ def test_wrong_types_are_refused(name, value):
     with pytest.raises(UsageError) as caught:
         score_options(**{name: value})
     assert caught.value.where == "--" + name.replace("_", "-")
-    assert caught.value.what.startswith("its type is ")
+    assert caught.value.what.startswith("invalid type ")
     assert caught.value.remedy.startswith(("give ", "choose "))
 
 
 def test_made_directly_types_count_too():
     """``ScoreOptions`` checks types, too: it doesn't accept text as a list of names."""
-    with pytest.raises(UsageError, match="--outputs: its type is str; give tuple"):
+    with pytest.raises(UsageError, match="--outputs: invalid type str; give tuple"):
         ScoreOptions(outputs="probs")
-    with pytest.raises(UsageError, match="--class-weights: its type is dict"):
+    with pytest.raises(UsageError, match="--class-weights: invalid type dict"):
         ScoreOptions(class_weights={"a": "1"})
 
 
@@ -294,12 +288,25 @@ def test_numbers_of_numpy_and_paths_become_plain():
 def test_options_or_keyword_arguments():
     """Options are a ``ScoreOptions`` or keyword arguments, never both; the wrong type is refused."""
     made = ScoreOptions(beta=2.0)
-    assert resolve_options(made, {}) is made
-    assert resolve_options(None, {"beta": 2.0}) == made
-    with pytest.raises(UsageError, match="both options and 'temperature' are given; give one"):
-        resolve_options(made, {"temperature": 100, "typo": 3})
+    assert resolve_options(ScoreOptions, made, {}) is made
+    assert resolve_options(ScoreOptions, None, {"beta": 2.0}) == made
+    with pytest.raises(UsageError, match=r"both options and 'temperature' are given; pass it to score_options\(...\)"):
+        resolve_options(ScoreOptions, made, {"temperature": 100, "typo": 3})
     with pytest.raises(UsageError, match="options is of type dict; make it with"):
-        resolve_options({"beta": 2.0}, {})
+        resolve_options(ScoreOptions, {"beta": 2.0}, {})
+
+
+def test_each_command_takes_the_options_that_it_needs():
+    """Of a ``ScoreOptions``, a command takes its own options; as keyword arguments, others are unknown."""
+    made = score_options(temperature=2.0, limit=5, top_k=3, prefix="x", on_bad_row="drop", rejects="r.parquet")
+    assert resolve_options(InputOptions, made, {}) == InputOptions(beta=0.5, limit=5, on_bad_row="drop")
+    assert resolve_options(ConvertOptions, made, {}) == ConvertOptions(limit=5, on_bad_row="drop", rejects="r.parquet")
+    assert resolve_options(InputOptions, None, {"temperature": 2.0, "limit": 5}) == InputOptions(beta=0.5, limit=5)
+    for kind, name in ((InputOptions, "prefix"), (InputOptions, "rejects"), (ConvertOptions, "temperature")):
+        with pytest.raises(UsageError, match=f"unknown option '{name}'; choose from .*classes, columns"):
+            resolve_options(kind, None, {name: "x"})
+    with pytest.raises(UsageError, match="options is of type ConvertOptions"):
+        resolve_options(InputOptions, ConvertOptions(), {})
 
 
 def test_many_names_are_checked_in_a_moment():

@@ -56,5 +56,5 @@ def test_two_files_are_compared_as_calibrated(calibration, tmp_path):
     assert (found.mean_loss_a, found.mean_loss_change) == (pytest.approx(want, rel=1e-9), 0.0)
     out = str(tmp_path / "scored.parquet")
     batchmax.score(DIGITS, out)
-    with pytest.raises(UsageError, match="chosen when they were scored"):
+    with pytest.raises(UsageError, match="score computed with a temperature"):
         batchmax.compare(DIGITS, out, calibration=calibration)

@@ -162,6 +162,14 @@ def test_reader_is_refused_and_table_accepted(tmp_path):
     assert batchmax.report(table, str(tmp_path / "x.html")).n_rows == 899
 
 
+def test_storage_options_are_not_on_the_page(tmp_path):
+    """The command on the page has the options of the report, but no storage options, which may be secrets."""
+    batchmax.report(DIGITS, str(tmp_path / "x.html"), storage_options="key=s3cr3t", limit=50)
+    page = (tmp_path / "x.html").read_text()
+    assert "--limit 50" in page
+    assert "s3cr3t" not in page
+
+
 def test_missing_libraries_are_named(tmp_path, monkeypatch):
     """Without Jinja2 and matplotlib, the error names the extra that installs them."""
     from batchmax.reports import report

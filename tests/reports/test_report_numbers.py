@@ -174,7 +174,7 @@ def test_report_without_labels(tmp_path):
     assert parsed_column(tables["confidence"], 1) == np.histogram(p.max(1), 20, (0, 1))[0].tolist()
     assert parsed_column(tables["row"], 2)[0] == pytest.approx(p.max(1).min(), rel=1e-4)
     assert "There are no labels" in text
-    assert set(tables) == {"confidence", "row", "beta", "made"}
+    assert set(tables) == {"confidence", "row", "beta", "provenance"}
 
 
 def test_most_confused_pairs_of_many_classes(tmp_path):
@@ -206,7 +206,7 @@ def test_too_many_pairs_to_keep_are_noted(tmp_path, monkeypatch):
     z[::4, 3], y[::4] = 50, 11
     text, _ = write_report(table_of(logits=lists(z), label=y), tmp_path)
     assert Tables(text).tables["confusion"][1][:2] == ["11", "3"]
-    assert "what occurred seldom is left out" in text
+    assert "rare ones are left out" in text
 
 
 UNUSUAL_INPUTS = {

@@ -219,7 +219,7 @@ def test_labels_are_odd_as_ever():
         (["--activation", "sigmoid", "--outputs", "entropy"], "sigmoid has no entropy"),
         (["--activation", "sigmoid", "--top-k", "2"], "sigmoid has no most probable classes"),
         (["--activation", "sum", "--input", "probs"], "not from probs"),
-        (["--loss", "mse", "--label-smoothing", "0.1"], "mse has neither class weights nor smoothing"),
+        (["--loss", "mse", "--label-smoothing", "0.1"], "loss mse supports neither class weights nor label smoothing"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given, message, tmp_path, capsys):
@@ -272,7 +272,7 @@ def test_what_looks_at_models_wants_softmax(tmp_path):
 
     It computes cross-entropy even if the file's loss column holds another loss.
     """
-    with pytest.raises(UsageError, match="softmax and cross-entropy alone"):
+    with pytest.raises(UsageError, match="only softmax and cross-entropy"):
         batchmax.evaluate(DIGITS, activation="taylor")
     src, _, _ = written(tmp_path / "a.parquet", "taylor")
     plain, _, want = scored(src, tmp_path, activation="taylor")

@@ -177,7 +177,7 @@ def test_limit_takes_the_first_rows():
 @pytest.mark.parametrize("given", [{"fail_if": "bad_rows > 0"}, {"on_bad_row": "drop", "rejects": "r.parquet"}])
 def test_options_for_files_are_refused(given):
     """Options that need files or the end of the input are refused."""
-    with pytest.raises(UsageError, match="one batch cannot do that; leave it out, or use score"):
+    with pytest.raises(UsageError, match="score_batch doesn't support this; leave it out, or use score"):
         score_batch(pa.record_batch({"logits": [[1.0, 2.0]]}), **given)
 
 

@@ -419,9 +419,9 @@ def test_a_report_is_one_of_tokens(tmp_path):
     whole = page.read_text()
     assert f"Histogram of the loss of {n_tokens} tokens" in whole
     text = re.sub(r"(<[^>]*>|\s)+", " ", whole)
-    assert "The loss along the row" in text
+    assert "Losses of the tokens" in text
     assert "The worst tokens" in text
-    assert f"of {n_tokens} tokens." in text
+    assert f"over {n_tokens} tokens." in text
     assert f"Rows {len(LENGTHS)} 1 null_logits" in text
     assert f"Tokens with a loss {n_tokens} 5 unlabelled" in text
     assert " 9 rows" not in text
@@ -430,17 +430,18 @@ def test_a_report_is_one_of_tokens(tmp_path):
 @pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])
 def test_the_strip_of_a_report_is_the_whole_row(monkeypatch, piece):
     """For any chunks, the report has the losses of all tokens of a row, and selects the one with the largest loss."""
-    from batchmax.evaluation.row_stream import open_rows, rows_of
-    from batchmax.reports.collectors import RowLook
+    from batchmax.evaluation.row_stream import open_rows, row_batches
+    from batchmax.options.input_options import InputOptions
+    from batchmax.reports.collectors import RowSelector
 
     monkeypatch.setattr(batchmax.sources.sequence_source, "MAX_CHUNK_BYTES", piece)
     table = sequences(k=9)
     want = [exact_losses(row["logits"], row["labels"]) for row in table.to_pylist()]
     worst = max(range(len(want)), key=lambda row: max(want[row], default=-1))
     for number, row in ((None, worst), (3, 3), (8, 8)):
-        source = open_rows(table, batchmax.score_options(outputs="loss,pred,confidence"))
-        look = RowLook(source.job, number)
-        for seen in rows_of(source):
-            look.add(seen)
-        assert (look.kept.row, look.kept.token) == (row, int(np.argmax(want[row])))
-        np.testing.assert_allclose(look.kept.losses, want[row], rtol=3e-7)
+        source = open_rows(table, InputOptions(), ("loss", "pred", "confidence"))
+        selector = RowSelector(source.job, number)
+        for batch in row_batches(source):
+            selector.add(batch)
+        assert (selector.selected.row, selector.selected.token) == (row, int(np.argmax(want[row])))
+        np.testing.assert_allclose(selector.selected.losses, want[row], rtol=3e-7)

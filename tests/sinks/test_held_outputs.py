@@ -9,7 +9,7 @@ import pytest
 
 import batchmax
 from batchmax.errors import GateError, OutputError
-from batchmax.jobs import pipeline
+from batchmax.jobs import part_writer
 from batchmax.storage import object_store
 from tests.support.paths import DATA
 from tests.support.requirements import package
@@ -24,10 +24,10 @@ OUTPUTS = {"out.parquet": "rejects.parquet", "out": "rejects"}
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Return a list that gets an item for every batch of rows that is computed."""
+    """Return a list that gets an item for every file that is computed."""
     calls = []
-    overlap = pipeline.overlap
-    monkeypatch.setattr(pipeline, "overlap", lambda *given, **named: calls.append(1) or overlap(*given, **named))
+    run = part_writer.run_pipeline
+    monkeypatch.setattr(part_writer, "run_pipeline", lambda *given, **named: calls.append(1) or run(*given, **named))
     return calls
 
 
@@ -68,6 +68,7 @@ def test_resume_publishes_a_held_output(proxy, computed, tmp_path, out, exists, 
     with pytest.raises(GateError):
         scored(proxy, out, OUTPUTS[out], temperature=1.0, fail_if=GATE, if_exists="resume")
     assert objects(proxy) == held
+    assert computed
     computed.clear()
     if elsewhere:
         for folder in tmp_path.glob("batchmax-*"):

@@ -248,7 +248,7 @@ def test_a_complete_output_says_its_summary(inputs, tmp_path, out):
     before = contents(tmp_path)
     again = batchmax.score(inputs, out, on_bad_row="null", if_exists="resume")
     assert lasting(again) | {"bytes_written": 0} == lasting(summary) | {"bytes_written": 0}
-    with pytest.raises(GateError, match=r"the output is complete already, and stays as it is; .*bad_rows is 25"):
+    with pytest.raises(GateError, match=r"the output is already complete, and is left unchanged; .*bad_rows is 25"):
         batchmax.score(inputs, out, on_bad_row="null", if_exists="resume", fail_if="bad_rows > 3")
     assert contents(tmp_path) == before
 

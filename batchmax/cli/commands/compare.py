@@ -10,7 +10,7 @@ from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import INPUT, MODEL, ROWS, choice, is_set, make_command, option
 from batchmax.cli.results import show_progress, show_result
-from batchmax.options.score_options import InputKind
+from batchmax.options.input_options import InputKind
 
 EXAMPLE = """\
 batchmax compare old.parquet new.parquet
@@ -94,7 +94,7 @@ def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:
     with show_progress() as progress:
         found = compare.compare(a, b, progress=progress, **given)
     if gate is not None and is_set("json"):
-        found.judge(gate)  # before the result is printed, because the line of JSON is either a result or an error
+        found.check(gate)  # before the result is printed, because the line of JSON is either a result or an error
     show_result(found, lambda: comparison_table.show(found))
     if gate is not None:
-        found.judge(gate)
+        found.check(gate)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from batchmax.cli import options as shared
 from batchmax.cli.command import RESULTS, choice, make_command
 from batchmax.cli.results import show_progress, show_result
-from batchmax.options import score_options as domain
+from batchmax.options.score_options import Layout
 
 EXAMPLE = """\
 batchmax convert wide.parquet -o lists.parquet --layout list
@@ -26,7 +26,7 @@ COMMON = ("--logits", "--layout", "--columns", "--on-bad-row", "--out", "--if-ex
 @choice(
     "--layout",
     metavar="LAYOUT",
-    choices=get_args(domain.Layout),
+    choices=get_args(Layout),
     required=True,
     group=RESULTS,
     help="New layout of the logits",
@@ -39,7 +39,7 @@ COMMON = ("--logits", "--layout", "--columns", "--on-bad-row", "--out", "--if-ex
 @shared.bad_rows
 @shared.resources
 @shared.reporting
-def command(inputs: tuple[str, ...], out: str, layout: domain.Layout, **given: Any) -> None:
+def command(inputs: tuple[str, ...], out: str, layout: Layout, **given: Any) -> None:
     """Convert logits to another layout.
 
     Reads INPUT (files, folders, quoted globs) and writes its rows in their order. Other columns
@@ -47,9 +47,7 @@ def command(inputs: tuple[str, ...], out: str, layout: domain.Layout, **given: A
     """
     from batchmax.cli.render import tables
     from batchmax.jobs import convert
-    from batchmax.options.score_options import score_options
 
-    options = score_options(**given)
     with show_progress() as progress:
-        summary = convert.convert(list(inputs), out, layout, options, progress=progress)
+        summary = convert.convert(list(inputs), out, layout, progress=progress, **given)
     show_result(summary, lambda: tables.show_summary(summary, out, scored=False))

@@ -21,15 +21,19 @@ from batchmax.columns.arrow import type_text
 from batchmax.columns.class_columns import refuse_as_class
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
-from batchmax.evaluation.comparison.pair_metrics import Changes
+from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.result import Comparison, gate_of
-from batchmax.evaluation.comparison.row_pairing import Pairs, SequencePairs, Source, name_of
-from batchmax.evaluation.row_stream import OWN_PREFIX, open_rows, refuse_bytes
+from batchmax.evaluation.comparison.row_pairing import RowPairs, name_of
+from batchmax.evaluation.comparison.token_pairing import SequencePairs, TokenPairs
+from batchmax.evaluation.row_stream import open_rows, refuse_bytes
+from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.threads import use_threads
-from batchmax.options.parsing import check_type
-from batchmax.options.score_options import InputKind, ScoreOptions, resolve_options
+from batchmax.options.input_options import InputKind, InputOptions
+from batchmax.options.parsing import check_type, refuse
+from batchmax.options.score_options import resolve_options
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.progress import Progress
+from batchmax.sources.parquet_source import Source
 
 READING_SHARE = 0.75
 """Memory of reading relative to the estimate for a job that also writes. The largest measured share was two thirds."""
@@ -40,7 +44,7 @@ WhoseLabels = Literal["a", "b"]
 def compare(
     a: Any,
     b: Any,
-    options: ScoreOptions | None = None,
+    options: InputOptions | None = None,
     *,
     key: str | None = None,
     labels_from: WhoseLabels | None = None,
@@ -105,32 +109,34 @@ def compare(
     """
     started = time.monotonic()
     gate = None if fail_if is None else gate_of(fail_if)
-    options = _reading(resolve_options(options, given), key)
+    options = resolve_options(InputOptions, options, given)
+    refuse_bytes(options)
+    refuse(
+        "losses are compared as plain cross-entropy",
+        "leave it out",
+        class_weights=options.class_weights,
+        label_smoothing=options.label_smoothing,
+    )
     _check(worst, labels_from)
-    of_a = _open(a, _side(options, labels_from, "a"))
+    of_a = _open(a, _with_labels(options, labels_from, "a"), key)
     given_b = {"logits": logits_b, "input": input_b, "label": label_b}
     own: dict[str, Any] = {name: value for name, value in given_b.items() if value is not None}
     if logits_b is not None and input_b is None:
         own["input"] = None  # a's option doesn't apply to another column
-    for_b = replace(options, **own)
     with _named_for_b(own):
-        of_b = _open(b, _side(for_b, labels_from, "b"))
+        of_b = _open(b, _with_labels(replace(options, **own), labels_from, "b"), key)
+    sources = of_a, of_b
     _check_agreement(of_a, of_b, key)
-    changes = Changes(of_a.job, of_b.job, worst)
+    metrics = PairMetrics(of_a.job, of_b.job, worst)
     progress = progress or Progress()
-    for name, source in (("a", of_a), ("b", of_b)):
-        for text in source.job.notes:
-            progress.note(f"{name}: {text}")
-        for text in source.warnings:
-            progress.warn(f"{name}: {text}")
-        if source.job.assumed:
-            progress.assumed(f"{name}: {source.job.assumed}")
-    pairs = Pairs(of_a, of_b, key, progress)
+    for name, source in zip("ab", sources, strict=True):
+        report_source(source, progress, name)
+    pairs = (RowPairs if of_a.job.nesting is None else TokenPairs)(of_a, of_b, key, progress)
     with use_threads(options):
         for rows_of_a, rows_of_b in pairs:
-            changes.add(rows_of_a, rows_of_b)
-    if changes.first_other is not None:
-        raise _other_labels(changes, of_a, of_b)
+            metrics.add(rows_of_a, rows_of_b)
+    if metrics.first_difference is not None:
+        raise _different_labels(metrics, of_a, of_b)
     found = Comparison(
         files_a=[file.path for file in of_a.files],
         files_b=[file.path for file in of_b.files],
@@ -143,38 +149,20 @@ def compare(
         bytes_read=(of_a.size or 0) + (of_b.size or 0),
         version=__version__,
     )
-    found.count(changes)
-    if pairs.sequences is not None:
+    found.count(metrics)
+    if isinstance(pairs, TokenPairs) and pairs.sequences is not None:
         found.count_sequences(pairs.sequences)
         _check_lengths(pairs.sequences, found, of_a, of_b)
-    found.moved = _moved(changes.moved, of_a, of_b, key)
+    found.moved = _moved(metrics.moved, of_a, of_b, key)
     found.seconds = round(time.monotonic() - started, 3)
-    both = zip(("a", "b"), pairs.warnings, strict=True)
-    found.warnings += [f"{name}: {text}" for name, texts in both for text in dict.fromkeys(texts)]
+    for name, texts in zip("ab", pairs.warnings, strict=True):
+        found.warnings += [f"{name}: {text}" for text in dict.fromkeys(texts)]
     for text in found.warnings:
         progress.warn(text)
-    found.warnings[:0] = [f"{name}: {text}" for name, one in (("a", of_a), ("b", of_b)) for text in one.warnings]
+    found.warnings[:0] = [f"{name}: {text}" for name, one in zip("ab", sources, strict=True) for text in one.warnings]
     if gate is not None:
-        found.judge(gate)
+        found.check(gate)
     return found
-
-
-def _reading(options: ScoreOptions, key: str | None) -> ScoreOptions:
-    """Return options that read only what is compared."""
-    refuse_bytes(options)
-    for name, value in (("--class-weights", options.class_weights), ("--label-smoothing", options.label_smoothing)):
-        if value:
-            raise UsageError("losses are compared as plain cross-entropy", where=name, remedy="leave it out")
-    return replace(
-        options,
-        outputs=("pred", "status"),
-        columns=() if key is None else (key,),
-        exclude=(),
-        prefix=OWN_PREFIX,
-        top_k=None,
-        rejects=None,
-        fail_if=None,
-    )
 
 
 def _check(worst: int, labels_from: WhoseLabels | None) -> None:
@@ -196,25 +184,19 @@ def _named_for_b(own: Collection[str]) -> Iterator[None]:
         raise
 
 
-def _side(options: ScoreOptions, labels_from: WhoseLabels | None, name: str) -> ScoreOptions:
+def _with_labels(options: InputOptions, labels_from: WhoseLabels | None, name: str) -> InputOptions:
+    """Return the options of an input, without labels if those of the other are used."""
     return options if labels_from in {None, name} else replace(options, label="none")
 
 
-def _open(src: Any, options: ScoreOptions) -> Source:
-    if options.columns and hasattr(src, "__arrow_c_stream__"):
+def _open(src: Any, options: InputOptions, key: str | None) -> Source:
+    if key is not None and hasattr(src, "__arrow_c_stream__"):
         raise UsageError(
-            "keys are looked at before the rows, and a stream comes once",
+            "keys are read before the rows, and a stream can be read only once",
             where="--key",
-            remedy="write it into a file first, or pair rows by their place",
+            remedy="write it into a file first, or pair rows by position",
         )
-    if not options.columns:
-        return open_rows(src, options)
-    try:
-        return open_rows(src, options)
-    except UsageError as error:
-        if error.where.endswith("--columns"):
-            error.where = error.where.replace("--columns", "--key")
-        raise
+    return open_rows(src, options, ("pred", "status"), {} if key is None else {key: "--key"})
 
 
 def _check_agreement(a: Source, b: Source, key: str | None) -> None:
@@ -223,7 +205,7 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
     if (a.job.nesting is None) != (b.job.nesting is None):
         nested = names[a.job.nesting is None]
         raise UsageError(
-            f"the rows of {nested} are sequences, and those of the other input are not",
+            f"the rows of {nested} are sequences, and those of the other input aren't",
             where="--logits",
             remedy="compare sequences with sequences",
         )
@@ -231,21 +213,21 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
         raise UsageError(
             f"{b.job.n_classes:,} classes, but {a.job.n_classes:,} in {names[0]}",
             where=names[1],
-            remedy="compare what the same classes were scored for; look: batchmax inspect FILE",
+            remedy="compare inputs with the same classes; to see them: batchmax inspect FILE",
         )
     if a.job.classes and b.job.classes and a.job.classes != b.job.classes:
-        order = "in another order" if set(a.job.classes) == set(b.job.classes) else "called otherwise"
+        order = "in another order" if set(a.job.classes) == set(b.job.classes) else "named differently"
         raise UsageError(
             f"the classes are {order} than in {names[0]}",
             where=names[1],
-            remedy="bring the logits into one order, or, if only names differ, give them: --classes A,B,C",
+            remedy="reorder the logits, or, if only names differ, give them: --classes A,B,C",
         )
     kinds = [source.job.label.kind == "distribution" for source in (a, b) if source.job.label is not None]
     if len(set(kinds)) > 1:
         raise UsageError(
             f"labels are distributions in {names[not kinds[0]]} and classes in {names[kinds[0]]}",
             where="--label",
-            remedy="choose by which to judge: --labels-from a, or b",
+            remedy="choose whose labels to use: --labels-from a, or b",
         )
     if key is not None:
         for source, name in zip((a, b), names, strict=True):
@@ -255,17 +237,17 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
         if comparable_type(types[0]) != comparable_type(types[1]):
             words = [type_text(kind) for kind in types]
             raise UsageError(
-                f"column {key!r} is {words[0]} in {names[0]} and {words[1]} in {names[1]}, so that no keys are equal",
+                f"column {key!r} is {words[0]} in {names[0]} and {words[1]} in {names[1]}, so no keys are equal",
                 where="--key",
-                remedy="write it with one type in both inputs, or name another column",
+                remedy="write it with the same type in both inputs, or name another column",
             )
     needed = PROGRAM_BYTES + int((a.memory_needed() + b.memory_needed()) * READING_SHARE)
     limit = a.job.options.memory_limit
     if needed > limit:
         raise UsageError(
-            f"reading both takes about {needed / 2**20:,.0f} MiB, and may use {limit / 2**20:,.0f}",
+            f"reading both takes about {needed / 2**20:,.0f} MiB, and the limit is {limit / 2**20:,.0f} MiB",
             where="--memory-limit",
-            remedy=f"allow {math.ceil(needed / 2**20)}MiB",
+            remedy=f"give at least {math.ceil(needed / 2**20)}MiB",
         )
 
 
@@ -290,25 +272,25 @@ def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source
         raise DataError(
             f"row {row_a:,} has {what}",
             where=file_a,
-            remedy="pair rows by a column that tells them apart: --key COLUMN",
+            remedy="pair rows by a column of unique values: --key COLUMN",
         )
     found.warnings.append(
-        f"{len(uneven):,} sequences have another number of tokens in b, and what only one side has is left out; the "
+        f"{len(uneven):,} sequences have a different number of tokens in b; tokens without a partner are left out; the "
         f"first is row {row_a:,} of {file_a}: {what}"
     )
 
 
-def _other_labels(changes: Changes, a: Source, b: Source) -> DataError:
-    assert changes.first_other is not None  # noqa: S101 - checked by the caller
-    *numbers, token = changes.first_other
+def _different_labels(metrics: PairMetrics, a: Source, b: Source) -> DataError:
+    assert metrics.first_difference is not None  # noqa: S101 - checked by the caller
+    *numbers, token = metrics.first_difference
     (file_a, row_a), (file_b, row_b) = (place(*pair) for pair in zip((a, b), numbers, strict=True))
     unit, at = ("row", "") if token is None else ("token", f", token {token:,}")
-    many = changes.other_labels > 1
-    count = f"{changes.other_labels:,} of {changes.judged:,} {unit}s have" if many else f"a {unit} has"
+    many = metrics.different_labels > 1
+    count = f"{metrics.different_labels:,} of {metrics.counted:,} {unit}s have" if many else f"a {unit} has"
     return DataError(
-        f"{count} another label than in {file_b}, the first row {row_a:,}{at} (there row {row_b:,})",
+        f"{count} a different label in {file_b}, first in row {row_a:,}{at} (there row {row_b:,})",
         where=file_a,
-        remedy="pair rows by a column that tells them apart: --key COLUMN; or judge both by one: --labels-from a",
+        remedy="pair rows by a column of unique values: --key COLUMN; or use the labels of one: --labels-from a",
     )
 
 

@@ -40,13 +40,13 @@ class Keys:
 
     Attributes
     ----------
-    rise
+    is_ascending
         Whether the keys are strictly ascending without nulls, so that there are no duplicates.
     values
         All keys, or None if they don't fit in memory.
     """
 
-    rise: bool
+    is_ascending: bool
     values: pa.ChunkedArray | None
 
 
@@ -68,9 +68,9 @@ def check_key(schema: pa.Schema, name: str, where: str) -> None:
     is_exact = pa.types.is_integer(kind) or pa.types.is_temporal(kind) or pa.types.is_decimal(kind)
     if not (is_exact or pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_binary(kind)):
         raise UsageError(
-            f"column {name!r} ({type_text(kind)}) of {where} cannot be a key",
+            f"column {name!r} ({type_text(kind)}) of {where} can't be a key",
             where="--key",
-            remedy="name a column of integers, texts or times",
+            remedy="name a column of integers, text or times",
         )
 
 
@@ -98,21 +98,21 @@ def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_l
         A file can't be read.
     """
     kept: list[pa.Array] | None = []
-    rise, last, n_bytes = True, None, 0
+    is_ascending, last, n_bytes = True, None, 0
     for array in map(comparable, _batches(files, name, limit, memory_limit)):
-        if rise:
+        if is_ascending:
             both = array if last is None else pa.concat_arrays([last, array])
-            rise = not array.null_count and _rises(both)
+            is_ascending = not array.null_count and _ascends(both)
             last = array[-1:]
         if kept is not None:
             kept.append(array)
             n_bytes += array.nbytes
             if n_bytes > most:
                 kept = None
-        if kept is None and not rise:
+        if kept is None and not is_ascending:
             break
     kind = comparable_type(files[0].schema_read.field(name).type)
-    return Keys(rise, None if kept is None else pa.chunked_array(kept, kind))
+    return Keys(is_ascending, None if kept is None else pa.chunked_array(kept, kind))
 
 
 def values_at(files: Sequence[InputFile], name: str, rows: Sequence[int], memory_limit: int) -> dict[int, int | str]:
@@ -128,7 +128,7 @@ def values_at(files: Sequence[InputFile], name: str, rows: Sequence[int], memory
     for array in _batches(files, name, None, memory_limit):
         while left and left[0] < first + len(array):
             row = left.pop(0)
-            found[row] = _said(array[row - first])
+            found[row] = _shown(array[row - first])
         if not left:
             break
         first += len(array)
@@ -180,20 +180,20 @@ def _twice(keys: pa.ChunkedArray, key: pa.Scalar, where: str) -> DataError:
     first = pc.index(keys, key).as_py()
     second = first + 1 + pc.index(keys[first + 1 :], key).as_py()
     return DataError(
-        f"rows {first:,} and {second:,} have the same key, {_said(key)!r}",
+        f"rows {first:,} and {second:,} have the same key, {_shown(key)!r}",
         where=where,
-        remedy="name a column that tells rows apart: --key COLUMN",
+        remedy="name a column of unique values: --key COLUMN",
     )
 
 
-def _said(key: pa.Scalar) -> int | str:
+def _shown(key: pa.Scalar) -> int | str:
     if pa.types.is_temporal(key.type) or pa.types.is_decimal(key.type):
         return str(key.cast(pa.string()).as_py())
     value = key.as_py()
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
-def _rises(array: pa.Array) -> bool:
+def _ascends(array: pa.Array) -> bool:
     return bool(pc.all(pc.less(array[:-1], array[1:])).as_py() in {True, None})
 
 

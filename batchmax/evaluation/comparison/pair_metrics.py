@@ -15,8 +15,8 @@ from batchmax import kernels
 from batchmax.columns.job import Job
 from batchmax.columns.labels import IGNORED_INDEX
 from batchmax.evaluation.comparison.paired_tests import Differences
-from batchmax.evaluation.comparison.row_pairing import Side
-from batchmax.evaluation.top_rows import Largest
+from batchmax.evaluation.comparison.row_cursor import Side
+from batchmax.evaluation.top_rows import TopRows
 from batchmax.functional.losses import dense_losses, softmax_rows
 from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS
 
@@ -40,7 +40,7 @@ MOVED_TOKENS = pa.schema([*list(MOVED)[:2], pa.field("token", pa.int64()), *list
 """Columns kept of a token with a large change: also the token's position, which is the same in both rows."""
 
 
-class Changes:
+class PairMetrics:
     """Sums over pairs.
 
     Parameters
@@ -52,7 +52,7 @@ class Changes:
 
     Attributes
     ----------
-    pairs, bad, judged
+    pairs, bad, counted
         Number of pairs of rows or tokens, of pairs that are bad in either input, and of pairs that have a loss in both.
     agreed
         Number of pairs with the same prediction.
@@ -64,16 +64,16 @@ class Changes:
         The loss of b minus the loss of a, over pairs where both are finite.
     divergence
         Sums of the KL divergence KL(a || b).
-    other_labels, first_other
+    different_labels, first_difference
         Number of pairs with different labels; the row numbers of the first such pair, and its position in the rows if
         it is a pair of tokens, otherwise None.
     """
 
     def __init__(self, a: Job, b: Job, worst: int) -> None:
         labels = [job.label for job in (a, b) if job.label is not None]
-        self.pairs = self.bad = self.judged = self.agreed = self.right_to_wrong = self.wrong_to_right = 0
-        self.other_labels = 0
-        self.first_other: tuple[int, int, int | None] | None = None
+        self.pairs = self.bad = self.counted = self.agreed = self.right_to_wrong = self.wrong_to_right = 0
+        self.different_labels = 0
+        self.first_difference: tuple[int, int, int | None] | None = None
         self.hits = [0, 0]
         self.losses = (np.zeros(3), np.zeros(3))
         self.differences = Differences()
@@ -84,12 +84,12 @@ class Changes:
         self._betas = a.options.beta, b.options.beta
         self._both_labelled = len(labels) == 2
         self._schema = MOVED if a.nesting is None else MOVED_TOKENS
-        self._largest = Largest(worst, self._schema, a.options.memory_limit // 4) if worst else None
+        self._top = TopRows(worst, self._schema, a.options.memory_limit // 4) if worst else None
 
     @property
     def moved(self) -> pa.Table:
         """The rows with the largest change of loss, the largest first; without labels, of KL divergence."""
-        return self._schema.empty_table() if self._largest is None else self._largest.table
+        return self._schema.empty_table() if self._top is None else self._top.table
 
     def add(self, a: Side, b: Side) -> None:
         """Add some pairs."""
@@ -102,21 +102,21 @@ class Changes:
         if not self.has_labels:
             self._keep(a, b, np.where(good, kl, 0.0), None, None, kl)
             return
-        judged = (a.status > LAST_WITHOUT_LOSS) & (b.status > LAST_WITHOUT_LOSS)
-        self.judged += int(np.count_nonzero(judged))
+        counted = (a.status > LAST_WITHOUT_LOSS) & (b.status > LAST_WITHOUT_LOSS)
+        self.counted += int(np.count_nonzero(counted))
         if self._both_labelled:
-            self._compare_labels(a, b, judged)
-        loss_a, hits_a = _judge(a, b, self._betas[0])
-        loss_b, hits_b = _judge(b, a, self._betas[1])
+            self._compare_labels(a, b, counted)
+        loss_a, hits_a = _losses_of(a, b, self._betas[0])
+        loss_b, hits_b = _losses_of(b, a, self._betas[1])
         for loss, sums in zip((loss_a, loss_b), self.losses, strict=True):
-            kernels.sum_counted(loss, judged, sums)
-        finite = judged & np.isfinite(loss_a) & np.isfinite(loss_b)
+            kernels.sum_counted(loss, counted, sums)
+        finite = counted & np.isfinite(loss_a) & np.isfinite(loss_b)
         self.differences.add(loss_a[finite], loss_b[finite])
         if hits_a is not None and hits_b is not None:
-            self._count_hits(hits_a & judged, hits_b & judged)
+            self._count_hits(hits_a & counted, hits_b & counted)
         with np.errstate(invalid="ignore"):
             change = np.where(loss_a == loss_b, 0.0, np.abs(loss_b - loss_a))
-        self._keep(a, b, np.where(judged, change, 0.0), loss_a, loss_b, kl)
+        self._keep(a, b, np.where(counted, change, 0.0), loss_a, loss_b, kl)
 
     def _divergence(self, a: Side, b: Side) -> Array:
         matrices = a.matrix, b.matrix
@@ -126,21 +126,21 @@ class Changes:
         kernels.divergence_rows(*matrices, *self._betas, kl)
         return kl
 
-    def _compare_labels(self, a: Side, b: Side, judged: Array) -> None:
+    def _compare_labels(self, a: Side, b: Side, counted: Array) -> None:
         if a.labels is not None:
             differ = a.labels != b.labels
         else:
             assert a.targets is not None  # noqa: S101 - labels of one kind, as checked by the caller
             assert b.targets is not None  # noqa: S101
             differ = (a.targets.astype(np.float32) != b.targets.astype(np.float32)).any(axis=1)
-        differ &= judged
+        differ &= counted
         if not differ.any():
             return
-        if self.first_other is None:
+        if self.first_difference is None:
             row = int(np.argmax(differ))
             place = None if a.places is None else int(a.places[row])
-            self.first_other = int(a.numbers[row]), int(b.numbers[row]), place
-        self.other_labels += int(np.count_nonzero(differ))
+            self.first_difference = int(a.numbers[row]), int(b.numbers[row]), place
+        self.different_labels += int(np.count_nonzero(differ))
 
     def _count_hits(self, a: Array, b: Array) -> None:
         self.hits[0] += int(np.count_nonzero(a))
@@ -149,7 +149,7 @@ class Changes:
         self.wrong_to_right += int(np.count_nonzero(b & ~a))
 
     def _keep(self, a: Side, b: Side, moved: Array, loss_a: Array | None, loss_b: Array | None, kl: Array) -> None:
-        if self._largest is None:
+        if self._top is None:
             return
         labels = b.labels if a.labels is None else a.labels
 
@@ -161,10 +161,10 @@ class Changes:
                 for array, field in zip(arrays, self._schema, strict=True)
             ]
 
-        self._largest.add(np.where(moved > 0.0, moved, np.nan), columns)
+        self._top.add(np.where(moved > 0.0, moved, np.nan), columns)
 
 
-def _judge(side: Side, other: Side, beta: float) -> tuple[Array, Array | None]:
+def _losses_of(side: Side, other: Side, beta: float) -> tuple[Array, Array | None]:
     """Return the losses and hits of one side, with its own labels, or the other's if it has none."""
     if side.nll is not None:
         return side.nll, side.hits

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from batchmax.errors import GateError
-from batchmax.evaluation.comparison.pair_metrics import Changes
+from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.paired_tests import mcnemar
-from batchmax.evaluation.comparison.row_pairing import SequencePairs
+from batchmax.evaluation.comparison.token_pairing import SequencePairs
 from batchmax.options.gates import NO_LABELS, Figure, Gate, figure
 from batchmax.results import CommandResult
 
@@ -113,27 +113,27 @@ class Comparison(CommandResult):
     warnings: list[str] = field(default_factory=list)
     version: str = ""
 
-    def count(self, changes: Changes) -> None:
+    def count(self, pairs: PairMetrics) -> None:
         """Set the metrics from the sums over pairs."""
-        self.n_rows, self.bad_rows, self.n_judged = changes.pairs, changes.bad, changes.judged
-        compared = self.n_compared = changes.pairs - changes.bad
-        self.infinite_kl = int(changes.divergence[2])
+        self.n_rows, self.bad_rows, self.n_judged = pairs.pairs, pairs.bad, pairs.counted
+        compared = self.n_compared = pairs.pairs - pairs.bad
+        self.infinite_kl = int(pairs.divergence[2])
         if compared:
-            self.agreement = changes.agreed / compared
+            self.agreement = pairs.agreed / compared
         if compared > self.infinite_kl:
-            total = float(changes.divergence[0] + changes.divergence[1])
+            total = float(pairs.divergence[0] + pairs.divergence[1])
             self.mean_kl = _finite(total / (compared - self.infinite_kl))
-        self.moved_by = "loss" if changes.has_labels else "kl"
-        if changes.has_labels:
-            self._count_losses(changes)
-        if changes.has_classes and changes.judged:
-            self.accuracy_a, self.accuracy_b = (hits / changes.judged for hits in changes.hits)
-            self.right_to_wrong, self.wrong_to_right = changes.right_to_wrong, changes.wrong_to_right
-            self.mcnemar_p, self.mcnemar_method = mcnemar(changes.right_to_wrong, changes.wrong_to_right)
+        self.moved_by = "loss" if pairs.has_labels else "kl"
+        if pairs.has_labels:
+            self._count_losses(pairs)
+        if pairs.has_classes and pairs.counted:
+            self.accuracy_a, self.accuracy_b = (hits / pairs.counted for hits in pairs.hits)
+            self.right_to_wrong, self.wrong_to_right = pairs.right_to_wrong, pairs.wrong_to_right
+            self.mcnemar_p, self.mcnemar_method = mcnemar(pairs.right_to_wrong, pairs.wrong_to_right)
         if self.infinite_kl:
             self.warnings.append(
                 f"{self.infinite_kl:,} of {compared:,} pairs have an infinite KL divergence: b masks a class that "
-                "a does not: the mean KL is that of the others"
+                "a does not; the mean is over the other pairs"
             )
 
     def count_sequences(self, pairs: SequencePairs) -> None:
@@ -142,15 +142,14 @@ class Comparison(CommandResult):
         more = np.where(pairs.is_uneven, pairs.lengths[0] - pairs.lengths[1], 0)
         self.tokens_only_a, self.tokens_only_b = int(more[more > 0].sum()), int(-more[more < 0].sum())
 
-    def _count_losses(self, changes: Changes) -> None:
-        self.infinite_losses_a, self.infinite_losses_b = (int(sums[2]) for sums in changes.losses)
+    def _count_losses(self, pairs: PairMetrics) -> None:
+        self.infinite_losses_a, self.infinite_losses_b = (int(sums[2]) for sums in pairs.losses)
         means = [
-            float(sums[0] + sums[1]) / changes.judged if changes.judged and not sums[2] else None
-            for sums in changes.losses
+            float(sums[0] + sums[1]) / pairs.counted if pairs.counted and not sums[2] else None for sums in pairs.losses
         ]
         self.mean_loss_a, self.mean_loss_b = means
         if None not in means:
-            found = changes.differences.interval()
+            found = pairs.differences.interval()
             self.mean_loss_change, self.mean_loss_change_low, self.mean_loss_change_high = (
                 found.mean,
                 found.low,
@@ -158,10 +157,12 @@ class Comparison(CommandResult):
             )
         for name, infinite in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b)):
             if infinite:
-                unit = "tokens" if changes.of_tokens else "rows"
-                self.warnings.append(f"{infinite:,} {unit} have an infinite loss in {name}, so there is no mean")
+                unit = "tokens" if pairs.of_tokens else "rows"
+                self.warnings.append(
+                    f"{infinite:,} {unit} have an infinite loss in {name}; the mean loss is not defined"
+                )
 
-    def judge(self, gate: Gate) -> None:
+    def check(self, gate: Gate) -> None:
         """Raise if a condition is true.
 
         Raises
@@ -181,7 +182,7 @@ class Comparison(CommandResult):
             raise GateError(
                 reason,
                 where=(self.files_b or ["the stream"])[0],
-                remedy=f"look: batchmax compare {shlex.join(words)} --worst 20",
+                remedy=f"to see the rows: batchmax compare {shlex.join(words)} --worst 20",
             )
 
     def figures(self) -> dict[str, Figure]:
@@ -192,7 +193,7 @@ class Comparison(CommandResult):
         if self.tokens_only_a is not None:
             all_bad = "all pairs of tokens have a bad one" if self.bad_rows else "there are no pairs of tokens"
         not_compared = no_pairs or ("" if compared else all_bad)
-        no_loss = "" if self.n_judged else not_compared or "no pair has a loss on both sides"
+        no_loss = "" if self.n_judged else not_compared or "no pair has a loss in both inputs"
         if self.infinite_losses_a is None:
             no_loss = NO_LABELS
         no_classes = "labels are distributions, which have no class" if self.accuracy_a is None else ""
@@ -200,7 +201,7 @@ class Comparison(CommandResult):
             f"{side} has {count:,} infinite losses" if count else ""
             for side, count in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b))
         ]
-        one_pair = "an interval needs two pairs" if self.n_judged < 2 else ""
+        one_pair = "an interval needs at least two pairs" if self.n_judged < 2 else ""
         no_kl = f"{self.infinite_kl:,} of {compared:,} pairs have an infinite divergence" if self.infinite_kl else ""
         losses = {f"mean_loss_{side}": (no_loss, infinite[place]) for place, side in enumerate("ab")}
         reasons: dict[str, tuple[str, ...]] = {

@@ -61,7 +61,7 @@ class Bar:
     name: str
     value: float
     shown: str
-    told: str
+    hover: str
     ink: str = "bar"
 
 
@@ -79,7 +79,7 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
     curve.set_xlim(0, 1)
     curve.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     curve.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    curve.set_xlabel("p of the right class")
+    curve.set_xlabel("p of the label")
     curve.set_ylabel("loss −log p, nats")
     curve.yaxis.set_major_locator(MaxNLocator(6, integer=last > 5))
     _log_counts(bars, [count for _, _, count in bins], "x")
@@ -96,23 +96,19 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
             canvas.text(
                 bars, count + 0.5, (low + top) / 2, f"\u2009{short_count(_three_digits(count))}", "start", "muted"
             )
-        told = f"loss {_range(low, high)}: {rows(count)}, {share(count / total)}"
-        canvas.mark(curve, -0.08, 3.0, low, top, f"{told}\np of the right class {_p_range(low, high)}")
+        hover = f"loss {_range(low, high)}: {rows(count)}, {share(count / total)}"
+        canvas.mark(curve, -0.08, 3.0, low, top, f"{hover}\np of the label {_p_range(low, high)}")
     largest = max(bins, key=lambda one: one[2])
     words = f"Histogram of the loss of {rows(total)}. Most {unit()}s, {number(largest[2])}, have a loss of "
     words += f"{_range(largest[0], largest[1])} nats."
     one = unit()
-    caption = (
-        f"Left, the loss that a {one} gets for the probability p it gave its class; right, how many {one}s are there."
-    )
+    caption = f"Left: the loss of a {one} whose label has the probability p. Right: the number of {one}s by their loss."
     if infinite:
-        caption += f" Another {rows(infinite)} gave their class no probability at all: their loss is infinite."
+        caption += f" Not shown: {rows(infinite)} with p = 0 and an infinite loss."
     table = [(_range(low, high), _p_range(low, high), number(count), share(count / total)) for low, high, count in bins]
     if infinite:
         table.append(("∞", "0", number(infinite), share(infinite / total)))
-    return Chart(
-        "loss", "Loss", caption, canvas.svg(words), ("loss", "p of the right class", f"{one}s", "share"), table
-    )
+    return Chart("loss", "Loss", caption, canvas.svg(words), ("loss", "p of the label", f"{one}s", "share"), table)
 
 
 def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
@@ -127,8 +123,8 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
         low, high, accuracy, confidence = one["low"], one["high"], one["accuracy"], one["confidence"]
         middle, width = (low + high) / 2, (high - low) * 0.88
         upper.bar(middle, accuracy, width, color=INKS["bar"], clip_on=False)
-        claim = [middle - width / 2, middle + width / 2]
-        upper.plot(claim, [confidence] * 2, color=INKS["wrong"], linewidth=3, solid_capstyle="butt", clip_on=False)
+        ends = [middle - width / 2, middle + width / 2]
+        upper.plot(ends, [confidence] * 2, color=INKS["wrong"], linewidth=3, solid_capstyle="butt", clip_on=False)
         lower.bar(middle, one["n_rows"], width, bottom=0.5, color=INKS["bar"], clip_on=False)
     for one in bins:
         canvas.mark(upper, one["low"], one["high"], -0.47, 1, _bin_words(one))
@@ -140,7 +136,7 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
     upper.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     upper.tick_params(labelbottom=False)
-    upper.set_ylabel(f"{unit()}s that are right")
+    upper.set_ylabel("accuracy")
     _log_counts(lower, [one["n_rows"] for one in filled], "y")
     lower.set_xlabel(f"confidence: the largest probability of a {unit()}")
     lower.set_ylabel(f"{unit()}s")
@@ -172,7 +168,7 @@ def confidence_chart(edges: Sequence[float], groups: Mapping[str, Sequence[float
     step = 124
     canvas = Canvas(WIDTH, 30 + step * len(groups))
     middles, widths = (np.array(edges[:-1]) + np.array(edges[1:])) / 2, np.diff(edges) * 0.88
-    said = []
+    parts = []
     for place, (name, counts) in enumerate(groups.items()):
         is_last = place == len(groups) - 1
         axes = canvas.axes(46, 38 + step * (len(groups) - 1 - place), 10, 18 + step * place)
@@ -188,13 +184,13 @@ def confidence_chart(edges: Sequence[float], groups: Mapping[str, Sequence[float
         if is_last:
             axes.set_xlabel(f"confidence: the largest probability of a {unit()}")
         canvas.text(axes, float(edges[0]), max(*counts, 1) * 1.09, f"{name}: {rows(sum(counts))}", "start")
-        said.append(f"{rows(sum(counts))} {name}")
+        parts.append(f"{rows(sum(counts))} {name}")
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
             canvas.mark(axes, low, high, 0, max(*counts, 1), f"confidence {_range(low, high)}\n{name}: {rows(count)}")
-    words = f"Histograms of the confidence: {', '.join(said)}."
-    caption = f"Each on a scale of its own. Wrong {unit()}s far to the right are those the model was sure of."
+    words = f"Histograms of the confidence: {', '.join(parts)}."
+    caption = f"Each histogram has its own scale. Wrong {unit()}s at the right have a high confidence."
     if set(groups) != {"right", "wrong"}:
-        caption = "How sure the model is of its answers. Whether it is right to be, only labels can say."
+        caption = "The largest probability of each row. Labels are needed to tell whether it is calibrated."
     table = [
         (_range(low, high), *(number(counts[bin_]) for counts in groups.values()))
         for bin_, (low, high) in enumerate(pairwise(edges))
@@ -228,11 +224,11 @@ def confusion_chart(confusion: Sequence[Sequence[float]], names: Sequence[str]) 
                 )
             if k <= MOST_NUMBERED and count:
                 canvas.text(axes, column + 0.5, row + 0.5, short_count(_three_digits(count)), "middle")
-            told = f"{label(names[row], 17)} predicted as {label(names[column], 17)}\n"
-            canvas.mark(axes, column, column + 1, row, row + 1, f"{told}{rows(count)}, {share(part)} of the class")
+            hover = f"{label(names[row], 17)} predicted as {label(names[column], 17)}\n"
+            canvas.mark(axes, column, column + 1, row, row + 1, f"{hover}{rows(count)}, {share(part)} of the class")
     wrong = sum(map(sum, confusion)) - sum(confusion[one][one] for one in range(k))
     words = f"Confusion matrix of {k} classes; {rows(wrong)} are off the diagonal."
-    caption = "A row is what is true, a column what was predicted; shades are shares of the row."
+    caption = "Rows are labels, columns are predictions; shades are shares of the row."
     table = [
         (printable(names[row], LONGEST_LABEL), *(number(count) for count in counts))
         for row, counts in enumerate(confusion)
@@ -257,7 +253,7 @@ def bars_chart(
     axes.set_xlabel(quantity)
     for place, bar in enumerate(bars):
         canvas.text(axes, 0, place, f"{label(bar.name, LONGEST_LABEL)}\u2002")
-        canvas.mark(axes, -_reach(bars) * 0.45, _reach(bars) * 1.2, place - 0.5, place + 0.5, bar.told)
+        canvas.mark(axes, -_reach(bars) * 0.45, _reach(bars) * 1.2, place - 0.5, place + 0.5, bar.hover)
     first = ", ".join(f"{printable(bar.name, 24)} {bar.shown}" for bar in bars[:3])
     return Chart(key, title, caption, canvas.svg(f"{title}, {quantity}. The first are: {first}."), heading, table)
 
@@ -308,10 +304,10 @@ def _log_counts(axes: Axes, counts: Sequence[float], along: str) -> None:
 
 
 def _bin_words(one: Mapping[str, Any]) -> str:
-    told = f"confidence {_range(one['low'], one['high'])}: {rows(one['n_rows'])}"
+    hover = f"confidence {_range(one['low'], one['high'])}: {rows(one['n_rows'])}"
     if not one["n_rows"]:
-        return told
-    return f"{told}\nright {share(one['accuracy'])}, claimed {share(one['confidence'])}"
+        return hover
+    return f"{hover}\naccuracy {share(one['accuracy'])}, mean confidence {share(one['confidence'])}"
 
 
 def _range(low: float, high: float | None) -> str:

@@ -23,12 +23,12 @@ from batchmax.reports.html.charts import (
 )
 from batchmax.reports.html.formatting import counting
 from batchmax.reports.html.headline import lead, tiles
-from batchmax.reports.html.page_model import Facts, Made, RowFacts, TextTable
+from batchmax.reports.html.page_model import Facts, Provenance, RowFacts, TextTable
 from batchmax.reports.html.rankings import class_chart, pair_chart, pairs_of, slice_section
 from batchmax.reports.html.row_charts import row_charts
 from batchmax.reports.html.svg import INKS, drawing
 
-__all__ = ["Facts", "Made", "RowFacts", "TextTable", "page"]
+__all__ = ["Facts", "Provenance", "RowFacts", "TextTable", "page"]
 
 
 def page(facts: Facts) -> str:

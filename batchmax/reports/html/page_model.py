@@ -15,13 +15,13 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of text: ``numbers`` are the right-aligned columns, ``said`` is the text above the table."""
+    """A table of text: ``numbers`` are the right-aligned columns, ``text`` is shown above the table."""
 
     name: str
     heading: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers: frozenset[int] = frozenset()
-    said: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,8 +30,8 @@ class RowFacts:
 
     Attributes
     ----------
-    title, said
-        A title, and a text that says which row it is and why it's shown.
+    title, text
+        A title, and a text about which row it is and why it's shown.
     columns
         The row's carried columns.
     quantity
@@ -52,7 +52,7 @@ class RowFacts:
     """
 
     title: str
-    said: str
+    text: str
     columns: Sequence[Pair]
     quantity: str
     names: Sequence[str]
@@ -79,7 +79,7 @@ class RowFacts:
 
 
 @dataclass(frozen=True)
-class Made:
+class Provenance:
     """The provenance of a page: versions and notes, the command, the inputs, and the metadata of scored inputs."""
 
     pairs: Sequence[Pair]
@@ -112,7 +112,7 @@ class Facts:
     n_rows: int
     n_classes: int
     names: Sequence[str]
-    made: Made
+    provenance: Provenance
     evaluation: Any = None
     status_counts: Mapping[str, int] = field(default_factory=dict)
     token_status_counts: Mapping[str, int] | None = None

@@ -69,12 +69,12 @@ def pair_chart(
     for true, pred, count in ranked[:MOST_LISTED]:
         support = per_class[true]["support"]
         part = share(count / support if support else None)
-        told = f"{label(names[true], 17)} predicted as {label(names[pred], 17)}"
-        told += f"\n{rows(count)}, {part} of the class"
+        hover = f"{label(names[true], 17)} predicted as {label(names[pred], 17)}"
+        hover += f"\n{rows(count)}, {part} of the class"
         short = f"{label(names[true], 6)} → {label(names[pred], 6)}"
-        bars.append(Bar(short, count, number(count), told, "wrong"))
+        bars.append(Bar(short, count, number(count), hover, "wrong"))
         table.append((printable(names[true]), printable(names[pred]), number(count), part))
-    caption = f"What was taken for what: true → predicted, the most frequent of {number(len(pairs))} pairs that occur."
+    caption = f"Label → prediction: the most frequent of {number(len(pairs))} confused pairs."
     heading = ("true", "predicted", f"{unit()}s", "of the class")
     return bars_chart("confusion", "Confusion", caption, bars[:MOST_BARS], f"{unit()}s", heading, table)
 
@@ -87,7 +87,7 @@ def slice_section(
     if not found:
         return {
             "name": name,
-            "said": "There are too many groups to list: batchmax evaluate --by writes them.",
+            "text": "There are too many groups to list; batchmax evaluate --by writes them to a file.",
             "chart": None,
             "table": None,
         }
@@ -108,16 +108,16 @@ def slice_section(
     ]
     heading = ("value", f"{unit()}s", "mean loss", "accuracy", "perplexity", "Brier")
     one = unit()
-    said = f"In the order of how much loss they add above the mean of all {one}s: many {one}s, or a large loss."
+    text = f"Ordered by the loss that they add above the mean over all {one}s."
     if len(found) > MOST_LISTED:
-        said += f" The first {MOST_LISTED} of {number(len(found))} groups."
+        text += f" The first {MOST_LISTED} of {number(len(found))} groups."
     bars = [
         Bar(
             _value(one["value"], 40),
             one["mean_loss"],
             number(one["mean_loss"], 3),
             f"{label(_value(one['value'], 40), 22)}: {rows(_count(one))}\n"
-            f"mean loss {number(one['mean_loss'])}, right {share(one['accuracy'])}",
+            f"mean loss {number(one['mean_loss'])}, accuracy {share(one['accuracy'])}",
         )
         for one in ranked[:MOST_BARS]
         if one["mean_loss"] is not None
@@ -135,7 +135,7 @@ def slice_section(
         )
     return {
         "name": name,
-        "said": said,
+        "text": text,
         "chart": chart,
         "table": TextTable(name, heading, table, frozenset(range(1, 6))),
     }

@@ -55,11 +55,11 @@ def strip_chart(losses: Vector, token: int) -> Chart:
         axes.bar(place, height, 0.9 if len(largest) < MOST_TOKENS // 2 else 1.0, color=INKS[ink], clip_on=False)
         canvas.mark(axes, place - 0.5, place + 0.5, 0, top, f"{where}: {shown}")
         table.append((where, "" if value is None else number(value)))
-    caption = f"The losses of the row's {n:,} tokens in their order."
+    caption = f"The losses of the row's {n:,} tokens, in order."
     caption += f" Each bar is the largest of {step:,} tokens." if step > 1 else ""
-    caption += " The token of largest loss, shown beside, is red."
+    caption += " The token with the largest loss, which is shown, is red."
     words = f"The losses of {n:,} tokens; the largest is {number(top)}."
-    return Chart("strip", "The loss along the row", caption, canvas.svg(words), ("token", "loss"), table)
+    return Chart("strip", "Losses of the tokens", caption, canvas.svg(words), ("token", "loss"), table)
 
 
 def _largest(losses: Vector) -> float | None:
@@ -74,14 +74,14 @@ def row_chart(row: RowFacts) -> Chart:
     logits, probs = canvas.axes(104, 38, 178, 2), canvas.axes(284, 38, 52, 2)
     finite = np.where(np.isfinite(row.logits), row.logits, 0.0)
     inks = [_ink(row, place) for place in order]
-    told = [_told(row, place) for place in order]
+    hover = [_hover(row, place) for place in order]
     draw_bars(
         canvas,
         logits,
-        [Bar("", float(finite[at]), number(float(row.logits[at]), 3), told[at], inks[at]) for at in order],
+        [Bar("", float(finite[at]), number(float(row.logits[at]), 3), hover[at], inks[at]) for at in order],
     )
     draw_bars(
-        canvas, probs, [Bar("", float(row.p[at]), number(float(row.p[at]), 3), told[at], inks[at]) for at in order]
+        canvas, probs, [Bar("", float(row.p[at]), number(float(row.p[at]), 3), hover[at], inks[at]) for at in order]
     )
     probs.set_xlim(0, 1)
     probs.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
@@ -91,14 +91,14 @@ def row_chart(row: RowFacts) -> Chart:
     for place in order:
         ink = "ink" if inks[place] == "bar" else inks[place]
         canvas.text(logits, low, place, f"{label(row.names[place], LONGEST_LABEL)}\u2002", ink=ink)
-        canvas.mark(logits, low - (high - low) * 0.8, low + (high - low) * 2.4, place - 0.5, place + 0.5, told[place])
-    words = f"The {row.quantities} of a row beside its probabilities. Largest: {told[0]}."
-    caption = f"{row.quantities.capitalize()}, and the probabilities that softmax makes of them."
+        canvas.mark(logits, low - (high - low) * 0.8, low + (high - low) * 2.4, place - 0.5, place + 0.5, hover[place])
+    words = f"The {row.quantities} of a row next to its probabilities. Largest: {hover[0]}."
+    caption = f"{row.quantities.capitalize()}, and the probabilities that softmax computes from them."
     caption += " The label is blue." if row.label is not None else ""
-    caption += " What was predicted instead is red." if row.label not in {None, row.pred} else ""
+    caption += " The predicted class is red." if row.label not in {None, row.pred} else ""
     if len(row.names) < row.n_classes:
-        caption += f" Of {row.n_classes:,} classes, those of the largest {row.quantities}"
-        caption += " and the label." if row.label is not None else "."
+        caption += f" Of {row.n_classes:,} classes, those with the largest {row.quantities} are shown"
+        caption += ", and the label." if row.label is not None else "."
     table = [
         (
             printable(row.names[at]),
@@ -148,8 +148,8 @@ def beta_chart(row: RowFacts) -> Chart:
     words = f"Probabilities of {len(shown)} classes for β from {number(float(row.betas[0]), 3)} to "
     words += f"{number(float(row.betas[-1]), 3)}."
     caption = (
-        "A small β (a high temperature) makes all classes equal, a large one leaves only the largest logit. The "
-        "dashed line is the β of this report. β never changes which class is first."
+        "A small β (a high temperature) makes the probabilities equal; a large β leaves only the largest logit. The "
+        "dashed line is the β of this report. β doesn't change the order of the classes."
     )
     table = [
         (
@@ -160,7 +160,7 @@ def beta_chart(row: RowFacts) -> Chart:
         for place in range(len(row.betas))
     ]
     heading = ("β", *(printable(row.names[at], LONGEST_LABEL) for at in shown), "loss")
-    return Chart("beta", "What β makes of it", caption, canvas.svg(words), heading, table)
+    return Chart("beta", "Probabilities by β", caption, canvas.svg(words), heading, table)
 
 
 def _lines(row: RowFacts) -> Sequence[int]:
@@ -177,6 +177,6 @@ def _ink(row: RowFacts, place: int) -> str:
     return "wrong" if place == row.pred and row.label is not None else "bar"
 
 
-def _told(row: RowFacts, place: int) -> str:
+def _hover(row: RowFacts, place: int) -> str:
     name = label(row.names[place], 22) + (" (label)" if place == row.label else "")
     return f"{name}: {row.quantity} {number(float(row.logits[place]))}\np = {number(float(row.p[place]))}"

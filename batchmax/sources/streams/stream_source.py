@@ -40,6 +40,8 @@ class StreamSource:
         How it is read.
     name
         Name of the stream in errors.
+    writes
+        Whether the job has output columns; see :func:`batchmax.columns.job.plan_scoring`.
 
     Raises
     ------
@@ -55,7 +57,7 @@ class StreamSource:
     unified: Sequence[dict[str, Any]] = ()
     partitions = Partitions()
 
-    def __init__(self, stream: Any, options: ScoreOptions, name: str = "the stream") -> None:
+    def __init__(self, stream: Any, options: ScoreOptions, name: str = "the stream", *, writes: bool = True) -> None:
         # Through the C interface, an exception would lose its type and become text.
         is_reader = isinstance(stream, pa.RecordBatchReader)
         with _reading(name):
@@ -75,7 +77,7 @@ class StreamSource:
             read.append(batch)
             length = first_row_length(batch, column)
         self._batches = itertools.chain(read, self._batches)
-        self.job = plan_scoring(self.schema, options, length)
+        self.job = plan_scoring(self.schema, options, length, writes=writes)
 
     def group_rows(self) -> list[list[int]]:
         """Return one file with one row group of unknown length."""

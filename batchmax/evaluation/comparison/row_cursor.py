@@ -1,0 +1,145 @@
+"""Positions in the rows of an input that is paired with another: the rows in memory, and the values that pair them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchmax import kernels
+from batchmax.evaluation.comparison.join_keys import comparable
+from batchmax.jobs.row_batch import RowBatch
+from batchmax.sources.token_chunks import TokenChunk
+
+Array = NDArray[Any]
+
+Order = Callable[[RowBatch, int], tuple[Array | None, pa.Array]]
+"""Given a batch and the number of its first row, returns which of them are paired (None for all), and their keys."""
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Some rows or tokens of one input, (n,) or (n, K) each; see :class:`batchmax.jobs.row_batch.RowBatch`.
+
+    ``numbers`` are row numbers over all files, ``places`` positions of tokens in their rows. Arrays that the input
+    doesn't have are None. The arrays may be overwritten when the next rows are read.
+    """
+
+    numbers: Array
+    places: Array | None
+    matrix: Array
+    status: Array
+    pred: Array
+    labels: Array | None
+    targets: Array | None
+    nll: Array | None
+    hits: Array | None
+
+    def some(self, rows: slice | Array) -> Side:
+        """Return some of the rows: a view for a slice, a copy otherwise."""
+        chosen: dict[str, Any] = {}
+        for name, array in self.arrays().items():
+            chosen[name] = None if array is None else array[rows]
+        return Side(**chosen)
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the arrays by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+class RowCursor:
+    """A position in the rows of one input; the rest of the current chunk is in memory."""
+
+    def __init__(self, rows: Iterator[RowBatch], order: Order | None, threads: int) -> None:
+        self.keys: Any = None
+        self.first = self.at = self.left = 0
+        self._rows = rows
+        self._order = order
+        self._threads = threads
+        self._batch: RowBatch | None = None
+        self._chosen: Array | None = None
+
+    def fill(self) -> bool:
+        """Read until at least one row to pair is in memory; return False at the end."""
+        while not self.left:
+            if self._batch is not None:
+                self.first += self._batch.chunk.rows_done
+            self._batch = next(self._rows, None)
+            if self._batch is None:
+                # The other input is still being computed, with these threads.
+                kernels.limit_threads(self._threads)
+                return False
+            self.at, self.left = 0, len(self._batch.matrix)
+            if self._order is not None:
+                self._chosen, self.keys = self._order(self._batch, self.first)
+                self.left = len(self.keys)
+        return True
+
+    def up_to(self, end: pa.Scalar) -> int:
+        """Return how many of the remaining rows have a key of at most ``end``."""
+        return pc.sum(pc.less_equal(self.keys[self.at :], end)).as_py() or 0
+
+    def next(self, n: int, chosen: Array | None = None) -> Side:
+        """Skip n rows, and return them, or the chosen ones of them."""
+        rows: slice | Array = slice(self.at, self.at + n)
+        if chosen is not None or self._chosen is not None:
+            rows = np.arange(self.at, self.at + n) if chosen is None else chosen + self.at
+            rows = as_slice(rows if self._chosen is None else self._chosen[rows])
+        self.skip(n)
+        return self._side().some(rows)
+
+    def skip(self, n: int | None = None) -> int:
+        """Skip n rows, or the rest of the chunk, and return how many were skipped."""
+        n = self.left if n is None else n
+        self.at += n
+        self.left -= n
+        return n
+
+    def _side(self) -> Side:
+        batch = self._batch
+        assert batch is not None  # noqa: S101 - fill() was called before
+        scores, chunk = batch.scores, batch.chunk
+        rows, places = np.arange(len(batch.matrix)), None
+        if isinstance(chunk, TokenChunk):
+            rows, places = chunk.tokens.places()
+        return Side(
+            numbers=self.first + rows,
+            places=places,
+            matrix=batch.matrix,
+            status=scores.status,
+            pred=scores.values["pred"],
+            labels=batch.labels.indices,
+            targets=batch.labels.targets,
+            nll=scores.nll,
+            hits=scores.hits,
+        )
+
+
+def by_key(name: str) -> Order:
+    """Return an order by the values of a column."""
+    return lambda batch, _: (None, comparable(batch.chunk.values(name)))
+
+
+def by_number(partner: Array | None) -> Order:
+    """Return an order by row numbers, or by the numbers of partners, without the rows that have none."""
+
+    def order(batch: RowBatch, first: int) -> tuple[Array | None, pa.Array]:
+        rows = slice(first, first + len(batch.matrix))
+        if partner is None:
+            return None, pa.array(np.arange(rows.start, rows.stop))
+        chosen = np.flatnonzero(partner[rows] >= 0)
+        return chosen, pa.array(partner[rows][chosen])
+
+    return order
+
+
+def as_slice(rows: Array) -> slice | Array:
+    """Return consecutive rows as a slice, which makes a view instead of a copy."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows

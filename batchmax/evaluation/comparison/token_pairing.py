@@ -1,0 +1,165 @@
+"""Pair the tokens of sequences: sequences by position or by key, and tokens by position in paired sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchmax.columns.arrow import number_values
+from batchmax.columns.sequences import Tokens
+from batchmax.evaluation.comparison.row_cursor import Order, Side
+from batchmax.evaluation.comparison.row_pairing import RowPairs
+from batchmax.evaluation.row_stream import rows_in
+from batchmax.jobs.row_batch import RowBatch
+from batchmax.outputs import LAST_BAD, Status
+from batchmax.scoring.sequence_totals import SequenceTally
+from batchmax.sources.token_chunks import TokenChunk
+
+Array = NDArray[Any]
+
+TOKEN_BITS = 32
+"""Bits of a token's position in a combined number of row and position."""
+
+
+@dataclass(frozen=True, eq=False)
+class SequencePairs:
+    """Pairs of sequences, (n,) each: row numbers, statuses and numbers of tokens in both inputs."""
+
+    rows: tuple[Array, Array]
+    statuses: tuple[Array, Array]
+    lengths: tuple[Array, Array]
+
+    @property
+    def is_bad(self) -> Array:
+        """Pairs with a bad sequence in either input."""
+        return np.asarray((self.statuses[0] <= LAST_BAD) | (self.statuses[1] <= LAST_BAD))
+
+    @property
+    def is_uneven(self) -> Array:
+        """Pairs with different numbers of tokens, neither sequence being null."""
+        is_null = (self.statuses[0] == Status.NULL_LOGITS) & (self.lengths[0] == 0)
+        is_null |= (self.statuses[1] == Status.NULL_LOGITS) & (self.lengths[1] == 0)
+        return np.asarray((self.lengths[0] != self.lengths[1]) & ~is_null)
+
+
+class TokenPairs(RowPairs):
+    """Pairs of tokens of sequences, in the order of a.
+
+    ``sequences`` has the statuses and lengths of the sequences after the last pair.
+    """
+
+    sequences: SequencePairs | None = None
+
+    def __iter__(self) -> Iterator[tuple[Side, Side]]:
+        """Yield batches of pairs of tokens, by position in paired sequences; see :meth:`RowPairs.__iter__`."""
+        partner = None
+        if self._key is None:
+            self._check_counts(*map(rows_in, self._sources))
+        else:
+            partner = self._partner(self._keys(self._key))
+        tallies = tuple(_SequenceStatuses(shift=source.job.options.shift) for source in self._sources)
+        wanted = None if partner is None else np.sort(partner[partner >= 0])
+        is_ordered = partner is None or bool((np.diff(partner[partner >= 0]) > 0).all())
+        orders = _by_token(partner, tallies[0]), _by_token(_own_numbers(wanted, rows_in(self._sources[1])), tallies[1])
+        if is_ordered:
+            yield from self._merged(*orders)
+        else:
+            numbers, kept = self._keep_tokens(orders[1], 0 if wanted is None else len(wanted))
+            with self._cursor(0, orders[0]) as of_a:
+                while of_a.fill():
+                    if kept is None:
+                        of_a.skip()
+                        continue
+                    wanted_here = number_values(of_a.keys)[of_a.at :]
+                    at = np.minimum(np.searchsorted(numbers, wanted_here), len(numbers) - 1)
+                    tokens = np.flatnonzero(numbers[at] == wanted_here)
+                    yield of_a.next(of_a.left, tokens), kept.some(at[tokens])
+        self.sequences = self._paired(partner, tallies)
+
+    def _paired(self, partner: Array | None, tallies: Sequence[_SequenceStatuses]) -> SequencePairs:
+        """Return statuses and lengths of paired sequences, after all tokens were read."""
+        (status_a, length_a), (status_b, length_b) = (one.arrays() for one in tallies)
+        if partner is None:
+            self._check_counts(len(status_a), len(status_b))
+            partner = np.arange(len(status_a))
+        a = np.flatnonzero(partner[: len(status_a)] >= 0)
+        b = partner[a]
+        self.only_a, self.only_b = len(status_a) - len(a), len(status_b) - len(b)
+        return SequencePairs((a, b), (status_a[a], status_b[b]), (length_a[a], length_b[b]))
+
+    def _keep_tokens(self, order: Order, n_rows: int) -> tuple[Array, Side | None]:
+        """Read the tokens of b with a partner into memory; return their ascending keys and the tokens, None if none."""
+        b = self._sources[1]
+        # Twice: the pieces, and their concatenation.
+        self._check_kept(n_rows, 2 * (b.n_rows or 0) * b.row_bytes)
+        pieces: list[dict[str, Any]] = []
+        keys: list[Array] = []
+        with self._cursor(1, order) as of_b:
+            while of_b.fill():
+                keys.append(number_values(of_b.keys)[of_b.at :])
+                some = of_b.next(of_b.left)
+                pieces.append({name: None if one is None else one.copy() for name, one in some.arrays().items()})
+        if not pieces:
+            return np.zeros(0, np.int64), None
+        whole: dict[str, Any] = {
+            name: None if one is None else np.concatenate([piece[name] for piece in pieces])
+            for name, one in pieces[0].items()
+        }
+        return np.concatenate(keys), Side(**whole)
+
+
+def _by_token(partner: Array | None, sequences: _SequenceStatuses) -> Order:
+    """Return an order by the row number of the partner, or without ``partner`` of the row, and by position in the row.
+
+    The order also adds the tokens that it is given to ``sequences``.
+    """
+
+    def order(batch: RowBatch, first: int) -> tuple[Array | None, pa.Array]:
+        assert isinstance(batch.chunk, TokenChunk)  # noqa: S101 - rows are sequences
+        tokens = batch.chunk.tokens
+        sequences.add(tokens, batch.scores.status)
+        rows, places = tokens.places()
+        numbers = first + rows if partner is None else partner[first + rows]
+        chosen = np.flatnonzero(numbers >= 0)
+        return chosen, pa.array((numbers[chosen] << TOKEN_BITS) + places[chosen])
+
+    return order
+
+
+def _own_numbers(wanted: Array | None, n_rows: int | None) -> Array | None:
+    """Return the number of each row, -1 for rows without a partner."""
+    if wanted is None:
+        return None
+    own = np.full(n_rows or 0, -1, np.int64)
+    own[wanted] = wanted
+    return own
+
+
+class _SequenceStatuses:
+    """Accumulates the statuses and lengths of the sequences of one input."""
+
+    def __init__(self, *, shift: bool) -> None:
+        self._tally = SequenceTally(shift=shift)
+        self._statuses: list[Array] = []
+        self._lengths: list[Array] = []
+        self._open = 0
+
+    def add(self, tokens: Tokens, status: Array) -> None:
+        """Add some tokens."""
+        ended = self._tally.add(tokens, status).first(tokens.n_ended)
+        lengths = tokens.lengths.copy()
+        lengths[0] += self._open
+        self._open = 0 if tokens.ends else int(lengths[-1])
+        self._statuses.append(ended.status)
+        self._lengths.append(lengths[: tokens.n_ended])
+
+    def arrays(self) -> tuple[Array, Array]:
+        """Return the status and the number of tokens of each sequence."""
+        if not self._statuses:
+            return np.zeros(0, np.uint8), np.zeros(0, np.int64)
+        return np.concatenate(self._statuses), np.concatenate(self._lengths)

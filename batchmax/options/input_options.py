@@ -1,0 +1,260 @@
+"""Options of every command that reads logits: what is read, how it's interpreted, and with which resources.
+
+Each class checks its own fields. What depends on the data, such as whether a column exists or how many classes there
+are, is checked in ``columns``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_type_hints
+
+from batchmax.activations import ACTIVATIONS, LOSSES, ActivationName, LossName, loss_of
+from batchmax.errors import UsageError
+from batchmax.options.parsing import check_at_least, check_type, check_unique
+
+InputKind = Literal["logits", "log_probs", "probs"]
+BinaryName = Literal["float32", "float16", "bfloat16"]
+BadRowPolicy = Literal["error", "null", "drop"]
+
+MAX_BETA = 1e300
+MIN_MEMORY = 256 * 2**20
+
+
+option_types: Callable[[type], dict[str, Any]] = cache(get_type_hints)
+"""Returns the names of a class's options with their annotated types."""
+
+
+class Options:
+    """The base of all options: checks the types of the fields.
+
+    Raises
+    ------
+    UsageError
+        A value has the wrong type or is outside its domain, or two options contradict each other.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the type of each value. Subclasses check the values."""
+        for name, hint in option_types(type(self)).items():
+            check_type(name, getattr(self, name), hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions(Options):
+    """Which rows and columns are read, and what they contain.
+
+    Attributes
+    ----------
+    logits
+        The column of logits, dotted if nested; or one column per class: a pattern with ``*``, ``?`` or ``[…]``, or
+        comma-separated names in the order of the classes. None: what the metadata of an output of ``score`` name, else
+        ``logits``, else ``logit_*``, else the only list of floats.
+    label
+        The column of class indices, class names or target distributions; ``"none"`` for no label. None: ``label``,
+        ``labels`` or ``target``, if it exists.
+    classes
+        The class names in the order of the logits. None: those in the file's metadata, if any.
+    n_classes
+        The number of logits that every row must have, at least 1. None: as in the schema, else as in the first row.
+    ignore_index
+        The label of rows to exclude from the loss. Default: -100.
+    logits_dtype
+        The type of the numbers in binary rows and in lists of uint16: ``float32``, ``float16`` or ``bfloat16``. None:
+        the columns have neither type.
+    shift
+        For sequences: whether a token's label is the next item of its row's labels, so that the last token has none.
+        Default: False, the item at the same index.
+    bytes
+        For sequences: the column with each row's text, or its number of bytes, for bits per byte. None: unknown.
+    input
+        What the numbers are: ``logits``, ``log_probs`` or ``probs``. None: as in the metadata of an output of ``score``
+        or by the column's name, else logits.
+    storage_options
+        ``K=V`` for the file system of URIs, such as an endpoint or a region. They may be secrets, so they are never
+        written to outputs or messages.
+    limit
+        The maximum number of rows to read. None: all.
+    columns
+        The other columns of the input to keep, ``"*"`` for all. None: all except the logits.
+    exclude
+        Columns not to keep. Default: none.
+    on_bad_row
+        How bad rows are handled: ``error`` (the default), ``null`` or ``drop``.
+    """
+
+    logits: str | None = None
+    label: str | None = None
+    classes: tuple[str, ...] | None = None
+    n_classes: int | None = None
+    ignore_index: int = -100
+    logits_dtype: BinaryName | None = None
+    shift: bool = False
+    bytes: str | None = None
+    input: InputKind | None = None
+    storage_options: tuple[str, ...] = ()
+    limit: int | None = None
+    columns: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    on_bad_row: BadRowPolicy = "error"
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        super().__post_init__()
+        check_at_least("--n-classes", self.n_classes, 1)
+        check_at_least("--limit", self.limit, 0)
+        check_unique("--classes", self.classes or ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """How probabilities and losses are computed from logits.
+
+    Attributes
+    ----------
+    beta
+        The inverse temperature, from 1e-300 to 1e300. Default: 1.
+    calibration
+        A file written by ``calibrate``. It sets ``beta``, or ``scale`` and ``bias``; and ``calibrated_classes``, the
+        number of classes that the logits must have. None: no calibration.
+    scale, bias
+        One number per class; the logits become ``scale * z + bias``, in float64. None: unchanged.
+    activation, loss
+        The activation and the loss function, as for :func:`batchmax.activate` and :func:`batchmax.loss`. Default:
+        ``softmax``, and the first loss listed for the activation, ``cross_entropy`` for softmax.
+    class_weights
+        The factor on each class's loss, finite and not negative: in the order of the logits, or by name. None: 1 each.
+    label_smoothing
+        The share of the uniform distribution in the target of the loss, from 0 to 1. Default: 0.
+    """
+
+    beta: float = 1.0
+    calibration: str | None = None
+    calibrated_classes: int | None = None
+    scale: tuple[float, ...] | None = None
+    bias: tuple[float, ...] | None = None
+    activation: ActivationName = "softmax"
+    loss: LossName | None = None
+    class_weights: tuple[float, ...] | dict[str, float] | None = None
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check each value, and that the activation, the loss and the calibration are compatible."""
+        super().__post_init__()
+        check_beta("--beta", self.beta)
+        scale, bias = self.scale or (), self.bias or ()
+        if (self.scale is None) != (self.bias is None) or len(scale) != len(bias):
+            raise UsageError(
+                "scale and bias must both have one number per class", where="--calibration", remedy="calibrate again"
+            )
+        if not all(map(math.isfinite, (*scale, *bias))) or min(scale, default=1) <= 0:
+            raise UsageError(
+                "scales and biases must be finite, and scales above 0", where="--calibration", remedy="calibrate again"
+            )
+        if not 0.0 <= self.label_smoothing <= 1.0:
+            raise UsageError(
+                f"{self.label_smoothing:g} is not between 0 and 1", where="--label-smoothing", remedy="try 0.1"
+            )
+        weights = self.class_weights or ()
+        for weight in weights.values() if isinstance(weights, dict) else weights:
+            if not (math.isfinite(weight) and weight >= 0):
+                raise UsageError(
+                    f"weight {weight:g} is invalid",
+                    where="--class-weights",
+                    remedy="weights must be finite and not negative",
+                )
+        try:
+            loss = self.loss_name
+        except ValueError as error:
+            raise UsageError(str(error), where="--loss", remedy="batchmax show --alternatives compares them") from error
+        if not LOSSES[loss].has_weights and (self.class_weights is not None or self.label_smoothing):
+            raise UsageError(
+                f"loss {loss} supports neither class weights nor label smoothing",
+                where="--loss",
+                remedy="leave them out",
+            )
+        if not ACTIVATIONS[self.activation].is_log_linear and (self.calibration is not None or self.scale is not None):
+            raise UsageError(
+                "a calibration applies to softmax only", where="--calibration", remedy="leave out one of them"
+            )
+
+    @property
+    def loss_name(self) -> LossName:
+        """The loss function: ``loss``, or the default of the activation."""
+        return loss_of(self.activation, self.loss)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether the activation is softmax, and the loss cross-entropy."""
+        return ACTIVATIONS[self.activation].is_log_linear and self.loss_name == "cross_entropy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Options):
+    """The resources of a job.
+
+    Attributes
+    ----------
+    threads
+        The number of compute threads, at least 1. None: the number of usable cores.
+    memory_limit
+        The memory limit in bytes, at least 256 MiB. Default: 1 GiB.
+    """
+
+    threads: int | None = None
+    memory_limit: int = 2**30
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        super().__post_init__()
+        check_at_least("--threads", self.threads, 1)
+        if self.memory_limit < MIN_MEMORY:
+            raise UsageError(
+                f"{self.memory_limit:,} bytes is too small",
+                where="--memory-limit",
+                remedy=f"give at least {MIN_MEMORY // 2**20}MiB",
+            )
+
+
+# Fields are in the order of the bases from last to first.
+@dataclass(frozen=True, kw_only=True)
+class InputOptions(RunOptions, ModelOptions, ReadOptions):
+    """Options of commands that read logits and write no rows, such as ``evaluate``.
+
+    The attributes are those of the base classes; :class:`ScoreOptions` has all of them. A function that takes these
+    options also takes :class:`ScoreOptions`, and ignores the others.
+
+    Examples
+    --------
+    >>> import batchmax
+    >>> options = batchmax.InputOptions(beta=0.5, limit=100)
+    >>> batchmax.evaluate("data/digits.parquet", options).n_rows
+    100
+    """
+
+    def __post_init__(self) -> None:
+        """Check that the activation fits to the input."""
+        super().__post_init__()
+        if not ACTIVATIONS[self.activation].is_log_linear and self.input not in {None, "logits"}:
+            raise UsageError(
+                f"activation {self.activation} is computed from logits, not from {self.input}",
+                where="--activation",
+                remedy="give logits",
+            )
+
+
+def check_beta(option: str, value: float) -> None:
+    """Check the range of a temperature or an inverse temperature.
+
+    Raises
+    ------
+    UsageError
+        The value is out of range.
+    """
+    if not 1 / MAX_BETA <= value <= MAX_BETA:
+        raise UsageError(
+            f"{value} is out of range", where=option, remedy=f"give a number from {1 / MAX_BETA:g} to {MAX_BETA:g}"
+        )
