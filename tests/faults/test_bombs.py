@@ -117,7 +117,7 @@ def test_long_dictionary_entry_with_many_references(check_file, first):
     body = crafted.levels((rows, 1)) + bytes([1]) + indices
     page = crafted.page(body, len(body), rows, crafted.RLE_DICTIONARY)
     data = crafted.with_pages(plain(rows), TEXT, dictionary + page, rows, codec="none", first=len(dictionary))
-    assert re.search("decoding column 'text' takes|--memory-limit: the job takes", check_file(data)["err"])
+    assert re.search("decoding column 'text' takes|--memory-limit: the job needs", check_file(data)["err"])
 
 
 def test_long_dictionary_entry_with_few_references(check_file):

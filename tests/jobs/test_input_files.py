@@ -34,7 +34,7 @@ def test_names_with_dots_are_names(tmp_path):
 def test_one_class_is_refused(tmp_path):
     """One class is refused before anything is written, because its softmax is always 1."""
     pq.write_table(pa.table({"logits": lists(np.ones((3, 1), np.float32))}), tmp_path / "in.parquet")
-    with pytest.raises(UsageError, match="one number per row, whose softmax is always 1"):
+    with pytest.raises(UsageError, match="one number per row, and the softmax of one number is always 1"):
         score(tmp_path / "in.parquet", tmp_path / "out.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 
@@ -48,7 +48,9 @@ def test_sparse_vectors_are_named_by_file_and_row(tmp_path):
         vectors = [sparse if number == row else dense for number in range(8)]
         table = pa.table({"logits": pa.array(vectors, kind)})
         pq.write_table(table, tmp_path / "in.parquet", row_group_size=3)
-        with pytest.raises(DataError, match=rf"in\.parquet: row {row}\b.*a sparse Spark vector.*make it dense"):
+        with pytest.raises(
+            DataError, match=rf"in\.parquet: row {row}\b.*a sparse Spark vector.*convert the column to arrays"
+        ):
             score(tmp_path / "in.parquet", tmp_path / "out.parquet")
 
 
@@ -154,7 +156,7 @@ def test_class_names_must_agree(tmp_path):
     """Class names that differ between files are refused, unless ``classes`` is given."""
     named(tmp_path / "a.parquet", ["cat", "dog", "fox"])
     named(tmp_path / "b.parquet", ["fox", "dog", "cat"])
-    with pytest.raises(UsageError, match=r"b\.parquet: the classes have other names than in .*a\.parquet"):
+    with pytest.raises(UsageError, match=r"b\.parquet: the class names differ from those in .*a\.parquet"):
         score(tmp_path / "*.parquet", tmp_path / "out", outputs="pred")
     score(tmp_path / "*.parquet", tmp_path / "out", outputs="pred", classes="x,y,z")
     assert set(pq.read_table(tmp_path / "out")["pred"].to_pylist()) <= {"x", "y", "z"}

@@ -170,10 +170,10 @@ def test_the_number_of_classes_is_looked_for(ray):
     table = pa.table({"id": [0, 1, 2], "logits": pa.array([None, [], [1.0, 2.0]], pa.list_(pa.float32()))})
     got = rows_of(batchmax.ray.score(ray.from_arrow(table), on_bad_row="null", outputs="status"))
     assert [row["status"] for row in got] == ["null_logits", "bad_length", "ok"]
-    with pytest.raises(batchmax.DataError, match="give it with --n-classes"):
+    with pytest.raises(batchmax.DataError, match="give it: --n-classes N"):
         batchmax.ray.score(ray.from_arrow(table.slice(0, 2)))
     empty = ray.from_arrow(table.slice(0, 0))
-    with pytest.raises(batchmax.DataError, match="give it with --n-classes"):
+    with pytest.raises(batchmax.DataError, match="give it: --n-classes N"):
         batchmax.ray.score(empty)
     assert batchmax.ray.score(empty, n_classes=2).count() == 0
 

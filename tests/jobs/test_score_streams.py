@@ -109,7 +109,7 @@ def test_string_views_are_carried(tmp_path):
 @pytest.mark.parametrize("src", [3, None, [3], {"a": 1}.items()])
 def test_invalid_inputs_are_refused(src, tmp_path):
     """An input that is neither paths nor a stream is a usage error."""
-    with pytest.raises(UsageError, match=r"is not accepted"):
+    with pytest.raises(UsageError, match=r"are not supported"):
         score(src, tmp_path / "out.parquet")
 
 

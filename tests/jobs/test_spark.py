@@ -191,7 +191,7 @@ def test_the_number_of_classes_is_looked_for(spark):
     got = rows_of(batchmax.spark.score(frame, on_bad_row="null", outputs="status"))
     assert [row["status"] for row in got] == ["null_logits", "bad_length", "ok"]
     empty = frame.where("id > 2")
-    with pytest.raises(batchmax.DataError, match="give it with --n-classes"):
+    with pytest.raises(batchmax.DataError, match="give it: --n-classes N"):
         batchmax.spark.score(empty)
     scored = batchmax.spark.score(empty, n_classes=3)
     assert scored.columns == ["id", "probs"]

@@ -339,11 +339,11 @@ def test_options_of_sequences_are_refused_elsewhere():
         with pytest.raises(UsageError, match=r"rows aren't sequences"):
             batchmax.score_batch(flat, **given)
     nested = pa.table({"logits": [[[1.0, 2.0]]], "label": [0]})
-    with pytest.raises(UsageError, match=r"one label a row, and rows are sequences"):
+    with pytest.raises(UsageError, match=r"one label per row, but the rows are sequences"):
         batchmax.score_batch(nested)
-    with pytest.raises(UsageError, match=r"no columns a class"):
+    with pytest.raises(UsageError, match=r"one column per class"):
         batchmax.score_batch(nested, label="none", layout="wide")
-    with pytest.raises(UsageError, match=r"neither a number of bytes nor text"):
+    with pytest.raises(UsageError, match=r"neither text nor an integer"):
         batchmax.score_batch(nested, label="none", bytes="logits")
     deep = pa.table({"logits": [[[[1.0, 2.0]]]]})
     with pytest.raises(UsageError, match=r"lists of lists"):
