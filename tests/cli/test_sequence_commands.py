@@ -144,7 +144,7 @@ LABELS = {
     "--label": Same("--label second"),
     "--classes": Same("--label name --classes a,b,c"),
     "--ignore-index": Same("--ignore-index 1 --on-bad-row null"),
-    "--shift": OfSequences("--shift", "no sequences"),
+    "--shift": OfSequences("--shift", "the rows aren't sequences"),
 }
 SCALE = {
     "--temperature": Same("--temperature 2"),
@@ -167,7 +167,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | RUN
     | CARRIED
     | {
-        "--bytes": OfSequences("--bytes size", "no sequences"),
+        "--bytes": OfSequences("--bytes size", "the rows aren't sequences"),
         "--activation": Same("--activation taylor"),
         "--loss": Same("--activation sigmoid --loss mse"),
         "--outputs": Same(
@@ -198,7 +198,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | LOUD,
     "show": READ
     | LABELS
-    | {"--shift": OfSequences("--row 0 --token 0 --shift", "no sequences"), "--ignore-index": Same("--ignore-index 1")}
+    | {
+        "--shift": OfSequences("--row 0 --token 0 --shift", "rows aren't sequences"),
+        "--ignore-index": Same("--ignore-index 1"),
+    }
     | SCALE
     | LOUD
     | {
@@ -225,7 +228,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | RUN
     | BAD
     | {
-        "--bytes": OfSequences("--bytes size", "no sequences"),
+        "--bytes": OfSequences("--bytes size", "the rows aren't sequences"),
         "--sample-weight": Same("--sample-weight weight"),
         "--bins": Same("--bins 4"),
         "--top-k": Same("--top-k 1,2"),

@@ -124,7 +124,7 @@ def test_what_pyarrow_writes_is_read(tmp_path, version, codec, how, streams):
         sizes = {"data_page_size": 200, "write_batch_size": 16, "row_group_size": 5}
         write(path, nested(lengths, matrix, kind), data_page_version=version, compression=codec, **sizes, **options)
         if how != "whole" and (codec == "LZ4" or encoding == "split"):
-            with pytest.raises(PageError, match="a long page"):
+            with pytest.raises(PageError, match="a large page"):
                 read(path, n_classes, 10, dtype)
             continue
         for piece in (1, 10, 100):

@@ -142,7 +142,7 @@ def test_a_file_with_other_rows_is_refused(tmp_path):
     with ParquetSink(tmp_path / "x.parquet", BATCH.schema, CODECS, ()) as sink:
         sink.write([BATCH])
         sink.rows += 1
-        with pytest.raises(OutputError, match="does not hold what was written"):
+        with pytest.raises(OutputError, match="the written file is incomplete"):
             sink.close()
 
 
@@ -166,8 +166,8 @@ def test_a_full_disk_is_an_output_error(tmp_path):
         def full(_):
             raise OSError(28, "No space left on device")
 
-        sink._arrow.write_table = lambda *_, **__: full(None)
-        with pytest.raises(OutputError, match=r"x\.parquet: cannot be written: No space left on device; make room"):
+        sink._arrow_writer.write_table = lambda *_, **__: full(None)
+        with pytest.raises(OutputError, match=r"x\.parquet: cannot be written: No space left on device; free space"):
             sink.write([BATCH])
 
 
