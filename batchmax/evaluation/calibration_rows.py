@@ -147,17 +147,10 @@ class CalibrationRows:
     def nothing_to_fit(self) -> DataError:
         """Return the error for input without rows to fit to."""
         where = ", ".join(file.path for file in self.source.files)
-        if self.n_holdout:
-            rows = f"all {self.n_holdout:,} rows" if self.n_holdout > 1 else "the only row"
-            what = f"{rows} with a label and a finite loss {'are' if self.n_holdout > 1 else 'is'} held out"
-            return DataError(
-                f"{what}, so there is nothing to fit to", where=where, remedy="give more rows, or --holdout 0"
-            )
-        counts = zip(STATUS_NAMES, self._statuses.tolist(), strict=True)
+        remedy = "give more rows, or --holdout 0" if self.n_holdout else "give rows with a label and logits"
+        counts = [*zip(STATUS_NAMES, self._statuses.tolist(), strict=True), ("held out", self.n_holdout)]
         listed = ", ".join(f"{count:,} {name}" for name, count in counts if count)
-        what = f"no row has a label and a finite loss ({listed})" if listed else "there are no rows"
-        what += ", so there is nothing to fit to"
-        return DataError(what, where=where, remedy="give rows with a label and logits")
+        return DataError(f"there are no rows to fit to ({listed or 'the input is empty'})", where=where, remedy=remedy)
 
     def _batches(self) -> Iterator[CalibrationBatch]:
         if not self._is_first_pass and self._kept is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +20,11 @@ from batchmax.errors import UsageError
 from batchmax.jobs.bad_row_policy import BadRowHandler
 from batchmax.jobs.pipeline import read_ahead
 from batchmax.jobs.row_batch import RowBatch, score_chunk
-from batchmax.jobs.threads import use_threads
+from batchmax.jobs.threads import page_workers
 from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.runtime.buffers import Buffers
-from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import doubts_about
 from batchmax.sources.chunks import limited
@@ -122,7 +120,7 @@ def row_batches(
     total = rows_in(source)
     progress.start(total, None if total is None else total * source.row_bytes)
     parts = plan_parts(source.group_rows(), source.row_bytes)
-    with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
+    with page_workers(options) as workers:
         chunks = limited(source.chunks(parts, ReadPlan(job.columns_read, workers)), options.limit)
         with contextlib.closing(read_ahead(chunks)) as ahead:
             for chunk, buffers in zip(ahead, itertools.cycle((Buffers(), Buffers())), strict=False):

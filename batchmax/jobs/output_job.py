@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +16,9 @@ from batchmax.jobs.plan import Plan
 from batchmax.jobs.run import Run, open_outputs
 from batchmax.jobs.score_stage import ScoreStage
 from batchmax.jobs.stage import Stage
-from batchmax.jobs.threads import use_threads
+from batchmax.jobs.threads import page_workers
 from batchmax.options.parsing import refuse
 from batchmax.options.score_options import ScoreOptions
-from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.sinks.commit.destination import Location
@@ -192,7 +190,7 @@ def score_to_stream(src: Any, options: ScoreOptions, progress: Progress) -> Scor
     parts = plan_parts(source.group_rows(), source.row_bytes)
     progress.start(source.n_rows, None)
     outgoing = OutgoingStream(sys.stdout.buffer, output_schema(source.job, source))
-    with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
+    with page_workers(options) as workers:
         chunks = limited(source.chunks(parts, ReadPlan(source.job.columns_read, workers)), options.limit)
         # Each batch is a group of its own, so that the reader gets it as soon as it is computed.
         single = (replace(chunk, ends_group=True) for chunk in chunks)

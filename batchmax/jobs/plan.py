@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -19,9 +18,8 @@ from batchmax import __version__
 from batchmax.errors import DataError
 from batchmax.jobs.part_writer import PartWriter
 from batchmax.jobs.score_stage import ScoreStage
-from batchmax.jobs.threads import use_threads
+from batchmax.jobs.threads import page_workers
 from batchmax.options.score_options import ScoreOptions
-from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
 from batchmax.sinks.commit.journal import CompletedPart
 from batchmax.sinks.commit.staging import PartFolder
@@ -123,17 +121,13 @@ class Plan:
         plan = cls.from_json(text)
         return replace(plan, inputs=tuple(Input(**one) for one in inputs), parts=tuple(Part(**one) for one in parts))
 
-    def to_json(self) -> str:
-        """Return the plan as JSON."""
-        return json.dumps(self.as_dict(), ensure_ascii=False)
-
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the plan from the JSON that :meth:`to_json` returned.
+        """Return the plan from JSON of what :meth:`as_dict` returned.
 
         Raises
         ------
@@ -200,10 +194,10 @@ def run_part(
     known = (given.size, given.footer_sha256, given.sample_sha256)
     if (file.size, file.footer_digest(), file.sample_digest) != known:
         raise DataError("the file has changed since the job was planned", where=file.path, remedy="plan the job again")
-    progress, stage_out = Progress(), str(out.folder)
+    progress = Progress()
     writer = PartWriter(source, _unpacked(plan.output), plan.codecs, progress, plan.split)
-    with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
-        return writer.part(replace(part, file=0), ScoreStage(source, progress, stage_out), out, rejects, workers)
+    with page_workers(options) as workers:
+        return writer.part(replace(part, file=0), ScoreStage(source, progress, str(out.folder)), out, rejects, workers)
 
 
 def _names(kind: Any) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
@@ -30,6 +31,13 @@ def use_threads(options: RunOptions) -> Iterator[None]:
         kernels.limit_threads(None)
         if options.threads is not None:
             _ARROW_THREADS.release()
+
+
+@contextlib.contextmanager
+def page_workers(options: RunOptions) -> Iterator[ThreadPoolExecutor]:
+    """Limit the threads as :func:`use_threads` does, and yield an executor that decompresses and encodes pages."""
+    with use_threads(options), ThreadPoolExecutor(options.threads or usable_cores(), "pages") as workers:
+        yield workers
 
 
 class _ArrowThreads:

@@ -321,7 +321,7 @@ def test_rows_that_are_all_held_out(run, tmp_path):
         code, _, err = run(*words, "--holdout", "0.5", "--seed", seed)
         seen.add(code)
         if code:
-            assert "the only row with a label and a finite loss is held out, so there is nothing to fit to" in err
+            assert "there are no rows to fit to (1 ok, 1 held out)" in err
         else:
             assert "none of the 1 rows was held out, so there are no metrics before and after" in err
         assert "--holdout 0" in err
@@ -332,8 +332,8 @@ def test_rows_that_are_all_held_out(run, tmp_path):
 @pytest.mark.parametrize(
     ("z", "labels", "what"),
     [
-        (Z[:2], [None, -100], "no row has a label and a finite loss (1 ignored, 1 unlabelled)"),
-        ([[-math.inf, 1.0, 0.0]] * 2, [0, 0], "no row has a label and a finite loss (2 masked_label)"),
+        (Z[:2], [None, -100], "there are no rows to fit to (1 ignored, 1 unlabelled)"),
+        ([[-math.inf, 1.0, 0.0]] * 2, [0, 0], "there are no rows to fit to (2 masked_label)"),
         (np.zeros((0, 3)), [], "there are no rows"),
     ],
 )

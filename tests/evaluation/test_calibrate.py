@@ -202,7 +202,7 @@ def test_what_does_not_fit_together(tmp_path):
     ):
         with pytest.raises(UsageError, match=what):
             batchmax.calibrate(table, **given)
-    with pytest.raises(DataError, match="nothing to fit"):
+    with pytest.raises(DataError, match="no rows to fit to"):
         batchmax.calibrate(table_of(logits[:3], pa.array([None] * 3, pa.int64())))
     with pytest.raises(UsageError, match="once"):
         batchmax.calibrate(table.to_reader())

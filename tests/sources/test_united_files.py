@@ -182,7 +182,7 @@ def test_equal_columns_are_still_copied(files):
 
 def run_parts(inputs, folder):
     """Run every part of a plan that was serialized to JSON, one by one, and return the rows."""
-    plan = Plan.from_json(Plan.of(ParquetSource(inputs, score_options())).to_json())
+    plan = Plan.from_json(json.dumps(Plan.of(ParquetSource(inputs, score_options())).as_dict()))
     Path(folder).mkdir()
     parts = PartFolder(Path(folder))
     parts.create()
