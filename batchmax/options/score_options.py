@@ -156,7 +156,9 @@ class ScoreOptions(ConvertOptions, InputOptions):
                     f"unknown output {name!r}", where="--outputs", remedy=f"choose from {', '.join(OUTPUTS)}"
                 )
             if OUTPUTS[name].needs_label and self.label == "none":
-                raise UsageError(f"{name} needs a label", where="--outputs", remedy="name its column with --label")
+                raise UsageError(
+                    f"{name} needs labels", where="--outputs", remedy="name the label column: --label NAME"
+                )
             if not activation.supports(OUTPUTS[name].of):
                 raise UsageError(
                     f"activation {self.activation} has no {name}", where="--outputs", remedy="leave it out"

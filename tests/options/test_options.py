@@ -62,7 +62,7 @@ def test_options_that_contradict_each_other():
     """Rejects need dropped rows, loss needs a label, and temperature and beta exclude each other."""
     with pytest.raises(UsageError, match="only if bad rows are dropped; add --on-bad-row drop"):
         ScoreOptions(rejects="r.parquet", on_bad_row="null")
-    with pytest.raises(UsageError, match="loss needs a label"):
+    with pytest.raises(UsageError, match="loss needs labels"):
         ScoreOptions(outputs=("probs", "loss"), label="none")
     with pytest.raises(UsageError, match="both --temperature and --beta"):
         score_options(temperature=2.0, beta=0.5)

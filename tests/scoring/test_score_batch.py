@@ -74,12 +74,12 @@ def test_carried_columns_are_chosen_by_name():
 def test_existing_column_name_needs_a_prefix():
     """A new column never replaces a carried one."""
     batch = pa.record_batch({"logits": [[1.0, 2.0]], "probs": [0.5]})
-    with pytest.raises(UsageError, match=r"a column 'probs' already.*--prefix.*--exclude probs"):
+    with pytest.raises(UsageError, match=r"already has a column 'probs'.*--prefix.*--exclude probs"):
         score_batch(batch)
     assert score_batch(batch, prefix="my_").schema.names == ["probs", "my_probs"]
     assert score_batch(batch, exclude="probs").schema.names == ["probs"]
     wide = pa.record_batch({"logit_0": [1.0], "logit_1": [2.0], "prob_1": [0.5]})
-    with pytest.raises(UsageError, match="a column 'prob_1' already"):
+    with pytest.raises(UsageError, match="already has a column 'prob_1'"):
         score_batch(wide)
 
 
@@ -106,7 +106,7 @@ def test_nested_logits_are_removed_from_their_struct():
 
 def test_top_k_above_the_classes_is_refused():
     """A top_k greater than the number of classes is refused."""
-    with pytest.raises(UsageError, match="3 is more than the 2 classes"):
+    with pytest.raises(UsageError, match="3 exceeds the 2 classes"):
         score_batch(batch_of(np.zeros((1, 2))), top_k=3)
 
 

@@ -171,7 +171,7 @@ def test_weights_by_name_are_weights_by_class():
 
 @pytest.mark.parametrize(
     ("weights", "says"),
-    [((1.0,), "1 weights for 3"), ({"a": 1.0, "b": 1.0}, "'c' has no"), ({"x": 1.0}, "called 'x'")],
+    [((1.0,), "1 weights for 3"), ({"a": 1.0, "b": 1.0}, "'c' has no"), ({"x": 1.0}, "no class 'x'")],
 )
 def test_wrong_number_of_weights_is_refused(weights, says):
     """There must be one weight for each class, and none for other classes."""
@@ -239,7 +239,7 @@ def test_outputs_of_class_labels_refuse_distributions(name):
 @pytest.mark.parametrize("name", NEED_LABEL)
 def test_outputs_of_labels_need_labels(name):
     """Outputs that need a label are refused without one; the defaults are probs, and loss if there are labels."""
-    with pytest.raises(UsageError, match=f"{name} needs a label"):
+    with pytest.raises(UsageError, match=f"{name} needs labels"):
         score_batch(batch_of(np.zeros((1, 2), np.float32)), outputs=name)
     assert score_batch(batch_of(np.zeros((1, 2), np.float32))).schema.names == ["probs"]
     assert score_batch(batch_of(np.zeros((1, 2), np.float32), [0])).schema.names == ["label", "probs", "loss"]
