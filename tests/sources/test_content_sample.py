@@ -57,7 +57,7 @@ def test_verify_tells_them_apart(twins, tmp_path):
     """``verify`` rejects an input with other data than the one that the output was made from."""
     batchmax.score(twins[0], tmp_path / "out.parquet")
     batchmax.verify(tmp_path / "out.parquet", twins[0])
-    with pytest.raises(DataError, match=r"b\.parquet: has other data than when .* was made of it"):
+    with pytest.raises(DataError, match=r"b\.parquet: the data are not the same as when .* was made"):
         batchmax.verify(tmp_path / "out.parquet", twins[1])
 
 

@@ -179,7 +179,7 @@ def test_files_that_score_did_not_write_are_refused(tmp_path, logits, out):
     """Inputs, missing paths, text, converted files and rejected rows are refused with a specific one-line error."""
     assert "not an output of score" in refusal(logits)
     assert "no such file" in refusal(tmp_path / "nothing.parquet")
-    assert "no Parquet file" in refusal(Path(__file__))
+    assert "not a Parquet file" in refusal(Path(__file__))
     batchmax.score(
         write_rows(tmp_path / "bad.parquet", 10), out, on_bad_row="drop", rejects=str(tmp_path / "rejects.parquet")
     )
