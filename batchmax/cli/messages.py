@@ -37,7 +37,8 @@ def say(text: str, *, label: str = "", console: Any = None) -> None:
         console.print(styled, soft_wrap=True)
         return
     if label in COLORS and has_colors():
-        shown = f"batchmax: {click.style(f'{label}:', fg=COLORS[label], bold=True)} {shown.removeprefix(start)}"
+        # What follows the label may be a space or a line break.
+        shown = f"batchmax: {click.style(f'{label}:', fg=COLORS[label], bold=True)}{shown[len(start) - 1 :]}"
     click.echo(shown, err=True, color=has_colors())
 
 

@@ -31,7 +31,7 @@ from batchmax.sources.decode_budget import DecodeBudget, read_batches
 from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only
 from batchmax.sources.passthrough import ChunkCopier, ReadPlan
 from batchmax.sources.read_errors import read_errors, wrong_row_count
-from batchmax.sources.sequence_source import ROWS_AT_ONCE, TokenSizes, from_columns, from_matrices, regrouped
+from batchmax.sources.sequence_source import TokenSizes, from_columns, from_matrices, regrouped, rows_at_once
 from batchmax.sources.token_chunks import TokenChunk
 
 MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
@@ -125,7 +125,7 @@ class GroupReader:
             copied = copier.copy(group, rows, whole=whole) if copier is not None else None
             rest = plan if group == 0 else self._without_copied(plan, copied)
             row_bytes = max(1, self._carried_row_bytes(file) + 8 * tokens // max(rows, 1))
-            at_once = max(1, min(ROWS_AT_ONCE, MAX_CHUNK_BYTES // row_bytes))
+            at_once = rows_at_once(row_bytes)
             position = 0, 0
             for chunk in regrouped(self._token_chunks(file, opened, group, rows, at_once, rest), sizes, whole=whole):
                 origin = Origin(file.path, row + position[0], group)

@@ -53,11 +53,16 @@ class TokenSizes:
         """
         small = job.result_bytes - len(job.matrices) * job.row_bytes
         group = min(self.group_tokens, MAX_ROW_GROUP_BYTES // max(small, 1))
-        piece, rows = self.chunk_tokens, ROWS_AT_ONCE
+        piece, rows = self.chunk_tokens, rows_at_once(row_bytes)
         if tokens is not None:
             group, piece, rows = min(group, tokens), min(piece, tokens), min(rows, tokens)
         kept = 4 * group * max(small, 0)
         return piece * (4 * job.result_bytes + 8 * job.row_bytes) + kept + rows * row_bytes
+
+
+def rows_at_once(row_bytes: int) -> int:
+    """Return how many rows are read at a time, given the size of a row in bytes."""
+    return max(1, min(ROWS_AT_ONCE, MAX_CHUNK_BYTES // max(row_bytes, 1)))
 
 
 def from_matrices(

@@ -156,7 +156,8 @@ def without_other_runs(names: Sequence[str], read: Callable[[str], Manifest | No
     Raises
     ------
     DataError
-        A part that a manifest lists is missing, or parts of several runs are in one folder without a manifest.
+        A part that a manifest lists is missing, or there are parts of a run that isn't published: with ``whole``, parts
+        without a manifest; otherwise, parts of several runs in one folder.
     """
     published: dict[str, Manifest] = {}
     for name in names:
@@ -174,7 +175,7 @@ def without_other_runs(names: Sequence[str], read: Callable[[str], Manifest | No
             what = f"{len(missing):,} parts that the manifest lists are missing; this is the first"
             raise DataError(what, where=missing[0], remedy="write the output again, or name the files that exist")
     kept = [name for name in names if composed(name) in listed or not _is_unpublished(name, published)]
-    _refuse_mixed_runs(name for name in kept if composed(name) not in listed)
+    _refuse_unpublished([name for name in kept if composed(name) not in listed], whole=whole)
     return [name for name in kept if name.rpartition("/")[2] != MANIFEST]
 
 
@@ -182,11 +183,16 @@ def _is_unpublished(name: str, published: Mapping[str, Manifest]) -> bool:
     return run_of(name) is not None and any(map(name.startswith, published))
 
 
-def _refuse_mixed_runs(names: Iterable[str]) -> None:
+def _refuse_unpublished(names: Iterable[str], *, whole: bool) -> None:
     runs: dict[str, str] = {}
     for name in names:
         run = run_of(name)
         folder = name.rpartition("/")[0]
+        if run is not None and whole:
+            what = "the folder has parts of an output that isn't published, and no manifest"
+            raise DataError(
+                what, where=folder, remedy="wait for the run or resume it, or name the files: a quoted glob"
+            )
         if run is not None and runs.setdefault(folder, run) != run:
             what = "the folder has parts of several runs, and no manifest lists those that belong together"
             raise DataError(what, where=folder, remedy="name the whole output folder, or the files with a quoted glob")

@@ -26,6 +26,9 @@ Array = NDArray[Any]
 SLACK = 1e-6
 """Relative tolerance of sums of losses, which are rounded to float32."""
 
+SMALLEST_LOSS = float(np.finfo(np.float32).smallest_subnormal)
+"""Absolute error of a loss that float32 can't represent with all digits."""
+
 
 class TokenView:
     """Converts batches of rows to batches of tokens.
@@ -143,7 +146,9 @@ class TokenView:
             total = column_array(batch, self._prefix + "sum_loss")
             given = total.fill_null(0).to_numpy()
             with np.errstate(invalid="ignore"):
-                off = ~((np.abs(given - sums) <= SLACK * np.abs(sums)) | (given == sums))
+                # A loss below the normal range has fewer digits.
+                slack = SLACK * np.abs(sums) + counts * SMALLEST_LOSS
+                off = ~((np.abs(given - sums) <= slack) | (given == sums))
             off &= present
             fail_at_first(off, lambda at: f"sum_loss is {given[at]:.9g}, but the losses sum to {sums[at]:.9g}")
             self._check_means(batch, counts, sums)
@@ -169,7 +174,7 @@ class TokenView:
                 array = column_array(batch, self._prefix + name)
                 given = array.fill_null(0).to_numpy()
                 slack = SLACK * (1.0 + (np.abs(means) if name == "perplexity" else 0.0))
-                off = ~((np.abs(given - values) <= slack * np.abs(values)) | (given == values))
+                off = ~((np.abs(given - values) <= slack * np.abs(values) + SMALLEST_LOSS) | (given == values))
                 fail_at_first(
                     valid_rows(array) & off,
                     lambda at, n=name, g=given, v=values: f"{n} is {g[at]:.9g}, but the losses give {v[at]:.9g}",

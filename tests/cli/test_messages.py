@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli.messages import wrapped
+from batchmax.cli.messages import say, wrapped
 from batchmax.cli.progress import COMPILING, TerminalProgress
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.runtime import compilation
@@ -44,6 +44,17 @@ def run(run, monkeypatch, tmp_path):
 
 
 # Terminals
+
+
+@pytest.mark.parametrize("colored", [False, True])
+def test_a_long_path_follows_the_label_once(monkeypatch, capsys, colored):
+    """If the first word of a message is wider than the terminal, the label is still printed once."""
+    monkeypatch.setattr("batchmax.cli.messages._is_terminal", lambda: True)
+    monkeypatch.setattr("batchmax.cli.messages.has_colors", lambda: colored)
+    monkeypatch.setenv("COLUMNS", "80")
+    say(f"{'a' * 90}: not found", label="error")
+    shown = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().err)
+    assert shown == f"batchmax: error:\n  {'a' * 90}:\n  not found\n"
 
 
 def test_lines_break_at_words_only():

@@ -105,7 +105,8 @@ def test_a_sparse_vector_is_told_by_its_number():
     dense = {"type": 1, "size": None, "indices": None, "values": [1.0, 2.0]}
     sparse = {"type": 0, "size": 2, "indices": [1], "values": [2.0]}
     batch = pa.record_batch({"logits": pa.array([dense, dense, sparse], kind)})
-    with pytest.raises(batchmax.DataError, match="row 5 of partition 0: column 'logits' has a sparse Spark vector") as raised:
+    what = "row 5 of partition 0: column 'logits' has a sparse Spark vector"
+    with pytest.raises(batchmax.DataError, match=what) as raised:
         run([batch.slice(0, 2), batch.slice(0, 1), batch], whole="partition 0")
     assert str(sent(raised.value)) == str(raised.value)
 

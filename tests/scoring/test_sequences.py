@@ -384,6 +384,23 @@ def as_rows(table):
     return pa.table(columns | {name: table[theirs].combine_chunks().flatten() for name, theirs in tokens.items()})
 
 
+def test_subnormal_losses_are_verified(tmp_path):
+    """``verify`` accepts losses so small that float32 has few digits for them."""
+    logits = [[[float(gap), 0.0]] * 3 for gap in range(85, 106)]
+    pq.write_table(pa.table({"logits": logits, "label": [[0] * 3] * len(logits)}), tmp_path / "in.parquet")
+    batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="probs,loss")
+    found = batchmax.verify(tmp_path / "out.parquet", tmp_path / "in.parquet")
+    assert found.n_rows == len(logits)
+
+
+def test_memory_of_long_rows_is_that_of_the_rows_read_at_once(tmp_path):
+    """A small file of long sequences needs no more than the default memory limit."""
+    tokens = 14_000
+    logits = pa.array([[[0.0, 1.0]] * tokens] * 3, pa.list_(pa.list_(pa.float32())))
+    pq.write_table(pa.table({"logits": logits, "label": [[0] * tokens] * 3}), tmp_path / "in.parquet")
+    assert batchmax.score(tmp_path / "in.parquet", tmp_path / "out.parquet", outputs="loss").n_tokens == 3 * tokens
+
+
 @pytest.mark.parametrize("piece", [1, 60, 1 << 20], ids=["a token at a time", "some", "all"])
 def test_figures_are_those_of_tokens(monkeypatch, piece):
     """Figures and worst rows of sequences equal those of their tokens as rows; rows are counted as sequences."""
