@@ -14,6 +14,7 @@ from batchmax.columns.arrow import column_types, is_list, plain_type
 from batchmax.columns.logits_column import LogitsColumn, OutputLayout
 from batchmax.columns.matrices import read_matrix
 from batchmax.columns.result_arrays import matrix_columns, matrix_fields
+from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import DataError, UsageError
 from batchmax.jobs.bad_row_policy import BadRowHandler
 from batchmax.jobs.output_job import FileJob
@@ -87,6 +88,12 @@ class ConvertStage(Stage):
         if job.nesting is not None:
             raise UsageError("sequences have only one layout", remedy="batchmax score reads them as they are")
         names = job.logits.names
+        written = written_by_score(source.schema)
+        if written is not None and written.output_of(names[0]) is not None:
+            raise UsageError(
+                f"column {names[0]!r} has probabilities that score computed; convert takes logits",
+                remedy=f"score the logits with --layout {layout}",
+            )
         self._name = "logits" if layout == "wide" or len(names) > 1 else names[0].split(".")[-1]
         dtype = _stored_type(source.schema, job.logits)
         fields = matrix_fields(self._name, job.n_classes, layout, dtype, job.logits.suffixes)

@@ -132,7 +132,7 @@ def scan(src: Any, options: ScoreOptions | None = None, **given: Any) -> pa.Reco
                 result = stage(chunk, Buffers())
             yield result.batch
 
-    return pa.RecordBatchReader.from_batches(source.job.schema, batches())
+    return pa.RecordBatchReader.from_batches(output_schema(source.job, source), batches())
 
 
 def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dict[str, Any]:

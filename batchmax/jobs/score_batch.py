@@ -18,6 +18,7 @@ from batchmax.outputs import LAST_BAD
 from batchmax.scoring.bad_rows import bad_row, describe_bad_row
 from batchmax.scoring.score_rows import read_rows, score_rows, score_table
 from batchmax.scoring.sequence_assembler import SequenceRows
+from batchmax.sinks.metadata import batch_metadata
 from batchmax.sources.sequence_source import TokenSizes, from_columns
 from batchmax.sources.streams.arrow_batches import check_batch, check_schema, decoded_batch, decoded_schema
 
@@ -71,13 +72,14 @@ def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -
     job = plan_scoring(batch.schema, options, next(filter(None, lengths), None))
     if options.limit is not None:
         batch = batch.slice(0, options.limit)
+    metadata = batch_metadata(job, batch.schema)
     if isinstance(batch, pa.RecordBatch):
-        return score_planned(batch, job)
+        return score_planned(batch, job).replace_schema_metadata(metadata)
     scored, first_row = [], 0
     for piece in batch.to_batches():
         scored.append(score_planned(piece, job, first_row))
         first_row += piece.num_rows
-    return pa.Table.from_batches(scored, job.schema)
+    return pa.Table.from_batches(scored, job.schema).replace_schema_metadata(metadata)
 
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:

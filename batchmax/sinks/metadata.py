@@ -53,8 +53,14 @@ def output_schema(job: Job, source: ParquetSource | StreamSource, command: str =
         metadata.update(kept_metadata(file.metadata.metadata))
     if not source.files:
         metadata = kept_metadata(source.schema.metadata)
-    metadata[b"batchmax"] = json.dumps(_provenance(job, source, command), ensure_ascii=False).encode()
+    metadata[b"batchmax"] = json.dumps(_provenance(job, source.files, command), ensure_ascii=False).encode()
     return job.schema.with_metadata(metadata)
+
+
+def batch_metadata(job: Job, schema: pa.Schema) -> dict[bytes, bytes]:
+    """Return the metadata of a scored batch, given the schema of its input; they are those of a stream."""
+    description = json.dumps(_provenance(job, (), "score"), ensure_ascii=False).encode()
+    return kept_metadata(schema.metadata) | {b"batchmax": description}
 
 
 def job_identity(
@@ -135,7 +141,7 @@ def input_fingerprints(files: Sequence[InputFile], *, samples: bool = True) -> l
     return [{"files": len(each), "size": sum(file.size for file in files), "footer_sha256": digest}]
 
 
-def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) -> dict[str, Any]:
+def _provenance(job: Job, files: Sequence[InputFile], command: str) -> dict[str, Any]:
     """Return all that determines the bytes of an output, and nothing else: no time, host or number of threads."""
     options = {name: getattr(job.options, name) for name in OPTIONS_THAT_CHANGE_BYTES}
     if "sample" in job.outputs:
@@ -163,5 +169,5 @@ def _provenance(job: Job, source: ParquetSource | StreamSource, command: str) ->
         "dtype": str(job.dtype),
         "class_weights": weights,
         "options": options,
-        "inputs": input_fingerprints(source.files),
+        "inputs": input_fingerprints(files),
     }

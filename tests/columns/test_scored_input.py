@@ -277,6 +277,23 @@ def test_one_value_is_refused(capsys):
     assert "--values 0,3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("entry", ["scan", "table", "batch"])
+def test_results_of_python_functions_describe_themselves(entry):
+    """Results of ``scan`` and ``score_batch`` are used as what they are, as files are: sigmoid outputs are refused."""
+    table = pa.table({"logits": [[0.0, 1.0], [0.0, -1.0], [0.0, 2.0]], "label": [1, 0, 0]})
+
+    def scored(**options):
+        if entry == "scan":
+            return batchmax.scan(table, **options)
+        if entry == "table":
+            return batchmax.score_batch(table, **options)
+        return pa.table(batchmax.score_batch(table.to_batches()[0], **options))
+
+    assert batchmax.evaluate(scored()).mean_loss == pytest.approx(batchmax.evaluate(table).mean_loss, rel=1e-7)
+    with pytest.raises(UsageError, match="computed with --activation sigmoid"):
+        batchmax.evaluate(scored(activation="sigmoid"))
+
+
 # Suggestions of inspect
 
 

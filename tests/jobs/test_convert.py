@@ -153,3 +153,11 @@ def test_rejects_of_a_conversion(tmp_path):
     assert pq.read_table(tmp_path / "r.parquet").select(["id", "status"]).to_pylist() == [
         {"id": 2, "status": "null_logits"}
     ]
+
+
+def test_probabilities_of_score_are_refused(tmp_path):
+    """``convert`` takes logits; probabilities that ``score`` computed would lose their description."""
+    score(DATA.parent / "digits.parquet", tmp_path / "scored.parquet", activation="sigmoid")
+    with pytest.raises(UsageError, match=r"column .probs. has probabilities that score computed.*--layout wide"):
+        convert(tmp_path / "scored.parquet", tmp_path / "out.parquet", layout="wide")
+    assert not (tmp_path / "out.parquet").exists()
