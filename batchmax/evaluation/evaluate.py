@@ -394,9 +394,6 @@ def _top_k(given: int | Iterable[int] | None, n_classes: int) -> tuple[int, ...]
         return (5,) if n_classes > 5 else ()
     asked = sorted({given} if isinstance(given, int) else set(given))
     if any(k < 1 or k > n_classes for k in asked):
-        raise UsageError(
-            f"{asked} is out of range for {n_classes} classes",
-            where="--top-k",
-            remedy=f"give numbers from 1 to {n_classes}",
-        )
+        what = f"{asked} is out of range for {n_classes} classes"
+        raise UsageError(what, where="--top-k", remedy=f"give numbers from 1 to {n_classes}")
     return tuple(asked)

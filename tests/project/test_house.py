@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import fcntl
 import graphlib
 import os
@@ -128,6 +129,16 @@ def test_the_package_is_navigable():
     assert len(list(PACKAGE.glob("*.py"))) <= 9
     for path in PACKAGE.rglob("__init__.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_files_are_short_and_class_names_unique():
+    """No file of the package has more than 400 lines, and no class name occurs twice."""
+    classes = collections.Counter()
+    for path in MODULES:
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, path
+        classes.update(node.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef))
+    assert [name for name, count in classes.items() if count > 1] == []
 
 
 def test_the_layer_test_sees_every_form_of_import(tmp_path, monkeypatch):
