@@ -21,10 +21,11 @@ from batchmax.options.parsing import refuse
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.summary import ScoreSummary
+from batchmax.sinks.codecs import output_codecs, output_split
 from batchmax.sinks.commit.destination import Location
 from batchmax.sinks.commit.journal import CompletedPart
 from batchmax.sinks.ipc_writer import OutgoingStream
-from batchmax.sinks.metadata import job_identity, output_codecs, output_schema, output_split
+from batchmax.sinks.metadata import job_identity, output_schema
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
 from batchmax.sources.chunks import limited
 from batchmax.sources.memory_check import check_memory

@@ -18,10 +18,11 @@ from batchmax.jobs.pipeline import Group, run_pipeline
 from batchmax.jobs.stage import Result, Stage
 from batchmax.parquet import FileSchema
 from batchmax.runtime.progress import Progress
+from batchmax.sinks.codecs import plain_columns
 from batchmax.sinks.commit.commit import Commit
 from batchmax.sinks.commit.journal import CompletedPart, CompletedWork, Journal
 from batchmax.sinks.commit.staging import PartFolder, remove
-from batchmax.sinks.metadata import REJECT_FIELDS, plain_columns, rejects_schema
+from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
 from batchmax.sinks.parquet_sink import FileState, ParquetSink
 from batchmax.sinks.row_group_encoder import RowGroupEncoder
 from batchmax.sources.chunks import Chunk, limited

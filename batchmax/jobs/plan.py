@@ -21,9 +21,10 @@ from batchmax.jobs.score_stage import ScoreStage
 from batchmax.jobs.threads import page_workers
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.progress import Progress
+from batchmax.sinks.codecs import output_codecs, output_split
 from batchmax.sinks.commit.journal import CompletedPart
 from batchmax.sinks.commit.staging import PartFolder
-from batchmax.sinks.metadata import output_codecs, output_schema, output_split
+from batchmax.sinks.metadata import output_schema
 from batchmax.sources.parquet_source import DatasetInfo, ParquetSource, Source
 from batchmax.sources.parts import Part, plan_parts
 from batchmax.storage.hive import Partitions

@@ -11,7 +11,8 @@ import pytest
 
 from batchmax import __version__
 from batchmax.options.score_options import score_options
-from batchmax.sinks.metadata import output_codecs, output_schema, rejects_schema
+from batchmax.sinks.codecs import output_codecs
+from batchmax.sinks.metadata import output_schema, rejects_schema
 from batchmax.sources.parquet_source import open_source
 
 TABLE = pa.table(
