@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,7 +76,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the groups' markers; fail if a package or program that the selected tests need isn't installed."""
+    """Register the groups' markers; fail if a package or program that the selected tests need isn't installed.
+
+    A shell starts background jobs with SIGINT ignored, and child processes inherit that, so it's restored for tests that
+    interrupt processes.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, group in GROUPS.items():
         config.addinivalue_line("markers", f"{name}(keep): {group.tests}; only with --all, or where keep(…) is true")
     needed = [*PACKAGES, *PROGRAMS] if config.getoption("all") else []
