@@ -78,7 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the groups' markers; fail if a package or program that the selected tests need isn't installed.
 
-    A shell starts background jobs with SIGINT ignored, and child processes inherit that, so it's restored for tests that
+    A shell starts background jobs with SIGINT ignored, and child processes inherit that; it's restored for tests that
     interrupt processes.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
