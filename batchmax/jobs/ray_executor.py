@@ -321,7 +321,7 @@ def _connected() -> Iterator[None]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         given |= {"include_dashboard": False, "num_cpus": usable_cores()}
     try:
-        with _own_signal_handlers():
+        with _own_signal_handlers(), _in_other_process_groups():
             ray.init(**given)
     except (ConnectionError, RuntimeError, ValueError) as error:
         what = f"can't connect to a cluster: {' '.join(str(error).split())}"
@@ -336,6 +336,30 @@ def _connected() -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _in_other_process_groups() -> Iterator[None]:
+    """Start the processes of a local cluster in process groups of their own.
+
+    A signal to the driver's group, such as Ctrl-C, would otherwise also end Ray's processes. Ray's core ends the driver
+    with exit code 1 as soon as it notices, which may be before Python handles the signal.
+    """
+    global _starts_process_groups  # noqa: PLW0603 - functions that run at a fork can't be unregistered
+    _starts_process_groups = True
+    try:
+        yield
+    finally:
+        _starts_process_groups = False
+
+
+def _after_fork_in_child() -> None:
+    if _starts_process_groups:
+        os.setpgid(0, 0)
+
+
+_starts_process_groups = False
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 @contextlib.contextmanager
