@@ -171,7 +171,7 @@ class RemoteDestination(Destination):
 
     def hold(self) -> str:
         """Upload the output under the URI of a held output, and return that URI."""
-        if self.location is not Location.HELD:
+        if self.location is not Location.HELD or not self.is_file:
             self._send(self._held)
         self.is_published = True
         return self._held
