@@ -97,6 +97,27 @@ def test_a_held_output_is_replaced_only_on_request(proxy):
     assert objects(proxy) == held
 
 
+def test_an_interrupted_hold_is_completed(proxy, monkeypatch):
+    """If the upload of ``_SUCCESS`` of a held folder fails, a run with ``resume`` repeats it."""
+    write = object_store.Store.write
+
+    def fail(store, data):
+        if store.uri.startswith("s3://bucket/out.held"):
+            raise OutputError("the store is full", where=store.uri)
+        write(store, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(object_store.Store, "write", fail)
+        with pytest.raises(OutputError, match="the store is full"):
+            scored(proxy, "out", "rejects", fail_if=GATE)
+    assert "out.held/_SUCCESS" not in objects(proxy)
+    with pytest.raises(GateError):
+        scored(proxy, "out", "rejects", fail_if=GATE, if_exists="resume")
+    found = objects(proxy)
+    assert {"out.held/_SUCCESS", "rejects.held/_SUCCESS"} < found.keys()
+    assert not any(name.startswith(("out/", "rejects/")) for name in found)
+
+
 def test_an_output_that_was_published_after_the_hold_stays(proxy, tmp_path):
     """If a run on another machine has published since the output was held, the held output isn't published over it."""
     batchmax.score(DIGITS, "s3://bucket/out", temperature=2.0)
