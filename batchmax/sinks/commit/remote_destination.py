@@ -118,11 +118,10 @@ class RemoteDestination(Destination):
         """Return where the output of a run is, or its staged file or folder with this inode; None if nowhere."""
         if number is None:
             return None
-        if self._is_committed(Location.PUBLISHED, run):
-            return Location.PUBLISHED
-        if inode(self.staging.output) == number:
-            return Location.STAGED
-        return Location.HELD if self._is_committed(Location.HELD, run) else None
+        for location in (Location.PUBLISHED, Location.HELD):
+            if self._is_committed(location, run):
+                return location
+        return Location.STAGED if inode(self.staging.output) == number else None
 
     def check(self, *, replaces: bool) -> None:
         """Do nothing: what is at the URI is checked when the destination is created, and before it is replaced."""
