@@ -38,7 +38,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
     metavar="X,X,...",
     group=INPUT,
     help="Logits to show instead of a row of INPUT.",
-    more="--label is then a class.",
+    more="Then --label is a class.",
 )
 @shared.find_logits
 @shared.storage
@@ -48,7 +48,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
 @shared.worst(
     "Show the N rows with the largest losses.",
     group=ROWS,
-    more="--out, --if-exists, --columns, --exclude, --limit and --on-bad-row apply only to these.",
+    more="Only for these: --out, --if-exists, --columns, --exclude, --limit, --on-bad-row.",
 )
 @shared.limit
 @shared.scale
