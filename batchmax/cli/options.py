@@ -273,9 +273,7 @@ def _on_bad_row(more: str) -> Callable[[F], F]:
 on_bad_row = _on_bad_row("With error, the first stops the command; with null or drop, they are left out and counted.")
 
 bad_rows = stack(
-    _on_bad_row(
-        "With error, the first stops the job; with null, they have null values; with drop, they are left out."
-    ),
+    _on_bad_row("With error, the first stops the job; with null, they have null values; with drop, they are left out."),
     option(
         "--rejects",
         metavar="PATH",
