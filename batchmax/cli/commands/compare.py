@@ -46,14 +46,6 @@ COMMON = (
     help="Column of logits in B.",
     default_text="as --logits",
 )
-@choice(
-    "--input-b",
-    metavar="KIND",
-    choices=get_args(InputKind),
-    group=MODEL,
-    help="Content of the logits column in B",
-    default_text="as --input",
-)
 @option(
     "--label-b",
     metavar="NAME",
@@ -71,12 +63,20 @@ COMMON = (
     default_text="their position",
 )
 @shared.limit
-@shared.scale
 @shared.beta
+@shared.scale
+@choice(
+    "--input-b",
+    metavar="KIND",
+    choices=get_args(InputKind),
+    group=MODEL,
+    help="Content of the logits column in B",
+    default_text="as --input",
+)
 @shared.calibration
 @shared.worst("Number of most changed rows to show.", 10)
 @shared.on_bad_row
-@shared.fail_if("Exit with 4 if true: 'mean_loss_change > 0.01'.", "Names are those of --json.")
+@shared.fail_if("Exit with 4 if true, such as 'mean_loss_change > 0.01'.", "Names are those of --json.")
 @shared.resources
 @shared.reporting
 def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:

@@ -36,8 +36,8 @@ COMMON = (
     help="Column of row weights.",
     default_text="1",
 )
-@shared.scale
 @shared.beta
+@shared.scale
 @shared.calibration
 @shared.limit
 @shared.by
@@ -53,7 +53,7 @@ COMMON = (
 @shared.out("Parquet file for the metrics, one row per group.", required=False)
 @shared.replace
 @shared.on_bad_row
-@shared.fail_if("Exit with 4 if true, such as 'accuracy < 0.9'.", "Then no file is written.")
+@shared.fail_if("Exit with 4 if true, such as 'accuracy < 0.9'.", "Names are those of --json. Then no file is written.")
 @shared.resources
 @shared.reporting
 def command(inputs: tuple[str, ...], top_k: str | None, **given: Any) -> None:

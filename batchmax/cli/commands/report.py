@@ -26,8 +26,8 @@ COMMON = (
 @shared.find_logits
 @shared.storage
 @shared.find_labels
-@shared.scale
 @shared.beta
+@shared.scale
 @shared.calibration
 @shared.limit
 @shared.by

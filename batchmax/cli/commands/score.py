@@ -32,8 +32,8 @@ COMMON = (
 @shared.storage
 @shared.find_labels
 @shared.text_bytes
-@shared.scale
 @shared.beta
+@shared.scale
 @shared.calibration
 @shared.limit
 @choice(
@@ -123,7 +123,7 @@ COMMON = (
 @shared.bad_rows
 @shared.fail_if(
     "Exit with 4 if true, such as 'mean_loss > 1.2'.",
-    "Names are those of the summary. The output is then kept at OUT.held.",
+    "Names are those of --json. The output is then kept at OUT.held.",
 )
 @choice(
     "--engine",
