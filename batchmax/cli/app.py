@@ -31,7 +31,7 @@ COMMANDS = {
     "Score": {
         "score": "Compute probabilities and losses from logits.",
         "inspect": "Show the contents of files, and the command that scores them.",
-        "show": "Show how a row is computed, or the rows with the largest loss.",
+        "show": "Show how a row is computed, or the rows with the largest losses.",
     },
     "Evaluate": {
         "evaluate": "Compute accuracy, calibration and per-class metrics.",
@@ -40,12 +40,12 @@ COMMANDS = {
         "report": "Write an HTML report about a model.",
     },
     "Files": {
-        "verify": "Check the checksums and values of a scored file or folder.",
+        "verify": "Verify the checksums and values of a scored file or folder.",
         "convert": "Convert logits to another layout.",
     },
     "Setup": {
         "warmup": "Compile the kernels ahead of time.",
-        "completion": "Print the script for shell completion.",
+        "completion": "Print a script for shell completion.",
     },
     "Help": {
         "guide": "Show the user guide: one page for each topic.",

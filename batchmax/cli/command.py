@@ -115,7 +115,7 @@ class Command(click.Command):
         if _shows_all(ctx) and "--json" in options:
             with formatter.section("Environment"):
                 variable = f"{ctx.auto_envvar_prefix}_JSON"
-                formatter.write_text(f"Each option is also read from a variable: --json from {variable}.")
+                formatter.write_text(f"Each option can also be set by a variable: --json by {variable}.")
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  Click's
         """Write the examples without wrapping, so that they can be copied, and the page of the guide."""

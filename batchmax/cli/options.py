@@ -29,9 +29,9 @@ def _flag(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002
 
 
 reporting = stack(
-    _flag("-q", "--quiet", help="Hide the result and progress; show warnings and errors."),
-    _flag("-v", "--verbose", help="Show details of the run and the reasons for choices."),
-    _flag("--json", help="Print the result, or the error, as one line of JSON on stdout."),
+    _flag("-q", "--quiet", help="Show only warnings and errors."),
+    _flag("-v", "--verbose", help="Show details of the run, and the reasons for its choices."),
+    _flag("--json", help="Print the result or the error as JSON on stdout."),
     _flag("--debug", help="Show the traceback of an error."),
 )
 """The options of every command that has a result; commands show it with :mod:`batchmax.cli.results`."""
@@ -44,9 +44,9 @@ find_logits = stack(
         metavar="NAME",
         group=INPUT,
         shell_complete=completion.columns(several=True),
-        help="Column of logits, or columns: 'logit_*' or A,B,C.",
-        more="Several columns have one class each. The field of a struct is outputs.logits. "
-        "Detected: logits, else logit_*, else the only list of floats.",
+        help="Column or columns of logits.",
+        more="For one column per class: a pattern, 'logit_*', or a list, A,B,C. For a field of a struct: "
+        "outputs.logits. Detected: logits, else logit_*, else the only list of floats.",
         default_text="detected",
     ),
     option(
@@ -54,7 +54,7 @@ find_logits = stack(
         metavar="N",
         type=int,
         group=INPUT,
-        help="Number of classes; rows of another length are bad.",
+        help="Number of classes; rows with another number of logits are bad.",
         more="Detected: the fixed size of the lists, else the length of the first row.",
         default_text="detected",
     ),
@@ -83,8 +83,9 @@ find_labels = stack(
         metavar="NAME",
         group=INPUT,
         shell_complete=completion.columns(),
-        help="Column of labels; none for no labels.",
-        more="Labels are class indices, class names or distributions. Detected: label, labels, target.",
+        help="Column of labels, or 'none'.",
+        more="Labels are class indices, class names or distributions. With 'none', labels aren't read. "
+        "Detected: label, else labels, else target.",
         default_text="detected",
     ),
     option(
@@ -92,8 +93,8 @@ find_labels = stack(
         metavar="NAMES|PATH",
         group=INPUT,
         shell_complete=completion.paths,
-        help="Class names: A,B,C or a file.",
-        more="A file has one name per line, or is a Hugging Face config.json.",
+        help="Class names, or a file.",
+        more="Names are a list, A,B,C. A file has one name per line, or is a Hugging Face config.json.",
         default_text="from the metadata",
     ),
     option(
@@ -101,7 +102,7 @@ find_labels = stack(
         metavar="N",
         type=int,
         group=INPUT,
-        help="Label of rows without a loss.",
+        help="Label of rows that have no loss and don't count in means.",
         default_text="-100",
     ),
     option(
@@ -109,7 +110,7 @@ find_labels = stack(
         is_flag=True,
         default=None,
         group=INPUT,
-        help="In sequences, compare each token with the next label; for labels that are token IDs.",
+        help="In sequences, compare each token with the label of the next; for labels that are token IDs.",
     ),
 )
 
@@ -118,7 +119,7 @@ text_bytes = option(
     metavar="NAME",
     group=INPUT,
     shell_complete=completion.columns(),
-    help="In sequences, column of texts or of their sizes in bytes, for bits per byte.",
+    help="In sequences, column of the texts or of their sizes in bytes, for bits per byte.",
 )
 
 kind = choice(
@@ -127,7 +128,7 @@ kind = choice(
     choices=get_args(input_options.InputKind),
     group=MODEL,
     help="Content of the logits column",
-    more="Detected by the metadata of scored files and the name of the column; else logits.",
+    more="Detected: by the metadata of scored files and by the name of the column, else logits.",
     default_text="detected",
 )
 
@@ -161,7 +162,7 @@ def out(help: str, more: str = "", *, required: bool = True) -> Callable[[F], F]
     return option(
         "-o",
         "--out",
-        metavar="PATH",
+        metavar="OUT",
         required=required,
         group=FILES,
         shell_complete=completion.paths,
@@ -170,10 +171,12 @@ def out(help: str, more: str = "", *, required: bool = True) -> Callable[[F], F]
     )
 
 
-def worst(help: str, default: int | None = None, group: str = RESULTS) -> Callable[[F], F]:  # noqa: A002
+def worst(help: str, default: int | None = None, group: str = RESULTS, more: str = "") -> Callable[[F], F]:  # noqa: A002
     """Declare ``--worst``."""
     shown = None if default is None else str(default)
-    return option("--worst", metavar="N", type=int, default=default, group=group, help=help, default_text=shown)
+    return option(
+        "--worst", metavar="N", type=int, default=default, group=group, help=help, more=more, default_text=shown
+    )
 
 
 carried = stack(
@@ -182,7 +185,8 @@ carried = stack(
         metavar="NAMES",
         group=RESULTS,
         shell_complete=completion.columns(several=True),
-        help="Input columns to copy; '*' for all.",
+        help="Input columns to copy.",
+        more="With '*', all are copied.",
         default_text="all but the logits",
     ),
     option(
@@ -200,7 +204,8 @@ by = option(
     default="",
     group=RESULTS,
     shell_complete=completion.columns(several=True),
-    help="Columns to group by; metrics are computed for each group.",
+    help="Columns to group by.",
+    more="Metrics are also computed for each group.",
 )
 
 bins = option(
@@ -237,7 +242,8 @@ compression = choice(
     metavar="CODEC",
     choices=get_args(score_options.Compression),
     group=FILES,
-    help="Codec for computed columns and, if set, for copied ones",
+    help="Compression codec",
+    more="By default, copied columns keep their codecs.",
     default_text="as the logits",
 )
 
@@ -247,7 +253,7 @@ row_group_size = option(
     type=int,
     group=FILES,
     help="Number of rows per row group.",
-    more="The default is limited to 64 MiB of computed numbers.",
+    more="The default is at most 64 MiB of computed numbers.",
     default_text="as the input",
 )
 
@@ -258,22 +264,22 @@ def _on_bad_row(more: str) -> Callable[[F], F]:
         metavar="POLICY",
         choices=get_args(input_options.BadRowPolicy),
         group=ROWS,
-        help="How bad rows are handled",
+        help="For bad rows",
         more=more,
         default_text="error",
     )
 
 
-on_bad_row = _on_bad_row("With null and drop, they are left out and counted.")
+on_bad_row = _on_bad_row("With error, the first stops the command; with null or drop, they are left out and counted.")
 
 bad_rows = stack(
-    _on_bad_row("With null, their results are null; with drop, they are left out."),
+    _on_bad_row("With error, the first stops the job; with null, they have null values; with drop, they are left out."),
     option(
         "--rejects",
         metavar="PATH",
         group=ROWS,
         shell_complete=completion.paths,
-        help="Write the dropped rows here, with their file, row number and status.",
+        help="Write the dropped rows to this file or folder, with the input file, row number and status of each.",
     ),
 )
 

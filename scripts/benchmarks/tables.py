@@ -37,7 +37,7 @@ WHO = {
     "pyarrow-scan": "pyarrow dataset, only reading the logits",
 }
 CASES = {"k10": "10 classes", "k1000": "1000 classes", "k32k": "32,000 classes", "digits": "digits"}
-WRITES = {"snappy": "snappy in and out", "none": "snappy in, no compression out", "loss": "only the loss written"}
+WRITES = {"snappy": "snappy input and output", "none": "uncompressed output", "loss": "only the loss as output"}
 KERNELS = {
     "copy": "`np.copyto`, one thread",
     "batchmax": "**batchmax**, softmax and loss, `out=`",
@@ -121,8 +121,8 @@ def safety(results: Results, scale: int) -> str:
         share = "–" if seconds is None or not whole else f"{100 * (seconds / whole - 1):+.1f} %"
         rows.append([words, number(seconds), number(results.median(f"safety/{scale}/{who}", "cpu")), share])
     syncs = results.median(f"safety/{scale}/safe", "syncs")
-    rows.append(["in the syncs, on any thread", number(syncs), "", ""])
-    return table(["", "seconds", "CPU seconds", "relative to the last configuration"], rows)
+    rows.append(["in syncs, on all threads", number(syncs), "", ""])
+    return table(["", "seconds", "CPU seconds", "compared with the fourth row"], rows)
 
 
 def thread_counts(results: Results) -> list[int]:
@@ -168,7 +168,7 @@ def where(results: Results) -> str:
 def headline(results: Results, plots: list[str]) -> str:
     """Return the README's section: the largest jobs; ``plots`` are the plots that exist."""
     return f"""
-{textwrap.fill(f"{where(results)} Seconds and peak memory of whole processes, medians.", LINE)}
+{textwrap.fill(f"{where(results)} The table has medians of the seconds and the peak memory of whole processes.", LINE)}
 
 {_large_jobs(results, plots)}
 """
@@ -182,7 +182,7 @@ def section(results: Results, plots: list[str]) -> str:
         nested = f"""
 ### Sequences
 
-40 sequences of 512 tokens × 32,000 classes (2.6 GB, nested lists); written are the losses of tokens and means of rows:
+40 sequences of 512 tokens × 32,000 classes (2.6 GB, nested lists). The output has losses of tokens and means of rows:
 
 {sequences(results)}
 """
@@ -198,7 +198,7 @@ def section(results: Results, plots: list[str]) -> str:
         size_series = f"""
 ## File size
 
-Time grows with the file, memory doesn't:
+The time grows with the size of the file, the memory doesn't:
 
 {sizes(results)}{_image("sizes.png", plots)}
 """
@@ -206,7 +206,7 @@ Time grows with the file, memory doesn't:
         kernel_speed = f"""
 ## Kernels
 
-From memory to memory, GB/s of float32 logits (threads: {threads}):
+Speed from memory to memory, in GB/s of float32 logits (threads: {threads}):
 
 {kernels(results, threads)}{_image("kernels.png", plots)}
 """
@@ -215,23 +215,24 @@ From memory to memory, GB/s of float32 logits (threads: {threads}):
 {textwrap.fill(where(results), LINE)}
 
 All programs read the same files (a list of float32 logits, an id and a label; snappy; row groups of 16 MiB) and
-write id, label, probabilities and losses. Times are seconds of whole processes, including start-up, with peak
-resident memory: medians of interleaved runs, with the input in the page cache.
-`.venv/bin/python -m pip install -e '.[bench]'` and `.venv/bin/python scripts/bench.py`
-repeat the measurements; all results, with their spread and CPU seconds, are in
+write id, label, probabilities and losses. The tables have the seconds and the peak resident memory of whole processes,
+including start-up: medians of interleaved runs, with the input in the page cache.
+
+To repeat the measurements, run `.venv/bin/python -m pip install -e '.[bench]'` and `.venv/bin/python scripts/bench.py`.
+All results, with their spread and CPU seconds, are in
 [data/bench]({_link("blob", "README.md")}).
 
 {_large_jobs(results, plots)}
 
-The same, {WRITES["none"]}:
+The same input, {WRITES["none"]}:
 
 {jobs(results, 4, "none", large)}
 
-The same, {WRITES["loss"]}:
+The same input, {WRITES["loss"]}:
 
 {jobs(results, 4, "loss", large)}
 
-A quarter of these rows, and `data/digits.parquet`, where start-up dominates ({WRITES["snappy"]}):
+A quarter of these rows, and `data/digits.parquet`, whose time is mostly start-up ({WRITES["snappy"]}):
 
 {jobs(results, 1, "snappy", [*large, "digits"])}
 {nested}

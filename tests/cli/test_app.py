@@ -85,8 +85,8 @@ def test_every_command_has_grouped_help_with_examples(run, name, flag):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_help_fits_on_a_screen(run, name, monkeypatch):
-    """``-h`` has at most 40 lines in a terminal of 100 columns."""
-    monkeypatch.setenv("COLUMNS", "100")
+    """``-h`` has at most 40 lines in a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
     assert run(name, "-h")[1].count("\n") <= 40
 
 

@@ -39,8 +39,8 @@ COMMON = ("--logits", "--label", "--classes", "--method", "--holdout", "--on-bad
     type=float,
     default=0.2,
     group=ROWS,
-    help="Share of rows to measure with, instead of fitting to them.",
-    more="With 0, all rows are used for both.",
+    help="Share of rows to hold out, to measure the effect.",
+    more="With 0, the effect is measured on the rows of the fit.",
     default_text="0.2",
 )
 @option(
@@ -49,7 +49,7 @@ COMMON = ("--logits", "--label", "--classes", "--method", "--holdout", "--on-bad
     type=int,
     default=0,
     group=ROWS,
-    help="Random seed for choosing these rows.",
+    help="Random seed for the choice of held-out rows.",
     default_text="0",
 )
 @shared.bins
@@ -61,8 +61,8 @@ COMMON = ("--logits", "--label", "--classes", "--method", "--holdout", "--on-bad
 def command(inputs: tuple[str, ...], out: str, **given: Any) -> None:
     """Fit a temperature to calibrate probabilities.
 
-    Finds the temperature that minimizes the mean loss (Guo et al. 2017), and shows the loss and the
-    calibration error of held-out rows before and after. The predicted classes stay the same.
+    Finds the temperature with the smallest mean loss (Guo et al. 2017), and shows the loss and the
+    calibration error of held-out rows before and after. A temperature doesn't change predictions.
     """
     from batchmax.cli.render import evaluation
     from batchmax.evaluation import calibrate

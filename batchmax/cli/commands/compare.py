@@ -35,7 +35,7 @@ COMMON = (
     metavar="A|B",
     type=click.Choice(["a", "b"], case_sensitive=False),
     group=INPUT,
-    help="Use the labels of this input for both.",
+    help="Use the labels of A or B for both.",
     default_text="both must have the same labels",
 )
 @option(
@@ -45,14 +45,6 @@ COMMON = (
     shell_complete=completion.columns(1, several=True),
     help="Column of logits in B.",
     default_text="as --logits",
-)
-@choice(
-    "--input-b",
-    metavar="KIND",
-    choices=get_args(InputKind),
-    group=MODEL,
-    help="Content of the logits column in B",
-    default_text="as --input",
 )
 @option(
     "--label-b",
@@ -67,16 +59,24 @@ COMMON = (
     metavar="NAME",
     group=ROWS,
     shell_complete=completion.columns(),
-    help="Column that pairs the rows of A and B.",
+    help="Column that pairs rows.",
     default_text="their position",
 )
 @shared.limit
-@shared.scale
 @shared.beta
+@shared.scale
+@choice(
+    "--input-b",
+    metavar="KIND",
+    choices=get_args(InputKind),
+    group=MODEL,
+    help="Content of the logits column in B",
+    default_text="as --input",
+)
 @shared.calibration
-@shared.worst("Number of rows to show, those that changed most.", 10)
+@shared.worst("Number of most changed rows to show.", 10)
 @shared.on_bad_row
-@shared.fail_if("Exit with 4 if this is true, such as 'mean_loss_change > 0.01'.", "Names are those of --json.")
+@shared.fail_if("Exit with 4 if true, such as 'mean_loss_change > 0.01'.", "Names are those of --json.")
 @shared.resources
 @shared.reporting
 def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:
@@ -84,7 +84,7 @@ def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:
 
     A and B are logits or scored files. Shows the change of the mean loss with its confidence
     interval, the predictions that became right or wrong, the KL divergence, and the rows that
-    changed most. If one has no labels, those of the other are used for both.
+    changed most. If only one has labels, they are used for both.
     """
     from batchmax.cli.render import comparison as comparison_table
     from batchmax.evaluation.comparison import compare

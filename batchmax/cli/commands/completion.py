@@ -17,9 +17,9 @@ batchmax completion fish >~/.config/fish/completions/batchmax.fish
 @make_command(example=EXAMPLE, topic="completion")
 @click.argument("shell", metavar="SHELL", type=click.Choice(list(completion.SHELLS)))
 def command(shell: str) -> None:
-    """Print the script for shell completion.
+    """Print a script for shell completion.
 
-    SHELL is bash, zsh or fish. Commands, options, choices, paths, outputs and the names of columns
-    are completed; columns are those of the first input on the line, if it's a local Parquet file.
+    SHELL is bash, zsh or fish. The script completes commands, options and their values, and paths;
+    names of columns are those of the first input on the line, if that is a local Parquet file.
     """
     click.echo(completion.script(shell))

@@ -34,32 +34,33 @@ COMMON = (
     group=INPUT,
     shell_complete=completion.columns(),
     help="Column of row weights.",
-    default_text="1 for each row",
+    default_text="1",
 )
-@shared.scale
 @shared.beta
+@shared.scale
 @shared.calibration
 @shared.limit
 @shared.by
 @option(
     "--top-k",
-    metavar="N,N",
+    metavar="K,K,...",
     group=RESULTS,
     help="Values of k for top-k accuracy.",
-    default_text="5, with more than 5 classes",
+    more="The default needs more than 5 classes.",
+    default_text="5",
 )
 @shared.bins
-@shared.out("Write the metrics to this file as a table, one row per group.", required=False)
+@shared.out("Parquet file for the metrics, one row per group.", required=False)
 @shared.replace
 @shared.on_bad_row
-@shared.fail_if("Exit with 4 if this is true, such as 'ece > 0.05 or accuracy < 0.9'.", "Then nothing is written.")
+@shared.fail_if("Exit with 4 if true, such as 'accuracy < 0.9'.", "Names are those of --json. Then no file is written.")
 @shared.resources
 @shared.reporting
 def command(inputs: tuple[str, ...], top_k: str | None, **given: Any) -> None:
     """Compute accuracy, calibration and per-class metrics.
 
-    Reads logits or scored files once, in bounded memory: accuracy and top-k accuracy, mean loss and
-    perplexity, Brier score, calibration errors, and precision, recall and F1 of each class.
+    Computes accuracy, top-k accuracy, mean loss, perplexity, Brier score, calibration errors, and
+    precision, recall and F1 of each class. INPUT is logits or scored files.
     """
     from batchmax.cli.render import evaluation as figures
     from batchmax.evaluation import evaluate

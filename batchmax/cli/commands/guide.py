@@ -33,8 +33,7 @@ def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 def command(topic: str | None) -> None:
     """Show the user guide: one page for each topic.
 
-    Without TOPIC, lists the topics. A page is formatted for the terminal; if stdout is not a terminal, it is
-    Markdown.
+    Without TOPIC, lists the topics. A page is formatted in a terminal, and Markdown elsewhere.
     """
     names = guide.topics()
     if topic is None:

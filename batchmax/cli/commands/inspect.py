@@ -28,7 +28,7 @@ def command(inputs: tuple[str, ...], **given: Any) -> None:
     """Show the contents of files, and the command that scores them.
 
     Shows the columns, row groups, codecs and encodings of INPUT (files, folders, quoted globs), the
-    columns detected as logits and labels and why, the number of classes, and their names.
+    columns detected as logits and labels with the reasons, and the number and names of the classes.
     """
     from batchmax.cli.render import inspection
     from batchmax.sources.inspection.facts import inspect_files

@@ -26,18 +26,18 @@ COMMON = (
 @shared.find_logits
 @shared.storage
 @shared.find_labels
-@shared.scale
 @shared.beta
+@shared.scale
 @shared.calibration
 @shared.limit
 @shared.by
-@shared.worst("Number of rows to list, those with the largest loss.", 20)
+@shared.worst("Number of rows with the largest losses.", 20)
 @option(
     "--row",
     metavar="N",
     type=int,
     group=RESULTS,
-    help="Row to draw, counted from 0 over all inputs.",
+    help="Row whose computation is shown, counted from 0 over all inputs.",
     default_text="the row with the largest loss",
 )
 @shared.bins
@@ -48,7 +48,7 @@ COMMON = (
     metavar="NAMES",
     group=RESULTS,
     shell_complete=completion.columns(several=True),
-    help="Columns to show for single rows.",
+    help="Columns to show.",
     default_text="all but the logits",
 )
 @option(
@@ -65,9 +65,9 @@ COMMON = (
 def command(inputs: tuple[str, ...], out: str, **given: Any) -> None:
     """Write an HTML report about a model.
 
-    The report is one file without external resources: metrics; charts of loss, calibration,
-    confidence and classes; the computation of one row; the rows with the largest loss; groups.
-    INPUT, logits or scored files, is read twice.
+    The page has metrics, charts of losses, calibration, confidence and classes, the computation of
+    one row, the rows with the largest losses, and groups. It is one file that loads no others. INPUT
+    is logits or scored files.
     """
     from batchmax.cli.render import tables
     from batchmax.reports import report

@@ -21,7 +21,7 @@ batchmax score run/ -o scored/ --outputs loss,pred,correct --fail-if 'mean_loss 
 """
 
 COMMON = (
-    *("--logits", "--label", "--classes", "--temperature", "--calibration", "--outputs", "--top-k", "--columns"),
+    *("--logits", "--label", "--classes", "--temperature", "--outputs", "--top-k", "--columns"),
     *("--on-bad-row", "--out", "--if-exists", "--fail-if"),
 )
 
@@ -32,8 +32,8 @@ COMMON = (
 @shared.storage
 @shared.find_labels
 @shared.text_bytes
-@shared.scale
 @shared.beta
+@shared.scale
 @shared.calibration
 @shared.limit
 @choice(
@@ -72,8 +72,8 @@ COMMON = (
     metavar="NAMES",
     group=RESULTS,
     shell_complete=completion.names(OUTPUTS),
-    help="Columns to compute, such as loss,pred,entropy.",
-    more=f"Outputs: {', '.join(OUTPUTS)}. Without labels, the default is probs.",
+    help="Columns to compute.",
+    more=f"Names: {', '.join(OUTPUTS)}. Without labels, the default is probs.",
     default_text="probs,loss",
 )
 @option(
@@ -81,11 +81,13 @@ COMMON = (
     metavar="N",
     type=int,
     group=RESULTS,
-    help="Also write the N most probable classes and their probabilities.",
-    more="They are in top_k_classes and top_k_probs; for tokens in top_k_classes, top_k_log_probs and tail_mass.",
+    help="Also write the N most probable classes.",
+    more="The columns are top_k_classes and top_k_probs; for sequences top_k_classes, top_k_log_probs and tail_mass.",
 )
 @shared.carried
-@option("--seed", metavar="N", type=int, group=RESULTS, help="Random seed for the output sample.", default_text="0")
+@option(
+    "--seed", metavar="N", type=int, group=RESULTS, help="Random seed for the output column sample.", default_text="0"
+)
 @choice(
     "--layout",
     metavar="LAYOUT",
@@ -104,30 +106,32 @@ COMMON = (
     more="Losses are at least float32.",
     default_text="float32, or float64 for float64 logits",
 )
-@option("--prefix", metavar="TEXT", group=RESULTS, help="Prefix for the names of new columns.")
-@shared.out("File (.parquet), folder, or - for an Arrow stream on stdout.", "Files may also end in .pq or .parq.")
+@option("--prefix", metavar="TEXT", group=RESULTS, help="Prefix for the names of computed columns.")
+@shared.out(
+    "File (.parquet), folder, or -.", "Files may also end in .pq or .parq. As INPUT and OUT, - is an Arrow stream."
+)
 @shared.if_exists
 @option(
     "--shard",
     metavar="I/N",
     group=FILES,
-    help="Make only every N-th part of an output folder, from part I on.",
-    more="A run without --shard and with --if-exists resume makes what is missing and publishes the output.",
+    help="Compute only every N-th part of an output folder, from part I on, counted from 0.",
+    more="A last run with --if-exists resume and without --shard computes missing parts and publishes the output.",
 )
 @shared.compression
 @shared.row_group_size
 @shared.bad_rows
 @shared.fail_if(
-    "Exit with 4 if this is true, such as 'mean_loss > 1.2 or bad_rows > 100'.",
-    "Names are those of the summary. The output is then kept at PATH.held.",
+    "Exit with 4 if true, such as 'mean_loss > 1.2'.",
+    "Names are those of --json. The output is then kept at OUT.held.",
 )
 @choice(
     "--engine",
     metavar="NAME",
     choices=get_args(domain.Engine),
     group=RUNNING,
-    help="What makes the parts of an output folder",
-    more="With ray, the cluster at RAY_ADDRESS, with --threads CPUs per task.",
+    help="Where the parts of an output folder are computed",
+    more="With ray, on the cluster at RAY_ADDRESS, with --threads CPUs per task.",
     default_text="local",
 )
 @shared.resources
@@ -136,8 +140,8 @@ COMMON = (
 def command(inputs: tuple[str, ...], out: str, dry_run: bool, **given: Any) -> None:
     """Compute probabilities and losses from logits.
 
-    Reads INPUT (files, folders, quoted globs, or - for an Arrow stream on stdin), computes softmax
-    and cross-entropy, and writes the rows in their order, with the results as new columns.
+    Reads INPUT (files, folders, quoted globs, or - for stdin) and writes its rows, in the same order,
+    with their probabilities and losses.
     """
     from batchmax.cli.render import tables
     from batchmax.jobs import score

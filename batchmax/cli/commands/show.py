@@ -33,16 +33,26 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
 
 @make_command(example=EXAMPLE, common=COMMON, topic="inspect")
 @click.argument("inputs", metavar="[INPUT...]", nargs=-1, shell_complete=completion.paths)
-@option("--values", metavar="X,X,...", group=INPUT, help="Logits to show instead of a row; --label is a class.")
+@option(
+    "--values",
+    metavar="X,X,...",
+    group=INPUT,
+    help="Logits to show instead of a row of INPUT.",
+    more="Then --label is a class.",
+)
 @shared.find_logits
 @shared.storage
 @shared.find_labels
 @option("--row", metavar="N", type=int, group=ROWS, help="Row to show, counted from 0 over all inputs.")
-@option("--token", metavar="N", type=int, group=ROWS, help="Token of the sequence to show, from 0.")
-@shared.worst("Show the N rows with the largest loss instead.", group=ROWS)
+@option("--token", metavar="N", type=int, group=ROWS, help="Token of the sequence to show, counted from 0.")
+@shared.worst(
+    "Show the N rows with the largest losses.",
+    group=ROWS,
+    more="Only for these: --out, --if-exists, --columns, --exclude, --limit, --on-bad-row.",
+)
 @shared.limit
 @shared.scale
-@option("--beta", metavar="X,X,...", group=MODEL, help="Multiply the logits by X; several are compared.")
+@option("--beta", metavar="X,X,...", group=MODEL, help="Multiply the logits by X; several X are compared.")
 @shared.calibration
 @option(
     "--all",
@@ -53,7 +63,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
 )
 @option("--alternatives", is_flag=True, group=RESULTS, help="Compare softmax with other activations and losses.")
 @shared.carried
-@shared.out("Write the worst rows to this Parquet file instead.", required=False)
+@shared.out("Parquet file for the rows of --worst.", required=False)
 @shared.replace
 @shared.on_bad_row
 @shared.resources
@@ -67,11 +77,11 @@ def command(
     beta: str | None,
     **given: Any,
 ) -> None:
-    """Show how a row is computed, or the rows with the largest loss.
+    """Show how a row is computed, or the rows with the largest losses.
 
-    For one row, step by step: the logits z, their powers, the shifted logits, the probabilities,
-    their logarithms and the loss. For a sequence: one line per token. With --worst, INPUT may be logits or a scored
-    file, and rows are listed with their other columns.
+    With --row, shows each step from the logits to the loss; for a sequence, one line per token. With
+    --worst, lists the rows with the largest losses and their other columns; INPUT is logits or scored
+    files.
     """
     from batchmax.cli.render import row as row_table
     from batchmax.jobs import row_trace

@@ -27,7 +27,7 @@ COMMON = ("--logits", "--sample", "--seed")
     metavar="NAME",
     group=INPUT,
     shell_complete=completion.columns(1, several=True),
-    help="Columns of logits in INPUT, with one column per class.",
+    help="Columns of logits in INPUT.",
     default_text="as FILE was scored",
 )
 @shared.storage
@@ -36,7 +36,7 @@ COMMON = ("--logits", "--sample", "--seed")
     metavar="N",
     type=int,
     group=ROWS,
-    help="Number of rows of INPUT to recompute exactly.",
+    help="Number of rows to recompute exactly.",
     default_text="20",
 )
 @option(
@@ -45,15 +45,15 @@ COMMON = ("--logits", "--sample", "--seed")
     type=int,
     default=0,
     group=ROWS,
-    help="Random seed for choosing these rows.",
+    help="Random seed for the choice of rows to recompute.",
     default_text="0",
 )
 @shared.reporting
 def command(file: str, inputs: tuple[str, ...], **given: Any) -> None:
-    """Check the checksums and values of a scored file or folder.
+    """Verify the checksums and values of a scored file or folder.
 
     Compares every page of FILE with its checksum, decodes all columns, and checks that the columns
-    agree with each other and with the summary. With INPUT, which was scored, also checks that it
+    agree with each other and with the summary. With INPUT, the input of score, also checks that INPUT
     hasn't changed, and recomputes some rows in exact arithmetic (tolerance 3 ULP). Stops at the
     first error and exits with 1.
     """

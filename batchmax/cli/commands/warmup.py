@@ -17,8 +17,8 @@ BATCHMAX_CACHE_DIR=/opt/batchmax batchmax warmup --quiet
 def command() -> None:
     """Compile the kernels ahead of time.
 
-    Kernels are otherwise compiled when they are first used, and cached in a folder of the user.
-    Run this when an image is built, or before a benchmark.
+    By default, kernels are compiled on first use, and stored in ~/.cache/batchmax. Run this when you
+    build a container image, or before a benchmark.
     """
     from batchmax.cli.render import tables
     from batchmax.functional.warmup import warmup
