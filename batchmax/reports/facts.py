@@ -19,7 +19,6 @@ from batchmax.columns.job import Job
 from batchmax.evaluation.worst_rows import FIGURES
 from batchmax.functional.losses import softmax_rows
 from batchmax.options.input_options import MAX_BETA, InputOptions
-from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.reports.collectors import SelectedRow
 from batchmax.reports.html.formatting import ABSENT, number, printable, size
 from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable
@@ -97,11 +96,9 @@ def row_facts(kept: SelectedRow, job: Job, names: Sequence[str], *, was_asked: b
         names=[names[at] for at in shown],
         logits=kept.logits[shown].astype(np.float64),
         label=None if kept.label is None else int(np.flatnonzero(shown == kept.label)[0]),
-        pred=0,
         betas=betas,
         probs=probs,
         losses=losses,
-        used=used,
         n_classes=job.n_classes,
         token=kept.token,
         strip=kept.losses,
@@ -112,11 +109,6 @@ def _quantity(options: InputOptions) -> str:
     if options.input != "logits":
         return "log-probability"
     return "logit" if options.scale is None else "scaled logit"
-
-
-def has_probs(kept: SelectedRow) -> bool:
-    """Return whether a row has probabilities to draw."""
-    return kept.status > LAST_WITHOUT_PROBS
 
 
 def worst_table(table: pa.Table) -> TextTable:
@@ -148,12 +140,10 @@ def shown_value(value: pa.Scalar) -> str:
     if not value.is_valid:
         return ABSENT
     kind = value.type
-    if isinstance(kind, pa.BaseExtensionType):
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_union(kind):
         return shown_value(value.value)
     if pa.types.is_dictionary(kind):
         return shown_value(value.dictionary[value.index.as_py()])
-    if pa.types.is_union(kind):
-        return shown_value(value.value)
     if pa.types.is_interval(kind):
         months, days, nanoseconds = value.as_py()
         return printable(f"{months:,} months, {days:,} days, {nanoseconds:,} nanoseconds")

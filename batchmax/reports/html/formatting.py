@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from batchmax.runtime.text import printable as escaped
+
 ABSENT = "–"
 """Placeholder for a missing value."""
 
@@ -24,9 +26,7 @@ NARROW = frozenset("abcdefghijklnopqrstuvxyz0123456789 .,;:!|'()[]{}/-_\"It")
 def printable(text: object, longest: int = LONGEST) -> str:
     """Return text on one line, truncated, with non-printable and bidirectional control characters escaped."""
     whole = str(text)
-    shown = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in whole[: longest + 1]
-    )
+    shown = escaped(whole[: longest + 1])
     return shown if len(whole) <= longest and len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
@@ -103,7 +103,8 @@ def share(value: float | None, digits: int = 1) -> str:
 
 
 def short_count(value: float) -> str:
-    """Return a count in short form for an axis: 1500 is 1.5k."""
+    """Return a count in short form, with at most three digits: 1500 is 1.5k."""
+    value = float(f"{value:.3g}")
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= unit:
             return f"{value / unit:g}{name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,12 +39,11 @@ class RowFacts:
         has no logits.
     names, logits
         Names and logits of the shown classes, the largest logit first; shape (n_shown,).
-    label, pred
-        Indices into ``names``: of the label, None if there is none or it is a distribution, and of the predicted class.
+    label
+        Index of the label in ``names``; None if there is none or it is a distribution.
     betas, probs, losses
-        Shapes (n_betas,), (n_betas, n_shown) and (n_betas,); losses are NaN without a label.
-    used
-        Index of the report's β in ``betas``.
+        Shapes (n_betas,), (n_betas, n_shown) and (n_betas,); the report's β is in the middle. Losses are NaN without a
+        label.
     n_classes
         The number of all classes.
     token, strip
@@ -58,11 +57,9 @@ class RowFacts:
     names: Sequence[str]
     logits: Vector
     label: int | None
-    pred: int
     betas: Vector
     probs: Vector
     losses: Vector
-    used: int
     n_classes: int
     token: int | None = None
     strip: Vector | None = None
@@ -71,6 +68,11 @@ class RowFacts:
     def quantities(self) -> str:
         """The plural of ``quantity``."""
         return f"{self.quantity.removesuffix('y')}{'ies' if self.quantity.endswith('y') else 's'}"
+
+    @property
+    def used(self) -> int:
+        """The index of the report's β in ``betas``."""
+        return len(self.betas) // 2
 
     @property
     def p(self) -> Vector:
@@ -85,7 +87,7 @@ class Provenance:
     pairs: Sequence[Pair]
     command: str
     inputs: TextTable
-    scored: Sequence[Pair] = ()
+    scored: Sequence[Pair]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,7 +99,7 @@ class Facts:
     evaluation
         The metrics, as returned by :func:`batchmax.evaluate`; None without labels.
     confidences
-        ``edges`` and ``counts`` of a histogram of the confidence; drawn if there are no labels.
+        Counts of histograms of the confidence by the name of the group of rows, and the ``edges`` of their bins.
     confused
         Confused pairs (label, prediction, rows), if there are too many classes for a confusion matrix.
     names
@@ -113,15 +115,14 @@ class Facts:
     n_classes: int
     names: Sequence[str]
     provenance: Provenance
-    evaluation: Any = None
-    status_counts: Mapping[str, int] = field(default_factory=dict)
-    token_status_counts: Mapping[str, int] | None = None
-    confidences: Mapping[str, Sequence[float]] | None = None
-    confused: Sequence[tuple[int, int, float]] = ()
-    row: RowFacts | None = None
-    worst: TextTable | None = None
-    notes: Sequence[str] = ()
-    version: str = ""
+    evaluation: Any
+    status_counts: Mapping[str, int]
+    token_status_counts: Mapping[str, int] | None
+    confidences: Mapping[str, Sequence[float]]
+    confused: Sequence[tuple[int, int, float]]
+    row: RowFacts | None
+    worst: TextTable | None
+    notes: Sequence[str]
 
     @property
     def unit(self) -> str:
