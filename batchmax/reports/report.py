@@ -266,7 +266,6 @@ class _PageContent:
             title=printable(_title(self.source) if title is None else title, LONGEST_TITLE),
             n_rows=self.selector.rows,
             n_classes=job.n_classes,
-            names=names,
             provenance=provenance(self.source, self._options, self._arguments),
             evaluation=self.evaluation,
             status_counts=named_counts(tally.row_statuses),

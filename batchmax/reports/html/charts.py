@@ -95,7 +95,7 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
     curve.set_ylabel("loss −log p, nats")
     curve.yaxis.set_major_formatter(ScalarFormatter())
     p = np.linspace(math.exp(-last), 1, 400)
-    curve.plot(p, -np.log(p), color=INKS["line"], linewidth=2, clip_on=False)
+    curve.plot(p, -np.log(p), color=INKS["line"], linewidth=2)
     bars = canvas.axes((184, 38, 40, 2), ylim=(0, last), xlabel=f"{unit()}s")
     bars.tick_params(labelleft=False)
     _log_counts(bars, [count for _, _, count in bins], "x")
@@ -104,7 +104,7 @@ def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -
     for low, high, count in bins:
         top = last if high is None else high
         if count:
-            bars.barh((low + top) / 2, count, (top - low) * 0.86, left=0.5, color=INKS["bar"], clip_on=False)
+            bars.barh((low + top) / 2, count, (top - low) * 0.86, left=0.5, color=INKS["bar"])
             canvas.text(bars, count + 0.5, (low + top) / 2, f"\u2009{short_count(count)}", "start", "muted")
         hover = f"loss {_range(low, high)}: {rows(count)}, {share(count / total)}"
         canvas.mark(curve, -0.08, 3.0, low, top, f"{hover}\np of the label {_p_range(low, high)}")
@@ -131,13 +131,13 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
     upper.tick_params(labelbottom=False)
     lower = canvas.axes((62, 38, 10, 206), xlim=(0, 1), xlabel=_confidence_of_rows(), ylabel=f"{unit()}s")
     _log_counts(lower, [one["n_rows"] for one in filled], "y")
-    upper.plot([0, 1], [0, 1], color=INKS["muted"], linewidth=1, linestyle=(0, (4, 4)), clip_on=False)
+    upper.plot([0, 1], [0, 1], color=INKS["muted"], linewidth=1, linestyle=(0, (4, 4)))
     for one in filled:
         middle, width = (one["low"] + one["high"]) / 2, (one["high"] - one["low"]) * 0.88
         ends, confidence = [middle - width / 2, middle + width / 2], one["confidence"]
-        upper.bar(middle, one["accuracy"], width, color=INKS["bar"], clip_on=False)
-        upper.plot(ends, [confidence] * 2, color=INKS["wrong"], linewidth=3, solid_capstyle="butt", clip_on=False)
-        lower.bar(middle, one["n_rows"], width, bottom=0.5, color=INKS["bar"], clip_on=False)
+        upper.bar(middle, one["accuracy"], width, color=INKS["bar"])
+        upper.plot(ends, [confidence] * 2, color=INKS["wrong"], linewidth=3, solid_capstyle="butt")
+        lower.bar(middle, one["n_rows"], width, bottom=0.5, color=INKS["bar"])
     for one in bins:
         canvas.mark(upper, one["low"], one["high"], -0.47, 1, _bin_words(one))
     worst = max(filled, key=lambda one: abs(one["accuracy"] - one["confidence"]))
@@ -174,7 +174,7 @@ def confidence_chart(histograms: Mapping[str, Sequence[float]]) -> Chart | None:
     for place, (name, counts) in enumerate(groups.items()):
         below, top = len(groups) - 1 - place, max(*counts, 1)
         axes = canvas.axes((46, 38 + step * below, 10, 18 + step * place), xlim=(edges[0], edges[-1]), ylim=(0, top))
-        axes.bar(middles, counts, widths, color=INKS[name if name in {"right", "wrong"} else "bar"], clip_on=False)
+        axes.bar(middles, counts, widths, color=INKS[name if name in {"right", "wrong"} else "bar"])
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.yaxis.set_major_formatter(lambda value, _: short_count(value))
         axes.tick_params(labelbottom=not below)
@@ -194,7 +194,12 @@ def confidence_chart(histograms: Mapping[str, Sequence[float]]) -> Chart | None:
     return Chart("confidence", "Confidence", caption, svg, ("confidence", *groups), table)
 
 
-def confusion_chart(confusion: Sequence[Sequence[float]], names: Sequence[str]) -> Chart:
+def confused(label_: object, pred: object, count: float, part: float | None) -> str:
+    """Return the text about the rows of a class that are predicted as a class: their number, and share of the class."""
+    return f"{label(label_, 17)} predicted as {label(pred, 17)}\n{rows(count)}, {share(part)} of the class"
+
+
+def confusion_chart(confusion: Sequence[Sequence[float]], names: Sequence[object]) -> Chart:
     """Draw a confusion matrix cell by cell."""
     k = len(names)
     cell = 284 / k
@@ -211,13 +216,10 @@ def confusion_chart(confusion: Sequence[Sequence[float]], names: Sequence[str]) 
             if count:
                 ink = INKS["right" if row == column else "wrong"]
                 shade = 0.08 + 0.55 * math.sqrt(part)
-                axes.add_patch(
-                    Rectangle((column + 0.04, row + 0.04), 0.92, 0.92, color=ink, alpha=shade, lw=0, clip_on=False)
-                )
+                axes.add_patch(Rectangle((column + 0.04, row + 0.04), 0.92, 0.92, color=ink, alpha=shade, lw=0))
             if k <= MOST_NUMBERED and count:
                 canvas.text(axes, column + 0.5, row + 0.5, short_count(count), "middle")
-            hover = f"{label(names[row], 17)} predicted as {label(names[column], 17)}\n"
-            canvas.mark(axes, column, column + 1, row, row + 1, f"{hover}{rows(count)}, {share(part)} of the class")
+            canvas.mark(axes, column, column + 1, row, row + 1, confused(names[row], names[column], count, part))
     wrong = sum(map(sum, confusion)) - sum(confusion[one][one] for one in range(k))
     words = f"Confusion matrix of {k} classes; {rows(wrong)} are off the diagonal."
     caption = "Rows are labels, columns are predictions; shades are shares of the row."
@@ -247,7 +249,7 @@ def draw_bars(canvas: Canvas, margins: Margins, bars: Sequence[Bar], **settings:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
     for place, bar in enumerate(bars):
-        axes.barh(place, bar.value, 0.76, color=INKS[bar.ink], clip_on=False)
+        axes.barh(place, bar.value, 0.76, color=INKS[bar.ink])
         canvas.text(axes, max(bar.value, 0.0), place, f"\u2009{bar.shown}", "start", "muted")
     return axes
 

@@ -60,7 +60,7 @@ def _charts(facts: Facts) -> list[Chart]:
             loss_chart(found.losses["edges"], found.losses["counts"], found.infinite_losses),
             reliability_chart(found.bins, found.ece),
             *drawn,
-            class_chart(found.per_class, facts.names),
+            class_chart(found.per_class),
             _confusion(facts),
         ]
     return [chart for chart in drawn if chart is not None]
@@ -69,9 +69,10 @@ def _charts(facts: Facts) -> list[Chart]:
 def _confusion(facts: Facts) -> Chart | None:
     found = facts.evaluation
     if found.confusion is not None and found.n_classes <= MOST_CELLS:
-        return confusion_chart(found.confusion, facts.names) if any(map(any, found.confusion)) else None
+        names = [one["class"] for one in found.per_class]
+        return confusion_chart(found.confusion, names) if any(map(any, found.confusion)) else None
     pairs = facts.confused if found.confusion is None else pairs_of(found.confusion)
-    return pair_chart(pairs, found.per_class, facts.names)
+    return pair_chart(pairs, found.per_class)
 
 
 def _style() -> str:

@@ -102,8 +102,6 @@ class Facts:
         Counts of histograms of the confidence by the name of the group of rows, and the ``edges`` of their bins.
     confused
         Confused pairs (label, prediction, rows), if there are too many classes for a confusion matrix.
-    names
-        The class names.
     status_counts, token_status_counts
         Number of rows with each status; for sequences also of tokens, otherwise None.
     notes
@@ -113,7 +111,6 @@ class Facts:
     title: str
     n_rows: int
     n_classes: int
-    names: Sequence[str]
     provenance: Provenance
     evaluation: Any
     status_counts: Mapping[str, int]

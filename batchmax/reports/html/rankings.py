@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from batchmax.reports.html.charts import MOST_BARS, Bar, Chart, bars_svg, tabulated
+from batchmax.reports.html.charts import MOST_BARS, Bar, Chart, bars_svg, confused, tabulated
 from batchmax.reports.html.formatting import LONGEST, label, number, printable, rows, share, unit
 from batchmax.reports.html.page_model import TextTable
 
@@ -13,33 +13,35 @@ MOST_LISTED = 50
 """Most rows of a table of classes, pairs or groups; ``evaluate`` returns all."""
 
 LOSS = "mean loss, nats"
+Groups = Sequence[Mapping[str, Any]]
+"""Metrics of the rows of each class, or of each value of a column."""
 
 
-def class_chart(per_class: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Chart | None:
+def class_chart(per_class: Groups) -> Chart | None:
     """Draw the mean loss of classes, the largest first."""
-    known = [(name, one) for name, one in zip(names, per_class, strict=False) if one["mean_loss"] is not None]
+    known = [one for one in per_class if one["mean_loss"] is not None]
     if not known:
         return None
-    ranked = sorted(known, key=lambda item: -item[1]["mean_loss"])
+    ranked = sorted(known, key=lambda one: -one["mean_loss"])
     bars = [
         _loss_bar(
-            name,
-            one["mean_loss"],
+            one["class"],
+            one,
             f"mean loss {number(one['mean_loss'])}, {rows(one['support'])}\n"
             f"precision {share(one['precision'])}, recall {share(one['recall'])}",
         )
-        for name, one in ranked[:MOST_BARS]
+        for one in ranked[:MOST_BARS]
     ]
     table = tabulated(
         ranked[:MOST_LISTED],
         {
-            "class": lambda item: printable(item[0]),
-            "mean loss": lambda item: number(item[1]["mean_loss"]),
-            f"{unit()}s": lambda item: number(item[1]["support"]),
-            "predicted": lambda item: number(item[1]["predicted"]),
-            "precision": lambda item: share(item[1]["precision"]),
-            "recall": lambda item: share(item[1]["recall"]),
-            "F1": lambda item: share(item[1]["f1"]),
+            "class": lambda one: printable(one["class"]),
+            "mean loss": lambda one: number(one["mean_loss"]),
+            f"{unit()}s": lambda one: number(one["support"]),
+            "predicted": lambda one: number(one["predicted"]),
+            "precision": lambda one: share(one["precision"]),
+            "recall": lambda one: share(one["recall"]),
+            "F1": lambda one: share(one["f1"]),
         },
     )
     limit = f": the {MOST_BARS} largest of {number(len(known))}" if len(known) > MOST_BARS else ""
@@ -57,31 +59,25 @@ def pairs_of(confusion: Sequence[Sequence[float]]) -> list[tuple[int, int, float
     ]
 
 
-def pair_chart(
-    pairs: Sequence[tuple[int, int, float]], per_class: Sequence[Mapping[str, Any]], names: Sequence[str]
-) -> Chart | None:
+def pair_chart(pairs: Sequence[tuple[int, int, float]], per_class: Groups) -> Chart | None:
     """Draw the most frequently confused pairs of classes."""
     if not pairs:
         return None
     ranked = sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
     bars, table = [], []
     for true, pred, count in ranked[:MOST_LISTED]:
-        support = per_class[true]["support"]
-        part = share(count / support if support else None)
-        hover = f"{label(names[true], 17)} predicted as {label(names[pred], 17)}"
-        hover += f"\n{rows(count)}, {part} of the class"
-        short = f"{label(names[true], 6)} → {label(names[pred], 6)}"
-        bars.append(Bar(short, count, number(count), hover, "wrong"))
-        table.append((printable(names[true]), printable(names[pred]), number(count), part))
+        support, label_, pred_ = per_class[true]["support"], per_class[true]["class"], per_class[pred]["class"]
+        part = count / support if support else None
+        short = f"{label(label_, 6)} → {label(pred_, 6)}"
+        bars.append(Bar(short, count, number(count), confused(label_, pred_, count, part), "wrong"))
+        table.append((printable(label_), printable(pred_), number(count), share(part)))
     caption = f"Label → prediction: the most frequent of {number(len(pairs))} confused pairs."
     svg = bars_svg("Confusion", f"{unit()}s", bars[:MOST_BARS])
     heading = ("true", "predicted", f"{unit()}s", "of the class")
     return Chart("confusion", "Confusion", caption, svg, heading, table, n_names=2)
 
 
-def slice_section(
-    place: int, column: str, groups: Sequence[Mapping[str, Any]], mean_loss: float | None
-) -> tuple[TextTable, Chart | None]:
+def slice_section(place: int, column: str, groups: Groups, mean_loss: float | None) -> tuple[TextTable, Chart | None]:
     """Return the table and the chart of the groups of a column, ordered by the loss that they add above the mean."""
     name = f"By {printable(column, 60)}"
     if not groups:
@@ -109,7 +105,7 @@ def slice_section(
     bars = [
         _loss_bar(
             _value(one, 40),
-            one["mean_loss"],
+            one,
             f"{rows(_count(one))}\nmean loss {number(one['mean_loss'])}, accuracy {share(one['accuracy'])}",
         )
         for one in ranked[:MOST_BARS]
@@ -121,8 +117,9 @@ def slice_section(
     return table, Chart(f"slices-{place}", "Loss by group", f"Mean loss of the {unit()}s of each group.", svg)
 
 
-def _loss_bar(name: str, mean_loss: float, hover: str) -> Bar:
-    return Bar(name, mean_loss, number(mean_loss, 3), f"{label(name, 22)}: {hover}")
+def _loss_bar(name: object, group: Mapping[str, Any], hover: str) -> Bar:
+    mean_loss = group["mean_loss"]
+    return Bar(str(name), mean_loss, number(mean_loss, 3), f"{label(name, 22)}: {hover}")
 
 
 def _count(group: Mapping[str, Any]) -> int:

@@ -49,7 +49,7 @@ def strip_chart(losses: Vector, token: int) -> Chart:
         where = f"token {start:,}" if step == 1 else f"tokens {start:,} to {end - 1:,}"
         shown = "no loss" if value is None else f"loss {number(value)}"
         ink = INKS["wrong" if start <= token < end else "bar"]
-        axes.bar(place, 0.0 if value is None else min(value, top), width, color=ink, clip_on=False)
+        axes.bar(place, 0.0 if value is None else min(value, top), width, color=ink)
         canvas.mark(axes, place - 0.5, place + 0.5, 0, top, f"{where}: {shown}")
         table.append((where, "" if value is None else number(value)))
     caption = f"The losses of the row's {n:,} tokens, in order."
@@ -109,9 +109,9 @@ def beta_chart(row: RowFacts) -> Chart:
     axes.set(xlabel="β = 1/T, the factor on the logits", ylabel="probability")
     axes.xaxis.set_major_locator(FixedLocator(sorted([first, used / 4, used, used * 4, last])))
     axes.xaxis.set_major_formatter(lambda value, _: number(value, 3))
-    axes.plot([used, used], [0, 1], color=INKS["muted"], linewidth=1, linestyle=(0, (3, 3)), clip_on=False)
+    axes.plot([used, used], [0, 1], color=INKS["muted"], linewidth=1, linestyle=(0, (3, 3)))
     for place, (line, at) in enumerate(zip(LINES, shown, strict=False)):
-        axes.plot(row.betas, row.probs[:, at], color=INKS[line], linewidth=2, clip_on=False)
+        axes.plot(row.betas, row.probs[:, at], color=INKS[line], linewidth=2)
         height = 1 + 16 / (250 - 42) * (len(shown) - place - 0.4)
         name = label(row.names[at], 40) + (" (label)" if at == row.label else "")
         canvas.text(axes, first, height, f"━ {name}", "start", line)

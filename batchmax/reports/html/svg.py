@@ -93,7 +93,7 @@ class Canvas:
             axis.set_major_formatter(lambda value, _: f"{value:g}")
             axis.set_minor_locator(NullLocator())
         axes.set_axisbelow(True)
-        axes.grid(axis=grid, clip_on=False)
+        axes.grid(axis=grid)
         return axes
 
     def text(
@@ -159,7 +159,7 @@ def drawing() -> Iterator[None]:
 
 
 def _flattened(drawn: ET.Element) -> Iterator[ET.Element]:
-    """Yield the drawn elements in order, without matplotlib's groups, which the page doesn't need."""
+    """Yield the drawn elements in order, without matplotlib's groups and clip paths, which the page doesn't need."""
     for unseen in drawn.iter(f"{_SVG}defs"):
         unseen.clear()
     for element in drawn.iter():
