@@ -167,9 +167,7 @@ class ConfusedPairs:
         codes, counts = np.unique(labels[wrong] * self._k + pred[wrong], return_counts=True)
         both = np.concatenate([self._codes, codes])
         self._codes, places = np.unique(both, return_inverse=True)
-        self._counts = np.bincount(places, np.concatenate([self._counts, counts]), minlength=len(self._codes)).astype(
-            np.int64
-        )
+        self._counts = np.bincount(places, np.concatenate([self._counts, counts])).astype(np.int64)
         if len(self._codes) > MOST_PAIRS:
             self.is_exact = False
             kept = np.sort(np.argsort(-self._counts, kind="stable")[: MOST_PAIRS // 2])
@@ -178,10 +176,8 @@ class ConfusedPairs:
     @property
     def pairs(self) -> list[tuple[int, int, float]]:
         """The pairs: label, prediction, number of rows."""
-        return [
-            (int(code // self._k), int(code % self._k), int(count))
-            for code, count in zip(self._codes, self._counts, strict=True)
-        ]
+        counted = zip(self._codes.tolist(), self._counts.tolist(), strict=True)
+        return [(*divmod(code, self._k), count) for code, count in counted]
 
 
 class ConfidenceHistogram:

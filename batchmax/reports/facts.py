@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from itertools import islice
 from typing import Any
 
@@ -20,8 +19,9 @@ from batchmax.evaluation.worst_rows import FIGURES
 from batchmax.functional.losses import softmax_rows
 from batchmax.options.input_options import MAX_BETA, InputOptions
 from batchmax.reports.collectors import SelectedRow
-from batchmax.reports.html.formatting import ABSENT, number, printable, size
+from batchmax.reports.html.formatting import ABSENT, number, printable
 from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable
+from batchmax.runtime.text import size
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.parquet_source import Source
 from batchmax.storage.json_fields import JsonError, json_list, json_object, json_objects, parse_json
@@ -82,10 +82,9 @@ def row_facts(kept: SelectedRow, job: Job, names: Sequence[str], *, was_asked: b
     kind = "row" if kept.token is None else "token"
     if was_asked:
         title = f"Row {kept.number:,}" + ("" if kept.token is None else f", its token {kept.token:,}")
-    elif job.label is not None:
-        title, text = f"The {kind} with the largest loss", f"{text} For another row: --row N."
     else:
-        title, text = f"The {kind} with the lowest confidence", f"{text} For another row: --row N."
+        title = f"The {kind} with the {'lowest confidence' if job.label is None else 'largest loss'}"
+        text += " For another row: --row N."
     if kept.label is not None:
         text += f" The label is {printable(names[kept.label], 60)}, the loss {number(float(losses[used]))} nats."
     return RowFacts(
@@ -206,9 +205,7 @@ def _command(files: Sequence[InputFile], options: InputOptions, asked: Mapping[s
     default = InputOptions()
     silent = SILENT if options.calibration is None else SILENT | CALIBRATED
     changed = {
-        one.name: getattr(options, one.name)
-        for one in fields(InputOptions)
-        if one.name not in silent and getattr(options, one.name) != getattr(default, one.name)
+        name: value for name, value in vars(options).items() if name not in silent and value != getattr(default, name)
     }
     words = [file.path for file in files[:MOST_FILES]] + (["…"] if len(files) > MOST_FILES else [])
     words += ["-o", "report.html"]

@@ -186,10 +186,8 @@ def confidence_chart(histograms: Mapping[str, Sequence[float]]) -> Chart | None:
     caption = f"Each histogram has its own scale. Wrong {unit()}s at the right have a high confidence."
     if set(groups) != {"right", "wrong"}:
         caption = "The largest probability of each row. Labels are needed to tell whether it is calibrated."
-    table = [
-        (_range(low, high), *(number(counts[bin_]) for counts in groups.values()))
-        for bin_, (low, high) in enumerate(pairwise(edges))
-    ]
+    lines = zip(pairwise(edges), *groups.values(), strict=True)
+    table = [(_range(low, high), *map(number, counts)) for (low, high), *counts in lines]
     svg = canvas.svg(f"Histograms of the confidence: {parts}.")
     return Chart("confidence", "Confidence", caption, svg, ("confidence", *groups), table)
 
@@ -260,11 +258,10 @@ def _merged(edges: Sequence[float], counts: Sequence[float]) -> list[tuple[float
     if not filled:
         return []
     step = math.ceil((filled[-1] + 1) / MOST_LOSS_BARS)
-    end = min(len(counts), math.ceil((filled[-1] + 1) / step) * step)
     uppers = [*edges[1:], None]
     return [
-        (edges[place], uppers[min(place + step, end) - 1], sum(counts[place : min(place + step, end)]))
-        for place in range(0, end, step)
+        (edges[first], uppers[min(first + step, len(counts)) - 1], sum(counts[first : first + step]))
+        for first in range(0, filled[-1] + 1, step)
     ]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,7 +15,8 @@ ABSENT = "–"
 LONGEST = 120
 """Most characters of a value from the data."""
 
-_UNIT: ContextVar[str] = ContextVar("unit", default="row")
+UNIT: ContextVar[str] = ContextVar("unit")
+"""The unit of counts on the page: ``row``, or ``token`` if rows are sequences."""
 
 NARROW = frozenset("abcdefghijklnopqrstuvxyz0123456789 .,;:!|'()[]{}/-_\"It")
 """Characters that are at most as wide as a digit."""
@@ -69,19 +68,9 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:,.{digits}g}".replace("-", "−")
 
 
-@contextmanager
-def counting(what: str) -> Iterator[None]:
-    """Set the unit that :func:`unit` and :func:`rows` use within the context."""
-    before = _UNIT.set(what)
-    try:
-        yield
-    finally:
-        _UNIT.reset(before)
-
-
 def unit() -> str:
-    """Return the unit of counts: ``row``, or ``token`` if rows are sequences."""
-    return _UNIT.get()
+    """Return the unit of counts, in the singular."""
+    return UNIT.get()
 
 
 def rows(count: Any) -> str:
@@ -109,13 +98,3 @@ def short_count(value: float) -> str:
         if value >= unit:
             return f"{value / unit:g}{name}"
     return f"{value:g}"
-
-
-def size(n_bytes: float) -> str:
-    """Return a number of bytes with a binary unit."""
-    value = float(n_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.3g} TiB"

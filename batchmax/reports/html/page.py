@@ -22,7 +22,7 @@ from batchmax.reports.html.charts import (
     loss_chart,
     reliability_chart,
 )
-from batchmax.reports.html.formatting import counting
+from batchmax.reports.html.formatting import UNIT
 from batchmax.reports.html.headline import lead, tiles
 from batchmax.reports.html.page_model import Facts
 from batchmax.reports.html.rankings import class_chart, pair_chart, pairs_of, slice_section
@@ -35,7 +35,8 @@ def page(facts: Facts) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     style, found = _style(), facts.evaluation
     slices = {} if found is None else found.slices
-    with drawing(), counting(facts.unit):
+    UNIT.set(facts.unit)
+    with drawing():
         return environment.from_string(_resource("page.html")).render(
             facts=facts,
             version=__version__,
