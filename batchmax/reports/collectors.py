@@ -45,6 +45,12 @@ class SelectedRow:
     pieces: Sequence[NDArray[np.float64]]
 
     @property
+    def place(self) -> dict[str, str | int]:
+        """The file, the row, and for sequences the token."""
+        place: dict[str, str | int] = {"file": self.file, "row": self.row}
+        return place if self.token is None else place | {"token": self.token}
+
+    @property
     def has_probs(self) -> bool:
         """Whether there are probabilities to draw."""
         return self.status > LAST_WITHOUT_PROBS

@@ -20,7 +20,7 @@ from batchmax.functional.losses import softmax_rows
 from batchmax.options.input_options import MAX_BETA, InputOptions
 from batchmax.reports.collectors import SelectedRow
 from batchmax.reports.html.formatting import ABSENT, number, printable
-from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable
+from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable, tabulated
 from batchmax.runtime.text import size
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.parquet_source import Source
@@ -181,22 +181,20 @@ def provenance(source: Source, options: InputOptions, asked: Mapping[str, Any]) 
         *[(note.split(":", 1)[0], printable(note.split(":", 1)[-1].strip(), 300)) for note in source.job.notes],
     ]
     files = source.files
-    lines = [
-        (
-            printable(file.path, 300),
-            number(file.metadata.num_rows),
-            size(file.size),
-            printable(file.metadata.created_by or ABSENT, 60),
-            file.footer_digest()[:16],
-        )
-        for file in files[:MOST_FILES]
-    ]
+    heading, lines = tabulated(
+        files[:MOST_FILES],
+        {
+            "file": lambda file: printable(file.path, 300),
+            "rows": lambda file: number(file.metadata.num_rows),
+            "size": lambda file: size(file.size),
+            "written by": lambda file: printable(file.metadata.created_by or ABSENT, 60),
+            "SHA-256 of the footer": lambda file: file.footer_digest()[:16],
+        },
+    )
     text = f"and {len(files) - MOST_FILES:,} more files" if len(files) > MOST_FILES else ""
     if not files:
         text = "The rows came as an Arrow stream."
-    inputs = TextTable(
-        "Inputs", ("file", "rows", "size", "written by", "SHA-256 of the footer"), lines, frozenset({1, 2}), text
-    )
+    inputs = TextTable("Inputs", heading, lines, frozenset({1, 2}), text)
     return Provenance(pairs, _command(files, options, asked), inputs, _scored(files))
 
 

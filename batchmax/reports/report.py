@@ -24,10 +24,10 @@ from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
 from batchmax.options.score_options import resolve_options
 from batchmax.outputs import STATUS_NAMES
-from batchmax.reports.collectors import ConfidenceHistogram, ConfusedPairs, RowSelector, SelectedRow
+from batchmax.reports.collectors import ConfidenceHistogram, ConfusedPairs, RowSelector
 from batchmax.reports.facts import provenance, row_facts, worst_table
 from batchmax.reports.html.formatting import printable
-from batchmax.reports.html.page_model import Facts
+from batchmax.reports.html.page_model import Facts, Provenance
 from batchmax.results import CommandResult
 from batchmax.runtime.installation import missing_package
 from batchmax.runtime.progress import Progress
@@ -62,8 +62,8 @@ class Report(CommandResult):
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.report("data/digits.parquet", "digits.html", worst=5)
-    >>> found.n_rows, found.worst_rows
+    >>> result = batchmax.report("data/digits.parquet", "digits.html", worst=5)
+    >>> result.n_rows, result.worst_rows
     (899, 5)
     """
 
@@ -150,8 +150,8 @@ def report(
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.report("data/digits.parquet", "digits.html", title="Digits")
-    >>> found.out
+    >>> result = batchmax.report("data/digits.parquet", "digits.html", title="Digits")
+    >>> result.out
     'digits.html'
     """
     started = time.monotonic()
@@ -161,93 +161,86 @@ def report(
     _check(src, row, worst, bins)
     refuse_bytes(options)
     page = _import_page()
-    columns = tuple(names_of("by", by))
-    content = _PageContent(src, options, row, worst, columns, bins)
-    files = [file.path for file in content.source.files]
+    groups = tuple(names_of("by", by))
+    source = open_rows(src, options, NEEDED)
+    files, has_labels = [file.path for file in source.files], source.job.label is not None
+    if groups and not has_labels:
+        raise UsageError("metrics of groups need labels", where="--by", remedy="name their column: --label NAME")
+    _check_row(row, rows_in(source))
     place.refuse_inputs(files)
-    content.read(src, columns, bins, progress)
-    facts = content.facts(title)
+    passes, metrics = _SharedProgress(progress, 2 if has_labels else 1), None
+    if has_labels:
+        metrics = evaluate(src, options, bins=bins, by=groups, progress=passes)
+    else:
+        report_source(source, progress)
+    content = _PageContent(source, metrics, row, worst)
+    content.read(passes)
+    asked = {"row": row, "worst": worst, "by": groups, "bins": bins}
+    facts = content.facts(title, provenance(source, options, asked))
     size = place.write(page(facts))
     progress.published()
-    found, kept = content.evaluation or Evaluation(), content.selector.selected
+    shown, metrics = content.selector.selected, metrics or Evaluation()
     return Report(
         out=str(out),
         n_rows=facts.n_rows,
         n_classes=facts.n_classes,
-        n_tokens=found.n_tokens,
+        n_tokens=metrics.n_tokens,
         bad_rows=content.confidences.tally.bad_rows,
-        mean_loss=found.mean_loss,
-        accuracy=found.accuracy,
-        ece=found.ece,
-        row=None if facts.row is None or kept is None else _place(kept),
+        mean_loss=metrics.mean_loss,
+        accuracy=metrics.accuracy,
+        ece=metrics.ece,
+        row=None if facts.row is None or shown is None else shown.place,
         worst_rows=len(facts.worst.rows) if facts.worst is not None else 0,
         bytes_written=size,
         files=files,
-        bytes_read=(content.source.size or 0) * (2 if content.evaluation else 1),
+        bytes_read=(source.size or 0) * (2 if has_labels else 1),
         seconds=round(time.monotonic() - started, 3),
-        unified=list(content.source.unified),
-        warnings=list(content.warnings),
-        notes=[*content.source.job.notes, *facts.notes],
+        unified=list(source.unified),
+        warnings=content.warnings,
+        notes=[*source.job.notes, *facts.notes],
     )
 
 
 class _PageContent:
-    """What the page shows of the rows. They are read twice, without labels once."""
+    """What the page shows: the metrics, and what another pass over the rows collects."""
 
-    def __init__(
-        self, src: Any, options: InputOptions, row: int | None, worst: int, by: tuple[str, ...], bins: int
-    ) -> None:
-        self._options = options
-        self._arguments = {"row": row, "worst": worst, "by": by, "bins": bins}
-        self._row = row
-        self.source = open_rows(src, options, NEEDED)
-        job = self.source.job
-        if by and job.label is None:
-            raise UsageError("metrics of groups need labels", where="--by", remedy="name their column: --label NAME")
-        _check_row(row, rows_in(self.source))
-        self.evaluation: Evaluation | None = None
+    def __init__(self, source: Source, metrics: Evaluation | None, row: int | None, worst: int) -> None:
+        job = source.job
+        self._source, self._metrics, self._row = source, metrics, row
         self.warnings: list[str] = []
         self.selector = RowSelector(job, row)
         self.confidences = ConfidenceHistogram(job)
-        self._worst = WorstRows(job, worst) if worst and job.label is not None else None
-        self._pairs: ConfusedPairs | None = None
+        self._worst = WorstRows(job, worst) if worst and metrics is not None else None
+        has_pairs = metrics is not None and metrics.per_class and metrics.confusion is None
+        self._pairs = ConfusedPairs(job.n_classes) if has_pairs else None
 
-    def read(self, src: Any, by: tuple[str, ...], bins: int, progress: Progress) -> None:
+    def read(self, progress: Progress) -> None:
         """Read all rows."""
-        job, source = self.source.job, self.source
-        passes = _SharedProgress(progress, 1 if job.label is None else 2)
-        if job.label is None:
-            report_source(source, progress)
-        else:
-            self.evaluation = evaluate(src, self._options, bins=bins, by=by, progress=passes)
-            if self.evaluation.confusion is None and job.label.kind != "distribution":
-                self._pairs = ConfusedPairs(job.n_classes)
-        warnings: list[str] = []
-        for batch in row_batches(source, passes, warnings):
+        for batch in row_batches(self._source, progress, self.warnings):
             for one in (self.selector, self.confidences, self._worst, self._pairs):
                 if one is not None:
                     one.add(batch)
         n_rows = self.selector.rows
-        if self.evaluation is None:
-            for warning in warnings:
+        if self._metrics is None:
+            for warning in self.warnings:
                 progress.warn(warning)
-            self.warnings = [*source.warnings, *warnings]
+            self.warnings[:0] = self._source.warnings
         else:
-            self.warnings = self.evaluation.warnings
-            if n_rows != self.evaluation.n_rows:
+            self.warnings = self._metrics.warnings
+            if n_rows != self._metrics.n_rows:
                 raise DataError(
-                    f"it had {self.evaluation.n_rows:,} rows in the first pass, and {n_rows:,} in the second",
-                    where=", ".join(file.path for file in source.files) or "the stream",
+                    f"it had {self._metrics.n_rows:,} rows in the first pass, and {n_rows:,} in the second",
+                    where=", ".join(file.path for file in self._source.files) or "the stream",
                     remedy="give a file or a table that doesn't change meanwhile",
                 )
         _check_row(self._row, n_rows)
 
-    def facts(self, title: str | None) -> Facts:
+    def facts(self, title: str | None, origin: Provenance) -> Facts:
         """Return the content of the page."""
-        job, tally = self.source.job, self.confidences.tally
+        job, tally = self._source.job, self.confidences.tally
         names = job.classes or tuple(map(str, range(job.n_classes)))
         notes = list(self.warnings)
-        if self.evaluation is None:
+        if self._metrics is None:
             notes.append(
                 "There are no labels, so there are no losses, accuracy and calibration. Name their column with --label."
             )
@@ -255,22 +248,22 @@ class _PageContent:
             notes.append("The rows are sequences, and metrics are over their tokens.")
         if self._pairs is not None and not self._pairs.is_exact:
             notes.append("Too many pairs of classes were confused to count all of them; rare ones are left out.")
-        kept, row = self.selector.selected, None
-        if kept is not None and kept.has_probs:
-            row = row_facts(kept, job, names, was_asked=self._row is not None)
-        elif kept is not None:
-            notes.append(f"Row {kept.number:,} has no probabilities: its status is {STATUS_NAMES[kept.status]}.")
+        shown, row = self.selector.selected, None
+        if shown is not None and shown.has_probs:
+            row = row_facts(shown, job, names, was_asked=self._row is not None)
+        elif shown is not None:
+            notes.append(f"Row {shown.number:,} has no probabilities: its status is {STATUS_NAMES[shown.status]}.")
         elif self._row is not None:
             notes.append(f"Row {self._row:,} has no tokens.")
         return Facts(
-            title=printable(_title(self.source) if title is None else title, LONGEST_TITLE),
+            title=printable(_title(self._source) if title is None else title, LONGEST_TITLE),
             n_rows=self.selector.rows,
             n_classes=job.n_classes,
-            provenance=provenance(self.source, self._options, self._arguments),
-            evaluation=self.evaluation,
+            provenance=origin,
+            evaluation=self._metrics,
             status_counts=named_counts(tally.row_statuses),
             token_status_counts=None if job.nesting is None else named_counts(tally.statuses),
-            confidences=self.confidences.histogram if self.evaluation is None else self.evaluation.confidences,
+            confidences=self.confidences.histogram if self._metrics is None else self._metrics.confidences,
             confused=self._pairs.pairs if self._pairs is not None else (),
             row=row,
             worst=None if self._worst is None else worst_table(self._worst.table),
@@ -284,12 +277,6 @@ def _title(source: Source) -> str:
         return "A stream of logits"
     more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
     return f"{files[0].path.rsplit('/', 1)[-1]}{more}"
-
-
-def _place(kept: SelectedRow) -> dict[str, Any]:
-    """Return the file, the row and for sequences the token of a kept row."""
-    place: dict[str, Any] = {"file": kept.file, "row": kept.row}
-    return place if kept.token is None else place | {"token": kept.token}
 
 
 class _SharedProgress(Progress):

@@ -6,10 +6,10 @@ Each is a :class:`Chart`: a drawing, a description for screen readers, and the n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from markupsafe import Markup
@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from batchmax.reports.html.formatting import label, number, printable, rows, share, short_count, unit
-from batchmax.reports.html.page_model import TextTable
+from batchmax.reports.html.page_model import TextTable, tabulated
 from batchmax.reports.html.svg import INKS, Canvas, Margins
 
 WIDTH = 400
@@ -37,7 +37,6 @@ HALVES = (0, 0.5, 1)
 """Ticks of an axis of probabilities."""
 
 Bins = Sequence[Mapping[str, Any]]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,6 @@ class Bar:
     shown: str
     hover: str
     ink: str = "bar"
-
-
-def tabulated(
-    items: Iterable[T], columns: Mapping[str, Callable[[T], str]]
-) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """Return the heading of a table, and a row for each item; ``columns`` has the function for the cells by heading."""
-    return tuple(columns), [tuple(cell(one) for cell in columns.values()) for one in items]
 
 
 def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -> Chart | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.floating[Any]]
 Pair = tuple[str, str]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,13 @@ class TextTable:
     rows: Sequence[Sequence[str]]
     numbers: frozenset[int] = frozenset()
     text: str = ""
+
+
+def tabulated(
+    items: Iterable[T], columns: Mapping[str, Callable[[T], str]]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Return the heading of a table, and a row for each item; ``columns`` has the function for the cells by heading."""
+    return tuple(columns), [tuple(cell(one) for cell in columns.values()) for one in items]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from batchmax.reports.html.charts import MOST_BARS, Bar, Chart, bars_svg, confused, tabulated
+from batchmax.reports.html.charts import MOST_BARS, Bar, Chart, bars_svg, confused
 from batchmax.reports.html.formatting import LONGEST, label, number, printable, rows, share, unit
-from batchmax.reports.html.page_model import TextTable
+from batchmax.reports.html.page_model import TextTable, tabulated
 
 MOST_LISTED = 50
 """Most rows of a table of classes, pairs or groups; ``evaluate`` returns all."""

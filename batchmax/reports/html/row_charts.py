@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from batchmax.reports.html.charts import HALVES, LONGEST_LABEL, WIDTH, Bar, Chart, draw_bars, tabulated
+from batchmax.reports.html.charts import HALVES, LONGEST_LABEL, WIDTH, Bar, Chart, draw_bars
 from batchmax.reports.html.formatting import label, number, printable
-from batchmax.reports.html.page_model import RowFacts, Vector
+from batchmax.reports.html.page_model import RowFacts, Vector, tabulated
 from batchmax.reports.html.svg import INKS, Canvas
 
 MOST_TOKENS = 256

@@ -21,19 +21,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-INKS = {
-    "ink": "#000001",
-    "muted": "#000002",
-    "grid": "#000003",
-    "bar": "#000004",
-    "right": "#000005",
-    "wrong": "#000006",
-    "line": "#000007",
-    "one": "#000008",
-    "two": "#000009",
-    "three": "#00000a",
-    "four": "#00000b",
-}
+ROLES = ("ink", "muted", "grid", "bar", "right", "wrong", "line", "one", "two", "three", "four")
+INKS = {role: f"#{code:06x}" for code, role in enumerate(ROLES, 1)}
 """Placeholder colors for matplotlib, by role. On the page they become classes, which the style sheet colors."""
 
 TOP = 30
