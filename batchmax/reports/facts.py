@@ -59,18 +59,18 @@ CALIBRATED = {"beta", "scale", "bias", "calibrated_classes"}
 """Options that a calibration file sets."""
 
 
-def row_facts(kept: SelectedRow, job: Job, names: Sequence[str], *, was_asked: bool) -> RowFacts:
-    """Return a row, with its probabilities and losses at each β."""
-    z = kept.logits[np.newaxis, :]
+def row_facts(selected: SelectedRow, job: Job, names: Sequence[str], *, by_number: bool) -> RowFacts:
+    """Return a row, which the user may have selected by its number, with its probabilities and losses at each β."""
+    z = selected.logits[np.newaxis, :]
     used = BETAS // 2
     with np.errstate(over="ignore"):
         betas = job.options.beta * np.geomspace(1 / BETA_SPAN, BETA_SPAN, BETAS)
     betas = np.clip(betas, 1 / MAX_BETA, MAX_BETA)
     betas[used] = job.options.beta
-    shown = np.argsort(-kept.logits, kind="stable")[:MOST_CLASSES]
-    if kept.label is not None and kept.label not in shown:
-        shown[-1] = kept.label
-    labels = None if kept.label is None else np.array([kept.label], np.int64)
+    shown = np.argsort(-selected.logits, kind="stable")[:MOST_CLASSES]
+    if selected.label is not None and selected.label not in shown:
+        shown[-1] = selected.label
+    labels = None if selected.label is None else np.array([selected.label], np.int64)
     probs, losses = np.empty((BETAS, len(shown))), np.full(BETAS, np.nan)
     whole = np.empty_like(z)
     for at, beta in enumerate(betas.tolist()):
@@ -78,29 +78,30 @@ def row_facts(kept: SelectedRow, job: Job, names: Sequence[str], *, was_asked: b
         probs[at] = whole[0, shown]
         if labels is not None:
             losses[at] = rows.nll[0]
-    text = f"{kept.file}: row {kept.row:,}" + (f", token {kept.token:,}." if kept.token is not None else ".")
-    kind = "row" if kept.token is None else "token"
-    if was_asked:
-        title = f"Row {kept.number:,}" + ("" if kept.token is None else f", its token {kept.token:,}")
+    token = "" if selected.token is None else f", token {selected.token:,}"
+    text = f"{selected.file}: row {selected.row:,}{token}."
+    kind = "row" if selected.token is None else "token"
+    if by_number:
+        title = f"Row {selected.number:,}" + ("" if selected.token is None else f", its token {selected.token:,}")
     else:
         title = f"The {kind} with the {'lowest confidence' if job.label is None else 'largest loss'}"
         text += " For another row: --row N."
-    if kept.label is not None:
-        text += f" The label is {printable(names[kept.label], 60)}, the loss {number(float(losses[used]))} nats."
+    if selected.label is not None:
+        text += f" The label is {printable(names[selected.label], 60)}, the loss {number(float(losses[used]))} nats."
     return RowFacts(
         title=title,
         text=printable(text, 4000),
-        columns=_row_columns(kept.columns),
+        columns=_row_columns(selected.columns),
         quantity=_quantity(job.options),
         names=[names[at] for at in shown],
-        logits=kept.logits[shown].astype(np.float64),
-        label=None if kept.label is None else int(np.flatnonzero(shown == kept.label)[0]),
+        logits=selected.logits[shown].astype(np.float64),
+        label=None if selected.label is None else int(np.flatnonzero(shown == selected.label)[0]),
         betas=betas,
         probs=probs,
         losses=losses,
         n_classes=job.n_classes,
-        token=kept.token,
-        strip=kept.losses,
+        token=selected.token,
+        strip=selected.losses,
     )
 
 
@@ -172,7 +173,7 @@ def _shown_time(value: pa.Scalar) -> str:
         return printable(f"{value.cast(pa.int64()).as_py()} ({value.type})")
 
 
-def provenance(source: Source, options: InputOptions, asked: Mapping[str, Any]) -> Provenance:
+def provenance(source: Source, options: InputOptions, arguments: Mapping[str, Any]) -> Provenance:
     """Return the provenance of a report: versions, notes, command, inputs."""
     pairs = [
         ("batchmax", __version__),
@@ -195,10 +196,10 @@ def provenance(source: Source, options: InputOptions, asked: Mapping[str, Any]) 
     if not files:
         text = "The rows came as an Arrow stream."
     inputs = TextTable("Inputs", heading, lines, frozenset({1, 2}), text)
-    return Provenance(pairs, _command(files, options, asked), inputs, _scored(files))
+    return Provenance(pairs, _command(files, options, arguments), inputs, _scored(files))
 
 
-def _command(files: Sequence[InputFile], options: InputOptions, asked: Mapping[str, Any]) -> str:
+def _command(files: Sequence[InputFile], options: InputOptions, arguments: Mapping[str, Any]) -> str:
     """Return the command that writes the same report."""
     default = InputOptions()
     silent = SILENT if options.calibration is None else SILENT | CALIBRATED
@@ -207,7 +208,7 @@ def _command(files: Sequence[InputFile], options: InputOptions, asked: Mapping[s
     }
     words = [file.path for file in files[:MOST_FILES]] + (["…"] if len(files) > MOST_FILES else [])
     words += ["-o", "report.html"]
-    for name, value in {**changed, **asked}.items():
+    for name, value in {**changed, **arguments}.items():
         if value is not None and value != ():
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [f"--{name.replace('_', '-')}", printable(text, 300)]

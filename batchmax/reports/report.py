@@ -175,8 +175,8 @@ def report(
         report_source(source, progress)
     content = _PageContent(source, metrics, row, worst)
     content.read(passes)
-    asked = {"row": row, "worst": worst, "by": groups, "bins": bins}
-    facts = content.facts(title, provenance(source, options, asked))
+    arguments = {"row": row, "worst": worst, "by": groups, "bins": bins}
+    facts = content.facts(title, provenance(source, options, arguments))
     size = place.write(page(facts))
     progress.published()
     shown, metrics = content.selector.selected, metrics or Evaluation()
@@ -229,7 +229,7 @@ class _PageContent:
             self.warnings = self._metrics.warnings
             if n_rows != self._metrics.n_rows:
                 raise DataError(
-                    f"it had {self._metrics.n_rows:,} rows in the first pass, and {n_rows:,} in the second",
+                    f"the input had {self._metrics.n_rows:,} rows in the first pass, and {n_rows:,} in the second",
                     where=", ".join(file.path for file in self._source.files) or "the stream",
                     remedy="give a file or a table that doesn't change meanwhile",
                 )
@@ -250,7 +250,7 @@ class _PageContent:
             notes.append("Too many pairs of classes were confused to count all of them; rare ones are left out.")
         shown, row = self.selector.selected, None
         if shown is not None and shown.has_probs:
-            row = row_facts(shown, job, names, was_asked=self._row is not None)
+            row = row_facts(shown, job, names, by_number=self._row is not None)
         elif shown is not None:
             notes.append(f"Row {shown.number:,} has no probabilities: its status is {STATUS_NAMES[shown.status]}.")
         elif self._row is not None:
@@ -260,7 +260,7 @@ class _PageContent:
             n_rows=self.selector.rows,
             n_classes=job.n_classes,
             provenance=origin,
-            evaluation=self._metrics,
+            metrics=self._metrics,
             status_counts=named_counts(tally.row_statuses),
             token_status_counts=None if job.nesting is None else named_counts(tally.statuses),
             confidences=self.confidences.histogram if self._metrics is None else self._metrics.confidences,

@@ -184,9 +184,9 @@ def confidence_chart(histograms: Mapping[str, Sequence[float]]) -> Chart | None:
     return Chart("confidence", "Confidence", caption, svg, ("confidence", *groups), table)
 
 
-def confused(label_: object, pred: object, count: float, part: float | None) -> str:
+def confused(true: object, pred: object, count: float, part: float | None) -> str:
     """Return the text about the rows of a class that are predicted as a class: their number, and share of the class."""
-    return f"{label(label_, 17)} predicted as {label(pred, 17)}\n{rows(count)}, {share(part)} of the class"
+    return f"{label(true, 17)} predicted as {label(pred, 17)}\n{rows(count)}, {share(part)} of the class"
 
 
 def confusion_chart(confusion: Sequence[Sequence[float]], names: Sequence[object]) -> Chart:

@@ -33,8 +33,8 @@ from batchmax.reports.html.svg import INKS, drawing
 def page(facts: Facts) -> str:
     """Return the page. Equal facts give equal text."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    style, found = _style(), facts.evaluation
-    slices = {} if found is None else found.slices
+    style, metrics = _style(), facts.metrics
+    slices = {} if metrics is None else metrics.slices
     UNIT.set(facts.unit)
     with drawing():
         return environment.from_string(_resource("page.html")).render(
@@ -47,33 +47,33 @@ def page(facts: Facts) -> str:
             charts=_charts(facts),
             row_charts=None if facts.row is None else row_charts(facts.row),
             slices=[
-                slice_section(place, column, groups, found.mean_loss)
+                slice_section(place, column, groups, metrics.mean_loss)
                 for place, (column, groups) in enumerate(slices.items(), 1)
             ],
         )
 
 
 def _charts(facts: Facts) -> list[Chart]:
-    found = facts.evaluation
+    metrics = facts.metrics
     drawn = [confidence_chart(facts.confidences)]
-    if found is not None:
+    if metrics is not None:
         drawn = [
-            loss_chart(found.losses["edges"], found.losses["counts"], found.infinite_losses),
-            reliability_chart(found.bins, found.ece),
+            loss_chart(metrics.losses["edges"], metrics.losses["counts"], metrics.infinite_losses),
+            reliability_chart(metrics.bins, metrics.ece),
             *drawn,
-            class_chart(found.per_class),
+            class_chart(metrics.per_class),
             _confusion(facts),
         ]
     return [chart for chart in drawn if chart is not None]
 
 
 def _confusion(facts: Facts) -> Chart | None:
-    found = facts.evaluation
-    if found.confusion is not None and found.n_classes <= MOST_CELLS:
-        names = [one["class"] for one in found.per_class]
-        return confusion_chart(found.confusion, names) if any(map(any, found.confusion)) else None
-    pairs = facts.confused if found.confusion is None else pairs_of(found.confusion)
-    return pair_chart(pairs, found.per_class)
+    metrics = facts.metrics
+    if metrics.confusion is not None and metrics.n_classes <= MOST_CELLS:
+        names = [one["class"] for one in metrics.per_class]
+        return confusion_chart(metrics.confusion, names) if any(map(any, metrics.confusion)) else None
+    pairs = facts.confused if metrics.confusion is None else pairs_of(metrics.confusion)
+    return pair_chart(pairs, metrics.per_class)
 
 
 def _style() -> str:

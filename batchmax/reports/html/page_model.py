@@ -104,7 +104,7 @@ class Facts:
 
     Attributes
     ----------
-    evaluation
+    metrics
         The metrics, as returned by :func:`batchmax.evaluate`; None without labels.
     confidences
         Counts of histograms of the confidence by the name of the group of rows, and the ``edges`` of their bins.
@@ -120,7 +120,7 @@ class Facts:
     n_rows: int
     n_classes: int
     provenance: Provenance
-    evaluation: Any
+    metrics: Any
     status_counts: Mapping[str, int]
     token_status_counts: Mapping[str, int] | None
     confidences: Mapping[str, Sequence[float]]

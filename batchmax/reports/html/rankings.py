@@ -66,11 +66,11 @@ def pair_chart(pairs: Sequence[tuple[int, int, float]], per_class: Groups) -> Ch
     ranked = sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
     bars, table = [], []
     for true, pred, count in ranked[:MOST_LISTED]:
-        support, label_, pred_ = per_class[true]["support"], per_class[true]["class"], per_class[pred]["class"]
+        support, true_name, pred_name = per_class[true]["support"], per_class[true]["class"], per_class[pred]["class"]
         part = count / support if support else None
-        short = f"{label(label_, 6)} → {label(pred_, 6)}"
-        bars.append(Bar(short, count, number(count), confused(label_, pred_, count, part), "wrong"))
-        table.append((printable(label_), printable(pred_), number(count), share(part)))
+        short = f"{label(true_name, 6)} → {label(pred_name, 6)}"
+        bars.append(Bar(short, count, number(count), confused(true_name, pred_name, count, part), "wrong"))
+        table.append((printable(true_name), printable(pred_name), number(count), share(part)))
     caption = f"Label → prediction: the most frequent of {number(len(pairs))} confused pairs."
     svg = bars_svg("Confusion", f"{unit()}s", bars[:MOST_BARS])
     heading = ("true", "predicted", f"{unit()}s", "of the class")

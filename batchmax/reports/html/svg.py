@@ -38,7 +38,7 @@ _NAMES = {code: name for name, code in INKS.items()}
 _SVG = "{http://www.w3.org/2000/svg}"
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _KEPT = ("d", "x", "y", "transform")
-_LASTING = ("stroke-width", "stroke-dasharray", "text-anchor", "opacity", "fill-opacity")
+_KEPT_STYLES = ("stroke-width", "stroke-dasharray", "text-anchor", "opacity", "fill-opacity")
 """Styles of matplotlib to keep, as attributes, so that the page needs no inline styles."""
 
 
@@ -149,8 +149,8 @@ def drawing() -> Iterator[None]:
 
 def _flattened(drawn: ET.Element) -> Iterator[ET.Element]:
     """Yield the drawn elements in order, without matplotlib's groups and clip paths, which the page doesn't need."""
-    for unseen in drawn.iter(f"{_SVG}defs"):
-        unseen.clear()
+    for definitions in drawn.iter(f"{_SVG}defs"):
+        definitions.clear()
     for element in drawn.iter():
         if element.tag in {f"{_SVG}path", f"{_SVG}text"} and (element.get("d") or element.text):
             flat = ET.Element(element.tag.removeprefix(_SVG), _attributes(element))
@@ -169,7 +169,7 @@ def _attributes(element: ET.Element) -> dict[str, str]:
             classes.append(f"{prefix}-{_NAMES[value]}")
         elif value is not None:
             kept[name] = value
-    kept |= {name: value for name, value in style.items() if name in _LASTING}
+    kept |= {name: value for name, value in style.items() if name in _KEPT_STYLES}
     if classes:
         kept["class"] = " ".join(classes)
     if kept.get("transform", "").startswith("rotate(-0 "):
@@ -178,5 +178,5 @@ def _attributes(element: ET.Element) -> dict[str, str]:
 
 
 def _short(value: str) -> str:
-    value = _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), value)
+    value = _LONG_NUMBER.sub(lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), value)
     return " ".join(value.split())
