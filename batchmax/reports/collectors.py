@@ -28,7 +28,7 @@ MOST_PAIRS = 1 << 18
 
 @dataclass(frozen=True, eq=False)
 class SelectedRow:
-    """One row: its origin, logits, label and status, and its carried columns as a batch of one row.
+    """One row: its origin, logits, label and status, and its carried columns with one value each.
 
     For sequences, one token: its position in the row, and the losses of all tokens of the row in pieces, NaN for no
     loss.
@@ -40,7 +40,7 @@ class SelectedRow:
     logits: NDArray[np.floating]
     label: int | None
     status: Status
-    columns: pa.RecordBatch
+    columns: Sequence[tuple[pa.Field, pa.Array]]
     token: int | None
     pieces: Sequence[NDArray[np.float64]]
 
@@ -142,13 +142,10 @@ class RowSelector:
             label = int(indices[at])
         chunk, unit = batch.chunk, np.array([at])
         carried = carried_columns(chunk.take(unit, self._job.carried.names), self._job)
-        columns = pa.RecordBatch.from_arrays(
-            [array for _, array in carried], schema=pa.schema([field for field, _ in carried])
-        )
         row = int(chunk.rows_of(unit)[0])
         number = self.rows + row - chunk.origin.first_row
         logits = batch.matrix[at].copy()
-        self.selected = SelectedRow(chunk.origin.file, row, number, logits, label, status, columns, token, pieces)
+        self.selected = SelectedRow(chunk.origin.file, row, number, logits, label, status, carried, token, pieces)
 
 
 class ConfusedPairs:

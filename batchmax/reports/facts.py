@@ -237,10 +237,9 @@ def _scored(files: Sequence[InputFile]) -> list[Pair]:
     return [(name, printable(value, 600)) for name, value in shown.items()]
 
 
-def _row_columns(columns: pa.RecordBatch) -> list[Pair]:
-    names = columns.schema.names[:MOST_COLUMNS]
-    shown = [(printable(name, 60), shown_value(columns.column(at)[0])) for at, name in enumerate(names)]
-    more = columns.num_columns - MOST_COLUMNS
+def _row_columns(columns: Sequence[tuple[pa.Field, pa.Array]]) -> list[Pair]:
+    shown = [(printable(field.name, 60), shown_value(array[0])) for field, array in columns[:MOST_COLUMNS]]
+    more = len(columns) - MOST_COLUMNS
     return [*shown, *([("", f"and {more:,} more columns")] if more > 0 else [])]
 
 
