@@ -5,7 +5,8 @@ They receive the rows batch by batch, and keep one row and counts of bounded siz
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +28,10 @@ MOST_PAIRS = 1 << 18
 
 @dataclass(frozen=True, eq=False)
 class SelectedRow:
-    """One row: its origin, logits, label and status, and its carried columns as a batch of one row.
+    """One row: its origin, logits, label and status, and its carried columns with one value each.
 
-    For sequences, one token: its position in the row, and the losses of all tokens of the row, NaN for no loss.
+    For sequences, one token: its position in the row, and the losses of all tokens of the row in pieces, NaN for no
+    loss.
     """
 
     file: str
@@ -38,9 +40,25 @@ class SelectedRow:
     logits: NDArray[np.floating]
     label: int | None
     status: Status
-    columns: pa.RecordBatch
-    token: int | None = None
-    losses: NDArray[np.float64] | None = None
+    columns: Sequence[tuple[pa.Field, pa.Array]]
+    token: int | None
+    pieces: Sequence[NDArray[np.float64]]
+
+    @property
+    def place(self) -> dict[str, str | int]:
+        """The file, the row, and for sequences the token."""
+        place: dict[str, str | int] = {"file": self.file, "row": self.row}
+        return place if self.token is None else place | {"token": self.token}
+
+    @property
+    def has_probs(self) -> bool:
+        """Whether there are probabilities to draw."""
+        return self.status > LAST_WITHOUT_PROBS
+
+    @property
+    def losses(self) -> NDArray[np.float64] | None:
+        """The losses of all tokens of the row; None if rows aren't sequences."""
+        return None if self.token is None else np.concatenate(self.pieces)
 
 
 class RowSelector:
@@ -61,23 +79,19 @@ class RowSelector:
         self._job = job
         self._number = number
         self._largest = -np.inf
-        self._open: list[NDArray[np.float64]] = []
-        self._continues = False
+        self._last: list[NDArray[np.float64]] = []
 
     def add(self, batch: RowBatch) -> None:
         """Receive some rows."""
         n = len(batch.matrix)
-        if isinstance(batch.chunk, TokenChunk):
+        if n and isinstance(batch.chunk, TokenChunk):
             self._add_tokens(batch, batch.chunk.tokens)
-        elif self._number is not None:
-            if self.rows <= self._number < self.rows + n:
-                self._select(batch, self._number - self.rows)
-        elif n:
-            interest = self._interest(batch)
-            at = int(np.argmax(interest))
-            if interest[at] > self._largest:
-                self._largest = float(interest[at])
+        elif n and self._number is None:
+            at = self._most_interesting(self._interest(batch))
+            if at is not None:
                 self._select(batch, at)
+        elif self._number is not None and self.rows <= self._number < self.rows + n:
+            self._select(batch, self._number - self.rows)
         self.rows += batch.chunk.rows_done
 
     def _add_tokens(self, batch: RowBatch, tokens: Tokens) -> None:
@@ -90,26 +104,28 @@ class RowSelector:
             interest = np.maximum(interest, np.finfo(np.float64).min)
             interest = np.where(self.rows + row == self._number, interest, -np.inf)
         ends = np.cumsum(tokens.lengths)
-        before, self._open = self._open, []
-        kept, self._continues = self._continues and tokens.continues, False
-        if kept and self.selected is not None and self.selected.losses is not None:
-            self.selected = replace(self.selected, losses=np.concatenate([self.selected.losses, losses[: ends[0]]]))
-            self._continues = tokens.n_rows == 1 and not tokens.ends
-        at = int(np.argmax(interest)) if len(interest) else 0
-        if len(interest) and interest[at] > self._largest:
-            self._largest = float(interest[at])
-            self._select(batch, at)
+
+        def piece(at: int) -> NDArray[np.float64]:
+            return losses[ends[at] - tokens.lengths[at] : ends[at]]
+
+        # The list of a row that continues grows with each chunk; it may be the list of the selected row.
+        first = self._last if tokens.continues else []
+        first.append(piece(0))
+        last = first if tokens.n_rows == 1 else [piece(-1)]
+        at = self._most_interesting(interest)
+        if at is not None:
             mine = int(row[at])
-            whole = [
-                *(before if mine == 0 and tokens.continues else []),
-                losses[ends[mine] - tokens.lengths[mine] : ends[mine]],
-            ]
-            if self.selected is not None:
-                self.selected = replace(self.selected, token=int(place[at]), losses=np.concatenate(whole))
-            self._continues = mine == tokens.n_rows - 1 and not tokens.ends
-        if not tokens.ends:
-            last = losses[ends[-1] - tokens.lengths[-1] :]
-            self._open = [*(before if tokens.n_rows == 1 else []), last]
+            pieces = {0: first, tokens.n_rows - 1: last}.get(mine, [piece(mine)])
+            self._select(batch, at, int(place[at]), pieces)
+        self._last = last
+
+    def _most_interesting(self, interest: NDArray[np.float64]) -> int | None:
+        """Return the index of the largest value; None if it isn't larger than those before."""
+        at = int(np.argmax(interest))
+        if interest[at] <= self._largest:
+            return None
+        self._largest = float(interest[at])
+        return at
 
     def _interest(self, batch: RowBatch) -> NDArray[np.float64]:
         losses, status = batch.scores.losses, batch.scores.status
@@ -117,19 +133,19 @@ class RowSelector:
             return np.where(status > LAST_WITHOUT_PROBS, -batch.scores.values["confidence"], -np.inf)
         return np.where(status > LAST_WITHOUT_LOSS, losses, -np.inf)
 
-    def _select(self, batch: RowBatch, at: int) -> None:
+    def _select(
+        self, batch: RowBatch, at: int, token: int | None = None, pieces: Sequence[NDArray[np.float64]] = ()
+    ) -> None:
         indices, status = batch.labels.indices, Status(int(batch.scores.status[at]))
         label = None
         if indices is not None and status >= Status.MASKED_LABEL:
             label = int(indices[at])
         chunk, unit = batch.chunk, np.array([at])
         carried = carried_columns(chunk.take(unit, self._job.carried.names), self._job)
-        columns = pa.RecordBatch.from_arrays(
-            [array for _, array in carried], schema=pa.schema([field for field, _ in carried])
-        )
         row = int(chunk.rows_of(unit)[0])
         number = self.rows + row - chunk.origin.first_row
-        self.selected = SelectedRow(chunk.origin.file, row, number, batch.matrix[at].copy(), label, status, columns)
+        logits = batch.matrix[at].copy()
+        self.selected = SelectedRow(chunk.origin.file, row, number, logits, label, status, carried, token, pieces)
 
 
 class ConfusedPairs:
@@ -154,9 +170,7 @@ class ConfusedPairs:
         codes, counts = np.unique(labels[wrong] * self._k + pred[wrong], return_counts=True)
         both = np.concatenate([self._codes, codes])
         self._codes, places = np.unique(both, return_inverse=True)
-        self._counts = np.bincount(places, np.concatenate([self._counts, counts]), minlength=len(self._codes)).astype(
-            np.int64
-        )
+        self._counts = np.bincount(places, np.concatenate([self._counts, counts])).astype(np.int64)
         if len(self._codes) > MOST_PAIRS:
             self.is_exact = False
             kept = np.sort(np.argsort(-self._counts, kind="stable")[: MOST_PAIRS // 2])
@@ -165,10 +179,8 @@ class ConfusedPairs:
     @property
     def pairs(self) -> list[tuple[int, int, float]]:
         """The pairs: label, prediction, number of rows."""
-        return [
-            (int(code // self._k), int(code % self._k), int(count))
-            for code, count in zip(self._codes, self._counts, strict=True)
-        ]
+        counted = zip(self._codes.tolist(), self._counts.tolist(), strict=True)
+        return [(*divmod(code, self._k), count) for code, count in counted]
 
 
 class ConfidenceHistogram:
@@ -191,6 +203,7 @@ class ConfidenceHistogram:
         self.counts += np.bincount(bins, minlength=CONFIDENCE_BINS)
 
     @property
-    def edges(self) -> list[float]:
-        """The borders of the bins."""
-        return [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
+    def histogram(self) -> dict[str, Sequence[float]]:
+        """The counts of all rows, and the borders of the bins."""
+        edges = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
+        return {"edges": edges, "all": self.counts.tolist()}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from itertools import islice
 from typing import Any
 
@@ -19,10 +18,10 @@ from batchmax.columns.job import Job
 from batchmax.evaluation.worst_rows import FIGURES
 from batchmax.functional.losses import softmax_rows
 from batchmax.options.input_options import MAX_BETA, InputOptions
-from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.reports.collectors import SelectedRow
-from batchmax.reports.html.formatting import ABSENT, number, printable, size
-from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable
+from batchmax.reports.html.formatting import ABSENT, number, printable
+from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable, tabulated
+from batchmax.runtime.text import size
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.parquet_source import Source
 from batchmax.storage.json_fields import JsonError, json_list, json_object, json_objects, parse_json
@@ -60,18 +59,18 @@ CALIBRATED = {"beta", "scale", "bias", "calibrated_classes"}
 """Options that a calibration file sets."""
 
 
-def row_facts(kept: SelectedRow, job: Job, names: Sequence[str], *, was_asked: bool) -> RowFacts:
-    """Return a row, with its probabilities and losses at each β."""
-    z = kept.logits[np.newaxis, :]
+def row_facts(selected: SelectedRow, job: Job, names: Sequence[str], *, by_number: bool) -> RowFacts:
+    """Return a row, which the user may have selected by its number, with its probabilities and losses at each β."""
+    z = selected.logits[np.newaxis, :]
     used = BETAS // 2
     with np.errstate(over="ignore"):
         betas = job.options.beta * np.geomspace(1 / BETA_SPAN, BETA_SPAN, BETAS)
     betas = np.clip(betas, 1 / MAX_BETA, MAX_BETA)
     betas[used] = job.options.beta
-    shown = np.argsort(-kept.logits, kind="stable")[:MOST_CLASSES]
-    if kept.label is not None and kept.label not in shown:
-        shown[-1] = kept.label
-    labels = None if kept.label is None else np.array([kept.label], np.int64)
+    shown = np.argsort(-selected.logits, kind="stable")[:MOST_CLASSES]
+    if selected.label is not None and selected.label not in shown:
+        shown[-1] = selected.label
+    labels = None if selected.label is None else np.array([selected.label], np.int64)
     probs, losses = np.empty((BETAS, len(shown))), np.full(BETAS, np.nan)
     whole = np.empty_like(z)
     for at, beta in enumerate(betas.tolist()):
@@ -79,32 +78,30 @@ def row_facts(kept: SelectedRow, job: Job, names: Sequence[str], *, was_asked: b
         probs[at] = whole[0, shown]
         if labels is not None:
             losses[at] = rows.nll[0]
-    text = f"{kept.file}: row {kept.row:,}" + (f", token {kept.token:,}." if kept.token is not None else ".")
-    kind = "row" if kept.token is None else "token"
-    if was_asked:
-        title = f"Row {kept.number:,}" + ("" if kept.token is None else f", its token {kept.token:,}")
-    elif job.label is not None:
-        title, text = f"The {kind} with the largest loss", f"{text} For another row: --row N."
+    token = "" if selected.token is None else f", token {selected.token:,}"
+    text = f"{selected.file}: row {selected.row:,}{token}."
+    kind = "row" if selected.token is None else "token"
+    if by_number:
+        title = f"Row {selected.number:,}" + ("" if selected.token is None else f", its token {selected.token:,}")
     else:
-        title, text = f"The {kind} with the lowest confidence", f"{text} For another row: --row N."
-    if kept.label is not None:
-        text += f" The label is {printable(names[kept.label], 60)}, the loss {number(float(losses[used]))} nats."
+        title = f"The {kind} with the {'lowest confidence' if job.label is None else 'largest loss'}"
+        text += " For another row: --row N."
+    if selected.label is not None:
+        text += f" The label is {printable(names[selected.label], 60)}, the loss {number(float(losses[used]))} nats."
     return RowFacts(
         title=title,
         text=printable(text, 4000),
-        columns=_row_columns(kept.columns),
+        columns=_row_columns(selected.columns),
         quantity=_quantity(job.options),
         names=[names[at] for at in shown],
-        logits=kept.logits[shown].astype(np.float64),
-        label=None if kept.label is None else int(np.flatnonzero(shown == kept.label)[0]),
-        pred=0,
+        logits=selected.logits[shown].astype(np.float64),
+        label=None if selected.label is None else int(np.flatnonzero(shown == selected.label)[0]),
         betas=betas,
         probs=probs,
         losses=losses,
-        used=used,
         n_classes=job.n_classes,
-        token=kept.token,
-        strip=kept.losses,
+        token=selected.token,
+        strip=selected.losses,
     )
 
 
@@ -112,11 +109,6 @@ def _quantity(options: InputOptions) -> str:
     if options.input != "logits":
         return "log-probability"
     return "logit" if options.scale is None else "scaled logit"
-
-
-def has_probs(kept: SelectedRow) -> bool:
-    """Return whether a row has probabilities to draw."""
-    return kept.status > LAST_WITHOUT_PROBS
 
 
 def worst_table(table: pa.Table) -> TextTable:
@@ -148,12 +140,10 @@ def shown_value(value: pa.Scalar) -> str:
     if not value.is_valid:
         return ABSENT
     kind = value.type
-    if isinstance(kind, pa.BaseExtensionType):
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_union(kind):
         return shown_value(value.value)
     if pa.types.is_dictionary(kind):
         return shown_value(value.dictionary[value.index.as_py()])
-    if pa.types.is_union(kind):
-        return shown_value(value.value)
     if pa.types.is_interval(kind):
         months, days, nanoseconds = value.as_py()
         return printable(f"{months:,} months, {days:,} days, {nanoseconds:,} nanoseconds")
@@ -183,7 +173,7 @@ def _shown_time(value: pa.Scalar) -> str:
         return printable(f"{value.cast(pa.int64()).as_py()} ({value.type})")
 
 
-def provenance(source: Source, options: InputOptions, asked: Mapping[str, Any]) -> Provenance:
+def provenance(source: Source, options: InputOptions, arguments: Mapping[str, Any]) -> Provenance:
     """Return the provenance of a report: versions, notes, command, inputs."""
     pairs = [
         ("batchmax", __version__),
@@ -192,37 +182,33 @@ def provenance(source: Source, options: InputOptions, asked: Mapping[str, Any]) 
         *[(note.split(":", 1)[0], printable(note.split(":", 1)[-1].strip(), 300)) for note in source.job.notes],
     ]
     files = source.files
-    lines = [
-        (
-            printable(file.path, 300),
-            number(file.metadata.num_rows),
-            size(file.size),
-            printable(file.metadata.created_by or ABSENT, 60),
-            file.footer_digest()[:16],
-        )
-        for file in files[:MOST_FILES]
-    ]
+    heading, lines = tabulated(
+        files[:MOST_FILES],
+        {
+            "file": lambda file: printable(file.path, 300),
+            "rows": lambda file: number(file.metadata.num_rows),
+            "size": lambda file: size(file.size),
+            "written by": lambda file: printable(file.metadata.created_by or ABSENT, 60),
+            "SHA-256 of the footer": lambda file: file.footer_digest()[:16],
+        },
+    )
     text = f"and {len(files) - MOST_FILES:,} more files" if len(files) > MOST_FILES else ""
     if not files:
         text = "The rows came as an Arrow stream."
-    inputs = TextTable(
-        "Inputs", ("file", "rows", "size", "written by", "SHA-256 of the footer"), lines, frozenset({1, 2}), text
-    )
-    return Provenance(pairs, _command(files, options, asked), inputs, _scored(files))
+    inputs = TextTable("Inputs", heading, lines, frozenset({1, 2}), text)
+    return Provenance(pairs, _command(files, options, arguments), inputs, _scored(files))
 
 
-def _command(files: Sequence[InputFile], options: InputOptions, asked: Mapping[str, Any]) -> str:
+def _command(files: Sequence[InputFile], options: InputOptions, arguments: Mapping[str, Any]) -> str:
     """Return the command that writes the same report."""
     default = InputOptions()
     silent = SILENT if options.calibration is None else SILENT | CALIBRATED
     changed = {
-        one.name: getattr(options, one.name)
-        for one in fields(InputOptions)
-        if one.name not in silent and getattr(options, one.name) != getattr(default, one.name)
+        name: value for name, value in vars(options).items() if name not in silent and value != getattr(default, name)
     }
     words = [file.path for file in files[:MOST_FILES]] + (["…"] if len(files) > MOST_FILES else [])
     words += ["-o", "report.html"]
-    for name, value in {**changed, **asked}.items():
+    for name, value in {**changed, **arguments}.items():
         if value is not None and value != ():
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [f"--{name.replace('_', '-')}", printable(text, 300)]
@@ -251,10 +237,9 @@ def _scored(files: Sequence[InputFile]) -> list[Pair]:
     return [(name, printable(value, 600)) for name, value in shown.items()]
 
 
-def _row_columns(columns: pa.RecordBatch) -> list[Pair]:
-    names = columns.schema.names[:MOST_COLUMNS]
-    shown = [(printable(name, 60), shown_value(columns.column(at)[0])) for at, name in enumerate(names)]
-    more = columns.num_columns - MOST_COLUMNS
+def _row_columns(columns: Sequence[tuple[pa.Field, pa.Array]]) -> list[Pair]:
+    shown = [(printable(field.name, 60), shown_value(array[0])) for field, array in columns[:MOST_COLUMNS]]
+    more = len(columns) - MOST_COLUMNS
     return [*shown, *([("", f"and {more:,} more columns")] if more > 0 else [])]
 
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -25,7 +24,10 @@ from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
 from batchmax.options.score_options import resolve_options
 from batchmax.outputs import STATUS_NAMES
-from batchmax.reports.collectors import ConfidenceHistogram, ConfusedPairs, RowSelector, SelectedRow
+from batchmax.reports.collectors import ConfidenceHistogram, ConfusedPairs, RowSelector
+from batchmax.reports.facts import provenance, row_facts, worst_table
+from batchmax.reports.html.formatting import printable
+from batchmax.reports.html.page_model import Facts, Provenance
 from batchmax.results import CommandResult
 from batchmax.runtime.installation import missing_package
 from batchmax.runtime.progress import Progress
@@ -33,9 +35,6 @@ from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.parquet_source import Source
 from batchmax.storage.input_files import paths_of
-
-if TYPE_CHECKING:
-    from batchmax.reports.html.page import Facts
 
 ENDINGS = (".html", ".htm")
 LONGEST_TITLE = 300
@@ -63,8 +62,8 @@ class Report(CommandResult):
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.report("data/digits.parquet", "digits.html", worst=5)
-    >>> found.n_rows, found.worst_rows
+    >>> result = batchmax.report("data/digits.parquet", "digits.html", worst=5)
+    >>> result.n_rows, result.worst_rows
     (899, 5)
     """
 
@@ -151,8 +150,8 @@ def report(
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.report("data/digits.parquet", "digits.html", title="Digits")
-    >>> found.out
+    >>> result = batchmax.report("data/digits.parquet", "digits.html", title="Digits")
+    >>> result.out
     'digits.html'
     """
     started = time.monotonic()
@@ -161,106 +160,87 @@ def report(
     place = TextFile(out, ENDINGS, if_exists or "error", options.storage_options)
     _check(src, row, worst, bins)
     refuse_bytes(options)
-    _need_libraries()
-    data = _PageData(src, options, row, worst, tuple(names_of("by", by)), bins, progress)
-    place.refuse_inputs([file.path for file in data.source.files])
-    facts = data.facts(title)
-    from batchmax.reports.html.page import page  # noqa: PLC0415 - slow to import, and may not be installed
-
+    page = _import_page()
+    groups = tuple(names_of("by", by))
+    source = open_rows(src, options, NEEDED)
+    files, has_labels = [file.path for file in source.files], source.job.label is not None
+    if groups and not has_labels:
+        raise UsageError("metrics of groups need labels", where="--by", remedy="name their column: --label NAME")
+    _check_row(row, rows_in(source))
+    place.refuse_inputs(files)
+    passes, metrics = _SharedProgress(progress, 2 if has_labels else 1), None
+    if has_labels:
+        metrics = evaluate(src, options, bins=bins, by=groups, progress=passes)
+    else:
+        report_source(source, progress)
+    content = _PageContent(source, metrics, row, worst)
+    content.read(passes)
+    arguments = {"row": row, "worst": worst, "by": groups, "bins": bins}
+    facts = content.facts(title, provenance(source, options, arguments))
     size = place.write(page(facts))
     progress.published()
-    found, kept = data.evaluation or Evaluation(), data.selector.selected
+    shown, metrics = content.selector.selected, metrics or Evaluation()
     return Report(
         out=str(out),
         n_rows=facts.n_rows,
         n_classes=facts.n_classes,
-        n_tokens=found.n_tokens,
-        bad_rows=data.bad_rows,
-        mean_loss=found.mean_loss,
-        accuracy=found.accuracy,
-        ece=found.ece,
-        row=None if facts.row is None or kept is None else _place(kept),
+        n_tokens=metrics.n_tokens,
+        bad_rows=content.confidences.tally.bad_rows,
+        mean_loss=metrics.mean_loss,
+        accuracy=metrics.accuracy,
+        ece=metrics.ece,
+        row=None if facts.row is None or shown is None else shown.place,
         worst_rows=len(facts.worst.rows) if facts.worst is not None else 0,
         bytes_written=size,
-        files=[file.path for file in data.source.files],
-        bytes_read=(data.source.size or 0) * (2 if data.evaluation else 1),
+        files=files,
+        bytes_read=(source.size or 0) * (2 if has_labels else 1),
         seconds=round(time.monotonic() - started, 3),
-        unified=list(data.source.unified),
-        warnings=list(data.warnings),
-        notes=[*data.source.job.notes, *facts.notes],
+        unified=list(source.unified),
+        warnings=content.warnings,
+        notes=[*source.job.notes, *facts.notes],
     )
 
 
-class _PageData:
-    """The two passes over the rows, and what they collect."""
+class _PageContent:
+    """What the page shows: the metrics, and what another pass over the rows collects."""
 
-    def __init__(
-        self,
-        src: Any,
-        options: InputOptions,
-        row: int | None,
-        worst: int,
-        by: tuple[str, ...],
-        bins: int,
-        progress: Progress,
-    ) -> None:
-        self._given = options
-        self._arguments = {"row": row, "worst": worst, "by": ",".join(by) or None, "bins": bins}
-        self.source = open_rows(src, options, NEEDED)
-        job = self.source.job
-        if by and job.label is None:
-            raise UsageError("metrics of groups need labels", where="--by", remedy="name their column: --label NAME")
-        _check_row(self.source, row)
-        self.evaluation: Evaluation | None = None
+    def __init__(self, source: Source, metrics: Evaluation | None, row: int | None, worst: int) -> None:
+        job = source.job
+        self._source, self._metrics, self._row = source, metrics, row
         self.warnings: list[str] = []
         self.selector = RowSelector(job, row)
-        self._confidences = ConfidenceHistogram(job)
-        self._worst = WorstRows(job, worst) if worst and job.label is not None else None
-        self._pairs: ConfusedPairs | None = None
-        passes = _SharedProgress(progress, 1 if job.label is None else 2)
-        if job.label is None:
-            report_source(self.source, progress)
-        else:
-            self.evaluation = evaluate(src, options, bins=bins, by=by, progress=passes)
-            if self.evaluation.confusion is None and job.label.kind != "distribution":
-                self._pairs = ConfusedPairs(job.n_classes)
-        for batch in row_batches(self.source, passes, self.warnings):
-            for one in (self.selector, self._confidences, self._worst, self._pairs):
+        self.confidences = ConfidenceHistogram(job)
+        self._worst = WorstRows(job, worst) if worst and metrics is not None else None
+        has_pairs = metrics is not None and metrics.per_class and metrics.confusion is None
+        self._pairs = ConfusedPairs(job.n_classes) if has_pairs else None
+
+    def read(self, progress: Progress) -> None:
+        """Read all rows."""
+        for batch in row_batches(self._source, progress, self.warnings):
+            for one in (self.selector, self.confidences, self._worst, self._pairs):
                 if one is not None:
                     one.add(batch)
-        if self.evaluation is not None:
-            self.warnings = list(self.evaluation.warnings)
-        else:
+        n_rows = self.selector.rows
+        if self._metrics is None:
             for warning in self.warnings:
-                passes.warn(warning)
-            self.warnings[:0] = self.source.warnings
-        n_rows = self.evaluation.n_rows if self.evaluation is not None else self.selector.rows
-        if n_rows != self.selector.rows:
-            raise DataError(
-                f"it had {n_rows:,} rows in the first pass, and {self.selector.rows:,} in the second",
-                where=", ".join(file.path for file in self.source.files) or "the stream",
-                remedy="give a file or a table that doesn't change meanwhile",
-            )
-        if row is not None and row >= self.selector.rows:
-            raise UsageError(
-                f"row {row:,} is not one of the {self.selector.rows:,} rows", where="--row", remedy="rows count from 0"
-            )
+                progress.warn(warning)
+            self.warnings[:0] = self._source.warnings
+        else:
+            self.warnings = self._metrics.warnings
+            if n_rows != self._metrics.n_rows:
+                raise DataError(
+                    f"the input had {self._metrics.n_rows:,} rows in the first pass, and {n_rows:,} in the second",
+                    where=", ".join(file.path for file in self._source.files) or "the stream",
+                    remedy="give a file or a table that doesn't change meanwhile",
+                )
+        _check_row(self._row, n_rows)
 
-    @property
-    def bad_rows(self) -> int:
-        """The number of bad rows."""
-        return self._confidences.tally.bad_rows
-
-    def facts(self, title: str | None) -> Facts:
+    def facts(self, title: str | None, origin: Provenance) -> Facts:
         """Return the content of the page."""
-        from batchmax.reports import facts as report_facts  # noqa: PLC0415 - as above
-        from batchmax.reports.html.formatting import printable  # noqa: PLC0415
-        from batchmax.reports.html.page import Facts  # noqa: PLC0415
-
-        job, found = self.source.job, self.evaluation
+        job, tally = self._source.job, self.confidences.tally
         names = job.classes or tuple(map(str, range(job.n_classes)))
         notes = list(self.warnings)
-        if found is None:
+        if self._metrics is None:
             notes.append(
                 "There are no labels, so there are no losses, accuracy and calibration. Name their column with --label."
             )
@@ -268,43 +248,35 @@ class _PageData:
             notes.append("The rows are sequences, and metrics are over their tokens.")
         if self._pairs is not None and not self._pairs.is_exact:
             notes.append("Too many pairs of classes were confused to count all of them; rare ones are left out.")
-        kept, row = self.selector.selected, None
-        if kept is not None and report_facts.has_probs(kept):
-            row = report_facts.row_facts(kept, job, names, was_asked=self._arguments["row"] is not None)
-        elif kept is not None:
-            notes.append(f"Row {kept.number:,} has no probabilities: its status is {STATUS_NAMES[kept.status]}.")
-        elif self._arguments["row"] is not None:
-            notes.append(f"Row {self._arguments['row']:,} has no tokens.")
-        tally = self._confidences.tally
+        shown, row = self.selector.selected, None
+        if shown is not None and shown.has_probs:
+            row = row_facts(shown, job, names, by_number=self._row is not None)
+        elif shown is not None:
+            notes.append(f"Row {shown.number:,} has no probabilities: its status is {STATUS_NAMES[shown.status]}.")
+        elif self._row is not None:
+            notes.append(f"Row {self._row:,} has no tokens.")
         return Facts(
-            title=printable(title if title is not None else self._title(), LONGEST_TITLE),
+            title=printable(_title(self._source) if title is None else title, LONGEST_TITLE),
             n_rows=self.selector.rows,
             n_classes=job.n_classes,
-            names=names,
-            provenance=report_facts.provenance(self.source, self._given, self._arguments),
-            evaluation=found,
+            provenance=origin,
+            metrics=self._metrics,
             status_counts=named_counts(tally.row_statuses),
             token_status_counts=None if job.nesting is None else named_counts(tally.statuses),
-            confidences={"edges": self._confidences.edges, "counts": self._confidences.counts.tolist()},
+            confidences=self.confidences.histogram if self._metrics is None else self._metrics.confidences,
             confused=self._pairs.pairs if self._pairs is not None else (),
             row=row,
-            worst=None if self._worst is None else report_facts.worst_table(self._worst.table),
+            worst=None if self._worst is None else worst_table(self._worst.table),
             notes=notes,
-            version=__version__,
         )
 
-    def _title(self) -> str:
-        files = self.source.files
-        if not files:
-            return "A stream of logits"
-        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-        return f"{files[0].path.rsplit('/', 1)[-1]}{more}"
 
-
-def _place(kept: SelectedRow) -> dict[str, Any]:
-    """Return the file, the row and for sequences the token of a kept row."""
-    place: dict[str, Any] = {"file": kept.file, "row": kept.row}
-    return place if kept.token is None else place | {"token": kept.token}
+def _title(source: Source) -> str:
+    files = source.files
+    if not files:
+        return "A stream of logits"
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"{files[0].path.rsplit('/', 1)[-1]}{more}"
 
 
 class _SharedProgress(Progress):
@@ -312,6 +284,8 @@ class _SharedProgress(Progress):
 
     def __init__(self, to: Progress, passes: int) -> None:
         self._to, self._passes, self._is_started = to, passes, False
+        for name in ("advance", "note", "assumed", "warn"):
+            setattr(self, name, getattr(to, name))
 
     def start(self, total_rows: int | None, total_bytes: int | None) -> None:
         """Start with the total of all passes, when the first pass starts."""
@@ -319,22 +293,6 @@ class _SharedProgress(Progress):
             times = self._passes
             self._to.start(total_rows and times * total_rows, total_bytes and times * total_bytes)
         self._is_started = True
-
-    def advance(self, rows: int, n_bytes: int) -> None:
-        """Add what was done since the last call, in any pass."""
-        self._to.advance(rows, n_bytes)
-
-    def note(self, text: str) -> None:
-        """Pass on a note about a choice."""
-        self._to.note(text)
-
-    def assumed(self, text: str) -> None:
-        """Pass on an assumption about the input."""
-        self._to.assumed(text)
-
-    def warn(self, text: str) -> None:
-        """Pass on a warning."""
-        self._to.warn(text)
 
 
 def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
@@ -356,13 +314,13 @@ def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
         raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
 
 
-def _check_row(source: Source, row: int | None) -> None:
-    total = rows_in(source)
-    if row is not None and total is not None and row >= total:
-        raise UsageError(f"row {row:,} is not one of the {total:,} rows", where="--row", remedy="rows count from 0")
+def _check_row(row: int | None, n_rows: int | None) -> None:
+    if row is not None and n_rows is not None and row >= n_rows:
+        raise UsageError(f"row {row:,} is not one of the {n_rows:,} rows", where="--row", remedy="rows count from 0")
 
 
-def _need_libraries() -> None:
+def _import_page() -> Callable[[Facts], str]:
+    """Return the function that renders the page; its libraries are slow to import, and may not be installed."""
     for name in ("jinja2", "matplotlib"):
         if find_spec(name) is None:
             raise missing_package(name, "insight", where="report")
@@ -371,6 +329,7 @@ def _need_libraries() -> None:
     level = remarks.level
     remarks.setLevel(logging.ERROR)
     try:
-        import_module("batchmax.reports.html.page")
+        from batchmax.reports.html.page import page  # noqa: PLC0415
     finally:
         remarks.setLevel(level)
+    return page

@@ -1,4 +1,4 @@
-"""Text for messages, terminals and shells: lists of names, similar names, escapes and quotes."""
+"""Text for messages, terminals and shells: lists of names, similar names, escapes, quotes and sizes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 MAX_LISTED = 10
 """Maximum number of names that a message lists."""
+
+_BINARY_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def listed(names: Iterable[str]) -> str:
@@ -39,3 +41,13 @@ def shell_word(text: str) -> str:
         return shlex.quote(text)
     quoted = word.replace("'", "\\'")
     return f"$'{quoted}'"
+
+
+def size(n_bytes: float) -> str:
+    """Return a number of bytes with a binary unit."""
+    if n_bytes < 1024:
+        return f"{n_bytes:.0f} B"
+    value, power = float(n_bytes) / 1024, 0
+    while value >= 1023.5 and power < len(_BINARY_UNITS) - 1:
+        value, power = value / 1024, power + 1
+    return f"{value:.3g} {_BINARY_UNITS[power]}" if value < 999.5 else f"{value:.0f} {_BINARY_UNITS[power]}"

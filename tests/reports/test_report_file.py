@@ -77,7 +77,7 @@ def test_charts_have_text_alternatives(digits):
     titles = re.findall(r'<g class="mark"><title>([^<]+)</title>', text)
     assert len(titles) == len(marks) > 200
     assert any(re.fullmatch(r"six: mean loss 0\.2451, 91 rows\nprecision .+ %, recall .+ %", one) for one in titles)
-    assert not re.search(r"#0000[0-9a-f]{2}", text), "a colour of matplotlib's that the style sheet does not decide"
+    assert not re.search(r"#0000[0-9a-f]{2}", text), "a color of matplotlib that the style sheet doesn't set"
 
 
 # The file

@@ -141,8 +141,8 @@ def test_row_option_selects_the_row(tmp_path):
     first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
     for path, z in ((first, [[5.0, 1.0]] * 3), (second, [[1.0, 2.5], [0.25, 4.0]])):
         pq.write_table(table_of(logits=lists(np.array(z, np.float32)), label=[0] * len(z)), path)
-    found = batchmax.report([first, second], str(tmp_path / "x.html"), row=4)
-    assert found.row == {"file": str(second), "row": 1}
+    result = batchmax.report([first, second], str(tmp_path / "x.html"), row=4)
+    assert result.row == {"file": str(second), "row": 1}
     rows = Tables((tmp_path / "x.html").read_text()).tables["row"]
     assert parsed_column(rows, 1) == [4.0, 0.25]
 
@@ -156,8 +156,8 @@ def test_the_worst_row_is_found_in_any_row_group(tmp_path):
     z[[13, 25]] = (0.0, 4.0)
     path = tmp_path / "groups.parquet"
     pq.write_table(table_of(logits=lists(z), label=[0] * 30), path, row_group_size=10)
-    found = batchmax.report(path, str(tmp_path / "x.html"))
-    assert found.row == {"file": str(path), "row": 13}
+    result = batchmax.report(path, str(tmp_path / "x.html"))
+    assert result.row == {"file": str(path), "row": 13}
     rows = Tables((tmp_path / "x.html").read_text()).tables["confusion"]
     assert [[parsed_number(cell) for cell in row[1:]] for row in rows[1:]] == [[28, 2], [0, 0]]
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import math
 
-from batchmax.runtime.text import printable
+from batchmax.runtime import text
 
 ABSENT = "–"
 """Placeholder for a missing value."""
-
-_BINARY_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def number(value: float | str | None) -> str:
@@ -20,7 +18,7 @@ def number(value: float | str | None) -> str:
     if value is None:
         return ABSENT
     if isinstance(value, str):
-        return printable(value)
+        return text.printable(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -32,14 +30,7 @@ def number(value: float | str | None) -> str:
 
 def size(n_bytes: float | None) -> str:
     """Return a number of bytes with a binary unit."""
-    if n_bytes is None:
-        return ABSENT
-    if n_bytes < 1024:
-        return f"{n_bytes:.0f} B"
-    value, power = float(n_bytes) / 1024, 0
-    while value >= 1023.5 and power < len(_BINARY_UNITS) - 1:
-        value, power = value / 1024, power + 1
-    return f"{value:.3g} {_BINARY_UNITS[power]}" if value < 999.5 else f"{value:.0f} {_BINARY_UNITS[power]}"
+    return ABSENT if n_bytes is None else text.size(n_bytes)
 
 
 def duration(seconds: float | None) -> str:

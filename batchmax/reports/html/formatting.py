@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+
+from batchmax.runtime.text import printable as escaped
 
 ABSENT = "–"
 """Placeholder for a missing value."""
@@ -15,7 +15,8 @@ ABSENT = "–"
 LONGEST = 120
 """Most characters of a value from the data."""
 
-_UNIT: ContextVar[str] = ContextVar("unit", default="row")
+UNIT: ContextVar[str] = ContextVar("unit")
+"""The unit of counts on the page: ``row``, or ``token`` if rows are sequences."""
 
 NARROW = frozenset("abcdefghijklnopqrstuvxyz0123456789 .,;:!|'()[]{}/-_\"It")
 """Characters that are at most as wide as a digit."""
@@ -24,9 +25,7 @@ NARROW = frozenset("abcdefghijklnopqrstuvxyz0123456789 .,;:!|'()[]{}/-_\"It")
 def printable(text: object, longest: int = LONGEST) -> str:
     """Return text on one line, truncated, with non-printable and bidirectional control characters escaped."""
     whole = str(text)
-    shown = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in whole[: longest + 1]
-    )
+    shown = escaped(whole[: longest + 1])
     return shown if len(whole) <= longest and len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
@@ -69,19 +68,9 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:,.{digits}g}".replace("-", "−")
 
 
-@contextmanager
-def counting(what: str) -> Iterator[None]:
-    """Set the unit that :func:`unit` and :func:`rows` use within the context."""
-    before = _UNIT.set(what)
-    try:
-        yield
-    finally:
-        _UNIT.reset(before)
-
-
 def unit() -> str:
-    """Return the unit of counts: ``row``, or ``token`` if rows are sequences."""
-    return _UNIT.get()
+    """Return the unit of counts, in the singular."""
+    return UNIT.get()
 
 
 def rows(count: Any) -> str:
@@ -103,18 +92,9 @@ def share(value: float | None, digits: int = 1) -> str:
 
 
 def short_count(value: float) -> str:
-    """Return a count in short form for an axis: 1500 is 1.5k."""
+    """Return a count in short form, with at most three digits: 1500 is 1.5k."""
+    value = float(f"{value:.3g}")
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= unit:
             return f"{value / unit:g}{name}"
     return f"{value:g}"
-
-
-def size(n_bytes: float) -> str:
-    """Return a number of bytes with a binary unit."""
-    value = float(n_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.3g} TiB"

@@ -4,71 +4,60 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from batchmax.reports.html.formatting import number, rows, share, unit
 from batchmax.reports.html.page_model import Facts
 
-
-@dataclass(frozen=True)
-class Tile:
-    """A metric with its name and a line below it."""
-
-    name: str
-    value: str
-    under: str = ""
+Tile = tuple[str, str, str]
+"""A metric: its name, its value and a line below it."""
 
 
 def lead(facts: Facts) -> str:
     """Return the summary sentences."""
-    found = facts.evaluation
-    if found is None:
+    metrics = facts.metrics
+    if metrics is None:
         return f"{_amount(facts)}, without labels."
-    if found.accuracy is None:
+    if metrics.accuracy is None:
         return f"{_amount(facts)}. Labels are distributions, so there is no accuracy."
-    counted = sum(one["n_rows"] for one in found.bins)
-    text = f"Accuracy {share(found.accuracy)} over {rows(counted)}."
-    confidence = mean_confidence(facts)
+    counted = sum(one["n_rows"] for one in metrics.bins)
+    text = f"Accuracy {share(metrics.accuracy)} over {rows(counted)}."
+    confidence = _mean_confidence(facts)
     if confidence is not None:
-        gap = confidence - found.accuracy
+        gap = confidence - metrics.accuracy
         text += f" Mean confidence {share(confidence)}"
         text += "." if abs(gap) < 0.0005 else f", {_points(gap)} {'over' if gap > 0 else 'under'}confident."
     chance = math.log(facts.n_classes)
-    if found.mean_loss is not None and chance:
-        text += f" Mean loss {share(found.mean_loss / chance)} of that of uniform guessing."
+    if metrics.mean_loss is not None and chance:
+        text += f" Mean loss {share(metrics.mean_loss / chance)} of that of uniform guessing."
     return text
 
 
 def tiles(facts: Facts) -> list[Tile]:
     """Return the tiles with the headline metrics."""
-    found = facts.evaluation
-    counts = [Tile("Rows", number(facts.n_rows), _other_statuses(facts.status_counts))]
+    metrics = facts.metrics
+    counts = [("Rows", number(facts.n_rows), _other_statuses(facts.status_counts))]
     if facts.token_status_counts is not None:
-        n_tokens = sum(facts.token_status_counts.values()) if found is None else found.n_tokens
-        name = "Tokens" if found is None else "Tokens with a loss"
-        counts.append(Tile(name, number(n_tokens), _other_statuses(facts.token_status_counts)))
-    classes = Tile("Classes", number(facts.n_classes))
-    if found is None:
+        n_tokens = sum(facts.token_status_counts.values()) if metrics is None else metrics.n_tokens
+        name = "Tokens" if metrics is None else "Tokens with a loss"
+        counts.append((name, number(n_tokens), _other_statuses(facts.token_status_counts)))
+    classes = ("Classes", number(facts.n_classes), "")
+    if metrics is None:
         return [*counts, classes]
-    top = ", ".join(f"top {k}: {share(value, 2)}" for k, value in found.top_k_accuracy.items())
-    bad = f"{share(found.bad_rate, 2)} of all" if found.bad_rows else "none"
-    infinite = f"{rows(found.infinite_losses)} infinite" if found.infinite_losses else ""
+    top = ", ".join(f"top {k}: {share(value, 2)}" for k, value in metrics.top_k_accuracy.items())
+    bad = f"{share(metrics.bad_rate, 2)} of all" if metrics.bad_rows else "none"
+    infinite = f"{rows(metrics.infinite_losses)} infinite" if metrics.infinite_losses else ""
     chance = f"uniform guessing: ln {number(facts.n_classes)} = {number(math.log(facts.n_classes))}"
-    confidence = mean_confidence(facts)
+    ece = f"largest {number(metrics.mce, 3)}, RMS {number(metrics.rmsce, 3)}"
     return [
-        Tile("Accuracy", share(found.accuracy, 2), top),
-        Tile("Mean loss, nats", number(found.mean_loss), infinite or chance),
-        Tile(
-            "Calibration error (ECE)",
-            number(found.ece, 3),
-            f"largest {number(found.mce, 3)}, RMS {number(found.rmsce, 3)}",
-        ),
-        Tile("Mean confidence", share(confidence, 2), "largest probability of a row"),
-        Tile("Perplexity", number(found.perplexity), "exp of the mean loss"),
-        Tile("Brier score", number(found.brier), "0 best, 2 worst"),
-        Tile("Log-likelihood", number(found.log_likelihood, 6), f"sum over {unit()}s, nats"),
+        ("Accuracy", share(metrics.accuracy, 2), top),
+        ("Mean loss, nats", number(metrics.mean_loss), infinite or chance),
+        ("Calibration error (ECE)", number(metrics.ece, 3), ece),
+        ("Mean confidence", share(_mean_confidence(facts), 2), "largest probability of a row"),
+        ("Perplexity", number(metrics.perplexity), "exp of the mean loss"),
+        ("Brier score", number(metrics.brier), "0 best, 2 worst"),
+        ("Log-likelihood", number(metrics.log_likelihood, 6), f"sum over {unit()}s, nats"),
         *counts,
-        Tile("Bad rows", number(found.bad_rows), bad),
+        ("Bad rows", number(metrics.bad_rows), bad),
         classes,
     ]
 
@@ -86,9 +75,9 @@ def _other_statuses(counts: Mapping[str, int]) -> str:
     return ", ".join(others) or "all ok"
 
 
-def mean_confidence(facts: Facts) -> float | None:
+def _mean_confidence(facts: Facts) -> float | None:
     """Return the mean confidence of the rows with a loss, or None without any."""
-    filled = [one for one in facts.evaluation.bins if one["n_rows"]]
+    filled = [one for one in facts.metrics.bins if one["n_rows"]]
     total = sum(one["n_rows"] for one in filled)
     return math.fsum(one["n_rows"] * one["confidence"] for one in filled) / total if total else None
 

@@ -13,6 +13,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from batchmax import __version__
 from batchmax.reports.html.charts import (
     MOST_CELLS,
     Chart,
@@ -21,76 +22,58 @@ from batchmax.reports.html.charts import (
     loss_chart,
     reliability_chart,
 )
-from batchmax.reports.html.formatting import counting
+from batchmax.reports.html.formatting import UNIT
 from batchmax.reports.html.headline import lead, tiles
-from batchmax.reports.html.page_model import Facts, Provenance, RowFacts, TextTable
+from batchmax.reports.html.page_model import Facts
 from batchmax.reports.html.rankings import class_chart, pair_chart, pairs_of, slice_section
 from batchmax.reports.html.row_charts import row_charts
 from batchmax.reports.html.svg import INKS, drawing
 
-__all__ = ["Facts", "Provenance", "RowFacts", "TextTable", "page"]
-
 
 def page(facts: Facts) -> str:
     """Return the page. Equal facts give equal text."""
-    with drawing(), counting(facts.unit):
-        return _rendered(facts)
-
-
-def _rendered(facts: Facts) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_resource("page.html"))
-    style = _style()
-    found = facts.evaluation
-    slices = (
-        []
-        if found is None
-        else [
-            slice_section(place, column, groups, found.mean_loss)
-            for place, (column, groups) in enumerate(found.slices.items(), 1)
-        ]
-    )
-    return template.render(
-        facts=facts,
-        style=Markup(style),  # noqa: S704 - a file of this package
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        lead=lead(facts),
-        tiles=tiles(facts),
-        charts=_charts(facts),
-        row_charts=None if facts.row is None else row_charts(facts.row),
-        slices=slices,
-    )
+    style, metrics = _style(), facts.metrics
+    slices = {} if metrics is None else metrics.slices
+    UNIT.set(facts.unit)
+    with drawing():
+        return environment.from_string(_resource("page.html")).render(
+            facts=facts,
+            version=__version__,
+            style=Markup(style),  # noqa: S704 - a file of this package
+            style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+            lead=lead(facts),
+            tiles=tiles(facts),
+            charts=_charts(facts),
+            row_charts=None if facts.row is None else row_charts(facts.row),
+            slices=[
+                slice_section(place, column, groups, metrics.mean_loss)
+                for place, (column, groups) in enumerate(slices.items(), 1)
+            ],
+        )
 
 
 def _charts(facts: Facts) -> list[Chart]:
-    found = facts.evaluation
-    if found is None:
-        if facts.confidences is None:
-            return []
-        drawn = [confidence_chart(facts.confidences["edges"], {"all": facts.confidences["counts"]})]
-    else:
-        drawn = [_losses(facts), reliability_chart(found.bins, found.ece)]
-        if found.confidences:
-            groups = {name: found.confidences[name] for name in ("right", "wrong")}
-            drawn.append(confidence_chart(found.confidences["edges"], groups))
-        drawn += [class_chart(found.per_class, facts.names), _confusion(facts)]
+    metrics = facts.metrics
+    drawn = [confidence_chart(facts.confidences)]
+    if metrics is not None:
+        drawn = [
+            loss_chart(metrics.losses["edges"], metrics.losses["counts"], metrics.infinite_losses),
+            reliability_chart(metrics.bins, metrics.ece),
+            *drawn,
+            class_chart(metrics.per_class),
+            _confusion(facts),
+        ]
     return [chart for chart in drawn if chart is not None]
 
 
-def _losses(facts: Facts) -> Chart | None:
-    losses, infinite = facts.evaluation.losses, facts.evaluation.infinite_losses
-    if not losses:
-        return None
-    *counts, last = losses["counts"]
-    return loss_chart(losses["edges"], [*counts, last - infinite], infinite)
-
-
 def _confusion(facts: Facts) -> Chart | None:
-    found = facts.evaluation
-    if found.confusion is not None and found.n_classes <= MOST_CELLS:
-        return confusion_chart(found.confusion, facts.names) if any(map(any, found.confusion)) else None
-    pairs = facts.confused if found.confusion is None else pairs_of(found.confusion)
-    return pair_chart(pairs, found.per_class, facts.names)
+    metrics = facts.metrics
+    if metrics.confusion is not None and metrics.n_classes <= MOST_CELLS:
+        names = [one["class"] for one in metrics.per_class]
+        return confusion_chart(metrics.confusion, names) if any(map(any, metrics.confusion)) else None
+    pairs = facts.confused if metrics.confusion is None else pairs_of(metrics.confusion)
+    return pair_chart(pairs, metrics.per_class)
 
 
 def _style() -> str:

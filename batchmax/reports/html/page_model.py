@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.floating[Any]]
 Pair = tuple[str, str]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,13 @@ class TextTable:
     rows: Sequence[Sequence[str]]
     numbers: frozenset[int] = frozenset()
     text: str = ""
+
+
+def tabulated(
+    items: Iterable[T], columns: Mapping[str, Callable[[T], str]]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Return the heading of a table, and a row for each item; ``columns`` has the function for the cells by heading."""
+    return tuple(columns), [tuple(cell(one) for cell in columns.values()) for one in items]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,12 +47,11 @@ class RowFacts:
         has no logits.
     names, logits
         Names and logits of the shown classes, the largest logit first; shape (n_shown,).
-    label, pred
-        Indices into ``names``: of the label, None if there is none or it is a distribution, and of the predicted class.
+    label
+        Index of the label in ``names``; None if there is none or it is a distribution.
     betas, probs, losses
-        Shapes (n_betas,), (n_betas, n_shown) and (n_betas,); losses are NaN without a label.
-    used
-        Index of the report's β in ``betas``.
+        Shapes (n_betas,), (n_betas, n_shown) and (n_betas,); the report's β is in the middle. Losses are NaN without a
+        label.
     n_classes
         The number of all classes.
     token, strip
@@ -58,11 +65,9 @@ class RowFacts:
     names: Sequence[str]
     logits: Vector
     label: int | None
-    pred: int
     betas: Vector
     probs: Vector
     losses: Vector
-    used: int
     n_classes: int
     token: int | None = None
     strip: Vector | None = None
@@ -71,6 +76,11 @@ class RowFacts:
     def quantities(self) -> str:
         """The plural of ``quantity``."""
         return f"{self.quantity.removesuffix('y')}{'ies' if self.quantity.endswith('y') else 's'}"
+
+    @property
+    def used(self) -> int:
+        """The index of the report's β in ``betas``."""
+        return len(self.betas) // 2
 
     @property
     def p(self) -> Vector:
@@ -85,7 +95,7 @@ class Provenance:
     pairs: Sequence[Pair]
     command: str
     inputs: TextTable
-    scored: Sequence[Pair] = ()
+    scored: Sequence[Pair]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -94,14 +104,12 @@ class Facts:
 
     Attributes
     ----------
-    evaluation
+    metrics
         The metrics, as returned by :func:`batchmax.evaluate`; None without labels.
     confidences
-        ``edges`` and ``counts`` of a histogram of the confidence; drawn if there are no labels.
+        Counts of histograms of the confidence by the name of the group of rows, and the ``edges`` of their bins.
     confused
         Confused pairs (label, prediction, rows), if there are too many classes for a confusion matrix.
-    names
-        The class names.
     status_counts, token_status_counts
         Number of rows with each status; for sequences also of tokens, otherwise None.
     notes
@@ -111,17 +119,15 @@ class Facts:
     title: str
     n_rows: int
     n_classes: int
-    names: Sequence[str]
     provenance: Provenance
-    evaluation: Any = None
-    status_counts: Mapping[str, int] = field(default_factory=dict)
-    token_status_counts: Mapping[str, int] | None = None
-    confidences: Mapping[str, Sequence[float]] | None = None
-    confused: Sequence[tuple[int, int, float]] = ()
-    row: RowFacts | None = None
-    worst: TextTable | None = None
-    notes: Sequence[str] = ()
-    version: str = ""
+    metrics: Any
+    status_counts: Mapping[str, int]
+    token_status_counts: Mapping[str, int] | None
+    confidences: Mapping[str, Sequence[float]]
+    confused: Sequence[tuple[int, int, float]]
+    row: RowFacts | None
+    worst: TextTable | None
+    notes: Sequence[str]
 
     @property
     def unit(self) -> str:

@@ -5,47 +5,48 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from batchmax.reports.html.charts import MOST_BARS, Bar, Chart, bars_chart
+from batchmax.reports.html.charts import MOST_BARS, Bar, Chart, bars_svg, confused
 from batchmax.reports.html.formatting import LONGEST, label, number, printable, rows, share, unit
-from batchmax.reports.html.page_model import TextTable
+from batchmax.reports.html.page_model import TextTable, tabulated
 
 MOST_LISTED = 50
 """Most rows of a table of classes, pairs or groups; ``evaluate`` returns all."""
 
+LOSS = "mean loss, nats"
+Groups = Sequence[Mapping[str, Any]]
+"""Metrics of the rows of each class, or of each value of a column."""
 
-def class_chart(per_class: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Chart | None:
+
+def class_chart(per_class: Groups) -> Chart | None:
     """Draw the mean loss of classes, the largest first."""
-    known = [(names[place], one) for place, one in enumerate(per_class) if one["mean_loss"] is not None]
+    known = [one for one in per_class if one["mean_loss"] is not None]
     if not known:
         return None
-    ranked = sorted(known, key=lambda one: -one[1]["mean_loss"])
+    ranked = sorted(known, key=lambda one: -one["mean_loss"])
     bars = [
-        Bar(
-            name,
-            one["mean_loss"],
-            number(one["mean_loss"], 3),
-            f"{label(name, 22)}: mean loss {number(one['mean_loss'])}, {rows(one['support'])}\n"
+        _loss_bar(
+            one["class"],
+            one,
+            f"mean loss {number(one['mean_loss'])}, {rows(one['support'])}\n"
             f"precision {share(one['precision'])}, recall {share(one['recall'])}",
         )
-        for name, one in ranked[:MOST_BARS]
+        for one in ranked[:MOST_BARS]
     ]
-    table = [
-        (
-            printable(name),
-            number(one["mean_loss"]),
-            number(one["support"]),
-            number(one["predicted"]),
-            share(one["precision"]),
-            share(one["recall"]),
-            share(one["f1"]),
-        )
-        for name, one in ranked[:MOST_LISTED]
-    ]
-    caption = f"Mean loss of the {unit()}s of each class."
-    if len(known) > MOST_BARS:
-        caption = f"Mean loss of the {unit()}s of each class: the {MOST_BARS} largest of {number(len(known))}."
-    heading = ("class", "mean loss", f"{unit()}s", "predicted", "precision", "recall", "F1")
-    return bars_chart("classes", "Loss by class", caption, bars, "mean loss, nats", heading, table)
+    table = tabulated(
+        ranked[:MOST_LISTED],
+        {
+            "class": lambda one: printable(one["class"]),
+            "mean loss": lambda one: number(one["mean_loss"]),
+            f"{unit()}s": lambda one: number(one["support"]),
+            "predicted": lambda one: number(one["predicted"]),
+            "precision": lambda one: share(one["precision"]),
+            "recall": lambda one: share(one["recall"]),
+            "F1": lambda one: share(one["f1"]),
+        },
+    )
+    limit = f": the {MOST_BARS} largest of {number(len(known))}" if len(known) > MOST_BARS else ""
+    caption = f"Mean loss of the {unit()}s of each class{limit}."
+    return Chart("classes", "Loss by class", caption, bars_svg("Loss by class", LOSS, bars), *table)
 
 
 def pairs_of(confusion: Sequence[Sequence[float]]) -> list[tuple[int, int, float]]:
@@ -58,87 +59,67 @@ def pairs_of(confusion: Sequence[Sequence[float]]) -> list[tuple[int, int, float
     ]
 
 
-def pair_chart(
-    pairs: Sequence[tuple[int, int, float]], per_class: Sequence[Mapping[str, Any]], names: Sequence[str]
-) -> Chart | None:
+def pair_chart(pairs: Sequence[tuple[int, int, float]], per_class: Groups) -> Chart | None:
     """Draw the most frequently confused pairs of classes."""
     if not pairs:
         return None
-    ranked = sorted(pairs, key=lambda one: (-one[2], one[0], one[1]))
+    ranked = sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
     bars, table = [], []
     for true, pred, count in ranked[:MOST_LISTED]:
-        support = per_class[true]["support"]
-        part = share(count / support if support else None)
-        hover = f"{label(names[true], 17)} predicted as {label(names[pred], 17)}"
-        hover += f"\n{rows(count)}, {part} of the class"
-        short = f"{label(names[true], 6)} → {label(names[pred], 6)}"
-        bars.append(Bar(short, count, number(count), hover, "wrong"))
-        table.append((printable(names[true]), printable(names[pred]), number(count), part))
+        support, true_name, pred_name = per_class[true]["support"], per_class[true]["class"], per_class[pred]["class"]
+        part = count / support if support else None
+        short = f"{label(true_name, 6)} → {label(pred_name, 6)}"
+        bars.append(Bar(short, count, number(count), confused(true_name, pred_name, count, part), "wrong"))
+        table.append((printable(true_name), printable(pred_name), number(count), share(part)))
     caption = f"Label → prediction: the most frequent of {number(len(pairs))} confused pairs."
+    svg = bars_svg("Confusion", f"{unit()}s", bars[:MOST_BARS])
     heading = ("true", "predicted", f"{unit()}s", "of the class")
-    return bars_chart("confusion", "Confusion", caption, bars[:MOST_BARS], f"{unit()}s", heading, table)
+    return Chart("confusion", "Confusion", caption, svg, heading, table, n_names=2)
 
 
-def slice_section(
-    place: int, column: str, found: Sequence[Mapping[str, Any]], mean_loss: float | None
-) -> dict[str, Any]:
-    """Return the section about the groups of a column, ordered by the loss that they add above the mean."""
+def slice_section(place: int, column: str, groups: Groups, mean_loss: float | None) -> tuple[TextTable, Chart | None]:
+    """Return the table and the chart of the groups of a column, ordered by the loss that they add above the mean."""
     name = f"By {printable(column, 60)}"
-    if not found:
-        return {
-            "name": name,
-            "text": "There are too many groups to list; batchmax evaluate --by writes them to a file.",
-            "chart": None,
-            "table": None,
-        }
-    known = [one for one in found if one["mean_loss"] is not None]
+    if not groups:
+        text = "There are too many groups to list; batchmax evaluate --by writes them to a file."
+        return TextTable(name, (), (), text=text), None
     base = mean_loss or 0.0
+    known = [one for one in groups if one["mean_loss"] is not None]
     ranked = sorted(known, key=lambda one: -_count(one) * (one["mean_loss"] - base))
-    ranked += [one for one in found if one["mean_loss"] is None]
-    table = [
-        (
-            _value(one["value"], LONGEST),
-            number(_count(one)),
-            number(one["mean_loss"]),
-            share(one["accuracy"], 2),
-            number(one["perplexity"]),
-            number(one["brier"]),
-        )
-        for one in ranked[:MOST_LISTED]
-    ]
-    heading = ("value", f"{unit()}s", "mean loss", "accuracy", "perplexity", "Brier")
-    one = unit()
-    text = f"Ordered by the loss that they add above the mean over all {one}s."
-    if len(found) > MOST_LISTED:
-        text += f" The first {MOST_LISTED} of {number(len(found))} groups."
+    ranked += [one for one in groups if one["mean_loss"] is None]
+    heading, lines = tabulated(
+        ranked[:MOST_LISTED],
+        {
+            "value": lambda one: _value(one, LONGEST),
+            f"{unit()}s": lambda one: number(_count(one)),
+            "mean loss": lambda one: number(one["mean_loss"]),
+            "accuracy": lambda one: share(one["accuracy"], 2),
+            "perplexity": lambda one: number(one["perplexity"]),
+            "Brier": lambda one: number(one["brier"]),
+        },
+    )
+    text = f"Ordered by the loss that they add above the mean over all {unit()}s."
+    if len(groups) > MOST_LISTED:
+        text += f" The first {MOST_LISTED} of {number(len(groups))} groups."
+    table = TextTable(name, heading, lines, frozenset(range(1, 6)), text)
     bars = [
-        Bar(
-            _value(one["value"], 40),
-            one["mean_loss"],
-            number(one["mean_loss"], 3),
-            f"{label(_value(one['value'], 40), 22)}: {rows(_count(one))}\n"
-            f"mean loss {number(one['mean_loss'])}, accuracy {share(one['accuracy'])}",
+        _loss_bar(
+            _value(one, 40),
+            one,
+            f"{rows(_count(one))}\nmean loss {number(one['mean_loss'])}, accuracy {share(one['accuracy'])}",
         )
         for one in ranked[:MOST_BARS]
         if one["mean_loss"] is not None
     ]
-    chart = None
-    if bars:
-        chart = bars_chart(
-            f"slices-{place}",
-            "Loss by group",
-            f"Mean loss of the {unit()}s of each group.",
-            bars,
-            "mean loss, nats",
-            (),
-            [],
-        )
-    return {
-        "name": name,
-        "text": text,
-        "chart": chart,
-        "table": TextTable(name, heading, table, frozenset(range(1, 6))),
-    }
+    if not bars:
+        return table, None
+    svg = bars_svg("Loss by group", LOSS, bars)
+    return table, Chart(f"slices-{place}", "Loss by group", f"Mean loss of the {unit()}s of each group.", svg)
+
+
+def _loss_bar(name: object, group: Mapping[str, Any], hover: str) -> Bar:
+    mean_loss = group["mean_loss"]
+    return Bar(str(name), mean_loss, number(mean_loss, 3), f"{label(name, 22)}: {hover}")
 
 
 def _count(group: Mapping[str, Any]) -> int:
@@ -147,5 +128,5 @@ def _count(group: Mapping[str, Any]) -> int:
     return count
 
 
-def _value(value: Any, longest: int) -> str:
-    return "null" if value is None else printable(value, longest)
+def _value(group: Mapping[str, Any], longest: int) -> str:
+    return "null" if group["value"] is None else printable(group["value"], longest)
