@@ -79,8 +79,8 @@ def command(
     everything, side_by_side = given.pop("all"), given.pop("alternatives")
     betas = numbers("--beta", beta) if beta is not None else [None]
     if worst is not None:
-        if row is not None or token is not None or values is not None or everything or len(betas) > 1:
-            what = "--worst can't be combined with --row, --token, --values, --all or several --beta"
+        if row is not None or token is not None or values is not None or everything or side_by_side or len(betas) > 1:
+            what = "--worst can't be combined with --row, --token, --values, --all, --alternatives or several --beta"
             raise UsageError(what, remedy="leave one of them out")
         _show_worst(list(inputs), worst, beta=betas[0], **given)
         return
@@ -88,8 +88,11 @@ def command(
     if unused := next((name for name, value in chosen.items() if value is not None and is_typed(name)), None):
         where = f"--{unused.replace('_', '-')}"
         raise UsageError("this option applies only to --worst", where=where, remedy="leave it out, or add --worst 20")
+    if side_by_side and len(betas) > 1:
+        what = "activations can be compared for only one β"
+        raise UsageError(what, where="--alternatives", remedy="leave it out, or give one --beta")
     if values is not None:
-        if inputs or row is not None:
+        if inputs or row is not None or token is not None:
             raise UsageError("--values and a file are both given", remedy="give one of them")
         shown = row_trace.trace_values(numbers("--values", values), betas, **given)
     elif not inputs:
@@ -98,7 +101,10 @@ def command(
         what = "no row is given" if row is None else f"there is no row {row}"
         raise UsageError(what, where="--row", remedy="the first is --row 0")
     elif token is None and (options := row_trace.sequence_options(list(inputs), betas, **given)) is not None:
-        _show_sequence(list(inputs), row, options, everything=everything or side_by_side)
+        if side_by_side:
+            what = "activations can be compared for only one token of a sequence"
+            raise UsageError(what, where="--alternatives", remedy="choose a token: --token 0")
+        _show_sequence(list(inputs), row, options, everything=everything)
         return
     else:
         shown = row_trace.trace_row(list(inputs), row, betas, token=token, **given)
@@ -109,7 +115,7 @@ def command(
             progress.warn(doubt)
     if side_by_side:
         record = row_trace.alternatives(shown)
-        show_result(record, lambda: row_table.show_alternatives(shown, record))
+        show_result(record, lambda: row_table.show_alternatives(shown, record, everything=everything))
     else:
         show_result(row_trace.as_record(shown), lambda: row_table.show(shown, everything=everything))
 

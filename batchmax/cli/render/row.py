@@ -179,7 +179,7 @@ def _class_text(row: RowTrace, index: int) -> str:
     return f"{index} {name}".rstrip()
 
 
-def show_alternatives(row: RowTrace, record: dict[str, Any]) -> None:
+def show_alternatives(row: RowTrace, record: dict[str, Any], *, everything: bool) -> None:
     """Print a row's probabilities under every activation side by side, and its losses."""
     console = tables.console()
     if row.origin:
@@ -188,7 +188,7 @@ def show_alternatives(row: RowTrace, record: dict[str, Any]) -> None:
     table = tables.new_table()
     for place, heading in enumerate(("class", "z", *activations)):
         table.add_column(heading, justify="right" if place else "left")
-    for index in classes_shown(row, everything=False):
+    for index in classes_shown(row, everything=everything):
         name = printable(row.class_name(index)) or str(index)
         probs = (one["probs"] for one in activations.values())
         cells = [number(None if one is None else one[index]) for one in probs]
