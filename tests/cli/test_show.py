@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import batchmax
 from batchmax.cli.render import row as row_table
+from batchmax.errors import BadRowError
 from batchmax.jobs.row_trace import trace_values
 
 
@@ -238,6 +240,25 @@ def test_a_bad_row_says_what_is_wrong_with_it(run):
     assert "bad row: label 10 is not a class: valid labels are 0 to 1" in run(*words)[1]
     assert json.loads(run(*words, "--json")[1])["trouble"] == "label 10 is not a class: valid labels are 0 to 1"
     assert json.loads(run("--values", "1,2", "--label", "1", "--json")[1])["trouble"] is None
+
+
+@pytest.mark.parametrize(
+    ("label", "hint"),
+    [
+        (-1, "if it marks rows without a label: --ignore-index -1"),
+        (2, "if labels start at 1: --classes 1,2"),
+    ],
+)
+def test_a_bad_label_has_the_hint_of_other_commands(run, tmp_path, label, hint):
+    """For a label that is probably a marker, or counts from 1, the hint is that of ``score``, and it works."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"logits": [[1.0, 2.0]], "label": [label]}), path)
+    shown = f"label {label} is not a class: valid labels are 0 to 1; {hint}"
+    assert f"bad row: {shown}" in run(path, "--row", 0)[1]
+    assert json.loads(run(path, "--row", 0, "--json")[1])["trouble"] == shown
+    with pytest.raises(BadRowError, match=hint):
+        batchmax.score(path, tmp_path / "out.parquet")
+    assert "bad row" not in run(path, "--row", 0, *hint.split(": ")[1].split())[1]
 
 
 # Other activations
