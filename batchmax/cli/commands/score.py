@@ -111,8 +111,8 @@ COMMON = (
     "--shard",
     metavar="I/N",
     group=FILES,
-    help="Make only every N-th part of an output folder, from part I on.",
-    more="A run without --shard and with --if-exists resume makes what is missing and publishes the output.",
+    help="Write only every N-th part of an output folder, starting with part I.",
+    more="A run without --shard and with --if-exists resume writes the missing parts and publishes the output.",
 )
 @shared.compression
 @shared.row_group_size
@@ -126,7 +126,7 @@ COMMON = (
     metavar="NAME",
     choices=get_args(domain.Engine),
     group=RUNNING,
-    help="What makes the parts of an output folder",
+    help="What writes the parts of an output folder",
     more="With ray, the cluster at RAY_ADDRESS, with --threads CPUs per task.",
     default_text="local",
 )
