@@ -10,6 +10,7 @@ from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import INPUT, MODEL, ROWS, choice, is_set, make_command, option
 from batchmax.cli.results import show_progress, show_result
+from batchmax.errors import UsageError
 from batchmax.options.input_options import InputKind
 
 EXAMPLE = """\
@@ -90,6 +91,8 @@ def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:
     from batchmax.evaluation.comparison import compare
     from batchmax.evaluation.comparison.result import gate_of
 
+    if a == b == "-":
+        raise UsageError("stdin can't be both inputs", where="-", remedy="write one of them to a file")
     gate = None if fail_if is None else gate_of(fail_if)
     with show_progress() as progress:
         found = compare.compare(a, b, progress=progress, **given)

@@ -141,7 +141,8 @@ def _show_worst(inputs: list[str], n: int, *, out: str | None, if_exists: IfExis
         raise UsageError("no output is given", where="--if-exists", remedy="add -o worst.parquet, or leave it out")
     storage, output = given["storage_options"] or (), None
     if out is not None:
-        output = table_file.table_output(out, if_exists or "error", find_files(inputs, storage), storage)
+        files = [] if inputs == ["-"] else find_files(inputs, storage)
+        output = table_file.table_output(out, if_exists or "error", files, storage)
     with show_progress() as progress:
         found = worst_rows(inputs, n, progress=progress, **given)
         if output is not None:
