@@ -25,33 +25,22 @@ COMMON = ("--logits", "--label", "--classes", "--method", "--holdout", "--on-bad
 @shared.limit
 @choice(
     "--method",
-    metavar="METHOD",
-    choices=("temperature", "vector"),
+    "METHOD",
+    ("temperature", "vector"),
+    MODEL,
+    "What to fit",
     default="temperature",
-    group=MODEL,
-    help="What to fit",
     more="With vector, a scale and a bias for each class.",
-    default_text="temperature",
 )
 @option(
     "--holdout",
-    metavar="X",
+    ROWS,
+    "Share of rows to measure with, instead of fitting to them.",
     type=float,
     default=0.2,
-    group=ROWS,
-    help="Share of rows to measure with, instead of fitting to them.",
     more="With 0, all rows are used for both.",
-    default_text="0.2",
 )
-@option(
-    "--seed",
-    metavar="N",
-    type=int,
-    default=0,
-    group=ROWS,
-    help="Random seed for choosing these rows.",
-    default_text="0",
-)
+@shared.seed("Random seed for choosing these rows.", ROWS)
 @shared.bins
 @shared.out("JSON file for the calibration.")
 @shared.replace

@@ -6,9 +6,9 @@ from typing import Any, get_args
 
 import click
 
-from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import INPUT, MODEL, ROWS, choice, is_set, make_command, option
+from batchmax.cli.completion import COLUMN, PATH, Names
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 from batchmax.options.input_options import InputKind
@@ -26,51 +26,30 @@ COMMON = (
 
 
 @make_command(example=EXAMPLE, common=COMMON, topic="compare")
-@click.argument("a", metavar="A", shell_complete=completion.paths)
-@click.argument("b", metavar="B", shell_complete=completion.paths)
+@click.argument("a", metavar="A", type=PATH)
+@click.argument("b", metavar="B", type=PATH)
 @shared.find_logits
 @shared.storage
 @shared.find_labels
 @option(
     "--labels-from",
+    INPUT,
+    "Use the labels of this input for both.",
     metavar="A|B",
     type=click.Choice(["a", "b"], case_sensitive=False),
-    group=INPUT,
-    help="Use the labels of this input for both.",
     default_text="both must have the same labels",
 )
 @option(
     "--logits-b",
+    INPUT,
+    "Column of logits in B.",
     metavar="NAME",
-    group=INPUT,
-    shell_complete=completion.columns(1, several=True),
-    help="Column of logits in B.",
+    type=Names(1, several=True),
     default_text="as --logits",
 )
-@choice(
-    "--input-b",
-    metavar="KIND",
-    choices=get_args(InputKind),
-    group=MODEL,
-    help="Content of the logits column in B",
-    default_text="as --input",
-)
-@option(
-    "--label-b",
-    metavar="NAME",
-    group=INPUT,
-    shell_complete=completion.columns(1),
-    help="Column of labels in B.",
-    default_text="as --label",
-)
-@option(
-    "--key",
-    metavar="NAME",
-    group=ROWS,
-    shell_complete=completion.columns(),
-    help="Column that pairs the rows of A and B.",
-    default_text="their position",
-)
+@choice("--input-b", "KIND", get_args(InputKind), MODEL, "Content of the logits column in B", default_text="as --input")
+@option("--label-b", INPUT, "Column of labels in B.", type=Names(1), default_text="as --label")
+@option("--key", ROWS, "Column that pairs the rows of A and B.", type=COLUMN, default_text="their position")
 @shared.limit
 @shared.scale
 @shared.beta

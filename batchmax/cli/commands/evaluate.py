@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import INPUT, RESULTS, make_command, option
+from batchmax.cli.completion import COLUMN
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 
@@ -28,14 +28,7 @@ COMMON = (
 @shared.storage
 @shared.find_labels
 @shared.text_bytes
-@option(
-    "--sample-weight",
-    metavar="NAME",
-    group=INPUT,
-    shell_complete=completion.columns(),
-    help="Column of row weights.",
-    default_text="1 for each row",
-)
+@option("--sample-weight", INPUT, "Column of row weights.", type=COLUMN, default_text="1 for each row")
 @shared.scale
 @shared.beta
 @shared.calibration
@@ -43,9 +36,9 @@ COMMON = (
 @shared.by
 @option(
     "--top-k",
+    RESULTS,
+    "Values of k for top-k accuracy.",
     metavar="N,N",
-    group=RESULTS,
-    help="Values of k for top-k accuracy.",
     default_text="5, with more than 5 classes",
 )
 @shared.bins

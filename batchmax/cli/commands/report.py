@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import RESULTS, make_command, option
 from batchmax.cli.results import show_progress, show_result
@@ -34,30 +33,15 @@ COMMON = (
 @shared.worst("Number of rows to list, those with the largest loss.", 20)
 @option(
     "--row",
-    metavar="N",
+    RESULTS,
+    "Row to draw, counted from 0 over all inputs.",
     type=int,
-    group=RESULTS,
-    help="Row to draw, counted from 0 over all inputs.",
     default_text="the row with the largest loss",
 )
 @shared.bins
 @shared.out("HTML file to write.")
-@option("--title", metavar="TEXT", group=RESULTS, help="Title of the page.", default_text="name of the first file")
-@option(
-    "--columns",
-    metavar="NAMES",
-    group=RESULTS,
-    shell_complete=completion.columns(several=True),
-    help="Columns to show for single rows.",
-    default_text="all but the logits",
-)
-@option(
-    "--exclude",
-    metavar="NAMES",
-    group=RESULTS,
-    shell_complete=completion.columns(several=True),
-    help="Columns not to show.",
-)
+@option("--title", RESULTS, "Title of the page.", default_text="name of the first file")
+@shared.copied("Columns to show for single rows.", "Columns not to show.")
 @shared.replace
 @shared.on_bad_row
 @shared.resources

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import INPUT, MODEL, RESULTS, ROWS, is_typed, make_command, option
+from batchmax.cli.completion import PATH
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 from batchmax.options.score_options import IfExists, ScoreOptions
@@ -32,26 +32,26 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
 
 
 @make_command(example=EXAMPLE, common=COMMON, topic="inspect")
-@click.argument("inputs", metavar="[INPUT...]", nargs=-1, shell_complete=completion.paths)
-@option("--values", metavar="X,X,...", group=INPUT, help="Logits to show instead of a row; --label is a class.")
+@click.argument("inputs", metavar="[INPUT...]", nargs=-1, type=PATH)
+@option("--values", INPUT, "Logits to show instead of a row; --label is a class.", metavar="X,X,...")
 @shared.find_logits
 @shared.storage
 @shared.find_labels
-@option("--row", metavar="N", type=int, group=ROWS, help="Row to show, counted from 0 over all inputs.")
-@option("--token", metavar="N", type=int, group=ROWS, help="Token of the sequence to show, from 0.")
+@option("--row", ROWS, "Row to show, counted from 0 over all inputs.", type=int)
+@option("--token", ROWS, "Token of the sequence to show, from 0.", type=int)
 @shared.worst("Show the N rows with the largest loss instead.", group=ROWS)
 @shared.limit
 @shared.scale
-@option("--beta", metavar="X,X,...", group=MODEL, help="Multiply the logits by X; several are compared.")
+@option("--beta", MODEL, "Multiply the logits by X; several are compared.", metavar="X,X,...")
 @shared.calibration
 @option(
     "--all",
+    RESULTS,
+    "Show all classes, or all tokens of a sequence.",
     is_flag=True,
-    group=RESULTS,
-    help="Show all classes, or all tokens of a sequence.",
     more="By default, the 10 with the largest logits or losses are shown.",
 )
-@option("--alternatives", is_flag=True, group=RESULTS, help="Compare softmax with other activations and losses.")
+@option("--alternatives", RESULTS, "Compare softmax with other activations and losses.", is_flag=True)
 @shared.carried
 @shared.out("Write the worst rows to this Parquet file instead.", required=False)
 @shared.replace
