@@ -21,6 +21,7 @@ from importlib import import_module
 import click
 from click.shell_completion import shell_complete
 
+from batchmax import __version__
 from batchmax.cli.command import CONTEXT, READING, meta_key, with_short_help
 from batchmax.cli.completion import VARIABLE
 from batchmax.cli.messages import say
@@ -103,22 +104,11 @@ class LazyGroup(click.Group):
             formatter.write("  batchmax score -h\n")
 
 
-def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001
-    if value and not ctx.resilient_parsing:
-        from batchmax import __version__
-
-        click.echo(f"batchmax {__version__}")
-        ctx.exit()
-
-
 @click.group(cls=LazyGroup, context_settings=CONTEXT, invoke_without_command=True)
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
+@click.version_option(
+    __version__,
+    message="batchmax %(version)s",
     allow_from_autoenv=False,  # BATCHMAX_VERSION is a likely name for something else
-    callback=_show_version,
     help="Show the version.",
 )
 @click.pass_context
@@ -199,7 +189,7 @@ def _report(error: BaseException, words: list[str], context: click.Context) -> i
             traceback.print_exception(error)
         if asked("json"):
             click.echo(failure.json())
-        say(failure.text(), label="error")
+        say(str(failure), label="error")
         # Flush now: the interpreter would flush again at exit, and fail.
         sys.stdout.flush()
         return failure.exit_code
