@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import click
@@ -15,6 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from batchmax.cli.messages import has_colors
 from batchmax.cli.render.formatting import duration, number, size
@@ -61,6 +63,39 @@ def new_table(gap: int = GAP) -> Table:
     """Return an empty table in the common style, with ``gap`` spaces between columns."""
     # The box style itself adds one space between columns.
     return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column as text."""
+
+    heading: str
+    cells: Sequence[str]
+    justify: Literal["left", "right"] = "right"
+
+    @property
+    def width(self) -> int:
+        """The width in terminal columns."""
+        return max(map(cell_len, (*self.heading.split("\n"), *self.cells)), default=0)
+
+
+def print_columns(
+    to: Console,
+    columns: Sequence[Column],
+    *,
+    gap: int = GAP,
+    bold: int | None = None,
+    has_header: bool = True,
+    no_wrap: bool = False,
+) -> None:
+    """Print columns side by side; the line with number ``bold`` is in bold type."""
+    table = new_table(gap)
+    table.show_header = has_header
+    for column in columns:
+        table.add_column(Text(column.heading), justify=column.justify, no_wrap=no_wrap)
+    for number_of_line, line in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        table.add_row(*map(Text, line), style="bold" if number_of_line == bold else None)
+    to.print(table)
 
 
 def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:

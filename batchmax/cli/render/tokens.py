@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, number
+from batchmax.cli.render.formatting import number
 from batchmax.jobs.sequence_trace import SequenceTrace
 from batchmax.runtime.text import printable
 
@@ -40,14 +40,12 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
         shown = shown[:TOP]
     if losses is not None and losses:
         console.print(Text(strip(losses, console.width)))
-    table = tables.new_table()
-    for heading in ("token", *(HEADINGS[name] for name in names)):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for token in shown:
-        cells = [ABSENT if found[name][token] is None else number(found[name][token]) for name in names]
-        table.add_row(f"{token:,}", *cells, statuses[token])
-    console.print(table)
+    columns = [
+        tables.Column("token", [f"{token:,}" for token in shown]),
+        *(tables.Column(HEADINGS[name], [number(found[name][token]) for token in shown]) for name in names),
+        tables.Column("status", [statuses[token] for token in shown], "left"),
+    ]
+    tables.print_columns(console, columns, no_wrap=True)
     if len(shown) < len(statuses):
         console.print(
             Text(f"and {len(statuses) - len(shown):,} more tokens; for all: --all; for one: --token N", style="dim")
