@@ -149,28 +149,16 @@ def make_command(example: str, topic: str = "", common: Sequence[str] = ()) -> C
     return click.command(cls=Command, example=example, topic=topic, common=common)
 
 
-def option(
-    name: str,
-    group: str,
-    help: str,  # noqa: A002  Click's name
-    *,
-    aliases: Sequence[str] = (),
-    **attributes: Any,
-) -> Callable[[F], F]:
+def option(name: str, group: str, help: str, *, aliases: Sequence[str] = (), **attributes: Any) -> Callable[[F], F]:  # noqa: A002
     """Declare an option under a heading; see :class:`Option`. ``aliases`` has its short name, or its parameter."""
     return click.option(name, *aliases, cls=Option, group=group, help=help, **attributes)
 
 
 def choice(
-    name: str,
-    metavar: str,
-    choices: Sequence[str],
-    group: str,
-    help: str,  # noqa: A002
-    **attributes: Any,
+    name: str, metavar: str, choices: Sequence[str], group: str, text: str, **attributes: Any
 ) -> Callable[[F], F]:
     """Declare an option that takes one of several values, which are listed at the end of its help."""
-    text = f"{help}: {', '.join(choices)}."
+    text = f"{text}: {', '.join(choices)}."
     return option(name, group, text, metavar=metavar, type=click.Choice(choices), **attributes)
 
 

@@ -28,12 +28,7 @@ class Path(click.types.StringParamType):
 
     name = "PATH"
 
-    def shell_complete(
-        self,
-        ctx: click.Context,  # noqa: ARG002
-        param: click.Parameter,  # noqa: ARG002
-        incomplete: str,
-    ) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
         """Let the shell complete a path."""
         return [CompletionItem(incomplete, type="file")]
 
@@ -54,12 +49,7 @@ class Names(click.types.StringParamType):
         self._known = known
         self._several = several
 
-    def shell_complete(
-        self,
-        ctx: click.Context,
-        param: click.Parameter,  # noqa: ARG002
-        incomplete: str,
-    ) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
         """Return the names that continue the incomplete word."""
         known = self._known
         if isinstance(known, int):

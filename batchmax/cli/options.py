@@ -150,10 +150,10 @@ by = option("--by", RESULTS, "Columns to group by; metrics are computed for each
 bins = option("--bins", RESULTS, "Number of confidence bins for calibration errors.", type=int, default=15)
 
 
-def layout(help: str, **attributes: Any) -> Callable[[F], F]:  # noqa: A002
+def layout(text: str, **attributes: Any) -> Callable[[F], F]:
     """Declare ``--layout``."""
     more = "With fixed, lists have a fixed size; with wide, each class has a column."
-    return choice("--layout", "LAYOUT", get_args(score_options.Layout), RESULTS, help, more=more, **attributes)
+    return choice("--layout", "LAYOUT", get_args(score_options.Layout), RESULTS, text, more=more, **attributes)
 
 
 if_exists = choice(
