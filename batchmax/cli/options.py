@@ -5,7 +5,7 @@ Each is a decorator. An option that isn't given is None; :mod:`batchmax.options`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import click
@@ -30,6 +30,16 @@ reporting = stack(
 """The options of every command that has a result; commands show it with :mod:`batchmax.cli.results`."""
 
 inputs = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=PATH)
+
+storage = option(
+    "--storage-option",
+    INPUT,
+    "Option for object stores, such as region=eu-west-1; can be repeated.",
+    aliases=("storage_options",),
+    metavar="K=V",
+    multiple=True,
+    more="Values are never printed or stored.",
+)
 
 find_logits = stack(
     option(
@@ -57,16 +67,7 @@ find_logits = stack(
         INPUT,
         "Type of the numbers in binary or uint16 columns",
     ),
-)
-
-storage = option(
-    "--storage-option",
-    INPUT,
-    "Option for object stores, such as region=eu-west-1; can be repeated.",
-    aliases=("storage_options",),
-    metavar="K=V",
-    multiple=True,
-    more="Values are never printed or stored.",
+    storage,
 )
 
 find_labels = stack(
@@ -111,11 +112,13 @@ kind = choice(
     default_text="detected",
 )
 
-scale = stack(option("--temperature", MODEL, "Divide the logits by X.", type=float, default_text="1"), kind)
+temperature = option("--temperature", MODEL, "Divide the logits by X.", type=float, default_text="1")
+
+beta = option("--beta", MODEL, "Multiply the logits by X, the inverse temperature.", type=float)
 
 calibration = option("--calibration", MODEL, "Apply a calibration that batchmax calibrate wrote.", type=PATH)
 
-beta = option("--beta", MODEL, "Multiply the logits by X, the inverse temperature.", type=float)
+scale = stack(temperature, kind, beta, calibration)
 
 limit = option("--limit", ROWS, "Read only the first N rows.", type=int, default_text="all")
 
@@ -156,17 +159,13 @@ def layout(text: str, **attributes: Any) -> Callable[[F], F]:
     return choice("--layout", "LAYOUT", get_args(score_options.Layout), RESULTS, text, more=more, **attributes)
 
 
-if_exists = choice(
-    "--if-exists",
-    "ACTION",
-    get_args(score_options.IfExists),
-    FILES,
-    "If the output exists",
-    more="With resume, an unfinished run continues.",
-    default_text="error",
-)
+def _if_exists(actions: Sequence[str], more: str = "") -> Callable[[F], F]:
+    return choice("--if-exists", "ACTION", actions, FILES, "If the output exists", more=more, default_text="error")
 
-replace = choice("--if-exists", "ACTION", ("error", "overwrite"), FILES, "If the output exists", default_text="error")
+
+if_exists = _if_exists(get_args(score_options.IfExists), "With resume, an unfinished run continues.")
+
+replace = _if_exists(("error", "overwrite"))
 
 compression = choice(
     "--compression",

@@ -19,7 +19,6 @@ COMMON = ("--logits", "--label", "--classes", "--method", "--holdout", "--on-bad
 @make_command(example=EXAMPLE, common=COMMON, topic="calibration")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.find_labels
 @shared.kind
 @shared.limit

@@ -29,7 +29,6 @@ COMMON = (
 @click.argument("a", metavar="A", type=PATH)
 @click.argument("b", metavar="B", type=PATH)
 @shared.find_logits
-@shared.storage
 @shared.find_labels
 @option(
     "--labels-from",
@@ -52,8 +51,6 @@ COMMON = (
 @option("--key", ROWS, "Column that pairs the rows of A and B.", type=COLUMN, default_text="their position")
 @shared.limit
 @shared.scale
-@shared.beta
-@shared.calibration
 @shared.worst("Number of rows to show, those that changed most.", 10)
 @shared.on_bad_row
 @shared.fail_if("Exit with 4 if this is true, such as 'mean_loss_change > 0.01'.", "Names are those of --json.")

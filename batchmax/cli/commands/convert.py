@@ -20,7 +20,6 @@ COMMON = ("--logits", "--layout", "--columns", "--on-bad-row", "--out", "--if-ex
 @make_command(example=EXAMPLE, common=COMMON, topic="formats")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.limit
 @shared.out("File (.parquet) or folder.", "Files may also end in .pq or .parq.")
 @shared.layout("New layout of the logits", required=True)

@@ -25,13 +25,10 @@ COMMON = (
 @make_command(example=EXAMPLE, common=COMMON, topic="evaluation")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.find_labels
 @shared.text_bytes
 @option("--sample-weight", INPUT, "Column of row weights.", type=COLUMN, default_text="1 for each row")
 @shared.scale
-@shared.beta
-@shared.calibration
 @shared.limit
 @shared.by
 @option(

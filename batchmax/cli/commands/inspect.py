@@ -19,9 +19,9 @@ COMMON = ("--logits", "--label", "--classes", "--input")
 @make_command(example=EXAMPLE, common=COMMON, topic="inspect")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.find_labels
-@shared.scale
+@shared.temperature
+@shared.kind
 @shared.beta
 @shared.reporting
 def command(inputs: tuple[str, ...], **given: Any) -> None:

@@ -23,11 +23,8 @@ COMMON = (
 @make_command(example=EXAMPLE, common=COMMON, topic="report")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.find_labels
 @shared.scale
-@shared.beta
-@shared.calibration
 @shared.limit
 @shared.by
 @shared.worst("Number of rows to list, those with the largest loss.", 20)

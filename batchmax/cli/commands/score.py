@@ -29,12 +29,9 @@ COMMON = (
 @make_command(example=EXAMPLE, common=COMMON, topic="score")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.find_labels
 @shared.text_bytes
 @shared.scale
-@shared.beta
-@shared.calibration
 @shared.limit
 @choice("--activation", "NAME", list(ACTIVATIONS), MODEL, "Activation function", default_text="softmax")
 @choice("--loss", "NAME", list(LOSSES), MODEL, "Loss function", default_text="that of the activation")

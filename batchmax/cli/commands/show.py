@@ -35,13 +35,13 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
 @click.argument("inputs", metavar="[INPUT...]", nargs=-1, type=PATH)
 @option("--values", INPUT, "Logits to show instead of a row; --label is a class.", metavar="X,X,...")
 @shared.find_logits
-@shared.storage
 @shared.find_labels
 @option("--row", ROWS, "Row to show, counted from 0 over all inputs.", type=int)
 @option("--token", ROWS, "Token of the sequence to show, from 0.", type=int)
 @shared.worst("Show the N rows with the largest loss instead.", group=ROWS)
 @shared.limit
-@shared.scale
+@shared.temperature
+@shared.kind
 @option("--beta", MODEL, "Multiply the logits by X; several are compared.", metavar="X,X,...")
 @shared.calibration
 @option(
