@@ -74,11 +74,11 @@ def _matching(known: Iterable[str], incomplete: str, *, several: bool) -> list[C
 
 def _inputs(ctx: click.Context) -> list[str]:
     """Return the arguments that aren't options; without values if the last option's value is being completed."""
-    found: list[str] = []
+    arguments: list[str] = []
     for param in ctx.command.params:
         value = ctx.params.get(param.name or "") if isinstance(param, click.Argument) else None
-        found += [value] if isinstance(value, str) else value or []
-    return found or list(ctx.args)
+        arguments += [value] if isinstance(value, str) else value or []
+    return arguments or list(ctx.args)
 
 
 def _columns_of(path: str) -> list[str]:

@@ -306,12 +306,12 @@ def _cross_entropy(
             take=buffers.take,
         )
         if dense:
-            found = dense_losses(z, rows, view.beta, target, weights, label_smoothing, buffers.take)
+            computed = dense_losses(z, rows, view.beta, target, weights, label_smoothing, buffers.take)
         else:
-            found = index_losses(z, rows, view.beta, target, weights, label_smoothing, ignore_index, buffers.take)
+            computed = index_losses(z, rows, view.beta, target, weights, label_smoothing, ignore_index, buffers.take)
         # A loss above 3.4e38 is +inf in float32.
         with np.errstate(over="ignore", under="ignore"):
-            losses[block] = found
+            losses[block] = computed
     if reduction == "none":
         return losses.reshape(view.row_shape)[()]
     total = 1.0

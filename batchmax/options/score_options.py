@@ -247,9 +247,9 @@ def _set_temperature(values: dict[str, Any], storage: Sequence[str]) -> None:
                 "both --calibration and a temperature are given", remedy="give one: the calibration has a temperature"
             )
         check_type("calibration", values["calibration"], str)
-        found = read_calibration(values["calibration"], storage)
-        values |= {"calibrated_classes": found.n_classes, "beta": 1.0 / found.temperature}
-        values |= {"scale": found.scale, "bias": found.bias} if found.scale is not None else {}
+        calibration = read_calibration(values["calibration"], storage)
+        values |= {"calibrated_classes": calibration.n_classes, "beta": 1.0 / calibration.temperature}
+        values |= {"scale": calibration.scale, "bias": calibration.bias} if calibration.scale is not None else {}
     if temperature is not None:
         check_type("temperature", temperature, float)
         check_beta("--temperature", temperature)

@@ -56,5 +56,5 @@ def command(inputs: tuple[str, ...], out: str, **given: Any) -> None:
     from batchmax.evaluation import calibrate
 
     with show_progress() as progress:
-        found = calibrate.calibrate(list(inputs), out, progress=progress, **given)
-    show_result(found, lambda: evaluation.show_calibration(found, out))
+        result = calibrate.calibrate(list(inputs), out, progress=progress, **given)
+    show_result(result, lambda: evaluation.show_calibration(result, out))

@@ -71,9 +71,9 @@ def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:
         raise UsageError("stdin can't be both inputs", where="-", remedy="write one of them to a file")
     gate = None if fail_if is None else gate_of(fail_if)
     with show_progress() as progress:
-        found = compare.compare(a, b, progress=progress, **given)
+        result = compare.compare(a, b, progress=progress, **given)
     if gate is not None and is_set("json"):
-        found.check(gate)  # before the result is printed, because the line of JSON is either a result or an error
-    show_result(found, lambda: comparison_table.show(found))
+        result.check(gate)  # before the result is printed, because the line of JSON is either a result or an error
+    show_result(result, lambda: comparison_table.show(result))
     if gate is not None:
-        found.check(gate)
+        result.check(gate)

@@ -56,8 +56,8 @@ def command(inputs: tuple[str, ...], top_k: str | None, **given: Any) -> None:
 
     places = None if top_k is None else whole_numbers(top_k)
     with show_progress() as progress:
-        found = evaluate.evaluate(list(inputs), top_k=places, progress=progress, **given)
-    show_result(found, lambda: figures.show_evaluation(found))
+        result = evaluate.evaluate(list(inputs), top_k=places, progress=progress, **given)
+    show_result(result, lambda: figures.show_evaluation(result))
 
 
 def whole_numbers(text: str) -> list[int]:

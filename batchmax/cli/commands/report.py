@@ -54,5 +54,5 @@ def command(inputs: tuple[str, ...], out: str, **given: Any) -> None:
     from batchmax.reports import report
 
     with show_progress() as progress:
-        found = report.report(list(inputs), out, progress=progress, **given)
-    show_result(found, lambda: tables.show_report(found))
+        result = report.report(list(inputs), out, progress=progress, **given)
+    show_result(result, lambda: tables.show_report(result))

@@ -125,8 +125,8 @@ def _show_sequence(inputs: list[str], row: int, options: ScoreOptions, *, everyt
     from batchmax.jobs.sequence_trace import trace_sequence
 
     with show_progress() as progress:
-        found = trace_sequence(inputs, row, options, progress)
-    show_result(found.as_dict(), lambda: tokens.show(found, everything=everything))
+        result = trace_sequence(inputs, row, options, progress)
+    show_result(result.as_dict(), lambda: tokens.show(result, everything=everything))
 
 
 def _show_worst(inputs: list[str], n: int, *, out: str | None, if_exists: IfExists | None, **given: Any) -> None:
@@ -144,26 +144,26 @@ def _show_worst(inputs: list[str], n: int, *, out: str | None, if_exists: IfExis
         files = [] if inputs == ["-"] else find_files(inputs, storage)
         output = table_file.table_output(out, if_exists or "error", files, storage)
     with show_progress() as progress:
-        found = worst_rows(inputs, n, progress=progress, **given)
+        result = worst_rows(inputs, n, progress=progress, **given)
         if output is not None:
-            table_file.save_table(found, output)
+            table_file.save_table(result, output)
 
     def as_text() -> None:
         if out is None:
-            worst_table.show(found)
+            worst_table.show(result)
         else:
-            tables.show_worst_file(found, out)
+            tables.show_worst_file(result, out)
 
-    show_result(plain_rows(found), as_text)
+    show_result(plain_rows(result), as_text)
 
 
 def numbers(option_name: str, text: str) -> list[float]:
     """Parse comma-separated numbers, including inf, -inf and nan."""
-    found = []
+    values = []
     for word in text.split(","):
         try:
-            found.append(float(word))
+            values.append(float(word))
         except ValueError:
             what = f"{word.strip()!r} is not a number"
             raise UsageError(what, where=option_name, remedy="separate numbers by commas: 0.5,1,-inf") from None
-    return found
+    return values

@@ -46,5 +46,5 @@ def command(file: str, inputs: tuple[str, ...], **given: Any) -> None:
     from batchmax.verification import verify
 
     with show_progress() as progress:
-        found = verify.verify(file, inputs, progress=progress, **given)
-    show_result(found, lambda: verification.show(found))
+        result = verify.verify(file, inputs, progress=progress, **given)
+    show_result(result, lambda: verification.show(result))

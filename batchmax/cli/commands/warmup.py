@@ -28,5 +28,5 @@ def command() -> None:
     started = time.perf_counter()
     with show_progress() as progress:
         folder = kernels.warmup(progress)
-    found = {"seconds": time.perf_counter() - started, "cache": str(folder)}
-    show_result(found, lambda: tables.show_warmup(found))
+    result = {"seconds": time.perf_counter() - started, "cache": str(folder)}
+    show_result(result, lambda: tables.show_warmup(result))

@@ -126,15 +126,16 @@ def flagged(status_counts: Mapping[str, int]) -> str:
     return ", ".join(counts) or "none"
 
 
-def show_report(found: Any) -> None:
+def show_report(result: Any) -> None:
     """Print the main metrics of a report and its path: a :class:`batchmax.reports.report.Report`."""
-    pairs = [("rows", number(found.n_rows)), ("classes", number(found.n_classes))]
-    if found.accuracy is not None or found.mean_loss is not None:
-        pairs += [("accuracy", number(found.accuracy)), ("mean loss", number(found.mean_loss))]
-    if found.row is not None:
-        pairs.append(("row drawn", f"{printable(found.row['file'])}: row {number(found.row['row'])}"))
-    pairs += [("time", duration(found.seconds)), ("output", f"{printable(found.out)}  ({size(found.bytes_written)})")]
-    pairs += [("note", printable(note)) for note in found.notes]
+    pairs = [("rows", number(result.n_rows)), ("classes", number(result.n_classes))]
+    if result.accuracy is not None or result.mean_loss is not None:
+        pairs += [("accuracy", number(result.accuracy)), ("mean loss", number(result.mean_loss))]
+    if result.row is not None:
+        pairs.append(("row drawn", f"{printable(result.row['file'])}: row {number(result.row['row'])}"))
+    output = f"{printable(result.out)}  ({size(result.bytes_written)})"
+    pairs += [("time", duration(result.seconds)), ("output", output)]
+    pairs += [("note", printable(note)) for note in result.notes]
     show_pairs(pairs)
 
 
@@ -154,15 +155,15 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     )
 
 
-def show_warmup(found: Mapping[str, Any]) -> None:
+def show_warmup(result: Mapping[str, Any]) -> None:
     """Print how long it took to compile the kernels, and where they are: the result of ``warmup``."""
-    show_pairs([("time", duration(found["seconds"])), ("cache", printable(found["cache"]))])
+    show_pairs([("time", duration(result["seconds"])), ("cache", printable(result["cache"]))])
 
 
-def show_worst_file(found: Any, out: str) -> None:
+def show_worst_file(result: Any, out: str) -> None:
     """Print what was written to the file of the worst rows: the table of ``worst_rows``."""
-    largest = found["loss"][0].as_py() if found.num_rows else None
-    show_pairs([("rows", number(found.num_rows)), ("largest loss", number(largest)), ("output", printable(out))])
+    largest = result["loss"][0].as_py() if result.num_rows else None
+    show_pairs([("rows", number(result.num_rows)), ("largest loss", number(largest)), ("output", printable(out))])
 
 
 def _lines(name: str, value: Any) -> list[str]:

@@ -24,14 +24,14 @@ HEADINGS = {"ranks": "rank", "losses": "loss", "preds": "pred", "confidences": "
 
 def show(sequence: SequenceTrace, *, everything: bool) -> None:
     """Print a sequence: all of its tokens, or those with the largest loss."""
-    found = sequence.values
+    values = sequence.values
     console = tables.console()
     console.print(Text(f"{printable(sequence.file)}: row {sequence.row:,}", style="bold"))
-    statuses = found["statuses"]
+    statuses = values["statuses"]
     if statuses is None:
         console.print("the logits are null")
         return
-    losses = found.get("losses")
+    losses = values.get("losses")
     names = ["preds", "confidences", *(("ranks", "losses") if losses is not None else ())]
     shown = list(range(len(statuses)))
     if losses is not None and not everything:
@@ -42,7 +42,7 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
         console.print(Text(strip(losses, console.width)))
     columns = [
         tables.Column("token", [f"{token:,}" for token in shown]),
-        *(tables.Column(HEADINGS[name], [number(found[name][token]) for token in shown]) for name in names),
+        *(tables.Column(HEADINGS[name], [number(values[name][token]) for token in shown]) for name in names),
         tables.Column("status", [statuses[token] for token in shown], "left"),
     ]
     tables.print_columns(console, columns, no_wrap=True)
@@ -53,11 +53,11 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
     figures = [("tokens", number(len(statuses)))]
     if losses is not None:
         figures += [
-            ("with a loss", number(found["n_tokens"])),
-            ("mean loss", number(found["mean_loss"])),
-            ("perplexity", number(found["perplexity"])),
+            ("with a loss", number(values["n_tokens"])),
+            ("mean loss", number(values["mean_loss"])),
+            ("perplexity", number(values["perplexity"])),
         ]
-    tables.show_pairs([*figures, ("status", found["status"])])
+    tables.show_pairs([*figures, ("status", values["status"])])
 
 
 def strip(losses: Sequence[float | None], width: int) -> str:
