@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from batchmax.cli import options as shared
 from batchmax.cli.command import make_command
 from batchmax.cli.results import show_progress, show_result
@@ -22,11 +20,9 @@ def command() -> None:
     Kernels are otherwise compiled when they are first used, and cached in a folder of the user.
     Run this when an image is built, or before a benchmark.
     """
-    from batchmax import kernels
     from batchmax.cli.render import tables
+    from batchmax.functional.warmup import warmup
 
-    started = time.perf_counter()
     with show_progress() as progress:
-        folder = kernels.warmup(progress)
-    result = {"seconds": time.perf_counter() - started, "cache": str(folder)}
+        result = warmup(progress)
     show_result(result, lambda: tables.show_warmup(result))
