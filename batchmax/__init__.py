@@ -67,59 +67,43 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "softmax": "functional.softmax",
-    "log_softmax": "functional.softmax",
-    "logsumexp": "functional.softmax",
-    "cross_entropy": "functional.softmax",
-    "softmax_cross_entropy": "functional.softmax",
-    "activate": "functional.activations",
-    "loss": "functional.activations",
-    "score": "jobs.score",
-    "scan": "jobs.score",
-    "score_batch": "jobs.score_batch",
-    "convert": "jobs.convert",
-    "verify": "verification.verify",
-    "Verification": "verification.verify",
-    "evaluate": "evaluation.evaluate",
-    "Evaluation": "evaluation.evaluate",
-    "calibrate": "evaluation.calibrate",
-    "Calibration": "evaluation.calibrate",
-    "compare": "evaluation.comparison.compare",
-    "Comparison": "evaluation.comparison.result",
-    "worst_rows": "evaluation.worst_rows",
-    "report": "reports.report",
-    "Report": "reports.report",
-    "score_options": "options.score_options",
-    "ScoreOptions": "options.score_options",
-    "InputOptions": "options.input_options",
-    "ConvertOptions": "options.score_options",
-    "Progress": "runtime.progress",
-    "ScoreSummary": "scoring.summary",
-    "BatchmaxError": "errors",
-    "UsageError": "errors",
-    "InputTypeError": "errors",
-    "DataError": "errors",
-    "BadRowError": "errors",
-    "OutputError": "errors",
-    "GateError": "errors",
+_NAMES = {
+    "functional.softmax": ("softmax", "log_softmax", "logsumexp", "cross_entropy", "softmax_cross_entropy"),
+    "functional.activations": ("activate", "loss"),
+    "jobs.score": ("score", "scan"),
+    "jobs.score_batch": ("score_batch",),
+    "jobs.convert": ("convert",),
+    "verification.verify": ("verify", "Verification"),
+    "evaluation.evaluate": ("evaluate", "Evaluation"),
+    "evaluation.calibrate": ("calibrate", "Calibration"),
+    "evaluation.comparison.compare": ("compare",),
+    "evaluation.comparison.result": ("Comparison",),
+    "evaluation.worst_rows": ("worst_rows",),
+    "reports.report": ("report", "Report"),
+    "options.score_options": ("score_options", "ScoreOptions", "ConvertOptions"),
+    "options.input_options": ("InputOptions",),
+    "runtime.progress": ("Progress",),
+    "scoring.summary": ("ScoreSummary",),
+    "errors": ("BatchmaxError", "UsageError", "InputTypeError", "DataError", "BadRowError", "OutputError", "GateError"),
 }
-"""The modules that define the public names, relative to ``batchmax``."""
+"""The public names by the module that defines them, relative to ``batchmax``."""
+
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 _ENGINES = ("ray", "spark")
 """Submodules that are imported when they are first used; not in ``__all__``, because Ray and Spark are optional."""
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are strings
+__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604 - the names are strings
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from the module that defines it."""
     if name in _ENGINES:
         return import_module(f"batchmax.{name}")
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         message = f"module 'batchmax' has no attribute {name!r}"
         raise AttributeError(message)
-    found = getattr(import_module(f"batchmax.{_HOMES[name]}"), name)
+    found = getattr(import_module(f"batchmax.{_MODULE_OF[name]}"), name)
     if inspect.isfunction(found) and "given" in inspect.signature(found).parameters:
         from batchmax.options.signatures import name_options
 

@@ -21,9 +21,10 @@ from importlib import import_module
 import click
 from click.shell_completion import shell_complete
 
+from batchmax import __version__
 from batchmax.cli.command import CONTEXT, READING, meta_key, with_short_help
 from batchmax.cli.completion import VARIABLE
-from batchmax.cli.messages import say
+from batchmax.cli.messages import print_message
 from batchmax.cli.signals import end_at_once, signals_raise
 from batchmax.runtime.lazy_imports import UnusedPackages
 
@@ -103,22 +104,11 @@ class LazyGroup(click.Group):
             formatter.write("  batchmax score -h\n")
 
 
-def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001
-    if value and not ctx.resilient_parsing:
-        from batchmax import __version__
-
-        click.echo(f"batchmax {__version__}")
-        ctx.exit()
-
-
 @click.group(cls=LazyGroup, context_settings=CONTEXT, invoke_without_command=True)
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
+@click.version_option(
+    __version__,
+    message="batchmax %(version)s",
     allow_from_autoenv=False,  # BATCHMAX_VERSION is a likely name for something else
-    callback=_show_version,
     help="Show the version.",
 )
 @click.pass_context
@@ -137,14 +127,14 @@ def main(args: Sequence[str] | None = None) -> int:
         The arguments after ``batchmax``; None uses those of the process.
     """
     if args is not None:
-        return _run(list(args), ends=False)
-    _settle_in()
-    exit_code = _run(sys.argv[1:], ends=True)
+        return _run(list(args), process_ends=False)
+    _configure_process()
+    exit_code = _run(sys.argv[1:], process_ends=True)
     return end_at_once(exit_code) if exit_code in INTERRUPTED else exit_code
 
 
-def _run(words: list[str], *, ends: bool) -> int:
-    """Run a command line; ``ends`` says whether the process ends afterwards."""
+def _run(words: list[str], *, process_ends: bool) -> int:
+    """Run a command line; ``process_ends`` says whether the process ends afterwards."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Escape characters that the terminal can't encode, instead of raising.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -154,7 +144,7 @@ def _run(words: list[str], *, ends: bool) -> int:
         except KeyboardInterrupt:  # the shell stays at its prompt, without a traceback
             return 130
     context = click.Context(group, info_name="batchmax", auto_envvar_prefix="BATCHMAX", **CONTEXT)
-    with signals_raise(to_the_end=ends) as signals:
+    with signals_raise(process_ends=process_ends) as signals:
         context.meta[meta_key("signals")] = signals
         try:
             with _warnings_on_one_line():
@@ -165,14 +155,14 @@ def _run(words: list[str], *, ends: bool) -> int:
         except click.exceptions.Exit as done:
             return done.exit_code
         except BrokenPipeError:  # the reader of stdout has closed it
-            _forget_stdout()
+            _discard_stdout()
         except BaseException as error:  # noqa: BLE001  every exception becomes a message and an exit code
-            signals.are_heard = False
+            signals.are_raised = False
             return _report(error, words, context)
     return 0
 
 
-def _settle_in() -> None:
+def _configure_process() -> None:
     """Configure libraries that are imported later; only for a process that belongs to batchmax."""
     # Waiting OpenMP threads sleep; by default they spin, on cores that read or write meanwhile.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -190,24 +180,24 @@ def _settle_in() -> None:
 def _report(error: BaseException, words: list[str], context: click.Context) -> int:
     from batchmax.cli.errors import explain
 
-    def asked(flag: str) -> bool:  # also checks the arguments, because parsing may fail before options have values
+    def is_given(flag: str) -> bool:  # also checks the arguments, because parsing may fail before options have values
         return f"--{flag}" in words or bool(context.meta.get(meta_key(flag)))
 
     failure = explain(error, command=context.invoked_subcommand or "", reading=context.meta.get(READING, ""))
     with contextlib.suppress(OSError, ValueError):  # stdout or stderr may be closed; the exit code is returned anyway
-        if asked("debug"):
+        if is_given("debug"):
             traceback.print_exception(error)
-        if asked("json"):
+        if is_given("json"):
             click.echo(failure.json())
-        say(failure.text(), label="error")
+        print_message(str(failure), label="error")
         # Flush now: the interpreter would flush again at exit, and fail.
         sys.stdout.flush()
         return failure.exit_code
-    _forget_stdout()
+    _discard_stdout()
     return failure.exit_code
 
 
-def _forget_stdout() -> None:
+def _discard_stdout() -> None:
     """Redirect stdout to the null device, so that flushing its buffer at exit doesn't fail."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -218,7 +208,7 @@ def _warnings_on_one_line() -> Iterator[None]:
     """Print Python warnings in the format of the command line, on one line each."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        say(str(message), label="warning")
+        print_message(str(message), label="warning")
 
     with warnings.catch_warnings():
         warnings.showwarning = show

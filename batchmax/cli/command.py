@@ -23,6 +23,9 @@ ALWAYS_COMMON = ("--quiet", "--json", "--help", "--help-all")
 READING = "batchmax.cli.reading"
 """Key of the inputs in Click's ``meta``, which remains available after a command has failed."""
 
+METAVARS: dict[Any, str] = {int: "N", float: "X"}
+"""What stands for a value in the help, by the type of the option."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -36,7 +39,7 @@ class Option(click.Option):
     more
         Sentences about details, which only ``--help-all`` shows.
     default_text
-        The default, as it's shown in the help. None: no default is shown.
+        The default, as it's shown in the help. None: the option's default, if it has one.
     """
 
     def __init__(
@@ -47,9 +50,11 @@ class Option(click.Option):
         default_text: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"metavar": METAVARS.get(kwargs.get("type")), **kwargs})
         self.group = group
         self.more = more
+        if default_text is None and kwargs.get("default") not in {None, ""}:
+            default_text = str(kwargs["default"])
         self.default_text = default_text
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
@@ -144,14 +149,17 @@ def make_command(example: str, topic: str = "", common: Sequence[str] = ()) -> C
     return click.command(cls=Command, example=example, topic=topic, common=common)
 
 
-def option(*names: str, group: str, help: str, **attributes: Any) -> Callable[[F], F]:  # noqa: A002  Click's name
-    """Declare an option under a heading; see :class:`Option`."""
-    return click.option(*names, cls=Option, group=group, help=help, **attributes)
+def option(name: str, group: str, help: str, *, aliases: Sequence[str] = (), **attributes: Any) -> Callable[[F], F]:  # noqa: A002
+    """Declare an option under a heading; see :class:`Option`. ``aliases`` has its short name, or its parameter."""
+    return click.option(name, *aliases, cls=Option, group=group, help=help, **attributes)
 
 
-def choice(*names: str, choices: Sequence[str], help: str, **attributes: Any) -> Callable[[F], F]:  # noqa: A002
+def choice(
+    name: str, metavar: str, choices: Sequence[str], group: str, text: str, **attributes: Any
+) -> Callable[[F], F]:
     """Declare an option that takes one of several values, which are listed at the end of its help."""
-    return option(*names, type=click.Choice(choices), help=f"{help}: {', '.join(choices)}.", **attributes)
+    text = f"{text}: {', '.join(choices)}."
+    return option(name, group, text, metavar=metavar, type=click.Choice(choices), **attributes)
 
 
 def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:

@@ -7,16 +7,13 @@ command line. Imports pyarrow only to read the columns of a file.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
 
 VARIABLE = "_BATCHMAX_COMPLETE"
 """Environment variable by which the script of a shell asks the program for completions."""
-
-Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
-
 
 SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 
@@ -26,36 +23,44 @@ def script(shell: str) -> str:
     return SHELLS[shell](click.Group(), {}, "batchmax", VARIABLE).source()
 
 
-def paths(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Let the shell complete a path."""
-    return [CompletionItem(incomplete, type="file")]
+class Path(click.types.StringParamType):
+    """A path, which the shell completes."""
+
+    name = "PATH"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """Let the shell complete a path."""
+        return [CompletionItem(incomplete, type="file")]
 
 
-def columns(place: int = 0, *, several: bool = False) -> Completer:
-    """Return a completer for columns.
+class Names(click.types.StringParamType):
+    """One or several names.
 
     Parameters
     ----------
-    place
-        Position of the input whose columns are completed, among the arguments that aren't options.
+    known
+        The names, or the position of the input whose columns they are, among the arguments that aren't options.
     several
-        Whether the option takes several names, separated by commas.
+        Whether several names are given, separated by commas.
     """
 
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-        inputs = _inputs(ctx)
-        return _matching(_columns_of(inputs[place]) if place < len(inputs) else [], incomplete, several=several)
+    def __init__(self, known: Iterable[str] | int = 0, *, several: bool = False) -> None:
+        self.name = "NAMES" if several else "NAME"
+        self._known = known
+        self._several = several
 
-    return complete
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """Return the names that continue the incomplete word."""
+        known = self._known
+        if isinstance(known, int):
+            inputs = _inputs(ctx)
+            known = _columns_of(inputs[known]) if known < len(inputs) else []
+        return _matching(known, incomplete, several=self._several)
 
 
-def names(known: Iterable[str]) -> Completer:
-    """Return a completer for a list of names, separated by commas."""
-
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-        return _matching(known, incomplete, several=True)
-
-    return complete
+PATH = Path()
+COLUMN = Names()
+COLUMNS = Names(several=True)
 
 
 def _matching(known: Iterable[str], incomplete: str, *, several: bool) -> list[CompletionItem]:
@@ -69,11 +74,11 @@ def _matching(known: Iterable[str], incomplete: str, *, several: bool) -> list[C
 
 def _inputs(ctx: click.Context) -> list[str]:
     """Return the arguments that aren't options; without values if the last option's value is being completed."""
-    found: list[str] = []
+    arguments: list[str] = []
     for param in ctx.command.params:
         value = ctx.params.get(param.name or "") if isinstance(param, click.Argument) else None
-        found += [value] if isinstance(value, str) else value or []
-    return found or list(ctx.args)
+        arguments += [value] if isinstance(value, str) else value or []
+    return arguments or list(ctx.args)
 
 
 def _columns_of(path: str) -> list[str]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import json
-from dataclasses import dataclass
 
 import click
 from click.core import ParameterSource
@@ -28,7 +27,6 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
-_AGAIN = "run the command again"
 _WRITING = {"score", "convert"}
 
 _OS_REMEDIES = {
@@ -45,18 +43,12 @@ _OS_REMEDIES = {
 }
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(BatchmaxError):  # noqa: N818  it isn't raised
     """The message and the exit code of a failure."""
 
-    exit_code: int
-    what: str
-    where: str = ""
-    remedy: str = ""
-
-    def text(self) -> str:
-        """Return the message as text."""
-        return str(BatchmaxError(self.what, where=self.where, remedy=self.remedy))
+    def __init__(self, exit_code: int, what: str, where: str = "", remedy: str = "") -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.exit_code = exit_code
 
     def json(self) -> str:
         """Return the message as one line of JSON, for ``--json``."""
@@ -79,13 +71,15 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
     match error:
         case BatchmaxError():
             remedy = error.remedy or (help_page if error.exit_code == EXIT_USAGE else "")
-            return Failure(error.exit_code, error.what, error.where, _and_notes(remedy, error))
+            return Failure(error.exit_code, error.what, error.where, _with_notes(remedy, error))
         case click.ClickException():
             return _explain_click(error, help_page)
-        case KeyboardInterrupt() | click.Abort():
-            return Failure(EXIT_INTERRUPTED, _unchanged("interrupted", command), remedy=_next_step(error))
-        case Terminated():
-            return Failure(EXIT_TERMINATED, _unchanged("terminated", command), remedy=_next_step(error))
+        case KeyboardInterrupt() | click.Abort() | Terminated():
+            is_term = isinstance(error, Terminated)
+            what = "terminated" if is_term else "interrupted"
+            what += ", the output is unchanged" if command in _WRITING else ""
+            exit_code = EXIT_TERMINATED if is_term else EXIT_INTERRUPTED
+            return Failure(exit_code, what, remedy=_with_notes("", error) or "run the command again")
         case MemoryError():
             remedy = "use less memory with --memory-limit, or a machine with more"
             return Failure(EXIT_FAILED, _one_line(f"out of memory: {error}"), reading, remedy)
@@ -97,35 +91,26 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
             return Failure(EXIT_FAILED, _one_line(what), reading, remedy)
 
 
-def _next_step(error: BaseException) -> str:
-    """Return how to continue after an interruption: the exception's notes, which say whether anything is kept."""
-    return "; ".join(getattr(error, "__notes__", ())) or _AGAIN
-
-
-def _and_notes(remedy: str, error: BaseException) -> str:
-    return "; ".join([remedy, *getattr(error, "__notes__", ())] if remedy else getattr(error, "__notes__", ()))
-
-
-def _unchanged(what: str, command: str) -> str:
-    return f"{what}, the output is unchanged" if command in _WRITING else what
+def _with_notes(remedy: str, error: BaseException) -> str:
+    """Return a remedy with the exception's notes, which say whether anything is kept."""
+    return "; ".join(filter(None, (remedy, *getattr(error, "__notes__", ()))))
 
 
 def _explain_click(error: click.ClickException, help_page: str) -> Failure:
     context = getattr(error, "ctx", None)
     if context is not None:
         help_page = f"try: {context.command_path} -h"
+    what, where = _sentence(error.format_message()), ""
     if isinstance(error, click.MissingParameter) and error.param is not None:
         what = f"{_name(error.param)} is missing"
-        return Failure(error.exit_code, what, remedy=help_page)
-    if isinstance(error, click.BadParameter) and error.param is not None:
-        where = _name(error.param)
+    elif isinstance(error, click.BadParameter) and error.param is not None:
+        what, where = _sentence(error.message), _name(error.param)
         source = context.get_parameter_source(error.param.name or "") if context else None
         if source is ParameterSource.ENVIRONMENT and context is not None:
             where += f" (from {context.auto_envvar_prefix}_{(error.param.name or '').upper()})"
-        return Failure(error.exit_code, _sentence(error.message), where, help_page)
-    if isinstance(error, click.NoSuchOption):
-        return Failure(error.exit_code, _no_such_option(error), remedy=help_page)
-    return Failure(error.exit_code, _sentence(error.format_message()), remedy=help_page)
+    elif isinstance(error, click.NoSuchOption):
+        what = _no_such_option(error)
+    return Failure(error.exit_code, what, where, help_page)
 
 
 def _no_such_option(error: click.NoSuchOption) -> str:

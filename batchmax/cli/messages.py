@@ -20,7 +20,7 @@ INDENT = "  "
 """Indent of continuation lines."""
 
 
-def say(text: str, *, label: str = "", console: Any = None) -> None:
+def print_message(text: str, *, label: str = "", console: Any = None) -> None:
     """Print one message to stderr, above the progress bar if ``console`` is the bar's rich console."""
     start = f"batchmax: {label}: " if label else "batchmax: "
     line = printable(start + text)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import click
 
 from batchmax.cli.command import meta_key
-from batchmax.cli.messages import has_colors, say
+from batchmax.cli.messages import has_colors, print_message
 from batchmax.cli.render.formatting import duration, size
 from batchmax.runtime.compilation import listening
 from batchmax.runtime.progress import Progress
@@ -39,7 +39,7 @@ class TerminalProgress(Progress):
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self._quiet = quiet
         self._verbose = verbose and not quiet
-        self._said: set[str] = set()
+        self._printed: set[str] = set()
         self._rows = 0
         self._skipped = 0
         self._bytes = 0
@@ -100,47 +100,47 @@ class TerminalProgress(Progress):
             )
         elif not self._quiet and time.monotonic() - self._last_line >= LINE_EVERY:
             self._last_line = time.monotonic()
-            self._say(self._line())
+            self._print(self._line())
 
     def skip(self, rows: int) -> None:
         """Add rows that an earlier run completed, and print how many."""
         self._rows += rows
         self._skipped += rows
-        self._tell(f"resuming after {rows:,} completed rows")
+        self._print_once(f"resuming after {rows:,} completed rows")
 
     def published(self) -> None:
         """Ignore signals from now on: the output is published, and an interruption would report it as unfinished."""
         context = click.get_current_context(silent=True)
         signals = None if context is None else context.meta.get(meta_key("signals"))
         if signals is not None:
-            signals.are_heard = False
+            signals.are_raised = False
 
     def warn(self, text: str) -> None:
         """Print a warning, once."""
-        self._tell(text, label="warning")
+        self._print_once(text, label="warning")
 
     def note(self, text: str) -> None:
         """Print a note about a choice if verbose; the final summary contains it in any case."""
         if self._verbose:
-            self._tell(text, label="note")
+            self._print_once(text, label="note")
 
     def assumed(self, text: str) -> None:
         """Print an assumption about the input."""
-        self._tell(text, label="note")
+        self._print_once(text, label="note")
 
     def detail(self, text: str) -> None:
         """Print a detail of the execution if verbose."""
         if self._verbose:
-            self._tell(text)
+            self._print_once(text)
 
-    def _tell(self, text: str, *, label: str = "") -> None:
-        if (label == "warning" or not self._quiet) and text not in self._said:
-            self._said.add(text)
-            self._say(text, label=label)
+    def _print_once(self, text: str, *, label: str = "") -> None:
+        if (label == "warning" or not self._quiet) and text not in self._printed:
+            self._printed.add(text)
+            self._print(text, label=label)
 
-    def _say(self, text: str, *, label: str = "") -> None:
+    def _print(self, text: str, *, label: str = "") -> None:
         with contextlib.suppress(OSError, ValueError):
-            say(text, label=label, console=None if self._bar is None else self._bar.console)
+            print_message(text, label=label, console=None if self._bar is None else self._bar.console)
 
     def _speed(self) -> float:
         return self._bytes / max(time.monotonic() - self._started, 1e-9)

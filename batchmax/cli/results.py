@@ -25,18 +25,18 @@ def show_progress() -> TerminalProgress:
     return TerminalProgress(quiet=is_set("quiet"), verbose=is_set("verbose"))
 
 
-def show_result(found: Any, as_text: Callable[[], None]) -> None:
+def show_result(result: Any, as_text: Callable[[], None]) -> None:
     """Print a result: as one line of JSON, or as text for people, or with ``--quiet`` not at all.
 
     Parameters
     ----------
-    found
+    result
         An object with a method ``to_json``, or a value for JSON.
     as_text
         Prints the text.
     """
     if is_set("json"):
-        click.echo(found.to_json() if hasattr(found, "to_json") else json_line(found))
+        click.echo(result.to_json() if hasattr(result, "to_json") else json_line(result))
     elif not is_set("quiet"):
         as_text()
 

@@ -23,12 +23,12 @@ class Terminated(BaseException):
 
 
 class Signals:
-    """Signal handlers. While ``are_heard`` is False, signals are ignored."""
+    """Signal handlers. While ``are_raised`` is False, signals are ignored."""
 
     def __init__(self) -> None:
-        self.are_heard = True
+        self.are_raised = True
 
-    def hear(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  signal's signature
+    def handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  signal's signature
         """Raise KeyboardInterrupt or :class:`Terminated`, unless signals are ignored or a failure is unwinding."""
         # Don't import here: a second signal could find the module partially imported.
         failing = sys.exception()
@@ -36,39 +36,39 @@ class Signals:
             if isinstance(failing, BatchmaxError) or _signal_of(failing):
                 return
             failing = failing.__context__
-        if self.are_heard:
+        if self.are_raised:
             raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
 
-    def hear_again(self, unraisable: Any) -> None:
+    def resend(self, unraisable: Any) -> None:
         """Resend a signal whose exception was raised where Python can't propagate it, such as in a finalizer."""
         signum = _signal_of(unraisable.exc_value)
         if signum is None:
             sys.__unraisablehook__(unraisable)
-        elif self.are_heard:
+        elif self.are_raised:
             threading.Timer(0.01, os.kill, (os.getpid(), signum)).start()
 
 
 @contextlib.contextmanager
-def signals_raise(*, to_the_end: bool) -> Iterator[Signals]:
+def signals_raise(*, process_ends: bool) -> Iterator[Signals]:
     """Handle SIGINT and SIGTERM within the block, except signals that the parent process set to be ignored.
 
-    ``to_the_end`` says that the process ends after the block: signals are then ignored while the interpreter exits.
+    ``process_ends`` says that the process ends after the block: signals are then ignored while the interpreter exits.
     """
     signals = Signals()
-    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    handled = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
     try:
-        before = {number: signal.signal(number, signals.hear) for number in heard}
+        before = {number: signal.signal(number, signals.handle) for number in handled}
     except ValueError:  # not the main thread, so signals belong to the caller
         yield signals
         return
-    hook, sys.unraisablehook = sys.unraisablehook, signals.hear_again
+    hook, sys.unraisablehook = sys.unraisablehook, signals.resend
     try:
         yield signals
     finally:
-        signals.are_heard = False
+        signals.are_raised = False
         sys.unraisablehook = hook
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if to_the_end else handler)
+            signal.signal(number, signal.SIG_IGN if process_ends else handler)
 
 
 def end_at_once(exit_code: int) -> NoReturn:

@@ -20,7 +20,7 @@ from batchmax.columns.scored_input import loss_column
 from batchmax.columns.sequences import token_values
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.metrics import RowMetrics
-from batchmax.evaluation.row_stream import open_rows, schema_of
+from batchmax.evaluation.row_stream import open_rows, read_if_stdin, schema_of
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import refuse
@@ -68,6 +68,7 @@ class LabeledInput:
             class_weights=options.class_weights,
             label_smoothing=options.label_smoothing,
         )
+        src = read_if_stdin(src, options)
         written = loss_column(schema_of(src, options), options)
         columns = dict.fromkeys(by, "--by")
         if sample_weight is not None:

@@ -33,7 +33,9 @@ from batchmax.sources.parquet_file import arrow_schema, open_file
 from batchmax.sources.parquet_source import Source, open_source
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
+from batchmax.sources.streams.ipc_reader import read_stdin
 from batchmax.storage.input_files import find_files, paths_of
+from batchmax.storage.paths import STREAM
 
 
 def open_rows(
@@ -61,6 +63,7 @@ def open_rows(
         Invalid column, an activation or loss other than softmax and cross-entropy, or a job that doesn't fit in the
         memory limit.
     """
+    src = read_if_stdin(src, options)
     if not options.is_usual:
         raise UsageError(
             "only softmax and cross-entropy are supported here",
@@ -139,6 +142,20 @@ def rows_in(source: Source) -> int | None:
     """Return how many rows of an input are read; None if unknown."""
     limit = source.job.options.limit
     return source.n_rows if limit is None or source.n_rows is None else min(limit, source.n_rows)
+
+
+def read_if_stdin(src: Any, options: InputOptions) -> Any:
+    """Return a reader of stdin if the only path is ``-``; any other input unchanged, but iterators of paths as a list.
+
+    Raises
+    ------
+    UsageError, DataError
+        Stdin has no Arrow IPC stream.
+    """
+    if hasattr(src, "__arrow_c_stream__"):
+        return src
+    paths = paths_of(src)
+    return read_stdin(options.memory_limit) if paths == [STREAM] else paths
 
 
 def schema_of(src: Any, options: InputOptions) -> pa.Schema:

@@ -161,15 +161,15 @@ def loss(
     indices, targets = _labels(labels, view)
     if len(targets) and LOSSES[name].needs_class:
         raise ValueError(f"loss {name!r} needs class indices, not targets")
-    found, gradients = np.empty(n), np.empty((n if grad else 0, k))
-    kernels.loss_rows(z, indices, targets, number, LOSSES[name].number, view.beta, found, gradients)
+    losses, gradients = np.empty(n), np.empty((n if grad else 0, k))
+    kernels.loss_rows(z, indices, targets, number, LOSSES[name].number, view.beta, losses, gradients)
     share = 1.0 / n if reduction == "mean" and n else 1.0
     with np.errstate(over="ignore", invalid="ignore"):
         result: Any
         if reduction == "none":
-            result = found.astype(view.dtype, copy=False).reshape(view.row_shape)[()]
+            result = losses.astype(view.dtype, copy=False).reshape(view.row_shape)[()]
         else:
-            result = view.dtype.type(found.sum() * share if n or reduction == "sum" else math.nan)
+            result = view.dtype.type(losses.sum() * share if n or reduction == "sum" else math.nan)
         return (result, view.restored(gradients * share)) if grad else result
 
 

@@ -31,16 +31,16 @@ class Rows:
     @property
     def log_sums(self) -> Array:
         """log(sum(exp(x - max))) of each row, (n,) float64."""
-        found = np.empty(len(self.rests))
-        kernels.log1p_values(self.rests, found)
-        return found
+        values = np.empty(len(self.rests))
+        kernels.log1p_values(self.rests, values)
+        return values
 
 
 def perplexities(mean_losses: Array) -> Array:
     """Return exp of (n,) float64 mean losses in nats."""
-    found = np.empty(len(mean_losses))
-    kernels.exp_values(mean_losses, found)
-    return found
+    values = np.empty(len(mean_losses))
+    kernels.exp_values(mean_losses, values)
+    return values
 
 
 def softmax_rows(

@@ -61,13 +61,7 @@ def softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, out:
     >>> batchmax.softmax([[0.0, 0.0], [1.0, -1.0]]).round(3).tolist()
     [[0.5, 0.5], [0.881, 0.119]]
     """
-    view = Lines(logits, axis, temperature)
-    result = _result(out, view.logits.shape, view.dtype, "out")
-    target = view.target(result)
-    if view.matrix.size:
-        softmax_rows(view.matrix_apart_from(result), view.beta, probs=target)
-    view.store(target, result)
-    return result
+    return _along_axis(logits, axis, temperature, out, logs=False)
 
 
 @standard_floats()
@@ -100,13 +94,7 @@ def log_softmax(logits: ArrayLike, *, axis: int = -1, temperature: float = 1.0, 
     >>> batchmax.log_softmax([[0.0, 0.0], [1000.0, 0.0]]).round(3).tolist()
     [[-0.693, -0.693], [0.0, -1000.0]]
     """
-    view = Lines(logits, axis, temperature)
-    result = _result(out, view.logits.shape, view.dtype, "out")
-    target = view.target(result)
-    if view.matrix.size:
-        softmax_rows(view.matrix_apart_from(result), view.beta, log_probs=target)
-    view.store(target, result)
-    return result
+    return _along_axis(logits, axis, temperature, out, logs=True)
 
 
 @standard_floats()
@@ -318,12 +306,12 @@ def _cross_entropy(
             take=buffers.take,
         )
         if dense:
-            found = dense_losses(z, rows, view.beta, target, weights, label_smoothing, buffers.take)
+            computed = dense_losses(z, rows, view.beta, target, weights, label_smoothing, buffers.take)
         else:
-            found = index_losses(z, rows, view.beta, target, weights, label_smoothing, ignore_index, buffers.take)
+            computed = index_losses(z, rows, view.beta, target, weights, label_smoothing, ignore_index, buffers.take)
         # A loss above 3.4e38 is +inf in float32.
         with np.errstate(over="ignore", under="ignore"):
-            losses[block] = found
+            losses[block] = computed
     if reduction == "none":
         return losses.reshape(view.row_shape)[()]
     total = 1.0
@@ -335,6 +323,18 @@ def _cross_entropy(
     with np.errstate(over="ignore", under="ignore"):
         # The mean over a weight of 0 is NaN, even if smoothing gives labels without weight a loss.
         return view.dtype.type(losses.sum() / total if total else np.nan)
+
+
+def _along_axis(logits: ArrayLike, axis: int, temperature: float, out: Array | None, *, logs: bool) -> Array:
+    """Return the probabilities or their logarithms."""
+    view = Lines(logits, axis, temperature)
+    result = _result(out, view.logits.shape, view.dtype, "out")
+    target = view.target(result)
+    if view.matrix.size:
+        probs, log_probs = (None, target) if logs else (target, None)
+        softmax_rows(view.matrix_apart_from(result), view.beta, probs=probs, log_probs=log_probs)
+    view.store(target, result)
+    return result
 
 
 def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:

@@ -41,9 +41,9 @@ def similar_topics(text: str) -> list[str]:
     if not text:
         return []
     names = topics()
-    found = [name for name in names if text in name or name in text]
-    found += [name for name in get_close_matches(text, names, n=MOST_SUGGESTED) if name not in found]
-    if not found:
+    similar = [name for name in names if text in name or name in text]
+    similar += [name for name in get_close_matches(text, names, n=MOST_SUGGESTED) if name not in similar]
+    if not similar:
         counts = {name: page(name).lower().count(text) for name in names}
-        found = sorted((name for name in names if counts[name]), key=lambda name: -counts[name])
-    return found[:MOST_SUGGESTED]
+        similar = sorted((name for name in names if counts[name]), key=lambda name: -counts[name])
+    return similar[:MOST_SUGGESTED]

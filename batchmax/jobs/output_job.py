@@ -60,7 +60,7 @@ class FileJob:
         self._stage = make_stage(self._source, progress, out)
         if options.engine == "ray":
             self._check_ray(out)
-        self._commit = open_outputs(self._source, out, options)
+        self._commit = open_outputs(self._source, out, options, can_stream=self._stage.command == "score")
         schema = output_schema(self._source.job, self._source, self._stage.command)
         self._commit.set_job(job_identity(self._source, schema, options))
         self._writer = PartWriter(

@@ -79,7 +79,7 @@ class RowTrace:
     steps
         The computation for each β.
     trouble
-        What is wrong with a bad row.
+        What is wrong with a bad row, and a hint.
     doubts, assumed
         Warnings, and a note on what the numbers were assumed to be.
     """
@@ -235,7 +235,7 @@ def _trace(origin: str, batch: pa.RecordBatch, options: Sequence[ScoreOptions]) 
         classes=job.classes or (),
         label=label,
         steps=steps,
-        trouble=describe_bad_row(batch, 0, status, job)[0] if status <= LAST_BAD else None,
+        trouble="; ".join(filter(None, describe_bad_row(batch, 0, status, job))) if status <= LAST_BAD else None,
         doubts=() if logits is None else tuple(doubts_about(matrix, job)),
         assumed=job.assumed,
     )

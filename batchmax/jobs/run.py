@@ -141,8 +141,10 @@ class Run:
             self.commit.record_decision(summary.as_dict())
 
 
-def open_outputs(source: Source, out: str, options: ScoreOptions) -> Commit:
+def open_outputs(source: Source, out: str, options: ScoreOptions, *, can_stream: bool) -> Commit:
     """Return the commit of the output and of the rejected rows; nothing is written yet.
+
+    ``can_stream`` says whether the command can also write a stream, for messages.
 
     Raises
     ------
@@ -162,7 +164,7 @@ def open_outputs(source: Source, out: str, options: ScoreOptions) -> Commit:
     written = [] if is_uri(out) else output_paths(out, gated=gated)
     rejected = [] if options.rejects is None or is_uri(options.rejects) else output_paths(options.rejects, gated=gated)
     refuse_inputs_as_output(inputs, *written, *rejected)
-    output = _destination(out, options)
+    output = _destination(out, options, can_stream=can_stream)
     rejects = None if options.rejects is None else _destination(options.rejects, options)
     if rejects is not None and rejects.is_file != output.is_file:
         raise UsageError(
@@ -177,9 +179,9 @@ def open_outputs(source: Source, out: str, options: ScoreOptions) -> Commit:
     return SharedCommit(output, rejects, parse_shard(options.shard))
 
 
-def _destination(out: str, options: ScoreOptions) -> Destination:
+def _destination(out: str, options: ScoreOptions, *, can_stream: bool = False) -> Destination:
     """Return the destination of the output or of the rejected rows; refuse what shards and Ray can't write to."""
-    refuse_other_formats(out)
+    refuse_other_formats(out, can_stream=can_stream)
     gated = options.fail_if is not None
     if options.shard is not None and is_uri(out):
         what = "shards meet in a folder that all of them see"

@@ -140,7 +140,7 @@ def dry_run(src: Any, out: str | os.PathLike[str], options: ScoreOptions) -> dic
     out = local_path(os.fspath(out))
     source = open_source(src, options, mirrors=not is_file_path(out))
     job = source.job
-    commit = open_outputs(source, out, options)
+    commit = open_outputs(source, out, options, can_stream=True)
     parts = plan_parts(source.group_rows(), source.row_bytes)
     plan = Plan.of(source).as_dict() if source.files else None
     rows = source.n_rows if options.limit is None or source.n_rows is None else min(source.n_rows, options.limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,22 +79,24 @@ def _checked(members: Mapping[str, Any]) -> Calibrated:
         raise JsonError("n_classes is not a positive integer")
     if not _is_number(temperature) or temperature <= 0:
         raise JsonError("temperature is not a number above 0")
-    classes = members["classes"]
-    if classes is not None and not (
-        isinstance(classes, list) and len(classes) == n_classes and all(isinstance(name, str) for name in classes)
-    ):
-        raise JsonError("classes is not a list of n_classes names")
-    vectors = []
-    for name in ("scale", "bias"):
-        values = members[name]
-        if values is not None and not (
-            isinstance(values, list) and len(values) == n_classes and all(map(_is_number, values))
-        ):
-            raise JsonError(f"{name} is not a list of n_classes numbers")
-        vectors.append(None if values is None else tuple(map(float, values)))
-    if (vectors[0] is None) != (vectors[1] is None) or min(vectors[0] or (1.0,)) <= 0:
+    classes = _per_class(members, "classes", lambda name: isinstance(name, str), "names")
+    scale, bias = (_per_class(members, name, _is_number, "numbers") for name in ("scale", "bias"))
+    if (scale is None) != (bias is None) or min(scale or (1.0,)) <= 0:
         raise JsonError("scale and bias are not both given, or a scale is not above 0")
-    return Calibrated(n_classes, None if classes is None else tuple(classes), float(temperature), *vectors)
+    scale, bias = (None if values is None else tuple(map(float, values)) for values in (scale, bias))
+    return Calibrated(n_classes, classes, float(temperature), scale, bias)
+
+
+def _per_class(
+    members: Mapping[str, Any], name: str, is_valid: Callable[[Any], bool], what: str
+) -> tuple[Any, ...] | None:
+    """Return a list of one value per class, if it is there."""
+    values = members[name]
+    if values is None:
+        return None
+    if len(values) != members["n_classes"] or not all(map(is_valid, values)):
+        raise JsonError(f"{name} is not a list of n_classes {what}")
+    return tuple(values)
 
 
 def _is_number(value: Any) -> bool:

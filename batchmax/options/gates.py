@@ -120,8 +120,8 @@ class Gate:
     @property
     def names(self) -> list[str]:
         """The names in the condition, each once."""
-        found = (node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name))
-        return list(dict.fromkeys(found))
+        names = (node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name))
+        return list(dict.fromkeys(names))
 
     def failure(self, figures: Mapping[str, Figure]) -> str:
         """Return why the condition is true, with the value of each metric in it; an empty string if it is false."""

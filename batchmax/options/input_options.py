@@ -14,7 +14,7 @@ from typing import Any, Literal, get_type_hints
 
 from batchmax.activations import ACTIVATIONS, LOSSES, ActivationName, LossName, loss_of
 from batchmax.errors import UsageError
-from batchmax.options.parsing import check_at_least, check_type, check_unique
+from batchmax.options.parsing import check_at_least, check_type, check_unique, refuse_if
 
 InputKind = Literal["logits", "log_probs", "probs"]
 BinaryName = Literal["float32", "float16", "bfloat16"]
@@ -146,40 +146,29 @@ class ModelOptions(Options):
         super().__post_init__()
         check_beta("--beta", self.beta)
         scale, bias = self.scale or (), self.bias or ()
-        if (self.scale is None) != (self.bias is None) or len(scale) != len(bias):
-            raise UsageError(
-                "scale and bias must both have one number per class", where="--calibration", remedy="calibrate again"
-            )
-        if not all(map(math.isfinite, (*scale, *bias))) or min(scale, default=1) <= 0:
-            raise UsageError(
-                "scales and biases must be finite, and scales above 0", where="--calibration", remedy="calibrate again"
-            )
-        if not 0.0 <= self.label_smoothing <= 1.0:
-            raise UsageError(
-                f"{self.label_smoothing:g} is not between 0 and 1", where="--label-smoothing", remedy="try 0.1"
-            )
+        is_half = (self.scale is None) != (self.bias is None) or len(scale) != len(bias)
+        what = "scale and bias must both have one number per class"
+        refuse_if(is_half, "--calibration", what, "calibrate again")
+        is_outside = not all(map(math.isfinite, (*scale, *bias))) or min(scale, default=1) <= 0
+        what = "scales and biases must be finite, and scales above 0"
+        refuse_if(is_outside, "--calibration", what, "calibrate again")
+        share = self.label_smoothing
+        refuse_if(not 0.0 <= share <= 1.0, "--label-smoothing", f"{share:g} is not between 0 and 1", "try 0.1")
         weights = self.class_weights or ()
         for weight in weights.values() if isinstance(weights, dict) else weights:
-            if not (math.isfinite(weight) and weight >= 0):
-                raise UsageError(
-                    f"weight {weight:g} is invalid",
-                    where="--class-weights",
-                    remedy="weights must be finite and not negative",
-                )
+            what, remedy = f"weight {weight:g} is invalid", "weights must be finite and not negative"
+            refuse_if(not math.isfinite(weight) or weight < 0, "--class-weights", what, remedy)
         try:
             loss = self.loss_name
         except ValueError as error:
             raise UsageError(str(error), where="--loss", remedy="batchmax show --alternatives compares them") from error
-        if not LOSSES[loss].has_weights and (self.class_weights is not None or self.label_smoothing):
-            raise UsageError(
-                f"loss {loss} supports neither class weights nor label smoothing",
-                where="--loss",
-                remedy="leave them out",
-            )
-        if not ACTIVATIONS[self.activation].is_log_linear and (self.calibration is not None or self.scale is not None):
-            raise UsageError(
-                "a calibration applies to softmax only", where="--calibration", remedy="leave out one of them"
-            )
+        is_weighted = self.class_weights is not None or self.label_smoothing != 0
+        what = f"loss {loss} supports neither class weights nor label smoothing"
+        refuse_if(is_weighted and not LOSSES[loss].has_weights, "--loss", what, "leave them out")
+        is_calibrated = self.calibration is not None or self.scale is not None
+        is_other = not ACTIVATIONS[self.activation].is_log_linear
+        what = "a calibration applies to softmax only"
+        refuse_if(is_calibrated and is_other, "--calibration", what, "leave out one of them")
 
     @property
     def loss_name(self) -> LossName:
@@ -211,12 +200,8 @@ class RunOptions(Options):
         """Check each value."""
         super().__post_init__()
         check_at_least("--threads", self.threads, 1)
-        if self.memory_limit < MIN_MEMORY:
-            raise UsageError(
-                f"{self.memory_limit:,} bytes is too small",
-                where="--memory-limit",
-                remedy=f"give at least {MIN_MEMORY // 2**20}MiB",
-            )
+        what, remedy = f"{self.memory_limit:,} bytes is too small", f"give at least {MIN_MEMORY // 2**20}MiB"
+        refuse_if(self.memory_limit < MIN_MEMORY, "--memory-limit", what, remedy)
 
 
 # Fields are in the order of the bases from last to first.
@@ -238,12 +223,9 @@ class InputOptions(RunOptions, ModelOptions, ReadOptions):
     def __post_init__(self) -> None:
         """Check that the activation fits to the input."""
         super().__post_init__()
-        if not ACTIVATIONS[self.activation].is_log_linear and self.input not in {None, "logits"}:
-            raise UsageError(
-                f"activation {self.activation} is computed from logits, not from {self.input}",
-                where="--activation",
-                remedy="give logits",
-            )
+        is_other = not ACTIVATIONS[self.activation].is_log_linear
+        what = f"activation {self.activation} is computed from logits, not from {self.input}"
+        refuse_if(is_other and self.input not in {None, "logits"}, "--activation", what, "give logits")
 
 
 def check_beta(option: str, value: float) -> None:
@@ -254,7 +236,5 @@ def check_beta(option: str, value: float) -> None:
     UsageError
         The value is out of range.
     """
-    if not 1 / MAX_BETA <= value <= MAX_BETA:
-        raise UsageError(
-            f"{value} is out of range", where=option, remedy=f"give a number from {1 / MAX_BETA:g} to {MAX_BETA:g}"
-        )
+    remedy = f"give a number from {1 / MAX_BETA:g} to {MAX_BETA:g}"
+    refuse_if(not 1 / MAX_BETA <= value <= MAX_BETA, option, f"{value} is out of range", remedy)

@@ -159,6 +159,18 @@ def check_type(option: str, value: Any, hint: Any) -> None:
     raise _wrong_type(option, value, " or ".join(choices) or name)
 
 
+def refuse_if(is_invalid: bool, option: str, what: str, remedy: str) -> None:
+    """Refuse a value of an option, or a combination with others; ``what`` and ``remedy`` are those of the error.
+
+    Raises
+    ------
+    UsageError
+        ``is_invalid`` is true.
+    """
+    if is_invalid:
+        raise UsageError(what, where=option, remedy=remedy)
+
+
 def check_at_least(option: str, value: int | None, smallest: int) -> None:
     """Check that a value isn't too small.
 

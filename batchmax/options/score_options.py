@@ -24,6 +24,7 @@ from batchmax.options.parsing import (
     parse_bytes,
     read_class_weights,
     read_classes,
+    refuse_if,
 )
 from batchmax.outputs import OUTPUTS
 
@@ -82,12 +83,9 @@ class ConvertOptions(WriteOptions, RunOptions, ReadOptions):
     def __post_init__(self) -> None:
         """Check that there are rejected rows if they are to be written."""
         super().__post_init__()
-        if self.rejects is not None and self.on_bad_row != "drop":
-            raise UsageError(
-                "rejected rows are written only if bad rows are dropped",
-                where="--rejects",
-                remedy="add --on-bad-row drop",
-            )
+        what = "rejected rows are written only if bad rows are dropped"
+        has_none = self.on_bad_row != "drop"
+        refuse_if(self.rejects is not None and has_none, "--rejects", what, "add --on-bad-row drop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,29 +142,20 @@ class ScoreOptions(ConvertOptions, InputOptions):
         super().__post_init__()
         check_at_least("--top-k", self.top_k, 1)
         check_at_least("--seed", self.seed, 0)
-        if self.seed >= 2**64:
-            raise UsageError(f"{self.seed} is larger than 2**64 - 1", where="--seed", remedy="give a smaller number")
+        refuse_if(self.seed >= 2**64, "--seed", f"{self.seed} is larger than 2**64 - 1", "give a smaller number")
         if self.fail_if is not None:
             Gate(self.fail_if, SCORE_FIGURES)
         activation = ACTIVATIONS[self.activation]
         check_unique("--outputs", self.outputs or ())
         for name in self.outputs or ():
-            if name not in OUTPUTS:
-                raise UsageError(
-                    f"unknown output {name!r}", where="--outputs", remedy=f"choose from {', '.join(OUTPUTS)}"
-                )
-            if OUTPUTS[name].needs_label and self.label == "none":
-                raise UsageError(
-                    f"{name} needs labels", where="--outputs", remedy="name the label column: --label NAME"
-                )
-            if not activation.supports(OUTPUTS[name].of):
-                raise UsageError(
-                    f"activation {self.activation} has no {name}", where="--outputs", remedy="leave it out"
-                )
-        if self.top_k is not None and not activation.supports("distribution"):
-            raise UsageError(
-                f"activation {self.activation} has no most probable classes", where="--top-k", remedy="leave it out"
-            )
+            refuse_if(name not in OUTPUTS, "--outputs", f"unknown output {name!r}", f"choose from {', '.join(OUTPUTS)}")
+            lacks_label = OUTPUTS[name].needs_label and self.label == "none"
+            refuse_if(lacks_label, "--outputs", f"{name} needs labels", "name the label column: --label NAME")
+            what = f"activation {self.activation} has no {name}"
+            refuse_if(not activation.supports(OUTPUTS[name].of), "--outputs", what, "leave it out")
+        lacks_order = self.top_k is not None and not activation.supports("distribution")
+        what = f"activation {self.activation} has no most probable classes"
+        refuse_if(lacks_order, "--top-k", what, "leave it out")
 
 
 def score_options(**given: Any) -> ScoreOptions:
@@ -258,9 +247,9 @@ def _set_temperature(values: dict[str, Any], storage: Sequence[str]) -> None:
                 "both --calibration and a temperature are given", remedy="give one: the calibration has a temperature"
             )
         check_type("calibration", values["calibration"], str)
-        found = read_calibration(values["calibration"], storage)
-        values |= {"calibrated_classes": found.n_classes, "beta": 1.0 / found.temperature}
-        values |= {"scale": found.scale, "bias": found.bias} if found.scale is not None else {}
+        calibration = read_calibration(values["calibration"], storage)
+        values |= {"calibrated_classes": calibration.n_classes, "beta": 1.0 / calibration.temperature}
+        values |= {"scale": calibration.scale, "bias": calibration.bias} if calibration.scale is not None else {}
     if temperature is not None:
         check_type("temperature", temperature, float)
         check_beta("--temperature", temperature)

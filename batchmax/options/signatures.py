@@ -31,13 +31,13 @@ def name_options(function: Function) -> Function:
 
 def _keywords(kind: Any) -> list[inspect.Parameter]:
     """Return the keyword arguments for a class of options: its fields, and what they are also made from."""
-    found = []
+    keywords = []
     for field in inspect.signature(kind).parameters.values():
         if field.name == "beta":
             temperature = inspect.Parameter("temperature", field.kind, default=None, annotation="float | None")
-            found.append(temperature)
+            keywords.append(temperature)
         if field.name not in INTERNAL:
             # Lists may also be comma-separated text or iterables, and sizes may have units.
             wider = re.sub(r"tuple\[(\w+), \.\.\.\]", r"str | Iterable[\1]", field.annotation)
-            found.append(field.replace(annotation="int | str" if field.name == "memory_limit" else wider))
-    return found
+            keywords.append(field.replace(annotation="int | str" if field.name == "memory_limit" else wider))
+    return keywords

@@ -17,6 +17,7 @@ from batchmax.storage.output_paths import (
     refuse_inputs_as_output,
     refuse_uris_as_output,
     remove_empty,
+    with_suffix,
 )
 from batchmax.storage.paths import is_uri, local_path, refuse_stream
 
@@ -58,7 +59,7 @@ class TextFile:
             raise UsageError(
                 f"the file name must end in {' or '.join(endings)}",
                 where=text,
-                remedy=f"try -o {self.path.stem}{endings[0]}",
+                remedy=f"try -o {with_suffix(text, endings[0])}",
             )
         if self._store is None:
             refuse_file_as_folder(self.path)

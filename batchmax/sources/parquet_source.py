@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -32,7 +31,7 @@ from batchmax.sources.row_group_reader import GroupReader
 from batchmax.sources.schemas.file_columns import MergedSchema, file_columns_of, merge_schemas
 from batchmax.sources.schemas.schema_check import check_agreement, describe_differences, logits_in_file
 from batchmax.sources.sequence_source import TokenSizes, regrouped
-from batchmax.sources.streams.ipc_reader import IncomingStream
+from batchmax.sources.streams.ipc_reader import read_stdin
 from batchmax.sources.streams.stream_source import StreamSource
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.storage.hive import Partitions, are_mirrored, keys_of, partitions_of
@@ -58,10 +57,7 @@ def open_source(
         return StreamSource(src, options, writes=writes)
     paths = paths_of(src)
     if paths == [STREAM]:
-        incoming = IncomingStream(sys.stdin.buffer, STREAM, options.memory_limit)
-        return StreamSource(
-            pa.RecordBatchReader.from_batches(incoming.schema, incoming), options, STREAM, writes=writes
-        )
+        return StreamSource(read_stdin(options.memory_limit), options, STREAM, writes=writes)
     return ParquetSource(paths, options, mirrors=mirrors, writes=writes)
 
 

@@ -33,28 +33,51 @@ def is_file_path(out: str) -> bool:
     return out.lower().endswith(PARQUET_SUFFIXES)
 
 
-def refuse_other_formats(out: str) -> None:
+def refuse_other_formats(out: str, *, can_stream: bool = False) -> None:
     """Refuse an output with the suffix of a file in another format.
 
     Other names, such as ``run.2`` or ``out.v2``, are those of folders. With a slash at its end, any name is a folder.
+
+    Parameters
+    ----------
+    out
+        The path or the URI.
+    can_stream
+        Whether the output may also be a stream on stdout, for the message.
 
     Raises
     ------
     UsageError
         The message says which formats can be written.
     """
-    name = out.rpartition("/")[2]
     refuse_other_encodings(out)
-    stem, _, ending = name.rpartition(".")
-    if not stem or is_file_path(out):
-        return
-    is_misspelled = bool(difflib.get_close_matches(ending.lower(), ["parquet"], cutoff=0.75))
-    if ending.lower() in OTHER_FORMATS or is_misspelled:
+    stem, _, ending = out.rpartition("/")[2].rpartition(".")
+    if stem and not is_file_path(out) and _is_format(ending):
         raise UsageError(
-            f"outputs are Parquet files or Arrow streams, not .{ending} files",
+            f"outputs are Parquet files{' or Arrow streams' * can_stream}, not .{ending} files",
             where=out,
-            remedy=f"name a file: {stem}.parquet; or a folder: {name}/; or an Arrow stream on stdout: -",
+            remedy=f"name a file: {with_suffix(out, '.parquet')}; or a folder: {out}/"
+            + "; or an Arrow stream on stdout: -" * can_stream,
         )
+
+
+def with_suffix(out: str, suffix: str) -> str:
+    """Return an output path with another suffix: in place of the last one, and of those of formats before it."""
+    folder, slash, name = out.rpartition("/")
+    stem, _, ending = name.rpartition(".")
+    while stem:
+        name = stem
+        stem, _, ending = name.rpartition(".")
+        if not _is_format(ending):
+            break
+    return f"{folder}{slash}{name}{suffix}"
+
+
+def _is_format(ending: str) -> bool:
+    """Return whether a suffix, without its dot, is that of another format or, perhaps misspelled, of Parquet."""
+    ending = ending.lower()
+    is_parquet = f".{ending}" in PARQUET_SUFFIXES or difflib.get_close_matches(ending, ["parquet"], cutoff=0.75)
+    return ending in OTHER_FORMATS or bool(is_parquet)
 
 
 def refuse_file_as_folder(path: Path) -> None:

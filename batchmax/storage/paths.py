@@ -38,7 +38,7 @@ def refuse_stream(path: str) -> None:
     """
     refuse_other_encodings(path)
     if path == STREAM:
-        what = "a stream can only be the only input, or the output, of score"
+        what = "a stream can only be the only input of a command that reads rows once, or the output of score"
         raise UsageError(what, where=path, remedy="name a path; for a file named -, write ./-")
 
 

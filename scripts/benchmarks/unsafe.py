@@ -54,7 +54,7 @@ def main() -> int:
     parts, *words = sys.argv[1:]
     from batchmax.cli import app
 
-    app._settle_in()  # noqa: SLF001 - as the command does before it imports anything
+    app._configure_process()  # noqa: SLF001 - as the command does before it imports anything
     for part in parts.split(","):
         leave_out(part)
     sys.argv = ["batchmax", *words]

@@ -55,7 +55,7 @@ def adapt(_: Any, page: str, content: list[str]) -> None:
     """Make links of a Markdown page lead to the site, and add the navigation to the first page."""
     text = content[0].replace(f"]({REPOSITORY}/raw/main/data/", "](/data/")
     if page == "index":
-        text = text.replace("](batchmax/guide/", "](guide/") + navigation(text)
+        text = text.replace(f"]({REPOSITORY}/blob/main/batchmax/guide/", "](guide/") + navigation(text)
     content[0] = text
 
 

@@ -121,7 +121,8 @@ def test_texts_of_options_have_one_form(name):
                 assert text[0].isupper(), text
                 assert text.endswith("."), text
                 assert "[default" not in text
-            assert param.is_flag or re.fullmatch(r"[A-Z]+(?:[=|/,][A-Z]+)*(?:,\.\.\.)?", param.metavar), param.metavar
+            metavar = param.make_metavar(click.Context(command))
+            assert param.is_flag or re.fullmatch(r"[A-Z]+(?:[=|/,][A-Z]+)*(?:,\.\.\.)?", metavar), metavar
 
 
 def test_options_of_every_command_with_a_result():

@@ -370,7 +370,10 @@ CASES = {
     "a stream among files": (
         ["-", "x.parquet"],
         2,
-        ("-: a stream can only be the only input, or the output, of score; name a path; for a file named -, write ./-"),
+        (
+            "-: a stream can only be the only input of a command that reads rows once, or the output of score; "
+            "name a path; for a file named -, write ./-"
+        ),
     ),
     "a store nobody knows as output": (
         ["x.parquet", "-o", "nosuch://b/x"],

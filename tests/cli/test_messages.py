@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax.cli.messages import say, wrapped
+from batchmax.cli.messages import print_message, wrapped
 from batchmax.cli.progress import COMPILING, TerminalProgress
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.runtime import compilation
@@ -52,7 +52,7 @@ def test_a_long_path_follows_the_label_once(monkeypatch, capsys, colored):
     monkeypatch.setattr("batchmax.cli.messages._is_terminal", lambda: True)
     monkeypatch.setattr("batchmax.cli.messages.has_colors", lambda: colored)
     monkeypatch.setenv("COLUMNS", "80")
-    say(f"{'a' * 90}: not found", label="error")
+    print_message(f"{'a' * 90}: not found", label="error")
     shown = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().err)
     assert shown == f"batchmax: error:\n  {'a' * 90}:\n  not found\n"
 

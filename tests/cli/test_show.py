@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import batchmax
 from batchmax.cli.render import row as row_table
+from batchmax.errors import BadRowError
 from batchmax.jobs.row_trace import trace_values
 
 
@@ -184,6 +186,7 @@ def test_a_bad_row_is_shown(run, file):
         (["x.parquet"], "--row: no row is given; the first is --row 0"),
         (["x.parquet", "--row", "-1"], "--row: there is no row -1; the first is --row 0"),
         (["x.parquet", "--values", "1"], "--values and a file are both given; give one of them"),
+        (["--values", "1", "--token", "1"], "--values and a file are both given; give one of them"),
         (["--values", "1,,2"], "--values: '' is not a number; separate numbers by commas: 0.5,1,-inf"),
         (["--values", "1", "--beta", "x"], "--beta: 'x' is not a number; separate numbers by commas: 0.5,1,-inf"),
         (
@@ -237,6 +240,46 @@ def test_a_bad_row_says_what_is_wrong_with_it(run):
     assert "bad row: label 10 is not a class: valid labels are 0 to 1" in run(*words)[1]
     assert json.loads(run(*words, "--json")[1])["trouble"] == "label 10 is not a class: valid labels are 0 to 1"
     assert json.loads(run("--values", "1,2", "--label", "1", "--json")[1])["trouble"] is None
+
+
+@pytest.mark.parametrize(
+    ("label", "hint"),
+    [
+        (-1, "if it marks rows without a label: --ignore-index -1"),
+        (2, "if labels start at 1: --classes 1,2"),
+    ],
+)
+def test_a_bad_label_has_the_hint_of_other_commands(run, tmp_path, label, hint):
+    """For a label that is probably a marker, or counts from 1, the hint is that of ``score``, and it works."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"logits": [[1.0, 2.0]], "label": [label]}), path)
+    shown = f"label {label} is not a class: valid labels are 0 to 1; {hint}"
+    assert f"bad row: {shown}" in run(path, "--row", 0)[1]
+    assert json.loads(run(path, "--row", 0, "--json")[1])["trouble"] == shown
+    with pytest.raises(BadRowError, match=hint):
+        batchmax.score(path, tmp_path / "out.parquet")
+    assert "bad row" not in run(path, "--row", 0, *hint.split(": ")[1].split())[1]
+
+
+# Other activations
+
+
+def test_alternatives_lists_the_same_classes(run, file):
+    """Other activations are shown for the ten largest classes and the label's, or with ``--all`` for all classes."""
+    for more, n_classes in ([], 11), (["--all"], 100):
+        assert len(table(run(file[0], "--row", 17, "--alternatives", *more)[1], "class")) == n_classes
+
+
+def test_alternatives_of_a_sequence_need_a_token(run, tmp_path):
+    """Other activations are shown for a token of a sequence; without ``--token``, the option is refused."""
+    pq.write_table(pa.table({"logits": [[[1.0, 2.0], [3.0, 1.0]]], "label": [[0, 1]]}), tmp_path / "s.parquet")
+    code, out, err = run(tmp_path / "s.parquet", "--row", 0, "--alternatives")
+    assert (code, out) == (2, "")
+    assert err == (
+        "batchmax: error: --alternatives: activations can be compared for only one token of a sequence; "
+        "choose a token: --token 0\n"
+    )
+    assert "spherical" in run(tmp_path / "s.parquet", "--row", 0, "--alternatives", "--token", 1)[1]
 
 
 # The worst rows
@@ -317,6 +360,8 @@ def test_the_worst_rows_become_a_file(run, scored_rows, tmp_path):
         ("--worst", 1, "--row", 1),
         ("--worst", 1, "--values", "1,2"),
         ("--worst", 1, "--beta", "1,2"),
+        ("--worst", 1, "--alternatives"),
+        ("--row", 1, "--alternatives", "--beta", "1,2"),
         ("--worst", 1, "--label", "none"),
         ("--worst", 1, "-o", "folder"),
         ("--worst", 1, "--if-exists", "overwrite"),

@@ -87,7 +87,7 @@ def test_further_signals_do_not_disturb_the_end(large, tmp_path, out, gap, first
     assert process.returncode in {130, 143}, err
     word = "interrupted" if process.returncode == 130 else "terminated"
     kept = [path.name for path in tmp_path.iterdir()]
-    advice = "what is done is kept; go on: --if-exists resume" if kept else "run the command again"
+    advice = "completed work is kept; continue with --if-exists resume" if kept else "run the command again"
     assert err == f"batchmax: error: {word}, the output is unchanged; {advice}\n"
     assert kept in ([], [f".{out}.batchmax"])
 

@@ -157,12 +157,48 @@ def test_an_output_of_another_format_is_refused(here):
     for name in ("x.CSV", "a.b/x.csv", "x.parquet.gz", "x.parqet", "x.parket", "s3://bucket/x.csv"):
         with pytest.raises(UsageError, match="outputs are Parquet files"):
             batchmax.score("in.parquet", name)
-        with pytest.raises(UsageError, match="outputs are Parquet files"):
+        with pytest.raises(UsageError, match=r"outputs are Parquet files, not \."):
             batchmax.convert("in.parquet", name, "fixed")
-    with pytest.raises(UsageError, match=r"^r\.csv: outputs are"):
+    with pytest.raises(UsageError, match=r"^r\.csv: outputs are Parquet files, not \."):
         batchmax.score("in.parquet", "out", on_bad_row="drop", rejects="r.csv")
     assert main(["score", "in.parquet", "-o", "x.csv", "--dry-run"]) == 2
     assert sorted(path.name for path in here.iterdir()) == ["in.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("x.csv", "x.parquet"),
+        ("dir/x.csv", "dir/x.parquet"),
+        ("s3://bucket/a.b/x.csv", "s3://bucket/a.b/x.parquet"),
+        ("x.parquet.gz", "x.parquet"),
+        ("dir/x.PQ.GZ", "dir/x.parquet"),
+        ("x.csv.gz", "x.parquet"),
+        ("x.v2.parqet", "x.v2.parquet"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_remedies_of_an_output_of_another_format_are_possible(name, file):
+    """The remedy is a path in the same folder with one suffix; a stream is a remedy only for the output of score."""
+    write("in.parquet")
+    drop = {"on_bad_row": "drop", "rejects": name}
+    remedy = f"name a file: {file}; or a folder: {name}/"
+    for job, more in (
+        (lambda: batchmax.score("in.parquet", name), "; or an Arrow stream on stdout: -"),
+        (lambda: batchmax.convert("in.parquet", name, "fixed"), ""),
+        (lambda: batchmax.score("in.parquet", "out", **drop), ""),
+    ):
+        with pytest.raises(UsageError) as caught:
+            job()
+        assert caught.value.remedy == remedy + more
+
+
+@pytest.mark.usefixtures("here")
+def test_the_remedy_for_the_suffix_of_a_text_file_keeps_the_folder():
+    """The path that is suggested for a file of calibrate has the folder of the path that was given."""
+    write("in.parquet")
+    with pytest.raises(UsageError, match=r"try -o dir/c\.json$"):
+        batchmax.calibrate("in.parquet", "dir/c.txt")
 
 
 @pytest.mark.parametrize(

@@ -332,7 +332,7 @@ def test_a_signal_ends_a_cluster(number, to_group, code, tmp_path, monkeypatch):
     assert run.returncode == code
     lines = err.splitlines()
     assert len(lines) == 1, err
-    assert "what is done is kept; go on: --if-exists resume" in lines[0]
+    assert "completed work is kept; continue with --if-exists resume" in lines[0]
     assert journal.read_bytes().count(b'"part"') > 1
     wait_until(lambda: not _alive_in_session(run.pid), pause=0.2)
 

@@ -49,12 +49,12 @@ def test_the_metadata_name_systems_and_topics():
 # The documents
 
 
-def test_the_readme_has_relative_links_to_the_guide_only():
-    """Images and other links of the README are absolute: the package index shows it without the repository."""
+def test_links_of_the_readme_are_absolute():
+    """Images and links of the README are absolute: the package index shows it without the repository."""
     links = LINK.findall(README.read_text())
     assert any(image for image, _ in links)
-    for image, target in links:
-        assert target.startswith("https://") or (target.startswith("batchmax/guide/") and not image), target
+    for _, target in links:
+        assert target.startswith("https://"), target
 
 
 def test_the_wheel_has_the_pages_of_the_guide():

@@ -53,7 +53,7 @@ def test_public_names_are_listed_once():
     tree = ast.parse((ROOT / "batchmax" / "__init__.py").read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imported = {f"{node.module}.{alias.asname}" for node in block.body for alias in node.names}
-    declared = {f"batchmax.{module}.{name}" for name, module in batchmax._HOMES.items()}
+    declared = {f"batchmax.{module}.{name}" for name, module in batchmax._MODULE_OF.items()}
     assert imported == declared | {f"batchmax.{name}" for name in ENGINES}
     for name in NAMES:
         assert re.search(rf"\b{name}\b", shown), name

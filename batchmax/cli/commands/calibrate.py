@@ -19,39 +19,27 @@ COMMON = ("--logits", "--label", "--classes", "--method", "--holdout", "--on-bad
 @make_command(example=EXAMPLE, common=COMMON, topic="calibration")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.find_labels
 @shared.kind
 @shared.limit
 @choice(
     "--method",
-    metavar="METHOD",
-    choices=("temperature", "vector"),
+    "METHOD",
+    ("temperature", "vector"),
+    MODEL,
+    "What to fit",
     default="temperature",
-    group=MODEL,
-    help="What to fit",
     more="With vector, a scale and a bias for each class.",
-    default_text="temperature",
 )
 @option(
     "--holdout",
-    metavar="X",
+    ROWS,
+    "Share of rows to hold out, to measure the effect.",
     type=float,
     default=0.2,
-    group=ROWS,
-    help="Share of rows to hold out, to measure the effect.",
     more="With 0, the effect is measured on the rows of the fit.",
-    default_text="0.2",
 )
-@option(
-    "--seed",
-    metavar="N",
-    type=int,
-    default=0,
-    group=ROWS,
-    help="Random seed for the choice of held-out rows.",
-    default_text="0",
-)
+@shared.seed("Random seed for the choice of held-out rows.", ROWS)
 @shared.bins
 @shared.out("JSON file for the calibration.")
 @shared.replace
@@ -68,5 +56,5 @@ def command(inputs: tuple[str, ...], out: str, **given: Any) -> None:
     from batchmax.evaluation import calibrate
 
     with show_progress() as progress:
-        found = calibrate.calibrate(list(inputs), out, progress=progress, **given)
-    show_result(found, lambda: evaluation.show_calibration(found, out))
+        result = calibrate.calibrate(list(inputs), out, progress=progress, **given)
+    show_result(result, lambda: evaluation.show_calibration(result, out))

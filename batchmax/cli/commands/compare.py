@@ -6,10 +6,11 @@ from typing import Any, get_args
 
 import click
 
-from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import INPUT, MODEL, ROWS, choice, is_set, make_command, option
+from batchmax.cli.completion import COLUMN, PATH, Names
 from batchmax.cli.results import show_progress, show_result
+from batchmax.errors import UsageError
 from batchmax.options.input_options import InputKind
 
 EXAMPLE = """\
@@ -25,55 +26,31 @@ COMMON = (
 
 
 @make_command(example=EXAMPLE, common=COMMON, topic="compare")
-@click.argument("a", metavar="A", shell_complete=completion.paths)
-@click.argument("b", metavar="B", shell_complete=completion.paths)
+@click.argument("a", metavar="A", type=PATH)
+@click.argument("b", metavar="B", type=PATH)
 @shared.find_logits
-@shared.storage
 @shared.find_labels
 @option(
     "--labels-from",
+    INPUT,
+    "Use the labels of A or B for both.",
     metavar="A|B",
     type=click.Choice(["a", "b"], case_sensitive=False),
-    group=INPUT,
-    help="Use the labels of A or B for both.",
     default_text="both must have the same labels",
 )
 @option(
     "--logits-b",
+    INPUT,
+    "Column of logits in B.",
     metavar="NAME",
-    group=INPUT,
-    shell_complete=completion.columns(1, several=True),
-    help="Column of logits in B.",
+    type=Names(1, several=True),
     default_text="as --logits",
 )
-@option(
-    "--label-b",
-    metavar="NAME",
-    group=INPUT,
-    shell_complete=completion.columns(1),
-    help="Column of labels in B.",
-    default_text="as --label",
-)
-@option(
-    "--key",
-    metavar="NAME",
-    group=ROWS,
-    shell_complete=completion.columns(),
-    help="Column that pairs rows.",
-    default_text="their position",
-)
+@choice("--input-b", "KIND", get_args(InputKind), MODEL, "Content of the logits column in B", default_text="as --input")
+@option("--label-b", INPUT, "Column of labels in B.", type=Names(1), default_text="as --label")
+@option("--key", ROWS, "Column that pairs rows.", type=COLUMN, default_text="their position")
 @shared.limit
-@shared.beta
 @shared.scale
-@choice(
-    "--input-b",
-    metavar="KIND",
-    choices=get_args(InputKind),
-    group=MODEL,
-    help="Content of the logits column in B",
-    default_text="as --input",
-)
-@shared.calibration
 @shared.worst("Number of most changed rows to show.", 10)
 @shared.on_bad_row
 @shared.fail_if("Exit with 4 if true, such as 'mean_loss_change > 0.01'.", "Names are those of --json.")
@@ -90,11 +67,13 @@ def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:
     from batchmax.evaluation.comparison import compare
     from batchmax.evaluation.comparison.result import gate_of
 
+    if a == b == "-":
+        raise UsageError("stdin can't be both inputs", where="-", remedy="write one of them to a file")
     gate = None if fail_if is None else gate_of(fail_if)
     with show_progress() as progress:
-        found = compare.compare(a, b, progress=progress, **given)
+        result = compare.compare(a, b, progress=progress, **given)
     if gate is not None and is_set("json"):
-        found.check(gate)  # before the result is printed, because the line of JSON is either a result or an error
-    show_result(found, lambda: comparison_table.show(found))
+        result.check(gate)  # before the result is printed, because the line of JSON is either a result or an error
+    show_result(result, lambda: comparison_table.show(result))
     if gate is not None:
-        found.check(gate)
+        result.check(gate)

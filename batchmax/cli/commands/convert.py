@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from batchmax.cli import options as shared
-from batchmax.cli.command import RESULTS, choice, make_command
+from batchmax.cli.command import make_command
 from batchmax.cli.results import show_progress, show_result
 from batchmax.options.score_options import Layout
 
@@ -20,18 +20,9 @@ COMMON = ("--logits", "--layout", "--columns", "--on-bad-row", "--out", "--if-ex
 @make_command(example=EXAMPLE, common=COMMON, topic="formats")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.limit
 @shared.out("File (.parquet) or folder.", "Files may also end in .pq or .parq.")
-@choice(
-    "--layout",
-    metavar="LAYOUT",
-    choices=get_args(Layout),
-    required=True,
-    group=RESULTS,
-    help="New layout of the logits",
-    more="With fixed, lists have a fixed size; with wide, each class has a column.",
-)
+@shared.layout("New layout of the logits", required=True)
 @shared.carried
 @shared.if_exists
 @shared.compression

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import INPUT, RESULTS, make_command, option
+from batchmax.cli.completion import COLUMN
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 
@@ -25,27 +25,17 @@ COMMON = (
 @make_command(example=EXAMPLE, common=COMMON, topic="evaluation")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.find_labels
 @shared.text_bytes
-@option(
-    "--sample-weight",
-    metavar="NAME",
-    group=INPUT,
-    shell_complete=completion.columns(),
-    help="Column of row weights.",
-    default_text="1",
-)
-@shared.beta
+@option("--sample-weight", INPUT, "Column of row weights.", type=COLUMN, default_text="1")
 @shared.scale
-@shared.calibration
 @shared.limit
 @shared.by
 @option(
     "--top-k",
+    RESULTS,
+    "Values of k for top-k accuracy.",
     metavar="K,K,...",
-    group=RESULTS,
-    help="Values of k for top-k accuracy.",
     more="The default needs more than 5 classes.",
     default_text="5",
 )
@@ -67,8 +57,8 @@ def command(inputs: tuple[str, ...], top_k: str | None, **given: Any) -> None:
 
     places = None if top_k is None else whole_numbers(top_k)
     with show_progress() as progress:
-        found = evaluate.evaluate(list(inputs), top_k=places, progress=progress, **given)
-    show_result(found, lambda: figures.show_evaluation(found))
+        result = evaluate.evaluate(list(inputs), top_k=places, progress=progress, **given)
+    show_result(result, lambda: figures.show_evaluation(result))
 
 
 def whole_numbers(text: str) -> list[int]:

@@ -19,9 +19,9 @@ COMMON = ("--logits", "--label", "--classes", "--input")
 @make_command(example=EXAMPLE, common=COMMON, topic="inspect")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.find_labels
-@shared.scale
+@shared.temperature
+@shared.kind
 @shared.beta
 @shared.reporting
 def command(inputs: tuple[str, ...], **given: Any) -> None:
@@ -33,5 +33,5 @@ def command(inputs: tuple[str, ...], **given: Any) -> None:
     from batchmax.cli.render import inspection
     from batchmax.sources.inspection.facts import inspect_files
 
-    found = inspect_files(inputs, given)
-    show_result(found, lambda: inspection.show(found))
+    result = inspect_files(inputs, given)
+    show_result(result, lambda: inspection.show(result))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import RESULTS, make_command, option
 from batchmax.cli.results import show_progress, show_result
@@ -24,40 +23,22 @@ COMMON = (
 @make_command(example=EXAMPLE, common=COMMON, topic="report")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.find_labels
-@shared.beta
 @shared.scale
-@shared.calibration
 @shared.limit
 @shared.by
 @shared.worst("Number of rows with the largest losses.", 20)
 @option(
     "--row",
-    metavar="N",
+    RESULTS,
+    "Row whose computation is shown, counted from 0 over all inputs.",
     type=int,
-    group=RESULTS,
-    help="Row whose computation is shown, counted from 0 over all inputs.",
     default_text="the row with the largest loss",
 )
 @shared.bins
 @shared.out("HTML file to write.")
-@option("--title", metavar="TEXT", group=RESULTS, help="Title of the page.", default_text="name of the first file")
-@option(
-    "--columns",
-    metavar="NAMES",
-    group=RESULTS,
-    shell_complete=completion.columns(several=True),
-    help="Columns to show.",
-    default_text="all but the logits",
-)
-@option(
-    "--exclude",
-    metavar="NAMES",
-    group=RESULTS,
-    shell_complete=completion.columns(several=True),
-    help="Columns not to show.",
-)
+@option("--title", RESULTS, "Title of the page.", default_text="name of the first file")
+@shared.copied("Columns to show.", "Columns not to show.")
 @shared.replace
 @shared.on_bad_row
 @shared.resources
@@ -73,5 +54,5 @@ def command(inputs: tuple[str, ...], out: str, **given: Any) -> None:
     from batchmax.reports import report
 
     with show_progress() as progress:
-        found = report.report(list(inputs), out, progress=progress, **given)
-    show_result(found, lambda: tables.show_report(found))
+        result = report.report(list(inputs), out, progress=progress, **given)
+    show_result(result, lambda: tables.show_report(result))

@@ -7,12 +7,12 @@ import sys
 from typing import Any, get_args
 
 from batchmax.activations import ACTIVATIONS, LOSSES
-from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import FILES, MODEL, RESULTS, RUNNING, choice, make_command, option
+from batchmax.cli.completion import PATH, Names
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
-from batchmax.options import score_options as domain
+from batchmax.options.score_options import Engine, FloatName, score_options
 from batchmax.outputs import OUTPUTS
 
 EXAMPLE = """\
@@ -29,93 +29,62 @@ COMMON = (
 @make_command(example=EXAMPLE, common=COMMON, topic="score")
 @shared.inputs
 @shared.find_logits
-@shared.storage
 @shared.find_labels
 @shared.text_bytes
-@shared.beta
 @shared.scale
-@shared.calibration
 @shared.limit
-@choice(
-    "--activation",
-    metavar="NAME",
-    choices=list(ACTIVATIONS),
-    group=MODEL,
-    help="Activation function",
-    default_text="softmax",
-)
-@choice(
-    "--loss",
-    metavar="NAME",
-    choices=list(LOSSES),
-    group=MODEL,
-    help="Loss function",
-    default_text="that of the activation",
-)
+@choice("--activation", "NAME", list(ACTIVATIONS), MODEL, "Activation function", default_text="softmax")
+@choice("--loss", "NAME", list(LOSSES), MODEL, "Loss function", default_text="that of the activation")
 @option(
     "--class-weights",
-    metavar="PATH",
-    group=MODEL,
-    shell_complete=completion.paths,
-    help="File with the weight of each class in the loss: one number per line, or name,number.",
+    MODEL,
+    "File with the weight of each class in the loss: one number per line, or name,number.",
+    type=PATH,
 )
 @option(
     "--label-smoothing",
-    metavar="X",
+    MODEL,
+    "Share of the uniform distribution to mix into the labels.",
     type=float,
-    group=MODEL,
-    help="Share of the uniform distribution to mix into the labels.",
     default_text="0",
 )
 @option(
     "--outputs",
-    metavar="NAMES",
-    group=RESULTS,
-    shell_complete=completion.names(OUTPUTS),
-    help="Columns to compute.",
+    RESULTS,
+    "Columns to compute.",
+    type=Names(OUTPUTS, several=True),
     more=f"Names: {', '.join(OUTPUTS)}. Without labels, the default is probs.",
     default_text="probs,loss",
 )
 @option(
     "--top-k",
-    metavar="N",
+    RESULTS,
+    "Also write the N most probable classes.",
     type=int,
-    group=RESULTS,
-    help="Also write the N most probable classes.",
     more="The columns are top_k_classes and top_k_probs; for sequences top_k_classes, top_k_log_probs and tail_mass.",
 )
 @shared.carried
-@option(
-    "--seed", metavar="N", type=int, group=RESULTS, help="Random seed for the output column sample.", default_text="0"
-)
-@choice(
-    "--layout",
-    metavar="LAYOUT",
-    choices=get_args(domain.Layout),
-    group=RESULTS,
-    help="Layout of probs and log_probs",
-    more="With fixed, lists have a fixed size; with wide, each class has a column.",
-    default_text="as the logits",
-)
+@shared.seed("Random seed for the output column sample.", RESULTS, default=None)
+@shared.layout("Layout of probs and log_probs", default_text="as the logits")
 @choice(
     "--dtype",
-    metavar="TYPE",
-    choices=get_args(domain.FloatName),
-    group=RESULTS,
-    help="Type of the computed numbers",
+    "TYPE",
+    get_args(FloatName),
+    RESULTS,
+    "Type of the computed numbers",
     more="Losses are at least float32.",
     default_text="float32, or float64 for float64 logits",
 )
-@option("--prefix", metavar="TEXT", group=RESULTS, help="Prefix for the names of computed columns.")
+@option("--prefix", RESULTS, "Prefix for the names of computed columns.")
 @shared.out(
     "File (.parquet), folder, or -.", "Files may also end in .pq or .parq. As INPUT and OUT, - is an Arrow stream."
 )
 @shared.if_exists
 @option(
     "--shard",
+    FILES,
+    "Compute only every N-th part of an output folder, from part I on, counted from 0.",
     metavar="I/N",
-    group=FILES,
-    help="Compute only every N-th part of an output folder, from part I on, counted from 0.",
     more="A last run with --if-exists resume and without --shard computes missing parts and publishes the output.",
 )
 @shared.compression
@@ -127,15 +96,15 @@ COMMON = (
 )
 @choice(
     "--engine",
-    metavar="NAME",
-    choices=get_args(domain.Engine),
-    group=RUNNING,
-    help="Where the parts of an output folder are computed",
+    "NAME",
+    get_args(Engine),
+    RUNNING,
+    "Where the parts of an output folder are computed",
     more="With ray, on the cluster at RAY_ADDRESS, with --threads CPUs per task.",
     default_text="local",
 )
 @shared.resources
-@option("--dry-run", is_flag=True, group=RUNNING, help="Show the plan of the run, and write nothing.")
+@option("--dry-run", RUNNING, "Show the plan of the run, and write nothing.", is_flag=True)
 @shared.reporting
 def command(inputs: tuple[str, ...], out: str, dry_run: bool, **given: Any) -> None:
     """Compute probabilities and losses from logits.
@@ -145,7 +114,6 @@ def command(inputs: tuple[str, ...], out: str, dry_run: bool, **given: Any) -> N
     """
     from batchmax.cli.render import tables
     from batchmax.jobs import score
-    from batchmax.options.score_options import score_options
 
     if out == "-" and sys.stdout.isatty():
         what = "an Arrow stream can't be shown in a terminal"

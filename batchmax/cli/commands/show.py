@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import INPUT, MODEL, RESULTS, ROWS, is_typed, make_command, option
+from batchmax.cli.completion import PATH
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 from batchmax.options.score_options import IfExists, ScoreOptions
@@ -32,36 +32,36 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
 
 
 @make_command(example=EXAMPLE, common=COMMON, topic="inspect")
-@click.argument("inputs", metavar="[INPUT...]", nargs=-1, shell_complete=completion.paths)
+@click.argument("inputs", metavar="[INPUT...]", nargs=-1, type=PATH)
 @option(
     "--values",
+    INPUT,
+    "Logits to show instead of a row of INPUT.",
     metavar="X,X,...",
-    group=INPUT,
-    help="Logits to show instead of a row of INPUT.",
     more="Then --label is a class.",
 )
 @shared.find_logits
-@shared.storage
 @shared.find_labels
-@option("--row", metavar="N", type=int, group=ROWS, help="Row to show, counted from 0 over all inputs.")
-@option("--token", metavar="N", type=int, group=ROWS, help="Token of the sequence to show, counted from 0.")
+@option("--row", ROWS, "Row to show, counted from 0 over all inputs.", type=int)
+@option("--token", ROWS, "Token of the sequence to show, counted from 0.", type=int)
 @shared.worst(
     "Show the N rows with the largest losses.",
     group=ROWS,
     more="Only for these: --out, --if-exists, --columns, --exclude, --limit, --on-bad-row.",
 )
 @shared.limit
-@shared.scale
-@option("--beta", metavar="X,X,...", group=MODEL, help="Multiply the logits by X; several X are compared.")
+@shared.temperature
+@shared.kind
+@option("--beta", MODEL, "Multiply the logits by X; several X are compared.", metavar="X,X,...")
 @shared.calibration
 @option(
     "--all",
+    RESULTS,
+    "Show all classes, or all tokens of a sequence.",
     is_flag=True,
-    group=RESULTS,
-    help="Show all classes, or all tokens of a sequence.",
     more="By default, the 10 with the largest logits or losses are shown.",
 )
-@option("--alternatives", is_flag=True, group=RESULTS, help="Compare softmax with other activations and losses.")
+@option("--alternatives", RESULTS, "Compare softmax with other activations and losses.", is_flag=True)
 @shared.carried
 @shared.out("Parquet file for the rows of --worst.", required=False)
 @shared.replace
@@ -89,8 +89,8 @@ def command(
     everything, side_by_side = given.pop("all"), given.pop("alternatives")
     betas = numbers("--beta", beta) if beta is not None else [None]
     if worst is not None:
-        if row is not None or token is not None or values is not None or everything or len(betas) > 1:
-            what = "--worst can't be combined with --row, --token, --values, --all or several --beta"
+        if row is not None or token is not None or values is not None or everything or side_by_side or len(betas) > 1:
+            what = "--worst can't be combined with --row, --token, --values, --all, --alternatives or several --beta"
             raise UsageError(what, remedy="leave one of them out")
         _show_worst(list(inputs), worst, beta=betas[0], **given)
         return
@@ -98,8 +98,11 @@ def command(
     if unused := next((name for name, value in chosen.items() if value is not None and is_typed(name)), None):
         where = f"--{unused.replace('_', '-')}"
         raise UsageError("this option applies only to --worst", where=where, remedy="leave it out, or add --worst 20")
+    if side_by_side and len(betas) > 1:
+        what = "activations can be compared for only one β"
+        raise UsageError(what, where="--alternatives", remedy="leave it out, or give one --beta")
     if values is not None:
-        if inputs or row is not None:
+        if inputs or row is not None or token is not None:
             raise UsageError("--values and a file are both given", remedy="give one of them")
         shown = row_trace.trace_values(numbers("--values", values), betas, **given)
     elif not inputs:
@@ -108,7 +111,10 @@ def command(
         what = "no row is given" if row is None else f"there is no row {row}"
         raise UsageError(what, where="--row", remedy="the first is --row 0")
     elif token is None and (options := row_trace.sequence_options(list(inputs), betas, **given)) is not None:
-        _show_sequence(list(inputs), row, options, everything=everything or side_by_side)
+        if side_by_side:
+            what = "activations can be compared for only one token of a sequence"
+            raise UsageError(what, where="--alternatives", remedy="choose a token: --token 0")
+        _show_sequence(list(inputs), row, options, everything=everything)
         return
     else:
         shown = row_trace.trace_row(list(inputs), row, betas, token=token, **given)
@@ -119,7 +125,7 @@ def command(
             progress.warn(doubt)
     if side_by_side:
         record = row_trace.alternatives(shown)
-        show_result(record, lambda: row_table.show_alternatives(shown, record))
+        show_result(record, lambda: row_table.show_alternatives(shown, record, everything=everything))
     else:
         show_result(row_trace.as_record(shown), lambda: row_table.show(shown, everything=everything))
 
@@ -129,8 +135,8 @@ def _show_sequence(inputs: list[str], row: int, options: ScoreOptions, *, everyt
     from batchmax.jobs.sequence_trace import trace_sequence
 
     with show_progress() as progress:
-        found = trace_sequence(inputs, row, options, progress)
-    show_result(found.as_dict(), lambda: tokens.show(found, everything=everything))
+        result = trace_sequence(inputs, row, options, progress)
+    show_result(result.as_dict(), lambda: tokens.show(result, everything=everything))
 
 
 def _show_worst(inputs: list[str], n: int, *, out: str | None, if_exists: IfExists | None, **given: Any) -> None:
@@ -145,28 +151,29 @@ def _show_worst(inputs: list[str], n: int, *, out: str | None, if_exists: IfExis
         raise UsageError("no output is given", where="--if-exists", remedy="add -o worst.parquet, or leave it out")
     storage, output = given["storage_options"] or (), None
     if out is not None:
-        output = table_file.table_output(out, if_exists or "error", find_files(inputs, storage), storage)
+        files = [] if inputs == ["-"] else find_files(inputs, storage)
+        output = table_file.table_output(out, if_exists or "error", files, storage)
     with show_progress() as progress:
-        found = worst_rows(inputs, n, progress=progress, **given)
+        result = worst_rows(inputs, n, progress=progress, **given)
         if output is not None:
-            table_file.save_table(found, output)
+            table_file.save_table(result, output)
 
     def as_text() -> None:
         if out is None:
-            worst_table.show(found)
+            worst_table.show(result)
         else:
-            tables.show_worst_file(found, out)
+            tables.show_worst_file(result, out)
 
-    show_result(plain_rows(found), as_text)
+    show_result(plain_rows(result), as_text)
 
 
 def numbers(option_name: str, text: str) -> list[float]:
     """Parse comma-separated numbers, including inf, -inf and nan."""
-    found = []
+    values = []
     for word in text.split(","):
         try:
-            found.append(float(word))
+            values.append(float(word))
         except ValueError:
             what = f"{word.strip()!r} is not a number"
             raise UsageError(what, where=option_name, remedy="separate numbers by commas: 0.5,1,-inf") from None
-    return found
+    return values

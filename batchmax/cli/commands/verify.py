@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from batchmax.cli import completion
 from batchmax.cli import options as shared
 from batchmax.cli.command import INPUT, ROWS, make_command, option
+from batchmax.cli.completion import PATH, Names
 from batchmax.cli.results import show_progress, show_result
 
 EXAMPLE = """\
@@ -20,34 +20,19 @@ COMMON = ("--logits", "--sample", "--seed")
 
 
 @make_command(example=EXAMPLE, common=COMMON, topic="verify")
-@click.argument("file", metavar="FILE", shell_complete=completion.paths)
-@click.argument("inputs", metavar="[INPUT...]", nargs=-1, shell_complete=completion.paths)
+@click.argument("file", metavar="FILE", type=PATH)
+@click.argument("inputs", metavar="[INPUT...]", nargs=-1, type=PATH)
 @option(
     "--logits",
+    INPUT,
+    "Columns of logits in INPUT.",
     metavar="NAME",
-    group=INPUT,
-    shell_complete=completion.columns(1, several=True),
-    help="Columns of logits in INPUT.",
+    type=Names(1, several=True),
     default_text="as FILE was scored",
 )
 @shared.storage
-@option(
-    "--sample",
-    metavar="N",
-    type=int,
-    group=ROWS,
-    help="Number of rows to recompute exactly.",
-    default_text="20",
-)
-@option(
-    "--seed",
-    metavar="N",
-    type=int,
-    default=0,
-    group=ROWS,
-    help="Random seed for the choice of rows to recompute.",
-    default_text="0",
-)
+@option("--sample", ROWS, "Number of rows to recompute exactly.", type=int, default_text="20")
+@shared.seed("Random seed for the choice of rows to recompute.", ROWS)
 @shared.reporting
 def command(file: str, inputs: tuple[str, ...], **given: Any) -> None:
     """Verify the checksums and values of a scored file or folder.
@@ -61,5 +46,5 @@ def command(file: str, inputs: tuple[str, ...], **given: Any) -> None:
     from batchmax.verification import verify
 
     with show_progress() as progress:
-        found = verify.verify(file, inputs, progress=progress, **given)
-    show_result(found, lambda: verification.show(found))
+        result = verify.verify(file, inputs, progress=progress, **given)
+    show_result(result, lambda: verification.show(result))

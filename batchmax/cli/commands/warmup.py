@@ -24,5 +24,5 @@ def command() -> None:
     from batchmax.functional.warmup import warmup
 
     with show_progress() as progress:
-        found = warmup(progress)
-    show_result(found, lambda: tables.show_warmup(found))
+        result = warmup(progress)
+    show_result(result, lambda: tables.show_warmup(result))

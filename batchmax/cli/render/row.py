@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
-from rich.cells import cell_len
 from rich.text import Text
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number
+from batchmax.cli.render.tables import Column, print_columns
 from batchmax.jobs.row_trace import RowTrace, Steps
 from batchmax.runtime.text import printable
 
@@ -43,20 +43,6 @@ BAR_WIDTHS = (24, 16, 8)
 LONGEST_NAME = 24
 
 
-@dataclass(frozen=True)
-class Column:
-    """A table column as text."""
-
-    heading: str
-    cells: Sequence[str]
-    justify: Literal["left", "right"] = "right"
-
-    @property
-    def width(self) -> int:
-        """The width in terminal columns."""
-        return max(map(cell_len, (*self.heading.split("\n"), *self.cells)), default=0)
-
-
 def show(row: RowTrace, *, everything: bool) -> None:
     """Print a row: a table of its classes, then the values for the whole row."""
     console = tables.console()
@@ -65,24 +51,12 @@ def show(row: RowTrace, *, everything: bool) -> None:
     if row.logits is not None:
         shown = classes_shown(row, everything=everything)
         columns, gap = fitting(row, shown, console.width)
-        table = tables.new_table(gap)
-        for column in columns:
-            table.add_column(Text(column.heading), justify=column.justify, no_wrap=True)
-        for position, index in enumerate(shown):
-            cells = (Text(column.cells[position]) for column in columns)
-            table.add_row(*cells, style="bold" if index == row.label else None)
-        console.print(table)
+        print_columns(console, columns, gap=gap, bold=_position(row.label, shown), no_wrap=True)
         left_out = len(row.logits) - len(shown)
         if left_out:
             console.print(Text(f"and {left_out:,} more class{'es' * (left_out > 1)}; for all: --all", style="dim"))
         console.print()
-    summary = tables.new_table()
-    for column in whole_row(row):
-        summary.add_column(Text(column.heading), justify=column.justify)
-    for line in zip(*(column.cells for column in whole_row(row)), strict=True):
-        summary.add_row(*map(Text, line))
-    summary.show_header = False
-    console.print(summary)
+    print_columns(console, whole_row(row), has_header=False)
     if row.trouble:
         console.print(Text(f"bad row: {printable(row.trouble)}", style="bold"))
 
@@ -179,28 +153,26 @@ def _class_text(row: RowTrace, index: int) -> str:
     return f"{index} {name}".rstrip()
 
 
-def show_alternatives(row: RowTrace, record: dict[str, Any]) -> None:
+def show_alternatives(row: RowTrace, record: dict[str, Any], *, everything: bool) -> None:
     """Print a row's probabilities under every activation side by side, and its losses."""
     console = tables.console()
     if row.origin:
         console.print(Text(row.origin, style="bold"))
-    logits, activations = record["logits"], record["activations"]
-    table = tables.new_table()
-    for place, heading in enumerate(("class", "z", *activations)):
-        table.add_column(heading, justify="right" if place else "left")
-    for index in classes_shown(row, everything=False):
-        name = printable(row.class_name(index)) or str(index)
-        probs = (one["probs"] for one in activations.values())
-        cells = [number(None if one is None else one[index]) for one in probs]
-        table.add_row(name, number(logits[index]), *cells, style="bold" if index == row.label else None)
-    console.print(table)
+    activations = record["activations"]
+    shown = classes_shown(row, everything=everything)
+    columns = [
+        Column("class", [printable(row.class_name(index)) or str(index) for index in shown], "left"),
+        Column("z", _numbers(record["logits"], shown)),
+        *(Column(name, _numbers(one["probs"], shown)) for name, one in activations.items()),
+    ]
+    print_columns(console, columns, bold=_position(row.label, shown))
     if row.label is None:
         return
     console.print()
-    table = tables.new_table()
-    kinds = dict.fromkeys(kind for one in activations.values() for kind in one["losses"])
-    for place, heading in enumerate(("loss", *activations)):
-        table.add_column(heading, justify="right" if place else "left")
-    for kind in kinds:
-        table.add_row(kind, *(number(one["losses"].get(kind)) for one in activations.values()))
-    console.print(table)
+    kinds = list(dict.fromkeys(kind for one in activations.values() for kind in one["losses"]))
+    losses = (Column(name, [number(one["losses"].get(kind)) for kind in kinds]) for name, one in activations.items())
+    print_columns(console, [Column("loss", kinds, "left"), *losses])
+
+
+def _position(label: int | None, shown: Sequence[int]) -> int | None:
+    return None if label is None or label not in shown else shown.index(label)

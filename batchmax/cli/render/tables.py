@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import click
@@ -15,6 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from batchmax.cli.messages import has_colors
 from batchmax.cli.render.formatting import duration, number, size
@@ -63,6 +65,39 @@ def new_table(gap: int = GAP) -> Table:
     return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0))
 
 
+@dataclass(frozen=True)
+class Column:
+    """A table column as text."""
+
+    heading: str
+    cells: Sequence[str]
+    justify: Literal["left", "right"] = "right"
+
+    @property
+    def width(self) -> int:
+        """The width in terminal columns."""
+        return max(map(cell_len, (*self.heading.split("\n"), *self.cells)), default=0)
+
+
+def print_columns(
+    to: Console,
+    columns: Sequence[Column],
+    *,
+    gap: int = GAP,
+    bold: int | None = None,
+    has_header: bool = True,
+    no_wrap: bool = False,
+) -> None:
+    """Print columns side by side; the line with number ``bold`` is in bold type."""
+    table = new_table(gap)
+    table.show_header = has_header
+    for column in columns:
+        table.add_column(Text(column.heading), justify=column.justify, no_wrap=no_wrap)
+    for number_of_line, line in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        table.add_row(*map(Text, line), style="bold" if number_of_line == bold else None)
+    to.print(table)
+
+
 def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:
     """Print the summary of a job: a :class:`batchmax.scoring.summary.ScoreSummary`."""
     pairs = [("rows", number(summary.n_rows)), ("classes", number(summary.n_classes))]
@@ -91,15 +126,16 @@ def flagged(status_counts: Mapping[str, int]) -> str:
     return ", ".join(counts) or "none"
 
 
-def show_report(found: Any) -> None:
+def show_report(result: Any) -> None:
     """Print the main metrics of a report and its path: a :class:`batchmax.reports.report.Report`."""
-    pairs = [("rows", number(found.n_rows)), ("classes", number(found.n_classes))]
-    if found.accuracy is not None or found.mean_loss is not None:
-        pairs += [("accuracy", number(found.accuracy)), ("mean loss", number(found.mean_loss))]
-    if found.row is not None:
-        pairs.append(("row drawn", f"{printable(found.row['file'])}: row {number(found.row['row'])}"))
-    pairs += [("time", duration(found.seconds)), ("output", f"{printable(found.out)}  ({size(found.bytes_written)})")]
-    pairs += [("note", printable(note)) for note in found.notes]
+    pairs = [("rows", number(result.n_rows)), ("classes", number(result.n_classes))]
+    if result.accuracy is not None or result.mean_loss is not None:
+        pairs += [("accuracy", number(result.accuracy)), ("mean loss", number(result.mean_loss))]
+    if result.row is not None:
+        pairs.append(("row drawn", f"{printable(result.row['file'])}: row {number(result.row['row'])}"))
+    output = f"{printable(result.out)}  ({size(result.bytes_written)})"
+    pairs += [("time", duration(result.seconds)), ("output", output)]
+    pairs += [("note", printable(note)) for note in result.notes]
     show_pairs(pairs)
 
 
@@ -119,15 +155,15 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     )
 
 
-def show_warmup(found: Mapping[str, Any]) -> None:
+def show_warmup(result: Mapping[str, Any]) -> None:
     """Print how long it took to compile the kernels, and where they are: the result of ``warmup``."""
-    show_pairs([("time", duration(found["seconds"])), ("cache", printable(found["cache"]))])
+    show_pairs([("time", duration(result["seconds"])), ("cache", printable(result["cache"]))])
 
 
-def show_worst_file(found: Any, out: str) -> None:
+def show_worst_file(result: Any, out: str) -> None:
     """Print what was written to the file of the worst rows: the table of ``worst_rows``."""
-    largest = found["loss"][0].as_py() if found.num_rows else None
-    show_pairs([("rows", number(found.num_rows)), ("largest loss", number(largest)), ("output", printable(out))])
+    largest = result["loss"][0].as_py() if result.num_rows else None
+    show_pairs([("rows", number(result.num_rows)), ("largest loss", number(largest)), ("output", printable(out))])
 
 
 def _lines(name: str, value: Any) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, number
+from batchmax.cli.render.formatting import number
 from batchmax.jobs.sequence_trace import SequenceTrace
 from batchmax.runtime.text import printable
 
@@ -24,14 +24,14 @@ HEADINGS = {"ranks": "rank", "losses": "loss", "preds": "pred", "confidences": "
 
 def show(sequence: SequenceTrace, *, everything: bool) -> None:
     """Print a sequence: all of its tokens, or those with the largest loss."""
-    found = sequence.values
+    values = sequence.values
     console = tables.console()
     console.print(Text(f"{printable(sequence.file)}: row {sequence.row:,}", style="bold"))
-    statuses = found["statuses"]
+    statuses = values["statuses"]
     if statuses is None:
         console.print("the logits are null")
         return
-    losses = found.get("losses")
+    losses = values.get("losses")
     names = ["preds", "confidences", *(("ranks", "losses") if losses is not None else ())]
     shown = list(range(len(statuses)))
     if losses is not None and not everything:
@@ -40,14 +40,12 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
         shown = shown[:TOP]
     if losses is not None and losses:
         console.print(Text(strip(losses, console.width)))
-    table = tables.new_table()
-    for heading in ("token", *(HEADINGS[name] for name in names)):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for token in shown:
-        cells = [ABSENT if found[name][token] is None else number(found[name][token]) for name in names]
-        table.add_row(f"{token:,}", *cells, statuses[token])
-    console.print(table)
+    columns = [
+        tables.Column("token", [f"{token:,}" for token in shown]),
+        *(tables.Column(HEADINGS[name], [number(values[name][token]) for token in shown]) for name in names),
+        tables.Column("status", [statuses[token] for token in shown], "left"),
+    ]
+    tables.print_columns(console, columns, no_wrap=True)
     if len(shown) < len(statuses):
         console.print(
             Text(f"and {len(statuses) - len(shown):,} more tokens; for all: --all; for one: --token N", style="dim")
@@ -55,11 +53,11 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
     figures = [("tokens", number(len(statuses)))]
     if losses is not None:
         figures += [
-            ("with a loss", number(found["n_tokens"])),
-            ("mean loss", number(found["mean_loss"])),
-            ("perplexity", number(found["perplexity"])),
+            ("with a loss", number(values["n_tokens"])),
+            ("mean loss", number(values["mean_loss"])),
+            ("perplexity", number(values["perplexity"])),
         ]
-    tables.show_pairs([*figures, ("status", found["status"])])
+    tables.show_pairs([*figures, ("status", values["status"])])
 
 
 def strip(losses: Sequence[float | None], width: int) -> str:

@@ -25,7 +25,7 @@ from batchmax.sinks.commit.journal import CompletedWork, Journal, open_journal
 from batchmax.sinks.commit.resume import EarlierRun, is_transient
 from batchmax.sources.parts import Part
 
-RESUMABLE = "what is done is kept; go on: --if-exists resume"
+RESUMABLE = "completed work is kept; continue with --if-exists resume"
 """The note that is added to exceptions of runs that can be resumed."""
 
 

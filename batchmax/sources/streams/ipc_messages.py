@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from batchmax.parquet.footer import MAGIC
 from batchmax.runtime.buffers import MIB
 
 CONTINUATION = b"\xff\xff\xff\xff"
@@ -57,6 +58,8 @@ class MessageStream(io.RawIOBase):
     ----------
     is_empty
         Whether nothing has been read.
+    is_parquet
+        Whether the first bytes are those of a Parquet file.
     has_ended
         Whether the end-of-stream marker was read.
     """
@@ -69,6 +72,7 @@ class MessageStream(io.RawIOBase):
         self._dictionary_bytes: dict[int, int] = {}
         self._n_batches = 0
         self.is_empty = True
+        self.is_parquet = False
         self.has_ended = False
 
     def readable(self) -> bool:
@@ -99,6 +103,7 @@ class MessageStream(io.RawIOBase):
         prefix = self._stream.read(len(CONTINUATION))
         if not prefix:
             return
+        self.is_parquet = self.is_empty and prefix == MAGIC
         self.is_empty = False
         if prefix == CONTINUATION:  # before Arrow 0.15, messages had no such prefix
             prefix += self._stream.read(4)

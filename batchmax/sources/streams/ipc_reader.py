@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import math
 import select
+import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import pyarrow as pa
 
-from batchmax.errors import DataError
+from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.runtime.arrow_errors import is_damage
 from batchmax.runtime.buffers import MIB
 from batchmax.sources.streams.ipc_messages import MessageError, MessageStream
+from batchmax.storage.paths import STREAM
 
 MAX_MESSAGE = 1 << 30
 """Maximum bytes of a message if no limit is given."""
@@ -27,6 +29,23 @@ _REMEDY = "write one with Arrow: pyarrow.ipc.new_stream, Polars' write_ipc_strea
 
 
 _CHECK_WRITER = "check the messages of the program that wrote it"
+
+
+def read_stdin(memory_limit: int) -> pa.RecordBatchReader:
+    """Return a reader of the Arrow IPC stream on stdin, whose messages take at most ``memory_limit`` bytes.
+
+    Raises
+    ------
+    UsageError
+        Stdin is a terminal, is closed, or is a Parquet file.
+    DataError
+        Stdin is empty, or isn't an Arrow stream.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        what = "stdin is closed" if sys.stdin is None else "stdin is a terminal"
+        raise UsageError(what, where=STREAM, remedy="pipe an Arrow IPC stream to it, or name a file")
+    incoming = IncomingStream(sys.stdin.buffer, STREAM, memory_limit)
+    return pa.RecordBatchReader.from_batches(incoming.schema, incoming)
 
 
 class IncomingStream:
@@ -43,6 +62,8 @@ class IncomingStream:
 
     Raises
     ------
+    UsageError
+        It is a Parquet file.
     DataError
         It isn't an Arrow stream, is damaged or cut off, has data after its end, or a message exceeds the limit.
     """
@@ -88,9 +109,13 @@ class IncomingStream:
                 raise
             raise self._damage(" ".join(str(error).split()), error) from error
 
-    def _damage(self, what: str, error: Exception) -> DataError:
+    def _damage(self, what: str, error: Exception) -> BatchmaxError:
         if self._messages.is_empty:
-            return DataError("stdin is empty", where=self._name, remedy=_REMEDY)
+            remedy = "check the program that writes to it"
+            return DataError("stdin is empty", where=self._name, remedy=remedy)
+        if self._messages.is_parquet:
+            remedy = "name the file instead of -"
+            return UsageError("stdin is a Parquet file, not an Arrow IPC stream", where=self._name, remedy=remedy)
         if not self._has_begun:
             return DataError(f"not an Arrow IPC stream: {what}", where=self._name, remedy=_REMEDY)
         where, needed = (error.where, error.needed) if isinstance(error, MessageError) else ("", 0)
