@@ -157,17 +157,16 @@ class RowReader:
 
     def _presence(self, batch: pa.RecordBatch, status: Array | None) -> tuple[Array, Array]:
         """Return which rows have probabilities and which have a loss; all columns must agree."""
-        found: dict[bool, tuple[str, Array]] = {}
+        masks: dict[bool, tuple[str, Array]] = {}
         for output, names in self._columns.items():
             for name in names if output != "status" else ():
                 valid = valid_rows(column_array(batch, name))
-                other, expected = found.setdefault(needs_label(output), (name, valid))
+                other, expected = masks.setdefault(needs_label(output), (name, valid))
                 fail_at_first(valid != expected, lambda _, a=name, b=other: f"only one of {a} and {b} is null")
-        for with_label, (name, valid) in found.items():
+        for with_label, (name, valid) in masks.items():
             if status is not None:
-                last = LAST_WITHOUT_LOSS if with_label else LAST_WITHOUT_PROBS
                 fail_at_first(
-                    valid != (status > last),
+                    valid != (status > (LAST_WITHOUT_LOSS if with_label else LAST_WITHOUT_PROBS)),
                     lambda row, n=name, v=valid: (
                         f"{n} is {'not ' * bool(v[row])}null, but the status is {STATUS_NAMES[status[row]]}"
                     ),
@@ -175,10 +174,10 @@ class RowReader:
             if not with_label and self._options.on_bad_row != "null":
                 what = f"{name} is null, but --on-bad-row was {self._options.on_bad_row}"
                 fail_at_first(~valid, lambda _, w=what: w)
-        _, has_loss = found.get(True, ("", np.ones(batch.num_rows, np.bool_)))
-        name, has_probs = found.get(False, ("", has_loss))
-        if True in found:
-            fail_at_first(has_loss & ~has_probs, lambda _: f"{name} is null, but {found[True][0]} is not null")
+        _, has_loss = masks.get(True, ("", np.ones(batch.num_rows, np.bool_)))
+        name, has_probs = masks.get(False, ("", has_loss))
+        if True in masks:
+            fail_at_first(has_loss & ~has_probs, lambda _: f"{name} is null, but {masks[True][0]} is not null")
         return has_probs, has_loss
 
     def _values(self, batch: pa.RecordBatch, output: str, has_probs: Array) -> Any:
@@ -229,20 +228,20 @@ class RowReader:
             return None, None
         k = self._metadata.n_classes
         labels = read_labels(batch, self._label, k, np.dtype(np.float64), self._options.ignore_index)
-        found = label_statuses(labels, batch.num_rows, k)
+        expected = label_statuses(labels, batch.num_rows, k)
         if any(map(needs_label, self._columns)):
             fail_at_first(
-                has_loss & (found != Status.OK),
-                lambda row: f"the row has a loss, but its label is {STATUS_NAMES[found[row]]}",
+                has_loss & (expected != Status.OK),
+                lambda row: f"the row has a loss, but its label is {STATUS_NAMES[expected[row]]}",
             )
-            fail_at_first(has_probs & ~has_loss & (found == Status.OK), lambda _: "the row has a label, but no loss")
+            fail_at_first(has_probs & ~has_loss & (expected == Status.OK), lambda _: "the row has a label, but no loss")
         if status is not None:
             differs = (status > LAST_WITHOUT_PROBS) & (
-                np.where(status == Status.MASKED_LABEL, Status.OK, status) != found
+                np.where(status == Status.MASKED_LABEL, Status.OK, status) != expected
             )
             fail_at_first(
                 differs,
-                lambda row: f"status is {STATUS_NAMES[status[row]]}, but the label is {STATUS_NAMES[found[row]]}",
+                lambda row: f"status is {STATUS_NAMES[status[row]]}, but the label is {STATUS_NAMES[expected[row]]}",
             )
         return labels.indices, labels.targets
 
@@ -276,8 +275,8 @@ def status_codes(batch: pa.RecordBatch, name: str) -> Array:
         A value isn't a status.
     """
     texts = plain_array(column_array(batch, name))
-    found = pc.fill_null(pc.index_in(texts, value_set=pa.array(STATUS_NAMES, texts.type)), len(Status))
-    codes: Array = found.to_numpy(zero_copy_only=False).astype(np.uint8)
+    indices = pc.fill_null(pc.index_in(texts, value_set=pa.array(STATUS_NAMES, texts.type)), len(Status))
+    codes: Array = indices.to_numpy(zero_copy_only=False).astype(np.uint8)
     fail_at_first(codes >= len(Status), lambda row: f"status {texts[row].as_py()!r} does not exist")
     return codes
 

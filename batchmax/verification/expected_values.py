@@ -140,19 +140,19 @@ class ExpectedRow:
         error = loss_ulps(float(value), expected, self._loss_dtype, self._job.n_classes, digits_from)
         return _error(error, value, expected)
 
-    def _compare_order(self, name: str, found: Any) -> tuple[float, str]:
+    def _compare_order(self, name: str, given: Any) -> tuple[float, str]:
         """Compare an output that is right or wrong; those checked against the probabilities already count as right."""
         if name in {"pred", "top_k_classes"}:
-            classes = [found] if name == "pred" else found
+            classes = [given] if name == "pred" else given
             expected: Any = self._order[0] if name == "pred" else self._order[: len(classes)]
             is_right = all(rank in self._ranks(index) for rank, index in enumerate(classes, 1))
         elif name in {"rank", "correct"} and self._label is not None:
             ranks = self._ranks(self._label)
             expected = ranks[0] if name == "rank" else ranks[0] == 1
-            is_right = found in ranks if name == "rank" else found in {rank == 1 for rank in ranks}
+            is_right = given in ranks if name == "rank" else given in {rank == 1 for rank in ranks}
         else:
             return 0.0, ""
-        return (0.0 if is_right else math.inf), f"is {found}, expected {expected}"
+        return (0.0 if is_right else math.inf), f"is {given}, expected {expected}"
 
     def _ranks(self, index: int) -> list[int]:
         """Return the ranks that a class may have; several if other classes have nearly the same probability."""

@@ -61,21 +61,12 @@ class RowChecks:
         self.sums: dict[str, dict[str, float]] = {}
         self.compared: dict[str, set[str]] = {name: set() for name in viewed.columns}
         self.counts = RowCounts()
-        self._has_top_k = output.metadata.options.top_k is not None
         self._metadata = metadata
         self._activation = ACTIVATIONS[options.activation]
         self._smoothing = options.label_smoothing
         self._weights = None if options.class_weights is None else np.asarray(options.class_weights, np.float64)
         self._exact = Accuracy.of(metadata.loss_dtype)
         self._rough = Accuracy.of(metadata.loss_dtype, ROUGH_UNITS)
-
-    @property
-    def notes(self) -> list[str]:
-        """What isn't checked, and why."""
-        notes = [self.reader.label_note] if self.reader.label_note else []
-        if self.tokens is not None and self._has_top_k:
-            notes.append("the values of the --top-k columns are not checked for sequences")
-        return notes
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Check the rows of a batch.
@@ -98,34 +89,34 @@ class RowChecks:
 
     def _check(self, batch: pa.RecordBatch) -> None:
         """Check a batch of rows, or of tokens."""
-        found = self.reader.read(batch)
-        scored = found.where(found.has_probs)
+        rows = self.reader.read(batch)
+        scored = rows.where(rows.has_probs)
         intervals = self._intervals(scored)
-        self._check_ranges(found)
+        self._check_ranges(rows)
         if intervals is not None:
             self._check_by_probs(scored, intervals)
             self._check_by_labels(scored.where(scored.has_loss), intervals.rows(scored.has_loss))
-        self.counts.add(found, self._weights)
+        self.counts.add(rows, self._weights)
 
-    def _intervals(self, found: RowValues) -> ProbabilityIntervals | None:
+    def _intervals(self, rows: RowValues) -> ProbabilityIntervals | None:
         """Check the matrices of probabilities, and return the bounds of the exact ones that follow from them."""
         intervals: ProbabilityIntervals | None = None
         for name in ("log_probs", "probs"):
-            if name not in found.values:
+            if name not in rows.values:
                 continue
-            matrix = found.values[name]
-            self._check_matrix(name, matrix, found)
+            matrix = rows.values[name]
+            self._check_matrix(name, matrix, rows)
             others, intervals = intervals, ProbabilityIntervals(matrix, self._metadata.dtype, logs=name == "log_probs")
             if others is not None:
                 self.compared["probs"].add("log_probs")
                 disjoint = (intervals.probs[0] > others.probs[1]) | (intervals.probs[1] < others.probs[0])
-                found.fail_at_first(
+                rows.fail_at_first(
                     disjoint.any(axis=1),
                     lambda row, a=disjoint: f"probs and log_probs differ at class {int(np.argmax(a[row]))}",
                 )
         return intervals
 
-    def _check_matrix(self, name: str, matrix: Array, found: RowValues) -> None:
+    def _check_matrix(self, name: str, matrix: Array, rows: RowValues) -> None:
         """Check the range and the sum of each row of ``probs`` or ``log_probs``."""
         is_probs = name == "probs"
         wrong = ~((matrix >= 0) & (matrix <= 1)) if is_probs else ~(matrix <= 0)
@@ -135,22 +126,22 @@ class RowChecks:
             at = int(np.argmax(wrong[row]))
             return f"{name} is {matrix[row, at]:g} at class {at}, not {limits}"
 
-        found.fail_at_first(wrong.any(axis=1), out_of_range)
+        rows.fail_at_first(wrong.any(axis=1), out_of_range)
         if not self._activation.is_distribution:
             return
         dtype, n_classes = self._metadata.dtype, self._metadata.n_classes
         bound = sum_bound(dtype, n_classes) if is_probs else log_sum_bound(dtype, n_classes)
         deviations = sum_deviations(matrix if is_probs else np.exp(matrix), bound)
         what = f"the {'sum' if is_probs else 'sum of exponentials'} of {name} differs from 1 by"
-        found.fail_at_first(
+        rows.fail_at_first(
             ~(deviations <= bound), lambda row: f"{what} {deviations[row]:.3g}; rounding allows at most {bound:.3g}"
         )
         off = max(self.sums.get(name, {}).get("off", 0.0), float(deviations.max(initial=0.0)))
         self.sums[name] = {"off": off, "bound": bound}
 
-    def _check_ranges(self, found: RowValues) -> None:
+    def _check_ranges(self, rows: RowValues) -> None:
         """Check the range of each output with one number per row."""
-        k, values = self._metadata.n_classes, found.values
+        k, values = self._metadata.n_classes, rows.values
         ranges = {
             "loss": (0.0, math.inf),
             "pred": (0, k - 1),
@@ -167,88 +158,86 @@ class RowChecks:
             if name in values:
                 given = values[name]
                 inside = (given >= low / slack) & (given <= high * slack + self._rough.absolute)
-                found.fail_at_first(
-                    found.present(name) & ~inside,
+                rows.fail_at_first(
+                    rows.present(name) & ~inside,
                     lambda row, n=name, g=given, lo=low, hi=high: f"{n} is {g[row]:g}, not between {lo:g} and {hi:g}",
                 )
         if "rank" in values and "correct" in values:
             self.compared["correct"].add("rank")
             correct, rank = values["correct"], values["rank"]
-            found.fail_at_first(
-                found.has_loss & (correct != (rank == 1)),
+            rows.fail_at_first(
+                rows.has_loss & (correct != (rank == 1)),
                 lambda row: f"correct is {bool(correct[row])}, but rank is {rank[row]}",
             )
 
-    def _check_by_probs(self, found: RowValues, intervals: ProbabilityIntervals) -> None:
+    def _check_by_probs(self, rows: RowValues, intervals: ProbabilityIntervals) -> None:
         """Check the outputs that follow from the probabilities alone."""
-        self._check_interval("confidence", found, intervals.confidence, self._exact)
-        self._check_interval("margin", found, intervals.margin, self._rough)
-        self._check_interval("entropy", found, intervals.entropy, self._rough)
-        if "pred" in found.values:
+        self._check_interval("confidence", rows, intervals.confidence, self._exact)
+        self._check_interval("margin", rows, intervals.margin, self._rough)
+        self._check_interval("entropy", rows, intervals.entropy, self._rough)
+        if "pred" in rows.values:
             low, high = intervals.probs
-            pred = found.values["pred"].astype(np.int64)
+            pred = rows.values["pred"].astype(np.int64)
             self.compared["pred"].add("probs")
-            found.fail_at_first(
+            rows.fail_at_first(
                 high[np.arange(len(pred)), pred] < low.max(axis=1),
                 lambda row: f"pred is class {pred[row]}, which is not the most probable class",
             )
-        if "top_k_classes" in found.values:
-            self._check_top_k(found, found.values["top_k_classes"].astype(np.int64), intervals)
+        if "top_k_classes" in rows.values:
+            self._check_top_k(rows, rows.values["top_k_classes"].astype(np.int64), intervals)
 
-    def _check_top_k(self, found: RowValues, classes: Array, intervals: ProbabilityIntervals) -> None:
+    def _check_top_k(self, rows: RowValues, classes: Array, intervals: ProbabilityIntervals) -> None:
         self.compared["top_k_classes"].add("probs")
         self.compared["top_k_probs"].add("probs")
         in_range = ((classes >= 0) & (classes < self._metadata.n_classes)).all(axis=1)
-        found.fail_at_first(~in_range, lambda _: "top_k_classes has a number that is not a class")
+        rows.fail_at_first(~in_range, lambda _: "top_k_classes has a number that is not a class")
         low, high = (np.take_along_axis(side, classes, axis=1) for side in intervals.probs)
-        wrong = outside(found.values["top_k_probs"], low, high, Accuracy.of(self._metadata.dtype)).any(axis=1)
-        found.fail_at_first(wrong, lambda _: "top_k_probs are not the probabilities of top_k_classes")
+        wrong = outside(rows.values["top_k_probs"], low, high, Accuracy.of(self._metadata.dtype)).any(axis=1)
+        rows.fail_at_first(wrong, lambda _: "top_k_probs are not the probabilities of top_k_classes")
         ordered = np.sort(classes, axis=1)
         twice = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
         above = (intervals.probs[0] > high.min(axis=1)[:, None]).sum(axis=1)
         wrong = twice | (above >= classes.shape[1])
-        found.fail_at_first(wrong, lambda _: "top_k_classes are not the most probable classes")
+        rows.fail_at_first(wrong, lambda _: "top_k_classes are not the most probable classes")
 
-    def _check_by_labels(self, found: RowValues, intervals: ProbabilityIntervals) -> None:
+    def _check_by_labels(self, rows: RowValues, intervals: ProbabilityIntervals) -> None:
         """Check the outputs that follow from probabilities and labels; all rows have both."""
-        labels, values = found.labels, found.values
-        is_known = labels is not None or found.targets is not None
+        labels, values = rows.labels, rows.values
+        is_known = labels is not None or rows.targets is not None
         if is_known and self._metadata.options.loss_name == "cross_entropy":
-            self._check_interval("loss", found, lambda: self._losses(found, intervals), self._exact)
+            self._check_interval("loss", rows, lambda: self._losses(rows, intervals), self._exact)
         if labels is None:
             return
-        self._check_interval("el2n", found, lambda: intervals.el2n(labels), self._rough)
-        self._check_interval("rank", found, lambda: intervals.ranks(labels), EXACT_NUMBERS)
+        self._check_interval("el2n", rows, lambda: intervals.el2n(labels), self._rough)
+        self._check_interval("rank", rows, lambda: intervals.ranks(labels), EXACT_NUMBERS)
         if "correct" in values and "pred" in values:
             self.compared["correct"].add("pred")
-            found.fail_at_first(
+            rows.fail_at_first(
                 values["correct"] != (values["pred"] == labels),
                 lambda row: f"correct is {bool(values['correct'][row])}, which contradicts pred and the label",
             )
 
-    def _losses(self, found: RowValues, intervals: ProbabilityIntervals) -> Interval:
+    def _losses(self, rows: RowValues, intervals: ProbabilityIntervals) -> Interval:
         """Return the intervals of the losses."""
         k = self._metadata.n_classes
-        if found.labels is not None:
+        if rows.labels is not None:
             if self._weights is None and not self._smoothing:
-                return intervals.label_losses(found.labels)
-            targets, eps = np.arange(k) == found.labels[:, None], 0.0
+                return intervals.label_losses(rows.labels)
+            targets, eps = np.arange(k) == rows.labels[:, None], 0.0
         else:
             # Distributions are read in the type of the logits, which may be narrower than their own type.
-            targets, eps = np.asarray(found.targets), float(np.finfo(np.float32).eps)
+            targets, eps = np.asarray(rows.targets), float(np.finfo(np.float32).eps)
         shares = targets * (1 - self._smoothing) + self._smoothing / k
         low, high = intervals.losses(shares if self._weights is None else shares * self._weights)
         return low * (1 - eps), high * (1 + eps)
 
-    def _check_interval(
-        self, name: str, found: RowValues, interval: Callable[[], Interval], accuracy: Accuracy
-    ) -> None:
+    def _check_interval(self, name: str, rows: RowValues, interval: Callable[[], Interval], accuracy: Accuracy) -> None:
         """Check that an output, if there is one of this name, lies in the interval that the probabilities give."""
-        if name not in found.values:
+        if name not in rows.values:
             return
         self.compared[name].add("probs")
-        (low, high), given = interval(), found.values[name]
-        found.fail_at_first(
+        (low, high), given = interval(), rows.values[name]
+        rows.fail_at_first(
             outside(given, low, high, accuracy),
             lambda row: f"{name} is {given[row]:.9g}, but the probabilities give {_range(low[row], high[row])}",
         )
@@ -262,17 +251,17 @@ class RowCounts:
         self.statuses, self.sequences = np.zeros((2, len(Status)), np.int64)
         self.loss_sum = self.weight_sum = 0.0
 
-    def add(self, found: RowValues, weights: Array | None) -> None:
+    def add(self, rows: RowValues, weights: Array | None) -> None:
         """Count the rows of a batch."""
-        self.rows += len(found.has_probs)
-        self.without_loss += int(np.count_nonzero(~found.has_loss))
-        if found.status is not None:
-            self.statuses += np.bincount(found.status, minlength=len(Status))
-        if "correct" in found.values:
-            self.hits += int(np.count_nonzero(found.values["correct"][found.has_loss]))
-        if "loss" not in found.values:
+        self.rows += len(rows.has_probs)
+        self.without_loss += int(np.count_nonzero(~rows.has_loss))
+        if rows.status is not None:
+            self.statuses += np.bincount(rows.status, minlength=len(Status))
+        if "correct" in rows.values:
+            self.hits += int(np.count_nonzero(rows.values["correct"][rows.has_loss]))
+        if "loss" not in rows.values:
             return
-        losses = found.values["loss"][found.has_loss]
+        losses = rows.values["loss"][rows.has_loss]
         finite = np.isfinite(losses)
         self.losses += len(losses)
         self.infinite_losses += int(np.count_nonzero(~finite))
@@ -280,8 +269,8 @@ class RowCounts:
         self.loss_sum += math.fsum(losses[finite].tolist())
         if weights is None:
             self.weight_sum += len(losses)
-        elif found.labels is not None:
-            self.weight_sum += math.fsum(weights[found.labels[found.has_loss]].tolist())
+        elif rows.labels is not None:
+            self.weight_sum += math.fsum(weights[rows.labels[rows.has_loss]].tolist())
 
 
 def _range(low: Any, high: Any) -> str:

@@ -14,6 +14,7 @@ from batchmax.columns.logits_column import OutputLayout
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import FloatName, ScoreOptions
 from batchmax.outputs import OUTPUTS, top_k_outputs
+from batchmax.sinks.metadata import OPTIONS_THAT_CHANGE_BYTES
 from batchmax.storage.json_fields import JsonError, json_list, json_object, json_objects, parse_json
 
 SCORE_AGAIN = "score the inputs again with --if-exists overwrite"
@@ -36,23 +37,8 @@ MEMBERS = {
 COPIED_MEMBERS = ("classes", "n_classes", "outputs", "class_weights", "dtype")
 """Members that are options of the same name."""
 
-STORED_OPTIONS = (
-    "beta",
-    "input",
-    "logits_dtype",
-    "columns",
-    "exclude",
-    "ignore_index",
-    "label_smoothing",
-    "limit",
-    "on_bad_row",
-    "top_k",
-    "prefix",
-)
-"""Names in ``options`` that every output has."""
-
 OPTIONAL_OPTIONS = ("seed", "activation", "loss", "scale", "bias", "shift")
-"""Names in ``options`` that only some outputs have."""
+"""Names in ``options`` that only some outputs have; all have ``OPTIONS_THAT_CHANGE_BYTES``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +107,12 @@ def parse_metadata(path: str, text: bytes) -> OutputMetadata:
 
 
 def _parsed(members: dict[str, Any]) -> OutputMetadata:
-    stored = json_object(members["options"], dict.fromkeys(STORED_OPTIONS, object))
+    stored = json_object(members["options"], dict.fromkeys(OPTIONS_THAT_CHANGE_BYTES, object))
     logits, layout = members["logits"], members["layout"]
     if isinstance(logits, list) and len(json_list(logits, str)) != 1:
         raise JsonError("logits is not one column")
     given = {name: members[name] for name in COPIED_MEMBERS}
-    given |= {name: stored[name] for name in (*STORED_OPTIONS, *OPTIONAL_OPTIONS) if name in stored}
+    given |= {name: stored[name] for name in (*OPTIONS_THAT_CHANGE_BYTES, *OPTIONAL_OPTIONS) if name in stored}
     values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
     # The options check the types of their values.
     options = ScoreOptions(

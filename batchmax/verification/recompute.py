@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +67,8 @@ class Recomputation:
 
     Attributes
     ----------
+    n_files, n_rows
+        The numbers of input files, and of input rows that were scored.
     sampled_tokens
         How many tokens were recomputed.
     errors
@@ -100,22 +103,13 @@ class Recomputation:
         options = replace(stored, logits=logits or stored.logits, storage_options=tuple(storage))
         self._source = ParquetSource([os.fspath(path) for path in inputs], options, mirrors=output.is_folder)
         self._job = self._source.job
+        self._parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
+        self.n_files = len(self._source.files)
+        self.n_rows = min(self._source.n_rows, sys.maxsize if options.limit is None else options.limit)
         self._shift = self._job.options.shift
         checks.reader.use_label(self._job.label)
         self._check_inputs()
         self._check_counts()
-
-    @property
-    def files(self) -> int:
-        """The number of input files."""
-        return len(self._source.files)
-
-    @property
-    def n_rows(self) -> int:
-        """The number of input rows that were scored."""
-        limit = self._job.options.limit
-        rows: int = self._source.n_rows
-        return rows if limit is None else min(rows, limit)
 
     def check(self, numbers: Sequence[int]) -> None:
         """Recompute these rows of the output and compare; their numbers are in ascending order.
@@ -182,44 +176,34 @@ class Recomputation:
             raise output_error(what, output.path)
         if not output.is_folder or job.options.limit is not None:
             return
-        parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
-        if len(parts) != len(output.files):
-            what = f"the output has {len(output.files):,} parts, but score makes {len(parts):,} from these inputs"
+        if len(self._parts) != len(output.files):
+            what = f"the output has {len(output.files):,} parts, but score makes {len(self._parts):,} from these inputs"
             raise output_error(what, output.path)
 
     def _input_rows(self, numbers: Sequence[int]) -> list[int]:
         """Return the input row of each output row; bad rows that were dropped have no output row."""
         if self._output.n_rows == self.n_rows:
             return list(numbers)
-        found: list[int] = []
+        input_rows: list[int] = []
         wanted = np.array(numbers, np.int64)
+        label = () if self._job.label is None else (self._job.label.name,)
+        tally = SequenceTally(shift=self._shift)
         first = kept = 0
-        for status in self._statuses():
-            rows = np.flatnonzero(status > LAST_BAD)
+        for chunk in self._source.chunks(self._parts, ReadPlan((*self._job.logits.names, *label))):
+            status, _ = self._expected_rows(chunk.batch, chunk.known, [], chunk.logits)
+            if isinstance(chunk, TokenChunk):
+                status = tally.add(chunk.tokens, status).first(chunk.rows_done).status
+            rows = np.flatnonzero(status[: self.n_rows - first] > LAST_BAD)
             here = wanted[(wanted >= kept) & (wanted < kept + len(rows))]
-            found += (first + rows[here - kept]).tolist()
+            input_rows += (first + rows[here - kept]).tolist()
             first += len(status)
             kept += len(rows)
+            if first >= self.n_rows:
+                break
         if kept != self._output.n_rows:
             what = f"the output has {self._output.n_rows:,} rows, but {kept:,} rows of the inputs are not bad"
             raise output_error(what, self._output.path)
-        return found
-
-    def _statuses(self) -> Iterator[Array]:
-        """Yield the statuses of all input rows that were scored."""
-        parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
-        label = () if self._job.label is None else (self._job.label.name,)
-        left, tally = self.n_rows, SequenceTally(shift=self._shift)
-        for chunk in self._source.chunks(parts, ReadPlan((*self._job.logits.names, *label))):
-            matrix, labels, known = read_rows(chunk.batch, self._job, logits=chunk.logits, known=chunk.known)
-            status = row_statuses(matrix, labels, known, self._job.options)
-            if isinstance(chunk, TokenChunk):
-                status = tally.add(chunk.tokens, status).first(chunk.rows_done).status
-            status = status[:left]
-            left -= len(status)
-            yield status
-            if not left:
-                return
+        return input_rows
 
     def _compare_row(self, output_row: pa.RecordBatch, input_row: pa.RecordBatch) -> list[Pair]:
         """Return the values of a row, and those it must have."""
@@ -251,10 +235,10 @@ class Recomputation:
         return pairs
 
     def _expected_rows(
-        self, batch: pa.RecordBatch, known: Array | None, rows: Sequence[int]
+        self, batch: pa.RecordBatch, known: Array | None, rows: Sequence[int], logits: Array | None = None
     ) -> tuple[Array, list[ExpectedRow]]:
         """Return the statuses of all rows of a batch of inputs, and what some of them must have in the output."""
-        matrix, labels, known = read_rows(batch, self._job, known=known)
+        matrix, labels, known = read_rows(batch, self._job, logits=logits, known=known)
         statuses = row_statuses(matrix, labels, known, self._job.options)
         return statuses, [ExpectedRow(matrix, labels, row, Status(statuses[row]), self._job) for row in rows]
 

@@ -137,7 +137,7 @@ def _find_parts(path: str, storage: Sequence[str]) -> tuple[Summary | None, dict
         found = find_manifest(folder)
         files = {composed(str(one.relative_to(folder))): str(one) for one in files_in(folder)}
         old = read_old_manifest(old_manifest_of(folder)) if found is None else None
-        command = f": ls {shlex.quote(str(folder))}"
+        command = f"; see: ls {shlex.quote(str(folder))}"
         return _parts_of_folder(str(folder), files, None if found is None else found[1], old, command)
     return None, dict.fromkeys(find_files([path], storage))
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from batchmax import __version__
 from batchmax.errors import DataError, UsageError
-from batchmax.options.parsing import names_of
+from batchmax.options.parsing import check_at_least, names_of
 from batchmax.parquet.footer import MAGIC
 from batchmax.parquet.reading.checksums import DamagedPageError, check_pages
 from batchmax.results import CommandResult
@@ -65,8 +65,8 @@ class Verification(CommandResult):
     --------
     >>> import batchmax
     >>> summary = batchmax.score("data/digits.parquet", "scored.parquet")
-    >>> found = batchmax.verify("scored.parquet")
-    >>> found.outputs, found.sampled_rows
+    >>> result = batchmax.verify("scored.parquet")
+    >>> result.outputs, result.sampled_rows
     (['probs', 'loss'], 0)
     """
 
@@ -138,10 +138,10 @@ def verify(
     --------
     >>> import batchmax
     >>> summary = batchmax.score("data/digits.parquet", "scored.parquet")
-    >>> found = batchmax.verify("scored.parquet", "data/digits.parquet", sample=10)
-    >>> found.n_rows, found.sampled_rows
+    >>> result = batchmax.verify("scored.parquet", "data/digits.parquet", sample=10)
+    >>> result.n_rows, result.sampled_rows
     (899, 10)
-    >>> found.largest_errors["loss"]["ulp"] <= 3
+    >>> result.largest_errors["loss"]["ulp"] <= 3
     True
     """
     started = time.monotonic()
@@ -155,7 +155,7 @@ def verify(
     recomputation = None
     if named:
         recomputation = Recomputation(output, checks, named, logits, storage, sample=sample, seed=seed)
-    found = Verification(
+    result = Verification(
         file=output.path,
         files=[one.path for one in output.files],
         n_rows=output.n_rows,
@@ -163,26 +163,27 @@ def verify(
         row_groups=sum(one.metadata.num_row_groups for one in output.files),
         outputs=list(checks.compared),
         sums=checks.sums,
-        notes=checks.notes,
+        notes=[checks.reader.label_note] if checks.reader.label_note else [],
         bytes_read=output.size,
     )
     progress.start(output.n_rows, output.size)
     for one in output.files:
         progress.note(f"checking {one.path}: {one.metadata.num_rows:,} rows")
-        _check_file(one, output, checks, found, progress)
-    found.summary = check_summary(output, checks.counts)
-    found.compared = {name: sorted(others) for name, others in checks.compared.items()}
+        _check_file(one, output, checks, result, progress)
+    result.summary = check_summary(output, checks.counts)
+    result.compared = {name: sorted(others) for name, others in checks.compared.items()}
+    if output.metadata.nested and output.metadata.options.top_k:
+        result.notes.append("the values of the --top-k columns are not checked for sequences")
     if recomputation is not None:
-        progress.note(f"recomputing rows of {recomputation.files:,} input files")
-        _recompute(output, recomputation, sample, seed, found)
-    found.seconds = round(time.monotonic() - started, 3)
-    return found
+        progress.note(f"recomputing rows of {recomputation.n_files:,} input files")
+        _recompute(output, recomputation, sample, seed, result)
+    result.seconds = round(time.monotonic() - started, 3)
+    return result
 
 
 def _check_options(inputs: Sequence[Any], sample: int | None, seed: int, logits: str | None) -> None:
-    for option, value in (("--sample", sample), ("--seed", seed)):
-        if value is not None and value < 0:
-            raise UsageError(f"{value} is less than 0", where=option)
+    check_at_least("--sample", sample, 0)
+    check_at_least("--seed", seed, 0)
     for option, given in (("--sample", sample), ("--logits", logits)):
         if given is not None and not inputs:
             raise UsageError(
@@ -193,7 +194,7 @@ def _check_options(inputs: Sequence[Any], sample: int | None, seed: int, logits:
 
 
 def _check_file(
-    file: InputFile, output: ScoredOutput, checks: RowChecks, found: Verification, progress: Progress
+    file: InputFile, output: ScoredOutput, checks: RowChecks, result: Verification, progress: Progress
 ) -> None:
     """Check the pages of a file, decode its columns and check its rows."""
     footer = file.footer
@@ -217,8 +218,8 @@ def _check_file(
                         raise DataError(str(error), where=where, remedy=DAMAGED) from error
                     if count.unchecked and column.name in computed:
                         raise DataError("a page has no checksum", where=where, remedy=CHANGED)
-                    found.pages += count.pages
-                    found.unchecked_pages += count.unchecked
+                    result.pages += count.pages
+                    result.unchecked_pages += count.unchecked
             rows = _check_rows(file, opened, group, first, checks)
             first += rows
             progress.advance(rows, file.size // n_groups)
@@ -241,21 +242,22 @@ def _check_rows(file: InputFile, opened: OpenFile, group: int, first: int, check
     return rows
 
 
-def _recompute(output: ScoredOutput, recomputation: Recomputation, sample: int, seed: int, found: Verification) -> None:
-    """Recompute a random sample of rows, and add the results to ``found``."""
+def _recompute(
+    output: ScoredOutput, recomputation: Recomputation, sample: int, seed: int, result: Verification
+) -> None:
+    """Recompute a random sample of rows, and add the results to ``result``."""
     rows = min(sample, output.n_rows)
     chosen = np.random.default_rng(seed).choice(output.n_rows, rows, replace=False).tolist() if rows else []
     recomputation.check(sorted(chosen))
-    found.inputs = recomputation.files
-    found.sampled_rows, found.seed = rows, seed
-    found.largest_errors = {
+    result.inputs, result.sampled_rows, result.seed = recomputation.n_files, rows, seed
+    result.largest_errors = {
         name: error | {"ulp": round(error["ulp"], 3)} for name, error in recomputation.errors.items()
     }
     if output.metadata.nested:
-        found.sampled_tokens = recomputation.sampled_tokens
+        result.sampled_tokens = recomputation.sampled_tokens
     if not output.metadata.inputs:
-        found.notes.append("the output was made from a stream, so only rows are compared with the inputs")
+        result.notes.append("the output was made from a stream, so only rows are compared with the inputs")
     if output.metadata.options.input == "probs":
-        found.notes.append("rows are recomputed from the float64 logarithms of the probabilities, as score does")
+        result.notes.append("rows are recomputed from the float64 logarithms of the probabilities, as score does")
     if dropped := recomputation.n_rows - output.n_rows:
-        found.notes.append(f"{dropped:,} bad rows of the inputs were dropped; row numbers are those of the output")
+        result.notes.append(f"{dropped:,} bad rows of the inputs were dropped; row numbers are those of the output")
