@@ -130,7 +130,7 @@ def _find_parts(path: str, storage: Sequence[str]) -> tuple[Summary | None, dict
         stored = None if store.info() is not None and not path.endswith("/") else stored_folder(store)
         if stored is not None and stored.is_finished:
             # Objects of uncommitted runs aren't part of the output.
-            others = stored.stale() if stored.manifest is not None else []
+            others = set(stored.stale() if stored.manifest is not None else ())
             files = {composed(name): f"{store.uri}/{name}" for name in stored.objects if name not in others}
             return _parts_of_folder(store.uri, files, stored.manifest, stored.old, "")
     elif (folder := Path(path)).is_dir():

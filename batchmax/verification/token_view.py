@@ -139,8 +139,10 @@ class TokenView:
                 array = column_array(tokens.rows, self._options.prefix + name)
                 given = array.fill_null(0).to_numpy()
                 right = (given == values) | (np.isfinite(values) & (np.abs(given - values) <= slack))
+                is_null = is_scored & ~valid_rows(array)
+                fail_at_first(is_null, lambda at, n=name, v=values, t=text: f"{n} is null, but {t.format(v[at])}")
                 fail_at_first(
-                    (valid_rows(array) | is_scored) & ~right,
+                    valid_rows(array) & ~right,
                     lambda at, n=name, g=given, v=values, t=text: f"{n} is {g[at]:.9g}, but {t.format(v[at])}",
                 )
 
