@@ -37,8 +37,11 @@ MEMBERS = {
 COPIED_MEMBERS = ("classes", "n_classes", "outputs", "class_weights", "dtype")
 """Members that are options of the same name."""
 
+STORED_OPTIONS = tuple(name for name in OPTIONS_THAT_CHANGE_BYTES if name not in {"row_group_size", "compression"})
+"""Names in ``options`` that every output has; how files are divided and compressed isn't checked."""
+
 OPTIONAL_OPTIONS = ("seed", "activation", "loss", "scale", "bias", "shift")
-"""Names in ``options`` that only some outputs have; all have ``OPTIONS_THAT_CHANGE_BYTES``."""
+"""Names in ``options`` that only some outputs have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +110,12 @@ def parse_metadata(path: str, text: bytes) -> OutputMetadata:
 
 
 def _parsed(members: dict[str, Any]) -> OutputMetadata:
-    stored = json_object(members["options"], dict.fromkeys(OPTIONS_THAT_CHANGE_BYTES, object))
+    stored = json_object(members["options"], dict.fromkeys(STORED_OPTIONS, object))
     logits, layout = members["logits"], members["layout"]
     if isinstance(logits, list) and len(json_list(logits, str)) != 1:
         raise JsonError("logits is not one column")
     given = {name: members[name] for name in COPIED_MEMBERS}
-    given |= {name: stored[name] for name in (*OPTIONS_THAT_CHANGE_BYTES, *OPTIONAL_OPTIONS) if name in stored}
+    given |= {name: stored[name] for name in (*STORED_OPTIONS, *OPTIONAL_OPTIONS) if name in stored}
     values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
     # The options check the types of their values.
     options = ScoreOptions(
