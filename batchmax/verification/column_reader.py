@@ -7,7 +7,7 @@ from the bad-row policy, the statuses and the labels. The values themselves are 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array, column_types, number_values, plain_array, plain_type, valid_rows
-from batchmax.columns.labels import IGNORED_INDEX, LabelColumn, Labels, find_label, read_labels
+from batchmax.columns.labels import LabelColumn, Labels, find_label, read_labels
 from batchmax.columns.logits_column import LogitsColumn
 from batchmax.columns.matrices import read_matrix
 from batchmax.errors import DataError, UsageError
@@ -55,14 +55,38 @@ class RowValues:
     values
         The other outputs by name: (n,) or (n, K), floats as float64, unspecified values in null rows.
     labels
-        The labels, or None if they aren't known.
+        Class indices, undefined where there is no loss; None if the labels are distributions or aren't known.
+    targets
+        The labels as distributions, (n, K); None if they are indices or aren't known.
+    numbers
+        The numbers of the rows in their batch.
     """
 
     status: Array | None
     has_probs: Array
     has_loss: Array
     values: dict[str, Array]
-    labels: Labels | None
+    labels: Array | None
+    targets: Array | None
+    numbers: Array
+
+    def present(self, output: str) -> Array:
+        """Return the mask of the rows that have a value of an output."""
+        return self.has_loss if needs_label(output) else self.has_probs
+
+    def where(self, kept: Array) -> RowValues:
+        """Return the values of some of the rows."""
+        if kept.all():
+            return self
+        arrays: dict[str, Any] = {name: array for name, array in vars(self).items() if array is not None}
+        arrays = {name: array[kept] for name, array in arrays.items() if name != "values"}
+        return replace(self, values={name: array[kept] for name, array in self.values.items()}, **arrays)
+
+    def fail_at_first(self, wrong: Any, what: Any) -> None:
+        """Raise :class:`WrongRowError` for the first wrong row, with the text that ``what`` returns for it."""
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise WrongRowError(what(row), int(self.numbers[row]))
 
 
 class RowReader:
@@ -93,8 +117,8 @@ class RowReader:
         status = self._status(batch)
         has_probs, has_loss = self._presence(batch, status)
         values = {name: self._values(batch, name, has_probs) for name in self._columns if name != "status"}
-        labels = self._read_labels(batch, status, has_probs, has_loss)
-        return RowValues(status, has_probs, has_loss, values, labels)
+        labels, targets = self._read_labels(batch, status, has_probs, has_loss)
+        return RowValues(status, has_probs, has_loss, values, labels, targets, np.arange(batch.num_rows))
 
     def use_label(self, label: LabelColumn | None) -> None:
         """Use the label column as the inputs define it, if the output has that column."""
@@ -112,12 +136,12 @@ class RowReader:
             found = find_label(schema, self._options, self._options.classes)
         except UsageError as error:
             return None, f"the labels are not checked: {error.what}"
-        if found is not None and found.kind == "name" and not _is_text(self._types[name]):
-            # A ClassLabel column of Hugging Face holds indices; the output doesn't keep its metadata.
-            if found.lookup != {str(index): index for index in range(self._metadata.n_classes)}:
-                what = "the labels and the class names are numbers, so the labels can be indices or names"
-                return None, f"{what}; to check them, name the inputs"
-            found = LabelColumn(found.name, "index", None, found.why)
+        # Outputs of earlier versions don't record whether labels are the indices of a Hugging Face ClassLabel.
+        is_number = pa.types.is_primitive(plain_type(self._types[name]))
+        indices = {str(index): index for index in range(self._metadata.n_classes)}
+        if found is not None and found.kind == "name" and is_number and found.lookup != indices:
+            what = "the labels and the class names are numbers, so the labels can be indices or names"
+            return None, f"{what}; to check them, name the inputs"
         return found, ""
 
     def _status(self, batch: pa.RecordBatch) -> Array | None:
@@ -133,34 +157,27 @@ class RowReader:
 
     def _presence(self, batch: pa.RecordBatch, status: Array | None) -> tuple[Array, Array]:
         """Return which rows have probabilities and which have a loss; all columns must agree."""
-        found: dict[bool, tuple[str, Array]] = {}
+        masks: dict[bool, tuple[str, Array]] = {}
         for output, names in self._columns.items():
-            if output == "status":
-                continue
-            needs_label = output in OUTPUTS and OUTPUTS[output].needs_label
-            for name in names:
+            for name in names if output != "status" else ():
                 valid = valid_rows(column_array(batch, name))
-                other, expected = found.setdefault(needs_label, (name, valid))
+                other, expected = masks.setdefault(needs_label(output), (name, valid))
                 fail_at_first(valid != expected, lambda _, a=name, b=other: f"only one of {a} and {b} is null")
-        for needs_label, (name, valid) in found.items():
+        for with_label, (name, valid) in masks.items():
             if status is not None:
-                last = LAST_WITHOUT_LOSS if needs_label else LAST_WITHOUT_PROBS
                 fail_at_first(
-                    valid != (status > last),
+                    valid != (status > (LAST_WITHOUT_LOSS if with_label else LAST_WITHOUT_PROBS)),
                     lambda row, n=name, v=valid: (
                         f"{n} is {'not ' * bool(v[row])}null, but the status is {STATUS_NAMES[status[row]]}"
                     ),
                 )
-            if not needs_label and self._options.on_bad_row != "null":
+            if not with_label and self._options.on_bad_row != "null":
                 what = f"{name} is null, but --on-bad-row was {self._options.on_bad_row}"
                 fail_at_first(~valid, lambda _, w=what: w)
-        everywhere = np.ones(batch.num_rows, np.bool_)
-        has_loss = found[True][1] if True in found else everywhere
-        has_probs = found[False][1] if False in found else has_loss
-        if True in found:
-            fail_at_first(
-                has_loss & ~has_probs, lambda _: f"{found[False][0]} is null, but {found[True][0]} is not null"
-            )
+        _, has_loss = masks.get(True, ("", np.ones(batch.num_rows, np.bool_)))
+        name, has_probs = masks.get(False, ("", has_loss))
+        if True in masks:
+            fail_at_first(has_loss & ~has_probs, lambda _: f"{name} is null, but {masks[True][0]} is not null")
         return has_probs, has_loss
 
     def _values(self, batch: pa.RecordBatch, output: str, has_probs: Array) -> Any:
@@ -186,8 +203,7 @@ class RowReader:
                 lambda row: f"{names[0]} is {array[row].as_py()!r}, which is not a class",
             )
             array = found
-        missing = pa.scalar(value=False) if kind == "bool" else pa.scalar(0, array.type)
-        values = pc.fill_null(array, missing).to_numpy(zero_copy_only=False)
+        values = pc.fill_null(array, pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
         return values.astype(np.float64) if kind == "float" else values
 
     def _top_k(self, batch: pa.RecordBatch, name: str, has_probs: Array) -> Array:
@@ -206,39 +222,48 @@ class RowReader:
 
     def _read_labels(
         self, batch: pa.RecordBatch, status: Array | None, has_probs: Array, has_loss: Array
-    ) -> Labels | None:
-        """Return the labels after checking that they agree with which rows have a loss."""
+    ) -> tuple[Array | None, Array | None]:
+        """Return the labels as indices or distributions, and check that they agree with which rows have a loss."""
         if self._label is None:
-            return None
+            return None, None
         k = self._metadata.n_classes
         labels = read_labels(batch, self._label, k, np.dtype(np.float64), self._options.ignore_index)
-        found = np.full(batch.num_rows, Status.OK, np.uint8) if labels.status is None else labels.status.copy()
-        if labels.indices is not None:
-            is_index = found == Status.OK
-            ignored = labels.indices == labels.ignore_index
-            found[is_index & ignored] = Status.IGNORED
-            found[is_index & ~ignored & ((labels.indices < 0) | (labels.indices >= k))] = Status.BAD_LABEL
-        with_loss = any(OUTPUTS[name].needs_label for name in self._columns if name in OUTPUTS)
-        if with_loss:
+        expected = label_statuses(labels, batch.num_rows, k)
+        if any(map(needs_label, self._columns)):
             fail_at_first(
-                has_loss & (found != Status.OK),
-                lambda row: f"the row has a loss, but its label is {STATUS_NAMES[found[row]]}",
+                has_loss & (expected != Status.OK),
+                lambda row: f"the row has a loss, but its label is {STATUS_NAMES[expected[row]]}",
             )
-            if any(name not in OUTPUTS or not OUTPUTS[name].needs_label for name in self._columns if name != "status"):
-                fail_at_first(
-                    has_probs & ~has_loss & (found == Status.OK), lambda _: "the row has a label, but no loss"
-                )
+            fail_at_first(has_probs & ~has_loss & (expected == Status.OK), lambda _: "the row has a label, but no loss")
         if status is not None:
             differs = (status > LAST_WITHOUT_PROBS) & (
-                np.where(status == Status.MASKED_LABEL, Status.OK, status) != found
+                np.where(status == Status.MASKED_LABEL, Status.OK, status) != expected
             )
             fail_at_first(
                 differs,
-                lambda row: f"status is {STATUS_NAMES[status[row]]}, but the label is {STATUS_NAMES[found[row]]}",
+                lambda row: f"status is {STATUS_NAMES[status[row]]}, but the label is {STATUS_NAMES[expected[row]]}",
             )
-        # Rows without a valid label get class 0 as a placeholder, which is never read.
-        indices = None if labels.indices is None else np.where(found == Status.OK, labels.indices, 0)
-        return Labels(indices, labels.targets, found, IGNORED_INDEX)
+        return labels.indices, labels.targets
+
+
+def needs_label(output: str) -> bool:
+    """Return whether an output exists only with labels."""
+    return output in OUTPUTS and OUTPUTS[output].needs_label
+
+
+def last_without(output: str) -> Status:
+    """Return the status up to which rows don't have an output."""
+    return LAST_WITHOUT_LOSS if needs_label(output) else LAST_WITHOUT_PROBS
+
+
+def label_statuses(labels: Labels, n_rows: int, n_classes: int) -> Array:
+    """Return the statuses of rows as far as they follow from their labels, (n,) uint8."""
+    status = np.full(n_rows, Status.OK, np.uint8) if labels.status is None else labels.status.copy()
+    if labels.indices is not None:
+        is_index = status == Status.OK
+        status[is_index & ((labels.indices < 0) | (labels.indices >= n_classes))] = Status.BAD_LABEL
+        status[is_index & (labels.indices == labels.ignore_index)] = Status.IGNORED
+    return status
 
 
 def status_codes(batch: pa.RecordBatch, name: str) -> Array:
@@ -250,22 +275,14 @@ def status_codes(batch: pa.RecordBatch, name: str) -> Array:
         A value isn't a status.
     """
     texts = plain_array(column_array(batch, name))
-    found = pc.fill_null(pc.index_in(texts, value_set=pa.array(STATUS_NAMES, texts.type)), len(Status))
-    codes: Array = found.to_numpy(zero_copy_only=False).astype(np.uint8)
+    indices = pc.fill_null(pc.index_in(texts, value_set=pa.array(STATUS_NAMES, texts.type)), len(Status))
+    codes: Array = indices.to_numpy(zero_copy_only=False).astype(np.uint8)
     fail_at_first(codes >= len(Status), lambda row: f"status {texts[row].as_py()!r} does not exist")
     return codes
 
 
-def fail_at_first(wrong: Any, what: Any, rows: Array | None = None) -> None:
-    """Raise :class:`WrongRowError` for the first wrong row, with the text that ``what`` returns for it.
-
-    ``rows`` has the numbers of the checked rows in the batch if some aren't checked.
-    """
+def fail_at_first(wrong: Any, what: Any) -> None:
+    """Raise :class:`WrongRowError` for the first wrong row, with the text that ``what`` returns for it."""
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise WrongRowError(what(row), row if rows is None else int(rows[row]))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    plain = plain_type(kind)
-    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_binary(plain))
+        raise WrongRowError(what(row), row)

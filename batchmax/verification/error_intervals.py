@@ -60,6 +60,10 @@ class Accuracy:
         return np.maximum(low, 0.0, out=low), high
 
 
+EXACT_NUMBERS = Accuracy(0.0, 0.0, math.inf)
+"""The accuracy of whole numbers."""
+
+
 def sum_bound(dtype: Any, n_classes: int) -> float:
     """Return the largest possible distance from 1 of the sum of a row's probabilities.
 
@@ -160,6 +164,18 @@ class ProbabilityIntervals:
             found.append(np.sqrt(squares.sum(axis=1)))
         error = _sum_error(self._values)
         return found[0] * (1 - error), found[1] * (1 + error)
+
+    def ranks(self, labels: NDArray[np.int64]) -> Interval:
+        """Return the interval of the rank of each row's label."""
+        low, high = self.probs
+        rows = np.arange(len(labels))
+        least = (low > high[rows, labels][:, None]).sum(axis=1) + 1
+        return least, (high >= low[rows, labels][:, None]).sum(axis=1)
+
+    def confidence(self) -> Interval:
+        """Return the interval of each row's largest probability."""
+        low, high = self.probs
+        return low.max(axis=1), high.max(axis=1)
 
     def margin(self) -> Interval:
         """Return the interval of each row's margin: the largest probability minus the second largest."""

@@ -11,10 +11,10 @@ See Also
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, DivisionByZero, InvalidOperation
-from functools import cached_property
+from functools import cache, cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -45,22 +45,28 @@ class ExactRow:
         The K logits: finite or -inf, not all -inf.
     beta
         The inverse temperature.
+
+    Attributes
+    ----------
+    largest
+        Beta times the largest logit.
     """
 
     def __init__(self, logits: Sequence[float], beta: float) -> None:
         largest, factor = Decimal(max(logits)), Decimal(beta)
-        # Logits of few bits repeat, and computing exp takes a hundred times as long as a look-up.
-        known: dict[float, tuple[Decimal, Decimal]] = {}
-        for logit in logits:
-            if logit not in known:
-                # Decimal operands are exact, and each result is rounded once.
-                shifted = EXACT.multiply(factor, EXACT.subtract(Decimal(logit), largest))
-                known[logit] = shifted, EXACT.exp(shifted) if shifted > _NEGLIGIBLE else _ZERO
-        terms = [known[logit] for logit in logits]
-        self._set([shifted for shifted, _ in terms], [power for _, power in terms])
-        self._largest = EXACT.multiply(factor, largest)
 
-    def _set(self, logs: list[Decimal], numerators: list[Decimal]) -> None:
+        # Logits of few bits repeat, and computing exp takes a hundred times as long as a look-up.
+        @cache
+        def scaled(logit: float) -> tuple[Decimal, Decimal]:
+            # Decimal operands are exact, and each result is rounded once.
+            shifted = EXACT.multiply(factor, EXACT.subtract(Decimal(logit), largest))
+            return shifted, EXACT.exp(shifted) if shifted > _NEGLIGIBLE else _ZERO
+
+        logs, numerators = zip(*map(scaled, logits), strict=True)
+        self._set(logs, numerators)
+        self.largest = EXACT.multiply(factor, largest)
+
+    def _set(self, logs: Sequence[Decimal], numerators: Sequence[Decimal]) -> None:
         """Set the numerators of the probabilities, scaled so that the largest is 1, and their logarithms."""
         self._shifted, self._powers = logs, numerators
         others = list(numerators)
@@ -81,36 +87,25 @@ class ExactRow:
     @property
     def logsumexp(self) -> Decimal:
         """The logarithm of the sum of the exponentials of beta times the logits."""
-        return EXACT.add(self._largest, self._log_sum)
-
-    @property
-    def largest(self) -> Decimal:
-        """Beta times the largest logit."""
-        return self._largest
+        return EXACT.add(self.largest, self._log_sum)
 
     def loss(
-        self, target: int | Sequence[float], weights: Sequence[float] | None = None, label_smoothing: float = 0.0
+        self, target: Sequence[float], weights: Sequence[float] | None = None, label_smoothing: float = 0.0
     ) -> Decimal:
-        """Return the cross-entropy in nats against a class or a distribution, as ``torch`` defines it.
+        """Return the cross-entropy in nats against a distribution, as ``torch`` defines it.
 
         Classes with a target of 0 contribute 0, even where the log-probability is -inf.
         """
-        n_classes = len(self._shifted)
         smoothing = Decimal(label_smoothing)
-        uniform = EXACT.divide(smoothing, Decimal(n_classes))
-        left = EXACT.subtract(_ONE, smoothing)
-        if isinstance(target, int):
-            shares = {target: left}
-        else:
-            shares = {index: EXACT.multiply(left, Decimal(share)) for index, share in enumerate(target) if share}
+        uniform, left = EXACT.divide(smoothing, Decimal(len(target))), EXACT.subtract(_ONE, smoothing)
         parts = []
-        for index in range(n_classes) if uniform else shares:
-            share = EXACT.add(shares.get(index, _ZERO), uniform)
-            if weights is not None:
-                share = EXACT.multiply(share, Decimal(weights[index]))
-            if share:
-                # A sum of two non-negative terms: no cancellation.
-                parts.append(EXACT.multiply(share, EXACT.subtract(self._log_sum, self._shifted[index])))
+        for share, weight, shifted in zip(target, weights or [1.0] * len(target), self._shifted, strict=True):
+            if share or uniform:
+                part = EXACT.add(EXACT.multiply(left, Decimal(share)), uniform)
+                part = EXACT.multiply(part, Decimal(weight))
+                if part:
+                    # A sum of two non-negative terms: no cancellation.
+                    parts.append(EXACT.multiply(part, EXACT.subtract(self._log_sum, shifted)))
         return _sum(parts)
 
     @cached_property
@@ -147,13 +142,13 @@ class SigmoidRow:
 
     def loss(self, target: Sequence[float]) -> Decimal:
         """Return the binary cross-entropy in nats against the target of each class."""
-        total = _ZERO
+        parts = []
         for z, share in zip(self._logits, map(Decimal, target), strict=True):
             for part, logit in ((share, -z), (EXACT.subtract(_ONE, share), z)):
                 if part:
                     loss = _INFINITE if logit == math.inf else self._binary(logit).logsumexp
-                    total = EXACT.add(total, EXACT.multiply(part, loss))
-        return total
+                    parts.append(EXACT.multiply(part, loss))
+        return _sum(parts)
 
     def _binary(self, logit: float) -> ExactRow:
         return ExactRow([logit, 0.0], self._beta)
@@ -309,8 +304,5 @@ def _unit(value: Decimal, info: np.finfo[Any]) -> Decimal:
     return Decimal(math.ldexp(1.0, max(exponent - (int(info.nmant) + 1), smallest)))
 
 
-def _sum(terms: Sequence[Decimal]) -> Decimal:
-    total = _ZERO
-    for term in terms:
-        total = EXACT.add(total, term)
-    return total
+def _sum(terms: Iterable[Decimal]) -> Decimal:
+    return reduce(EXACT.add, terms, _ZERO)

@@ -19,6 +19,7 @@ from batchmax.columns.job import Job
 from batchmax.columns.labels import Labels
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import Status
+from batchmax.verification.column_reader import label_statuses
 from batchmax.verification.exact import DEFINITIONS, EXACT, OTHER_LOSSES, loss_ulps, ulps
 
 Array = NDArray[Any]
@@ -33,18 +34,10 @@ TIE = Decimal("1e-12")
 def row_statuses(matrix: Array, labels: Labels, known: Array | None, options: ScoreOptions) -> NDArray[np.uint8]:
     """Return the statuses of rows by their definition, (n,); ``known`` are statuses of the input, None for none."""
     n, k = matrix.shape
-    status = np.full(n, Status.OK, np.uint8)
-    if labels.indices is not None:
-        indices, ok = labels.indices, np.ones(n, np.bool_) if labels.status is None else labels.status == Status.OK
-        inside = (indices >= 0) & (indices < k)
-        one_hot = np.arange(k) == np.where(inside, indices, 0)[:, None]
-        status[ok & inside & _is_masked(matrix, one_hot, options)] = Status.MASKED_LABEL
-        status[ok & ~inside] = Status.BAD_LABEL
-        status[ok & (indices == labels.ignore_index)] = Status.IGNORED
-    elif labels.targets is not None:
-        status[_is_masked(matrix, labels.targets, options)] = Status.MASKED_LABEL
-    if labels.status is not None:
-        np.minimum(status, labels.status, out=status)
+    status = label_statuses(labels, n, k)
+    targets = labels.targets if labels.indices is None else np.arange(k) == labels.indices[:, None]
+    if targets is not None:
+        status[(status == Status.OK) & _is_masked(matrix, targets, options)] = Status.MASKED_LABEL
     with np.errstate(invalid="ignore"):
         undefined = ~DEFINITIONS[options.activation].is_defined(matrix, options.beta)
         reasons = {
@@ -78,19 +71,24 @@ class ExpectedRow:
 
     Parameters
     ----------
-    logits : (K,)
+    matrix : (n, K)
     labels
-        The label of the row; None if it has no loss.
+        The labels of these rows.
+    row
+        The index of the row.
+    status
+        Its status. If it has no probabilities, no value can be compared, if it has no loss, none that needs a label.
     job
         The job that computed the outputs.
     """
 
-    def __init__(self, logits: Array, labels: Labels | None, job: Job) -> None:
-        self._logits: list[float] = logits.tolist()
-        self._label = None if labels is None or labels.indices is None else int(labels.indices[0])
+    def __init__(self, matrix: Array, labels: Labels, row: int, status: Status, job: Job) -> None:
+        self.status = status
+        self._logits: list[float] = matrix[row].tolist()
+        self._label = None if labels.indices is None else int(labels.indices[row])
         self._target = [float(index == self._label) for index in range(len(self._logits))]
-        if labels is not None and labels.targets is not None:
-            self._target = labels.targets[0].tolist()
+        if labels.targets is not None:
+            self._target = labels.targets[row].tolist()
         self._job = job
         self._activation = ACTIVATIONS[job.options.activation]
         self._dtype, self._loss_dtype = job.dtype, job.loss_dtype
@@ -142,19 +140,19 @@ class ExpectedRow:
         error = loss_ulps(float(value), expected, self._loss_dtype, self._job.n_classes, digits_from)
         return _error(error, value, expected)
 
-    def _compare_order(self, name: str, found: Any) -> tuple[float, str]:
+    def _compare_order(self, name: str, given: Any) -> tuple[float, str]:
         """Compare an output that is right or wrong; those checked against the probabilities already count as right."""
         if name in {"pred", "top_k_classes"}:
-            classes = [found] if name == "pred" else found
+            classes = [given] if name == "pred" else given
             expected: Any = self._order[0] if name == "pred" else self._order[: len(classes)]
             is_right = all(rank in self._ranks(index) for rank, index in enumerate(classes, 1))
         elif name in {"rank", "correct"} and self._label is not None:
             ranks = self._ranks(self._label)
             expected = ranks[0] if name == "rank" else ranks[0] == 1
-            is_right = found in ranks if name == "rank" else found in {rank == 1 for rank in ranks}
+            is_right = given in ranks if name == "rank" else given in {rank == 1 for rank in ranks}
         else:
             return 0.0, ""
-        return (0.0 if is_right else math.inf), f"is {found}, expected {expected}"
+        return (0.0 if is_right else math.inf), f"is {given}, expected {expected}"
 
     def _ranks(self, index: int) -> list[int]:
         """Return the ranks that a class may have; several if other classes have nearly the same probability."""

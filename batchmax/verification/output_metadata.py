@@ -6,32 +6,19 @@ Every output file has them as JSON, written by ``sinks.metadata``. All values ar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from batchmax.columns.logits_column import OutputLayout
 from batchmax.errors import DataError, UsageError
-from batchmax.options.parsing import check_type
 from batchmax.options.score_options import FloatName, ScoreOptions
 from batchmax.outputs import OUTPUTS, top_k_outputs
+from batchmax.sinks.metadata import OPTIONS_THAT_CHANGE_BYTES
 from batchmax.storage.json_fields import JsonError, json_list, json_object, json_objects, parse_json
 
 SCORE_AGAIN = "score the inputs again with --if-exists overwrite"
 """The remedy if an output was changed or damaged."""
-
-COPIED_OPTIONS = (
-    "beta",
-    "input",
-    "logits_dtype",
-    "ignore_index",
-    "label_smoothing",
-    "limit",
-    "on_bad_row",
-    "top_k",
-    "prefix",
-)
-"""Options that the metadata store unchanged."""
 
 MEMBERS = {
     "logits": list | str,
@@ -47,17 +34,14 @@ MEMBERS = {
 }
 """The members of the metadata, and their types."""
 
+COPIED_MEMBERS = ("classes", "n_classes", "outputs", "class_weights", "dtype")
+"""Members that are options of the same name."""
 
-class InputFingerprint(NamedTuple):
-    """Size, footer digest and sample digest of an input file, or the total size and one digest of ``files`` files.
+STORED_OPTIONS = tuple(name for name in OPTIONS_THAT_CHANGE_BYTES if name not in {"row_group_size", "compression"})
+"""Names in ``options`` that every output has; how files are divided and compressed isn't checked."""
 
-    Earlier versions wrote no sample digest.
-    """
-
-    size: int
-    digest: str
-    sample: str | None = None
-    files: int = 1
+OPTIONAL_OPTIONS = ("seed", "activation", "loss", "scale", "bias", "shift")
+"""Names in ``options`` that only some outputs have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,24 +51,22 @@ class OutputMetadata:
     Attributes
     ----------
     options
-        The options of the job.
-    logits
-        The name of the column of logits, or the pattern of one column per class.
+        The options of the job. ``logits`` is the name of the column, or the pattern of one column per class.
     outputs
         The names of the outputs in column order, those of ``top_k`` included.
     inputs
-        One fingerprint per input file, or a single one for a large number of files.
+        The fingerprints of the inputs, as :func:`batchmax.sinks.metadata.input_fingerprints` returned them. Those of
+        earlier versions have no sample digest.
     nested
         Whether the rows are sequences.
     """
 
     options: ScoreOptions
-    logits: str
     n_classes: int
     outputs: tuple[str, ...]
     layout: OutputLayout
     dtype: FloatName
-    inputs: tuple[InputFingerprint, ...]
+    inputs: list[dict[str, Any]]
     nested: bool = False
 
     @property
@@ -95,6 +77,11 @@ class OutputMetadata:
     def is_wide(self, output: str) -> bool:
         """Return whether an output has one column per class."""
         return self.layout == "wide" and output in OUTPUTS and OUTPUTS[output].kind == "matrix"
+
+
+def output_error(what: str, where: str) -> DataError:
+    """Return the error for an output that was changed or damaged."""
+    return DataError(what, where=where, remedy=SCORE_AGAIN)
 
 
 def parse_metadata(path: str, text: bytes) -> OutputMetadata:
@@ -119,55 +106,33 @@ def parse_metadata(path: str, text: bytes) -> OutputMetadata:
             raise DataError(what, where=path, remedy="name an output of score")
         return _parsed(json_object(members, MEMBERS))
     except (JsonError, UsageError) as error:
-        raise DataError("the metadata 'batchmax' in the footer are invalid", where=path, remedy=SCORE_AGAIN) from error
+        raise output_error("the metadata 'batchmax' in the footer are invalid", path) from error
 
 
 def _parsed(members: dict[str, Any]) -> OutputMetadata:
-    for name, hint in (("n_classes", int), ("dtype", FloatName), ("layout", OutputLayout)):
-        check_type(name, members[name], hint)
-    types = dict.fromkeys(COPIED_OPTIONS, object) | {"columns": list | None, "exclude": list}
-    stored = json_object(members["options"], types)
-    logits = members["logits"]
+    stored = json_object(members["options"], dict.fromkeys(STORED_OPTIONS, object))
+    logits, layout = members["logits"], members["layout"]
     if isinstance(logits, list) and len(json_list(logits, str)) != 1:
         raise JsonError("logits is not one column")
+    given = {name: members[name] for name in COPIED_MEMBERS}
+    given |= {name: stored[name] for name in (*STORED_OPTIONS, *OPTIONAL_OPTIONS) if name in stored}
+    values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
+    # The options check the types of their values.
     options = ScoreOptions(
+        logits=logits if isinstance(logits, str) else logits[0],
         label=members["label"] or "none",
-        classes=_tuple(members["classes"]),
-        n_classes=members["n_classes"],
-        outputs=tuple(members["outputs"]),
-        class_weights=_tuple(members["class_weights"]),
-        layout=None if members["layout"] == "large_list" else members["layout"],
-        dtype=members["dtype"],
-        seed=stored.get("seed", 0),
-        columns=_tuple(stored["columns"]),
-        exclude=tuple(stored["exclude"]),
-        **{name: stored[name] for name in COPIED_OPTIONS},
-        activation=stored.get("activation", "softmax"),
-        loss=stored.get("loss"),
-        scale=_tuple(stored.get("scale")),
-        bias=_tuple(stored.get("bias")),
-        shift=stored.get("shift", False),
+        layout=None if layout == "large_list" else layout,
+        **values,
     )
+    if options.class_weights is not None and len(options.class_weights) != options.n_classes:
+        raise JsonError("class_weights does not have one number per class")
     nested = "shift" in stored
-    files = json_objects(members["inputs"], {"size": int, "footer_sha256": str})
     return OutputMetadata(
         options=options,
-        logits=logits if isinstance(logits, str) else logits[0],
         n_classes=members["n_classes"],
         outputs=(*members["outputs"], *top_k_outputs(options.top_k, nested=nested)),
         nested=nested,
-        layout=members["layout"],
+        layout=layout,
         dtype=members["dtype"],
-        inputs=tuple(
-            InputFingerprint(file["size"], file["footer_sha256"], file.get("sample_sha256"), file.get("files", 1))
-            for file in files
-        ),
+        inputs=json_objects(members["inputs"], {"size": int, "footer_sha256": str}),
     )
-
-
-def _tuple(values: Any) -> tuple[Any, ...] | None:
-    if values is None:
-        return None
-    if not isinstance(values, list):
-        raise JsonError("a member is not a list")
-    return tuple(values)

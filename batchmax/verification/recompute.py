@@ -6,9 +6,11 @@ used. For sequences, some tokens of a row are recomputed, and the row's status f
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.arrow import plain_array
-from batchmax.columns.labels import LabelColumn, Labels
 from batchmax.errors import BatchmaxError, DataError
-from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES
+from batchmax.outputs import LAST_BAD, STATUS_NAMES, Status
 from batchmax.parquet.int96 import converted, raw_of
 from batchmax.scoring.score_rows import carried_columns, read_rows
 from batchmax.scoring.sequence_totals import SequenceTally
@@ -26,28 +27,22 @@ from batchmax.sinks.metadata import input_fingerprints
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
-from batchmax.sources.row_lookup import FileRow, rows_by_number
+from batchmax.sources.row_lookup import rows_by_number
 from batchmax.sources.sequence_source import TokenSizes, from_columns
 from batchmax.sources.token_chunks import TokenChunk
-from batchmax.verification.column_reader import RowReader, RowValues
+from batchmax.verification.column_reader import RowValues, last_without
 from batchmax.verification.exact import MOST_ULPS
 from batchmax.verification.expected_values import MEASURED, ExpectedRow, row_statuses
-from batchmax.verification.output_metadata import SCORE_AGAIN
+from batchmax.verification.invariants import RowChecks
+from batchmax.verification.output_metadata import SCORE_AGAIN, output_error
 from batchmax.verification.scored_output import ScoredOutput
-from batchmax.verification.token_view import TokenView
 
 Array = NDArray[Any]
 
+Pair = tuple[RowValues, ExpectedRow, int | None]
+"""The values of a row of the output, what they must be, and for sequences the number of the token."""
+
 SAME_INPUTS = "name the files that were scored, in the same order"
-
-
-@dataclass(frozen=True)
-class LargestError:
-    """The largest error of an output: in ULP, with its row, and for sequences its token."""
-
-    ulp: float
-    row: int
-    token: int | None = None
 
 
 class Recomputation:
@@ -57,25 +52,27 @@ class Recomputation:
     ----------
     output
         The output.
+    checks
+        The checks of its rows; they use the label column of the inputs from then on.
     inputs
         The inputs that were scored: files, folders, globs.
     logits
         The column or pattern of logits; None: as the metadata of the output record it.
     storage
         Storage options for URIs.
-    tokens
-        The output's tokens if its rows are sequences.
-    of_each
-        How many tokens of each sampled sequence to recompute.
+    sample
+        How many rows are recomputed, and of sequences about how many tokens.
     seed
         Random seed for sampling tokens.
 
     Attributes
     ----------
+    n_files, n_rows
+        The numbers of input files, and of input rows that were scored.
     sampled_tokens
         How many tokens were recomputed.
     errors
-        The largest error so far of each output measured in ULP.
+        The largest error so far of each output measured in ULP: ``ulp``, its ``row``, and for sequences its ``token``.
 
     Raises
     ------
@@ -88,48 +85,34 @@ class Recomputation:
     def __init__(
         self,
         output: ScoredOutput,
+        checks: RowChecks,
         inputs: Sequence[str | os.PathLike[str]],
-        logits: str | None = None,
-        storage: Sequence[str] = (),
-        tokens: TokenView | None = None,
+        logits: str | None,
+        storage: Sequence[str],
         *,
-        of_each: int = 1,
-        seed: int = 0,
+        sample: int,
+        seed: int,
     ) -> None:
-        self.errors: dict[str, LargestError] = {}
+        self.errors: dict[str, dict[str, Any]] = {}
         self.sampled_tokens = 0
         self._output = output
-        self._tokens = tokens
-        self._of_each = of_each
+        self._checks = checks
+        self._tokens_of_row = max(1, math.ceil(sample / max(output.n_rows, 1)))
         self._random = np.random.default_rng(seed)
-        logits = logits or output.metadata.logits
-        options = replace(output.metadata.options, logits=logits, storage_options=tuple(storage))
+        stored = output.metadata.options
+        options = replace(stored, logits=logits or stored.logits, storage_options=tuple(storage))
         self._source = ParquetSource([os.fspath(path) for path in inputs], options, mirrors=output.is_folder)
         self._job = self._source.job
-        self._reader = RowReader(output if tokens is None else tokens.output)
-        self._reader.use_label(self._job.label)
+        self._parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
+        self.n_files = len(self._source.files)
+        self.n_rows = min(self._source.n_rows, sys.maxsize if options.limit is None else options.limit)
+        self._shift = self._job.options.shift
+        checks.reader.use_label(self._job.label)
         self._check_inputs()
         self._check_counts()
 
-    @property
-    def label(self) -> LabelColumn | None:
-        """The label column of the inputs."""
-        return self._job.label
-
-    @property
-    def files(self) -> int:
-        """The number of input files."""
-        return len(self._source.files)
-
-    @property
-    def n_rows(self) -> int:
-        """The number of input rows that were scored."""
-        limit = self._job.options.limit
-        rows: int = self._source.n_rows
-        return rows if limit is None else min(rows, limit)
-
     def check(self, numbers: Sequence[int]) -> None:
-        """Recompute these rows of the output and compare.
+        """Recompute these rows of the output and compare; their numbers are in ascending order.
 
         Raises
         ------
@@ -139,11 +122,17 @@ class Recomputation:
         kept = self._input_rows(numbers)
         rows = zip(rows_by_number(self._output.files, numbers), rows_by_number(self._source.files, kept), strict=True)
         for output_row, input_row in rows:
-            self._check_carried(output_row, input_row)
-            if self._tokens is None:
-                self._check_row(output_row, input_row)
-            else:
-                self._check_sequence(output_row, input_row, self._tokens)
+            where = f"{output_row.place}, from {input_row.place}"
+            for field, array in carried_columns(input_row.batch, self._job):
+                if not _same(array, output_row.batch.column(field.name)):
+                    raise output_error(f"{field.name} differs from the input", where)
+            compare = self._compare_row if self._checks.tokens is None else self._compare_sequence
+            try:
+                pairs = compare(output_row.batch, input_row.batch)
+            except BatchmaxError as error:
+                raise output_error(error.what, where) from error
+            for given, expected, token in pairs:
+                self._check_values(given, expected, where, output_row.number, token)
 
     def _check_inputs(self) -> None:
         """Compare the inputs with their fingerprints in the output's metadata."""
@@ -151,26 +140,26 @@ class Recomputation:
         if not known:
             return
         where = self._output.path
-        count = sum(one.files for one in known)
+        count = sum(one.get("files", 1) for one in known)
         if len(files) != count:
             what = f"the output was made from {count:,} files, not from {len(files):,}"
             raise DataError(what, where=where, remedy=SAME_INPUTS)
         if count != len(known):
-            stored = [{"files": count, "size": known[0].size, "footer_sha256": known[0].digest}]
-            if stored not in (input_fingerprints(files), input_fingerprints(files, samples=False)):
+            if known not in (input_fingerprints(files), input_fingerprints(files, samples=False)):
                 raise DataError("the output was made from other files", where=where, remedy=SAME_INPUTS)
             return
-        for file, (size, digest, sample, _) in zip(files, known, strict=True):
-            what = ""
-            if file.size != size:
-                what = f"the file has {file.size:,} bytes, but had {size:,}"
-            elif file.footer_digest() != digest:
+        for file, stored in zip(files, known, strict=True):
+            sample = stored.get("sample_sha256")
+            if file.size != stored["size"]:
+                what = f"the file has {file.size:,} bytes, but had {stored['size']:,}"
+            elif file.footer_digest() != stored["footer_sha256"]:
                 what = "the footer is not the same as"
             elif sample is not None and file.sample_digest != sample:
                 what = "the data are not the same as"
-            if what:
-                remedy = f"{SAME_INPUTS}, or {SCORE_AGAIN}"
-                raise DataError(f"{what} when {where} was made", where=file.path, remedy=remedy)
+            else:
+                continue
+            remedy = f"{SAME_INPUTS}, or {SCORE_AGAIN}"
+            raise DataError(f"{what} when {where} was made", where=file.path, remedy=remedy)
 
     def _check_counts(self) -> None:
         """Compare the columns, the number of rows and the number of parts."""
@@ -184,135 +173,95 @@ class Recomputation:
         dropped = self.n_rows - output.n_rows
         if dropped and (dropped < 0 or job.options.on_bad_row != "drop"):
             what = f"the output has {output.n_rows:,} rows, but the inputs have {self.n_rows:,}"
-            raise DataError(what, where=output.path, remedy=SCORE_AGAIN)
+            raise output_error(what, output.path)
         if not output.is_folder or job.options.limit is not None:
             return
-        parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
-        if len(parts) != len(output.files):
-            what = f"the output has {len(output.files):,} parts, but score makes {len(parts):,} from these inputs"
-            raise DataError(what, where=output.path, remedy=SCORE_AGAIN)
+        if len(self._parts) != len(output.files):
+            what = f"the output has {len(output.files):,} parts, but score makes {len(self._parts):,} from these inputs"
+            raise output_error(what, output.path)
 
     def _input_rows(self, numbers: Sequence[int]) -> list[int]:
         """Return the input row of each output row; bad rows that were dropped have no output row."""
         if self._output.n_rows == self.n_rows:
             return list(numbers)
-        found: list[int] = []
-        remaining = sorted(numbers)
-        first = kept = 0
-        for status in self._statuses():
-            rows = np.flatnonzero(status > LAST_BAD)
-            while len(found) < len(remaining) and remaining[len(found)] < kept + len(rows):
-                found.append(first + int(rows[remaining[len(found)] - kept]))
-            first += len(status)
-            kept += len(rows)
-        if kept != self._output.n_rows:
-            what = f"the output has {self._output.n_rows:,} rows, but {kept:,} rows of the inputs are not bad"
-            raise DataError(what, where=self._output.path, remedy=SCORE_AGAIN)
-        return found
-
-    def _statuses(self) -> Iterator[Array]:
-        """Yield the statuses of all input rows that were scored."""
-        parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
+        input_rows: list[int] = []
+        wanted = np.array(numbers, np.int64)
         label = () if self._job.label is None else (self._job.label.name,)
-        left, tally = self.n_rows, SequenceTally(shift=self._job.options.shift)
-        for chunk in self._source.chunks(parts, ReadPlan((*self._job.logits.names, *label))):
-            matrix, labels, known = read_rows(chunk.batch, self._job, logits=chunk.logits, known=chunk.known)
-            status = row_statuses(matrix, labels, known, self._job.options)
+        tally = SequenceTally(shift=self._shift)
+        first = kept = 0
+        for chunk in self._source.chunks(self._parts, ReadPlan((*self._job.logits.names, *label))):
+            status, _ = self._expected_rows(chunk.batch, chunk.known, [], chunk.logits)
             if isinstance(chunk, TokenChunk):
                 status = tally.add(chunk.tokens, status).first(chunk.rows_done).status
-            status = status[:left]
-            left -= len(status)
-            yield status
-            if not left:
-                return
+            rows = np.flatnonzero(status[: self.n_rows - first] > LAST_BAD)
+            here = wanted[(wanted >= kept) & (wanted < kept + len(rows))]
+            input_rows += (first + rows[here - kept]).tolist()
+            first += len(status)
+            kept += len(rows)
+            if first >= self.n_rows:
+                break
+        if kept != self._output.n_rows:
+            what = f"the output has {self._output.n_rows:,} rows, but {kept:,} rows of the inputs are not bad"
+            raise output_error(what, self._output.path)
+        return input_rows
 
-    def _check_carried(self, output_row: FileRow, input_row: FileRow) -> None:
-        """Compare the carried columns with the input's."""
-        for field, array in carried_columns(input_row.batch, self._job):
-            if not _same(array, output_row.batch.column(field.name)):
-                where = _places(output_row, input_row)
-                raise DataError(f"{field.name} differs from the input", where=where, remedy=SCORE_AGAIN)
+    def _compare_row(self, output_row: pa.RecordBatch, input_row: pa.RecordBatch) -> list[Pair]:
+        """Return the values of a row, and those it must have."""
+        _, (expected,) = self._expected_rows(input_row, None, [0])
+        return [(self._checks.reader.read(output_row), expected, None)]
 
-    def _check_row(self, output_row: FileRow, input_row: FileRow) -> None:
-        """Compare one output row with its input row."""
-        where = _places(output_row, input_row)
-        try:
-            numbers = read_rows(input_row.batch, self._job)
-            given = self._reader.read(output_row.batch)
-        except BatchmaxError as error:
-            raise DataError(error.what, where=where, remedy=SCORE_AGAIN) from error
-        self._check_values(numbers, given, where, (output_row.number, None))
-
-    def _check_sequence(self, output_row: FileRow, input_row: FileRow, tokens: TokenView) -> None:
-        """Compare one sequence of the output with its input row: the status, and some tokens."""
-        job, where = self._job, _places(output_row, input_row)
-        tally = SequenceTally(shift=job.options.shift)
-        inputs: list[tuple[Array, Labels, Array | None]] = []
-        try:
-            chunks = list(from_columns(iter([input_row.batch]), job, TokenSizes.of(job), (0, 0)))
-            output_tokens = tokens.flatten(output_row.batch)
-            count = sum(chunk.batch.num_rows for chunk in chunks)
-            if output_tokens.num_rows != count:
-                raise DataError(f"the row has {output_tokens.num_rows:,} tokens, but {count:,} in the input", where="")
-            chosen = sorted(self._random.choice(count, min(self._of_each, count), replace=False).tolist())
-            totals, first = None, 0
-            for chunk in chunks:
-                matrix, labels, known = read_rows(chunk.batch, job, known=chunk.known)
-                totals = tally.add(chunk.tokens, row_statuses(matrix, labels, known, job.options))
-                for token in chosen:
-                    if first <= token < first + len(matrix):
-                        at = token - first
-                        one = None if chunk.known is None else chunk.known[at : at + 1]
-                        inputs.append(read_rows(chunk.unit(at, job), job, known=one))
-                first += len(matrix)
-            given = [self._reader.read(output_tokens.slice(token, 1)) for token in chosen]
-            if totals is not None:
-                is_null = bool(chunks[0].tokens.missing[0])
-                tokens.check_row(output_row.batch, int(totals.status[0]), int(totals.counts[0]), is_null=is_null)
-        except BatchmaxError as error:
-            raise DataError(error.what, where=where, remedy=SCORE_AGAIN) from error
-        for token, numbers, values in zip(chosen, inputs, given, strict=True):
-            self._check_values(numbers, values, f"{where}, token {token:,}", (output_row.number, token))
+    def _compare_sequence(self, output_row: pa.RecordBatch, input_row: pa.RecordBatch) -> list[Pair]:
+        """Check the columns for a whole row; return the values of some of its tokens, and those they must have."""
+        view, tally = self._checks.tokens, SequenceTally(shift=self._shift)
+        assert view is not None  # noqa: S101 - only called for sequences
+        chunks = list(from_columns(iter([input_row]), self._job, TokenSizes.of(self._job), (0, 0)))
+        given = view.flatten(output_row)
+        count = sum(chunk.batch.num_rows for chunk in chunks)
+        if given.num_rows != count:
+            raise DataError(f"the row has {given.num_rows:,} tokens, but {count:,} in the input")
+        chosen = sorted(self._random.choice(count, min(self._tokens_of_row, count), replace=False).tolist())
+        pairs: list[Pair] = []
+        first = 0
+        for chunk in chunks:
+            here = [token for token in chosen if first <= token < first + chunk.batch.num_rows]
+            statuses, rows = self._expected_rows(chunk.batch, chunk.known, [token - first for token in here])
+            totals = tally.add(chunk.tokens, statuses)
+            read = self._checks.reader.read
+            pairs += [(read(given.slice(token, 1)), row, token) for token, row in zip(here, rows, strict=True)]
+            first += chunk.batch.num_rows
+        is_null = bool(chunks[0].tokens.missing[0])
+        view.check_row(output_row, int(totals.status[0]), int(totals.counts[0]), is_null=is_null)
         self.sampled_tokens += len(chosen)
+        return pairs
 
-    def _check_values(
-        self, numbers: tuple[Array, Labels, Array | None], given: RowValues, where: str, place: tuple[int, int | None]
-    ) -> None:
-        """Compare the outputs of a row or token with the exact values; ``numbers`` are its logits, label and status."""
-        matrix, labels, known = numbers
-        status = int(row_statuses(matrix, labels, known, self._job.options)[0])
-        self._check_presence(given, status, where)
-        if status <= LAST_WITHOUT_PROBS:
-            return
-        row = ExpectedRow(matrix[0], labels if status > LAST_WITHOUT_LOSS else None, self._job)
-        for name, values in given.values.items():
-            if name in OUTPUTS and OUTPUTS[name].needs_label and status <= LAST_WITHOUT_LOSS:
-                continue
-            error, text = row.compare(name, values[0])
-            if not error <= MOST_ULPS:
-                raise DataError(f"{name} {text}", where=where, remedy=SCORE_AGAIN)
-            if name not in MEASURED:
-                continue
-            if name not in self.errors or error > self.errors[name].ulp:
-                self.errors[name] = LargestError(error, *place)
+    def _expected_rows(
+        self, batch: pa.RecordBatch, known: Array | None, rows: Sequence[int], logits: Array | None = None
+    ) -> tuple[Array, list[ExpectedRow]]:
+        """Return the statuses of all rows of a batch of inputs, and what some of them must have in the output."""
+        matrix, labels, known = read_rows(batch, self._job, logits=logits, known=known)
+        statuses = row_statuses(matrix, labels, known, self._job.options)
+        return statuses, [ExpectedRow(matrix, labels, row, Status(statuses[row]), self._job) for row in rows]
 
-    def _check_presence(self, given: RowValues, status: int, where: str) -> None:
-        """Compare the status and the nulls with the expected status."""
-        name = STATUS_NAMES[status]
+    def _check_values(self, given: RowValues, expected: ExpectedRow, where: str, row: int, token: int | None) -> None:
+        """Compare the outputs of a row or token with the exact values."""
+        place = {"row": row}
+        if token is not None:
+            where, place = f"{where}, token {token:,}", {"row": row, "token": token}
+        status, name = expected.status, STATUS_NAMES[expected.status]
         if given.status is not None and given.status[0] != status:
-            raise DataError(
-                f"status is {STATUS_NAMES[given.status[0]]}, expected {name}", where=where, remedy=SCORE_AGAIN
-            )
-        for output in given.values:
-            with_label = output in OUTPUTS and OUTPUTS[output].needs_label
-            present = bool((given.has_loss if with_label else given.has_probs)[0])
-            if present != (status > (LAST_WITHOUT_LOSS if with_label else LAST_WITHOUT_PROBS)):
+            raise output_error(f"status is {STATUS_NAMES[given.status[0]]}, expected {name}", where)
+        for output, values in given.values.items():
+            present = bool(given.present(output)[0])
+            if present != (status > last_without(output)):
                 what = f"{output} is {'not ' * present}null, but the status of the row is {name}"
-                raise DataError(what, where=where, remedy=SCORE_AGAIN)
-
-
-def _places(output_row: FileRow, input_row: FileRow) -> str:
-    return f"{output_row.place}, from {input_row.place}"
+                raise output_error(what, where)
+            if not present:
+                continue
+            error, text = expected.compare(output, values[0])
+            if not error <= MOST_ULPS:
+                raise output_error(f"{output} {text}", where)
+            if output in MEASURED and (output not in self.errors or error > self.errors[output]["ulp"]):
+                self.errors[output] = {"ulp": error, **place}
 
 
 def _same(first: pa.Array, second: pa.Array) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,25 @@ import pyarrow as pa
 
 from batchmax.errors import DataError
 from batchmax.sinks.commit.existing_output import SUCCESS, files_in
-from batchmax.sinks.commit.stored_folder import StoredFolder, stored_folder
+from batchmax.sinks.commit.stored_folder import stored_folder
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
 from batchmax.sources.parquet_file import InputFile, arrow_schema, open_file
 from batchmax.storage.file_names import composed, name_order
 from batchmax.storage.input_files import find_files
 from batchmax.storage.json_fields import JsonError, json_object, parse_json
-from batchmax.storage.manifest import JOB_KEY, MANIFEST, PART, find_manifest, old_manifest_of, read_old_manifest
+from batchmax.storage.manifest import (
+    JOB_KEY,
+    MANIFEST,
+    PART,
+    Manifest,
+    find_manifest,
+    old_manifest_of,
+    read_old_manifest,
+)
 from batchmax.storage.object_store import store_of
 from batchmax.storage.paths import is_uri, local_path
 from batchmax.verification.computed_columns import computed_columns
-from batchmax.verification.output_metadata import SCORE_AGAIN, OutputMetadata, parse_metadata
+from batchmax.verification.output_metadata import OutputMetadata, output_error, parse_metadata
 
 Summary = Mapping[str, Any]
 """The summary of a job, as JSON values."""
@@ -87,16 +95,13 @@ def open_scored_output(path: str, storage: Sequence[str] = ()) -> ScoredOutput:
     first, schema = files[0], arrow_schema(files[0])
     texts = [_metadata_text(file) for file in files]
     metadata = parse_metadata(first.path, texts[0])
-    for file, text in zip(files, texts, strict=True):
+    for file, text, size in zip(files, texts, parts.values(), strict=True):
         if text != texts[0] or not arrow_schema(file).equals(schema):
-            what = f"the metadata or the columns differ from those of {first.path}"
-            raise DataError(what, where=file.path, remedy=SCORE_AGAIN)
-    for file, size in zip(files, parts.values(), strict=True):
+            raise output_error(f"the metadata or the columns differ from those of {first.path}", file.path)
         if size is not None and file.size != size:
-            what = f"the file has {file.size:,} bytes, but the manifest lists {size:,}"
-            raise DataError(what, where=file.path, remedy=SCORE_AGAIN)
-    summaries = [_summary(file) for file in files]
+            raise output_error(f"the file has {file.size:,} bytes, but the manifest lists {size:,}", file.path)
     drops = metadata.options.on_bad_row == "drop"
+    summaries = [_summary(file) for file in files]
     for file, summary in zip(files, summaries, strict=True):
         _check_rows(file.path, file.metadata.num_rows, summary, "the summary in the footer", drops=drops)
     summary = manifest if is_folder or len(files) > 1 else summaries[0]
@@ -112,100 +117,80 @@ def _check_rows(path: str, rows: int, summary: Summary | None, source: str, *, d
         return
     read, bad = summary.get("n_rows"), summary.get("bad_rows")
     if not isinstance(read, int) or not isinstance(bad, int):
-        raise DataError(f"{source} has no number of rows", where=path, remedy=SCORE_AGAIN)
+        raise output_error(f"{source} has no number of rows", path)
     expected = read - bad if drops else read
     if expected != rows:
-        raise DataError(
-            f"the output has {rows:,} rows, but {source} lists {expected:,}", where=path, remedy=SCORE_AGAIN
-        )
+        raise output_error(f"the output has {rows:,} rows, but {source} lists {expected:,}", path)
 
 
 def _find_parts(path: str, storage: Sequence[str]) -> tuple[Summary | None, dict[str, int | None]]:
     """Return the summary in a folder's manifest, the paths of the files, and their sizes if the manifest has them."""
     if is_uri(path):
         store = store_of(path, storage)
-        folder = None if store.info() is not None and not path.endswith("/") else stored_folder(store)
-        if folder is not None and folder.is_finished:
-            return _stored_folder(store.uri, folder)
-    elif Path(path).is_dir():
-        return _folder(Path(path))
+        stored = None if store.info() is not None and not path.endswith("/") else stored_folder(store)
+        if stored is not None and stored.is_finished:
+            # Objects of uncommitted runs aren't part of the output.
+            others = set(stored.stale() if stored.manifest is not None else ())
+            files = {composed(name): f"{store.uri}/{name}" for name in stored.objects if name not in others}
+            return _parts_of_folder(store.uri, files, stored.manifest, stored.old, "")
+    elif (folder := Path(path)).is_dir():
+        found = find_manifest(folder)
+        files = {composed(str(one.relative_to(folder))): str(one) for one in files_in(folder)}
+        old = read_old_manifest(old_manifest_of(folder)) if found is None else None
+        command = f"; see: ls {shlex.quote(str(folder))}"
+        return _parts_of_folder(str(folder), files, None if found is None else found[1], old, command)
     return None, dict.fromkeys(find_files([path], storage))
 
 
-def _stored_folder(uri: str, folder: StoredFolder) -> tuple[Summary, dict[str, int | None]]:
-    """Return the same for a folder in an object store, without the objects of uncommitted runs."""
-    if SUCCESS not in folder.objects:
-        raise _incomplete(uri, SUCCESS)
-    if folder.manifest is None:
-        if folder.old is None:
-            raise _no_manifest(uri, "")
-        parts = sorted(name for name in folder.objects if PART.fullmatch(name.rpartition("/")[2]))
-        return folder.old, {f"{uri}/{name}": None for name in parts}
-    missing = next((name for name in folder.manifest.parts if name not in folder.objects), None)
-    if missing is not None:
-        raise _incomplete(uri, missing)
-    # A folder that was copied here has parts without a run id.
-    if foreign := [name for name in folder.foreign() if name not in folder.manifest.parts]:
-        raise _foreign(f"{uri}/{foreign[0]}")
-    return dict(folder.manifest.summary), {f"{uri}/{name}": size for name, size in folder.manifest.parts.items()}
+def _parts_of_folder(
+    folder: str, files: Mapping[str, str], manifest: Manifest | None, old: Summary | None, command: str
+) -> tuple[Summary, dict[str, int | None]]:
+    """Return the summary of a folder, and its parts with their sizes; raise if one is missing or another file is there.
+
+    ``files`` has the paths of all files by their names in the folder; ``old`` is the manifest of an earlier version.
+    """
+    if manifest is None and old is None:
+        what = f"the folder has no manifest {MANIFEST} of batchmax"
+        raise DataError(what, where=folder, remedy=f"name a folder that score wrote, or one of the files{command}")
+    if SUCCESS not in files:
+        raise _incomplete(folder, SUCCESS)
+    if manifest is None:
+        parts = _numbered_parts(path for name, path in files.items() if name != SUCCESS)
+        if not parts:
+            raise _incomplete(folder, "part-00000.parquet")
+        return dict(old or {}), dict.fromkeys(parts)
+    sizes = {composed(name): size for name, size in manifest.parts.items()}
+    if missing := [name for name in sizes if name not in files]:
+        raise _incomplete(folder, missing[0])
+    if foreign := sorted(files.keys() - sizes.keys() - {composed(manifest.path), SUCCESS}):
+        raise _foreign(files[foreign[0]])
+    return dict(manifest.summary), {files[name]: size for name, size in sizes.items()}
 
 
-def _folder(folder: Path) -> tuple[Summary, dict[str, int | None]]:
-    """Return the summary in a folder's manifest, the paths of its parts, and their sizes if the manifest has them."""
-    found = find_manifest(folder)
-    if found is None:
-        summary = read_old_manifest(old_manifest_of(folder))
-        if summary is None:
-            raise _no_manifest(str(folder), f": ls {shlex.quote(str(folder))}")
-        return summary, dict.fromkeys(_parts(folder))
-    path, manifest = found
-    if not (folder / SUCCESS).exists():
-        raise _incomplete(str(folder), SUCCESS)
-    others = {composed(str(one.relative_to(folder))): one for one in files_in(folder)}
-    parts: dict[str, int | None] = {}
-    for name, size in manifest.parts.items():
-        part = others.pop(composed(name), None)
-        if part is None:
-            raise _incomplete(str(folder), name)
-        parts[str(part)] = size
-    if foreign := sorted(others.keys() - {composed(str(path.relative_to(folder))), SUCCESS}):
-        raise _foreign(str(folder / foreign[0]))
-    return dict(manifest.summary), parts
-
-
-def _parts(folder: Path) -> list[str]:
-    """Return the parts of a folder; raise if a part is missing or another file is there.
+def _numbered_parts(paths: Iterable[str]) -> list[str]:
+    """Return parts in order; raise if one is missing, or if a file isn't a part.
 
     In a folder that mirrors the input's folders, each subfolder numbers its parts from 0.
     """
-    if not (folder / SUCCESS).exists():
-        raise _incomplete(str(folder), SUCCESS)
-    found = [path for path in files_in(folder) if path != folder / SUCCESS]
-    found.sort(key=lambda path: (name_order(f"{path.parent}/"), f"{path.name:>40}"))
-    numbers: Counter[Path] = Counter()
-    for path in found:
-        match = PART.fullmatch(path.name)
+    split = [path.rpartition("/") for path in paths]
+    split.sort(key=lambda one: (name_order(f"{one[0]}/"), f"{one[2]:>40}"))
+    numbers: Counter[str] = Counter()
+    for folder, _, name in split:
+        match = PART.fullmatch(name)
         if match is None:
-            raise _foreign(str(path))
-        if int(match[1]) != numbers[path.parent]:
-            raise _incomplete(str(path.parent), f"part-{numbers[path.parent]:05d}.parquet")
-        numbers[path.parent] += 1
-    if not found:
-        raise _incomplete(str(folder), "part-00000.parquet")
-    return [str(path) for path in found]
+            raise _foreign(f"{folder}/{name}")
+        if int(match[1]) != numbers[folder]:
+            raise _incomplete(folder, f"part-{numbers[folder]:05d}.parquet")
+        numbers[folder] += 1
+    return ["".join(one) for one in split]
 
 
 def _incomplete(folder: str, missing: str) -> DataError:
-    return DataError(f"the output is incomplete: {missing} is missing", where=folder, remedy=SCORE_AGAIN)
+    return output_error(f"the output is incomplete: {missing} is missing", folder)
 
 
 def _foreign(path: str) -> DataError:
     return DataError("the file is not part of the output", where=path, remedy="move it to another folder")
-
-
-def _no_manifest(folder: str, command: str) -> DataError:
-    what = f"the folder has no manifest {MANIFEST} of batchmax"
-    return DataError(what, where=folder, remedy=f"name a folder that score wrote, or one of the files{command}")
 
 
 def _metadata_text(file: InputFile) -> bytes:
@@ -226,4 +211,4 @@ def _summary(file: InputFile) -> Summary | None:
     try:
         return json_object(parse_json(text), {})
     except JsonError as error:
-        raise DataError("the summary in the footer is invalid", where=file.path, remedy=SCORE_AGAIN) from error
+        raise output_error("the summary in the footer is invalid", file.path) from error

@@ -16,8 +16,7 @@ import numpy as np
 
 from batchmax import __version__
 from batchmax.errors import DataError, UsageError
-from batchmax.options.parsing import names_of
-from batchmax.parquet import Footer
+from batchmax.options.parsing import check_at_least, names_of
 from batchmax.parquet.footer import MAGIC
 from batchmax.parquet.reading.checksums import DamagedPageError, check_pages
 from batchmax.results import CommandResult
@@ -33,7 +32,6 @@ from batchmax.verification.output_metadata import SCORE_AGAIN
 from batchmax.verification.recompute import Recomputation
 from batchmax.verification.scored_output import ScoredOutput, open_scored_output
 from batchmax.verification.summary_check import check_summary
-from batchmax.verification.token_view import TokenView
 
 SAMPLE = 20
 """The default number of recomputed rows."""
@@ -67,8 +65,8 @@ class Verification(CommandResult):
     --------
     >>> import batchmax
     >>> summary = batchmax.score("data/digits.parquet", "scored.parquet")
-    >>> found = batchmax.verify("scored.parquet")
-    >>> found.outputs, found.sampled_rows
+    >>> result = batchmax.verify("scored.parquet")
+    >>> result.outputs, result.sampled_rows
     (['probs', 'loss'], 0)
     """
 
@@ -140,55 +138,52 @@ def verify(
     --------
     >>> import batchmax
     >>> summary = batchmax.score("data/digits.parquet", "scored.parquet")
-    >>> found = batchmax.verify("scored.parquet", "data/digits.parquet", sample=10)
-    >>> found.n_rows, found.sampled_rows
+    >>> result = batchmax.verify("scored.parquet", "data/digits.parquet", sample=10)
+    >>> result.n_rows, result.sampled_rows
     (899, 10)
-    >>> found.largest_errors["loss"]["ulp"] <= 3
+    >>> result.largest_errors["loss"]["ulp"] <= 3
     True
     """
     started = time.monotonic()
     named = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     _check_options(named, sample, seed, logits)
+    sample = SAMPLE if sample is None else sample
     progress = progress or Progress()
     storage = names_of("storage_options", storage_options)
     output = open_scored_output(os.fspath(file), storage)
-    tokens = TokenView(output) if output.metadata.nested else None
-    checks = RowChecks(output if tokens is None else tokens.output)
+    checks = RowChecks(output)
     recomputation = None
     if named:
-        # Recompute about as many tokens as rows were asked for.
-        of_each = -(-(SAMPLE if sample is None else sample) // max(output.n_rows, 1))
-        recomputation = Recomputation(output, named, logits, storage, tokens, of_each=max(of_each, 1), seed=seed)
-        checks.use_label(recomputation.label)
-    found = Verification(
+        recomputation = Recomputation(output, checks, named, logits, storage, sample=sample, seed=seed)
+    result = Verification(
         file=output.path,
         files=[one.path for one in output.files],
         n_rows=output.n_rows,
         n_classes=output.metadata.n_classes,
-        outputs=list(output.columns if tokens is None else tokens.output.columns),
+        row_groups=sum(one.metadata.num_row_groups for one in output.files),
+        outputs=list(checks.compared),
+        sums=checks.sums,
+        notes=[checks.reader.label_note] if checks.reader.label_note else [],
         bytes_read=output.size,
     )
     progress.start(output.n_rows, output.size)
     for one in output.files:
         progress.note(f"checking {one.path}: {one.metadata.num_rows:,} rows")
-        _check_file(one, output, checks, tokens, found, progress)
-    found.summary = check_summary(output, checks.counts, tokens)
-    found.sums = {name: {"off": off, "bound": checks.bound(name)} for name, off in checks.deviations.items()}
-    found.compared = {name: sorted(others) for name, others in checks.compared.items()}
-    found.notes = checks.notes
-    if tokens is not None and output.metadata.options.top_k:
-        found.notes.append("the values of the --top-k columns are not checked for sequences")
+        _check_file(one, output, checks, result, progress)
+    result.summary = check_summary(output, checks.counts)
+    result.compared = {name: sorted(others) for name, others in checks.compared.items()}
+    if output.metadata.nested and output.metadata.options.top_k:
+        result.notes.append("the values of the --top-k columns are not checked for sequences")
     if recomputation is not None:
-        progress.note(f"recomputing rows of {recomputation.files:,} input files")
-        _recompute(output, recomputation, SAMPLE if sample is None else sample, seed, found)
-    found.seconds = round(time.monotonic() - started, 3)
-    return found
+        progress.note(f"recomputing rows of {recomputation.n_files:,} input files")
+        _recompute(output, recomputation, sample, seed, result)
+    result.seconds = round(time.monotonic() - started, 3)
+    return result
 
 
 def _check_options(inputs: Sequence[Any], sample: int | None, seed: int, logits: str | None) -> None:
-    for option, value in (("--sample", sample), ("--seed", seed)):
-        if value is not None and value < 0:
-            raise UsageError(f"{value} is less than 0", where=option)
+    check_at_least("--sample", sample, 0)
+    check_at_least("--seed", seed, 0)
     for option, given in (("--sample", sample), ("--logits", logits)):
         if given is not None and not inputs:
             raise UsageError(
@@ -199,12 +194,7 @@ def _check_options(inputs: Sequence[Any], sample: int | None, seed: int, logits:
 
 
 def _check_file(
-    file: InputFile,
-    output: ScoredOutput,
-    checks: RowChecks,
-    tokens: TokenView | None,
-    found: Verification,
-    progress: Progress,
+    file: InputFile, output: ScoredOutput, checks: RowChecks, result: Verification, progress: Progress
 ) -> None:
     """Check the pages of a file, decode its columns and check its rows."""
     footer = file.footer
@@ -213,53 +203,37 @@ def _check_file(
     computed = {name for names in output.columns.values() for name in names}
     first = 0
     with read_errors(file.path), file.opened() as opened:
-        parquet, descriptor = opened.parquet, opened.descriptor
         opened.need_start()
-        if read_at(descriptor, len(MAGIC), 0) != MAGIC:
+        if read_at(opened.descriptor, len(MAGIC), 0) != MAGIC:
             raise DataError("the file does not start with the magic bytes of Parquet", where=file.path, remedy=DAMAGED)
-        for number in range(parquet.num_row_groups):
-            opened.need(number)
+        n_groups = opened.parquet.num_row_groups
+        for group in range(n_groups):
+            opened.need(group)
             for column in footer.columns:
                 for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves)):
-                    _check_pages(descriptor, file, footer, number, leaf, found, may_lack=column.name not in computed)
-            first += _check_rows(file, opened, number, first, checks, tokens)
-            progress.advance(parquet.metadata.row_group(number).num_rows, file.size // parquet.num_row_groups)
-    found.row_groups += file.metadata.num_row_groups
+                    where = f"{file.path}: column {footer.leaves[leaf].name} (row group {group})"
+                    try:
+                        count = check_pages(opened.descriptor, footer, group, leaf)
+                    except DamagedPageError as error:
+                        raise DataError(str(error), where=where, remedy=DAMAGED) from error
+                    if count.unchecked and column.name in computed:
+                        raise DataError("a page has no checksum", where=where, remedy=CHANGED)
+                    result.pages += count.pages
+                    result.unchecked_pages += count.unchecked
+            rows = _check_rows(file, opened, group, first, checks)
+            first += rows
+            progress.advance(rows, file.size // n_groups)
 
 
-def _check_pages(
-    descriptor: int, file: InputFile, footer: Footer, group: int, leaf: int, found: Verification, *, may_lack: bool
-) -> None:
-    """Check every page of a column chunk; pages of computed columns must have checksums."""
-    where = f"{file.path}: column {footer.leaves[leaf].name} (row group {group})"
-    try:
-        count = check_pages(descriptor, footer, group, leaf)
-    except DamagedPageError as error:
-        raise DataError(str(error), where=where, remedy=DAMAGED) from error
-    if count.unchecked and not may_lack:
-        raise DataError("a page has no checksum", where=where, remedy=CHANGED)
-    found.pages += count.pages
-    found.unchecked_pages += count.unchecked
-
-
-def _check_rows(
-    file: InputFile, opened: OpenFile, group: int, first: int, checks: RowChecks, tokens: TokenView | None
-) -> int:
+def _check_rows(file: InputFile, opened: OpenFile, group: int, first: int, checks: RowChecks) -> int:
     """Decode a row group, check its rows, and return their number."""
     metadata = opened.parquet.metadata.row_group(group)
     rows = 0
     for batch in whole_batches(file, opened, group, batch_rows(metadata)):
-        at_tokens = False
         try:
-            checked = batch if tokens is None else tokens.flatten(batch)
-            if tokens is not None:
-                tokens.count(batch)
-            at_tokens = tokens is not None
-            checks.add(checked)
+            checks.add(batch)
         except WrongRowError as error:
-            at = tokens.row_of(batch, error.row) if tokens is not None and at_tokens else error.row
-            row = first + rows + at
-            where = f"{file.path}: row {row:,} (row group {group})"
+            where = f"{file.path}: row {first + rows + error.row:,} (row group {group})"
             raise DataError(error.what, where=where, remedy=CHANGED) from error
         rows += batch.num_rows
     if rows != metadata.num_rows:
@@ -268,22 +242,22 @@ def _check_rows(
     return rows
 
 
-def _recompute(output: ScoredOutput, recomputation: Recomputation, sample: int, seed: int, found: Verification) -> None:
+def _recompute(
+    output: ScoredOutput, recomputation: Recomputation, sample: int, seed: int, result: Verification
+) -> None:
+    """Recompute a random sample of rows, and add the results to ``result``."""
     rows = min(sample, output.n_rows)
     chosen = np.random.default_rng(seed).choice(output.n_rows, rows, replace=False).tolist() if rows else []
     recomputation.check(sorted(chosen))
-    found.inputs = recomputation.files
-    found.sampled_rows, found.seed = rows, seed
-    found.largest_errors = {
-        name: {"ulp": round(error.ulp, 3), "row": error.row} | ({} if error.token is None else {"token": error.token})
-        for name, error in recomputation.errors.items()
+    result.inputs, result.sampled_rows, result.seed = recomputation.n_files, rows, seed
+    result.largest_errors = {
+        name: error | {"ulp": round(error["ulp"], 3)} for name, error in recomputation.errors.items()
     }
     if output.metadata.nested:
-        found.sampled_tokens = recomputation.sampled_tokens
+        result.sampled_tokens = recomputation.sampled_tokens
     if not output.metadata.inputs:
-        found.notes.append("the output was made from a stream, so only rows are compared with the inputs")
+        result.notes.append("the output was made from a stream, so only rows are compared with the inputs")
     if output.metadata.options.input == "probs":
-        found.notes.append("rows are recomputed from the float64 logarithms of the probabilities, as score does")
-    if output.n_rows != recomputation.n_rows:
-        dropped = recomputation.n_rows - output.n_rows
-        found.notes.append(f"{dropped:,} bad rows of the inputs were dropped; row numbers are those of the output")
+        result.notes.append("rows are recomputed from the float64 logarithms of the probabilities, as score does")
+    if dropped := recomputation.n_rows - output.n_rows:
+        result.notes.append(f"{dropped:,} bad rows of the inputs were dropped; row numbers are those of the output")

@@ -80,7 +80,7 @@ PLACES = [
     ("batchmax.verification.verify.check_pages", VERIFY),
     ("batchmax.parquet.reading.checksums.CompressedPages", VERIFY),
     ("batchmax.verification.output_metadata.ScoreOptions", VERIFY),
-    ("batchmax.verification.output_metadata.InputFingerprint", VERIFY),
+    ("batchmax.verification.output_metadata.OutputMetadata", VERIFY),
     ("batchmax.verification.invariants.RowChecks.add", VERIFY),
     ("batchmax.columns.scored_input.json_list", ("evaluate", "scored.parquet")),
     ("batchmax.columns.logits.as_written", ("evaluate", "scored.parquet")),

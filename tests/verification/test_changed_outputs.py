@@ -159,6 +159,7 @@ METADATA = [
     {"logits": []},
     {"classes": 5},
     {"class_weights": [-1]},
+    {"class_weights": []},
     {"inputs": [{}]},
     {"options": {}},
 ]

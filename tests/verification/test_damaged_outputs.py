@@ -187,3 +187,26 @@ def test_error_of_5_ulp_is_found_with_the_inputs(tmp_path, out):
         else:
             assert "probs at 3" in (message := refusal(out, source, sample=20))
             assert "ULP from the exact" in message
+
+
+TOTALS = {
+    "a null sum": ("sum_loss", put(1, None), "sum_loss is null"),
+    "a null mean": ("mean_loss", put(1, None), "mean_loss is null"),
+    "a null perplexity": ("perplexity", put(1, None), "perplexity is null"),
+    "a finite sum of an infinite loss": ("sum_loss", put(0, 3.0), "sum_loss is 3, but the losses sum to inf"),
+    "a finite mean of an infinite loss": ("mean_loss", put(0, 3.0), "mean_loss is 3, but the losses give inf"),
+    "a number of tokens": ("n_tokens", put(1, 4), "n_tokens is 4, but 2 tokens have a loss"),
+}
+
+
+@pytest.mark.parametrize("what", TOTALS)
+def test_a_changed_total_of_a_sequence_is_found(tmp_path, out, what):
+    """A changed or missing total of a sequence is an error that names the row."""
+    column, edit, expected = TOTALS[what]
+    logits = [[[0.0, -np.inf], [1.0, 2.0]], [[1.0, 2.0], [3.0, 1.0]]]
+    pq.write_table(pa.table({"logits": logits, "labels": [[1, 0], [1, 0]]}), tmp_path / "in.parquet")
+    batchmax.score(tmp_path / "in.parquet", out, outputs="loss")
+    rewrite(out, **{column: edit})
+    message = refusal(out)
+    assert expected in message
+    assert f"row {0 if 'infinite' in what else 1} " in message

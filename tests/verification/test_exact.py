@@ -40,12 +40,17 @@ def test_probabilities_are_those_of_50_digits(scale, temperature, dtype):
             assert all(map(close, ours.log_probs, log_probs))
 
 
+def one_hot(label, n_classes):
+    """Return the distribution with all of its mass at one class."""
+    return np.eye(n_classes)[label].tolist()
+
+
 def test_a_loss_near_zero_keeps_its_digits():
     """A loss of 1e-261, for a label that leads by 600, is right to 28 digits."""
     row = ExactRow([600.0, 0.0, -1.0], 1.0)
     with mpmath.workdps(60):
         exact = mpmath.log1p(mpmath.exp(-600) + mpmath.exp(-601))
-        assert close(row.loss(0), exact)
+        assert close(row.loss(one_hot(0, 3)), exact)
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["index", "distribution"])
@@ -59,8 +64,9 @@ def test_losses_are_the_oracles(soft, weighted, smoothing):
     labels = rng.dirichlet(np.ones(6), 7) if soft else rng.integers(0, 6, 7)
     weights = rng.uniform(0, 2, 6) if weighted else None
     wanted = oracle.cross_entropy(logits, labels, temperature=0.8, class_weights=weights, label_smoothing=smoothing)
-    for row, label, exact in zip(logits, labels.tolist(), wanted, strict=True):
-        got = ExactRow(row.tolist(), 1 / 0.8).loss(label, None if weights is None else weights.tolist(), smoothing)
+    targets = labels.tolist() if soft else one_hot(labels, 6)
+    for row, target, exact in zip(logits, targets, wanted, strict=True):
+        got = ExactRow(row.tolist(), 1 / 0.8).loss(target, None if weights is None else weights.tolist(), smoothing)
         assert float(got) == pytest.approx(float(exact), rel=1e-15)
 
 
@@ -69,7 +75,7 @@ def test_a_share_of_zero_takes_nothing():
     row = ExactRow([-np.inf, 0.0], 1.0)
     assert row.loss([0.0, 1.0]) == 0
     assert row.loss([0.5, 0.5]) == Decimal("Infinity")
-    assert row.loss(0, [0.0, 1.0]) == 0
+    assert row.loss([1.0, 0.0], [0.0, 1.0]) == 0
     assert row.probs == [0, 1]
 
 
@@ -99,9 +105,9 @@ def test_ulps_are_counted_as_the_accuracy_tests_do(dtype):
 def test_the_callers_decimal_context_does_not_matter():
     """Results don't depend on the precision and traps of the caller's decimal context."""
     row = [0.1, 0.2, -3.0]
-    wanted = ExactRow(row, 0.3).probs, ExactRow(row, 0.3).loss(1, None, 0.1)
+    wanted = ExactRow(row, 0.3).probs, ExactRow(row, 0.3).loss(one_hot(1, 3), None, 0.1)
     with localcontext(prec=4, traps=[Inexact]):
-        assert (ExactRow(row, 0.3).probs, ExactRow(row, 0.3).loss(1, None, 0.1)) == wanted
+        assert (ExactRow(row, 0.3).probs, ExactRow(row, 0.3).loss(one_hot(1, 3), None, 0.1)) == wanted
         assert loss_ulps(float(wanted[1]), wanted[1], np.dtype(np.float64), 3) <= 0.5
 
 

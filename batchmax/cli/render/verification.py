@@ -10,48 +10,50 @@ from batchmax.runtime.text import printable
 from batchmax.verification.verify import Verification
 
 
-def show(found: Verification) -> None:
+def show(result: Verification) -> None:
     """Print the verification."""
     pairs = [
-        ("file", printable(found.file)),
+        ("file", printable(result.file)),
         (
             "rows",
-            f"{number(found.n_rows)} of {number(found.n_classes)} classes, {_count(found.row_groups, 'row group')}"
-            + (f" in {_count(len(found.files), 'part')}" if len(found.files) > 1 else ""),
+            f"{number(result.n_rows)} of {number(result.n_classes)} classes, {_count(result.row_groups, 'row group')}"
+            + (f" in {_count(len(result.files), 'part')}" if len(result.files) > 1 else ""),
         ),
-        ("pages", _pages(found)),
+        ("pages", _pages(result)),
     ]
-    pairs += [(name, _output(found, name)) for name in found.outputs]
-    pairs.append(("summary", f"agrees: {', '.join(found.summary)}" if found.summary else "none in the file"))
-    if found.inputs is not None:
-        pairs.append(("inputs", f"{_count(found.inputs, 'file')}, unchanged (sizes, footers, rows)"))
-        tokens = "" if found.sampled_tokens is None else f"{_count(found.sampled_tokens, 'token')} of "
-        sampled = f"{tokens}{_count(found.sampled_rows, 'row')} (--seed {found.seed})"
+    pairs += [(name, _output(result, name)) for name in result.outputs]
+    pairs.append(("summary", f"agrees: {', '.join(result.summary)}" if result.summary else "none in the file"))
+    if result.inputs is not None:
+        pairs.append(("inputs", f"{_count(result.inputs, 'file')}, unchanged (sizes, footers, rows)"))
+        tokens = "" if result.sampled_tokens is None else f"{_count(result.sampled_tokens, 'token')} of "
+        sampled = f"{tokens}{_count(result.sampled_rows, 'row')} (--seed {result.seed})"
         pairs.append(("recomputed", f"{sampled}, tolerance 3 ULP"))
         pairs += [
             (f"  {name}", f"at most {error['ulp']:.2f} ULP, in row {number(error['row'])}{_token(error)}")
-            for name, error in found.largest_errors.items()
+            for name, error in result.largest_errors.items()
         ]
-    rate = f"{size(found.bytes_read / found.seconds)}/s" if found.seconds else ""
-    pairs.append(("time", f"{duration(found.seconds)}  ({rate})"))
-    pairs += [("note", printable(note)) for note in found.notes]
+    rate = f"{size(result.bytes_read / result.seconds)}/s" if result.seconds else ""
+    pairs.append(("time", f"{duration(result.seconds)}  ({rate})"))
+    pairs += [("note", printable(note)) for note in result.notes]
     tables.show_pairs(pairs)
 
 
-def _pages(found: Verification) -> str:
-    checked = found.pages - found.unchecked_pages
-    without = f", {_count(found.unchecked_pages, 'page')} of copied columns have none" if found.unchecked_pages else ""
+def _pages(result: Verification) -> str:
+    checked = result.pages - result.unchecked_pages
+    without = (
+        f", {_count(result.unchecked_pages, 'page')} of copied columns have none" if result.unchecked_pages else ""
+    )
     return f"{_count(checked, 'checksum')} correct{without}; all columns decoded"
 
 
-def _output(found: Verification, name: str) -> str:
+def _output(result: Verification, name: str) -> str:
     parts = []
-    if name in found.sums:
-        off, bound = found.sums[name]["off"], found.sums[name]["bound"]
+    if name in result.sums:
+        off, bound = result.sums[name]["off"], result.sums[name]["bound"]
         total = "sums" if name == "probs" else "sums of exponentials"
         parts.append(f"{total} differ from 1 by at most {number(off)} (tolerance {number(bound)})")
-    if found.compared[name]:
-        parts.append(f"agrees with {', '.join(found.compared[name])}")
+    if result.compared[name]:
+        parts.append(f"agrees with {', '.join(result.compared[name])}")
     return ", ".join(parts) or "values are in range"
 
 
