@@ -116,7 +116,7 @@ def row_batches(
     """
     job, options = source.job, source.job.options
     progress, is_checked = progress or Progress(), False
-    bad_rows = BadRowHandler(source)
+    bad_rows = BadRowHandler(job)
     total = rows_in(source)
     progress.start(total, None if total is None else total * source.row_bytes)
     parts = plan_parts(source.group_rows(), source.row_bytes)

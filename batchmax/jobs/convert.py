@@ -104,7 +104,7 @@ class ConvertStage(Stage):
             )
         source.job = replace(job, computed=pa.schema(fields), dtype=dtype, layout=cast("OutputLayout", layout))
         super().__init__(source, progress, out)
-        self._bad_rows = BadRowHandler(source)
+        self._bad_rows = BadRowHandler(job, source.schema)
 
     def compute(self, chunk: Chunk, buffers: Buffers) -> Result:
         """Convert a chunk, handle its bad rows, and count its rows."""
@@ -126,7 +126,7 @@ class ConvertStage(Stage):
         )
         present = pa.schema([field for field, _ in columns])
         batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=present)
-        return self._bad_rows.apply(chunk, batch, status)
+        return self._bad_rows.apply(chunk, Result(batch), status)
 
 
 def _stored_type(schema: pa.Schema, logits: LogitsColumn) -> np.dtype[Any]:

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from batchmax.columns.job import Job, plan_scoring
 from batchmax.columns.logits import find_logits
-from batchmax.columns.matrices import SparseVectorError, first_row_length
-from batchmax.errors import DataError, UsageError
+from batchmax.columns.matrices import first_row_length
+from batchmax.errors import UsageError
 from batchmax.jobs.score_batch import score_planned
 from batchmax.jobs.threads import use_threads
 from batchmax.options.score_options import ScoreOptions
@@ -110,15 +110,6 @@ def score_batches(
             piece = batch.slice(start, step)
             place = (first_row, whole) if whole is not None else (start, "a batch")
             with use_threads(options):
-                scored = _scored(piece, job, *place)
+                scored = score_planned(piece, job, *place, _FIND_ROW)
             first_row += piece.num_rows
             yield scored
-
-
-def _scored(piece: pa.RecordBatch, job: Job, first_row: int, whole: str) -> pa.RecordBatch:
-    try:
-        return score_planned(piece, job, first_row, whole, _FIND_ROW)
-    except SparseVectorError as error:
-        # The error's row is within the slice, and engines can't pass on exceptions that have an additional argument.
-        where = f"row {first_row + error.row:,} of {whole}"
-        raise DataError(error.what, where=where, remedy=error.remedy) from None

@@ -29,7 +29,7 @@ class ScoreStage(Stage):
 
     def __init__(self, source: Source, progress: Progress, out: str = STREAM) -> None:
         super().__init__(source, progress, out)
-        self._bad_rows = BadRowHandler(source)
+        self._bad_rows = BadRowHandler(source.job, source.schema)
         self._first_row = 0
         self._is_checked = False
         self._sequences = None
@@ -49,14 +49,15 @@ class ScoreStage(Stage):
         self._bad_rows.refuse(chunk, scores.status)
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
         if self._sequences is None or not isinstance(chunk, TokenChunk):
-            return self._bad_rows.apply(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)
+            result = Result(score_table(chunk.batch, scores, job, buffers.take))
+            return self._bad_rows.apply(chunk, result, scores.status)
         ended = self._sequences.add(chunk.tokens, scores)
         totals = ended.totals
         self.tally.add_sequences(totals.status)
         if job.options.bytes is not None and scores.nll is not None:
             _, plain, _ = totals.sums
             self.tally.add_text(text_bytes(chunk, job.options.bytes, totals), plain, totals.is_scored)
-        return self._bad_rows.apply_to_sequences(chunk, ended)
+        return self._bad_rows.apply(chunk, Result(ended.batch, ended=ended), totals.status)
 
     def begin(self, part: Part) -> None:
         """Start counting the rows of a part. Only the first rows of the job are checked for suspicious values."""
