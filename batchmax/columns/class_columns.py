@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import pyarrow as pa
@@ -44,7 +44,7 @@ def class_names_of_pattern(types: dict[str, pa.DataType], pattern: str, options:
             where="--logits",
             remedy="give a pattern that matches only the classes: --logits 'logit_*'; or list them: --logits A,B,C",
         )
-    others = {*_not_classes(types, options)}
+    others = {*LABEL_NAMES, options.bytes, None if options.label == "none" else options.label}
     names = [name for name in matching_columns(pattern, types) if name not in others]
     if not names:
         raise UsageError(
@@ -161,15 +161,6 @@ def check_unique(schema: pa.Schema, name: str, option: str = "--logits") -> None
     """Raise a UsageError if the schema has several columns with this name, which an option refers to."""
     if len(schema.get_all_field_indices(name)) > 1:
         raise UsageError(f"there are two columns {name!r}", where=option, remedy="rename one of the two")
-
-
-def _not_classes(types: dict[str, pa.DataType], options: ScoreOptions) -> Iterator[str]:
-    """Yield the columns that can't be classes: those of labels and bytes."""
-    if options.label not in {None, "none"}:
-        yield str(options.label)
-    yield from (name for name in LABEL_NAMES if name in types)
-    if options.bytes is not None:
-        yield options.bytes
 
 
 def _check_alike(names: Sequence[str], suffixes: Sequence[str], types: dict[str, pa.DataType]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from batchmax.activations import ACTIVATIONS
 from batchmax.jobs.bad_row_policy import BadRowHandler
 from batchmax.jobs.row_batch import score_chunk
 from batchmax.jobs.stage import Result, Stage
@@ -68,13 +67,3 @@ class ScoreStage(Stage):
         """Continue counting from a state."""
         super().restore(state)
         self._is_checked = self.tally.rows > 0
-
-    def late_warnings(self) -> list[str]:
-        """Return the warnings that are known only at the end."""
-        job = self._source.job
-        if not self.tally.infinite_losses:
-            return []
-        units = "rows" if job.nesting is None else "tokens"
-        rows = f"{self.tally.infinite_losses:,} {units} have an infinite loss"
-        lacks = "logit -inf" if ACTIVATIONS[job.options.activation].is_log_linear else "probability 0"
-        return [f"{rows}, because a class of the label has {lacks}; the mean loss is not defined"]
