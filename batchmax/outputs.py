@@ -58,21 +58,9 @@ TOP_K_OUTPUTS = ("top_k_classes", "top_k_probs")
 TOP_K_OF_TOKENS = ("top_k_classes", "top_k_log_probs", "tail_mass")
 """The columns that ``--top-k`` adds to sequences. ``tail_mass`` is the total probability of all other classes."""
 
-PLURALS: dict[str, str] = {
-    "loss": "losses",
-    "pred": "preds",
-    "confidence": "confidences",
-    "margin": "margins",
-    "entropy": "entropies",
-    "logsumexp": "logsumexps",
-    "rank": "ranks",
-    "correct": "corrects",
-    "el2n": "el2ns",
-    "sample": "samples",
-    "status": "statuses",
-}
+PLURALS: dict[str, str] = {name: f"{name}s" for name, output in OUTPUTS.items() if output.kind != "matrix"}
+PLURALS |= {"loss": "losses", "entropy": "entropies", "status": "statuses"}
 """The names of columns that contain a list of values per row, one for each token."""
-
 
 SCALARS = ("mean_loss", "sum_loss", "perplexity", "n_tokens")
 """The columns with one value for a whole sequence."""

@@ -208,10 +208,12 @@ def _arrow_schema(schema: Any) -> pa.Schema:
 
 def _spark_schema(schema: Any, job: Job) -> Any:
     """Return the output schema: the carried fields unchanged, then the computed ones."""
+    from pyspark.sql.pandas.types import from_arrow_type
     from pyspark.sql.types import StructField, StructType
 
     carried = [_kept(schema[field.name], field.type) for field in job.carried]
-    return StructType([*carried, *(StructField(field.name, _spark_type(field.type), True) for field in job.computed)])
+    computed = (StructField(field.name, from_arrow_type(field.type), True) for field in job.computed)
+    return StructType([*carried, *computed])
 
 
 def _kept(field: Any, kind: pa.DataType) -> Any:
@@ -222,24 +224,6 @@ def _kept(field: Any, kind: pa.DataType) -> Any:
         return field
     inner = StructType([_kept(field.dataType[child.name], child.type) for child in kind])
     return StructField(field.name, inner, field.nullable, field.metadata)
-
-
-def _spark_type(kind: pa.DataType) -> Any:
-    """Return the Spark type of a computed column."""
-    from pyspark.sql import types
-
-    if pa.types.is_list(kind):
-        return types.ArrayType(_spark_type(kind.value_type), True)
-    if pa.types.is_dictionary(kind):
-        return _spark_type(kind.value_type)
-    return {
-        pa.float32(): types.FloatType,
-        pa.float64(): types.DoubleType,
-        pa.int32(): types.IntegerType,
-        pa.int64(): types.LongType,
-        pa.bool_(): types.BooleanType,
-        pa.string(): types.StringType,
-    }[kind]()
 
 
 def _warn_of_large_batches(df: Any, job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 import pyarrow as pa
 
@@ -177,9 +178,8 @@ def _check_alike(names: Sequence[str], suffixes: Sequence[str], types: dict[str,
 
 
 def _check_no_gap(names: Sequence[str], numbers: Sequence[int]) -> None:
-    for position in range(1, len(numbers)):
-        before, after = numbers[position - 1], numbers[position]
-        pair = f"{names[position - 1]!r} and {names[position]!r}"
+    for (first, before), (second, after) in pairwise(zip(names, numbers, strict=True)):
+        pair = f"{first!r} and {second!r}"
         if after == before:
             raise UsageError(f"{pair} are both class {after}", where="--logits", remedy="rename or drop one")
         if after > before + 1:

@@ -145,9 +145,8 @@ class Tokens:
 
     def row_of(self, token: int) -> tuple[int, int]:
         """Return the row of a token, counted from the first row here, and the token's index in that row."""
-        ends = np.cumsum(self.lengths)
-        row = int(np.searchsorted(ends, token, side="right"))
-        return row, token - int(ends[row] - self.lengths[row]) + (self.first if row == 0 else 0)
+        row, place = self.places()
+        return int(row[token]), int(place[token])
 
     def numbered(self, first_row: int) -> Iterator[tuple[slice, int]]:
         """Yield for each row the slice of its tokens and the number of its first token; the first row is ``first_row``.
