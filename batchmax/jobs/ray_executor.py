@@ -220,7 +220,6 @@ def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
 
 def _make_with_retries(plan: Plan, number: int, how: dict[str, Any]) -> CompletedPart:
     """Make a part, and try again if the system is the cause of a failure."""
-    pause = PAUSE_SECONDS
     for tries in range(1, MOST_TRIES + 1):
         try:
             with contextlib.ExitStack() as stack:
@@ -233,8 +232,7 @@ def _make_with_retries(plan: Plan, number: int, how: dict[str, Any]) -> Complete
                     raise
                 what = f"part {number} failed: {type(error).__name__}: {error}"
                 raise OutputError(what, where=socket.gethostname(), remedy="see the log of the worker") from error
-        time.sleep(pause)
-        pause *= 2
+        time.sleep(PAUSE_SECONDS * 2 ** (tries - 1))
     raise AssertionError
 
 
