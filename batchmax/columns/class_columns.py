@@ -119,9 +119,9 @@ def class_columns(
             )
         computed.append(dtype)
     numbered = [not are_classes and suffix.isascii() and suffix.isdigit() for suffix in suffixes]
-    order = list(range(len(names)))
+    pairs = list(zip(names, suffixes, strict=True))
     if all(numbered):
-        order.sort(key=lambda position: int(suffixes[position]))
+        pairs.sort(key=lambda pair: int(pair[1]))
     elif any(numbered):
         others = [name for name, is_number in zip(names, numbered, strict=True) if not is_number]
         raise UsageError(
@@ -129,8 +129,7 @@ def class_columns(
             where="--logits",
             remedy=NARROWER,
         )
-    names = tuple(names[position] for position in order)
-    suffixes = tuple(suffixes[position] for position in order)
+    names, suffixes = zip(*pairs, strict=True)
     why = (
         f"{len(names)} column{'s' * (len(names) > 1)} {names[0]!r}"
         + (f" … {names[-1]!r}" if len(names) > 1 else "")

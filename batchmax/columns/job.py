@@ -279,13 +279,15 @@ def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[s
     if options.outputs is None:
         return ("probs", "loss") if label is not None else ("probs",)
     for name in options.outputs:
-        if OUTPUTS[name].needs_label and label is None:
+        if not OUTPUTS[name].needs_label:
+            continue
+        if label is None:
             raise UsageError(
                 f"{name} needs labels, and no column is named label, labels or target",
                 where="--outputs",
                 remedy="name the label column: --label NAME",
             )
-        if OUTPUTS[name].needs_label and name != "loss" and label is not None and label.kind == "distribution":
+        if name != "loss" and label.kind == "distribution":
             raise UsageError(
                 f"{name} needs class labels, and column {label.name!r} holds distributions",
                 where="--outputs",

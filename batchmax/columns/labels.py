@@ -180,21 +180,14 @@ def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...
         return LabelColumn(name, "name", lookup, why)
     if pa.types.is_null(plain):
         return LabelColumn(name, "index", None, why)
+    remedy = "choose another column: --label NAME; or use no labels: --label none"
     if is_list(plain):
         try:
             list_column(name, types[name])
         except UsageError as error:
-            raise UsageError(
-                error.what,
-                where="--label",
-                remedy="choose another column: --label NAME; or use no labels: --label none",
-            ) from error
+            raise UsageError(error.what, where="--label", remedy=remedy) from error
         return LabelColumn(name, "distribution", None, why, ACTIVATIONS[options.activation].is_distribution)
-    raise UsageError(
-        f"{what} cannot hold labels",
-        where="--label",
-        remedy="choose another column: --label NAME; or use no labels: --label none",
-    )
+    raise UsageError(f"{what} cannot hold labels", where="--label", remedy=remedy)
 
 
 def read_labels(
@@ -358,15 +351,11 @@ def _index_of(names: pa.Array, lookup: dict[str, int]) -> pa.Array:
 def _look_up_numbers(
     numbers: NDArray[np.int64], status: Statuses | None, lookup: dict[str, int], ignore_index: int
 ) -> Labels:
-    names = np.array([int(name) for name in lookup], np.int64)
-    order = np.argsort(names)
-    place = np.minimum(np.searchsorted(names, numbers, sorter=order), len(names) - 1)
-    indices = order[place].astype(np.int64)
+    # The classes are in the order of their indices.
+    found = pc.index_in(pa.array(numbers), value_set=pa.array([int(name) for name in lookup], pa.int64()))
     ignored = numbers == ignore_index
-    unknown = (names[indices] != numbers) & ~ignored
-    indices[unknown] = 0
-    indices[ignored] = IGNORED_INDEX
-    statuses = np.where(unknown, Status.BAD_LABEL, Status.OK).astype(np.uint8)
+    indices = np.where(ignored, IGNORED_INDEX, found.fill_null(0).to_numpy())
+    statuses = np.where(valid_rows(found) | ignored, Status.OK, Status.BAD_LABEL).astype(np.uint8)
     if status is not None:
         indices[status != Status.OK] = 0
         statuses = np.where(status == Status.OK, statuses, status)

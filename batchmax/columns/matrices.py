@@ -79,7 +79,7 @@ def read_matrix(
     unit = BITS_WIDTH[column.bits] if column.bits is not None and column.layout == "binary" else 1
     block, present, statuses = _block(array, n_classes * unit)
     if column.bits is not None:
-        block = block.view(_bits_dtype(column))
+        block = block.view("uint16" if column.bits == "bfloat16" else column.bits)
     if statuses is None and block.dtype == column.dtype and block.flags.aligned:
         return read_only(block), None
     out = take((len(array), n_classes), column.dtype)
@@ -188,10 +188,6 @@ def _block(array: pa.Array, width: int) -> tuple[Matrix, NDArray[np.bool_] | Non
     # The child may have nulls only under null rows or rows left out, so whether all rows are OK is known only now.
     fine = bool((statuses == Status.OK).all())
     return elements.reshape(n_present, width), present, None if fine else statuses
-
-
-def _bits_dtype(column: LogitsColumn) -> np.dtype[Any]:
-    return np.dtype(np.uint16 if column.bits == "bfloat16" else column.bits)
 
 
 def _convert(block: Matrix, column: LogitsColumn, out: Matrix) -> None:

@@ -66,25 +66,18 @@ def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -
         )
     remedy = "leave it out, or use score"
     refuse("score_batch doesn't support this", remedy, rejects=options.rejects, fail_if=options.fail_if)
-    if isinstance(batch, pa.Table):
-        schema = decoded_schema(batch.schema)
-        batch = pa.Table.from_batches([_checked(piece) for piece in batch.to_batches()], schema)
-    else:
-        batch = _checked(batch)
-    pieces = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
-    logits = find_logits(batch.schema, options)
+    schema, is_table = decoded_schema(batch.schema), isinstance(batch, pa.Table)
+    pieces = [_checked(piece) for piece in (batch.to_batches() if is_table else [batch])]
+    logits = find_logits(schema, options)
     lengths = (first_row_length(piece, logits) for piece in pieces)
-    job = plan_scoring(batch.schema, options, next(filter(None, lengths), None))
-    if options.limit is not None:
-        batch = batch.slice(0, options.limit)
-    metadata = batch_metadata(job, batch.schema)
-    if isinstance(batch, pa.RecordBatch):
-        return score_planned(batch, job).replace_schema_metadata(metadata)
+    job = plan_scoring(schema, options, next(filter(None, lengths), None))
     scored, first_row = [], 0
-    for piece in batch.to_batches():
-        scored.append(score_planned(piece, job, first_row))
-        first_row += piece.num_rows
-    return pa.Table.from_batches(scored, job.schema).replace_schema_metadata(metadata)
+    for piece in pieces:
+        rows = piece if options.limit is None else piece.slice(0, options.limit - first_row)
+        scored.append(score_planned(rows, job, first_row))
+        first_row += rows.num_rows
+    result = pa.Table.from_batches(scored, job.schema) if is_table else scored[0]
+    return result.replace_schema_metadata(batch_metadata(job, schema))
 
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
