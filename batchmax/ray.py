@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import plan_scoring
-from batchmax.columns.logits import find_logits
 from batchmax.columns.matrices import first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches

@@ -19,9 +19,9 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.columns.arrow import column_path
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job, plan_scoring
-from batchmax.columns.logits import find_logits
-from batchmax.columns.logits_column import LogitsColumn
+from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
 from batchmax.options.score_options import ScoreOptions, resolve_options

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pyarrow as pa
 
 from batchmax.columns.arrow import column_types, is_spark_vector, plain_type, type_text
-from batchmax.columns.logits_column import LogitsColumn, computed_in, refuse_bits
+from batchmax.columns.logits_layout import LogitsColumn, computed_in, refuse_bits
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.text import listed

@@ -17,9 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS, LOSSES
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.labels import LabelColumn, check_classes, find_classes, find_label
-from batchmax.columns.logits import find_logits
-from batchmax.columns.logits_column import INPUT_TEXTS, LogitsColumn, OutputLayout, one_logit
+from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn, OutputLayout, one_logit
 from batchmax.columns.result_arrays import STATUS_TYPE, matrix_fields
 from batchmax.columns.scored_input import as_written
 from batchmax.columns.sequences import Nesting, find_sequences, row_fields, token_field

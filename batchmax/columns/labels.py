@@ -31,14 +31,14 @@ from batchmax.columns.arrow import (
     valid_rows,
 )
 from batchmax.columns.class_columns import LABEL_NAMES, check_unique
-from batchmax.columns.logits_column import LogitsColumn, list_column
+from batchmax.columns.logits_layout import LogitsColumn, list_column
 from batchmax.columns.matrices import Matrix, Statuses, read_matrix
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import Status
 from batchmax.runtime.buffers import Take
 from batchmax.runtime.text import close_match
+from batchmax.statuses import Status
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
 
 LabelKind = Literal["index", "name", "distribution"]

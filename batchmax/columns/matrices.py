@@ -1,7 +1,8 @@
 """Reads Arrow columns of rows of numbers as NumPy matrices, without a copy where possible.
 
-:func:`read_matrix` converts the column that ``logits`` found to one read-only matrix, with a status for each row that
-has no logits. There are no Python loops over rows. Knows record batches; doesn't know files, or what the numbers mean.
+:func:`read_matrix` converts the column that ``find_logits`` found to one read-only matrix, with a status for each row
+that has no logits. There are no Python loops over rows. Knows record batches; doesn't know files, or what the numbers
+mean.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from batchmax.columns.arrow import (
     read_only,
     valid_rows,
 )
-from batchmax.columns.logits_column import BITS_WIDTH, LogitsColumn
+from batchmax.columns.logits_layout import BITS_WIDTH, LogitsColumn
 from batchmax.errors import DataError, UsageError
-from batchmax.outputs import Status
 from batchmax.runtime.buffers import Take
+from batchmax.statuses import Status
 
 Matrix: TypeAlias = NDArray[Any]
 Statuses: TypeAlias = NDArray[np.uint8]
@@ -53,7 +54,7 @@ def read_matrix(
     batch
         Rows with the columns ``column.names``; may be a slice.
     column
-        What :func:`batchmax.columns.logits.find_logits` found.
+        What :func:`batchmax.columns.find_logits.find_logits` found.
     n_classes
         The required length of a row.
     take

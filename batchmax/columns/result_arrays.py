@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.columns.logits_column import OutputLayout
-from batchmax.outputs import STATUS_NAMES
+from batchmax.columns.logits_layout import OutputLayout
+from batchmax.statuses import STATUS_NAMES
 
 STATUS_TYPE = pa.dictionary(pa.int8(), pa.string())
 """The type of the ``status`` column."""

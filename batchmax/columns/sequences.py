@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array, is_list, plain_array, plain_type, type_text, valid_rows
 from batchmax.columns.labels import is_text_or_bytes, label_name
-from batchmax.columns.logits_column import LogitsColumn
+from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import PLURALS, SCALARS, Status
+from batchmax.outputs import PLURALS, SCALARS
+from batchmax.statuses import Status
 
 
 @dataclass(frozen=True)

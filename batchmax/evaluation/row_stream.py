@@ -23,7 +23,6 @@ from batchmax.jobs.row_batch import RowBatch, score_chunk
 from batchmax.jobs.threads import page_workers
 from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import doubts_about
@@ -33,6 +32,7 @@ from batchmax.sources.parquet_file import arrow_schema, open_file
 from batchmax.sources.parquet_source import Source, open_source
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
+from batchmax.statuses import LAST_WITHOUT_PROBS
 from batchmax.storage.input_files import find_files, paths_of
 
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from batchmax.columns.job import Job
 from batchmax.jobs.stage import Result
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.scoring.bad_rows import bad_row, describe_bad_row
 from batchmax.scoring.score_rows import narrowed
 from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.statuses import LAST_BAD, STATUS_NAMES
 
 Array = NDArray[Any]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax.columns.arrow import column_types, is_list, plain_type
-from batchmax.columns.logits_column import LogitsColumn, OutputLayout
+from batchmax.columns.logits_layout import LogitsColumn, OutputLayout
 from batchmax.columns.matrices import read_matrix
 from batchmax.columns.result_arrays import matrix_columns, matrix_fields
 from batchmax.columns.scored_input import written_by_score
@@ -21,13 +21,13 @@ from batchmax.jobs.output_job import FileJob
 from batchmax.jobs.stage import Result, Stage
 from batchmax.options.parsing import check_type
 from batchmax.options.score_options import ConvertOptions, Layout, ScoreOptions, resolve_options
-from batchmax.outputs import LAST_BAD, Status
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import carried_columns
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.parquet_source import Source
+from batchmax.statuses import LAST_BAD, Status
 from batchmax.storage.paths import local_path
 
 Array = np.ndarray[Any, Any]

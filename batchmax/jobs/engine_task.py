@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job, plan_scoring
-from batchmax.columns.logits import find_logits
 from batchmax.columns.matrices import first_row_length
 from batchmax.errors import UsageError
 from batchmax.jobs.score_batch import score_planned

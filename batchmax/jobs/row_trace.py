@@ -21,11 +21,11 @@ from batchmax.functional.activations import activate, loss
 from batchmax.jobs.score_batch import score_batch
 from batchmax.jobs.sequence_trace import is_sequence, read_token
 from batchmax.options.score_options import ScoreOptions, score_options
-from batchmax.outputs import LAST_BAD, Status
 from batchmax.runtime.text import printable
 from batchmax.scoring.bad_rows import describe_bad_row
 from batchmax.scoring.score_rows import doubts_about, read_rows
 from batchmax.sources.parquet_source import ParquetSource
+from batchmax.statuses import LAST_BAD, Status
 
 Vector = NDArray[np.floating[Any]]
 

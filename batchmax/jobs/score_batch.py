@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax import kernels
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job, plan_scoring
-from batchmax.columns.logits import find_logits
 from batchmax.columns.matrices import first_row_length
 from batchmax.errors import UsageError
 from batchmax.jobs.bad_row_policy import BadRowHandler

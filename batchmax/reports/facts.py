@@ -19,12 +19,12 @@ from batchmax.columns.job import Job
 from batchmax.evaluation.worst_rows import FIGURES
 from batchmax.functional.losses import softmax_rows
 from batchmax.options.input_options import MAX_BETA, InputOptions
-from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.reports.collectors import SelectedRow
 from batchmax.reports.html.formatting import ABSENT, number, printable, size
 from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.parquet_source import Source
+from batchmax.statuses import LAST_WITHOUT_PROBS
 from batchmax.storage.json_fields import JsonError, json_list, json_object, json_objects, parse_json
 
 SCORED = {

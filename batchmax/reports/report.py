@@ -24,7 +24,6 @@ from batchmax.jobs.pipeline import report_source
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
 from batchmax.options.score_options import resolve_options
-from batchmax.outputs import STATUS_NAMES
 from batchmax.reports.collectors import ConfidenceHistogram, ConfusedPairs, RowSelector, SelectedRow
 from batchmax.results import CommandResult
 from batchmax.runtime.installation import missing_package
@@ -32,6 +31,7 @@ from batchmax.runtime.progress import Progress
 from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.parquet_source import Source
+from batchmax.statuses import STATUS_NAMES
 from batchmax.storage.input_files import paths_of
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from batchmax.columns.arrow import column_array
 from batchmax.columns.job import Job
 from batchmax.columns.matrices import first_row_length, read_matrix
 from batchmax.errors import BadRowError
-from batchmax.outputs import Status
 from batchmax.runtime.text import close_match
+from batchmax.statuses import Status
 
 
 def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> tuple[str, str]:

@@ -19,15 +19,16 @@ from batchmax import kernels
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import Job, computed_fields
 from batchmax.columns.labels import Labels, read_labels
-from batchmax.columns.logits_column import OutputLayout
+from batchmax.columns.logits_layout import OutputLayout
 from batchmax.columns.matrices import read_matrix
 from batchmax.columns.result_arrays import matrix_columns, pred_column, status_column, vector_column
 from batchmax.columns.sequences import Tokens
 from batchmax.functional.losses import Rows, dense_losses, index_losses, softmax_rows
-from batchmax.outputs import CLASS_OUTPUTS, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, Status
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS
 from batchmax.parquet.int96 import is_raw
 from batchmax.runtime.buffers import Take
 from batchmax.scoring.activations import activate, correct_statuses, other_losses
+from batchmax.statuses import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 
 Array = NDArray[Any]
 

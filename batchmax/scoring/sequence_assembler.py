@@ -18,10 +18,10 @@ from batchmax.columns.job import Job
 from batchmax.columns.result_arrays import list_array, status_column, vector_column
 from batchmax.columns.sequences import Tokens
 from batchmax.functional.losses import perplexities
-from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.parquet import TokenRows
 from batchmax.scoring.score_rows import ScoredRows, carried_columns, computed_columns
 from batchmax.scoring.sequence_totals import SequenceTally, SequenceTotals
+from batchmax.statuses import LAST_WITHOUT_PROBS
 
 Array = NDArray[Any]
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.labels import LabelColumn, Labels
-from batchmax.outputs import OUTPUTS, Status
+from batchmax.outputs import OUTPUTS
+from batchmax.statuses import Status
 from batchmax.verification.column_reader import RowReader, RowValues, fail_at_first
 from batchmax.verification.error_intervals import (
     Accuracy,

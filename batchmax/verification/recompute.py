@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from batchmax.columns.arrow import plain_array
 from batchmax.columns.labels import LabelColumn, Labels
 from batchmax.errors import BatchmaxError, DataError
-from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES
+from batchmax.outputs import OUTPUTS
 from batchmax.parquet.int96 import converted, raw_of
 from batchmax.scoring.score_rows import carried_columns, read_rows
 from batchmax.scoring.sequence_totals import SequenceTally
@@ -29,6 +29,7 @@ from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.row_lookup import FileRow, rows_by_number
 from batchmax.sources.sequence_source import TokenSizes, from_columns
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, STATUS_NAMES
 from batchmax.verification.column_reader import RowReader, RowValues
 from batchmax.verification.exact import MOST_ULPS
 from batchmax.verification.expected_values import MEASURED, ExpectedRow, row_statuses

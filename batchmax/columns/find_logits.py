@@ -21,7 +21,7 @@ from batchmax.columns.class_columns import (
     columns_by_pattern,
     matching_columns,
 )
-from batchmax.columns.logits_column import (
+from batchmax.columns.logits_layout import (
     NAME_ANOTHER,
     LogitsColumn,
     computed_in,
