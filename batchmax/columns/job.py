@@ -22,11 +22,11 @@ from batchmax.columns.labels import LabelColumn, check_classes, find_classes, fi
 from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn, OutputLayout, one_logit
 from batchmax.columns.result_arrays import STATUS_TYPE, matrix_fields
 from batchmax.columns.scored_input import as_written
-from batchmax.columns.sequences import Nesting, find_sequences, row_fields, token_field
+from batchmax.columns.sequences import Nesting, find_sequences, row_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.options.gates import LABEL_FIGURES, SCORE_FIGURES, TOKEN_FIGURES, Gate
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, top_k_outputs
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, column_name, top_k_outputs
 from batchmax.runtime.text import close_match
 
 
@@ -93,8 +93,8 @@ class Job:
         """Return the list field that a row of sequences has for an output of its tokens."""
         assert self.nesting is not None  # noqa: S101 - only called for sequences
         (field,) = computed_fields(name, self)
-        found = token_field(field, self.nesting)
-        return found.with_name(self.options.prefix + found.name)
+        make = pa.large_list if self.nesting.is_large else pa.list_
+        return pa.field(self.options.prefix + column_name(field.name, nested=True), make(field.type))
 
     @property
     def matrices(self) -> tuple[str, ...]:

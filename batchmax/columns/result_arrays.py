@@ -91,7 +91,7 @@ def matrix_columns(
         if missing is not None:
             # Values under a null are valid in Arrow, but not every version of its Parquet writer accepts them.
             matrix, lengths[missing] = matrix[~missing], 0
-        arrays = [list_array(_over(matrix.reshape(-1), None), lengths, missing, fields[0].type)]
+        arrays = [list_array(matrix, lengths, missing, fields[0].type)]
     return list(zip(fields, arrays, strict=True))
 
 
@@ -127,8 +127,12 @@ def _bitmap(missing: Missing) -> pa.Buffer | None:
     return None if missing is None else pa.py_buffer(np.packbits(~missing, bitorder="little"))
 
 
-def list_array(values: pa.Array, lengths: NDArray[np.int64], missing: Missing, arrow_type: pa.DataType) -> pa.Array:
+def list_array(
+    values: pa.Array | NDArray[Any], lengths: NDArray[np.int64], missing: Missing, arrow_type: pa.DataType
+) -> pa.Array:
     """Return values as lists of the given lengths, which share their memory; missing rows are null and have length 0.
+
+    ``values`` is the child array, or a contiguous matrix of its values.
 
     Raises
     ------
@@ -142,4 +146,5 @@ def list_array(values: pa.Array, lengths: NDArray[np.int64], missing: Missing, a
     offsets = np.zeros(len(lengths) + 1, dtype)
     np.cumsum(lengths, out=offsets[1:])
     buffers = [_bitmap(missing), pa.py_buffer(offsets)]
-    return pa.Array.from_buffers(arrow_type, len(lengths), buffers, children=[values])
+    child = _over(values.reshape(-1), None) if isinstance(values, np.ndarray) else values
+    return pa.Array.from_buffers(arrow_type, len(lengths), buffers, children=[child])

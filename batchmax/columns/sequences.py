@@ -19,7 +19,7 @@ from batchmax.columns.labels import is_text_or_bytes, label_name
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import PLURALS, SCALARS
+from batchmax.outputs import SCALARS
 from batchmax.statuses import Status
 
 
@@ -75,16 +75,11 @@ def find_sequences(schema: pa.Schema, options: ScoreOptions, logits: LogitsColum
             "sequences can't be written as one column per class", where="--layout", remedy="use list or fixed"
         )
     _check_bytes(types, options)
-    fields = [_opened(field) if field.name in {name, label} else field for field in schema]
+    items = {one: plain_type(types[one]).value_type for one in (name, label) if one in types}
+    fields = [field.with_type(items.get(field.name, field.type)) for field in schema]
     outer = plain_type(types[name])
     is_large = pa.types.is_large_list(outer) or pa.types.is_large_list_view(outer)
     return Nesting(name, label, pa.schema(fields, schema.metadata), bool(is_large), options.shift)
-
-
-def token_field(field: pa.Field, nesting: Nesting) -> pa.Field:
-    """Return the list field of rows for a field of tokens without a prefix."""
-    make = pa.large_list if nesting.is_large else pa.list_
-    return pa.field(PLURALS.get(field.name, field.name), make(field.type))
 
 
 def row_fields(names: tuple[str, ...]) -> list[pa.Field]:
@@ -232,11 +227,6 @@ def extents(lists: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return (np.arange(len(lists)) + lists.offset) * size, np.full(len(lists), size)
     offsets = lists.offsets.to_numpy().astype(np.int64)
     return offsets[:-1], np.diff(offsets)
-
-
-def _opened(field: pa.Field) -> pa.Field:
-    kind = plain_type(field.type)
-    return field.with_type(kind.value_type) if is_list(kind) else field
 
 
 def _check_bytes(types: dict[str, Any], options: ScoreOptions) -> None:

@@ -185,9 +185,9 @@ class PartWriter:
 
         def write(group: Group) -> None:
             for result in group.results:
-                if result.ended is not None and (result.ended.pieces or result.ended.taken_back):
-                    taken_back = result.ended.taken_back
-                    sink.stream(result.ended.pieces, job.dtype, job.n_classes, taken_back=taken_back)
+                rows = result.completed
+                if rows is not None and (rows.pieces or rows.drops_open_row):
+                    sink.stream(rows.pieces, job.dtype, job.n_classes, taken_back=rows.drops_open_row)
             results.extend(group.results)
             if not group.ends:
                 return

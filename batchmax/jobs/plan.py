@@ -145,13 +145,6 @@ class Plan:
         except (JsonError, KeyError, TypeError) as error:
             raise DataError("it is invalid", where="the plan", remedy="plan the job again") from error
 
-    def score_options(self, threads: int | None, memory_limit: int) -> ScoreOptions:
-        """Return the options of the job, with the limits of this machine."""
-        given: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in self.options.items()
-        }
-        return ScoreOptions(**given, threads=threads, memory_limit=memory_limit)
-
 
 def run_part(
     plan: Plan,
@@ -185,7 +178,10 @@ def run_part(
     """
     part = next(one for one in plan.parts if one.number == number)
     given = plan.inputs[part.file]
-    options = replace(plan.score_options(threads, memory_limit), storage_options=tuple(storage))
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in plan.options.items()
+    }
+    options = ScoreOptions(**values, threads=threads, memory_limit=memory_limit, storage_options=tuple(storage))
     schema = _unpacked(plan.schema)
     partitions = Partitions(tuple(map(schema.field, given.values)), (tuple(given.values.values()),))
     source = ParquetSource([given.path], options, dataset=DatasetInfo(schema, plan.n_classes, partitions))

@@ -108,8 +108,8 @@ def score_planned(
         if sequences is None or not isinstance(chunk, TokenChunk):
             result = bad_rows.apply(chunk, Result(score_table(chunk.batch, scores, job)), scores.status)
         else:
-            ended = sequences.add(chunk.tokens, scores)
-            result = bad_rows.apply(chunk, Result(ended.batch), ended.totals.status)
+            completed = sequences.add(chunk.tokens, scores)
+            result = bad_rows.apply(chunk, Result(completed.batch), completed.totals.status)
         pieces.append(result.batch)
         row += chunk.rows_done
     if len(pieces) == 1:

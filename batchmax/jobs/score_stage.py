@@ -50,13 +50,13 @@ class ScoreStage(Stage):
         if self._sequences is None or not isinstance(chunk, TokenChunk):
             result = Result(score_table(chunk.batch, scores, job, buffers.take))
             return self._bad_rows.apply(chunk, result, scores.status)
-        ended = self._sequences.add(chunk.tokens, scores)
-        totals = ended.totals
+        completed = self._sequences.add(chunk.tokens, scores)
+        totals = completed.totals
         self.tally.add_sequences(totals.status)
         if job.options.bytes is not None and scores.nll is not None:
             _, plain, _ = totals.sums
             self.tally.add_text(text_bytes(chunk, job.options.bytes, totals), plain, totals.is_scored)
-        return self._bad_rows.apply(chunk, Result(ended.batch, ended=ended), totals.status)
+        return self._bad_rows.apply(chunk, Result(completed.batch, completed=completed), totals.status)
 
     def begin(self, part: Part) -> None:
         """Start counting the rows of a part. Only the first rows of the job are checked for suspicious values."""

@@ -30,13 +30,13 @@ from batchmax.sources.parts import Part
 class Result:
     """The results of a chunk: the rows to write, and the rejected rows.
 
-    For sequences, these are the rows that end with the chunk; ``ended`` then has the tokens of matrices, which are
+    For sequences, these are the rows that end with the chunk; ``completed`` then has the tokens of matrices, which are
     written before the row group ends.
     """
 
     batch: pa.RecordBatch
     rejects: pa.RecordBatch | None = None
-    ended: CompletedRows | None = None
+    completed: CompletedRows | None = None
 
 
 class Stage(ABC):

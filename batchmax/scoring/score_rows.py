@@ -34,7 +34,7 @@ Array = NDArray[Any]
 
 PROBABILITY_SLACK = 1e-3
 """Maximum deviation of the sum of a row of probabilities from 1."""
-ROWS_LOOKED_AT = 1024
+ROWS_CHECKED = 1024
 """Number of rows of the first chunk that are checked for being probabilities."""
 
 
@@ -213,7 +213,7 @@ def looks_like_probabilities(matrix: Array) -> bool:
 def doubts_about(matrix: Array, job: Job) -> list[str]:
     """Return warnings about the first rows of a job, as sentences."""
     doubts = []
-    some = matrix[:ROWS_LOOKED_AT]
+    some = matrix[:ROWS_CHECKED]
     is_log_linear = ACTIVATIONS[job.options.activation].is_log_linear
     if is_log_linear and job.options.input == "logits" and looks_like_probabilities(some):
         doubts.append("the rows look like probabilities; if they are: --input probs")

@@ -37,7 +37,7 @@ class Piece:
     rows
         The tokens and their rows.
     begins
-        Whether this is the start of a row that may have to be taken back, because bad rows are dropped.
+        Whether this is the start of a row that may be removed later, because bad rows are dropped.
     """
 
     name: str
@@ -49,13 +49,14 @@ class Piece:
 class CompletedRows:
     """Rows whose last token was computed: their columns and totals, and pieces of matrices.
 
-    ``taken_back`` is whether the pieces of the row that began earlier must be removed: it is bad and is dropped.
+    ``drops_open_row`` says whether the pieces of the first row that were passed on earlier must be removed, because the
+    row is bad.
     """
 
     batch: pa.RecordBatch
     totals: SequenceTotals
     pieces: Sequence[Piece] = ()
-    taken_back: bool = False
+    drops_open_row: bool = False
 
 
 class SequenceRows:
@@ -93,9 +94,9 @@ class SequenceRows:
         for name in self._kept:
             ((_, columns[name]),) = computed_columns(scores, self._job, names=[name])
         batch = self._rows(tokens, columns, self._scalars(completed))
-        pieces, taken_back = self._pieces(tokens, scores, totals.is_bad) if self._streamed else ([], False)
+        pieces, drops_open_row = self._pieces(tokens, scores, totals.is_bad) if self._streamed else ([], False)
         self._open_is_bad = not tokens.ends and bool(totals.is_bad[-1])
-        return CompletedRows(batch, completed, pieces, taken_back)
+        return CompletedRows(batch, completed, pieces, drops_open_row)
 
     def _scalars(self, completed: SequenceTotals) -> dict[str, pa.Array]:
         """Return the columns with one value per row for the rows that end."""
@@ -147,8 +148,8 @@ class SequenceRows:
         )
 
     def _pieces(self, tokens: Tokens, scores: ScoredRows, bad: NDArray[np.bool_]) -> tuple[list[Piece], bool]:
-        """Return the pieces of matrices, and whether those passed on earlier for the first row must be taken back."""
-        taken_back = self._drops and tokens.continues and not self._open_is_bad and bool(bad[0])
+        """Return the pieces of matrices, and whether those passed on earlier for the first row must be removed."""
+        drops_open_row = self._drops and tokens.continues and not self._open_is_bad and bool(bad[0])
         keep = ~bad if self._drops else np.ones(tokens.n_rows, np.bool_)
         runs = [(0, tokens.n_rows)]
         if self._drops and not tokens.ends and not (tokens.continues and tokens.n_rows == 1):
@@ -169,7 +170,7 @@ class SequenceRows:
                     continues=low == 0 and tokens.continues and bool(keep[0]),
                 )
                 pieces.append(Piece(column, rows, number == 1))
-        return pieces, taken_back
+        return pieces, drops_open_row
 
 
 def _present(matrix: Array, present: NDArray[np.bool_], dtype: np.dtype[Any]) -> Array:
