@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.columns.arrow import column_array, is_list, plain_array, plain_type, type_text, valid_rows
+from batchmax.columns.arrow import column_array, is_large_list, is_list, plain_array, plain_type, type_text, valid_rows
 from batchmax.columns.labels import is_text_or_bytes, label_name
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import UsageError
@@ -77,9 +77,8 @@ def find_sequences(schema: pa.Schema, options: ScoreOptions, logits: LogitsColum
     _check_bytes(types, options)
     items = {one: plain_type(types[one]).value_type for one in (name, label) if one in types}
     fields = [field.with_type(items.get(field.name, field.type)) for field in schema]
-    outer = plain_type(types[name])
-    is_large = pa.types.is_large_list(outer) or pa.types.is_large_list_view(outer)
-    return Nesting(name, label, pa.schema(fields, schema.metadata), bool(is_large), options.shift)
+    is_large = is_large_list(plain_type(types[name]))
+    return Nesting(name, label, pa.schema(fields, schema.metadata), is_large, options.shift)
 
 
 def row_fields(names: tuple[str, ...]) -> list[pa.Field]:
