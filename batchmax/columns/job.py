@@ -126,9 +126,9 @@ def plan_scoring(
     DataError
         The number of classes is unknown, because no row has logits.
     """
-    asked, options = options, as_written(schema, options)
-    logits = find_logits(schema, asked)
-    assumed = "" if asked.input is not None else _assumed(logits, is_written=options.input is not None)
+    given, options = options, as_written(schema, options)
+    logits = find_logits(schema, given)
+    assumed = "" if given.input is not None else _assumed(logits, is_written=options.input is not None)
     options = replace(options, input=logits.holds)
     whole, nesting = schema, find_sequences(schema, options, logits)
     schema = schema if nesting is None else nesting.schema

@@ -354,7 +354,7 @@ def _look_up_numbers(
     # The classes are in the order of their indices.
     found = pc.index_in(pa.array(numbers), value_set=pa.array([int(name) for name in lookup], pa.int64()))
     ignored = numbers == ignore_index
-    indices = np.where(ignored, IGNORED_INDEX, found.fill_null(0).to_numpy())
+    indices = np.where(ignored, IGNORED_INDEX, found.fill_null(0).cast(pa.int64()).to_numpy())
     statuses = np.where(valid_rows(found) | ignored, Status.OK, Status.BAD_LABEL).astype(np.uint8)
     if status is not None:
         indices[status != Status.OK] = 0

@@ -25,7 +25,7 @@ from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
-from batchmax.scoring.score_rows import doubts_about
+from batchmax.scoring.score_rows import input_warnings
 from batchmax.sources.chunks import limited
 from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import arrow_schema, open_file
@@ -129,8 +129,8 @@ def row_batches(
                 bad_rows.refuse(chunk, batch.scores.status)
                 if not is_checked and len(batch.matrix):
                     is_checked = True
-                    for doubt in doubts_about(batch.matrix[batch.scores.status > LAST_WITHOUT_PROBS], job):
-                        (progress.warn if warnings is None else warnings.append)(doubt)
+                    for text in input_warnings(batch.matrix[batch.scores.status > LAST_WITHOUT_PROBS], job):
+                        (progress.warn if warnings is None else warnings.append)(text)
                 yield batch
                 progress.advance(chunk.rows_done, chunk.batch.num_rows * job.row_bytes)
 

@@ -23,7 +23,7 @@ from batchmax.jobs.sequence_trace import is_sequence, read_token
 from batchmax.options.score_options import ScoreOptions, score_options
 from batchmax.runtime.text import printable
 from batchmax.scoring.bad_rows import describe_bad_row
-from batchmax.scoring.score_rows import doubts_about, read_rows
+from batchmax.scoring.score_rows import input_warnings, read_rows
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.statuses import LAST_BAD, Status
 
@@ -83,7 +83,7 @@ class RowTrace:
         The computation for each β.
     trouble
         What is wrong with a bad row.
-    doubts, assumed
+    warnings, assumed
         Warnings, and a note on what the numbers were assumed to be.
     """
 
@@ -95,7 +95,7 @@ class RowTrace:
     label: int | None
     steps: tuple[Steps, ...]
     trouble: str | None = None
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     assumed: str = ""
 
     def class_name(self, index: int) -> str:
@@ -228,7 +228,7 @@ def _trace(origin: str, batch: pa.RecordBatch, options: Sequence[ScoreOptions]) 
         label=label,
         steps=steps,
         trouble=describe_bad_row(batch, 0, status, job)[0] if status <= LAST_BAD else None,
-        doubts=() if logits is None else tuple(doubts_about(matrix, job)),
+        warnings=() if logits is None else tuple(input_warnings(matrix, job)),
         assumed=job.assumed,
     )
 

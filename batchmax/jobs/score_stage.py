@@ -10,7 +10,7 @@ from batchmax.jobs.row_batch import score_chunk
 from batchmax.jobs.stage import Result, Stage
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
-from batchmax.scoring.score_rows import doubts_about, score_table
+from batchmax.scoring.score_rows import input_warnings, score_table
 from batchmax.scoring.sequence_assembler import SequenceRows
 from batchmax.scoring.sequence_totals import text_bytes
 from batchmax.sources.chunks import Chunk
@@ -43,8 +43,8 @@ class ScoreStage(Stage):
         scores = batch.scores
         if not self._is_checked and len(batch.matrix):
             self._is_checked = True
-            for doubt in doubts_about(batch.matrix, job):
-                self.warn(doubt)
+            for text in input_warnings(batch.matrix, job):
+                self.warn(text)
         self._bad_rows.refuse(chunk, scores.status)
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
         if self._sequences is None or not isinstance(chunk, TokenChunk):

@@ -66,8 +66,8 @@ def trace_sequence(inputs: list[str], row: int, options: ScoreOptions, progress:
         There is no such row.
     """
     label = ParquetSource(inputs, replace(options, outputs=None)).job.label
-    asked = ("pred", "confidence", *(() if label is None else ("loss", "rank")), "status")
-    source = ParquetSource(inputs, replace(options, outputs=asked, columns=(), on_bad_row="null", prefix=""))
+    outputs = ("pred", "confidence", *(() if label is None else ("loss", "rank")), "status")
+    source = ParquetSource(inputs, replace(options, outputs=outputs, columns=(), on_bad_row="null", prefix=""))
     if source.job.assumed:
         progress.assumed(source.job.assumed)
     stage = ScoreStage(source, progress)

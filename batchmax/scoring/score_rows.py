@@ -210,16 +210,16 @@ def looks_like_probabilities(matrix: Array) -> bool:
     return inside and bool((np.abs(matrix.sum(axis=1, dtype=np.float64) - 1.0) <= PROBABILITY_SLACK).all())
 
 
-def doubts_about(matrix: Array, job: Job) -> list[str]:
+def input_warnings(matrix: Array, job: Job) -> list[str]:
     """Return warnings about the first rows of a job, as sentences."""
-    doubts = []
+    warnings = []
     some = matrix[:ROWS_CHECKED]
     is_log_linear = ACTIVATIONS[job.options.activation].is_log_linear
     if is_log_linear and job.options.input == "logits" and looks_like_probabilities(some):
-        doubts.append("the rows look like probabilities; if they are: --input probs")
+        warnings.append("the rows look like probabilities; if they are: --input probs")
     if job.options.input != "logits" and len(some) and not looks_like_probabilities(np.exp(some)):
-        doubts.append("some rows of probabilities do not sum to 1; each row is divided by its sum")
-    return doubts
+        warnings.append("some rows of probabilities do not sum to 1; each row is divided by its sum")
+    return warnings
 
 
 def narrowed(array: pa.Array, wanted: pa.DataType) -> pa.Array:
