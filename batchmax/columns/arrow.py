@@ -65,7 +65,7 @@ def is_list(arrow_type: pa.DataType) -> bool:
     return any(is_kind(arrow_type) for is_kind in _LIST_KINDS)
 
 
-def is_large_list(arrow_type: pa.DataType) -> bool:
+def is_large(arrow_type: pa.DataType) -> bool:
     """Return whether a type, unwrapped by :func:`plain_type`, is a list type with 64-bit offsets."""
     return bool(pa.types.is_large_list(arrow_type) or pa.types.is_large_list_view(arrow_type))
 

@@ -21,14 +21,7 @@ from batchmax.columns.class_columns import (
     columns_by_pattern,
     matching_columns,
 )
-from batchmax.columns.logits_layout import (
-    NAME_ANOTHER,
-    LogitsColumn,
-    computed_in,
-    list_column,
-    one_logit,
-    token_type,
-)
+from batchmax.columns.logits_layout import NAME_ANOTHER, LogitsColumn, computed_in, list_column, one_logit, token_type
 from batchmax.columns.scored_input import KINDS, as_written, check_unasked
 from batchmax.errors import UsageError
 from batchmax.options.input_options import InputKind

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.columns.arrow import column_array, is_large_list, is_list, plain_array, plain_type, type_text, valid_rows
+from batchmax.columns.arrow import column_array, is_large, is_list, plain_array, plain_type, type_text, valid_rows
 from batchmax.columns.labels import is_text_or_bytes, label_name
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import UsageError
@@ -77,7 +77,7 @@ def find_sequences(schema: pa.Schema, options: ScoreOptions, logits: LogitsColum
     _check_bytes(types, options)
     items = {one: plain_type(types[one]).value_type for one in (name, label) if one in types}
     fields = [field.with_type(items.get(field.name, field.type)) for field in schema]
-    is_large = is_large_list(plain_type(types[name]))
+    is_large = is_large(plain_type(types[name]))
     return Nesting(name, label, pa.schema(fields, schema.metadata), is_large, options.shift)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from batchmax.columns.arrow import is_binary, is_large_list, is_list
+from batchmax.columns.arrow import is_binary, is_large, is_list
 
 UTC = frozenset({"UTC", "utc", "Etc/UTC", "+00:00", "Z", "GMT", "Etc/GMT"})
 """Names of UTC that are treated as the same time zone."""
@@ -126,7 +126,7 @@ def _lists(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
         return None
     if all(map(pa.types.is_fixed_size_list, (first, second))) and first.list_size == second.list_size:
         return pa.list_(item, first.list_size)
-    return pa.large_list(item) if any(map(is_large_list, (first, second))) else pa.list_(item)
+    return pa.large_list(item) if any(map(is_large, (first, second))) else pa.list_(item)
 
 
 def _structs(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
