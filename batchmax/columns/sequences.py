@@ -77,8 +77,8 @@ def find_sequences(schema: pa.Schema, options: ScoreOptions, logits: LogitsColum
     _check_bytes(types, options)
     items = {one: plain_type(types[one]).value_type for one in (name, label) if one in types}
     fields = [field.with_type(items.get(field.name, field.type)) for field in schema]
-    is_large = is_large(plain_type(types[name]))
-    return Nesting(name, label, pa.schema(fields, schema.metadata), is_large, options.shift)
+    tokens = pa.schema(fields, schema.metadata)
+    return Nesting(name, label, tokens, is_large(plain_type(types[name])), options.shift)
 
 
 def row_fields(names: tuple[str, ...]) -> list[pa.Field]:
